@@ -1,0 +1,200 @@
+//! Whose intent this is: the idempotency key, and the scope within which it is unique.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// An idempotency key: 1 to 255 visible bytes, parsed once and trusted from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key(String);
+
+/// Why a key was refused. It is never ignored: an ignored key is an unprotected effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Nothing between the quotes, or no value at all.
+    #[error("the key is empty")]
+    Empty,
+    /// More than [`KEY_BYTES_MAX`] bytes.
+    #[error("the key is longer than {KEY_BYTES_MAX} bytes")]
+    TooLong,
+    /// Neither a structured-field string (RFC 9651, section 3.3.3) nor a bare token.
+    #[error("the key is neither a quoted string nor a bare token of visible ASCII")]
+    Malformed,
+    /// More than one field line, or lines that disagree.
+    #[error("the request carries more than one key")]
+    Several,
+}
+
+impl Key {
+    /// Reads a key from the lines of its header. `"abc"` and `abc` are one key.
+    pub fn from_field<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Self>, KeyError> {
+        let mut lines = lines.into_iter();
+        let Some(line) = lines.next() else { return Ok(None) };
+        if lines.next().is_some() {
+            return Err(KeyError::Several);
+        }
+        let line = std::str::from_utf8(line).map_err(|_| KeyError::Malformed)?.trim_matches([' ', '\t']);
+        if let Some(rest) = line.strip_prefix('"') {
+            return Self::new(&unquote(rest)?).map(Some);
+        }
+        if line.contains(['"', ',', '\\']) {
+            return Err(KeyError::Malformed);
+        }
+        Self::new(line).map(Some)
+    }
+
+    /// A key from its bare value. Spaces are allowed only where the value came quoted.
+    pub fn new(value: &str) -> Result<Self, KeyError> {
+        if value.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        if value.len() > KEY_BYTES_MAX {
+            return Err(KeyError::TooLong);
+        }
+        if !value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) || value.trim() != value {
+            return Err(KeyError::Malformed);
+        }
+        Ok(Self(value.to_owned()))
+    }
+
+    /// The key, without quotes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The rest of an sf-string after its opening quote; parameters after it are ignored.
+fn unquote(rest: &str) -> Result<String, KeyError> {
+    let mut value = String::new();
+    let mut letters = rest.chars();
+    loop {
+        match letters.next().ok_or(KeyError::Malformed)? {
+            '"' => break,
+            '\\' => match letters.next() {
+                Some(escaped @ ('"' | '\\')) => value.push(escaped),
+                _ => return Err(KeyError::Malformed),
+            },
+            letter => value.push(letter),
+        }
+    }
+    match letters.as_str().trim_start() {
+        "" => Ok(value),
+        parameters if parameters.starts_with(';') => Ok(value),
+        _ => Err(KeyError::Malformed),
+    }
+}
+
+/// Which kind of name a scope's key is: keys that the machine makes never meet a caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScopeKind {
+    /// A caller's key on a route or an ad hoc upstream.
+    Call,
+}
+
+/// Within what a key is unique. Two scopes that differ in any member share nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// Which kind of key.
+    pub kind: ScopeKind,
+    /// Whose data.
+    pub tenant: String,
+    /// The route's name, or the origin of an ad hoc upstream.
+    pub route: String,
+    /// Who asks: a stable name, never a credential. Empty where callers do not differ.
+    pub principal: String,
+}
+
+/// A scope and a key in 16 bytes: what the ledger's unique index holds. Not keyed, so that all
+/// nodes and all ages of a ledger agree on it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyDigest(pub [u8; 16]);
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Scope {
+    /// The digest of `key` within this scope. Every member is preceded by its length, so that
+    /// no two scopes run together.
+    pub fn digest(&self, key: &Key) -> KeyDigest {
+        let kind = match self.kind {
+            ScopeKind::Call => 1u8,
+        };
+        let mut hash = Sha256::new();
+        hash.update([1, kind]);
+        for member in [&self.tenant, &self.route, &self.principal, &key.0] {
+            hash.update((member.len() as u64).to_be_bytes());
+            hash.update(member.as_bytes());
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash.finalize()[..16]);
+        KeyDigest(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(lines: &[&str]) -> Result<Option<String>, KeyError> {
+        Key::from_field(lines.iter().map(|line| line.as_bytes())).map(|key| key.map(|key| key.0))
+    }
+
+    #[test]
+    fn a_quoted_key_and_a_bare_one_are_the_same() {
+        assert_eq!(read(&["\"abc\""]), Ok(Some("abc".into())));
+        assert_eq!(read(&["abc"]), Ok(Some("abc".into())));
+        assert_eq!(read(&["  \"a b\";v=1 "]), Ok(Some("a b".into())));
+        assert_eq!(read(&[r#""a\"\\b""#]), Ok(Some("a\"\\b".into())));
+        assert_eq!(read(&[]), Ok(None));
+    }
+
+    #[test]
+    fn a_malformed_key_is_refused_and_never_ignored() {
+        for (lines, error) in [
+            (vec![""], KeyError::Empty),
+            (vec!["\"\""], KeyError::Empty),
+            (vec!["a", "a"], KeyError::Several),
+            (vec!["a,b"], KeyError::Malformed),
+            (vec!["\"abc"], KeyError::Malformed),
+            (vec!["\"abc\" x"], KeyError::Malformed),
+            (vec!["a\u{e9}"], KeyError::Malformed),
+            (vec!["a\u{1}"], KeyError::Malformed),
+        ] {
+            assert_eq!(read(&lines), Err(error), "{lines:?}");
+        }
+        assert_eq!(read(&[&"k".repeat(255)]).map(|key| key.is_some()), Ok(true));
+        assert_eq!(read(&[&"k".repeat(256)]), Err(KeyError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_scopes_share_a_key(a in ".{0,4}", b in ".{0,4}", c in ".{0,4}", d in ".{0,4}") {
+            let key = Key::new("k").unwrap();
+            let scope = |tenant: &str, route: &str| Scope {
+                kind: ScopeKind::Call, tenant: tenant.into(), route: route.into(), principal: String::new(),
+            };
+            let same = (&a, &b) == (&c, &d);
+            prop_assert_eq!(scope(&a, &b).digest(&key) == scope(&c, &d).digest(&key), same);
+        }
+
+        #[test]
+        fn any_bytes_parse_or_are_refused(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(Some(key)) = Key::from_field([line.as_slice()]) {
+                prop_assert!(!key.as_str().is_empty() && key.as_str().len() <= KEY_BYTES_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The pure core of Onceward: what a key, an operation and an attempt are, and every decision
+//! about them. No clock, no randomness, no I/O; time is an argument. Use the crate `onceward`,
+//! which re-exports this one.
+//!
+//! In reading order:
+//! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
+//! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
+//! state to state; [`admission`] decides on arrival; [`attempt`], [`verdict`] and [`backoff`]
+//! decide after an attempt.
+//!
+//! Invariants held here: an illegal transition is an error and changes nothing; a fence only
+//! grows; an attempt that may have been executed is never followed by another on a
+//! non-idempotent operation; a mismatch is decided before the state is looked at.
+
+pub mod attempt;
+pub mod backoff;
+pub mod exchange;
+pub mod fingerprint;
+pub mod id;
+pub mod key;
+pub mod policy;
+pub mod time;

@@ -1,0 +1,5 @@
+//! Every post lands, once.
+
+pub use onceward_core as core;
+
+pub mod upstream;
