@@ -26,6 +26,8 @@ pub struct Ended {
     pub status: Option<u16>,
     /// What went wrong, in words for a person; never a body, never a credential.
     pub error: Option<String>,
+    /// Whether the upstream may have done what was asked.
+    pub may_have_executed: bool,
     /// Where the answer is kept, where it is.
     pub answer: Option<BodyRef>,
 }
@@ -76,8 +78,15 @@ pub enum Reached {
 
 impl Reached {
     /// All of them, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Nothing, Self::Resolved, Self::Connected, Self::Secured, Self::Sent, Self::Head, Self::Body];
+    pub const ALL: [Self; 7] = [
+        Self::Nothing,
+        Self::Resolved,
+        Self::Connected,
+        Self::Secured,
+        Self::Sent,
+        Self::Head,
+        Self::Body,
+    ];
 
     /// The word for it in answers and logs.
     pub fn name(self) -> &'static str {
@@ -107,11 +116,10 @@ pub struct BodyRef {
 }
 
 impl Attempt {
-    /// Whether the upstream may have done what was asked. One that still runs may.
+    /// Whether the upstream may have done what was asked. It may where the attempt still runs.
     pub fn may_have_executed(&self) -> bool {
-        self.ended.as_ref().is_none_or(|ended| match ended.ending {
-            Ending::Unsent => false,
-            Ending::Answered | Ending::Truncated | Ending::Unanswered => true,
-        })
+        self.ended
+            .as_ref()
+            .is_none_or(|ended| ended.may_have_executed)
     }
 }

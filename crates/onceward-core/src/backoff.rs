@@ -16,9 +16,18 @@ use crate::time::Timestamp;
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How long to wait after attempt `n` (from 1) of `id`; never less than `retry_after`.
-pub fn delay(backoff: &Backoff, id: OperationId, n: u32, retry_after: Option<Duration>) -> Duration {
+pub fn delay(
+    backoff: &Backoff,
+    id: OperationId,
+    n: u32,
+    retry_after: Option<Duration>,
+) -> Duration {
     let draw = uniform(id, n);
-    let delay = match backoff.table.get(n.saturating_sub(1) as usize).or(backoff.table.last()) {
+    let delay = match backoff
+        .table
+        .get(n.saturating_sub(1) as usize)
+        .or(backoff.table.last())
+    {
         // A table is followed with a spread of ±20 %, so that what failed together does not return together.
         Some(fixed) => fixed.mul_f64(0.8 + 0.4 * draw),
         None => bound(backoff, n).mul_f64(draw).max(backoff.floor),
@@ -27,21 +36,31 @@ pub fn delay(backoff: &Backoff, id: OperationId, n: u32, retry_after: Option<Dur
         // Never earlier than asked, and a little later, so that all who were told the same do not come at once.
         Some(asked) => {
             let asked = asked.min(RETRY_AFTER_MAX);
-            delay.max(asked + (asked.mul_f64(0.1)).min(Duration::from_secs(1)).mul_f64(draw))
+            delay.max(
+                asked
+                    + (asked.mul_f64(0.1))
+                        .min(Duration::from_secs(1))
+                        .mul_f64(draw),
+            )
         }
         None => delay,
     }
 }
 
 fn bound(backoff: &Backoff, n: u32) -> Duration {
-    let seconds = backoff.base.as_secs_f64() * backoff.factor.powi(n.saturating_sub(1).min(1000) as i32);
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(backoff.cap)
+    let seconds =
+        backoff.base.as_secs_f64() * backoff.factor.powi(n.saturating_sub(1).min(1000) as i32);
+    Duration::try_from_secs_f64(seconds)
+        .unwrap_or(Duration::MAX)
+        .min(backoff.cap)
 }
 
 /// A number in [0, 1) from an id and a count (splitmix64's finaliser).
 fn uniform(id: OperationId, n: u32) -> f64 {
     let uuid = id.as_u128();
-    let mut x = (uuid >> 64) as u64 ^ (uuid as u64).rotate_left(32) ^ u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut x = (uuid >> 64) as u64
+        ^ (uuid as u64).rotate_left(32)
+        ^ u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^= x >> 31;
@@ -52,10 +71,23 @@ fn uniform(id: OperationId, n: u32) -> f64 {
 /// HTTP dates (RFC 9110, section 10.2.3), else `RateLimit-Reset` in seconds. The longest of
 /// several lines counts; what cannot be read is ignored; what is past is zero.
 pub fn retry_after(headers: &Headers, now: Timestamp) -> Option<Duration> {
-    let date = headers.text("date").and_then(|date| httpdate::parse_http_date(date).ok()).map(Timestamp::from);
-    let lines = headers.all("retry-after").filter_map(|line| std::str::from_utf8(line).ok());
-    let asked = lines.filter_map(|line| asked(line.trim(), date.unwrap_or(now))).max();
-    asked.or_else(|| headers.text("ratelimit-reset").and_then(|line| seconds(line.trim()))).map(|asked| asked.min(RETRY_AFTER_MAX))
+    let date = headers
+        .text("date")
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .map(Timestamp::from);
+    let lines = headers
+        .all("retry-after")
+        .filter_map(|line| std::str::from_utf8(line).ok());
+    let asked = lines
+        .filter_map(|line| asked(line.trim(), date.unwrap_or(now)))
+        .max();
+    asked
+        .or_else(|| {
+            headers
+                .text("ratelimit-reset")
+                .and_then(|line| seconds(line.trim()))
+        })
+        .map(|asked| asked.min(RETRY_AFTER_MAX))
 }
 
 fn asked(value: &str, now: Timestamp) -> Option<Duration> {
@@ -66,7 +98,10 @@ fn asked(value: &str, now: Timestamp) -> Option<Duration> {
 }
 
 fn seconds(value: &str) -> Option<Duration> {
-    let number = value.parse::<f64>().ok().filter(|number| number.is_finite())?;
+    let number = value
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite())?;
     Some(Duration::try_from_secs_f64(number.max(0.0)).unwrap_or(RETRY_AFTER_MAX))
 }
 
@@ -77,9 +112,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn asks(lines: &[(&str, &str)]) -> Option<u64> {
-        let lines = lines.iter().map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v.as_bytes())));
+        let lines = lines
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v.as_bytes())));
         // 2026-11-22 00:00:00 UTC
-        retry_after(&Headers(lines.collect()), Timestamp::from_micros(1_795_305_600_000_000)).map(|wait| wait.as_secs())
+        retry_after(
+            &Headers(lines.collect()),
+            Timestamp::from_micros(1_795_305_600_000_000),
+        )
+        .map(|wait| wait.as_secs())
     }
 
     #[test]
@@ -101,7 +142,10 @@ mod tests {
         assert_eq!(asks(&[("retry-after", "1"), ("retry-after", "9")]), Some(9));
         assert_eq!(asks(&[("ratelimit-reset", "7")]), Some(7));
         assert_eq!(
-            asks(&[("retry-after", "Sun, 22 Nov 2026 09:00:10 GMT"), ("date", "Sun, 22 Nov 2026 09:00:00 GMT")]),
+            asks(&[
+                ("retry-after", "Sun, 22 Nov 2026 09:00:10 GMT"),
+                ("date", "Sun, 22 Nov 2026 09:00:00 GMT")
+            ]),
             Some(10),
             "by the upstream's own clock"
         );
@@ -132,7 +176,10 @@ mod tests {
 
     #[test]
     fn a_table_is_followed_and_its_last_delay_repeated() {
-        let backoff = Backoff { table: vec![Duration::from_secs(10), Duration::from_secs(100)], ..Backoff::held() };
+        let backoff = Backoff {
+            table: vec![Duration::from_secs(10), Duration::from_secs(100)],
+            ..Backoff::held()
+        };
         let id = OperationId::from_u128(5);
         assert!((8..=12).contains(&delay(&backoff, id, 1, None).as_secs()));
         assert!((80..=120).contains(&delay(&backoff, id, 2, None).as_secs()));

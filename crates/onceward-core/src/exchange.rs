@@ -17,12 +17,16 @@ impl Headers {
 
     /// The first line of `name` where it is visible ASCII or UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+        self.get(name)
+            .and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// Every line of `name` (lower case), in order.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Bytes> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value)
+        self.0
+            .iter()
+            .filter(move |(other, _)| other == name)
+            .map(|(_, value)| value)
     }
 
     /// Replaces every line of `name` by this one.
@@ -67,7 +71,13 @@ pub struct Response {
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
-        "connection" | "proxy-connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" | "trailer"
+        "connection"
+            | "proxy-connection"
+            | "keep-alive"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "trailer"
     )
 }
 
@@ -75,7 +85,13 @@ fn is_hop_by_hop(name: &str) -> bool {
 fn named_by_connection(headers: &Headers) -> Vec<String> {
     headers
         .all("connection")
-        .flat_map(|value| String::from_utf8_lossy(value).into_owned().split(',').map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|value| {
+            String::from_utf8_lossy(value)
+                .into_owned()
+                .split(',')
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
         .map(|name| name.trim().to_ascii_lowercase())
         .filter(|name| !name.is_empty())
         .collect()
@@ -83,7 +99,11 @@ fn named_by_connection(headers: &Headers) -> Vec<String> {
 
 /// Headers that are ours to set on answers: a spoofed one is stripped in both directions.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("onceward-") || matches!(name, "idempotent-replayed" | "idempotency-replayed" | "x-idempotent-replayed")
+    name.starts_with("onceward-")
+        || matches!(
+            name,
+            "idempotent-replayed" | "idempotency-replayed" | "x-idempotent-replayed"
+        )
 }
 
 /// What a request carries on to the upstream: end-to-end headers only. Framing is ours; names
@@ -99,7 +119,15 @@ pub fn forwarded(mut headers: Headers) -> Headers {
             || name.contains('_')
             || name.starts_with("x-forwarded-")
             || name.starts_with("proxy-")
-            || matches!(name.as_str(), "host" | "content-length" | "expect" | "forwarded" | "accept-encoding" | "idempotency-key"))
+            || matches!(
+                name.as_str(),
+                "host"
+                    | "content-length"
+                    | "expect"
+                    | "forwarded"
+                    | "accept-encoding"
+                    | "idempotency-key"
+            ))
     });
     headers
 }
@@ -112,7 +140,10 @@ pub fn returned(mut headers: Headers) -> Headers {
             || is_ours(name)
             || named.contains(name)
             || name.starts_with("proxy-")
-            || matches!(name.as_str(), "content-length" | "alt-svc" | "idempotency-key"))
+            || matches!(
+                name.as_str(),
+                "content-length" | "alt-svc" | "idempotency-key"
+            ))
     });
     headers
 }
@@ -122,34 +153,72 @@ pub fn returned(mut headers: Headers) -> Headers {
 pub fn is_kept(name: &str, more: &[String]) -> bool {
     matches!(
         name,
-        "content-type" | "content-language" | "content-encoding" | "content-disposition" | "content-location"
-            | "location" | "etag" | "last-modified" | "link" | "allow" | "deprecation" | "sunset"
+        "content-type"
+            | "content-language"
+            | "content-encoding"
+            | "content-disposition"
+            | "content-location"
+            | "location"
+            | "etag"
+            | "last-modified"
+            | "link"
+            | "allow"
+            | "deprecation"
+            | "sunset"
     ) || (more.iter().any(|kept| kept == name) && !is_never_kept(name))
 }
 
 /// Headers that no route can have replayed: credentials and challenges.
 fn is_never_kept(name: &str) -> bool {
     is_hop_by_hop(name)
-        || matches!(name, "set-cookie" | "set-cookie2" | "www-authenticate" | "proxy-authenticate" | "authentication-info" | "clear-site-data")
+        || matches!(
+            name,
+            "set-cookie"
+                | "set-cookie2"
+                | "www-authenticate"
+                | "proxy-authenticate"
+                | "authentication-info"
+                | "clear-site-data"
+        )
 }
 
 /// The part of `headers` that is kept with an outcome.
 pub fn kept(headers: &Headers, more: &[String]) -> Headers {
-    Headers(headers.0.iter().filter(|(name, _)| is_kept(name, more)).cloned().collect())
+    Headers(
+        headers
+            .0
+            .iter()
+            .filter(|(name, _)| is_kept(name, more))
+            .cloned()
+            .collect(),
+    )
 }
 
 /// The part of a failed answer's headers that helps a person: what is kept, and what says when
 /// to come back and which request of the upstream's it was.
 pub fn kept_for_people(headers: &Headers) -> Headers {
     let helps = |name: &str| {
-        is_kept(name, &[]) || name.starts_with("ratelimit") || matches!(name, "retry-after" | "date" | "server" | "request-id" | "x-request-id")
+        is_kept(name, &[])
+            || name.starts_with("ratelimit")
+            || matches!(
+                name,
+                "retry-after" | "date" | "server" | "request-id" | "x-request-id"
+            )
     };
-    Headers(headers.0.iter().filter(|(name, _)| helps(name)).cloned().collect())
+    Headers(
+        headers
+            .0
+            .iter()
+            .filter(|(name, _)| helps(name))
+            .cloned()
+            .collect(),
+    )
 }
 
 /// Headers that carry a caller's credentials: sealed in the ledger, never shown or logged.
 pub fn is_credential(name: &str, more: &[String]) -> bool {
-    matches!(name, "authorization" | "cookie" | "x-api-key" | "api-key") || more.iter().any(|listed| listed == name)
+    matches!(name, "authorization" | "cookie" | "x-api-key" | "api-key")
+        || more.iter().any(|listed| listed == name)
 }
 
 #[cfg(test)]
@@ -157,7 +226,12 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&str, &str)]) -> Headers {
-        Headers(lines.iter().map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v.as_bytes()))).collect())
+        Headers(
+            lines
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v.as_bytes())))
+                .collect(),
+        )
     }
 
     fn names(headers: &Headers) -> Vec<&str> {
@@ -167,9 +241,18 @@ mod tests {
     #[test]
     fn hop_by_hop_and_spoofed_headers_do_not_travel() {
         let sent = forwarded(headers(&[
-            ("connection", "close, X-Secret"), ("x-secret", "1"), ("te", "trailers"), ("onceward-state", "done"),
-            ("x_forwarded_for", "1"), ("x-forwarded-for", "1"), ("idempotent-replayed", "true"), ("stripe-version", "1"),
-            ("content-type", "a/b"), ("host", "h"), ("content-length", "3"), ("expect", "100-continue"),
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("onceward-state", "done"),
+            ("x_forwarded_for", "1"),
+            ("x-forwarded-for", "1"),
+            ("idempotent-replayed", "true"),
+            ("stripe-version", "1"),
+            ("content-type", "a/b"),
+            ("host", "h"),
+            ("content-length", "3"),
+            ("expect", "100-continue"),
         ]));
         assert_eq!(names(&sent), ["stripe-version", "content-type"]);
     }
@@ -177,7 +260,10 @@ mod tests {
     #[test]
     fn an_answer_loses_its_framing_and_keeps_its_repeats() {
         let back = returned(headers(&[
-            ("transfer-encoding", "chunked"), ("set-cookie", "a=1; Expires=Mon, 21 Oct"), ("set-cookie", "b=2"), ("onceward-state", "x"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a=1; Expires=Mon, 21 Oct"),
+            ("set-cookie", "b=2"),
+            ("onceward-state", "x"),
         ]));
         assert_eq!(names(&back), ["set-cookie", "set-cookie"]);
     }
@@ -185,7 +271,15 @@ mod tests {
     #[test]
     fn a_cookie_is_never_kept_even_where_a_route_lists_it() {
         let more = ["set-cookie".to_owned(), "x-total".to_owned()];
-        let kept = kept(&headers(&[("set-cookie", "a"), ("x-total", "1"), ("date", "now"), ("location", "/1")]), &more);
+        let kept = kept(
+            &headers(&[
+                ("set-cookie", "a"),
+                ("x-total", "1"),
+                ("date", "now"),
+                ("location", "/1"),
+            ]),
+            &more,
+        );
         assert_eq!(names(&kept), ["x-total", "location"]);
     }
 }

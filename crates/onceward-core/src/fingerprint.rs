@@ -100,7 +100,10 @@ impl Fingerprint {
     /// The fingerprint of `request` under `rule`. The upstream's address is no part of it:
     /// services move, keys stay good.
     pub fn of(request: &Request, rule: &FingerprintRule, secret: &FingerprintSecret) -> Self {
-        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        let (path, query) = request
+            .target
+            .split_once('?')
+            .unwrap_or((&request.target, ""));
         let target = digest(secret, Part::Target, |mac| {
             field(mac, request.method.as_bytes());
             field(mac, upper_case_escapes(path).as_bytes());
@@ -124,7 +127,10 @@ impl Fingerprint {
             BodyRule::Raw => raw(mac, &request.body),
             BodyRule::Auto => auto(mac, request, rule),
         });
-        Self { version: VERSION, parts: [target, query, headers, body] }
+        Self {
+            version: VERSION,
+            parts: [target, query, headers, body],
+        }
     }
 
     /// The parts in which two requests differ; empty where they are the same request.
@@ -133,7 +139,10 @@ impl Fingerprint {
             return Part::ALL.to_vec();
         }
         let pairs = self.parts.iter().zip(&other.parts).zip(Part::ALL);
-        pairs.filter(|((mine, theirs), _)| mine != theirs).map(|(_, part)| part).collect()
+        pairs
+            .filter(|((mine, theirs), _)| mine != theirs)
+            .map(|(_, part)| part)
+            .collect()
     }
 }
 
@@ -141,7 +150,9 @@ type Hasher = Hmac<Sha256>;
 
 fn digest(secret: &FingerprintSecret, part: Part, feed: impl FnOnce(&mut Hasher)) -> [u8; 16] {
     // HMAC takes a key of any length, so this cannot fail.
-    let Ok(mut mac) = Hasher::new_from_slice(&secret.0) else { return [0; 16] };
+    let Ok(mut mac) = Hasher::new_from_slice(&secret.0) else {
+        return [0; 16];
+    };
     mac.update(&[VERSION, part as u8]);
     feed(&mut mac);
     let mut short = [0; 16];
@@ -161,7 +172,10 @@ fn raw(mac: &mut Hasher, body: &[u8]) {
 }
 
 fn auto(mac: &mut Hasher, request: &Request, rule: &FingerprintRule) {
-    let coded = request.headers.get("content-encoding").is_some_and(|coding| coding.as_ref() != b"identity");
+    let coded = request
+        .headers
+        .get("content-encoding")
+        .is_some_and(|coding| coding.as_ref() != b"identity");
     let kind = essence(&request.headers);
     if !coded && is_json(&kind) {
         if let Some(canonical) = canonical_json(&request.body, &rule.ignore) {
@@ -173,20 +187,29 @@ fn auto(mac: &mut Hasher, request: &Request, rule: &FingerprintRule) {
         if let Some(boundary) = boundary(&request.headers) {
             mac.update(b"parts");
             // A retry of the same form draws a new boundary, so only what stands between counts.
-            return split(&request.body, format!("--{boundary}").as_bytes()).for_each(|part| field(mac, part));
+            return split(&request.body, format!("--{boundary}").as_bytes())
+                .for_each(|part| field(mac, part));
         }
     }
     raw(mac, &request.body);
 }
 
 fn is_json(essence: &str) -> bool {
-    essence.starts_with("application/json") || essence.split(';').next().is_some_and(|kind| kind.ends_with("+json"))
+    essence.starts_with("application/json")
+        || essence
+            .split(';')
+            .next()
+            .is_some_and(|kind| kind.ends_with("+json"))
 }
 
 /// The media type and its charset, in lower case; other parameters do not change the meaning.
 fn essence(headers: &Headers) -> String {
-    let Some(value) = headers.text("content-type") else { return String::new() };
-    let mut pieces = value.split(';').map(|piece| piece.trim().to_ascii_lowercase());
+    let Some(value) = headers.text("content-type") else {
+        return String::new();
+    };
+    let mut pieces = value
+        .split(';')
+        .map(|piece| piece.trim().to_ascii_lowercase());
     let kind = pieces.next().unwrap_or_default();
     match pieces.find(|piece| piece.starts_with("charset=")) {
         Some(charset) => format!("{kind};{}", charset.replace('"', "")),
@@ -196,8 +219,12 @@ fn essence(headers: &Headers) -> String {
 
 fn boundary(headers: &Headers) -> Option<String> {
     let value = headers.text("content-type")?;
-    let found = value.split(';').map(str::trim).find(|piece| piece.to_ascii_lowercase().starts_with("boundary="))?;
-    Some(found["boundary=".len()..].trim_matches('"').to_owned()).filter(|boundary| !boundary.is_empty())
+    let found = value
+        .split(';')
+        .map(str::trim)
+        .find(|piece| piece.to_ascii_lowercase().starts_with("boundary="))?;
+    Some(found["boundary=".len()..].trim_matches('"').to_owned())
+        .filter(|boundary| !boundary.is_empty())
 }
 
 fn split<'a>(body: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
@@ -220,8 +247,16 @@ fn upper_case_escapes(path: &str) -> String {
     path.chars()
         .map(|letter| {
             let escaped = upper > 0;
-            upper = if letter == '%' { 2 } else { upper - i32::from(escaped) };
-            if escaped { letter.to_ascii_uppercase() } else { letter }
+            upper = if letter == '%' {
+                2
+            } else {
+                upper - i32::from(escaped)
+            };
+            if escaped {
+                letter.to_ascii_uppercase()
+            } else {
+                letter
+            }
         })
         .collect()
 }
@@ -241,7 +276,9 @@ pub fn canonical_json(body: &[u8], ignore: &[String]) -> Option<Vec<u8>> {
 }
 
 fn remove(value: &mut serde_json::Value, pointer: &str) {
-    let Some((parent, name)) = pointer.rsplit_once('/') else { return };
+    let Some((parent, name)) = pointer.rsplit_once('/') else {
+        return;
+    };
     let name = name.replace("~1", "/").replace("~0", "~");
     match value.pointer_mut(parent) {
         Some(serde_json::Value::Object(members)) => {
@@ -266,7 +303,9 @@ fn numbers_are_exact(text: &[u8]) -> bool {
             b'-' | b'0'..=b'9' => {
                 let end = text[at..]
                     .iter()
-                    .position(|byte| !matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'))
+                    .position(|byte| {
+                        !matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+                    })
                     .map_or(text.len(), |length| at + length);
                 if !std::str::from_utf8(&text[at..end]).is_ok_and(is_exact) {
                     return false;
@@ -290,7 +329,9 @@ fn end_of_string(text: &[u8], at: usize) -> usize {
 
 /// Whether a number's decimal value is what its double prints as.
 fn is_exact(number: &str) -> bool {
-    let Ok(double) = number.parse::<f64>() else { return false };
+    let Ok(double) = number.parse::<f64>() else {
+        return false;
+    };
     double.is_finite() && decimal(number) == decimal(&format!("{double:e}"))
 }
 
@@ -323,11 +364,15 @@ fn has_repeated_name(text: &[u8]) -> bool {
             }
             b'"' => {
                 let end = end_of_string(text, at).min(text.len());
-                let is_name = text[end..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
+                let is_name =
+                    text[end..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
                 if is_name {
                     let name = &text[at..end];
                     // An escaped name may equal another that is spelt out, so it is not trusted.
-                    let repeated = open.last_mut().and_then(Option::as_mut).is_some_and(|names| !names.insert(name));
+                    let repeated = open
+                        .last_mut()
+                        .and_then(Option::as_mut)
+                        .is_some_and(|names| !names.insert(name));
                     if repeated || name.contains(&b'\\') {
                         return true;
                     }
@@ -345,18 +390,29 @@ fn has_repeated_name(text: &[u8]) -> bool {
 /// JSON pointers of at most `max` places in which two JSON documents differ, and no values.
 /// Empty where one of them is not JSON.
 pub fn differing_paths(a: &[u8], b: &[u8], max: usize) -> Vec<String> {
-    let (Ok(a), Ok(b)) = (serde_json::from_slice(a), serde_json::from_slice(b)) else { return Vec::new() };
+    let (Ok(a), Ok(b)) = (serde_json::from_slice(a), serde_json::from_slice(b)) else {
+        return Vec::new();
+    };
     let mut paths = Vec::new();
     compare(&a, &b, &mut String::new(), &mut paths, max);
     paths
 }
 
-fn compare(a: &serde_json::Value, b: &serde_json::Value, path: &mut String, paths: &mut Vec<String>, max: usize) {
+fn compare(
+    a: &serde_json::Value,
+    b: &serde_json::Value,
+    path: &mut String,
+    paths: &mut Vec<String>,
+    max: usize,
+) {
     use serde_json::Value::{Array, Object};
     if paths.len() >= max || a == b {
         return;
     }
-    let mut descend = |name: &str, a: Option<&serde_json::Value>, b: Option<&serde_json::Value>, path: &mut String| {
+    let mut descend = |name: &str,
+                       a: Option<&serde_json::Value>,
+                       b: Option<&serde_json::Value>,
+                       path: &mut String| {
         let length = path.len();
         path.push('/');
         path.push_str(&name.replace('~', "~0").replace('/', "~1"));
@@ -370,7 +426,10 @@ fn compare(a: &serde_json::Value, b: &serde_json::Value, path: &mut String, path
     };
     match (a, b) {
         (Object(a), Object(b)) => {
-            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+            for name in a
+                .keys()
+                .chain(b.keys().filter(|name| !a.contains_key(*name)))
+            {
                 descend(name, a.get(name), b.get(name), path);
             }
         }
@@ -395,18 +454,28 @@ mod tests {
         Request {
             method: "POST".into(),
             target: "/orders?a=1".into(),
-            headers: Headers(vec![("content-type".into(), Bytes::copy_from_slice(kind.as_bytes()))]),
+            headers: Headers(vec![(
+                "content-type".into(),
+                Bytes::copy_from_slice(kind.as_bytes()),
+            )]),
             body: Bytes::copy_from_slice(body.as_bytes()),
         }
     }
 
     fn json(body: &str) -> Fingerprint {
-        Fingerprint::of(&request("application/json", body), &FingerprintRule::default(), &SECRET)
+        Fingerprint::of(
+            &request("application/json", body),
+            &FingerprintRule::default(),
+            &SECRET,
+        )
     }
 
     #[test]
     fn the_same_json_spelt_otherwise_is_the_same_request() {
-        assert_eq!(json(r#"{"b":1.0,"a":[true,"\u00e9"]}"#), json("{ \"a\": [true, \"é\"], \"b\": 1 }\n"));
+        assert_eq!(
+            json(r#"{"b":1.0,"a":[true,"\u00e9"]}"#),
+            json("{ \"a\": [true, \"é\"], \"b\": 1 }\n")
+        );
         assert_eq!(json(r#"{"a":0.10}"#), json(r#"{"a":0.1}"#));
     }
 
@@ -427,7 +496,10 @@ mod tests {
 
     #[test]
     fn each_part_that_differs_is_named() {
-        let rule = FingerprintRule { headers: vec!["stripe-version".into()], ..FingerprintRule::default() };
+        let rule = FingerprintRule {
+            headers: vec!["stripe-version".into()],
+            ..FingerprintRule::default()
+        };
         let first = request("application/json", "{}");
         let print = |request: &Request| Fingerprint::of(request, &rule, &SECRET);
         let differs = |change: fn(&mut Request)| {
@@ -437,8 +509,14 @@ mod tests {
         };
         assert_eq!(differs(|r| r.method = "PUT".into()), [Part::Target]);
         assert_eq!(differs(|r| r.target = "/orders?a=2".into()), [Part::Query]);
-        assert_eq!(differs(|r| r.headers.set("stripe-version", "2")), [Part::Headers]);
-        assert_eq!(differs(|r| r.headers.set("if-match", "\"1\"")), [Part::Headers]);
+        assert_eq!(
+            differs(|r| r.headers.set("stripe-version", "2")),
+            [Part::Headers]
+        );
+        assert_eq!(
+            differs(|r| r.headers.set("if-match", "\"1\"")),
+            [Part::Headers]
+        );
         assert_eq!(differs(|r| r.headers.set("authorization", "other")), []);
         assert_eq!(differs(|r| r.target = "/Orders?a=1".into()), [Part::Target]);
     }
@@ -446,30 +524,50 @@ mod tests {
     #[test]
     fn a_form_with_another_boundary_is_the_same_form() {
         let form = |boundary: &str| {
-            let body = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--{boundary}--\r\n");
-            Fingerprint::of(&request(&format!("multipart/form-data; boundary={boundary}"), &body), &FingerprintRule::default(), &SECRET)
+            let body = format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--{boundary}--\r\n"
+            );
+            Fingerprint::of(
+                &request(&format!("multipart/form-data; boundary={boundary}"), &body),
+                &FingerprintRule::default(),
+                &SECRET,
+            )
         };
         assert_eq!(form("x1"), form("y22"));
     }
 
     #[test]
     fn what_a_rule_ignores_does_not_count() {
-        let rule = FingerprintRule { ignore: vec!["/id".into(), "/a/0".into()], ..FingerprintRule::default() };
-        let print = |body: &str| Fingerprint::of(&request("application/json", body), &rule, &SECRET);
-        assert_eq!(print(r#"{"id":1,"a":[1,2]}"#), print(r#"{"id":2,"a":[7,2]}"#));
+        let rule = FingerprintRule {
+            ignore: vec!["/id".into(), "/a/0".into()],
+            ..FingerprintRule::default()
+        };
+        let print =
+            |body: &str| Fingerprint::of(&request("application/json", body), &rule, &SECRET);
+        assert_eq!(
+            print(r#"{"id":1,"a":[1,2]}"#),
+            print(r#"{"id":2,"a":[7,2]}"#)
+        );
     }
 
     #[test]
     fn another_secret_makes_another_fingerprint() {
         let one = request("text/plain", "1234");
         let rule = FingerprintRule::default();
-        assert_ne!(Fingerprint::of(&one, &rule, &SECRET), Fingerprint::of(&one, &rule, &FingerprintSecret([8; 32])));
+        assert_ne!(
+            Fingerprint::of(&one, &rule, &SECRET),
+            Fingerprint::of(&one, &rule, &FingerprintSecret([8; 32]))
+        );
     }
 
     #[test]
     fn paths_that_differ_are_named_without_values() {
         assert_eq!(
-            differing_paths(br#"{"a":{"x":1},"l":[1,2],"gone":1}"#, br#"{"a":{"x":2},"l":[1,3,4],"new/":1}"#, 10),
+            differing_paths(
+                br#"{"a":{"x":1},"l":[1,2],"gone":1}"#,
+                br#"{"a":{"x":2},"l":[1,3,4],"new/":1}"#,
+                10
+            ),
             ["/a/x", "/gone", "/l/1", "/l/2", "/new~1"]
         );
         assert_eq!(differing_paths(b"[1,2,3]", b"[4,5,6]", 2), ["/0", "/1"]);

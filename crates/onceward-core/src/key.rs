@@ -30,13 +30,19 @@ pub enum KeyError {
 
 impl Key {
     /// Reads a key from the lines of its header. `"abc"` and `abc` are one key.
-    pub fn from_field<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Self>, KeyError> {
+    pub fn from_field<'a>(
+        lines: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Option<Self>, KeyError> {
         let mut lines = lines.into_iter();
-        let Some(line) = lines.next() else { return Ok(None) };
+        let Some(line) = lines.next() else {
+            return Ok(None);
+        };
         if lines.next().is_some() {
             return Err(KeyError::Several);
         }
-        let line = std::str::from_utf8(line).map_err(|_| KeyError::Malformed)?.trim_matches([' ', '\t']);
+        let line = std::str::from_utf8(line)
+            .map_err(|_| KeyError::Malformed)?
+            .trim_matches([' ', '\t']);
         if let Some(rest) = line.strip_prefix('"') {
             return Self::new(&unquote(rest)?).map(Some);
         }

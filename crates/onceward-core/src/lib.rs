@@ -12,11 +12,14 @@
 //! grows; an attempt that may have been executed is never followed by another on a
 //! non-idempotent operation; a mismatch is decided before the state is looked at.
 
+pub mod admission;
 pub mod attempt;
 pub mod backoff;
 pub mod exchange;
 pub mod fingerprint;
 pub mod id;
 pub mod key;
+pub mod operation;
 pub mod policy;
 pub mod time;
+pub mod verdict;

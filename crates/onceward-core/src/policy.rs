@@ -35,7 +35,9 @@ impl Effects {
 
     /// Reads the word.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Idempotent, Self::Keyed, Self::NonIdempotent].into_iter().find(|effects| effects.name() == name)
+        [Self::Idempotent, Self::Keyed, Self::NonIdempotent]
+            .into_iter()
+            .find(|effects| effects.name() == name)
     }
 }
 
@@ -243,7 +245,11 @@ impl Policy {
 
     /// Whether `status` meets the caller's intent.
     pub fn is_success(&self, status: u16) -> bool {
-        if self.success.is_empty() { (200..300).contains(&status) } else { self.success.contains(&status) }
+        if self.success.is_empty() {
+            (200..300).contains(&status)
+        } else {
+            self.success.contains(&status)
+        }
     }
 
     /// How often and when to try in `mode`.

@@ -53,7 +53,12 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let total = Duration::from_secs(30);
-        Self { connect: Duration::from_secs(5), head: total, body: total, total }
+        Self {
+            connect: Duration::from_secs(5),
+            head: total,
+            body: total,
+            total,
+        }
     }
 }
 
@@ -89,14 +94,18 @@ pub struct Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 
 /// The body of an answer, read piece by piece, within the attempt's timeouts.
 pub trait AnswerBody: Send + Sync {
     /// The next piece, `None` at the end.
-    fn chunk(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>>;
+    fn chunk(
+        &mut self,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>>;
 
     /// The trailers, once the end was reached.
     fn trailers(&mut self) -> Headers;

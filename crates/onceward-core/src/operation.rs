@@ -1,0 +1,566 @@
+//! One intended effect and its life: the only place where a state becomes another.
+
+use std::time::Duration;
+
+use crate::attempt::{Attempt, BodyRef, Ended};
+use crate::fingerprint::Fingerprint;
+use crate::id::OperationId;
+use crate::key::{Key, Scope};
+use crate::policy::{Effects, Mode};
+use crate::time::Timestamp;
+use crate::verdict::Verdict;
+
+/// The number that grows with every write of an operation: a write that carries an older one
+/// is refused by the store, in the statement that writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Fence(pub u64);
+
+/// One intended effect, identified by its scope and key. What is here and in its request is
+/// frozen when it is remembered; addresses, credentials, timeouts and retry policy are read at
+/// each attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Its identity.
+    pub id: OperationId,
+    /// Grows with every write.
+    pub fence: Fence,
+    /// Within what its key is unique.
+    pub scope: Scope,
+    /// The caller's key, or one that was made.
+    pub key: Key,
+    /// What must be equal for "the same request".
+    pub fingerprint: Fingerprint,
+    /// Who waits for the outcome.
+    pub mode: Mode,
+    /// What a second arrival would do.
+    pub effects: Effects,
+    /// The key that the upstream dedupes by: one for all attempts.
+    pub upstream_key: Option<UpstreamKey>,
+    /// The request's method.
+    pub method: String,
+    /// The request's path and query.
+    pub target: String,
+    /// What the caller calls it.
+    pub label: Option<String>,
+    /// When it was remembered.
+    pub created_at: Timestamp,
+    /// Where it stands.
+    pub state: State,
+    /// Every attempt, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Where the present run of attempts began: limits count from here, not from what came
+    /// before a revival.
+    pub run: Run,
+    /// The caller's own bound: no attempt begins later.
+    pub deadline: Option<Timestamp>,
+    /// The caller's own bound on the attempts of a run.
+    pub attempts_max: Option<u32>,
+    /// No attempt begins later, because the upstream may have forgotten our key: the first send
+    /// that may have been executed, and 0.8 of the upstream's window.
+    pub send_by: Option<Timestamp>,
+    /// How long the upstream remembers our key.
+    pub upstream_window: Duration,
+    /// How long the outcome is replayed, from completion.
+    pub window: Duration,
+    /// How long the mark of the used key stays after that.
+    pub tombstone: Duration,
+    /// When it became done or dead.
+    pub ended_at: Option<Timestamp>,
+    /// Whether a dead one's caller was told: then it is no dead letter.
+    pub told: bool,
+    /// The final answer.
+    pub outcome: Option<Outcome>,
+    /// What people did, oldest first.
+    pub acts: Vec<Act>,
+    /// Where the request is kept; nothing once it is forgotten.
+    pub request: Option<BodyRef>,
+    /// Set by a person who dropped the key before its time.
+    pub forgotten: Option<Forgotten>,
+}
+
+/// A key that goes to the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamKey {
+    /// The header it goes in (lower case).
+    pub header: String,
+    /// Its value: at most 45 bytes where it is derived.
+    pub value: String,
+}
+
+/// A run of attempts: from remembering or a revival to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// When it began.
+    pub since: Timestamp,
+    /// How many attempts there were before it.
+    pub before: u32,
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Remembered, and nothing is under way. Entered by remembering, by a retry and by revival;
+    /// left when an attempt starts, or when it may not start any more.
+    Pending {
+        /// When the next attempt may start.
+        due: Timestamp,
+    },
+    /// An attempt may be under way. Entered when it starts; left by its verdict, or by recovery
+    /// where its owner is gone.
+    Delivering,
+    /// It may have been executed, and sending again could double it. Entered by a verdict;
+    /// left only with evidence: a late answer, a lookup, or a person.
+    InDoubt,
+    /// The final answer is known and kept. Never left.
+    Done,
+    /// No attempt will be made. Entered by a verdict, a person, or recovery; left by the same
+    /// key or by a person's redelivery.
+    Dead(Death),
+}
+
+impl State {
+    /// The word for it in answers, logs and pages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending { .. } => "pending",
+            Self::Delivering => "delivering",
+            Self::InDoubt => "in_doubt",
+            Self::Done => "done",
+            Self::Dead(_) => "dead",
+        }
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_ended(self) -> bool {
+        match self {
+            Self::Pending { .. } | Self::Delivering | Self::InDoubt => false,
+            Self::Done | Self::Dead(_) => true,
+        }
+    }
+}
+
+/// Why an operation is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The upstream refused it; nothing was done there.
+    Refused,
+    /// Attempts, time or the upstream's key window ran out.
+    Exhausted,
+    /// No attempt ever sent a byte.
+    Unsent,
+    /// A person gave it up.
+    Cancelled,
+    /// The caller waited on a node that ended meanwhile.
+    OwnerGone,
+}
+
+impl Death {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Refused,
+        Self::Exhausted,
+        Self::Unsent,
+        Self::Cancelled,
+        Self::OwnerGone,
+    ];
+
+    /// The word for it in answers, logs and pages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Exhausted => "exhausted",
+            Self::Unsent => "unsent",
+            Self::Cancelled => "cancelled",
+            Self::OwnerGone => "owner_gone",
+        }
+    }
+}
+
+/// The final answer to an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its status, where there was an answer.
+    pub status: Option<u16>,
+    /// Whether it meets the route's `success`.
+    pub ok: bool,
+    /// How we know it.
+    pub source: Source,
+    /// Where the answer is kept; nothing where it is not retained.
+    pub answer: Option<BodyRef>,
+}
+
+/// How an outcome is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The upstream answered.
+    Upstream,
+    /// The upstream answered, after the operation had been given into doubt.
+    LateAnswer,
+    /// The upstream's answer began and broke off: its status is known, its body is lost.
+    Truncated,
+    /// The upstream's answer was larger than what is kept.
+    TooLarge,
+    /// The answer itself says that an earlier attempt had done it.
+    Inferred,
+    /// A person said so.
+    Person,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Upstream,
+        Self::LateAnswer,
+        Self::Truncated,
+        Self::TooLarge,
+        Self::Inferred,
+        Self::Person,
+    ];
+
+    /// The word for it in answers and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::LateAnswer => "late_answer",
+            Self::Truncated => "truncated",
+            Self::TooLarge => "too_large",
+            Self::Inferred => "inferred",
+            Self::Person => "person",
+        }
+    }
+}
+
+/// What a person did to an operation: who, when and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// What.
+    pub deed: Deed,
+    /// When.
+    pub at: Timestamp,
+    /// Who: the name of the access key, or `local`.
+    pub who: String,
+    /// Why, in that person's words; the evidence where it resolves a doubt.
+    pub reason: String,
+}
+
+/// What a person can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Sent again on purpose.
+    Redelivered,
+    /// Gave up.
+    Cancelled,
+    /// Said of an operation in doubt that it was done.
+    ResolvedDone,
+    /// Said of an operation in doubt that it was not sent.
+    ResolvedNotSent,
+    /// Dropped the key before its time.
+    Forgot,
+}
+
+impl Deed {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Redelivered,
+        Self::Cancelled,
+        Self::ResolvedDone,
+        Self::ResolvedNotSent,
+        Self::Forgot,
+    ];
+
+    /// The word for it in answers and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redelivered => "redelivered",
+            Self::Cancelled => "cancelled",
+            Self::ResolvedDone => "resolved_done",
+            Self::ResolvedNotSent => "resolved_not_sent",
+            Self::Forgot => "forgot",
+        }
+    }
+}
+
+/// What a forgotten key gets from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// 410 with the person's reason.
+    Refuse,
+    /// It is a new operation.
+    New,
+}
+
+/// A fact in an operation's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An attempt may start.
+    Started,
+    /// The attempt under way ended, and this follows.
+    Ended(Ended, Verdict),
+    /// Without an attempt, this follows: time ran out, or the owner is gone.
+    Ruled(Verdict),
+    /// The same key asked again, or a person wants it sent again.
+    Revived {
+        /// When the next attempt may start.
+        due: Timestamp,
+        /// Who waits now.
+        mode: Mode,
+        /// The person, where it was one.
+        act: Option<Act>,
+    },
+    /// A person gave up, resolved a doubt as done, or dropped the key.
+    Acted(Act, Option<Outcome>, Option<Forgotten>),
+}
+
+/// A fact that cannot follow from where the operation stands. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an operation that is {from} cannot become {to}")]
+pub struct Illegal {
+    /// Where it stands.
+    pub from: &'static str,
+    /// Where it was to go.
+    pub to: &'static str,
+}
+
+/// Where a state is to go: the arrows of the life of an operation.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Start,
+    Wait(Timestamp),
+    Doubt,
+    Finish,
+    Bury(Death),
+    Revive(Timestamp),
+    Cancel,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "delivering",
+            Self::Wait(_) | Self::Revive(_) => "pending",
+            Self::Doubt => "in_doubt",
+            Self::Finish => "done",
+            Self::Bury(_) | Self::Cancel => "dead",
+        }
+    }
+}
+
+impl State {
+    /// The state after `step`; every pair is written out, so that a new state does not compile
+    /// until somebody has decided about it.
+    fn after(self, step: Step) -> Result<Self, Illegal> {
+        let illegal = Err(Illegal {
+            from: self.name(),
+            to: step.name(),
+        });
+        match self {
+            Self::Pending { .. } => match step {
+                Step::Start => Ok(Self::Delivering),
+                Step::Wait(due) => Ok(Self::Pending { due }),
+                Step::Doubt => Ok(Self::InDoubt),
+                Step::Bury(death) => Ok(Self::Dead(death)),
+                Step::Cancel => Ok(Self::Dead(Death::Cancelled)),
+                // Nothing is under way that could answer, and nothing has ended that could revive.
+                Step::Finish | Step::Revive(_) => illegal,
+            },
+            Self::Delivering => match step {
+                Step::Wait(due) => Ok(Self::Pending { due }),
+                Step::Doubt => Ok(Self::InDoubt),
+                Step::Finish => Ok(Self::Done),
+                Step::Bury(death) => Ok(Self::Dead(death)),
+                // What may be on the wire can be neither called back nor sent beside itself.
+                Step::Start | Step::Revive(_) | Step::Cancel => illegal,
+            },
+            Self::InDoubt => match step {
+                Step::Finish => Ok(Self::Done),
+                Step::Bury(death) => Ok(Self::Dead(death)),
+                Step::Revive(due) => Ok(Self::Pending { due }),
+                // Only evidence ends a doubt, and giving up is none.
+                Step::Start | Step::Wait(_) | Step::Doubt | Step::Cancel => illegal,
+            },
+            Self::Done => match step {
+                Step::Start
+                | Step::Wait(_)
+                | Step::Doubt
+                | Step::Finish
+                | Step::Bury(_)
+                | Step::Revive(_)
+                | Step::Cancel => illegal,
+            },
+            Self::Dead(_) => match step {
+                Step::Revive(due) => Ok(Self::Pending { due }),
+                // The upstream's window passed before it could be revived.
+                Step::Doubt => Ok(Self::InDoubt),
+                Step::Start | Step::Wait(_) | Step::Finish | Step::Bury(_) | Step::Cancel => {
+                    illegal
+                }
+            },
+        }
+    }
+}
+
+impl Operation {
+    /// The operation after `event` at `now`, with the next fence; or why that cannot be.
+    pub fn after(&self, event: Event, now: Timestamp) -> Result<Self, Illegal> {
+        let mut next = self.clone();
+        next.fence = Fence(self.fence.0 + 1);
+        match event {
+            Event::Started => {
+                next.state = self.state.after(Step::Start)?;
+                next.attempts.push(Attempt {
+                    n: self.attempts_made() + 1,
+                    started_at: now,
+                    ended: None,
+                });
+            }
+            Event::Ended(ended, verdict) => next.end_attempt(ended, verdict, now)?,
+            Event::Ruled(verdict) => next.rule(verdict, now)?,
+            Event::Revived { due, mode, act } => {
+                next.state = self.state.after(Step::Revive(due))?;
+                next.run = Run {
+                    since: now,
+                    before: self.attempts_made(),
+                };
+                next.mode = mode;
+                next.told = false;
+                next.ended_at = None;
+                next.outcome = None;
+                if act
+                    .as_ref()
+                    .is_some_and(|act| act.deed == Deed::ResolvedNotSent)
+                {
+                    next.trust_that_nothing_was_done();
+                }
+                next.acts.extend(act);
+            }
+            Event::Acted(act, outcome, forgotten) => next.act(act, outcome, forgotten, now)?,
+        }
+        Ok(next)
+    }
+
+    fn end_attempt(
+        &mut self,
+        ended: Ended,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<(), Illegal> {
+        let illegal = Illegal {
+            from: self.state.name(),
+            to: "after an attempt",
+        };
+        let upstream_window = self.upstream_window;
+        let attempt = self.attempts.last_mut().ok_or(illegal)?;
+        // A late answer belongs to the attempt whose end was only assumed.
+        if attempt.ended.is_some() && self.state != State::InDoubt {
+            return Err(illegal);
+        }
+        if ended.may_have_executed && self.effects == Effects::Keyed && self.send_by.is_none() {
+            self.send_by = Some(attempt.started_at.plus(upstream_window.mul_f64(0.8)));
+        }
+        attempt.ended = Some(ended);
+        self.rule(verdict, now)
+    }
+
+    /// A person vouches for it: what was in doubt counts as unsent from now on.
+    fn trust_that_nothing_was_done(&mut self) {
+        self.send_by = None;
+        for ended in self
+            .attempts
+            .iter_mut()
+            .filter_map(|attempt| attempt.ended.as_mut())
+        {
+            ended.may_have_executed = false;
+        }
+    }
+
+    fn rule(&mut self, verdict: Verdict, now: Timestamp) -> Result<(), Illegal> {
+        match verdict {
+            Verdict::Finish(outcome) => {
+                self.state = self.state.after(Step::Finish)?;
+                self.ended_at = Some(now);
+                self.outcome = Some(outcome);
+            }
+            Verdict::Retry { due } => self.state = self.state.after(Step::Wait(due))?,
+            Verdict::Doubt => {
+                self.state = self.state.after(Step::Doubt)?;
+                self.ended_at = None;
+            }
+            Verdict::Bury(death, outcome) => {
+                self.state = self.state.after(Step::Bury(death))?;
+                self.ended_at = Some(now);
+                self.outcome = outcome;
+                self.told = self.mode == Mode::Held;
+            }
+        }
+        Ok(())
+    }
+
+    fn act(
+        &mut self,
+        act: Act,
+        outcome: Option<Outcome>,
+        forgotten: Option<Forgotten>,
+        now: Timestamp,
+    ) -> Result<(), Illegal> {
+        match act.deed {
+            Deed::Cancelled => {
+                self.state = self.state.after(Step::Cancel)?;
+                self.ended_at = Some(now);
+                self.told = true;
+            }
+            Deed::ResolvedDone => {
+                if self.state != State::InDoubt {
+                    return Err(Illegal {
+                        from: self.state.name(),
+                        to: "resolved",
+                    });
+                }
+                self.state = self.state.after(Step::Finish)?;
+                self.ended_at = Some(now);
+                self.outcome = outcome;
+            }
+            Deed::Forgot => {
+                if !self.state.is_ended() {
+                    return Err(Illegal {
+                        from: self.state.name(),
+                        to: "forgotten",
+                    });
+                }
+                self.forgotten = forgotten;
+            }
+            Deed::Redelivered | Deed::ResolvedNotSent => {
+                return Err(Illegal {
+                    from: self.state.name(),
+                    to: "revived without a due time",
+                });
+            }
+        }
+        self.acts.push(act);
+        Ok(())
+    }
+
+    /// How many attempts were started.
+    pub fn attempts_made(&self) -> u32 {
+        self.attempts.last().map_or(0, |attempt| attempt.n)
+    }
+
+    /// How many attempts the present run has had.
+    pub fn attempts_in_run(&self) -> u32 {
+        self.attempts_made() - self.run.before
+    }
+
+    /// Whether any attempt so far may have been executed.
+    pub fn may_have_executed(&self) -> bool {
+        self.attempts.iter().any(Attempt::may_have_executed)
+    }
+
+    /// When the key is forgotten with its outcome, where the operation has ended.
+    pub fn key_expires_at(&self) -> Option<Timestamp> {
+        Some(self.ended_at?.plus(self.window))
+    }
+
+    /// Whether a person should see it as a dead letter.
+    pub fn is_dead_letter(&self) -> bool {
+        matches!(self.state, State::Dead(_)) && !self.told
+    }
+}

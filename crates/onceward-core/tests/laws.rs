@@ -1,0 +1,455 @@
+//! Laws of the core, held over arbitrary histories: whatever an upstream answers and whoever
+//! asks when, these stay true.
+
+use std::time::Duration;
+
+use onceward_core::admission::{self, Admission};
+use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::exchange::{Headers, Request};
+use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
+use onceward_core::id::OperationId;
+use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::operation::{
+    Act, Death, Deed, Event, Fence, Operation, Outcome, Run, Source, State,
+};
+use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::time::Timestamp;
+use onceward_core::verdict::{self, Brought, Verdict};
+use proptest::prelude::*;
+
+fn request(body: &str) -> Request {
+    Request {
+        method: "POST".into(),
+        target: "/orders".into(),
+        headers: Headers::default(),
+        body: body.to_owned().into(),
+    }
+}
+
+fn fingerprint(body: &str) -> Fingerprint {
+    Fingerprint::of(
+        &request(body),
+        &FingerprintRule::default(),
+        &FingerprintSecret([1; 32]),
+    )
+}
+
+fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
+    let policy = Policy::default();
+    Operation {
+        id: OperationId::new(7, 7),
+        fence: Fence::default(),
+        scope: Scope {
+            kind: ScopeKind::Call,
+            tenant: "t".into(),
+            route: "r".into(),
+            principal: String::new(),
+        },
+        key: Key::new("k").unwrap(),
+        fingerprint: fingerprint("a"),
+        mode,
+        effects,
+        upstream_key: None,
+        method: method.into(),
+        target: "/orders".into(),
+        label: None,
+        created_at: Timestamp::default(),
+        state: State::Pending {
+            due: Timestamp::default(),
+        },
+        attempts: Vec::new(),
+        run: Run {
+            since: Timestamp::default(),
+            before: 0,
+        },
+        deadline: None,
+        attempts_max: None,
+        send_by: None,
+        upstream_window: Duration::from_secs(24 * 3600),
+        window: policy.window,
+        tombstone: policy.tombstone,
+        ended_at: None,
+        told: false,
+        outcome: None,
+        acts: Vec::new(),
+        request: None,
+        forgotten: None,
+    }
+}
+
+/// What the world may do next to an operation.
+#[derive(Debug, Clone)]
+enum Move {
+    Start,
+    Answer(u16, Option<u32>),
+    Cut(u16),
+    Vanish,
+    Refuse { permanent: bool },
+    Orphan,
+    AskAgain,
+    Cancel,
+    Redeliver,
+    Pass(u64),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let status = prop_oneof![
+        Just(200u16),
+        Just(201),
+        Just(302),
+        Just(400),
+        Just(401),
+        Just(404),
+        Just(409),
+        Just(412),
+        Just(429),
+        100u16..600,
+        Just(500),
+        Just(503),
+        Just(501)
+    ];
+    prop_oneof![
+        4 => Just(Move::Start),
+        4 => (status.clone(), proptest::option::of(0u32..100_000)).prop_map(|(status, wait)| Move::Answer(status, wait)),
+        1 => status.prop_map(Move::Cut),
+        2 => Just(Move::Vanish),
+        2 => any::<bool>().prop_map(|permanent| Move::Refuse { permanent }),
+        1 => Just(Move::Orphan),
+        2 => Just(Move::AskAgain),
+        1 => Just(Move::Cancel),
+        1 => Just(Move::Redeliver),
+        2 => (0u64..40 * 3600).prop_map(Move::Pass),
+    ]
+}
+
+fn ended(
+    now: Timestamp,
+    ending: Ending,
+    status: Option<u16>,
+    policy: &Policy,
+    retry_after: bool,
+) -> Ended {
+    Ended {
+        at: now,
+        ending,
+        reached: Reached::Sent,
+        status,
+        error: None,
+        may_have_executed: verdict::may_have_executed(ending, status, policy, retry_after),
+        answer: None,
+    }
+}
+
+/// Applies a move as the engine does; a move that cannot be made now changes nothing.
+fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> Option<Operation> {
+    let end = |ended: Ended, headers: &Headers, permanent: bool| {
+        let brought = Brought {
+            headers: Some(headers),
+            permanent,
+            too_large: false,
+        };
+        let verdict = verdict::decide(op, policy, &ended, brought, *now);
+        op.after(Event::Ended(ended, verdict), *now).ok()
+    };
+    let none = Headers::default();
+    match step {
+        Move::Pass(seconds) => {
+            *now = now.plus(Duration::from_secs(*seconds));
+            None
+        }
+        Move::Start => {
+            let State::Pending { due } = op.state else {
+                return None;
+            };
+            if *now < due {
+                *now = due;
+            }
+            match verdict::decide_unstarted(op, policy, *now) {
+                Some(verdict) => op.after(Event::Ruled(verdict), *now).ok(),
+                None => op.after(Event::Started, *now).ok(),
+            }
+        }
+        _ if matches!(step, Move::AskAgain) => {
+            match admission::admit(op, &fingerprint("a"), policy, *now) {
+                Admission::Revive => op
+                    .after(
+                        Event::Revived {
+                            due: *now,
+                            mode: op.mode,
+                            act: None,
+                        },
+                        *now,
+                    )
+                    .ok(),
+                Admission::TooLate => op.after(Event::Ruled(Verdict::Doubt), *now).ok(),
+                _ => None,
+            }
+        }
+        Move::Cancel => {
+            let act = Act {
+                deed: Deed::Cancelled,
+                at: *now,
+                who: "p".into(),
+                reason: "r".into(),
+            };
+            op.after(Event::Acted(act, None, None), *now).ok()
+        }
+        Move::Redeliver => {
+            if op.state == State::InDoubt {
+                return None;
+            }
+            let act = Act {
+                deed: Deed::Redelivered,
+                at: *now,
+                who: "p".into(),
+                reason: "r".into(),
+            };
+            op.after(
+                Event::Revived {
+                    due: *now,
+                    mode: Mode::Accepted,
+                    act: Some(act),
+                },
+                *now,
+            )
+            .ok()
+        }
+        _ if op.state != State::Delivering => None,
+        Move::Answer(status, wait) => {
+            let mut headers = Headers::default();
+            if let Some(wait) = wait {
+                headers.set("retry-after", wait.to_string());
+            }
+            end(
+                ended(
+                    *now,
+                    Ending::Answered,
+                    Some(*status),
+                    policy,
+                    wait.is_some(),
+                ),
+                &headers,
+                false,
+            )
+        }
+        Move::Cut(status) => end(
+            ended(*now, Ending::Truncated, Some(*status), policy, false),
+            &none,
+            false,
+        ),
+        Move::Vanish => end(
+            ended(*now, Ending::Unanswered, None, policy, false),
+            &none,
+            false,
+        ),
+        Move::Refuse { permanent } => end(
+            ended(*now, Ending::Unsent, None, policy, false),
+            &none,
+            *permanent,
+        ),
+        Move::Orphan => {
+            let ended = ended(*now, Ending::Unanswered, None, policy, false);
+            let verdict = verdict::decide_orphan(op, policy, Some(&ended), *now)?;
+            op.after(Event::Ended(ended, verdict), *now).ok()
+        }
+        Move::AskAgain => None,
+    }
+}
+
+fn effects() -> impl Strategy<Value = Effects> {
+    prop_oneof![
+        Just(Effects::Idempotent),
+        Just(Effects::Keyed),
+        Just(Effects::NonIdempotent)
+    ]
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Held), Just(Mode::Accepted)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_keeps_the_promises(
+        effects in effects(), mode in mode(), method in prop_oneof![Just("POST"), Just("DELETE"), Just("PUT")],
+        steps in proptest::collection::vec(moves(), 0..60),
+    ) {
+        let policy = Policy::default();
+        let mut now = Timestamp::from_micros(1);
+        let mut op = operation(effects, mode, method);
+        for step in &steps {
+            let Some(next) = apply(&op, step, &policy, &mut now) else { continue };
+            prop_assert!(next.fence > op.fence, "a fence only grows");
+            prop_assert!(op.state != State::Done, "what is done never changes");
+            prop_assert!(next.attempts.len() >= op.attempts.len(), "no attempt is ever lost");
+            prop_assert_eq!(&next.key, &op.key);
+            prop_assert_eq!(next.fingerprint, op.fingerprint);
+            prop_assert_eq!(next.effects, op.effects);
+            prop_assert_eq!(&next.upstream_key, &op.upstream_key);
+            let risky = next.attempts.iter().filter(|attempt| attempt.may_have_executed()).count();
+            if effects == Effects::NonIdempotent {
+                // A person may send again on purpose; the machine never does.
+                prop_assert!(risky <= 1 + next.acts.len(), "two attempts that may have been executed");
+                if op.state == State::InDoubt {
+                    prop_assert!(false, "left doubt without evidence by {:?}", step);
+                }
+            }
+            if next.attempts.len() > op.attempts.len() {
+                prop_assert!(next.send_by.is_none_or(|send_by| now < send_by), "sent past the upstream's window");
+            }
+            if let State::Pending { due } = next.state {
+                prop_assert!(due >= now || op.state != State::Delivering, "a retry is never due in the past");
+            }
+            prop_assert!(next.attempts_in_run() <= policy.backoff(Mode::Accepted).attempts_max);
+            prop_assert_eq!(next.ended_at.is_some(), next.state.is_ended());
+            prop_assert!(!admission::is_expired(&next, now) || next.state.is_ended(), "what is open never expires");
+            op = next;
+        }
+        // Whatever happened, the same key is never free while the operation is open.
+        if !op.state.is_ended() {
+            let far = now.plus(Duration::from_secs(3600 * 24 * 3650));
+            prop_assert_ne!(admission::admit(&op, &fingerprint("a"), &policy, far), Admission::Fresh);
+        }
+    }
+
+    #[test]
+    fn a_mismatch_is_decided_before_the_state(effects in effects(), mode in mode(), steps in proptest::collection::vec(moves(), 0..30)) {
+        let policy = Policy::default();
+        let mut now = Timestamp::from_micros(1);
+        let mut op = operation(effects, mode, "POST");
+        for step in &steps {
+            if let Some(next) = apply(&op, step, &policy, &mut now) {
+                op = next;
+            }
+        }
+        let other = admission::admit(&op, &fingerprint("b"), &policy, now);
+        prop_assert!(matches!(other, Admission::Mismatch(_) | Admission::Fresh), "{:?}", other);
+        if other == Admission::Fresh {
+            prop_assert!(admission::is_expired(&op, now));
+        }
+    }
+}
+
+fn verdict_of(effects: Effects, mode: Mode, ending: Ending, status: Option<u16>) -> Verdict {
+    let now = Timestamp::from_micros(1);
+    let policy = Policy::default();
+    let op = operation(effects, mode, "POST")
+        .after(Event::Started, now)
+        .unwrap();
+    let brought = Brought {
+        headers: None,
+        permanent: false,
+        too_large: false,
+    };
+    verdict::decide(
+        &op,
+        &policy,
+        &ended(now, ending, status, &policy, false),
+        brought,
+        now,
+    )
+}
+
+#[test]
+fn the_table_of_effects_is_the_contract() {
+    use Effects::{Idempotent, Keyed, NonIdempotent};
+    for effects in [Idempotent, Keyed, NonIdempotent] {
+        let after = |ending, status| verdict_of(effects, Mode::Held, ending, status);
+        assert!(
+            matches!(after(Ending::Unsent, None), Verdict::Retry { .. }),
+            "unsent is retried everywhere"
+        );
+        for status in [408, 421, 425, 429] {
+            assert!(
+                matches!(after(Ending::Answered, Some(status)), Verdict::Retry { .. }),
+                "{status}"
+            );
+        }
+        for status in [
+            401, 403, 407, 423, 426, 428, 431, 501, 505, 506, 508, 510, 511,
+        ] {
+            assert_eq!(
+                after(Ending::Answered, Some(status)),
+                Verdict::Bury(Death::Refused, None),
+                "{status}"
+            );
+        }
+        for status in [200, 201, 204, 302, 400, 404, 409, 422] {
+            assert!(
+                matches!(after(Ending::Answered, Some(status)), Verdict::Finish(_)),
+                "{status}"
+            );
+        }
+        let ambiguous = [(Ending::Unanswered, None)]
+            .into_iter()
+            .chain([500, 502, 503, 504, 507, 520, 529].map(|s| (Ending::Answered, Some(s))));
+        for (ending, status) in ambiguous {
+            match effects {
+                NonIdempotent => assert_eq!(after(ending, status), Verdict::Doubt, "{status:?}"),
+                Idempotent | Keyed => assert!(
+                    matches!(after(ending, status), Verdict::Retry { .. }),
+                    "{status:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_accepted_refusal_is_dead_with_its_outcome_kept() {
+    let Verdict::Bury(Death::Refused, Some(outcome)) =
+        verdict_of(Effects::Keyed, Mode::Accepted, Ending::Answered, Some(404))
+    else {
+        panic!("a 404 that nobody waits for is a dead letter")
+    };
+    assert_eq!(
+        (outcome.status, outcome.ok, outcome.source),
+        (Some(404), false, Source::Upstream)
+    );
+}
+
+#[test]
+fn a_cut_answer_to_a_non_idempotent_call_is_known_but_not_retained() {
+    let Verdict::Finish(outcome) = verdict_of(
+        Effects::NonIdempotent,
+        Mode::Held,
+        Ending::Truncated,
+        Some(201),
+    ) else {
+        panic!("the effect is known")
+    };
+    assert_eq!((outcome.ok, outcome.source), (true, Source::Truncated));
+    assert!(matches!(
+        verdict_of(Effects::Keyed, Mode::Held, Ending::Truncated, Some(201)),
+        Verdict::Retry { .. }
+    ));
+}
+
+#[test]
+fn a_key_lives_from_completion_through_its_tombstone() {
+    let policy = Policy::default();
+    let now = Timestamp::from_micros(1);
+    let op = operation(Effects::Keyed, Mode::Held, "POST")
+        .after(Event::Started, now)
+        .unwrap();
+    let end = ended(now, Ending::Answered, Some(201), &policy, false);
+    let outcome = Outcome {
+        status: Some(201),
+        ok: true,
+        source: Source::Upstream,
+        answer: None,
+    };
+    let done = op
+        .after(Event::Ended(end, Verdict::Finish(outcome)), now)
+        .unwrap();
+    let at = |after: Duration| admission::admit(&done, &fingerprint("a"), &policy, now.plus(after));
+    assert_eq!(at(Duration::ZERO), Admission::Replay);
+    assert_eq!(
+        at(policy.window - Duration::from_secs(1)),
+        Admission::Replay
+    );
+    assert_eq!(at(policy.window), Admission::Expired);
+    assert_eq!(at(policy.window + policy.tombstone), Admission::Fresh);
+}
