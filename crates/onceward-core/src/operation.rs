@@ -10,6 +10,9 @@ use crate::policy::{Effects, Mode};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
+/// How long an exhausted operation stays, at least.
+pub const EXHAUSTED_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// The number that grows with every write of an operation: a write that carries an older one
 /// is refused by the store, in the statement that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -554,13 +557,42 @@ impl Operation {
         self.attempts.iter().any(Attempt::may_have_executed)
     }
 
-    /// When the key is forgotten with its outcome, where the operation has ended.
+    /// When the key is forgotten with its outcome, where the operation has ended. What may have
+    /// been executed and died stays longer: its key opens the way to run it again.
     pub fn key_expires_at(&self) -> Option<Timestamp> {
-        Some(self.ended_at?.plus(self.window))
+        let window = match self.state {
+            State::Dead(Death::Exhausted | Death::OwnerGone) => self.window.max(EXHAUSTED_WINDOW),
+            _ => self.window,
+        };
+        Some(self.ended_at?.plus(window))
     }
 
     /// Whether a person should see it as a dead letter.
     pub fn is_dead_letter(&self) -> bool {
         matches!(self.state, State::Dead(_)) && !self.told
+    }
+
+    /// Every body that the operation refers to.
+    pub fn bodies(&self) -> impl Iterator<Item = BodyRef> {
+        let answers = self
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.ended.as_ref()?.answer);
+        let outcome = self.outcome.as_ref().and_then(|outcome| outcome.answer);
+        self.request.into_iter().chain(answers).chain(outcome)
+    }
+
+    /// What stays of the operation after its window: that its key was used, and how it ended.
+    #[must_use]
+    pub fn forgotten_but_for_its_mark(&self) -> Self {
+        let mut mark = self.clone();
+        mark.fence = Fence(self.fence.0 + 1);
+        mark.request = None;
+        mark.attempts.clear();
+        mark.label = None;
+        if let Some(outcome) = &mut mark.outcome {
+            outcome.answer = None;
+        }
+        mark
     }
 }

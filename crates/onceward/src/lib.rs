@@ -2,4 +2,5 @@
 
 pub use onceward_core as core;
 
+pub mod store;
 pub mod upstream;

@@ -1,0 +1,354 @@
+//! Door 1, the disk: what is kept, and the verbs that keep it.
+//!
+//! A store executes decisions and never makes them: what an operation becomes is computed by the
+//! core, and the store writes it if the fence still holds. Every answer comes after the write is
+//! on stable storage.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onceward_core::attempt::BodyRef;
+use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
+use onceward_core::operation::{Event, Fence, Operation};
+use onceward_core::time::Timestamp;
+use tokio::sync::Notify;
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod memory;
+mod row;
+pub mod sqlite;
+
+/// The future of a verb: boxed, so that an engine can hold any store.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why a verb failed. After anything but `Stale` and `Full` the ledger's state is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The operation has moved on since it was read; nothing was written.
+    #[error("the operation has moved on: an old fence changes nothing")]
+    Stale,
+    /// There is no room; nothing was written, and reading goes on.
+    #[error("the ledger is full: {0}")]
+    Full(String),
+    /// The ledger cannot be used: it stopped after an I/O error, or has been closed.
+    #[error("the ledger is unavailable: {0}")]
+    Unavailable(String),
+    /// What was read is not what was written.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(String),
+}
+
+/// A lane: whose work goes where. What is due is found by lane, so that a dead upstream's
+/// backlog stands before nobody else's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// Whose.
+    pub tenant: String,
+    /// The route, or the origin of an ad hoc upstream.
+    pub route: String,
+}
+
+impl Lane {
+    /// The lane of an operation.
+    pub fn of(operation: &Operation) -> Self {
+        Self {
+            tenant: operation.scope.tenant.clone(),
+            route: operation.scope.route.clone(),
+        }
+    }
+}
+
+/// A new operation and its request.
+#[derive(Debug, Clone)]
+pub struct Birth {
+    /// The operation, its first attempt already started where a send slot is free.
+    pub operation: Operation,
+    /// The request, encoded; kept once, never written again.
+    pub request: Bytes,
+    /// The operation whose key is free again: it gives the key up in the same write.
+    pub replaces: Option<(OperationId, Fence)>,
+}
+
+/// What remembering found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Remembered {
+    /// It is in the ledger now.
+    Fresh(Operation),
+    /// Its key was there before.
+    Known(Operation),
+}
+
+/// A decided change: what the operation is from now on. It is refused unless the stored fence is
+/// the one before `operation.fence`.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The operation as it will be.
+    pub operation: Operation,
+    /// An answer to keep, and where the operation refers to it.
+    pub answer: Option<(Slot, Bytes)>,
+    /// Whether readers elsewhere have to see it before the answer comes: a person's act.
+    pub visible: bool,
+}
+
+/// Where an operation refers to an answer that is written with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The last attempt's.
+    Attempt,
+    /// The outcome's.
+    Outcome,
+}
+
+impl Slot {
+    /// Puts the reference in its place.
+    pub(crate) fn fill(self, operation: &mut Operation, answer: BodyRef) {
+        match self {
+            Self::Attempt => {
+                if let Some(ended) = operation
+                    .attempts
+                    .last_mut()
+                    .and_then(|attempt| attempt.ended.as_mut())
+                {
+                    ended.answer = Some(answer);
+                }
+            }
+            Self::Outcome => {
+                if let Some(outcome) = operation.outcome.as_mut() {
+                    outcome.answer = Some(answer);
+                }
+            }
+        }
+    }
+}
+
+/// Which operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// By its id.
+    Id(OperationId),
+    /// By its scope and key.
+    Key(KeyDigest),
+}
+
+/// What follows for an operation that is due: decided by the core, applied under the write.
+pub type Judge = Arc<dyn Fn(&Operation) -> Event + Send + Sync>;
+
+/// How often, and when last, a key was asked for again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// How often.
+    pub count: u64,
+    /// The last times, oldest first, at most [`Asked::TIMES_MAX`].
+    pub times: Vec<Timestamp>,
+}
+
+impl Asked {
+    /// How many times are kept.
+    pub const TIMES_MAX: usize = 20;
+
+    /// Adds what came later.
+    pub fn add(&mut self, later: &Self) {
+        self.count += later.count;
+        self.times.extend(&later.times);
+        let surplus = self.times.len().saturating_sub(Self::TIMES_MAX);
+        self.times.drain(..surplus);
+    }
+}
+
+/// Where an operation stands, as lists and counts see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Standing {
+    /// Waiting for its next attempt.
+    Pending,
+    /// Waiting for its next attempt while its caller waits too.
+    Held,
+    /// An attempt may be under way.
+    Delivering,
+    /// Nobody knows whether it was done.
+    InDoubt,
+    /// Its final answer is known.
+    Done,
+    /// Dead, and nobody was told.
+    DeadLetter,
+    /// Dead, and its caller was told.
+    Told,
+    /// Forgotten but for its mark.
+    Tombstone,
+}
+
+impl Standing {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Held,
+        Self::Delivering,
+        Self::InDoubt,
+        Self::Done,
+        Self::DeadLetter,
+        Self::Told,
+        Self::Tombstone,
+    ];
+
+    /// Where `operation` stands.
+    pub fn of(operation: &Operation) -> Self {
+        use onceward_core::operation::State;
+        use onceward_core::policy::Mode;
+        if operation.state.is_ended() && operation.request.is_none() {
+            return Self::Tombstone;
+        }
+        match (operation.state, operation.mode) {
+            (State::Pending { .. }, Mode::Accepted) => Self::Pending,
+            (State::Pending { .. }, Mode::Held) => Self::Held,
+            (State::Delivering, _) => Self::Delivering,
+            (State::InDoubt, _) => Self::InDoubt,
+            (State::Done, _) => Self::Done,
+            (State::Dead(_), _) if operation.told => Self::Told,
+            (State::Dead(_), _) => Self::DeadLetter,
+        }
+    }
+}
+
+/// Which operations to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only those that stand here; all where it is empty.
+    pub standing: Vec<Standing>,
+    /// Only this tenant's.
+    pub tenant: Option<String>,
+    /// Only this route's.
+    pub route: Option<String>,
+    /// Only those with this key.
+    pub key: Option<String>,
+    /// Only those with this label.
+    pub label: Option<String>,
+    /// Only those whose key, label, target or id contains this.
+    pub text: Option<String>,
+    /// Only those that are older than this place.
+    pub before: Option<u64>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+impl Query {
+    /// How many rows one list looks at: past it, it returns what it has with a `next`.
+    pub const ROWS_MAX: usize = 20_000;
+
+    /// Whether the query wants `operation`.
+    pub fn wants(&self, operation: &Operation) -> bool {
+        let is = |wanted: &Option<String>, value: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == value)
+        };
+        let label = operation.label.as_deref().unwrap_or_default();
+        (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
+            && is(&self.tenant, &operation.scope.tenant)
+            && is(&self.route, &operation.scope.route)
+            && is(&self.key, operation.key.as_str())
+            && is(&self.label, label)
+            && self.text.as_deref().is_none_or(|text| {
+                [operation.key.as_str(), label, &operation.target]
+                    .iter()
+                    .any(|field| field.contains(text))
+                    || operation.id.to_string() == text
+            })
+    }
+}
+
+/// Some operations, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// They.
+    pub operations: Vec<Operation>,
+    /// Where to go on with [`Query::before`], where there may be more.
+    pub next: Option<u64>,
+}
+
+/// What a step of the sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Operations of which only the mark is left.
+    pub forgotten: u32,
+    /// Marks that are gone too.
+    pub removed: u32,
+    /// Where the next step begins; nothing at the end of a pass.
+    pub next: Option<u64>,
+}
+
+/// How the ledger is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// How many operations stand where.
+    pub counts: Vec<(Standing, u64)>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Durable writes since it was opened: one for each group.
+    pub commits: u64,
+}
+
+/// Whatever keeps operations. Object-safe, so that an engine carries no type parameter.
+pub trait Store: Send + Sync + 'static {
+    /// Puts a new operation into the ledger, unless its key is there.
+    fn remember(&self, birth: Birth) -> Reply<'_, Remembered>;
+
+    /// Writes a decided change and returns the operation with its references.
+    fn commit(&self, write: Write) -> Reply<'_, Operation>;
+
+    /// The operation as it stands.
+    fn find(&self, which: Which) -> Reply<'_, Option<Operation>>;
+
+    /// The operation of this key if it is done, from a view that may lag; a miss says nothing.
+    fn recall(&self, key: KeyDigest) -> Option<Operation>;
+
+    /// The bytes of a request or an answer.
+    fn body(&self, body: BodyRef) -> Reply<'_, Bytes>;
+
+    /// Lanes with accepted work that waits, and when the first of it is due.
+    fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
+
+    /// At most `max` accepted operations of `lane` that are due, each after what `judge` decided,
+    /// already written.
+    fn take(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        max: usize,
+        judge: Judge,
+    ) -> Reply<'_, Vec<Operation>>;
+
+    /// Operations, newest first, from a bounded number of rows.
+    fn list(&self, query: Query) -> Reply<'_, Page>;
+
+    /// Notes that keys were asked for again.
+    fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()>;
+
+    /// How often an operation's key was asked for again.
+    fn asked(&self, id: OperationId) -> Reply<'_, Asked>;
+
+    /// One step of forgetting: judges at most `max` operations after `from` by the time `now`.
+    fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept>;
+
+    /// A named value that outlives the process (secrets are sealed by whoever puts them here).
+    fn setting(&self, name: String) -> Reply<'_, Option<Bytes>>;
+
+    /// Every setting whose name begins with `prefix`.
+    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>>;
+
+    /// Sets or, with `None`, removes a named value.
+    fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()>;
+
+    /// How the ledger is doing.
+    fn condition(&self) -> Reply<'_, Condition>;
+
+    /// Copies the ledger into the empty or missing folder `to`, while it is in use.
+    fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()>;
+
+    /// Wakes when accepted work may have become due: a hint, never the truth.
+    fn changed(&self) -> Arc<Notify>;
+
+    /// The newest place in time order, so that ids go on from there.
+    fn newest(&self) -> u64;
+}

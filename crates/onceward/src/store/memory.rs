@@ -1,0 +1,355 @@
+//! The reference: plain maps under one lock. What it does is what a store means; it forgets
+//! everything when it is dropped.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use onceward_core::admission;
+use onceward_core::attempt::BodyRef;
+use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
+use onceward_core::operation::{Fence, Operation, State};
+use onceward_core::time::Timestamp;
+use tokio::sync::Notify;
+
+use super::{
+    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    StoreError, Swept, Which, Write,
+};
+
+/// A ledger in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    kept: Mutex<Kept>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    operations: BTreeMap<u64, Operation>,
+    keys: BTreeMap<KeyDigest, u64>,
+    bodies: Vec<Bytes>,
+    asked: BTreeMap<u64, Asked>,
+    settings: BTreeMap<String, Bytes>,
+    commits: u64,
+}
+
+impl Kept {
+    fn keep_body(&mut self, bytes: Bytes) -> BodyRef {
+        let body = BodyRef {
+            segment: 0,
+            offset: self.bodies.len() as u32,
+            length: bytes.len() as u32,
+            crc: crc32fast::hash(&bytes),
+        };
+        self.bodies.push(bytes);
+        body
+    }
+
+    fn find(&self, which: Which) -> Option<&Operation> {
+        match which {
+            Which::Id(id) => self
+                .operations
+                .get(&id.sequence())
+                .filter(|operation| operation.id == id),
+            Which::Key(key) => self.operations.get(self.keys.get(&key)?),
+        }
+    }
+
+    fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
+        let Birth {
+            mut operation,
+            request,
+            replaces,
+        } = birth;
+        let digest = operation.scope.digest(&operation.key);
+        if let Some((id, fence)) = replaces {
+            let old = self
+                .operations
+                .get_mut(&id.sequence())
+                .filter(|old| old.fence == fence)
+                .ok_or(StoreError::Stale)?;
+            old.fence = Fence(fence.0 + 1);
+            self.keys.remove(&digest);
+        }
+        if let Some(known) = self.find(Which::Key(digest)) {
+            return Ok(Remembered::Known(known.clone()));
+        }
+        operation.request = Some(self.keep_body(request));
+        self.keys.insert(digest, operation.id.sequence());
+        self.operations
+            .insert(operation.id.sequence(), operation.clone());
+        Ok(Remembered::Fresh(operation))
+    }
+
+    fn put(&mut self, operation: Operation) -> Result<(), StoreError> {
+        let seq = operation.id.sequence();
+        let stored = self.operations.get_mut(&seq).ok_or(StoreError::Stale)?;
+        if stored.fence.0 + 1 != operation.fence.0 {
+            return Err(StoreError::Stale);
+        }
+        *stored = operation;
+        Ok(())
+    }
+
+    fn commit(&mut self, write: Write) -> Result<Operation, StoreError> {
+        let Write {
+            mut operation,
+            answer,
+            ..
+        } = write;
+        if let Some((slot, bytes)) = answer {
+            let body = self.keep_body(bytes);
+            slot.fill(&mut operation, body);
+        }
+        self.put(operation.clone())?;
+        Ok(operation)
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = (&Operation, Timestamp)> {
+        let waits = |operation: &&Operation| Standing::of(operation) == Standing::Pending;
+        self.operations
+            .values()
+            .filter(waits)
+            .filter_map(|operation| match operation.state {
+                State::Pending { due } => Some((operation, due)),
+                _ => None,
+            })
+    }
+
+    fn take(
+        &mut self,
+        lane: &Lane,
+        now: Timestamp,
+        max: usize,
+        judge: &Judge,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let mut due: Vec<(Timestamp, Operation)> = self
+            .waiting()
+            .filter(|(operation, due)| *due <= now && Lane::of(operation) == *lane)
+            .map(|(operation, due)| (due, operation.clone()))
+            .collect();
+        due.sort_by_key(|(due, operation)| (*due, operation.id));
+        let mut taken = Vec::new();
+        for (_, operation) in due.into_iter().take(max) {
+            let Ok(next) = operation.after(judge(&operation), now) else {
+                continue;
+            };
+            self.put(next.clone())?;
+            taken.push(next);
+        }
+        Ok(taken)
+    }
+
+    fn list(&self, query: &Query) -> Page {
+        let before = query.before.unwrap_or(u64::MAX);
+        let mut page = Page::default();
+        for (looked_at, (seq, operation)) in self.operations.range(..before).rev().enumerate() {
+            if query.wants(operation) {
+                page.operations.push(operation.clone());
+            }
+            if page.operations.len() >= query.limit || looked_at + 1 >= Query::ROWS_MAX {
+                page.next = Some(*seq);
+                break;
+            }
+        }
+        page
+    }
+
+    fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Swept {
+        let page: Vec<u64> = self
+            .operations
+            .range(from + 1..)
+            .take(max)
+            .map(|(seq, _)| *seq)
+            .collect();
+        let mut swept = Swept {
+            next: page.last().copied().filter(|_| page.len() == max),
+            ..Swept::default()
+        };
+        for seq in page {
+            let Some(operation) = self.operations.get(&seq) else {
+                continue;
+            };
+            if !admission::is_expired(operation, now) {
+                continue;
+            }
+            if admission::is_tombstone_over(operation, now)
+                || admission::leaves_no_tombstone(operation)
+            {
+                self.keys.retain(|_, owner| *owner != seq);
+                self.operations.remove(&seq);
+                self.asked.remove(&seq);
+                swept.removed += 1;
+            } else if operation.request.is_some() {
+                let mark = operation.forgotten_but_for_its_mark();
+                self.operations.insert(seq, mark);
+                swept.forgotten += 1;
+            }
+        }
+        swept
+    }
+}
+
+impl MemoryStore {
+    /// An empty ledger.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One durable write, as far as memory is durable.
+    fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Kept) -> Result<T, StoreError>,
+    ) -> Reply<'_, T> {
+        let mut kept = self.kept();
+        kept.commits += 1;
+        let result = write(&mut kept);
+        drop(kept);
+        self.changed.notify_one();
+        Box::pin(ready(result))
+    }
+
+    fn read<T: Send + 'static>(&self, read: impl FnOnce(&Kept) -> T) -> Reply<'_, T> {
+        let result = read(&self.kept());
+        Box::pin(ready(Ok(result)))
+    }
+}
+
+impl Store for MemoryStore {
+    fn remember(&self, birth: Birth) -> Reply<'_, Remembered> {
+        self.write(|kept| kept.remember(birth))
+    }
+
+    fn commit(&self, write: Write) -> Reply<'_, Operation> {
+        self.write(|kept| kept.commit(write))
+    }
+
+    fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {
+        self.read(|kept| kept.find(which).cloned())
+    }
+
+    fn recall(&self, key: KeyDigest) -> Option<Operation> {
+        self.kept()
+            .find(Which::Key(key))
+            .filter(|operation| operation.state == State::Done)
+            .cloned()
+    }
+
+    fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
+        let found = self.kept().bodies.get(body.offset as usize).cloned();
+        Box::pin(ready(
+            found.ok_or_else(|| StoreError::Damaged("no such body".to_owned())),
+        ))
+    }
+
+    fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
+        self.read(|kept| {
+            let mut first: BTreeMap<Lane, Timestamp> = BTreeMap::new();
+            for (operation, due) in kept.waiting() {
+                first
+                    .entry(Lane::of(operation))
+                    .and_modify(|at| *at = (*at).min(due))
+                    .or_insert(due);
+            }
+            first.into_iter().collect()
+        })
+    }
+
+    fn take(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        max: usize,
+        judge: Judge,
+    ) -> Reply<'_, Vec<Operation>> {
+        let result = self.kept().take(&lane, now, max, &judge);
+        Box::pin(ready(result))
+    }
+
+    fn list(&self, query: Query) -> Reply<'_, Page> {
+        self.read(|kept| kept.list(&query))
+    }
+
+    fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
+        self.write(|kept| {
+            asked
+                .iter()
+                .for_each(|(id, asked)| kept.asked.entry(id.sequence()).or_default().add(asked));
+            Ok(())
+        })
+    }
+
+    fn asked(&self, id: OperationId) -> Reply<'_, Asked> {
+        self.read(|kept| kept.asked.get(&id.sequence()).cloned().unwrap_or_default())
+    }
+
+    fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept> {
+        self.write(|kept| Ok(kept.sweep(now, from, max)))
+    }
+
+    fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
+        self.read(|kept| kept.settings.get(&name).cloned())
+    }
+
+    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
+        self.read(|kept| {
+            let all = kept
+                .settings
+                .iter()
+                .filter(|(name, _)| name.starts_with(&prefix));
+            all.map(|(name, value)| (name.clone(), value.clone()))
+                .collect()
+        })
+    }
+
+    fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
+        self.write(|kept| {
+            match value {
+                Some(value) => kept.settings.insert(name, value),
+                None => kept.settings.remove(&name),
+            };
+            Ok(())
+        })
+    }
+
+    fn condition(&self) -> Reply<'_, Condition> {
+        self.read(|kept| {
+            let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();
+            for operation in kept.operations.values() {
+                *counts.entry(Standing::of(operation)).or_default() += 1;
+            }
+            Condition {
+                counts: counts.into_iter().collect(),
+                bytes: 0,
+                commits: kept.commits,
+            }
+        })
+    }
+
+    fn backup<'a>(&'a self, _to: &'a Path) -> Reply<'a, ()> {
+        Box::pin(ready(Err(StoreError::Unavailable(
+            "a ledger in memory has no backup".to_owned(),
+        ))))
+    }
+
+    fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    fn newest(&self) -> u64 {
+        self.kept()
+            .operations
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,328 @@
+//! Operations as rows: the store's own shape of them, small and versioned. The first byte says
+//! which shape follows; a row of a later version is refused, never guessed at.
+
+use std::time::Duration;
+
+use onceward_core::attempt::{Attempt, BodyRef, Ended, Ending, Reached};
+use onceward_core::fingerprint::Fingerprint;
+use onceward_core::id::OperationId;
+use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::operation::{
+    Act, Death, Deed, Fence, Forgotten, Operation, Outcome, Run, Source, State, UpstreamKey,
+};
+use onceward_core::policy::{Effects, Mode};
+use onceward_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+const VERSION: u8 = 1;
+
+/// Times are signed microseconds, durations whole milliseconds; an absent time is `None`.
+#[derive(Serialize, Deserialize)]
+struct Row<'a> {
+    id: u128,
+    fence: u64,
+    tenant: &'a str,
+    route: &'a str,
+    principal: &'a str,
+    key: &'a str,
+    print_version: u8,
+    print: [[u8; 16]; 4],
+    accepted: bool,
+    effects: u8,
+    upstream_key: Option<(&'a str, &'a str)>,
+    method: &'a str,
+    target: &'a str,
+    label: Option<&'a str>,
+    created_at: i64,
+    /// 0 pending, 1 delivering, 2 in doubt, 3 done, 4 and on: dead, by cause.
+    state: u8,
+    due: i64,
+    attempts: Vec<AttemptRow>,
+    run_since: i64,
+    run_before: u32,
+    deadline: Option<i64>,
+    attempts_max: Option<u32>,
+    send_by: Option<i64>,
+    upstream_window: u64,
+    window: u64,
+    tombstone: u64,
+    ended_at: Option<i64>,
+    told: bool,
+    outcome: Option<OutcomeRow>,
+    acts: Vec<ActRow>,
+    request: Option<Body>,
+    forgotten: Option<bool>,
+}
+
+type Body = (u32, u32, u32, u32);
+
+#[derive(Serialize, Deserialize)]
+struct AttemptRow {
+    n: u32,
+    started_at: i64,
+    ended: Option<EndedRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndedRow {
+    at: i64,
+    ending: u8,
+    reached: u8,
+    status: Option<u16>,
+    error: Option<String>,
+    may_have_executed: bool,
+    answer: Option<Body>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutcomeRow {
+    status: Option<u16>,
+    ok: bool,
+    source: u8,
+    answer: Option<Body>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ActRow {
+    deed: u8,
+    at: i64,
+    who: String,
+    reason: String,
+}
+
+const ENDINGS: [Ending; 4] = [
+    Ending::Answered,
+    Ending::Truncated,
+    Ending::Unsent,
+    Ending::Unanswered,
+];
+const EFFECTS: [Effects; 3] = [Effects::Idempotent, Effects::Keyed, Effects::NonIdempotent];
+
+fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
+    all.iter()
+        .position(|other| other == one)
+        .unwrap_or_default() as u8
+}
+
+fn at<T: Copy>(all: &[T], place: u8) -> Result<T, StoreError> {
+    all.get(usize::from(place))
+        .copied()
+        .ok_or_else(|| damaged("a word of a later version"))
+}
+
+fn damaged(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(format!("a row cannot be read: {what}"))
+}
+
+fn body(body: BodyRef) -> Body {
+    (body.segment, body.offset, body.length, body.crc)
+}
+
+fn body_ref((segment, offset, length, crc): Body) -> BodyRef {
+    BodyRef {
+        segment,
+        offset,
+        length,
+        crc,
+    }
+}
+
+/// Appends the row of `operation` to `to`.
+pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
+    let (state, due) = match operation.state {
+        State::Pending { due } => (0, due.as_micros()),
+        State::Delivering => (1, 0),
+        State::InDoubt => (2, 0),
+        State::Done => (3, 0),
+        State::Dead(death) => (4 + place(&Death::ALL, &death), 0),
+    };
+    let row = Row {
+        id: operation.id.as_u128(),
+        fence: operation.fence.0,
+        tenant: &operation.scope.tenant,
+        route: &operation.scope.route,
+        principal: &operation.scope.principal,
+        key: operation.key.as_str(),
+        print_version: operation.fingerprint.version,
+        print: operation.fingerprint.parts,
+        accepted: operation.mode == Mode::Accepted,
+        effects: place(&EFFECTS, &operation.effects),
+        upstream_key: operation
+            .upstream_key
+            .as_ref()
+            .map(|key| (key.header.as_str(), key.value.as_str())),
+        method: &operation.method,
+        target: &operation.target,
+        label: operation.label.as_deref(),
+        created_at: operation.created_at.as_micros(),
+        state,
+        due,
+        attempts: operation.attempts.iter().map(attempt_row).collect(),
+        run_since: operation.run.since.as_micros(),
+        run_before: operation.run.before,
+        deadline: operation.deadline.map(Timestamp::as_micros),
+        attempts_max: operation.attempts_max,
+        send_by: operation.send_by.map(Timestamp::as_micros),
+        upstream_window: operation.upstream_window.as_millis() as u64,
+        window: operation.window.as_millis() as u64,
+        tombstone: operation.tombstone.as_millis() as u64,
+        ended_at: operation.ended_at.map(Timestamp::as_micros),
+        told: operation.told,
+        outcome: operation.outcome.as_ref().map(|outcome| OutcomeRow {
+            status: outcome.status,
+            ok: outcome.ok,
+            source: place(&Source::ALL, &outcome.source),
+            answer: outcome.answer.map(body),
+        }),
+        acts: operation.acts.iter().map(act_row).collect(),
+        request: operation.request.map(body),
+        forgotten: operation
+            .forgotten
+            .map(|forgotten| forgotten == Forgotten::New),
+    };
+    to.push(VERSION);
+    // Writing into memory does not fail.
+    if let Ok(written) = postcard::to_extend(&row, std::mem::take(to)) {
+        *to = written;
+    }
+}
+
+fn attempt_row(attempt: &Attempt) -> AttemptRow {
+    AttemptRow {
+        n: attempt.n,
+        started_at: attempt.started_at.as_micros(),
+        ended: attempt.ended.as_ref().map(|ended| EndedRow {
+            at: ended.at.as_micros(),
+            ending: place(&ENDINGS, &ended.ending),
+            reached: place(&Reached::ALL, &ended.reached),
+            status: ended.status,
+            error: ended.error.clone(),
+            may_have_executed: ended.may_have_executed,
+            answer: ended.answer.map(body),
+        }),
+    }
+}
+
+fn act_row(act: &Act) -> ActRow {
+    ActRow {
+        deed: place(&Deed::ALL, &act.deed),
+        at: act.at.as_micros(),
+        who: act.who.clone(),
+        reason: act.reason.clone(),
+    }
+}
+
+/// Reads a row.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
+    let Some((&VERSION, bytes)) = bytes.split_first() else {
+        return Err(damaged("a version of a later release"));
+    };
+    let row: Row<'_> = postcard::from_bytes(bytes).map_err(damaged)?;
+    let state = match row.state {
+        0 => State::Pending {
+            due: Timestamp::from_micros(row.due),
+        },
+        1 => State::Delivering,
+        2 => State::InDoubt,
+        3 => State::Done,
+        dead => State::Dead(at(&Death::ALL, dead - 4)?),
+    };
+    let time = Timestamp::from_micros;
+    Ok(Operation {
+        id: OperationId::from_u128(row.id),
+        fence: Fence(row.fence),
+        scope: Scope {
+            kind: ScopeKind::Call,
+            tenant: row.tenant.to_owned(),
+            route: row.route.to_owned(),
+            principal: row.principal.to_owned(),
+        },
+        key: Key::new(row.key).map_err(damaged)?,
+        fingerprint: Fingerprint {
+            version: row.print_version,
+            parts: row.print,
+        },
+        mode: if row.accepted {
+            Mode::Accepted
+        } else {
+            Mode::Held
+        },
+        effects: at(&EFFECTS, row.effects)?,
+        upstream_key: row.upstream_key.map(|(header, value)| UpstreamKey {
+            header: header.to_owned(),
+            value: value.to_owned(),
+        }),
+        method: row.method.to_owned(),
+        target: row.target.to_owned(),
+        label: row.label.map(str::to_owned),
+        created_at: time(row.created_at),
+        state,
+        attempts: row
+            .attempts
+            .into_iter()
+            .map(attempt)
+            .collect::<Result<_, _>>()?,
+        run: Run {
+            since: time(row.run_since),
+            before: row.run_before,
+        },
+        deadline: row.deadline.map(time),
+        attempts_max: row.attempts_max,
+        send_by: row.send_by.map(time),
+        upstream_window: Duration::from_millis(row.upstream_window),
+        window: Duration::from_millis(row.window),
+        tombstone: Duration::from_millis(row.tombstone),
+        ended_at: row.ended_at.map(time),
+        told: row.told,
+        outcome: row.outcome.map(outcome).transpose()?,
+        acts: row.acts.into_iter().map(act).collect::<Result<_, _>>()?,
+        request: row.request.map(body_ref),
+        forgotten: row.forgotten.map(|new| {
+            if new {
+                Forgotten::New
+            } else {
+                Forgotten::Refuse
+            }
+        }),
+    })
+}
+
+fn attempt(row: AttemptRow) -> Result<Attempt, StoreError> {
+    let ended = match row.ended {
+        None => None,
+        Some(ended) => Some(Ended {
+            at: Timestamp::from_micros(ended.at),
+            ending: at(&ENDINGS, ended.ending)?,
+            reached: at(&Reached::ALL, ended.reached)?,
+            status: ended.status,
+            error: ended.error,
+            may_have_executed: ended.may_have_executed,
+            answer: ended.answer.map(body_ref),
+        }),
+    };
+    Ok(Attempt {
+        n: row.n,
+        started_at: Timestamp::from_micros(row.started_at),
+        ended,
+    })
+}
+
+fn outcome(row: OutcomeRow) -> Result<Outcome, StoreError> {
+    Ok(Outcome {
+        status: row.status,
+        ok: row.ok,
+        source: at(&Source::ALL, row.source)?,
+        answer: row.answer.map(body_ref),
+    })
+}
+
+fn act(row: ActRow) -> Result<Act, StoreError> {
+    Ok(Act {
+        deed: at(&Deed::ALL, row.deed)?,
+        at: Timestamp::from_micros(row.at),
+        who: row.who,
+        reason: row.reason,
+    })
+}

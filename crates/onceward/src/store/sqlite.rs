@@ -1,0 +1,433 @@
+//! The embedded store: a journal that makes commits durable and holds the bodies, and SQLite as
+//! its index. One writer thread groups commits; readers stand apart from it.
+
+mod index;
+mod journal;
+mod writer;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use onceward_core::attempt::BodyRef;
+use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
+use onceward_core::operation::{Operation, State};
+use onceward_core::time::Timestamp;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use self::index::Index;
+use self::journal::{Journal, Position, Segments};
+use self::writer::{Answer, Command, Inbox, QUEUE_MAX, Shared, Writer, apply_all};
+use super::{
+    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store, StoreError, Swept,
+    Which, Write,
+};
+
+/// How the embedded store is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The bytes of a journal segment; a request or an answer has to fit one.
+    pub segment_bytes: u32,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+        }
+    }
+}
+
+const READERS: usize = 4;
+
+/// The embedded store.
+pub struct SqliteStore {
+    shared: Shared,
+    readers: Arc<Readers>,
+    segments: Segments,
+    path: PathBuf,
+    newest: u64,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Held for as long as the ledger is open: a second process is refused.
+    _lock: File,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connections for reading, used in turn.
+#[derive(Debug)]
+struct Readers {
+    all: Vec<Mutex<Index>>,
+    next: AtomicUsize,
+}
+
+impl Readers {
+    /// One of a few: for looking up one row.
+    fn with<T>(&self, read: impl FnOnce(&Index) -> T) -> T {
+        let turn = 1 + self.next.fetch_add(1, Ordering::Relaxed) % (self.all.len() - 1);
+        read(
+            &self.all[turn]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// The one for lists and copies, so that nothing short waits behind them.
+    fn with_patience<T>(&self, read: impl FnOnce(&Index) -> T) -> T {
+        read(&self.all[0].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where the journal of the ledger at `path` is.
+fn journal_of(path: &Path) -> PathBuf {
+    path.with_extension("journal")
+}
+
+fn unavailable(what: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", what.display()))
+}
+
+impl SqliteStore {
+    /// Opens the ledger whose index is the file `path`, making it where there is none, and
+    /// recovers what a crash left behind.
+    pub fn open(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
+        let lock = take_lock(&path.with_extension("lock"))?;
+        let index = Index::open_writer(path)?;
+        index.begin()?;
+        let journal = Journal::open(
+            &journal_of(path),
+            options.segment_bytes,
+            index.applied()?,
+            |payload, _| apply_all(&index, payload),
+        )?;
+        index.commit(journal.end())?;
+        index.checkpoint(true)?;
+        let newest = index.newest()?;
+        let readers = (0..READERS)
+            .map(|_| Index::open_reader(path).map(Mutex::new))
+            .collect::<Result<_, _>>()?;
+        let shared = Shared {
+            inbox: Arc::new(Inbox::default()),
+            room: Arc::new(Semaphore::new(QUEUE_MAX)),
+            changed: Arc::new(Notify::new()),
+            commits: Arc::new(AtomicU64::new(0)),
+            copying: Arc::new(AtomicUsize::new(0)),
+        };
+        let segments = journal.segments().clone();
+        let checkpointer = start_checkpointer(path)?;
+        let wal = PathBuf::from(format!("{}-wal", path.display()));
+        let writer = Writer::new(index, journal, wal, shared.clone(), checkpointer)?;
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run());
+        let thread = thread.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self {
+            shared,
+            readers: Arc::new(Readers {
+                all: readers,
+                next: AtomicUsize::new(0),
+            }),
+            segments,
+            path: path.to_owned(),
+            newest,
+            writer: Mutex::new(Some(thread)),
+            _lock: lock,
+        })
+    }
+
+    /// Asks the writer, once there is room in its queue.
+    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
+        let closed = || StoreError::Unavailable("the ledger is closed".to_owned());
+        self.shared
+            .room
+            .acquire()
+            .await
+            .map_err(|_| closed())?
+            .forget();
+        let (answer, answered) = oneshot::channel();
+        self.shared.inbox.push(command(answer));
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Reads on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Index) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = Arc::clone(&self.readers);
+        tokio::task::spawn_blocking(move || readers.with_patience(read))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+
+    async fn read_latest<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Index) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(Command::Publish).await?;
+        self.read(read).await
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        let size = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+        let journal = fs::read_dir(journal_of(&self.path))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let segments: u64 = journal
+            .map(|segment| segment.metadata().map_or(0, |file| file.len()))
+            .sum();
+        segments
+            + size(self.path.clone())
+            + size(PathBuf::from(format!("{}-wal", self.path.display())))
+    }
+
+    async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let _no_segment_goes = Copying::begin(&self.shared.copying);
+        let (readers, segments) = (Arc::clone(&self.readers), self.segments.clone());
+        self.ask(Command::Publish).await?;
+        let (from, into) = (journal_of(&self.path), to.join("ledger.journal"));
+        let index = to.join("ledger.db");
+        let io =
+            |error: std::io::Error| StoreError::Unavailable(format!("writing the backup: {error}"));
+        fs::create_dir_all(&into).map_err(io)?;
+        if index.exists() {
+            return Err(StoreError::Unavailable(format!(
+                "{} is there already: a backup goes into a folder of its own",
+                index.display()
+            )));
+        }
+        let index_copy = tokio::task::spawn_blocking(move || {
+            readers.with_patience(|reader| reader.copy_to(&index))
+        });
+        index_copy
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        // The journal's end is asked for after the index was copied, so that the copy goes as far.
+        let end = self.ask(Command::Publish).await?;
+        let copy = move || copy_segments(&segments, &from, &into, end);
+        tokio::task::spawn_blocking(copy)
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+            .map_err(io)
+    }
+}
+
+/// While it lives, a backup is under way.
+struct Copying(Arc<AtomicUsize>);
+
+impl Copying {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Copies what is durable: a frame that is being written meanwhile is left out.
+fn copy_segments(
+    segments: &Segments,
+    from: &Path,
+    to: &Path,
+    end: Position,
+) -> std::io::Result<()> {
+    use std::io::{Read as _, copy};
+    for segment in segments
+        .numbers()
+        .into_iter()
+        .filter(|segment| *segment <= end.segment)
+    {
+        let name = format!("segment-{segment:08}");
+        let source = File::open(from.join(&name))?;
+        let whole = source.metadata()?.len();
+        let length = if segment == end.segment {
+            u64::from(end.offset)
+        } else {
+            whole
+        };
+        let mut target = File::create(to.join(&name))?;
+        copy(&mut source.take(length), &mut target)?;
+        target.set_len(whole)?;
+        target.sync_all()?;
+    }
+    File::open(to)?.sync_all()
+}
+
+fn take_lock(path: &Path) -> Result<File, StoreError> {
+    let file = File::create(path).map_err(|error| unavailable(path, &error))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+        |_| {
+            StoreError::Unavailable(format!(
+                "another process has this ledger open ({} is locked)",
+                path.display()
+            ))
+        },
+    )?;
+    Ok(file)
+}
+
+/// Moves the log's frames into the database file beside the writer, so that it never waits.
+fn start_checkpointer(path: &Path) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
+    let (wake, woken) = sync_channel(1);
+    let index = Index::open_reader(path)?;
+    let run = move || {
+        while woken.recv().is_ok() {
+            // What a checkpoint leaves, the next one takes.
+            let _ = index.checkpoint(false);
+        }
+    };
+    std::thread::Builder::new()
+        .name("checkpoint".to_owned())
+        .spawn(run)
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    Ok(wake)
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shared.inbox.push(Command::Close);
+        let thread = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn remember(&self, birth: Birth) -> Reply<'_, Remembered> {
+        Box::pin(self.ask(|answer| Command::Remember(Box::new(birth), answer)))
+    }
+
+    fn commit(&self, write: Write) -> Reply<'_, Operation> {
+        Box::pin(self.ask(|answer| Command::Commit(Box::new(write), answer)))
+    }
+
+    fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {
+        Box::pin(async move {
+            // What is done stays as it is, so a view that lags is right about it.
+            let seen = self.readers.with(|reader| match which {
+                Which::Id(id) => reader
+                    .by_sequence(id.sequence())
+                    .map(|found| found.filter(|operation| operation.id == id)),
+                Which::Key(key) => reader.done_by_key(key),
+            })?;
+            match seen {
+                Some(operation) if operation.state == State::Done => Ok(Some(operation)),
+                _ => self.ask(|answer| Command::Find(which, answer)).await,
+            }
+        })
+    }
+
+    fn recall(&self, key: KeyDigest) -> Option<Operation> {
+        self.readers
+            .with(|reader| reader.done_by_key(key))
+            .ok()
+            .flatten()
+    }
+
+    fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
+        Box::pin(async move { self.segments.read(body) })
+    }
+
+    fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
+        Box::pin(self.ask(Command::Lanes))
+    }
+
+    fn take(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        max: usize,
+        judge: Judge,
+    ) -> Reply<'_, Vec<Operation>> {
+        Box::pin(self.ask(move |answer| Command::Take(lane, now, max, judge, answer)))
+    }
+
+    fn list(&self, query: Query) -> Reply<'_, Page> {
+        Box::pin(self.read_latest(move |reader| reader.list(&query)))
+    }
+
+    fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
+        Box::pin(self.ask(|answer| Command::NoteAsked(asked, answer)))
+    }
+
+    fn asked(&self, id: OperationId) -> Reply<'_, Asked> {
+        Box::pin(self.read_latest(move |reader| reader.asked(id.sequence())))
+    }
+
+    fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept> {
+        Box::pin(self.ask(move |answer| Command::Sweep(now, from, max, answer)))
+    }
+
+    fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
+        Box::pin(async move {
+            let found = self.settings(name.clone()).await?;
+            Ok(found
+                .into_iter()
+                .find(|(other, _)| *other == name)
+                .map(|(_, value)| value))
+        })
+    }
+
+    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
+        Box::pin(self.read_latest(move |reader| {
+            Ok(reader
+                .settings(&prefix)?
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect())
+        }))
+    }
+
+    fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
+        Box::pin(self.ask(|answer| Command::Set(name, value, answer)))
+    }
+
+    fn condition(&self) -> Reply<'_, Condition> {
+        Box::pin(async move {
+            let counts = self.read_latest(Index::counts).await?;
+            Ok(Condition {
+                counts,
+                bytes: self.bytes_on_disk(),
+                commits: self.shared.commits.load(Ordering::Relaxed),
+            })
+        })
+    }
+
+    fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {
+        Box::pin(self.copy_to(to))
+    }
+
+    fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.changed)
+    }
+
+    fn newest(&self) -> u64 {
+        self.newest
+    }
+}

@@ -1,0 +1,621 @@
+//! SQLite as the journal's index: the same records that a frame carries are applied here, in
+//! transactions that are larger than a commit. What SQLite has not kept when the process or the
+//! machine ends is applied again from the journal.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use onceward_core::key::KeyDigest;
+use onceward_core::operation::Operation;
+use onceward_core::time::Timestamp;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use super::journal::Position;
+use crate::store::{Asked, Lane, Page, Query, Standing, StoreError, row};
+
+/// The first release of SQLite without the WAL-reset corruption.
+const SQLITE_MIN: i32 = 3_051_003;
+
+const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_init.sql")];
+
+/// A record of the journal: what becomes of one row. Decided before it is written, so that
+/// applying it again changes nothing.
+#[derive(Debug)]
+pub(super) enum Record<'a> {
+    /// Bytes that something refers to.
+    Body(&'a [u8]),
+    /// An operation as it is from now on.
+    Put(Put<'a>),
+    /// An operation that is gone.
+    Remove(u64),
+    /// A lane that operations name by its number.
+    Lane(i64, &'a str, &'a str),
+    /// A named value, or its absence.
+    Setting(&'a str, Option<&'a [u8]>),
+    /// How often an operation was asked for again, in all.
+    Asked(u64, u64, &'a [u8]),
+}
+
+/// The columns of an operation's row.
+#[derive(Debug)]
+pub(super) struct Put<'a> {
+    pub(super) seq: u64,
+    pub(super) key: Option<KeyDigest>,
+    pub(super) lane: i64,
+    pub(super) kind: u8,
+    pub(super) due: Option<i64>,
+    pub(super) fence: u64,
+    pub(super) row: &'a [u8],
+}
+
+/// A connection to the index.
+#[derive(Debug)]
+pub(super) struct Index {
+    db: Connection,
+}
+
+/// The number of a standing in the column `kind`.
+pub(super) fn kind(standing: Standing) -> u8 {
+    match standing {
+        Standing::Pending => 0,
+        Standing::Delivering => 1,
+        Standing::InDoubt => 2,
+        Standing::Done => 3,
+        Standing::DeadLetter => 4,
+        Standing::Told => 5,
+        Standing::Held => 6,
+        Standing::Tombstone => 7,
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error.to_string()),
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl Index {
+    /// Opens the index for the one writer, and brings its tables up to date.
+    pub(super) fn open_writer(path: &Path) -> Result<Self, StoreError> {
+        if rusqlite::version_number() < SQLITE_MIN {
+            return Err(StoreError::Unavailable(format!(
+                "SQLite {} can corrupt a WAL: 3.51.3 or newer is needed",
+                rusqlite::version()
+            )));
+        }
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // The journal is what is durable; the index only has to be whole.
+        db.pragma_update(None, "synchronous", "NORMAL")?;
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
+        db.pragma_update(None, "cache_size", -32 * 1024)?;
+        db.pragma_update(None, "cache_spill", false)?;
+        db.set_prepared_statement_cache_capacity(64);
+        let mut index = Self { db };
+        index.migrate()?;
+        Ok(index)
+    }
+
+    /// Opens the index for reading: a reader sees what the writer has committed to it.
+    pub(super) fn open_reader(path: &Path) -> Result<Self, StoreError> {
+        let db = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        db.pragma_update(None, "query_only", true)?;
+        db.pragma_update(None, "cache_size", -2 * 1024)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        Ok(Self { db })
+    }
+
+    fn migrate(&mut self) -> Result<(), StoreError> {
+        let version: i64 = self
+            .db
+            .query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let done = usize::try_from(version).unwrap_or(usize::MAX);
+        if done > MIGRATIONS.len() {
+            return Err(StoreError::Unavailable(format!(
+                "the ledger is of a later release (schema {version}, this one knows {})",
+                MIGRATIONS.len()
+            )));
+        }
+        for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+            let change = self.db.transaction()?;
+            change.execute_batch(migration)?;
+            change.pragma_update(None, "user_version", number as i64 + 1)?;
+            change.commit()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin(&self) -> Result<(), StoreError> {
+        if self.db.is_autocommit() {
+            self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what was applied, and up to which position of the journal that is.
+    pub(super) fn commit(&self, applied: Position) -> Result<(), StoreError> {
+        if self.db.is_autocommit() {
+            return Ok(());
+        }
+        self.db
+            .prepare_cached("UPDATE applied SET segment = ?1, \"offset\" = ?2, sequence = ?3")?
+            .execute(params![applied.segment, applied.offset, applied.sequence])?;
+        self.db.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    pub(super) fn roll_back(&self) -> Result<(), StoreError> {
+        if !self.db.is_autocommit() {
+            self.db.execute_batch("ROLLBACK")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn applied(&self) -> Result<Position, StoreError> {
+        Ok(self.db.query_row(
+            "SELECT segment, \"offset\", sequence FROM applied",
+            [],
+            |row| {
+                Ok(Position {
+                    segment: row.get(0)?,
+                    offset: row.get(1)?,
+                    sequence: row.get(2)?,
+                })
+            },
+        )?)
+    }
+
+    /// Copies the log's frames into the database file. `Restart` waits for readers and lets the
+    /// log begin anew; `Passive` never waits.
+    pub(super) fn checkpoint(&self, restart: bool) -> Result<(), StoreError> {
+        let mode = if restart {
+            "PRAGMA wal_checkpoint(RESTART)"
+        } else {
+            "PRAGMA wal_checkpoint(PASSIVE)"
+        };
+        self.db.query_row(mode, [], |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// Puts a new operation in unless its key is there; tells whether it is in.
+    pub(super) fn insert(&self, put: &Put<'_>) -> Result<bool, StoreError> {
+        let changed = self
+            .db
+            .prepare_cached("INSERT INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING")?
+            .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
+        Ok(changed == 1)
+    }
+
+    /// Replaces an operation if its fence is the one before `put.fence`; tells whether it was.
+    pub(super) fn update(&self, put: &Put<'_>) -> Result<bool, StoreError> {
+        let changed = self
+            .db
+            .prepare_cached("UPDATE op SET key = ?2, kind = ?3, due = ?4, fence = ?5, row = ?6 WHERE seq = ?1 AND fence = ?5 - 1")?
+            .execute(params![put.seq, put.key.map(|key| key.0), put.kind, put.due, put.fence, put.row])?;
+        Ok(changed == 1)
+    }
+
+    /// Applies a record as it stands in the journal.
+    pub(super) fn apply(&self, record: &Record<'_>) -> Result<(), StoreError> {
+        match record {
+            Record::Body(_) => {}
+            Record::Put(put) => {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+                    .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
+            }
+            Record::Remove(seq) => {
+                self.db
+                    .prepare_cached("DELETE FROM op WHERE seq = ?1")?
+                    .execute([seq])?;
+                self.db
+                    .prepare_cached("DELETE FROM asked WHERE seq = ?1")?
+                    .execute([seq])?;
+            }
+            Record::Lane(id, tenant, route) => {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO lane VALUES (?1, ?2, ?3)")?
+                    .execute(params![id, tenant, route])?;
+            }
+            Record::Setting(name, Some(value)) => {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO setting VALUES (?1, ?2)")?
+                    .execute(params![name, value])?;
+            }
+            Record::Setting(name, None) => {
+                self.db
+                    .prepare_cached("DELETE FROM setting WHERE name = ?1")?
+                    .execute([name])?;
+            }
+            Record::Asked(seq, count, times) => {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO asked VALUES (?1, ?2, ?3)")?
+                    .execute(params![seq, count, times])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
+        self.one("SELECT row FROM op WHERE key = ?1", params![key.0])
+    }
+
+    pub(super) fn by_sequence(&self, seq: u64) -> Result<Option<Operation>, StoreError> {
+        self.one("SELECT row FROM op WHERE seq = ?1", params![seq])
+    }
+
+    /// The operation of `key` if it is done; what is not done is not even read.
+    pub(super) fn done_by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
+        self.one(
+            "SELECT row FROM op WHERE key = ?1 AND kind = 3",
+            params![key.0],
+        )
+    }
+
+    fn one(&self, sql: &str, by: &[&dyn rusqlite::ToSql]) -> Result<Option<Operation>, StoreError> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut rows = statement.query(by)?;
+        rows.next()?.map(|row| decode(row.get_ref(0)?)).transpose()
+    }
+
+    pub(super) fn due(
+        &self,
+        lane: i64,
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT row FROM op WHERE kind = 0 AND lane = ?1 AND due <= ?2 ORDER BY due LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![lane, now.as_micros(), max])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(decode(row.get_ref(0)?)?);
+        }
+        Ok(found)
+    }
+
+    /// Each lane with waiting work and its first due time: one seek a lane, however much waits.
+    pub(super) fn lanes_due(&self) -> Result<Vec<(i64, Timestamp)>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT lane, due FROM op WHERE kind = 0 AND lane > ?1 ORDER BY lane, due LIMIT 1",
+        )?;
+        let (mut found, mut after) = (Vec::new(), -1i64);
+        while let Some((lane, due)) = statement
+            .query_row([after], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?
+        {
+            found.push((lane, Timestamp::from_micros(due)));
+            after = lane;
+        }
+        Ok(found)
+    }
+
+    pub(super) fn lanes(&self) -> Result<HashMap<Lane, i64>, StoreError> {
+        let mut statement = self.db.prepare("SELECT id, tenant, route FROM lane")?;
+        let rows = statement.query_map([], |row| {
+            Ok((
+                Lane {
+                    tenant: row.get(1)?,
+                    route: row.get(2)?,
+                },
+                row.get(0)?,
+            ))
+        })?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
+    }
+
+    pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
+        let mut page = Page::default();
+        let before = query.before.unwrap_or(i64::MAX as u64);
+        let mut looked_at = 0;
+        let mut last = before;
+        let mut visit = |seq: u64, operation: Operation| {
+            looked_at += 1;
+            last = seq;
+            if query.wants(&operation) {
+                page.operations.push(operation);
+            }
+            page.operations.len() < query.limit && looked_at < Query::ROWS_MAX
+        };
+        // Few stand where somebody has to look; each place is a range of its own in the index.
+        let open = |standing: &Standing| {
+            !matches!(
+                standing,
+                Standing::Done | Standing::Tombstone | Standing::Pending
+            )
+        };
+        let more = if !query.standing.is_empty() && query.standing.iter().all(open) {
+            self.list_open(query, before, &mut visit)?
+        } else {
+            self.scan(
+                "SELECT seq, row FROM op WHERE seq < ?1 ORDER BY seq DESC",
+                params![before],
+                &mut visit,
+            )?
+        };
+        page.next = more.then_some(last);
+        Ok(page)
+    }
+
+    fn list_open(
+        &self,
+        query: &Query,
+        before: u64,
+        visit: &mut impl FnMut(u64, Operation) -> bool,
+    ) -> Result<bool, StoreError> {
+        let kinds: Vec<String> = query
+            .standing
+            .iter()
+            .map(|standing| kind(*standing).to_string())
+            .collect();
+        // Numbers of our own, not input.
+        let sql = format!(
+            "SELECT seq, row FROM op INDEXED BY op_open WHERE kind IN ({}) AND kind IN (1, 2, 4, 5, 6) AND seq < ?1 ORDER BY seq DESC",
+            kinds.join(",")
+        );
+        self.scan(&sql, params![before], visit)
+    }
+
+    /// Visits rows until `visit` has enough; tells whether there may be more.
+    fn scan(
+        &self,
+        sql: &str,
+        by: &[&dyn rusqlite::ToSql],
+        visit: &mut impl FnMut(u64, Operation) -> bool,
+    ) -> Result<bool, StoreError> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut rows = statement.query(by)?;
+        while let Some(row) = rows.next()? {
+            if !visit(row.get(0)?, decode(row.get_ref(1)?)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// At most `max` operations after `from`, oldest first.
+    pub(super) fn after(&self, from: u64, max: usize) -> Result<Vec<(u64, Operation)>, StoreError> {
+        let mut found = Vec::new();
+        let mut visit = |seq, operation| {
+            found.push((seq, operation));
+            true
+        };
+        self.scan(
+            "SELECT seq, row FROM op WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            params![from, max],
+            &mut visit,
+        )?;
+        Ok(found)
+    }
+
+    pub(super) fn asked(&self, seq: u64) -> Result<Asked, StoreError> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT count, times FROM asked WHERE seq = ?1")?;
+        let found = statement
+            .query_row([seq], |row| {
+                Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?))
+            })
+            .optional()?;
+        let Some((count, times)) = found else {
+            return Ok(Asked::default());
+        };
+        let time = |bytes: &[u8]| {
+            Timestamp::from_micros(i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+        };
+        Ok(Asked {
+            count,
+            times: times.chunks_exact(8).map(time).collect(),
+        })
+    }
+
+    pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT name, value FROM setting WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+        )?;
+        let rows = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
+    }
+
+    pub(super) fn counts(&self) -> Result<Vec<(Standing, u64)>, StoreError> {
+        let count = |standing: Standing| {
+            let sql = match standing {
+                Standing::Pending => "SELECT count(*) FROM op WHERE kind = 0",
+                Standing::Done | Standing::Tombstone => return Ok(None),
+                _ => {
+                    "SELECT count(*) FROM op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)"
+                }
+            };
+            let mut statement = self.db.prepare_cached(sql)?;
+            let number = if standing == Standing::Pending {
+                statement.query_row([], |row| row.get::<_, u64>(0))
+            } else {
+                statement.query_row([kind(standing)], |row| row.get::<_, u64>(0))
+            };
+            Ok::<_, StoreError>(Some((standing, number?)))
+        };
+        Standing::ALL
+            .into_iter()
+            .filter_map(|standing| count(standing).transpose())
+            .collect()
+    }
+
+    pub(super) fn newest(&self) -> Result<u64, StoreError> {
+        Ok(self
+            .db
+            .query_row("SELECT coalesce(max(seq), 0) FROM op", [], |row| row.get(0))?)
+    }
+
+    /// Copies the index, as it was last committed, into a new database file.
+    pub(super) fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        let mut copy = Connection::open(path)?;
+        let backup = rusqlite::backup::Backup::new(&self.db, &mut copy)?;
+        backup.run_to_completion(1024, std::time::Duration::ZERO, None)?;
+        Ok(())
+    }
+}
+
+fn decode(value: ValueRef<'_>) -> Result<Operation, StoreError> {
+    row::decode(
+        value
+            .as_blob()
+            .map_err(|error| StoreError::Damaged(error.to_string()))?,
+    )
+}
+
+/// The tags of records in a frame.
+mod tag {
+    pub(super) const BODY: u8 = 1;
+    pub(super) const PUT: u8 = 2;
+    pub(super) const REMOVE: u8 = 3;
+    pub(super) const LANE: u8 = 4;
+    pub(super) const SETTING: u8 = 5;
+    pub(super) const ASKED: u8 = 6;
+}
+
+/// Bytes that a record takes in a frame beside its contents, at most.
+pub(super) const RECORD_OVERHEAD: usize = 64;
+
+impl Record<'_> {
+    /// Appends the record to a frame; returns where in the frame its last member begins.
+    pub(super) fn write(&self, frame: &mut Vec<u8>) -> usize {
+        let last: &[u8] = match self {
+            Self::Body(bytes) => {
+                frame.push(tag::BODY);
+                bytes
+            }
+            Self::Put(put) => {
+                frame.push(tag::PUT);
+                frame.extend(put.seq.to_le_bytes());
+                frame.extend(put.lane.to_le_bytes());
+                frame.extend(put.due.unwrap_or(i64::MIN).to_le_bytes());
+                frame.extend(put.fence.to_le_bytes());
+                frame.push(put.kind);
+                frame.push(u8::from(put.key.is_some()));
+                frame.extend(put.key.map_or([0; 16], |key| key.0));
+                put.row
+            }
+            Self::Remove(seq) => {
+                frame.push(tag::REMOVE);
+                frame.extend(seq.to_le_bytes());
+                &[]
+            }
+            Self::Lane(id, tenant, route) => {
+                frame.push(tag::LANE);
+                frame.extend(id.to_le_bytes());
+                piece(frame, tenant.as_bytes());
+                route.as_bytes()
+            }
+            Self::Setting(name, value) => {
+                frame.push(tag::SETTING);
+                frame.push(u8::from(value.is_some()));
+                piece(frame, name.as_bytes());
+                value.unwrap_or_default()
+            }
+            Self::Asked(seq, count, times) => {
+                frame.push(tag::ASKED);
+                frame.extend(seq.to_le_bytes());
+                frame.extend(count.to_le_bytes());
+                times
+            }
+        };
+        piece(frame, last)
+    }
+}
+
+fn piece(frame: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    frame.extend((bytes.len() as u32).to_le_bytes());
+    let at = frame.len();
+    frame.extend_from_slice(bytes);
+    at
+}
+
+/// Reads the records of a frame's payload.
+pub(super) struct Records<'a>(pub(super) &'a [u8]);
+
+impl<'a> Records<'a> {
+    /// The next record; nothing at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Record<'a>>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).map_err(|_| damaged());
+        let record = match self.take(1)?[0] {
+            tag::BODY => Record::Body(self.piece()?),
+            tag::PUT => {
+                let (seq, lane, due, fence) = (
+                    self.number()?,
+                    self.number()? as i64,
+                    self.number()? as i64,
+                    self.number()?,
+                );
+                let (kind, has_key) = (self.take(1)?[0], self.take(1)?[0] == 1);
+                let key = KeyDigest(self.take(16)?.try_into().map_err(|_| damaged())?);
+                let due = (due != i64::MIN).then_some(due);
+                Record::Put(Put {
+                    seq,
+                    key: has_key.then_some(key),
+                    lane,
+                    kind,
+                    due,
+                    fence,
+                    row: self.piece()?,
+                })
+            }
+            tag::REMOVE => {
+                let seq = self.number()?;
+                self.piece()?;
+                Record::Remove(seq)
+            }
+            tag::LANE => Record::Lane(
+                self.number()? as i64,
+                text(self.piece()?)?,
+                text(self.piece()?)?,
+            ),
+            tag::SETTING => {
+                let is_set = self.take(1)?[0] == 1;
+                let (name, value) = (text(self.piece()?)?, self.piece()?);
+                Record::Setting(name, is_set.then_some(value))
+            }
+            tag::ASKED => Record::Asked(self.number()?, self.number()?, self.piece()?),
+            _ => {
+                return Err(StoreError::Unavailable(
+                    "the journal was written by a later release".to_owned(),
+                ));
+            }
+        };
+        Ok(Some(record))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(damaged)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Result<u64, StoreError> {
+        Ok(u64::from_le_bytes(
+            self.take(8)?.try_into().map_err(|_| damaged())?,
+        ))
+    }
+
+    fn piece(&mut self) -> Result<&'a [u8], StoreError> {
+        let length = u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| damaged())?);
+        self.take(length as usize)
+    }
+}
+
+fn damaged() -> StoreError {
+    StoreError::Damaged("a frame of the journal holds and cannot be read".to_owned())
+}

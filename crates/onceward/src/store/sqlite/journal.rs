@@ -1,0 +1,530 @@
+//! The journal: where a commit becomes durable, and where requests and answers live.
+//!
+//! Segments are files of a fixed size, allocated before they are used, so that a full disk is
+//! met when a segment is begun and not in the middle of a commit. A commit is one frame: one
+//! write and one `fdatasync`. Frames are numbered without gaps; the first one that does not hold
+//! is the torn end of the last write, unless a later one holds: then the file is damaged and we
+//! say so. Bodies are read where they were written; they are never written twice.
+//!
+//! Deliberately absent: an index. SQLite is the index, applied from the same frames.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use onceward_core::attempt::BodyRef;
+
+use crate::store::StoreError;
+
+/// "OWJ1", little-endian.
+const MAGIC: u32 = 0x314a_574f;
+
+/// Magic, payload length, sequence number, CRC-32 of segment, sequence and payload, and padding.
+pub(super) const HEADER_BYTES: usize = 24;
+
+/// Where a frame begins and which number it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) sequence: u64,
+}
+
+/// The segments, open for reading; shared with whoever reads bodies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Segments(Arc<RwLock<BTreeMap<u32, Arc<File>>>>);
+
+impl Segments {
+    fn get(&self, segment: u32) -> Option<Arc<File>> {
+        self.0.read().ok()?.get(&segment).cloned()
+    }
+
+    fn add(&self, segment: u32, file: Arc<File>) {
+        if let Ok(mut open) = self.0.write() {
+            open.insert(segment, file);
+        }
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        self.0
+            .read()
+            .map(|open| open.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// The bytes of a body, if they are the ones that were written.
+    pub(super) fn read(&self, body: BodyRef) -> Result<Bytes, StoreError> {
+        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
+        let file = self.get(body.segment).ok_or_else(gone)?;
+        let mut bytes = vec![0; body.length as usize];
+        file.read_exact_at(&mut bytes, u64::from(body.offset))
+            .map_err(|error| {
+                StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+            })?;
+        if crc32fast::hash(&bytes) != body.crc {
+            let place = format!("segment {} at {}", body.segment, body.offset);
+            return Err(StoreError::Damaged(format!(
+                "a body's bytes are not the ones that were written: {place}"
+            )));
+        }
+        Ok(bytes.into())
+    }
+
+    /// Forgets every segment before `floor` and removes its file.
+    pub(super) fn remove_before(&self, floor: u32, folder: &Path) -> io::Result<()> {
+        let Ok(mut open) = self.0.write() else {
+            return Ok(());
+        };
+        let kept = open.split_off(&floor);
+        let removed = std::mem::replace(&mut *open, kept);
+        drop(open);
+        removed
+            .keys()
+            .try_for_each(|segment| fs::remove_file(path_of(folder, *segment)))
+    }
+}
+
+/// The end of the journal: the only place where it grows.
+#[derive(Debug)]
+pub(super) struct Journal {
+    folder: PathBuf,
+    segments: Segments,
+    file: Arc<File>,
+    segment_bytes: u32,
+    end: Position,
+    /// The next segment, allocated ahead so that there is always room for what is under way.
+    spare: bool,
+}
+
+fn path_of(folder: &Path, segment: u32) -> PathBuf {
+    folder.join(format!("segment-{segment:08}"))
+}
+
+impl Journal {
+    /// Opens the journal in `folder` and hands every frame after `from` to `replay`, oldest
+    /// first, with the position after it.
+    pub(super) fn open(
+        folder: &Path,
+        segment_bytes: u32,
+        from: Position,
+        mut replay: impl FnMut(&[u8], Position) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let unavailable = |error: io::Error| {
+            StoreError::Unavailable(format!("opening {}: {error}", folder.display()))
+        };
+        fs::create_dir_all(folder).map_err(unavailable)?;
+        let segments = Segments::default();
+        for entry in fs::read_dir(folder).map_err(unavailable)? {
+            let entry = entry.map_err(unavailable)?;
+            let name = entry.file_name();
+            let Some(segment) = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("segment-")?.parse().ok())
+            else {
+                continue;
+            };
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(entry.path())
+                .map_err(unavailable)?;
+            segments.add(segment, Arc::new(file));
+        }
+        let mut end = from;
+        if segments.get(end.segment).is_none() {
+            if !segments.numbers().is_empty() || from.sequence > 0 {
+                return Err(StoreError::Damaged(format!(
+                    "segment {} is missing",
+                    end.segment
+                )));
+            }
+            create(folder, &segments, end.segment, segment_bytes)
+                .map_err(|error| full_or_unavailable(&error))?;
+        }
+        loop {
+            let file = segments
+                .get(end.segment)
+                .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+            end = replay_segment(&file, end, &mut replay)?;
+            let next = Position {
+                segment: end.segment + 1,
+                offset: 0,
+                ..end
+            };
+            let goes_on = match segments.get(next.segment) {
+                Some(file) => read_frame(&file, next).map_err(unavailable)?.is_some(),
+                None => false,
+            };
+            if !goes_on {
+                refuse_damage(&file, end)?;
+                break;
+            }
+            end = next;
+        }
+        let file = segments
+            .get(end.segment)
+            .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+        let spare = segments.get(end.segment + 1).is_some();
+        Ok(Self {
+            folder: folder.to_owned(),
+            segments,
+            file,
+            segment_bytes,
+            end,
+            spare,
+        })
+    }
+
+    pub(super) fn end(&self) -> Position {
+        self.end
+    }
+
+    pub(super) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// How many bytes of payload the present segment still takes.
+    pub(super) fn room(&self) -> usize {
+        self.segment_bytes
+            .saturating_sub(self.end.offset + HEADER_BYTES as u32) as usize
+    }
+
+    /// The largest payload that fits an empty segment.
+    pub(super) fn payload_bytes_max(&self) -> usize {
+        self.segment_bytes as usize - HEADER_BYTES
+    }
+
+    /// Where byte `at` of the next frame's payload will be.
+    pub(super) fn place(&self, at: usize) -> (u32, u32) {
+        (
+            self.end.segment,
+            self.end.offset + (HEADER_BYTES + at) as u32,
+        )
+    }
+
+    /// Makes sure that the segment after this one is there. Called before this one is full, so
+    /// that running out of disk refuses new work and not what is under way.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
+        if !self.spare {
+            create(
+                &self.folder,
+                &self.segments,
+                self.end.segment + 1,
+                self.segment_bytes,
+            )?;
+            self.spare = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_spare(&self) -> bool {
+        self.spare
+    }
+
+    /// Goes on in the next segment.
+    pub(super) fn roll(&mut self) -> io::Result<()> {
+        self.prepare()?;
+        self.end = Position {
+            segment: self.end.segment + 1,
+            offset: 0,
+            sequence: self.end.sequence,
+        };
+        self.spare = self.segments.get(self.end.segment + 1).is_some();
+        self.file = self
+            .segments
+            .get(self.end.segment)
+            .ok_or_else(|| io::Error::other("the next segment is missing"))?;
+        Ok(())
+    }
+
+    /// Writes one frame and waits until it is on stable storage. `frame` is the payload behind
+    /// [`HEADER_BYTES`] bytes that are filled in here; it fits into [`Journal::room`].
+    pub(super) fn append(&mut self, frame: &mut [u8]) -> io::Result<()> {
+        let payload = frame.len() - HEADER_BYTES;
+        let crc = checksum(self.end, &frame[HEADER_BYTES..]);
+        frame[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        frame[4..8].copy_from_slice(&(payload as u32).to_le_bytes());
+        frame[8..16].copy_from_slice(&self.end.sequence.to_le_bytes());
+        frame[16..20].copy_from_slice(&crc.to_le_bytes());
+        self.file.write_all_at(frame, u64::from(self.end.offset))?;
+        // Whatever a failed sync says, the frame may be there: that is not "full" but "unknown".
+        self.file.sync_data().map_err(io::Error::other)?;
+        self.end.offset += frame.len() as u32;
+        self.end.sequence += 1;
+        Ok(())
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn checksum(at: Position, payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&at.segment.to_le_bytes());
+    crc.update(&at.sequence.to_le_bytes());
+    crc.update(payload);
+    crc.finalize()
+}
+
+/// Makes a segment: its bytes allocated, its name in the folder durable.
+fn create(folder: &Path, segments: &Segments, segment: u32, bytes: u32) -> io::Result<()> {
+    let path = path_of(folder, segment);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)?;
+    let made = allocate(&file, bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| File::open(folder)?.sync_all());
+    if let Err(error) = made {
+        // A segment that is not whole is worse than none.
+        drop(file);
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
+    segments.add(segment, Arc::new(file));
+    Ok(())
+}
+
+fn allocate(file: &File, bytes: u32) -> io::Result<()> {
+    use rustix::fs::FallocateFlags;
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, u64::from(bytes)) {
+        Ok(()) => Ok(()),
+        // Some file systems cannot allocate ahead; there a full disk is met at the write.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            file.set_len(u64::from(bytes))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The payload of the frame at `at`, if one holds there.
+fn read_frame(file: &File, at: Position) -> io::Result<Option<Vec<u8>>> {
+    let mut header = [0; HEADER_BYTES];
+    let size = file.metadata()?.len();
+    let offset = u64::from(at.offset);
+    if offset + HEADER_BYTES as u64 > size {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut header, offset)?;
+    let word = |place: usize| {
+        u32::from_le_bytes([
+            header[place],
+            header[place + 1],
+            header[place + 2],
+            header[place + 3],
+        ])
+    };
+    let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
+    let length = u64::from(word(4));
+    if word(0) != MAGIC || sequence != at.sequence || offset + HEADER_BYTES as u64 + length > size {
+        return Ok(None);
+    }
+    let mut payload = vec![0; length as usize];
+    file.read_exact_at(&mut payload, offset + HEADER_BYTES as u64)?;
+    Ok((checksum(at, &payload) == word(16)).then_some(payload))
+}
+
+fn replay_segment(
+    file: &File,
+    mut at: Position,
+    replay: &mut impl FnMut(&[u8], Position) -> Result<(), StoreError>,
+) -> Result<Position, StoreError> {
+    let unreadable =
+        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
+    while let Some(payload) = read_frame(file, at).map_err(unreadable)? {
+        at.offset += (HEADER_BYTES + payload.len()) as u32;
+        at.sequence += 1;
+        replay(&payload, at)?;
+    }
+    Ok(at)
+}
+
+/// A frame is written only after the one before it is durable, so only the last can be torn: a
+/// frame that holds behind one that does not means damage.
+fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
+    let unreadable =
+        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
+    let size = file.metadata().map_err(unreadable)?.len();
+    let mut rest = vec![0; size.saturating_sub(u64::from(end.offset)) as usize];
+    file.read_exact_at(&mut rest, u64::from(end.offset))
+        .map_err(unreadable)?;
+    let magic = MAGIC.to_le_bytes();
+    let mut from = 1;
+    while let Some(found) = rest.get(from..).and_then(|rest| find(rest, magic)) {
+        let offset = from + found;
+        let sequence = rest.get(offset + 8..offset + 16).map(|bytes| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |n, byte| n << 8 | u64::from(*byte))
+        });
+        if let Some(sequence) = sequence
+            .filter(|sequence| *sequence > end.sequence && *sequence < end.sequence + 1_000_000)
+        {
+            let at = Position {
+                segment: end.segment,
+                offset: end.offset + offset as u32,
+                sequence,
+            };
+            if read_frame(file, at).map_err(unreadable)?.is_some() {
+                return Err(StoreError::Damaged(format!(
+                    "segment {} does not hold at {}, and a later frame does: restore a backup",
+                    end.segment, end.offset
+                )));
+            }
+        }
+        from = offset + 1;
+    }
+    Ok(())
+}
+
+/// The first place of `magic`; most of a segment is zeros, which are passed over at once.
+fn find(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
+    bytes
+        .iter()
+        .position(|byte| *byte == magic[0])
+        .and_then(|mut at| {
+            loop {
+                if bytes.get(at..at + 4)? == magic {
+                    return Some(at);
+                }
+                at += 1 + bytes[at + 1..].iter().position(|byte| *byte == magic[0])?;
+            }
+        })
+}
+
+pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::Full(error.to_string())
+        }
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Position = Position {
+        segment: 1,
+        offset: 0,
+        sequence: 0,
+    };
+
+    fn open(folder: &Path) -> Result<(Journal, Vec<Vec<u8>>), StoreError> {
+        let mut seen = Vec::new();
+        let journal = Journal::open(folder, 4096, START, |payload, _| {
+            seen.push(payload.to_vec());
+            Ok(())
+        })?;
+        Ok((journal, seen))
+    }
+
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; HEADER_BYTES];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn write(folder: &Path, payloads: &[&[u8]]) {
+        let (mut journal, _) = open(folder).unwrap();
+        for payload in payloads {
+            if journal.room() < payload.len() {
+                journal.roll().unwrap();
+            }
+            journal.append(&mut frame(payload)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_appended_is_replayed_in_order_over_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = vec![7u8; 3000];
+        write(folder.path(), &[b"one", &large, &large, b"four"]);
+        let (journal, seen) = open(folder.path()).unwrap();
+        assert_eq!(
+            seen,
+            [b"one".to_vec(), large.clone(), large, b"four".to_vec()]
+        );
+        assert_eq!((journal.end().segment, journal.end().sequence), (2, 4));
+    }
+
+    #[test]
+    fn a_torn_last_frame_is_dropped_at_every_length() {
+        let whole = tempfile::tempdir().unwrap();
+        write(whole.path(), &[b"kept", b"the torn one"]);
+        let bytes = fs::read(path_of(whole.path(), 1)).unwrap();
+        let first = HEADER_BYTES + 4;
+        for torn_at in first..first + HEADER_BYTES + 12 {
+            let folder = tempfile::tempdir().unwrap();
+            let mut torn = bytes.clone();
+            torn[torn_at..].fill(0);
+            fs::write(path_of(folder.path(), 1), &torn).unwrap();
+            let (mut journal, seen) = open(folder.path()).unwrap();
+            assert_eq!(seen, [b"kept"], "torn at {torn_at}");
+            journal.append(&mut frame(b"next")).unwrap();
+            assert_eq!(
+                open(folder.path()).unwrap().1,
+                [b"kept".to_vec(), b"next".to_vec()]
+            );
+        }
+    }
+
+    #[test]
+    fn damage_before_the_end_is_refused_and_not_taken_for_a_torn_end() {
+        let whole = tempfile::tempdir().unwrap();
+        write(whole.path(), &[b"one", b"two", b"three"]);
+        let bytes = fs::read(path_of(whole.path(), 1)).unwrap();
+        for flipped in 0..2 * HEADER_BYTES + 6 {
+            // The padding of a header means nothing.
+            if matches!(flipped % (HEADER_BYTES + 3), 20..=23) {
+                continue;
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let mut damaged = bytes.clone();
+            damaged[flipped] ^= 0x10;
+            fs::write(path_of(folder.path(), 1), &damaged).unwrap();
+            assert!(
+                matches!(open(folder.path()), Err(StoreError::Damaged(_))),
+                "flipped at {flipped}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_segment_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &[&[1; 3000], &[2; 3000], &[3; 3000]]);
+        fs::remove_file(path_of(folder.path(), 1)).unwrap();
+        assert!(matches!(open(folder.path()), Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_body_that_was_changed_is_not_returned() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(folder.path()).unwrap();
+        let (segment, offset) = journal.place(0);
+        journal.append(&mut frame(b"the body")).unwrap();
+        let body = BodyRef {
+            segment,
+            offset,
+            length: 8,
+            crc: crc32fast::hash(b"the body"),
+        };
+        assert_eq!(journal.segments().read(body).unwrap(), "the body");
+        journal.file.write_all_at(b"X", u64::from(offset)).unwrap();
+        assert!(matches!(
+            journal.segments().read(body),
+            Err(StoreError::Damaged(_))
+        ));
+    }
+}

@@ -1,0 +1,701 @@
+//! The one writer. Whatever queued while the last commit ran goes into the next: applied to the
+//! index, written to the journal as one frame, and answered only after that is durable.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use onceward_core::admission;
+use onceward_core::attempt::BodyRef;
+use onceward_core::id::OperationId;
+use onceward_core::operation::{Fence, Operation};
+use onceward_core::time::Timestamp;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, kind};
+use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
+use crate::store::{
+    Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, row,
+};
+
+/// Commands that wait at most; past it, callers wait before they queue.
+pub(super) const QUEUE_MAX: usize = 8192;
+
+/// The index keeps what was applied at least this often, or after this many commands.
+const INDEX_COMMIT_EVERY: Duration = Duration::from_millis(100);
+const INDEX_COMMIT_AFTER: usize = 8192;
+
+/// What is left of the last segment when no other can be had is for what is under way.
+const RESERVE_BYTES: usize = 8 << 20;
+
+/// A log longer than this is finished by the writer itself, so that it begins anew.
+const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// A row's bytes, and the place of an answer in it, change little with what is filled in.
+const ROW_BYTES_MAX: usize = 64 << 10;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked for.
+pub(super) enum Command {
+    Remember(Box<Birth>, Answer<Remembered>),
+    Commit(Box<Write>, Answer<Operation>),
+    Find(Which, Answer<Option<Operation>>),
+    Lanes(Answer<Vec<(Lane, Timestamp)>>),
+    Take(Lane, Timestamp, usize, Judge, Answer<Vec<Operation>>),
+    NoteAsked(Vec<(OperationId, Asked)>, Answer<()>),
+    Sweep(Timestamp, u64, usize, Answer<Swept>),
+    Set(String, Option<Bytes>, Answer<()>),
+    /// Makes readers see all that was written, and tells where the journal ends.
+    Publish(Answer<Position>),
+    Close,
+}
+
+/// The queue before the writer.
+#[derive(Default)]
+pub(super) struct Inbox {
+    queue: Mutex<Vec<Command>>,
+    wake: Condvar,
+}
+
+impl Inbox {
+    pub(super) fn push(&self, command: Command) {
+        lock(&self.queue).push(command);
+        self.wake.notify_one();
+    }
+
+    /// Everything that waits, or nothing once `until` has come.
+    fn take(&self, until: Option<Instant>) -> Vec<Command> {
+        let mut queue = lock(&self.queue);
+        while queue.is_empty() {
+            let Some(until) = until else {
+                queue = self
+                    .wake
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue = self
+                .wake
+                .wait_timeout(queue, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        std::mem::take(&mut queue)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the writer shares with the store's front.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) room: Arc<Semaphore>,
+    pub(super) changed: Arc<Notify>,
+    pub(super) commits: Arc<AtomicU64>,
+    /// How many backups are under way: no segment goes meanwhile.
+    pub(super) copying: Arc<AtomicUsize>,
+}
+
+/// Runs once the frame of its command is durable, or cannot be.
+type Deferred = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+pub(super) struct Writer {
+    index: Index,
+    journal: Journal,
+    wal: PathBuf,
+    shared: Shared,
+    checkpointer: std::sync::mpsc::SyncSender<()>,
+    lanes: HashMap<Lane, i64>,
+    lane_names: HashMap<i64, Lane>,
+    /// The frame that is being filled, its header's room in front.
+    frame: Vec<u8>,
+    deferred: Vec<Deferred>,
+    /// A command of this frame has to be seen by readers before it is answered.
+    visible: bool,
+    wakes: bool,
+    /// Commands applied to the index and not yet kept by it, and since when.
+    unkept: usize,
+    unkept_since: Option<Instant>,
+    /// Why nothing new is taken, and when to try again.
+    full: Option<(String, Instant)>,
+    /// Why nothing at all is taken any more.
+    broken: Option<StoreError>,
+    /// The oldest segment that the present pass of the sweep has seen in use.
+    floor: u32,
+    row: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        index: Index,
+        journal: Journal,
+        wal: PathBuf,
+        shared: Shared,
+        checkpointer: std::sync::mpsc::SyncSender<()>,
+    ) -> Result<Self, StoreError> {
+        let lanes = index.lanes()?;
+        let lane_names = lanes.iter().map(|(lane, id)| (*id, lane.clone())).collect();
+        let floor = journal.end().segment;
+        Ok(Self {
+            index,
+            journal,
+            wal,
+            shared,
+            checkpointer,
+            lanes,
+            lane_names,
+            frame: vec![0; HEADER_BYTES],
+            deferred: Vec::new(),
+            visible: false,
+            wakes: false,
+            unkept: 0,
+            unkept_since: None,
+            full: None,
+            broken: None,
+            floor,
+            row: Vec::new(),
+        })
+    }
+
+    /// Runs until it is closed.
+    pub(super) fn run(mut self) {
+        loop {
+            let commands = self
+                .shared
+                .inbox
+                .take(self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY));
+            self.shared.room.add_permits(commands.len());
+            let closing = commands
+                .iter()
+                .any(|command| matches!(command, Command::Close));
+            for command in commands {
+                self.execute(command);
+            }
+            self.flush();
+            if closing {
+                self.keep(true);
+                return;
+            }
+            self.keep(false);
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        if let Some(error) = self.broken.clone() {
+            return refuse(command, &error);
+        }
+        if !matches!(
+            command,
+            Command::Find(..) | Command::Lanes(_) | Command::Publish(_) | Command::Close
+        ) {
+            if let Err(error) = self.make_room(&command).and_then(|()| self.index.begin()) {
+                return refuse(command, &error);
+            }
+            self.unkept += 1;
+        }
+        match command {
+            Command::Remember(birth, answer) => {
+                let result = self.remember(*birth);
+                self.answer(answer, result);
+            }
+            Command::Commit(write, answer) => {
+                self.visible |= write.visible;
+                let result = self.commit(*write);
+                self.answer(answer, result);
+            }
+            Command::Find(which, answer) => {
+                let result = match which {
+                    Which::Id(id) => self
+                        .index
+                        .by_sequence(id.sequence())
+                        .map(|found| found.filter(|operation| operation.id == id)),
+                    Which::Key(key) => self.index.by_key(key),
+                };
+                self.answer(answer, result);
+            }
+            Command::Lanes(answer) => {
+                let due = self.index.lanes_due();
+                let named = due.map(|due| {
+                    due.into_iter()
+                        .filter_map(|(id, at)| Some((self.lane_names.get(&id)?.clone(), at)))
+                        .collect()
+                });
+                self.answer(answer, named);
+            }
+            Command::Take(lane, now, max, judge, answer) => {
+                let result = self.take(&lane, now, max, &judge);
+                self.answer(answer, result);
+            }
+            Command::NoteAsked(asked, answer) => {
+                let result = asked
+                    .iter()
+                    .try_for_each(|(id, asked)| self.note_asked(*id, asked));
+                self.answer(answer, result);
+            }
+            Command::Sweep(now, from, max, answer) => {
+                let result = self.sweep(now, from, max);
+                self.answer(answer, result);
+            }
+            Command::Set(name, value, answer) => {
+                self.visible = true;
+                let result = self
+                    .record(&Record::Setting(&name, value.as_deref()))
+                    .map(|_| ());
+                self.answer(answer, result);
+            }
+            Command::Publish(answer) => {
+                self.flush();
+                self.keep(true);
+                let result = self.broken.clone().map_or(Ok(self.journal.end()), Err);
+                self.answer(answer, result);
+            }
+            Command::Close => {}
+        }
+    }
+
+    fn answer<T: Send + 'static>(&mut self, answer: Answer<T>, result: Result<T, StoreError>) {
+        if let Err(error) = &result {
+            self.heed(error);
+        }
+        self.deferred.push(Box::new(move |durable| {
+            // A caller that went away needs no answer.
+            let _ = answer.send(durable.and(result));
+        }));
+    }
+
+    /// An error that leaves the state unknown ends the writer's work: no answer, stop, recover.
+    fn heed(&mut self, error: &StoreError) {
+        match error {
+            StoreError::Stale => {}
+            StoreError::Full(why) => {
+                self.full = Some((why.clone(), Instant::now() + Duration::from_secs(1)))
+            }
+            StoreError::Unavailable(_) | StoreError::Damaged(_) => {
+                self.broken = Some(error.clone())
+            }
+        }
+    }
+
+    /// Makes sure that the command's frame fits, and that new work is refused before what is
+    /// under way would be.
+    fn make_room(&mut self, command: &Command) -> Result<(), StoreError> {
+        let bytes = match command {
+            Command::Remember(birth, _) => birth.request.len() + 2 * ROW_BYTES_MAX,
+            Command::Commit(write, _) => {
+                write.answer.as_ref().map_or(0, |(_, bytes)| bytes.len()) + ROW_BYTES_MAX
+            }
+            Command::Take(_, _, max, _, _) | Command::Sweep(_, _, max, _) => {
+                max * 4096 + ROW_BYTES_MAX
+            }
+            Command::NoteAsked(asked, _) => asked.len() * 256,
+            Command::Set(name, value, _) => name.len() + value.as_ref().map_or(0, Bytes::len),
+            Command::Find(..) | Command::Lanes(_) | Command::Publish(_) | Command::Close => {
+                return Ok(());
+            }
+        } + RECORD_OVERHEAD * 4;
+        if bytes > self.journal.payload_bytes_max() {
+            return Err(StoreError::Full(format!(
+                "{bytes} bytes do not fit a segment of the journal"
+            )));
+        }
+        let is_new = matches!(command, Command::Remember(..) | Command::Take(..));
+        if let Some((why, again_at)) = self.full.clone() {
+            let retry = Instant::now() >= again_at;
+            if is_new && !(retry && self.recover_room()) {
+                return Err(StoreError::Full(why));
+            }
+        }
+        if self.journal.room() < self.frame.len() + bytes {
+            self.flush();
+            if self.journal.room() < bytes + HEADER_BYTES {
+                self.journal
+                    .roll()
+                    .map_err(|error| full_or_unavailable(&error))?;
+            }
+        }
+        if !self.journal.has_spare()
+            && self.journal.room() < self.frame.len() + bytes + RESERVE_BYTES
+        {
+            if let Err(error) = self.journal.prepare() {
+                let error = full_or_unavailable(&error);
+                self.heed(&error);
+                if is_new {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries whether there is room again.
+    fn recover_room(&mut self) -> bool {
+        self.full = None;
+        self.flush();
+        self.keep(true);
+        let prepared = self.journal.room() >= RESERVE_BYTES || self.journal.prepare().is_ok();
+        if !prepared {
+            self.full = Some((
+                "no further segment can be allocated".to_owned(),
+                Instant::now() + Duration::from_secs(1),
+            ));
+        }
+        self.full.is_none()
+    }
+
+    fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
+        let Birth {
+            mut operation,
+            request,
+            replaces,
+        } = birth;
+        if let Some((id, fence)) = replaces {
+            self.give_up_key(id, fence)?;
+        }
+        self.lane(Lane::of(&operation))?;
+        let before = self.frame.len();
+        operation.request = Some(self.keep_body(&request)?);
+        match self.put(&operation, true) {
+            Ok(()) => Ok(Remembered::Fresh(operation)),
+            // The unique index decides; what was written for nothing leaves the frame.
+            Err(StoreError::Stale) => {
+                self.frame.truncate(before);
+                let known = self.index.by_key(operation.scope.digest(&operation.key))?;
+                known.map(Remembered::Known).ok_or(StoreError::Stale)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Frees the key of an operation that has expired or was forgotten.
+    fn give_up_key(&mut self, id: OperationId, fence: Fence) -> Result<(), StoreError> {
+        let found = self
+            .index
+            .by_sequence(id.sequence())?
+            .filter(|operation| operation.id == id && operation.fence == fence);
+        let mut old = found.ok_or(StoreError::Stale)?;
+        old.fence = Fence(fence.0 + 1);
+        self.put_with_key(&old, None, false)
+    }
+
+    fn commit(&mut self, write: Write) -> Result<Operation, StoreError> {
+        let Write {
+            mut operation,
+            answer,
+            ..
+        } = write;
+        let before = self.frame.len();
+        if let Some((slot, bytes)) = answer {
+            let body = self.keep_body(&bytes)?;
+            slot.fill(&mut operation, body);
+        }
+        // A refused write leaves nothing in the frame.
+        self.put(&operation, false)
+            .inspect_err(|_| self.frame.truncate(before))?;
+        Ok(operation)
+    }
+
+    fn put(&mut self, operation: &Operation, new: bool) -> Result<(), StoreError> {
+        self.put_with_key(operation, Some(operation.scope.digest(&operation.key)), new)
+    }
+
+    fn put_with_key(
+        &mut self,
+        operation: &Operation,
+        key: Option<onceward_core::key::KeyDigest>,
+        new: bool,
+    ) -> Result<(), StoreError> {
+        let lane = self.lane(Lane::of(operation))?;
+        let standing = Standing::of(operation);
+        self.wakes |= standing == Standing::Pending;
+        let mut bytes = std::mem::take(&mut self.row);
+        bytes.clear();
+        row::encode(operation, &mut bytes);
+        let due = match operation.state {
+            onceward_core::operation::State::Pending { due } => Some(due.as_micros()),
+            _ => None,
+        };
+        let put = Put {
+            seq: operation.id.sequence(),
+            key,
+            lane,
+            kind: kind(standing),
+            due,
+            fence: operation.fence.0,
+            row: &bytes,
+        };
+        let done = if new {
+            self.index.insert(&put)
+        } else {
+            self.index.update(&put)
+        };
+        let result = match done {
+            Ok(true) => {
+                Record::Put(put).write(&mut self.frame);
+                Ok(())
+            }
+            Ok(false) => Err(StoreError::Stale),
+            Err(error) => Err(error),
+        };
+        self.row = bytes;
+        result
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> Result<usize, StoreError> {
+        self.index.apply(record)?;
+        Ok(record.write(&mut self.frame))
+    }
+
+    fn keep_body(&mut self, bytes: &[u8]) -> Result<BodyRef, StoreError> {
+        let at = Record::Body(bytes).write(&mut self.frame) - HEADER_BYTES;
+        let (segment, offset) = self.journal.place(at);
+        let length = u32::try_from(bytes.len())
+            .map_err(|_| StoreError::Full("a body of 4 GiB".to_owned()))?;
+        Ok(BodyRef {
+            segment,
+            offset,
+            length,
+            crc: crc32fast::hash(bytes),
+        })
+    }
+
+    fn lane(&mut self, lane: Lane) -> Result<i64, StoreError> {
+        if let Some(id) = self.lanes.get(&lane) {
+            return Ok(*id);
+        }
+        let id = self.lanes.len() as i64 + 1;
+        self.record(&Record::Lane(id, &lane.tenant, &lane.route))?;
+        self.lane_names.insert(id, lane.clone());
+        self.lanes.insert(lane, id);
+        Ok(id)
+    }
+
+    fn take(
+        &mut self,
+        lane: &Lane,
+        now: Timestamp,
+        max: usize,
+        judge: &Judge,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let Some(id) = self.lanes.get(lane).copied() else {
+            return Ok(Vec::new());
+        };
+        let mut taken = Vec::new();
+        for operation in self.index.due(id, now, max)? {
+            // What cannot follow is a mistake of ours, and is left for the next look.
+            let Ok(next) = operation.after(judge(&operation), now) else {
+                continue;
+            };
+            self.put(&next, false)?;
+            taken.push(next);
+        }
+        Ok(taken)
+    }
+
+    fn note_asked(&mut self, id: OperationId, asked: &Asked) -> Result<(), StoreError> {
+        let mut all = self.index.asked(id.sequence())?;
+        all.add(asked);
+        let times: Vec<u8> = all
+            .times
+            .iter()
+            .flat_map(|at| at.as_micros().to_le_bytes())
+            .collect();
+        self.record(&Record::Asked(id.sequence(), all.count, &times))
+            .map(|_| ())
+    }
+
+    fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Result<Swept, StoreError> {
+        if from == 0 {
+            self.floor = self.journal.end().segment;
+        }
+        let mut swept = Swept::default();
+        let page = self.index.after(from, max)?;
+        swept.next = page
+            .last()
+            .filter(|_| page.len() == max)
+            .map(|(seq, _)| *seq);
+        for (seq, operation) in page {
+            let expired = admission::is_expired(&operation, now);
+            if expired
+                && (admission::is_tombstone_over(&operation, now)
+                    || admission::leaves_no_tombstone(&operation))
+            {
+                self.record(&Record::Remove(seq))?;
+                swept.removed += 1;
+            } else if expired && operation.request.is_some() {
+                // Its key may have gone to a successor; then only the history is stripped.
+                let digest = operation.scope.digest(&operation.key);
+                let owns = self
+                    .index
+                    .by_key(digest)?
+                    .is_some_and(|owner| owner.id == operation.id);
+                self.put_with_key(
+                    &operation.forgotten_but_for_its_mark(),
+                    owns.then_some(digest),
+                    false,
+                )?;
+                swept.forgotten += 1;
+            } else {
+                self.floor = operation
+                    .bodies()
+                    .map(|body| body.segment)
+                    .fold(self.floor, u32::min);
+            }
+        }
+        if swept.next.is_none() {
+            self.drop_segments();
+        }
+        Ok(swept)
+    }
+
+    /// Removes the segments that neither an operation nor the index needs any more.
+    fn drop_segments(&mut self) {
+        // Readers must not see rows that still refer to what goes.
+        self.flush();
+        self.keep(true);
+        if self.broken.is_some() || self.shared.copying.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        let needed = self.index.applied().map_or(0, |applied| applied.segment);
+        // A file that could not be removed is met again by the next pass.
+        let _ = self
+            .journal
+            .segments()
+            .remove_before(self.floor.min(needed), self.journal.folder());
+    }
+
+    /// Makes the frame durable and answers its commands.
+    fn flush(&mut self) {
+        let mut durable = Ok(());
+        if self.frame.len() > HEADER_BYTES && self.broken.is_none() {
+            durable = self
+                .journal
+                .append(&mut self.frame)
+                .map_err(|error| full_or_unavailable(&error));
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            if self.unkept_since.is_none() {
+                self.unkept_since = Some(Instant::now());
+            }
+        }
+        if let Some(error) = &self.broken {
+            durable = Err(error.clone());
+        }
+        self.frame.truncate(HEADER_BYTES);
+        if let Err(error) = &durable {
+            self.heed(error);
+            self.reindex();
+        } else if std::mem::take(&mut self.visible) {
+            self.keep(true);
+        }
+        self.visible = false;
+        for answer in std::mem::take(&mut self.deferred) {
+            answer(durable.clone());
+        }
+        if std::mem::take(&mut self.wakes) {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Lets the index keep what was applied to it, where that is due or `now`.
+    fn keep(&mut self, now: bool) {
+        let is_due = self.unkept >= INDEX_COMMIT_AFTER
+            || self
+                .unkept_since
+                .is_some_and(|since| since.elapsed() >= INDEX_COMMIT_EVERY);
+        if self.broken.is_some() || !(now || is_due) {
+            return;
+        }
+        self.unkept = 0;
+        self.unkept_since = None;
+        if let Err(error) = self.index.commit(self.journal.end()) {
+            self.heed(&error);
+            self.reindex();
+            return;
+        }
+        let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
+        if wal_bytes > WAL_BYTES_MAX {
+            // While the writer itself copies the last frames no new ones come, so the log begins anew.
+            let _ = self.index.checkpoint(false);
+        } else {
+            let _ = self.checkpointer.try_send(());
+        }
+    }
+
+    /// Takes the index back to what it has kept and applies the journal again: what was applied
+    /// and did not become durable never was.
+    fn reindex(&mut self) {
+        if matches!(
+            self.broken,
+            Some(StoreError::Unavailable(_) | StoreError::Damaged(_))
+        ) {
+            let _ = self.index.roll_back();
+            return;
+        }
+        if let Err(error) = self.try_reindex() {
+            self.broken = Some(error);
+        }
+    }
+
+    fn try_reindex(&mut self) -> Result<(), StoreError> {
+        self.index.roll_back()?;
+        self.index.begin()?;
+        let applied = self.index.applied()?;
+        let index = &self.index;
+        let mut end = applied;
+        // A second reader of the same files: the journal's end stays where it is.
+        Journal::open(self.journal.folder(), 0, applied, |payload, after| {
+            end = after;
+            apply_all(index, payload)
+        })?;
+        if end.sequence != self.journal.end().sequence && end != applied {
+            return Err(StoreError::Damaged(
+                "the journal's end is not where it was".to_owned(),
+            ));
+        }
+        self.lanes = self.index.lanes()?;
+        self.lane_names = self
+            .lanes
+            .iter()
+            .map(|(lane, id)| (*id, lane.clone()))
+            .collect();
+        self.unkept_since = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// Applies every record of a frame to the index.
+pub(super) fn apply_all(index: &Index, payload: &[u8]) -> Result<(), StoreError> {
+    let mut records = Records(payload);
+    while let Some(record) = records.next()? {
+        index.apply(&record)?;
+    }
+    Ok(())
+}
+
+fn refuse(command: Command, error: &StoreError) {
+    fn send<T>(answer: Answer<T>, error: &StoreError) {
+        // A caller that went away needs no answer.
+        let _ = answer.send(Err(error.clone()));
+    }
+    match command {
+        Command::Remember(_, answer) => send(answer, error),
+        Command::Commit(_, answer) => send(answer, error),
+        Command::Find(_, answer) => send(answer, error),
+        Command::Lanes(answer) => send(answer, error),
+        Command::Take(.., answer) => send(answer, error),
+        Command::NoteAsked(_, answer) | Command::Set(_, _, answer) => send(answer, error),
+        Command::Sweep(.., answer) => send(answer, error),
+        Command::Publish(answer) => send(answer, error),
+        Command::Close => {}
+    }
+}

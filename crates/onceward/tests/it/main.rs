@@ -1,0 +1,3 @@
+//! What the library promises, one file for each behaviour.
+
+mod ledger;
