@@ -1,6 +1,36 @@
-//! Every post lands, once.
+//! Every post lands, once: a durable ledger and an engine that make HTTP side effects safe to
+//! retry. The gateway `onceward` is built of it.
+//!
+//! In the order in which a call meets them: [`receive`](Call), remember, deliver, settle, replay;
+//! [`Engine`] puts them in order. Three doors lead out of it and no more: [`store`], [`upstream`]
+//! and [`clock`]. What decides is in [`core`].
 
 pub use onceward_core as core;
 
+pub mod clock;
+pub mod observe;
+pub mod route;
+pub mod secret;
 pub mod store;
 pub mod upstream;
+pub mod wire;
+
+mod deliver;
+mod dispatch;
+mod engine;
+mod pass;
+mod people;
+mod receive;
+mod recover;
+mod refusal;
+mod remember;
+mod replay;
+mod settle;
+mod slots;
+mod sweep;
+mod waiters;
+
+pub use engine::{Answer, Answered, Engine, Parts};
+pub use people::{Person, Resolution};
+pub use receive::{Arrival, Call, CallOptions, Received};
+pub use refusal::Refusal;

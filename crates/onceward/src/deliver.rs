@@ -1,0 +1,144 @@
+//! 3. One attempt: the request goes out once, and how far it got is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use onceward_core::attempt::{Ending, Reached};
+use onceward_core::exchange::{self, Headers, Request, Response};
+use onceward_core::operation::Operation;
+
+use crate::route::Route;
+use crate::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Target, Upstream};
+
+/// What an attempt brought.
+pub(crate) struct Delivered {
+    pub(crate) ending: Ending,
+    pub(crate) reached: Reached,
+    pub(crate) status: Option<u16>,
+    pub(crate) error: Option<String>,
+    /// Whether trying again cannot help.
+    pub(crate) permanent: bool,
+    /// The answer: whole, or as far as it came.
+    pub(crate) response: Option<Response>,
+    /// What follows of an answer that is larger than what is kept.
+    pub(crate) rest: Option<Box<dyn AnswerBody>>,
+}
+
+/// Sends the request of `operation` once. Addresses, credentials and timeouts are the route's of
+/// this moment; method, target, headers, body and key are what was remembered.
+pub(crate) async fn deliver(
+    upstream: &dyn Upstream,
+    route: &Route,
+    operation: &Operation,
+    request: Arc<Request>,
+    timeout: Option<Duration>,
+) -> Delivered {
+    let dispatch = Dispatch { target: target(route, timeout), headers: headers_at_send(operation, &request, route), request };
+    match upstream.send(dispatch).await {
+        Sent::Answered(answer) => collect(answer, route.response_bytes_max).await,
+        Sent::Failed(failure) => failed(failure, None),
+    }
+}
+
+fn target(route: &Route, timeout: Option<Duration>) -> Arc<Target> {
+    match timeout {
+        Some(timeout) if timeout < route.target.timeouts.total => {
+            let mut target = (*route.target).clone();
+            target.timeouts.total = timeout;
+            Arc::new(target)
+        }
+        _ => Arc::clone(&route.target),
+    }
+}
+
+/// The key goes to the upstream on every route, and on as W3C baggage; credentials of ours are
+/// laid on last.
+fn headers_at_send(operation: &Operation, request: &Request, route: &Route) -> Headers {
+    let mut headers = Headers(Vec::with_capacity(5 + route.set_headers.0.len()));
+    let key = operation.key.as_str();
+    headers.0.push(("idempotency-key".to_owned(), Bytes::copy_from_slice(key.as_bytes())));
+    headers.0.push(("onceward-operation".to_owned(), operation.id.to_string().into()));
+    headers.0.push(("onceward-attempt".to_owned(), operation.attempts_made().to_string().into()));
+    headers.0.push(("accept-encoding".to_owned(), Bytes::from_static(b"identity")));
+    let member = format!("idempotency-key={}", percent_encoded(key));
+    let baggage = match request.headers.text("baggage") {
+        Some(baggage) => format!("{baggage},{member}"),
+        None => member,
+    };
+    headers.0.push(("baggage".to_owned(), baggage.into()));
+    if let Some(upstream_key) = &operation.upstream_key {
+        headers.set(&upstream_key.header, upstream_key.value.clone());
+    }
+    for (name, value) in &route.set_headers.0 {
+        headers.set(name, value.clone());
+    }
+    headers
+}
+
+/// W3C Baggage, section 3.2.1.3: a value of baggage-octets.
+fn percent_encoded(value: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:/@+".contains(&byte) {
+            text.push(byte as char);
+        } else {
+            // Writing into a string does not fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
+    let Answer { status, headers, mut body } = answer;
+    let headers = exchange::returned(headers);
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    let response = |body: Bytes, trailers: Headers, headers: Headers| Response { status, headers, body, trailers };
+    loop {
+        match body.chunk().await {
+            Ok(None) => {
+                // Most answers come in one piece, which is then not copied.
+                let whole = if more.is_empty() { first } else { more.freeze() };
+                let trailers = body.trailers();
+                return answered(status, response(whole, trailers, headers), None);
+            }
+            Ok(Some(piece)) if first.is_empty() && more.is_empty() => first = piece,
+            Ok(Some(piece)) => {
+                if more.is_empty() {
+                    more.extend_from_slice(&first);
+                }
+                more.extend_from_slice(&piece);
+            }
+            Err(failure) => {
+                let part = if more.is_empty() { first } else { more.freeze() };
+                return failed(failure, Some(response(part, Headers::default(), headers)));
+            }
+        }
+        if first.len().max(more.len()) > bytes_max {
+            let part = if more.is_empty() { first } else { more.freeze() };
+            return answered(status, response(part, Headers::default(), headers), Some(body));
+        }
+    }
+}
+
+fn answered(status: u16, response: Response, rest: Option<Box<dyn AnswerBody>>) -> Delivered {
+    Delivered {
+        ending: Ending::Answered,
+        reached: Reached::Body,
+        status: Some(status),
+        error: None,
+        permanent: false,
+        response: Some(response),
+        rest,
+    }
+}
+
+fn failed(failure: Failure, response: Option<Response>) -> Delivered {
+    let Failure { ending, reached, error, permanent } = failure;
+    // A status counts only where its head came: then the ending is "truncated".
+    let status = response.as_ref().map(|response| response.status);
+    Delivered { ending, reached, status, error: Some(error), permanent, response, rest: None }
+}

@@ -1,0 +1,99 @@
+//! Accepted work, taken from the ledger when it is due: a page at a time, lane by lane, as many
+//! as the lane has free slots. However much waits, no more than that is in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::operation::{Event, Operation, State};
+use onceward_core::time::Timestamp;
+use onceward_core::verdict;
+
+use crate::engine::Engine;
+use crate::observe::Fact;
+use crate::route::{Route, Routes};
+use crate::store::{Judge, Lane, StoreError};
+
+/// Operations taken from a lane at once, at most.
+const PAGE: usize = 64;
+
+/// How long the dispatcher sleeps at most: a wake-up is a hint, the ledger is the truth.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
+
+/// Delivers what is due, for ever.
+pub(crate) async fn dispatch(engine: Arc<Engine>) {
+    let changed = engine.store.changed();
+    let freed = engine.slots.freed();
+    loop {
+        if engine.is_halted() {
+            return;
+        }
+        let next = match take_all(&engine).await {
+            Ok(next) => next,
+            Err(StoreError::Full(_)) => engine.clock.now().plus(Duration::from_secs(1)),
+            Err(error) => {
+                engine.heed(error);
+                return;
+            }
+        };
+        tokio::select! {
+            () = changed.notified() => {}
+            () = freed.notified() => {}
+            () = engine.clock.sleep_until(next) => {}
+        }
+    }
+}
+
+/// Takes what is due on every lane; tells when to look again.
+async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
+    let now = engine.clock.now();
+    let mut next = now.plus(LOOK_AT_LEAST_EVERY);
+    let routes = engine.routes();
+    for (lane, due) in engine.store.lanes().await? {
+        if due > now {
+            next = next.min(due);
+            continue;
+        }
+        // Work of a route that is gone waits until it is back.
+        let Some(route) = routes.get(&lane.route) else { continue };
+        if take(engine, &lane, &route, &routes, now).await? {
+            next = now;
+        }
+    }
+    Ok(next)
+}
+
+/// Takes one page of a lane; tells whether there may be more that can start at once.
+async fn take(engine: &Arc<Engine>, lane: &Lane, route: &Route, routes: &Arc<Routes>, now: Timestamp) -> Result<bool, StoreError> {
+    let mut slots = engine.slots.take_free(lane, route.slots_max, PAGE);
+    let free = slots.len();
+    if free == 0 {
+        return Ok(false);
+    }
+    let taken = engine.store.take(lane.clone(), now, free, judge(Arc::clone(routes), now)).await?;
+    let is_full_page = taken.len() == free;
+    for operation in taken {
+        match operation.state {
+            State::Delivering => {
+                let Some(slot) = slots.pop() else { break };
+                engine.spawn_from_ledger(operation, slot);
+            }
+            _ => rested(engine, &operation),
+        }
+    }
+    Ok(is_full_page && free == PAGE)
+}
+
+fn rested(engine: &Engine, operation: &Operation) {
+    engine.observer.observe(Fact::Rested(operation));
+    engine.waiters.wake(operation.id);
+}
+
+/// Start, unless time ran out.
+fn judge(routes: Arc<Routes>, now: Timestamp) -> Judge {
+    Arc::new(move |operation| {
+        let verdict = routes.get(&operation.scope.route).and_then(|route| {
+            verdict::decide_unstarted(operation, route.policy_for(&operation.method, &operation.target), now)
+        });
+        verdict.map_or(Event::Started, Event::Ruled)
+    })
+}

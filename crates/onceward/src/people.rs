@@ -1,0 +1,131 @@
+//! What a person does: redeliver, cancel, resolve, forget. Each is written with who and why, and
+//! through the same fence as a worker's writes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onceward_core::exchange::{Headers, Response};
+use onceward_core::id::OperationId;
+use onceward_core::key::{Key, Scope};
+use onceward_core::operation::{Act, Deed, Event, Forgotten, Operation, Outcome, Source, State};
+use onceward_core::policy::Mode;
+use onceward_core::verdict::Verdict;
+
+use crate::engine::Engine;
+use crate::observe::Fact;
+use crate::refusal::Refusal;
+use crate::store::{Slot, StoreError, Which, Write};
+use crate::wire;
+
+/// How often a write is tried again that lost against another.
+const TRIES: usize = 8;
+
+/// Who acts, and why.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// The name of the access key, or `local`.
+    pub who: String,
+    /// In that person's words.
+    pub reason: String,
+}
+
+/// What a person says became of an operation in doubt.
+#[derive(Debug, Clone)]
+pub enum Resolution {
+    /// It was done; with the answer that duplicates shall get, where the person gives one.
+    Done {
+        /// The answer's status.
+        status: Option<u16>,
+        /// The answer's body.
+        body: Option<Bytes>,
+    },
+    /// It was not sent: it is sent again.
+    NotSent,
+}
+
+impl Engine {
+    /// Sends a dead operation again, on purpose.
+    pub async fn redeliver(self: &Arc<Self>, id: OperationId, person: &Person) -> Result<Operation, Refusal> {
+        self.act(id, |operation, engine| {
+            let now = engine.clock.now();
+            if operation.state == State::InDoubt {
+                return Err("an operation in doubt is resolved first: say whether it was done".to_owned());
+            }
+            if operation.request.is_none() {
+                return Err("its request was forgotten with its window".to_owned());
+            }
+            let act = deed(Deed::Redelivered, person, engine);
+            // Past the upstream's key window a second arrival would be a second effect.
+            let event = match (operation.state, operation.send_by) {
+                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Ruled(Verdict::Doubt),
+                _ => Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) },
+            };
+            Ok((event, None))
+        })
+        .await
+    }
+
+    /// Gives a pending operation up.
+    pub async fn cancel(self: &Arc<Self>, id: OperationId, person: &Person) -> Result<Operation, Refusal> {
+        self.act(id, |_, engine| Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))).await
+    }
+
+    /// Says what became of an operation in doubt.
+    pub async fn resolve(self: &Arc<Self>, id: OperationId, resolution: &Resolution, person: &Person) -> Result<Operation, Refusal> {
+        self.act(id, |operation, engine| {
+            if operation.state != State::InDoubt {
+                return Err(format!("it is {}, not in doubt", operation.state.name()));
+            }
+            match resolution {
+                Resolution::NotSent => {
+                    let act = deed(Deed::ResolvedNotSent, person, engine);
+                    Ok((Event::Revived { due: engine.clock.now(), mode: Mode::Accepted, act: Some(act) }, None))
+                }
+                Resolution::Done { status, body } => {
+                    let outcome = Outcome { status: *status, ok: true, source: Source::Person, answer: None };
+                    let answer = status.map(|status| {
+                        let body = body.clone().unwrap_or_default();
+                        let response = Response { status, headers: Headers::default(), body, trailers: Headers::default() };
+                        (Slot::Outcome, wire::encode_response(&response, &response.headers))
+                    });
+                    Ok((Event::Acted(deed(Deed::ResolvedDone, person, engine), Some(outcome), None), answer))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Drops a key before its time: from now on it is refused, or new.
+    pub async fn forget(self: &Arc<Self>, scope: &Scope, key: &Key, then: Forgotten, person: &Person) -> Result<Operation, Refusal> {
+        let found = self.store.find(Which::Key(scope.digest(key))).await?.ok_or(Refusal::NotFound)?;
+        self.act(found.id, |_, engine| Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))).await
+    }
+
+    /// Writes what a person decided, again where a worker's write came between.
+    async fn act(
+        self: &Arc<Self>,
+        id: OperationId,
+        decide: impl Fn(&Operation, &Engine) -> Result<(Event, Option<(Slot, Bytes)>), String>,
+    ) -> Result<Operation, Refusal> {
+        for _ in 0..TRIES {
+            let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
+            let conflict = |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
+            let (event, answer) = decide(&operation, self).map_err(conflict)?;
+            let next = operation.after(event, self.clock.now()).map_err(|illegal| conflict(illegal.to_string()))?;
+            match self.store.commit(Write { operation: next, answer, visible: true }).await {
+                Ok(acted) => {
+                    self.observer.observe(Fact::Acted(&acted));
+                    self.waiters.wake(acted.id);
+                    return Ok(acted);
+                }
+                Err(StoreError::Stale) => {}
+                Err(error) => return Err(self.heed(error)),
+            }
+        }
+        Err(Refusal::NotFound)
+    }
+}
+
+fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
+    Act { deed, at: engine.clock.now(), who: person.who.clone(), reason: person.reason.clone() }
+}

@@ -1,0 +1,93 @@
+//! Every refusal there is, as a value; an edge gives it a status and words.
+
+use std::time::Duration;
+
+use onceward_core::fingerprint::Part;
+use onceward_core::key::KeyError;
+use onceward_core::operation::Operation;
+
+use crate::store::StoreError;
+
+/// Why a call gets no answer of its upstream's. A refused request has sent nothing, except where
+/// the refusal says that nobody can know.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// The key cannot be read.
+    KeyInvalid(KeyError),
+    /// The route wants a key and there is none.
+    KeyRequired,
+    /// The key was used for another request.
+    KeyMismatch {
+        /// The operation that has the key.
+        operation: Box<Operation>,
+        /// The parts that differ.
+        parts: Vec<Part>,
+        /// The places in the JSON body that differ.
+        paths: Vec<String>,
+        /// The status that the route wants it refused with.
+        status: u16,
+    },
+    /// The first call is under way and did not end in time.
+    InProgress(Box<Operation>),
+    /// Nobody knows whether it was done; `first` where this call is the one that sent it.
+    OutcomeUnknown {
+        /// The operation in doubt.
+        operation: Box<Operation>,
+        /// Whether this call sent it.
+        first: bool,
+    },
+    /// The window is over.
+    KeyExpired(Box<Operation>),
+    /// A person dropped the key.
+    KeyInvalidated(Box<Operation>),
+    /// A person gave the operation up.
+    Cancelled(Box<Operation>),
+    /// It was done, and its answer is not retained.
+    ResponseNotRetained(Box<Operation>),
+    /// No attempt reached the upstream.
+    UpstreamUnreachable(Box<Operation>),
+    /// Attempts were made and none was answered; the same key may run again.
+    NoAnswer(Box<Operation>),
+    /// The caller would wait longer than it is let.
+    StillWorking(Box<Operation>),
+    /// A call without a record got no answer.
+    PassFailed {
+        /// What went wrong.
+        error: String,
+        /// Whether provably nothing was sent.
+        unsent: bool,
+    },
+    /// There is no such route.
+    RouteUnknown(String),
+    /// The body is larger than the route takes.
+    BodyTooLarge {
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// Too many calls at once.
+    Limit {
+        /// Which limit.
+        what: String,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The ledger cannot take it.
+    Ledger(StoreError),
+    /// What a person wants cannot follow from where the operation stands.
+    Conflict {
+        /// The operation.
+        operation: Box<Operation>,
+        /// Why not.
+        why: String,
+    },
+    /// There is no such operation or key.
+    NotFound,
+    /// The gateway is ending.
+    Draining,
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Ledger(error)
+    }
+}

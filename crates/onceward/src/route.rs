@@ -1,0 +1,115 @@
+//! Routes: which upstream, which policy. Read at each attempt; what an operation froze of them
+//! is in the operation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::exchange::Headers;
+use onceward_core::policy::Policy;
+use url::Url;
+
+use crate::upstream::Target;
+
+/// A configured name: an upstream and the policies for it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name, or the origin of an ad hoc upstream.
+    pub name: String,
+    /// Whom its requests go to.
+    pub target: Arc<Target>,
+    /// What holds where no rule does.
+    pub policy: Arc<Policy>,
+    /// Policies for some methods and paths; the first that matches holds.
+    pub rules: Vec<Rule>,
+    /// Headers set at send, never stored: credentials of ours.
+    pub set_headers: Headers,
+    /// Calls at once, at most.
+    pub slots_max: usize,
+    /// How long a caller is kept waiting for an answer, at most.
+    pub answer_max: Duration,
+    /// The largest request body.
+    pub body_bytes_max: usize,
+    /// The largest answer that is kept; a larger one is passed on, and only its fact kept.
+    pub response_bytes_max: usize,
+}
+
+/// A policy for some of a route's methods and paths.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The method, or any.
+    pub method: Option<String>,
+    /// The path: segments, `*` for any one, `**` at the end for any rest.
+    pub path: String,
+    /// What holds for them.
+    pub policy: Arc<Policy>,
+}
+
+impl Rule {
+    /// Whether the rule is for this request.
+    pub fn matches(&self, method: &str, target: &str) -> bool {
+        let path = target.split('?').next().unwrap_or_default();
+        self.method.as_deref().is_none_or(|wanted| wanted == method) && is_like(&self.path, path)
+    }
+}
+
+fn is_like(pattern: &str, path: &str) -> bool {
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (Some("**"), _) | (None, None) => return true,
+            (Some("*"), Some(segment)) if !segment.is_empty() => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
+impl Route {
+    /// The policy for a request on this route.
+    pub fn policy_for(&self, method: &str, target: &str) -> &Arc<Policy> {
+        self.rules.iter().find(|rule| rule.matches(method, target)).map_or(&self.policy, |rule| &rule.policy)
+    }
+}
+
+/// Every route there is, and what an upstream without a route gets.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    /// The named ones.
+    pub named: BTreeMap<String, Arc<Route>>,
+    /// The shape of ad hoc ones: all but the name and the address.
+    pub ad_hoc: Arc<Route>,
+}
+
+impl Routes {
+    /// The route of this name: a configured one, or the ad hoc one to an origin.
+    pub fn get(&self, name: &str) -> Option<Arc<Route>> {
+        if !name.contains("://") {
+            return self.named.get(name).cloned();
+        }
+        let base = Url::parse(name).ok()?;
+        let target = Arc::new(Target { base, ..(*self.ad_hoc.target).clone() });
+        Some(Arc::new(Route { name: name.to_owned(), target, ..(*self.ad_hoc).clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_matches_by_segments() {
+        for (pattern, path, matches) in [
+            ("/orders/*", "/orders/1", true),
+            ("/orders/*", "/orders/1/items", false),
+            ("/orders/*", "/orders/", false),
+            ("/orders/**", "/orders/1/items", true),
+            ("/orders", "/orders", true),
+            ("/orders", "/Orders", false),
+            ("/*/items", "/1/items", true),
+            ("/**", "/", true),
+        ] {
+            assert_eq!(is_like(pattern, path), matches, "{pattern} {path}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! 4. The verdict on an attempt, and the one write that says so.
+
+use bytes::Bytes;
+use onceward_core::attempt::{Ended, Ending};
+use onceward_core::backoff;
+use onceward_core::exchange;
+use onceward_core::operation::{Event, Illegal, Operation};
+use onceward_core::policy::Policy;
+use onceward_core::time::Timestamp;
+use onceward_core::verdict::{self, Brought, Verdict};
+
+use crate::deliver::Delivered;
+use crate::secret::Secrets;
+use crate::store::{Slot, Write};
+use crate::wire;
+
+/// The longest account of what went wrong that is kept.
+const ERROR_BYTES_MAX: usize = 500;
+
+/// What becomes of `operation`, whose running attempt brought `delivered`.
+pub(crate) fn settle(
+    operation: &Operation,
+    policy: &Policy,
+    delivered: &Delivered,
+    secrets: &Secrets,
+    now: Timestamp,
+) -> Result<Write, Illegal> {
+    let headers = delivered.response.as_ref().map(|response| &response.headers);
+    let retry_after = headers.is_some_and(|headers| backoff::retry_after(headers, now).is_some());
+    let mut error = delivered.error.clone();
+    if let Some(error) = &mut error {
+        error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+    }
+    let ended = Ended {
+        at: now,
+        ending: delivered.ending,
+        reached: delivered.reached,
+        status: delivered.status,
+        error,
+        may_have_executed: verdict::may_have_executed(delivered.ending, delivered.status, policy, retry_after),
+        answer: None,
+    };
+    let brought = Brought { headers, permanent: delivered.permanent, too_large: delivered.rest.is_some() };
+    let verdict = verdict::decide(operation, policy, &ended, brought, now);
+    let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
+    let operation = operation.after(Event::Ended(ended, verdict), now)?;
+    Ok(Write { operation, answer, visible: false })
+}
+
+/// A final answer is kept whole for replay; any other as an excerpt for people.
+fn answer_to_keep(
+    operation: &Operation,
+    policy: &Policy,
+    delivered: &Delivered,
+    verdict: &Verdict,
+    secrets: &Secrets,
+) -> Option<(Slot, Bytes)> {
+    let response = delivered.response.as_ref()?;
+    let is_outcome = matches!(verdict, Verdict::Finish(_) | Verdict::Bury(_, Some(_)));
+    let is_whole = delivered.ending == Ending::Answered && delivered.rest.is_none();
+    match (is_outcome, is_whole) {
+        (true, true) => {
+            let kept = exchange::kept(&response.headers, &policy.keep_headers);
+            Some((Slot::Outcome, wire::encode_response(response, &kept)))
+        }
+        // A part never poses as the whole.
+        (true, false) => None,
+        (false, _) => Some((Slot::Attempt, wire::encode_excerpt(response, operation.id, secrets))),
+    }
+}

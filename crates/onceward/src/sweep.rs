@@ -1,0 +1,73 @@
+//! Forgetting, by retention: in small steps, so that no call waits behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::store::StoreError;
+
+/// Operations judged in one step.
+const STEP: usize = 256;
+
+/// Between two steps, so that a pass over a large ledger takes little of the writer's time.
+const STEP_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two passes.
+const PASS_PAUSE: Duration = Duration::from_secs(600);
+
+/// Duplicates are counted in memory and written this often.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
+/// Forgets what is over, for ever.
+pub(crate) async fn sweep(engine: Arc<Engine>) {
+    loop {
+        engine.clock.sleep_until(engine.clock.now().plus(PASS_PAUSE)).await;
+        let mut from = Some(0);
+        while let Some(place) = from {
+            match engine.store.sweep(engine.clock.now(), place, STEP).await {
+                Ok(swept) => from = swept.next,
+                // A full ledger is swept in the next pass.
+                Err(StoreError::Full(_) | StoreError::Stale) => break,
+                Err(error) => {
+                    engine.heed(error);
+                    return;
+                }
+            }
+            engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
+        }
+    }
+}
+
+/// Writes the counts of duplicates, for ever.
+pub(crate) async fn write_asked(engine: Arc<Engine>) {
+    loop {
+        engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
+        let asked = engine.take_asked();
+        if asked.is_empty() {
+            continue;
+        }
+        match engine.store.note_asked(asked).await {
+            // A count is no promise: what a full ledger does not take is lost.
+            Ok(()) | Err(StoreError::Full(_) | StoreError::Stale) => {}
+            Err(error) => {
+                engine.heed(error);
+                return;
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Judges what an earlier process left behind; tells how many operations that were. Called
+    /// once, before anything is sent.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        crate::recover::recover(self).await
+    }
+
+    /// Begins to deliver accepted work and to forget what is over.
+    pub fn start(self: &Arc<Self>) {
+        tokio::spawn(crate::dispatch::dispatch(Arc::clone(self)));
+        tokio::spawn(sweep(Arc::clone(self)));
+        tokio::spawn(write_asked(Arc::clone(self)));
+    }
+}
