@@ -27,29 +27,40 @@ pub(crate) struct Browser {
 
 /// The browser that is here, or else Debian's.
 pub(crate) fn find_or_install() -> Outcome<Browser> {
-    if let Some(browser) = find() {
+    if let Some(browser) = find()? {
         println!("browser: {}", browser.chromium.display());
         return Ok(browser);
     }
     println!("browser: none found, installing chromium and chromium-driver with apt-get");
     install().map_err(|error| format!("no browser for the tests: {error}\nmend: {MEND}"))?;
-    let browser = find()
+    let browser = find()?
         .ok_or_else(|| format!("no browser for the tests, though installed\nmend: {MEND}"))?;
     println!("browser: {}", browser.chromium.display());
     Ok(browser)
 }
 
-fn find() -> Option<Browser> {
-    let chromium = named("ONCEWARD_CHROMIUM").or_else(|| CHROMIUM.into_iter().find_map(on_path))?;
-    let driver = named("ONCEWARD_CHROMEDRIVER").or_else(|| DRIVER.into_iter().find_map(on_path))?;
-    Some(Browser { chromium, driver })
+fn find() -> Outcome<Option<Browser>> {
+    let chromium = named("ONCEWARD_CHROMIUM")?.or_else(|| CHROMIUM.into_iter().find_map(on_path));
+    let driver = named("ONCEWARD_CHROMEDRIVER")?.or_else(|| DRIVER.into_iter().find_map(on_path));
+    Ok(chromium
+        .zip(driver)
+        .map(|(chromium, driver)| Browser { chromium, driver }))
 }
 
-/// Who says where it is has the last word, if it is there.
-fn named(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|file| file.is_file())
+/// Who says where it is has the last word; a word that is wrong is not passed over.
+fn named(variable: &str) -> Outcome<Option<PathBuf>> {
+    let Some(file) = std::env::var_os(variable).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    if file.is_file() {
+        Ok(Some(file))
+    } else {
+        Err(format!(
+            "{variable} names {}, which is not a file: mend or unset it",
+            file.display()
+        )
+        .into())
+    }
 }
 
 /// The first file of this name on the search path.

@@ -101,7 +101,14 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
     println!("server: building the binary that the tests start");
     cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
-    let mut args = vec!["test", "--workspace", "--locked"];
+    let mut args = vec!["test", "--locked"];
+    // Beside --workspace cargo would not heed a package.
+    if !extra
+        .iter()
+        .any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
+    {
+        args.push("--workspace");
+    }
     args.extend(extra.iter().map(String::as_str));
     cargo(
         &args,
