@@ -1,2 +1,50 @@
-//! .
-fn main() {}
+//! Speed beside a bare proxy: same sink, same load, same minute.
+//!
+//! Absolute figures say more about the machine than about the code, so every subject runs in
+//! turns within one run, and what counts are the ratios. Each subject, the sink and the load are
+//! processes (the load is this one), so that the kernel can say who used how much.
+//!
+//! `onceward-bench` compares; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
+
+mod compare;
+mod load;
+mod meter;
+mod options;
+mod phase;
+mod proxy;
+mod report;
+mod sink;
+mod subject;
+
+use std::process::ExitCode;
+
+use options::{Command, USAGE};
+
+/// What goes wrong here is told to a person, and never decided upon.
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let command = match options::parse(std::env::args().skip(1)) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("error: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match command {
+        Command::Help => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Command::Sink => sink::run(),
+        Command::Proxy { sink } => proxy::run(sink),
+        Command::Compare(options) => compare::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,2 +1,77 @@
-//! .
-fn main() {}
+//! The project's own commands, so that nobody needs a tool besides cargo.
+//!
+//! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
+
+mod browser;
+mod deny;
+mod steps;
+mod tidy;
+
+use std::process::ExitCode;
+
+use steps::Steps;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test [args]   start or install what the tests need, then run them all;
+                arguments go to cargo test
+  ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
+  tidy          layering, links, markers, manifests, paths
+  deny          licences, banned crates, sources, doubled versions";
+
+/// What goes wrong here is told to a person, and never decided upon.
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let done = match command.as_str() {
+        "test" => steps::test(&rest),
+        "ci" => ci(),
+        "tidy" => tidy::run(&steps::root()),
+        "deny" => deny::run(&steps::root()),
+        "" | "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprintln!("error: no such command: {other}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Cheap checks first: who forgot to format should not wait for the tests to hear of it.
+fn ci() -> Outcome<()> {
+    let root = steps::root();
+    let mut steps = Steps::default();
+    let done = steps
+        .run("fmt", || steps::cargo(&["fmt", "--all", "--check"], &[]))
+        .and_then(|()| steps.run("tidy", || tidy::run(&root)))
+        .and_then(|()| steps.run("deny", || deny::run(&root)))
+        .and_then(|()| {
+            steps.run("clippy", || {
+                let args = "clippy --workspace --all-targets --locked -- -D warnings";
+                steps::cargo(&args.split(' ').collect::<Vec<_>>(), &[])
+            })
+        })
+        .and_then(|()| {
+            steps.run("doc", || {
+                let args = "doc --workspace --no-deps --locked";
+                let strict = [("RUSTDOCFLAGS", "-D warnings".into())];
+                steps::cargo(&args.split(' ').collect::<Vec<_>>(), &strict)
+            })
+        })
+        .and_then(|()| steps.run("test", || steps::test(&[])));
+    steps.print();
+    done
+}

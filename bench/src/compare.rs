@@ -1,0 +1,414 @@
+//! The run: everything started, warmed, then measured in turns, round after round.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::load::{self, Keys, Measured, Plan, Until};
+use crate::meter::{self, Cores, Usage};
+use crate::options::Options;
+use crate::phase::{Phase, Total, Turn, Used};
+use crate::report::{Memory, Report};
+use crate::subject::{self, Kind, Subject};
+use crate::{Outcome, report};
+
+/// The same for all: what the gateway calls a route is a path to the others.
+const PATH: &str = "/to/sink/x";
+const ASYNC: &str = "Prefer: respond-async\r\n";
+/// How many keys are repeated in `duplicates`.
+const REPEATED: u64 = 1000;
+/// Unmeasured work of each subject before the first round: connections, caches, first pages.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Between two looks at the sink's count.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long the sink may see nothing new before what is missing counts as missing.
+const STALL_MAX: Duration = Duration::from_secs(15);
+
+/// Measures, and prints the report.
+pub(crate) fn run(options: &Options) -> Outcome<()> {
+    let target = target_folder()?;
+    let data = options.data.clone().unwrap_or_else(|| target.clone());
+    std::fs::create_dir_all(&data)?;
+    if cfg!(debug_assertions) {
+        say("this is a debug build: its figures mean nothing (cargo run --release)");
+    }
+    let bench = Bench::start(options, &target, &data)?;
+    let report = bench.measure(options, meter::sync_time(&data)?)?;
+    if options.json {
+        println!("{:#}", report::json(&report));
+    } else {
+        print!("{}", report::text(&report));
+    }
+    Ok(())
+}
+
+/// Everything that runs during a comparison.
+struct Bench<'a> {
+    sink: Subject,
+    subjects: BTreeMap<Kind, Subject>,
+    /// What the paused gateway is started from, where there is one.
+    onceward: Option<PathBuf>,
+    data: &'a Path,
+    /// Told apart from the keys of every other run.
+    run: String,
+}
+
+impl<'a> Bench<'a> {
+    fn start(options: &Options, target: &Path, data: &'a Path) -> Outcome<Self> {
+        let nginx = subject::on_path("nginx");
+        let kinds = match &options.subjects {
+            Some(kinds) => kinds.clone(),
+            None if nginx.is_none() => {
+                say("nginx is not installed: left out");
+                vec![Kind::Bare, Kind::Onceward]
+            }
+            None => Kind::ALL.to_vec(),
+        };
+        let onceward = match &options.binary {
+            _ if !kinds.contains(&Kind::Onceward) => None,
+            Some(binary) => Some(binary.clone()),
+            None => Some(build(target)?),
+        };
+        let sink = Subject::sink()?;
+        let mut subjects = BTreeMap::new();
+        for kind in kinds {
+            let subject = match kind {
+                Kind::Bare => Subject::bare(sink.address)?,
+                Kind::Nginx => {
+                    let program = nginx.as_deref().ok_or("nginx is not installed")?;
+                    Subject::nginx(program, sink.address, data)?
+                }
+                Kind::Onceward => {
+                    let program = onceward.as_deref().ok_or("no onceward to start")?;
+                    Subject::onceward(program, sink.address, data)?
+                }
+            };
+            subjects.insert(kind, subject);
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        Ok(Self {
+            sink,
+            subjects,
+            onceward,
+            data,
+            run: format!("bench-{:x}", now.as_millis()),
+        })
+    }
+
+    fn measure(&self, options: &Options, sync: Duration) -> Outcome<Report> {
+        let mut memory = BTreeMap::new();
+        for (kind, subject) in &self.subjects {
+            memory.insert(
+                *kind,
+                Memory {
+                    idle: meter::memory(&subject.pids()).0,
+                    ..Memory::default()
+                },
+            );
+        }
+        self.warm(options)?;
+        let mut steps = self.steps();
+        let mut totals = BTreeMap::<Phase, Total>::new();
+        for round in 1..=options.rounds {
+            for step in &steps {
+                say(&format!(
+                    "round {round} of {}: {}",
+                    options.rounds,
+                    step.name()
+                ));
+                for (phase, turn) in self.step(*step, round, options)? {
+                    totals.entry(phase).or_default().add(turn);
+                }
+            }
+            // Back and forth, so that nobody is always the one after the heaviest.
+            steps.reverse();
+        }
+        for (kind, subject) in &self.subjects {
+            let (after, peak) = meter::memory(&subject.pids());
+            memory
+                .entry(*kind)
+                .and_modify(|memory| (memory.after, memory.peak) = (after, peak));
+        }
+        Ok(Report {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            sync,
+            connections: options.connections,
+            seconds: options.seconds,
+            totals,
+            memory,
+        })
+    }
+
+    fn steps(&self) -> Vec<Phase> {
+        let mut steps = Vec::new();
+        for kind in self.subjects.keys() {
+            match kind {
+                Kind::Bare => steps.push(Phase::Bare),
+                Kind::Nginx => steps.push(Phase::Nginx),
+                // `Delivered` is the same work as `Accepted`, seen from its other end.
+                Kind::Onceward => {
+                    steps.extend([
+                        Phase::Held,
+                        Phase::Delivered,
+                        Phase::Paused,
+                        Phase::Duplicates,
+                    ]);
+                }
+            }
+        }
+        steps
+    }
+
+    /// Warms each subject, and makes the keys that `duplicates` repeats.
+    fn warm(&self, options: &Options) -> Outcome<()> {
+        for (kind, subject) in &self.subjects {
+            say(&format!("warming up {kind}"));
+            let plan = Plan {
+                to: subject.address,
+                path: PATH,
+                headers: "",
+                keys: Keys::Fresh(format!("{}-warm-{kind}", self.run)),
+                connections: options.connections,
+                until: Until::Elapsed(WARM_UP),
+            };
+            expect_clean(&load::run(&plan)?, &format!("warming up {kind}"))?;
+            if *kind == Kind::Onceward {
+                let plan = Plan {
+                    keys: self.repeated(),
+                    until: Until::Requests(REPEATED),
+                    ..plan.clone()
+                };
+                expect_clean(&load::run(&plan)?, "making the keys to repeat")?;
+                let plan = Plan {
+                    headers: ASYNC,
+                    keys: Keys::Fresh(format!("{}-warm-async", self.run)),
+                    until: Until::Requests(REPEATED),
+                    ..plan
+                };
+                let before = self.effects()?;
+                let accepted = load::run(&plan)?;
+                expect_clean(&accepted, "warming up accepted calls")?;
+                self.delivered(before + accepted.ok)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn repeated(&self) -> Keys {
+        Keys::Cycle(format!("{}-again", self.run), REPEATED)
+    }
+
+    /// One phase of one subject; `Delivered` brings `Accepted` with it.
+    fn step(&self, phase: Phase, round: u32, options: &Options) -> Outcome<Vec<(Phase, Turn)>> {
+        let kind = match phase {
+            Phase::Bare => Kind::Bare,
+            Phase::Nginx => Kind::Nginx,
+            _ => Kind::Onceward,
+        };
+        if phase == Phase::Paused {
+            return self.paused(round, options);
+        }
+        let subject = self
+            .subjects
+            .get(&kind)
+            .ok_or("a subject that was not started")?;
+        let plan = Plan {
+            to: subject.address,
+            path: PATH,
+            headers: if phase == Phase::Delivered { ASYNC } else { "" },
+            keys: match phase {
+                Phase::Duplicates => self.repeated(),
+                _ => Keys::Fresh(format!("{}-{}-{round}", self.run, phase as u8)),
+            },
+            connections: options.connections,
+            until: Until::Elapsed(options.phase()),
+        };
+        let effects = self.effects()?;
+        let before = self.used(subject);
+        let started = Instant::now();
+        let measured = load::run(&plan)?;
+        if phase != Phase::Delivered {
+            let turn = Turn {
+                measured,
+                used: Some(self.used_since(subject, before)),
+                effects: self.effects()? - effects,
+            };
+            return Ok(vec![(phase, turn)]);
+        }
+        let seen = self.delivered(effects + measured.ok)?;
+        let delivered = Turn {
+            measured: Measured {
+                ok: seen.min(effects + measured.ok) - effects,
+                elapsed: started.elapsed(),
+                ..Measured::default()
+            },
+            used: Some(self.used_since(subject, before)),
+            effects: seen - effects,
+        };
+        let accepted = Turn {
+            measured,
+            ..Turn::default()
+        };
+        Ok(vec![
+            (Phase::Accepted, accepted),
+            (Phase::Delivered, delivered),
+        ])
+    }
+
+    /// A gateway of its own, whose backlog ends with it, before an upstream that takes
+    /// connections and never answers: what accepting costs when nothing is delivered beside it.
+    fn paused(&self, round: u32, options: &Options) -> Outcome<Vec<(Phase, Turn)>> {
+        let program = self.onceward.as_deref().ok_or("no onceward to start")?;
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let subject = Subject::onceward(program, silent.local_addr()?, self.data)?;
+        let plan = Plan {
+            to: subject.address,
+            path: PATH,
+            headers: ASYNC,
+            keys: Keys::Fresh(format!("{}-paused-warm-{round}", self.run)),
+            connections: options.connections,
+            until: Until::Requests(REPEATED),
+        };
+        expect_clean(&load::run(&plan)?, "warming up the paused gateway")?;
+        let plan = Plan {
+            keys: Keys::Fresh(format!("{}-paused-{round}", self.run)),
+            until: Until::Elapsed(options.phase()),
+            ..plan
+        };
+        let before = self.used(&subject);
+        let measured = load::run(&plan)?;
+        let used = Some(self.used_since(&subject, before));
+        subject.abandon();
+        Ok(vec![(
+            Phase::Paused,
+            Turn {
+                measured,
+                used,
+                effects: 0,
+            },
+        )])
+    }
+
+    fn used(&self, subject: &Subject) -> Used {
+        Used {
+            subject: Usage::of(&subject.pids()),
+            sink: Usage::of(&self.sink.pids()),
+            load: Usage::of(&[std::process::id()]),
+            kept: subject.kept(),
+            cores: Cores::now(),
+        }
+    }
+
+    fn used_since(&self, subject: &Subject, before: Used) -> Used {
+        let now = self.used(subject);
+        Used {
+            subject: now.subject.since(before.subject),
+            sink: now.sink.since(before.sink),
+            load: now.load.since(before.load),
+            kept: now.kept.saturating_sub(before.kept),
+            cores: now.cores.since(before.cores),
+        }
+    }
+
+    fn effects(&self) -> Outcome<u64> {
+        Counter::open(self.sink.address)?.read()
+    }
+
+    /// Waits until the sink has seen `goal` effects, or nothing new comes; how many it has seen.
+    fn delivered(&self, goal: u64) -> Outcome<u64> {
+        let mut counter = Counter::open(self.sink.address)?;
+        let mut seen = counter.read()?;
+        let mut moved = Instant::now();
+        while seen < goal && moved.elapsed() < STALL_MAX {
+            std::thread::sleep(LOOK);
+            let now = counter.read()?;
+            if now > seen {
+                (seen, moved) = (now, Instant::now());
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// The sink's count, over one connection.
+struct Counter {
+    stream: TcpStream,
+}
+
+impl Counter {
+    fn open(sink: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect(sink)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    fn read(&mut self) -> Outcome<u64> {
+        self.stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: sink\r\n\r\n")?;
+        let mut answer = Vec::new();
+        let mut buffer = [0; 1024];
+        while load::parse(&answer).is_none() {
+            match self.stream.read(&mut buffer)? {
+                0 => return Err("the sink went away".into()),
+                read => answer.extend_from_slice(&buffer[..read]),
+            }
+        }
+        let text = String::from_utf8(answer)?;
+        let (_, count) = text
+            .rsplit_once("\r\n")
+            .ok_or("the sink answered without a body")?;
+        Ok(count.parse()?)
+    }
+}
+
+/// A subject that refuses is not measured: its refusals would be the fastest answers of all.
+fn expect_clean(measured: &Measured, what: &str) -> Outcome<()> {
+    if measured.clean() && measured.ok > 0 {
+        return Ok(());
+    }
+    let sample = measured.sample.as_deref().unwrap_or("no answer");
+    Err(
+        format!("{what}: not every request was answered 2xx; the first that was not:\n{sample}")
+            .into(),
+    )
+}
+
+/// The folder that this program was built into, and the ledgers go to: on a disk, where a
+/// temporary folder may be memory and a sync cost nothing.
+fn target_folder() -> Outcome<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program
+        .ancestors()
+        .nth(2)
+        .ok_or("this program is in no target folder")?;
+    Ok(target.to_owned())
+}
+
+fn build(target: &Path) -> Outcome<PathBuf> {
+    say("building onceward (cargo build --release --locked -p onceward-server)");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "-p",
+            "onceward-server",
+            "--target-dir",
+        ])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()?;
+    if !built.success() {
+        return Err("onceward did not build".into());
+    }
+    Ok(target.join("release").join("onceward"))
+}
+
+/// Progress goes to standard error: standard output is the report.
+fn say(line: &str) {
+    eprintln!("{line}");
+}

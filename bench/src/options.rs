@@ -1,0 +1,169 @@
+//! What can be asked on the command line, within limits.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::subject::Kind;
+
+/// A phase longer than this measures patience, not speed.
+const SECONDS_MAX: u64 = 60;
+/// Enough for a steady median.
+const ROUNDS_MAX: u32 = 20;
+/// The gateway itself takes no more than this from one address.
+const CONNECTIONS_MAX: usize = 1024;
+
+pub(crate) const USAGE: &str = "\
+usage: cargo run --release -p onceward-bench -- [options]
+
+  --subjects bare,nginx,onceward   which to run (default: all; nginx only where it is installed)
+  --rounds N                       turns of each subject (default 3)
+  --seconds N                      length of each phase in a turn (default 4)
+  --connections N                  keep-alive connections of the load (default 64)
+  --binary FILE                    an onceward to measure, instead of building one
+  --data DIR                       where ledgers are put: choose the disk (default: the target folder)
+  --json                           one JSON document instead of tables";
+
+/// One run of this program.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Help,
+    /// The upstream of all subjects.
+    Sink,
+    /// The bare proxy before `sink`.
+    Proxy {
+        sink: SocketAddr,
+    },
+    Compare(Options),
+}
+
+/// How to compare.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// `None`: all that there are here.
+    pub(crate) subjects: Option<Vec<Kind>>,
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u64,
+    pub(crate) connections: usize,
+    pub(crate) binary: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) json: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            subjects: None,
+            rounds: 3,
+            seconds: 4,
+            connections: 64,
+            binary: None,
+            data: None,
+            json: false,
+        }
+    }
+}
+
+impl Options {
+    /// The length of one phase.
+    pub(crate) fn phase(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// Reads the arguments after the program's name.
+pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut args = args.into_iter().peekable();
+    match args.peek().map(String::as_str) {
+        Some("sink") => return Ok(Command::Sink),
+        Some("proxy") => {
+            let sink = value_of("proxy", args.nth(1))?;
+            return Ok(Command::Proxy { sink });
+        }
+        _ => {}
+    }
+    let mut options = Options::default();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--json" => options.json = true,
+            "--subjects" => {
+                let names: String = value_of("--subjects", args.next())?;
+                options.subjects = Some(
+                    names
+                        .split(',')
+                        .map(Kind::from_str)
+                        .collect::<Result<_, _>>()?,
+                );
+            }
+            "--rounds" => options.rounds = within("--rounds", args.next(), ROUNDS_MAX)?,
+            "--seconds" => options.seconds = within("--seconds", args.next(), SECONDS_MAX)?,
+            "--connections" => {
+                options.connections = within("--connections", args.next(), CONNECTIONS_MAX)?;
+            }
+            "--binary" => options.binary = Some(value_of("--binary", args.next())?),
+            "--data" => options.data = Some(value_of("--data", args.next())?),
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(Command::Compare(options))
+}
+
+fn value_of<T: FromStr>(name: &str, value: Option<String>) -> Result<T, String> {
+    let value = value.ok_or_else(|| format!("{name} needs a value"))?;
+    value
+        .parse()
+        .map_err(|_| format!("{name}: cannot read {value:?}"))
+}
+
+fn within<T: Copy + FromStr + PartialOrd + From<u8> + std::fmt::Display>(
+    name: &str,
+    value: Option<String>,
+    max: T,
+) -> Result<T, String> {
+    let value: T = value_of(name, value)?;
+    if value < T::from(1) || value > max {
+        return Err(format!("{name}: from 1 to {max}"));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn options_are_read_and_the_rest_keep_their_defaults() {
+        let Command::Compare(options) =
+            parsed("--rounds 5 --subjects bare,onceward --json").unwrap()
+        else {
+            panic!("not a comparison");
+        };
+        assert_eq!(options.rounds, 5);
+        assert_eq!(options.subjects, Some(vec![Kind::Bare, Kind::Onceward]));
+        assert!(options.json);
+        assert_eq!(options.connections, 64);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_or_unknown_is_refused() {
+        assert!(parsed("--rounds 0").is_err());
+        assert!(parsed("--connections 5000").is_err());
+        assert!(parsed("--subjects apache").is_err());
+        assert!(parsed("--fast").is_err());
+        assert!(parsed("--seconds").is_err());
+    }
+
+    #[test]
+    fn the_proxy_is_told_its_sink() {
+        let Command::Proxy { sink } = parsed("proxy 127.0.0.1:9").unwrap() else {
+            panic!("not a proxy");
+        };
+        assert_eq!(sink.port(), 9);
+    }
+}

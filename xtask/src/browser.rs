@@ -1,0 +1,104 @@
+//! Chromium and its driver, for the tests that open the dashboard as a person would.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::{Outcome, steps};
+
+/// Debian's names first, then what others call them.
+const CHROMIUM: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+const DRIVER: [&str; 2] = ["chromedriver", "chromium.chromedriver"];
+
+const MEND: &str = "install Chromium and chromedriver, so that `chromium` and `chromedriver` are on \
+    PATH (Debian: apt-get install chromium chromium-driver), or set ONCEWARD_CHROMIUM and \
+    ONCEWARD_CHROMEDRIVER to where they are";
+
+/// A browser that tests can drive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Browser {
+    pub(crate) chromium: PathBuf,
+    pub(crate) driver: PathBuf,
+}
+
+/// The browser that is here, or else Debian's.
+pub(crate) fn find_or_install() -> Outcome<Browser> {
+    if let Some(browser) = find()? {
+        println!("browser: {}", browser.chromium.display());
+        return Ok(browser);
+    }
+    println!("browser: none found, installing chromium and chromium-driver with apt-get");
+    install().map_err(|error| format!("no browser for the tests: {error}\nmend: {MEND}"))?;
+    let browser = find()?
+        .ok_or_else(|| format!("no browser for the tests, though installed\nmend: {MEND}"))?;
+    println!("browser: {}", browser.chromium.display());
+    Ok(browser)
+}
+
+fn find() -> Outcome<Option<Browser>> {
+    let chromium = named("ONCEWARD_CHROMIUM")?.or_else(|| CHROMIUM.into_iter().find_map(on_path));
+    let driver = named("ONCEWARD_CHROMEDRIVER")?.or_else(|| DRIVER.into_iter().find_map(on_path));
+    Ok(chromium
+        .zip(driver)
+        .map(|(chromium, driver)| Browser { chromium, driver }))
+}
+
+/// Who says where it is has the last word; a word that is wrong is not passed over.
+fn named(variable: &str) -> Outcome<Option<PathBuf>> {
+    let Some(file) = std::env::var_os(variable).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    if file.is_file() {
+        Ok(Some(file))
+    } else {
+        Err(format!(
+            "{variable} names {}, which is not a file: mend or unset it",
+            file.display()
+        )
+        .into())
+    }
+}
+
+/// The first file of this name on the search path.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+fn install() -> Outcome<()> {
+    if on_path("apt-get").is_none() {
+        return Err("there is no apt-get here".into());
+    }
+    apt_get(&["update", "-q"])?;
+    apt_get(&[
+        "install",
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "chromium",
+        "chromium-driver",
+    ])
+}
+
+fn apt_get(args: &[&str]) -> Outcome<()> {
+    let root = steps::output(Command::new("id").arg("-u"))?.trim() == "0";
+    let mut command = if root {
+        Command::new("apt-get")
+    } else {
+        // -n: a test run must not stop at a question for a password.
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+        sudo
+    };
+    command
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
+    // Its pages of progress are of interest only when it fails.
+    steps::output(&mut command).map(drop)
+}

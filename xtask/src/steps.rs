@@ -1,0 +1,120 @@
+//! Running other programs, and how long each took.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::{Outcome, browser};
+
+/// What was run so far, and for how long.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    done: Vec<(&'static str, Duration, bool)>,
+}
+
+impl Steps {
+    /// Runs one step under a headline.
+    pub(crate) fn run(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> Outcome<()>,
+    ) -> Outcome<()> {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let outcome = step();
+        self.done.push((name, started.elapsed(), outcome.is_ok()));
+        outcome.map_err(|error| format!("{name}: {error}").into())
+    }
+
+    /// Prints a line for each step.
+    pub(crate) fn print(&self) {
+        println!();
+        for (name, time, passed) in &self.done {
+            let verdict = if *passed { "ok" } else { "FAILED" };
+            println!("{name:<8} {:>7.1} s  {verdict}", time.as_secs_f64());
+        }
+        let all: Duration = self.done.iter().map(|(_, time, _)| *time).sum();
+        println!("{:<8} {:>7.1} s", "all", all.as_secs_f64());
+    }
+}
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// Runs cargo in the workspace, its output shown as it comes.
+pub(crate) fn cargo(args: &[&str], environment: &[(&str, OsString)]) -> Outcome<()> {
+    let mut command = Command::new(cargo_program());
+    command.args(args).current_dir(root());
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    succeed(&mut command)
+}
+
+/// The cargo that runs us, so that toolchains do not mix.
+pub(crate) fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Runs a program to its end.
+pub(crate) fn succeed(command: &mut Command) -> Outcome<()> {
+    let status = command
+        .status()
+        .map_err(|error| format!("{}: {error}", shown(command)))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` failed ({status})", shown(command)).into())
+    }
+}
+
+/// Runs a program and returns what it prints.
+pub(crate) fn output(command: &mut Command) -> Outcome<String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{}: {error}", shown(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("`{}` failed ({}): {said}", shown(command), output.status).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_else(|| command.get_program());
+    let mut line = name.to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        line.push(' ');
+        line.push_str(&arg.to_string_lossy());
+    }
+    line
+}
+
+/// All tests, after what they need is there. `extra` goes to cargo test.
+pub(crate) fn test(extra: &[String]) -> Outcome<()> {
+    let browser = browser::find_or_install()?;
+    println!("server: building the binary that the tests start");
+    cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
+    let mut args = vec!["test", "--locked"];
+    // Beside --workspace cargo would not heed a package.
+    if !extra
+        .iter()
+        .any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
+    {
+        args.push("--workspace");
+    }
+    args.extend(extra.iter().map(String::as_str));
+    cargo(
+        &args,
+        &[
+            ("ONCEWARD_CHROMEDRIVER", browser.driver.into()),
+            ("ONCEWARD_CHROMIUM", browser.chromium.into()),
+        ],
+    )
+}
