@@ -89,13 +89,7 @@ impl<'a> Bench<'a> {
             subjects.insert(kind, subject);
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        Ok(Self {
-            sink,
-            subjects,
-            onceward,
-            data,
-            run: format!("bench-{:x}", now.as_millis()),
-        })
+        Ok(Self { sink, subjects, onceward, data, run: format!("bench-{:x}", now.as_millis()) })
     }
 
     fn measure(&self, options: &Options, sync: Duration) -> Outcome<Report> {
@@ -103,10 +97,7 @@ impl<'a> Bench<'a> {
         for (kind, subject) in &self.subjects {
             memory.insert(
                 *kind,
-                Memory {
-                    idle: meter::memory(&subject.pids()).0,
-                    ..Memory::default()
-                },
+                Memory { idle: meter::memory(&subject.pids()).0, ..Memory::default() },
             );
         }
         self.warm(options)?;
@@ -114,11 +105,7 @@ impl<'a> Bench<'a> {
         let mut totals = BTreeMap::<Phase, Total>::new();
         for round in 1..=options.rounds {
             for step in &steps {
-                say(&format!(
-                    "round {round} of {}: {}",
-                    options.rounds,
-                    step.name()
-                ));
+                say(&format!("round {round} of {}: {}", options.rounds, step.name()));
                 for (phase, turn) in self.step(*step, round, options)? {
                     totals.entry(phase).or_default().add(turn);
                 }
@@ -128,9 +115,7 @@ impl<'a> Bench<'a> {
         }
         for (kind, subject) in &self.subjects {
             let (after, peak) = meter::memory(&subject.pids());
-            memory
-                .entry(*kind)
-                .and_modify(|memory| (memory.after, memory.peak) = (after, peak));
+            memory.entry(*kind).and_modify(|memory| (memory.after, memory.peak) = (after, peak));
         }
         Ok(Report {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -150,12 +135,7 @@ impl<'a> Bench<'a> {
                 Kind::Nginx => steps.push(Phase::Nginx),
                 // `Delivered` is the same work as `Accepted`, seen from its other end.
                 Kind::Onceward => {
-                    steps.extend([
-                        Phase::Held,
-                        Phase::Delivered,
-                        Phase::Paused,
-                        Phase::Duplicates,
-                    ]);
+                    steps.extend([Phase::Held, Phase::Delivered, Phase::Paused, Phase::Duplicates]);
                 }
             }
         }
@@ -211,10 +191,7 @@ impl<'a> Bench<'a> {
         if phase == Phase::Paused {
             return self.paused(round, options);
         }
-        let subject = self
-            .subjects
-            .get(&kind)
-            .ok_or("a subject that was not started")?;
+        let subject = self.subjects.get(&kind).ok_or("a subject that was not started")?;
         let plan = Plan {
             to: subject.address,
             path: PATH,
@@ -248,14 +225,8 @@ impl<'a> Bench<'a> {
             used: Some(self.used_since(subject, before)),
             effects: seen - effects,
         };
-        let accepted = Turn {
-            measured,
-            ..Turn::default()
-        };
-        Ok(vec![
-            (Phase::Accepted, accepted),
-            (Phase::Delivered, delivered),
-        ])
+        let accepted = Turn { measured, ..Turn::default() };
+        Ok(vec![(Phase::Accepted, accepted), (Phase::Delivered, delivered)])
     }
 
     /// A gateway of its own, whose backlog ends with it, before an upstream that takes
@@ -282,14 +253,7 @@ impl<'a> Bench<'a> {
         let measured = load::run(&plan)?;
         let used = Some(self.used_since(&subject, before));
         subject.abandon();
-        Ok(vec![(
-            Phase::Paused,
-            Turn {
-                measured,
-                used,
-                effects: 0,
-            },
-        )])
+        Ok(vec![(Phase::Paused, Turn { measured, used, effects: 0 })])
     }
 
     fn used(&self, subject: &Subject) -> Used {
@@ -346,8 +310,7 @@ impl Counter {
     }
 
     fn read(&mut self) -> Outcome<u64> {
-        self.stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: sink\r\n\r\n")?;
+        self.stream.write_all(b"GET / HTTP/1.1\r\nHost: sink\r\n\r\n")?;
         let mut answer = Vec::new();
         let mut buffer = [0; 1024];
         while load::parse(&answer).is_none() {
@@ -357,9 +320,7 @@ impl Counter {
             }
         }
         let text = String::from_utf8(answer)?;
-        let (_, count) = text
-            .rsplit_once("\r\n")
-            .ok_or("the sink answered without a body")?;
+        let (_, count) = text.rsplit_once("\r\n").ok_or("the sink answered without a body")?;
         Ok(count.parse()?)
     }
 }
@@ -370,20 +331,15 @@ fn expect_clean(measured: &Measured, what: &str) -> Outcome<()> {
         return Ok(());
     }
     let sample = measured.sample.as_deref().unwrap_or("no answer");
-    Err(
-        format!("{what}: not every request was answered 2xx; the first that was not:\n{sample}")
-            .into(),
-    )
+    Err(format!("{what}: not every request was answered 2xx; the first that was not:\n{sample}")
+        .into())
 }
 
 /// The folder that this program was built into, and the ledgers go to: on a disk, where a
 /// temporary folder may be memory and a sync cost nothing.
 fn target_folder() -> Outcome<PathBuf> {
     let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .nth(2)
-        .ok_or("this program is in no target folder")?;
+    let target = program.ancestors().nth(2).ok_or("this program is in no target folder")?;
     Ok(target.to_owned())
 }
 
@@ -391,14 +347,7 @@ fn build(target: &Path) -> Outcome<PathBuf> {
     say("building onceward (cargo build --release --locked -p onceward-server)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "-p",
-            "onceward-server",
-            "--target-dir",
-        ])
+        .args(["build", "--release", "--locked", "-p", "onceward-server", "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;

@@ -75,11 +75,7 @@ pub(crate) struct Measured {
 impl Measured {
     /// 2xx answers in a second.
     pub(crate) fn throughput(&self) -> f64 {
-        if self.elapsed.is_zero() {
-            0.0
-        } else {
-            self.ok as f64 / self.elapsed.as_secs_f64()
-        }
+        if self.elapsed.is_zero() { 0.0 } else { self.ok as f64 / self.elapsed.as_secs_f64() }
     }
 
     /// Whether every request was answered 2xx.
@@ -126,11 +122,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome<Measured> {
         .collect();
     let mut all = Measured::default();
     for thread in running {
-        all.join(
-            thread
-                .join()
-                .map_err(|_| "a thread of the load panicked")??,
-        );
+        all.join(thread.join().map_err(|_| "a thread of the load panicked")??);
     }
     Ok(all)
 }
@@ -151,12 +143,7 @@ fn one_thread(
         let tasks: Vec<_> = streams
             .into_iter()
             .map(|stream| {
-                tokio::spawn(one_connection(
-                    plan.clone(),
-                    stream,
-                    started,
-                    Arc::clone(begun),
-                ))
+                tokio::spawn(one_connection(plan.clone(), stream, started, Arc::clone(begun)))
             })
             .collect();
         for task in tasks {
@@ -169,9 +156,7 @@ fn one_thread(
 }
 
 fn connect_all(to: SocketAddr, count: usize) -> Outcome<(Runtime, Vec<TcpStream>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut streams = Vec::with_capacity(count);
     for _ in 0..count {
         streams.push(runtime.block_on(connect(to))?);
@@ -211,9 +196,7 @@ async fn one_connection(
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, exchange).await;
         let ended = Instant::now();
         match answer {
-            Ok(Some(Answer {
-                status: 200..=299, ..
-            })) => {
+            Ok(Some(Answer { status: 200..=299, .. })) => {
                 measured.ok += 1;
                 measured
                     .latencies
@@ -259,12 +242,7 @@ impl Template {
              Content-Length: {BODY_BYTES}\r\nIdempotency-Key: {prefix}-",
             plan.path, plan.to, plan.headers
         );
-        Self {
-            head: head.len(),
-            bytes: head.into_bytes(),
-            body: body(),
-            cycle,
-        }
+        Self { head: head.len(), bytes: head.into_bytes(), body: body(), cycle }
     }
 
     fn with(&mut self, n: u64) -> &[u8] {
@@ -281,19 +259,12 @@ impl Template {
 fn body() -> Vec<u8> {
     let mut text = String::from(r#"{"customer":"cus_01jd8k2v9x4qm7r3","currency":"EUR","items":["#);
     for n in 1..=6 {
-        let _ = write!(
-            text,
-            r#"{{"sku":"sku-{n:04}","quantity":{n},"price":{}.5}},"#,
-            n * 10
-        );
+        let _ = write!(text, r#"{{"sku":"sku-{n:04}","quantity":{n},"price":{}.5}},"#, n * 10);
     }
     text.pop();
     text.push_str(r#"],"note":""#);
     let end = "\"}";
-    text.extend(std::iter::repeat_n(
-        'n',
-        BODY_BYTES - text.len() - end.len(),
-    ));
+    text.extend(std::iter::repeat_n('n', BODY_BYTES - text.len() - end.len()));
     text.push_str(end);
     text.into_bytes()
 }
@@ -331,20 +302,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
         };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         if name.eq_ignore_ascii_case(b"content-length") {
-            whole += std::str::from_utf8(value)
-                .ok()?
-                .trim()
-                .parse::<usize>()
-                .ok()?;
+            whole += std::str::from_utf8(value).ok()?.trim().parse::<usize>().ok()?;
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") && !bytes.ends_with(b"0\r\n\r\n")
         {
             return None;
         }
     }
-    (bytes.len() >= whole).then_some(Answer {
-        status,
-        bytes: bytes.len(),
-    })
+    (bytes.len() >= whole).then_some(Answer { status, bytes: bytes.len() })
 }
 
 #[cfg(test)]
@@ -388,37 +352,19 @@ mod tests {
         for cut in 0..whole.len() {
             assert_eq!(parse(&whole[..cut]), None, "cut at {cut}");
         }
-        assert_eq!(
-            parse(whole),
-            Some(Answer {
-                status: 201,
-                bytes: whole.len()
-            })
-        );
+        assert_eq!(parse(whole), Some(Answer { status: 201, bytes: whole.len() }));
     }
 
     #[test]
     fn a_chunked_answer_ends_with_its_last_chunk() {
         let whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         assert_eq!(parse(&whole[..whole.len() - 5]), None);
-        assert_eq!(
-            parse(whole),
-            Some(Answer {
-                status: 200,
-                bytes: whole.len()
-            })
-        );
+        assert_eq!(parse(whole), Some(Answer { status: 200, bytes: whole.len() }));
     }
 
     #[test]
     fn an_answer_without_a_body_is_whole_at_its_head() {
         let whole = b"HTTP/1.1 204 No Content\r\n\r\n";
-        assert_eq!(
-            parse(whole),
-            Some(Answer {
-                status: 204,
-                bytes: whole.len()
-            })
-        );
+        assert_eq!(parse(whole), Some(Answer { status: 204, bytes: whole.len() }));
     }
 }

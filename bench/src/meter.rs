@@ -76,12 +76,8 @@ impl Cores {
 
     fn parse(stat: &str, ticks: u64) -> Self {
         let first = stat.lines().next().unwrap_or_default();
-        let times: Vec<u64> = first
-            .split_whitespace()
-            .skip(1)
-            .take(8)
-            .filter_map(|time| time.parse().ok())
-            .collect();
+        let times: Vec<u64> =
+            first.split_whitespace().skip(1).take(8).filter_map(|time| time.parse().ok()).collect();
         let [user, nice, system, idle, wait, hard, soft, steal] = times[..] else {
             return Self::default();
         };
@@ -105,10 +101,7 @@ impl std::ops::AddAssign for Cores {
 pub(crate) fn memory(pids: &[u32]) -> (u64, u64) {
     pids.iter().fold((0, 0), |(now, most), pid| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        (
-            now + 1024 * field(&status, "VmRSS:"),
-            most + 1024 * field(&status, "VmHWM:"),
-        )
+        (now + 1024 * field(&status, "VmRSS:"), most + 1024 * field(&status, "VmHWM:"))
     })
 }
 
@@ -117,11 +110,7 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     let children =
         fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let mut pids = vec![pid];
-    pids.extend(
-        children
-            .split_whitespace()
-            .filter_map(|child| child.parse::<u32>().ok()),
-    );
+    pids.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
     pids
 }
 
@@ -164,11 +153,7 @@ fn ticks_used(stat: &str) -> u64 {
     let Some((_, rest)) = stat.rsplit_once(')') else {
         return 0;
     };
-    rest.split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|ticks| ticks.parse::<u64>().ok())
-        .sum()
+    rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
 fn field(text: &str, name: &str) -> u64 {
@@ -192,10 +177,7 @@ mod tests {
 
     #[test]
     fn a_field_is_the_first_number_of_its_line() {
-        assert_eq!(
-            field("VmHWM:\t   2048 kB\nVmRSS:\t  1024 kB\n", "VmRSS:"),
-            1024
-        );
+        assert_eq!(field("VmHWM:\t   2048 kB\nVmRSS:\t  1024 kB\n", "VmRSS:"), 1024);
         assert_eq!(field("", "VmRSS:"), 0);
     }
 

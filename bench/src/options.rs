@@ -90,12 +90,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--json" => options.json = true,
             "--subjects" => {
                 let names: String = value_of("--subjects", args.next())?;
-                options.subjects = Some(
-                    names
-                        .split(',')
-                        .map(Kind::from_str)
-                        .collect::<Result<_, _>>()?,
-                );
+                options.subjects =
+                    Some(names.split(',').map(Kind::from_str).collect::<Result<_, _>>()?);
             }
             "--rounds" => options.rounds = within("--rounds", args.next(), ROUNDS_MAX)?,
             "--seconds" => options.seconds = within("--seconds", args.next(), SECONDS_MAX)?,
@@ -112,9 +108,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
 
 fn value_of<T: FromStr>(name: &str, value: Option<String>) -> Result<T, String> {
     let value = value.ok_or_else(|| format!("{name} needs a value"))?;
-    value
-        .parse()
-        .map_err(|_| format!("{name}: cannot read {value:?}"))
+    value.parse().map_err(|_| format!("{name}: cannot read {value:?}"))
 }
 
 fn within<T: Copy + FromStr + PartialOrd + From<u8> + std::fmt::Display>(

@@ -126,10 +126,7 @@ mod tests {
     use super::*;
 
     fn total(rounds: &[f64]) -> Total {
-        Total {
-            rounds: rounds.to_vec(),
-            ..Total::default()
-        }
+        Total { rounds: rounds.to_vec(), ..Total::default() }
     }
 
     #[test]

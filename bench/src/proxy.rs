@@ -25,30 +25,18 @@ use tokio::net::TcpStream;
 use crate::Outcome;
 
 /// What concerns one connection only (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 7] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 type Sender = SendRequest<Incoming>;
 type Answer = Response<Either<Returning, Empty<Bytes>>>;
 
 /// Serves until standard input ends.
 pub(crate) fn run(sink: SocketAddr) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = crate::sink::listen().await?;
-        let pool = Arc::new(Pool {
-            sink,
-            idle: Mutex::default(),
-        });
+        let pool = Arc::new(Pool { sink, idle: Mutex::default() });
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
@@ -72,13 +60,7 @@ async fn forward(mut request: Request<Incoming>, pool: Arc<Pool>) -> Result<Answ
         return Ok(response);
     };
     strip(response.headers_mut());
-    Ok(response.map(|body| {
-        Either::Left(Returning {
-            body,
-            sender: Some(sender),
-            pool,
-        })
-    }))
+    Ok(response.map(|body| Either::Left(Returning { body, sender: Some(sender), pool })))
 }
 
 async fn ask(request: Request<Incoming>, pool: &Pool) -> Outcome<(Response<Incoming>, Sender)> {
@@ -102,11 +84,7 @@ struct Pool {
 impl Pool {
     async fn take(&self) -> Outcome<Sender> {
         loop {
-            let idle = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut sender) = idle else { break };
             if sender.ready().await.is_ok() {
                 return Ok(sender);
@@ -154,11 +132,7 @@ impl Drop for Returning {
         if self.body.is_end_stream()
             && let Some(sender) = self.sender.take()
         {
-            self.pool
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(sender);
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         }
     }
 }

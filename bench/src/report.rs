@@ -65,9 +65,7 @@ fn rows(report: &Report) -> Vec<Row> {
             let cpu = |usage: Usage| each(usage.cpu.as_secs_f64() * 1e6);
             let p99 = percentile(&total.measured.latencies, 0.99);
             // A proxy without a ledger keeps nothing and writes nothing.
-            let durable = total
-                .used
-                .filter(|_| !matches!(phase, Phase::Bare | Phase::Nginx));
+            let durable = total.used.filter(|_| !matches!(phase, Phase::Bare | Phase::Nginx));
             Row {
                 phase: *phase,
                 throughput: total.measured.throughput(),
@@ -172,19 +170,14 @@ fn complaints(report: &Report, rows: &[Row]) -> Vec<String> {
         let name = row.phase.name();
         if row.refused + row.broken > 0 {
             let others = report.totals.get(&row.phase).map(|total| &total.measured);
-            let sample = others
-                .and_then(|measured| measured.sample.as_deref())
-                .unwrap_or("");
+            let sample = others.and_then(|measured| measured.sample.as_deref()).unwrap_or("");
             lines.push(format!(
                 "! {name}: {} answers that were not 2xx, {} requests without an answer. {sample}",
                 row.refused, row.broken
             ));
         }
         if let Some(due) = row.effects_due.filter(|due| *due != row.effects) {
-            lines.push(format!(
-                "! {name}: {due} effects were due, the sink saw {}",
-                row.effects
-            ));
+            lines.push(format!("! {name}: {due} effects were due, the sink saw {}", row.effects));
         }
     }
     lines
@@ -241,13 +234,8 @@ fn figure(value: Option<f64>, decimals: usize) -> String {
 
 /// Appends a table: names to the left, figures to the right.
 fn align<const N: usize>(text: &mut String, table: &[[String; N]]) {
-    let width = |column: usize| {
-        table
-            .iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width =
+        |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     for row in table {
         let _ = write!(text, "{:<1$}", row[0], widths[0]);
@@ -271,11 +259,7 @@ mod tests {
             elapsed: Duration::from_secs(1),
             ..Measured::default()
         };
-        Turn {
-            measured,
-            used: Some(Used::default()),
-            effects,
-        }
+        Turn { measured, used: Some(Used::default()), effects }
     }
 
     fn report() -> Report {

@@ -24,10 +24,8 @@ const ANSWER: &[u8] = br#"{"id":"pay_01jd8k2v9x4qm7r3","object":"payment","state
 /// Half of the cores: one would be the bound on a large machine, all would only add switches.
 pub(crate) fn run() -> Outcome<()> {
     let threads = crate::load::half_of_the_cores();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
         let listener = listen().await?;
         let count = Arc::new(AtomicU64::new(0));

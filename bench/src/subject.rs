@@ -77,18 +77,12 @@ impl Subject {
 
     /// As an operator would set it up for many small requests.
     pub(crate) fn nginx(program: &Path, sink: SocketAddr, data: &Path) -> Outcome<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("bench-nginx-")
-            .tempdir_in(data)?;
+        let folder = tempfile::Builder::new().prefix("bench-nginx-").tempdir_in(data)?;
         let address = free_address()?;
         let path = folder.path().display();
         // Without `user`, a master that is root gives its workers to an account that cannot
         // enter the folder.
-        let user = if rustix::process::geteuid().is_root() {
-            "user root;"
-        } else {
-            ""
-        };
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let configuration = format!(
             "{user}
 worker_processes auto;
@@ -130,9 +124,7 @@ http {{
 
     /// The gateway with an embedded ledger and one keyed route.
     pub(crate) fn onceward(program: &Path, sink: SocketAddr, data: &Path) -> Outcome<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("bench-onceward-")
-            .tempdir_in(data)?;
+        let folder = tempfile::Builder::new().prefix("bench-onceward-").tempdir_in(data)?;
         let address = free_address()?;
         let ledger = folder.path().join("data");
         fs::create_dir(&ledger)?;
@@ -146,11 +138,7 @@ http {{
             ),
         )?;
         let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(&file)
-            .current_dir(&ledger);
+        command.arg("serve").arg("--config").arg(&file).current_dir(&ledger);
         Self::start(command, address, folder)
     }
 
@@ -166,11 +154,7 @@ http {{
             .map_err(|error| {
                 format!("cannot start {}: {error}", command.get_program().display())
             })?;
-        let mut subject = Self {
-            child,
-            address,
-            folder: Some(folder),
-        };
+        let mut subject = Self { child, address, folder: Some(folder) };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             let ended = subject.child.try_wait()?;
@@ -201,9 +185,7 @@ http {{
 
     /// Bytes on disk of what it keeps.
     pub(crate) fn kept(&self) -> u64 {
-        self.folder
-            .as_ref()
-            .map_or(0, |folder| meter::disk(&folder.path().join("data")))
+        self.folder.as_ref().map_or(0, |folder| meter::disk(&folder.path().join("data")))
     }
 }
 
@@ -235,16 +217,10 @@ fn own(args: &[&str]) -> Outcome<Subject> {
         .spawn()?;
     let mut line = String::new();
     let output = child.stdout.take().ok_or("no standard output")?;
-    let mut subject = Subject {
-        child,
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        folder: None,
-    };
+    let mut subject =
+        Subject { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), folder: None };
     BufReader::new(output).read_line(&mut line)?;
-    subject.address = line
-        .trim()
-        .parse()
-        .map_err(|_| format!("{} did not start", args[0]))?;
+    subject.address = line.trim().parse().map_err(|_| format!("{} did not start", args[0]))?;
     Ok(subject)
 }
 

@@ -6,12 +6,8 @@ use std::process::{Command, Stdio};
 use crate::{Outcome, steps};
 
 /// Debian's names first, then what others call them.
-const CHROMIUM: [&str; 4] = [
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-];
+const CHROMIUM: [&str; 4] =
+    ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 const DRIVER: [&str; 2] = ["chromedriver", "chromium.chromedriver"];
 
 const MEND: &str = "install Chromium and chromedriver, so that `chromium` and `chromedriver` are on \
@@ -42,9 +38,7 @@ pub(crate) fn find_or_install() -> Outcome<Browser> {
 fn find() -> Outcome<Option<Browser>> {
     let chromium = named("ONCEWARD_CHROMIUM")?.or_else(|| CHROMIUM.into_iter().find_map(on_path));
     let driver = named("ONCEWARD_CHROMEDRIVER")?.or_else(|| DRIVER.into_iter().find_map(on_path));
-    Ok(chromium
-        .zip(driver)
-        .map(|(chromium, driver)| Browser { chromium, driver }))
+    Ok(chromium.zip(driver).map(|(chromium, driver)| Browser { chromium, driver }))
 }
 
 /// Who says where it is has the last word; a word that is wrong is not passed over.
@@ -55,11 +49,8 @@ fn named(variable: &str) -> Outcome<Option<PathBuf>> {
     if file.is_file() {
         Ok(Some(file))
     } else {
-        Err(format!(
-            "{variable} names {}, which is not a file: mend or unset it",
-            file.display()
-        )
-        .into())
+        Err(format!("{variable} names {}, which is not a file: mend or unset it", file.display())
+            .into())
     }
 }
 
@@ -75,14 +66,7 @@ fn install() -> Outcome<()> {
         return Err("there is no apt-get here".into());
     }
     apt_get(&["update", "-q"])?;
-    apt_get(&[
-        "install",
-        "-q",
-        "-y",
-        "--no-install-recommends",
-        "chromium",
-        "chromium-driver",
-    ])
+    apt_get(&["install", "-q", "-y", "--no-install-recommends", "chromium", "chromium-driver"])
 }
 
 fn apt_get(args: &[&str]) -> Outcome<()> {
@@ -95,10 +79,7 @@ fn apt_get(args: &[&str]) -> Outcome<()> {
         sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
         sudo
     };
-    command
-        .args(args)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     // Its pages of progress are of interest only when it fails.
     steps::output(&mut command).map(drop)
 }

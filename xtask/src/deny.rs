@@ -96,9 +96,7 @@ impl Rules {
             bans.push(Ban {
                 name: crate_of(&ban)?,
                 wrappers: strings(
-                    ban.get("wrappers")
-                        .and_then(Value::as_array)
-                        .map_or(&[], Vec::as_slice),
+                    ban.get("wrappers").and_then(Value::as_array).map_or(&[], Vec::as_slice),
                 ),
                 reason: ban
                     .get("reason")
@@ -111,41 +109,24 @@ impl Rules {
             targets: strings(&list("graph", "targets")?),
             licences: strings(&list("licenses", "allow")?).into_iter().collect(),
             bans,
-            skip: list("bans", "skip")?
-                .iter()
-                .map(crate_of)
-                .collect::<Outcome<_>>()?,
-            registries: strings(&list("sources", "allow-registry")?)
-                .into_iter()
-                .collect(),
+            skip: list("bans", "skip")?.iter().map(crate_of).collect::<Outcome<_>>()?,
+            registries: strings(&list("sources", "allow-registry")?).into_iter().collect(),
         })
     }
 }
 
 fn crate_of(entry: &Value) -> Outcome<String> {
-    let name = entry
-        .as_str()
-        .or_else(|| entry.get("crate").and_then(Value::as_str));
-    Ok(name
-        .ok_or_else(|| format!("{RULES}: {entry} names no crate"))?
-        .to_owned())
+    let name = entry.as_str().or_else(|| entry.get("crate").and_then(Value::as_str));
+    Ok(name.ok_or_else(|| format!("{RULES}: {entry} names no crate"))?.to_owned())
 }
 
 fn strings(values: &[Value]) -> Vec<String> {
-    values
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn licences(rules: &Rules, graph: &Graph, lock: &str) -> Vec<Complaint> {
     let complain = |package: &Package| {
-        let licence = if package.licence.is_empty() {
-            "no licence"
-        } else {
-            &package.licence
-        };
+        let licence = if package.licence.is_empty() { "no licence" } else { &package.licence };
         let what = format!(
             "{} {} is under {licence}, which {RULES} does not allow: decide on it there, or do \
              without the crate",
@@ -154,31 +135,15 @@ fn licences(rules: &Rules, graph: &Graph, lock: &str) -> Vec<Complaint> {
         Complaint::new(LOCK, line_of(lock, package), what)
     };
     let allowed = |package: &&Package| !licence::allowed(&package.licence, &rules.licences);
-    graph
-        .packages
-        .iter()
-        .filter(allowed)
-        .map(complain)
-        .collect()
+    graph.packages.iter().filter(allowed).map(complain).collect()
 }
 
 fn bans(rules: &Rules, graph: &Graph, lock: &str) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for ban in &rules.bans {
-        for package in graph
-            .packages
-            .iter()
-            .filter(|package| package.name == ban.name)
-        {
-            let parents = graph
-                .parents
-                .get(&package.name)
-                .cloned()
-                .unwrap_or_default();
-            for parent in parents
-                .iter()
-                .filter(|parent| !ban.wrappers.contains(*parent))
-            {
+        for package in graph.packages.iter().filter(|package| package.name == ban.name) {
+            let parents = graph.parents.get(&package.name).cloned().unwrap_or_default();
+            for parent in parents.iter().filter(|parent| !ban.wrappers.contains(*parent)) {
                 let what = format!(
                     "{parent} must not depend on {} ({}): see `cargo tree --workspace --invert {}`",
                     ban.name, ban.reason, ban.name
@@ -199,15 +164,11 @@ fn doubles(rules: &Rules, graph: &Graph, lock: &str, text: &str) -> Vec<Complain
     let mut complaints = Vec::new();
     let mut used = BTreeSet::new();
     for packages in versions.values() {
-        let (skipped, rest): (Vec<&Package>, Vec<&Package>) = packages
-            .iter()
-            .partition(|package| rules.skip.contains(&package.id()));
+        let (skipped, rest): (Vec<&Package>, Vec<&Package>) =
+            packages.iter().partition(|package| rules.skip.contains(&package.id()));
         used.extend(skipped.iter().map(|package| package.id()));
         if rest.len() > 1 {
-            let all: Vec<_> = rest
-                .iter()
-                .map(|package| package.version.as_str())
-                .collect();
+            let all: Vec<_> = rest.iter().map(|package| package.version.as_str()).collect();
             let what = format!(
                 "{} is built in versions {}: bring them together, or skip the older in {RULES} with \
                  its reason",
@@ -218,10 +179,7 @@ fn doubles(rules: &Rules, graph: &Graph, lock: &str, text: &str) -> Vec<Complain
         }
     }
     for stale in rules.skip.iter().filter(|skip| !used.contains(*skip)) {
-        let line = text
-            .lines()
-            .position(|line| line.contains(stale))
-            .map_or(1, |n| n + 1);
+        let line = text.lines().position(|line| line.contains(stale)).map_or(1, |n| n + 1);
         let what = format!("{stale} stands beside no other version any more: remove its skip");
         complaints.push(Complaint::new(RULES, line, what));
     }
@@ -231,22 +189,14 @@ fn doubles(rules: &Rules, graph: &Graph, lock: &str, text: &str) -> Vec<Complain
 /// Everything locked, whether it is built here or not, comes from where we said.
 fn sources(rules: &Rules, lock: &str) -> Outcome<Vec<Complaint>> {
     let table: Table = lock.parse()?;
-    let packages = table
-        .get("package")
-        .and_then(Value::as_array)
-        .ok_or("Cargo.lock has no packages")?;
+    let packages =
+        table.get("package").and_then(Value::as_array).ok_or("Cargo.lock has no packages")?;
     let mut complaints = Vec::new();
     for package in packages {
-        let text = |name: &str| {
-            package
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text = |name: &str| package.get(name).and_then(Value::as_str).unwrap_or_default();
         let source = text("source");
-        let known = source
-            .strip_prefix("registry+")
-            .is_some_and(|url| rules.registries.contains(url));
+        let known =
+            source.strip_prefix("registry+").is_some_and(|url| rules.registries.contains(url));
         // No source at all: a member of the workspace.
         if !source.is_empty() && !known {
             let package = Package::new(text("name"), text("version"), "");
@@ -264,14 +214,8 @@ fn sources(rules: &Rules, lock: &str) -> Outcome<Vec<Complaint>> {
 fn manifests(root: &Path) -> Outcome<Vec<(String, String)>> {
     let text = std::fs::read_to_string(root.join("Cargo.toml"))?;
     let table: Table = text.parse()?;
-    let members = table
-        .get("workspace")
-        .and_then(|workspace| workspace.get("members"));
-    let members = strings(
-        members
-            .and_then(Value::as_array)
-            .ok_or("Cargo.toml has no members")?,
-    );
+    let members = table.get("workspace").and_then(|workspace| workspace.get("members"));
+    let members = strings(members.and_then(Value::as_array).ok_or("Cargo.toml has no members")?);
     let mut found = vec![("Cargo.toml".to_owned(), text)];
     for member in members {
         let path = format!("{member}/Cargo.toml");
@@ -284,9 +228,7 @@ fn manifests(root: &Path) -> Outcome<Vec<(String, String)>> {
 
 /// A dependency without a version takes whatever comes next.
 fn wildcards(path: &str, manifest: &str) -> Outcome<Vec<Complaint>> {
-    let table: Table = manifest
-        .parse()
-        .map_err(|error| format!("{path}: {error}"))?;
+    let table: Table = manifest.parse().map_err(|error| format!("{path}: {error}"))?;
     Ok(crate::tidy::dependencies(&table)
         .into_iter()
         .filter(|dependency| match &dependency.value {
@@ -298,10 +240,7 @@ fn wildcards(path: &str, manifest: &str) -> Outcome<Vec<Complaint>> {
             }
         })
         .map(|dependency| {
-            let what = format!(
-                "{} has no version: say which one is tested",
-                dependency.name
-            );
+            let what = format!("{} has no version: say which one is tested", dependency.name);
             Complaint::new(path, dependency.line(manifest), what)
         })
         .collect())
@@ -312,10 +251,7 @@ fn line_of(lock: &str, package: &Package) -> usize {
     let name = format!("name = \"{}\"", package.name);
     let version = format!("version = \"{}\"", package.version);
     let lines: Vec<&str> = lock.lines().collect();
-    lines
-        .windows(2)
-        .position(|two| two[0] == name && two[1] == version)
-        .map_or(1, |n| n + 1)
+    lines.windows(2).position(|two| two[0] == name && two[1] == version).map_or(1, |n| n + 1)
 }
 
 #[cfg(test)]
@@ -352,21 +288,13 @@ mod tests {
     }
 
     fn whats(complaints: &[Complaint]) -> Vec<&str> {
-        complaints
-            .iter()
-            .map(|complaint| complaint.what.as_str())
-            .collect()
+        complaints.iter().map(|complaint| complaint.what.as_str()).collect()
     }
 
     #[test]
     fn a_looser_rule_is_refused_and_not_ignored() {
         let loose = TEXT.replace("unknown-git = \"deny\"", "unknown-git = \"warn\"");
-        assert!(
-            Rules::parse(&loose)
-                .unwrap_err()
-                .to_string()
-                .contains("unknown-git")
-        );
+        assert!(Rules::parse(&loose).unwrap_err().to_string().contains("unknown-git"));
         assert!(Rules::parse("[bans]").is_err());
     }
 
@@ -377,11 +305,7 @@ mod tests {
         let complaints = licences(&rules(), &graph, lock);
         assert_eq!(complaints.len(), 2);
         assert_eq!(complaints[0].line, 2);
-        assert!(
-            complaints[0]
-                .what
-                .starts_with("b 2.0.0 is under GPL-3.0-only")
-        );
+        assert!(complaints[0].what.starts_with("b 2.0.0 is under GPL-3.0-only"));
         assert!(complaints[1].what.contains("no licence"));
     }
 
@@ -407,12 +331,7 @@ mod tests {
     fn doubled_versions_need_a_skip_and_a_skip_needs_doubled_versions() {
         let doubled = graph(&["0a v1.0.0|MIT", "1syn v2.0.0|MIT", "1syn v3.0.0|MIT"]);
         assert_eq!(doubles(&rules(), &doubled, "", TEXT), []);
-        let more = graph(&[
-            "0a v1.0.0|MIT",
-            "1syn v3.0.0|MIT",
-            "1b v1.0.0|MIT",
-            "1b v2.0.0|MIT",
-        ]);
+        let more = graph(&["0a v1.0.0|MIT", "1syn v3.0.0|MIT", "1b v1.0.0|MIT", "1b v2.0.0|MIT"]);
         let complaints = doubles(&rules(), &more, "", TEXT);
         let found = whats(&complaints);
         assert!(found[0].starts_with("b is built in versions 1.0.0 and 2.0.0"));
@@ -430,13 +349,7 @@ mod tests {
                     [[package]]\nname = \"forked\"\nversion = \"1.0.0\"\n\
                     source = \"git+https://example.com/forked#abc\"\n";
         let complaints = sources(&rules(), lock).unwrap();
-        assert_eq!(
-            complaints
-                .iter()
-                .map(|found| found.line)
-                .collect::<Vec<_>>(),
-            [11, 16]
-        );
+        assert_eq!(complaints.iter().map(|found| found.line).collect::<Vec<_>>(), [11, 16]);
     }
 
     #[test]

@@ -62,9 +62,7 @@ pub(crate) fn cargo_program() -> OsString {
 
 /// Runs a program to its end.
 pub(crate) fn succeed(command: &mut Command) -> Outcome<()> {
-    let status = command
-        .status()
-        .map_err(|error| format!("{}: {error}", shown(command)))?;
+    let status = command.status().map_err(|error| format!("{}: {error}", shown(command)))?;
     if status.success() {
         Ok(())
     } else {
@@ -74,9 +72,7 @@ pub(crate) fn succeed(command: &mut Command) -> Outcome<()> {
 
 /// Runs a program and returns what it prints.
 pub(crate) fn output(command: &mut Command) -> Outcome<String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("{}: {error}", shown(command)))?;
+    let output = command.output().map_err(|error| format!("{}: {error}", shown(command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(format!("`{}` failed ({}): {said}", shown(command), output.status).into());
@@ -85,9 +81,8 @@ pub(crate) fn output(command: &mut Command) -> Outcome<String> {
 }
 
 fn shown(command: &Command) -> String {
-    let name = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_else(|| command.get_program());
+    let name =
+        Path::new(command.get_program()).file_name().unwrap_or_else(|| command.get_program());
     let mut line = name.to_string_lossy().into_owned();
     for arg in command.get_args() {
         line.push(' ');
@@ -103,10 +98,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let mut args = vec!["test", "--locked"];
     // Beside --workspace cargo would not heed a package.
-    if !extra
-        .iter()
-        .any(|arg| arg.starts_with("-p") || arg.starts_with("--package"))
-    {
+    if !extra.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
         args.push("--workspace");
     }
     args.extend(extra.iter().map(String::as_str));

@@ -29,11 +29,7 @@ pub(crate) struct Complaint {
 
 impl Complaint {
     pub(crate) fn new(file: &str, line: usize, what: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            line,
-            what: what.into(),
-        }
+        Self { file: file.to_owned(), line, what: what.into() }
     }
 }
 
@@ -56,13 +52,7 @@ impl Tree {
     fn read(root: &Path) -> Outcome<Self> {
         let list = steps::output(
             Command::new("git")
-                .args([
-                    "ls-files",
-                    "-z",
-                    "--cached",
-                    "--others",
-                    "--exclude-standard",
-                ])
+                .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
                 .current_dir(root),
         )?;
         let mut tree = Self::default();

@@ -81,9 +81,7 @@ pub fn is_expired(known: &Operation, now: Timestamp) -> bool {
 /// Whether nothing of `known` has to be kept any more.
 pub fn is_tombstone_over(known: &Operation, now: Timestamp) -> bool {
     is_expired(known, now)
-        && known
-            .key_expires_at()
-            .is_some_and(|at| now >= at.plus(known.tombstone))
+        && known.key_expires_at().is_some_and(|at| now >= at.plus(known.tombstone))
 }
 
 /// An operation of which provably nothing was done leaves no mark: its key is as good as new.

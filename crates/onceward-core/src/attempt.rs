@@ -118,8 +118,6 @@ pub struct BodyRef {
 impl Attempt {
     /// Whether the upstream may have done what was asked. It may where the attempt still runs.
     pub fn may_have_executed(&self) -> bool {
-        self.ended
-            .as_ref()
-            .is_none_or(|ended| ended.may_have_executed)
+        self.ended.as_ref().is_none_or(|ended| ended.may_have_executed)
     }
 }

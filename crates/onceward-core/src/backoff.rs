@@ -13,7 +13,7 @@ use crate::policy::Backoff;
 use crate::time::Timestamp;
 
 /// The longest that a `Retry-After` is believed.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// How long to wait after attempt `n` (from 1) of `id`; never less than `retry_after`.
 pub fn delay(
@@ -23,11 +23,7 @@ pub fn delay(
     retry_after: Option<Duration>,
 ) -> Duration {
     let draw = uniform(id, n);
-    let delay = match backoff
-        .table
-        .get(n.saturating_sub(1) as usize)
-        .or(backoff.table.last())
-    {
+    let delay = match backoff.table.get(n.saturating_sub(1) as usize).or(backoff.table.last()) {
         // A table is followed with a spread of ±20 %, so that what failed together does not return together.
         Some(fixed) => fixed.mul_f64(0.8 + 0.4 * draw),
         None => bound(backoff, n).mul_f64(draw).max(backoff.floor),
@@ -36,12 +32,7 @@ pub fn delay(
         // Never earlier than asked, and a little later, so that all who were told the same do not come at once.
         Some(asked) => {
             let asked = asked.min(RETRY_AFTER_MAX);
-            delay.max(
-                asked
-                    + (asked.mul_f64(0.1))
-                        .min(Duration::from_secs(1))
-                        .mul_f64(draw),
-            )
+            delay.max(asked + (asked.mul_f64(0.1)).min(Duration::from_secs(1)).mul_f64(draw))
         }
         None => delay,
     }
@@ -50,9 +41,7 @@ pub fn delay(
 fn bound(backoff: &Backoff, n: u32) -> Duration {
     let seconds =
         backoff.base.as_secs_f64() * backoff.factor.powi(n.saturating_sub(1).min(1000) as i32);
-    Duration::try_from_secs_f64(seconds)
-        .unwrap_or(Duration::MAX)
-        .min(backoff.cap)
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(backoff.cap)
 }
 
 /// A number in [0, 1) from an id and a count (splitmix64's finaliser).
@@ -75,18 +64,10 @@ pub fn retry_after(headers: &Headers, now: Timestamp) -> Option<Duration> {
         .text("date")
         .and_then(|date| httpdate::parse_http_date(date).ok())
         .map(Timestamp::from);
-    let lines = headers
-        .all("retry-after")
-        .filter_map(|line| std::str::from_utf8(line).ok());
-    let asked = lines
-        .filter_map(|line| asked(line.trim(), date.unwrap_or(now)))
-        .max();
+    let lines = headers.all("retry-after").filter_map(|line| std::str::from_utf8(line).ok());
+    let asked = lines.filter_map(|line| asked(line.trim(), date.unwrap_or(now))).max();
     asked
-        .or_else(|| {
-            headers
-                .text("ratelimit-reset")
-                .and_then(|line| seconds(line.trim()))
-        })
+        .or_else(|| headers.text("ratelimit-reset").and_then(|line| seconds(line.trim())))
         .map(|asked| asked.min(RETRY_AFTER_MAX))
 }
 
@@ -98,10 +79,7 @@ fn asked(value: &str, now: Timestamp) -> Option<Duration> {
 }
 
 fn seconds(value: &str) -> Option<Duration> {
-    let number = value
-        .parse::<f64>()
-        .ok()
-        .filter(|number| number.is_finite())?;
+    let number = value.parse::<f64>().ok().filter(|number| number.is_finite())?;
     Some(Duration::try_from_secs_f64(number.max(0.0)).unwrap_or(RETRY_AFTER_MAX))
 }
 
@@ -112,15 +90,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn asks(lines: &[(&str, &str)]) -> Option<u64> {
-        let lines = lines
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v.as_bytes())));
+        let lines =
+            lines.iter().map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v.as_bytes())));
         // 2026-11-22 00:00:00 UTC
-        retry_after(
-            &Headers(lines.collect()),
-            Timestamp::from_micros(1_795_305_600_000_000),
-        )
-        .map(|wait| wait.as_secs())
+        retry_after(&Headers(lines.collect()), Timestamp::from_micros(1_795_305_600_000_000))
+            .map(|wait| wait.as_secs())
     }
 
     #[test]

@@ -17,16 +17,12 @@ impl Headers {
 
     /// The first line of `name` where it is visible ASCII or UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.get(name)
-            .and_then(|value| std::str::from_utf8(value).ok())
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// Every line of `name` (lower case), in order.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Bytes> {
-        self.0
-            .iter()
-            .filter(move |(other, _)| other == name)
-            .map(|(_, value)| value)
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value)
     }
 
     /// Replaces every line of `name` by this one.
@@ -100,10 +96,7 @@ fn named_by_connection(headers: &Headers) -> Vec<String> {
 /// Headers that are ours to set on answers: a spoofed one is stripped in both directions.
 fn is_ours(name: &str) -> bool {
     name.starts_with("onceward-")
-        || matches!(
-            name,
-            "idempotent-replayed" | "idempotency-replayed" | "x-idempotent-replayed"
-        )
+        || matches!(name, "idempotent-replayed" | "idempotency-replayed" | "x-idempotent-replayed")
 }
 
 /// What a request carries on to the upstream: end-to-end headers only. Framing is ours; names
@@ -140,10 +133,7 @@ pub fn returned(mut headers: Headers) -> Headers {
             || is_ours(name)
             || named.contains(name)
             || name.starts_with("proxy-")
-            || matches!(
-                name.as_str(),
-                "content-length" | "alt-svc" | "idempotency-key"
-            ))
+            || matches!(name.as_str(), "content-length" | "alt-svc" | "idempotency-key"))
     });
     headers
 }
@@ -184,14 +174,7 @@ fn is_never_kept(name: &str) -> bool {
 
 /// The part of `headers` that is kept with an outcome.
 pub fn kept(headers: &Headers, more: &[String]) -> Headers {
-    Headers(
-        headers
-            .0
-            .iter()
-            .filter(|(name, _)| is_kept(name, more))
-            .cloned()
-            .collect(),
-    )
+    Headers(headers.0.iter().filter(|(name, _)| is_kept(name, more)).cloned().collect())
 }
 
 /// The part of a failed answer's headers that helps a person: what is kept, and what says when
@@ -200,19 +183,9 @@ pub fn kept_for_people(headers: &Headers) -> Headers {
     let helps = |name: &str| {
         is_kept(name, &[])
             || name.starts_with("ratelimit")
-            || matches!(
-                name,
-                "retry-after" | "date" | "server" | "request-id" | "x-request-id"
-            )
+            || matches!(name, "retry-after" | "date" | "server" | "request-id" | "x-request-id")
     };
-    Headers(
-        headers
-            .0
-            .iter()
-            .filter(|(name, _)| helps(name))
-            .cloned()
-            .collect(),
-    )
+    Headers(headers.0.iter().filter(|(name, _)| helps(name)).cloned().collect())
 }
 
 /// Headers that carry a caller's credentials: sealed in the ledger, never shown or logged.
@@ -272,12 +245,7 @@ mod tests {
     fn a_cookie_is_never_kept_even_where_a_route_lists_it() {
         let more = ["set-cookie".to_owned(), "x-total".to_owned()];
         let kept = kept(
-            &headers(&[
-                ("set-cookie", "a"),
-                ("x-total", "1"),
-                ("date", "now"),
-                ("location", "/1"),
-            ]),
+            &headers(&[("set-cookie", "a"), ("x-total", "1"), ("date", "now"), ("location", "/1")]),
             &more,
         );
         assert_eq!(names(&kept), ["x-total", "location"]);

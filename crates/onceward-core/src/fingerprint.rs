@@ -100,10 +100,7 @@ impl Fingerprint {
     /// The fingerprint of `request` under `rule`. The upstream's address is no part of it:
     /// services move, keys stay good.
     pub fn of(request: &Request, rule: &FingerprintRule, secret: &FingerprintSecret) -> Self {
-        let (path, query) = request
-            .target
-            .split_once('?')
-            .unwrap_or((&request.target, ""));
+        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let target = digest(secret, Part::Target, |mac| {
             field(mac, request.method.as_bytes());
             field(mac, upper_case_escapes(path).as_bytes());
@@ -127,10 +124,7 @@ impl Fingerprint {
             BodyRule::Raw => raw(mac, &request.body),
             BodyRule::Auto => auto(mac, request, rule),
         });
-        Self {
-            version: VERSION,
-            parts: [target, query, headers, body],
-        }
+        Self { version: VERSION, parts: [target, query, headers, body] }
     }
 
     /// The parts in which two requests differ; empty where they are the same request.
@@ -139,10 +133,7 @@ impl Fingerprint {
             return Part::ALL.to_vec();
         }
         let pairs = self.parts.iter().zip(&other.parts).zip(Part::ALL);
-        pairs
-            .filter(|((mine, theirs), _)| mine != theirs)
-            .map(|(_, part)| part)
-            .collect()
+        pairs.filter(|((mine, theirs), _)| mine != theirs).map(|(_, part)| part).collect()
     }
 }
 
@@ -177,29 +168,27 @@ fn auto(mac: &mut Hasher, request: &Request, rule: &FingerprintRule) {
         .get("content-encoding")
         .is_some_and(|coding| coding.as_ref() != b"identity");
     let kind = essence(&request.headers);
-    if !coded && is_json(&kind) {
-        if let Some(canonical) = canonical_json(&request.body, &rule.ignore) {
-            mac.update(b"jcs");
-            return field(mac, &canonical);
-        }
+    if !coded
+        && is_json(&kind)
+        && let Some(canonical) = canonical_json(&request.body, &rule.ignore)
+    {
+        mac.update(b"jcs");
+        return field(mac, &canonical);
     }
-    if kind.starts_with("multipart/") {
-        if let Some(boundary) = boundary(&request.headers) {
-            mac.update(b"parts");
-            // A retry of the same form draws a new boundary, so only what stands between counts.
-            return split(&request.body, format!("--{boundary}").as_bytes())
-                .for_each(|part| field(mac, part));
-        }
+    if kind.starts_with("multipart/")
+        && let Some(boundary) = boundary(&request.headers)
+    {
+        mac.update(b"parts");
+        // A retry of the same form draws a new boundary, so only what stands between counts.
+        return split(&request.body, format!("--{boundary}").as_bytes())
+            .for_each(|part| field(mac, part));
     }
     raw(mac, &request.body);
 }
 
 fn is_json(essence: &str) -> bool {
     essence.starts_with("application/json")
-        || essence
-            .split(';')
-            .next()
-            .is_some_and(|kind| kind.ends_with("+json"))
+        || essence.split(';').next().is_some_and(|kind| kind.ends_with("+json"))
 }
 
 /// The media type and its charset, in lower case; other parameters do not change the meaning.
@@ -207,9 +196,7 @@ fn essence(headers: &Headers) -> String {
     let Some(value) = headers.text("content-type") else {
         return String::new();
     };
-    let mut pieces = value
-        .split(';')
-        .map(|piece| piece.trim().to_ascii_lowercase());
+    let mut pieces = value.split(';').map(|piece| piece.trim().to_ascii_lowercase());
     let kind = pieces.next().unwrap_or_default();
     match pieces.find(|piece| piece.starts_with("charset=")) {
         Some(charset) => format!("{kind};{}", charset.replace('"', "")),
@@ -247,16 +234,8 @@ fn upper_case_escapes(path: &str) -> String {
     path.chars()
         .map(|letter| {
             let escaped = upper > 0;
-            upper = if letter == '%' {
-                2
-            } else {
-                upper - i32::from(escaped)
-            };
-            if escaped {
-                letter.to_ascii_uppercase()
-            } else {
-                letter
-            }
+            upper = if letter == '%' { 2 } else { upper - i32::from(escaped) };
+            if escaped { letter.to_ascii_uppercase() } else { letter }
         })
         .collect()
 }
@@ -426,10 +405,7 @@ fn compare(
     };
     match (a, b) {
         (Object(a), Object(b)) => {
-            for name in a
-                .keys()
-                .chain(b.keys().filter(|name| !a.contains_key(*name)))
-            {
+            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
                 descend(name, a.get(name), b.get(name), path);
             }
         }
@@ -463,11 +439,7 @@ mod tests {
     }
 
     fn json(body: &str) -> Fingerprint {
-        Fingerprint::of(
-            &request("application/json", body),
-            &FingerprintRule::default(),
-            &SECRET,
-        )
+        Fingerprint::of(&request("application/json", body), &FingerprintRule::default(), &SECRET)
     }
 
     #[test]
@@ -509,14 +481,8 @@ mod tests {
         };
         assert_eq!(differs(|r| r.method = "PUT".into()), [Part::Target]);
         assert_eq!(differs(|r| r.target = "/orders?a=2".into()), [Part::Query]);
-        assert_eq!(
-            differs(|r| r.headers.set("stripe-version", "2")),
-            [Part::Headers]
-        );
-        assert_eq!(
-            differs(|r| r.headers.set("if-match", "\"1\"")),
-            [Part::Headers]
-        );
+        assert_eq!(differs(|r| r.headers.set("stripe-version", "2")), [Part::Headers]);
+        assert_eq!(differs(|r| r.headers.set("if-match", "\"1\"")), [Part::Headers]);
         assert_eq!(differs(|r| r.headers.set("authorization", "other")), []);
         assert_eq!(differs(|r| r.target = "/Orders?a=1".into()), [Part::Target]);
     }
@@ -544,10 +510,7 @@ mod tests {
         };
         let print =
             |body: &str| Fingerprint::of(&request("application/json", body), &rule, &SECRET);
-        assert_eq!(
-            print(r#"{"id":1,"a":[1,2]}"#),
-            print(r#"{"id":2,"a":[7,2]}"#)
-        );
+        assert_eq!(print(r#"{"id":1,"a":[1,2]}"#), print(r#"{"id":2,"a":[7,2]}"#));
     }
 
     #[test]

@@ -92,10 +92,7 @@ impl FromStr for OperationId {
         }
         let mut uuid = 0u128;
         for digit in digits {
-            let value = ALPHABET
-                .iter()
-                .position(|letter| letter == digit)
-                .ok_or(NotAnId)?;
+            let value = ALPHABET.iter().position(|letter| letter == digit).ok_or(NotAnId)?;
             uuid = uuid << 5 | value as u128;
         }
         Ok(Self(uuid))
@@ -129,13 +126,9 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in [
-            "",
-            "op_",
-            "op_8zzzzzzzzzzzzzzzzzzzzzzzzz",
-            "op_01",
-            "ow_01kb2n9f5nep3b8m6wq6r9t2vx",
-        ] {
+        for text in
+            ["", "op_", "op_8zzzzzzzzzzzzzzzzzzzzzzzzz", "op_01", "ow_01kb2n9f5nep3b8m6wq6r9t2vx"]
+        {
             assert_eq!(text.parse::<OperationId>(), Err(NotAnId), "{text}");
         }
     }

@@ -40,9 +40,8 @@ impl Key {
         if lines.next().is_some() {
             return Err(KeyError::Several);
         }
-        let line = std::str::from_utf8(line)
-            .map_err(|_| KeyError::Malformed)?
-            .trim_matches([' ', '\t']);
+        let line =
+            std::str::from_utf8(line).map_err(|_| KeyError::Malformed)?.trim_matches([' ', '\t']);
         if let Some(rest) = line.strip_prefix('"') {
             return Self::new(&unquote(rest)?).map(Some);
         }

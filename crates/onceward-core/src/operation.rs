@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
 /// How long an exhausted operation stays, at least.
-pub const EXHAUSTED_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const EXHAUSTED_WINDOW: Duration = Duration::from_hours(720);
 
 /// The number that grows with every write of an operation: a write that carries an older one
 /// is refused by the store, in the statement that writes.
@@ -159,13 +159,8 @@ pub enum Death {
 
 impl Death {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Refused,
-        Self::Exhausted,
-        Self::Unsent,
-        Self::Cancelled,
-        Self::OwnerGone,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Refused, Self::Exhausted, Self::Unsent, Self::Cancelled, Self::OwnerGone];
 
     /// The word for it in answers, logs and pages.
     pub fn name(self) -> &'static str {
@@ -352,10 +347,7 @@ impl State {
     /// The state after `step`; every pair is written out, so that a new state does not compile
     /// until somebody has decided about it.
     fn after(self, step: Step) -> Result<Self, Illegal> {
-        let illegal = Err(Illegal {
-            from: self.name(),
-            to: step.name(),
-        });
+        let illegal = Err(Illegal { from: self.name(), to: step.name() });
         match self {
             Self::Pending { .. } => match step {
                 Step::Start => Ok(Self::Delivering),
@@ -420,18 +412,12 @@ impl Operation {
             Event::Ruled(verdict) => next.rule(verdict, now)?,
             Event::Revived { due, mode, act } => {
                 next.state = self.state.after(Step::Revive(due))?;
-                next.run = Run {
-                    since: now,
-                    before: self.attempts_made(),
-                };
+                next.run = Run { since: now, before: self.attempts_made() };
                 next.mode = mode;
                 next.told = false;
                 next.ended_at = None;
                 next.outcome = None;
-                if act
-                    .as_ref()
-                    .is_some_and(|act| act.deed == Deed::ResolvedNotSent)
-                {
+                if act.as_ref().is_some_and(|act| act.deed == Deed::ResolvedNotSent) {
                     next.trust_that_nothing_was_done();
                 }
                 next.acts.extend(act);
@@ -447,10 +433,7 @@ impl Operation {
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<(), Illegal> {
-        let illegal = Illegal {
-            from: self.state.name(),
-            to: "after an attempt",
-        };
+        let illegal = Illegal { from: self.state.name(), to: "after an attempt" };
         let upstream_window = self.upstream_window;
         let attempt = self.attempts.last_mut().ok_or(illegal)?;
         // A late answer belongs to the attempt whose end was only assumed.
@@ -467,11 +450,7 @@ impl Operation {
     /// A person vouches for it: what was in doubt counts as unsent from now on.
     fn trust_that_nothing_was_done(&mut self) {
         self.send_by = None;
-        for ended in self
-            .attempts
-            .iter_mut()
-            .filter_map(|attempt| attempt.ended.as_mut())
-        {
+        for ended in self.attempts.iter_mut().filter_map(|attempt| attempt.ended.as_mut()) {
             ended.may_have_executed = false;
         }
     }
@@ -513,10 +492,7 @@ impl Operation {
             }
             Deed::ResolvedDone => {
                 if self.state != State::InDoubt {
-                    return Err(Illegal {
-                        from: self.state.name(),
-                        to: "resolved",
-                    });
+                    return Err(Illegal { from: self.state.name(), to: "resolved" });
                 }
                 self.state = self.state.after(Step::Finish)?;
                 self.ended_at = Some(now);
@@ -524,18 +500,12 @@ impl Operation {
             }
             Deed::Forgot => {
                 if !self.state.is_ended() {
-                    return Err(Illegal {
-                        from: self.state.name(),
-                        to: "forgotten",
-                    });
+                    return Err(Illegal { from: self.state.name(), to: "forgotten" });
                 }
                 self.forgotten = forgotten;
             }
             Deed::Redelivered | Deed::ResolvedNotSent => {
-                return Err(Illegal {
-                    from: self.state.name(),
-                    to: "revived without a due time",
-                });
+                return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
             }
         }
         self.acts.push(act);
@@ -574,10 +544,7 @@ impl Operation {
 
     /// Every body that the operation refers to.
     pub fn bodies(&self) -> impl Iterator<Item = BodyRef> {
-        let answers = self
-            .attempts
-            .iter()
-            .filter_map(|attempt| attempt.ended.as_ref()?.answer);
+        let answers = self.attempts.iter().filter_map(|attempt| attempt.ended.as_ref()?.answer);
         let outcome = self.outcome.as_ref().and_then(|outcome| outcome.answer);
         self.request.into_iter().chain(answers).chain(outcome)
     }

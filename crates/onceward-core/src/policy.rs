@@ -102,10 +102,10 @@ impl Backoff {
     pub fn accepted() -> Self {
         Self {
             attempts_max: 12,
-            horizon: Duration::from_secs(72 * 3600),
+            horizon: Duration::from_hours(72),
             base: Duration::from_secs(5),
             floor: Duration::from_secs(1),
-            cap: Duration::from_secs(12 * 3600),
+            cap: Duration::from_hours(12),
             factor: 3.0,
             table: Vec::new(),
         }
@@ -128,7 +128,7 @@ impl Default for UpstreamKeyRule {
         Self {
             header: "idempotency-key".to_owned(),
             value: UpstreamKeyValue::Passthrough,
-            window: Duration::from_secs(24 * 3600),
+            window: Duration::from_hours(24),
         }
     }
 }
@@ -226,8 +226,8 @@ impl Default for Policy {
             delete_gone: false,
             held: Backoff::held(),
             accepted: Backoff::accepted(),
-            window: Duration::from_secs(72 * 3600),
-            tombstone: Duration::from_secs(30 * 24 * 3600),
+            window: Duration::from_hours(72),
+            tombstone: Duration::from_hours(720),
             on_dead: OnDead::Revive,
             on_expired: OnExpired::Refuse,
             mismatch_status: 409,

@@ -19,11 +19,7 @@ impl Timestamp {
 
     /// Milliseconds since the epoch, never negative.
     pub const fn as_millis(self) -> u64 {
-        if self.0 < 0 {
-            0
-        } else {
-            (self.0 / 1000) as u64
-        }
+        if self.0 < 0 { 0 } else { (self.0 / 1000) as u64 }
     }
 
     /// This instant and `by` more.

@@ -101,16 +101,8 @@ pub fn decide(
     brought: Brought<'_>,
     now: Timestamp,
 ) -> Verdict {
-    let asked = brought
-        .headers
-        .and_then(|headers| backoff::retry_after(headers, now));
-    let case = Case {
-        operation,
-        policy,
-        ended,
-        asked,
-        now,
-    };
+    let asked = brought.headers.and_then(|headers| backoff::retry_after(headers, now));
+    let case = Case { operation, policy, ended, asked, now };
     let status = match ended.ending {
         Ending::Unsent if brought.permanent => return case.give_up(),
         Ending::Unsent => return case.again(),
@@ -171,13 +163,7 @@ pub fn decide_orphan(
         (Some(_), _) if operation.effects == Effects::NonIdempotent => Some(Verdict::Doubt),
         (_, Mode::Held) => Some(Verdict::Bury(Death::OwnerGone, None)),
         (Some(ended), Mode::Accepted) => {
-            let case = Case {
-                operation,
-                policy,
-                ended,
-                asked: None,
-                now,
-            };
+            let case = Case { operation, policy, ended, asked: None, now };
             Some(case.again())
         }
         (None, Mode::Accepted) => None,
@@ -186,29 +172,16 @@ pub fn decide_orphan(
 
 /// When the present run of attempts ends: none begins later.
 fn ends_at(operation: &Operation, policy: &Policy) -> Timestamp {
-    let horizon = operation
-        .run
-        .since
-        .plus(policy.backoff(operation.mode).horizon);
-    operation
-        .deadline
-        .map_or(horizon, |deadline| deadline.min(horizon))
+    let horizon = operation.run.since.plus(policy.backoff(operation.mode).horizon);
+    operation.deadline.map_or(horizon, |deadline| deadline.min(horizon))
 }
 
 /// Why an operation that is given up is dead; `executed` tells of an attempt not yet in it.
 fn death(operation: &Operation, sent: bool) -> Death {
     let ever_sent = |ended: &Ended| ended.ending != Ending::Unsent;
     let sent = sent
-        || operation
-            .attempts
-            .iter()
-            .filter_map(|attempt| attempt.ended.as_ref())
-            .any(ever_sent);
-    if sent {
-        Death::Exhausted
-    } else {
-        Death::Unsent
-    }
+        || operation.attempts.iter().filter_map(|attempt| attempt.ended.as_ref()).any(ever_sent);
+    if sent { Death::Exhausted } else { Death::Unsent }
 }
 
 struct Case<'a> {
@@ -225,9 +198,7 @@ impl Case<'_> {
         let operation = self.operation;
         let backoff = self.policy.backoff(operation.mode);
         let made = operation.attempts_in_run();
-        let due = self
-            .now
-            .plus(backoff::delay(backoff, operation.id, made, self.asked));
+        let due = self.now.plus(backoff::delay(backoff, operation.id, made, self.asked));
         let attempts_max = operation.attempts_max.unwrap_or(backoff.attempts_max);
         let in_time = due <= ends_at(operation, self.policy)
             && self.send_by().is_none_or(|send_by| due < send_by);
@@ -245,15 +216,12 @@ impl Case<'_> {
             let started_at = self.operation.attempts.last()?.started_at;
             Some(started_at.plus(self.operation.upstream_window.mul_f64(0.8)))
         };
-        self.operation
-            .send_by
-            .or_else(|| if first { from_now() } else { None })
+        self.operation.send_by.or_else(|| if first { from_now() } else { None })
     }
 
     /// Another attempt where limits allow one: nothing stands against it.
     fn again(&self) -> Verdict {
-        self.next_due()
-            .map_or_else(|| self.give_up(), |due| Verdict::Retry { due })
+        self.next_due().map_or_else(|| self.give_up(), |due| Verdict::Retry { due })
     }
 
     /// Another attempt where a second arrival does no harm; doubt where it could.
@@ -270,19 +238,11 @@ impl Case<'_> {
         if self.send_by().is_some_and(|send_by| self.now >= send_by) {
             return Verdict::Doubt;
         }
-        Verdict::Bury(
-            death(self.operation, self.ended.ending != Ending::Unsent),
-            None,
-        )
+        Verdict::Bury(death(self.operation, self.ended.ending != Ending::Unsent), None)
     }
 
     fn conclude(&self, status: u16, ok: bool, source: Source) -> Verdict {
-        let outcome = Outcome {
-            status: Some(status),
-            ok,
-            source,
-            answer: None,
-        };
+        let outcome = Outcome { status: Some(status), ok, source, answer: None };
         match self.operation.mode {
             // The caller gets the answer, whatever it says; nobody would see an accepted one's.
             Mode::Accepted if !ok => Verdict::Bury(Death::Refused, Some(outcome)),
@@ -292,9 +252,7 @@ impl Case<'_> {
 
     fn was_maybe_executed_before(&self) -> bool {
         let before = self.operation.attempts.len().saturating_sub(1);
-        self.operation.attempts[..before]
-            .iter()
-            .any(crate::attempt::Attempt::may_have_executed)
+        self.operation.attempts[..before].iter().any(crate::attempt::Attempt::may_have_executed)
     }
 
     /// Whether a DELETE's 404 or 410 says that what was asked is so.

@@ -27,11 +27,7 @@ fn request(body: &str) -> Request {
 }
 
 fn fingerprint(body: &str) -> Fingerprint {
-    Fingerprint::of(
-        &request(body),
-        &FingerprintRule::default(),
-        &FingerprintSecret([1; 32]),
-    )
+    Fingerprint::of(&request(body), &FingerprintRule::default(), &FingerprintSecret([1; 32]))
 }
 
 fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
@@ -54,14 +50,9 @@ fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
         target: "/orders".into(),
         label: None,
         created_at: Timestamp::default(),
-        state: State::Pending {
-            due: Timestamp::default(),
-        },
+        state: State::Pending { due: Timestamp::default() },
         attempts: Vec::new(),
-        run: Run {
-            since: Timestamp::default(),
-            before: 0,
-        },
+        run: Run { since: Timestamp::default(), before: 0 },
         deadline: None,
         attempts_max: None,
         send_by: None,
@@ -143,11 +134,7 @@ fn ended(
 /// Applies a move as the engine does; a move that cannot be made now changes nothing.
 fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> Option<Operation> {
     let end = |ended: Ended, headers: &Headers, permanent: bool| {
-        let brought = Brought {
-            headers: Some(headers),
-            permanent,
-            too_large: false,
-        };
+        let brought = Brought { headers: Some(headers), permanent, too_large: false };
         let verdict = verdict::decide(op, policy, &ended, brought, *now);
         op.after(Event::Ended(ended, verdict), *now).ok()
     };
@@ -171,48 +158,24 @@ fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> O
         }
         _ if matches!(step, Move::AskAgain) => {
             match admission::admit(op, &fingerprint("a"), policy, *now) {
-                Admission::Revive => op
-                    .after(
-                        Event::Revived {
-                            due: *now,
-                            mode: op.mode,
-                            act: None,
-                        },
-                        *now,
-                    )
-                    .ok(),
+                Admission::Revive => {
+                    op.after(Event::Revived { due: *now, mode: op.mode, act: None }, *now).ok()
+                }
                 Admission::TooLate => op.after(Event::Ruled(Verdict::Doubt), *now).ok(),
                 _ => None,
             }
         }
         Move::Cancel => {
-            let act = Act {
-                deed: Deed::Cancelled,
-                at: *now,
-                who: "p".into(),
-                reason: "r".into(),
-            };
+            let act = Act { deed: Deed::Cancelled, at: *now, who: "p".into(), reason: "r".into() };
             op.after(Event::Acted(act, None, None), *now).ok()
         }
         Move::Redeliver => {
             if op.state == State::InDoubt {
                 return None;
             }
-            let act = Act {
-                deed: Deed::Redelivered,
-                at: *now,
-                who: "p".into(),
-                reason: "r".into(),
-            };
-            op.after(
-                Event::Revived {
-                    due: *now,
-                    mode: Mode::Accepted,
-                    act: Some(act),
-                },
-                *now,
-            )
-            .ok()
+            let act =
+                Act { deed: Deed::Redelivered, at: *now, who: "p".into(), reason: "r".into() };
+            op.after(Event::Revived { due: *now, mode: Mode::Accepted, act: Some(act) }, *now).ok()
         }
         _ if op.state != State::Delivering => None,
         Move::Answer(status, wait) => {
@@ -221,32 +184,18 @@ fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> O
                 headers.set("retry-after", wait.to_string());
             }
             end(
-                ended(
-                    *now,
-                    Ending::Answered,
-                    Some(*status),
-                    policy,
-                    wait.is_some(),
-                ),
+                ended(*now, Ending::Answered, Some(*status), policy, wait.is_some()),
                 &headers,
                 false,
             )
         }
-        Move::Cut(status) => end(
-            ended(*now, Ending::Truncated, Some(*status), policy, false),
-            &none,
-            false,
-        ),
-        Move::Vanish => end(
-            ended(*now, Ending::Unanswered, None, policy, false),
-            &none,
-            false,
-        ),
-        Move::Refuse { permanent } => end(
-            ended(*now, Ending::Unsent, None, policy, false),
-            &none,
-            *permanent,
-        ),
+        Move::Cut(status) => {
+            end(ended(*now, Ending::Truncated, Some(*status), policy, false), &none, false)
+        }
+        Move::Vanish => end(ended(*now, Ending::Unanswered, None, policy, false), &none, false),
+        Move::Refuse { permanent } => {
+            end(ended(*now, Ending::Unsent, None, policy, false), &none, *permanent)
+        }
         Move::Orphan => {
             let ended = ended(*now, Ending::Unanswered, None, policy, false);
             let verdict = verdict::decide_orphan(op, policy, Some(&ended), *now)?;
@@ -257,11 +206,7 @@ fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> O
 }
 
 fn effects() -> impl Strategy<Value = Effects> {
-    prop_oneof![
-        Just(Effects::Idempotent),
-        Just(Effects::Keyed),
-        Just(Effects::NonIdempotent)
-    ]
+    prop_oneof![Just(Effects::Idempotent), Just(Effects::Keyed), Just(Effects::NonIdempotent)]
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
@@ -335,21 +280,9 @@ proptest! {
 fn verdict_of(effects: Effects, mode: Mode, ending: Ending, status: Option<u16>) -> Verdict {
     let now = Timestamp::from_micros(1);
     let policy = Policy::default();
-    let op = operation(effects, mode, "POST")
-        .after(Event::Started, now)
-        .unwrap();
-    let brought = Brought {
-        headers: None,
-        permanent: false,
-        too_large: false,
-    };
-    verdict::decide(
-        &op,
-        &policy,
-        &ended(now, ending, status, &policy, false),
-        brought,
-        now,
-    )
+    let op = operation(effects, mode, "POST").after(Event::Started, now).unwrap();
+    let brought = Brought { headers: None, permanent: false, too_large: false };
+    verdict::decide(&op, &policy, &ended(now, ending, status, &policy, false), brought, now)
 }
 
 #[test]
@@ -367,9 +300,7 @@ fn the_table_of_effects_is_the_contract() {
                 "{status}"
             );
         }
-        for status in [
-            401, 403, 407, 423, 426, 428, 431, 501, 505, 506, 508, 510, 511,
-        ] {
+        for status in [401, 403, 407, 423, 426, 428, 431, 501, 505, 506, 508, 510, 511] {
             assert_eq!(
                 after(Ending::Answered, Some(status)),
                 Verdict::Bury(Death::Refused, None),
@@ -388,10 +319,9 @@ fn the_table_of_effects_is_the_contract() {
         for (ending, status) in ambiguous {
             match effects {
                 NonIdempotent => assert_eq!(after(ending, status), Verdict::Doubt, "{status:?}"),
-                Idempotent | Keyed => assert!(
-                    matches!(after(ending, status), Verdict::Retry { .. }),
-                    "{status:?}"
-                ),
+                Idempotent | Keyed => {
+                    assert!(matches!(after(ending, status), Verdict::Retry { .. }), "{status:?}")
+                }
             }
         }
     }
@@ -404,20 +334,14 @@ fn an_accepted_refusal_is_dead_with_its_outcome_kept() {
     else {
         panic!("a 404 that nobody waits for is a dead letter")
     };
-    assert_eq!(
-        (outcome.status, outcome.ok, outcome.source),
-        (Some(404), false, Source::Upstream)
-    );
+    assert_eq!((outcome.status, outcome.ok, outcome.source), (Some(404), false, Source::Upstream));
 }
 
 #[test]
 fn a_cut_answer_to_a_non_idempotent_call_is_known_but_not_retained() {
-    let Verdict::Finish(outcome) = verdict_of(
-        Effects::NonIdempotent,
-        Mode::Held,
-        Ending::Truncated,
-        Some(201),
-    ) else {
+    let Verdict::Finish(outcome) =
+        verdict_of(Effects::NonIdempotent, Mode::Held, Ending::Truncated, Some(201))
+    else {
         panic!("the effect is known")
     };
     assert_eq!((outcome.ok, outcome.source), (true, Source::Truncated));
@@ -431,25 +355,13 @@ fn a_cut_answer_to_a_non_idempotent_call_is_known_but_not_retained() {
 fn a_key_lives_from_completion_through_its_tombstone() {
     let policy = Policy::default();
     let now = Timestamp::from_micros(1);
-    let op = operation(Effects::Keyed, Mode::Held, "POST")
-        .after(Event::Started, now)
-        .unwrap();
+    let op = operation(Effects::Keyed, Mode::Held, "POST").after(Event::Started, now).unwrap();
     let end = ended(now, Ending::Answered, Some(201), &policy, false);
-    let outcome = Outcome {
-        status: Some(201),
-        ok: true,
-        source: Source::Upstream,
-        answer: None,
-    };
-    let done = op
-        .after(Event::Ended(end, Verdict::Finish(outcome)), now)
-        .unwrap();
+    let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
+    let done = op.after(Event::Ended(end, Verdict::Finish(outcome)), now).unwrap();
     let at = |after: Duration| admission::admit(&done, &fingerprint("a"), &policy, now.plus(after));
     assert_eq!(at(Duration::ZERO), Admission::Replay);
-    assert_eq!(
-        at(policy.window - Duration::from_secs(1)),
-        Admission::Replay
-    );
+    assert_eq!(at(policy.window - Duration::from_secs(1)), Admission::Replay);
     assert_eq!(at(policy.window), Admission::Expired);
     assert_eq!(at(policy.window + policy.tombstone), Admission::Fresh);
 }

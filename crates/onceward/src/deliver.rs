@@ -34,7 +34,11 @@ pub(crate) async fn deliver(
     request: Arc<Request>,
     timeout: Option<Duration>,
 ) -> Delivered {
-    let dispatch = Dispatch { target: target(route, timeout), headers: headers_at_send(operation, &request, route), request };
+    let dispatch = Dispatch {
+        target: target(route, timeout),
+        headers: headers_at_send(operation, &request, route),
+        request,
+    };
     match upstream.send(dispatch).await {
         Sent::Answered(answer) => collect(answer, route.response_bytes_max).await,
         Sent::Failed(failure) => failed(failure, None),
@@ -96,7 +100,12 @@ async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
     let headers = exchange::returned(headers);
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
-    let response = |body: Bytes, trailers: Headers, headers: Headers| Response { status, headers, body, trailers };
+    let response = |body: Bytes, trailers: Headers, headers: Headers| Response {
+        status,
+        headers,
+        body,
+        trailers,
+    };
     loop {
         match body.chunk().await {
             Ok(None) => {

@@ -63,7 +63,13 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
 }
 
 /// Takes one page of a lane; tells whether there may be more that can start at once.
-async fn take(engine: &Arc<Engine>, lane: &Lane, route: &Route, routes: &Arc<Routes>, now: Timestamp) -> Result<bool, StoreError> {
+async fn take(
+    engine: &Arc<Engine>,
+    lane: &Lane,
+    route: &Route,
+    routes: &Arc<Routes>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let mut slots = engine.slots.take_free(lane, route.slots_max, PAGE);
     let free = slots.len();
     if free == 0 {
@@ -92,7 +98,11 @@ fn rested(engine: &Engine, operation: &Operation) {
 fn judge(routes: Arc<Routes>, now: Timestamp) -> Judge {
     Arc::new(move |operation| {
         let verdict = routes.get(&operation.scope.route).and_then(|route| {
-            verdict::decide_unstarted(operation, route.policy_for(&operation.method, &operation.target), now)
+            verdict::decide_unstarted(
+                operation,
+                route.policy_for(&operation.method, &operation.target),
+                now,
+            )
         });
         verdict.map_or(Event::Started, Event::Ruled)
     })

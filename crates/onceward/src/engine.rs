@@ -116,6 +116,32 @@ pub struct Answered {
     pub replayed: bool,
 }
 
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Upstream(answered) => answered.fmt(f),
+            Self::Accepted(operation) => f.debug_tuple("Accepted").field(&operation.id).finish(),
+            Self::Passed { status, .. } => {
+                f.debug_struct("Passed").field("status", status).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Answered");
+        shown.field("operation", &self.operation.id).field("status", &self.response.status);
+        shown.field("replayed", &self.replayed).finish_non_exhaustive()
+    }
+}
+
 /// How a run of attempts ended, told to the caller whose call began it.
 struct Ran {
     operation: Operation,
@@ -155,7 +181,8 @@ impl Recent {
 
     fn place(&self, key: KeyDigest) -> (&AtomicU64, u64) {
         let (high, low) = key.0.split_at(8);
-        let number = |bytes: &[u8]| bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let number =
+            |bytes: &[u8]| bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         (&self.0[number(high) as usize % Self::PLACES], number(low))
     }
 
@@ -242,7 +269,10 @@ impl Engine {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
-        let route = self.routes().get(&call.route).ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
+        let route = self
+            .routes()
+            .get(&call.route)
+            .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone() };
         match receive(call, Arc::clone(&route), &self.secrets)? {
             Received::Pass(request) => self.pass(&lane, &route, request).await,
@@ -252,18 +282,22 @@ impl Engine {
 
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
-        let route = self.routes().get(&call.route).ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
+        let route = self
+            .routes()
+            .get(&call.route)
+            .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
         receive(call, route, &self.secrets)
     }
 
     async fn remember(self: &Arc<Self>, arrival: Arrival, lane: &Lane) -> Result<Answer, Refusal> {
         let digest = arrival.scope.digest(&arrival.key);
-        if self.recent.has(digest) {
-            if let Some(known) = self.store.recall(digest) {
-                let admission = admission::admit(&known, &arrival.fingerprint, &arrival.policy, self.clock.now());
-                if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
-                    return self.answer_known(known, admission, &arrival).await;
-                }
+        if self.recent.has(digest)
+            && let Some(known) = self.store.recall(digest)
+        {
+            let admission =
+                admission::admit(&known, &arrival.fingerprint, &arrival.policy, self.clock.now());
+            if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
+                return self.answer_known(known, admission, &arrival).await;
             }
         }
         let mut slot = self.slots.try_take(lane, arrival.route.slots_max);
@@ -281,12 +315,15 @@ impl Engine {
             }
             let now = self.clock.now();
             let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
-            let newborn = birth(&arrival, self.next_id(now), start, replaces.as_ref(), &self.secrets, now);
+            let newborn =
+                birth(&arrival, self.next_id(now), start, replaces.as_ref(), &self.secrets, now);
             let known = match self.store.remember(newborn).await {
                 Ok(Remembered::Fresh(operation)) => {
                     self.observer.observe(Fact::Remembered(&operation));
                     let request = Arc::clone(&arrival.request);
-                    return self.run_and_answer(operation, request, slot.filter(|_| start), &arrival).await;
+                    return self
+                        .run_and_answer(operation, request, slot.filter(|_| start), &arrival)
+                        .await;
                 }
                 Ok(Remembered::Known(known)) => known,
                 Err(StoreError::Stale) => {
@@ -316,7 +353,10 @@ impl Engine {
                 }
             }
         }
-        Err(Refusal::Limit { what: "too many calls race for this key".to_owned(), retry_after: Duration::from_secs(1) })
+        Err(Refusal::Limit {
+            what: "too many calls race for this key".to_owned(),
+            retry_after: Duration::from_secs(1),
+        })
     }
 
     /// A slot for a held call, which is refused without a record where none becomes free in time.
@@ -340,16 +380,29 @@ impl Engine {
 
     fn next_id(&self, now: Timestamp) -> OperationId {
         let step = |last| Some(next_sequence(last, now));
-        let last = self.sequence.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or_default();
+        let last = self
+            .sequence
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
+            .unwrap_or_default();
         OperationId::new(next_sequence(last, now), u64::from_le_bytes(random()))
     }
 
     /// A dead operation runs again: the remembered bytes, with the caller's credentials of now.
-    async fn revive(&self, known: &Operation, arrival: &Arrival, start: bool, now: Timestamp) -> Result<(Operation, Arc<Request>), StoreError> {
+    async fn revive(
+        &self,
+        known: &Operation,
+        arrival: &Arrival,
+        start: bool,
+        now: Timestamp,
+    ) -> Result<(Operation, Arc<Request>), StoreError> {
         let mut request = self.request_of(known).await?;
-        let is_secret = |name: &str| onceward_core::exchange::is_credential(name, &arrival.policy.seal_headers);
+        let is_secret =
+            |name: &str| onceward_core::exchange::is_credential(name, &arrival.policy.seal_headers);
         request.headers.0.retain(|(name, _)| !is_secret(name));
-        request.headers.0.extend(arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name)).cloned());
+        request
+            .headers
+            .0
+            .extend(arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name)).cloned());
         let revived = known.after(Event::Revived { due: now, mode: arrival.mode, act: None }, now);
         let mut operation = revived.map_err(|_| StoreError::Stale)?;
         if start {
@@ -357,13 +410,16 @@ impl Engine {
         }
         // Both facts are one write.
         operation.fence = Fence(known.fence.0 + 1);
-        let operation = self.store.commit(Write { operation, answer: None, visible: false }).await?;
+        let operation =
+            self.store.commit(Write { operation, answer: None, visible: false }).await?;
         Ok((operation, Arc::new(request)))
     }
 
     /// The remembered request of an operation, its credentials opened.
     pub(crate) async fn request_of(&self, operation: &Operation) -> Result<Request, StoreError> {
-        let body = operation.request.ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
+        let body = operation
+            .request
+            .ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
         wire::decode_request(&self.store.body(body).await?, operation.id, Some(&self.secrets))
     }
 
@@ -414,14 +470,23 @@ impl Engine {
             (_, State::Pending { .. }) => Ok(Answer::Accepted(Box::new(operation))),
             // What was cut off never poses as an answer.
             (Some(response), _) if !operation_lost_its_answer(&operation) => {
-                Ok(Answer::Upstream(Box::new(Answered { operation, response, rest, replayed: false })))
+                Ok(Answer::Upstream(Box::new(Answered {
+                    operation,
+                    response,
+                    rest,
+                    replayed: false,
+                })))
             }
             _ => self.answer_at_rest(operation, true).await,
         }
     }
 
     /// Waits for an operation that somebody else runs, and answers with its outcome.
-    async fn wait_and_answer(&self, operation: Operation, wait: Duration) -> Result<Answer, Refusal> {
+    async fn wait_and_answer(
+        &self,
+        operation: Operation,
+        wait: Duration,
+    ) -> Result<Answer, Refusal> {
         let id = operation.id;
         let until = self.clock.sleep_until(self.clock.now().plus(wait));
         if let Some(woken) = self.waiters.join(id) {
@@ -446,26 +511,48 @@ impl Engine {
 
     /// The answer from memory for an operation that came to rest.
     async fn answer_at_rest(&self, operation: Operation, first: bool) -> Result<Answer, Refusal> {
-        let from_memory = |operation, response| Ok(Answer::Upstream(Box::new(Answered { operation, response, rest: None, replayed: !first })));
+        let from_memory = |operation, response| {
+            Ok(Answer::Upstream(Box::new(Answered {
+                operation,
+                response,
+                rest: None,
+                replayed: !first,
+            })))
+        };
         match operation.state {
-            State::InDoubt => Err(Refusal::OutcomeUnknown { operation: Box::new(operation), first }),
-            State::Pending { .. } | State::Delivering => Err(Refusal::InProgress(Box::new(operation))),
-            State::Done | State::Dead(_) if operation.outcome.is_some() => match replay(&*self.store, &operation).await? {
-                Some(response) => from_memory(operation, response),
-                None => Err(Refusal::ResponseNotRetained(Box::new(operation))),
-            },
+            State::InDoubt => {
+                Err(Refusal::OutcomeUnknown { operation: Box::new(operation), first })
+            }
+            State::Pending { .. } | State::Delivering => {
+                Err(Refusal::InProgress(Box::new(operation)))
+            }
+            State::Done | State::Dead(_) if operation.outcome.is_some() => {
+                match replay(&*self.store, &operation).await? {
+                    Some(response) => from_memory(operation, response),
+                    None => Err(Refusal::ResponseNotRetained(Box::new(operation))),
+                }
+            }
             State::Done => Err(Refusal::ResponseNotRetained(Box::new(operation))),
             State::Dead(Death::Cancelled) => Err(Refusal::Cancelled(Box::new(operation))),
-            State::Dead(death) => match replay_failure(&*self.store, &operation, &self.secrets).await? {
-                Some(response) => from_memory(operation, response),
-                None if death == Death::Unsent => Err(Refusal::UpstreamUnreachable(Box::new(operation))),
-                None => Err(Refusal::NoAnswer(Box::new(operation))),
-            },
+            State::Dead(death) => {
+                match replay_failure(&*self.store, &operation, &self.secrets).await? {
+                    Some(response) => from_memory(operation, response),
+                    None if death == Death::Unsent => {
+                        Err(Refusal::UpstreamUnreachable(Box::new(operation)))
+                    }
+                    None => Err(Refusal::NoAnswer(Box::new(operation))),
+                }
+            }
         }
     }
 
     /// What a duplicate gets; the upstream is not asked.
-    async fn answer_known(&self, known: Operation, admission: Admission, arrival: &Arrival) -> Result<Answer, Refusal> {
+    async fn answer_known(
+        &self,
+        known: Operation,
+        admission: Admission,
+        arrival: &Arrival,
+    ) -> Result<Answer, Refusal> {
         let repeat = match admission {
             Admission::Replay | Admission::ReplayFailure => Repeat::Replayed,
             Admission::Join => Repeat::Joined,
@@ -476,19 +563,29 @@ impl Engine {
         let known_box = || Box::new(known.clone());
         match admission {
             Admission::Mismatch(parts) => self.mismatch(known, parts, arrival).await,
-            Admission::Join if arrival.options.respond_async && arrival.options.wait.is_none() => Ok(Answer::Accepted(known_box())),
+            Admission::Join if arrival.options.respond_async && arrival.options.wait.is_none() => {
+                Ok(Answer::Accepted(known_box()))
+            }
             Admission::Join => {
                 let wait = self.wait_of(arrival);
                 match self.wait_and_answer(known, wait).await {
-                    Err(Refusal::InProgress(operation)) if arrival.options.respond_async => Ok(Answer::Accepted(operation)),
+                    Err(Refusal::InProgress(operation)) if arrival.options.respond_async => {
+                        Ok(Answer::Accepted(operation))
+                    }
                     answer => answer,
                 }
             }
-            Admission::Replay | Admission::ReplayFailure | Admission::InDoubt => self.answer_at_rest(known, false).await,
+            Admission::Replay | Admission::ReplayFailure | Admission::InDoubt => {
+                self.answer_at_rest(known, false).await
+            }
             Admission::TooLate => {
                 let doubted = known.after(Event::Ruled(Verdict::Doubt), self.clock.now());
-                let operation = doubted.map_err(|illegal| Refusal::Conflict { operation: known_box(), why: illegal.to_string() })?;
-                let operation = self.store.commit(Write { operation, answer: None, visible: true }).await?;
+                let operation = doubted.map_err(|illegal| Refusal::Conflict {
+                    operation: known_box(),
+                    why: illegal.to_string(),
+                })?;
+                let operation =
+                    self.store.commit(Write { operation, answer: None, visible: true }).await?;
                 self.observer.observe(Fact::Rested(&operation));
                 Err(Refusal::OutcomeUnknown { operation: Box::new(operation), first: false })
             }
@@ -499,7 +596,12 @@ impl Engine {
         }
     }
 
-    async fn mismatch(&self, known: Operation, parts: Vec<Part>, arrival: &Arrival) -> Result<Answer, Refusal> {
+    async fn mismatch(
+        &self,
+        known: Operation,
+        parts: Vec<Part>,
+        arrival: &Arrival,
+    ) -> Result<Answer, Refusal> {
         let mut paths = Vec::new();
         if let (true, Some(request)) = (parts.contains(&Part::Body), known.request) {
             let stored = wire::decode_request(&self.store.body(request).await?, known.id, None)?;
@@ -517,7 +619,9 @@ impl Engine {
 
     /// Duplicates counted since the last time this was called.
     pub(crate) fn take_asked(&self) -> Vec<(OperationId, Asked)> {
-        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_iter()
+            .collect()
     }
 
     /// Runs a started operation to its rest, or to the point where it waits in the ledger.
@@ -529,7 +633,10 @@ impl Engine {
             match engine.request_of(&operation).await {
                 Ok(request) => engine.run(operation, Arc::new(request), slot, None, None).await,
                 Err(error) => {
-                    engine.observer.observe(Fact::Trouble(&format!("{}: its request cannot be read: {error}", operation.id)));
+                    engine.observer.observe(Fact::Trouble(&format!(
+                        "{}: its request cannot be read: {error}",
+                        operation.id
+                    )));
                 }
             }
         });
@@ -581,7 +688,13 @@ impl Engine {
                         Err(error) => break Err(error),
                     }
                 }
-                _ => break Ok(Ran { operation: operation.clone(), response: delivered.response, rest: delivered.rest }),
+                _ => {
+                    break Ok(Ran {
+                        operation: operation.clone(),
+                        response: delivered.response,
+                        rest: delivered.rest,
+                    });
+                }
             }
         };
         if operation.state == State::Done {
@@ -600,20 +713,32 @@ impl Engine {
     }
 
     async fn start_again(&self, operation: &Operation) -> Result<Operation, StoreError> {
-        let started = operation.after(Event::Started, self.clock.now()).map_err(|_| StoreError::Stale)?;
-        self.commit_when_there_is_room(Write { operation: started, answer: None, visible: false }).await
+        let started =
+            operation.after(Event::Started, self.clock.now()).map_err(|_| StoreError::Stale)?;
+        self.commit_when_there_is_room(Write { operation: started, answer: None, visible: false })
+            .await
     }
 
     /// One attempt and its verdict.
-    async fn attempt(&self, operation: &Operation, request: &Arc<Request>, timeout: Option<Duration>) -> Result<(Operation, Delivered), StoreError> {
+    async fn attempt(
+        &self,
+        operation: &Operation,
+        request: &Arc<Request>,
+        timeout: Option<Duration>,
+    ) -> Result<(Operation, Delivered), StoreError> {
         let route = self.routes().get(&operation.scope.route);
         let delivered = match &route {
-            Some(route) => deliver(&*self.upstream, route, operation, Arc::clone(request), timeout).await,
+            Some(route) => {
+                deliver(&*self.upstream, route, operation, Arc::clone(request), timeout).await
+            }
             None => route_is_gone(),
         };
         let default = Arc::default();
-        let policy = route.as_ref().map_or(&default, |route: &Arc<Route>| route.policy_for(&operation.method, &operation.target));
-        let write = settle(operation, policy, &delivered, &self.secrets, self.clock.now()).map_err(|_| StoreError::Stale)?;
+        let policy = route.as_ref().map_or(&default, |route: &Arc<Route>| {
+            route.policy_for(&operation.method, &operation.target)
+        });
+        let write = settle(operation, policy, &delivered, &self.secrets, self.clock.now())
+            .map_err(|_| StoreError::Stale)?;
         let settled = self.commit_when_there_is_room(write).await?;
         if let Some(attempt) = settled.attempts.last() {
             self.observer.observe(Fact::Attempted(&settled, attempt));
@@ -625,7 +750,9 @@ impl Engine {
     async fn commit_when_there_is_room(&self, write: Write) -> Result<Operation, StoreError> {
         loop {
             match self.store.commit(write.clone()).await {
-                Err(StoreError::Full(_)) => self.clock.sleep_until(self.clock.now().plus(FULL_RETRY)).await,
+                Err(StoreError::Full(_)) => {
+                    self.clock.sleep_until(self.clock.now().plus(FULL_RETRY)).await;
+                }
                 done => return done,
             }
         }
@@ -642,7 +769,12 @@ impl Engine {
 
     /// A call without a record: what only reads is tried again where that can help, anything
     /// else only where nothing was sent.
-    async fn pass(&self, lane: &Lane, route: &Route, request: Arc<Request>) -> Result<Answer, Refusal> {
+    async fn pass(
+        &self,
+        lane: &Lane,
+        route: &Route,
+        request: Arc<Request>,
+    ) -> Result<Answer, Refusal> {
         crate::pass::pass(self, &*self.upstream, lane, route, request).await
     }
 }

@@ -26,7 +26,9 @@ struct Held {
 }
 
 impl AnswerBody for Held {
-    fn chunk(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
+    fn chunk(
+        &mut self,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
         self.body.chunk()
     }
 
@@ -43,7 +45,10 @@ pub(crate) async fn pass(
     route: &Route,
     request: Arc<Request>,
 ) -> Result<Answer, Refusal> {
-    let limit = || Refusal::Limit { what: format!("{} calls to this upstream are under way", route.slots_max), retry_after: std::time::Duration::from_secs(1) };
+    let limit = || Refusal::Limit {
+        what: format!("{} calls to this upstream are under way", route.slots_max),
+        retry_after: std::time::Duration::from_secs(1),
+    };
     let slot = engine.slots.try_take(lane, route.slots_max).ok_or_else(limit)?;
     let policy = route.policy_for(&request.method, &request.target);
     let chance = OperationId::from_u128(u128::from_le_bytes(random()));
@@ -51,12 +56,15 @@ pub(crate) async fn pass(
     loop {
         let mut headers = route.set_headers.clone();
         headers.0.push(("onceward-attempt".to_owned(), attempt.to_string().into()));
-        let dispatch = Dispatch { target: Arc::clone(&route.target), request: Arc::clone(&request), headers };
+        let dispatch =
+            Dispatch { target: Arc::clone(&route.target), request: Arc::clone(&request), headers };
         let sent = upstream.send(dispatch).await;
         let may_repeat = match &sent {
             Sent::Failed(failure) if failure.permanent => false,
             Sent::Failed(failure) => failure.ending == Ending::Unsent || is_safe(&request.method),
-            Sent::Answered(answer) => is_safe(&request.method) && matches!(answer.status, 502..=504),
+            Sent::Answered(answer) => {
+                is_safe(&request.method) && matches!(answer.status, 502..=504)
+            }
         };
         if may_repeat && attempt < policy.held.attempts_max {
             let asked = match &sent {
@@ -77,7 +85,10 @@ pub(crate) async fn pass(
                 headers: exchange::returned(answer.headers),
                 body: Box::new(Held { body: answer.body, _slot: slot }),
             }),
-            Sent::Failed(failure) => Err(Refusal::PassFailed { error: failure.error, unsent: failure.ending == Ending::Unsent }),
+            Sent::Failed(failure) => Err(Refusal::PassFailed {
+                error: failure.error,
+                unsent: failure.ending == Ending::Unsent,
+            }),
         };
     }
 }

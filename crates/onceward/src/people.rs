@@ -45,11 +45,17 @@ pub enum Resolution {
 
 impl Engine {
     /// Sends a dead operation again, on purpose.
-    pub async fn redeliver(self: &Arc<Self>, id: OperationId, person: &Person) -> Result<Operation, Refusal> {
+    pub async fn redeliver(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+    ) -> Result<Operation, Refusal> {
         self.act(id, |operation, engine| {
             let now = engine.clock.now();
             if operation.state == State::InDoubt {
-                return Err("an operation in doubt is resolved first: say whether it was done".to_owned());
+                return Err(
+                    "an operation in doubt is resolved first: say whether it was done".to_owned()
+                );
             }
             if operation.request.is_none() {
                 return Err("its request was forgotten with its window".to_owned());
@@ -66,12 +72,24 @@ impl Engine {
     }
 
     /// Gives a pending operation up.
-    pub async fn cancel(self: &Arc<Self>, id: OperationId, person: &Person) -> Result<Operation, Refusal> {
-        self.act(id, |_, engine| Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))).await
+    pub async fn cancel(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+    ) -> Result<Operation, Refusal> {
+        self.act(id, |_, engine| {
+            Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))
+        })
+        .await
     }
 
     /// Says what became of an operation in doubt.
-    pub async fn resolve(self: &Arc<Self>, id: OperationId, resolution: &Resolution, person: &Person) -> Result<Operation, Refusal> {
+    pub async fn resolve(
+        self: &Arc<Self>,
+        id: OperationId,
+        resolution: &Resolution,
+        person: &Person,
+    ) -> Result<Operation, Refusal> {
         self.act(id, |operation, engine| {
             if operation.state != State::InDoubt {
                 return Err(format!("it is {}, not in doubt", operation.state.name()));
@@ -79,16 +97,32 @@ impl Engine {
             match resolution {
                 Resolution::NotSent => {
                     let act = deed(Deed::ResolvedNotSent, person, engine);
-                    Ok((Event::Revived { due: engine.clock.now(), mode: Mode::Accepted, act: Some(act) }, None))
+                    Ok((
+                        Event::Revived {
+                            due: engine.clock.now(),
+                            mode: Mode::Accepted,
+                            act: Some(act),
+                        },
+                        None,
+                    ))
                 }
                 Resolution::Done { status, body } => {
-                    let outcome = Outcome { status: *status, ok: true, source: Source::Person, answer: None };
+                    let outcome =
+                        Outcome { status: *status, ok: true, source: Source::Person, answer: None };
                     let answer = status.map(|status| {
                         let body = body.clone().unwrap_or_default();
-                        let response = Response { status, headers: Headers::default(), body, trailers: Headers::default() };
+                        let response = Response {
+                            status,
+                            headers: Headers::default(),
+                            body,
+                            trailers: Headers::default(),
+                        };
                         (Slot::Outcome, wire::encode_response(&response, &response.headers))
                     });
-                    Ok((Event::Acted(deed(Deed::ResolvedDone, person, engine), Some(outcome), None), answer))
+                    Ok((
+                        Event::Acted(deed(Deed::ResolvedDone, person, engine), Some(outcome), None),
+                        answer,
+                    ))
                 }
             }
         })
@@ -96,9 +130,19 @@ impl Engine {
     }
 
     /// Drops a key before its time: from now on it is refused, or new.
-    pub async fn forget(self: &Arc<Self>, scope: &Scope, key: &Key, then: Forgotten, person: &Person) -> Result<Operation, Refusal> {
-        let found = self.store.find(Which::Key(scope.digest(key))).await?.ok_or(Refusal::NotFound)?;
-        self.act(found.id, |_, engine| Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))).await
+    pub async fn forget(
+        self: &Arc<Self>,
+        scope: &Scope,
+        key: &Key,
+        then: Forgotten,
+        person: &Person,
+    ) -> Result<Operation, Refusal> {
+        let found =
+            self.store.find(Which::Key(scope.digest(key))).await?.ok_or(Refusal::NotFound)?;
+        self.act(found.id, |_, engine| {
+            Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))
+        })
+        .await
     }
 
     /// Writes what a person decided, again where a worker's write came between.
@@ -109,9 +153,12 @@ impl Engine {
     ) -> Result<Operation, Refusal> {
         for _ in 0..TRIES {
             let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
-            let conflict = |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
+            let conflict =
+                |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
             let (event, answer) = decide(&operation, self).map_err(conflict)?;
-            let next = operation.after(event, self.clock.now()).map_err(|illegal| conflict(illegal.to_string()))?;
+            let next = operation
+                .after(event, self.clock.now())
+                .map_err(|illegal| conflict(illegal.to_string()))?;
             match self.store.commit(Write { operation: next, answer, visible: true }).await {
                 Ok(acted) => {
                     self.observer.observe(Fact::Acted(&acted));

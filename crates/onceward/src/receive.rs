@@ -87,7 +87,11 @@ pub enum Received {
 }
 
 /// Reads `call` on `route`.
-pub(crate) fn receive(call: Call, route: Arc<Route>, secrets: &Secrets) -> Result<Received, Refusal> {
+pub(crate) fn receive(
+    call: Call,
+    route: Arc<Route>,
+    secrets: &Secrets,
+) -> Result<Received, Refusal> {
     let Call { tenant, principal, route: name, mut request, options } = call;
     if request.body.len() > route.body_bytes_max {
         return Err(Refusal::BodyTooLarge { bytes_max: route.body_bytes_max });
@@ -116,7 +120,18 @@ pub(crate) fn receive(call: Call, route: Arc<Route>, secrets: &Secrets) -> Resul
     let mode = if options.respond_async { Mode::Accepted } else { policy.mode };
     let scope = Scope { kind: ScopeKind::Call, tenant, route: name, principal };
     let request = Arc::new(request);
-    Ok(Received::Keyed(Box::new(Arrival { scope, key, key_made, fingerprint, effects, mode, request, policy, route, options })))
+    Ok(Received::Keyed(Box::new(Arrival {
+        scope,
+        key,
+        key_made,
+        fingerprint,
+        effects,
+        mode,
+        request,
+        policy,
+        route,
+        options,
+    })))
 }
 
 /// The key in the first of the policy's headers that is there.
@@ -136,7 +151,8 @@ fn strip_preferences(headers: &mut Headers) {
         let name = preference.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         !matches!(name.as_str(), "respond-async" | "wait")
     };
-    let rest: Vec<String> = prefer.split(',').filter(is_ours).map(|preference| preference.trim().to_owned()).collect();
+    let rest: Vec<String> =
+        prefer.split(',').filter(is_ours).map(|preference| preference.trim().to_owned()).collect();
     if rest.is_empty() { headers.remove("prefer") } else { headers.set("prefer", rest.join(", ")) }
 }
 

@@ -17,7 +17,8 @@ pub(crate) async fn recover(engine: &Engine) -> Result<usize, StoreError> {
     let mut before = None;
     loop {
         let standing = vec![Standing::Delivering, Standing::Held];
-        let page = engine.store.list(Query { standing, before, limit: PAGE, ..Query::default() }).await?;
+        let page =
+            engine.store.list(Query { standing, before, limit: PAGE, ..Query::default() }).await?;
         for operation in &page.operations {
             judge(engine, operation).await?;
             judged += 1;
@@ -33,7 +34,9 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
     let now = engine.clock.now();
     let route = engine.routes().get(&operation.scope.route);
     let default = std::sync::Arc::default();
-    let policy = route.as_ref().map_or(&default, |route| route.policy_for(&operation.method, &operation.target));
+    let policy = route
+        .as_ref()
+        .map_or(&default, |route| route.policy_for(&operation.method, &operation.target));
     let ended = (operation.state == State::Delivering).then(|| Ended {
         at: now,
         ending: Ending::Unanswered,
@@ -43,13 +46,17 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         may_have_executed: true,
         answer: None,
     });
-    let Some(verdict) = verdict::decide_orphan(operation, policy, ended.as_ref(), now) else { return Ok(()) };
+    let Some(verdict) = verdict::decide_orphan(operation, policy, ended.as_ref(), now) else {
+        return Ok(());
+    };
     let event = match ended {
         Some(ended) => Event::Ended(ended, verdict),
         None => Event::Ruled(verdict),
     };
-    let after = operation.after(event, now).map_err(|illegal| StoreError::Damaged(illegal.to_string()))?;
-    let judged = engine.store.commit(Write { operation: after, answer: None, visible: false }).await?;
+    let after =
+        operation.after(event, now).map_err(|illegal| StoreError::Damaged(illegal.to_string()))?;
+    let judged =
+        engine.store.commit(Write { operation: after, answer: None, visible: false }).await?;
     if !matches!(judged.state, State::Pending { .. }) {
         engine.observer.observe(Fact::Rested(&judged));
     }

@@ -1,8 +1,8 @@
 //! 2. The operation that an arrival becomes: in the ledger, its first attempt started where a
 //! send slot is free, before a byte is sent.
 
-use onceward_core::operation::{Event, Fence, Forgotten, Operation, Run, State, UpstreamKey};
 use onceward_core::id::OperationId;
+use onceward_core::operation::{Event, Fence, Forgotten, Operation, Run, State, UpstreamKey};
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
 

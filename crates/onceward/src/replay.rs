@@ -8,13 +8,22 @@ use crate::store::{Store, StoreError};
 use crate::wire;
 
 /// The stored answer of `operation`; nothing where it is not retained.
-pub(crate) async fn replay(store: &dyn Store, operation: &Operation) -> Result<Option<Response>, StoreError> {
-    let Some(answer) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) else { return Ok(None) };
+pub(crate) async fn replay(
+    store: &dyn Store,
+    operation: &Operation,
+) -> Result<Option<Response>, StoreError> {
+    let Some(answer) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) else {
+        return Ok(None);
+    };
     Ok(Some(wire::decode_response(&store.body(answer).await?)?))
 }
 
 /// The stored failure of a dead operation: its last attempt's answer, where it was kept whole.
-pub(crate) async fn replay_failure(store: &dyn Store, operation: &Operation, secrets: &Secrets) -> Result<Option<Response>, StoreError> {
+pub(crate) async fn replay_failure(
+    store: &dyn Store,
+    operation: &Operation,
+    secrets: &Secrets,
+) -> Result<Option<Response>, StoreError> {
     let last = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref()?.answer);
     let Some(answer) = last else { return Ok(None) };
     let (response, cut) = wire::decode_excerpt(&store.body(answer).await?, operation.id, secrets)?;

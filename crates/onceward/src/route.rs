@@ -68,7 +68,10 @@ fn is_like(pattern: &str, path: &str) -> bool {
 impl Route {
     /// The policy for a request on this route.
     pub fn policy_for(&self, method: &str, target: &str) -> &Arc<Policy> {
-        self.rules.iter().find(|rule| rule.matches(method, target)).map_or(&self.policy, |rule| &rule.policy)
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(method, target))
+            .map_or(&self.policy, |rule| &rule.policy)
     }
 }
 

@@ -72,7 +72,15 @@ impl Secrets {
         sealed.extend(nonce);
         let mut body = plain.to_vec();
         // Sealing fails only beyond 64 GiB.
-        if self.seal.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut body).is_err() {
+        if self
+            .seal
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context),
+                &mut body,
+            )
+            .is_err()
+        {
             std::process::abort();
         }
         sealed.extend(body);
@@ -85,7 +93,11 @@ impl Secrets {
         let (nonce, body) = rest.split_at_checked(NONCE_LEN).ok_or(NotOurs)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| NotOurs)?;
         let mut body = body.to_vec();
-        let plain = self.seal.open_in_place(nonce, Aad::from(context), &mut body).map_err(|_| NotOurs)?.len();
+        let plain = self
+            .seal
+            .open_in_place(nonce, Aad::from(context), &mut body)
+            .map_err(|_| NotOurs)?
+            .len();
         body.truncate(plain);
         Ok(body)
     }
@@ -96,7 +108,8 @@ fn base64_url(bytes: &[u8]) -> String {
     let letter = |bits: u32| LETTERS[(bits & 63) as usize] as char;
     let mut text = String::with_capacity(bytes.len() * 4 / 3 + 1);
     for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - group.len()));
         (0..=group.len()).for_each(|place| text.push(letter(bits >> (18 - 6 * place))));
     }
     text

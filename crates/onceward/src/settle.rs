@@ -37,10 +37,16 @@ pub(crate) fn settle(
         reached: delivered.reached,
         status: delivered.status,
         error,
-        may_have_executed: verdict::may_have_executed(delivered.ending, delivered.status, policy, retry_after),
+        may_have_executed: verdict::may_have_executed(
+            delivered.ending,
+            delivered.status,
+            policy,
+            retry_after,
+        ),
         answer: None,
     };
-    let brought = Brought { headers, permanent: delivered.permanent, too_large: delivered.rest.is_some() };
+    let brought =
+        Brought { headers, permanent: delivered.permanent, too_large: delivered.rest.is_some() };
     let verdict = verdict::decide(operation, policy, &ended, brought, now);
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
     let operation = operation.after(Event::Ended(ended, verdict), now)?;

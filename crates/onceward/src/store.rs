@@ -56,10 +56,7 @@ pub struct Lane {
 impl Lane {
     /// The lane of an operation.
     pub fn of(operation: &Operation) -> Self {
-        Self {
-            tenant: operation.scope.tenant.clone(),
-            route: operation.scope.route.clone(),
-        }
+        Self { tenant: operation.scope.tenant.clone(), route: operation.scope.route.clone() }
     }
 }
 
@@ -109,10 +106,8 @@ impl Slot {
     pub(crate) fn fill(self, operation: &mut Operation, answer: BodyRef) {
         match self {
             Self::Attempt => {
-                if let Some(ended) = operation
-                    .attempts
-                    .last_mut()
-                    .and_then(|attempt| attempt.ended.as_mut())
+                if let Some(ended) =
+                    operation.attempts.last_mut().and_then(|attempt| attempt.ended.as_mut())
                 {
                     ended.answer = Some(answer);
                 }

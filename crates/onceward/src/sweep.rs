@@ -13,7 +13,7 @@ const STEP: usize = 256;
 const STEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two passes.
-const PASS_PAUSE: Duration = Duration::from_secs(600);
+const PASS_PAUSE: Duration = Duration::from_mins(10);
 
 /// Duplicates are counted in memory and written this often.
 const ASKED_EVERY: Duration = Duration::from_secs(1);

@@ -7,10 +7,10 @@ use onceward_core::id::OperationId;
 use tokio::sync::oneshot;
 
 /// Waiters for one operation, at most.
-pub const WAITERS_OF_ONE_MAX: usize = 1024;
+const WAITERS_OF_ONE_MAX: usize = 1024;
 
 /// Waiters in all, at most.
-pub const WAITERS_MAX: usize = 16 * 1024;
+const WAITERS_MAX: usize = 16 * 1024;
 
 /// Who waits for what.
 #[derive(Debug, Default)]

@@ -43,7 +43,12 @@ fn lines(headers: &Headers) -> Lines<'_> {
 }
 
 fn headers(lines: Lines<'_>) -> Headers {
-    Headers(lines.into_iter().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value))).collect())
+    Headers(
+        lines
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)))
+            .collect(),
+    )
 }
 
 fn damaged(what: impl std::fmt::Display) -> StoreError {
@@ -73,20 +78,35 @@ fn split(bytes: &[u8]) -> Result<usize, StoreError> {
 }
 
 /// The request as the ledger keeps it; headers in `seal` are sealed beside the fixed ones.
-pub fn encode_request(request: &Request, id: OperationId, secrets: &Secrets, seal: &[String]) -> Bytes {
+pub fn encode_request(
+    request: &Request,
+    id: OperationId,
+    secrets: &Secrets,
+    seal: &[String],
+) -> Bytes {
     let is_secret = |name: &str| exchange::is_credential(name, seal);
-    let (secret, open): (Lines<'_>, Lines<'_>) = lines(&request.headers).into_iter().partition(|(name, _)| is_secret(name));
+    let (secret, open): (Lines<'_>, Lines<'_>) =
+        lines(&request.headers).into_iter().partition(|(name, _)| is_secret(name));
     let sealed = if secret.is_empty() {
         Vec::new()
     } else {
         secrets.seal(&postcard::to_stdvec(&secret).unwrap_or_default(), &id.as_u128().to_be_bytes())
     };
-    let head = RequestHead { method: &request.method, target: &request.target, headers: open, sealed: &sealed };
+    let head = RequestHead {
+        method: &request.method,
+        target: &request.target,
+        headers: open,
+        sealed: &sealed,
+    };
     join(&head, &request.body)
 }
 
 /// Reads a request; with `secrets` its credentials too, without them they stay sealed.
-pub fn decode_request(bytes: &Bytes, id: OperationId, secrets: Option<&Secrets>) -> Result<Request, StoreError> {
+pub fn decode_request(
+    bytes: &Bytes,
+    id: OperationId,
+    secrets: Option<&Secrets>,
+) -> Result<Request, StoreError> {
     let end = split(bytes)?;
     let head: RequestHead<'_> = postcard::from_bytes(&bytes[5..end]).map_err(damaged)?;
     let mut all = headers(head.headers);
@@ -95,12 +115,22 @@ pub fn decode_request(bytes: &Bytes, id: OperationId, secrets: Option<&Secrets>)
         let secret: Lines<'_> = postcard::from_bytes(&opened).map_err(damaged)?;
         all.0.extend(headers(secret).0);
     }
-    Ok(Request { method: head.method.to_owned(), target: head.target.to_owned(), headers: all, body: bytes.slice(end..) })
+    Ok(Request {
+        method: head.method.to_owned(),
+        target: head.target.to_owned(),
+        headers: all,
+        body: bytes.slice(end..),
+    })
 }
 
 /// An outcome's answer as the ledger keeps it: `kept` of its headers, its whole body.
 pub fn encode_response(response: &Response, kept: &Headers) -> Bytes {
-    let head = ResponseHead { status: response.status, headers: lines(kept), trailers: lines(&response.trailers), cut: false };
+    let head = ResponseHead {
+        status: response.status,
+        headers: lines(kept),
+        trailers: lines(&response.trailers),
+        cut: false,
+    };
     join(&head, &response.body)
 }
 
@@ -108,24 +138,43 @@ pub fn encode_response(response: &Response, kept: &Headers) -> Bytes {
 pub fn decode_response(bytes: &Bytes) -> Result<Response, StoreError> {
     let end = split(bytes)?;
     let head: ResponseHead<'_> = postcard::from_bytes(&bytes[5..end]).map_err(damaged)?;
-    Ok(Response { status: head.status, headers: headers(head.headers), trailers: headers(head.trailers), body: bytes.slice(end..) })
+    Ok(Response {
+        status: head.status,
+        headers: headers(head.headers),
+        trailers: headers(head.trailers),
+        body: bytes.slice(end..),
+    })
 }
 
 /// A failed attempt's answer as the ledger keeps it: what helps a person, sealed.
 pub fn encode_excerpt(response: &Response, id: OperationId, secrets: &Secrets) -> Bytes {
     let helps = exchange::kept_for_people(&response.headers);
     let length = response.body.len().min(EXCERPT_BYTES_MAX);
-    let head = ResponseHead { status: response.status, headers: lines(&helps), trailers: Vec::new(), cut: length < response.body.len() };
+    let head = ResponseHead {
+        status: response.status,
+        headers: lines(&helps),
+        trailers: Vec::new(),
+        cut: length < response.body.len(),
+    };
     secrets.seal(&join(&head, &response.body[..length]), &id.as_u128().to_be_bytes()).into()
 }
 
 /// Reads a failed attempt's answer, and whether its body is only its beginning.
-pub fn decode_excerpt(bytes: &Bytes, id: OperationId, secrets: &Secrets) -> Result<(Response, bool), StoreError> {
+pub fn decode_excerpt(
+    bytes: &Bytes,
+    id: OperationId,
+    secrets: &Secrets,
+) -> Result<(Response, bool), StoreError> {
     let opened: Bytes = secrets.open(bytes, &id.as_u128().to_be_bytes()).map_err(damaged)?.into();
     let end = split(&opened)?;
     let head: ResponseHead<'_> = postcard::from_bytes(&opened[5..end]).map_err(damaged)?;
     let cut = head.cut;
-    let response = Response { status: head.status, headers: headers(head.headers), trailers: Headers::default(), body: opened.slice(end..) };
+    let response = Response {
+        status: head.status,
+        headers: headers(head.headers),
+        trailers: Headers::default(),
+        body: opened.slice(end..),
+    };
     Ok((response, cut))
 }
 
@@ -138,7 +187,11 @@ mod tests {
         Request {
             method: "POST".into(),
             target: "/a?b".into(),
-            headers: Headers(vec![line("authorization", b"Bearer canary"), line("x-a", b"\xff1"), line("x-a", b"2")]),
+            headers: Headers(vec![
+                line("authorization", b"Bearer canary"),
+                line("x-a", b"\xff1"),
+                line("x-a", b"2"),
+            ]),
             body: Bytes::from_static(b"\x00body\xff"),
         }
     }
@@ -158,7 +211,12 @@ mod tests {
     #[test]
     fn an_excerpt_is_sealed_and_says_where_it_was_cut() {
         let (secrets, id) = (Secrets::new([1; 32]), OperationId::new(1, 1));
-        let response = Response { status: 503, headers: Headers::default(), body: vec![b'c'; 20_000].into(), trailers: Headers::default() };
+        let response = Response {
+            status: 503,
+            headers: Headers::default(),
+            body: vec![b'c'; 20_000].into(),
+            trailers: Headers::default(),
+        };
         let bytes = encode_excerpt(&response, id, &secrets);
         assert!(!bytes.windows(4).any(|window| window == b"cccc"));
         let (back, cut) = decode_excerpt(&bytes, id, &secrets).unwrap();

@@ -20,11 +20,7 @@ pub(super) struct Package {
 
 impl Package {
     pub(super) fn new(name: &str, version: &str, licence: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            licence: licence.to_owned(),
-        }
+        Self { name: name.to_owned(), version: version.to_owned(), licence: licence.to_owned() }
     }
 
     /// As rules name it.
@@ -77,10 +73,7 @@ impl Graph {
                 parse(line).ok_or_else(|| format!("cargo tree said {line:?}"))?;
             way.truncate(depth);
             if let Some(parent) = way.last() {
-                self.parents
-                    .entry(package.name.clone())
-                    .or_default()
-                    .insert(parent.clone());
+                self.parents.entry(package.name.clone()).or_default().insert(parent.clone());
             }
             way.push(package.name.clone());
             self.packages.insert(package);
@@ -97,10 +90,7 @@ fn parse(line: &str) -> Option<(usize, Package)> {
     let digits = name.find(|c: char| !c.is_ascii_digit())?;
     let licence = licence.strip_suffix("(*)").unwrap_or(licence).trim();
     let version = rest.split(' ').next()?;
-    Some((
-        name[..digits].parse().ok()?,
-        Package::new(&name[digits..], version, licence),
-    ))
+    Some((name[..digits].parse().ok()?, Package::new(&name[digits..], version, licence)))
 }
 
 #[cfg(test)]

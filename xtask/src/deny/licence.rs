@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 /// `WITH` binds closest, then `AND`, then `OR`; a slash is the old way to write `OR`. An exception
 /// is a licence of its own here: `X WITH y` is allowed only where it is listed so.
 pub(super) fn allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut words = words.as_slice();
     any(&mut words, allowed) == Some(true) && words.is_empty()
@@ -69,9 +66,8 @@ mod tests {
 
     #[test]
     fn expressions_hold_as_spdx_says() {
-        let taken: BTreeSet<String> = ["MIT", "ISC", "Apache-2.0", "Unicode-3.0"]
-            .map(str::to_owned)
-            .into();
+        let taken: BTreeSet<String> =
+            ["MIT", "ISC", "Apache-2.0", "Unicode-3.0"].map(str::to_owned).into();
         for good in [
             "MIT",
             "MIT OR GPL-3.0-only",

@@ -62,11 +62,8 @@ fn mentions(text: &str, module: &str) -> Vec<usize> {
     for (n, line) in text.lines().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         let mut hit = names(code, &format!("crate::{module}"));
-        let list = if depth > 0 {
-            Some(code)
-        } else {
-            code.split_once("crate::{").map(|(_, rest)| rest)
-        };
+        let list =
+            if depth > 0 { Some(code) } else { code.split_once("crate::{").map(|(_, rest)| rest) };
         if let Some(list) = list {
             depth = depth.max(1);
             let mut top = String::new();
@@ -82,9 +79,7 @@ fn mentions(text: &str, module: &str) -> Vec<usize> {
                 }
             }
             // Only what stands first in a path is a module of ours.
-            hit |= top
-                .split(',')
-                .any(|path| path.trim().split("::").next() == Some(module));
+            hit |= top.split(',').any(|path| path.trim().split("::").next() == Some(module));
         }
         if hit {
             lines.push(n + 1);

@@ -87,10 +87,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
             targets.push(rest);
         }
         for opening in ["](", "href=\"", "src=\""] {
-            targets.extend(
-                line.match_indices(opening)
-                    .map(|(at, _)| &line[at + opening.len()..]),
-            );
+            targets.extend(line.match_indices(opening).map(|(at, _)| &line[at + opening.len()..]));
         }
         for target in targets {
             let target = target.trim_start();
@@ -111,9 +108,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
 fn is_relative(target: &str) -> bool {
     let scheme = target.split_once(':').is_some_and(|(scheme, _)| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
     });
     !target.is_empty() && !target.starts_with("//") && !scheme
 }
@@ -123,9 +118,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, String)> + '_ {
     let mut fence: Option<&str> = None;
     text.lines().enumerate().filter_map(move |(n, line)| {
         let trimmed = line.trim_start();
-        let mark = ["```", "~~~"]
-            .into_iter()
-            .find(|mark| trimmed.starts_with(mark));
+        let mark = ["```", "~~~"].into_iter().find(|mark| trimmed.starts_with(mark));
         match (fence, mark) {
             (None, Some(mark)) => {
                 fence = Some(mark);
@@ -146,12 +139,7 @@ fn without_code(line: &str) -> String {
     // An odd backtick opens nothing.
     let last = parts.len() - 1;
     let code = |n: usize| n % 2 == 1 && n < last;
-    parts
-        .iter()
-        .enumerate()
-        .filter(|(n, _)| !code(*n))
-        .map(|(_, part)| *part)
-        .collect()
+    parts.iter().enumerate().filter(|(n, _)| !code(*n)).map(|(_, part)| *part).collect()
 }
 
 /// The names that a page's headings can be linked by, as the common forges make them.
@@ -174,11 +162,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         }
         let slug = slug(line[level..].trim().trim_end_matches('#').trim_end());
         let times = seen.entry(slug.clone()).or_default();
-        anchors.insert(if *times == 0 {
-            slug
-        } else {
-            format!("{slug}-{times}")
-        });
+        anchors.insert(if *times == 0 { slug } else { format!("{slug}-{times}") });
         *times += 1;
     }
     anchors
@@ -206,10 +190,7 @@ mod tests {
     use super::*;
 
     fn found(files: &[(&str, &str)]) -> Vec<String> {
-        check(&Tree::of(files))
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        check(&Tree::of(files)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -219,11 +200,7 @@ mod tests {
                       [g](mailto:a@example.com) `[not](a link)`\n\n[h]: docs/start.md\n\
                       ```\n[nor](this)\n```\n";
         let start = "## The `first` run\n[up](../README.md) [also up](/README.md)\n";
-        let files = [
-            ("README.md", readme),
-            ("docs/start.md", start),
-            ("docs/p.svg", ""),
-        ];
+        let files = [("README.md", readme), ("docs/start.md", start), ("docs/p.svg", "")];
         assert_eq!(found(&files), Vec::<String>::new());
     }
 
@@ -231,27 +208,16 @@ mod tests {
     fn a_link_that_leads_nowhere_is_named_with_its_line() {
         let found = found(&[("docs/a.md", "\n[x](b.md)\n[y](../../out.md)\n\n[z]: c.md\n")]);
         assert_eq!(found.len(), 3);
-        assert!(
-            found[0].starts_with("docs/a.md:2: the link b.md leads nowhere"),
-            "{}",
-            found[0]
-        );
+        assert!(found[0].starts_with("docs/a.md:2: the link b.md leads nowhere"), "{}", found[0]);
         assert!(found[1].starts_with("docs/a.md:3:"));
         assert!(found[2].starts_with("docs/a.md:5:"));
     }
 
     #[test]
     fn an_anchor_without_a_heading_is_named() {
-        let found = found(&[
-            ("README.md", "# One\n[x](#two)\n"),
-            ("other.md", "[x](nowhere.md)"),
-        ]);
+        let found = found(&[("README.md", "# One\n[x](#two)\n"), ("other.md", "[x](nowhere.md)")]);
         assert_eq!(found.len(), 1);
-        assert!(
-            found[0].contains("names no heading of README.md"),
-            "{}",
-            found[0]
-        );
+        assert!(found[0].contains("names no heading of README.md"), "{}", found[0]);
     }
 
     #[test]

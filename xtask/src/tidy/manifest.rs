@@ -13,19 +13,13 @@ pub(crate) struct Dependency {
 impl Dependency {
     /// As the registry calls it.
     pub(crate) fn package(&self) -> &str {
-        self.value
-            .get("package")
-            .and_then(Value::as_str)
-            .unwrap_or(&self.name)
+        self.value.get("package").and_then(Value::as_str).unwrap_or(&self.name)
     }
 
     /// Where it stands in the manifest; the first line if it is written in a form of its own.
     pub(crate) fn line(&self, manifest: &str) -> usize {
         let is_it = |line: &str| {
-            let rest = line
-                .trim_start()
-                .trim_start_matches('"')
-                .strip_prefix(self.name.as_str());
+            let rest = line.trim_start().trim_start_matches('"').strip_prefix(self.name.as_str());
             rest.is_some_and(|rest| rest.starts_with([' ', '"', '=', '.']))
         };
         manifest.lines().position(is_it).map_or(1, |n| n + 1)
@@ -46,12 +40,7 @@ pub(crate) fn dependencies(manifest: &Table) -> Vec<Dependency> {
             };
             found.extend(inner.iter().map(entry));
         } else if name == "target" {
-            found.extend(
-                inner
-                    .values()
-                    .filter_map(Value::as_table)
-                    .flat_map(dependencies),
-            );
+            found.extend(inner.values().filter_map(Value::as_table).flat_map(dependencies));
         } else if name == "workspace" {
             found.extend(dependencies(inner));
         }

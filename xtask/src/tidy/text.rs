@@ -3,33 +3,21 @@
 use super::{Complaint, Tree};
 
 // Joined here, so that this file is not a find of its own.
-const MARKERS: [&str; 3] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
+const MARKERS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 const DEBUG: &str = concat!("dbg", "!(");
 const WEAK: &str = concat!("?", "/");
 /// Where people and build machines keep their files.
-const MACHINE: [&str; 3] = [
-    concat!("/wo", "rk/"),
-    concat!("/ro", "ot/"),
-    concat!("/ho", "me/"),
-];
+const MACHINE: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
 /// What was to be done later is done or written down where people look for it.
 pub(super) fn markers(tree: &Tree) -> Vec<Complaint> {
     let rust = |path: &str| has_extension(path, "rs");
     each_line(tree, rust, |line| {
         if line.contains(DEBUG) {
-            return Some(format!(
-                "leftover {DEBUG}…): remove it, or say it with tracing"
-            ));
+            return Some(format!("leftover {DEBUG}…): remove it, or say it with tracing"));
         }
         let marker = MARKERS.into_iter().find(|marker| is_word(line, marker))?;
-        Some(format!(
-            "leftover {marker}: do it, or open an issue and remove the marker"
-        ))
+        Some(format!("leftover {marker}: do it, or open an issue and remove the marker"))
     })
 }
 
@@ -50,9 +38,7 @@ pub(super) fn machine_paths(tree: &Tree) -> Vec<Complaint> {
         tree,
         |_| true,
         |line| {
-            let path = MACHINE
-                .into_iter()
-                .find(|path| starts_absolute(line, path))?;
+            let path = MACHINE.into_iter().find(|path| starts_absolute(line, path))?;
             Some(format!(
                 "a path of one machine ({path}…): make it relative, or take it from a variable"
             ))
@@ -93,8 +79,7 @@ fn is_word(line: &str, word: &str) -> bool {
 }
 
 pub(super) fn has_extension(path: &str, extension: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, found)| found.eq_ignore_ascii_case(extension))
+    path.rsplit_once('.').is_some_and(|(_, found)| found.eq_ignore_ascii_case(extension))
 }
 
 #[cfg(test)]
@@ -103,25 +88,17 @@ mod tests {
 
     #[test]
     fn markers_are_found_as_words_in_rust_files_only() {
-        let text = format!(
-            "// {}: later\nlet {}S = 1;\n{}x);\n",
-            MARKERS[0], MARKERS[0], DEBUG
-        );
+        let text = format!("// {}: later\nlet {}S = 1;\n{}x);\n", MARKERS[0], MARKERS[0], DEBUG);
         let tree = Tree::of(&[("src/a.rs", &text), ("notes.md", &text)]);
-        let found: Vec<_> = markers(&tree)
-            .into_iter()
-            .map(|found| (found.file, found.line))
-            .collect();
+        let found: Vec<_> =
+            markers(&tree).into_iter().map(|found| (found.file, found.line)).collect();
         assert_eq!(found, [("src/a.rs".into(), 1), ("src/a.rs".into(), 3)]);
     }
 
     #[test]
     fn weak_features_are_found_in_manifests_but_not_in_their_comments() {
         let text = format!("[features]\na = [\"b{WEAK}c\"]\n# b{WEAK}c is why\n");
-        let tree = Tree::of(&[
-            ("crates/x/Cargo.toml", &text),
-            ("Cargo.toml", "[workspace]\n"),
-        ]);
+        let tree = Tree::of(&[("crates/x/Cargo.toml", &text), ("Cargo.toml", "[workspace]\n")]);
         let found = weak_features(&tree);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].line, 2);
@@ -132,11 +109,7 @@ mod tests {
         for bad in ["cd {}x", "\"{}x\"", "[a]({}x)", "file:{}x", "A={}x"] {
             for path in MACHINE {
                 let line = bad.replace("{}", path);
-                assert_eq!(
-                    machine_paths(&Tree::of(&[("a.md", &line)])).len(),
-                    1,
-                    "{line}"
-                );
+                assert_eq!(machine_paths(&Tree::of(&[("a.md", &line)])).len(), 1, "{line}");
             }
         }
         for good in ["https://example.com{}x", "target{}x", "..{}x", "${DIR}{}x"] {

@@ -1,10 +1,7 @@
 //! The suite that every store must pass, concurrency included; also the best account of what a
 //! store must do. [`run`] takes whatever makes an empty store.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed expectation is the point of a suite"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a suite")]
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -81,10 +78,7 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         created_at: at,
         state: State::Pending { due: at },
         attempts: Vec::new(),
-        run: Run {
-            since: at,
-            before: 0,
-        },
+        run: Run { since: at, before: 0 },
         deadline: None,
         attempts_max: None,
         send_by: None,
@@ -116,9 +110,7 @@ async fn remember(store: &dyn Store, operation: &Operation) -> Operation {
 }
 
 fn started(operation: &Operation) -> Operation {
-    operation
-        .after(Event::Started, operation.created_at)
-        .unwrap()
+    operation.after(Event::Started, operation.created_at).unwrap()
 }
 
 fn done(operation: &Operation, at: Timestamp) -> Operation {
@@ -131,39 +123,20 @@ fn done(operation: &Operation, at: Timestamp) -> Operation {
         may_have_executed: true,
         answer: None,
     };
-    let outcome = Outcome {
-        status: Some(201),
-        ok: true,
-        source: Source::Upstream,
-        answer: None,
-    };
-    operation
-        .after(Event::Ended(ended, Verdict::Finish(outcome)), at)
-        .unwrap()
+    let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
+    operation.after(Event::Ended(ended, Verdict::Finish(outcome)), at).unwrap()
 }
 
 async fn commit(store: &dyn Store, operation: Operation) -> Result<Operation, StoreError> {
-    store
-        .commit(Write {
-            operation,
-            answer: None,
-            visible: false,
-        })
-        .await
+    store.commit(Write { operation, answer: None, visible: false }).await
 }
 
 async fn what_is_remembered_is_found_by_id_and_by_key(store: &dyn Store) {
     let made = remember(store, &operation(1, "a", "r", Mode::Held)).await;
     assert!(made.request.is_some());
+    assert_eq!(store.find(Which::Id(made.id)).await.unwrap(), Some(made.clone()));
     assert_eq!(
-        store.find(Which::Id(made.id)).await.unwrap(),
-        Some(made.clone())
-    );
-    assert_eq!(
-        store
-            .find(Which::Key(made.scope.digest(&made.key)))
-            .await
-            .unwrap(),
+        store.find(Which::Key(made.scope.digest(&made.key))).await.unwrap(),
         Some(made.clone())
     );
     assert_eq!(
@@ -172,10 +145,7 @@ async fn what_is_remembered_is_found_by_id_and_by_key(store: &dyn Store) {
         "the whole id counts"
     );
     assert_eq!(
-        store
-            .remember(birth(&operation(2, "a", "r", Mode::Held)))
-            .await
-            .unwrap(),
+        store.remember(birth(&operation(2, "a", "r", Mode::Held))).await.unwrap(),
         Remembered::Known(made)
     );
     assert_eq!(
@@ -189,10 +159,7 @@ async fn one_of_many_remembers_of_a_key_wins(store: Arc<dyn Store>) {
     let racers = (1..=64u64).map(|n| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
-            store
-                .remember(birth(&operation(n, "same", "r", Mode::Held)))
-                .await
-                .unwrap()
+            store.remember(birth(&operation(n, "same", "r", Mode::Held))).await.unwrap()
         })
     });
     let (mut fresh, mut known) = (Vec::new(), Vec::new());
@@ -231,10 +198,7 @@ async fn an_old_fence_changes_nothing(store: Arc<dyn Store>) {
     }
     assert_eq!(won, 1, "one write of a fence");
     let settled = commit(&*store, done(&next, made.created_at)).await.unwrap();
-    assert_eq!(
-        commit(&*store, done(&next, made.created_at)).await,
-        Err(StoreError::Stale)
-    );
+    assert_eq!(commit(&*store, done(&next, made.created_at)).await, Err(StoreError::Stale));
     assert_eq!(store.find(Which::Id(made.id)).await.unwrap(), Some(settled));
     assert_eq!(
         commit(&*store, started(&operation(9, "never", "r", Mode::Held))).await,
@@ -244,23 +208,12 @@ async fn an_old_fence_changes_nothing(store: Arc<dyn Store>) {
 
 async fn bodies_come_back_byte_for_byte(store: &dyn Store) {
     let made = remember(store, &operation(1, "a", "r", Mode::Held)).await;
-    assert_eq!(
-        store.body(made.request.unwrap()).await.unwrap(),
-        "request a"
-    );
+    assert_eq!(store.body(made.request.unwrap()).await.unwrap(), "request a");
     let next = commit(store, started(&made)).await.unwrap();
-    let binary: Bytes = (0..=255u8)
-        .cycle()
-        .take(100_000)
-        .collect::<Vec<u8>>()
-        .into();
+    let binary: Bytes = (0..=255u8).cycle().take(100_000).collect::<Vec<u8>>().into();
     let answer = Some((Slot::Outcome, binary.clone()));
     let settled = store
-        .commit(Write {
-            operation: done(&next, made.created_at),
-            answer,
-            visible: false,
-        })
+        .commit(Write { operation: done(&next, made.created_at), answer, visible: false })
         .await
         .unwrap();
     let kept = settled.outcome.clone().unwrap().answer.unwrap();
@@ -273,27 +226,17 @@ fn start_it() -> Judge {
 }
 
 fn lane(route: &str) -> Lane {
-    Lane {
-        tenant: "t".into(),
-        route: route.into(),
-    }
+    Lane { tenant: "t".into(), route: route.into() }
 }
 
 async fn due_work_is_taken_once_and_in_order(store: Arc<dyn Store>) {
     for n in (1..=40).rev() {
-        remember(
-            &*store,
-            &operation(n, &format!("k{n}"), "r", Mode::Accepted),
-        )
-        .await;
+        remember(&*store, &operation(n, &format!("k{n}"), "r", Mode::Accepted)).await;
     }
     let now = Timestamp::from_micros(30_000_000);
     let first = store.take(lane("r"), now, 5, start_it()).await.unwrap();
     assert_eq!(
-        first
-            .iter()
-            .map(|operation| operation.id.sequence())
-            .collect::<Vec<_>>(),
+        first.iter().map(|operation| operation.id.sequence()).collect::<Vec<_>>(),
         [1, 2, 3, 4, 5]
     );
     assert!(
@@ -308,11 +251,7 @@ async fn due_work_is_taken_once_and_in_order(store: Arc<dyn Store>) {
     let mut seen = HashSet::new();
     for taker in takers.collect::<Vec<_>>() {
         for operation in taker.await.unwrap() {
-            assert!(
-                seen.insert(operation.id),
-                "{} was taken twice",
-                operation.key
-            );
+            assert!(seen.insert(operation.id), "{} was taken twice", operation.key);
         }
     }
     assert_eq!(seen.len(), 25, "all that is due, and nothing else");
@@ -323,26 +262,14 @@ async fn held_and_future_work_is_not_taken(store: &dyn Store) {
     remember(store, &operation(50, "later", "r", Mode::Accepted)).await;
     remember(store, &operation(2, "elsewhere", "s", Mode::Accepted)).await;
     assert_eq!(
-        store
-            .take(
-                lane("r"),
-                Timestamp::from_micros(40_000_000),
-                10,
-                start_it()
-            )
-            .await
-            .unwrap(),
+        store.take(lane("r"), Timestamp::from_micros(40_000_000), 10, start_it()).await.unwrap(),
         []
     );
 }
 
 async fn lanes_tell_their_first_due_time(store: &dyn Store) {
     for (n, route) in [(7, "r"), (3, "r"), (5, "s")] {
-        remember(
-            store,
-            &operation(n, &format!("k{n}"), route, Mode::Accepted),
-        )
-        .await;
+        remember(store, &operation(n, &format!("k{n}"), route, Mode::Accepted)).await;
     }
     remember(store, &operation(1, "held", "h", Mode::Held)).await;
     let mut lanes = store.lanes().await.unwrap();
@@ -357,49 +284,24 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     for n in 1..=9 {
         remember(
             store,
-            &operation(
-                n,
-                &format!("k{n}"),
-                if n % 2 == 0 { "even" } else { "odd" },
-                Mode::Held,
-            ),
+            &operation(n, &format!("k{n}"), if n % 2 == 0 { "even" } else { "odd" }, Mode::Held),
         )
         .await;
     }
     let places = |query: Query| async move {
         let page = store.list(query).await.unwrap();
         (
-            page.operations
-                .iter()
-                .map(|operation| operation.id.sequence())
-                .collect::<Vec<_>>(),
+            page.operations.iter().map(|operation| operation.id.sequence()).collect::<Vec<_>>(),
             page.next,
         )
     };
-    let (first, next) = places(Query {
-        limit: 4,
-        ..Query::default()
-    })
-    .await;
+    let (first, next) = places(Query { limit: 4, ..Query::default() }).await;
     assert_eq!(first, [9, 8, 7, 6]);
-    let (second, next) = places(Query {
-        limit: 100,
-        before: next,
-        ..Query::default()
-    })
-    .await;
+    let (second, next) = places(Query { limit: 100, before: next, ..Query::default() }).await;
     assert_eq!((second, next), (vec![5, 4, 3, 2, 1], None));
-    let even = Query {
-        route: Some("even".into()),
-        limit: 100,
-        ..Query::default()
-    };
+    let even = Query { route: Some("even".into()), limit: 100, ..Query::default() };
     assert_eq!(places(even).await.0, [8, 6, 4, 2]);
-    let held = Query {
-        standing: vec![Standing::Held],
-        limit: 2,
-        ..Query::default()
-    };
+    let held = Query { standing: vec![Standing::Held], limit: 2, ..Query::default() };
     assert_eq!(places(held).await.0, [9, 8]);
     let in_doubt = Query {
         standing: vec![Standing::InDoubt, Standing::DeadLetter],
@@ -407,28 +309,16 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
         ..Query::default()
     };
     assert_eq!(places(in_doubt).await, (vec![], None));
-    let text = Query {
-        text: Some("label-3".into()),
-        limit: 9,
-        ..Query::default()
-    };
+    let text = Query { text: Some("label-3".into()), limit: 9, ..Query::default() };
     assert_eq!(places(text).await.0, [3]);
-    let by_key = Query {
-        key: Some("k7".into()),
-        tenant: Some("t".into()),
-        limit: 9,
-        ..Query::default()
-    };
+    let by_key =
+        Query { key: Some("k7".into()), tenant: Some("t".into()), limit: 9, ..Query::default() };
     assert_eq!(places(by_key).await.0, [7]);
     assert!(
-        places(Query {
-            tenant: Some("other".into()),
-            limit: 9,
-            ..Query::default()
-        })
-        .await
-        .0
-        .is_empty()
+        places(Query { tenant: Some("other".into()), limit: 9, ..Query::default() })
+            .await
+            .0
+            .is_empty()
     );
 }
 
@@ -458,27 +348,14 @@ async fn the_sweep_forgets_by_time_and_never_what_is_open(store: &dyn Store) {
     assert_eq!(sweep_all(store, later(Duration::ZERO)).await, (0, 0));
     assert_eq!(sweep_all(store, later(policy.window)).await, (5, 0));
     let mark = store.find(Which::Id(settled[0].id)).await.unwrap().unwrap();
+    assert_eq!((Standing::of(&mark), mark.ended_at), (Standing::Tombstone, settled[0].ended_at));
     assert_eq!(
-        (Standing::of(&mark), mark.ended_at),
-        (Standing::Tombstone, settled[0].ended_at)
-    );
-    assert_eq!(
-        store
-            .find(Which::Key(mark.scope.digest(&mark.key)))
-            .await
-            .unwrap(),
+        store.find(Which::Key(mark.scope.digest(&mark.key))).await.unwrap(),
         Some(mark),
         "its key is known still"
     );
-    assert_eq!(
-        sweep_all(store, later(policy.window)).await,
-        (0, 0),
-        "a mark is made once"
-    );
-    assert_eq!(
-        sweep_all(store, later(policy.window + policy.tombstone)).await,
-        (0, 5)
-    );
+    assert_eq!(sweep_all(store, later(policy.window)).await, (0, 0), "a mark is made once");
+    assert_eq!(sweep_all(store, later(policy.window + policy.tombstone)).await, (0, 5));
     assert_eq!(store.find(Which::Id(settled[0].id)).await.unwrap(), None);
     assert_eq!(
         store.find(Which::Id(open.id)).await.unwrap(),
@@ -497,74 +374,28 @@ async fn a_forgotten_key_goes_to_its_successor(store: &dyn Store) {
         request: Bytes::from_static(b"new"),
         replaces: Some((old.id, fence)),
     };
-    assert_eq!(
-        store.remember(replace(Fence(0))).await,
-        Err(StoreError::Stale)
-    );
-    assert!(matches!(
-        store.remember(replace(old.fence)).await,
-        Ok(Remembered::Fresh(_))
-    ));
-    let owner = store
-        .find(Which::Key(old.scope.digest(&old.key)))
-        .await
-        .unwrap()
-        .unwrap();
+    assert_eq!(store.remember(replace(Fence(0))).await, Err(StoreError::Stale));
+    assert!(matches!(store.remember(replace(old.fence)).await, Ok(Remembered::Fresh(_))));
+    let owner = store.find(Which::Key(old.scope.digest(&old.key))).await.unwrap().unwrap();
     assert_eq!(owner.id, successor.id);
-    assert!(
-        store.find(Which::Id(old.id)).await.unwrap().is_some(),
-        "its history stays"
-    );
+    assert!(store.find(Which::Id(old.id)).await.unwrap().is_some(), "its history stays");
 }
 
 async fn duplicates_are_counted(store: &dyn Store) {
     let made = remember(store, &operation(1, "k", "r", Mode::Held)).await;
     let times = |range: std::ops::Range<i64>| range.map(Timestamp::from_micros).collect::<Vec<_>>();
-    store
-        .note_asked(vec![(
-            made.id,
-            Asked {
-                count: 3,
-                times: times(0..3),
-            },
-        )])
-        .await
-        .unwrap();
-    store
-        .note_asked(vec![(
-            made.id,
-            Asked {
-                count: 30,
-                times: times(3..23),
-            },
-        )])
-        .await
-        .unwrap();
-    assert_eq!(
-        store.asked(made.id).await.unwrap(),
-        Asked {
-            count: 33,
-            times: times(3..23)
-        }
-    );
-    assert_eq!(
-        store.asked(OperationId::new(9, 9)).await.unwrap(),
-        Asked::default()
-    );
+    store.note_asked(vec![(made.id, Asked { count: 3, times: times(0..3) })]).await.unwrap();
+    store.note_asked(vec![(made.id, Asked { count: 30, times: times(3..23) })]).await.unwrap();
+    assert_eq!(store.asked(made.id).await.unwrap(), Asked { count: 33, times: times(3..23) });
+    assert_eq!(store.asked(OperationId::new(9, 9)).await.unwrap(), Asked::default());
 }
 
 async fn settings_are_kept_and_removed(store: &dyn Store) {
     for name in ["a/1", "a/2", "b"] {
-        store
-            .set(name.into(), Some(Bytes::from_static(b"v")))
-            .await
-            .unwrap();
+        store.set(name.into(), Some(Bytes::from_static(b"v"))).await.unwrap();
     }
     store.set("a/1".into(), None).await.unwrap();
-    assert_eq!(
-        store.setting("b".into()).await.unwrap().as_deref(),
-        Some(&b"v"[..])
-    );
+    assert_eq!(store.setting("b".into()).await.unwrap().as_deref(), Some(&b"v"[..]));
     assert_eq!(store.setting("a".into()).await.unwrap(), None);
     assert_eq!(
         store.settings("a/".into()).await.unwrap(),

@@ -51,20 +51,15 @@ impl Kept {
 
     fn find(&self, which: Which) -> Option<&Operation> {
         match which {
-            Which::Id(id) => self
-                .operations
-                .get(&id.sequence())
-                .filter(|operation| operation.id == id),
+            Which::Id(id) => {
+                self.operations.get(&id.sequence()).filter(|operation| operation.id == id)
+            }
             Which::Key(key) => self.operations.get(self.keys.get(&key)?),
         }
     }
 
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
-        let Birth {
-            mut operation,
-            request,
-            replaces,
-        } = birth;
+        let Birth { mut operation, request, replaces } = birth;
         let digest = operation.scope.digest(&operation.key);
         if let Some((id, fence)) = replaces {
             let old = self
@@ -80,8 +75,7 @@ impl Kept {
         }
         operation.request = Some(self.keep_body(request));
         self.keys.insert(digest, operation.id.sequence());
-        self.operations
-            .insert(operation.id.sequence(), operation.clone());
+        self.operations.insert(operation.id.sequence(), operation.clone());
         Ok(Remembered::Fresh(operation))
     }
 
@@ -96,11 +90,7 @@ impl Kept {
     }
 
     fn commit(&mut self, write: Write) -> Result<Operation, StoreError> {
-        let Write {
-            mut operation,
-            answer,
-            ..
-        } = write;
+        let Write { mut operation, answer, .. } = write;
         if let Some((slot, bytes)) = answer {
             let body = self.keep_body(bytes);
             slot.fill(&mut operation, body);
@@ -111,13 +101,10 @@ impl Kept {
 
     fn waiting(&self) -> impl Iterator<Item = (&Operation, Timestamp)> {
         let waits = |operation: &&Operation| Standing::of(operation) == Standing::Pending;
-        self.operations
-            .values()
-            .filter(waits)
-            .filter_map(|operation| match operation.state {
-                State::Pending { due } => Some((operation, due)),
-                _ => None,
-            })
+        self.operations.values().filter(waits).filter_map(|operation| match operation.state {
+            State::Pending { due } => Some((operation, due)),
+            _ => None,
+        })
     }
 
     fn take(
@@ -160,16 +147,10 @@ impl Kept {
     }
 
     fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Swept {
-        let page: Vec<u64> = self
-            .operations
-            .range(from + 1..)
-            .take(max)
-            .map(|(seq, _)| *seq)
-            .collect();
-        let mut swept = Swept {
-            next: page.last().copied().filter(|_| page.len() == max),
-            ..Swept::default()
-        };
+        let page: Vec<u64> =
+            self.operations.range(from + 1..).take(max).map(|(seq, _)| *seq).collect();
+        let mut swept =
+            Swept { next: page.last().copied().filter(|_| page.len() == max), ..Swept::default() };
         for seq in page {
             let Some(operation) = self.operations.get(&seq) else {
                 continue;
@@ -245,9 +226,7 @@ impl Store for MemoryStore {
 
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
         let found = self.kept().bodies.get(body.offset as usize).cloned();
-        Box::pin(ready(
-            found.ok_or_else(|| StoreError::Damaged("no such body".to_owned())),
-        ))
+        Box::pin(ready(found.ok_or_else(|| StoreError::Damaged("no such body".to_owned()))))
     }
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
@@ -301,12 +280,8 @@ impl Store for MemoryStore {
 
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
         self.read(|kept| {
-            let all = kept
-                .settings
-                .iter()
-                .filter(|(name, _)| name.starts_with(&prefix));
-            all.map(|(name, value)| (name.clone(), value.clone()))
-                .collect()
+            let all = kept.settings.iter().filter(|(name, _)| name.starts_with(&prefix));
+            all.map(|(name, value)| (name.clone(), value.clone())).collect()
         })
     }
 
@@ -326,18 +301,12 @@ impl Store for MemoryStore {
             for operation in kept.operations.values() {
                 *counts.entry(Standing::of(operation)).or_default() += 1;
             }
-            Condition {
-                counts: counts.into_iter().collect(),
-                bytes: 0,
-                commits: kept.commits,
-            }
+            Condition { counts: counts.into_iter().collect(), bytes: 0, commits: kept.commits }
         })
     }
 
     fn backup<'a>(&'a self, _to: &'a Path) -> Reply<'a, ()> {
-        Box::pin(ready(Err(StoreError::Unavailable(
-            "a ledger in memory has no backup".to_owned(),
-        ))))
+        Box::pin(ready(Err(StoreError::Unavailable("a ledger in memory has no backup".to_owned()))))
     }
 
     fn changed(&self) -> Arc<Notify> {
@@ -345,11 +314,6 @@ impl Store for MemoryStore {
     }
 
     fn newest(&self) -> u64 {
-        self.kept()
-            .operations
-            .keys()
-            .next_back()
-            .copied()
-            .unwrap_or_default()
+        self.kept().operations.keys().next_back().copied().unwrap_or_default()
     }
 }

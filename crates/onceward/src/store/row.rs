@@ -92,24 +92,16 @@ struct ActRow {
     reason: String,
 }
 
-const ENDINGS: [Ending; 4] = [
-    Ending::Answered,
-    Ending::Truncated,
-    Ending::Unsent,
-    Ending::Unanswered,
-];
+const ENDINGS: [Ending; 4] =
+    [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered];
 const EFFECTS: [Effects; 3] = [Effects::Idempotent, Effects::Keyed, Effects::NonIdempotent];
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
-    all.iter()
-        .position(|other| other == one)
-        .unwrap_or_default() as u8
+    all.iter().position(|other| other == one).unwrap_or_default() as u8
 }
 
 fn at<T: Copy>(all: &[T], place: u8) -> Result<T, StoreError> {
-    all.get(usize::from(place))
-        .copied()
-        .ok_or_else(|| damaged("a word of a later version"))
+    all.get(usize::from(place)).copied().ok_or_else(|| damaged("a word of a later version"))
 }
 
 fn damaged(what: impl std::fmt::Display) -> StoreError {
@@ -121,12 +113,7 @@ fn body(body: BodyRef) -> Body {
 }
 
 fn body_ref((segment, offset, length, crc): Body) -> BodyRef {
-    BodyRef {
-        segment,
-        offset,
-        length,
-        crc,
-    }
+    BodyRef { segment, offset, length, crc }
 }
 
 /// Appends the row of `operation` to `to`.
@@ -178,9 +165,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         }),
         acts: operation.acts.iter().map(act_row).collect(),
         request: operation.request.map(body),
-        forgotten: operation
-            .forgotten
-            .map(|forgotten| forgotten == Forgotten::New),
+        forgotten: operation.forgotten.map(|forgotten| forgotten == Forgotten::New),
     };
     to.push(VERSION);
     // Writing into memory does not fail.
@@ -221,9 +206,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
     };
     let row: Row<'_> = postcard::from_bytes(bytes).map_err(damaged)?;
     let state = match row.state {
-        0 => State::Pending {
-            due: Timestamp::from_micros(row.due),
-        },
+        0 => State::Pending { due: Timestamp::from_micros(row.due) },
         1 => State::Delivering,
         2 => State::InDoubt,
         3 => State::Done,
@@ -240,15 +223,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
             principal: row.principal.to_owned(),
         },
         key: Key::new(row.key).map_err(damaged)?,
-        fingerprint: Fingerprint {
-            version: row.print_version,
-            parts: row.print,
-        },
-        mode: if row.accepted {
-            Mode::Accepted
-        } else {
-            Mode::Held
-        },
+        fingerprint: Fingerprint { version: row.print_version, parts: row.print },
+        mode: if row.accepted { Mode::Accepted } else { Mode::Held },
         effects: at(&EFFECTS, row.effects)?,
         upstream_key: row.upstream_key.map(|(header, value)| UpstreamKey {
             header: header.to_owned(),
@@ -259,15 +235,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         label: row.label.map(str::to_owned),
         created_at: time(row.created_at),
         state,
-        attempts: row
-            .attempts
-            .into_iter()
-            .map(attempt)
-            .collect::<Result<_, _>>()?,
-        run: Run {
-            since: time(row.run_since),
-            before: row.run_before,
-        },
+        attempts: row.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
+        run: Run { since: time(row.run_since), before: row.run_before },
         deadline: row.deadline.map(time),
         attempts_max: row.attempts_max,
         send_by: row.send_by.map(time),
@@ -279,13 +248,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         outcome: row.outcome.map(outcome).transpose()?,
         acts: row.acts.into_iter().map(act).collect::<Result<_, _>>()?,
         request: row.request.map(body_ref),
-        forgotten: row.forgotten.map(|new| {
-            if new {
-                Forgotten::New
-            } else {
-                Forgotten::Refuse
-            }
-        }),
+        forgotten: row.forgotten.map(|new| if new { Forgotten::New } else { Forgotten::Refuse }),
     })
 }
 
@@ -302,11 +265,7 @@ fn attempt(row: AttemptRow) -> Result<Attempt, StoreError> {
             answer: ended.answer.map(body_ref),
         }),
     };
-    Ok(Attempt {
-        n: row.n,
-        started_at: Timestamp::from_micros(row.started_at),
-        ended,
-    })
+    Ok(Attempt { n: row.n, started_at: Timestamp::from_micros(row.started_at), ended })
 }
 
 fn outcome(row: OutcomeRow) -> Result<Outcome, StoreError> {

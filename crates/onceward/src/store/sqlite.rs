@@ -37,9 +37,7 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-        }
+        Self { segment_bytes: 64 << 20 }
     }
 }
 
@@ -59,9 +57,7 @@ pub struct SqliteStore {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -76,11 +72,7 @@ impl Readers {
     /// One of a few: for looking up one row.
     fn with<T>(&self, read: impl FnOnce(&Index) -> T) -> T {
         let turn = 1 + self.next.fetch_add(1, Ordering::Relaxed) % (self.all.len() - 1);
-        read(
-            &self.all[turn]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        read(&self.all[turn].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The one for lists and copies, so that nothing short waits behind them.
@@ -102,10 +94,8 @@ impl SqliteStore {
     /// Opens the ledger whose index is the file `path`, making it where there is none, and
     /// recovers what a crash left behind.
     pub fn open(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
         let lock = take_lock(&path.with_extension("lock"))?;
         let index = Index::open_writer(path)?;
@@ -133,16 +123,12 @@ impl SqliteStore {
         let checkpointer = start_checkpointer(path)?;
         let wal = PathBuf::from(format!("{}-wal", path.display()));
         let writer = Writer::new(index, journal, wal, shared.clone(), checkpointer)?;
-        let thread = std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || writer.run());
+        let thread =
+            std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self {
             shared,
-            readers: Arc::new(Readers {
-                all: readers,
-                next: AtomicUsize::new(0),
-            }),
+            readers: Arc::new(Readers { all: readers, next: AtomicUsize::new(0) }),
             segments,
             path: path.to_owned(),
             newest,
@@ -154,12 +140,7 @@ impl SqliteStore {
     /// Asks the writer, once there is room in its queue.
     async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
         let closed = || StoreError::Unavailable("the ledger is closed".to_owned());
-        self.shared
-            .room
-            .acquire()
-            .await
-            .map_err(|_| closed())?
-            .forget();
+        self.shared.room.acquire().await.map_err(|_| closed())?.forget();
         let (answer, answered) = oneshot::channel();
         self.shared.inbox.push(command(answer));
         answered.await.map_err(|_| closed())?
@@ -186,13 +167,9 @@ impl SqliteStore {
 
     fn bytes_on_disk(&self) -> u64 {
         let size = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
-        let journal = fs::read_dir(journal_of(&self.path))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let segments: u64 = journal
-            .map(|segment| segment.metadata().map_or(0, |file| file.len()))
-            .sum();
+        let journal = fs::read_dir(journal_of(&self.path)).into_iter().flatten().flatten();
+        let segments: u64 =
+            journal.map(|segment| segment.metadata().map_or(0, |file| file.len())).sum();
         segments
             + size(self.path.clone())
             + size(PathBuf::from(format!("{}-wal", self.path.display())))
@@ -216,9 +193,7 @@ impl SqliteStore {
         let index_copy = tokio::task::spawn_blocking(move || {
             readers.with_patience(|reader| reader.copy_to(&index))
         });
-        index_copy
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        index_copy.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
         // The journal's end is asked for after the index was copied, so that the copy goes as far.
         let end = self.ask(Command::Publish).await?;
         let copy = move || copy_segments(&segments, &from, &into, end);
@@ -253,19 +228,11 @@ fn copy_segments(
     end: Position,
 ) -> std::io::Result<()> {
     use std::io::{Read as _, copy};
-    for segment in segments
-        .numbers()
-        .into_iter()
-        .filter(|segment| *segment <= end.segment)
-    {
+    for segment in segments.numbers().into_iter().filter(|segment| *segment <= end.segment) {
         let name = format!("segment-{segment:08}");
         let source = File::open(from.join(&name))?;
         let whole = source.metadata()?.len();
-        let length = if segment == end.segment {
-            u64::from(end.offset)
-        } else {
-            whole
-        };
+        let length = if segment == end.segment { u64::from(end.offset) } else { whole };
         let mut target = File::create(to.join(&name))?;
         copy(&mut source.take(length), &mut target)?;
         target.set_len(whole)?;
@@ -307,11 +274,7 @@ fn start_checkpointer(path: &Path) -> Result<std::sync::mpsc::SyncSender<()>, St
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.shared.inbox.push(Command::Close);
-        let thread = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -344,10 +307,7 @@ impl Store for SqliteStore {
     }
 
     fn recall(&self, key: KeyDigest) -> Option<Operation> {
-        self.readers
-            .with(|reader| reader.done_by_key(key))
-            .ok()
-            .flatten()
+        self.readers.with(|reader| reader.done_by_key(key)).ok().flatten()
     }
 
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
@@ -387,10 +347,7 @@ impl Store for SqliteStore {
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
         Box::pin(async move {
             let found = self.settings(name.clone()).await?;
-            Ok(found
-                .into_iter()
-                .find(|(other, _)| *other == name)
-                .map(|(_, value)| value))
+            Ok(found.into_iter().find(|(other, _)| *other == name).map(|(_, value)| value))
         })
     }
 

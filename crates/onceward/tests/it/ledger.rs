@@ -13,12 +13,7 @@ use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Birth, Lane, Remembered, Store, StoreError, Which, Write};
 
 fn open(folder: &Path) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(
-        &folder.join("ledger.db"),
-        &SqliteOptions {
-            segment_bytes: 1 << 20,
-        },
-    )
+    SqliteStore::open(&folder.join("ledger.db"), &SqliteOptions { segment_bytes: 1 << 20 })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,10 +56,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_over_many_segments() {
     let store = open(folder.path()).unwrap();
     assert_eq!(store.newest(), 600);
     for operation in &made {
-        assert_eq!(
-            store.find(Which::Id(operation.id)).await.unwrap().as_ref(),
-            Some(operation)
-        );
+        assert_eq!(store.find(Which::Id(operation.id)).await.unwrap().as_ref(), Some(operation));
         let body = store.body(operation.request.unwrap()).await.unwrap();
         assert_eq!(body, vec![operation.id.sequence() as u8; 5000]);
     }
@@ -89,17 +81,9 @@ async fn the_index_is_rebuilt_from_the_journal_wherever_it_stood() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).unwrap();
     let first = remember(&store, 1).await;
-    let started = first
-        .after(Event::Started, Timestamp::from_micros(5))
-        .unwrap();
-    let started = store
-        .commit(Write {
-            operation: started,
-            answer: None,
-            visible: false,
-        })
-        .await
-        .unwrap();
+    let started = first.after(Event::Started, Timestamp::from_micros(5)).unwrap();
+    let started =
+        store.commit(Write { operation: started, answer: None, visible: false }).await.unwrap();
     let crashed = tempfile::tempdir().unwrap();
     snapshot(folder.path(), crashed.path());
     // The index is lost altogether: the journal alone has everything.
@@ -107,20 +91,12 @@ async fn the_index_is_rebuilt_from_the_journal_wherever_it_stood() {
         let _ = std::fs::remove_file(crashed.path().join(name));
     }
     let recovered = open(crashed.path()).unwrap();
-    assert_eq!(
-        recovered.find(Which::Id(first.id)).await.unwrap(),
-        Some(started.clone())
-    );
+    assert_eq!(recovered.find(Which::Id(first.id)).await.unwrap(), Some(started.clone()));
     assert_eq!(started.state, State::Delivering);
     let lane = Lane::of(&started);
     assert_eq!(
         recovered
-            .take(
-                lane,
-                Timestamp::from_micros(i64::MAX),
-                9,
-                Arc::new(|_| Event::Started)
-            )
+            .take(lane, Timestamp::from_micros(i64::MAX), 9, Arc::new(|_| Event::Started))
             .await
             .unwrap(),
         []
@@ -131,9 +107,7 @@ async fn the_index_is_rebuilt_from_the_journal_wherever_it_stood() {
 async fn a_second_process_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let _store = open(folder.path()).unwrap();
-    let Err(StoreError::Unavailable(why)) = open(folder.path()) else {
-        panic!("two writers")
-    };
+    let Err(StoreError::Unavailable(why)) = open(folder.path()) else { panic!("two writers") };
     assert!(why.contains("another process"), "{why}");
 }
 
@@ -158,14 +132,7 @@ async fn a_backup_of_a_ledger_in_use_opens_with_all_that_was_acknowledged_before
     busy.await.unwrap();
     let restored = open(&copy).unwrap();
     for operation in &made {
-        assert_eq!(
-            restored
-                .find(Which::Id(operation.id))
-                .await
-                .unwrap()
-                .as_ref(),
-            Some(operation)
-        );
+        assert_eq!(restored.find(Which::Id(operation.id)).await.unwrap().as_ref(), Some(operation));
         restored.body(operation.request.unwrap()).await.unwrap();
     }
     assert!(
@@ -188,19 +155,11 @@ async fn segments_that_nothing_needs_are_removed() {
             made.created_at,
         );
         store
-            .commit(Write {
-                operation: gone.unwrap(),
-                answer: None,
-                visible: false,
-            })
+            .commit(Write { operation: gone.unwrap(), answer: None, visible: false })
             .await
             .unwrap();
     }
-    let segments = || {
-        std::fs::read_dir(folder.path().join("ledger.journal"))
-            .unwrap()
-            .count()
-    };
+    let segments = || std::fs::read_dir(folder.path().join("ledger.journal")).unwrap().count();
     assert!(segments() >= 4);
     let late = Timestamp::from_micros(i64::MAX / 2);
     let mut from = 0;

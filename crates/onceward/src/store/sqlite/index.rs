@@ -116,9 +116,7 @@ impl Index {
     }
 
     fn migrate(&mut self) -> Result<(), StoreError> {
-        let version: i64 = self
-            .db
-            .query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let version: i64 = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let done = usize::try_from(version).unwrap_or(usize::MAX);
         if done > MIGRATIONS.len() {
             return Err(StoreError::Unavailable(format!(
@@ -162,17 +160,9 @@ impl Index {
     }
 
     pub(super) fn applied(&self) -> Result<Position, StoreError> {
-        Ok(self.db.query_row(
-            "SELECT segment, \"offset\", sequence FROM applied",
-            [],
-            |row| {
-                Ok(Position {
-                    segment: row.get(0)?,
-                    offset: row.get(1)?,
-                    sequence: row.get(2)?,
-                })
-            },
-        )?)
+        Ok(self.db.query_row("SELECT segment, \"offset\", sequence FROM applied", [], |row| {
+            Ok(Position { segment: row.get(0)?, offset: row.get(1)?, sequence: row.get(2)? })
+        })?)
     }
 
     /// Copies the log's frames into the database file. `Restart` waits for readers and lets the
@@ -215,12 +205,8 @@ impl Index {
                     .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
             }
             Record::Remove(seq) => {
-                self.db
-                    .prepare_cached("DELETE FROM op WHERE seq = ?1")?
-                    .execute([seq])?;
-                self.db
-                    .prepare_cached("DELETE FROM asked WHERE seq = ?1")?
-                    .execute([seq])?;
+                self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
+                self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;
             }
             Record::Lane(id, tenant, route) => {
                 self.db
@@ -233,9 +219,7 @@ impl Index {
                     .execute(params![name, value])?;
             }
             Record::Setting(name, None) => {
-                self.db
-                    .prepare_cached("DELETE FROM setting WHERE name = ?1")?
-                    .execute([name])?;
+                self.db.prepare_cached("DELETE FROM setting WHERE name = ?1")?.execute([name])?;
             }
             Record::Asked(seq, count, times) => {
                 self.db
@@ -256,10 +240,7 @@ impl Index {
 
     /// The operation of `key` if it is done; what is not done is not even read.
     pub(super) fn done_by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
-        self.one(
-            "SELECT row FROM op WHERE key = ?1 AND kind = 3",
-            params![key.0],
-        )
+        self.one("SELECT row FROM op WHERE key = ?1 AND kind = 3", params![key.0])
     }
 
     fn one(&self, sql: &str, by: &[&dyn rusqlite::ToSql]) -> Result<Option<Operation>, StoreError> {
@@ -291,9 +272,8 @@ impl Index {
             "SELECT lane, due FROM op WHERE kind = 0 AND lane > ?1 ORDER BY lane, due LIMIT 1",
         )?;
         let (mut found, mut after) = (Vec::new(), -1i64);
-        while let Some((lane, due)) = statement
-            .query_row([after], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?
+        while let Some((lane, due)) =
+            statement.query_row([after], |row| Ok((row.get(0)?, row.get(1)?))).optional()?
         {
             found.push((lane, Timestamp::from_micros(due)));
             after = lane;
@@ -304,13 +284,7 @@ impl Index {
     pub(super) fn lanes(&self) -> Result<HashMap<Lane, i64>, StoreError> {
         let mut statement = self.db.prepare("SELECT id, tenant, route FROM lane")?;
         let rows = statement.query_map([], |row| {
-            Ok((
-                Lane {
-                    tenant: row.get(1)?,
-                    route: row.get(2)?,
-                },
-                row.get(0)?,
-            ))
+            Ok((Lane { tenant: row.get(1)?, route: row.get(2)? }, row.get(0)?))
         })?;
         rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
@@ -330,10 +304,7 @@ impl Index {
         };
         // Few stand where somebody has to look; each place is a range of its own in the index.
         let open = |standing: &Standing| {
-            !matches!(
-                standing,
-                Standing::Done | Standing::Tombstone | Standing::Pending
-            )
+            !matches!(standing, Standing::Done | Standing::Tombstone | Standing::Pending)
         };
         let more = if !query.standing.is_empty() && query.standing.iter().all(open) {
             self.list_open(query, before, &mut visit)?
@@ -354,11 +325,8 @@ impl Index {
         before: u64,
         visit: &mut impl FnMut(u64, Operation) -> bool,
     ) -> Result<bool, StoreError> {
-        let kinds: Vec<String> = query
-            .standing
-            .iter()
-            .map(|standing| kind(*standing).to_string())
-            .collect();
+        let kinds: Vec<String> =
+            query.standing.iter().map(|standing| kind(*standing).to_string()).collect();
         // Numbers of our own, not input.
         let sql = format!(
             "SELECT seq, row FROM op INDEXED BY op_open WHERE kind IN ({}) AND kind IN (1, 2, 4, 5, 6) AND seq < ?1 ORDER BY seq DESC",
@@ -400,13 +368,10 @@ impl Index {
     }
 
     pub(super) fn asked(&self, seq: u64) -> Result<Asked, StoreError> {
-        let mut statement = self
-            .db
-            .prepare_cached("SELECT count, times FROM asked WHERE seq = ?1")?;
+        let mut statement =
+            self.db.prepare_cached("SELECT count, times FROM asked WHERE seq = ?1")?;
         let found = statement
-            .query_row([seq], |row| {
-                Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?))
-            })
+            .query_row([seq], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?;
         let Some((count, times)) = found else {
             return Ok(Asked::default());
@@ -414,10 +379,7 @@ impl Index {
         let time = |bytes: &[u8]| {
             Timestamp::from_micros(i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
         };
-        Ok(Asked {
-            count,
-            times: times.chunks_exact(8).map(time).collect(),
-        })
+        Ok(Asked { count, times: times.chunks_exact(8).map(time).collect() })
     }
 
     pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -445,16 +407,11 @@ impl Index {
             };
             Ok::<_, StoreError>(Some((standing, number?)))
         };
-        Standing::ALL
-            .into_iter()
-            .filter_map(|standing| count(standing).transpose())
-            .collect()
+        Standing::ALL.into_iter().filter_map(|standing| count(standing).transpose()).collect()
     }
 
     pub(super) fn newest(&self) -> Result<u64, StoreError> {
-        Ok(self
-            .db
-            .query_row("SELECT coalesce(max(seq), 0) FROM op", [], |row| row.get(0))?)
+        Ok(self.db.query_row("SELECT coalesce(max(seq), 0) FROM op", [], |row| row.get(0))?)
     }
 
     /// Copies the index, as it was last committed, into a new database file.
@@ -467,11 +424,7 @@ impl Index {
 }
 
 fn decode(value: ValueRef<'_>) -> Result<Operation, StoreError> {
-    row::decode(
-        value
-            .as_blob()
-            .map_err(|error| StoreError::Damaged(error.to_string()))?,
-    )
+    row::decode(value.as_blob().map_err(|error| StoreError::Damaged(error.to_string()))?)
 }
 
 /// The tags of records in a frame.
@@ -554,12 +507,8 @@ impl<'a> Records<'a> {
         let record = match self.take(1)?[0] {
             tag::BODY => Record::Body(self.piece()?),
             tag::PUT => {
-                let (seq, lane, due, fence) = (
-                    self.number()?,
-                    self.number()? as i64,
-                    self.number()? as i64,
-                    self.number()?,
-                );
+                let (seq, lane, due, fence) =
+                    (self.number()?, self.number()? as i64, self.number()? as i64, self.number()?);
                 let (kind, has_key) = (self.take(1)?[0], self.take(1)?[0] == 1);
                 let key = KeyDigest(self.take(16)?.try_into().map_err(|_| damaged())?);
                 let due = (due != i64::MIN).then_some(due);
@@ -578,11 +527,9 @@ impl<'a> Records<'a> {
                 self.piece()?;
                 Record::Remove(seq)
             }
-            tag::LANE => Record::Lane(
-                self.number()? as i64,
-                text(self.piece()?)?,
-                text(self.piece()?)?,
-            ),
+            tag::LANE => {
+                Record::Lane(self.number()? as i64, text(self.piece()?)?, text(self.piece()?)?)
+            }
             tag::SETTING => {
                 let is_set = self.take(1)?[0] == 1;
                 let (name, value) = (text(self.piece()?)?, self.piece()?);
@@ -605,9 +552,7 @@ impl<'a> Records<'a> {
     }
 
     fn number(&mut self) -> Result<u64, StoreError> {
-        Ok(u64::from_le_bytes(
-            self.take(8)?.try_into().map_err(|_| damaged())?,
-        ))
+        Ok(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| damaged())?))
     }
 
     fn piece(&mut self) -> Result<&'a [u8], StoreError> {

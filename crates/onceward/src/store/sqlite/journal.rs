@@ -50,10 +50,7 @@ impl Segments {
     }
 
     pub(super) fn numbers(&self) -> Vec<u32> {
-        self.0
-            .read()
-            .map(|open| open.keys().copied().collect())
-            .unwrap_or_default()
+        self.0.read().map(|open| open.keys().copied().collect()).unwrap_or_default()
     }
 
     /// The bytes of a body, if they are the ones that were written.
@@ -61,10 +58,9 @@ impl Segments {
         let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
         let file = self.get(body.segment).ok_or_else(gone)?;
         let mut bytes = vec![0; body.length as usize];
-        file.read_exact_at(&mut bytes, u64::from(body.offset))
-            .map_err(|error| {
-                StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
-            })?;
+        file.read_exact_at(&mut bytes, u64::from(body.offset)).map_err(|error| {
+            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+        })?;
         if crc32fast::hash(&bytes) != body.crc {
             let place = format!("segment {} at {}", body.segment, body.offset);
             return Err(StoreError::Damaged(format!(
@@ -82,9 +78,7 @@ impl Segments {
         let kept = open.split_off(&floor);
         let removed = std::mem::replace(&mut *open, kept);
         drop(open);
-        removed
-            .keys()
-            .try_for_each(|segment| fs::remove_file(path_of(folder, *segment)))
+        removed.keys().try_for_each(|segment| fs::remove_file(path_of(folder, *segment)))
     }
 }
 
@@ -121,9 +115,8 @@ impl Journal {
         for entry in fs::read_dir(folder).map_err(unavailable)? {
             let entry = entry.map_err(unavailable)?;
             let name = entry.file_name();
-            let Some(segment) = name
-                .to_str()
-                .and_then(|name| name.strip_prefix("segment-")?.parse().ok())
+            let Some(segment) =
+                name.to_str().and_then(|name| name.strip_prefix("segment-")?.parse().ok())
             else {
                 continue;
             };
@@ -137,10 +130,7 @@ impl Journal {
         let mut end = from;
         if segments.get(end.segment).is_none() {
             if !segments.numbers().is_empty() || from.sequence > 0 {
-                return Err(StoreError::Damaged(format!(
-                    "segment {} is missing",
-                    end.segment
-                )));
+                return Err(StoreError::Damaged(format!("segment {} is missing", end.segment)));
             }
             create(folder, &segments, end.segment, segment_bytes)
                 .map_err(|error| full_or_unavailable(&error))?;
@@ -150,11 +140,7 @@ impl Journal {
                 .get(end.segment)
                 .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
             end = replay_segment(&file, end, &mut replay)?;
-            let next = Position {
-                segment: end.segment + 1,
-                offset: 0,
-                ..end
-            };
+            let next = Position { segment: end.segment + 1, offset: 0, ..end };
             let goes_on = match segments.get(next.segment) {
                 Some(file) => read_frame(&file, next).map_err(unavailable)?.is_some(),
                 None => false,
@@ -169,14 +155,7 @@ impl Journal {
             .get(end.segment)
             .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
         let spare = segments.get(end.segment + 1).is_some();
-        Ok(Self {
-            folder: folder.to_owned(),
-            segments,
-            file,
-            segment_bytes,
-            end,
-            spare,
-        })
+        Ok(Self { folder: folder.to_owned(), segments, file, segment_bytes, end, spare })
     }
 
     pub(super) fn end(&self) -> Position {
@@ -189,8 +168,7 @@ impl Journal {
 
     /// How many bytes of payload the present segment still takes.
     pub(super) fn room(&self) -> usize {
-        self.segment_bytes
-            .saturating_sub(self.end.offset + HEADER_BYTES as u32) as usize
+        self.segment_bytes.saturating_sub(self.end.offset + HEADER_BYTES as u32) as usize
     }
 
     /// The largest payload that fits an empty segment.
@@ -200,22 +178,14 @@ impl Journal {
 
     /// Where byte `at` of the next frame's payload will be.
     pub(super) fn place(&self, at: usize) -> (u32, u32) {
-        (
-            self.end.segment,
-            self.end.offset + (HEADER_BYTES + at) as u32,
-        )
+        (self.end.segment, self.end.offset + (HEADER_BYTES + at) as u32)
     }
 
     /// Makes sure that the segment after this one is there. Called before this one is full, so
     /// that running out of disk refuses new work and not what is under way.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         if !self.spare {
-            create(
-                &self.folder,
-                &self.segments,
-                self.end.segment + 1,
-                self.segment_bytes,
-            )?;
+            create(&self.folder, &self.segments, self.end.segment + 1, self.segment_bytes)?;
             self.spare = true;
         }
         Ok(())
@@ -228,11 +198,8 @@ impl Journal {
     /// Goes on in the next segment.
     pub(super) fn roll(&mut self) -> io::Result<()> {
         self.prepare()?;
-        self.end = Position {
-            segment: self.end.segment + 1,
-            offset: 0,
-            sequence: self.end.sequence,
-        };
+        self.end =
+            Position { segment: self.end.segment + 1, offset: 0, sequence: self.end.sequence };
         self.spare = self.segments.get(self.end.segment + 1).is_some();
         self.file = self
             .segments
@@ -274,12 +241,7 @@ fn checksum(at: Position, payload: &[u8]) -> u32 {
 /// Makes a segment: its bytes allocated, its name in the folder durable.
 fn create(folder: &Path, segments: &Segments, segment: u32, bytes: u32) -> io::Result<()> {
     let path = path_of(folder, segment);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
     let made = allocate(&file, bytes)
         .and_then(|()| file.sync_all())
         .and_then(|()| File::open(folder)?.sync_all());
@@ -315,12 +277,7 @@ fn read_frame(file: &File, at: Position) -> io::Result<Option<Vec<u8>>> {
     }
     file.read_exact_at(&mut header, offset)?;
     let word = |place: usize| {
-        u32::from_le_bytes([
-            header[place],
-            header[place + 1],
-            header[place + 2],
-            header[place + 3],
-        ])
+        u32::from_le_bytes([header[place], header[place + 1], header[place + 2], header[place + 3]])
     };
     let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
     let length = u64::from(word(4));
@@ -354,26 +311,19 @@ fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
     let size = file.metadata().map_err(unreadable)?.len();
     let mut rest = vec![0; size.saturating_sub(u64::from(end.offset)) as usize];
-    file.read_exact_at(&mut rest, u64::from(end.offset))
-        .map_err(unreadable)?;
+    file.read_exact_at(&mut rest, u64::from(end.offset)).map_err(unreadable)?;
     let magic = MAGIC.to_le_bytes();
     let mut from = 1;
     while let Some(found) = rest.get(from..).and_then(|rest| find(rest, magic)) {
         let offset = from + found;
-        let sequence = rest.get(offset + 8..offset + 16).map(|bytes| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |n, byte| n << 8 | u64::from(*byte))
-        });
+        let sequence = rest
+            .get(offset + 8..offset + 16)
+            .map(|bytes| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)));
         if let Some(sequence) = sequence
             .filter(|sequence| *sequence > end.sequence && *sequence < end.sequence + 1_000_000)
         {
-            let at = Position {
-                segment: end.segment,
-                offset: end.offset + offset as u32,
-                sequence,
-            };
+            let at =
+                Position { segment: end.segment, offset: end.offset + offset as u32, sequence };
             if read_frame(file, at).map_err(unreadable)?.is_some() {
                 return Err(StoreError::Damaged(format!(
                     "segment {} does not hold at {}, and a later frame does: restore a backup",
@@ -388,17 +338,14 @@ fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
 
 /// The first place of `magic`; most of a segment is zeros, which are passed over at once.
 fn find(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
-    bytes
-        .iter()
-        .position(|byte| *byte == magic[0])
-        .and_then(|mut at| {
-            loop {
-                if bytes.get(at..at + 4)? == magic {
-                    return Some(at);
-                }
-                at += 1 + bytes[at + 1..].iter().position(|byte| *byte == magic[0])?;
+    bytes.iter().position(|byte| *byte == magic[0]).and_then(|mut at| {
+        loop {
+            if bytes.get(at..at + 4)? == magic {
+                return Some(at);
             }
-        })
+            at += 1 + bytes[at + 1..].iter().position(|byte| *byte == magic[0])?;
+        }
+    })
 }
 
 pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
@@ -414,11 +361,7 @@ pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
 mod tests {
     use super::*;
 
-    const START: Position = Position {
-        segment: 1,
-        offset: 0,
-        sequence: 0,
-    };
+    const START: Position = Position { segment: 1, offset: 0, sequence: 0 };
 
     fn open(folder: &Path) -> Result<(Journal, Vec<Vec<u8>>), StoreError> {
         let mut seen = Vec::new();
@@ -451,10 +394,7 @@ mod tests {
         let large = vec![7u8; 3000];
         write(folder.path(), &[b"one", &large, &large, b"four"]);
         let (journal, seen) = open(folder.path()).unwrap();
-        assert_eq!(
-            seen,
-            [b"one".to_vec(), large.clone(), large, b"four".to_vec()]
-        );
+        assert_eq!(seen, [b"one".to_vec(), large.clone(), large, b"four".to_vec()]);
         assert_eq!((journal.end().segment, journal.end().sequence), (2, 4));
     }
 
@@ -472,10 +412,7 @@ mod tests {
             let (mut journal, seen) = open(folder.path()).unwrap();
             assert_eq!(seen, [b"kept"], "torn at {torn_at}");
             journal.append(&mut frame(b"next")).unwrap();
-            assert_eq!(
-                open(folder.path()).unwrap().1,
-                [b"kept".to_vec(), b"next".to_vec()]
-            );
+            assert_eq!(open(folder.path()).unwrap().1, [b"kept".to_vec(), b"next".to_vec()]);
         }
     }
 
@@ -514,17 +451,9 @@ mod tests {
         let (mut journal, _) = open(folder.path()).unwrap();
         let (segment, offset) = journal.place(0);
         journal.append(&mut frame(b"the body")).unwrap();
-        let body = BodyRef {
-            segment,
-            offset,
-            length: 8,
-            crc: crc32fast::hash(b"the body"),
-        };
+        let body = BodyRef { segment, offset, length: 8, crc: crc32fast::hash(b"the body") };
         assert_eq!(journal.segments().read(body).unwrap(), "the body");
         journal.file.write_all_at(b"X", u64::from(offset)).unwrap();
-        assert!(matches!(
-            journal.segments().read(body),
-            Err(StoreError::Damaged(_))
-        ));
+        assert!(matches!(journal.segments().read(body), Err(StoreError::Damaged(_))));
     }
 }

@@ -72,21 +72,14 @@ impl Inbox {
         let mut queue = lock(&self.queue);
         while queue.is_empty() {
             let Some(until) = until else {
-                queue = self
-                    .wake
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            queue = self
-                .wake
-                .wait_timeout(queue, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            queue = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         std::mem::take(&mut queue)
     }
@@ -171,14 +164,10 @@ impl Writer {
     /// Runs until it is closed.
     pub(super) fn run(mut self) {
         loop {
-            let commands = self
-                .shared
-                .inbox
-                .take(self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY));
+            let commands =
+                self.shared.inbox.take(self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY));
             self.shared.room.add_permits(commands.len());
-            let closing = commands
-                .iter()
-                .any(|command| matches!(command, Command::Close));
+            let closing = commands.iter().any(|command| matches!(command, Command::Close));
             for command in commands {
                 self.execute(command);
             }
@@ -238,9 +227,7 @@ impl Writer {
                 self.answer(answer, result);
             }
             Command::NoteAsked(asked, answer) => {
-                let result = asked
-                    .iter()
-                    .try_for_each(|(id, asked)| self.note_asked(*id, asked));
+                let result = asked.iter().try_for_each(|(id, asked)| self.note_asked(*id, asked));
                 self.answer(answer, result);
             }
             Command::Sweep(now, from, max, answer) => {
@@ -249,9 +236,7 @@ impl Writer {
             }
             Command::Set(name, value, answer) => {
                 self.visible = true;
-                let result = self
-                    .record(&Record::Setting(&name, value.as_deref()))
-                    .map(|_| ());
+                let result = self.record(&Record::Setting(&name, value.as_deref())).map(|_| ());
                 self.answer(answer, result);
             }
             Command::Publish(answer) => {
@@ -279,10 +264,10 @@ impl Writer {
         match error {
             StoreError::Stale => {}
             StoreError::Full(why) => {
-                self.full = Some((why.clone(), Instant::now() + Duration::from_secs(1)))
+                self.full = Some((why.clone(), Instant::now() + Duration::from_secs(1)));
             }
             StoreError::Unavailable(_) | StoreError::Damaged(_) => {
-                self.broken = Some(error.clone())
+                self.broken = Some(error.clone());
             }
         }
     }
@@ -319,20 +304,17 @@ impl Writer {
         if self.journal.room() < self.frame.len() + bytes {
             self.flush();
             if self.journal.room() < bytes + HEADER_BYTES {
-                self.journal
-                    .roll()
-                    .map_err(|error| full_or_unavailable(&error))?;
+                self.journal.roll().map_err(|error| full_or_unavailable(&error))?;
             }
         }
         if !self.journal.has_spare()
             && self.journal.room() < self.frame.len() + bytes + RESERVE_BYTES
+            && let Err(error) = self.journal.prepare()
         {
-            if let Err(error) = self.journal.prepare() {
-                let error = full_or_unavailable(&error);
-                self.heed(&error);
-                if is_new {
-                    return Err(error);
-                }
+            let error = full_or_unavailable(&error);
+            self.heed(&error);
+            if is_new {
+                return Err(error);
             }
         }
         Ok(())
@@ -354,11 +336,7 @@ impl Writer {
     }
 
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
-        let Birth {
-            mut operation,
-            request,
-            replaces,
-        } = birth;
+        let Birth { mut operation, request, replaces } = birth;
         if let Some((id, fence)) = replaces {
             self.give_up_key(id, fence)?;
         }
@@ -389,19 +367,14 @@ impl Writer {
     }
 
     fn commit(&mut self, write: Write) -> Result<Operation, StoreError> {
-        let Write {
-            mut operation,
-            answer,
-            ..
-        } = write;
+        let Write { mut operation, answer, .. } = write;
         let before = self.frame.len();
         if let Some((slot, bytes)) = answer {
             let body = self.keep_body(&bytes)?;
             slot.fill(&mut operation, body);
         }
         // A refused write leaves nothing in the frame.
-        self.put(&operation, false)
-            .inspect_err(|_| self.frame.truncate(before))?;
+        self.put(&operation, false).inspect_err(|_| self.frame.truncate(before))?;
         Ok(operation)
     }
 
@@ -434,11 +407,7 @@ impl Writer {
             fence: operation.fence.0,
             row: &bytes,
         };
-        let done = if new {
-            self.index.insert(&put)
-        } else {
-            self.index.update(&put)
-        };
+        let done = if new { self.index.insert(&put) } else { self.index.update(&put) };
         let result = match done {
             Ok(true) => {
                 Record::Put(put).write(&mut self.frame);
@@ -461,12 +430,7 @@ impl Writer {
         let (segment, offset) = self.journal.place(at);
         let length = u32::try_from(bytes.len())
             .map_err(|_| StoreError::Full("a body of 4 GiB".to_owned()))?;
-        Ok(BodyRef {
-            segment,
-            offset,
-            length,
-            crc: crc32fast::hash(bytes),
-        })
+        Ok(BodyRef { segment, offset, length, crc: crc32fast::hash(bytes) })
     }
 
     fn lane(&mut self, lane: Lane) -> Result<i64, StoreError> {
@@ -505,13 +469,8 @@ impl Writer {
     fn note_asked(&mut self, id: OperationId, asked: &Asked) -> Result<(), StoreError> {
         let mut all = self.index.asked(id.sequence())?;
         all.add(asked);
-        let times: Vec<u8> = all
-            .times
-            .iter()
-            .flat_map(|at| at.as_micros().to_le_bytes())
-            .collect();
-        self.record(&Record::Asked(id.sequence(), all.count, &times))
-            .map(|_| ())
+        let times: Vec<u8> = all.times.iter().flat_map(|at| at.as_micros().to_le_bytes()).collect();
+        self.record(&Record::Asked(id.sequence(), all.count, &times)).map(|_| ())
     }
 
     fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Result<Swept, StoreError> {
@@ -520,10 +479,7 @@ impl Writer {
         }
         let mut swept = Swept::default();
         let page = self.index.after(from, max)?;
-        swept.next = page
-            .last()
-            .filter(|_| page.len() == max)
-            .map(|(seq, _)| *seq);
+        swept.next = page.last().filter(|_| page.len() == max).map(|(seq, _)| *seq);
         for (seq, operation) in page {
             let expired = admission::is_expired(&operation, now);
             if expired
@@ -535,10 +491,7 @@ impl Writer {
             } else if expired && operation.request.is_some() {
                 // Its key may have gone to a successor; then only the history is stripped.
                 let digest = operation.scope.digest(&operation.key);
-                let owns = self
-                    .index
-                    .by_key(digest)?
-                    .is_some_and(|owner| owner.id == operation.id);
+                let owns = self.index.by_key(digest)?.is_some_and(|owner| owner.id == operation.id);
                 self.put_with_key(
                     &operation.forgotten_but_for_its_mark(),
                     owns.then_some(digest),
@@ -546,10 +499,7 @@ impl Writer {
                 )?;
                 swept.forgotten += 1;
             } else {
-                self.floor = operation
-                    .bodies()
-                    .map(|body| body.segment)
-                    .fold(self.floor, u32::min);
+                self.floor = operation.bodies().map(|body| body.segment).fold(self.floor, u32::min);
             }
         }
         if swept.next.is_none() {
@@ -568,20 +518,16 @@ impl Writer {
         }
         let needed = self.index.applied().map_or(0, |applied| applied.segment);
         // A file that could not be removed is met again by the next pass.
-        let _ = self
-            .journal
-            .segments()
-            .remove_before(self.floor.min(needed), self.journal.folder());
+        let _ =
+            self.journal.segments().remove_before(self.floor.min(needed), self.journal.folder());
     }
 
     /// Makes the frame durable and answers its commands.
     fn flush(&mut self) {
         let mut durable = Ok(());
         if self.frame.len() > HEADER_BYTES && self.broken.is_none() {
-            durable = self
-                .journal
-                .append(&mut self.frame)
-                .map_err(|error| full_or_unavailable(&error));
+            durable =
+                self.journal.append(&mut self.frame).map_err(|error| full_or_unavailable(&error));
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             if self.unkept_since.is_none() {
                 self.unkept_since = Some(Instant::now());
@@ -609,9 +555,7 @@ impl Writer {
     /// Lets the index keep what was applied to it, where that is due or `now`.
     fn keep(&mut self, now: bool) {
         let is_due = self.unkept >= INDEX_COMMIT_AFTER
-            || self
-                .unkept_since
-                .is_some_and(|since| since.elapsed() >= INDEX_COMMIT_EVERY);
+            || self.unkept_since.is_some_and(|since| since.elapsed() >= INDEX_COMMIT_EVERY);
         if self.broken.is_some() || !(now || is_due) {
             return;
         }
@@ -634,10 +578,7 @@ impl Writer {
     /// Takes the index back to what it has kept and applies the journal again: what was applied
     /// and did not become durable never was.
     fn reindex(&mut self) {
-        if matches!(
-            self.broken,
-            Some(StoreError::Unavailable(_) | StoreError::Damaged(_))
-        ) {
+        if matches!(self.broken, Some(StoreError::Unavailable(_) | StoreError::Damaged(_))) {
             let _ = self.index.roll_back();
             return;
         }
@@ -658,16 +599,10 @@ impl Writer {
             apply_all(index, payload)
         })?;
         if end.sequence != self.journal.end().sequence && end != applied {
-            return Err(StoreError::Damaged(
-                "the journal's end is not where it was".to_owned(),
-            ));
+            return Err(StoreError::Damaged("the journal's end is not where it was".to_owned()));
         }
         self.lanes = self.index.lanes()?;
-        self.lane_names = self
-            .lanes
-            .iter()
-            .map(|(lane, id)| (*id, lane.clone()))
-            .collect();
+        self.lane_names = self.lanes.iter().map(|(lane, id)| (*id, lane.clone())).collect();
         self.unkept_since = Some(Instant::now());
         Ok(())
     }
