@@ -35,6 +35,13 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// The SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    digest
+}
+
 impl Secrets {
     /// The secrets under `master`.
     pub fn new(master: [u8; 32]) -> Self {

@@ -42,11 +42,7 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
 pub(crate) async fn write_asked(engine: Arc<Engine>) {
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
-        let asked = engine.take_asked();
-        if asked.is_empty() {
-            continue;
-        }
-        match engine.store.note_asked(asked).await {
+        match engine.flush_asked().await {
             // A count is no promise: what a full ledger does not take is lost.
             Ok(()) | Err(StoreError::Full(_) | StoreError::Stale) => {}
             Err(error) => {
@@ -58,6 +54,12 @@ pub(crate) async fn write_asked(engine: Arc<Engine>) {
 }
 
 impl Engine {
+    /// Writes the counts of duplicates that are still in memory.
+    pub async fn flush_asked(&self) -> Result<(), StoreError> {
+        let asked = self.take_asked();
+        if asked.is_empty() { Ok(()) } else { self.store.note_asked(asked).await }
+    }
+
     /// Judges what an earlier process left behind; tells how many operations that were. Called
     /// once, before anything is sent.
     pub async fn recover(&self) -> Result<usize, StoreError> {

@@ -1,0 +1,732 @@
+//! One TOML file, the environment, and flags. Unknown keys are errors with their line; whatever
+//! is wrong is said with where it stands and how to mend it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use onceward::core::exchange::Headers;
+use onceward::core::fingerprint::{BodyRule, QueryRule};
+use onceward::core::policy::{Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue};
+use onceward::route::{Route, Routes, Rule};
+use onceward::upstream::{Target, Timeouts, Trust};
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::units::{Size, Span};
+
+/// The listener where nothing says otherwise.
+pub(crate) const LISTEN: &str = "127.0.0.1:7077";
+
+/// The ledger where nothing says otherwise.
+const STORE: &str = "sqlite:onceward-data/ledger.db";
+
+/// Variables that are ours and no part of the file.
+const NOT_OVERRIDES: [&str; 4] = ["ONCEWARD_CONFIG", "ONCEWARD_URL", "ONCEWARD_ACCESS_KEY", "ONCEWARD_LOG"];
+
+/// What is wrong with a configuration: shown as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ConfigError(pub(crate) String);
+
+/// The file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    store: Option<String>,
+    demo: Option<bool>,
+    strict: Option<bool>,
+    #[serde(default)]
+    egress: EgressFile,
+    #[serde(default)]
+    tls: TlsFile,
+    #[serde(default)]
+    limits: LimitsFile,
+    #[serde(default)]
+    routes: BTreeMap<RouteName, RouteFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EgressFile {
+    #[serde(default)]
+    allow: Vec<IpNet>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsFile {
+    ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsFile {
+    connections_max: Option<usize>,
+    connections_per_address_max: Option<usize>,
+    segment_bytes: Option<Size>,
+}
+
+/// What may stand on a route, and on a rule of it.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct RouteFile {
+    upstream: Option<HttpUrl>,
+    http2: Option<bool>,
+    timeout: Option<Span>,
+    #[serde(default)]
+    timeouts: TimeoutsFile,
+    answer_max: Option<Span>,
+    concurrency_max: Option<usize>,
+    body_bytes_max: Option<Size>,
+    response_bytes_max: Option<Size>,
+    #[serde(default)]
+    set_headers: BTreeMap<Name, Value>,
+    #[serde(default)]
+    rules: Vec<RuleFile>,
+    #[serde(flatten)]
+    policy: PolicyFile,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct RuleFile {
+    r#match: Match,
+    #[serde(flatten)]
+    policy: PolicyFile,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimeoutsFile {
+    connect: Option<Span>,
+    head: Option<Span>,
+    body: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct PolicyFile {
+    effects: Option<EffectsWord>,
+    mode: Option<ModeWord>,
+    wait: Option<Span>,
+    window: Option<Span>,
+    tombstone: Option<Span>,
+    upstream_key: Option<UpstreamKeyFile>,
+    key: Option<KeyFile>,
+    fingerprint: Option<FingerprintFile>,
+    success: Option<Vec<u16>>,
+    not_processed: Option<Vec<u16>>,
+    delete_gone: Option<DeleteGone>,
+    retry: Option<BackoffFile>,
+    held: Option<BackoffFile>,
+    on_dead: Option<OnDeadWord>,
+    on_expired: Option<OnExpiredWord>,
+    mismatch_status: Option<MismatchStatus>,
+    keep_headers: Option<Vec<Name>>,
+    seal_headers: Option<Vec<Name>>,
+    /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamKeyFile {
+    header: Option<Name>,
+    value: Option<UpstreamKeyWord>,
+    window: Option<Span>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    missing: Option<MissingWord>,
+    headers: Option<Vec<Name>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FingerprintFile {
+    body: Option<BodyWord>,
+    query: Option<QueryWord>,
+    headers: Option<Vec<Name>>,
+    ignore: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackoffFile {
+    attempts_max: Option<u32>,
+    horizon: Option<Span>,
+    base: Option<Span>,
+    floor: Option<Span>,
+    cap: Option<Span>,
+    factor: Option<f64>,
+    table: Option<Vec<Span>>,
+}
+
+macro_rules! words {
+    ($name:ident { $($word:literal => $value:ident),+ $(,)? }) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        enum $name { $(#[serde(rename = $word)] $value),+ }
+    };
+}
+
+words!(EffectsWord { "idempotent" => Idempotent, "keyed" => Keyed, "non-idempotent" => NonIdempotent });
+words!(ModeWord { "held" => Held, "accepted" => Accepted });
+words!(UpstreamKeyWord { "passthrough" => Passthrough, "derived" => Derived });
+words!(MissingWord { "make" => Make, "require" => Require, "pass" => Pass });
+words!(BodyWord { "auto" => Auto, "raw" => Raw, "none" => None });
+words!(QueryWord { "raw" => Raw, "none" => None });
+words!(DeleteGone { "ok" => Ok, "error" => Error });
+words!(OnDeadWord { "revive" => Revive, "replay" => Replay });
+words!(OnExpiredWord { "refuse" => Refuse, "execute" => Execute });
+
+#[derive(Debug, Clone, Copy)]
+struct MismatchStatus(u16);
+
+impl<'de> Deserialize<'de> for MismatchStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u16::deserialize(deserializer)? {
+            status @ (400 | 409 | 422) => Ok(Self(status)),
+            other => Err(D::Error::custom(format!("{other} is no status for a mismatch: 409, 422 or 400"))),
+        }
+    }
+}
+
+/// A route's name: it stands in paths, so it is made of letters, digits, `-`, `_` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct RouteName(String);
+
+impl<'de> Deserialize<'de> for RouteName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let fits = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if fits { Ok(Self(name)) } else { Err(D::Error::custom(format!("{name:?} is no route name: letters, digits, `-`, `_` and `.`, at most 64"))) }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct HttpUrl(Url);
+
+impl<'de> Deserialize<'de> for HttpUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let url = Url::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is not a URL ({error}): write \"https://api.example.com\"")))?;
+        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(D::Error::custom(format!("{text:?} is not an http or https URL")));
+        }
+        if !plain {
+            return Err(D::Error::custom(format!("{text:?} carries credentials, a query or a fragment: credentials belong into set_headers")));
+        }
+        Ok(Self(url))
+    }
+}
+
+/// A header's name, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| D::Error::custom(format!("{text:?} is no header name")))?;
+        Ok(Self(name.as_str().to_owned()))
+    }
+}
+
+/// A header's value; it may be a secret, so it never shows itself.
+#[derive(Clone)]
+struct Value(String);
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        HeaderValue::from_str(&text).map_err(|_| D::Error::custom("this value cannot stand in a header (a line break?)"))?;
+        Ok(Self(text))
+    }
+}
+
+/// `PUT /orders/*`, or a path alone.
+#[derive(Debug, Clone)]
+struct Match {
+    method: Option<String>,
+    path: String,
+}
+
+impl<'de> Deserialize<'de> for Match {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (method, path) = match text.split_once(' ') {
+            Some((method, path)) => (Some(method.to_owned()), path.trim()),
+            None => (None, text.as_str()),
+        };
+        let is_method = method.as_deref().is_none_or(|method| method.bytes().all(|byte| byte.is_ascii_uppercase()));
+        if !is_method || !path.starts_with('/') {
+            return Err(D::Error::custom(format!("{text:?} matches nothing: write \"PUT /orders/*\"")));
+        }
+        Ok(Self { method, path: path.to_owned() })
+    }
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) store: PathBuf,
+    pub(crate) demo: bool,
+    pub(crate) strict: bool,
+    pub(crate) egress_allow: Vec<IpNet>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) connections_max: usize,
+    pub(crate) connections_per_address_max: usize,
+    pub(crate) segment_bytes: u32,
+    pub(crate) routes: BTreeMap<String, Arc<Route>>,
+    pub(crate) ad_hoc: Arc<Route>,
+    /// The file it was read from, where there is one.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// What flags say, over everything else.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) store: Option<String>,
+    pub(crate) allow: Vec<String>,
+}
+
+impl Config {
+    /// Reads `path`, or `onceward.toml` here, or nothing; lays the environment and the flags over it.
+    pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
+        let found = path.map(Path::to_owned).or_else(|| {
+            ["onceward.toml", "/etc/onceward/onceward.toml"].map(PathBuf::from).into_iter().find(|candidate| candidate.exists())
+        });
+        let text = match &found {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                ConfigError(format!("{}: {error}\nhelp: name the file with --config, or leave --config out to run without one", path.display()))
+            })?,
+        };
+        let name = found.as_deref().map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+        let text = interpolate(&text, &name, |variable| std::env::var(variable).ok())?;
+        let overrides = std::env::vars().filter(|(variable, _)| variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str()));
+        let file = parse(&text, &name, overrides)?;
+        Self::build(file, found, flags, &name)
+    }
+
+    fn build(file: File, found: Option<PathBuf>, flags: &Overrides, name: &str) -> Result<Self, ConfigError> {
+        let listen = flags.listen.or(file.listen).map_or_else(|| LISTEN.parse(), Ok).map_err(|_| ConfigError("no listener".to_owned()))?;
+        let store = flags.store.clone().or(file.store).unwrap_or_else(|| STORE.to_owned());
+        let Some(store) = store.strip_prefix("sqlite:") else {
+            return Err(ConfigError(format!("{name}: store = {store:?} is not known\nhelp: write store = \"{STORE}\"; the embedded ledger is the one that this release has")));
+        };
+        let mut egress_allow = file.egress.allow;
+        for allowed in &flags.allow {
+            egress_allow.extend(allowed_networks(allowed)?);
+        }
+        let mut routes = BTreeMap::new();
+        for (route_name, route) in &file.routes {
+            let built = build_route(&route_name.0, route, name)?;
+            routes.insert(route_name.0.clone(), Arc::new(built));
+        }
+        let ad_hoc = build_route("https://ad-hoc.invalid", &RouteFile { upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl), ..RouteFile::default() }, name)?;
+        let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
+        let segment_bytes = file.limits.segment_bytes.map_or(64 << 20, |size| size.0);
+        if !(1 << 20..=1 << 30).contains(&segment_bytes) {
+            return Err(ConfigError(format!("{name}: limits.segment_bytes lies between 1MiB and 1GiB")));
+        }
+        Ok(Self {
+            listen,
+            store: PathBuf::from(store),
+            demo: file.demo.unwrap_or(found.is_none()),
+            strict: file.strict.unwrap_or(false),
+            egress_allow,
+            ca_file: file.tls.ca_file,
+            connections_max: file.limits.connections_max.unwrap_or(10_000),
+            connections_per_address_max: file.limits.connections_per_address_max.unwrap_or(1024),
+            segment_bytes: segment_bytes as u32,
+            routes,
+            ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
+            file: found,
+        })
+    }
+
+    /// The folder of the ledger: keys live beside it.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.store.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    }
+
+    /// The routes for the engine.
+    pub(crate) fn routes(&self) -> Routes {
+        Routes { named: self.routes.clone(), ad_hoc: Arc::clone(&self.ad_hoc) }
+    }
+}
+
+/// `localhost:3000`, an address or a network, as `serve --allow` takes it.
+fn allowed_networks(text: &str) -> Result<Vec<IpNet>, ConfigError> {
+    if let Ok(network) = text.parse::<IpNet>() {
+        return Ok(vec![network]);
+    }
+    let host = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(text, |(host, _)| host);
+    if host == "localhost" {
+        return Ok(["127.0.0.0/8", "::1/128"].iter().filter_map(|network| network.parse().ok()).collect());
+    }
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    address.map(|address| vec![IpNet::from(address)]).map_err(|_| ConfigError(format!("--allow {text}: write localhost, an address, or a network such as 10.2.0.0/16")))
+}
+
+/// Puts `${NAME}` and `${NAME:-default}` in; a value may not break out of its string.
+fn interpolate(text: &str, name: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
+    let mut out = String::with_capacity(text.len());
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let mut rest = line;
+        while let Some(at) = rest.find("${").filter(|_| !line.trim_start().starts_with('#')) {
+            let wrong = |why: &str| ConfigError(format!("{name}:{}: {why}", number + 1));
+            let length = rest[at..].find('}').ok_or_else(|| wrong("`${` without `}`"))?;
+            let inside = &rest[at + 2..at + length];
+            let (wanted, default) = inside.split_once(":-").map_or((inside, None), |(wanted, default)| (wanted, Some(default)));
+            let value = variable(wanted).or_else(|| default.map(str::to_owned)).ok_or_else(|| {
+                wrong(&format!("the variable {wanted} is not set\nhelp: set it, or give it a default: ${{{wanted}:-…}}"))
+            })?;
+            if value.contains(['"', '\\', '\n', '\r']) {
+                return Err(wrong(&format!("the value of {wanted} has a quote, a backslash or a line break")));
+            }
+            out.push_str(&rest[..at]);
+            out.push_str(&value);
+            rest = &rest[at + length + 1..];
+        }
+        out.push_str(rest);
+    }
+    Ok(out)
+}
+
+/// Parses the file alone, so that errors have their line; then with the environment over it.
+fn parse(text: &str, name: &str, overrides: impl Iterator<Item = (String, String)>) -> Result<File, ConfigError> {
+    let help = "help: `onceward check --config FILE` checks a file without starting";
+    let file: File = toml::from_str(text).map_err(|error| ConfigError(format!("{name}: {}\n{help}", error.to_string().trim_end())))?;
+    let overrides: Vec<_> = overrides.collect();
+    if overrides.is_empty() {
+        return Ok(file);
+    }
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+    for (variable, value) in &overrides {
+        let path: Vec<String> = variable["ONCEWARD_".len()..].to_lowercase().split("__").map(str::to_owned).collect();
+        set(&mut table, &path, value).ok_or_else(|| ConfigError(format!("the variable {variable} names no place in the configuration")))?;
+    }
+    let names: Vec<_> = overrides.iter().map(|(variable, _)| variable.as_str()).collect();
+    table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{name}, with {}: {}", names.join(", "), error.message())))
+}
+
+fn set(table: &mut toml::Table, path: &[String], value: &str) -> Option<()> {
+    let (last, parents) = path.split_last()?;
+    let mut table = table;
+    for parent in parents {
+        table = table.entry(parent.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut()?;
+    }
+    // A number or a list is written as in the file; anything else is text.
+    let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
+    table.insert(last.clone(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+    Some(())
+}
+
+fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, ConfigError> {
+    let wrong = |what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
+    let base = file.upstream.as_ref().ok_or_else(|| wrong("has no upstream\nhelp: add upstream = \"https://api.example.com\""))?.0.clone();
+    let total = file.timeout.map_or(Timeouts::default().total, |span| span.0);
+    let within = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0).min(total);
+    let timeouts = Timeouts {
+        connect: within(file.timeouts.connect, Timeouts::default().connect),
+        head: within(file.timeouts.head, total),
+        body: within(file.timeouts.body, total),
+        total,
+    };
+    let policy = lay_over(Policy::default(), &file.policy, &wrong)?;
+    let mut rules = Vec::new();
+    for rule in &file.rules {
+        let over = lay_over(policy.clone(), &rule.policy, &wrong)?;
+        rules.push(Rule { method: rule.r#match.method.clone(), path: rule.r#match.path.clone(), policy: Arc::new(over) });
+    }
+    let set_headers = file.set_headers.iter().map(|(name, value)| (name.0.clone(), Bytes::from(value.0.clone()))).collect();
+    let response_bytes_max = file.response_bytes_max.map_or(8 << 20, |size| size.0);
+    let body_bytes_max = file.body_bytes_max.map_or(1 << 20, |size| size.0);
+    if response_bytes_max.max(body_bytes_max) > 32 << 20 {
+        return Err(wrong("keeps bodies of more than 32MiB, which do not fit a segment of the ledger"));
+    }
+    Ok(Route {
+        name: name.to_owned(),
+        target: Arc::new(Target { base, trust: Trust::Operator, http2: file.http2.unwrap_or(false), timeouts }),
+        policy: Arc::new(policy),
+        rules,
+        set_headers: Headers(set_headers),
+        slots_max: file.concurrency_max.unwrap_or(256).max(1),
+        answer_max: file.answer_max.map_or(Duration::from_secs(60), |span| span.0),
+        body_bytes_max,
+        response_bytes_max,
+    })
+}
+
+/// The policy with what the file says laid over it.
+fn lay_over(mut policy: Policy, file: &PolicyFile, wrong: &impl Fn(&str) -> ConfigError) -> Result<Policy, ConfigError> {
+    if let Some(unknown) = file.unknown.keys().next() {
+        return Err(wrong(&format!("has an unknown key {unknown:?}\nhelp: the keys are in docs/configuration.md")));
+    }
+    let names = |names: &[Name]| names.iter().map(|name| name.0.clone()).collect::<Vec<_>>();
+    if let Some(effects) = file.effects {
+        policy.effects = Some(match effects {
+            EffectsWord::Idempotent => Effects::Idempotent,
+            EffectsWord::Keyed => Effects::Keyed,
+            EffectsWord::NonIdempotent => Effects::NonIdempotent,
+        });
+    }
+    if let Some(key) = &file.upstream_key {
+        if policy.effects != Some(Effects::Keyed) {
+            return Err(wrong("has an upstream_key, but its effects are not keyed\nhelp: add effects = \"keyed\""));
+        }
+        let rule = &mut policy.upstream_key;
+        if let Some(header) = &key.header {
+            rule.header.clone_from(&header.0);
+        }
+        match key.value {
+            Some(UpstreamKeyWord::Derived) => rule.value = UpstreamKeyValue::Derived,
+            Some(UpstreamKeyWord::Passthrough) => rule.value = UpstreamKeyValue::Passthrough,
+            None => {}
+        }
+        rule.window = key.window.map_or(rule.window, |span| span.0);
+    }
+    if let Some(mode) = file.mode {
+        policy.mode = if mode == ModeWord::Held { Mode::Held } else { Mode::Accepted };
+    }
+    if let Some(key) = &file.key {
+        match key.missing {
+            Some(MissingWord::Make) => policy.key_missing = KeyMissing::Make,
+            Some(MissingWord::Require) => policy.key_missing = KeyMissing::Require,
+            Some(MissingWord::Pass) => policy.key_missing = KeyMissing::Pass,
+            None => {}
+        }
+        if let Some(headers) = &key.headers {
+            policy.key_headers = names(headers);
+        }
+    }
+    if let Some(print) = &file.fingerprint {
+        let rule = &mut policy.fingerprint;
+        match print.body {
+            Some(BodyWord::Auto) => rule.body = BodyRule::Auto,
+            Some(BodyWord::Raw) => rule.body = BodyRule::Raw,
+            Some(BodyWord::None) => rule.body = BodyRule::None,
+            None => {}
+        }
+        match print.query {
+            Some(QueryWord::Raw) => rule.query = QueryRule::Raw,
+            Some(QueryWord::None) => rule.query = QueryRule::None,
+            None => {}
+        }
+        if let Some(headers) = &print.headers {
+            rule.headers = names(headers);
+        }
+        if let Some(ignore) = &print.ignore {
+            rule.ignore.clone_from(ignore);
+        }
+    }
+    policy.success = file.success.clone().unwrap_or(policy.success);
+    policy.not_processed = file.not_processed.clone().unwrap_or(policy.not_processed);
+    policy.delete_gone = file.delete_gone.map_or(policy.delete_gone, |gone| gone == DeleteGone::Ok);
+    policy.accepted = backoff(policy.accepted, file.retry.as_ref());
+    policy.held = backoff(policy.held, file.held.as_ref());
+    policy.held.horizon = file.wait.map_or(policy.held.horizon, |span| span.0);
+    policy.window = file.window.map_or(policy.window, |span| span.0);
+    policy.tombstone = file.tombstone.map_or(policy.tombstone, |span| span.0);
+    if let Some(word) = file.on_dead {
+        policy.on_dead = if word == OnDeadWord::Revive { OnDead::Revive } else { OnDead::Replay };
+    }
+    if let Some(word) = file.on_expired {
+        policy.on_expired = if word == OnExpiredWord::Refuse { OnExpired::Refuse } else { OnExpired::Execute };
+    }
+    policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
+    policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
+    policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
+    Ok(policy)
+}
+
+fn backoff(mut backoff: Backoff, file: Option<&BackoffFile>) -> Backoff {
+    let Some(file) = file else { return backoff };
+    let span = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0);
+    backoff.attempts_max = file.attempts_max.unwrap_or(backoff.attempts_max).max(1);
+    backoff.horizon = span(file.horizon, backoff.horizon);
+    backoff.base = span(file.base, backoff.base);
+    backoff.floor = span(file.floor, backoff.floor);
+    backoff.cap = span(file.cap, backoff.cap);
+    backoff.factor = file.factor.filter(|factor| factor.is_finite()).unwrap_or(backoff.factor).max(1.0);
+    if let Some(table) = &file.table {
+        backoff.table = table.iter().map(|span| span.0).collect();
+    }
+    backoff
+}
+
+/// What `check` says of a route or rule.
+#[derive(Debug, Serialize)]
+pub(crate) struct Inferred {
+    pub(crate) route: String,
+    pub(crate) r#match: String,
+    pub(crate) effects: &'static str,
+    pub(crate) said: bool,
+    pub(crate) after_no_answer: &'static str,
+}
+
+impl Config {
+    /// The table of effects: what the configuration says, and what is inferred from methods.
+    pub(crate) fn inferred(&self) -> Vec<Inferred> {
+        let mut table = Vec::new();
+        for route in self.routes.values() {
+            for rule in &route.rules {
+                let method = rule.method.as_deref().unwrap_or("*");
+                let matched = format!("{method} {}", rule.path);
+                let said = rule.policy.effects.is_some();
+                let methods = rule.method.as_deref().map_or_else(|| vec!["POST"], |method| vec![method]);
+                table.extend(methods.iter().map(|method| inferred(route, matched.clone(), &rule.policy, method, said)));
+            }
+            match route.policy.effects {
+                Some(_) => table.push(inferred(route, "* /**".to_owned(), &route.policy, "POST", true)),
+                None => {
+                    table.push(inferred(route, "PUT, DELETE /**".to_owned(), &route.policy, "PUT", false));
+                    table.push(inferred(route, "POST, PATCH, … /**".to_owned(), &route.policy, "POST", false));
+                }
+            }
+        }
+        table
+    }
+
+    /// What a careful reader would ask about.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for route in self.routes.values() {
+            let name = &route.name;
+            if route.policy.effects.is_none() {
+                warnings.push(format!("[routes.{name}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
+            }
+            if route.target.base.scheme() == "http" && !route.target.base.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.")) {
+                warnings.push(format!("[routes.{name}] sends over http, so credentials and bodies are readable on the way."));
+            }
+            if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
+                warnings.push(format!("[routes.{name}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
+            }
+            let window = route.policy.upstream_key.window;
+            if route.policy.effects == Some(Effects::Keyed) && route.policy.accepted.horizon > window.mul_f64(0.8) {
+                warnings.push(format!(
+                    "[routes.{name}] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
+                    crate::units::show(route.policy.accepted.horizon),
+                    crate::units::show(window)
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+fn inferred(route: &Route, matched: String, policy: &Policy, method: &str, said: bool) -> Inferred {
+    let effects = policy.effects_of(method);
+    let after_no_answer = match effects {
+        Effects::Idempotent => "sent again",
+        Effects::Keyed => "sent again with the same key",
+        Effects::NonIdempotent => "in doubt, not sent again",
+    };
+    Inferred { route: route.name.clone(), r#match: matched, effects: effects.name(), said, after_no_answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let file = parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
+        Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_full_route_reads() {
+        let config = load(
+            r#"
+            listen = "127.0.0.1:1"
+            store = "sqlite:d/l.db"
+            [routes.crm]
+            upstream = "https://crm.example.com/base"
+            effects = "keyed"
+            upstream_key = { header = "X-Key", value = "derived", window = "24h" }
+            window = "7d"
+            timeout = "20s"
+            retry = { attempts_max = 5, horizon = "1h", base = "5s", factor = 3, cap = "12h" }
+            set_headers = { Authorization = "Bearer x" }
+            [[routes.crm.rules]]
+            match = "PUT /orders/*"
+            effects = "idempotent"
+            "#,
+        )
+        .unwrap();
+        let route = &config.routes["crm"];
+        assert_eq!(route.policy.upstream_key.header, "x-key");
+        assert_eq!(route.policy.accepted.attempts_max, 5);
+        assert_eq!(route.policy_for("PUT", "/orders/1").effects, Some(Effects::Idempotent));
+        assert_eq!(route.policy_for("POST", "/orders").effects, Some(Effects::Keyed));
+        assert_eq!(route.target.timeouts.total, Duration::from_secs(20));
+        assert_eq!(route.set_headers.text("authorization"), Some("Bearer x"));
+        assert!(!format!("{:?}", parse("[routes.a]\nset_headers={a=\"canary\"}", "f", std::iter::empty())).contains("canary"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_its_mend() {
+        for (text, place, mend) in [
+            ("listn = 1", "line 1", "unknown field `listn`"),
+            ("\n[routes.a]\nupstream = \"ftp://x\"", "line 3", "not an http or https URL"),
+            ("[routes.a]\nupstream = \"http://x\"\ntimeout = \"30 parsecs\"", "line", "30s"),
+            ("[routes.a]\nupstream = \"http://x\"\neffects = \"maybe\"", "line", "keyed"),
+            ("[routes.a]\nupstream = \"http://x\"\nefects = \"keyed\"", "[routes.a]", "efects"),
+            ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
+            ("store = \"mysql:x\"", "store", "sqlite:"),
+            ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.contains(place) && error.contains(mend), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn variables_are_put_in_and_may_not_break_out() {
+        let variable = |name: &str| match name {
+            "KEY" => Some("secret".to_owned()),
+            "EVIL" => Some("\"\nlisten = 1".to_owned()),
+            _ => None,
+        };
+        assert_eq!(interpolate("a = \"${KEY}${NO:-d}\"", "f", variable).unwrap(), "a = \"secretd\"");
+        assert_eq!(interpolate("# ${NOT_SET}\n", "f", variable).unwrap(), "# ${NOT_SET}\n");
+        assert!(interpolate("a\nb = \"${NOT_SET}\"", "f", variable).unwrap_err().to_string().starts_with("f:2: the variable NOT_SET"));
+        assert!(interpolate("b = \"${EVIL}\"", "f", variable).is_err());
+    }
+
+    #[test]
+    fn the_environment_lies_over_the_file() {
+        let overrides = [("ONCEWARD_LISTEN".to_owned(), "127.0.0.1:9".to_owned()), ("ONCEWARD_LIMITS__CONNECTIONS_MAX".to_owned(), "7".to_owned())];
+        let file = parse("listen = \"127.0.0.1:1\"", "f", overrides.into_iter()).unwrap();
+        assert_eq!((file.listen.unwrap().port(), file.limits.connections_max), (9, Some(7)));
+        let unknown = parse("", "f", [("ONCEWARD_NONSENSE".to_owned(), "1".to_owned())].into_iter());
+        assert!(unknown.unwrap_err().to_string().contains("ONCEWARD_NONSENSE"));
+    }
+
+    #[test]
+    fn without_a_file_the_demo_upstreams_are_there() {
+        let config = Config::build(File::default(), None, &Overrides::default(), "f").unwrap();
+        assert!(config.demo && config.listen.ip().is_loopback());
+        assert!(!load("").unwrap().demo);
+    }
+}

@@ -1,0 +1,403 @@
+//! The outbound edge: a caller's request on `/to/…` or in one JSON document becomes a call, and
+//! what the engine answers becomes a response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use onceward::core::exchange::{self, Headers};
+use onceward::core::operation::{Operation, State};
+use onceward::core::policy::Effects;
+use onceward::core::time::Timestamp;
+use onceward::upstream::Egress;
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::access::Caller;
+use crate::body::{Body, header_map, headers_of};
+use crate::problem::Problem;
+use crate::{shape, units};
+
+/// How long a request's body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The one tenant that there is.
+pub(crate) const TENANT: &str = "default";
+
+/// What the gateway needs.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) egress: Arc<Egress>,
+}
+
+/// Where a request goes: a route, or the origin of an ad hoc upstream; and its path and query.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    route: String,
+    target: String,
+}
+
+impl Gateway {
+    /// Answers `ANY /to/{route}/{path}` and `ANY /to/https://host/path`.
+    pub(crate) async fn handle(&self, request: Request<Incoming>, caller: Caller) -> Response<Body> {
+        let echo = echo_of(request.headers());
+        match self.call(request, caller).await {
+            Ok((answer, key_given)) => respond(answer, echo, key_given),
+            Err(problem) => refuse(&problem, echo),
+        }
+    }
+
+    async fn call(&self, request: Request<Incoming>, caller: Caller) -> Result<(Answer, bool), Problem> {
+        let (head, body) = request.into_parts();
+        let written = head.uri.path_and_query().map_or("", |written| written.as_str());
+        let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        let route = self.engine.routes().get(&place.route).ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
+        let body = read_body(body, route.body_bytes_max).await?;
+        let options = options_of(&head.headers)?;
+        let mut headers = headers_of(&head.headers);
+        headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
+        let request = exchange::Request { method: head.method.as_str().to_owned(), target: place.target, headers, body };
+        let policy = route.policy_for(&request.method, &request.target);
+        let key_given = policy.key_headers.iter().any(|name| request.headers.get(name).is_some());
+        let call = Call { tenant: TENANT.to_owned(), principal: caller.principal, route: place.route, request, options };
+        Ok((self.engine.call(call).await?, key_given))
+    }
+
+    /// Reads what stands behind `/to/`.
+    fn place(&self, rest: &str) -> Result<Place, Problem> {
+        let is_url = ["http:/", "https:/"].iter().any(|scheme| rest.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+        if is_url {
+            return self.ad_hoc(rest);
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (route, target) = rest.split_at(end);
+        if route.is_empty() {
+            return Err(Problem::new("route-unknown", "Name a route: /to/{route}/{path}."));
+        }
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Ok(Place { route: route.to_owned(), target })
+    }
+
+    fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
+        let url = Egress::parse(text).map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
+        self.egress.admits_url(&url).map_err(|refusal| Problem::new("egress-refused", refusal.to_string()))?;
+        Ok(Place { route: url.origin().ascii_serialization(), target: target_of(&url) })
+    }
+
+    /// Reads a call from one JSON document.
+    fn call_of(&self, document: Document, caller: Caller) -> Result<(Call, bool), Problem> {
+        let invalid = |why: String| Problem::new("request-invalid", why);
+        let mut place = self.place(&document.to)?;
+        if let Some(path) = document.path {
+            if !path.starts_with('/') {
+                return Err(invalid(format!("path {path:?} begins with no slash")));
+            }
+            place.target = path;
+        }
+        let method: Method = document.method.parse().map_err(|_| invalid(format!("{:?} is no method", document.method)))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in document.headers {
+            let name: HeaderName = name.parse().map_err(|_| invalid(format!("{name:?} is no header name")))?;
+            headers.insert(name.clone(), value.parse().map_err(|_| invalid(format!("the value of {name} cannot stand in a header")))?);
+        }
+        let body = match (document.body, document.body_base64) {
+            (Some(_), Some(_)) => return Err(invalid("give body or body_base64, not both".to_owned())),
+            (None, Some(coded)) => STANDARD.decode(coded).map_err(|error| invalid(format!("body_base64: {error}")))?.into(),
+            (Some(Value::String(text)), None) => Bytes::from(text),
+            (Some(value), None) => {
+                headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+                serde_json::to_vec(&value).map_err(|error| invalid(error.to_string()))?.into()
+            }
+            (None, None) => Bytes::new(),
+        };
+        let mut options = options_of(&headers)?;
+        options.respond_async |= document.mode.as_deref() == Some("accepted");
+        options.label = document.label.or(options.label);
+        options.key = document.key;
+        if let Some(wait) = document.wait {
+            options.wait = Some(units::duration(&wait).map_err(|why| Problem::new("option-invalid", why))?);
+        }
+        let key_given = options.key.is_some() || headers.contains_key("idempotency-key");
+        let mut headers = headers_of(&headers);
+        headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
+        let request = exchange::Request { method: method.as_str().to_owned(), target: place.target, headers, body };
+        Ok((Call { tenant: TENANT.to_owned(), principal: caller.principal, route: place.route, request, options }, key_given))
+    }
+
+    /// Answers `POST /v1/operations`: the same pipeline, its answer in one document.
+    pub(crate) async fn send(&self, document: Document, caller: Caller) -> Result<Response<Body>, Problem> {
+        let (call, _) = self.call_of(document, caller)?;
+        let (status, shown, operation) = match self.engine.call(call).await? {
+            Answer::Accepted(operation) => (StatusCode::ACCEPTED, shape::operation(&operation, None), *operation),
+            Answer::Upstream(answered) => {
+                let Answered { operation, response, rest, replayed } = *answered;
+                let mut shown = shape::operation(&operation, None);
+                shown["replayed"] = json!(replayed);
+                shown["response"] = response_document(response.status, &response.headers, &response.body);
+                if rest.is_some() {
+                    shown["response"]["cut"] = json!(true);
+                }
+                (StatusCode::OK, shown, operation)
+            }
+            Answer::Passed { .. } => return Err(Problem::new("request-invalid", "a method that only reads has no operation: send it through /to")),
+        };
+        let mut response = Response::new(Body::full(serde_json::to_vec(&shown).unwrap_or_default().into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        shape::describe(headers, &operation);
+        if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
+            headers.insert(header::LOCATION, location);
+        }
+        Ok(response)
+    }
+
+    /// Answers `POST /v1/explain`: what the call would be; nothing is sent.
+    pub(crate) fn explain(&self, document: Document, caller: Caller) -> Result<Value, Problem> {
+        let (call, key_given) = self.call_of(document, caller)?;
+        let route = call.route.clone();
+        let arrival = match self.engine.explain(call)? {
+            onceward::Received::Pass(request) => {
+                return Ok(json!({"route": route, "method": request.method, "record": false, "why": "it only reads, or its route lets it pass without a key"}));
+            }
+            onceward::Received::Keyed(arrival) => arrival,
+        };
+        let retried = |unsafe_too: bool| match arrival.effects {
+            Effects::NonIdempotent if unsafe_too => "in doubt, never sent again by itself",
+            _ => "retried",
+        };
+        let parts = onceward::core::fingerprint::Part::ALL.map(|part| part.name());
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Ok(json!({
+            "route": route,
+            "record": true,
+            "key": arrival.key.as_str(),
+            "key_given": key_given,
+            "mode": arrival.mode.name(),
+            "effects": arrival.effects.name(),
+            "effects_said": arrival.policy.effects.is_some() || arrival.options.effects.is_some(),
+            "fingerprint": parts.iter().zip(arrival.fingerprint.parts).map(|(part, digest)| json!({"part": part, "digest": hex(&digest)})).collect::<Vec<_>>(),
+            "window": units::show(arrival.policy.window),
+            "attempts_max": arrival.policy.backoff(arrival.mode).attempts_max,
+            "after": {
+                "unsent": "retried",
+                "408, 421, 425, 429": "retried",
+                "no answer": retried(true),
+                "500, 502, 503, 504, 507, 52x": retried(true),
+                "401, 403 and other refusals": "returned, and the same key may run again",
+                "other 4xx": "final, and replayed",
+            },
+        }))
+    }
+}
+
+/// A call in one document.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Document {
+    /// A route, with or without a path, or an ad hoc URL.
+    to: String,
+    #[serde(default = "post")]
+    method: String,
+    path: Option<String>,
+    #[serde(default)]
+    headers: std::collections::BTreeMap<String, String>,
+    /// Text as it stands; anything else as JSON.
+    body: Option<Value>,
+    body_base64: Option<String>,
+    key: Option<String>,
+    /// `held` or `accepted`.
+    mode: Option<String>,
+    wait: Option<String>,
+    label: Option<String>,
+}
+
+impl Document {
+    /// The key may stand in the document or in the request's own header.
+    pub(crate) fn take_key(&mut self, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.key.is_some() {
+            return Ok(());
+        }
+        let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
+        let key = onceward::core::key::Key::from_field(lines).map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
+        self.key = key.map(|key| key.as_str().to_owned());
+        Ok(())
+    }
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn target_of(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
+    match read {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::BodyTooLarge { bytes_max }.into()),
+        Ok(Err(_)) => Err(Problem::new("request-invalid", "The body broke off; nothing was sent.")),
+        Err(_) => Err(Problem::new("request-invalid", "The body took longer than a minute; nothing was sent.")),
+    }
+}
+
+/// What a request asks of us.
+fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
+    let mut options = CallOptions::default();
+    for prefer in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
+        for preference in prefer.split(',').map(str::trim) {
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => options.respond_async = true,
+                // An unreadable preference is passed over (RFC 7240, section 2).
+                "wait" => options.wait = options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs)),
+                _ => {}
+            }
+        }
+    }
+    let now = jiff::Timestamp::now();
+    for (name, value) in headers {
+        let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
+        let invalid = |why: String| Problem::new("option-invalid", format!("{name}: {why}; nothing was sent."));
+        let value = value.to_str().map_err(|_| invalid("it is not text".to_owned()))?.trim();
+        let span = || units::duration(value).map_err(invalid);
+        let instant = || value.parse::<jiff::Timestamp>().map_err(|_| invalid(format!("{value:?} is no time: write 2026-01-31T12:00:00Z")));
+        let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
+        match option {
+            "delay" => options.not_before = Some(micros(now).plus(span()?)),
+            "not-before" => options.not_before = Some(micros(instant()?)),
+            "deadline" => options.deadline = Some(micros(instant()?)),
+            "timeout" => options.timeout = Some(span()?),
+            "attempts-max" => {
+                let number = value.parse().ok().filter(|number| (1..=100).contains(number));
+                options.attempts_max = Some(number.ok_or_else(|| invalid(format!("{value:?} is no number from 1 to 100")))?);
+            }
+            "label" if value.len() > 200 => return Err(invalid("it is longer than 200 bytes".to_owned())),
+            "label" => options.label = Some(value.to_owned()),
+            "effects" => {
+                let effects = Effects::from_name(value);
+                options.effects = Some(effects.ok_or_else(|| invalid("write idempotent, keyed or non-idempotent".to_owned()))?);
+            }
+            // Set by a gateway before us about its own operation.
+            "attempt" | "operation" | "authorization" => {}
+            _ => return Err(invalid("there is no such option".to_owned())),
+        }
+    }
+    let waits = options.not_before.is_some_and(|at| at > micros_now(now));
+    if waits && !options.respond_async {
+        return Err(Problem::new("option-invalid", "A call that is held cannot be delayed: send `Prefer: respond-async` with it; nothing was sent."));
+    }
+    Ok(options)
+}
+
+fn micros_now(now: jiff::Timestamp) -> Timestamp {
+    Timestamp::from_micros(now.as_microsecond())
+}
+
+/// The key's header as it was received, for the echo.
+fn echo_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get("idempotency-key").cloned()
+}
+
+fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
+    let mut response = problem.response();
+    if let Some(key) = echo {
+        response.headers_mut().insert("idempotency-key", key);
+    }
+    if problem.operation.is_some() {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("false"));
+    }
+    if let Some(operation) = problem.operation.as_ref().filter(|_| problem.code == "in-progress" || problem.code == "still-working") {
+        if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+    }
+    response
+}
+
+fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Response<Body> {
+    match answer {
+        Answer::Passed { status, headers, body } => {
+            let mut response = Response::new(Body::stream(Bytes::new(), body));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            *response.headers_mut() = header_map(&headers);
+            response
+        }
+        Answer::Accepted(operation) => {
+            let shown = serde_json::to_vec(&shape::operation(&operation, None)).unwrap_or_default();
+            let mut response = Response::new(Body::full(shown.into()));
+            *response.status_mut() = StatusCode::ACCEPTED;
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert("preference-applied", HeaderValue::from_static("respond-async"));
+            if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
+                headers.insert(header::LOCATION, location);
+            }
+            tell_of(headers, &operation, echo, key_given, false);
+            response
+        }
+        Answer::Upstream(answered) => {
+            let Answered { operation, response: kept, rest, replayed } = *answered;
+            let body = match rest {
+                Some(rest) => Body::stream(kept.body, rest),
+                None => Body::full(kept.body),
+            };
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::BAD_GATEWAY);
+            *response.headers_mut() = header_map(&kept.headers);
+            if replayed {
+                response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            }
+            tell_of(response.headers_mut(), &operation, echo, key_given, replayed);
+            response
+        }
+    }
+}
+
+/// What every keyed answer says about its operation.
+fn tell_of(headers: &mut HeaderMap, operation: &Operation, echo: Option<HeaderValue>, key_given: bool, replayed: bool) {
+    shape::describe(headers, operation);
+    headers.insert("idempotent-replayed", HeaderValue::from_static(if replayed { "true" } else { "false" }));
+    if let Some(key) = echo.or_else(|| HeaderValue::from_str(operation.key.as_str()).ok()) {
+        headers.insert("idempotency-key", key);
+    }
+    if !key_given {
+        headers.insert("onceward-key-made", HeaderValue::from_static("true"));
+    }
+    let advice = match operation.state {
+        State::Pending { .. } | State::Delivering => Some("wait"),
+        State::InDoubt => Some("escalate"),
+        State::Dead(_) if operation.outcome.is_none() => Some("same-key"),
+        State::Done | State::Dead(_) => None,
+    };
+    if let Some(advice) = advice {
+        headers.insert("onceward-advice", HeaderValue::from_static(advice));
+    }
+}
+
+/// A response in one document: text where it is text.
+pub(crate) fn response_document(status: u16, headers: &Headers, body: &Bytes) -> Value {
+    let (body, base64) = match std::str::from_utf8(body) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(STANDARD.encode(body))),
+    };
+    json!({"status": status, "headers": lines(headers), "body": body, "body_base64": base64})
+}
+
+/// Header lines as pairs, in order.
+pub(crate) fn lines(headers: &Headers) -> Value {
+    headers.0.iter().map(|(name, value)| json!([name, String::from_utf8_lossy(value)])).collect()
+}

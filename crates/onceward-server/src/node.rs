@@ -1,0 +1,68 @@
+//! What the edges of one process share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use onceward::Engine;
+use onceward::clock::{Clock as _, SystemClock};
+use onceward::core::time::Timestamp;
+use onceward::store::StoreError;
+
+use crate::access::Access;
+use crate::gateway::Gateway;
+use crate::problem::Problem;
+use crate::telemetry::Telemetry;
+
+/// The file whose presence keeps a restored ledger from sending.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// The file with the ledger's master key.
+pub(crate) const MASTER_KEY: &str = "master.key";
+
+/// One running process.
+pub(crate) struct Node {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) gateway: Gateway,
+    pub(crate) access: Access,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) data: PathBuf,
+    pub(crate) quarantined: AtomicBool,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Node {
+    /// Whether nothing is sent until a person says so.
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.quarantined.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    /// Lets a restored ledger send: judges what its crash left behind, then delivers.
+    pub(crate) async fn release(&self) -> Result<usize, Problem> {
+        if !self.is_quarantined() {
+            return Err(Problem::new("operation-conflict", "The ledger is not in quarantine."));
+        }
+        let marker = self.data.join(QUARANTINE);
+        std::fs::remove_file(&marker).map_err(|error| Problem::new("gone-wrong", format!("{}: {error}", marker.display())))?;
+        let judged = self.engine.recover().await?;
+        self.quarantined.store(false, Ordering::Release);
+        self.engine.start();
+        Ok(judged)
+    }
+
+    /// Copies the ledger and its master key, while it is in use.
+    pub(crate) async fn backup(&self, to: &Path) -> Result<(), Problem> {
+        self.engine.store().backup(to).await?;
+        let copied = std::fs::copy(self.data.join(MASTER_KEY), to.join(MASTER_KEY));
+        copied.map_err(|error| StoreError::Unavailable(format!("copying the master key: {error}")))?;
+        Ok(())
+    }
+}

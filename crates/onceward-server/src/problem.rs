@@ -1,0 +1,246 @@
+//! Every refusal, with its status, its advice and its words, in one table (RFC 9457).
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use onceward::Refusal;
+use onceward::core::operation::{Operation, State};
+use onceward::store::StoreError;
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::shape;
+
+/// A refusal as it goes out.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    /// What `type` ends in.
+    pub(crate) code: &'static str,
+    pub(crate) status: u16,
+    pub(crate) title: &'static str,
+    pub(crate) detail: String,
+    /// What is left to do: `same-key`, `wait`, `new-key`, `fix-request` or `escalate`.
+    pub(crate) advice: &'static str,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) operation: Option<Box<Operation>>,
+    /// Further members.
+    pub(crate) more: Vec<(&'static str, Value)>,
+}
+
+/// The table: code, status, advice, title.
+const TABLE: [(&str, u16, &str, &str); 31] = [
+    ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
+    ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
+    ("key-mismatch", 409, "new-key", "The key was used for another request"),
+    ("in-progress", 409, "wait", "The first call with this key is under way"),
+    ("outcome-unknown", 409, "escalate", "Nobody knows whether it was done"),
+    ("key-expired", 410, "new-key", "The key was used, and its window is over"),
+    ("key-invalidated", 410, "new-key", "The key was dropped"),
+    ("cancelled", 410, "new-key", "The operation was given up"),
+    ("response-not-retained", 409, "escalate", "It was done, and its answer is not retained"),
+    ("upstream-unreachable", 503, "same-key", "The upstream was not reached; nothing was sent"),
+    ("no-answer", 504, "same-key", "The upstream gave no answer"),
+    ("still-working", 504, "same-key", "The upstream is still at work"),
+    ("route-unknown", 404, "fix-request", "There is no such route"),
+    ("url-invalid", 400, "fix-request", "The URL cannot be used"),
+    ("egress-refused", 403, "fix-request", "This address is not open to callers"),
+    ("body-too-large", 413, "fix-request", "The body is larger than is taken"),
+    ("option-invalid", 400, "fix-request", "A request option cannot be read"),
+    ("request-invalid", 400, "fix-request", "The request cannot be read"),
+    ("limit", 503, "same-key", "Too much at once"),
+    ("ledger-unavailable", 503, "same-key", "The ledger cannot be used"),
+    ("ledger-full", 507, "same-key", "The ledger has no room"),
+    ("draining", 503, "same-key", "The gateway is ending"),
+    ("quarantine", 503, "same-key", "The ledger was restored and sends nothing until it is released"),
+    ("operation-conflict", 409, "fix-request", "That cannot be done now"),
+    ("operation-open", 409, "wait", "The operation has not ended"),
+    ("not-found", 404, "fix-request", "There is no such thing"),
+    ("method-not-allowed", 405, "fix-request", "This method does not belong here"),
+    ("unauthenticated", 401, "fix-request", "An access key is needed"),
+    ("forbidden", 403, "fix-request", "This request is not taken from there"),
+    ("gone-wrong", 500, "escalate", "Something of ours went wrong"),
+    ("no-outcome", 404, "wait", "There is no answer to show"),
+];
+
+impl Problem {
+    /// The problem of this code, with its detail.
+    pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
+        let found = TABLE.iter().find(|(known, ..)| *known == code);
+        let (code, status, advice, title) = found.copied().unwrap_or(TABLE[29]);
+        let detail = detail.into();
+        Self { code, status, title, detail, advice, retry_after: None, operation: None, more: Vec::new() }
+    }
+
+    fn about(mut self, operation: Box<Operation>) -> Self {
+        self.operation = Some(operation);
+        self
+    }
+
+    fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    /// The document.
+    pub(crate) fn document(&self) -> Value {
+        let mut document = json!({
+            "type": format!("urn:onceward:problem:{}", self.code),
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "advice": self.advice,
+        });
+        if let Some(operation) = &self.operation {
+            document["operation"] = json!(operation.id.to_string());
+            document["instance"] = json!(shape::url_of(operation.id));
+            document["state"] = json!(operation.state.name());
+        }
+        for (name, value) in &self.more {
+            document[*name] = value.clone();
+        }
+        document
+    }
+
+    /// The response.
+    pub(crate) fn response(&self) -> Response<Body> {
+        let body = serde_json::to_vec(&self.document()).unwrap_or_default();
+        let mut response = Response::new(Body::full(body.into()));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert("onceward-advice", HeaderValue::from_static(self.advice));
+        if let Some(wait) = self.retry_after {
+            // Never earlier than meant: seconds are rounded up.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == 401 {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"onceward\""));
+        }
+        if let Some(operation) = &self.operation {
+            shape::describe(headers, operation);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StoreError::Full(_) => Self::new("ledger-full", detail).retry_after(Duration::from_secs(5)),
+            StoreError::Stale => Self::new("operation-conflict", detail),
+            StoreError::Unavailable(_) | StoreError::Damaged(_) => {
+                Self::new("ledger-unavailable", detail).retry_after(Duration::from_secs(2))
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let second = Duration::from_secs(1);
+        match refusal {
+            Refusal::KeyInvalid(error) => Self::new("key-invalid", format!("{error}: nothing was sent")),
+            Refusal::KeyRequired => Self::new("key-required", "Send an Idempotency-Key of your own making: it names one intended effect."),
+            Refusal::KeyMismatch { operation, parts, paths, status } => {
+                let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
+                Self::new("key-mismatch", format!("It differs in: {}. Nothing was sent; a new intent needs a new key.", names.join(", ")))
+                    .status(status)
+                    .with("differs", json!(names))
+                    .with("paths", json!(paths))
+                    .about(operation)
+            }
+            Refusal::InProgress(operation) => {
+                Self::new("in-progress", "Ask again with the same key to get its outcome.").retry_after(second).about(operation)
+            }
+            Refusal::OutcomeUnknown { operation, first } => Self::new(
+                "outcome-unknown",
+                "The request was sent and no answer says whether it was done. It will not be sent again by itself; a person resolves it.",
+            )
+            .status(if first { 504 } else { 409 })
+            .about(operation),
+            Refusal::KeyExpired(operation) => {
+                let when = operation.key_expires_at().map(shape::time).unwrap_or_default();
+                Self::new("key-expired", format!("Its operation ended {}, and its outcome was forgotten at {when}. Nothing was sent now.", operation.state.name()))
+                    .with("used_at", json!(shape::time(operation.created_at)))
+                    .with("ended", json!(operation.state.name()))
+                    .with("expired_at", json!(when))
+                    .about(operation)
+            }
+            Refusal::KeyInvalidated(operation) => {
+                let reason = operation.acts.last().map(|act| act.reason.clone()).unwrap_or_default();
+                Self::new("key-invalidated", format!("A person dropped it: {reason}. Nothing was sent now.")).with("reason", json!(reason)).about(operation)
+            }
+            Refusal::Cancelled(operation) => {
+                let reason = operation.acts.last().map(|act| act.reason.clone()).unwrap_or_default();
+                Self::new("cancelled", format!("A person gave it up: {reason}. Nothing was sent now.")).with("reason", json!(reason)).about(operation)
+            }
+            Refusal::ResponseNotRetained(operation) => {
+                let outcome = operation.outcome.as_ref();
+                Self::new("response-not-retained", "Its outcome is known, but not its answer; look at the operation.")
+                    .with("original_status", json!(outcome.and_then(|outcome| outcome.status)))
+                    .with("ok", json!(outcome.map(|outcome| outcome.ok)))
+                    .with("source", json!(outcome.map(|outcome| outcome.source.name())))
+                    .about(operation)
+            }
+            Refusal::UpstreamUnreachable(operation) => {
+                let why = last_error(&operation);
+                Self::new("upstream-unreachable", format!("No attempt sent anything: {why}. The same key may run again.")).retry_after(second).about(operation)
+            }
+            Refusal::NoAnswer(operation) => {
+                let why = last_error(&operation);
+                Self::new("no-answer", format!("{why}. The same key goes on under the same operation.")).retry_after(second).about(operation)
+            }
+            Refusal::StillWorking(operation) => {
+                Self::new("still-working", "Ask again with the same key to get its outcome.").retry_after(second).about(operation)
+            }
+            Refusal::PassFailed { error, unsent: true } => Self::new("upstream-unreachable", error),
+            Refusal::PassFailed { error, unsent: false } => Self::new("no-answer", error),
+            Refusal::RouteUnknown(name) => Self::new("route-unknown", format!("No route is called {name:?}; add [routes.{name}] to the configuration.")),
+            Refusal::BodyTooLarge { bytes_max } => Self::new("body-too-large", format!("This route takes {bytes_max} bytes; nothing was sent.")),
+            Refusal::Limit { what, retry_after } => Self::new("limit", format!("{what}; nothing was sent.")).retry_after(retry_after),
+            Refusal::Ledger(error) => error.into(),
+            Refusal::Conflict { operation, why } => {
+                let code = if operation.state.is_ended() || operation.state == State::InDoubt { "operation-conflict" } else { "operation-open" };
+                Self::new(code, why).about(operation)
+            }
+            Refusal::NotFound => Self::new("not-found", "It was never there, or it has been forgotten."),
+            Refusal::Draining => Self::new("draining", "Nothing was sent; ask again.").retry_after(second),
+        }
+    }
+}
+
+fn last_error(operation: &Operation) -> String {
+    let ended = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref());
+    ended.and_then(|ended| ended.error.clone()).unwrap_or_else(|| "the upstream gave no usable answer".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_table_once_with_an_advice_that_is_known() {
+        let mut codes: Vec<_> = TABLE.iter().map(|(code, ..)| code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), TABLE.len());
+        for (code, status, advice, _) in TABLE {
+            assert!((400..600).contains(&status), "{code}");
+            assert!(["same-key", "wait", "new-key", "fix-request", "escalate"].contains(&advice), "{code}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Listeners, workers, graceful stop, in that order.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use onceward::clock::SystemClock;
+use onceward::route::Routes;
+use onceward::secret::{Secrets, random};
+use onceward::store::sqlite::{SqliteOptions, SqliteStore};
+use onceward::store::{Query, Standing, Store};
+use onceward::upstream::{Door, DoorOptions, Egress};
+use onceward::{Engine, Parts};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tower_service::Service as _;
+use tracing::{error, info, warn};
+
+use crate::access::{Access, new_key};
+use crate::body::Body;
+use crate::config::{Config, Overrides};
+use crate::exit::Exit;
+use crate::gateway::Gateway;
+use crate::node::{MASTER_KEY, Node, QUARANTINE};
+use crate::problem::Problem;
+use crate::telemetry::Telemetry;
+use crate::{demo, operator, page};
+
+/// The file with the key that the command line uses; written at each start.
+pub(crate) const OPERATOR_KEY: &str = "operator.key";
+
+/// How long the head of a request may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The grace where every attempt would take longer.
+const GRACE_MIN: Duration = Duration::from_secs(5);
+
+/// Serves until it is told to stop; the exit says how it ended.
+pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+    let config = Config::load(config_path, overrides)?;
+    let data = config.data();
+    fs::create_dir_all(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
+    let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
+    let store = open_store(&config).await?;
+    let secrets = Secrets::new(master_key(&data)?);
+    check_secrets(&*store, &secrets).await?;
+    let routes = with_demo(config.routes(), config.demo).await?;
+    let (egress, door) = open_door(&config)?;
+    let engine = Engine::new(Parts {
+        store: Arc::clone(&store),
+        upstream: Arc::new(door),
+        clock: Arc::new(SystemClock),
+        observer: Arc::clone(&telemetry) as Arc<_>,
+        secrets,
+        routes,
+    });
+    let operator_key = new_key();
+    write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes()).map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        Exit::failed(format!("cannot listen on {}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078", config.listen))
+    })?;
+    let listen = listener.local_addr().unwrap_or(config.listen);
+    let access = Access::open(Arc::clone(&store), &operator_key, listen).await?;
+    first_key(&access, listen).await?;
+    let quarantined = data.join(QUARANTINE).exists();
+    let node = Arc::new(Node {
+        gateway: Gateway { engine: Arc::clone(&engine), egress },
+        engine: Arc::clone(&engine),
+        access,
+        telemetry,
+        data,
+        quarantined: AtomicBool::new(quarantined),
+        draining: AtomicBool::new(false),
+    });
+    if quarantined {
+        warn!("the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`");
+    } else {
+        let judged = engine.recover().await?;
+        if judged > 0 {
+            info!(operations = judged, "judged what the last process left under way");
+        }
+        warn_of_missing_routes(&engine).await?;
+        engine.start();
+    }
+    let shown = if listen.ip().is_unspecified() { SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listen.port()) } else { listen };
+    info!(address = %listen, ledger = %config.store.display(), demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
+    let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
+    drain(&node).await;
+    ended
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {
+    let (path, options) = (config.store.clone(), SqliteOptions { segment_bytes: config.segment_bytes });
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, &options)).await;
+    let store = opened.map_err(|error| Exit::failed(error.to_string()))?.map_err(|error| {
+        Exit::failed(format!("the ledger {} cannot be opened: {error}", config.store.display()))
+    })?;
+    Ok(Arc::new(store))
+}
+
+fn open_door(config: &Config) -> Result<(Arc<Egress>, Door), Exit> {
+    let egress = Egress { allow: config.egress_allow.clone() };
+    let mut options = DoorOptions::default();
+    if let Some(path) = &config.ca_file {
+        options.ca_pem = Some(fs::read(path).map_err(|error| Exit::config(format!("tls.ca_file {}: {error}", path.display())))?);
+    }
+    let door = Door::new(egress.clone(), options).map_err(|error| Exit::config(error.to_string()))?;
+    Ok((Arc::new(egress), door))
+}
+
+async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
+    if demo {
+        let address = demo::start().await.map_err(|error| Exit::failed(format!("the demo upstreams: {error}")))?;
+        for (name, route) in demo::routes(address, &routes.ad_hoc) {
+            routes.named.entry(name).or_insert(route);
+        }
+    }
+    Ok(routes)
+}
+
+/// The master key: from the data folder, made at first start.
+fn master_key(data: &Path) -> Result<[u8; 32], Exit> {
+    let path = data.join(MASTER_KEY);
+    match fs::read(&path) {
+        Ok(bytes) => bytes.try_into().map_err(|_| Exit::failed(format!("{} is not 32 bytes: restore it from a backup; without it, what is sealed in the ledger cannot be opened", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = random();
+            write_secret(&path, &key).map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
+            Ok(key)
+        }
+        Err(error) => Err(Exit::failed(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all())
+}
+
+/// A ledger under another master key would take every duplicate for a mismatch: it is refused.
+async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
+    const NAME: &str = "secret/check";
+    match store.setting(NAME.to_owned()).await? {
+        None => Ok(store.set(NAME.to_owned(), Some(secrets.seal(b"onceward", NAME.as_bytes()).into())).await?),
+        Some(sealed) if secrets.open(&sealed, NAME.as_bytes()).is_ok() => Ok(()),
+        Some(_) => Err(Exit::failed(format!("{MASTER_KEY} is not the key of this ledger: restore the one that belongs to it"))),
+    }
+}
+
+/// Beyond loopback every call needs a key: the first is made here and shown this once.
+async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
+    if listen.ip().is_loopback() || !access.list().is_empty() {
+        return Ok(());
+    }
+    let (key, kept) = access.create("first", crate::shape::time(onceward::clock::Clock::now(&SystemClock))).await?;
+    eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
+    Ok(())
+}
+
+/// What a person has to read at once, beside the log.
+#[expect(clippy::print_stderr, reason = "a key is told to the person at the terminal and to no log")]
+fn eprint_line(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Work whose route is gone waits; that is said loudly.
+async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
+    let routes = engine.routes();
+    for (lane, _) in engine.store().lanes().await? {
+        if routes.get(&lane.route).is_none() {
+            warn!(route = lane.route, "work of this route waits in the ledger, but the route is not configured: put [routes.{}] back", lane.route);
+        }
+    }
+    Ok(())
+}
+
+/// How many connections there are, in all and by address.
+#[derive(Debug, Default)]
+struct Connections(Mutex<(usize, HashMap<IpAddr, usize>)>);
+
+/// One connection, for as long as it lives.
+struct Connected(Arc<Connections>, IpAddr);
+
+impl Connections {
+    fn begin(self: &Arc<Self>, address: IpAddr, max: usize, of_address_max: usize) -> Option<Connected> {
+        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = count.1.get(&address).copied().unwrap_or_default();
+        if count.0 >= max || of_address >= of_address_max {
+            return None;
+        }
+        count.0 += 1;
+        count.1.insert(address, of_address + 1);
+        Some(Connected(Arc::clone(self), address))
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        count.0 -= 1;
+        let left = count.1.get(&self.1).map_or(0, |left| left - 1);
+        if left == 0 {
+            count.1.remove(&self.1);
+        } else {
+            count.1.insert(self.1, left);
+        }
+    }
+}
+
+/// Accepts connections until a signal comes or the ledger breaks.
+async fn accept(listener: TcpListener, node: Arc<Node>, config: &Config, config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+    let failed = |error: std::io::Error| Exit::failed(error.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 << 10);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(32 << 10);
+    let connections = Arc::new(Connections::default());
+    let graceful = GracefulShutdown::new();
+    let pages = operator::router().merge(page::router()).with_state(Arc::clone(&node));
+    let ended = loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors: those that are open go on, and end.
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => {
+                reload(&node, config, config_path, overrides).await;
+                continue;
+            }
+            () = node.engine.broken() => break Err(Exit::ledger("the ledger cannot be used any more; the next start recovers".to_owned())),
+        };
+        let Some(connected) = connections.begin(peer.ip(), config.connections_max, config.connections_per_address_max) else {
+            // Too many: closed before it costs anything.
+            continue;
+        };
+        // Small answers go out at once; where that cannot be set they go out a little later.
+        let _ = stream.set_nodelay(true);
+        let (node, pages) = (Arc::clone(&node), pages.clone());
+        let service = service_fn(move |request| {
+            let (node, pages) = (Arc::clone(&node), pages.clone());
+            async move { Ok::<_, Infallible>(answer(&node, pages, request).await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let watched = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _connected = connected;
+            // A connection that ends badly ends alone.
+            let _ = watched.await;
+        });
+    };
+    drop(listener);
+    node.draining.store(true, Ordering::Release);
+    node.engine.halt();
+    info!("draining: what is under way runs to its end");
+    let grace = config.routes.values().map(|route| route.target.timeouts.total).max().unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN);
+    tokio::select! {
+        () = async { node.engine.idle().await; graceful.shutdown().await } => {}
+        () = tokio::time::sleep(grace) => warn!("the grace is over: what is still under way is judged at the next start"),
+        _ = terminate.recv() => warn!("told twice to stop: what is still under way is judged at the next start"),
+    }
+    ended
+}
+
+/// Reads the configuration again: routes, their addresses, credentials and policies. What needs
+/// a restart is said.
+async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &Overrides) {
+    let fresh = match Config::load(path, overrides) {
+        Ok(fresh) => fresh,
+        Err(error) => return error!("the configuration is kept as it was: {error}"),
+    };
+    let current = node.engine.routes();
+    let mut routes = fresh.routes();
+    for name in ["demo", "demo-unsafe"] {
+        if let Some(route) = current.named.get(name).filter(|_| config.demo) {
+            routes.named.entry(name.to_owned()).or_insert_with(|| Arc::clone(route));
+        }
+    }
+    for name in current.named.keys().filter(|name| !routes.named.contains_key(*name)) {
+        let unfinished = Query {
+            standing: vec![Standing::Pending, Standing::Held, Standing::Delivering],
+            route: Some(name.clone()),
+            limit: 1,
+            ..Query::default()
+        };
+        match node.engine.store().list(unfinished).await {
+            Ok(page) if page.operations.is_empty() => {}
+            Ok(_) => return error!(route = name, "the configuration is kept as it was: this route has unfinished work and cannot be removed yet"),
+            Err(error) => return error!(%error, "the configuration is kept as it was"),
+        }
+    }
+    if fresh.listen != config.listen || fresh.store != config.store {
+        warn!("listen and store are read at a start only");
+    }
+    info!(routes = routes.named.len(), "the routes were read again");
+    node.engine.set_routes(routes);
+}
+
+async fn drain(node: &Node) {
+    let asked = node.engine.flush_asked().await;
+    if let Err(error) = asked {
+        warn!(%error, "the last counts of duplicates are lost");
+    }
+    info!("stopped");
+}
+
+/// One request, whatever it is for.
+async fn answer(node: &Arc<Node>, mut pages: axum::Router, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    match path {
+        "/healthz" => return plain(200, "ok\n"),
+        "/readyz" if node.is_draining() => return plain(503, "draining\n"),
+        "/readyz" if node.is_quarantined() => return plain(503, "quarantine\n"),
+        "/readyz" => return ready(node).await,
+        _ => {}
+    }
+    let is_call = path.starts_with("/to/") || path == "/to";
+    let is_metrics = path == "/metrics";
+    let (mut head, body) = request.into_parts();
+    let caller = match node.access.admit(&head.method, &mut head.headers) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.response(),
+    };
+    if is_metrics {
+        return match node.engine.store().condition().await {
+            Ok(condition) => plain(200, &node.telemetry.render(&condition)),
+            Err(error) => Problem::from(error).response(),
+        };
+    }
+    let sends = is_call || (head.method == http::Method::POST && head.uri.path() == "/v1/operations");
+    if sends && node.is_quarantined() {
+        return Problem::new("quarantine", "Nothing was sent; `onceward restore --release` lets it send.").response();
+    }
+    if is_call {
+        return node.gateway.handle(Request::from_parts(head, body), caller).await;
+    }
+    head.extensions.insert(caller);
+    match pages.call(Request::from_parts(head, body)).await {
+        Ok(response) => operator::from_axum(response),
+        Err(never) => match never {},
+    }
+}
+
+async fn ready(node: &Node) -> Response<Body> {
+    // A durable write is what readiness means.
+    match node.engine.store().set("ready".to_owned(), Some(bytes::Bytes::from_static(b"1"))).await {
+        Ok(()) => plain(200, "ready\n"),
+        Err(error) => Problem::from(error).response(),
+    }
+}
+
+fn plain(status: u16, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::full(bytes::Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,121 @@
+//! Operations as JSON and as headers: the shapes that callers see.
+
+use http::{HeaderMap, HeaderValue};
+use onceward::core::attempt::Attempt;
+use onceward::core::id::OperationId;
+use onceward::core::operation::{Operation, State};
+use onceward::core::policy::Effects;
+use onceward::core::time::Timestamp;
+use onceward::store::Asked;
+use serde_json::{Value, json};
+
+/// Where an operation is looked at.
+pub(crate) fn url_of(id: OperationId) -> String {
+    format!("/v1/operations/{id}")
+}
+
+/// RFC 3339, UTC, to the millisecond.
+pub(crate) fn time(at: Timestamp) -> String {
+    let at = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{at:.3}")
+}
+
+/// The headers that tell about an operation.
+pub(crate) fn describe(headers: &mut HeaderMap, operation: &Operation) {
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set("onceward-operation", &operation.id.to_string());
+    set("onceward-state", operation.state.name());
+    set("onceward-attempts", &operation.attempts_made().to_string());
+    if let Some(at) = operation.key_expires_at() {
+        set("onceward-key-expires", &http_date(at));
+    }
+}
+
+/// An HTTP date (RFC 9110, section 5.6.7).
+fn http_date(at: Timestamp) -> String {
+    let at = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+/// An operation.
+pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
+    let mut shown = json!({
+        "id": operation.id.to_string(),
+        "tenant": operation.scope.tenant,
+        "principal": operation.scope.principal,
+        "route": operation.scope.route,
+        "key": operation.key.as_str(),
+        "state": operation.state.name(),
+        "mode": operation.mode.name(),
+        "effects": operation.effects.name(),
+        "ok": operation.outcome.as_ref().map(|outcome| outcome.ok),
+        "told": operation.told,
+        "reason": match operation.state {
+            State::Dead(death) => Some(death.name()),
+            _ => None,
+        },
+        "method": operation.method,
+        "path": operation.target,
+        "label": operation.label,
+        "created_at": time(operation.created_at),
+        "due_at": match operation.state {
+            State::Pending { due } => Some(time(due)),
+            _ => None,
+        },
+        "ended_at": operation.ended_at.map(time),
+        "send_by": operation.send_by.map(time),
+        "key_expires_at": operation.key_expires_at().map(time),
+        "upstream_key": operation.upstream_key.as_ref().map(|key| json!({"header": key.header, "value": key.value})),
+        "attempts": operation.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "outcome": operation.outcome.as_ref().map(|outcome| json!({
+            "status": outcome.status,
+            "ok": outcome.ok,
+            "source": outcome.source.name(),
+            "retained": outcome.answer.is_some(),
+        })),
+        "acts": operation.acts.iter().map(|act| json!({
+            "deed": act.deed.name(), "at": time(act.at), "who": act.who, "reason": act.reason,
+        })).collect::<Vec<_>>(),
+        "retry": advice(operation),
+    });
+    if let Some(asked) = asked {
+        shown["duplicates"] = json!({
+            "count": asked.count,
+            "last": asked.times.iter().map(|at| time(*at)).collect::<Vec<_>>(),
+        });
+    }
+    shown
+}
+
+fn attempt(attempt: &Attempt) -> Value {
+    let ended = attempt.ended.as_ref();
+    json!({
+        "n": attempt.n,
+        "started_at": time(attempt.started_at),
+        "ended_at": ended.map(|ended| time(ended.at)),
+        "ending": ended.map(|ended| ended.ending.name()),
+        "reached": ended.map(|ended| ended.reached.name()),
+        "status": ended.and_then(|ended| ended.status),
+        "error": ended.and_then(|ended| ended.error.clone()),
+        "may_have_executed": attempt.may_have_executed(),
+        "excerpt": ended.is_some_and(|ended| ended.answer.is_some()),
+    })
+}
+
+/// One sentence on whether sending again is safe: the question that a person has.
+pub(crate) fn advice(operation: &Operation) -> &'static str {
+    let executed = operation.may_have_executed();
+    match (operation.state, operation.effects) {
+        (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",
+        (State::InDoubt, _) => "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice.",
+        (State::Pending { .. } | State::Delivering, _) => "Under way: the gateway is at it.",
+        (State::Dead(_), _) if !executed => "Safe to send again: nothing was done at the upstream.",
+        (State::Dead(_), Effects::Idempotent) => "Safe to send again: repeating it is harmless.",
+        (State::Dead(_), Effects::Keyed) => "Safe to send again: the upstream dedupes by the key that goes with it.",
+        (State::Dead(_), Effects::NonIdempotent) => "Careful: it may have been done, and sending again would do it twice.",
+    }
+}

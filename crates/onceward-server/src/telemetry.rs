@@ -1,0 +1,133 @@
+//! Every log line and every metric, in one place. Keys are logged; bodies, credentials and
+//! header values never are.
+
+use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use onceward::core::attempt::Ending;
+use onceward::core::operation::{Operation, State};
+use onceward::observe::{Fact, Observer, Repeat};
+use onceward::store::Condition;
+use tracing::{debug, error, info, warn};
+
+use crate::operator::standing_name;
+
+/// Counters that the hot path moves are looked up once.
+pub(crate) struct Telemetry {
+    prometheus: PrometheusHandle,
+    remembered: Counter,
+    duplicates: [(Repeat, Counter); 5],
+    late: Counter,
+    attempts: [(Ending, Counter); 4],
+    rested: [(&'static str, Counter); 3],
+}
+
+impl Telemetry {
+    /// Installs the process's one recorder.
+    pub(crate) fn install() -> Result<Self, String> {
+        let prometheus = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+        describe_counter!("onceward_operations_total", "Operations remembered.");
+        describe_counter!("onceward_duplicates_total", "Calls whose key was known, by what they got.");
+        describe_counter!("onceward_late_duplicates_total", "Calls whose key's window was over.");
+        describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
+        describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
+        describe_gauge!("onceward_operations", "Operations in the ledger that are not done, by where they stand.");
+        describe_gauge!("onceward_ledger_bytes", "The ledger's size on disk.");
+        describe_gauge!("onceward_ledger_commits", "Durable writes since the start, each for a group.");
+        gauge!("onceward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let duplicate = |repeat: Repeat| (repeat, counter!("onceward_duplicates_total", "answer" => repeat.name()));
+        let attempt = |ending: Ending| (ending, counter!("onceward_attempts_total", "ending" => ending.name()));
+        let rested = |state: &'static str| (state, counter!("onceward_rested_total", "state" => state));
+        Ok(Self {
+            prometheus,
+            remembered: counter!("onceward_operations_total"),
+            duplicates: [Repeat::Replayed, Repeat::Joined, Repeat::Refused, Repeat::Late, Repeat::Revived].map(duplicate),
+            late: counter!("onceward_late_duplicates_total"),
+            attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered].map(attempt),
+            rested: ["done", "dead", "in_doubt"].map(rested),
+        })
+    }
+
+    /// The metrics as Prometheus reads them.
+    pub(crate) fn render(&self, condition: &Condition) -> String {
+        for (standing, count) in &condition.counts {
+            gauge!("onceward_operations", "standing" => standing_name(*standing)).set(*count as f64);
+        }
+        gauge!("onceward_ledger_bytes").set(condition.bytes as f64);
+        gauge!("onceward_ledger_commits").set(condition.commits as f64);
+        self.prometheus.run_upkeep();
+        self.prometheus.render()
+    }
+
+    fn count<K: PartialEq>(counters: &[(K, Counter)], key: &K) {
+        if let Some((_, counter)) = counters.iter().find(|(other, _)| other == key) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// The members that every line about an operation has.
+macro_rules! about {
+    ($level:ident, $operation:expr, $($more:tt)*) => {
+        $level!(
+            operation = %$operation.id,
+            key = $operation.key.as_str(),
+            route = $operation.scope.route,
+            state = $operation.state.name(),
+            $($more)*
+        )
+    };
+}
+
+impl Observer for Telemetry {
+    fn observe(&self, fact: Fact<'_>) {
+        match fact {
+            Fact::Remembered(operation) => {
+                self.remembered.increment(1);
+                about!(debug, operation, mode = operation.mode.name(), "remembered");
+            }
+            Fact::Attempted(operation, attempt) => {
+                let Some(ended) = &attempt.ended else { return };
+                Self::count(&self.attempts, &ended.ending);
+                let (ending, reached) = (ended.ending.name(), ended.reached.name());
+                let millis = ended.at.since(attempt.started_at).as_millis() as u64;
+                // What works is told once, at rest; what does not is told at each attempt.
+                if operation.state == State::Done {
+                    about!(debug, operation, attempt = attempt.n, ending, reached, status = ended.status, millis, "attempted");
+                } else {
+                    let error = ended.error.as_deref();
+                    about!(info, operation, attempt = attempt.n, ending, reached, status = ended.status, millis, error, "attempted");
+                }
+            }
+            Fact::Rested(operation) => self.rested(operation),
+            Fact::Duplicate(operation, repeat) => {
+                Self::count(&self.duplicates, &repeat);
+                if repeat == Repeat::Late {
+                    self.late.increment(1);
+                    about!(warn, operation, "late duplicate");
+                } else {
+                    about!(debug, operation, answer = repeat.name(), "duplicate");
+                }
+            }
+            Fact::Acted(operation) => {
+                let Some(act) = operation.acts.last() else { return };
+                about!(info, operation, deed = act.deed.name(), who = act.who, reason = act.reason, "acted");
+            }
+            Fact::Trouble(what) => error!("{what}"),
+        }
+    }
+}
+
+impl Telemetry {
+    fn rested(&self, operation: &Operation) {
+        Self::count(&self.rested, &operation.state.name());
+        let attempts = operation.attempts_made();
+        let status = operation.outcome.as_ref().and_then(|outcome| outcome.status);
+        match operation.state {
+            State::InDoubt => about!(warn, operation, attempts, "in doubt: a person has to resolve it"),
+            State::Dead(death) if !operation.told => about!(warn, operation, attempts, reason = death.name(), status, "dead letter"),
+            State::Dead(death) => about!(info, operation, attempts, reason = death.name(), status, "dead, and the caller was told"),
+            _ if attempts > 1 => about!(info, operation, attempts, status, "done after retries"),
+            _ => about!(debug, operation, attempts, status, "done"),
+        }
+    }
+}
