@@ -183,12 +183,16 @@ impl Connector {
                 .map_err(|error| ConnectError::Resolve(name.to_owned(), error))?
                 .collect(),
         };
-        // Each of them, before any is dialled: an answer that mixes public and private addresses
-        // is an attempt to get through.
-        for address in &addresses {
-            self.judge(target, address.ip())?;
-        }
+        self.judge_all(target, &addresses)?;
         Ok(addresses.into_iter().take(ADDRESSES_MAX).collect())
+    }
+
+    /// Each of them, before any is dialled: an answer that mixes public and private addresses is
+    /// an attempt to get through.
+    fn judge_all(&self, target: &Target, addresses: &[SocketAddr]) -> Result<(), EgressRefusal> {
+        addresses
+            .iter()
+            .try_for_each(|address| self.judge(target, address.ip()))
     }
 
     /// Whether the target may be reached at this address.
@@ -263,4 +267,43 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, DoorError> {
         }
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Timeouts;
+
+    fn judged(trust: Trust, addresses: &[&str]) -> bool {
+        let connector = Connector::new(Egress::default(), None).expect("roots");
+        let base = Url::parse("https://rebinds.example/").expect("a URL");
+        let target = Target {
+            base,
+            trust,
+            http2: false,
+            timeouts: Timeouts::default(),
+        };
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|a| a.parse().expect("an address"))
+            .collect();
+        connector.judge_all(&target, &addresses).is_ok()
+    }
+
+    #[test]
+    fn a_name_with_one_private_address_among_public_ones_is_refused_to_callers() {
+        let mixed = [
+            "93.184.216.34:443",
+            "[2606:4700::1]:443",
+            "127.0.0.1:443",
+            "1.1.1.1:443",
+        ];
+        assert!(!judged(Trust::Caller, &mixed));
+        assert!(!judged(Trust::Caller, &["93.184.216.34:443", "[::1]:443"]));
+        assert!(judged(
+            Trust::Caller,
+            &["93.184.216.34:443", "[2606:4700::1]:443"]
+        ));
+        assert!(judged(Trust::Operator, &mixed));
+    }
 }

@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode};
-use hyper::client::conn::TrySendError;
 use onceward_core::attempt::{Ending, Reached};
 use tokio::time::{Instant, timeout_at};
 use url::Position;
@@ -30,9 +29,9 @@ use url::Position;
 use super::answer::Reading;
 use super::connect::{ConnectError, Connector, DoorError, named};
 use super::egress::Egress;
-use super::line::{self, Line, Outgoing, Sender};
+use super::line::{self, Line, Sender};
 use super::message::{Message, lines};
-use super::pool::{self, Limits, Pool};
+use super::pool::{self, Pool};
 use super::wire::{Metered, Wire};
 use super::{Answer, Dispatch, Failure, Sent, Target, Upstream};
 
@@ -56,7 +55,7 @@ impl Default for DoorOptions {
             ca_file: None,
             idle_per_origin_max: 64,
             idle_max: 256,
-            idle_for_max: Duration::from_secs(60),
+            idle_for_max: Duration::from_mins(1),
         }
     }
 }
@@ -91,11 +90,7 @@ impl Door {
     /// A door that lets callers' URLs through as `egress` says.
     pub fn new(egress: Egress, options: &DoorOptions) -> Result<Self, DoorError> {
         let connector = Arc::new(Connector::new(egress, options.ca_file.as_deref())?);
-        let pool = Arc::new(Pool::new(Limits {
-            idle_per_origin_max: options.idle_per_origin_max,
-            idle_max: options.idle_max,
-            idle_for_max: options.idle_for_max,
-        }));
+        let pool = Arc::new(Pool::new(options.clone()));
         Ok(Self { connector, pool })
     }
 
@@ -227,7 +222,7 @@ impl Door {
         wire: Arc<Wire>,
     ) -> Line {
         let berth = self.pool.opened(&sender, &wire);
-        let idle_for_max = self.pool.limits.idle_for_max;
+        let idle_for_max = self.pool.options.idle_for_max;
         let line = Line::new(sender, Arc::clone(&wire), false);
         tokio::spawn(async move {
             line::tend(connection, &wire, idle_for_max).await;
@@ -265,7 +260,10 @@ impl Door {
                     body: Box::new(body),
                 });
             }
-            Ok(Err(error)) => Failed::Broken(error),
+            Ok(Err(error)) => Failed::Broken {
+                handed_back: error.message().is_some(),
+                error: error.into_error(),
+            },
             Err(_) => Failed::Late,
         };
         // No further request shall meet a connection that failed; one that reset a single
@@ -273,7 +271,13 @@ impl Door {
         if !failed.is_reset() {
             self.pool.retire(line.wire());
         }
-        let handed_back = failed.is_handed_back();
+        let handed_back = matches!(
+            failed,
+            Failed::Broken {
+                handed_back: true,
+                ..
+            }
+        );
         let silent = handed_back || (!http2 && line.wire().was_silent(before));
         if silent && line.reused && !matches!(failed, Failed::Late) {
             return Exchange::Stale;
@@ -306,33 +310,31 @@ enum Exchange {
 
 /// How a request failed on a connection that stood.
 enum Failed {
-    Broken(TrySendError<Outgoing>),
+    /// hyper says why, and whether it had not begun with the request.
+    Broken {
+        error: hyper::Error,
+        handed_back: bool,
+    },
+    /// No head came in time.
     Late,
+    /// The upstream left HTTP.
     Upgraded,
 }
 
 impl Failed {
-    /// Whether hyper had not begun with the request.
-    fn is_handed_back(&self) -> bool {
-        matches!(self, Self::Broken(error) if error.message().is_some())
-    }
-
     /// Whether only this request's stream ended, by the upstream's wish.
     fn is_reset(&self) -> bool {
-        let Self::Broken(error) = self else {
-            return false;
-        };
-        h2_error(error.error()).is_some_and(h2::Error::is_reset)
+        matches!(self, Self::Broken { error, .. } if h2_error(error).is_some_and(h2::Error::is_reset))
     }
 
     /// Whether the upstream said that it did not process this request: by refusing its stream,
     /// or by a graceful GOAWAY, which reaches only the streams that it leaves out (RFC 9113,
     /// sections 6.8 and 8.7).
     fn is_refused(&self) -> bool {
-        let Self::Broken(error) = self else {
+        let Self::Broken { error, .. } = self else {
             return false;
         };
-        let Some(error) = h2_error(error.error()) else {
+        let Some(error) = h2_error(error) else {
             return false;
         };
         error.is_remote()
@@ -352,11 +354,14 @@ impl fmt::Display for Failed {
             Self::Upgraded => {
                 return f.write_str("the upstream wanted to change the protocol (101)");
             }
-            Self::Broken(error) => error.error(),
+            Self::Broken {
+                handed_back: true, ..
+            } => {
+                return f.write_str("the connection closed before the request was sent");
+            }
+            Self::Broken { error, .. } => error,
         };
-        if self.is_handed_back() {
-            f.write_str("the connection closed before the request was sent")
-        } else if let Some(reason) = h2_error(error).and_then(h2::Error::reason) {
+        if let Some(reason) = h2_error(error).and_then(h2::Error::reason) {
             write!(f, "HTTP/2 ended the request: {reason}")
         } else if error.is_parse() {
             f.write_str("the answer is not HTTP, or its head is too large")

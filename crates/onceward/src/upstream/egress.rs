@@ -22,24 +22,23 @@ const PUBLIC_PORTS: [u16; 2] = [443, 8443];
 
 /// The IPv4 ranges that are no public unicast addresses (IANA's special-purpose registry, and
 /// Azure's platform address, which lies in public space).
-const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 17] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),          // this network
-    (Ipv4Addr::new(10, 0, 0, 0), 8),         // private
-    (Ipv4Addr::new(100, 64, 0, 0), 10),      // shared by carriers; Alibaba's metadata
-    (Ipv4Addr::new(127, 0, 0, 0), 8),        // loopback
-    (Ipv4Addr::new(168, 63, 129, 16), 32),   // Azure's platform
-    (Ipv4Addr::new(169, 254, 0, 0), 16),     // link-local; the clouds' metadata
-    (Ipv4Addr::new(172, 16, 0, 0), 12),      // private
-    (Ipv4Addr::new(192, 0, 0, 0), 24),       // protocol assignments; Oracle's metadata
-    (Ipv4Addr::new(192, 0, 2, 0), 24),       // documentation
-    (Ipv4Addr::new(192, 88, 99, 0), 24),     // 6to4 relays
-    (Ipv4Addr::new(192, 168, 0, 0), 16),     // private
-    (Ipv4Addr::new(198, 18, 0, 0), 15),      // benchmarks
-    (Ipv4Addr::new(198, 51, 100, 0), 24),    // documentation
-    (Ipv4Addr::new(203, 0, 113, 0), 24),     // documentation
-    (Ipv4Addr::new(224, 0, 0, 0), 4),        // multicast
-    (Ipv4Addr::new(240, 0, 0, 0), 4),        // reserved
-    (Ipv4Addr::new(255, 255, 255, 255), 32), // broadcast
+const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 16] = [
+    (Ipv4Addr::UNSPECIFIED, 8),            // this network
+    (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
+    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared by carriers; Alibaba's metadata
+    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
+    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's platform
+    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local; the clouds' metadata
+    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private
+    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments; Oracle's metadata
+    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation
+    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays
+    (Ipv4Addr::new(192, 168, 0, 0), 16),   // private
+    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks
+    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation
+    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation
+    (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast
+    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, broadcast
 ];
 
 /// What is not public within 2000::/3, outside of which nothing is.
@@ -59,8 +58,10 @@ const NEVER_V4: [(Ipv4Addr, u32); 4] = [
     (Ipv4Addr::new(192, 0, 0, 192), 32),
 ];
 
-/// The same in IPv6: link-local, and the metadata of Amazon's and Google's clouds.
-const NEVER_V6: [(Ipv6Addr, u32); 3] = [
+/// The same in IPv6: link-local, the metadata of Amazon's and Google's clouds, and a network's own
+/// NAT64, through which any IPv4 address can be reached in a form that only the network knows.
+const NEVER_V6: [(Ipv6Addr, u32); 4] = [
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
     (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
     (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
     (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0), 32),
@@ -112,7 +113,9 @@ pub enum EgressRefusal {
     #[error("`{host}` is not a public address; to open it: {0}", host = .0.host)]
     Private(Mend),
     /// Link-local or a cloud's metadata, which nothing opens.
-    #[error("`{0}` is link-local or a cloud's metadata address, which no setting opens to callers")]
+    #[error(
+        "`{0}` is a link-local or a cloud's metadata address, which no setting opens to callers"
+    )]
     Never(String),
 }
 
@@ -273,7 +276,7 @@ fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = ip.segments();
     match s {
         // IPv4-compatible, IPv4-translated, NAT64.
-        [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(low_v4(ip)),
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..] => Some(low_v4(ip)),
         _ if is_nat64(ip) => Some(low_v4(ip)),
         [0x2002, high, low, ..] => Some(joined(high, low)),
         // Teredo keeps its client's address inverted.

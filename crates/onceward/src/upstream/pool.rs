@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use url::{Position, Url};
 
+use super::door::DoorOptions;
 use super::line::{Line, Sender};
 use super::wire::{ShelfName, Wire};
 use super::{Target, Trust};
@@ -25,17 +25,9 @@ const STREAMS_MAX: u32 = 100;
 /// Trust and protocol make four rows of shelves.
 const ROWS: usize = 4;
 
-/// How many connections lie idle, and how long.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) idle_per_origin_max: usize,
-    pub(super) idle_max: usize,
-    pub(super) idle_for_max: Duration,
-}
-
 /// All shelves.
 pub(super) struct Pool {
-    pub(super) limits: Limits,
+    pub(super) options: DoorOptions,
     shelves: Mutex<Shelves>,
     next_id: AtomicU64,
 }
@@ -74,9 +66,9 @@ pub(super) struct Turn {
 }
 
 impl Pool {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(options: DoorOptions) -> Self {
         Self {
-            limits,
+            options,
             shelves: Mutex::default(),
             next_id: AtomicU64::new(0),
         }
@@ -89,10 +81,10 @@ impl Pool {
 
     /// A connection that can take a request now, at an address that still may be reached.
     pub(super) fn take(&self, target: &Target, may: impl Fn(IpAddr) -> bool) -> Option<Line> {
-        let mut shelves = self.lock();
-        let shelf = shelves.rows[row(target)].get_mut(origin(&target.base))?;
+        let mut kept = self.lock();
+        let stock = kept.rows[row(target)].get_mut(origin(&target.base))?;
         let room = |wire: &Wire| wire.busy.load(Ordering::Acquire) < STREAMS_MAX;
-        for (sender, wire) in &shelf.shared {
+        for (sender, wire) in &stock.shared {
             if sender.is_ready() && room(wire) && may(wire.peer.ip()) {
                 return sender
                     .share()
@@ -101,12 +93,12 @@ impl Pool {
         }
         // The last one put down is the least likely to be closed. One that is still busy with
         // the end of its exchange stays where it is.
-        let at = shelf
+        let at = stock
             .idle
             .iter()
             .rposition(|(sender, wire)| sender.is_ready() && may(wire.peer.ip()))?;
-        let (sender, wire) = shelf.idle.remove(at);
-        shelves.idle -= 1;
+        let (sender, wire) = stock.idle.remove(at);
+        kept.idle -= 1;
         Some(Line::new(sender, wire, true))
     }
 
@@ -116,16 +108,16 @@ impl Pool {
             return;
         }
         let (sender, wire) = line.put_down();
-        let mut shelves = self.lock();
-        if wire.ended.load(Ordering::Acquire) || shelves.idle >= self.limits.idle_max {
+        let mut kept = self.lock();
+        if wire.ended.load(Ordering::Acquire) || kept.idle >= self.options.idle_max {
             return;
         }
-        let Some(shelf) = shelves.rows[wire.shelf.row].get_mut(&wire.shelf.origin) else {
+        let Some(stock) = kept.rows[wire.shelf.row].get_mut(&wire.shelf.origin) else {
             return;
         };
-        if shelf.idle.len() < self.limits.idle_per_origin_max {
-            shelf.idle.push((sender, wire));
-            shelves.idle += 1;
+        if stock.idle.len() < self.options.idle_per_origin_max {
+            stock.idle.push((sender, wire));
+            kept.idle += 1;
         }
     }
 
@@ -149,30 +141,30 @@ impl Pool {
     }
 
     fn opening(&self, name: &ShelfName) -> Option<Arc<tokio::sync::Mutex<()>>> {
-        let shelves = self.lock();
-        let shelf = shelves.rows[name.row].get(&name.origin)?;
-        (!shelf.speaks_http1).then(|| Arc::clone(&shelf.opening))
+        let kept = self.lock();
+        let stock = kept.rows[name.row].get(&name.origin)?;
+        (!stock.speaks_http1).then(|| Arc::clone(&stock.opening))
     }
 
     /// Puts up a new connection, to be shared if it can be. The berth lasts as long as it does.
     pub(super) fn opened(self: &Arc<Self>, sender: &Sender, wire: &Arc<Wire>) -> Berth {
         let berth = self.berth(wire.shelf.clone(), Some(Arc::clone(wire)));
-        let mut shelves = self.lock();
-        if let Some(shelf) = shelves.rows[wire.shelf.row].get_mut(&wire.shelf.origin) {
+        let mut kept = self.lock();
+        if let Some(stock) = kept.rows[wire.shelf.row].get_mut(&wire.shelf.origin) {
             match sender.share() {
-                Some(sender) => shelf.shared.push((sender, Arc::clone(wire))),
-                None => shelf.speaks_http1 = true,
+                Some(sender) => stock.shared.push((sender, Arc::clone(wire))),
+                None => stock.speaks_http1 = true,
             }
         }
-        drop(shelves);
+        drop(kept);
         berth
     }
 
     /// Takes a shared connection off its shelf: it gave no answer in time, so the next request
     /// shall not depend on it. Requests under way on it go on.
     pub(super) fn retire(&self, wire: &Wire) {
-        if let Some(shelf) = self.lock().rows[wire.shelf.row].get_mut(&wire.shelf.origin) {
-            shelf.shared.retain(|(_, other)| other.id != wire.id);
+        if let Some(stock) = self.lock().rows[wire.shelf.row].get_mut(&wire.shelf.origin) {
+            stock.shared.retain(|(_, other)| other.id != wire.id);
         }
     }
 
@@ -187,12 +179,12 @@ impl Pool {
     }
 
     fn berth(self: &Arc<Self>, name: ShelfName, wire: Option<Arc<Wire>>) -> Berth {
-        let mut shelves = self.lock();
-        shelves.rows[name.row]
+        let mut kept = self.lock();
+        kept.rows[name.row]
             .entry(name.origin.clone())
             .or_default()
             .berths += 1;
-        drop(shelves);
+        drop(kept);
         Berth {
             pool: Arc::downgrade(self),
             name,
@@ -218,22 +210,22 @@ impl Drop for Berth {
         let Some(pool) = self.pool.upgrade() else {
             return;
         };
-        let mut shelves = pool.lock();
-        let Some(shelf) = shelves.rows[self.name.row].get_mut(&self.name.origin) else {
+        let mut kept = pool.lock();
+        let Some(stock) = kept.rows[self.name.row].get_mut(&self.name.origin) else {
             return;
         };
-        let idle_before = shelf.idle.len();
+        let idle_before = stock.idle.len();
         if let Some(wire) = &self.wire {
             wire.ended.store(true, Ordering::Release);
-            shelf.idle.retain(|(_, other)| other.id != wire.id);
-            shelf.shared.retain(|(_, other)| other.id != wire.id);
+            stock.idle.retain(|(_, other)| other.id != wire.id);
+            stock.shared.retain(|(_, other)| other.id != wire.id);
         }
-        shelf.berths -= 1;
-        let gone = idle_before - shelf.idle.len();
-        let is_last = shelf.berths == 0;
-        shelves.idle -= gone;
+        stock.berths -= 1;
+        let gone = idle_before - stock.idle.len();
+        let is_last = stock.berths == 0;
+        kept.idle -= gone;
         if is_last {
-            shelves.rows[self.name.row].remove(&self.name.origin);
+            kept.rows[self.name.row].remove(&self.name.origin);
         }
     }
 }

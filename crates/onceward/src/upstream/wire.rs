@@ -226,3 +226,86 @@ impl AsyncWrite for Metered {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A metered socket, its wire, and the other end.
+    async fn pair() -> (Metered, Arc<Wire>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(address).await.expect("a listener");
+        let (other, _) = listener.accept().await.expect("a connection");
+        let shelf = ShelfName {
+            row: 0,
+            origin: "http://h".into(),
+        };
+        let (authority, host) = (Authority::from_static("h"), HeaderValue::from_static("h"));
+        let wire = Arc::new(Wire::new(0, shelf, address, authority, host, false));
+        (Metered::new(stream, Arc::clone(&wire)), wire, other)
+    }
+
+    #[tokio::test]
+    async fn after_a_seal_no_byte_leaves() {
+        let (mut socket, wire, mut other) = pair().await;
+        let before = wire.arm(false);
+        assert!(wire.was_silent(before));
+        socket.write_all(b"x").await.expect_err("sealed");
+        drop(socket);
+        assert_eq!(
+            other.read(&mut [0]).await.expect("an end"),
+            0,
+            "nothing arrived"
+        );
+    }
+
+    #[tokio::test]
+    async fn after_a_byte_left_nothing_claims_silence() {
+        let (mut socket, wire, other) = pair().await;
+        let before = wire.arm(false);
+        socket.write_all(b"x").await.expect("open");
+        assert!(!wire.was_silent(before));
+        // Not even once a later write fails.
+        drop(other);
+        while socket.write_all(b"x").await.is_ok() {}
+        assert!(!wire.was_silent(before));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_idle_takes_no_byte() {
+        let (mut socket, wire, other) = pair().await;
+        drop(other);
+        let before = wire.arm(true);
+        // The runtime was never asked whether the socket is readable: the look is our own.
+        socket.write_all(b"x").await.expect_err("closed");
+        assert!(wire.was_silent(before));
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_something_left_in_it_takes_no_byte() {
+        let (mut socket, wire, mut other) = pair().await;
+        other
+            .write_all(b"HTTP/1.1 408 Too slow")
+            .await
+            .expect("open");
+        let before = wire.arm(true);
+        socket.write_all(b"x").await.expect_err("it is not quiet");
+        assert!(wire.was_silent(before));
+    }
+
+    #[tokio::test]
+    async fn a_quiet_idle_connection_takes_the_next_request() {
+        let (mut socket, wire, _other) = pair().await;
+        for _ in 0..3 {
+            let before = wire.arm(true);
+            socket.write_all(b"x").await.expect("open");
+            assert!(!wire.was_silent(before));
+        }
+    }
+}
