@@ -113,20 +113,16 @@ impl Door {
         let target = &*dispatch.target;
         let total = Instant::now() + target.timeouts.total;
         let mut message = compose(dispatch)?;
-        let mut line = match self.take(target) {
-            Some(line) => line,
-            None => Box::pin(self.open(target, total)).await?,
-        };
-        loop {
+        if let Some(line) = self.take(target) {
             match self.exchange(line, message, target, total).await {
-                Exchange::Answered(answer) => return Ok(answer),
-                Exchange::Failed(failure) => return Err(failure),
-                Exchange::Stale => {
-                    message = compose(dispatch)?;
-                    line = Box::pin(self.open(target, total)).await?;
-                }
+                Err(Failed { stale: true, .. }) => message = compose(dispatch)?,
+                ended => return ended.map_err(|failed| failed.failure),
             }
         }
+        // Connecting is rare and its future large: it is not carried through every attempt.
+        let line = Box::pin(self.open(target, total)).await?;
+        let ended = self.exchange(line, message, target, total).await;
+        ended.map_err(|failed| failed.failure)
     }
 
     fn take(&self, target: &Target) -> Option<Line> {
@@ -237,7 +233,7 @@ impl Door {
         message: Message,
         target: &Target,
         total: Instant,
-    ) -> Exchange {
+    ) -> Result<Answer, Failed> {
         let deadline = total.min(Instant::now() + target.timeouts.head);
         let http2 = line.is_http2();
         let (request, before) = if http2 {
@@ -246,44 +242,41 @@ impl Door {
             let request = message.for_http1(line.wire());
             (request, line.wire().arm(line.reused))
         };
-        let failed = match timeout_at(deadline, line.exchange(request)).await {
+        let cause = match timeout_at(deadline, line.exchange(request)).await {
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Failed::Upgraded
+                Broken::Upgraded
             }
             Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
                 let pool = Arc::clone(&self.pool);
                 let body = Reading::new(body, line, pool, target.timeouts.body, total);
-                return Exchange::Answered(Answer {
+                return Ok(Answer {
                     status: head.status.as_u16(),
                     headers: lines(head.headers),
                     body: Box::new(body),
                 });
             }
-            Ok(Err(error)) => Failed::Broken {
+            Ok(Err(error)) => Broken::Off {
                 handed_back: error.message().is_some(),
                 error: error.into_error(),
             },
-            Err(_) => Failed::Late,
+            Err(_) => Broken::Late,
         };
         // No further request shall meet a connection that failed; one that reset a single
         // stream did not.
-        if !failed.is_reset() {
+        if !cause.is_reset() {
             self.pool.retire(line.wire());
         }
         let handed_back = matches!(
-            failed,
-            Failed::Broken {
+            cause,
+            Broken::Off {
                 handed_back: true,
                 ..
             }
         );
         let silent = handed_back || (!http2 && line.wire().was_silent(before));
-        if silent && line.reused && !matches!(failed, Failed::Late) {
-            return Exchange::Stale;
-        }
-        let unsent = silent || failed.is_refused();
-        Exchange::Failed(Failure {
+        let unsent = silent || cause.is_refused();
+        let failure = Failure {
             ending: if unsent {
                 Ending::Unsent
             } else {
@@ -294,24 +287,25 @@ impl Door {
                 (true, false) => Reached::Connected,
                 (false, _) => Reached::Sent,
             },
-            error: failed.to_string(),
+            error: cause.to_string(),
             permanent: false,
-        })
+        };
+        let stale = silent && line.reused && !matches!(cause, Broken::Late);
+        Err(Failed { failure, stale })
     }
 }
 
-/// What one connection made of a request.
-enum Exchange {
-    Answered(Answer),
-    Failed(Failure),
-    /// The connection, from the pool, was closed already: nothing was sent on it.
-    Stale,
+/// A request that failed on a connection that stood.
+struct Failed {
+    failure: Failure,
+    /// Whether the connection came from the pool and was closed before anything was sent on it.
+    stale: bool,
 }
 
-/// How a request failed on a connection that stood.
-enum Failed {
+/// What went wrong on it.
+enum Broken {
     /// hyper says why, and whether it had not begun with the request.
-    Broken {
+    Off {
         error: hyper::Error,
         handed_back: bool,
     },
@@ -321,17 +315,17 @@ enum Failed {
     Upgraded,
 }
 
-impl Failed {
+impl Broken {
     /// Whether only this request's stream ended, by the upstream's wish.
     fn is_reset(&self) -> bool {
-        matches!(self, Self::Broken { error, .. } if h2_error(error).is_some_and(h2::Error::is_reset))
+        matches!(self, Self::Off { error, .. } if h2_error(error).is_some_and(h2::Error::is_reset))
     }
 
     /// Whether the upstream said that it did not process this request: by refusing its stream,
     /// or by a graceful GOAWAY, which reaches only the streams that it leaves out (RFC 9113,
     /// sections 6.8 and 8.7).
     fn is_refused(&self) -> bool {
-        let Self::Broken { error, .. } = self else {
+        let Self::Off { error, .. } = self else {
             return false;
         };
         let Some(error) = h2_error(error) else {
@@ -347,19 +341,19 @@ impl Failed {
 }
 
 /// In words of ours: what the other side wrote into an error is not repeated.
-impl fmt::Display for Failed {
+impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let error = match self {
             Self::Late => return f.write_str("no answer came in time"),
             Self::Upgraded => {
                 return f.write_str("the upstream wanted to change the protocol (101)");
             }
-            Self::Broken {
+            Self::Off {
                 handed_back: true, ..
             } => {
                 return f.write_str("the connection closed before the request was sent");
             }
-            Self::Broken { error, .. } => error,
+            Self::Off { error, .. } => error,
         };
         if let Some(reason) = h2_error(error).and_then(h2::Error::reason) {
             write!(f, "HTTP/2 ended the request: {reason}")

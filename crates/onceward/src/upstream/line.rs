@@ -3,9 +3,10 @@
 //! One task tends each connection for as long as it lives; a request costs no task of its own.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
@@ -124,6 +126,11 @@ where
 }
 
 /// Begins to speak HTTP/2.
+///
+/// hyper runs the frames and the requests of a connection in two tasks. Here they take turns in
+/// one: while a request is being given to the frames, none can be written and no GOAWAY read. So
+/// a request that ends with a graceful GOAWAY was either never given to them, or is a stream that
+/// the GOAWAY leaves out; in two tasks it could be one that was written meanwhile.
 pub(super) async fn http2<I>(
     io: I,
 ) -> hyper::Result<(
@@ -133,11 +140,55 @@ pub(super) async fn http2<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let frames = Frames::default();
+    let (sender, connection) = http2::Builder::new(frames.clone())
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .handshake(TokioIo::new(io))
         .await?;
-    Ok((Sender::Http2(sender), connection))
+    let both = async move {
+        match frames.take() {
+            Some(frames) => tokio::join!(connection, frames).0,
+            None => connection.await,
+        }
+    };
+    Ok((Sender::Http2(sender), both))
+}
+
+/// Keeps the first future it is to run, which is the one of the connection's frames, for whoever
+/// runs the connection; the others, of single requests, become tasks.
+#[derive(Clone, Default)]
+struct Frames(Arc<Mutex<Kept>>);
+
+/// The future of a connection's frames.
+#[derive(Default)]
+enum Kept {
+    #[default]
+    NotYet,
+    Here(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Taken,
+}
+
+impl Frames {
+    fn take(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match mem::replace(&mut *kept, Kept::Taken) {
+            Kept::Here(frames) => Some(frames),
+            Kept::NotYet | Kept::Taken => None,
+        }
+    }
+}
+
+impl<F> Executor<F> for Frames
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Kept::NotYet => *kept = Kept::Here(Box::pin(future)),
+            Kept::Here(_) | Kept::Taken => drop(tokio::spawn(future)),
+        }
+    }
 }
 
 /// Runs a connection until it ends or has lain idle for `idle_max`.

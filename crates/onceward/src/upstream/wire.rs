@@ -94,8 +94,11 @@ impl Wire {
     /// [`Wire::was_silent`] to ask about it.
     pub(super) fn arm(&self, reused: bool) -> u64 {
         let before = self.written.load(Ordering::Acquire);
-        self.gate
-            .store(if reused { ARMED_REUSED } else { ARMED }, Ordering::Release);
+        // A gate that is shut stays shut: on such a connection the exchange finds out at once.
+        if self.gate.load(Ordering::Acquire) != SHUT {
+            let armed = if reused { ARMED_REUSED } else { ARMED };
+            self.gate.store(armed, Ordering::Release);
+        }
         before
     }
 
