@@ -14,7 +14,7 @@ use onceward::core::exchange::{self, Headers};
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
-use onceward::upstream::Egress;
+use onceward::upstream::{Egress, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ impl Gateway {
     }
 
     fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
-        let url = Egress::parse(text).map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
+        let url = parse_ad_hoc(text).map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
         self.egress.admits_url(&url).map_err(|refusal| Problem::new("egress-refused", refusal.to_string()))?;
         Ok(Place { route: url.origin().ascii_serialization(), target: target_of(&url) })
     }

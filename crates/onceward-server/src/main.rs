@@ -1,2 +1,23 @@
-//! .
-fn main() {}
+//! The gateway: every post lands, once. The command line is in `cli.rs`.
+
+mod access;
+mod body;
+mod cli;
+mod config;
+mod demo;
+mod exit;
+mod gateway;
+mod node;
+mod operator;
+mod page;
+mod problem;
+mod serve;
+mod shape;
+mod telemetry;
+mod units;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

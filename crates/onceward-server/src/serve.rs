@@ -112,12 +112,9 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {
 }
 
 fn open_door(config: &Config) -> Result<(Arc<Egress>, Door), Exit> {
-    let egress = Egress { allow: config.egress_allow.clone() };
-    let mut options = DoorOptions::default();
-    if let Some(path) = &config.ca_file {
-        options.ca_pem = Some(fs::read(path).map_err(|error| Exit::config(format!("tls.ca_file {}: {error}", path.display())))?);
-    }
-    let door = Door::new(egress.clone(), options).map_err(|error| Exit::config(error.to_string()))?;
+    let egress = Egress::new(config.egress_allow.clone());
+    let options = DoorOptions { ca_file: config.ca_file.clone(), ..DoorOptions::default() };
+    let door = Door::new(egress.clone(), &options).map_err(|error| Exit::config(error.to_string()))?;
     Ok((Arc::new(egress), door))
 }
 

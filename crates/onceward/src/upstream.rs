@@ -3,6 +3,20 @@
 //! Every outbound connection there is goes through here, so that the egress policy holds
 //! everywhere. Nothing is followed, decoded, retried or pooled past a broken promise: one call is
 //! one attempt.
+//!
+//! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
+//! opened (`connect`) and what proves that nothing was written to it (`wire`), how it speaks HTTP
+//! (`line`) and waits for its next use (`pool`), what goes out and comes in (`message`,
+//! `answer`), and the attempt that strings them together (`door`).
+
+mod answer;
+mod connect;
+mod door;
+mod egress;
+mod line;
+mod message;
+mod pool;
+mod wire;
 
 use std::fmt;
 use std::future::Future;
@@ -14,6 +28,10 @@ use bytes::Bytes;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Headers, Request};
 use url::Url;
+
+pub use connect::DoorError;
+pub use door::{Door, DoorOptions};
+pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, parse_ad_hoc};
 
 /// Whom a request goes to: read at each attempt, never stored with an operation.
 #[derive(Debug, Clone)]
@@ -53,7 +71,12 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let total = Duration::from_secs(30);
-        Self { connect: Duration::from_secs(5), head: total, body: total, total }
+        Self {
+            connect: Duration::from_secs(5),
+            head: total,
+            body: total,
+            total,
+        }
     }
 }
 
@@ -89,7 +112,9 @@ pub struct Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 

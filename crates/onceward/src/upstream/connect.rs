@@ -1,0 +1,309 @@
+//! From a URL to an open socket: resolve once, judge every address, dial what was judged, agree
+//! on TLS.
+//!
+//! Nothing of a request is written here, so whatever goes wrong here is *unsent*.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onceward_core::attempt::Reached;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use url::{Host, Url};
+
+use super::egress::{Egress, EgressRefusal};
+use super::wire::Metered;
+use super::{Target, Trust};
+
+/// How many addresses of a name are tried. More is no name of one upstream.
+const ADDRESSES_MAX: usize = 16;
+
+/// Opens sockets: there is no other place that does.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) egress: Egress,
+    tls: Arc<ClientConfig>,
+}
+
+/// Why TLS cannot be set up at all, with these certificates.
+#[derive(Debug, Error)]
+pub enum DoorError {
+    /// The file of additional certificates cannot be read.
+    #[error("cannot read certificates from {}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A certificate in it is none that can be trusted.
+    #[error("a certificate in {} cannot be used", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
+    /// The file has no certificate in it.
+    #[error("there is no certificate in {}", .0.display())]
+    NoCa(PathBuf),
+    /// The TLS provider supports none of the versions we accept.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+}
+
+/// Why no connection came about.
+#[derive(Debug, Error)]
+pub(super) enum ConnectError {
+    #[error("the upstream's URL is neither http nor https, or has no host")]
+    Url,
+    #[error("cannot resolve {0}: {1}")]
+    Resolve(String, io::Error),
+    #[error("{0} has no address")]
+    NoAddress(String),
+    #[error(transparent)]
+    Egress(#[from] EgressRefusal),
+    #[error("cannot connect to {0}: {1}")]
+    Dial(String, io::Error),
+    #[error("cannot agree on TLS with {0}: {1}")]
+    Tls(String, io::Error),
+    #[error("the certificate of {0} does not hold: {1}")]
+    Certificate(String, rustls::Error),
+    #[error("cannot speak HTTP with {0}")]
+    Http(String, #[source] hyper::Error),
+    #[error("no connection to {0} within {1:?}")]
+    Timeout(String, std::time::Duration),
+}
+
+impl ConnectError {
+    /// Whether trying again cannot help, as far as anyone can tell.
+    pub(super) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Url | Self::Egress(_) | Self::Certificate(..) => true,
+            Self::Resolve(..)
+            | Self::NoAddress(_)
+            | Self::Dial(..)
+            | Self::Tls(..)
+            | Self::Http(..)
+            | Self::Timeout(..) => false,
+        }
+    }
+}
+
+impl Connector {
+    /// Trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
+    pub(super) fn new(egress: Egress, ca_file: Option<&Path>) -> Result<Self, DoorError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(DoorError::Tls)?
+            .with_root_certificates(roots(ca_file)?)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self {
+            egress,
+            tls: Arc::new(tls),
+        })
+    }
+
+    /// Opens a TCP connection to one of the target's addresses. Notes how far it came.
+    pub(super) async fn dial(
+        &self,
+        target: &Target,
+        deadline: Instant,
+        reached: &mut Reached,
+    ) -> Result<(TcpStream, SocketAddr), ConnectError> {
+        let addresses = self.resolve(target).await?;
+        *reached = Reached::Resolved;
+        let mut failed = None;
+        for (i, address) in addresses.iter().enumerate() {
+            // One address that swallows packets must not use up the time of the others.
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now) / (addresses.len() - i) as u32;
+            let outcome = timeout_at(now + share, TcpStream::connect(address)).await;
+            match outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => {
+                    self.check_peer(target, &stream, *address)?;
+                    *reached = Reached::Connected;
+                    // A request is written in one go; waiting for more to send only delays it.
+                    stream
+                        .set_nodelay(true)
+                        .map_err(|e| ConnectError::Dial(named(target), e))?;
+                    return Ok((stream, *address));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(match failed {
+            Some(error) => ConnectError::Dial(named(target), error),
+            None => ConnectError::NoAddress(named(target)),
+        })
+    }
+
+    /// Agrees on TLS, with the name in the URL as the one that the certificate has to have.
+    pub(super) async fn secure(
+        &self,
+        target: &Target,
+        stream: Metered,
+    ) -> Result<TlsStream<Metered>, ConnectError> {
+        let name = server_name(&target.base).ok_or(ConnectError::Url)?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        connector.connect(name, stream).await.map_err(|error| {
+            match error
+                .get_ref()
+                .and_then(|e| e.downcast_ref::<rustls::Error>())
+            {
+                Some(tls @ rustls::Error::InvalidCertificate(_)) => {
+                    ConnectError::Certificate(named(target), tls.clone())
+                }
+                _ => ConnectError::Tls(named(target), error),
+            }
+        })
+    }
+
+    /// All addresses of the target: one resolution, and what it says is what is dialled.
+    async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
+        let port = target
+            .base
+            .port_or_known_default()
+            .ok_or(ConnectError::Url)?;
+        let addresses = match target.base.host().ok_or(ConnectError::Url)? {
+            Host::Ipv4(ip) => vec![SocketAddr::new(ip.into(), port)],
+            Host::Ipv6(ip) => vec![SocketAddr::new(ip.into(), port)],
+            Host::Domain(name) => tokio::net::lookup_host((name, port))
+                .await
+                .map_err(|error| ConnectError::Resolve(name.to_owned(), error))?
+                .collect(),
+        };
+        self.judge_all(target, &addresses)?;
+        Ok(addresses.into_iter().take(ADDRESSES_MAX).collect())
+    }
+
+    /// Each of them, before any is dialled: an answer that mixes public and private addresses is
+    /// an attempt to get through.
+    fn judge_all(&self, target: &Target, addresses: &[SocketAddr]) -> Result<(), EgressRefusal> {
+        addresses
+            .iter()
+            .try_for_each(|address| self.judge(target, address.ip()))
+    }
+
+    /// Whether the target may be reached at this address.
+    pub(super) fn judge(&self, target: &Target, ip: IpAddr) -> Result<(), EgressRefusal> {
+        match target.trust {
+            Trust::Operator => Ok(()),
+            Trust::Caller => self.egress.admits(&target.base, ip),
+        }
+    }
+
+    /// That the socket leads where it was sent, by its own word.
+    fn check_peer(
+        &self,
+        target: &Target,
+        stream: &TcpStream,
+        dialled: SocketAddr,
+    ) -> Result<(), ConnectError> {
+        let peer = stream
+            .peer_addr()
+            .map_err(|e| ConnectError::Dial(named(target), e))?;
+        if peer.ip() != dialled.ip() {
+            self.judge(target, peer.ip())?;
+        }
+        Ok(())
+    }
+}
+
+/// The upstream as its URL names it, for a person.
+pub(super) fn named(target: &Target) -> String {
+    let host = target.base.host_str().unwrap_or_default();
+    match target.base.port_or_known_default() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+fn server_name(url: &Url) -> Option<ServerName<'static>> {
+    match url.host()? {
+        Host::Ipv4(ip) => Some(ServerName::IpAddress(IpAddr::V4(ip).into())),
+        Host::Ipv6(ip) => Some(ServerName::IpAddress(IpAddr::V6(ip).into())),
+        Host::Domain(name) => {
+            // A certificate names the host without the dot that ends an absolute name.
+            let name = name.strip_suffix('.').unwrap_or(name);
+            ServerName::try_from(name.to_owned()).ok()
+        }
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, DoorError> {
+    let mut roots = RootCertStore::empty();
+    // A machine's bundle may hold a certificate that we cannot read; the others still count.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = ca_file {
+        let unreadable = |source| DoorError::CaFile {
+            path: path.to_owned(),
+            source,
+        };
+        let mut found = false;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+            let certificate = certificate.map_err(unreadable)?;
+            roots.add(certificate).map_err(|source| DoorError::Ca {
+                path: path.to_owned(),
+                source,
+            })?;
+            found = true;
+        }
+        if !found {
+            return Err(DoorError::NoCa(path.to_owned()));
+        }
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Timeouts;
+
+    fn judged(trust: Trust, addresses: &[&str]) -> bool {
+        let connector = Connector::new(Egress::default(), None).expect("roots");
+        let base = Url::parse("https://rebinds.example/").expect("a URL");
+        let target = Target {
+            base,
+            trust,
+            http2: false,
+            timeouts: Timeouts::default(),
+        };
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|a| a.parse().expect("an address"))
+            .collect();
+        connector.judge_all(&target, &addresses).is_ok()
+    }
+
+    #[test]
+    fn a_name_with_one_private_address_among_public_ones_is_refused_to_callers() {
+        let mixed = [
+            "93.184.216.34:443",
+            "[2606:4700::1]:443",
+            "127.0.0.1:443",
+            "1.1.1.1:443",
+        ];
+        assert!(!judged(Trust::Caller, &mixed));
+        assert!(!judged(Trust::Caller, &["93.184.216.34:443", "[::1]:443"]));
+        assert!(judged(
+            Trust::Caller,
+            &["93.184.216.34:443", "[2606:4700::1]:443"]
+        ));
+        assert!(judged(Trust::Operator, &mixed));
+    }
+}
