@@ -64,13 +64,23 @@ pub(crate) fn new_key() -> String {
 
 impl Access {
     /// Reads the keys; `operator` is the command line's own.
-    pub(crate) async fn open(store: Arc<dyn Store>, operator: &str, listen: SocketAddr) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        operator: &str,
+        listen: SocketAddr,
+    ) -> Result<Self, StoreError> {
         let mut by_hash = HashMap::new();
         for (name, value) in store.settings(PREFIX.to_owned()).await? {
-            let key: AccessKey = serde_json::from_slice(&value).map_err(|error| StoreError::Damaged(format!("setting {name}: {error}")))?;
+            let key: AccessKey = serde_json::from_slice(&value)
+                .map_err(|error| StoreError::Damaged(format!("setting {name}: {error}")))?;
             by_hash.insert(key.hash.clone(), key);
         }
-        Ok(Self { store, by_hash: RwLock::new(by_hash), operator: hash(operator), beyond_loopback: !listen.ip().is_loopback() })
+        Ok(Self {
+            store,
+            by_hash: RwLock::new(by_hash),
+            operator: hash(operator),
+            beyond_loopback: !listen.ip().is_loopback(),
+        })
     }
 
     /// All keys, by name.
@@ -82,18 +92,32 @@ impl Access {
     }
 
     /// Makes a key for the caller `name`; it is shown this once.
-    pub(crate) async fn create(&self, name: &str, now: String) -> Result<(String, AccessKey), StoreError> {
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        now: String,
+    ) -> Result<(String, AccessKey), StoreError> {
         let key = new_key();
-        let kept = AccessKey { name: name.to_owned(), prefix: key[..11].to_owned(), hash: hash(&key), created_at: now };
+        let kept = AccessKey {
+            name: name.to_owned(),
+            prefix: key[..11].to_owned(),
+            hash: hash(&key),
+            created_at: now,
+        };
         let value = serde_json::to_vec(&kept).unwrap_or_default();
         self.store.set(format!("{PREFIX}{}", kept.prefix), Some(Bytes::from(value))).await?;
-        self.by_hash.write().unwrap_or_else(PoisonError::into_inner).insert(kept.hash.clone(), kept.clone());
+        self.by_hash
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kept.hash.clone(), kept.clone());
         Ok((key, kept))
     }
 
     /// Revokes the key with this prefix; tells whether there was one.
     pub(crate) async fn revoke(&self, prefix: &str) -> Result<bool, StoreError> {
-        let Some(key) = self.list().into_iter().find(|key| key.prefix == prefix) else { return Ok(false) };
+        let Some(key) = self.list().into_iter().find(|key| key.prefix == prefix) else {
+            return Ok(false);
+        };
         self.store.set(format!("{PREFIX}{prefix}"), None).await?;
         self.by_hash.write().unwrap_or_else(PoisonError::into_inner).remove(&key.hash);
         Ok(true)
@@ -101,18 +125,26 @@ impl Access {
 
     /// Whether a call needs a key.
     pub(crate) fn is_needed(&self) -> bool {
-        self.beyond_loopback || !self.by_hash.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.beyond_loopback
+            || !self.by_hash.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Who sent these headers. Our key is taken out of them: it never goes upstream.
-    pub(crate) fn admit(&self, method: &Method, headers: &mut HeaderMap) -> Result<Caller, Problem> {
+    pub(crate) fn admit(
+        &self,
+        method: &Method,
+        headers: &mut HeaderMap,
+    ) -> Result<Caller, Problem> {
         refuse_web_pages(method, headers)?;
         let given = take_key(headers);
         if let Some(caller) = given.as_deref().and_then(|key| self.caller(key)) {
             return Ok(caller);
         }
         if given.is_some() {
-            return Err(Problem::new("unauthenticated", "The access key is not known; it may have been revoked."));
+            return Err(Problem::new(
+                "unauthenticated",
+                "The access key is not known; it may have been revoked.",
+            ));
         }
         if self.is_needed() {
             return Err(Problem::new(
@@ -139,7 +171,9 @@ impl Access {
 /// begins with `ow_`, or a password that does (what a browser asks for).
 fn take_key(headers: &mut HeaderMap) -> Option<String> {
     if let Some(own) = headers.remove("onceward-authorization") {
-        return Some(own.to_str().unwrap_or_default().trim_start_matches("Bearer ").trim().to_owned());
+        return Some(
+            own.to_str().unwrap_or_default().trim_start_matches("Bearer ").trim().to_owned(),
+        );
     }
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let key = match value.split_once(' ')? {
@@ -161,14 +195,19 @@ fn take_key(headers: &mut HeaderMap) -> Option<String> {
 fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let foreign = match (text("origin"), text("host")) {
-        (Some(origin), Some(host)) => origin.split_once("://").map(|(_, origin)| origin) != Some(host),
+        (Some(origin), Some(host)) => {
+            origin.split_once("://").map(|(_, origin)| origin) != Some(host)
+        }
         (Some(_), None) => true,
         (None, _) => false,
     };
     let changes = !matches!(*method, Method::GET | Method::HEAD);
     let cross_site = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site")) && changes;
     if foreign || cross_site {
-        return Err(Problem::new("forbidden", "The request comes from a page of another origin; nothing was sent."));
+        return Err(Problem::new(
+            "forbidden",
+            "The request comes from a page of another origin; nothing was sent.",
+        ));
     }
     Ok(())
 }
@@ -176,14 +215,27 @@ fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem>
 /// An open listener answers only to loopback names, so that no name of the web's can be pointed
 /// at it (DNS rebinding).
 fn refuse_other_hosts(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else { return Ok(()) };
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(name, _)| name);
+    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else {
+        return Ok(());
+    };
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
     let is_loopback = name.eq_ignore_ascii_case("localhost")
-        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        || name
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
     if is_loopback {
         return Ok(());
     }
-    Err(Problem::new("forbidden", format!("This listener is open, so it answers only to localhost, not to {host:?}. Make an access key first: `onceward access create`.")))
+    Err(Problem::new(
+        "forbidden",
+        format!(
+            "This listener is open, so it answers only to localhost, not to {host:?}. Make an access key first: `onceward access create`."
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -191,7 +243,10 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
+        lines
+            .iter()
+            .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
+            .collect::<HeaderMap>()
     }
 
     #[test]
@@ -202,7 +257,8 @@ mod tests {
         let mut ours = headers(&[("authorization", "Bearer ow_1")]);
         assert_eq!(take_key(&mut ours).as_deref(), Some("ow_1"));
         assert!(!ours.contains_key("authorization"));
-        let mut both = headers(&[("onceward-authorization", "Bearer ow_2"), ("authorization", "Bearer sk")]);
+        let mut both =
+            headers(&[("onceward-authorization", "Bearer ow_2"), ("authorization", "Bearer sk")]);
         assert_eq!(take_key(&mut both).as_deref(), Some("ow_2"));
         assert!(both.contains_key("authorization"));
         let basic = format!("Basic {}", STANDARD.encode("any:ow_3"));
@@ -211,17 +267,35 @@ mod tests {
 
     #[test]
     fn a_page_of_another_origin_is_refused() {
-        let refused = |method: Method, lines: &[(&'static str, &str)]| refuse_web_pages(&method, &headers(lines)).is_err();
-        assert!(refused(Method::POST, &[("origin", "http://evil.example"), ("host", "localhost:7077")]));
+        let refused = |method: Method, lines: &[(&'static str, &str)]| {
+            refuse_web_pages(&method, &headers(lines)).is_err()
+        };
+        assert!(refused(
+            Method::POST,
+            &[("origin", "http://evil.example"), ("host", "localhost:7077")]
+        ));
         assert!(refused(Method::GET, &[("origin", "null"), ("host", "localhost:7077")]));
-        assert!(refused(Method::POST, &[("sec-fetch-site", "cross-site"), ("host", "localhost:7077")]));
-        assert!(!refused(Method::POST, &[("origin", "http://localhost:7077"), ("host", "localhost:7077")]));
+        assert!(refused(
+            Method::POST,
+            &[("sec-fetch-site", "cross-site"), ("host", "localhost:7077")]
+        ));
+        assert!(!refused(
+            Method::POST,
+            &[("origin", "http://localhost:7077"), ("host", "localhost:7077")]
+        ));
         assert!(!refused(Method::POST, &[("host", "localhost:7077")]), "curl says nothing");
     }
 
     #[test]
     fn an_open_listener_answers_only_to_loopback_names() {
-        for (host, open) in [("localhost:1", true), ("127.0.0.1:7077", true), ("[::1]:7077", true), ("[::1]", true), ("evil.example:7077", false), ("127.0.0.1.evil.example", false)] {
+        for (host, open) in [
+            ("localhost:1", true),
+            ("127.0.0.1:7077", true),
+            ("[::1]:7077", true),
+            ("[::1]", true),
+            ("evil.example:7077", false),
+            ("127.0.0.1.evil.example", false),
+        ] {
             assert_eq!(refuse_other_hosts(&headers(&[("host", host)])).is_ok(), open, "{host}");
         }
     }

@@ -10,7 +10,8 @@ use http_body::{Frame, SizeHint};
 use onceward::core::exchange::Headers;
 use onceward::upstream::{AnswerBody, Failure};
 
-type Next = Pin<Box<dyn Future<Output = (Box<dyn AnswerBody>, Result<Option<Bytes>, Failure>)> + Send>>;
+type Next =
+    Pin<Box<dyn Future<Output = (Box<dyn AnswerBody>, Result<Option<Bytes>, Failure>)> + Send>>;
 
 /// A body: whole, or as it comes from an upstream.
 pub(crate) enum Body {
@@ -49,7 +50,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         match this {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -57,7 +61,9 @@ impl http_body::Body for Body {
                 if let Some(first) = first.take() {
                     return Poll::Ready(Some(Ok(Frame::data(first))));
                 }
-                let Poll::Ready((mut body, piece)) = rest.as_mut().poll(cx) else { return Poll::Pending };
+                let Poll::Ready((mut body, piece)) = rest.as_mut().poll(cx) else {
+                    return Poll::Pending;
+                };
                 match piece {
                     Ok(Some(piece)) => {
                         *rest = next(body);
@@ -75,7 +81,9 @@ impl http_body::Body for Body {
                 }
             }
             Self::Ended => Poll::Ready(None),
-            Self::Axum(body) => Pin::new(body).poll_frame(cx).map_err(|error| Broken(error.to_string())),
+            Self::Axum(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|error| Broken(error.to_string()))
+            }
         }
     }
 
@@ -102,7 +110,9 @@ impl http_body::Body for Body {
 pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(headers.0.len());
     for (name, value) in &headers.0 {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_maybe_shared(value.clone())) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_maybe_shared(value.clone()))
+        {
             map.append(name, value);
         }
     }
@@ -111,5 +121,11 @@ pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
 
 /// Header lines as the ledger keeps them.
 pub(crate) fn headers_of(map: &HeaderMap) -> Headers {
-    Headers(map.iter().map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect())
+    Headers(
+        map.iter()
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
+            })
+            .collect(),
+    )
 }

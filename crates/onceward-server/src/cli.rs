@@ -45,7 +45,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "ONCEWARD_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
     /// The access key; without it the operator's, from the data folder
-    #[arg(long, global = true, env = "ONCEWARD_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "ONCEWARD_ACCESS_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
     pub(crate) access_key: Option<String>,
 }
 
@@ -126,8 +132,12 @@ fn run_serve(global: &Global, flags: Serve) -> Result<(), Exit> {
 
 /// Text for a person at a terminal, JSON for everything else.
 fn start_log(filter: &str) -> Result<(), Exit> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| Exit::config(format!("--log {filter}: {error}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Exit::config(format!("--log {filter}: {error}")))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     if std::io::stderr().is_terminal() {
         log.compact().init();
     } else {
@@ -142,12 +152,25 @@ fn check(global: &Global) -> Result<(), Exit> {
     if global.json {
         print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "warnings": warnings}).to_string());
     } else {
-        let file = config.file.as_deref().map_or_else(|| "no file: defaults".to_owned(), |file: &Path| file.display().to_string());
-        print(&format!("configuration  {file}\nlisten         {}\nledger         {}\n", config.listen, config.store.display()));
-        print(&format!("{:<16} {:<24} {:<16} {:<10} after no answer", "ROUTE", "MATCH", "EFFECTS", "SAID"));
+        let file = config.file.as_deref().map_or_else(
+            || "no file: defaults".to_owned(),
+            |file: &Path| file.display().to_string(),
+        );
+        print(&format!(
+            "configuration  {file}\nlisten         {}\nledger         {}\n",
+            config.listen,
+            config.store.display()
+        ));
+        print(&format!(
+            "{:<16} {:<24} {:<16} {:<10} after no answer",
+            "ROUTE", "MATCH", "EFFECTS", "SAID"
+        ));
         for row in &table {
             let said = if row.said { "yes" } else { "inferred" };
-            print(&format!("{:<16} {:<24} {:<16} {said:<10} {}", row.route, row.r#match, row.effects, row.after_no_answer));
+            print(&format!(
+                "{:<16} {:<24} {:<16} {said:<10} {}",
+                row.route, row.r#match, row.effects, row.after_no_answer
+            ));
         }
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"));

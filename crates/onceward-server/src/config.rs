@@ -13,7 +13,9 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
-use onceward::core::policy::{Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue};
+use onceward::core::policy::{
+    Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
+};
 use onceward::route::{Route, Routes, Rule};
 use onceward::upstream::{Target, Timeouts, Trust};
 use serde::de::{Deserializer, Error as _};
@@ -29,7 +31,8 @@ pub(crate) const LISTEN: &str = "127.0.0.1:7077";
 const STORE: &str = "sqlite:onceward-data/ledger.db";
 
 /// Variables that are ours and no part of the file.
-const NOT_OVERRIDES: [&str; 4] = ["ONCEWARD_CONFIG", "ONCEWARD_URL", "ONCEWARD_ACCESS_KEY", "ONCEWARD_LOG"];
+const NOT_OVERRIDES: [&str; 4] =
+    ["ONCEWARD_CONFIG", "ONCEWARD_URL", "ONCEWARD_ACCESS_KEY", "ONCEWARD_LOG"];
 
 /// What is wrong with a configuration: shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +198,9 @@ impl<'de> Deserialize<'de> for MismatchStatus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u16::deserialize(deserializer)? {
             status @ (400 | 409 | 422) => Ok(Self(status)),
-            other => Err(D::Error::custom(format!("{other} is no status for a mismatch: 409, 422 or 400"))),
+            other => Err(D::Error::custom(format!(
+                "{other} is no status for a mismatch: 409, 422 or 400"
+            ))),
         }
     }
 }
@@ -207,8 +212,16 @@ struct RouteName(String);
 impl<'de> Deserialize<'de> for RouteName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        let fits = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if fits { Ok(Self(name)) } else { Err(D::Error::custom(format!("{name:?} is no route name: letters, digits, `-`, `_` and `.`, at most 64"))) }
+        let fits = !name.is_empty()
+            && name.len() <= 64
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if fits {
+            Ok(Self(name))
+        } else {
+            Err(D::Error::custom(format!(
+                "{name:?} is no route name: letters, digits, `-`, `_` and `.`, at most 64"
+            )))
+        }
     }
 }
 
@@ -218,13 +231,22 @@ struct HttpUrl(Url);
 impl<'de> Deserialize<'de> for HttpUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let url = Url::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is not a URL ({error}): write \"https://api.example.com\"")))?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        let url = Url::parse(&text).map_err(|error| {
+            D::Error::custom(format!(
+                "{text:?} is not a URL ({error}): write \"https://api.example.com\""
+            ))
+        })?;
+        let plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(D::Error::custom(format!("{text:?} is not an http or https URL")));
         }
         if !plain {
-            return Err(D::Error::custom(format!("{text:?} carries credentials, a query or a fragment: credentials belong into set_headers")));
+            return Err(D::Error::custom(format!(
+                "{text:?} carries credentials, a query or a fragment: credentials belong into set_headers"
+            )));
         }
         Ok(Self(url))
     }
@@ -237,7 +259,8 @@ struct Name(String);
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| D::Error::custom(format!("{text:?} is no header name")))?;
+        let name = HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| D::Error::custom(format!("{text:?} is no header name")))?;
         Ok(Self(name.as_str().to_owned()))
     }
 }
@@ -255,7 +278,8 @@ impl fmt::Debug for Value {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        HeaderValue::from_str(&text).map_err(|_| D::Error::custom("this value cannot stand in a header (a line break?)"))?;
+        HeaderValue::from_str(&text)
+            .map_err(|_| D::Error::custom("this value cannot stand in a header (a line break?)"))?;
         Ok(Self(text))
     }
 }
@@ -274,9 +298,13 @@ impl<'de> Deserialize<'de> for Match {
             Some((method, path)) => (Some(method.to_owned()), path.trim()),
             None => (None, text.as_str()),
         };
-        let is_method = method.as_deref().is_none_or(|method| method.bytes().all(|byte| byte.is_ascii_uppercase()));
+        let is_method = method
+            .as_deref()
+            .is_none_or(|method| method.bytes().all(|byte| byte.is_ascii_uppercase()));
         if !is_method || !path.starts_with('/') {
-            return Err(D::Error::custom(format!("{text:?} matches nothing: write \"PUT /orders/*\"")));
+            return Err(D::Error::custom(format!(
+                "{text:?} matches nothing: write \"PUT /orders/*\""
+            )));
         }
         Ok(Self { method, path: path.to_owned() })
     }
@@ -312,7 +340,10 @@ impl Config {
     /// Reads `path`, or `onceward.toml` here, or nothing; lays the environment and the flags over it.
     pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
         let found = path.map(Path::to_owned).or_else(|| {
-            ["onceward.toml", "/etc/onceward/onceward.toml"].map(PathBuf::from).into_iter().find(|candidate| candidate.exists())
+            ["onceward.toml", "/etc/onceward/onceward.toml"]
+                .map(PathBuf::from)
+                .into_iter()
+                .find(|candidate| candidate.exists())
         });
         let text = match &found {
             None => String::new(),
@@ -320,18 +351,33 @@ impl Config {
                 ConfigError(format!("{}: {error}\nhelp: name the file with --config, or leave --config out to run without one", path.display()))
             })?,
         };
-        let name = found.as_deref().map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+        let name = found
+            .as_deref()
+            .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
         let text = interpolate(&text, &name, |variable| std::env::var(variable).ok())?;
-        let overrides = std::env::vars().filter(|(variable, _)| variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str()));
+        let overrides = std::env::vars().filter(|(variable, _)| {
+            variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str())
+        });
         let file = parse(&text, &name, overrides)?;
         Self::build(file, found, flags, &name)
     }
 
-    fn build(file: File, found: Option<PathBuf>, flags: &Overrides, name: &str) -> Result<Self, ConfigError> {
-        let listen = flags.listen.or(file.listen).map_or_else(|| LISTEN.parse(), Ok).map_err(|_| ConfigError("no listener".to_owned()))?;
+    fn build(
+        file: File,
+        found: Option<PathBuf>,
+        flags: &Overrides,
+        name: &str,
+    ) -> Result<Self, ConfigError> {
+        let listen = flags
+            .listen
+            .or(file.listen)
+            .map_or_else(|| LISTEN.parse(), Ok)
+            .map_err(|_| ConfigError("no listener".to_owned()))?;
         let store = flags.store.clone().or(file.store).unwrap_or_else(|| STORE.to_owned());
         let Some(store) = store.strip_prefix("sqlite:") else {
-            return Err(ConfigError(format!("{name}: store = {store:?} is not known\nhelp: write store = \"{STORE}\"; the embedded ledger is the one that this release has")));
+            return Err(ConfigError(format!(
+                "{name}: store = {store:?} is not known\nhelp: write store = \"{STORE}\"; the embedded ledger is the one that this release has"
+            )));
         };
         let mut egress_allow = file.egress.allow;
         for allowed in &flags.allow {
@@ -342,11 +388,20 @@ impl Config {
             let built = build_route(&route_name.0, route, name)?;
             routes.insert(route_name.0.clone(), Arc::new(built));
         }
-        let ad_hoc = build_route("https://ad-hoc.invalid", &RouteFile { upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl), ..RouteFile::default() }, name)?;
+        let ad_hoc = build_route(
+            "https://ad-hoc.invalid",
+            &RouteFile {
+                upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl),
+                ..RouteFile::default()
+            },
+            name,
+        )?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
         let segment_bytes = file.limits.segment_bytes.map_or(64 << 20, |size| size.0);
         if !(1 << 20..=1 << 30).contains(&segment_bytes) {
-            return Err(ConfigError(format!("{name}: limits.segment_bytes lies between 1MiB and 1GiB")));
+            return Err(ConfigError(format!(
+                "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
+            )));
         }
         Ok(Self {
             listen,
@@ -366,7 +421,11 @@ impl Config {
 
     /// The folder of the ledger: keys live beside it.
     pub(crate) fn data(&self) -> PathBuf {
-        self.store.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+        self.store
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_owned()
     }
 
     /// The routes for the engine.
@@ -380,16 +439,30 @@ fn allowed_networks(text: &str) -> Result<Vec<IpNet>, ConfigError> {
     if let Ok(network) = text.parse::<IpNet>() {
         return Ok(vec![network]);
     }
-    let host = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(text, |(host, _)| host);
+    let host = text
+        .rsplit_once(':')
+        .filter(|(_, port)| port.parse::<u16>().is_ok())
+        .map_or(text, |(host, _)| host);
     if host == "localhost" {
-        return Ok(["127.0.0.0/8", "::1/128"].iter().filter_map(|network| network.parse().ok()).collect());
+        return Ok(["127.0.0.0/8", "::1/128"]
+            .iter()
+            .filter_map(|network| network.parse().ok())
+            .collect());
     }
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    address.map(|address| vec![IpNet::from(address)]).map_err(|_| ConfigError(format!("--allow {text}: write localhost, an address, or a network such as 10.2.0.0/16")))
+    address.map(|address| vec![IpNet::from(address)]).map_err(|_| {
+        ConfigError(format!(
+            "--allow {text}: write localhost, an address, or a network such as 10.2.0.0/16"
+        ))
+    })
 }
 
 /// Puts `${NAME}` and `${NAME:-default}` in; a value may not break out of its string.
-fn interpolate(text: &str, name: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
+fn interpolate(
+    text: &str,
+    name: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<String, ConfigError> {
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let mut rest = line;
@@ -397,12 +470,16 @@ fn interpolate(text: &str, name: &str, variable: impl Fn(&str) -> Option<String>
             let wrong = |why: &str| ConfigError(format!("{name}:{}: {why}", number + 1));
             let length = rest[at..].find('}').ok_or_else(|| wrong("`${` without `}`"))?;
             let inside = &rest[at + 2..at + length];
-            let (wanted, default) = inside.split_once(":-").map_or((inside, None), |(wanted, default)| (wanted, Some(default)));
+            let (wanted, default) = inside
+                .split_once(":-")
+                .map_or((inside, None), |(wanted, default)| (wanted, Some(default)));
             let value = variable(wanted).or_else(|| default.map(str::to_owned)).ok_or_else(|| {
                 wrong(&format!("the variable {wanted} is not set\nhelp: set it, or give it a default: ${{{wanted}:-…}}"))
             })?;
             if value.contains(['"', '\\', '\n', '\r']) {
-                return Err(wrong(&format!("the value of {wanted} has a quote, a backslash or a line break")));
+                return Err(wrong(&format!(
+                    "the value of {wanted} has a quote, a backslash or a line break"
+                )));
             }
             out.push_str(&rest[..at]);
             out.push_str(&value);
@@ -414,39 +491,62 @@ fn interpolate(text: &str, name: &str, variable: impl Fn(&str) -> Option<String>
 }
 
 /// Parses the file alone, so that errors have their line; then with the environment over it.
-fn parse(text: &str, name: &str, overrides: impl Iterator<Item = (String, String)>) -> Result<File, ConfigError> {
+fn parse(
+    text: &str,
+    name: &str,
+    overrides: impl Iterator<Item = (String, String)>,
+) -> Result<File, ConfigError> {
     let help = "help: `onceward check --config FILE` checks a file without starting";
-    let file: File = toml::from_str(text).map_err(|error| ConfigError(format!("{name}: {}\n{help}", error.to_string().trim_end())))?;
+    let file: File = toml::from_str(text).map_err(|error| {
+        ConfigError(format!("{name}: {}\n{help}", error.to_string().trim_end()))
+    })?;
     let overrides: Vec<_> = overrides.collect();
     if overrides.is_empty() {
         return Ok(file);
     }
-    let mut table: toml::Table = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+    let mut table: toml::Table =
+        toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
     for (variable, value) in &overrides {
-        let path: Vec<String> = variable["ONCEWARD_".len()..].to_lowercase().split("__").map(str::to_owned).collect();
-        set(&mut table, &path, value).ok_or_else(|| ConfigError(format!("the variable {variable} names no place in the configuration")))?;
+        let path: Vec<String> =
+            variable["ONCEWARD_".len()..].to_lowercase().split("__").map(str::to_owned).collect();
+        set(&mut table, &path, value).ok_or_else(|| {
+            ConfigError(format!("the variable {variable} names no place in the configuration"))
+        })?;
     }
     let names: Vec<_> = overrides.iter().map(|(variable, _)| variable.as_str()).collect();
-    table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{name}, with {}: {}", names.join(", "), error.message())))
+    table.try_into().map_err(|error: toml::de::Error| {
+        ConfigError(format!("{name}, with {}: {}", names.join(", "), error.message()))
+    })
 }
 
 fn set(table: &mut toml::Table, path: &[String], value: &str) -> Option<()> {
     let (last, parents) = path.split_last()?;
     let mut table = table;
     for parent in parents {
-        table = table.entry(parent.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut()?;
+        table = table
+            .entry(parent.clone())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()?;
     }
     // A number or a list is written as in the file; anything else is text.
-    let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
+    let parsed = toml::from_str::<toml::Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("v"));
     table.insert(last.clone(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
     Some(())
 }
 
 fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, ConfigError> {
     let wrong = |what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
-    let base = file.upstream.as_ref().ok_or_else(|| wrong("has no upstream\nhelp: add upstream = \"https://api.example.com\""))?.0.clone();
+    let base = file
+        .upstream
+        .as_ref()
+        .ok_or_else(|| wrong("has no upstream\nhelp: add upstream = \"https://api.example.com\""))?
+        .0
+        .clone();
     let total = file.timeout.map_or(Timeouts::default().total, |span| span.0);
-    let within = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0).min(total);
+    let within =
+        |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0).min(total);
     let timeouts = Timeouts {
         connect: within(file.timeouts.connect, Timeouts::default().connect),
         head: within(file.timeouts.head, total),
@@ -457,17 +557,32 @@ fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, Conf
     let mut rules = Vec::new();
     for rule in &file.rules {
         let over = lay_over(policy.clone(), &rule.policy, &wrong)?;
-        rules.push(Rule { method: rule.r#match.method.clone(), path: rule.r#match.path.clone(), policy: Arc::new(over) });
+        rules.push(Rule {
+            method: rule.r#match.method.clone(),
+            path: rule.r#match.path.clone(),
+            policy: Arc::new(over),
+        });
     }
-    let set_headers = file.set_headers.iter().map(|(name, value)| (name.0.clone(), Bytes::from(value.0.clone()))).collect();
+    let set_headers = file
+        .set_headers
+        .iter()
+        .map(|(name, value)| (name.0.clone(), Bytes::from(value.0.clone())))
+        .collect();
     let response_bytes_max = file.response_bytes_max.map_or(8 << 20, |size| size.0);
     let body_bytes_max = file.body_bytes_max.map_or(1 << 20, |size| size.0);
     if response_bytes_max.max(body_bytes_max) > 32 << 20 {
-        return Err(wrong("keeps bodies of more than 32MiB, which do not fit a segment of the ledger"));
+        return Err(wrong(
+            "keeps bodies of more than 32MiB, which do not fit a segment of the ledger",
+        ));
     }
     Ok(Route {
         name: name.to_owned(),
-        target: Arc::new(Target { base, trust: Trust::Operator, http2: file.http2.unwrap_or(false), timeouts }),
+        target: Arc::new(Target {
+            base,
+            trust: Trust::Operator,
+            http2: file.http2.unwrap_or(false),
+            timeouts,
+        }),
         policy: Arc::new(policy),
         rules,
         set_headers: Headers(set_headers),
@@ -479,9 +594,15 @@ fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, Conf
 }
 
 /// The policy with what the file says laid over it.
-fn lay_over(mut policy: Policy, file: &PolicyFile, wrong: &impl Fn(&str) -> ConfigError) -> Result<Policy, ConfigError> {
+fn lay_over(
+    mut policy: Policy,
+    file: &PolicyFile,
+    wrong: &impl Fn(&str) -> ConfigError,
+) -> Result<Policy, ConfigError> {
     if let Some(unknown) = file.unknown.keys().next() {
-        return Err(wrong(&format!("has an unknown key {unknown:?}\nhelp: the keys are in docs/configuration.md")));
+        return Err(wrong(&format!(
+            "has an unknown key {unknown:?}\nhelp: the keys are in docs/configuration.md"
+        )));
     }
     let names = |names: &[Name]| names.iter().map(|name| name.0.clone()).collect::<Vec<_>>();
     if let Some(effects) = file.effects {
@@ -493,7 +614,9 @@ fn lay_over(mut policy: Policy, file: &PolicyFile, wrong: &impl Fn(&str) -> Conf
     }
     if let Some(key) = &file.upstream_key {
         if policy.effects != Some(Effects::Keyed) {
-            return Err(wrong("has an upstream_key, but its effects are not keyed\nhelp: add effects = \"keyed\""));
+            return Err(wrong(
+                "has an upstream_key, but its effects are not keyed\nhelp: add effects = \"keyed\"",
+            ));
         }
         let rule = &mut policy.upstream_key;
         if let Some(header) = &key.header {
@@ -552,7 +675,8 @@ fn lay_over(mut policy: Policy, file: &PolicyFile, wrong: &impl Fn(&str) -> Conf
         policy.on_dead = if word == OnDeadWord::Revive { OnDead::Revive } else { OnDead::Replay };
     }
     if let Some(word) = file.on_expired {
-        policy.on_expired = if word == OnExpiredWord::Refuse { OnExpired::Refuse } else { OnExpired::Execute };
+        policy.on_expired =
+            if word == OnExpiredWord::Refuse { OnExpired::Refuse } else { OnExpired::Execute };
     }
     policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
@@ -568,7 +692,8 @@ fn backoff(mut backoff: Backoff, file: Option<&BackoffFile>) -> Backoff {
     backoff.base = span(file.base, backoff.base);
     backoff.floor = span(file.floor, backoff.floor);
     backoff.cap = span(file.cap, backoff.cap);
-    backoff.factor = file.factor.filter(|factor| factor.is_finite()).unwrap_or(backoff.factor).max(1.0);
+    backoff.factor =
+        file.factor.filter(|factor| factor.is_finite()).unwrap_or(backoff.factor).max(1.0);
     if let Some(table) = &file.table {
         backoff.table = table.iter().map(|span| span.0).collect();
     }
@@ -594,14 +719,33 @@ impl Config {
                 let method = rule.method.as_deref().unwrap_or("*");
                 let matched = format!("{method} {}", rule.path);
                 let said = rule.policy.effects.is_some();
-                let methods = rule.method.as_deref().map_or_else(|| vec!["POST"], |method| vec![method]);
-                table.extend(methods.iter().map(|method| inferred(route, matched.clone(), &rule.policy, method, said)));
+                let methods =
+                    rule.method.as_deref().map_or_else(|| vec!["POST"], |method| vec![method]);
+                table.extend(
+                    methods
+                        .iter()
+                        .map(|method| inferred(route, matched.clone(), &rule.policy, method, said)),
+                );
             }
             match route.policy.effects {
-                Some(_) => table.push(inferred(route, "* /**".to_owned(), &route.policy, "POST", true)),
+                Some(_) => {
+                    table.push(inferred(route, "* /**".to_owned(), &route.policy, "POST", true))
+                }
                 None => {
-                    table.push(inferred(route, "PUT, DELETE /**".to_owned(), &route.policy, "PUT", false));
-                    table.push(inferred(route, "POST, PATCH, … /**".to_owned(), &route.policy, "POST", false));
+                    table.push(inferred(
+                        route,
+                        "PUT, DELETE /**".to_owned(),
+                        &route.policy,
+                        "PUT",
+                        false,
+                    ));
+                    table.push(inferred(
+                        route,
+                        "POST, PATCH, … /**".to_owned(),
+                        &route.policy,
+                        "POST",
+                        false,
+                    ));
                 }
             }
         }
@@ -616,14 +760,22 @@ impl Config {
             if route.policy.effects.is_none() {
                 warnings.push(format!("[routes.{name}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
             }
-            if route.target.base.scheme() == "http" && !route.target.base.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.")) {
+            if route.target.base.scheme() == "http"
+                && !route
+                    .target
+                    .base
+                    .host_str()
+                    .is_some_and(|host| host == "localhost" || host.starts_with("127."))
+            {
                 warnings.push(format!("[routes.{name}] sends over http, so credentials and bodies are readable on the way."));
             }
             if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
                 warnings.push(format!("[routes.{name}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
             }
             let window = route.policy.upstream_key.window;
-            if route.policy.effects == Some(Effects::Keyed) && route.policy.accepted.horizon > window.mul_f64(0.8) {
+            if route.policy.effects == Some(Effects::Keyed)
+                && route.policy.accepted.horizon > window.mul_f64(0.8)
+            {
                 warnings.push(format!(
                     "[routes.{name}] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
                     crate::units::show(route.policy.accepted.horizon),
@@ -642,7 +794,13 @@ fn inferred(route: &Route, matched: String, policy: &Policy, method: &str, said:
         Effects::Keyed => "sent again with the same key",
         Effects::NonIdempotent => "in doubt, not sent again",
     };
-    Inferred { route: route.name.clone(), r#match: matched, effects: effects.name(), said, after_no_answer }
+    Inferred {
+        route: route.name.clone(),
+        r#match: matched,
+        effects: effects.name(),
+        said,
+        after_no_answer,
+    }
 }
 
 #[cfg(test)]
@@ -650,8 +808,10 @@ mod tests {
     use super::*;
 
     fn load(text: &str) -> Result<Config, String> {
-        let file = parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
-        Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml").map_err(|error| error.to_string())
+        let file =
+            parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
+        Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml")
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -681,7 +841,13 @@ mod tests {
         assert_eq!(route.policy_for("POST", "/orders").effects, Some(Effects::Keyed));
         assert_eq!(route.target.timeouts.total, Duration::from_secs(20));
         assert_eq!(route.set_headers.text("authorization"), Some("Bearer x"));
-        assert!(!format!("{:?}", parse("[routes.a]\nset_headers={a=\"canary\"}", "f", std::iter::empty())).contains("canary"));
+        assert!(
+            !format!(
+                "{:?}",
+                parse("[routes.a]\nset_headers={a=\"canary\"}", "f", std::iter::empty())
+            )
+            .contains("canary")
+        );
     }
 
     #[test]
@@ -708,18 +874,30 @@ mod tests {
             "EVIL" => Some("\"\nlisten = 1".to_owned()),
             _ => None,
         };
-        assert_eq!(interpolate("a = \"${KEY}${NO:-d}\"", "f", variable).unwrap(), "a = \"secretd\"");
+        assert_eq!(
+            interpolate("a = \"${KEY}${NO:-d}\"", "f", variable).unwrap(),
+            "a = \"secretd\""
+        );
         assert_eq!(interpolate("# ${NOT_SET}\n", "f", variable).unwrap(), "# ${NOT_SET}\n");
-        assert!(interpolate("a\nb = \"${NOT_SET}\"", "f", variable).unwrap_err().to_string().starts_with("f:2: the variable NOT_SET"));
+        assert!(
+            interpolate("a\nb = \"${NOT_SET}\"", "f", variable)
+                .unwrap_err()
+                .to_string()
+                .starts_with("f:2: the variable NOT_SET")
+        );
         assert!(interpolate("b = \"${EVIL}\"", "f", variable).is_err());
     }
 
     #[test]
     fn the_environment_lies_over_the_file() {
-        let overrides = [("ONCEWARD_LISTEN".to_owned(), "127.0.0.1:9".to_owned()), ("ONCEWARD_LIMITS__CONNECTIONS_MAX".to_owned(), "7".to_owned())];
+        let overrides = [
+            ("ONCEWARD_LISTEN".to_owned(), "127.0.0.1:9".to_owned()),
+            ("ONCEWARD_LIMITS__CONNECTIONS_MAX".to_owned(), "7".to_owned()),
+        ];
         let file = parse("listen = \"127.0.0.1:1\"", "f", overrides.into_iter()).unwrap();
         assert_eq!((file.listen.unwrap().port(), file.limits.connections_max), (9, Some(7)));
-        let unknown = parse("", "f", [("ONCEWARD_NONSENSE".to_owned(), "1".to_owned())].into_iter());
+        let unknown =
+            parse("", "f", [("ONCEWARD_NONSENSE".to_owned(), "1".to_owned())].into_iter());
         assert!(unknown.unwrap_err().to_string().contains("ONCEWARD_NONSENSE"));
     }
 

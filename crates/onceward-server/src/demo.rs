@@ -50,12 +50,17 @@ enum Step {
 }
 
 fn step(script: &str, call: usize) -> Option<Step> {
-    let steps: Vec<&str> = script.split(',').map(str::trim).filter(|step| !step.is_empty()).collect();
+    let steps: Vec<&str> =
+        script.split(',').map(str::trim).filter(|step| !step.is_empty()).collect();
     // The last step is what every further call meets.
     match *steps.get(call).or(steps.last())? {
         "drop" => Some(Step::Drop),
         "hang" => Some(Step::Hang),
-        status => status.parse().ok().filter(|status: &StatusCode| status.as_u16() >= 200).map(Step::Status),
+        status => status
+            .parse()
+            .ok()
+            .filter(|status: &StatusCode| status.as_u16() >= 200)
+            .map(Step::Status),
     }
 }
 
@@ -86,16 +91,36 @@ type Reply = Result<Response<Full<Bytes>>, std::io::Error>;
 fn answer(status: StatusCode, document: &serde_json::Value) -> Reply {
     let mut text = document.to_string();
     text.push('\n');
-    let response = Response::builder().status(status).header("content-type", "application/json").body(Full::new(Bytes::from(text)));
+    let response = Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(text)));
     response.map_err(std::io::Error::other)
 }
 
 async fn handle(demo: Arc<Demo>, request: Request<Incoming>) -> Reply {
     let dedupes = request.uri().path().starts_with("/demo/");
     let seen = if dedupes { &demo.safe } else { &demo.reckless };
-    let path = request.uri().path().trim_start_matches("/demo-unsafe").trim_start_matches("/demo").to_owned();
-    let script = request.uri().query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("script=")).unwrap_or("201").replace("%2C", ",");
-    let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default().to_owned();
+    let path = request
+        .uri()
+        .path()
+        .trim_start_matches("/demo-unsafe")
+        .trim_start_matches("/demo")
+        .to_owned();
+    let script = request
+        .uri()
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("script="))
+        .unwrap_or("201")
+        .replace("%2C", ",");
+    let key = request
+        .headers()
+        .get("idempotency-key")
+        .and_then(|key| key.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     if path == "/effects" || request.method() == Method::GET {
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let document = json!({"count": seen.effects, "calls": seen.calls});
@@ -104,21 +129,28 @@ async fn handle(demo: Arc<Demo>, request: Request<Incoming>) -> Reply {
     }
     // A caller of this upstream is the gateway; its body is read whole, as an API would.
     Limited::new(request.into_body(), 64 << 20).collect().await.map_err(std::io::Error::other)?;
-    let (step, charge) = seen.lock().unwrap_or_else(PoisonError::into_inner).call(&key, &script, dedupes);
+    let (step, charge) =
+        seen.lock().unwrap_or_else(PoisonError::into_inner).call(&key, &script, dedupes);
     match step {
         Some(Step::Status(status)) if status == StatusCode::NO_CONTENT => {
             Response::builder().status(status).body(Full::default()).map_err(std::io::Error::other)
         }
         Some(Step::Status(status)) => match charge {
             Some(number) => answer(status, &json!({"order": number, "charged": true})),
-            None => answer(status, &json!({"error": status.canonical_reason().unwrap_or("as the script says"), "charged": false})),
+            None => answer(
+                status,
+                &json!({"error": status.canonical_reason().unwrap_or("as the script says"), "charged": false}),
+            ),
         },
         Some(Step::Drop) => Err(std::io::Error::other("the script drops the answer")),
         Some(Step::Hang) => {
             tokio::time::sleep(HANG).await;
             Err(std::io::Error::other("the script gives no answer"))
         }
-        None => answer(StatusCode::BAD_REQUEST, &json!({"error": "script: statuses, `drop` or `hang`, with commas between"})),
+        None => answer(
+            StatusCode::BAD_REQUEST,
+            &json!({"error": "script: statuses, `drop` or `hang`, with commas between"}),
+        ),
     }
 }
 
@@ -133,7 +165,9 @@ pub(crate) async fn start() -> std::io::Result<SocketAddr> {
             tokio::spawn(async move {
                 let service = service_fn(move |request| handle(Arc::clone(&demo), request));
                 // A dropped answer ends its connection with an error: that is its point.
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });
@@ -144,12 +178,21 @@ pub(crate) async fn start() -> std::io::Result<SocketAddr> {
 pub(crate) fn routes(address: SocketAddr, like: &Route) -> Vec<(String, Arc<Route>)> {
     let route = |name: &str, effects: Effects| {
         let base = Url::parse(&format!("http://{address}/{name}")).ok()?;
-        let target = Target { base, trust: onceward::upstream::Trust::Operator, ..(*like.target).clone() };
+        let target =
+            Target { base, trust: onceward::upstream::Trust::Operator, ..(*like.target).clone() };
         let policy = Policy { effects: Some(effects), ..Policy::default() };
-        let route = Route { name: name.to_owned(), target: Arc::new(target), policy: Arc::new(policy), ..like.clone() };
+        let route = Route {
+            name: name.to_owned(),
+            target: Arc::new(target),
+            policy: Arc::new(policy),
+            ..like.clone()
+        };
         Some((name.to_owned(), Arc::new(route)))
     };
-    [route("demo", Effects::Keyed), route("demo-unsafe", Effects::NonIdempotent)].into_iter().flatten().collect()
+    [route("demo", Effects::Keyed), route("demo-unsafe", Effects::NonIdempotent)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[cfg(test)]
@@ -160,7 +203,10 @@ mod tests {
     fn a_script_fails_then_charges_and_loses_its_answer_then_answers() {
         let mut seen = Seen::default();
         let call = |seen: &mut Seen, dedupes| seen.call("k", "503,drop,201", dedupes);
-        assert_eq!(call(&mut seen, true), (Some(Step::Status(StatusCode::SERVICE_UNAVAILABLE)), None));
+        assert_eq!(
+            call(&mut seen, true),
+            (Some(Step::Status(StatusCode::SERVICE_UNAVAILABLE)), None)
+        );
         assert_eq!(call(&mut seen, true), (Some(Step::Drop), Some(1)));
         assert_eq!(call(&mut seen, true), (Some(Step::Status(StatusCode::CREATED)), Some(1)));
         assert_eq!(seen.effects, 1);

@@ -47,7 +47,11 @@ struct Place {
 
 impl Gateway {
     /// Answers `ANY /to/{route}/{path}` and `ANY /to/https://host/path`.
-    pub(crate) async fn handle(&self, request: Request<Incoming>, caller: Caller) -> Response<Body> {
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Response<Body> {
         let echo = echo_of(request.headers());
         match self.call(request, caller).await {
             Ok((answer, key_given)) => respond(answer, echo, key_given),
@@ -55,25 +59,46 @@ impl Gateway {
         }
     }
 
-    async fn call(&self, request: Request<Incoming>, caller: Caller) -> Result<(Answer, bool), Problem> {
+    async fn call(
+        &self,
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Result<(Answer, bool), Problem> {
         let (head, body) = request.into_parts();
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
-        let route = self.engine.routes().get(&place.route).ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
+        let route = self
+            .engine
+            .routes()
+            .get(&place.route)
+            .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
         let body = read_body(body, route.body_bytes_max).await?;
         let options = options_of(&head.headers)?;
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
-        let request = exchange::Request { method: head.method.as_str().to_owned(), target: place.target, headers, body };
+        let request = exchange::Request {
+            method: head.method.as_str().to_owned(),
+            target: place.target,
+            headers,
+            body,
+        };
         let policy = route.policy_for(&request.method, &request.target);
         let key_given = policy.key_headers.iter().any(|name| request.headers.get(name).is_some());
-        let call = Call { tenant: TENANT.to_owned(), principal: caller.principal, route: place.route, request, options };
+        let call = Call {
+            tenant: TENANT.to_owned(),
+            principal: caller.principal,
+            route: place.route,
+            request,
+            options,
+        };
         Ok((self.engine.call(call).await?, key_given))
     }
 
     /// Reads what stands behind `/to/`.
     fn place(&self, rest: &str) -> Result<Place, Problem> {
-        let is_url = ["http:/", "https:/"].iter().any(|scheme| rest.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+        let is_url = ["http:/", "https:/"].iter().any(|scheme| {
+            rest.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        });
         if is_url {
             return self.ad_hoc(rest);
         }
@@ -87,8 +112,11 @@ impl Gateway {
     }
 
     fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
-        let url = parse_ad_hoc(text).map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
-        self.egress.admits_url(&url).map_err(|refusal| Problem::new("egress-refused", refusal.to_string()))?;
+        let url = parse_ad_hoc(text)
+            .map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
+        self.egress
+            .admits_url(&url)
+            .map_err(|refusal| Problem::new("egress-refused", refusal.to_string()))?;
         Ok(Place { route: url.origin().ascii_serialization(), target: target_of(&url) })
     }
 
@@ -102,18 +130,34 @@ impl Gateway {
             }
             place.target = path;
         }
-        let method: Method = document.method.parse().map_err(|_| invalid(format!("{:?} is no method", document.method)))?;
+        let method: Method = document
+            .method
+            .parse()
+            .map_err(|_| invalid(format!("{:?} is no method", document.method)))?;
         let mut headers = HeaderMap::new();
         for (name, value) in document.headers {
-            let name: HeaderName = name.parse().map_err(|_| invalid(format!("{name:?} is no header name")))?;
-            headers.insert(name.clone(), value.parse().map_err(|_| invalid(format!("the value of {name} cannot stand in a header")))?);
+            let name: HeaderName =
+                name.parse().map_err(|_| invalid(format!("{name:?} is no header name")))?;
+            headers.insert(
+                name.clone(),
+                value.parse().map_err(|_| {
+                    invalid(format!("the value of {name} cannot stand in a header"))
+                })?,
+            );
         }
         let body = match (document.body, document.body_base64) {
-            (Some(_), Some(_)) => return Err(invalid("give body or body_base64, not both".to_owned())),
-            (None, Some(coded)) => STANDARD.decode(coded).map_err(|error| invalid(format!("body_base64: {error}")))?.into(),
+            (Some(_), Some(_)) => {
+                return Err(invalid("give body or body_base64, not both".to_owned()));
+            }
+            (None, Some(coded)) => STANDARD
+                .decode(coded)
+                .map_err(|error| invalid(format!("body_base64: {error}")))?
+                .into(),
             (Some(Value::String(text)), None) => Bytes::from(text),
             (Some(value), None) => {
-                headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+                headers
+                    .entry(header::CONTENT_TYPE)
+                    .or_insert(HeaderValue::from_static("application/json"));
                 serde_json::to_vec(&value).map_err(|error| invalid(error.to_string()))?.into()
             }
             (None, None) => Bytes::new(),
@@ -123,33 +167,61 @@ impl Gateway {
         options.label = document.label.or(options.label);
         options.key = document.key;
         if let Some(wait) = document.wait {
-            options.wait = Some(units::duration(&wait).map_err(|why| Problem::new("option-invalid", why))?);
+            options.wait =
+                Some(units::duration(&wait).map_err(|why| Problem::new("option-invalid", why))?);
         }
         let key_given = options.key.is_some() || headers.contains_key("idempotency-key");
         let mut headers = headers_of(&headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
-        let request = exchange::Request { method: method.as_str().to_owned(), target: place.target, headers, body };
-        Ok((Call { tenant: TENANT.to_owned(), principal: caller.principal, route: place.route, request, options }, key_given))
+        let request = exchange::Request {
+            method: method.as_str().to_owned(),
+            target: place.target,
+            headers,
+            body,
+        };
+        Ok((
+            Call {
+                tenant: TENANT.to_owned(),
+                principal: caller.principal,
+                route: place.route,
+                request,
+                options,
+            },
+            key_given,
+        ))
     }
 
     /// Answers `POST /v1/operations`: the same pipeline, its answer in one document.
-    pub(crate) async fn send(&self, document: Document, caller: Caller) -> Result<Response<Body>, Problem> {
+    pub(crate) async fn send(
+        &self,
+        document: Document,
+        caller: Caller,
+    ) -> Result<Response<Body>, Problem> {
         let (call, _) = self.call_of(document, caller)?;
         let (status, shown, operation) = match self.engine.call(call).await? {
-            Answer::Accepted(operation) => (StatusCode::ACCEPTED, shape::operation(&operation, None), *operation),
+            Answer::Accepted(operation) => {
+                (StatusCode::ACCEPTED, shape::operation(&operation, None), *operation)
+            }
             Answer::Upstream(answered) => {
                 let Answered { operation, response, rest, replayed } = *answered;
                 let mut shown = shape::operation(&operation, None);
                 shown["replayed"] = json!(replayed);
-                shown["response"] = response_document(response.status, &response.headers, &response.body);
+                shown["response"] =
+                    response_document(response.status, &response.headers, &response.body);
                 if rest.is_some() {
                     shown["response"]["cut"] = json!(true);
                 }
                 (StatusCode::OK, shown, operation)
             }
-            Answer::Passed { .. } => return Err(Problem::new("request-invalid", "a method that only reads has no operation: send it through /to")),
+            Answer::Passed { .. } => {
+                return Err(Problem::new(
+                    "request-invalid",
+                    "a method that only reads has no operation: send it through /to",
+                ));
+            }
         };
-        let mut response = Response::new(Body::full(serde_json::to_vec(&shown).unwrap_or_default().into()));
+        let mut response =
+            Response::new(Body::full(serde_json::to_vec(&shown).unwrap_or_default().into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -166,7 +238,9 @@ impl Gateway {
         let route = call.route.clone();
         let arrival = match self.engine.explain(call)? {
             onceward::Received::Pass(request) => {
-                return Ok(json!({"route": route, "method": request.method, "record": false, "why": "it only reads, or its route lets it pass without a key"}));
+                return Ok(
+                    json!({"route": route, "method": request.method, "record": false, "why": "it only reads, or its route lets it pass without a key"}),
+                );
             }
             onceward::Received::Keyed(arrival) => arrival,
         };
@@ -175,7 +249,8 @@ impl Gateway {
             _ => "retried",
         };
         let parts = onceward::core::fingerprint::Part::ALL.map(|part| part.name());
-        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex =
+            |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Ok(json!({
             "route": route,
             "record": true,
@@ -227,7 +302,8 @@ impl Document {
             return Ok(());
         }
         let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
-        let key = onceward::core::key::Key::from_field(lines).map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
+        let key = onceward::core::key::Key::from_field(lines)
+            .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
         self.key = key.map(|key| key.as_str().to_owned());
         Ok(())
     }
@@ -248,9 +324,14 @@ async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
     match read {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::BodyTooLarge { bytes_max }.into()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refusal::BodyTooLarge { bytes_max }.into())
+        }
         Ok(Err(_)) => Err(Problem::new("request-invalid", "The body broke off; nothing was sent.")),
-        Err(_) => Err(Problem::new("request-invalid", "The body took longer than a minute; nothing was sent.")),
+        Err(_) => Err(Problem::new(
+            "request-invalid",
+            "The body took longer than a minute; nothing was sent.",
+        )),
     }
 }
 
@@ -263,7 +344,10 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => options.respond_async = true,
                 // An unreadable preference is passed over (RFC 7240, section 2).
-                "wait" => options.wait = options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs)),
+                "wait" => {
+                    options.wait =
+                        options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs))
+                }
                 _ => {}
             }
         }
@@ -271,10 +355,16 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     let now = jiff::Timestamp::now();
     for (name, value) in headers {
         let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
-        let invalid = |why: String| Problem::new("option-invalid", format!("{name}: {why}; nothing was sent."));
+        let invalid = |why: String| {
+            Problem::new("option-invalid", format!("{name}: {why}; nothing was sent."))
+        };
         let value = value.to_str().map_err(|_| invalid("it is not text".to_owned()))?.trim();
         let span = || units::duration(value).map_err(invalid);
-        let instant = || value.parse::<jiff::Timestamp>().map_err(|_| invalid(format!("{value:?} is no time: write 2026-01-31T12:00:00Z")));
+        let instant = || {
+            value
+                .parse::<jiff::Timestamp>()
+                .map_err(|_| invalid(format!("{value:?} is no time: write 2026-01-31T12:00:00Z")))
+        };
         let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
         match option {
             "delay" => options.not_before = Some(micros(now).plus(span()?)),
@@ -283,13 +373,20 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             "timeout" => options.timeout = Some(span()?),
             "attempts-max" => {
                 let number = value.parse().ok().filter(|number| (1..=100).contains(number));
-                options.attempts_max = Some(number.ok_or_else(|| invalid(format!("{value:?} is no number from 1 to 100")))?);
+                options.attempts_max = Some(
+                    number
+                        .ok_or_else(|| invalid(format!("{value:?} is no number from 1 to 100")))?,
+                );
             }
-            "label" if value.len() > 200 => return Err(invalid("it is longer than 200 bytes".to_owned())),
+            "label" if value.len() > 200 => {
+                return Err(invalid("it is longer than 200 bytes".to_owned()));
+            }
             "label" => options.label = Some(value.to_owned()),
             "effects" => {
                 let effects = Effects::from_name(value);
-                options.effects = Some(effects.ok_or_else(|| invalid("write idempotent, keyed or non-idempotent".to_owned()))?);
+                options.effects = Some(effects.ok_or_else(|| {
+                    invalid("write idempotent, keyed or non-idempotent".to_owned())
+                })?);
             }
             // Set by a gateway before us about its own operation.
             "attempt" | "operation" | "authorization" => {}
@@ -298,7 +395,10 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     }
     let waits = options.not_before.is_some_and(|at| at > micros_now(now));
     if waits && !options.respond_async {
-        return Err(Problem::new("option-invalid", "A call that is held cannot be delayed: send `Prefer: respond-async` with it; nothing was sent."));
+        return Err(Problem::new(
+            "option-invalid",
+            "A call that is held cannot be delayed: send `Prefer: respond-async` with it; nothing was sent.",
+        ));
     }
     Ok(options)
 }
@@ -320,7 +420,11 @@ fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
     if problem.operation.is_some() {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("false"));
     }
-    if let Some(operation) = problem.operation.as_ref().filter(|_| problem.code == "in-progress" || problem.code == "still-working") {
+    if let Some(operation) = problem
+        .operation
+        .as_ref()
+        .filter(|_| problem.code == "in-progress" || problem.code == "still-working")
+    {
         if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
             response.headers_mut().insert(header::LOCATION, location);
         }
@@ -332,7 +436,8 @@ fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Respon
     match answer {
         Answer::Passed { status, headers, body } => {
             let mut response = Response::new(Body::stream(Bytes::new(), body));
-            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            *response.status_mut() =
+                StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             *response.headers_mut() = header_map(&headers);
             response
         }
@@ -356,10 +461,13 @@ fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Respon
                 None => Body::full(kept.body),
             };
             let mut response = Response::new(body);
-            *response.status_mut() = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::BAD_GATEWAY);
+            *response.status_mut() =
+                StatusCode::from_u16(kept.status).unwrap_or(StatusCode::BAD_GATEWAY);
             *response.headers_mut() = header_map(&kept.headers);
             if replayed {
-                response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                response
+                    .headers_mut()
+                    .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             }
             tell_of(response.headers_mut(), &operation, echo, key_given, replayed);
             response
@@ -368,9 +476,18 @@ fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Respon
 }
 
 /// What every keyed answer says about its operation.
-fn tell_of(headers: &mut HeaderMap, operation: &Operation, echo: Option<HeaderValue>, key_given: bool, replayed: bool) {
+fn tell_of(
+    headers: &mut HeaderMap,
+    operation: &Operation,
+    echo: Option<HeaderValue>,
+    key_given: bool,
+    replayed: bool,
+) {
     shape::describe(headers, operation);
-    headers.insert("idempotent-replayed", HeaderValue::from_static(if replayed { "true" } else { "false" }));
+    headers.insert(
+        "idempotent-replayed",
+        HeaderValue::from_static(if replayed { "true" } else { "false" }),
+    );
     if let Some(key) = echo.or_else(|| HeaderValue::from_str(operation.key.as_str()).ok()) {
         headers.insert("idempotency-key", key);
     }

@@ -51,7 +51,9 @@ impl Node {
             return Err(Problem::new("operation-conflict", "The ledger is not in quarantine."));
         }
         let marker = self.data.join(QUARANTINE);
-        std::fs::remove_file(&marker).map_err(|error| Problem::new("gone-wrong", format!("{}: {error}", marker.display())))?;
+        std::fs::remove_file(&marker).map_err(|error| {
+            Problem::new("gone-wrong", format!("{}: {error}", marker.display()))
+        })?;
         let judged = self.engine.recover().await?;
         self.quarantined.store(false, Ordering::Release);
         self.engine.start();
@@ -62,7 +64,8 @@ impl Node {
     pub(crate) async fn backup(&self, to: &Path) -> Result<(), Problem> {
         self.engine.store().backup(to).await?;
         let copied = std::fs::copy(self.data.join(MASTER_KEY), to.join(MASTER_KEY));
-        copied.map_err(|error| StoreError::Unavailable(format!("copying the master key: {error}")))?;
+        copied
+            .map_err(|error| StoreError::Unavailable(format!("copying the master key: {error}")))?;
         Ok(())
     }
 }

@@ -61,11 +61,15 @@ pub(crate) fn router() -> Router<Arc<Node>> {
 }
 
 fn read<T>(document: Result<Json<T>, JsonRejection>) -> Result<T, Problem> {
-    document.map(|Json(document)| document).map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
+    document
+        .map(|Json(document)| document)
+        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
 }
 
 fn id_of(text: &str) -> Result<OperationId, Problem> {
-    text.parse().map_err(|error: onceward::core::id::NotAnId| Problem::new("request-invalid", format!("{text:?} is {error}")))
+    text.parse().map_err(|error: onceward::core::id::NotAnId| {
+        Problem::new("request-invalid", format!("{text:?} is {error}"))
+    })
 }
 
 /// Where the operations stand that a filter's words name.
@@ -79,7 +83,12 @@ pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
         "dead_letter" => vec![Standing::DeadLetter],
         "forgotten" => vec![Standing::Tombstone],
         other => {
-            return Err(Problem::new("request-invalid", format!("state {other:?}: pending, delivering, in_doubt, done, dead, dead_letter or forgotten")));
+            return Err(Problem::new(
+                "request-invalid",
+                format!(
+                    "state {other:?}: pending, delivering, in_doubt, done, dead, dead_letter or forgotten"
+                ),
+            ));
         }
     })
 }
@@ -103,10 +112,16 @@ impl Filter {
         let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
         let limit = self.limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::new("request-invalid", format!("limit lies between 1 and {LIMIT_MAX}")));
+            return Err(Problem::new(
+                "request-invalid",
+                format!("limit lies between 1 and {LIMIT_MAX}"),
+            ));
         }
-        let standing = given(&self.state).map_or_else(|| Ok(Vec::new()), |state| standing_of(&state))?;
-        let before = given(&self.cursor).map(|cursor| id_of(&cursor).map(OperationId::sequence)).transpose()?;
+        let standing =
+            given(&self.state).map_or_else(|| Ok(Vec::new()), |state| standing_of(&state))?;
+        let before = given(&self.cursor)
+            .map(|cursor| id_of(&cursor).map(OperationId::sequence))
+            .transpose()?;
         Ok(Query {
             standing,
             tenant: Some(TENANT.to_owned()),
@@ -125,17 +140,24 @@ pub(crate) fn cursor(page: &Page) -> Option<String> {
     page.next.map(|place| OperationId::new(place, 0).to_string())
 }
 
-async fn list(State(node): State<Arc<Node>>, filter: Result<UrlQuery<Filter>, QueryRejection>) -> Answer {
-    let UrlQuery(filter) = filter.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
+async fn list(
+    State(node): State<Arc<Node>>,
+    filter: Result<UrlQuery<Filter>, QueryRejection>,
+) -> Answer {
+    let UrlQuery(filter) =
+        filter.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
     let page = node.engine.store().list(filter.query()?).await?;
-    let data: Vec<_> = page.operations.iter().map(|operation| shape::operation(operation, None)).collect();
+    let data: Vec<_> =
+        page.operations.iter().map(|operation| shape::operation(operation, None)).collect();
     Ok(Json(json!({"data": data, "next": cursor(&page)})))
 }
 
 /// The operation of this id.
 pub(crate) async fn find(node: &Node, id: &str) -> Result<Operation, Problem> {
     let found = node.engine.store().find(Which::Id(id_of(id)?)).await?;
-    found.filter(|operation| operation.scope.tenant == TENANT).ok_or_else(|| Problem::new("not-found", format!("No operation {id} is in the ledger.")))
+    found
+        .filter(|operation| operation.scope.tenant == TENANT)
+        .ok_or_else(|| Problem::new("not-found", format!("No operation {id} is in the ledger.")))
 }
 
 async fn shown(node: &Node, operation: &Operation) -> Answer {
@@ -150,7 +172,9 @@ async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
 
 async fn show_request(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
     let operation = find(&node, &id).await?;
-    let kept = operation.request.ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
+    let kept = operation
+        .request
+        .ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
     // Credentials stay sealed: nobody reads them here.
     let request = wire::decode_request(&node.engine.store().body(kept).await?, operation.id, None)?;
     let shown = response_document(0, &request.headers, &request.body);
@@ -163,11 +187,16 @@ async fn show_request(State(node): State<Arc<Node>>, Path(id): Path<String>) -> 
 async fn show_response(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
     let operation = find(&node, &id).await?;
     let shown = response_of(&node, &operation).await?;
-    shown.map(Json).ok_or_else(|| Problem::new("no-outcome", "No answer is kept: it has not come, or it is not retained."))
+    shown.map(Json).ok_or_else(|| {
+        Problem::new("no-outcome", "No answer is kept: it has not come, or it is not retained.")
+    })
 }
 
 /// The outcome's answer, or else what the last attempt brought.
-pub(crate) async fn response_of(node: &Node, operation: &Operation) -> Result<Option<Value>, Problem> {
+pub(crate) async fn response_of(
+    node: &Node,
+    operation: &Operation,
+) -> Result<Option<Value>, Problem> {
     let store = node.engine.store();
     if let Some(kept) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) {
         let response = wire::decode_response(&store.body(kept).await?)?;
@@ -175,7 +204,8 @@ pub(crate) async fn response_of(node: &Node, operation: &Operation) -> Result<Op
     }
     let last = operation.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref()?.answer);
     let Some(kept) = last else { return Ok(None) };
-    let (response, cut) = wire::decode_excerpt(&store.body(kept).await?, operation.id, node.engine.secrets())?;
+    let (response, cut) =
+        wire::decode_excerpt(&store.body(kept).await?, operation.id, node.engine.secrets())?;
     let mut shown = response_document(response.status, &response.headers, &response.body);
     shown["excerpt"] = json!(true);
     shown["cut"] = json!(cut);
@@ -192,18 +222,31 @@ struct Because {
 fn person(caller: &Caller, reason: &str) -> Result<Person, Problem> {
     let reason = reason.trim();
     if reason.is_empty() || reason.len() > 1000 {
-        return Err(Problem::new("request-invalid", "reason: say why, in up to 1000 bytes; it stays with the operation."));
+        return Err(Problem::new(
+            "request-invalid",
+            "reason: say why, in up to 1000 bytes; it stays with the operation.",
+        ));
     }
     Ok(Person { who: caller.who(), reason: reason.to_owned() })
 }
 
-async fn redeliver(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, Path(id): Path<String>, because: Result<Json<Because>, JsonRejection>) -> Answer {
+async fn redeliver(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    because: Result<Json<Because>, JsonRejection>,
+) -> Answer {
     let person = person(&caller, &read(because)?.reason)?;
     let operation = node.engine.redeliver(find(&node, &id).await?.id, &person).await?;
     shown(&node, &operation).await
 }
 
-async fn cancel(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, Path(id): Path<String>, because: Result<Json<Because>, JsonRejection>) -> Answer {
+async fn cancel(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    because: Result<Json<Because>, JsonRejection>,
+) -> Answer {
     let person = person(&caller, &read(because)?.reason)?;
     let operation = node.engine.cancel(find(&node, &id).await?.id, &person).await?;
     shown(&node, &operation).await
@@ -221,16 +264,27 @@ struct Resolve {
     body_base64: Option<String>,
 }
 
-async fn resolve(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, Path(id): Path<String>, document: Result<Json<Resolve>, JsonRejection>) -> Answer {
+async fn resolve(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    document: Result<Json<Resolve>, JsonRejection>,
+) -> Answer {
     let document = read(document)?;
     let person = person(&caller, &document.reason)?;
-    let resolution = resolution(&document.r#as, document.status, document.body, document.body_base64)?;
+    let resolution =
+        resolution(&document.r#as, document.status, document.body, document.body_base64)?;
     let operation = node.engine.resolve(find(&node, &id).await?.id, &resolution, &person).await?;
     shown(&node, &operation).await
 }
 
 /// What a person said became of it.
-pub(crate) fn resolution(word: &str, status: Option<u16>, body: Option<String>, base64: Option<String>) -> Result<Resolution, Problem> {
+pub(crate) fn resolution(
+    word: &str,
+    status: Option<u16>,
+    body: Option<String>,
+    base64: Option<String>,
+) -> Result<Resolution, Problem> {
     let invalid = |why: &str| Problem::new("request-invalid", why);
     match word {
         "not-sent" => Ok(Resolution::NotSent),
@@ -242,7 +296,9 @@ pub(crate) fn resolution(word: &str, status: Option<u16>, body: Option<String>, 
                 return Err(invalid("a body needs a status"));
             }
             let body = match base64 {
-                Some(coded) => Some(STANDARD.decode(coded).map_err(|_| invalid("body_base64 is no base64"))?.into()),
+                Some(coded) => Some(
+                    STANDARD.decode(coded).map_err(|_| invalid("body_base64 is no base64"))?.into(),
+                ),
                 None => body.map(Into::into),
             };
             Ok(Resolution::Done { status, body })
@@ -259,17 +315,28 @@ struct Principal {
 }
 
 fn scope_of(caller: &Caller, route: String, principal: Option<String>) -> Scope {
-    Scope { kind: ScopeKind::Call, tenant: TENANT.to_owned(), route, principal: principal.unwrap_or_else(|| caller.principal.clone()) }
+    Scope {
+        kind: ScopeKind::Call,
+        tenant: TENANT.to_owned(),
+        route,
+        principal: principal.unwrap_or_else(|| caller.principal.clone()),
+    }
 }
 
 fn key_of(text: &str) -> Result<Key, Problem> {
     Key::new(text).map_err(|error| Problem::new("key-invalid", error.to_string()))
 }
 
-async fn show_key(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, Path((route, key)): Path<(String, String)>, UrlQuery(whose): UrlQuery<Principal>) -> Answer {
+async fn show_key(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path((route, key)): Path<(String, String)>,
+    UrlQuery(whose): UrlQuery<Principal>,
+) -> Answer {
     let scope = scope_of(&caller, route, whose.principal);
     let found = node.engine.store().find(Which::Key(scope.digest(&key_of(&key)?))).await?;
-    let operation = found.ok_or_else(|| Problem::new("not-found", "No operation has this key on this route."))?;
+    let operation = found
+        .ok_or_else(|| Problem::new("not-found", "No operation has this key on this route."))?;
     shown(&node, &operation).await
 }
 
@@ -282,7 +349,12 @@ struct Forget {
     principal: Option<String>,
 }
 
-async fn forget(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, Path((route, key)): Path<(String, String)>, document: Result<Json<Forget>, JsonRejection>) -> Answer {
+async fn forget(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path((route, key)): Path<(String, String)>,
+    document: Result<Json<Forget>, JsonRejection>,
+) -> Answer {
     let document = read(document)?;
     let then = match document.then.as_deref() {
         None | Some("refuse") => Forgotten::Refuse,
@@ -295,13 +367,22 @@ async fn forget(State(node): State<Arc<Node>>, Extension(caller): Extension<Call
     shown(&node, &operation).await
 }
 
-async fn send(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, headers: http::HeaderMap, document: Result<Json<Document>, JsonRejection>) -> Result<Response<axum::body::Body>, Problem> {
+async fn send(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    headers: http::HeaderMap,
+    document: Result<Json<Document>, JsonRejection>,
+) -> Result<Response<axum::body::Body>, Problem> {
     let mut document = read(document)?;
     document.take_key(&headers)?;
     Ok(node.gateway.send(document, caller).await?.map(axum::body::Body::new))
 }
 
-async fn explain(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>, document: Result<Json<Document>, JsonRejection>) -> Answer {
+async fn explain(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    document: Result<Json<Document>, JsonRejection>,
+) -> Answer {
     Ok(Json(node.gateway.explain(read(document)?, caller)?))
 }
 
@@ -341,7 +422,11 @@ pub(crate) fn standing_name(standing: Standing) -> &'static str {
 
 async fn stats(State(node): State<Arc<Node>>) -> Answer {
     let condition = node.engine.store().condition().await?;
-    let counts: serde_json::Map<String, Value> = condition.counts.iter().map(|(standing, count)| (standing_name(*standing).to_owned(), json!(count))).collect();
+    let counts: serde_json::Map<String, Value> = condition
+        .counts
+        .iter()
+        .map(|(standing, count)| (standing_name(*standing).to_owned(), json!(count)))
+        .collect();
     Ok(Json(json!({
         "operations": counts,
         "ledger": {"bytes": condition.bytes, "commits": condition.commits},
@@ -356,10 +441,16 @@ struct BackupTo {
     to: PathBuf,
 }
 
-async fn backup(State(node): State<Arc<Node>>, document: Result<Json<BackupTo>, JsonRejection>) -> Answer {
+async fn backup(
+    State(node): State<Arc<Node>>,
+    document: Result<Json<BackupTo>, JsonRejection>,
+) -> Answer {
     let to = read(document)?.to;
     if !to.is_absolute() {
-        return Err(Problem::new("request-invalid", "to: an absolute path on the gateway's machine"));
+        return Err(Problem::new(
+            "request-invalid",
+            "to: an absolute path on the gateway's machine",
+        ));
     }
     node.backup(&to).await?;
     Ok(Json(json!({"backup": to})))
@@ -371,7 +462,12 @@ async fn release(State(node): State<Arc<Node>>) -> Answer {
 }
 
 async fn access_list(State(node): State<Arc<Node>>) -> Answer {
-    let keys: Vec<_> = node.access.list().iter().map(|key| json!({"name": key.name, "prefix": key.prefix, "created_at": key.created_at})).collect();
+    let keys: Vec<_> = node
+        .access
+        .list()
+        .iter()
+        .map(|key| json!({"name": key.name, "prefix": key.prefix, "created_at": key.created_at}))
+        .collect();
     Ok(Json(json!({"data": keys, "next": null})))
 }
 
@@ -381,15 +477,28 @@ struct NewAccess {
     name: String,
 }
 
-async fn access_create(State(node): State<Arc<Node>>, document: Result<Json<NewAccess>, JsonRejection>) -> Result<(StatusCode, Json<Value>), Problem> {
+async fn access_create(
+    State(node): State<Arc<Node>>,
+    document: Result<Json<NewAccess>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
     let name = read(document)?.name;
-    let fits = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
+    let fits = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
     if !fits {
-        return Err(Problem::new("request-invalid", "name: letters, digits, `-`, `_`, `.` and `@`, at most 64: it stands in the scope of the caller's keys"));
+        return Err(Problem::new(
+            "request-invalid",
+            "name: letters, digits, `-`, `_`, `.` and `@`, at most 64: it stands in the scope of the caller's keys",
+        ));
     }
     let now = shape::time(node.now());
     let (key, kept) = node.access.create(&name, now).await?;
-    Ok((StatusCode::CREATED, Json(json!({"key": key, "name": kept.name, "prefix": kept.prefix, "created_at": kept.created_at}))))
+    Ok((
+        StatusCode::CREATED,
+        Json(
+            json!({"key": key, "name": kept.name, "prefix": kept.prefix, "created_at": kept.created_at}),
+        ),
+    ))
 }
 
 async fn access_revoke(State(node): State<Arc<Node>>, Path(prefix): Path<String>) -> Answer {

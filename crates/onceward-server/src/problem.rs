@@ -51,7 +51,12 @@ const TABLE: [(&str, u16, &str, &str); 31] = [
     ("ledger-unavailable", 503, "same-key", "The ledger cannot be used"),
     ("ledger-full", 507, "same-key", "The ledger has no room"),
     ("draining", 503, "same-key", "The gateway is ending"),
-    ("quarantine", 503, "same-key", "The ledger was restored and sends nothing until it is released"),
+    (
+        "quarantine",
+        503,
+        "same-key",
+        "The ledger was restored and sends nothing until it is released",
+    ),
     ("operation-conflict", 409, "fix-request", "That cannot be done now"),
     ("operation-open", 409, "wait", "The operation has not ended"),
     ("not-found", 404, "fix-request", "There is no such thing"),
@@ -68,7 +73,16 @@ impl Problem {
         let found = TABLE.iter().find(|(known, ..)| *known == code);
         let (code, status, advice, title) = found.copied().unwrap_or(TABLE[29]);
         let detail = detail.into();
-        Self { code, status, title, detail, advice, retry_after: None, operation: None, more: Vec::new() }
+        Self {
+            code,
+            status,
+            title,
+            detail,
+            advice,
+            retry_after: None,
+            operation: None,
+            more: Vec::new(),
+        }
     }
 
     fn about(mut self, operation: Box<Operation>) -> Self {
@@ -116,7 +130,8 @@ impl Problem {
     pub(crate) fn response(&self) -> Response<Body> {
         let body = serde_json::to_vec(&self.document()).unwrap_or_default();
         let mut response = Response::new(Body::full(body.into()));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -127,7 +142,10 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == 401 {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"onceward\""));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"onceward\""),
+            );
         }
         if let Some(operation) = &self.operation {
             shape::describe(headers, operation);
@@ -140,7 +158,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let detail = error.to_string();
         match error {
-            StoreError::Full(_) => Self::new("ledger-full", detail).retry_after(Duration::from_secs(5)),
+            StoreError::Full(_) => {
+                Self::new("ledger-full", detail).retry_after(Duration::from_secs(5))
+            }
             StoreError::Stale => Self::new("operation-conflict", detail),
             StoreError::Unavailable(_) | StoreError::Damaged(_) => {
                 Self::new("ledger-unavailable", detail).retry_after(Duration::from_secs(2))
@@ -225,7 +245,9 @@ impl From<Refusal> for Problem {
 
 fn last_error(operation: &Operation) -> String {
     let ended = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref());
-    ended.and_then(|ended| ended.error.clone()).unwrap_or_else(|| "the upstream gave no usable answer".to_owned())
+    ended
+        .and_then(|ended| ended.error.clone())
+        .unwrap_or_else(|| "the upstream gave no usable answer".to_owned())
 }
 
 #[cfg(test)]
@@ -240,7 +262,10 @@ mod tests {
         assert_eq!(codes.len(), TABLE.len());
         for (code, status, advice, _) in TABLE {
             assert!((400..600).contains(&status), "{code}");
-            assert!(["same-key", "wait", "new-key", "fix-request", "escalate"].contains(&advice), "{code}");
+            assert!(
+                ["same-key", "wait", "new-key", "fix-request", "escalate"].contains(&advice),
+                "{code}"
+            );
         }
     }
 }

@@ -52,7 +52,8 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(config_path, overrides)?;
     let data = config.data();
-    fs::create_dir_all(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
+    fs::create_dir_all(&data)
+        .map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
     let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
     let store = open_store(&config).await?;
     let secrets = Secrets::new(master_key(&data)?);
@@ -68,7 +69,8 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         routes,
     });
     let operator_key = new_key();
-    write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes()).map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
+    write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
+        .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         Exit::failed(format!("cannot listen on {}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078", config.listen))
     })?;
@@ -86,7 +88,9 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         draining: AtomicBool::new(false),
     });
     if quarantined {
-        warn!("the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`");
+        warn!(
+            "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
+        );
     } else {
         let judged = engine.recover().await?;
         if judged > 0 {
@@ -95,7 +99,11 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         warn_of_missing_routes(&engine).await?;
         engine.start();
     }
-    let shown = if listen.ip().is_unspecified() { SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listen.port()) } else { listen };
+    let shown = if listen.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listen.port())
+    } else {
+        listen
+    };
     info!(address = %listen, ledger = %config.store.display(), demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
     let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
     drain(&node).await;
@@ -103,7 +111,8 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {
-    let (path, options) = (config.store.clone(), SqliteOptions { segment_bytes: config.segment_bytes });
+    let (path, options) =
+        (config.store.clone(), SqliteOptions { segment_bytes: config.segment_bytes });
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, &options)).await;
     let store = opened.map_err(|error| Exit::failed(error.to_string()))?.map_err(|error| {
         Exit::failed(format!("the ledger {} cannot be opened: {error}", config.store.display()))
@@ -114,13 +123,16 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {
 fn open_door(config: &Config) -> Result<(Arc<Egress>, Door), Exit> {
     let egress = Egress::new(config.egress_allow.clone());
     let options = DoorOptions { ca_file: config.ca_file.clone(), ..DoorOptions::default() };
-    let door = Door::new(egress.clone(), &options).map_err(|error| Exit::config(error.to_string()))?;
+    let door =
+        Door::new(egress.clone(), &options).map_err(|error| Exit::config(error.to_string()))?;
     Ok((Arc::new(egress), door))
 }
 
 async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
     if demo {
-        let address = demo::start().await.map_err(|error| Exit::failed(format!("the demo upstreams: {error}")))?;
+        let address = demo::start()
+            .await
+            .map_err(|error| Exit::failed(format!("the demo upstreams: {error}")))?;
         for (name, route) in demo::routes(address, &routes.ad_hoc) {
             routes.named.entry(name).or_insert(route);
         }
@@ -150,16 +162,23 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |folder| fs::File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all())
+    path.parent().map_or(Ok(()), |folder| {
+        fs::File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?
+            .sync_all()
+    })
 }
 
 /// A ledger under another master key would take every duplicate for a mismatch: it is refused.
 async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
     const NAME: &str = "secret/check";
     match store.setting(NAME.to_owned()).await? {
-        None => Ok(store.set(NAME.to_owned(), Some(secrets.seal(b"onceward", NAME.as_bytes()).into())).await?),
+        None => Ok(store
+            .set(NAME.to_owned(), Some(secrets.seal(b"onceward", NAME.as_bytes()).into()))
+            .await?),
         Some(sealed) if secrets.open(&sealed, NAME.as_bytes()).is_ok() => Ok(()),
-        Some(_) => Err(Exit::failed(format!("{MASTER_KEY} is not the key of this ledger: restore the one that belongs to it"))),
+        Some(_) => Err(Exit::failed(format!(
+            "{MASTER_KEY} is not the key of this ledger: restore the one that belongs to it"
+        ))),
     }
 }
 
@@ -168,13 +187,18 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
     if listen.ip().is_loopback() || !access.list().is_empty() {
         return Ok(());
     }
-    let (key, kept) = access.create("first", crate::shape::time(onceward::clock::Clock::now(&SystemClock))).await?;
+    let (key, kept) = access
+        .create("first", crate::shape::time(onceward::clock::Clock::now(&SystemClock)))
+        .await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())
 }
 
 /// What a person has to read at once, beside the log.
-#[expect(clippy::print_stderr, reason = "a key is told to the person at the terminal and to no log")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a key is told to the person at the terminal and to no log"
+)]
 fn eprint_line(line: &str) {
     eprintln!("{line}");
 }
@@ -184,7 +208,11 @@ async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
     let routes = engine.routes();
     for (lane, _) in engine.store().lanes().await? {
         if routes.get(&lane.route).is_none() {
-            warn!(route = lane.route, "work of this route waits in the ledger, but the route is not configured: put [routes.{}] back", lane.route);
+            warn!(
+                route = lane.route,
+                "work of this route waits in the ledger, but the route is not configured: put [routes.{}] back",
+                lane.route
+            );
         }
     }
     Ok(())
@@ -198,7 +226,12 @@ struct Connections(Mutex<(usize, HashMap<IpAddr, usize>)>);
 struct Connected(Arc<Connections>, IpAddr);
 
 impl Connections {
-    fn begin(self: &Arc<Self>, address: IpAddr, max: usize, of_address_max: usize) -> Option<Connected> {
+    fn begin(
+        self: &Arc<Self>,
+        address: IpAddr,
+        max: usize,
+        of_address_max: usize,
+    ) -> Option<Connected> {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = count.1.get(&address).copied().unwrap_or_default();
         if count.0 >= max || of_address >= of_address_max {
@@ -224,14 +257,28 @@ impl Drop for Connected {
 }
 
 /// Accepts connections until a signal comes or the ledger breaks.
-async fn accept(listener: TcpListener, node: Arc<Node>, config: &Config, config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+async fn accept(
+    listener: TcpListener,
+    node: Arc<Node>,
+    config: &Config,
+    config_path: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<(), Exit> {
     let failed = |error: std::io::Error| Exit::failed(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 << 10);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(32 << 10);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(64 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .max_header_list_size(32 << 10);
     let connections = Arc::new(Connections::default());
     let graceful = GracefulShutdown::new();
     let pages = operator::router().merge(page::router()).with_state(Arc::clone(&node));
@@ -254,7 +301,11 @@ async fn accept(listener: TcpListener, node: Arc<Node>, config: &Config, config_
             }
             () = node.engine.broken() => break Err(Exit::ledger("the ledger cannot be used any more; the next start recovers".to_owned())),
         };
-        let Some(connected) = connections.begin(peer.ip(), config.connections_max, config.connections_per_address_max) else {
+        let Some(connected) = connections.begin(
+            peer.ip(),
+            config.connections_max,
+            config.connections_per_address_max,
+        ) else {
             // Too many: closed before it costs anything.
             continue;
         };
@@ -277,7 +328,13 @@ async fn accept(listener: TcpListener, node: Arc<Node>, config: &Config, config_
     node.draining.store(true, Ordering::Release);
     node.engine.halt();
     info!("draining: what is under way runs to its end");
-    let grace = config.routes.values().map(|route| route.target.timeouts.total).max().unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN);
+    let grace = config
+        .routes
+        .values()
+        .map(|route| route.target.timeouts.total)
+        .max()
+        .unwrap_or(config.ad_hoc.target.timeouts.total)
+        .max(GRACE_MIN);
     tokio::select! {
         () = async { node.engine.idle().await; graceful.shutdown().await } => {}
         () = tokio::time::sleep(grace) => warn!("the grace is over: what is still under way is judged at the next start"),
@@ -309,7 +366,12 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
         };
         match node.engine.store().list(unfinished).await {
             Ok(page) if page.operations.is_empty() => {}
-            Ok(_) => return error!(route = name, "the configuration is kept as it was: this route has unfinished work and cannot be removed yet"),
+            Ok(_) => {
+                return error!(
+                    route = name,
+                    "the configuration is kept as it was: this route has unfinished work and cannot be removed yet"
+                );
+            }
             Err(error) => return error!(%error, "the configuration is kept as it was"),
         }
     }
@@ -329,7 +391,11 @@ async fn drain(node: &Node) {
 }
 
 /// One request, whatever it is for.
-async fn answer(node: &Arc<Node>, mut pages: axum::Router, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    node: &Arc<Node>,
+    mut pages: axum::Router,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let path = request.uri().path();
     match path {
         "/healthz" => return plain(200, "ok\n"),
@@ -351,9 +417,14 @@ async fn answer(node: &Arc<Node>, mut pages: axum::Router, request: Request<Inco
             Err(error) => Problem::from(error).response(),
         };
     }
-    let sends = is_call || (head.method == http::Method::POST && head.uri.path() == "/v1/operations");
+    let sends =
+        is_call || (head.method == http::Method::POST && head.uri.path() == "/v1/operations");
     if sends && node.is_quarantined() {
-        return Problem::new("quarantine", "Nothing was sent; `onceward restore --release` lets it send.").response();
+        return Problem::new(
+            "quarantine",
+            "Nothing was sent; `onceward restore --release` lets it send.",
+        )
+        .response();
     }
     if is_call {
         return node.gateway.handle(Request::from_parts(head, body), caller).await;
@@ -376,6 +447,9 @@ async fn ready(node: &Node) -> Response<Body> {
 fn plain(status: u16, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::full(bytes::Bytes::copy_from_slice(text.as_bytes())));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

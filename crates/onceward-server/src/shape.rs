@@ -16,7 +16,8 @@ pub(crate) fn url_of(id: OperationId) -> String {
 
 /// RFC 3339, UTC, to the millisecond.
 pub(crate) fn time(at: Timestamp) -> String {
-    let at = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let at =
+        jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{at:.3}")
 }
 
@@ -37,7 +38,8 @@ pub(crate) fn describe(headers: &mut HeaderMap, operation: &Operation) {
 
 /// An HTTP date (RFC 9110, section 5.6.7).
 fn http_date(at: Timestamp) -> String {
-    let at = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let at =
+        jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
@@ -111,11 +113,17 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
     let executed = operation.may_have_executed();
     match (operation.state, operation.effects) {
         (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",
-        (State::InDoubt, _) => "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice.",
+        (State::InDoubt, _) => {
+            "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice."
+        }
         (State::Pending { .. } | State::Delivering, _) => "Under way: the gateway is at it.",
         (State::Dead(_), _) if !executed => "Safe to send again: nothing was done at the upstream.",
         (State::Dead(_), Effects::Idempotent) => "Safe to send again: repeating it is harmless.",
-        (State::Dead(_), Effects::Keyed) => "Safe to send again: the upstream dedupes by the key that goes with it.",
-        (State::Dead(_), Effects::NonIdempotent) => "Careful: it may have been done, and sending again would do it twice.",
+        (State::Dead(_), Effects::Keyed) => {
+            "Safe to send again: the upstream dedupes by the key that goes with it."
+        }
+        (State::Dead(_), Effects::NonIdempotent) => {
+            "Careful: it may have been done, and sending again would do it twice."
+        }
     }
 }

@@ -24,25 +24,48 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     /// Installs the process's one recorder.
     pub(crate) fn install() -> Result<Self, String> {
-        let prometheus = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+        let prometheus =
+            PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
         describe_counter!("onceward_operations_total", "Operations remembered.");
-        describe_counter!("onceward_duplicates_total", "Calls whose key was known, by what they got.");
+        describe_counter!(
+            "onceward_duplicates_total",
+            "Calls whose key was known, by what they got."
+        );
         describe_counter!("onceward_late_duplicates_total", "Calls whose key's window was over.");
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
-        describe_gauge!("onceward_operations", "Operations in the ledger that are not done, by where they stand.");
+        describe_gauge!(
+            "onceward_operations",
+            "Operations in the ledger that are not done, by where they stand."
+        );
         describe_gauge!("onceward_ledger_bytes", "The ledger's size on disk.");
-        describe_gauge!("onceward_ledger_commits", "Durable writes since the start, each for a group.");
+        describe_gauge!(
+            "onceward_ledger_commits",
+            "Durable writes since the start, each for a group."
+        );
         gauge!("onceward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        let duplicate = |repeat: Repeat| (repeat, counter!("onceward_duplicates_total", "answer" => repeat.name()));
-        let attempt = |ending: Ending| (ending, counter!("onceward_attempts_total", "ending" => ending.name()));
-        let rested = |state: &'static str| (state, counter!("onceward_rested_total", "state" => state));
+        let duplicate = |repeat: Repeat| {
+            (repeat, counter!("onceward_duplicates_total", "answer" => repeat.name()))
+        };
+        let attempt = |ending: Ending| {
+            (ending, counter!("onceward_attempts_total", "ending" => ending.name()))
+        };
+        let rested =
+            |state: &'static str| (state, counter!("onceward_rested_total", "state" => state));
         Ok(Self {
             prometheus,
             remembered: counter!("onceward_operations_total"),
-            duplicates: [Repeat::Replayed, Repeat::Joined, Repeat::Refused, Repeat::Late, Repeat::Revived].map(duplicate),
+            duplicates: [
+                Repeat::Replayed,
+                Repeat::Joined,
+                Repeat::Refused,
+                Repeat::Late,
+                Repeat::Revived,
+            ]
+            .map(duplicate),
             late: counter!("onceward_late_duplicates_total"),
-            attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered].map(attempt),
+            attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
+                .map(attempt),
             rested: ["done", "dead", "in_doubt"].map(rested),
         })
     }
@@ -50,7 +73,8 @@ impl Telemetry {
     /// The metrics as Prometheus reads them.
     pub(crate) fn render(&self, condition: &Condition) -> String {
         for (standing, count) in &condition.counts {
-            gauge!("onceward_operations", "standing" => standing_name(*standing)).set(*count as f64);
+            gauge!("onceward_operations", "standing" => standing_name(*standing))
+                .set(*count as f64);
         }
         gauge!("onceward_ledger_bytes").set(condition.bytes as f64);
         gauge!("onceward_ledger_commits").set(condition.commits as f64);
@@ -92,10 +116,29 @@ impl Observer for Telemetry {
                 let millis = ended.at.since(attempt.started_at).as_millis() as u64;
                 // What works is told once, at rest; what does not is told at each attempt.
                 if operation.state == State::Done {
-                    about!(debug, operation, attempt = attempt.n, ending, reached, status = ended.status, millis, "attempted");
+                    about!(
+                        debug,
+                        operation,
+                        attempt = attempt.n,
+                        ending,
+                        reached,
+                        status = ended.status,
+                        millis,
+                        "attempted"
+                    );
                 } else {
                     let error = ended.error.as_deref();
-                    about!(info, operation, attempt = attempt.n, ending, reached, status = ended.status, millis, error, "attempted");
+                    about!(
+                        info,
+                        operation,
+                        attempt = attempt.n,
+                        ending,
+                        reached,
+                        status = ended.status,
+                        millis,
+                        error,
+                        "attempted"
+                    );
                 }
             }
             Fact::Rested(operation) => self.rested(operation),
@@ -110,7 +153,14 @@ impl Observer for Telemetry {
             }
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };
-                about!(info, operation, deed = act.deed.name(), who = act.who, reason = act.reason, "acted");
+                about!(
+                    info,
+                    operation,
+                    deed = act.deed.name(),
+                    who = act.who,
+                    reason = act.reason,
+                    "acted"
+                );
             }
             Fact::Trouble(what) => error!("{what}"),
         }
@@ -123,9 +173,20 @@ impl Telemetry {
         let attempts = operation.attempts_made();
         let status = operation.outcome.as_ref().and_then(|outcome| outcome.status);
         match operation.state {
-            State::InDoubt => about!(warn, operation, attempts, "in doubt: a person has to resolve it"),
-            State::Dead(death) if !operation.told => about!(warn, operation, attempts, reason = death.name(), status, "dead letter"),
-            State::Dead(death) => about!(info, operation, attempts, reason = death.name(), status, "dead, and the caller was told"),
+            State::InDoubt => {
+                about!(warn, operation, attempts, "in doubt: a person has to resolve it")
+            }
+            State::Dead(death) if !operation.told => {
+                about!(warn, operation, attempts, reason = death.name(), status, "dead letter")
+            }
+            State::Dead(death) => about!(
+                info,
+                operation,
+                attempts,
+                reason = death.name(),
+                status,
+                "dead, and the caller was told"
+            ),
             _ if attempts > 1 => about!(info, operation, attempts, status, "done after retries"),
             _ => about!(debug, operation, attempts, status, "done"),
         }

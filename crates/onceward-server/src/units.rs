@@ -7,14 +7,20 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// Reads a duration: numbers with `ms`, `s`, `m`, `h` or `d`, added up.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: write \"30s\", \"500ms\", \"1m 30s\", \"72h\" or \"7d\"");
+    let wrong = || {
+        format!(
+            "{text:?} is not a duration: write \"30s\", \"500ms\", \"1m 30s\", \"72h\" or \"7d\""
+        )
+    };
     let mut total = Duration::ZERO;
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(wrong());
     }
     while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').ok_or_else(wrong)?;
+        let digits = rest
+            .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+            .ok_or_else(wrong)?;
         let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = rest[digits..].trim_start();
         let letters = rest.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(rest.len());
@@ -26,7 +32,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             "d" => 86400.0,
             _ => return Err(wrong()),
         };
-        total = Duration::try_from_secs_f64(number * seconds).ok().and_then(|piece| total.checked_add(piece)).ok_or_else(wrong)?;
+        total = Duration::try_from_secs_f64(number * seconds)
+            .ok()
+            .and_then(|piece| total.checked_add(piece))
+            .ok_or_else(wrong)?;
         rest = rest[letters..].trim_start();
     }
     Ok(total)
@@ -44,7 +53,8 @@ pub(crate) fn show(duration: Duration) -> String {
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    let wrong = || format!("{text:?} is not a size: write \"512KiB\", \"1MiB\" or a number of bytes");
+    let wrong =
+        || format!("{text:?} is not a size: write \"512KiB\", \"1MiB\" or a number of bytes");
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let number: usize = text[..digits].parse().map_err(|_| wrong())?;
     let unit: usize = match text[digits..].trim() {
@@ -87,7 +97,8 @@ impl<T> Visitor<'_> for Text<T> {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Text(|text| duration(text).map(Self), "a duration such as \"30s\""))
+        deserializer
+            .deserialize_any(Text(|text| duration(text).map(Self), "a duration such as \"30s\""))
     }
 }
 
@@ -103,7 +114,15 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_read_as_people_write_them() {
-        for (text, millis) in [("30s", 30_000), ("1m 30s", 90_000), ("1m30s", 90_000), ("72h", 259_200_000), ("7d", 604_800_000), ("500ms", 500), ("1.5s", 1500)] {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("1m 30s", 90_000),
+            ("1m30s", 90_000),
+            ("72h", 259_200_000),
+            ("7d", 604_800_000),
+            ("500ms", 500),
+            ("1.5s", 1500),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "30", "30 parsecs", "s", "-1s", "1e400s", "99999999999999999999999d"] {

@@ -71,12 +71,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let total = Duration::from_secs(30);
-        Self {
-            connect: Duration::from_secs(5),
-            head: total,
-            body: total,
-            total,
-        }
+        Self { connect: Duration::from_secs(5), head: total, body: total, total }
     }
 }
 
@@ -112,9 +107,7 @@ pub struct Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
-            .field("status", &self.status)
-            .finish_non_exhaustive()
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
     }
 }
 

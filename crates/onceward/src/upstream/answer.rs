@@ -47,14 +47,7 @@ impl Reading {
         let is_whole = body.is_end_stream();
         let source = Some((body, line));
         let trailers = HeaderMap::new();
-        let mut reading = Self {
-            source,
-            pool,
-            trailers,
-            pause_max,
-            deadline,
-            failed: None,
-        };
+        let mut reading = Self { source, pool, trailers, pause_max, deadline, failed: None };
         if is_whole {
             reading.finish();
         }
@@ -77,9 +70,7 @@ impl Reading {
                             return Ok(Some(data));
                         }
                     }
-                    Err(frame) => self
-                        .trailers
-                        .extend(frame.into_trailers().unwrap_or_default()),
+                    Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
                 },
                 Ok(Some(Err(_))) => return Err(self.give_up("the answer broke off")),
                 Ok(None) => self.finish(),

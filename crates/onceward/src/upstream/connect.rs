@@ -108,10 +108,7 @@ impl Connector {
             .with_root_certificates(roots(ca_file)?)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self {
-            egress,
-            tls: Arc::new(tls),
-        })
+        Ok(Self { egress, tls: Arc::new(tls) })
     }
 
     /// Opens a TCP connection to one of the target's addresses. Notes how far it came.
@@ -134,9 +131,7 @@ impl Connector {
                     self.check_peer(target, &stream, *address)?;
                     *reached = Reached::Connected;
                     // A request is written in one go; waiting for more to send only delays it.
-                    stream
-                        .set_nodelay(true)
-                        .map_err(|e| ConnectError::Dial(named(target), e))?;
+                    stream.set_nodelay(true).map_err(|e| ConnectError::Dial(named(target), e))?;
                     return Ok((stream, *address));
                 }
                 Err(error) => failed = Some(error),
@@ -157,10 +152,7 @@ impl Connector {
         let name = server_name(&target.base).ok_or(ConnectError::Url)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         connector.connect(name, stream).await.map_err(|error| {
-            match error
-                .get_ref()
-                .and_then(|e| e.downcast_ref::<rustls::Error>())
-            {
+            match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
                 Some(tls @ rustls::Error::InvalidCertificate(_)) => {
                     ConnectError::Certificate(named(target), tls.clone())
                 }
@@ -171,10 +163,7 @@ impl Connector {
 
     /// All addresses of the target: one resolution, and what it says is what is dialled.
     async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
-        let port = target
-            .base
-            .port_or_known_default()
-            .ok_or(ConnectError::Url)?;
+        let port = target.base.port_or_known_default().ok_or(ConnectError::Url)?;
         let addresses = match target.base.host().ok_or(ConnectError::Url)? {
             Host::Ipv4(ip) => vec![SocketAddr::new(ip.into(), port)],
             Host::Ipv6(ip) => vec![SocketAddr::new(ip.into(), port)],
@@ -190,9 +179,7 @@ impl Connector {
     /// Each of them, before any is dialled: an answer that mixes public and private addresses is
     /// an attempt to get through.
     fn judge_all(&self, target: &Target, addresses: &[SocketAddr]) -> Result<(), EgressRefusal> {
-        addresses
-            .iter()
-            .try_for_each(|address| self.judge(target, address.ip()))
+        addresses.iter().try_for_each(|address| self.judge(target, address.ip()))
     }
 
     /// Whether the target may be reached at this address.
@@ -210,9 +197,7 @@ impl Connector {
         stream: &TcpStream,
         dialled: SocketAddr,
     ) -> Result<(), ConnectError> {
-        let peer = stream
-            .peer_addr()
-            .map_err(|e| ConnectError::Dial(named(target), e))?;
+        let peer = stream.peer_addr().map_err(|e| ConnectError::Dial(named(target), e))?;
         if peer.ip() != dialled.ip() {
             self.judge(target, peer.ip())?;
         }
@@ -249,17 +234,13 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, DoorError> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     if let Some(path) = ca_file {
-        let unreadable = |source| DoorError::CaFile {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |source| DoorError::CaFile { path: path.to_owned(), source };
         let mut found = false;
         for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
             let certificate = certificate.map_err(unreadable)?;
-            roots.add(certificate).map_err(|source| DoorError::Ca {
-                path: path.to_owned(),
-                source,
-            })?;
+            roots
+                .add(certificate)
+                .map_err(|source| DoorError::Ca { path: path.to_owned(), source })?;
             found = true;
         }
         if !found {
@@ -277,33 +258,17 @@ mod tests {
     fn judged(trust: Trust, addresses: &[&str]) -> bool {
         let connector = Connector::new(Egress::default(), None).expect("roots");
         let base = Url::parse("https://rebinds.example/").expect("a URL");
-        let target = Target {
-            base,
-            trust,
-            http2: false,
-            timeouts: Timeouts::default(),
-        };
-        let addresses: Vec<_> = addresses
-            .iter()
-            .map(|a| a.parse().expect("an address"))
-            .collect();
+        let target = Target { base, trust, http2: false, timeouts: Timeouts::default() };
+        let addresses: Vec<_> = addresses.iter().map(|a| a.parse().expect("an address")).collect();
         connector.judge_all(&target, &addresses).is_ok()
     }
 
     #[test]
     fn a_name_with_one_private_address_among_public_ones_is_refused_to_callers() {
-        let mixed = [
-            "93.184.216.34:443",
-            "[2606:4700::1]:443",
-            "127.0.0.1:443",
-            "1.1.1.1:443",
-        ];
+        let mixed = ["93.184.216.34:443", "[2606:4700::1]:443", "127.0.0.1:443", "1.1.1.1:443"];
         assert!(!judged(Trust::Caller, &mixed));
         assert!(!judged(Trust::Caller, &["93.184.216.34:443", "[::1]:443"]));
-        assert!(judged(
-            Trust::Caller,
-            &["93.184.216.34:443", "[2606:4700::1]:443"]
-        ));
+        assert!(judged(Trust::Caller, &["93.184.216.34:443", "[2606:4700::1]:443"]));
         assert!(judged(Trust::Operator, &mixed));
     }
 }

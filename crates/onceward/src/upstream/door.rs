@@ -69,9 +69,7 @@ pub struct Door {
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door")
-            .field("egress", self.egress())
-            .finish_non_exhaustive()
+        f.debug_struct("Door").field("egress", self.egress()).finish_non_exhaustive()
     }
 }
 
@@ -126,8 +124,7 @@ impl Door {
     }
 
     fn take(&self, target: &Target) -> Option<Line> {
-        self.pool
-            .take(target, |ip| self.connector.judge(target, ip).is_ok())
+        self.pool.take(target, |ip| self.connector.judge(target, ip).is_ok())
     }
 
     /// A fresh connection, or one that somebody else opened meanwhile and that can be shared.
@@ -142,12 +139,7 @@ impl Door {
             }
         })
         .await;
-        let late = |_| {
-            Err(ConnectError::Timeout(
-                named(target),
-                target.timeouts.connect,
-            ))
-        };
+        let late = |_| Err(ConnectError::Timeout(named(target), target.timeouts.connect));
         outcome.unwrap_or_else(late).map_err(|error| Failure {
             ending: Ending::Unsent,
             reached,
@@ -172,14 +164,7 @@ impl Door {
         let authority = Authority::try_from(authority).map_err(|_| ConnectError::Url)?;
         let (stream, peer) = self.connector.dial(target, deadline, reached).await?;
         let id = self.pool.next_id();
-        let wire = Arc::new(Wire::new(
-            id,
-            pool::name(target),
-            peer,
-            authority,
-            host,
-            secured,
-        ));
+        let wire = Arc::new(Wire::new(id, pool::name(target), peer, authority, host, secured));
         let socket = Metered::new(stream, Arc::clone(&wire));
         if !secured {
             return self.speak(target, socket, wire, target.http2).await;
@@ -256,10 +241,9 @@ impl Door {
                     body: Box::new(body),
                 });
             }
-            Ok(Err(error)) => Broken::Off {
-                handed_back: error.message().is_some(),
-                error: error.into_error(),
-            },
+            Ok(Err(error)) => {
+                Broken::Off { handed_back: error.message().is_some(), error: error.into_error() }
+            }
             Err(_) => Broken::Late,
         };
         // No further request shall meet a connection that failed; one that reset a single
@@ -267,21 +251,11 @@ impl Door {
         if !cause.is_reset() {
             self.pool.retire(line.wire());
         }
-        let handed_back = matches!(
-            cause,
-            Broken::Off {
-                handed_back: true,
-                ..
-            }
-        );
+        let handed_back = matches!(cause, Broken::Off { handed_back: true, .. });
         let silent = handed_back || (!http2 && line.wire().was_silent(before));
         let unsent = silent || cause.is_refused();
         let failure = Failure {
-            ending: if unsent {
-                Ending::Unsent
-            } else {
-                Ending::Unanswered
-            },
+            ending: if unsent { Ending::Unsent } else { Ending::Unanswered },
             reached: match (silent, line.wire().secured) {
                 (true, true) => Reached::Secured,
                 (true, false) => Reached::Connected,
@@ -305,10 +279,7 @@ struct Failed {
 /// What went wrong on it.
 enum Broken {
     /// hyper says why, and whether it had not begun with the request.
-    Off {
-        error: hyper::Error,
-        handed_back: bool,
-    },
+    Off { error: hyper::Error, handed_back: bool },
     /// No head came in time.
     Late,
     /// The upstream left HTTP.
@@ -348,9 +319,7 @@ impl fmt::Display for Broken {
             Self::Upgraded => {
                 return f.write_str("the upstream wanted to change the protocol (101)");
             }
-            Self::Off {
-                handed_back: true, ..
-            } => {
+            Self::Off { handed_back: true, .. } => {
                 return f.write_str("the connection closed before the request was sent");
             }
             Self::Off { error, .. } => error,

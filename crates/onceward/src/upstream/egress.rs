@@ -155,12 +155,11 @@ impl Egress {
             Some(Host::Ipv4(ip)) => self.admits(url, ip.into()),
             Some(Host::Ipv6(ip)) => self.admits(url, ip.into()),
             // These names mean this machine wherever they are resolved (RFC 6761, section 6.3).
-            Some(Host::Domain(name)) if is_localhost(name) => self
-                .admits(url, Ipv4Addr::LOCALHOST.into())
-                .or_else(|refusal| {
-                    self.admits(url, Ipv6Addr::LOCALHOST.into())
-                        .map_err(|_| refusal)
-                }),
+            Some(Host::Domain(name)) if is_localhost(name) => {
+                self.admits(url, Ipv4Addr::LOCALHOST.into()).or_else(|refusal| {
+                    self.admits(url, Ipv6Addr::LOCALHOST.into()).map_err(|_| refusal)
+                })
+            }
             // Any name may turn out to be within what is allowed, if anything is.
             Some(Host::Domain(_)) if !self.allow.is_empty() => Ok(()),
             Some(Host::Domain(_)) | None => as_public(url),
@@ -173,9 +172,9 @@ impl Egress {
             Standing::Opened => Ok(()),
             Standing::Public => as_public(url),
             Standing::Private => Err(EgressRefusal::Private(mend(url))),
-            Standing::Never => Err(EgressRefusal::Never(
-                url.host_str().unwrap_or_default().to_owned(),
-            )),
+            Standing::Never => {
+                Err(EgressRefusal::Never(url.host_str().unwrap_or_default().to_owned()))
+            }
         }
     }
 
@@ -206,10 +205,7 @@ pub fn parse_ad_hoc(text: &str) -> Result<Url, UrlRefusal> {
     if text.len() > AD_HOC_URL_BYTES_MAX {
         return Err(UrlRefusal::TooLong);
     }
-    if text
-        .chars()
-        .any(|c| c.is_whitespace() || c.is_control() || c == '\\')
-    {
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err(UrlRefusal::Ambiguous);
     }
     // `https:host` and `https:///host` would be read as `https://host`: not by everyone.
@@ -235,18 +231,11 @@ fn as_public(url: &Url) -> Result<(), EgressRefusal> {
         return Err(EgressRefusal::Scheme(mend(url)));
     }
     let port = port(url);
-    if PUBLIC_PORTS.contains(&port) {
-        Ok(())
-    } else {
-        Err(EgressRefusal::Port(port, mend(url)))
-    }
+    if PUBLIC_PORTS.contains(&port) { Ok(()) } else { Err(EgressRefusal::Port(port, mend(url))) }
 }
 
 fn mend(url: &Url) -> Mend {
-    Mend {
-        host: url.host_str().unwrap_or_default().to_owned(),
-        port: port(url),
-    }
+    Mend { host: url.host_str().unwrap_or_default().to_owned(), port: port(url) }
 }
 
 fn port(url: &Url) -> u16 {

@@ -78,11 +78,7 @@ impl Drop for Busy {
 impl Line {
     pub(super) fn new(sender: Sender, wire: Arc<Wire>, reused: bool) -> Self {
         wire.busy.fetch_add(1, Ordering::AcqRel);
-        Self {
-            sender,
-            busy: Busy(wire),
-            reused,
-        }
+        Self { sender, busy: Busy(wire), reused }
     }
 
     pub(super) fn wire(&self) -> &Wire {
@@ -110,10 +106,7 @@ impl Line {
 /// Begins to speak HTTP/1.1 on an open socket: the sender, and what has to run for it.
 pub(super) async fn http1<I>(
     io: I,
-) -> hyper::Result<(
-    Sender,
-    impl Future<Output = hyper::Result<()>> + Send + 'static,
-)>
+) -> hyper::Result<(Sender, impl Future<Output = hyper::Result<()>> + Send + 'static)>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -133,10 +126,7 @@ where
 /// the GOAWAY leaves out; in two tasks it could be one that was written meanwhile.
 pub(super) async fn http2<I>(
     io: I,
-) -> hyper::Result<(
-    Sender,
-    impl Future<Output = hyper::Result<()>> + Send + 'static,
-)>
+) -> hyper::Result<(Sender, impl Future<Output = hyper::Result<()>> + Send + 'static)>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

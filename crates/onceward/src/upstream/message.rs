@@ -62,12 +62,7 @@ impl Message {
         if !request.body.is_empty() || expects_body(&method) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
         }
-        Ok(Self {
-            method,
-            path,
-            headers,
-            body: request.body.clone(),
-        })
+        Ok(Self { method, path, headers, body: request.body.clone() })
     }
 
     /// The request as a connection of HTTP/1.1 takes it.
@@ -86,11 +81,7 @@ impl Message {
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.path);
         if let Some(wire) = absolute {
-            uri.scheme = Some(if wire.secured {
-                Scheme::HTTPS
-            } else {
-                Scheme::HTTP
-            });
+            uri.scheme = Some(if wire.secured { Scheme::HTTPS } else { Scheme::HTTP });
             uri.authority = Some(wire.authority.clone());
         }
         let mut request = Request::new(Full::new(self.body));

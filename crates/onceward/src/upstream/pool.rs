@@ -67,11 +67,7 @@ pub(super) struct Turn {
 
 impl Pool {
     pub(super) fn new(options: DoorOptions) -> Self {
-        Self {
-            options,
-            shelves: Mutex::default(),
-            next_id: AtomicU64::new(0),
-        }
+        Self { options, shelves: Mutex::default(), next_id: AtomicU64::new(0) }
     }
 
     /// A number for a new connection.
@@ -86,9 +82,7 @@ impl Pool {
         let room = |wire: &Wire| wire.busy.load(Ordering::Acquire) < STREAMS_MAX;
         for (sender, wire) in &stock.shared {
             if sender.is_ready() && room(wire) && may(wire.peer.ip()) {
-                return sender
-                    .share()
-                    .map(|sender| Line::new(sender, Arc::clone(wire), true));
+                return sender.share().map(|sender| Line::new(sender, Arc::clone(wire), true));
             }
         }
         // The last one put down is the least likely to be closed. One that is still busy with
@@ -134,10 +128,7 @@ impl Pool {
         };
         // Meanwhile somebody may have learnt that there is nothing to share.
         let waited = waited.filter(|_| self.opening(&berth.name).is_some());
-        Turn {
-            _berth: berth,
-            waited,
-        }
+        Turn { _berth: berth, waited }
     }
 
     fn opening(&self, name: &ShelfName) -> Option<Arc<tokio::sync::Mutex<()>>> {
@@ -180,16 +171,9 @@ impl Pool {
 
     fn berth(self: &Arc<Self>, name: ShelfName, wire: Option<Arc<Wire>>) -> Berth {
         let mut kept = self.lock();
-        kept.rows[name.row]
-            .entry(name.origin.clone())
-            .or_default()
-            .berths += 1;
+        kept.rows[name.row].entry(name.origin.clone()).or_default().berths += 1;
         drop(kept);
-        Berth {
-            pool: Arc::downgrade(self),
-            name,
-            wire,
-        }
+        Berth { pool: Arc::downgrade(self), name, wire }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelves> {
@@ -232,10 +216,7 @@ impl Drop for Berth {
 
 /// The shelf of a target's connections.
 pub(super) fn name(target: &Target) -> ShelfName {
-    ShelfName {
-        row: row(target),
-        origin: origin(&target.base).into(),
-    }
+    ShelfName { row: row(target), origin: origin(&target.base).into() }
 }
 
 fn row(target: &Target) -> usize {

@@ -106,9 +106,7 @@ impl Wire {
     /// shuts the connection.
     pub(super) fn was_silent(&self, before: u64) -> bool {
         let shut = |armed| {
-            self.gate
-                .compare_exchange(armed, SHUT, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
+            self.gate.compare_exchange(armed, SHUT, Ordering::AcqRel, Ordering::Acquire).is_ok()
         };
         shut(ARMED)
             || shut(ARMED_REUSED)
@@ -178,10 +176,7 @@ impl Metered {
 fn is_quiet(stream: &TcpStream) -> bool {
     let mut byte = [0];
     let looked = rustix::net::recv(stream, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    matches!(
-        looked,
-        Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR)
-    )
+    matches!(looked, Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR))
 }
 
 impl AsyncRead for Metered {
@@ -245,10 +240,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(address).await.expect("a listener");
         let (other, _) = listener.accept().await.expect("a connection");
-        let shelf = ShelfName {
-            row: 0,
-            origin: "http://h".into(),
-        };
+        let shelf = ShelfName { row: 0, origin: "http://h".into() };
         let (authority, host) = (Authority::from_static("h"), HeaderValue::from_static("h"));
         let wire = Arc::new(Wire::new(0, shelf, address, authority, host, false));
         (Metered::new(stream, Arc::clone(&wire)), wire, other)
@@ -261,11 +253,7 @@ mod tests {
         assert!(wire.was_silent(before));
         socket.write_all(b"x").await.expect_err("sealed");
         drop(socket);
-        assert_eq!(
-            other.read(&mut [0]).await.expect("an end"),
-            0,
-            "nothing arrived"
-        );
+        assert_eq!(other.read(&mut [0]).await.expect("an end"), 0, "nothing arrived");
     }
 
     #[tokio::test]
@@ -293,10 +281,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_with_something_left_in_it_takes_no_byte() {
         let (mut socket, wire, mut other) = pair().await;
-        other
-            .write_all(b"HTTP/1.1 408 Too slow")
-            .await
-            .expect("open");
+        other.write_all(b"HTTP/1.1 408 Too slow").await.expect("open");
         let before = wire.arm(true);
         socket.write_all(b"x").await.expect_err("it is not quiet");
         assert!(wire.was_silent(before));

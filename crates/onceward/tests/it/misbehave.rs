@@ -95,12 +95,7 @@ impl Misbehave {
                 });
             }
         });
-        Self {
-            address,
-            arrived,
-            closed,
-            listens,
-        }
+        Self { address, arrived, closed, listens }
     }
 
     /// One script for every connection.
@@ -114,22 +109,13 @@ impl Misbehave {
 
     /// Waits until this many connections were closed from this side.
     pub(crate) async fn closed(&self, n: usize) {
-        self.closed
-            .clone()
-            .wait_for(|closed| *closed >= n)
-            .await
-            .expect("the upstream runs");
+        self.closed.clone().wait_for(|closed| *closed >= n).await.expect("the upstream runs");
     }
 
     /// Stops listening, so that its port refuses.
     pub(crate) async fn stop(&mut self) {
         self.listens.abort();
-        assert!(
-            (&mut self.listens)
-                .await
-                .expect_err("it was aborted")
-                .is_cancelled()
-        );
+        assert!((&mut self.listens).await.expect_err("it was aborted").is_cancelled());
     }
 
     pub(crate) fn target(&self) -> Target {
@@ -181,15 +167,8 @@ async fn read(stream: &mut TcpStream, connection: usize) -> Option<Arrived> {
         head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    let mut request = Arrived {
-        connection,
-        head,
-        body: Vec::new(),
-    };
-    let length = request
-        .header("content-length")
-        .first()
-        .map_or(0, |n| n.parse().expect("digits"));
+    let mut request = Arrived { connection, head, body: Vec::new() };
+    let length = request.header("content-length").first().map_or(0, |n| n.parse().expect("digits"));
     request.body = vec![0; length];
     stream.read_exact(&mut request.body).await.ok()?;
     Some(request)
@@ -211,12 +190,7 @@ pub(crate) fn door() -> Door {
 }
 
 pub(crate) fn headers(lines: &[(&str, &[u8])]) -> Headers {
-    Headers(
-        lines
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v)))
-            .collect(),
-    )
+    Headers(lines.iter().map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v))).collect())
 }
 
 pub(crate) fn dispatch(target: Target, method: &str, path: &str, body: &[u8]) -> Dispatch {

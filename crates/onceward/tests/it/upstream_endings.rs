@@ -21,9 +21,7 @@ fn impatient(upstream: &Misbehave, set: impl Fn(&mut Timeouts)) -> Target {
 /// How an attempt ended that met this script, with nothing sent twice.
 async fn failure(script: Vec<Act>) -> Failure {
     let upstream = Misbehave::always(script).await;
-    let failure = post(&door(), upstream.target(), b"x")
-        .await
-        .expect_err("a failure");
+    let failure = post(&door(), upstream.target(), b"x").await.expect_err("a failure");
     assert_eq!(upstream.arrived().len(), 1, "sent once");
     failure
 }
@@ -61,9 +59,7 @@ async fn a_refused_port_is_unsent() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let base = format!("http://{}/", free.local_addr().expect("an address"));
     drop(free);
-    let failure = post(&door(), target(&base), b"x")
-        .await
-        .expect_err("nobody listens");
+    let failure = post(&door(), target(&base), b"x").await.expect_err("nobody listens");
     assert_eq!(
         (failure.ending, failure.reached),
         (Ending::Unsent, Reached::Resolved),
@@ -74,9 +70,8 @@ async fn a_refused_port_is_unsent() {
 
 #[tokio::test]
 async fn a_name_without_an_address_is_unsent() {
-    let failure = post(&door(), target("http://nowhere.invalid/"), b"x")
-        .await
-        .expect_err("no name");
+    let failure =
+        post(&door(), target("http://nowhere.invalid/"), b"x").await.expect_err("no name");
     assert_eq!(
         (failure.ending, failure.reached),
         (Ending::Unsent, Reached::Nothing),
@@ -87,22 +82,12 @@ async fn a_name_without_an_address_is_unsent() {
 #[tokio::test]
 async fn a_request_that_cannot_be_written_is_unsent_for_good() {
     let upstream = Misbehave::always([Act::Read, Act::Write(OK.as_bytes())]).await;
-    for (method, path) in [
-        ("P ST", "/"),
-        ("CONNECT", "/"),
-        ("POST", "x"),
-        ("POST", "/a b"),
-        ("POST", "/a#b"),
-    ] {
-        let sent = door()
-            .send(dispatch(upstream.target(), method, path, b""))
-            .await;
+    for (method, path) in
+        [("P ST", "/"), ("CONNECT", "/"), ("POST", "x"), ("POST", "/a b"), ("POST", "/a#b")]
+    {
+        let sent = door().send(dispatch(upstream.target(), method, path, b"")).await;
         let failure = answered(sent).expect_err("unfit");
-        assert_eq!(
-            (failure.ending, failure.permanent),
-            (Ending::Unsent, true),
-            "{method} {path}"
-        );
+        assert_eq!((failure.ending, failure.permanent), (Ending::Unsent, true), "{method} {path}");
     }
     let mut split = dispatch(upstream.target(), "POST", "/", b"");
     split.headers = headers(&[("x-a", b"1\r\nx-b: 2")]);
@@ -119,27 +104,14 @@ async fn a_request_that_was_read_and_dropped_is_unanswered() {
 
 #[tokio::test]
 async fn a_head_that_breaks_off_is_unanswered() {
-    unanswered(vec![
-        Act::Read,
-        Act::Write(b"HTTP/1.1 200 OK\r\ncontent-le"),
-    ])
-    .await;
-    unanswered(vec![
-        Act::Read,
-        Act::Write(b"HTTP/1.1 200 OK\r\ncontent-le"),
-        Act::Reset,
-    ])
-    .await;
+    unanswered(vec![Act::Read, Act::Write(b"HTTP/1.1 200 OK\r\ncontent-le")]).await;
+    unanswered(vec![Act::Read, Act::Write(b"HTTP/1.1 200 OK\r\ncontent-le"), Act::Reset]).await;
 }
 
 #[tokio::test]
 async fn garbage_is_unanswered() {
-    unanswered(vec![
-        Act::Read,
-        Act::Write(b"\x16\x03\x01 good day to you\r\n\r\n"),
-        Act::Hang,
-    ])
-    .await;
+    unanswered(vec![Act::Read, Act::Write(b"\x16\x03\x01 good day to you\r\n\r\n"), Act::Hang])
+        .await;
     unanswered(vec![
         Act::Read,
         Act::Write(b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"),
@@ -169,22 +141,14 @@ async fn a_body_that_breaks_off_is_truncated() {
     truncated(vec![Act::Read, Act::Write(short), Act::Reset]).await;
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n";
     truncated(vec![Act::Read, Act::Write(chunked)]).await;
-    truncated(vec![
-        Act::Read,
-        Act::Write(chunked),
-        Act::Write(b"zz\r\n"),
-        Act::Hang,
-    ])
-    .await;
+    truncated(vec![Act::Read, Act::Write(chunked), Act::Write(b"zz\r\n"), Act::Hang]).await;
 }
 
 #[tokio::test]
 async fn a_body_that_broke_off_never_looks_whole_afterwards() {
     let short = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok";
     let upstream = Misbehave::always([Act::Read, Act::Write(short)]).await;
-    let sent = door()
-        .send(dispatch(upstream.target(), "POST", "/", b""))
-        .await;
+    let sent = door().send(dispatch(upstream.target(), "POST", "/", b"")).await;
     let mut answer = answered(sent).expect("a head came");
     let first = rest(&mut answer).await.expect_err("it broke off");
     let second = answer.body.chunk().await.expect_err("it still has");
@@ -199,16 +163,10 @@ async fn a_head_that_does_not_come_in_time_is_unanswered() {
         vec![Act::Read, Act::Flood(b"HTTP/1.1 103 Early Hints\r\n\r\n")],
     ] {
         let upstream = Misbehave::always(script).await;
-        for set in [
-            |t: &mut Timeouts| t.head = SOON,
-            |t: &mut Timeouts| t.total = SOON,
-        ] {
+        for set in [|t: &mut Timeouts| t.head = SOON, |t: &mut Timeouts| t.total = SOON] {
             let target = impatient(&upstream, set);
             let failure = post(&door(), target, b"x").await.expect_err("too late");
-            assert_eq!(
-                (failure.ending, failure.reached),
-                (Ending::Unanswered, Reached::Sent)
-            );
+            assert_eq!((failure.ending, failure.reached), (Ending::Unanswered, Reached::Sent));
         }
     }
 }
@@ -257,10 +215,7 @@ async fn a_redirect_is_the_answer() {
     let upstream = Misbehave::always([Act::Read, Act::Write(location.leak().as_bytes())]).await;
     let answer = post(&door(), upstream.target(), b"x").await;
     assert_eq!(answer, Ok((307, Vec::new())));
-    assert_eq!(
-        (upstream.arrived().len(), elsewhere.arrived().len()),
-        (1, 0)
-    );
+    assert_eq!((upstream.arrived().len(), elsewhere.arrived().len()), (1, 0));
 }
 
 #[tokio::test]
@@ -285,10 +240,7 @@ async fn header_lines_keep_their_repeats_and_their_bytes() {
     let answer = answered(door().send(request).await).expect("an answer");
     let cookies: Vec<_> = answer.headers.all("set-cookie").collect();
     assert_eq!(cookies, ["a=1; Expires=Mon, 21 Oct", "b=2"]);
-    assert_eq!(
-        answer.headers.get("x-raw").expect("a line")[..],
-        b"\xe9\xff"[..]
-    );
+    assert_eq!(answer.headers.get("x-raw").expect("a line")[..], b"\xe9\xff"[..]);
     assert_eq!(upstream.arrived()[0].header("x-many"), ["1", "2, 3"]);
 }
 
@@ -304,9 +256,7 @@ async fn what_is_set_at_send_replaces_what_was_remembered_and_framing_is_ours() 
         ("transfer-encoding", b"chunked"),
         ("connection", b"close"),
     ]);
-    std::sync::Arc::get_mut(&mut request.request)
-        .expect("alone")
-        .headers = remembered;
+    std::sync::Arc::get_mut(&mut request.request).expect("alone").headers = remembered;
     request.headers = headers(&[("authorization", b"new"), ("host", b"elsewhere")]);
     answered(door().send(request).await).expect("an answer");
     let arrived = &upstream.arrived()[0];
@@ -314,10 +264,7 @@ async fn what_is_set_at_send_replaces_what_was_remembered_and_framing_is_ours() 
     assert_eq!(arrived.header("x-kept"), ["1"]);
     assert_eq!(arrived.header("content-length"), ["4"]);
     assert_eq!(arrived.header("host"), [upstream.address.to_string()]);
-    assert_eq!(
-        arrived.header("transfer-encoding").len() + arrived.header("connection").len(),
-        0
-    );
+    assert_eq!(arrived.header("transfer-encoding").len() + arrived.header("connection").len(), 0);
 }
 
 #[tokio::test]
@@ -334,33 +281,12 @@ async fn a_length_is_told_where_the_method_has_a_body() {
         ("DELETE", None),
         ("OPTIONS", None),
     ] {
-        answered(
-            door()
-                .send(dispatch(upstream.target(), method, "/", b""))
-                .await,
-        )
-        .expect("204");
+        answered(door().send(dispatch(upstream.target(), method, "/", b"")).await).expect("204");
         let arrived = upstream.arrived().pop().expect("a request");
-        assert_eq!(
-            arrived.header("content-length").first().copied(),
-            length,
-            "{method}"
-        );
+        assert_eq!(arrived.header("content-length").first().copied(), length, "{method}");
     }
-    answered(
-        door()
-            .send(dispatch(upstream.target(), "DELETE", "/", b"x"))
-            .await,
-    )
-    .expect("204");
-    assert_eq!(
-        upstream
-            .arrived()
-            .pop()
-            .expect("a request")
-            .header("content-length"),
-        ["1"]
-    );
+    answered(door().send(dispatch(upstream.target(), "DELETE", "/", b"x")).await).expect("204");
+    assert_eq!(upstream.arrived().pop().expect("a request").header("content-length"), ["1"]);
 }
 
 #[tokio::test]
@@ -369,11 +295,7 @@ async fn the_base_goes_before_the_target_and_neither_is_tidied() {
     for (base, path, line) in [
         ("/api/", "/x?y", "POST /api/x?y HTTP/1.1"),
         ("/api", "/x?y", "POST /api/x?y HTTP/1.1"),
-        (
-            "/",
-            "/x//y/../z/%2e%2e/?q=a%20b&&c",
-            "POST /x//y/../z/%2e%2e/?q=a%20b&&c HTTP/1.1",
-        ),
+        ("/", "/x//y/../z/%2e%2e/?q=a%20b&&c", "POST /x//y/../z/%2e%2e/?q=a%20b&&c HTTP/1.1"),
         ("", "//elsewhere/x", "POST //elsewhere/x HTTP/1.1"),
         ("", "/", "POST / HTTP/1.1"),
     ] {
@@ -400,36 +322,20 @@ async fn answers_without_a_body_end_at_their_head_and_keep_the_connection() {
     .await;
     let door = door();
     for (method, status) in [("HEAD", 200), ("POST", 204), ("GET", 304), ("POST", 200)] {
-        let sent = door
-            .send(dispatch(upstream.target(), method, "/", b""))
-            .await;
+        let sent = door.send(dispatch(upstream.target(), method, "/", b"")).await;
         let mut answer = answered(sent).expect("an answer");
         assert_eq!(answer.status, status);
         let body = rest(&mut answer).await.expect("whole");
-        assert_eq!(
-            body.len(),
-            if status == 200 && method == "POST" {
-                2
-            } else {
-                0
-            }
-        );
+        assert_eq!(body.len(), if status == 200 && method == "POST" { 2 } else { 0 });
     }
-    assert!(
-        upstream
-            .arrived()
-            .iter()
-            .all(|request| request.connection == 0)
-    );
+    assert!(upstream.arrived().iter().all(|request| request.connection == 0));
 }
 
 #[tokio::test]
 async fn trailers_come_after_the_end() {
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
     let upstream = Misbehave::always([Act::Read, Act::Write(chunked), Act::Hang]).await;
-    let sent = door()
-        .send(dispatch(upstream.target(), "POST", "/", b""))
-        .await;
+    let sent = door().send(dispatch(upstream.target(), "POST", "/", b"")).await;
     let mut answer = answered(sent).expect("an answer");
     assert_eq!(rest(&mut answer).await.expect("whole"), b"ok");
     assert_eq!(answer.body.trailers(), headers(&[("x-sum", b"7")]));
@@ -444,18 +350,13 @@ async fn an_answer_that_was_not_read_to_its_end_closes_its_connection() {
     ])
     .await;
     let door = door();
-    let sent = door
-        .send(dispatch(upstream.target(), "POST", "/", b""))
-        .await;
+    let sent = door.send(dispatch(upstream.target(), "POST", "/", b"")).await;
     let mut answer = answered(sent).expect("an answer");
     assert!(answer.body.chunk().await.expect("a piece").is_some());
     drop(answer);
     upstream.closed(1).await;
     assert_eq!(door.idle_connections(), 0);
-    assert_eq!(
-        post(&door, upstream.target(), b"").await,
-        Ok((200, b"ok".to_vec()))
-    );
+    assert_eq!(post(&door, upstream.target(), b"").await, Ok((200, b"ok".to_vec())));
     assert_eq!(upstream.arrived()[1].connection, 1);
 }
 
@@ -479,10 +380,7 @@ async fn a_connection_that_said_close_is_not_used_again() {
     let upstream = Misbehave::always([Act::Read, Act::Write(last), Act::Hang]).await;
     let door = door();
     for n in 0..3 {
-        assert_eq!(
-            post(&door, upstream.target(), b"").await,
-            Ok((200, b"ok".to_vec()))
-        );
+        assert_eq!(post(&door, upstream.target(), b"").await, Ok((200, b"ok".to_vec())));
         assert_eq!(upstream.arrived()[n].connection, n);
     }
 }
@@ -499,11 +397,7 @@ async fn a_closed_keep_alive_connection_is_replaced_and_the_request_sent_once() 
         assert_eq!(answer, Ok((200, b"ok".to_vec())), "request {n}");
         upstream.closed(n + 1).await;
     }
-    let bodies: Vec<_> = upstream
-        .arrived()
-        .into_iter()
-        .map(|request| request.body)
-        .collect();
+    let bodies: Vec<_> = upstream.arrived().into_iter().map(|request| request.body).collect();
     let sent: Vec<_> = (0..50).map(|n| n.to_string().into_bytes()).collect();
     assert_eq!(bodies, sent, "each arrived once, in order");
 }
@@ -524,11 +418,7 @@ async fn a_request_that_races_with_a_closing_connection_is_never_doubled() {
             Err(failure) => assert_eq!(failure.reached, Reached::Sent, "{failure:?}"),
         }
     }
-    let arrived: Vec<_> = upstream
-        .arrived()
-        .into_iter()
-        .map(|request| request.body)
-        .collect();
+    let arrived: Vec<_> = upstream.arrived().into_iter().map(|request| request.body).collect();
     let once: HashSet<_> = arrived.iter().cloned().collect();
     assert_eq!(arrived.len(), once.len(), "none arrived twice");
     assert!(answers.is_subset(&once), "what was answered had arrived");
@@ -538,14 +428,10 @@ async fn a_request_that_races_with_a_closing_connection_is_never_doubled() {
 async fn a_stale_connection_whose_upstream_is_gone_is_unsent() {
     let mut upstream = Misbehave::always([Act::Read, Act::Write(OK.as_bytes())]).await;
     let door = door();
-    post(&door, upstream.target(), b"")
-        .await
-        .expect("an answer");
+    post(&door, upstream.target(), b"").await.expect("an answer");
     upstream.closed(1).await;
     upstream.stop().await;
-    let failure = post(&door, upstream.target(), b"")
-        .await
-        .expect_err("nobody listens");
+    let failure = post(&door, upstream.target(), b"").await.expect_err("nobody listens");
     assert_eq!(
         (failure.ending, failure.reached),
         (Ending::Unsent, Reached::Resolved),
@@ -560,66 +446,38 @@ async fn an_answer_that_nobody_asked_for_is_not_the_next_ones() {
     let upstream = Misbehave::always([Act::Read, Act::Write(two), Act::Hang]).await;
     let door = door();
     for _ in 0..5 {
-        assert_eq!(
-            post(&door, upstream.target(), b"").await,
-            Ok((200, b"ok".to_vec()))
-        );
+        assert_eq!(post(&door, upstream.target(), b"").await, Ok((200, b"ok".to_vec())));
     }
 }
 
 #[tokio::test]
 async fn idle_connections_are_used_again_and_closed_in_time() {
-    let script = [
-        Act::Read,
-        Act::Write(OK.as_bytes()),
-        Act::Read,
-        Act::Write(OK.as_bytes()),
-        Act::Hang,
-    ];
+    let script =
+        [Act::Read, Act::Write(OK.as_bytes()), Act::Read, Act::Write(OK.as_bytes()), Act::Hang];
     let upstream = Misbehave::always(script).await;
-    let options = DoorOptions {
-        idle_for_max: SOON,
-        ..Default::default()
-    };
+    let options = DoorOptions { idle_for_max: SOON, ..Default::default() };
     let door = Door::new(Egress::default(), &options).expect("a door");
     for _ in 0..2 {
-        post(&door, upstream.target(), b"")
-            .await
-            .expect("an answer");
+        post(&door, upstream.target(), b"").await.expect("an answer");
     }
-    assert!(
-        upstream
-            .arrived()
-            .iter()
-            .all(|request| request.connection == 0),
-        "one connection"
-    );
+    assert!(upstream.arrived().iter().all(|request| request.connection == 0), "one connection");
     assert_eq!((door.idle_connections(), door.origins()), (1, 1));
     upstream.closed(1).await;
     while door.origins() > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(
-        door.idle_connections(),
-        0,
-        "nothing of the upstream is kept"
-    );
+    assert_eq!(door.idle_connections(), 0, "nothing of the upstream is kept");
 }
 
 #[tokio::test]
 async fn no_more_connections_lie_idle_than_may() {
     let script = [Act::Read, Act::Write(OK.as_bytes()), Act::Hang];
     let upstream = Misbehave::always(script).await;
-    let options = DoorOptions {
-        idle_per_origin_max: 2,
-        ..Default::default()
-    };
+    let options = DoorOptions { idle_per_origin_max: 2, ..Default::default() };
     let door = Door::new(Egress::default(), &options).expect("a door");
     let mut answers = Vec::new();
     for _ in 0..4 {
-        let sent = door
-            .send(dispatch(upstream.target(), "POST", "/", b""))
-            .await;
+        let sent = door.send(dispatch(upstream.target(), "POST", "/", b"")).await;
         answers.push(answered(sent).expect("an answer"));
     }
     for answer in &mut answers {

@@ -42,16 +42,9 @@ impl Upstream2 {
         let address = listener.local_addr().expect("an address");
         let (connections, requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let cut = Arc::new(Notify::new());
-        let upstream = Self {
-            address,
-            connections,
-            requests,
-            cut: Arc::clone(&cut),
-        };
-        let (connections, requests) = (
-            Arc::clone(&upstream.connections),
-            Arc::clone(&upstream.requests),
-        );
+        let upstream = Self { address, connections, requests, cut: Arc::clone(&cut) };
+        let (connections, requests) =
+            (Arc::clone(&upstream.connections), Arc::clone(&upstream.requests));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::SeqCst);
@@ -80,17 +73,11 @@ impl Upstream2 {
     }
 
     fn target(&self) -> Target {
-        Target {
-            http2: true,
-            ..target(&format!("http://{}/", self.address))
-        }
+        Target { http2: true, ..target(&format!("http://{}/", self.address)) }
     }
 
     fn counts(&self) -> (usize, usize) {
-        (
-            self.connections.load(Ordering::SeqCst),
-            self.requests.load(Ordering::SeqCst),
-        )
+        (self.connections.load(Ordering::SeqCst), self.requests.load(Ordering::SeqCst))
     }
 }
 
@@ -118,31 +105,20 @@ async fn handle(
         .header("x-many", "2")
         .body(())
         .expect("an answer");
-    let mut stream = respond
-        .send_response(answer, false)
-        .expect("an open stream");
-    stream
-        .send_data(echo.into(), false)
-        .expect("an open stream");
+    let mut stream = respond.send_response(answer, false).expect("an open stream");
+    stream.send_data(echo.into(), false).expect("an open stream");
     if matches!(does, Does::CutBody) {
         cut.notified().await;
         stream.send_reset(Reason::INTERNAL_ERROR);
     } else {
-        let trailers = [(
-            "x-sum".parse().expect("a name"),
-            "7".parse().expect("a value"),
-        )];
-        stream
-            .send_trailers(trailers.into_iter().collect())
-            .expect("an open stream");
+        let trailers = [("x-sum".parse().expect("a name"), "7".parse().expect("a value"))];
+        stream.send_trailers(trailers.into_iter().collect()).expect("an open stream");
     }
 }
 
 async fn ending(does: &'static [Does]) -> (Ending, Reached) {
     let upstream = Upstream2::new(does).await;
-    let failure = post(&door(), upstream.target(), b"x")
-        .await
-        .expect_err("a failure");
+    let failure = post(&door(), upstream.target(), b"x").await.expect_err("a failure");
     assert_eq!(upstream.counts().1, 1, "sent once");
     assert!(!failure.permanent);
     (failure.ending, failure.reached)
@@ -153,79 +129,52 @@ async fn prior_knowledge_carries_bytes_headers_and_trailers() {
     let upstream = Upstream2::new(&[Does::Answer]).await;
     let body: Vec<u8> = (0..=255).cycle().take(200_000).collect();
     let door = door();
-    let sent = door
-        .send(dispatch(upstream.target(), "POST", "/a/../b?c", &body))
-        .await;
+    let sent = door.send(dispatch(upstream.target(), "POST", "/a/../b?c", &body)).await;
     let mut answer = answered(sent).expect("an answer");
     assert_eq!(answer.headers.all("x-many").collect::<Vec<_>>(), ["1", "2"]);
     let uri = format!("http://{}/a/../b?c", upstream.address);
     assert_eq!(answer.headers.text("x-uri"), Some(uri.as_str()));
-    assert!(
-        rest(&mut answer).await.expect("whole") == body,
-        "other bytes came back"
-    );
+    assert!(rest(&mut answer).await.expect("whole") == body, "other bytes came back");
     assert_eq!(answer.body.trailers(), headers(&[("x-sum", b"7")]));
 }
 
 #[tokio::test]
 async fn a_refused_stream_is_unsent() {
-    assert_eq!(
-        ending(&[Does::Refuse]).await,
-        (Ending::Unsent, Reached::Sent)
-    );
+    assert_eq!(ending(&[Does::Refuse]).await, (Ending::Unsent, Reached::Sent));
 }
 
 #[tokio::test]
 async fn a_refused_stream_does_not_cost_the_connection() {
     let upstream = Upstream2::new(&[Does::Refuse, Does::Answer]).await;
     let door = door();
-    post(&door, upstream.target(), b"x")
-        .await
-        .expect_err("refused");
-    assert_eq!(
-        post(&door, upstream.target(), b"x").await,
-        Ok((200, b"x".to_vec()))
-    );
+    post(&door, upstream.target(), b"x").await.expect_err("refused");
+    assert_eq!(post(&door, upstream.target(), b"x").await, Ok((200, b"x".to_vec())));
     assert_eq!(upstream.counts(), (1, 2));
 }
 
 #[tokio::test]
 async fn a_stream_reset_for_another_reason_is_unanswered() {
-    assert_eq!(
-        ending(&[Does::Cancel]).await,
-        (Ending::Unanswered, Reached::Sent)
-    );
+    assert_eq!(ending(&[Does::Cancel]).await, (Ending::Unanswered, Reached::Sent));
 }
 
 #[tokio::test]
 async fn a_dropped_connection_is_unanswered() {
-    assert_eq!(
-        ending(&[Does::Drop]).await,
-        (Ending::Unanswered, Reached::Sent)
-    );
+    assert_eq!(ending(&[Does::Drop]).await, (Ending::Unanswered, Reached::Sent));
 }
 
 #[tokio::test]
 async fn a_body_that_is_reset_is_truncated() {
     let upstream = Upstream2::new(&[Does::CutBody]).await;
-    let sent = door()
-        .send(dispatch(upstream.target(), "POST", "/", b"x"))
-        .await;
+    let sent = door().send(dispatch(upstream.target(), "POST", "/", b"x")).await;
     let mut answer = answered(sent).expect("a head");
     upstream.cut.notify_one();
     let failure = rest(&mut answer).await.expect_err("cut");
-    assert_eq!(
-        (failure.ending, failure.reached),
-        (Ending::Truncated, Reached::Head)
-    );
+    assert_eq!((failure.ending, failure.reached), (Ending::Truncated, Reached::Head));
 }
 
 #[tokio::test]
 async fn a_stream_that_a_goaway_counts_as_processed_is_unanswered() {
-    assert_eq!(
-        ending(&[Does::GoAwayGracefully]).await,
-        (Ending::Unanswered, Reached::Sent)
-    );
+    assert_eq!(ending(&[Does::GoAwayGracefully]).await, (Ending::Unanswered, Reached::Sent));
 }
 
 #[tokio::test]
@@ -235,13 +184,8 @@ async fn a_stream_that_a_goaway_leaves_out_is_unsent() {
     const FRAMES: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
     // The preface is `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`: its first half reads as a request.
     let upstream = Misbehave::always([Act::Read, Act::Write(FRAMES), Act::Hang]).await;
-    let target = Target {
-        http2: true,
-        ..upstream.target()
-    };
-    let failure = post(&door(), target, b"x")
-        .await
-        .expect_err("nobody answers");
+    let target = Target { http2: true, ..upstream.target() };
+    let failure = post(&door(), target, b"x").await.expect_err("nobody answers");
     assert_eq!(failure.ending, Ending::Unsent, "{failure:?}");
 }
 
@@ -252,14 +196,8 @@ async fn an_answer_that_does_not_come_is_unanswered_and_the_next_request_does_no
     let mut impatient = upstream.target();
     impatient.timeouts.head = Duration::from_millis(200);
     let failure = post(&door, impatient, b"x").await.expect_err("too late");
-    assert_eq!(
-        (failure.ending, failure.reached),
-        (Ending::Unanswered, Reached::Sent)
-    );
-    assert_eq!(
-        post(&door, upstream.target(), b"x").await,
-        Ok((200, b"x".to_vec()))
-    );
+    assert_eq!((failure.ending, failure.reached), (Ending::Unanswered, Reached::Sent));
+    assert_eq!(post(&door, upstream.target(), b"x").await, Ok((200, b"x".to_vec())));
     assert_eq!(upstream.counts(), (2, 2));
 }
 

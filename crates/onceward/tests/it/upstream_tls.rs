@@ -64,10 +64,7 @@ async fn upstream_that(
             });
         }
     });
-    let options = DoorOptions {
-        ca_file: Some(ca_file),
-        ..DoorOptions::default()
-    };
+    let options = DoorOptions { ca_file: Some(ca_file), ..DoorOptions::default() };
     (address, options, folder, closed)
 }
 
@@ -91,11 +88,8 @@ async fn serve_http1(mut stream: Tls, just_once: bool) {
 async fn serve_http2(stream: Tls) {
     let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
     while let Some(Ok((_, mut respond))) = connection.accept().await {
-        let mut body = respond
-            .send_response(http::Response::new(()), false)
-            .expect("a stream");
-        body.send_data(bytes::Bytes::from_static(b"h2"), true)
-            .expect("a stream");
+        let mut body = respond.send_response(http::Response::new(()), false).expect("a stream");
+        body.send_data(bytes::Bytes::from_static(b"h2"), true).expect("a stream");
     }
 }
 
@@ -104,11 +98,7 @@ async fn a_certificate_of_an_unknown_authority_is_unsent_for_good() {
     let (address, _, _folder) = upstream("localhost", &[]).await;
     let target = target(&format!("https://localhost:{}/", address.port()));
     let failure = post(&door(), target, b"").await.expect_err("not trusted");
-    assert_eq!(
-        (failure.ending, failure.permanent),
-        (Ending::Unsent, true),
-        "{failure:?}"
-    );
+    assert_eq!((failure.ending, failure.permanent), (Ending::Unsent, true), "{failure:?}");
     assert_eq!(failure.reached, Reached::Connected);
 }
 
@@ -118,20 +108,12 @@ async fn a_certificate_for_another_name_is_unsent_for_good() {
     let door = Door::new(Egress::default(), &options).expect("a door");
     let target = target(&format!("https://localhost:{}/", address.port()));
     let failure = post(&door, target, b"").await.expect_err("another name");
-    assert_eq!(
-        (failure.ending, failure.permanent),
-        (Ending::Unsent, true),
-        "{failure:?}"
-    );
+    assert_eq!((failure.ending, failure.permanent), (Ending::Unsent, true), "{failure:?}");
 }
 
 #[tokio::test]
 async fn an_authority_of_our_own_is_trusted_and_the_connection_used_again() {
-    for (alpn, body) in [
-        (&[][..], "ok"),
-        (&[&b"http/1.1"[..]], "ok"),
-        (&[&b"h2"[..]], "h2"),
-    ] {
+    for (alpn, body) in [(&[][..], "ok"), (&[&b"http/1.1"[..]], "ok"), (&[&b"h2"[..]], "h2")] {
         let (address, options, _folder) = upstream("localhost", alpn).await;
         let door = Door::new(Egress::default(), &options).expect("a door");
         for _ in 0..3 {
@@ -147,32 +129,18 @@ async fn a_closed_connection_under_tls_is_replaced_before_anything_is_sent() {
     let door = Door::new(Egress::default(), &options).expect("a door");
     for n in 1..=20 {
         let target = target(&format!("https://localhost:{}/", address.port()));
-        assert_eq!(
-            post(&door, target, b"").await,
-            Ok((200, b"ok".to_vec())),
-            "request {n}"
-        );
-        closed
-            .wait_for(|closed| *closed >= n)
-            .await
-            .expect("the upstream runs");
+        assert_eq!(post(&door, target, b"").await, Ok((200, b"ok".to_vec())), "request {n}");
+        closed.wait_for(|closed| *closed >= n).await.expect("the upstream runs");
     }
 }
 
 #[tokio::test]
 async fn an_upstream_that_speaks_no_tls_is_unsent() {
-    for script in [
-        vec![Act::Write(b"HTTP/1.1 400 Bad Request\r\n\r\n")],
-        vec![],
-    ] {
+    for script in [vec![Act::Write(b"HTTP/1.1 400 Bad Request\r\n\r\n")], vec![]] {
         let upstream = Misbehave::always(script).await;
         let target = target(&format!("https://{}/", upstream.address));
         let failure = post(&door(), target, b"").await.expect_err("no TLS");
-        assert_eq!(
-            (failure.ending, failure.permanent),
-            (Ending::Unsent, false),
-            "{failure:?}"
-        );
+        assert_eq!((failure.ending, failure.permanent), (Ending::Unsent, false), "{failure:?}");
         assert_eq!(failure.reached, Reached::Connected);
     }
 }
@@ -183,10 +151,7 @@ async fn a_handshake_that_does_not_end_in_time_is_unsent() {
     let mut target = target(&format!("https://{}/", upstream.address));
     target.timeouts.connect = Duration::from_millis(200);
     let failure = post(&door(), target, b"").await.expect_err("too late");
-    assert_eq!(
-        (failure.ending, failure.reached),
-        (Ending::Unsent, Reached::Connected)
-    );
+    assert_eq!((failure.ending, failure.reached), (Ending::Unsent, Reached::Connected));
 }
 
 #[test]
@@ -195,15 +160,9 @@ fn a_file_without_a_certificate_is_told() {
     let empty = folder.path().join("empty.pem");
     std::fs::write(&empty, "").expect("a file");
     let open = |path: PathBuf| {
-        let options = DoorOptions {
-            ca_file: Some(path),
-            ..DoorOptions::default()
-        };
+        let options = DoorOptions { ca_file: Some(path), ..DoorOptions::default() };
         Door::new(Egress::default(), &options).map(|_| ())
     };
     assert!(matches!(open(empty), Err(DoorError::NoCa(_))));
-    assert!(matches!(
-        open(folder.path().join("missing.pem")),
-        Err(DoorError::CaFile { .. })
-    ));
+    assert!(matches!(open(folder.path().join("missing.pem")), Err(DoorError::CaFile { .. })));
 }
