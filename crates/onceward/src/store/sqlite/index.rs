@@ -230,6 +230,10 @@ impl Index {
         Ok(())
     }
 
+    pub(super) fn has_key(&self, key: KeyDigest) -> Result<bool, StoreError> {
+        Ok(self.db.prepare_cached("SELECT 1 FROM op WHERE key = ?1")?.exists(params![key.0])?)
+    }
+
     pub(super) fn by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
         self.one("SELECT row FROM op WHERE key = ?1", params![key.0])
     }
