@@ -338,6 +338,8 @@ impl Writer {
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
         let Birth { mut operation, request, replaces } = birth;
         if let Some((id, fence)) = replaces {
+            // A reader that lags must not take the old owner of the key for the present one.
+            self.visible = true;
             self.give_up_key(id, fence)?;
         }
         self.lane(Lane::of(&operation))?;
