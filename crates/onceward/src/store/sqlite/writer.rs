@@ -342,6 +342,8 @@ impl Writer {
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
         let Birth { mut operation, request, replaces } = birth;
         if let Some((id, fence)) = replaces {
+            // A reader that lags must not take the old owner of the key for the present one.
+            self.visible = true;
             self.give_up_key(id, fence)?;
         }
         self.lane(Lane::of(&operation))?;
@@ -437,6 +439,8 @@ impl Writer {
             return Ok(true);
         }
         match self.young.fence(put.seq) {
+            // Its key has gone to a successor that the index does not have yet.
+            None if put.key.is_some_and(|key| self.young.has_key(key)) => Ok(false),
             None => self.index.update(put),
             Some(fence) if fence + 1 != put.fence => Ok(false),
             Some(_) if waits => {
