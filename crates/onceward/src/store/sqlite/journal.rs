@@ -309,9 +309,7 @@ fn replay_segment(
 fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut rest = vec![0; size.saturating_sub(u64::from(end.offset)) as usize];
-    file.read_exact_at(&mut rest, u64::from(end.offset)).map_err(unreadable)?;
+    let rest = written_after(file, end.offset).map_err(unreadable)?;
     let magic = MAGIC.to_le_bytes();
     let mut from = 1;
     while let Some(found) = rest.get(from..).and_then(|rest| find(rest, magic)) {
@@ -334,6 +332,21 @@ fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
         from = offset + 1;
     }
     Ok(())
+}
+
+/// What was ever written behind `offset`: what is only allocated is not even read.
+fn written_after(file: &File, offset: u32) -> io::Result<Vec<u8>> {
+    use rustix::fs::{SeekFrom, seek};
+    let size = file.metadata()?.len();
+    let mut rest = vec![0; size.saturating_sub(u64::from(offset)) as usize];
+    let mut at = u64::from(offset);
+    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+        let hole = seek(file, SeekFrom::Hole(data))?.min(size);
+        let piece = (data - u64::from(offset)) as usize..(hole - u64::from(offset)) as usize;
+        file.read_exact_at(&mut rest[piece], data)?;
+        at = hole;
+    }
+    Ok(rest)
 }
 
 /// The first place of `magic`; most of a segment is zeros, which are passed over at once.
