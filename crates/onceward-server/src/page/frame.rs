@@ -139,7 +139,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
     let body = html! {
         section.card.message {
             p.code { (problem.status) " " (problem.code) }
-            h1 { (problem.title) }
+            h1 { (problem.title()) }
             p { (sentence(&problem.detail)) }
             @if !advice.is_empty() { p.soft { (advice) } }
             @if let Some(operation) = &problem.operation {
@@ -149,7 +149,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
             }
         }
     };
-    document(problem.title, &top, &body)
+    document(problem.title(), &top, &body)
 }
 
 /// A detail of the engine's begins small and ends open.

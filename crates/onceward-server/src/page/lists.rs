@@ -136,7 +136,7 @@ pub(super) async fn dead(
             "Accepted operations that ended badly and that nobody was told about. "
             "Open one to see why, and to redeliver it."
         }
-        @if page.operations.is_empty() && page.next.is_none() && filter.cursor.is_none() {
+        @if frame.count(&[Standing::DeadLetter]) == 0 {
             (Empty {
                 what: "No dead letters.",
                 lead: "This makes one, and redelivering it succeeds:",
@@ -145,7 +145,7 @@ pub(super) async fn dead(
                 path: "orders?script=404,201",
             }.show(&node, &headers))
         } @else {
-            (table(Table::Dead, &page.operations, node.now()))
+            (found(Table::Dead, &page, true, node.now()))
             (filter::pager("/dead", &filter, &page))
         }
     };
@@ -167,7 +167,7 @@ pub(super) async fn in_doubt(
             "Sent, and no answer says whether it was done. Look at the upstream, then resolve it: "
             "the gateway does not send it again by itself."
         }
-        @if page.operations.is_empty() && page.next.is_none() && filter.cursor.is_none() {
+        @if frame.count(&[Standing::InDoubt]) == 0 {
             (Empty {
                 what: "Nothing is in doubt.",
                 lead: "This makes one, an order whose answer is lost:",
@@ -176,7 +176,7 @@ pub(super) async fn in_doubt(
                 path: "orders?script=drop",
             }.show(&node, &headers))
         } @else {
-            (table(Table::InDoubt, &page.operations, node.now()))
+            (found(Table::InDoubt, &page, true, node.now()))
             (filter::pager("/in-doubt", &filter, &page))
         }
     };
@@ -201,6 +201,14 @@ fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
     }
     html! {
         (filter::form(node, filter, is_filtered))
+        (found(Table::All, page, is_filtered, now))
+        (filter::pager("/operations", filter, page))
+    }
+}
+
+/// A page's rows, or why there are none.
+fn found(kind: Table, page: &Page, is_filtered: bool, now: Timestamp) -> Markup {
+    html! {
         @if page.operations.is_empty() {
             p.empty.card {
                 @if page.next.is_some() { "Nothing found so far." }
@@ -208,9 +216,8 @@ fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
                 @else { "Nothing is older." }
             }
         } @else {
-            (table(Table::All, &page.operations, now))
+            (table(kind, &page.operations, now))
         }
-        (filter::pager("/operations", filter, page))
     }
 }
 

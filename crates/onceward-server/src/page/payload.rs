@@ -180,7 +180,7 @@ pub(super) fn curl(
             .filter(|body| body.len() <= SHOWN_BYTES_MAX && !body.contains('\0'));
         line.push_str(" \\\n  ");
         match body {
-            Some(body) => line.push_str(&format!("--data-raw {}", quoted(body))),
+            Some(body) => line.extend(["--data-raw ", &quoted(body)]),
             None => line.push_str("--data-binary @the-body"),
         }
     }

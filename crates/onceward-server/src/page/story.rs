@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{self, Extension, Path, Query};
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::core::attempt::{Attempt, Ended, Reached};
 use onceward::core::exchange;
-use onceward::core::operation::{Forgotten, Operation};
+use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 use onceward::wire;
@@ -32,7 +32,7 @@ pub(super) struct Told {
 type Tried<'a> = (&'a Attempt, Option<(exchange::Response, bool)>);
 
 pub(super) async fn show(
-    State(node): State<Arc<Node>>,
+    extract::State(node): extract::State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Query(told): Query<Told>,
@@ -94,11 +94,14 @@ pub(super) async fn show(
 
 fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
     let notice = operation.acts.last().filter(|_| is_told);
+    // What was sent again may have ended badly again.
+    let is_bad = operation.is_dead_letter() || operation.state == State::InDoubt;
     html! {
         @if let Some(act) = notice {
-            p.notice role="status" {
-                strong { (words::deed(act.deed)) } " " (words::time(act.at, now)) ", because: "
-                bdi { (act.reason) }
+            p.notice.warn[is_bad] role="status" {
+                strong { (words::deed(act.deed)) } " " (words::time(act.at, now))
+                @if is_bad { ", and now it is " (operation.state.name().replace('_', " ")) }
+                ". Reason: " bdi { (act.reason) }
             }
         }
         header.operation {

@@ -62,6 +62,7 @@ pub(super) fn death(death: Death) -> &'static str {
 /// The state with what belongs to it.
 pub(super) fn state(operation: &Operation, now: Timestamp) -> Markup {
     match operation.state {
+        State::Pending { due } if due <= now => html! { "Its next attempt is due." },
         State::Pending { due } => html! { "Next attempt " (time(due, now)) "." },
         State::Delivering => html! { "An attempt is under way." },
         State::InDoubt => html! { "Waits for somebody who knows." },
