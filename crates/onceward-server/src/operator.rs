@@ -25,6 +25,7 @@ use crate::access::Caller;
 use crate::body::Body;
 use crate::gateway::{Document, TENANT, lines, response_document};
 use crate::node::Node;
+use crate::page;
 use crate::problem::Problem;
 use crate::shape;
 
@@ -34,7 +35,10 @@ const LIMIT_MAX: usize = 1000;
 
 impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
-        self.response().map(axum::body::Body::new)
+        let mut response = self.response().map(axum::body::Body::new);
+        // A page shows it to a browser in its own way.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
@@ -58,6 +62,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/release", post(release))
         .route("/v1/access", get(access_list).post(access_create))
         .route("/v1/access/{prefix}", delete(access_revoke))
+        .method_not_allowed_fallback(page::not_allowed)
 }
 
 fn read<T>(document: Result<Json<T>, JsonRejection>) -> Result<T, Problem> {
@@ -219,7 +224,7 @@ struct Because {
     reason: String,
 }
 
-fn person(caller: &Caller, reason: &str) -> Result<Person, Problem> {
+pub(crate) fn person(caller: &Caller, reason: &str) -> Result<Person, Problem> {
     let reason = reason.trim();
     if reason.is_empty() || reason.len() > 1000 {
         return Err(Problem::new(

@@ -1,11 +1,118 @@
-//! The page.
+//! The pages for people: what needs somebody first, then everything; and of each operation its
+//! whole story, with what a person can do about it.
+//!
+//! They are rendered here and need no script. Everything that came from outside is text: maud
+//! escapes it, and the policy that goes with every page lets nothing run and loads nothing from
+//! elsewhere. Every change is a form of this origin's own; `access` refuses any other.
+
+mod acts;
+mod filter;
+mod frame;
+mod lists;
+mod payload;
+mod story;
+mod words;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::body::Body;
 use crate::node::Node;
+use crate::problem::Problem;
 
+/// What goes with every page. The referrer policy is not `no-referrer`: under that, a browser
+/// says `Origin: null` of our own forms, and they could not be told from another site's.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+const STYLE: &str = include_str!("page/style.css");
+const ICON: &str = include_str!("page/icon.svg");
+
+/// The pages' paths, and what every unknown path gets.
 pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
+        .route("/", get(lists::overview))
+        .route("/operations", get(lists::operations))
+        .route("/dead", get(lists::dead))
+        .route("/in-doubt", get(lists::in_doubt))
+        .route("/operations/{id}", get(story::show))
+        .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
+        .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
+        .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
+        .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
+        .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
+        .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
+        .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn(dress))
+}
+
+/// A file of the binary's own; asked for again each time, so that a new release shows at once.
+fn file(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+}
+
+async fn unknown() -> Problem {
+    Problem::new("not-found", "Nothing is at this address.")
+}
+
+/// What a path answers that knows the method not.
+pub(crate) async fn not_allowed() -> Problem {
+    Problem::new("method-not-allowed", "This address takes other methods.")
+}
+
+/// Puts the headers on, and shows a problem to a browser as a page.
+async fn dress(request: Request, next: Next) -> Response {
+    let is_browser = wants_html(request.headers());
+    let mut response = next.run(request).await;
+    if is_browser && let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = problem_page(&problem).map(axum::body::Body::new);
+    }
+    put_headers(response.headers_mut());
+    response
+}
+
+/// A refusal that came before any page: to a browser that wanted a page, as one.
+pub(crate) fn refused(path: &str, asked: &HeaderMap, problem: &Problem) -> http::Response<Body> {
+    let is_api = ["/v1/", "/to/", "/metrics"].iter().any(|api| path.starts_with(api));
+    if is_api || !wants_html(asked) {
+        return problem.response();
+    }
+    let mut response = problem_page(problem);
+    put_headers(response.headers_mut());
+    response
+}
+
+fn problem_page(problem: &Problem) -> http::Response<Body> {
+    let mut response = problem.response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    *response.body_mut() = Body::full(frame::problem(problem).into_string().into());
+    response
+}
+
+fn put_headers(headers: &mut HeaderMap) {
+    for (name, value) in HEADERS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }

@@ -17,7 +17,6 @@ pub(crate) struct Problem {
     /// What `type` ends in.
     pub(crate) code: &'static str,
     pub(crate) status: u16,
-    pub(crate) title: &'static str,
     pub(crate) detail: String,
     /// What is left to do: `same-key`, `wait`, `new-key`, `fix-request` or `escalate`.
     pub(crate) advice: &'static str,
@@ -71,18 +70,9 @@ impl Problem {
     /// The problem of this code, with its detail.
     pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
         let found = TABLE.iter().find(|(known, ..)| *known == code);
-        let (code, status, advice, title) = found.copied().unwrap_or(TABLE[29]);
+        let (code, status, advice, _) = found.copied().unwrap_or(TABLE[29]);
         let detail = detail.into();
-        Self {
-            code,
-            status,
-            title,
-            detail,
-            advice,
-            retry_after: None,
-            operation: None,
-            more: Vec::new(),
-        }
+        Self { code, status, detail, advice, retry_after: None, operation: None, more: Vec::new() }
     }
 
     fn about(mut self, operation: Box<Operation>) -> Self {
@@ -105,11 +95,16 @@ impl Problem {
         self
     }
 
+    /// What it is, in a line.
+    pub(crate) fn title(&self) -> &'static str {
+        TABLE.iter().find(|(code, ..)| *code == self.code).map_or("", |(.., title)| title)
+    }
+
     /// The document.
     pub(crate) fn document(&self) -> Value {
         let mut document = json!({
             "type": format!("urn:onceward:problem:{}", self.code),
-            "title": self.title,
+            "title": self.title(),
             "status": self.status,
             "detail": self.detail,
             "code": self.code,

@@ -409,7 +409,7 @@ async fn answer(
     let (mut head, body) = request.into_parts();
     let caller = match node.access.admit(&head.method, &mut head.headers) {
         Ok(caller) => caller,
-        Err(problem) => return problem.response(),
+        Err(problem) => return page::refused(head.uri.path(), &head.headers, &problem),
     };
     if is_metrics {
         return match node.engine.store().condition().await {

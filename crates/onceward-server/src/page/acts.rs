@@ -1,0 +1,247 @@
+//! What a person does on a page: a form with a reason, one write through the engine, and back to
+//! the story, which tells what was done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Form;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Extension, Path, State};
+use axum::response::Redirect;
+use maud::{Markup, html};
+use onceward::core::operation::{Forgotten, Operation, State as Life};
+use onceward::store::Which;
+use serde::Deserialize;
+
+use super::words;
+use crate::access::Caller;
+use crate::node::Node;
+use crate::operator::{find, person, resolution};
+use crate::problem::Problem;
+use crate::shape;
+
+/// How long the answer to a redelivery waits for its end, so that the page shows how it ended:
+/// most upstreams answer in less, and a person does not mind.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The longest reason, as `operator::person` takes it.
+const REASON_MAX: usize = 1000;
+
+type Sent<T> = Result<Form<T>, FormRejection>;
+type Done = Result<Redirect, Problem>;
+
+fn read<T>(form: Sent<T>) -> Result<T, Problem> {
+    form.map(|Form(form)| form)
+        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
+}
+
+/// Back to the story, which tells of the last act.
+fn told(operation: &Operation) -> Redirect {
+    Redirect::to(&format!("{}?told=1", words::url_of(operation.id)))
+}
+
+/// The address of a form, opened again by hand.
+pub(super) async fn back(Path(id): Path<String>, State(node): State<Arc<Node>>) -> Done {
+    Ok(Redirect::to(&words::url_of(find(&node, &id).await?.id)))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Because {
+    reason: String,
+}
+
+pub(super) async fn redeliver(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    form: Sent<Because>,
+) -> Done {
+    let person = person(&caller, &read(form)?.reason)?;
+    let operation = node.engine.redeliver(find(&node, &id).await?.id, &person).await?;
+    if operation.state == Life::InDoubt {
+        let mut problem = Problem::new(
+            "operation-conflict",
+            "The upstream may have forgotten the key by now, so sending again could do it twice. \
+             Nothing was sent; it is in doubt now, and you can resolve it.",
+        );
+        problem.operation = Some(Box::new(operation));
+        return Err(problem);
+    }
+    look_after(&node, &operation).await?;
+    Ok(told(&operation))
+}
+
+/// Waits until what was sent again has ended or waits for its next attempt, but not for long.
+async fn look_after(node: &Node, sent: &Operation) -> Result<(), Problem> {
+    let mut waited = Duration::ZERO;
+    while waited < LOOK_AFTER && !node.is_quarantined() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        waited += LOOK_EVERY;
+        let found = node.engine.store().find(Which::Id(sent.id)).await?;
+        let is_under_way = found.is_some_and(|now| {
+            now.state == Life::Delivering || now.attempts_made() == sent.attempts_made()
+        });
+        if !is_under_way {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn cancel(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    form: Sent<Because>,
+) -> Done {
+    let person = person(&caller, &read(form)?.reason)?;
+    let operation = node.engine.cancel(find(&node, &id).await?.id, &person).await?;
+    Ok(told(&operation))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Resolve {
+    r#as: String,
+    reason: String,
+    /// Text, because a field that is left empty comes as an empty text.
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    body: String,
+}
+
+pub(super) async fn resolve(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    form: Sent<Resolve>,
+) -> Done {
+    let form = read(form)?;
+    let person = person(&caller, &form.reason)?;
+    let status = match form.status.trim() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| {
+            Problem::new("request-invalid", format!("status: {text:?} is no status code"))
+        })?),
+    };
+    // A form sends every line break as two letters, whatever was typed.
+    let body = Some(form.body.replace("\r\n", "\n")).filter(|body| !body.is_empty());
+    let resolution = resolution(&form.r#as, status, body, None)?;
+    let operation = node.engine.resolve(find(&node, &id).await?.id, &resolution, &person).await?;
+    if !operation.state.is_ended() {
+        look_after(&node, &operation).await?;
+    }
+    Ok(told(&operation))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Forget {
+    reason: String,
+    then: String,
+}
+
+pub(super) async fn forget(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    form: Sent<Forget>,
+) -> Done {
+    let form = read(form)?;
+    let then = match form.then.as_str() {
+        "refuse" => Forgotten::Refuse,
+        "new" => Forgotten::New,
+        _ => return Err(Problem::new("request-invalid", "then: `refuse` or `new`")),
+    };
+    let person = person(&caller, &form.reason)?;
+    let operation = find(&node, &id).await?;
+    let operation = node.engine.forget(&operation.scope, &operation.key, then, &person).await?;
+    Ok(told(&operation))
+}
+
+/// The forms that fit where the operation stands.
+pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
+    let can_send = operation.request.is_some();
+    let is_risky = operation.may_have_executed()
+        && operation.effects == onceward::core::policy::Effects::NonIdempotent;
+    html! {
+        section.acts #acts aria-label="What you can do" {
+            @match operation.state {
+                Life::Dead(_) if can_send => (form(operation, "redeliver", "Redeliver", &html! {
+                    @if is_risky { p.warn { (shape::advice(operation)) } }
+                }, is_risky)),
+                Life::Pending { .. } => (form(operation, "cancel", "Cancel", &html! {
+                    p { "Gives it up: no further attempt is made, and its key answers 410." }
+                }, true)),
+                Life::InDoubt => (resolutions(operation)),
+                Life::Dead(_) | Life::Delivering | Life::Done => {}
+            }
+            @if operation.state.is_ended() && operation.forgotten.is_none() {
+                details.card {
+                    summary { "Forget its key" }
+                    (form(operation, "forget", "Forget", &html! {
+                        fieldset {
+                            legend { "The same key then" }
+                            label.choice {
+                                input type="radio" name="then" value="refuse" checked;
+                                " is refused, with your reason (410)"
+                            }
+                            label.choice {
+                                input type="radio" name="then" value="new";
+                                " is a new operation"
+                            }
+                        }
+                    }, true))
+                }
+            }
+            p.soft.small {
+                "What you do stays with the operation: your name (" bdi { (caller.who()) }
+                "), the time and your reason."
+            }
+        }
+    }
+}
+
+fn resolutions(operation: &Operation) -> Markup {
+    html! {
+        div.choices {
+            (form_as(operation, Some("done"), "resolve", "It was done", &html! {
+                p { "You saw it at the upstream. Duplicates get the answer that you give here." }
+                label { "Status of that answer " span.soft { "(optional)" }
+                    input name="status" inputmode="numeric" pattern="[2-5][0-9][0-9]"
+                        placeholder="201" autocomplete="off";
+                }
+                label { "Its body " span.soft { "(optional)" }
+                    textarea name="body" rows="3" spellcheck="false" {}
+                }
+            }, false))
+            (form_as(operation, Some("not-sent"), "resolve", "It was not sent: send it now", &html! {
+                p { "You looked, and the upstream has not done it. If it has, this does it twice." }
+            }, true))
+        }
+    }
+}
+
+fn form(operation: &Operation, verb: &str, button: &str, fields: &Markup, careful: bool) -> Markup {
+    form_as(operation, None, verb, button, fields, careful)
+}
+
+fn form_as(
+    operation: &Operation,
+    word: Option<&str>,
+    verb: &str,
+    button: &str,
+    fields: &Markup,
+    careful: bool,
+) -> Markup {
+    html! {
+        form.card method="post" action={ (words::url_of(operation.id)) "/" (verb) } {
+            (fields)
+            @if let Some(word) = word { input type="hidden" name="as" value=(word); }
+            label { "Reason"
+                input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
+            }
+            button.careful[careful] { (button) }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The lists: what needs somebody, and everything; an empty one shows the line that fills it.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query as UrlQuery, State};
+use http::HeaderMap;
+use maud::{Markup, html};
+use onceward::core::operation::{Operation, State as Life};
+use onceward::core::time::Timestamp;
+use onceward::store::{Page, Standing};
+
+use super::frame::{Frame, Here, Html, base_of};
+use super::{filter, words};
+use crate::node::Node;
+use crate::operator::Filter;
+use crate::problem::Problem;
+
+/// How many of what needs somebody the overview shows, and how many of everything.
+const NEWEST: usize = 5;
+const RECENT: usize = 20;
+
+/// Which columns a table has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    All,
+    Dead,
+    InDoubt,
+}
+
+type Asked = Result<UrlQuery<Filter>, QueryRejection>;
+
+fn read(filter: Asked) -> Result<Filter, Problem> {
+    filter
+        .map(|UrlQuery(filter)| filter)
+        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
+}
+
+async fn page_of(node: &Node, filter: &Filter) -> Result<Page, Problem> {
+    Ok(node.engine.store().list(filter.query()?).await?)
+}
+
+fn standing(state: &str, limit: usize) -> Filter {
+    Filter { state: Some(state.to_owned()), limit: Some(limit), ..Filter::default() }
+}
+
+/// `/`: what needs somebody first, then everything.
+pub(super) async fn overview(
+    State(node): State<Arc<Node>>,
+    headers: HeaderMap,
+) -> Result<Html, Problem> {
+    let frame = Frame::of(&node).await?;
+    let dead = page_of(&node, &standing("dead_letter", NEWEST)).await?;
+    let doubt = page_of(&node, &standing("in_doubt", NEWEST)).await?;
+    let recent = Filter { limit: Some(RECENT), ..Filter::default() };
+    let all = page_of(&node, &recent).await?;
+    let now = node.now();
+    let card = |path: &str, class: &str, name: &str, count: u64| {
+        html! {
+            a.figure.(class).some[count > 0] href=(path) {
+                span.number { (count) } " " span { (name) }
+            }
+        }
+    };
+    let dead_count = frame.count(&[Standing::DeadLetter]);
+    let doubt_count = frame.count(&[Standing::InDoubt]);
+    let delivering = frame.count(&[Standing::Delivering]);
+    let pending = frame.count(&[Standing::Pending, Standing::Held]);
+    let content = html! {
+        h1.unseen { "Overview" }
+        div.figures {
+            (card("/dead", "dead", "dead letters", dead_count))
+            (card("/in-doubt", "doubt", "in doubt", doubt_count))
+            (card("/operations?state=delivering", "delivering", "delivering", delivering))
+            (card("/operations?state=pending", "pending", "pending", pending))
+        }
+        @if dead_count + doubt_count == 0 && !all.operations.is_empty() {
+            p.calm { "Nothing needs anybody: no dead letters, nothing in doubt." }
+        }
+        @if !dead.operations.is_empty() {
+            section {
+                h2 { "Dead letters" }
+                (table(Table::Dead, &dead.operations, now))
+                (rest("/dead", dead_count, dead.operations.len()))
+            }
+        }
+        @if !doubt.operations.is_empty() {
+            section {
+                h2 { "In doubt" }
+                (table(Table::InDoubt, &doubt.operations, now))
+                (rest("/in-doubt", doubt_count, doubt.operations.len()))
+            }
+        }
+        section {
+            h2 { "Operations" }
+            (list(&node, &headers, &recent, &all, now))
+        }
+    };
+    Ok(Html(frame.page(Here::Overview, "Overview", &content)))
+}
+
+fn rest(path: &str, count: u64, shown: usize) -> Markup {
+    html! {
+        @if count > shown as u64 { p.more { a href=(path) { "All " (count) } } }
+    }
+}
+
+/// `/operations`: the list alone.
+pub(super) async fn operations(
+    State(node): State<Arc<Node>>,
+    headers: HeaderMap,
+    filter: Asked,
+) -> Result<Html, Problem> {
+    let filter = read(filter)?;
+    let frame = Frame::of(&node).await?;
+    let page = page_of(&node, &filter).await?;
+    let content = html! {
+        h1 { "Operations" }
+        (list(&node, &headers, &filter, &page, node.now()))
+    };
+    Ok(Html(frame.page(Here::Operations, "Operations", &content)))
+}
+
+/// `/dead`: what died and nobody was told.
+pub(super) async fn dead(
+    State(node): State<Arc<Node>>,
+    headers: HeaderMap,
+    filter: Asked,
+) -> Result<Html, Problem> {
+    let filter = Filter { state: Some("dead_letter".to_owned()), ..read(filter)? };
+    let frame = Frame::of(&node).await?;
+    let page = page_of(&node, &filter).await?;
+    let content = html! {
+        h1 { "Dead letters" }
+        p.lead {
+            "Accepted operations that ended badly and that nobody was told about. "
+            "Open one to see why, and to redeliver it."
+        }
+        @if frame.count(&[Standing::DeadLetter]) == 0 {
+            (Empty {
+                what: "No dead letters.",
+                lead: "This makes one, and redelivering it succeeds:",
+                route: "demo",
+                options: "-H 'Prefer: respond-async' -d '{}'",
+                path: "orders?script=404,201",
+            }.show(&node, &headers))
+        } @else {
+            (found(Table::Dead, &page, true, node.now()))
+            (filter::pager("/dead", &filter, &page))
+        }
+    };
+    Ok(Html(frame.page(Here::Dead, "Dead letters", &content)))
+}
+
+/// `/in-doubt`: what nobody knows the outcome of.
+pub(super) async fn in_doubt(
+    State(node): State<Arc<Node>>,
+    headers: HeaderMap,
+    filter: Asked,
+) -> Result<Html, Problem> {
+    let filter = Filter { state: Some("in_doubt".to_owned()), ..read(filter)? };
+    let frame = Frame::of(&node).await?;
+    let page = page_of(&node, &filter).await?;
+    let content = html! {
+        h1 { "In doubt" }
+        p.lead {
+            "Sent, and no answer says whether it was done. Look at the upstream, then resolve it: "
+            "the gateway does not send it again by itself."
+        }
+        @if frame.count(&[Standing::InDoubt]) == 0 {
+            (Empty {
+                what: "Nothing is in doubt.",
+                lead: "This makes one, an order whose answer is lost:",
+                route: "demo-unsafe",
+                options: "-d '{}'",
+                path: "orders?script=drop",
+            }.show(&node, &headers))
+        } @else {
+            (found(Table::InDoubt, &page, true, node.now()))
+            (filter::pager("/in-doubt", &filter, &page))
+        }
+    };
+    Ok(Html(frame.page(Here::InDoubt, "In doubt", &content)))
+}
+
+/// The filter form and what it finds.
+fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Timestamp) -> Markup {
+    let is_filtered = [&filter.state, &filter.route, &filter.key, &filter.label, &filter.text]
+        .into_iter()
+        .any(|field| field.as_deref().is_some_and(|value| !value.is_empty()));
+    let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
+    if page.operations.is_empty() && page.next.is_none() && !is_filtered && is_first {
+        let teach = Empty {
+            what: "Nothing has come through yet.",
+            lead: "This makes the first row; the upstream fails, then loses its answer, then answers:",
+            route: "demo",
+            options: "-H 'Idempotency-Key: order-1' -d '{}'",
+            path: "orders?script=503,drop,201",
+        };
+        return teach.show(node, headers);
+    }
+    html! {
+        (filter::form(node, filter, is_filtered))
+        (found(Table::All, page, is_filtered, now))
+        (filter::pager("/operations", filter, page))
+    }
+}
+
+/// A page's rows, or why there are none.
+fn found(kind: Table, page: &Page, is_filtered: bool, now: Timestamp) -> Markup {
+    html! {
+        @if page.operations.is_empty() {
+            p.empty.card {
+                @if page.next.is_some() { "Nothing found so far." }
+                @else if is_filtered { "Nothing matches this filter." }
+                @else { "Nothing is older." }
+            }
+        } @else {
+            (table(kind, &page.operations, now))
+        }
+    }
+}
+
+fn table(kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
+    html! {
+        div.scroll.card tabindex="0" role="region" aria-label="Operations" {
+            table.list {
+                thead { tr {
+                    @if kind == Table::All { th { "State" } }
+                    th { "Key" }
+                    @if kind == Table::Dead { th { "Reason" } }
+                    th { "Last answer" }
+                    th { "Route" }
+                    th.number { "Attempts" }
+                    th {
+                        @match kind {
+                            Table::All => "Came",
+                            Table::Dead => "Died",
+                            Table::InDoubt => "Sent",
+                        }
+                    }
+                    @if kind == Table::InDoubt { th { span.unseen { "Resolve" } } }
+                } }
+                tbody { @for operation in operations { (row(kind, operation, now)) } }
+            }
+        }
+    }
+}
+
+fn row(kind: Table, operation: &Operation, now: Timestamp) -> Markup {
+    let url = words::url_of(operation.id);
+    let when = match kind {
+        Table::All => operation.created_at,
+        Table::Dead => operation.ended_at.unwrap_or(operation.created_at),
+        Table::InDoubt => {
+            operation.attempts.last().map_or(operation.created_at, |attempt| attempt.started_at)
+        }
+    };
+    html! {
+        tr {
+            @if kind == Table::All { td { (words::chip(operation)) } }
+            td.what {
+                a.key href=(url) { (operation.key.as_str()) }
+                span.request title=(operation.target) { (operation.method) " " (operation.target) }
+                @if let Some(label) = &operation.label { span.label { (label) } }
+            }
+            @if kind == Table::Dead {
+                td { @if let Life::Dead(why) = operation.state { (words::death(why)) } }
+            }
+            td.last { (words::last(operation)) }
+            td.route { (operation.scope.route) }
+            td.number { (operation.attempts_made()) }
+            td.when { (words::time(when, now)) }
+            @if kind == Table::InDoubt { td { a.button href={ (url) "#acts" } { "Resolve" } } }
+        }
+    }
+}
+
+/// An empty list teaches: the line that fills it, where the route of the line is there.
+struct Empty {
+    what: &'static str,
+    lead: &'static str,
+    route: &'static str,
+    options: &'static str,
+    path: &'static str,
+}
+
+impl Empty {
+    fn show(&self, node: &Node, headers: &HeaderMap) -> Markup {
+        let Self { what, lead, route, options, path } = self;
+        let access = if node.access.is_needed() {
+            " -H 'Onceward-Authorization: Bearer ow_YOUR-ACCESS-KEY'"
+        } else {
+            ""
+        };
+        let line = format!("curl{access} {options} '{}/to/{route}/{path}'", base_of(headers));
+        html! {
+            div.empty.card {
+                p { strong { (what) } }
+                @if node.engine.routes().get(route).is_some() {
+                    p { (lead) }
+                    pre tabindex="0" { code { (line) } }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! One operation: where it stands, what a person can do, and everything that happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{self, Extension, Path, Query};
+use http::HeaderMap;
+use maud::{Markup, html};
+use onceward::core::attempt::{Attempt, Ended, Reached};
+use onceward::core::exchange;
+use onceward::core::operation::{Forgotten, Operation, State};
+use onceward::core::time::Timestamp;
+use onceward::store::Asked;
+use onceward::wire;
+use serde::Deserialize;
+
+use super::frame::{Frame, Here, Html, base_of};
+use super::{acts, payload, words};
+use crate::access::Caller;
+use crate::node::Node;
+use crate::operator::find;
+use crate::problem::Problem;
+use crate::shape;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Told {
+    /// Present after an act: the page then says what was done.
+    told: Option<String>,
+}
+
+/// An attempt and what is kept of its answer, with whether that is only a beginning.
+type Tried<'a> = (&'a Attempt, Option<(exchange::Response, bool)>);
+
+pub(super) async fn show(
+    extract::State(node): extract::State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Query(told): Query<Told>,
+    headers: HeaderMap,
+) -> Result<Html, Problem> {
+    let operation = find(&node, &id).await?;
+    let frame = Frame::of(&node).await?;
+    let store = node.engine.store();
+    let asked = store.asked(operation.id).await?;
+    let request = match operation.request {
+        // Credentials stay sealed: nobody reads them here.
+        Some(kept) => Some(wire::decode_request(&store.body(kept).await?, operation.id, None)?),
+        None => None,
+    };
+    let mut attempts: Vec<Tried<'_>> = Vec::with_capacity(operation.attempts.len());
+    for attempt in &operation.attempts {
+        let excerpt = match attempt.ended.as_ref().and_then(|ended| ended.answer) {
+            Some(kept) => Some(wire::decode_excerpt(
+                &store.body(kept).await?,
+                operation.id,
+                node.engine.secrets(),
+            )?),
+            None => None,
+        };
+        attempts.push((attempt, excerpt));
+    }
+    let answer = match operation.outcome.as_ref().and_then(|outcome| outcome.answer) {
+        Some(kept) => Some(wire::decode_response(&store.body(kept).await?)?),
+        None => None,
+    };
+    let now = node.now();
+    let is_told = told.told.is_some();
+    let (base, needs_key) = (base_of(&headers), node.access.is_needed());
+    let line = |request: &exchange::Request| payload::curl(&operation, request, &base, needs_key);
+    let content = html! {
+        (head(&operation, is_told, now))
+        div.story {
+            div {
+                (acts::forms(&operation, &caller))
+                (tries(&operation, &attempts, now))
+                (outcome(&operation, answer.as_ref()))
+                (sent(&operation, request.as_ref()))
+                @if let Some(request) = &request {
+                    section {
+                        h2 { "The same call, as a line for a shell" }
+                        p.soft {
+                            "It has the same key: what is done is answered from the ledger, "
+                            "and not done again. Credentials are not in it."
+                        }
+                        pre tabindex="0" { code { (line(request)) } }
+                    }
+                }
+            }
+            aside { (facts(&operation)) (people(&operation)) (duplicates(&asked, now)) }
+        }
+    };
+    Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)))
+}
+
+fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
+    let notice = operation.acts.last().filter(|_| is_told);
+    // What was sent again may have ended badly again.
+    let is_bad = operation.is_dead_letter() || operation.state == State::InDoubt;
+    html! {
+        @if let Some(act) = notice {
+            p.notice.warn[is_bad] role="status" {
+                strong { (words::deed(act.deed)) } " " (words::time(act.at, now))
+                @if is_bad { ", and now it is " (operation.state.name().replace('_', " ")) }
+                ". Reason: " bdi { (act.reason) }
+            }
+        }
+        header.operation {
+            h1 { span.soft { "Key " } bdi { (operation.key.as_str()) } }
+            p.place { (words::chip(operation)) " " span.soft { (words::state(operation, now)) }
+                @if operation.forgotten.is_some() { " " span.soft { "Its key was forgotten by a person." } }
+            }
+            p.call {
+                strong { (operation.method) } " " code { (operation.target) }
+                " on " strong { (operation.scope.route) }
+            }
+            p.advice { (shape::advice(operation)) }
+            @if !operation.state.is_ended() {
+                p { a href=(words::url_of(operation.id)) { "Look again" } }
+            }
+        }
+    }
+}
+
+fn facts(operation: &Operation) -> Markup {
+    let fact = |name: &str, value: Markup| html! { dt { (name) } dd { (value) } };
+    html! {
+        section.card {
+            h2 { "Facts" }
+            dl {
+                (fact("Id", html! { code { (operation.id) } }))
+                (fact("Effects", html! { (words::effects(operation.effects)) }))
+                (fact("Mode", html! { (operation.mode.name()) }))
+                @if let Some(label) = &operation.label {
+                    (fact("Label", html! { bdi { (label) } }))
+                }
+                @if !operation.scope.principal.is_empty() {
+                    (fact("Asked by", html! { bdi { (operation.scope.principal) } }))
+                }
+                (fact("Came", words::exact(operation.created_at)))
+                @if let Some(at) = operation.ended_at { (fact("Ended", words::exact(at))) }
+                @if let Some(at) = operation.send_by { (fact("Sent again until", words::exact(at))) }
+                @if let Some(at) = operation.key_expires_at() {
+                    (fact("Key remembered until", words::exact(at)))
+                }
+                @if let Some(then) = operation.forgotten {
+                    (fact("The same key now", html! {
+                        @match then {
+                            Forgotten::Refuse => "is refused",
+                            Forgotten::New => "is a new operation",
+                        }
+                    }))
+                }
+                @if let Some(key) = &operation.upstream_key {
+                    (fact("Key at the upstream", html! { code { (key.header) ": " (key.value) } }))
+                }
+            }
+            p { a href=(shape::url_of(operation.id)) { "As JSON" } }
+        }
+    }
+}
+
+fn people(operation: &Operation) -> Markup {
+    html! {
+        section.card {
+            h2 { "What people did" }
+            @if operation.acts.is_empty() { p.soft { "Nothing." } }
+            @else {
+                ol.plain {
+                    @for act in &operation.acts {
+                        li {
+                            strong { (words::deed(act.deed)) } " by " bdi { (act.who) }
+                            div.soft.small { (words::exact(act.at)) }
+                            blockquote { (act.reason) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn duplicates(asked: &Asked, now: Timestamp) -> Markup {
+    html! {
+        section.card {
+            h2 { "Asked again" }
+            @if asked.count == 0 { p.soft { "Nobody asked again with this key." } }
+            @else {
+                p {
+                    strong { (asked.count) } @if asked.count == 1 { " time" } @else { " times" }
+                    ", answered without sending."
+                }
+                ol.plain.small {
+                    @for at in asked.times.iter().rev() {
+                        li {
+                            (words::exact(*at)) " "
+                            span.soft { "(" (words::time(*at, now)) ")" }
+                        }
+                    }
+                }
+                @if asked.count > asked.times.len() as u64 {
+                    p.soft.small { "The last " (asked.times.len()) " are shown." }
+                }
+            }
+        }
+    }
+}
+
+fn tries(operation: &Operation, attempts: &[Tried<'_>], now: Timestamp) -> Markup {
+    let before = |n: usize| {
+        let earlier = attempts.get(n.checked_sub(1)?)?.0.ended.as_ref()?;
+        Some(attempts[n].0.started_at.since(earlier.at))
+            .filter(|wait| *wait >= Duration::from_millis(1))
+    };
+    html! {
+        section {
+            h2 { "Attempts" }
+            @if attempts.is_empty() {
+                p.soft {
+                    @if operation.request.is_none() { "Forgotten with its window." }
+                    @else { "None so far." }
+                }
+            }
+            ol.attempts {
+                @for (n, (attempt, excerpt)) in attempts.iter().enumerate() {
+                    @if let Some(wait) = before(n) { li.gap { "waited " (words::duration(wait)) } }
+                    li.card { (attempt_of(operation, attempt, excerpt.as_ref(), now)) }
+                }
+            }
+        }
+    }
+}
+
+fn attempt_of(
+    operation: &Operation,
+    attempt: &Attempt,
+    excerpt: Option<&(exchange::Response, bool)>,
+    now: Timestamp,
+) -> Markup {
+    let ended = attempt.ended.as_ref();
+    html! {
+        h3 {
+            "Attempt " (attempt.n) ": "
+            @match ended {
+                Some(ended) => {
+                    (words::ending(ended.ending))
+                    @if let Some(status) = ended.status { ", " (words::status(status)) }
+                }
+                None => "under way",
+            }
+        }
+        @if let Some(error) = ended.and_then(|ended| ended.error.as_ref()) {
+            p.error { (error) }
+        }
+        p.soft.small {
+            "Started " (words::exact(attempt.started_at)) ", "
+            @if ended.is_some() { "took " } @else { "for " } (words::took(attempt, now)) ". "
+            @if attempt.may_have_executed() { "It may have been done." } @else { "It was not done." }
+        }
+        @if let Some(ended) = ended { (track(ended)) }
+        @if let Some((response, cut)) = excerpt {
+            details {
+                summary { "Its answer" @if *cut { ", the beginning" } }
+                (payload::headers(&response.headers))
+                (payload::body(&response.body, &format!("{}/response", shape::url_of(operation.id))))
+            }
+        }
+    }
+}
+
+/// How far it got, step by step.
+fn track(ended: &Ended) -> Markup {
+    // The first says nothing; and once more was reached than TLS, nobody can tell here whether
+    // there was any to agree on.
+    let tells = |step: &Reached| *step != Reached::Secured || ended.reached <= *step;
+    let steps = Reached::ALL.into_iter().skip(1).filter(tells);
+    html! {
+        ol.track aria-label={ "It got as far as: " (words::reached(ended.reached)) } {
+            @for step in steps {
+                li.got[step <= ended.reached] { (words::reached(step)) }
+            }
+        }
+    }
+}
+
+fn outcome(operation: &Operation, answer: Option<&exchange::Response>) -> Markup {
+    let Some(outcome) = &operation.outcome else { return html! {} };
+    html! {
+        section {
+            h2 { "Outcome" }
+            div.card {
+                p {
+                    @if let Some(status) = outcome.status { strong { (words::status(status)) } " · " }
+                    (words::source(outcome.source))
+                    @if !outcome.ok { " · " strong { "not a success" } }
+                }
+                @match answer {
+                    Some(answer) => {
+                        (payload::headers(&answer.headers))
+                        (payload::body(&answer.body, &format!("{}/response", shape::url_of(operation.id))))
+                    }
+                    None => p.soft { "No answer is kept: duplicates are told so, with the state." },
+                }
+            }
+        }
+    }
+}
+
+fn sent(operation: &Operation, request: Option<&exchange::Request>) -> Markup {
+    html! {
+        section {
+            h2 { "Request" }
+            @match request {
+                Some(request) => div.card {
+                    p.call { strong { (request.method) } " " code { (request.target) } }
+                    (payload::headers(&request.headers))
+                    (payload::body(&request.body, &format!("{}/request", shape::url_of(operation.id))))
+                    p.soft.small { "Credentials stay sealed in the ledger and are shown to nobody." }
+                },
+                None => p.soft { "Forgotten with its window." },
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The words, icons and times of the pages: one place, so that a state looks the same everywhere.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use maud::{Markup, PreEscaped, html};
+use onceward::core::attempt::{Attempt, Ending, Reached};
+use onceward::core::id::OperationId;
+use onceward::core::operation::{Death, Deed, Operation, Source, State};
+use onceward::core::policy::Effects;
+use onceward::core::time::Timestamp;
+use onceward::store::Standing;
+
+use crate::shape;
+
+/// Where an operation's story is.
+pub(super) fn url_of(id: OperationId) -> String {
+    format!("/operations/{id}")
+}
+
+/// The state as icon, word and colour: never as colour alone.
+pub(super) fn chip(operation: &Operation) -> Markup {
+    let (class, word, drawing) = match Standing::of(operation) {
+        Standing::Pending | Standing::Held => {
+            ("pending", "pending", r#"<path d="M8 4.6V8l2.2 1.6"/>"#)
+        }
+        Standing::Delivering => {
+            ("delivering", "delivering", r#"<path d="M5 8h6M8.7 5.6 11.1 8l-2.4 2.4"/>"#)
+        }
+        Standing::InDoubt => (
+            "doubt",
+            "in doubt",
+            r#"<path d="M6.2 6.4a1.8 1.8 0 1 1 2.6 1.6c-.6.3-.8.6-.8 1.2M8 11.4v.1"/>"#,
+        ),
+        // Final, but not what the route calls a success.
+        Standing::Done if operation.outcome.as_ref().is_some_and(|outcome| !outcome.ok) => {
+            ("refused", "done, not ok", r#"<path d="M8 4.6v4M8 11.3v.1"/>"#)
+        }
+        Standing::Done => ("done", "done", r#"<path d="m5.2 8.2 2 2 3.6-4"/>"#),
+        Standing::DeadLetter => ("dead", "dead", r#"<path d="m5.8 5.8 4.4 4.4m0-4.4-4.4 4.4"/>"#),
+        Standing::Told => ("told", "dead, told", r#"<path d="m5.8 5.8 4.4 4.4m0-4.4-4.4 4.4"/>"#),
+        Standing::Tombstone => ("forgotten", "forgotten", r#"<path d="M5.4 8h5.2"/>"#),
+    };
+    // Our own drawings, so they need no escaping.
+    let icon = format!(
+        r#"<svg viewBox="0 0 16 16" width="16" height="16" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><circle cx="8" cy="8" r="6.6"/>{drawing}</svg>"#
+    );
+    html! { span.chip.(class) { (PreEscaped(icon)) (word) } }
+}
+
+/// Why it is dead.
+pub(super) fn death(death: Death) -> &'static str {
+    match death {
+        Death::Refused => "Refused by the upstream",
+        Death::Exhausted => "Attempts or time ran out",
+        Death::Unsent => "Could never be sent",
+        Death::Cancelled => "Given up by a person",
+        Death::OwnerGone => "The gateway ended while its caller waited",
+    }
+}
+
+/// The state with what belongs to it.
+pub(super) fn state(operation: &Operation, now: Timestamp) -> Markup {
+    match operation.state {
+        State::Pending { due } if due <= now => html! { "Its next attempt is due." },
+        State::Pending { due } => html! { "Next attempt " (time(due, now)) "." },
+        State::Delivering => html! { "An attempt is under way." },
+        State::InDoubt => html! { "Waits for somebody who knows." },
+        State::Done => html! {},
+        State::Dead(why) => html! { (death(why)) },
+    }
+}
+
+/// What a second arrival would do.
+pub(super) fn effects(effects: Effects) -> &'static str {
+    match effects {
+        Effects::Idempotent => "idempotent: repeating is harmless",
+        Effects::Keyed => "keyed: the upstream dedupes by the key",
+        Effects::NonIdempotent => "non-idempotent: a second arrival is a second effect",
+    }
+}
+
+/// How an attempt ended.
+pub(super) fn ending(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Answered => "answered",
+        Ending::Truncated => "answer broke off",
+        Ending::Unsent => "unsent",
+        Ending::Unanswered => "unanswered",
+    }
+}
+
+/// How far an attempt got, each step with its short name.
+pub(super) fn reached(reached: Reached) -> &'static str {
+    match reached {
+        Reached::Nothing => "began",
+        Reached::Resolved => "address found",
+        Reached::Connected => "connected",
+        Reached::Secured => "TLS agreed",
+        Reached::Sent => "request sent",
+        Reached::Head => "answer began",
+        Reached::Body => "whole answer",
+    }
+}
+
+/// How an outcome is known.
+pub(super) fn source(source: Source) -> &'static str {
+    match source {
+        Source::Upstream => "the upstream's answer",
+        Source::LateAnswer => "the upstream's answer, which came late",
+        Source::Truncated => "the upstream's answer, which broke off: its body is lost",
+        Source::TooLarge => "the upstream's answer, too large to keep",
+        Source::Inferred => "inferred from an answer that says an earlier attempt had done it",
+        Source::Person => "a person said so",
+    }
+}
+
+/// What a person did.
+pub(super) fn deed(deed: Deed) -> &'static str {
+    match deed {
+        Deed::Redelivered => "Redelivered",
+        Deed::Cancelled => "Cancelled",
+        Deed::ResolvedDone => "Resolved as done",
+        Deed::ResolvedNotSent => "Resolved as not sent",
+        Deed::Forgot => "Key forgotten",
+    }
+}
+
+/// A status with its name, where it has one.
+pub(super) fn status(status: u16) -> String {
+    let name = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    name.map_or_else(|| status.to_string(), |name| format!("{status} {name}"))
+}
+
+/// What the last attempt brought, in a line.
+pub(super) fn last(operation: &Operation) -> String {
+    let by_person = operation.outcome.as_ref().filter(|outcome| outcome.source == Source::Person);
+    if by_person.is_some() {
+        return "resolved by a person".to_owned();
+    }
+    let Some(ended) = operation.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref())
+    else {
+        return String::new();
+    };
+    match (ended.status, &ended.error) {
+        (Some(code), None) => status(code),
+        (Some(code), Some(error)) => format!("{} · {error}", status(code)),
+        (None, Some(error)) => error.clone(),
+        (None, None) => ending(ended.ending).to_owned(),
+    }
+}
+
+/// How long an attempt took.
+pub(super) fn took(attempt: &Attempt, now: Timestamp) -> String {
+    let until = attempt.ended.as_ref().map_or(now, |ended| ended.at);
+    duration(until.since(attempt.started_at))
+}
+
+/// A duration as people say it.
+pub(super) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration.as_millis() == 0 => "under 1 ms".to_owned(),
+        0 => format!("{} ms", duration.as_millis()),
+        1..10 => format!("{:.1} s", duration.as_secs_f64()),
+        10..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// An instant: how long ago it is, or how soon; to the millisecond on a closer look.
+pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
+    let (ago, ahead) = (now.since(at), at.since(now));
+    let words = if ahead.as_secs() > 0 {
+        format!("in {}", duration(ahead))
+    } else if ago.as_secs() < 1 {
+        "just now".to_owned()
+    } else {
+        format!("{} ago", duration(Duration::from_secs(ago.as_secs())).replace(".0", ""))
+    };
+    let exact = shape::time(at);
+    html! { time datetime=(exact) title=(exact) { (words) } }
+}
+
+/// An instant to the millisecond, for reading in order.
+pub(super) fn exact(at: Timestamp) -> Markup {
+    let exact = shape::time(at);
+    let shown = exact.replace('T', " ").replace('Z', " UTC");
+    html! { time datetime=(exact) { (shown) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_the_unit_that_fits() {
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        let ago = |micros: i64| {
+            let words = time(Timestamp::from_micros(now.as_micros() - micros), now).into_string();
+            words.split_once('>').unwrap().1.replace("</time>", "")
+        };
+        for (micros, words) in [
+            (0, "just now"),
+            (3_400_000, "3 s ago"),
+            (90_000_000, "90 s ago"),
+            (180_000_000, "3 min ago"),
+            (7_200_000_000, "2 h ago"),
+            (-41_000_000, "in 41 s"),
+        ] {
+            assert_eq!(ago(micros), words);
+        }
+        assert_eq!(duration(Duration::from_millis(12)), "12 ms");
+    }
+}
