@@ -17,6 +17,9 @@ use crate::telemetry::Telemetry;
 /// The file whose presence keeps a restored ledger from sending.
 pub(crate) const QUARANTINE: &str = "quarantine";
 
+/// The file that stands beside a ledger while a backup is put in its place.
+pub(crate) const RESTORING: &str = "restoring";
+
 /// The file with the ledger's master key.
 pub(crate) const MASTER_KEY: &str = "master.key";
 

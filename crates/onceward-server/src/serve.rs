@@ -34,7 +34,7 @@ use crate::body::Body;
 use crate::config::{Config, Overrides};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
-use crate::node::{MASTER_KEY, Node, QUARANTINE};
+use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING};
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 use crate::{demo, operator, page};
@@ -54,6 +54,12 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     let data = config.data();
     fs::create_dir_all(&data)
         .map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
+    if data.join(RESTORING).exists() {
+        return Err(Exit::failed(format!(
+            "a restore into {} broke off, so what is there is no whole ledger\nhelp: run `onceward restore FOLDER` again; it begins anew",
+            data.display()
+        )));
+    }
     let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
     let store = open_store(&config).await?;
     let secrets = Secrets::new(master_key(&data)?);
