@@ -47,7 +47,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 access, 5 a check found so
 
 /// Every post lands, once: a gateway that makes HTTP side effects safe to retry.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "onceward", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,

@@ -50,9 +50,7 @@ pub(super) async fn tail(flags: &Tail, client: &Client, json: bool) -> Result<()
 async fn follow(flags: &Tail, client: &Client, json: bool) -> Result<(), Exit> {
     let mut followed = Followed::default();
     followed.look(flags, client).await?;
-    if is_terminal() {
-        say("following; Ctrl-C ends it");
-    }
+    say("following; Ctrl-C ends it");
     let mut away = false;
     loop {
         tokio::time::sleep(PAUSE).await;
