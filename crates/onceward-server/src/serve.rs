@@ -34,7 +34,7 @@ use crate::body::Body;
 use crate::config::{Config, Overrides};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
-use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING};
+use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 use crate::{demo, operator, page};
@@ -52,8 +52,7 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(config_path, overrides)?;
     let data = config.data();
-    fs::create_dir_all(&data)
-        .map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
+    make_folder(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
     if data.join(RESTORING).exists() {
         return Err(Exit::failed(format!(
             "a restore into {} broke off, so what is there is no whole ledger\nhelp: run `onceward restore FOLDER` again; it begins anew",

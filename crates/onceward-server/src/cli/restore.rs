@@ -18,7 +18,7 @@ use super::client::Client;
 use super::output::{print, say, text};
 use crate::config::Places;
 use crate::exit::Exit;
-use crate::node::{MASTER_KEY, QUARANTINE, RESTORING};
+use crate::node::{MASTER_KEY, QUARANTINE, RESTORING, make_folder};
 
 /// The names in a backup, whatever the ledger's own are.
 const INDEX: &str = "ledger.db";
@@ -58,7 +58,7 @@ pub(super) fn restore(flags: &Restore, global: &Global) -> Result<(), Exit> {
     let failed = |error: io::Error| {
         Exit::failed(format!("restoring into {}: {error}", place.data.display()))
     };
-    fs::create_dir_all(&place.data).map_err(failed)?;
+    make_folder(&place.data).map_err(failed)?;
     let lock = File::create(places.store.with_extension("lock")).map_err(failed)?;
     lock.try_lock().map_err(|_| {
         Exit::failed(format!(
