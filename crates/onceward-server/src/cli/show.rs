@@ -140,7 +140,7 @@ fn attempt_words(attempt: &Value, terminal: bool) -> String {
 
 /// The command that a person would give next.
 fn mend(operation: &Value) -> Option<String> {
-    let id = operation["id"].as_str()?;
+    let id = operation["id"].as_str().filter(|_| operation["forgotten"].is_null())?;
     match operation["state"].as_str()? {
         "in_doubt" => Some(format!(
             "Look at the upstream, then: onceward resolve {id} --as done|not-sent --reason …"

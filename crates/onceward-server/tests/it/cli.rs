@@ -284,6 +284,9 @@ fn a_forgotten_key_is_refused_or_new() {
     for (key, then) in [("f/1 ?", "refuse"), ("..", "new")] {
         gateway.run(&["send", "demo/orders", "--key", key]).ok();
         gateway.run(&["forget", "demo", key, "--then", then, "--reason", "a test went wrong"]).ok();
+        let forgotten = gateway.run(&["ls", "--key", key, "--json"]).json();
+        assert_eq!(forgotten[0]["forgotten"], then);
+        assert!(forgotten[0]["retry"].as_str().unwrap().contains("dropped"));
         let again = gateway.run(&["send", "demo/orders", "--key", key]);
         if then == "refuse" {
             assert!(again.failed(1).contains("a test went wrong"));
