@@ -401,6 +401,18 @@ impl Config {
         })
     }
 
+    /// Whether a process that runs with `other` differs from this in its routes only.
+    pub(crate) fn is_served_as(&self, other: &Self) -> bool {
+        self.listen == other.listen
+            && self.store == other.store
+            && self.demo == other.demo
+            && self.egress_allow == other.egress_allow
+            && self.ca_file == other.ca_file
+            && self.connections_max == other.connections_max
+            && self.connections_per_address_max == other.connections_per_address_max
+            && self.segment_bytes == other.segment_bytes
+    }
+
     /// The folder of the ledger: keys live beside it.
     pub(crate) fn data(&self) -> PathBuf {
         folder_of(&self.store)

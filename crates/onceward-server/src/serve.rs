@@ -380,8 +380,8 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
             Err(error) => return error!(%error, "the configuration is kept as it was"),
         }
     }
-    if fresh.listen != config.listen || fresh.store != config.store {
-        warn!("listen and store are read at a start only");
+    if !fresh.is_served_as(config) {
+        warn!("listen, store, demo, egress, tls and limits are read at a start only");
     }
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_routes(routes);

@@ -49,9 +49,11 @@ fn told_to_read_again_pending_work_goes_to_the_new_upstream() {
     let gateway = world.serve();
     gateway.run(&["send", "pay/orders", "--key", "waits", "--accepted"]).ok();
     until("it was tried", || (old.calls() > 0).then_some(()));
-    world.write("onceward.toml", &route("pay", new.address));
+    let more = "[egress]\nallow = [\"10.0.0.0/8\"]\n";
+    world.write("onceward.toml", &(route("pay", new.address) + more));
     gateway.signal(Signal::HUP);
     gateway.log.until("the routes were read again");
+    assert!(gateway.log.has("egress"), "what needs a restart is said");
     gateway.until_state("waits", "done");
     assert_eq!(new.calls(), 1);
 }
