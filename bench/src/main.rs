@@ -4,9 +4,10 @@
 //! turns within one run, and what counts are the ratios. Each subject, the sink and the load are
 //! processes (the load is this one), so that the kernel can say who used how much.
 //!
-//! `onceward-bench` compares; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
+//! `onceward-bench` compares; `onceward-bench ledger` measures the ledger alone; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
 
 mod compare;
+mod ledger;
 mod load;
 mod meter;
 mod options;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         }
         Command::Sink => sink::run(),
         Command::Proxy { sink } => proxy::run(sink),
+        Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
         Command::Compare(options) => compare::run(&options),
     };
     match done {

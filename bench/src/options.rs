@@ -16,6 +16,9 @@ const CONNECTIONS_MAX: usize = 1024;
 
 pub(crate) const USAGE: &str = "\
 usage: cargo run --release -p onceward-bench -- [options]
+       cargo run --release -p onceward-bench -- ledger [OPERATIONS [CALLERS [DIR]]]
+
+  ledger 200000 64,256 target      the ledger alone: durable operations a second, and their cost
 
   --subjects bare,nginx,onceward   which to run (default: all; nginx only where it is installed)
   --rounds N                       turns of each subject (default 3)
@@ -34,6 +37,12 @@ pub(crate) enum Command {
     /// The bare proxy before `sink`.
     Proxy {
         sink: SocketAddr,
+    },
+    /// The ledger alone.
+    Ledger {
+        operations: u64,
+        callers: Vec<usize>,
+        data: PathBuf,
     },
     Compare(Options),
 }
@@ -77,6 +86,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let mut args = args.into_iter().peekable();
     match args.peek().map(String::as_str) {
         Some("sink") => return Ok(Command::Sink),
+        Some("ledger") => return ledger(args.skip(1)),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
             return Ok(Command::Proxy { sink });
@@ -104,6 +114,18 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         }
     }
     Ok(Command::Compare(options))
+}
+
+/// What `ledger` takes, in order.
+fn ledger(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let operations =
+        args.next().map_or(Ok(200_000), |value| value_of("OPERATIONS", Some(value)))?;
+    let callers = args.next().unwrap_or_else(|| "64".to_owned());
+    let callers =
+        callers.split(',').map(|one| within("CALLERS", Some(one.to_owned()), CONNECTIONS_MAX));
+    let callers = callers.collect::<Result<_, _>>()?;
+    let data = args.next().map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Ok(Command::Ledger { operations, callers, data })
 }
 
 fn value_of<T: FromStr>(name: &str, value: Option<String>) -> Result<T, String> {

@@ -84,6 +84,14 @@ pub fn is_tombstone_over(known: &Operation, now: Timestamp) -> bool {
         && known.key_expires_at().is_some_and(|at| now >= at.plus(known.tombstone))
 }
 
+/// Whether `known` is over, and what is left of it still says that its key was used.
+pub fn leaves_its_mark(known: &Operation, now: Timestamp) -> bool {
+    is_expired(known, now)
+        && known.forgotten.is_none()
+        && !is_tombstone_over(known, now)
+        && !leaves_no_tombstone(known)
+}
+
 /// An operation of which provably nothing was done leaves no mark: its key is as good as new.
 pub fn leaves_no_tombstone(known: &Operation) -> bool {
     matches!(known.state, State::Dead(Death::Refused | Death::Unsent)) && known.outcome.is_none()

@@ -539,8 +539,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_integer_is_exact_only_as_far_as_a_double_reaches(n in any::<i64>()) {
-            prop_assert_eq!(is_exact(&n.to_string()), i128::from(n) == (n as f64) as i128);
+        fn of_integers_that_read_as_one_double_at_most_one_is_exact(n in any::<i64>(), bits in 1u32..64, step in 1i64..2048) {
+            // Of every size: most of all integers are large.
+            let n = n >> bits;
+            let other = n + step;
+            let both = is_exact(&n.to_string()) && is_exact(&other.to_string());
+            prop_assert!(!both || (n as f64).to_bits() != (other as f64).to_bits());
+            prop_assert!(is_exact(&n.to_string()) || n.unsigned_abs() > 1 << 53);
+        }
+
+        #[test]
+        fn what_prints_as_its_neighbour_is_not_exact(n in (1i64 << 56)..i64::MAX) {
+            let printed: i128 = format!("{}", n as f64).parse().unwrap();
+            prop_assert_eq!(is_exact(&n.to_string()), printed == i128::from(n));
         }
 
         #[test]

@@ -417,6 +417,9 @@ impl Operation {
                 next.told = false;
                 next.ended_at = None;
                 next.outcome = None;
+                // They bound the call that set them; whoever wants it now sets their own.
+                next.deadline = None;
+                next.attempts_max = None;
                 if act.as_ref().is_some_and(|act| act.deed == Deed::ResolvedNotSent) {
                     next.trust_that_nothing_was_done();
                 }

@@ -193,16 +193,20 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// When another attempt would be due, where limits allow one.
-    fn next_due(&self) -> Option<Timestamp> {
+    /// When another attempt would be due, where the run's limits allow one.
+    fn due_in_run(&self) -> Option<Timestamp> {
         let operation = self.operation;
         let backoff = self.policy.backoff(operation.mode);
         let made = operation.attempts_in_run();
         let due = self.now.plus(backoff::delay(backoff, operation.id, made, self.asked));
         let attempts_max = operation.attempts_max.unwrap_or(backoff.attempts_max);
-        let in_time = due <= ends_at(operation, self.policy)
-            && self.send_by().is_none_or(|send_by| due < send_by);
-        (made < attempts_max && in_time).then_some(due)
+        (made < attempts_max && due <= ends_at(operation, self.policy)).then_some(due)
+    }
+
+    /// When another attempt is due, where the upstream is sure to know our key then.
+    fn next_due(&self) -> Option<Timestamp> {
+        let is_known = |due: &Timestamp| self.send_by().is_none_or(|send_by| *due < send_by);
+        self.due_in_run().filter(is_known)
     }
 
     fn may_try(&self) -> bool {
@@ -235,7 +239,12 @@ impl Case<'_> {
     /// No further attempt. Past the upstream's key window nobody may send again, so what may
     /// have been executed is in doubt; else the same key may run again, and it is dead.
     fn give_up(&self) -> Verdict {
-        if self.send_by().is_some_and(|send_by| self.now >= send_by) {
+        let is_past = |send_by| {
+            // Nobody asks again for an accepted one, so its next attempt decides, not now.
+            let next = self.due_in_run().filter(|_| self.operation.mode == Mode::Accepted);
+            next.unwrap_or(self.now) >= send_by
+        };
+        if self.send_by().is_some_and(is_past) {
             return Verdict::Doubt;
         }
         Verdict::Bury(death(self.operation, self.ended.ending != Ending::Unsent), None)

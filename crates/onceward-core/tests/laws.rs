@@ -365,3 +365,20 @@ fn a_key_lives_from_completion_through_its_tombstone() {
     assert_eq!(at(policy.window), Admission::Expired);
     assert_eq!(at(policy.window + policy.tombstone), Admission::Fresh);
 }
+
+#[test]
+fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt() {
+    let now = Timestamp::from_micros(1);
+    let policy = Policy::default();
+    let mut op = operation(Effects::Keyed, Mode::Accepted, "POST");
+    op.upstream_window = Duration::from_millis(10);
+    let op = op.after(Event::Started, now).unwrap();
+    let brought = Brought { headers: None, permanent: false, too_large: false };
+    let decide = |op: &Operation| {
+        let end = ended(now, Ending::Unanswered, None, &policy, false);
+        verdict::decide(op, &policy, &end, brought, now)
+    };
+    assert_eq!(decide(&op), Verdict::Doubt);
+    let known = Operation { upstream_window: Duration::from_secs(86_400), ..op };
+    assert!(matches!(decide(&known), Verdict::Retry { .. }));
+}

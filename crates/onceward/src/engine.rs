@@ -5,6 +5,7 @@
 //! answer: no answer leaves before what it says is on stable storage.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,9 +16,9 @@ use onceward_core::fingerprint::{Part, differing_paths};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
-use onceward_core::policy::Mode;
+use onceward_core::policy::{Mode, Policy};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict::Verdict;
+use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
@@ -31,7 +32,9 @@ use crate::route::{Route, Routes};
 use crate::secret::{Secrets, random};
 use crate::settle::settle;
 use crate::slots::{Slot, Slots};
-use crate::store::{Asked, Lane, Remembered, Store, StoreError, Which, Write};
+use crate::store::{
+    Asked, Birth, Lane, Remembered, Slot as Place, Store, StoreError, Which, Write,
+};
 use crate::upstream::{AnswerBody, Upstream};
 use crate::waiters::Waiters;
 use crate::wire;
@@ -149,6 +152,16 @@ struct Ran {
     rest: Option<Box<dyn AnswerBody>>,
 }
 
+/// What a write brought that may begin a run.
+enum Written {
+    /// It is in the ledger; its end will be told where its run has begun.
+    Fresh(Operation, Option<oneshot::Receiver<Result<Ran, Refusal>>>),
+    /// The key was there before; the slot was not needed.
+    Known(Operation, Option<Slot>),
+    /// Somebody else wrote meanwhile.
+    Stale(Option<Slot>),
+}
+
 /// Tasks that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
@@ -237,6 +250,8 @@ impl Engine {
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+        // Work that waited for its route may be due.
+        self.store.changed().notify_one();
     }
 
     /// Sends nothing from now on: new calls are refused, what is under way runs to its end.
@@ -301,52 +316,79 @@ impl Engine {
             }
         }
         let mut slot = self.slots.try_take(lane, arrival.route.slots_max);
-        if slot.is_none() && arrival.mode == Mode::Held {
-            // A duplicate needs no slot; only who would send waits for one.
-            match self.store.find(Which::Key(digest)).await? {
-                Some(_) => {}
-                None => slot = Some(self.wait_for_slot(lane, &arrival).await?),
-            }
-        }
         let mut replaces: Option<Operation> = None;
+        let mut is_late = false;
         for _ in 0..RACES_MAX {
-            if slot.is_none() && arrival.mode == Mode::Held && replaces.is_some() {
-                slot = Some(self.wait_for_slot(lane, &arrival).await?);
-            }
             let now = self.clock.now();
-            let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
-            let newborn =
-                birth(&arrival, self.next_id(now), start, replaces.as_ref(), &self.secrets, now);
-            let known = match self.store.remember(newborn).await {
-                Ok(Remembered::Fresh(operation)) => {
-                    self.observer.observe(Fact::Remembered(&operation));
-                    let request = Arc::clone(&arrival.request);
-                    return self
-                        .run_and_answer(operation, request, slot.filter(|_| start), &arrival)
-                        .await;
-                }
-                Ok(Remembered::Known(known)) => known,
-                Err(StoreError::Stale) => {
-                    replaces = None;
+            let known = if slot.is_none() && arrival.mode == Mode::Held {
+                // A duplicate needs no slot; only who would send waits for one.
+                let Some(known) = self.store.find(Which::Key(digest)).await? else {
+                    slot = Some(self.wait_for_slot(lane, &arrival).await?);
                     continue;
+                };
+                known
+            } else {
+                let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
+                let id = self.next_id(now);
+                let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
+                let request = Arc::clone(&arrival.request);
+                let remember = self.clone().write_birth(newborn);
+                match self.write_and_run(remember, request, slot, arrival.options.timeout).await? {
+                    Written::Fresh(operation, ran) => {
+                        return self.answer_begun(operation, ran, &arrival).await;
+                    }
+                    Written::Known(known, unused) => {
+                        slot = unused;
+                        known
+                    }
+                    Written::Stale(unused) => {
+                        slot = unused;
+                        replaces = None;
+                        continue;
+                    }
                 }
-                Err(error) => return Err(self.heed(error)),
             };
             match admission::admit(&known, &arrival.fingerprint, &arrival.policy, now) {
-                Admission::Fresh => replaces = Some(known),
+                Admission::Fresh => {
+                    // Counted once, however often the race for the key is run again.
+                    if !is_late && admission::leaves_its_mark(&known, now) {
+                        is_late = true;
+                        self.note_asked(&known, Repeat::Late);
+                    }
+                    if arrival.mode == Mode::Held && slot.is_none() {
+                        slot = Some(self.wait_for_slot(lane, &arrival).await?);
+                    }
+                    replaces = Some(known);
+                }
                 Admission::Revive => {
                     if arrival.mode == Mode::Held && slot.is_none() {
                         slot = Some(self.wait_for_slot(lane, &arrival).await?);
                     }
-                    match self.revive(&known, &arrival, slot.is_some(), now).await {
-                        Ok((revived, request)) => {
+                    let now = self.clock.now();
+                    let Some((write, request)) =
+                        self.revival(&known, &arrival, slot.is_some(), now).await?
+                    else {
+                        continue;
+                    };
+                    let revive = self.clone().write_revival(write);
+                    match self.write_and_run(revive, request, slot, arrival.options.timeout).await?
+                    {
+                        Written::Fresh(revived, ran) => {
                             self.note_asked(&known, Repeat::Revived);
-                            return self.run_and_answer(revived, request, slot, &arrival).await;
+                            return self.answer_begun(revived, ran, &arrival).await;
                         }
-                        Err(StoreError::Stale) => {}
-                        Err(error) => return Err(self.heed(error)),
+                        Written::Known(_, unused) | Written::Stale(unused) => slot = unused,
                     }
                 }
+                Admission::TooLate => match self.doubt(&known, now).await {
+                    Ok(operation) => {
+                        self.note_asked(&known, Repeat::Refused);
+                        let operation = Box::new(operation);
+                        return Err(Refusal::OutcomeUnknown { operation, first: false });
+                    }
+                    Err(StoreError::Stale) => {}
+                    Err(error) => return Err(self.heed(error)),
+                },
                 admission => {
                     drop(slot);
                     return self.answer_known(known, admission, &arrival).await;
@@ -357,6 +399,52 @@ impl Engine {
             what: "too many calls race for this key".to_owned(),
             retry_after: Duration::from_secs(1),
         })
+    }
+
+    async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
+        let remembered = self.store.remember(newborn).await?;
+        if let Remembered::Fresh(operation) = &remembered {
+            self.observer.observe(Fact::Remembered(operation));
+        }
+        Ok(remembered)
+    }
+
+    async fn write_revival(self: Arc<Self>, write: Write) -> Result<Remembered, StoreError> {
+        self.store.commit(write).await.map(Remembered::Fresh)
+    }
+
+    /// Writes, and runs what was started by it, in a task of its own: a caller that hangs up
+    /// meanwhile does not leave a started attempt behind that nobody makes.
+    async fn write_and_run(
+        self: &Arc<Self>,
+        write: impl Future<Output = Result<Remembered, StoreError>> + Send + 'static,
+        request: Arc<Request>,
+        slot: Option<Slot>,
+        timeout: Option<Duration>,
+    ) -> Result<Written, Refusal> {
+        let (tell, told) = oneshot::channel();
+        let engine = Arc::clone(self);
+        let run = self.begin();
+        tokio::spawn(async move {
+            let _run = run;
+            let written = match write.await {
+                Ok(Remembered::Fresh(operation)) => match (operation.state, slot) {
+                    (State::Delivering, Some(slot)) => {
+                        let (tell_end, ran) = oneshot::channel();
+                        // Whoever hung up is told nothing, now and at the end.
+                        let _ = tell.send(Ok(Written::Fresh(operation.clone(), Some(ran))));
+                        return engine.run(operation, request, slot, timeout, Some(tell_end)).await;
+                    }
+                    _ => Ok(Written::Fresh(operation, None)),
+                },
+                Ok(Remembered::Known(known)) => Ok(Written::Known(known, slot)),
+                Err(StoreError::Stale) => Ok(Written::Stale(slot)),
+                Err(error) => Err(engine.heed(error)),
+            };
+            let _ = tell.send(written);
+        });
+        // The task ends without a word only where the process ends.
+        told.await.unwrap_or(Err(Refusal::Draining))
     }
 
     /// A slot for a held call, which is refused without a record where none becomes free in time.
@@ -387,32 +475,47 @@ impl Engine {
         OperationId::new(next_sequence(last, now), u64::from_le_bytes(random()))
     }
 
-    /// A dead operation runs again: the remembered bytes, with the caller's credentials of now.
-    async fn revive(
+    /// A dead operation runs again: the remembered bytes, with the caller's credentials and
+    /// bounds of now. Nothing where it has moved on.
+    async fn revival(
         &self,
         known: &Operation,
         arrival: &Arrival,
         start: bool,
         now: Timestamp,
-    ) -> Result<(Operation, Arc<Request>), StoreError> {
+    ) -> Result<Option<(Write, Arc<Request>)>, Refusal> {
         let mut request = self.request_of(known).await?;
-        let is_secret =
-            |name: &str| onceward_core::exchange::is_credential(name, &arrival.policy.seal_headers);
+        let before = request.headers.clone();
+        let seal = &arrival.policy.seal_headers;
+        let is_secret = |name: &str| onceward_core::exchange::is_credential(name, seal);
         request.headers.0.retain(|(name, _)| !is_secret(name));
         request
             .headers
             .0
             .extend(arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name)).cloned());
+        // A later attempt may be made from the ledger, so that has the new credentials too.
+        let answer = (request.headers != before).then(|| {
+            (Place::Request, wire::encode_request(&request, known.id, &self.secrets, seal))
+        });
         let revived = known.after(Event::Revived { due: now, mode: arrival.mode, act: None }, now);
-        let mut operation = revived.map_err(|_| StoreError::Stale)?;
-        if start {
-            operation = operation.after(Event::Started, now).map_err(|_| StoreError::Stale)?;
+        let Ok(mut operation) = revived else { return Ok(None) };
+        operation.deadline = arrival.options.deadline;
+        operation.attempts_max = arrival.options.attempts_max;
+        if start && let Ok(started) = operation.after(Event::Started, now) {
+            operation = started;
         }
         // Both facts are one write.
         operation.fence = Fence(known.fence.0 + 1);
-        let operation =
-            self.store.commit(Write { operation, answer: None, visible: false }).await?;
-        Ok((operation, Arc::new(request)))
+        Ok(Some((Write { operation, answer, visible: false }, Arc::new(request))))
+    }
+
+    /// A dead operation that is too old to be sent again safely goes into doubt.
+    async fn doubt(&self, known: &Operation, now: Timestamp) -> Result<Operation, StoreError> {
+        let doubted = known.after(Event::Ruled(Verdict::Doubt), now);
+        let operation = doubted.map_err(|_| StoreError::Stale)?;
+        let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
+        self.observer.observe(Fact::Rested(&doubted));
+        Ok(doubted)
     }
 
     /// The remembered request of an operation, its credentials opened.
@@ -423,12 +526,12 @@ impl Engine {
         wire::decode_request(&self.store.body(body).await?, operation.id, Some(&self.secrets))
     }
 
-    /// Lets an operation run in a task of its own, and answers its caller as it asked.
-    async fn run_and_answer(
-        self: &Arc<Self>,
+    /// Answers the caller whose call made or revived `operation`, as it asked; `ran` is there
+    /// where its run has begun.
+    async fn answer_begun(
+        &self,
         operation: Operation,
-        request: Arc<Request>,
-        slot: Option<Slot>,
+        ran: Option<oneshot::Receiver<Result<Ran, Refusal>>>,
         arrival: &Arrival,
     ) -> Result<Answer, Refusal> {
         let waits = match operation.mode {
@@ -436,24 +539,23 @@ impl Engine {
             Mode::Accepted => arrival.options.wait.map(|wait| wait.min(arrival.route.answer_max)),
         };
         let Some(wait) = waits else {
-            if let Some(slot) = slot {
-                self.spawn(operation.clone(), request, slot, arrival.options.timeout, None);
-            }
             return Ok(Answer::Accepted(Box::new(operation)));
         };
-        let Some(slot) = slot else {
-            return self.wait_and_answer(operation, wait).await;
+        let until = self.clock.now().plus(wait);
+        let Some(ran) = ran else {
+            return self.wait_and_answer(operation, until, true).await;
         };
-        let (tell, told) = oneshot::channel();
         let id = operation.id;
-        self.spawn(operation.clone(), request, slot, arrival.options.timeout, Some(tell));
         tokio::select! {
-            ran = told => match ran {
+            ran = ran => match ran {
+                Ok(Ok(ran)) if is_under_way(&ran.operation) => {
+                    self.wait_and_answer(ran.operation, until, true).await
+                }
                 Ok(Ok(ran)) => self.answer_run(ran).await,
                 Ok(Err(refusal)) => Err(refusal),
                 Err(_) => Err(Refusal::StillWorking(Box::new(operation))),
             },
-            () = self.clock.sleep_until(self.clock.now().plus(wait)) => {
+            () = self.clock.sleep_until(until) => {
                 let now = self.store.find(Which::Id(id)).await?.unwrap_or(operation);
                 match now.mode {
                     Mode::Held => Err(Refusal::StillWorking(Box::new(now))),
@@ -466,10 +568,9 @@ impl Engine {
     /// The answer to the caller whose call was sent.
     async fn answer_run(&self, ran: Ran) -> Result<Answer, Refusal> {
         let Ran { operation, response, rest } = ran;
-        match (response, operation.state) {
-            (_, State::Pending { .. }) => Ok(Answer::Accepted(Box::new(operation))),
+        match response {
             // What was cut off never poses as an answer.
-            (Some(response), _) if !operation_lost_its_answer(&operation) => {
+            Some(response) if !operation_lost_its_answer(&operation) => {
                 Ok(Answer::Upstream(Box::new(Answered {
                     operation,
                     response,
@@ -481,32 +582,36 @@ impl Engine {
         }
     }
 
-    /// Waits for an operation that somebody else runs, and answers with its outcome.
+    /// Waits for an operation to come to rest, and answers with its outcome; `first` where the
+    /// caller is the one whose call it is.
     async fn wait_and_answer(
         &self,
         operation: Operation,
-        wait: Duration,
+        until: Timestamp,
+        first: bool,
     ) -> Result<Answer, Refusal> {
         let id = operation.id;
-        let until = self.clock.sleep_until(self.clock.now().plus(wait));
-        if let Some(woken) = self.waiters.join(id) {
+        let mut timer = self.clock.sleep_until(until);
+        let mut over = false;
+        loop {
             // It may have come to rest before we began to wait.
-            let found = self.store.find(Which::Id(id)).await?;
-            if found.as_ref().is_some_and(is_under_way) {
-                tokio::select! {
-                    _ = woken => {}
-                    () = until => {}
-                }
+            let woken = self.waiters.join(id);
+            let found = self.store.find(Which::Id(id)).await?.unwrap_or_else(|| operation.clone());
+            if !is_under_way(&found) {
+                return self.answer_at_rest(found, first).await;
+            }
+            let Some(woken) = woken.filter(|_| !over) else {
+                return match found.mode {
+                    Mode::Accepted => Ok(Answer::Accepted(Box::new(found))),
+                    Mode::Held => Err(Refusal::InProgress(Box::new(found))),
+                };
+            };
+            // An attempt that is followed by another wakes too.
+            tokio::select! {
+                _ = woken => {}
+                () = &mut timer => over = true,
             }
         }
-        let operation = self.store.find(Which::Id(id)).await?.unwrap_or(operation);
-        if is_under_way(&operation) {
-            return match operation.mode {
-                Mode::Accepted => Ok(Answer::Accepted(Box::new(operation))),
-                Mode::Held => Err(Refusal::InProgress(Box::new(operation))),
-            };
-        }
-        self.answer_at_rest(operation, false).await
     }
 
     /// The answer from memory for an operation that came to rest.
@@ -567,8 +672,8 @@ impl Engine {
                 Ok(Answer::Accepted(known_box()))
             }
             Admission::Join => {
-                let wait = self.wait_of(arrival);
-                match self.wait_and_answer(known, wait).await {
+                let until = self.clock.now().plus(self.wait_of(arrival));
+                match self.wait_and_answer(known, until, false).await {
                     Err(Refusal::InProgress(operation)) if arrival.options.respond_async => {
                         Ok(Answer::Accepted(operation))
                     }
@@ -578,21 +683,12 @@ impl Engine {
             Admission::Replay | Admission::ReplayFailure | Admission::InDoubt => {
                 self.answer_at_rest(known, false).await
             }
-            Admission::TooLate => {
-                let doubted = known.after(Event::Ruled(Verdict::Doubt), self.clock.now());
-                let operation = doubted.map_err(|illegal| Refusal::Conflict {
-                    operation: known_box(),
-                    why: illegal.to_string(),
-                })?;
-                let operation =
-                    self.store.commit(Write { operation, answer: None, visible: true }).await?;
-                self.observer.observe(Fact::Rested(&operation));
-                Err(Refusal::OutcomeUnknown { operation: Box::new(operation), first: false })
-            }
             Admission::Cancelled => Err(Refusal::Cancelled(Box::new(known))),
             Admission::Expired => Err(Refusal::KeyExpired(Box::new(known))),
             Admission::Invalidated => Err(Refusal::KeyInvalidated(Box::new(known))),
-            Admission::Fresh | Admission::Revive => Err(Refusal::InProgress(Box::new(known))),
+            Admission::Fresh | Admission::Revive | Admission::TooLate => {
+                Err(Refusal::InProgress(Box::new(known)))
+            }
         }
     }
 
@@ -647,22 +743,6 @@ impl Engine {
         Run(Arc::clone(self))
     }
 
-    fn spawn(
-        self: &Arc<Self>,
-        operation: Operation,
-        request: Arc<Request>,
-        slot: Slot,
-        timeout: Option<Duration>,
-        tell: Option<oneshot::Sender<Result<Ran, Refusal>>>,
-    ) {
-        let engine = Arc::clone(self);
-        let run = self.begin();
-        tokio::spawn(async move {
-            let _run = run;
-            engine.run(operation, request, slot, timeout, tell).await;
-        });
-    }
-
     /// Attempt after attempt, each with its verdict on disk before the next: until the operation
     /// rests, or waits for longer than a caller does.
     async fn run(
@@ -684,18 +764,21 @@ impl Engine {
                 State::Pending { due } if operation.mode == Mode::Held => {
                     self.clock.sleep_until(due).await;
                     match self.start_again(&operation).await {
-                        Ok(started) => operation = started,
+                        Ok(next) => operation = next,
                         Err(error) => break Err(error),
                     }
+                    if operation.state == State::Delivering {
+                        continue;
+                    }
                 }
-                _ => {
-                    break Ok(Ran {
-                        operation: operation.clone(),
-                        response: delivered.response,
-                        rest: delivered.rest,
-                    });
-                }
+                _ => {}
             }
+            let by_a_person = operation.state == State::Dead(Death::Cancelled);
+            break Ok(Ran {
+                operation: operation.clone(),
+                response: delivered.response.filter(|_| !by_a_person),
+                rest: delivered.rest,
+            });
         };
         if operation.state == State::Done {
             self.recent.add(operation.scope.digest(&operation.key));
@@ -712,11 +795,32 @@ impl Engine {
         self.waiters.wake(operation.id);
     }
 
+    /// The operation with its next attempt started; or as it is where none may start any more,
+    /// because time ran out while it waited, or because a person gave it up.
     async fn start_again(&self, operation: &Operation) -> Result<Operation, StoreError> {
-        let started =
-            operation.after(Event::Started, self.clock.now()).map_err(|_| StoreError::Stale)?;
-        self.commit_when_there_is_room(Write { operation: started, answer: None, visible: false })
-            .await
+        let now = self.clock.now();
+        let (_, policy) = self.route_of(operation);
+        let verdict = verdict::decide_unstarted(operation, &policy, now);
+        let event = verdict.map_or(Event::Started, Event::Ruled);
+        let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
+        let write = Write { operation: next, answer: None, visible: false };
+        match self.commit_when_there_is_room(write).await {
+            Err(StoreError::Stale) => {
+                let found = self.store.find(Which::Id(operation.id)).await?;
+                found.filter(|found| found.state != State::Delivering).ok_or(StoreError::Stale)
+            }
+            done => done,
+        }
+    }
+
+    /// The route of this moment and its policy for `operation`; a route that is gone has the
+    /// default one.
+    fn route_of(&self, operation: &Operation) -> (Option<Arc<Route>>, Arc<Policy>) {
+        let route = self.routes().get(&operation.scope.route);
+        let policy = route.as_ref().map_or_else(Arc::default, |route| {
+            Arc::clone(route.policy_for(&operation.method, &operation.target))
+        });
+        (route, policy)
     }
 
     /// One attempt and its verdict.
@@ -726,18 +830,17 @@ impl Engine {
         request: &Arc<Request>,
         timeout: Option<Duration>,
     ) -> Result<(Operation, Delivered), StoreError> {
-        let route = self.routes().get(&operation.scope.route);
+        let (route, policy) = self.route_of(operation);
         let delivered = match &route {
+            _ if is_past_its_deadline(operation) => {
+                not_sent("the caller's deadline had passed before it could be sent")
+            }
             Some(route) => {
                 deliver(&*self.upstream, route, operation, Arc::clone(request), timeout).await
             }
-            None => route_is_gone(),
+            None => not_sent("the route is not configured any more"),
         };
-        let default = Arc::default();
-        let policy = route.as_ref().map_or(&default, |route: &Arc<Route>| {
-            route.policy_for(&operation.method, &operation.target)
-        });
-        let write = settle(operation, policy, &delivered, &self.secrets, self.clock.now())
+        let write = settle(operation, &policy, &delivered, &self.secrets, self.clock.now())
             .map_err(|_| StoreError::Stale)?;
         let settled = self.commit_when_there_is_room(write).await?;
         if let Some(attempt) = settled.attempts.last() {
@@ -779,12 +882,19 @@ impl Engine {
     }
 }
 
-fn route_is_gone() -> Delivered {
+/// Whether the attempt under way began after the caller's own bound.
+fn is_past_its_deadline(operation: &Operation) -> bool {
+    let started_at = operation.attempts.last().map(|attempt| attempt.started_at);
+    operation.deadline.is_some_and(|deadline| started_at.is_some_and(|at| at > deadline))
+}
+
+/// An attempt that provably sent nothing, and that trying again cannot help.
+fn not_sent(why: &str) -> Delivered {
     Delivered {
         ending: onceward_core::attempt::Ending::Unsent,
         reached: onceward_core::attempt::Reached::Nothing,
         status: None,
-        error: Some("the route is not configured any more".to_owned()),
+        error: Some(why.to_owned()),
         permanent: true,
         response: None,
         rest: None,

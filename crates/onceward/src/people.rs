@@ -155,6 +155,11 @@ impl Engine {
             let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
             let conflict =
                 |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
+            let digest = operation.scope.digest(&operation.key);
+            let owner = self.store.find(Which::Key(digest)).await?;
+            if owner.is_none_or(|owner| owner.id != id) {
+                return Err(conflict("its key belongs to a later operation".to_owned()));
+            }
             let (event, answer) = decide(&operation, self).map_err(conflict)?;
             let next = operation
                 .after(event, self.clock.now())

@@ -117,7 +117,9 @@ pub(crate) fn receive(
     let fingerprint = Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint());
     let asked = options.effects.filter(|_| name.contains("://"));
     let effects = asked.unwrap_or_else(|| policy.effects_of(&request.method));
-    let mode = if options.respond_async { Mode::Accepted } else { policy.mode };
+    // What is put off is nothing that a caller is held for.
+    let accepted = options.respond_async || options.not_before.is_some();
+    let mode = if accepted { Mode::Accepted } else { policy.mode };
     let scope = Scope { kind: ScopeKind::Call, tenant, route: name, principal };
     let request = Arc::new(request);
     Ok(Received::Keyed(Box::new(Arrival {

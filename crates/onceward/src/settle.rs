@@ -71,6 +71,9 @@ fn answer_to_keep(
         }
         // A part never poses as the whole.
         (true, false) => None,
-        (false, _) => Some((Slot::Attempt, wire::encode_excerpt(response, operation.id, secrets))),
+        (false, _) => {
+            let excerpt = wire::encode_excerpt(response, is_whole, operation.id, secrets);
+            Some((Slot::Attempt, excerpt))
+        }
     }
 }

@@ -86,19 +86,21 @@ pub enum Remembered {
 pub struct Write {
     /// The operation as it will be.
     pub operation: Operation,
-    /// An answer to keep, and where the operation refers to it.
+    /// An exchange to keep, and where the operation refers to it.
     pub answer: Option<(Slot, Bytes)>,
     /// Whether readers elsewhere have to see it before the answer comes: a person's act.
     pub visible: bool,
 }
 
-/// Where an operation refers to an answer that is written with it.
+/// Where an operation refers to what is written with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
     /// The last attempt's.
     Attempt,
     /// The outcome's.
     Outcome,
+    /// The request's: the remembered one, with the credentials of whoever asked again.
+    Request,
 }
 
 impl Slot {
@@ -117,6 +119,7 @@ impl Slot {
                     outcome.answer = Some(answer);
                 }
             }
+            Self::Request => operation.request = Some(answer),
         }
     }
 }

@@ -146,15 +146,21 @@ pub fn decode_response(bytes: &Bytes) -> Result<Response, StoreError> {
     })
 }
 
-/// A failed attempt's answer as the ledger keeps it: what helps a person, sealed.
-pub fn encode_excerpt(response: &Response, id: OperationId, secrets: &Secrets) -> Bytes {
+/// A failed attempt's answer as the ledger keeps it: what helps a person, sealed. `whole` tells
+/// whether `response` is all of it.
+pub fn encode_excerpt(
+    response: &Response,
+    whole: bool,
+    id: OperationId,
+    secrets: &Secrets,
+) -> Bytes {
     let helps = exchange::kept_for_people(&response.headers);
     let length = response.body.len().min(EXCERPT_BYTES_MAX);
     let head = ResponseHead {
         status: response.status,
         headers: lines(&helps),
         trailers: Vec::new(),
-        cut: length < response.body.len(),
+        cut: !whole || length < response.body.len(),
     };
     secrets.seal(&join(&head, &response.body[..length]), &id.as_u128().to_be_bytes()).into()
 }
@@ -217,10 +223,15 @@ mod tests {
             body: vec![b'c'; 20_000].into(),
             trailers: Headers::default(),
         };
-        let bytes = encode_excerpt(&response, id, &secrets);
+        let bytes = encode_excerpt(&response, true, id, &secrets);
         assert!(!bytes.windows(4).any(|window| window == b"cccc"));
         let (back, cut) = decode_excerpt(&bytes, id, &secrets).unwrap();
         assert_eq!((back.status, back.body.len(), cut), (503, EXCERPT_BYTES_MAX, true));
+        let part = Response { body: b"part".as_slice().into(), ..response };
+        for whole in [true, false] {
+            let bytes = encode_excerpt(&part, whole, id, &secrets);
+            assert_eq!(decode_excerpt(&bytes, id, &secrets).unwrap().1, !whole);
+        }
     }
 
     #[test]

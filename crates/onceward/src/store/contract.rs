@@ -14,7 +14,9 @@ use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
-use onceward_core::operation::{Event, Fence, Operation, Outcome, Run, Source, State};
+use onceward_core::operation::{
+    Act, Deed, Event, Fence, Forgotten, Operation, Outcome, Run, Source, State,
+};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::Verdict;
@@ -378,7 +380,13 @@ async fn a_forgotten_key_goes_to_its_successor(store: &dyn Store) {
     assert!(matches!(store.remember(replace(old.fence)).await, Ok(Remembered::Fresh(_))));
     let owner = store.find(Which::Key(old.scope.digest(&old.key))).await.unwrap().unwrap();
     assert_eq!(owner.id, successor.id);
-    assert!(store.find(Which::Id(old.id)).await.unwrap().is_some(), "its history stays");
+    let old = store.find(Which::Id(old.id)).await.unwrap().expect("its history stays");
+    let act =
+        Act { deed: Deed::Forgot, at: old.created_at, who: "anna".into(), reason: String::new() };
+    let forgotten = old.after(Event::Acted(act, None, Some(Forgotten::New)), old.created_at);
+    let late = commit(store, forgotten.unwrap()).await;
+    assert_eq!(late, Err(StoreError::Stale), "it does not take its key back");
+    assert_eq!(store.find(Which::Id(owner.id)).await.unwrap(), Some(owner));
 }
 
 async fn duplicates_are_counted(store: &dyn Store) {

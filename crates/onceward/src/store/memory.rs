@@ -81,8 +81,10 @@ impl Kept {
 
     fn put(&mut self, operation: Operation) -> Result<(), StoreError> {
         let seq = operation.id.sequence();
+        let owner = self.keys.get(&operation.scope.digest(&operation.key));
         let stored = self.operations.get_mut(&seq).ok_or(StoreError::Stale)?;
-        if stored.fence.0 + 1 != operation.fence.0 {
+        let has_successor = owner.is_some_and(|owner| *owner != seq);
+        if stored.fence.0 + 1 != operation.fence.0 || has_successor {
             return Err(StoreError::Stale);
         }
         *stored = operation;

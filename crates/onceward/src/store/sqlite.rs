@@ -4,6 +4,7 @@
 mod index;
 mod journal;
 mod writer;
+mod young;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

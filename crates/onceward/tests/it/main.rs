@@ -1,8 +1,16 @@
 //! What the library promises, one file for each behaviour.
 
+mod dead;
+mod duplicates;
+mod in_doubt;
 mod ledger;
+mod lifecycle;
 mod misbehave;
+mod mismatch;
+mod replay_bytes;
+mod retries;
 mod upstream_egress;
 mod upstream_endings;
 mod upstream_http2;
 mod upstream_tls;
+mod world;

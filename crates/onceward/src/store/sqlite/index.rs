@@ -186,11 +186,12 @@ impl Index {
         Ok(changed == 1)
     }
 
-    /// Replaces an operation if its fence is the one before `put.fence`; tells whether it was.
+    /// Replaces an operation if its fence is the one before `put.fence` and its key has not gone
+    /// to a successor; tells whether it was.
     pub(super) fn update(&self, put: &Put<'_>) -> Result<bool, StoreError> {
         let changed = self
             .db
-            .prepare_cached("UPDATE op SET key = ?2, kind = ?3, due = ?4, fence = ?5, row = ?6 WHERE seq = ?1 AND fence = ?5 - 1")?
+            .prepare_cached("UPDATE OR IGNORE op SET key = ?2, kind = ?3, due = ?4, fence = ?5, row = ?6 WHERE seq = ?1 AND fence = ?5 - 1")?
             .execute(params![put.seq, put.key.map(|key| key.0), put.kind, put.due, put.fence, put.row])?;
         Ok(changed == 1)
     }
@@ -228,6 +229,10 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn has_key(&self, key: KeyDigest) -> Result<bool, StoreError> {
+        Ok(self.db.prepare_cached("SELECT 1 FROM op WHERE key = ?1")?.exists(params![key.0])?)
     }
 
     pub(super) fn by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, kind};
 use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
+use super::young::{YOUNG_MAX, Young};
 use crate::store::{
     Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, row,
 };
@@ -24,9 +25,10 @@ use crate::store::{
 /// Commands that wait at most; past it, callers wait before they queue.
 pub(super) const QUEUE_MAX: usize = 8192;
 
-/// The index keeps what was applied at least this often, or after this many commands.
-const INDEX_COMMIT_EVERY: Duration = Duration::from_millis(100);
-const INDEX_COMMIT_AFTER: usize = 8192;
+/// The index keeps what was applied at least this often, or after this many commands: rarely,
+/// because keys are spread over its pages, and a page is written once however much of it changed.
+const INDEX_COMMIT_EVERY: Duration = Duration::from_millis(500);
+const INDEX_COMMIT_AFTER: usize = 32 * 1024;
 
 /// What is left of the last segment when no other can be had is for what is under way.
 const RESERVE_BYTES: usize = 8 << 20;
@@ -111,6 +113,7 @@ pub(super) struct Writer {
     checkpointer: std::sync::mpsc::SyncSender<()>,
     lanes: HashMap<Lane, i64>,
     lane_names: HashMap<i64, Lane>,
+    young: Young,
     /// The frame that is being filled, its header's room in front.
     frame: Vec<u8>,
     deferred: Vec<Deferred>,
@@ -148,6 +151,7 @@ impl Writer {
             checkpointer,
             lanes,
             lane_names,
+            young: Young::default(),
             frame: vec![0; HEADER_BYTES],
             deferred: Vec::new(),
             visible: false,
@@ -172,6 +176,12 @@ impl Writer {
                 self.execute(command);
             }
             self.flush();
+            if self.broken.is_none() {
+                if let Err(error) = self.age(YOUNG_MAX) {
+                    self.heed(&error);
+                    self.reindex();
+                }
+            }
             if closing {
                 self.keep(true);
                 return;
@@ -204,13 +214,7 @@ impl Writer {
                 self.answer(answer, result);
             }
             Command::Find(which, answer) => {
-                let result = match which {
-                    Which::Id(id) => self
-                        .index
-                        .by_sequence(id.sequence())
-                        .map(|found| found.filter(|operation| operation.id == id)),
-                    Which::Key(key) => self.index.by_key(key),
-                };
+                let result = self.find(which);
                 self.answer(answer, result);
             }
             Command::Lanes(answer) => {
@@ -338,6 +342,8 @@ impl Writer {
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
         let Birth { mut operation, request, replaces } = birth;
         if let Some((id, fence)) = replaces {
+            // A reader that lags must not take the old owner of the key for the present one.
+            self.visible = true;
             self.give_up_key(id, fence)?;
         }
         self.lane(Lane::of(&operation))?;
@@ -348,7 +354,7 @@ impl Writer {
             // The unique index decides; what was written for nothing leaves the frame.
             Err(StoreError::Stale) => {
                 self.frame.truncate(before);
-                let known = self.index.by_key(operation.scope.digest(&operation.key))?;
+                let known = self.find(Which::Key(operation.scope.digest(&operation.key)))?;
                 known.map(Remembered::Known).ok_or(StoreError::Stale)
             }
             Err(error) => Err(error),
@@ -357,10 +363,7 @@ impl Writer {
 
     /// Frees the key of an operation that has expired or was forgotten.
     fn give_up_key(&mut self, id: OperationId, fence: Fence) -> Result<(), StoreError> {
-        let found = self
-            .index
-            .by_sequence(id.sequence())?
-            .filter(|operation| operation.id == id && operation.fence == fence);
+        let found = self.find(Which::Id(id))?.filter(|operation| operation.fence == fence);
         let mut old = found.ok_or(StoreError::Stale)?;
         old.fence = Fence(fence.0 + 1);
         self.put_with_key(&old, None, false)
@@ -407,7 +410,7 @@ impl Writer {
             fence: operation.fence.0,
             row: &bytes,
         };
-        let done = if new { self.index.insert(&put) } else { self.index.update(&put) };
+        let done = self.place(&put, new, standing);
         let result = match done {
             Ok(true) => {
                 Record::Put(put).write(&mut self.frame);
@@ -418,6 +421,72 @@ impl Writer {
         };
         self.row = bytes;
         result
+    }
+
+    /// Puts a row where it belongs: what waits in a lane into the index, what was born lately into
+    /// memory. Tells whether it was put: a new key has to be new, a fence the next one.
+    fn place(&mut self, put: &Put<'_>, new: bool, standing: Standing) -> Result<bool, StoreError> {
+        let waits = standing == Standing::Pending;
+        if new {
+            let is_known = put.key.is_some_and(|key| self.young.has_key(key));
+            if is_known || waits {
+                return if is_known { Ok(false) } else { self.index.insert(put) };
+            }
+            if put.key.map_or(Ok(false), |key| self.index.has_key(key))? {
+                return Ok(false);
+            }
+            self.young.put(put);
+            return Ok(true);
+        }
+        match self.young.fence(put.seq) {
+            // Its key has gone to a successor that the index does not have yet.
+            None if put.key.is_some_and(|key| self.young.has_key(key)) => Ok(false),
+            None => self.index.update(put),
+            Some(fence) if fence + 1 != put.fence => Ok(false),
+            Some(_) if waits => {
+                self.young.remove(put.seq);
+                self.index.insert(put)
+            }
+            Some(_) => {
+                self.young.put(put);
+                Ok(true)
+            }
+        }
+    }
+
+    fn find(&self, which: Which) -> Result<Option<Operation>, StoreError> {
+        let young = match which {
+            Which::Id(id) => self.young.by_sequence(id.sequence()),
+            Which::Key(key) => self.young.by_key(key),
+        };
+        let found = match (young, which) {
+            (Some(row), _) => Some(row::decode(row)?),
+            (None, Which::Id(id)) => self.index.by_sequence(id.sequence())?,
+            (None, Which::Key(key)) => self.index.by_key(key)?,
+        };
+        Ok(found.filter(|operation| match which {
+            Which::Id(id) => operation.id == id,
+            Which::Key(_) => true,
+        }))
+    }
+
+    /// Lets the oldest rows go to the index, until no more than `left` are young.
+    fn age(&mut self, left: usize) -> Result<(), StoreError> {
+        while self.young.len() > left {
+            self.index.begin()?;
+            let index = &self.index;
+            match self.young.pop(|put| index.insert(put)) {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => {
+                    return Err(StoreError::Damaged(
+                        "a young row has the key of an old one".to_owned(),
+                    ));
+                }
+                Some(Err(error)) => return Err(error),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<usize, StoreError> {
@@ -476,6 +545,7 @@ impl Writer {
     fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Result<Swept, StoreError> {
         if from == 0 {
             self.floor = self.journal.end().segment;
+            self.age(0)?;
         }
         let mut swept = Swept::default();
         let page = self.index.after(from, max)?;
@@ -491,7 +561,8 @@ impl Writer {
             } else if expired && operation.request.is_some() {
                 // Its key may have gone to a successor; then only the history is stripped.
                 let digest = operation.scope.digest(&operation.key);
-                let owns = self.index.by_key(digest)?.is_some_and(|owner| owner.id == operation.id);
+                let owns =
+                    self.find(Which::Key(digest))?.is_some_and(|owner| owner.id == operation.id);
                 self.put_with_key(
                     &operation.forgotten_but_for_its_mark(),
                     owns.then_some(digest),
@@ -561,7 +632,8 @@ impl Writer {
         }
         self.unkept = 0;
         self.unkept_since = None;
-        if let Err(error) = self.index.commit(self.journal.end()) {
+        let end = self.journal.end();
+        if let Err(error) = self.age(0).and_then(|()| self.index.commit(end)) {
             self.heed(&error);
             self.reindex();
             return;
@@ -589,6 +661,7 @@ impl Writer {
 
     fn try_reindex(&mut self) -> Result<(), StoreError> {
         self.index.roll_back()?;
+        self.young.clear();
         self.index.begin()?;
         let applied = self.index.applied()?;
         let index = &self.index;
