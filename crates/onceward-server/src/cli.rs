@@ -1,15 +1,33 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway; the others speak to
-//! a running one.
+//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check` and `restore`
+//! work on files, and the others speak to a running gateway.
+//!
+//! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
+//! verbs.
+
+mod access;
+mod act;
+mod backup;
+mod check;
+mod client;
+mod ls;
+mod output;
+mod restore;
+mod routes;
+mod send;
+mod show;
+mod tail;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Overrides};
+use self::client::Client;
+use self::output::{print_bytes, say};
+use crate::config::Overrides;
 use crate::exit::Exit;
 use crate::serve::serve;
 
@@ -17,14 +35,19 @@ const EXAMPLES: &str = "\
 Examples:
   onceward serve
   curl -H 'Idempotency-Key: order-1' -d '{}' 'http://127.0.0.1:7077/to/demo/orders?script=503,drop,201'
+  onceward send 'demo/orders' --key order-2 --body '{\"qty\": 1}'
   onceward ls --state dead
+  onceward show op_01kb2n9f5nep3b8m6wq6r9t2vx
+
+Data goes to stdout and talk to stderr. Lists are tables at a terminal and lines of tab-separated
+columns elsewhere; --json prints JSON everywhere.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 access, 5 a check found something,
-70 the ledger broke (start again: it recovers), 78 bad configuration";
+70 the ledger broke (start again: it recovers), 78 bad configuration, 130 interrupted";
 
 /// Every post lands, once: a gateway that makes HTTP side effects safe to retry.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "onceward", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -61,6 +84,33 @@ enum Verb {
     Serve(Serve),
     /// Read the configuration, show what it means, and warn
     Check,
+    /// Send a request through the gateway and print the answer
+    Send(send::Request),
+    /// Show what a request would be; nothing is sent
+    Explain(send::Request),
+    /// List operations, the newest first
+    Ls(ls::Ls),
+    /// Tell an operation's story
+    Show(show::Show),
+    /// Follow operations as they come and change, until Ctrl-C
+    Tail(tail::Tail),
+    /// Send dead operations again, on purpose
+    Redeliver(act::Several),
+    /// Give pending operations up
+    Cancel(act::Several),
+    /// Say what became of an operation in doubt
+    Resolve(act::Resolve),
+    /// Drop a key before its time
+    Forget(act::Forget),
+    /// List the routes
+    Routes,
+    /// Make, list and revoke access keys
+    #[command(subcommand)]
+    Access(access::Access),
+    /// Copy the ledger and its master key into a folder, while they are in use
+    Backup(backup::Backup),
+    /// Put a backup in the place of a ledger; it sends nothing until it is released
+    Restore(restore::Restore),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -90,32 +140,49 @@ pub(crate) fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            say(&exit.message);
+            if !exit.message.is_empty() {
+                say(&format!("error: {}", exit.message));
+            }
             ExitCode::from(exit.code)
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "stderr is for talk")]
-fn say(message: &str) {
-    eprintln!("error: {message}");
-}
-
-/// Prints a line of data.
-#[expect(clippy::print_stdout, reason = "stdout is for data")]
-pub(crate) fn print(line: &str) {
-    println!("{line}");
 }
 
 fn run(cli: Cli) -> Result<(), Exit> {
     let Cli { global, verb } = cli;
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
-        Verb::Check => check(&global),
-        Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "onceward", &mut std::io::stdout());
-            Ok(())
+        Verb::Check => check::check(&global),
+        Verb::Completions { shell } => completions(shell),
+        Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
+        verb => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
+            runtime.block_on(ask(verb, &global))
         }
+    }
+}
+
+/// The verbs that speak to the running gateway.
+async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
+    let client = Client::new(global)?;
+    let json = global.json;
+    match verb {
+        Verb::Send(request) => send::send(&request, &client, json).await,
+        Verb::Explain(request) => send::explain(&request, &client, json).await,
+        Verb::Ls(flags) => ls::ls(&flags, &client, json).await,
+        Verb::Show(flags) => show::show(&flags, &client, json).await,
+        Verb::Tail(flags) => tail::tail(&flags, &client, json).await,
+        Verb::Redeliver(flags) => act::several("redeliver", &flags, &client, json).await,
+        Verb::Cancel(flags) => act::several("cancel", &flags, &client, json).await,
+        Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
+        Verb::Forget(flags) => act::forget(&flags, &client, json).await,
+        Verb::Routes => routes::routes(&client, json).await,
+        Verb::Access(verb) => access::access(&verb, &client, json).await,
+        Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
+        Verb::Restore(_) => restore::release(&client, json).await,
+        // Handled without a gateway.
+        Verb::Serve(_) | Verb::Check | Verb::Completions { .. } => Ok(()),
     }
 }
 
@@ -146,38 +213,8 @@ fn start_log(filter: &str) -> Result<(), Exit> {
     Ok(())
 }
 
-fn check(global: &Global) -> Result<(), Exit> {
-    let config = Config::load(global.config.as_deref(), &Overrides::default())?;
-    let (table, warnings) = (config.inferred(), config.warnings());
-    if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "warnings": warnings}).to_string());
-    } else {
-        let file = config.file.as_deref().map_or_else(
-            || "no file: defaults".to_owned(),
-            |file: &Path| file.display().to_string(),
-        );
-        print(&format!(
-            "configuration  {file}\nlisten         {}\nledger         {}\n",
-            config.listen,
-            config.store.display()
-        ));
-        print(&format!(
-            "{:<16} {:<24} {:<16} {:<10} after no answer",
-            "ROUTE", "MATCH", "EFFECTS", "SAID"
-        ));
-        for row in &table {
-            let said = if row.said { "yes" } else { "inferred" };
-            print(&format!(
-                "{:<16} {:<24} {:<16} {said:<10} {}",
-                row.route, row.r#match, row.effects, row.after_no_answer
-            ));
-        }
-        for warning in &warnings {
-            print(&format!("\nwarning: {warning}"));
-        }
-    }
-    if config.strict && !warnings.is_empty() {
-        return Err(Exit::violation("strict = true, and there are warnings"));
-    }
-    Ok(())
+fn completions(shell: clap_complete::Shell) -> Result<(), Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "onceward", &mut script);
+    print_bytes(&script)
 }

@@ -339,21 +339,7 @@ pub(crate) struct Overrides {
 impl Config {
     /// Reads `path`, or `onceward.toml` here, or nothing; lays the environment and the flags over it.
     pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
-        let found = path.map(Path::to_owned).or_else(|| {
-            ["onceward.toml", "/etc/onceward/onceward.toml"]
-                .map(PathBuf::from)
-                .into_iter()
-                .find(|candidate| candidate.exists())
-        });
-        let text = match &found {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|error| {
-                ConfigError(format!("{}: {error}\nhelp: name the file with --config, or leave --config out to run without one", path.display()))
-            })?,
-        };
-        let name = found
-            .as_deref()
-            .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+        let (found, text, name) = read(path)?;
         let text = interpolate(&text, &name, |variable| std::env::var(variable).ok())?;
         let overrides = std::env::vars().filter(|(variable, _)| {
             variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str())
@@ -374,11 +360,7 @@ impl Config {
             .map_or_else(|| LISTEN.parse(), Ok)
             .map_err(|_| ConfigError("no listener".to_owned()))?;
         let store = flags.store.clone().or(file.store).unwrap_or_else(|| STORE.to_owned());
-        let Some(store) = store.strip_prefix("sqlite:") else {
-            return Err(ConfigError(format!(
-                "{name}: store = {store:?} is not known\nhelp: write store = \"{STORE}\"; the embedded ledger is the one that this release has"
-            )));
-        };
+        let store = ledger_path(&store, name)?;
         let mut egress_allow = file.egress.allow;
         for allowed in &flags.allow {
             egress_allow.extend(allowed_networks(allowed)?);
@@ -405,7 +387,7 @@ impl Config {
         }
         Ok(Self {
             listen,
-            store: PathBuf::from(store),
+            store,
             demo: file.demo.unwrap_or(found.is_none()),
             strict: file.strict.unwrap_or(false),
             egress_allow,
@@ -419,19 +401,127 @@ impl Config {
         })
     }
 
+    /// Whether a process that runs with `other` differs from this in its routes only.
+    pub(crate) fn is_served_as(&self, other: &Self) -> bool {
+        self.listen == other.listen
+            && self.store == other.store
+            && self.demo == other.demo
+            && self.egress_allow == other.egress_allow
+            && self.ca_file == other.ca_file
+            && self.connections_max == other.connections_max
+            && self.connections_per_address_max == other.connections_per_address_max
+            && self.segment_bytes == other.segment_bytes
+    }
+
     /// The folder of the ledger: keys live beside it.
     pub(crate) fn data(&self) -> PathBuf {
-        self.store
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-            .to_owned()
+        folder_of(&self.store)
     }
 
     /// The routes for the engine.
     pub(crate) fn routes(&self) -> Routes {
         Routes { named: self.routes.clone(), ad_hoc: Arc::clone(&self.ad_hoc) }
     }
+}
+
+/// What a verb beside the gateway has to know: nothing of the routes, so that a person's shell
+/// needs none of the variables that hold their credentials.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) listen: SocketAddr,
+    pub(crate) store: PathBuf,
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// The part of the file that says where things are.
+#[derive(Debug, Default, Deserialize)]
+struct PlacesFile {
+    listen: Option<SocketAddr>,
+    store: Option<String>,
+    #[serde(default)]
+    tls: TlsFile,
+}
+
+impl Places {
+    /// Reads the same file and the same variables as `serve` does.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (_, text, name) = read(path)?;
+        Self::build(&text, &name, |variable| std::env::var(variable).ok())
+    }
+
+    fn build(
+        text: &str,
+        name: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let fits = |value: &String| !value.contains(['"', '\\', '\n', '\r']);
+        let text = interpolate(text, name, |wanted| {
+            Some(variable(wanted).filter(fits).unwrap_or_default())
+        })?;
+        let wrong = |error: toml::de::Error| {
+            ConfigError(format!("{name}: {}", error.to_string().trim_end()))
+        };
+        let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        for (over, place) in [
+            ("ONCEWARD_LISTEN", &["listen"][..]),
+            ("ONCEWARD_STORE", &["store"]),
+            ("ONCEWARD_TLS__CA_FILE", &["tls", "ca_file"]),
+        ] {
+            if let Some(value) = variable(over) {
+                let place: Vec<String> = place.iter().map(|&part| part.to_owned()).collect();
+                set(&mut table, &place, &value)
+                    .ok_or_else(|| ConfigError(format!("{name}: {} is no table", place[0])))?;
+            }
+        }
+        let file: PlacesFile = table.try_into().map_err(wrong)?;
+        let listen = file.listen.map_or_else(|| LISTEN.parse(), Ok);
+        Ok(Self {
+            listen: listen.map_err(|_| ConfigError("no listener".to_owned()))?,
+            store: ledger_path(file.store.as_deref().unwrap_or(STORE), name)?,
+            ca_file: file.tls.ca_file,
+        })
+    }
+
+    /// The folder of the ledger.
+    pub(crate) fn data(&self) -> PathBuf {
+        folder_of(&self.store)
+    }
+}
+
+/// Finds and reads the file: its path, its text, and what errors call it.
+fn read(path: Option<&Path>) -> Result<(Option<PathBuf>, String, String), ConfigError> {
+    let found = path.map(Path::to_owned).or_else(|| {
+        ["onceward.toml", "/etc/onceward/onceward.toml"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|candidate| candidate.exists())
+    });
+    let text = match &found {
+        None => String::new(),
+        Some(path) => std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("{}: {error}\nhelp: name the file with --config, or leave --config out to run without one", path.display()))
+        })?,
+    };
+    let name = found
+        .as_deref()
+        .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+    Ok((found, text, name))
+}
+
+fn ledger_path(store: &str, name: &str) -> Result<PathBuf, ConfigError> {
+    store.strip_prefix("sqlite:").map(PathBuf::from).ok_or_else(|| {
+        ConfigError(format!(
+            "{name}: store = {store:?} is not known\nhelp: write store = \"{STORE}\"; the embedded ledger is the one that this release has"
+        ))
+    })
+}
+
+fn folder_of(store: &Path) -> PathBuf {
+    store
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."))
+        .to_owned()
 }
 
 /// `localhost:3000`, an address or a network, as `serve --allow` takes it.
@@ -899,6 +989,18 @@ mod tests {
         let unknown =
             parse("", "f", [("ONCEWARD_NONSENSE".to_owned(), "1".to_owned())].into_iter());
         assert!(unknown.unwrap_err().to_string().contains("ONCEWARD_NONSENSE"));
+    }
+
+    #[test]
+    fn a_verb_beside_the_gateway_needs_no_credentials_to_find_it() {
+        let text = "listen = \"127.0.0.1:1\"\nstore = \"sqlite:d/l.db\"\n[routes.a]\nupstream = \"${UPSTREAM}\"\nset_headers = { A = \"${KEY}\" }";
+        let places = Places::build(text, "f", |_| None).unwrap();
+        assert_eq!((places.listen.port(), places.data()), (1, PathBuf::from("d")));
+        let over = |name: &str| (name == "ONCEWARD_STORE").then(|| "sqlite:e/l.db".to_owned());
+        assert_eq!(Places::build(text, "f", over).unwrap().data(), PathBuf::from("e"));
+        assert!(
+            Places::build("listen = 1", "f", |_| None).unwrap_err().to_string().contains("listen")
+        );
     }
 
     #[test]

@@ -17,6 +17,16 @@ impl Exit {
         Self { code: 1, message: message.into() }
     }
 
+    /// It was asked for in a way that cannot be read (what clap says, it says itself).
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+
+    /// Nobody reads any further, or a person ended it: there is nothing to say.
+    pub(crate) fn quiet(code: u8) -> Self {
+        Self { code, message: String::new() }
+    }
+
     /// There is no such thing.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }

@@ -1,5 +1,7 @@
 //! What the edges of one process share.
 
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +19,16 @@ use crate::telemetry::Telemetry;
 /// The file whose presence keeps a restored ledger from sending.
 pub(crate) const QUARANTINE: &str = "quarantine";
 
+/// The file that stands beside a ledger while a backup is put in its place.
+pub(crate) const RESTORING: &str = "restoring";
+
 /// The file with the ledger's master key.
 pub(crate) const MASTER_KEY: &str = "master.key";
+
+/// Makes a folder that only its owner enters: what callers send lies in it.
+pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
 
 /// One running process.
 pub(crate) struct Node {
@@ -62,10 +72,28 @@ impl Node {
 
     /// Copies the ledger and its master key, while it is in use.
     pub(crate) async fn backup(&self, to: &Path) -> Result<(), Problem> {
+        // Anything that is there may be a ledger, and its master key would be written over.
+        let is_free =
+            std::fs::read_dir(to).map_or_else(|_| !to.exists(), |mut there| there.next().is_none());
+        if !is_free {
+            return Err(Problem::new(
+                "operation-conflict",
+                format!(
+                    "{} is there already: a backup goes into a folder of its own.",
+                    to.display()
+                ),
+            ));
+        }
+        let failed = |error: std::io::Error| {
+            StoreError::Unavailable(format!("writing the backup {}: {error}", to.display()))
+        };
+        make_folder(to).map_err(failed)?;
         self.engine.store().backup(to).await?;
-        let copied = std::fs::copy(self.data.join(MASTER_KEY), to.join(MASTER_KEY));
-        copied
-            .map_err(|error| StoreError::Unavailable(format!("copying the master key: {error}")))?;
+        // Last, so that a backup that has it is whole.
+        let key = to.join(MASTER_KEY);
+        std::fs::copy(self.data.join(MASTER_KEY), &key).map_err(failed)?;
+        File::open(key).and_then(|key| key.sync_all()).map_err(failed)?;
+        File::open(to).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(())
     }
 }

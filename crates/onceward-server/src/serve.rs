@@ -34,7 +34,7 @@ use crate::body::Body;
 use crate::config::{Config, Overrides};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
-use crate::node::{MASTER_KEY, Node, QUARANTINE};
+use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 use crate::{demo, operator, page};
@@ -52,8 +52,13 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(config_path, overrides)?;
     let data = config.data();
-    fs::create_dir_all(&data)
-        .map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
+    make_folder(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
+    if data.join(RESTORING).exists() {
+        return Err(Exit::failed(format!(
+            "a restore into {} broke off, so what is there is no whole ledger\nhelp: run `onceward restore FOLDER` again; it begins anew",
+            data.display()
+        )));
+    }
     let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
     let store = open_store(&config).await?;
     let secrets = Secrets::new(master_key(&data)?);
@@ -375,8 +380,8 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
             Err(error) => return error!(%error, "the configuration is kept as it was"),
         }
     }
-    if fresh.listen != config.listen || fresh.store != config.store {
-        warn!("listen and store are read at a start only");
+    if !fresh.is_served_as(config) {
+        warn!("listen, store, demo, egress, tls and limits are read at a start only");
     }
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_routes(routes);

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue};
 use onceward::core::attempt::Attempt;
 use onceward::core::id::OperationId;
-use onceward::core::operation::{Operation, State};
+use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
@@ -79,6 +79,10 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
             "source": outcome.source.name(),
             "retained": outcome.answer.is_some(),
         })),
+        "forgotten": operation.forgotten.map(|then| match then {
+            Forgotten::Refuse => "refuse",
+            Forgotten::New => "new",
+        }),
         "acts": operation.acts.iter().map(|act| json!({
             "deed": act.deed.name(), "at": time(act.at), "who": act.who, "reason": act.reason,
         })).collect::<Vec<_>>(),
@@ -110,6 +114,15 @@ fn attempt(attempt: &Attempt) -> Value {
 
 /// One sentence on whether sending again is safe: the question that a person has.
 pub(crate) fn advice(operation: &Operation) -> &'static str {
+    match operation.forgotten {
+        Some(Forgotten::Refuse) => {
+            return "Its key was dropped: a call with it is refused, and nothing is sent.";
+        }
+        Some(Forgotten::New) => {
+            return "Its key was dropped: a call with it is a new operation, and is sent.";
+        }
+        None => {}
+    }
     let executed = operation.may_have_executed();
     match (operation.state, operation.effects) {
         (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",

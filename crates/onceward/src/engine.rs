@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};
 use onceward_core::exchange::{Headers, Request, Response};
-use onceward_core::fingerprint::{Part, differing_paths};
+use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
@@ -309,8 +309,7 @@ impl Engine {
         if self.recent.has(digest)
             && let Some(known) = self.store.recall(digest)
         {
-            let admission =
-                admission::admit(&known, &arrival.fingerprint, &arrival.policy, self.clock.now());
+            let admission = self.admit(&known, &arrival).await?;
             if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
                 return self.answer_known(known, admission, &arrival).await;
             }
@@ -348,7 +347,7 @@ impl Engine {
                     }
                 }
             };
-            match admission::admit(&known, &arrival.fingerprint, &arrival.policy, now) {
+            match self.admit(&known, &arrival).await? {
                 Admission::Fresh => {
                     // Counted once, however often the race for the key is run again.
                     if !is_late && admission::leaves_its_mark(&known, now) {
@@ -665,6 +664,9 @@ impl Engine {
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
+        if admission == Admission::Replay {
+            self.recent.add(arrival.scope.digest(&arrival.key));
+        }
         let known_box = || Box::new(known.clone());
         match admission {
             Admission::Mismatch(parts) => self.mismatch(known, parts, arrival).await,
@@ -690,6 +692,22 @@ impl Engine {
                 Err(Refusal::InProgress(Box::new(known)))
             }
         }
+    }
+
+    /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
+    /// nothing else differs, by what they say.
+    async fn admit(&self, known: &Operation, arrival: &Arrival) -> Result<Admission, Refusal> {
+        let decide = |print| admission::admit(known, print, &arrival.policy, self.clock.now());
+        let admission = decide(&arrival.fingerprint);
+        if admission != Admission::Mismatch(vec![Part::Body]) {
+            return Ok(admission);
+        }
+        let Some(request) = known.request else { return Ok(admission) };
+        let stored = wire::decode_request(&self.store.body(request).await?, known.id, None)?;
+        if is_same_body(&stored, &arrival.request, &arrival.policy.fingerprint) {
+            return Ok(decide(&known.fingerprint));
+        }
+        Ok(admission)
     }
 
     async fn mismatch(

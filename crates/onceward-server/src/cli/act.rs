@@ -1,0 +1,115 @@
+//! What a person does about operations: redeliver, cancel, resolve, forget; each with a reason
+//! that stays with the operation.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, part};
+use super::output::{print, say, text};
+use super::send::{bytes_of, put_body};
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(super) struct Several {
+    /// The operations
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    /// Why: it stays with the operation
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Resolve {
+    /// The operation
+    id: String,
+    /// What became of it; not-sent sends it again
+    #[arg(long = "as", value_name = "WHAT", value_parser = ["done", "not-sent"])]
+    outcome: String,
+    /// The status that duplicates shall get, where it was done
+    #[arg(long)]
+    status: Option<u16>,
+    /// The body that duplicates shall get
+    #[arg(long, value_name = "TEXT", requires = "status")]
+    body: Option<String>,
+    /// The file with that body, or - for stdin
+    #[arg(long, value_name = "FILE", requires = "status", conflicts_with = "body")]
+    body_file: Option<PathBuf>,
+    /// Why: it stays with the operation
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Forget {
+    /// The route, or the origin of ad hoc URLs
+    route: String,
+    /// The key
+    key: String,
+    /// What its next use meets: a refusal, or a new operation
+    #[arg(long, default_value = "refuse", value_parser = ["refuse", "new"])]
+    then: String,
+    /// The name of the access key whose idempotency key it is
+    #[arg(long, value_name = "NAME")]
+    principal: Option<String>,
+    /// Why: it stays with the operation
+    #[arg(long)]
+    reason: String,
+}
+
+/// Redelivers or cancels each; what fails is said, and the others are done all the same.
+pub(super) async fn several(
+    deed: &str,
+    flags: &Several,
+    client: &Client,
+    json: bool,
+) -> Result<(), Exit> {
+    let mut first_failure = None;
+    for id in &flags.ids {
+        let path = format!("/v1/operations/{}/{deed}", part(id));
+        match client.post(&path, &json!({"reason": flags.reason})).await {
+            Ok(shown) => tell(&shown, json)?,
+            Err(refused) if refused.is_away => return Err(refused.into()),
+            Err(refused) if flags.ids.len() == 1 => return Err(refused.into()),
+            Err(refused) => {
+                say(&format!("error: {id}: {}", refused.exit.message));
+                first_failure.get_or_insert(refused.exit.code);
+            }
+        }
+    }
+    first_failure.map_or(Ok(()), |code| Err(Exit::quiet(code)))
+}
+
+pub(super) async fn resolve(flags: &Resolve, client: &Client, json: bool) -> Result<(), Exit> {
+    let mut document = Map::new();
+    document.insert("as".to_owned(), json!(flags.outcome));
+    document.insert("reason".to_owned(), json!(flags.reason));
+    if let Some(status) = flags.status {
+        document.insert("status".to_owned(), json!(status));
+    }
+    if let Some(body) = bytes_of(flags.body.as_deref(), flags.body_file.as_deref())? {
+        put_body(&mut document, body);
+    }
+    let path = format!("/v1/operations/{}/resolve", part(&flags.id));
+    tell(&client.post(&path, &Value::Object(document)).await?, json)
+}
+
+pub(super) async fn forget(flags: &Forget, client: &Client, json: bool) -> Result<(), Exit> {
+    let mut document = json!({"reason": flags.reason, "then": flags.then});
+    if let Some(principal) = &flags.principal {
+        document["principal"] = json!(principal);
+    }
+    let path = format!("/v1/keys/{}/{}", part(&flags.route), part(&flags.key));
+    tell(&client.delete(&path, &document).await?, json)
+}
+
+/// The operation afterwards: a line of JSON, or its id and state.
+fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
+    if json {
+        return print(&shown.to_string());
+    }
+    print(&format!("{}\t{}", text(shown, "/id"), text(shown, "/state")))?;
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! `backup`: the running gateway copies its ledger and its master key into a folder.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::Client;
+use super::output::{print, say, text};
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// A folder of its own, on the gateway's machine
+    folder: PathBuf,
+}
+
+pub(super) async fn backup(flags: &Backup, client: &Client, json: bool) -> Result<(), Exit> {
+    let folder = std::path::absolute(&flags.folder)
+        .map_err(|error| Exit::usage(format!("{}: {error}", flags.folder.display())))?;
+    let made = client.post("/v1/backup", &json!({"to": folder})).await?;
+    if json {
+        return print(&made.to_string());
+    }
+    print(&text(&made, "/backup"))?;
+    say("the master key is in it: keep it as you keep credentials");
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `check`: the configuration, what it means, and what a careful reader would ask about.
+
+use std::path::Path;
+
+use super::Global;
+use super::output::print;
+use crate::config::{Config, Overrides};
+use crate::exit::Exit;
+
+pub(super) fn check(global: &Global) -> Result<(), Exit> {
+    let config = Config::load(global.config.as_deref(), &Overrides::default())?;
+    let (table, warnings) = (config.inferred(), config.warnings());
+    if global.json {
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "warnings": warnings}).to_string())?;
+    } else {
+        let file = config.file.as_deref().map_or_else(
+            || "no file: defaults".to_owned(),
+            |file: &Path| file.display().to_string(),
+        );
+        print(&format!(
+            "configuration  {file}\nlisten         {}\nledger         {}\n",
+            config.listen,
+            config.store.display()
+        ))?;
+        print(&format!(
+            "{:<16} {:<24} {:<16} {:<10} after no answer",
+            "ROUTE", "MATCH", "EFFECTS", "SAID"
+        ))?;
+        for row in &table {
+            let said = if row.said { "yes" } else { "inferred" };
+            print(&format!(
+                "{:<16} {:<24} {:<16} {said:<10} {}",
+                row.route, row.r#match, row.effects, row.after_no_answer
+            ))?;
+        }
+        for warning in &warnings {
+            print(&format!("\nwarning: {warning}"))?;
+        }
+    }
+    if config.strict && !warnings.is_empty() {
+        return Err(Exit::violation("strict = true, and there are warnings"));
+    }
+    Ok(())
+}

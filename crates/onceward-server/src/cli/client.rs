@@ -1,0 +1,350 @@
+//! The running gateway as the command line sees it: where it is, with which key it is asked, and
+//! what its refusals mean for an exit code.
+//!
+//! The operator's key is a credential of this machine: it goes to loopback and to the
+//! configuration's own listener, and to no other address.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceward::core::attempt::Ending;
+use onceward::core::exchange::{Headers, Request};
+use onceward::upstream::{
+    Dispatch, Door, DoorOptions, Egress, Failure, Sent, Target, Timeouts, Trust, Upstream as _,
+};
+use serde_json::Value;
+use url::{Host, Url};
+
+use super::Global;
+use super::output::{clean, text};
+use crate::config::Places;
+use crate::exit::Exit;
+use crate::serve::OPERATOR_KEY;
+
+/// As long as the gateway itself may take: a call that is held, or a backup.
+const PATIENCE: Duration = Duration::from_hours(1);
+
+/// An answer that is larger is none of the API's: a page of lists has at most a thousand rows.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// A connection to the gateway.
+#[derive(Debug)]
+pub(super) struct Client {
+    door: Door,
+    target: Arc<Target>,
+    credential: Credential,
+}
+
+/// The key that goes with each request.
+enum Credential {
+    /// From the flag or the variable.
+    Given(String),
+    /// From the data folder.
+    Operator(String),
+    /// None, and why.
+    None(String),
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Given(_) => "Given(…)",
+            Self::Operator(_) => "Operator(…)",
+            Self::None(_) => "None",
+        })
+    }
+}
+
+/// Why a request brought nothing.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) exit: Exit,
+    /// Whether the gateway was not there at all, so that it may come back.
+    pub(super) is_away: bool,
+}
+
+impl From<Refused> for Exit {
+    fn from(refused: Refused) -> Self {
+        refused.exit
+    }
+}
+
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl Client {
+    pub(super) fn new(global: &Global) -> Result<Self, Exit> {
+        let places = Places::load(global.config.as_deref())?;
+        let base = match &global.url {
+            Some(text) => parse(text)?,
+            None => parse(&format!("http://{}", reachable(places.listen)))?,
+        };
+        // A variable that is set to nothing is no key.
+        let credential = match global.access_key.as_ref().filter(|key| !key.is_empty()) {
+            Some(key) => Credential::Given(key.clone()),
+            None if is_ours(&base, places.listen) => operator_key(&places.data().join(OPERATOR_KEY)),
+            None => Credential::None(
+                "the operator's key goes to this machine only: give a key with --access-key or ONCEWARD_ACCESS_KEY".to_owned(),
+            ),
+        };
+        let options = DoorOptions { ca_file: places.ca_file, ..DoorOptions::default() };
+        let door = Door::new(Egress::default(), &options)
+            .map_err(|error| Exit::config(error.to_string()))?;
+        let timeouts = Timeouts {
+            connect: Timeouts::default().connect,
+            head: PATIENCE,
+            body: PATIENCE,
+            total: PATIENCE,
+        };
+        let target = Arc::new(Target { base, trust: Trust::Operator, http2: false, timeouts });
+        Ok(Self { door, target, credential })
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Refused> {
+        self.ask("GET", path, None).await
+    }
+
+    pub(super) async fn post(&self, path: &str, document: &Value) -> Result<Value, Refused> {
+        self.ask("POST", path, Some(document)).await
+    }
+
+    pub(super) async fn delete(&self, path: &str, document: &Value) -> Result<Value, Refused> {
+        self.ask("DELETE", path, Some(document)).await
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        document: Option<&Value>,
+    ) -> Result<Value, Refused> {
+        let key = match &self.credential {
+            Credential::Given(key) | Credential::Operator(key) => Some(key.as_str()),
+            Credential::None(_) => None,
+        };
+        let mut answer = self.exchange(method, path, document, key).await?;
+        if answer.status == 401 && matches!(self.credential, Credential::Operator(_)) {
+            // The folder may be another gateway's. Nothing was done, and an open listener answers
+            // without any key.
+            let bare = self.exchange(method, path, document, None).await?;
+            answer = if bare.status == 401 { answer } else { bare };
+        }
+        self.read(&answer).map_err(|exit| Refused { exit, is_away: false })
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        document: Option<&Value>,
+        key: Option<&str>,
+    ) -> Result<Answer, Refused> {
+        let mut headers = Headers::default();
+        headers.set("accept", "application/json, application/problem+json");
+        if let Some(key) = key {
+            headers.set("onceward-authorization", format!("Bearer {key}"));
+        }
+        if document.is_some() {
+            headers.set("content-type", "application/json");
+        }
+        let request = Request {
+            method: method.to_owned(),
+            target: path.to_owned(),
+            headers,
+            body: document.map(|document| Bytes::from(document.to_string())).unwrap_or_default(),
+        };
+        let dispatch = Dispatch {
+            target: Arc::clone(&self.target),
+            request: Arc::new(request),
+            headers: Headers::default(),
+        };
+        let away = |failure: Failure| self.away(&failure);
+        let mut answer = match self.door.send(dispatch).await {
+            Sent::Answered(answer) => answer,
+            Sent::Failed(failure) => return Err(away(failure)),
+        };
+        let mut body = Vec::new();
+        while let Some(piece) = answer.body.chunk().await.map_err(away)? {
+            if body.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err(Refused { exit: self.stranger(answer.status), is_away: false });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer { status: answer.status, body })
+    }
+
+    fn away(&self, failure: &Failure) -> Refused {
+        let (url, error) = (&self.target.base, clean(&failure.error));
+        let message = if failure.ending == Ending::Unsent {
+            format!(
+                "no gateway is reached at {url}: {error}\nhelp: start it with `onceward serve`, or say where it is with --url or ONCEWARD_URL"
+            )
+        } else {
+            format!(
+                "the gateway at {url} gave no whole answer: {error}\nhelp: what was asked may have been done; look with `onceward ls` before you ask again, or ask again with the same key"
+            )
+        };
+        Refused { exit: Exit::failed(message), is_away: true }
+    }
+
+    fn stranger(&self, status: u16) -> Exit {
+        Exit::failed(format!(
+            "{} answered {status}, but not as a gateway does\nhelp: say where the gateway is with --url or ONCEWARD_URL",
+            self.target.base
+        ))
+    }
+
+    fn read(&self, answer: &Answer) -> Result<Value, Exit> {
+        let document: Option<Value> = serde_json::from_slice(&answer.body).ok();
+        match document {
+            Some(document) if answer.status < 300 => Ok(document),
+            Some(problem) if problem["title"].is_string() => {
+                Err(self.refusal(answer.status, &problem))
+            }
+            _ => Err(self.stranger(answer.status)),
+        }
+    }
+
+    fn refusal(&self, status: u16, problem: &Value) -> Exit {
+        let mut message = format!("{}: {}", text(problem, "/title"), text(problem, "/detail"));
+        if let Some(help) = self.help(status, problem) {
+            message.push_str("\nhelp: ");
+            message.push_str(&help);
+        }
+        match status {
+            404 => Exit::not_found(message),
+            401 | 403 => Exit::access(message),
+            _ => Exit::failed(message),
+        }
+    }
+
+    /// What is left to do, by the refusal's advice.
+    fn help(&self, status: u16, problem: &Value) -> Option<String> {
+        if status == 401 {
+            return Some(match &self.credential {
+                Credential::None(why) => why.clone(),
+                Credential::Given(_) => {
+                    "`onceward access ls` shows which keys there are".to_owned()
+                }
+                Credential::Operator(_) => format!(
+                    "{OPERATOR_KEY} is another gateway's: run this where its data folder is, or give a key with --access-key"
+                ),
+            });
+        }
+        let operation = problem["operation"].as_str().map(clean);
+        match (problem["advice"].as_str()?, operation) {
+            ("wait", Some(id)) => Some(format!("`onceward show {id}` tells how it goes")),
+            ("escalate", Some(id)) => Some(match problem["code"].as_str() {
+                Some("outcome-unknown") => format!(
+                    "look at the upstream whether it was done, then `onceward resolve {id} --as done|not-sent --reason …`"
+                ),
+                _ => format!("`onceward show {id}` tells what is known"),
+            }),
+            ("same-key", Some(_)) => Some("to ask again with the same key is safe".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// A part of a path, whatever is in it; dots too, so that no part is `..`.
+pub(super) fn part(text: &str) -> String {
+    let mut part = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            part.push(char::from(byte));
+        } else {
+            // Writing into a string does not fail.
+            let _ = write!(part, "%{byte:02X}");
+        }
+    }
+    part
+}
+
+fn parse(text: &str) -> Result<Url, Exit> {
+    let wrong = |why: &str| {
+        Exit::usage(format!("the gateway's URL {why}\nhelp: write --url http://127.0.0.1:7077"))
+    };
+    let url =
+        Url::parse(text).map_err(|error| wrong(&format!("{text:?} cannot be read: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(wrong(&format!("{text:?} is neither http nor https")));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("has a user or a password in it: give a key with --access-key"));
+    }
+    Ok(url)
+}
+
+/// The address at which a listener is reached from its own machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn is_ours(url: &Url, listen: SocketAddr) -> bool {
+    let ip = match url.host() {
+        Some(Host::Domain(name)) => return name == "localhost",
+        Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
+        Some(Host::Ipv6(ip)) => IpAddr::V6(ip),
+        None => return false,
+    };
+    ip.is_loopback() || (ip == listen.ip() && url.port_or_known_default() == Some(listen.port()))
+}
+
+fn operator_key(path: &Path) -> Credential {
+    match std::fs::read_to_string(path) {
+        Ok(key) => Credential::Operator(key.trim().to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Credential::None(format!(
+            "there is no {}: run this where the gateway's data folder is, or give a key with --access-key or ONCEWARD_ACCESS_KEY",
+            path.display()
+        )),
+        Err(error) => Credential::None(format!(
+            "{}: {error}; run this as the gateway's user, or give a key with --access-key or ONCEWARD_ACCESS_KEY",
+            path.display()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_key_goes_to_this_machine_and_to_no_other() {
+        let listen: SocketAddr = "10.0.0.5:7077".parse().unwrap();
+        for (url, ours) in [
+            ("http://127.0.0.1:9", true),
+            ("http://localhost:9", true),
+            ("http://[::1]:9", true),
+            ("http://10.0.0.5:7077", true),
+            ("http://10.0.0.5:7078", false),
+            ("https://gateway.example.com", false),
+            ("http://localhost.example.com", false),
+        ] {
+            assert_eq!(is_ours(&Url::parse(url).unwrap(), listen), ours, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_key_with_slashes_and_dots_is_one_part_of_a_path() {
+        assert_eq!(part("a/b c?"), "a%2Fb%20c%3F");
+        assert_eq!(part(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_on_loopback() {
+        assert_eq!(reachable("0.0.0.0:7".parse().unwrap()).to_string(), "127.0.0.1:7");
+        assert_eq!(reachable("[::]:7".parse().unwrap()).to_string(), "[::1]:7");
+    }
+}

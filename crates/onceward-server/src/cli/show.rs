@@ -1,0 +1,181 @@
+//! `show`: an operation's story in words, and whether sending it again is safe.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, part};
+use super::output::{each, is_terminal, print, print_bytes, text, when};
+use super::send::print_body;
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The operation
+    id: String,
+    /// Print the request's body as it is sent
+    #[arg(long, conflicts_with = "response")]
+    request: bool,
+    /// Print the body of the answer, or of the last answer that failed
+    #[arg(long)]
+    response: bool,
+}
+
+pub(super) async fn show(flags: &Show, client: &Client, json: bool) -> Result<(), Exit> {
+    let part_of_it = match (flags.request, flags.response) {
+        (true, _) => "/request",
+        (_, true) => "/response",
+        _ => "",
+    };
+    let shown = client.get(&format!("/v1/operations/{}{part_of_it}", part(&flags.id))).await?;
+    if json {
+        print(&shown.to_string())
+    } else if part_of_it.is_empty() {
+        print_bytes(story(&shown, is_terminal()).as_bytes())
+    } else {
+        print_body(&shown)
+    }
+}
+
+/// The story. Writing into a string does not fail, so the results are dropped.
+fn story(operation: &Value, terminal: bool) -> String {
+    let field = |pointer: &str| text(operation, pointer);
+    let time = |pointer: &str| when(&text(operation, pointer), terminal);
+    let is_there = |pointer: &str| operation.pointer(pointer).is_some_and(|value| !value.is_null());
+    let mut out = String::new();
+    let reason =
+        if is_there("/reason") { format!(", {}", field("/reason")) } else { String::new() };
+    let _ = writeln!(out, "{}  {}{reason}", field("/id"), field("/state"));
+    let mut line = |name: &str, words: String| {
+        let _ = writeln!(out, "{name:<11} {words}");
+    };
+    line("request", format!("{} {} on {}", field("/method"), field("/path"), field("/route")));
+    line("key", key(operation));
+    if is_there("/label") {
+        line("label", field("/label"));
+    }
+    line("effects", format!("{}, {}", field("/effects"), field("/mode")));
+    line("created", time("/created_at"));
+    if is_there("/due_at") {
+        line("due", time("/due_at"));
+    }
+    if is_there("/ended_at") {
+        line("ended", time("/ended_at"));
+    }
+    if is_there("/key_expires_at") {
+        line("key until", time("/key_expires_at"));
+    }
+    if is_there("/outcome") {
+        line("outcome", outcome(operation));
+    }
+    if operation["duplicates"]["count"].as_u64().is_some_and(|count| count > 0) {
+        let last =
+            each(operation, "/duplicates/last").last().and_then(Value::as_str).unwrap_or("-");
+        let count = field("/duplicates/count");
+        let times = if count == "1" { "once" } else { &format!("{count} times") };
+        line("asked again", format!("{times}, last {}", when(last, terminal)));
+    }
+    for attempt in each(operation, "/attempts") {
+        line(&format!("attempt {}", text(attempt, "/n")), attempt_words(attempt, terminal));
+    }
+    for act in each(operation, "/acts") {
+        let (who, reason) = (text(act, "/who"), text(act, "/reason"));
+        let deed = text(act, "/deed").replace('_', " ");
+        line("act", format!("{} {deed} by {who}: {reason}", when(&text(act, "/at"), terminal)));
+    }
+    let _ = writeln!(out, "\n{}", field("/retry"));
+    if let Some(mend) = mend(operation) {
+        let _ = writeln!(out, "{mend}");
+    }
+    out
+}
+
+fn key(operation: &Value) -> String {
+    let (key, principal) = (text(operation, "/key"), text(operation, "/principal"));
+    let of = if principal == "-" { String::new() } else { format!(" of {principal}") };
+    let upstream = &operation["upstream_key"];
+    if upstream.is_null() {
+        return format!("{key}{of}");
+    }
+    format!("{key}{of}, upstream as {}: {}", text(upstream, "/header"), text(upstream, "/value"))
+}
+
+fn outcome(operation: &Value) -> String {
+    let outcome = &operation["outcome"];
+    let ok = if outcome["ok"] == true { "ok" } else { "not ok" };
+    let kept = if outcome["retained"] == true { "its answer is kept" } else { "no answer is kept" };
+    let source = text(outcome, "/source").replace('_', " ");
+    format!("{}, {ok}, known from: {source}; {kept}", text(outcome, "/status"))
+}
+
+fn attempt_words(attempt: &Value, terminal: bool) -> String {
+    let started = text(attempt, "/started_at");
+    let mut words = when(&started, terminal);
+    let ending = text(attempt, "/ending");
+    if ending == "-" {
+        words.push_str("  under way");
+        return words;
+    }
+    let _ = write!(words, "  {ending}");
+    if attempt["status"].is_number() {
+        let _ = write!(words, " {}", text(attempt, "/status"));
+    }
+    let millis = || {
+        let at =
+            |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+        Some(at(attempt["ended_at"].as_str()?)? - at(&started)?)
+    };
+    if let Some(millis) = millis() {
+        let _ = write!(words, " after {millis} ms");
+    }
+    if !attempt["error"].is_null() {
+        let _ = write!(words, ": {}", text(attempt, "/error"));
+    }
+    if attempt["may_have_executed"] == true && ending != "answered" {
+        words.push_str(" (it may have been done)");
+    }
+    words
+}
+
+/// The command that a person would give next.
+fn mend(operation: &Value) -> Option<String> {
+    let id = operation["id"].as_str().filter(|_| operation["forgotten"].is_null())?;
+    match operation["state"].as_str()? {
+        "in_doubt" => Some(format!(
+            "Look at the upstream, then: onceward resolve {id} --as done|not-sent --reason …"
+        )),
+        "dead" => Some(format!("To send it again: onceward redeliver {id} --reason …")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_story_tells_each_attempt_and_what_to_do() {
+        let operation = json!({
+            "id": "op_1", "state": "in_doubt", "method": "POST", "path": "/pay", "route": "bank", "key": "k",
+            "effects": "non-idempotent", "mode": "held", "created_at": "2026-01-31T12:00:00.000Z",
+            "attempts": [{"n": 1, "started_at": "2026-01-31T12:00:00.000Z", "ended_at": "2026-01-31T12:00:00.120Z",
+                "ending": "unanswered", "status": null, "error": "no answer came in time", "may_have_executed": true}],
+            "acts": [{"deed": "resolved_not_sent", "at": "2026-01-31T12:01:00.000Z", "who": "ada", "reason": "looked"}],
+            "duplicates": {"count": 2, "last": ["2026-01-31T12:00:30.000Z"]},
+            "retry": "In doubt: …",
+        });
+        let story = story(&operation, false);
+        for words in [
+            "op_1  in_doubt",
+            "POST /pay on bank",
+            "attempt 1   2026-01-31T12:00:00.000Z  unanswered after 120 ms: no answer came in time (it may have been done)",
+            "resolved not sent by ada: looked",
+            "2 times, last 2026-01-31T12:00:30.000Z",
+            "onceward resolve op_1 --as done|not-sent",
+        ] {
+            assert!(story.contains(words), "{words}\n{story}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `tail`: follows the list. What is new and what changed its state is a line.
+//!
+//! It asks again and again, so what comes and goes between two looks is one line. Of operations
+//! that came before it began it follows those that had not ended then and were among the newest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::Value;
+use url::form_urlencoded::Serializer;
+
+use super::client::{Client, Refused, part};
+use super::ls::last;
+use super::output::{each, is_terminal, print, say, text};
+use crate::exit::Exit;
+
+/// Between two looks: soon enough for a person, and next to nothing for the gateway.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many a look takes in at once, and how often it goes on to catch up with a burst.
+const PAGE: usize = 200;
+const PAGES_MAX: usize = 20;
+
+/// Older operations under way that are asked for by id in one look.
+const OLDER_MAX: usize = 50;
+
+/// How many that have ended are remembered, so that a look does not take them for new.
+const ENDED_MAX: usize = 2 * PAGE * PAGES_MAX;
+
+#[derive(Debug, Args)]
+pub(super) struct Tail {
+    /// Only what enters this state
+    #[arg(long, value_parser = PossibleValuesParser::new(["pending", "delivering", "in_doubt", "done", "dead", "dead_letter"]))]
+    state: Option<String>,
+    /// Only this route
+    #[arg(long)]
+    route: Option<String>,
+}
+
+/// Follows until a person ends it.
+pub(super) async fn tail(flags: &Tail, client: &Client, json: bool) -> Result<(), Exit> {
+    tokio::select! {
+        ended = follow(flags, client, json) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Exit::quiet(130)),
+    }
+}
+
+async fn follow(flags: &Tail, client: &Client, json: bool) -> Result<(), Exit> {
+    let mut followed = Followed::default();
+    followed.look(flags, client).await?;
+    say("following; Ctrl-C ends it");
+    let mut away = false;
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match followed.look(flags, client).await {
+            Ok(changes) => {
+                away = false;
+                for operation in changes.iter().filter(|operation| flags.wants(operation)) {
+                    print(&line(operation, json))?;
+                }
+            }
+            Err(refused) if refused.is_away => {
+                if !away {
+                    say("the gateway is away; waiting for it");
+                }
+                away = true;
+            }
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+}
+
+impl Tail {
+    fn wants(&self, operation: &Value) -> bool {
+        match self.state.as_deref() {
+            None => true,
+            Some("dead_letter") => operation["state"] == "dead" && operation["told"] != true,
+            Some(state) => operation["state"] == state,
+        }
+    }
+
+    fn page(&self, cursor: Option<&str>) -> String {
+        let mut query = Serializer::new(String::new());
+        query.append_pair("limit", &PAGE.to_string());
+        self.route.as_ref().map(|route| query.append_pair("route", route));
+        cursor.map(|cursor| query.append_pair("cursor", cursor));
+        format!("/v1/operations?{}", query.finish())
+    }
+}
+
+/// What was seen, by id; ids sort by time.
+#[derive(Debug, Default)]
+struct Followed {
+    open: BTreeMap<String, String>,
+    ended: BTreeMap<String, String>,
+    begun: bool,
+}
+
+/// What a line tells of: the state, and how many attempts there were.
+fn mark(operation: &Value) -> String {
+    format!("{}{}", text(operation, "/state"), each(operation, "/attempts").len())
+}
+
+fn id_of(operation: &Value) -> String {
+    operation["id"].as_str().unwrap_or_default().to_owned()
+}
+
+impl Followed {
+    /// What is new or changed, oldest first. The first look only takes in what is there.
+    async fn look(&mut self, flags: &Tail, client: &Client) -> Result<Vec<Value>, Refused> {
+        let mut seen: HashMap<String, Value> = HashMap::new();
+        let mut cursor = None;
+        for _ in 0..PAGES_MAX {
+            let page = client.get(&flags.page(cursor.as_deref())).await?;
+            let mut all_known = true;
+            for operation in each(&page, "/data") {
+                let id = id_of(operation);
+                all_known &= self.open.contains_key(&id) || self.ended.contains_key(&id);
+                seen.insert(id, operation.clone());
+            }
+            cursor = page["next"].as_str().map(str::to_owned);
+            if all_known || cursor.is_none() || !self.begun {
+                break;
+            }
+        }
+        let older: Vec<String> = self
+            .open
+            .keys()
+            .filter(|id| !seen.contains_key(*id))
+            .take(OLDER_MAX)
+            .cloned()
+            .collect();
+        for id in older {
+            match client.get(&format!("/v1/operations/{}", part(&id))).await {
+                Ok(operation) => _ = seen.insert(id, operation),
+                Err(refused) if refused.is_away => return Err(refused),
+                // It ended, and its window is over.
+                Err(_) => _ = self.open.remove(&id),
+            }
+        }
+        let mut changes: Vec<Value> =
+            seen.into_values().filter(|operation| self.note(operation)).collect();
+        changes.sort_by_key(id_of);
+        while self.ended.len() > ENDED_MAX {
+            self.ended.pop_first();
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            changes.clear();
+        }
+        Ok(changes)
+    }
+
+    /// Takes an operation in; tells whether it is new or changed.
+    fn note(&mut self, operation: &Value) -> bool {
+        let (id, now) = (id_of(operation), mark(operation));
+        let before = self.open.remove(&id).or_else(|| self.ended.remove(&id));
+        let changed = before.as_ref() != Some(&now);
+        let has_ended = matches!(operation["state"].as_str(), Some("done" | "dead"));
+        let place = if has_ended { &mut self.ended } else { &mut self.open };
+        place.insert(id, now);
+        changed
+    }
+}
+
+fn line(operation: &Value, json: bool) -> String {
+    if json {
+        return operation.to_string();
+    }
+    let now = format!("{:.3}", jiff::Timestamp::now());
+    let members =
+        ["/id", "/state", "/method", "/route", "/path", "/key"].map(|at| text(operation, at));
+    let [id, state, method, route, path, key] = members;
+    let last = last(operation);
+    if is_terminal() {
+        format!("{now}  {id}  {state:<10} {last:<10} {method} {route}{path}  {key}")
+    } else {
+        [now, id, state, last, method, route, path, key].join("\t")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_line_is_told_for_what_is_new_and_for_each_change() {
+        let mut followed = Followed::default();
+        let at = |state: &str, attempts: usize| json!({"id": "op_1", "state": state, "attempts": vec![json!({}); attempts]});
+        assert!(followed.note(&at("pending", 0)));
+        assert!(!followed.note(&at("pending", 0)));
+        assert!(followed.note(&at("pending", 1)), "an attempt failed meanwhile");
+        assert!(followed.note(&at("done", 2)));
+        assert!(!followed.note(&at("done", 2)));
+        assert!(followed.open.is_empty());
+    }
+}
