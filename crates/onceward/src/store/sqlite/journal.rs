@@ -23,6 +23,9 @@ use crate::store::StoreError;
 /// "OWJ1", little-endian.
 const MAGIC: u32 = 0x314a_574f;
 
+/// A segment holds fewer frames than this.
+const FRAMES_AHEAD_MAX: u64 = 1_000_000;
+
 /// Magic, payload length, sequence number, CRC-32 of segment, sequence and payload, and padding.
 pub(super) const HEADER_BYTES: usize = 24;
 
@@ -309,19 +312,20 @@ fn replay_segment(
 fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    let rest = written_after(file, end.offset).map_err(unreadable)?;
-    let magic = MAGIC.to_le_bytes();
-    let mut from = 1;
-    while let Some(found) = rest.get(from..).and_then(|rest| find(rest, magic)) {
-        let offset = from + found;
-        let sequence = rest
-            .get(offset + 8..offset + 16)
-            .map(|bytes| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)));
-        if let Some(sequence) = sequence
-            .filter(|sequence| *sequence > end.sequence && *sequence < end.sequence + 1_000_000)
-        {
-            let at =
-                Position { segment: end.segment, offset: end.offset + offset as u32, sequence };
+    for (start, bytes) in written_after(file, end.offset + 1).map_err(unreadable)? {
+        let mut from = 0;
+        while let Some(found) = bytes.get(from..).and_then(|rest| find(rest, MAGIC.to_le_bytes())) {
+            let at = from + found;
+            from = at + 1;
+            let number = bytes.get(at + 8..at + 16);
+            let sequence = number.map_or(0, |number| {
+                number.iter().rev().fold(0, |sequence, byte| sequence << 8 | u64::from(*byte))
+            });
+            // Numbers far away are an older life of these bytes, not a frame behind this one.
+            if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
+                continue;
+            }
+            let at = Position { offset: start + at as u32, sequence, ..end };
             if read_frame(file, at).map_err(unreadable)?.is_some() {
                 return Err(StoreError::Damaged(format!(
                     "segment {} does not hold at {}, and a later frame does: restore a backup",
@@ -329,24 +333,24 @@ fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
                 )));
             }
         }
-        from = offset + 1;
     }
     Ok(())
 }
 
-/// What was ever written behind `offset`: what is only allocated is not even read.
-fn written_after(file: &File, offset: u32) -> io::Result<Vec<u8>> {
+/// What was ever written behind `offset`, with its place: what is only allocated is not read.
+fn written_after(file: &File, offset: u32) -> io::Result<Vec<(u32, Vec<u8>)>> {
     use rustix::fs::{SeekFrom, seek};
     let size = file.metadata()?.len();
-    let mut rest = vec![0; size.saturating_sub(u64::from(offset)) as usize];
+    let mut written = Vec::new();
     let mut at = u64::from(offset);
     while let Ok(data) = seek(file, SeekFrom::Data(at)) {
         let hole = seek(file, SeekFrom::Hole(data))?.min(size);
-        let piece = (data - u64::from(offset)) as usize..(hole - u64::from(offset)) as usize;
-        file.read_exact_at(&mut rest[piece], data)?;
-        at = hole;
+        let mut bytes = vec![0; hole.saturating_sub(data) as usize];
+        file.read_exact_at(&mut bytes, data)?;
+        written.push((data as u32, bytes));
+        at = hole.max(data + 1);
     }
-    Ok(rest)
+    Ok(written)
 }
 
 /// The first place of `magic`; most of a segment is zeros, which are passed over at once.
