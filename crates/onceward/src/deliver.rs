@@ -8,22 +8,9 @@ use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{self, Headers, Request, Response};
 use onceward_core::operation::Operation;
 
+use crate::delivered::Delivered;
 use crate::route::Route;
 use crate::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Target, Upstream};
-
-/// What an attempt brought.
-pub(crate) struct Delivered {
-    pub(crate) ending: Ending,
-    pub(crate) reached: Reached,
-    pub(crate) status: Option<u16>,
-    pub(crate) error: Option<String>,
-    /// Whether trying again cannot help.
-    pub(crate) permanent: bool,
-    /// The answer: whole, or as far as it came.
-    pub(crate) response: Option<Response>,
-    /// What follows of an answer that is larger than what is kept.
-    pub(crate) rest: Option<Box<dyn AnswerBody>>,
-}
 
 /// Sends the request of `operation` once. Addresses, credentials and timeouts are the route's of
 /// this moment; method, target, headers, body and key are what was remembered.

@@ -21,10 +21,12 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
+use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
-use crate::deliver::{Delivered, deliver};
+use crate::deliver::deliver;
+use crate::delivered::Delivered;
 use crate::observe::{Fact, Observer, Repeat};
-use crate::receive::{Arrival, Call, Received, receive};
+use crate::receive::receive;
 use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::replay::{replay, replay_failure};

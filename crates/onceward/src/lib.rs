@@ -15,7 +15,9 @@ pub mod store;
 pub mod upstream;
 pub mod wire;
 
+mod call;
 mod deliver;
+mod delivered;
 mod dispatch;
 mod engine;
 mod pass;
@@ -30,7 +32,7 @@ mod slots;
 mod sweep;
 mod waiters;
 
+pub use call::{Arrival, Call, CallOptions, Received};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use people::{Person, Resolution};
-pub use receive::{Arrival, Call, CallOptions, Received};
 pub use refusal::Refusal;

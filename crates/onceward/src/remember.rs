@@ -6,7 +6,7 @@ use onceward_core::operation::{Event, Fence, Forgotten, Operation, Run, State, U
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
 
-use crate::receive::Arrival;
+use crate::call::Arrival;
 use crate::secret::Secrets;
 use crate::store::Birth;
 use crate::wire;

@@ -9,7 +9,7 @@ use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 
-use crate::deliver::Delivered;
+use crate::delivered::Delivered;
 use crate::secret::Secrets;
 use crate::store::{Slot, Write};
 use crate::wire;

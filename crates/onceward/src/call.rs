@@ -1,0 +1,85 @@
+//! What an edge hands in, and what it is once it was read: the nouns between an edge, the verbs
+//! and the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::exchange::Request;
+use onceward_core::fingerprint::Fingerprint;
+use onceward_core::key::{Key, Scope};
+use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::time::Timestamp;
+
+use crate::route::Route;
+
+/// A request as an edge hands it in.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Whose data this is.
+    pub tenant: String,
+    /// Who asks: a stable name, never a credential.
+    pub principal: String,
+    /// The route's name, or the origin of an ad hoc upstream.
+    pub route: String,
+    /// The request, all of its headers as they came.
+    pub request: Request,
+    /// What the request asks of us.
+    pub options: CallOptions,
+}
+
+/// What a request asks of us.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// `Prefer: respond-async` (RFC 7240).
+    pub respond_async: bool,
+    /// `Prefer: wait=N`, or what the route says: how long a caller waits before 202 or 409.
+    pub wait: Option<Duration>,
+    /// No attempt before this.
+    pub not_before: Option<Timestamp>,
+    /// No attempt begins after this.
+    pub deadline: Option<Timestamp>,
+    /// Attempts of a run, at most.
+    pub attempts_max: Option<u32>,
+    /// How long an attempt may take, where that is less than the route says.
+    pub timeout: Option<Duration>,
+    /// What the caller calls it.
+    pub label: Option<String>,
+    /// What a second arrival would do; for ad hoc upstreams only.
+    pub effects: Option<Effects>,
+    /// A key that came another way than in a header.
+    pub key: Option<String>,
+}
+
+/// A request received and not yet remembered.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Within what its key is unique.
+    pub scope: Scope,
+    /// The key.
+    pub key: Key,
+    /// Whether the key was made here: it protects our retries and not the caller's.
+    pub key_made: bool,
+    /// What counts as the same.
+    pub fingerprint: Fingerprint,
+    /// What a second arrival at the upstream would do.
+    pub effects: Effects,
+    /// Who waits.
+    pub mode: Mode,
+    /// What goes upstream.
+    pub request: Arc<Request>,
+    /// The policy that governs it.
+    pub policy: Arc<Policy>,
+    /// The route.
+    pub route: Arc<Route>,
+    /// What it asks of us.
+    pub options: CallOptions,
+}
+
+/// What a request is.
+#[derive(Debug, Clone)]
+pub enum Received {
+    /// It has an effect and a key: it is remembered.
+    Keyed(Box<Arrival>),
+    /// It only reads, or its route lets it pass: no record.
+    Pass(Arc<Request>),
+}

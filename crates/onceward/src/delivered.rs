@@ -1,0 +1,20 @@
+//! What an attempt brought: the noun between deliver and settle.
+
+use onceward_core::attempt::{Ending, Reached};
+use onceward_core::exchange::Response;
+
+use crate::upstream::AnswerBody;
+
+/// What an attempt brought.
+pub(crate) struct Delivered {
+    pub(crate) ending: Ending,
+    pub(crate) reached: Reached,
+    pub(crate) status: Option<u16>,
+    pub(crate) error: Option<String>,
+    /// Whether trying again cannot help.
+    pub(crate) permanent: bool,
+    /// The answer: whole, or as far as it came.
+    pub(crate) response: Option<Response>,
+    /// What follows of an answer that is larger than what is kept.
+    pub(crate) rest: Option<Box<dyn AnswerBody>>,
+}
