@@ -56,7 +56,7 @@ fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
         deadline: None,
         attempts_max: None,
         send_by: None,
-        upstream_window: Duration::from_secs(24 * 3600),
+        upstream_window: Duration::from_hours(24),
         window: policy.window,
         tombstone: policy.tombstone,
         ended_at: None,
@@ -254,7 +254,7 @@ proptest! {
         }
         // Whatever happened, the same key is never free while the operation is open.
         if !op.state.is_ended() {
-            let far = now.plus(Duration::from_secs(3600 * 24 * 3650));
+            let far = now.plus(Duration::from_hours(87600));
             prop_assert_ne!(admission::admit(&op, &fingerprint("a"), &policy, far), Admission::Fresh);
         }
     }
@@ -320,7 +320,7 @@ fn the_table_of_effects_is_the_contract() {
             match effects {
                 NonIdempotent => assert_eq!(after(ending, status), Verdict::Doubt, "{status:?}"),
                 Idempotent | Keyed => {
-                    assert!(matches!(after(ending, status), Verdict::Retry { .. }), "{status:?}")
+                    assert!(matches!(after(ending, status), Verdict::Retry { .. }), "{status:?}");
                 }
             }
         }
@@ -361,7 +361,7 @@ fn a_key_lives_from_completion_through_its_tombstone() {
     let done = op.after(Event::Ended(end, Verdict::Finish(outcome)), now).unwrap();
     let at = |after: Duration| admission::admit(&done, &fingerprint("a"), &policy, now.plus(after));
     assert_eq!(at(Duration::ZERO), Admission::Replay);
-    assert_eq!(at(policy.window - Duration::from_secs(1)), Admission::Replay);
+    assert_eq!(at(policy.window.checked_sub(Duration::from_secs(1)).unwrap()), Admission::Replay);
     assert_eq!(at(policy.window), Admission::Expired);
     assert_eq!(at(policy.window + policy.tombstone), Admission::Fresh);
 }
@@ -379,6 +379,6 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
         verdict::decide(op, &policy, &end, brought, now)
     };
     assert_eq!(decide(&op), Verdict::Doubt);
-    let known = Operation { upstream_window: Duration::from_secs(86_400), ..op };
+    let known = Operation { upstream_window: Duration::from_hours(24), ..op };
     assert!(matches!(decide(&known), Verdict::Retry { .. }));
 }

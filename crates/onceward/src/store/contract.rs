@@ -84,7 +84,7 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         deadline: None,
         attempts_max: None,
         send_by: None,
-        upstream_window: Duration::from_secs(60),
+        upstream_window: Duration::from_mins(1),
         window: policy.window,
         tombstone: policy.tombstone,
         ended_at: None,

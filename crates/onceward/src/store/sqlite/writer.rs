@@ -176,11 +176,11 @@ impl Writer {
                 self.execute(command);
             }
             self.flush();
-            if self.broken.is_none() {
-                if let Err(error) = self.age(YOUNG_MAX) {
-                    self.heed(&error);
-                    self.reindex();
-                }
+            if self.broken.is_none()
+                && let Err(error) = self.age(YOUNG_MAX)
+            {
+                self.heed(&error);
+                self.reindex();
             }
             if closing {
                 self.keep(true);
