@@ -5,6 +5,7 @@
 //! answer: no answer leaves before what it says is on stable storage.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -147,6 +148,22 @@ struct Ran {
     operation: Operation,
     response: Option<Response>,
     rest: Option<Box<dyn AnswerBody>>,
+}
+
+/// What the write that begins a call found.
+enum First {
+    /// The operation is this call's to run, with this request.
+    Ours(Operation, Arc<Request>),
+    /// Its key was there before.
+    Known(Operation),
+}
+
+/// How a call began.
+enum Begun {
+    /// Its operation is in the ledger; where its first attempt was started, its end is told.
+    Ours(Operation, oneshot::Receiver<Result<Ran, Refusal>>),
+    /// Its key was there before; the slot is free again.
+    Known(Operation, Option<Slot>),
 }
 
 /// Tasks that are under way.
@@ -301,11 +318,12 @@ impl Engine {
             }
         }
         let mut slot = self.slots.try_take(lane, arrival.route.slots_max);
+        let mut found = None;
         if slot.is_none() && arrival.mode == Mode::Held {
             // A duplicate needs no slot; only who would send waits for one.
-            match self.store.find(Which::Key(digest)).await? {
-                Some(_) => {}
-                None => slot = Some(self.wait_for_slot(lane, &arrival).await?),
+            found = self.store.find(Which::Key(digest)).await?;
+            if found.is_none() {
+                slot = Some(self.wait_for_slot(lane, &arrival).await?);
             }
         }
         let mut replaces: Option<Operation> = None;
@@ -314,23 +332,36 @@ impl Engine {
                 slot = Some(self.wait_for_slot(lane, &arrival).await?);
             }
             let now = self.clock.now();
-            let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
-            let newborn =
-                birth(&arrival, self.next_id(now), start, replaces.as_ref(), &self.secrets, now);
-            let known = match self.store.remember(newborn).await {
-                Ok(Remembered::Fresh(operation)) => {
-                    self.observer.observe(Fact::Remembered(&operation));
-                    let request = Arc::clone(&arrival.request);
-                    return self
-                        .run_and_answer(operation, request, slot.filter(|_| start), &arrival)
-                        .await;
+            let known = if let Some(known) = found.take() {
+                known
+            } else {
+                let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
+                let id = self.next_id(now);
+                let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
+                let (engine, request) = (Arc::clone(self), Arc::clone(&arrival.request));
+                let first = async move {
+                    Ok(match engine.store.remember(newborn).await? {
+                        Remembered::Fresh(operation) => {
+                            engine.observer.observe(Fact::Remembered(&operation));
+                            First::Ours(operation, request)
+                        }
+                        Remembered::Known(known) => First::Known(known),
+                    })
+                };
+                match self.begin(first, slot.take(), arrival.options.timeout).await {
+                    Ok(Begun::Ours(operation, told)) => {
+                        return self.answer_begun(operation, told, &arrival).await;
+                    }
+                    Ok(Begun::Known(known, back)) => {
+                        slot = back;
+                        known
+                    }
+                    Err((StoreError::Stale, back)) => {
+                        (slot, replaces) = (back, None);
+                        continue;
+                    }
+                    Err((error, _)) => return Err(self.heed(error)),
                 }
-                Ok(Remembered::Known(known)) => known,
-                Err(StoreError::Stale) => {
-                    replaces = None;
-                    continue;
-                }
-                Err(error) => return Err(self.heed(error)),
             };
             match admission::admit(&known, &arrival.fingerprint, &arrival.policy, now) {
                 Admission::Fresh => replaces = Some(known),
@@ -338,13 +369,19 @@ impl Engine {
                     if arrival.mode == Mode::Held && slot.is_none() {
                         slot = Some(self.wait_for_slot(lane, &arrival).await?);
                     }
-                    match self.revive(&known, &arrival, slot.is_some(), now).await {
-                        Ok((revived, request)) => {
+                    let (engine, dead, asking) = (Arc::clone(self), known.clone(), arrival.clone());
+                    let start = slot.is_some();
+                    let first = async move {
+                        let revived = engine.revive(&dead, &asking, start, now).await;
+                        revived.map(|(operation, request)| First::Ours(operation, request))
+                    };
+                    match self.begin(first, slot.take(), arrival.options.timeout).await {
+                        Ok(Begun::Ours(revived, told)) => {
                             self.note_asked(&known, Repeat::Revived);
-                            return self.run_and_answer(revived, request, slot, &arrival).await;
+                            return self.answer_begun(revived, told, &arrival).await;
                         }
-                        Err(StoreError::Stale) => {}
-                        Err(error) => return Err(self.heed(error)),
+                        Ok(Begun::Known(_, back)) | Err((StoreError::Stale, back)) => slot = back,
+                        Err((error, _)) => return Err(self.heed(error)),
                     }
                 }
                 admission => {
@@ -423,12 +460,44 @@ impl Engine {
         wire::decode_request(&self.store.body(body).await?, operation.id, Some(&self.secrets))
     }
 
-    /// Lets an operation run in a task of its own, and answers its caller as it asked.
-    async fn run_and_answer(
+    /// Writes, and runs what that started, in a task of its own: a caller that hangs up between
+    /// the two leaves nothing behind that nobody runs.
+    async fn begin(
+        self: &Arc<Self>,
+        first: impl Future<Output = Result<First, StoreError>> + Send + 'static,
+        slot: Option<Slot>,
+        timeout: Option<Duration>,
+    ) -> Result<Begun, (StoreError, Option<Slot>)> {
+        let (engine, run) = (Arc::clone(self), self.running());
+        let (tell_begun, begun) = oneshot::channel();
+        tokio::spawn(async move {
+            let _run = run;
+            // Whoever hung up is told nothing; what was started runs all the same.
+            match first.await {
+                Ok(First::Ours(operation, request)) => {
+                    let (tell, told) = oneshot::channel();
+                    let _ = tell_begun.send(Ok(Begun::Ours(operation.clone(), told)));
+                    if let (State::Delivering, Some(slot)) = (operation.state, slot) {
+                        engine.run(operation, request, slot, timeout, Some(tell)).await;
+                    }
+                }
+                Ok(First::Known(known)) => {
+                    let _ = tell_begun.send(Ok(Begun::Known(known, slot)));
+                }
+                Err(error) => {
+                    let _ = tell_begun.send(Err((error, slot)));
+                }
+            }
+        });
+        let gone = || StoreError::Unavailable("the call's task is gone".to_owned());
+        begun.await.unwrap_or_else(|_| Err((gone(), None)))
+    }
+
+    /// Answers the caller whose call is in the ledger, as it asked.
+    async fn answer_begun(
         self: &Arc<Self>,
         operation: Operation,
-        request: Arc<Request>,
-        slot: Option<Slot>,
+        told: oneshot::Receiver<Result<Ran, Refusal>>,
         arrival: &Arrival,
     ) -> Result<Answer, Refusal> {
         let waits = match operation.mode {
@@ -436,17 +505,12 @@ impl Engine {
             Mode::Accepted => arrival.options.wait.map(|wait| wait.min(arrival.route.answer_max)),
         };
         let Some(wait) = waits else {
-            if let Some(slot) = slot {
-                self.spawn(operation.clone(), request, slot, arrival.options.timeout, None);
-            }
             return Ok(Answer::Accepted(Box::new(operation)));
         };
-        let Some(slot) = slot else {
+        if operation.state != State::Delivering {
             return self.wait_and_answer(operation, wait).await;
-        };
-        let (tell, told) = oneshot::channel();
+        }
         let id = operation.id;
-        self.spawn(operation.clone(), request, slot, arrival.options.timeout, Some(tell));
         tokio::select! {
             ran = told => match ran {
                 Ok(Ok(ran)) => self.answer_run(ran).await,
@@ -627,7 +691,7 @@ impl Engine {
     /// Runs a started operation to its rest, or to the point where it waits in the ledger.
     pub(crate) fn spawn_from_ledger(self: &Arc<Self>, operation: Operation, slot: Slot) {
         let engine = Arc::clone(self);
-        let run = self.begin();
+        let run = self.running();
         tokio::spawn(async move {
             let _run = run;
             match engine.request_of(&operation).await {
@@ -642,25 +706,9 @@ impl Engine {
         });
     }
 
-    fn begin(self: &Arc<Self>) -> Run {
+    fn running(self: &Arc<Self>) -> Run {
         self.running.count.fetch_add(1, Ordering::AcqRel);
         Run(Arc::clone(self))
-    }
-
-    fn spawn(
-        self: &Arc<Self>,
-        operation: Operation,
-        request: Arc<Request>,
-        slot: Slot,
-        timeout: Option<Duration>,
-        tell: Option<oneshot::Sender<Result<Ran, Refusal>>>,
-    ) {
-        let engine = Arc::clone(self);
-        let run = self.begin();
-        tokio::spawn(async move {
-            let _run = run;
-            engine.run(operation, request, slot, timeout, tell).await;
-        });
     }
 
     /// Attempt after attempt, each with its verdict on disk before the next: until the operation
