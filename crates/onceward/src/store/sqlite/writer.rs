@@ -189,7 +189,7 @@ impl Writer {
             Command::Find(..) | Command::Lanes(_) | Command::Publish(_) | Command::Close
         ) {
             if let Err(error) = self.make_room(&command).and_then(|()| self.index.begin()) {
-                return refuse(command, &error);
+                return self.refuse(command, &error);
             }
             self.unkept += 1;
         }
@@ -257,6 +257,23 @@ impl Writer {
             // A caller that went away needs no answer.
             let _ = answer.send(durable.and(result));
         }));
+    }
+
+    /// A full ledger takes nothing new, and still knows what it has: a duplicate is answered.
+    fn refuse(&mut self, command: Command, error: &StoreError) {
+        if let (Command::Remember(birth, _), StoreError::Full(_)) = (&command, error)
+            && birth.replaces.is_none()
+        {
+            let digest = birth.operation.scope.digest(&birth.operation.key);
+            match (self.index.by_key(digest).transpose(), command) {
+                (Some(known), Command::Remember(_, answer)) => {
+                    self.answer(answer, known.map(Remembered::Known));
+                }
+                (_, command) => refuse(command, error),
+            }
+        } else {
+            refuse(command, error);
+        }
     }
 
     /// An error that leaves the state unknown ends the writer's work: no answer, stop, recover.
