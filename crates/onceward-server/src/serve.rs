@@ -48,6 +48,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The grace where every attempt would take longer.
 const GRACE_MIN: Duration = Duration::from_secs(5);
 
+/// The grace after the ledger broke: what is under way cannot be written any more, so it is only
+/// for refusals to leave.
+const GRACE_BROKEN: Duration = Duration::from_secs(1);
+
 /// Serves until it is told to stop; the exit says how it ended.
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(config_path, overrides)?;
@@ -328,13 +332,11 @@ async fn accept(
     node.draining.store(true, Ordering::Release);
     node.engine.halt();
     info!("draining: what is under way runs to its end");
-    let grace = config
-        .routes
-        .values()
-        .map(|route| route.target.timeouts.total)
-        .max()
-        .unwrap_or(config.ad_hoc.target.timeouts.total)
-        .max(GRACE_MIN);
+    let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
+    let grace = match ended {
+        Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
+        Err(_) => GRACE_BROKEN,
+    };
     tokio::select! {
         () = async { node.engine.idle().await; graceful.shutdown().await } => {}
         () = tokio::time::sleep(grace) => warn!("the grace is over: what is still under way is judged at the next start"),
