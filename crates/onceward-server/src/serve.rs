@@ -316,7 +316,10 @@ async fn accept(
         // Small answers go out at once; where that cannot be set they go out a little later.
         let _ = stream.set_nodelay(true);
         let (node, pages) = (Arc::clone(&node), pages.clone());
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&has_asked);
         let service = service_fn(move |request| {
+            asks.store(true, Ordering::Relaxed);
             let (node, pages) = (Arc::clone(&node), pages.clone());
             async move { Ok::<_, Infallible>(answer(&node, pages, request).await) }
         });
@@ -324,8 +327,13 @@ async fn accept(
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             let _connected = connected;
-            // A connection that ends badly ends alone.
-            let _ = watched.await;
+            let mut watched = std::pin::pin!(watched);
+            // A connection that ends badly ends alone. hyper times the head of HTTP/1.1, but not
+            // the bytes that tell which HTTP it is, nor HTTP/2 before its first request.
+            let first = tokio::time::timeout(HEAD_TIMEOUT, watched.as_mut()).await;
+            if first.is_err() && has_asked.load(Ordering::Relaxed) {
+                let _ = watched.await;
+            }
         });
     };
     drop(listener);
