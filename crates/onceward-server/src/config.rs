@@ -383,9 +383,15 @@ impl Config {
         for allowed in &flags.allow {
             egress_allow.extend(allowed_networks(allowed)?);
         }
+        let segment_bytes = file.limits.segment_bytes.map_or(64 << 20, |size| size.0);
+        if !(1 << 20..=1 << 30).contains(&segment_bytes) {
+            return Err(ConfigError(format!(
+                "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
+            )));
+        }
         let mut routes = BTreeMap::new();
         for (route_name, route) in &file.routes {
-            let built = build_route(&route_name.0, route, name)?;
+            let built = build_route(&route_name.0, route, segment_bytes, name)?;
             routes.insert(route_name.0.clone(), Arc::new(built));
         }
         let ad_hoc = build_route(
@@ -394,15 +400,10 @@ impl Config {
                 upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl),
                 ..RouteFile::default()
             },
+            segment_bytes,
             name,
         )?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
-        let segment_bytes = file.limits.segment_bytes.map_or(64 << 20, |size| size.0);
-        if !(1 << 20..=1 << 30).contains(&segment_bytes) {
-            return Err(ConfigError(format!(
-                "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
-            )));
-        }
         Ok(Self {
             listen,
             store: PathBuf::from(store),
@@ -536,7 +537,12 @@ fn set(table: &mut toml::Table, path: &[String], value: &str) -> Option<()> {
     Some(())
 }
 
-fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, ConfigError> {
+fn build_route(
+    name: &str,
+    file: &RouteFile,
+    segment_bytes: usize,
+    source: &str,
+) -> Result<Route, ConfigError> {
     let wrong = |what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
     let base = file
         .upstream
@@ -568,12 +574,15 @@ fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, Conf
         .iter()
         .map(|(name, value)| (name.0.clone(), Bytes::from(value.0.clone())))
         .collect();
-    let response_bytes_max = file.response_bytes_max.map_or(8 << 20, |size| size.0);
-    let body_bytes_max = file.body_bytes_max.map_or(1 << 20, |size| size.0);
-    if response_bytes_max.max(body_bytes_max) > 32 << 20 {
-        return Err(wrong(
-            "keeps bodies of more than 32MiB, which do not fit a segment of the ledger",
-        ));
+    // A body has to fit a segment of the journal, with its operation beside it.
+    let fits = segment_bytes / 2;
+    let response_bytes_max =
+        file.response_bytes_max.map_or_else(|| fits.min(8 << 20), |size| size.0);
+    let body_bytes_max = file.body_bytes_max.map_or_else(|| fits.min(1 << 20), |size| size.0);
+    if response_bytes_max.max(body_bytes_max) > fits {
+        return Err(wrong(&format!(
+            "keeps bodies of more than {fits} bytes, half a segment of the ledger, which do not fit it\nhelp: raise limits.segment_bytes"
+        )));
     }
     Ok(Route {
         name: name.to_owned(),
@@ -812,6 +821,16 @@ mod tests {
             parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
         Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml")
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_body_that_is_kept_fits_a_segment_of_the_ledger() {
+        let small =
+            "[limits]\nsegment_bytes = \"1MiB\"\n[routes.a]\nupstream = \"http://a.example\"\n";
+        let route = Arc::clone(&load(small).unwrap().routes["a"]);
+        assert_eq!((route.response_bytes_max, route.body_bytes_max), (512 << 10, 512 << 10));
+        let refused = load(&format!("{small}response_bytes_max = \"1MiB\"")).unwrap_err();
+        assert!(refused.contains("limits.segment_bytes"), "{refused}");
     }
 
     #[test]
