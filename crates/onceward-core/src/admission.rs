@@ -41,9 +41,8 @@ pub fn admit(
     now: Timestamp,
 ) -> Admission {
     match known.forgotten {
-        Some(Forgotten::New) => return Admission::Fresh,
         Some(Forgotten::Refuse) if !is_tombstone_over(known, now) => return Admission::Invalidated,
-        Some(Forgotten::Refuse) => return Admission::Fresh,
+        Some(Forgotten::New | Forgotten::Refuse) => return Admission::Fresh,
         None => {}
     }
     let expired = is_expired(known, now);

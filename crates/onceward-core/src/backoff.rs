@@ -23,11 +23,12 @@ pub fn delay(
     retry_after: Option<Duration>,
 ) -> Duration {
     let draw = uniform(id, n);
-    let delay = match backoff.table.get(n.saturating_sub(1) as usize).or(backoff.table.last()) {
-        // A table is followed with a spread of ±20 %, so that what failed together does not return together.
-        Some(fixed) => fixed.mul_f64(0.8 + 0.4 * draw),
-        None => bound(backoff, n).mul_f64(draw).max(backoff.floor),
-    };
+    let delay =
+        match backoff.table.get(n.saturating_sub(1) as usize).or_else(|| backoff.table.last()) {
+            // A table is followed with a spread of ±20 %, so that what failed together does not return together.
+            Some(fixed) => fixed.mul_f64(0.8 + 0.4 * draw),
+            None => bound(backoff, n).mul_f64(draw).max(backoff.floor),
+        };
     match retry_after {
         // Never earlier than asked, and a little later, so that all who were told the same do not come at once.
         Some(asked) => {

@@ -82,11 +82,8 @@ fn named_by_connection(headers: &Headers) -> Vec<String> {
     headers
         .all("connection")
         .flat_map(|value| {
-            String::from_utf8_lossy(value)
-                .into_owned()
-                .split(',')
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+            let names = String::from_utf8_lossy(value);
+            names.split(',').map(str::to_owned).collect::<Vec<_>>()
         })
         .map(|name| name.trim().to_ascii_lowercase())
         .filter(|name| !name.is_empty())

@@ -1,6 +1,8 @@
 //! Laws of the core, held over arbitrary histories: whatever an upstream answers and whoever
 //! asks when, these stay true.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
+
 use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};

@@ -365,9 +365,15 @@ impl Config {
         for allowed in &flags.allow {
             egress_allow.extend(allowed_networks(allowed)?);
         }
+        let segment_bytes = file.limits.segment_bytes.map_or(64 << 20, |size| size.0);
+        if !(1 << 20..=1 << 30).contains(&segment_bytes) {
+            return Err(ConfigError(format!(
+                "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
+            )));
+        }
         let mut routes = BTreeMap::new();
         for (route_name, route) in &file.routes {
-            let built = build_route(&route_name.0, route, name)?;
+            let built = build_route(&route_name.0, route, segment_bytes, name)?;
             routes.insert(route_name.0.clone(), Arc::new(built));
         }
         let ad_hoc = build_route(
@@ -376,19 +382,14 @@ impl Config {
                 upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl),
                 ..RouteFile::default()
             },
+            segment_bytes,
             name,
         )?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
-        let segment_bytes = file.limits.segment_bytes.map_or(64 << 20, |size| size.0);
-        if !(1 << 20..=1 << 30).contains(&segment_bytes) {
-            return Err(ConfigError(format!(
-                "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
-            )));
-        }
         Ok(Self {
             listen,
             store,
-            demo: file.demo.unwrap_or(found.is_none()),
+            demo: file.demo.unwrap_or_else(|| found.is_none()),
             strict: file.strict.unwrap_or(false),
             egress_allow,
             ca_file: file.tls.ca_file,
@@ -626,7 +627,12 @@ fn set(table: &mut toml::Table, path: &[String], value: &str) -> Option<()> {
     Some(())
 }
 
-fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, ConfigError> {
+fn build_route(
+    name: &str,
+    file: &RouteFile,
+    segment_bytes: usize,
+    source: &str,
+) -> Result<Route, ConfigError> {
     let wrong = |what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
     let base = file
         .upstream
@@ -634,7 +640,7 @@ fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, Conf
         .ok_or_else(|| wrong("has no upstream\nhelp: add upstream = \"https://api.example.com\""))?
         .0
         .clone();
-    let total = file.timeout.map_or(Timeouts::default().total, |span| span.0);
+    let total = file.timeout.map_or_else(|| Timeouts::default().total, |span| span.0);
     let within =
         |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0).min(total);
     let timeouts = Timeouts {
@@ -658,12 +664,15 @@ fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, Conf
         .iter()
         .map(|(name, value)| (name.0.clone(), Bytes::from(value.0.clone())))
         .collect();
-    let response_bytes_max = file.response_bytes_max.map_or(8 << 20, |size| size.0);
-    let body_bytes_max = file.body_bytes_max.map_or(1 << 20, |size| size.0);
-    if response_bytes_max.max(body_bytes_max) > 32 << 20 {
-        return Err(wrong(
-            "keeps bodies of more than 32MiB, which do not fit a segment of the ledger",
-        ));
+    // A body has to fit a segment of the journal, with its operation beside it.
+    let fits = segment_bytes / 2;
+    let response_bytes_max =
+        file.response_bytes_max.map_or_else(|| fits.min(8 << 20), |size| size.0);
+    let body_bytes_max = file.body_bytes_max.map_or_else(|| fits.min(1 << 20), |size| size.0);
+    if response_bytes_max.max(body_bytes_max) > fits {
+        return Err(wrong(&format!(
+            "keeps bodies of more than {fits} bytes, half a segment of the ledger, which do not fit it\nhelp: raise limits.segment_bytes"
+        )));
     }
     Ok(Route {
         name: name.to_owned(),
@@ -677,7 +686,7 @@ fn build_route(name: &str, file: &RouteFile, source: &str) -> Result<Route, Conf
         rules,
         set_headers: Headers(set_headers),
         slots_max: file.concurrency_max.unwrap_or(256).max(1),
-        answer_max: file.answer_max.map_or(Duration::from_secs(60), |span| span.0),
+        answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
         body_bytes_max,
         response_bytes_max,
     })
@@ -817,26 +826,23 @@ impl Config {
                         .map(|method| inferred(route, matched.clone(), &rule.policy, method, said)),
                 );
             }
-            match route.policy.effects {
-                Some(_) => {
-                    table.push(inferred(route, "* /**".to_owned(), &route.policy, "POST", true))
-                }
-                None => {
-                    table.push(inferred(
-                        route,
-                        "PUT, DELETE /**".to_owned(),
-                        &route.policy,
-                        "PUT",
-                        false,
-                    ));
-                    table.push(inferred(
-                        route,
-                        "POST, PATCH, … /**".to_owned(),
-                        &route.policy,
-                        "POST",
-                        false,
-                    ));
-                }
+            if route.policy.effects.is_some() {
+                table.push(inferred(route, "* /**".to_owned(), &route.policy, "POST", true));
+            } else {
+                table.push(inferred(
+                    route,
+                    "PUT, DELETE /**".to_owned(),
+                    &route.policy,
+                    "PUT",
+                    false,
+                ));
+                table.push(inferred(
+                    route,
+                    "POST, PATCH, … /**".to_owned(),
+                    &route.policy,
+                    "POST",
+                    false,
+                ));
             }
         }
         table
@@ -902,6 +908,16 @@ mod tests {
             parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
         Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml")
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_body_that_is_kept_fits_a_segment_of_the_ledger() {
+        let small =
+            "[limits]\nsegment_bytes = \"1MiB\"\n[routes.a]\nupstream = \"http://a.example\"\n";
+        let route = Arc::clone(&load(small).unwrap().routes["a"]);
+        assert_eq!((route.response_bytes_max, route.body_bytes_max), (512 << 10, 512 << 10));
+        let refused = load(&format!("{small}response_bytes_max = \"1MiB\"")).unwrap_err();
+        assert!(refused.contains("limits.segment_bytes"), "{refused}");
     }
 
     #[test]

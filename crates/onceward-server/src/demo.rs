@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 /// How long `hang` keeps a caller: longer than any attempt's timeout.
-const HANG: Duration = Duration::from_secs(600);
+const HANG: Duration = Duration::from_mins(10);
 
 /// What one upstream has seen.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ fn step(script: &str, call: usize) -> Option<Step> {
     let steps: Vec<&str> =
         script.split(',').map(str::trim).filter(|step| !step.is_empty()).collect();
     // The last step is what every further call meets.
-    match *steps.get(call).or(steps.last())? {
+    match *steps.get(call).or_else(|| steps.last())? {
         "drop" => Some(Step::Drop),
         "hang" => Some(Step::Hang),
         status => status
@@ -69,19 +69,19 @@ impl Seen {
     fn call(&mut self, key: &str, script: &str, dedupes: bool) -> (Option<Step>, Option<u64>) {
         self.calls += 1;
         let (calls, charged) = self.keys.get(key).copied().unwrap_or_default();
-        let step = step(script, calls);
-        let charges = match step {
+        let met = step(script, calls);
+        let is_charged = match met {
             Some(Step::Status(status)) => status.is_success(),
             Some(Step::Drop | Step::Hang) => true,
             None => false,
         };
         let mut charge = charged.filter(|_| dedupes);
-        if charges && charge.is_none() {
+        if is_charged && charge.is_none() {
             self.effects += 1;
             charge = Some(self.effects);
         }
         self.keys.insert(key.to_owned(), (calls + 1, charge.or(charged)));
-        (step, charge.filter(|_| charges))
+        (met, charge.filter(|_| is_charged))
     }
 }
 

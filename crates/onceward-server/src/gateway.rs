@@ -26,7 +26,7 @@ use crate::problem::Problem;
 use crate::{shape, units};
 
 /// How long a request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The one tenant that there is.
 pub(crate) const TENANT: &str = "default";
@@ -248,9 +248,9 @@ impl Gateway {
             Effects::NonIdempotent if unsafe_too => "in doubt, never sent again by itself",
             _ => "retried",
         };
-        let parts = onceward::core::fingerprint::Part::ALL.map(|part| part.name());
-        let hex =
-            |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let parts =
+            onceward::core::fingerprint::Part::ALL.map(onceward::core::fingerprint::Part::name);
+        let hex = |digest: [u8; 16]| format!("{:032x}", u128::from_be_bytes(digest));
         Ok(json!({
             "route": route,
             "record": true,
@@ -259,7 +259,7 @@ impl Gateway {
             "mode": arrival.mode.name(),
             "effects": arrival.effects.name(),
             "effects_said": arrival.policy.effects.is_some() || arrival.options.effects.is_some(),
-            "fingerprint": parts.iter().zip(arrival.fingerprint.parts).map(|(part, digest)| json!({"part": part, "digest": hex(&digest)})).collect::<Vec<_>>(),
+            "fingerprint": parts.iter().zip(arrival.fingerprint.parts).map(|(part, digest)| json!({"part": part, "digest": hex(digest)})).collect::<Vec<_>>(),
             "window": units::show(arrival.policy.window),
             "attempts_max": arrival.policy.backoff(arrival.mode).attempts_max,
             "after": {
@@ -346,7 +346,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                 // An unreadable preference is passed over (RFC 7240, section 2).
                 "wait" => {
                     options.wait =
-                        options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs))
+                        options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs));
                 }
                 _ => {}
             }
@@ -424,10 +424,9 @@ fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
         .operation
         .as_ref()
         .filter(|_| problem.code == "in-progress" || problem.code == "still-working")
+        && let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id))
     {
-        if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
+        response.headers_mut().insert(header::LOCATION, location);
     }
     response
 }

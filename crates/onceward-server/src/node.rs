@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use onceward::Engine;
-use onceward::clock::{Clock as _, SystemClock};
-use onceward::core::time::Timestamp;
 use onceward::store::StoreError;
 
 use crate::access::Access;
@@ -49,10 +47,6 @@ impl Node {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        SystemClock.now()
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

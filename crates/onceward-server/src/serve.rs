@@ -48,6 +48,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The grace where every attempt would take longer.
 const GRACE_MIN: Duration = Duration::from_secs(5);
 
+/// The grace after the ledger broke: what is under way cannot be written any more, so it is only
+/// for refusals to leave.
+const GRACE_BROKEN: Duration = Duration::from_secs(1);
+
 /// Serves until it is told to stop; the exit says how it ended.
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     let config = Config::load(config_path, overrides)?;
@@ -192,9 +196,7 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
     if listen.ip().is_loopback() || !access.list().is_empty() {
         return Ok(());
     }
-    let (key, kept) = access
-        .create("first", crate::shape::time(onceward::clock::Clock::now(&SystemClock)))
-        .await?;
+    let (key, kept) = access.create("first", crate::shape::time(crate::shape::now())).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())
 }
@@ -317,7 +319,10 @@ async fn accept(
         // Small answers go out at once; where that cannot be set they go out a little later.
         let _ = stream.set_nodelay(true);
         let (node, pages) = (Arc::clone(&node), pages.clone());
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&has_asked);
         let service = service_fn(move |request| {
+            asks.store(true, Ordering::Relaxed);
             let (node, pages) = (Arc::clone(&node), pages.clone());
             async move { Ok::<_, Infallible>(answer(&node, pages, request).await) }
         });
@@ -325,21 +330,24 @@ async fn accept(
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             let _connected = connected;
-            // A connection that ends badly ends alone.
-            let _ = watched.await;
+            let mut watched = std::pin::pin!(watched);
+            // A connection that ends badly ends alone. hyper times the head of HTTP/1.1, but not
+            // the bytes that tell which HTTP it is, nor HTTP/2 before its first request.
+            let first = tokio::time::timeout(HEAD_TIMEOUT, watched.as_mut()).await;
+            if first.is_err() && has_asked.load(Ordering::Relaxed) {
+                let _ = watched.await;
+            }
         });
     };
     drop(listener);
     node.draining.store(true, Ordering::Release);
     node.engine.halt();
     info!("draining: what is under way runs to its end");
-    let grace = config
-        .routes
-        .values()
-        .map(|route| route.target.timeouts.total)
-        .max()
-        .unwrap_or(config.ad_hoc.target.timeouts.total)
-        .max(GRACE_MIN);
+    let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
+    let grace = match ended {
+        Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
+        Err(_) => GRACE_BROKEN,
+    };
     tokio::select! {
         () = async { node.engine.idle().await; graceful.shutdown().await } => {}
         () = tokio::time::sleep(grace) => warn!("the grace is over: what is still under way is judged at the next start"),

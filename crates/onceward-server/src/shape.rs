@@ -1,6 +1,7 @@
 //! Operations as JSON and as headers: the shapes that callers see.
 
 use http::{HeaderMap, HeaderValue};
+use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::attempt::Attempt;
 use onceward::core::id::OperationId;
 use onceward::core::operation::{Forgotten, Operation, State};
@@ -12,6 +13,11 @@ use serde_json::{Value, json};
 /// Where an operation is looked at.
 pub(crate) fn url_of(id: OperationId) -> String {
     format!("/v1/operations/{id}")
+}
+
+/// Now, by the machine's clock.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
 }
 
 /// RFC 3339, UTC, to the millisecond.

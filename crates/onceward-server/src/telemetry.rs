@@ -174,10 +174,10 @@ impl Telemetry {
         let status = operation.outcome.as_ref().and_then(|outcome| outcome.status);
         match operation.state {
             State::InDoubt => {
-                about!(warn, operation, attempts, "in doubt: a person has to resolve it")
+                about!(warn, operation, attempts, "in doubt: a person has to resolve it");
             }
             State::Dead(death) if !operation.told => {
-                about!(warn, operation, attempts, reason = death.name(), status, "dead letter")
+                about!(warn, operation, attempts, reason = death.name(), status, "dead letter");
             }
             State::Dead(death) => about!(
                 info,

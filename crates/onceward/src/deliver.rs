@@ -1,4 +1,4 @@
-//! 3. One attempt: the request goes out once, and how far it got is told.
+//! 3\. One attempt: the request goes out once, and how far it got is told.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -450,7 +450,7 @@ impl Engine {
 
     /// A slot for a held call, which is refused without a record where none becomes free in time.
     async fn wait_for_slot(&self, lane: &Lane, arrival: &Arrival) -> Result<Slot, Refusal> {
-        let wait = self.wait_of(arrival);
+        let wait = Self::wait_of(arrival);
         let until = self.clock.sleep_until(self.clock.now().plus(wait));
         tokio::select! {
             slot = self.slots.take(lane, arrival.route.slots_max) => slot.ok_or(Refusal::Draining),
@@ -462,7 +462,7 @@ impl Engine {
     }
 
     /// How long a call waits for somebody else's outcome.
-    fn wait_of(&self, arrival: &Arrival) -> Duration {
+    fn wait_of(arrival: &Arrival) -> Duration {
         let wait = arrival.options.wait.unwrap_or(arrival.policy.held.horizon);
         wait.min(arrival.route.answer_max)
     }
@@ -676,7 +676,7 @@ impl Engine {
                 Ok(Answer::Accepted(known_box()))
             }
             Admission::Join => {
-                let until = self.clock.now().plus(self.wait_of(arrival));
+                let until = self.clock.now().plus(Self::wait_of(arrival));
                 match self.wait_and_answer(known, until, false).await {
                     Err(Refusal::InProgress(operation)) if arrival.options.respond_async => {
                         Ok(Answer::Accepted(operation))

@@ -1,4 +1,4 @@
-//! 1. An HTTP request becomes an arrival: whose it is, which key, which policy, what counts as
+//! 1\. An HTTP request becomes an arrival: whose it is, which key, which policy, what counts as
 //! the same. Nothing is written and nothing is sent.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! 2. The operation that an arrival becomes: in the ledger, its first attempt started where a
+//! 2\. The operation that an arrival becomes: in the ledger, its first attempt started where a
 //! send slot is free, before a byte is sent.
 
 use onceward_core::id::OperationId;

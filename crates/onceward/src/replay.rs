@@ -1,4 +1,4 @@
-//! 5. A duplicate gets the same answer, byte for byte; the upstream is not asked.
+//! 5\. A duplicate gets the same answer, byte for byte; the upstream is not asked.
 
 use onceward_core::exchange::Response;
 use onceward_core::operation::Operation;

@@ -1,4 +1,4 @@
-//! 4. The verdict on an attempt, and the one write that says so.
+//! 4\. The verdict on an attempt, and the one write that says so.
 
 use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};

@@ -54,7 +54,7 @@ pub(super) async fn overview(
     let doubt = page_of(&node, &standing("in_doubt", NEWEST)).await?;
     let recent = Filter { limit: Some(RECENT), ..Filter::default() };
     let all = page_of(&node, &recent).await?;
-    let now = node.now();
+    let now = crate::shape::now();
     let card = |path: &str, class: &str, name: &str, count: u64| {
         html! {
             a.figure.(class).some[count > 0] href=(path) {
@@ -116,7 +116,7 @@ pub(super) async fn operations(
     let page = page_of(&node, &filter).await?;
     let content = html! {
         h1 { "Operations" }
-        (list(&node, &headers, &filter, &page, node.now()))
+        (list(&node, &headers, &filter, &page, crate::shape::now()))
     };
     Ok(Html(frame.page(Here::Operations, "Operations", &content)))
 }
@@ -145,7 +145,7 @@ pub(super) async fn dead(
                 path: "orders?script=404,201",
             }.show(&node, &headers))
         } @else {
-            (found(Table::Dead, &page, true, node.now()))
+            (found(Table::Dead, &page, true, crate::shape::now()))
             (filter::pager("/dead", &filter, &page))
         }
     };
@@ -176,7 +176,7 @@ pub(super) async fn in_doubt(
                 path: "orders?script=drop",
             }.show(&node, &headers))
         } @else {
-            (found(Table::InDoubt, &page, true, node.now()))
+            (found(Table::InDoubt, &page, true, crate::shape::now()))
             (filter::pager("/in-doubt", &filter, &page))
         }
     };

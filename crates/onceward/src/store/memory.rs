@@ -261,9 +261,9 @@ impl Store for MemoryStore {
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
         self.write(|kept| {
-            asked
-                .iter()
-                .for_each(|(id, asked)| kept.asked.entry(id.sequence()).or_default().add(asked));
+            for (id, asked) in &asked {
+                kept.asked.entry(id.sequence()).or_default().add(asked);
+            }
             Ok(())
         })
     }

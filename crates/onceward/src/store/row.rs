@@ -245,7 +245,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         tombstone: Duration::from_millis(row.tombstone),
         ended_at: row.ended_at.map(time),
         told: row.told,
-        outcome: row.outcome.map(outcome).transpose()?,
+        outcome: row.outcome.as_ref().map(outcome).transpose()?,
         acts: row.acts.into_iter().map(act).collect::<Result<_, _>>()?,
         request: row.request.map(body_ref),
         forgotten: row.forgotten.map(|new| if new { Forgotten::New } else { Forgotten::Refuse }),
@@ -268,7 +268,7 @@ fn attempt(row: AttemptRow) -> Result<Attempt, StoreError> {
     Ok(Attempt { n: row.n, started_at: Timestamp::from_micros(row.started_at), ended })
 }
 
-fn outcome(row: OutcomeRow) -> Result<Outcome, StoreError> {
+fn outcome(row: &OutcomeRow) -> Result<Outcome, StoreError> {
     Ok(Outcome {
         status: row.status,
         ok: row.ok,

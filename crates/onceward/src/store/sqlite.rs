@@ -95,8 +95,10 @@ impl SqliteStore {
     /// Opens the ledger whose index is the file `path`, making it where there is none, and
     /// recovers what a crash left behind.
     pub fn open(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
-        let folder =
-            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
         let lock = take_lock(&path.with_extension("lock"))?;
         let index = Index::open_writer(path)?;

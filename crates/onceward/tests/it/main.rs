@@ -1,5 +1,7 @@
 //! What the library promises, one file for each behaviour.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
+
 mod dead;
 mod duplicates;
 mod in_doubt;

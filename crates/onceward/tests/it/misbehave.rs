@@ -148,7 +148,7 @@ async fn play(
                     if stream.write_all(&[byte]).await.is_err() {
                         return;
                     }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    drip().await;
                 }
             }
             Act::Reset => return stream.set_zero_linger().expect("a socket"),
@@ -231,4 +231,10 @@ pub(crate) async fn rest(answer: &mut Answer) -> Result<Vec<u8>, Failure> {
         body.extend_from_slice(&piece);
     }
     Ok(body)
+}
+
+/// The pace of a slow upstream.
+#[expect(clippy::disallowed_methods, reason = "an upstream has a clock of its own")]
+async fn drip() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
 }

@@ -199,7 +199,7 @@ impl Writer {
             Command::Find(..) | Command::Lanes(_) | Command::Publish(_) | Command::Close
         ) {
             if let Err(error) = self.make_room(&command).and_then(|()| self.index.begin()) {
-                return refuse(command, &error);
+                return self.refuse(command, &error);
             }
             self.unkept += 1;
         }
@@ -246,7 +246,7 @@ impl Writer {
             Command::Publish(answer) => {
                 self.flush();
                 self.keep(true);
-                let result = self.broken.clone().map_or(Ok(self.journal.end()), Err);
+                let result = self.broken.clone().map_or_else(|| Ok(self.journal.end()), Err);
                 self.answer(answer, result);
             }
             Command::Close => {}
@@ -261,6 +261,23 @@ impl Writer {
             // A caller that went away needs no answer.
             let _ = answer.send(durable.and(result));
         }));
+    }
+
+    /// A full ledger takes nothing new, and still knows what it has: a duplicate is answered.
+    fn refuse(&mut self, command: Command, error: &StoreError) {
+        if let (Command::Remember(birth, _), StoreError::Full(_)) = (&command, error)
+            && birth.replaces.is_none()
+        {
+            let digest = birth.operation.scope.digest(&birth.operation.key);
+            match (self.find(Which::Key(digest)).transpose(), command) {
+                (Some(known), Command::Remember(_, answer)) => {
+                    self.answer(answer, known.map(Remembered::Known));
+                }
+                (_, command) => refuse(command, error),
+            }
+        } else {
+            refuse(command, error);
+        }
     }
 
     /// An error that leaves the state unknown ends the writer's work: no answer, stop, recover.

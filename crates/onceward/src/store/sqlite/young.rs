@@ -19,7 +19,7 @@ struct Row {
     lane: i64,
     kind: u8,
     fence: u64,
-    row: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 /// Rows in order of birth.
@@ -44,7 +44,7 @@ impl Young {
     }
 
     pub(super) fn by_sequence(&self, seq: u64) -> Option<&[u8]> {
-        self.rows.get(&seq).map(|row| row.row.as_slice())
+        self.rows.get(&seq).map(|row| row.bytes.as_slice())
     }
 
     /// The fence of a row that is here.
@@ -59,7 +59,7 @@ impl Young {
             lane: put.lane,
             kind: put.kind,
             fence: put.fence,
-            row: put.row.to_vec(),
+            bytes: put.row.to_vec(),
         };
         if let Some(key) = put.key {
             self.keys.insert(key, put.seq);
@@ -91,7 +91,7 @@ impl Young {
                 kind: row.kind,
                 due: None,
                 fence: row.fence,
-                row: &row.row,
+                row: &row.bytes,
             };
             return Some(apply(&put));
         }

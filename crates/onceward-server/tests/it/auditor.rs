@@ -1,0 +1,239 @@
+//! The auditor: an upstream that records every request that arrives, counts effects, and
+//! misbehaves as a seed or the path says. It shares no code with what it audits.
+//!
+//! The first part of a path says what it is: `/keyed/…` dedupes by `Idempotency-Key`, `/once/…`
+//! does not. The second says how it behaves: `chaos` by the seed, `gate` holds every answer until
+//! the gate opens, `refuse` answers 503 and does nothing, anything else just works.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::caller::{Line, Message};
+
+/// A number that a seed gives: the same for the same seed, evenly spread.
+#[derive(Debug, Clone)]
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    /// SplitMix64.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+pub(crate) fn digest(of: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A request that arrived whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    /// `keyed` or `once`.
+    pub(crate) route: String,
+    pub(crate) path: String,
+    pub(crate) key: String,
+    pub(crate) operation: String,
+    pub(crate) attempt: u32,
+    /// Of everything that the caller sent.
+    pub(crate) digest: u64,
+}
+
+/// What happened once: the effect of a key, and the answer to it.
+#[derive(Debug, Clone)]
+struct Effect {
+    count: u64,
+    answer: String,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    arrived: Vec<Arrived>,
+    by_key: HashMap<String, u64>,
+    effects: HashMap<(String, String), Effect>,
+}
+
+/// How one arrival is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Conduct {
+    Land,
+    Slow(u64),
+    /// The effect, and no answer.
+    Lose,
+    /// 503, and nothing done.
+    Refuse,
+    /// The connection is reset, and nothing done.
+    Reset,
+}
+
+#[derive(Debug)]
+struct Seen {
+    seed: u64,
+    log: Mutex<Log>,
+    gate: watch::Sender<bool>,
+}
+
+/// The upstream, in this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Auditor {
+    pub(crate) address: SocketAddr,
+    seen: Arc<Seen>,
+}
+
+impl Auditor {
+    /// Starts on a free port.
+    pub(crate) async fn start(seed: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let shared =
+            Arc::new(Seen { seed, log: Mutex::default(), gate: watch::Sender::new(false) });
+        let auditor = Self { address, seen: Arc::clone(&shared) };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(Line::new(stream), Arc::clone(&shared)));
+            }
+        });
+        auditor
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.seen.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that arrived, oldest first.
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
+        self.log().arrived.clone()
+    }
+
+    /// What arrived with this key.
+    pub(crate) fn arrived_with(&self, key: &str) -> Vec<Arrived> {
+        self.log().arrived.iter().filter(|arrived| arrived.key == key).cloned().collect()
+    }
+
+    pub(crate) fn arrivals(&self) -> usize {
+        self.log().arrived.len()
+    }
+
+    /// How often something was done for this key on this route.
+    pub(crate) fn effects(&self, route: &str, key: &str) -> u64 {
+        let log = self.log();
+        log.effects.get(&(route.to_owned(), key.to_owned())).map_or(0, |effect| effect.count)
+    }
+
+    /// Lets what waits at the gate go on.
+    pub(crate) fn open_gate(&self) {
+        self.seen.gate.send_replace(true);
+    }
+}
+
+async fn serve(mut line: Line, seen: Arc<Seen>) {
+    // A connection that ends badly ends alone.
+    while let Ok(Some(message)) = line.read().await {
+        let (conduct, arrived) = record(&seen, &message);
+        if arrived.path.contains("/gate") {
+            let mut gate = seen.gate.subscribe();
+            // The sender lives as long as `seen` does.
+            let _ = gate.wait_for(|open| *open).await;
+        }
+        let answer = match conduct {
+            Conduct::Land => effect(&seen, &arrived),
+            Conduct::Slow(millis) => {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                effect(&seen, &arrived)
+            }
+            Conduct::Lose => {
+                effect(&seen, &arrived);
+                return;
+            }
+            Conduct::Refuse => {
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy".to_owned()
+            }
+            Conduct::Reset => {
+                // A linger of nothing makes closing a reset.
+                let _ = line.stream.set_zero_linger();
+                return;
+            }
+        };
+        if line.write(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn record(seen: &Seen, message: &Message) -> (Conduct, Arrived) {
+    let path = message.start.split(' ').nth(1).unwrap_or_default().to_owned();
+    let route = path.split('/').nth(1).unwrap_or_default().to_owned();
+    let text = |name: &str| message.header(name).unwrap_or_default().to_owned();
+    let arrived = Arrived {
+        digest: digest(&(&message.start, text("content-type"), &message.body)),
+        key: text("idempotency-key"),
+        operation: text("onceward-operation"),
+        attempt: text("onceward-attempt").parse().unwrap_or_default(),
+        route,
+        path,
+    };
+    let mut log = seen.log.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = log.by_key.entry(arrived.key.clone()).or_default();
+    let before = *count;
+    *count += 1;
+    log.arrived.push(arrived.clone());
+    drop(log);
+    (conduct(seen.seed, &arrived, before), arrived)
+}
+
+fn conduct(seed: u64, arrived: &Arrived, before: u64) -> Conduct {
+    if arrived.path.contains("/refuse") {
+        return Conduct::Refuse;
+    }
+    // What is tried again lands in the end: a fault is met twice at most.
+    if !arrived.path.contains("/chaos") || before >= 2 {
+        return Conduct::Land;
+    }
+    let mut chance = Chance(digest(&(seed, &arrived.key, before)));
+    match chance.below(100) {
+        0..70 => Conduct::Land,
+        70..80 => Conduct::Slow(5 + chance.below(35)),
+        80..87 => Conduct::Lose,
+        87..95 => Conduct::Refuse,
+        _ => Conduct::Reset,
+    }
+}
+
+/// Does it, or finds that it was done, and gives the answer.
+fn effect(seen: &Seen, arrived: &Arrived) -> String {
+    let mut log = seen.log.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = log.effects.len();
+    let place = (arrived.route.clone(), arrived.key.clone());
+    let before = log.effects.get(&place).map_or(0, |effect| effect.count);
+    if before > 0 && arrived.route == "keyed" {
+        return log.effects[&place].answer.clone();
+    }
+    // No two effects have the same answer, so that a second one cannot hide.
+    let nonce = digest(&(seen.seed, number, before, &arrived.key));
+    let body = format!(
+        "{{\"landed\":\"landed-{}\",\"number\":{number},\"nonce\":\"{nonce:016x}\",\"pad\":\"{}\"}}",
+        arrived.key,
+        "x".repeat((nonce % 900) as usize),
+    );
+    let answer = format!(
+        "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /things/{number}\r\netag: \"{nonce:x}\"\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    log.effects.insert(place, Effect { count: before + 1, answer: answer.clone() });
+    answer
+}

@@ -1,0 +1,281 @@
+//! The checker: what callers were told, what the auditor saw, and what the ledger says in the
+//! end, held against the promises. It knows nothing of how they are kept.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::auditor::{Auditor, digest};
+use crate::caller::Message;
+
+/// The headers that are part of an answer and kept.
+const KEPT: [&str; 3] = ["content-type", "location", "etag"];
+
+/// One intended effect, as a caller asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Ask {
+    /// `keyed` or `once`.
+    pub(crate) route: &'static str,
+    pub(crate) path: String,
+    pub(crate) key: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What a caller was told about it.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) status: u16,
+    /// The problem's code, where it was one.
+    pub(crate) code: String,
+    pub(crate) replayed: bool,
+    pub(crate) operation: String,
+    /// Of status, kept headers and body.
+    pub(crate) digest: u64,
+    pub(crate) length: usize,
+}
+
+impl Told {
+    pub(crate) fn of(answer: &Message) -> Self {
+        let text = |name: &str| answer.header(name).unwrap_or_default().to_owned();
+        let is_problem = text("content-type").starts_with("application/problem");
+        Self {
+            status: answer.status(),
+            code: if is_problem { answer.code() } else { String::new() },
+            replayed: text("idempotent-replayed") == "true",
+            operation: text("onceward-operation"),
+            digest: digest(&(answer.status(), KEPT.map(text), &answer.body)),
+            length: answer.body.len(),
+        }
+    }
+
+    /// A final answer that says it was done.
+    pub(crate) fn is_final(&self) -> bool {
+        (200..300).contains(&self.status) && self.status != 202
+    }
+
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// What callers asked for and were told, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Log(Mutex<Asked>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) asks: Vec<Ask>,
+    pub(crate) told: HashMap<String, Vec<Told>>,
+    /// Answers to another request under a key that was taken.
+    pub(crate) mismatches: Vec<(String, Told)>,
+    /// Calls that got no answer.
+    pub(crate) lost: u64,
+}
+
+impl Log {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before it is sent: what was sent and never answered has to be known too.
+    pub(crate) fn ask(&self, ask: &Ask) {
+        self.lock().asks.push(ask.clone());
+    }
+
+    /// Whether somebody was told of an operation with this key.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        let asked = self.lock();
+        asked.told.get(key).is_some_and(|told| told.iter().any(|told| !told.operation.is_empty()))
+    }
+
+    pub(crate) fn told(&self, key: &str, answer: &std::io::Result<Message>) {
+        let mut asked = self.lock();
+        match answer {
+            Ok(answer) => {
+                asked.told.entry(key.to_owned()).or_default().push(Told::of(answer));
+            }
+            Err(_) => asked.lost += 1,
+        }
+    }
+}
+
+/// What a run amounts to.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) asked: usize,
+    pub(crate) acknowledged: usize,
+    pub(crate) lost_answers: u64,
+    pub(crate) replayed: usize,
+    pub(crate) operations: usize,
+    pub(crate) arrivals: usize,
+    pub(crate) done: usize,
+    pub(crate) in_doubt: usize,
+    pub(crate) dead: usize,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} asks, {} acknowledged, {} replayed, {} calls without an answer; {} operations: {} done, {} dead, {} in doubt; {} arrivals",
+            self.asked,
+            self.acknowledged,
+            self.replayed,
+            self.lost_answers,
+            self.operations,
+            self.done,
+            self.dead,
+            self.in_doubt,
+            self.arrivals
+        )
+    }
+}
+
+/// Holds everything against the promises; fails with every violation that there is.
+pub(crate) fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Figures {
+    let asked = log.lock();
+    let mut wrong: Vec<String> = Vec::new();
+    let text =
+        |operation: &Value, name: &str| operation[name].as_str().unwrap_or_default().to_owned();
+    let mut figures = Figures {
+        asked: asked.asks.len(),
+        lost_answers: asked.lost,
+        operations: operations.len(),
+        arrivals: auditor.arrivals(),
+        ..Figures::default()
+    };
+
+    // At most one operation for each key, and none is left under way or without a reason.
+    let mut by_key: HashMap<(String, String), &Value> = HashMap::new();
+    let mut by_id: HashMap<String, &Value> = HashMap::new();
+    for operation in operations {
+        let (id, key) = (text(operation, "id"), text(operation, "key"));
+        if by_key.insert((text(operation, "route"), key.clone()), operation).is_some() {
+            wrong.push(format!("{key}: two operations"));
+        }
+        by_id.insert(id, operation);
+        let attempts = operation["attempts"].as_array().cloned().unwrap_or_default();
+        if attempts.iter().any(|attempt| attempt["ended_at"].is_null()) {
+            wrong.push(format!("{key}: an attempt that never ended"));
+        }
+        match operation["state"].as_str().unwrap_or_default() {
+            "done" => figures.done += 1,
+            "in_doubt" => {
+                figures.in_doubt += 1;
+                let last = attempts.last().cloned().unwrap_or_default();
+                if last["may_have_executed"] != true
+                    || (last["error"].is_null() && last["status"].is_null())
+                {
+                    wrong.push(format!("{key}: in doubt without a reason: {operation}"));
+                }
+                if operation["effects"] == "keyed" {
+                    wrong.push(format!("{key}: a keyed operation in doubt: {operation}"));
+                }
+            }
+            "dead" => {
+                figures.dead += 1;
+                if operation["reason"].is_null() {
+                    wrong.push(format!("{key}: dead without a reason"));
+                }
+            }
+            state => wrong.push(format!("{key}: left {state}")),
+        }
+    }
+
+    // What arrived was remembered before, with its attempt, and always with the same bytes.
+    let asks: HashMap<&str, &Ask> = asked.asks.iter().map(|ask| (ask.key.as_str(), ask)).collect();
+    let mut seen: HashMap<(String, String), (u64, String, HashSet<u32>)> = HashMap::new();
+    for arrived in auditor.arrived() {
+        let key = arrived.key.clone();
+        let Some(operation) = by_id.get(&arrived.operation) else {
+            wrong.push(format!("{key}: arrived, and its operation is not in the ledger"));
+            continue;
+        };
+        if text(operation, "key") != key {
+            wrong.push(format!("{key}: arrived under another key than its operation's"));
+        }
+        if asks.get(key.as_str()).is_some_and(|ask| {
+            digest(&(
+                format!("POST {} HTTP/1.1", arrived.path),
+                "application/json".to_owned(),
+                &ask.body,
+            )) != arrived.digest
+        }) {
+            wrong.push(format!("{key}: arrived with other bytes than were asked for"));
+        }
+        let attempts = operation["attempts"].as_array().map_or(0, Vec::len);
+        let place = (arrived.route.clone(), key.clone());
+        let (bytes, id, numbers) = seen
+            .entry(place)
+            .or_insert_with(|| (arrived.digest, arrived.operation.clone(), HashSet::new()));
+        if *bytes != arrived.digest || *id != arrived.operation {
+            wrong.push(format!("{key}: two arrivals differ in bytes or in operation"));
+        }
+        if !numbers.insert(arrived.attempt) || arrived.attempt as usize > attempts {
+            wrong.push(format!("{key}: arrived as attempt {} of {attempts}", arrived.attempt));
+        }
+        if arrived.route == "once" && numbers.len() > 1 {
+            wrong.push(format!("{key}: a second arrival on a non-idempotent route"));
+        }
+    }
+
+    for ((route, key), operation) in &by_key {
+        let effects = auditor.effects(route, key);
+        if effects > 1 {
+            wrong.push(format!("{key}: {effects} effects"));
+        }
+        if operation["state"] == "done" && operation["ok"] == true && effects != 1 {
+            wrong.push(format!("{key}: done, and {effects} effects"));
+        }
+    }
+
+    // What was acknowledged is there, and every answer to a key is the same.
+    let routes: HashMap<&str, &str> =
+        asked.asks.iter().map(|ask| (ask.key.as_str(), ask.route)).collect();
+    for (key, told) in &asked.told {
+        let route = routes.get(key.as_str()).copied().unwrap_or("keyed");
+        let operation = by_key.get(&(route.to_owned(), key.clone()));
+        let mut first: Option<&Told> = None;
+        for told in told {
+            figures.replayed += usize::from(told.replayed);
+            figures.acknowledged += usize::from(told.is_acknowledged());
+            if told.operation.is_empty() && !told.is_acknowledged() {
+                continue;
+            }
+            let Some(operation) = operation else {
+                wrong.push(format!("{key}: told {} and not in the ledger", told.status));
+                continue;
+            };
+            if text(operation, "id") != told.operation {
+                wrong.push(format!("{key}: told of another operation: {}", told.operation));
+            }
+            if !told.is_final() {
+                continue;
+            }
+            if operation["state"] != "done" || operation["outcome"]["status"] != told.status {
+                wrong.push(format!("{key}: told {}, and it is {operation}", told.status));
+            }
+            let first = *first.get_or_insert(told);
+            if first.digest != told.digest {
+                wrong.push(format!(
+                    "{key}: two different answers, of {} and {} bytes",
+                    first.length, told.length
+                ));
+            }
+        }
+    }
+    for (key, told) in &asked.mismatches {
+        if told.is_acknowledged() {
+            wrong.push(format!("{key}: another request was taken for it: {told:?}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} violations, the first of them:\n{}",
+        wrong.len(),
+        wrong.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
+    );
+    figures
+}

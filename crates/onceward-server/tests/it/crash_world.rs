@@ -1,0 +1,352 @@
+//! A world for crash and fault tests: the real binary on a folder of its own, between a lean
+//! caller and the auditor.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::auditor::Auditor;
+use crate::caller::{Line, Message};
+
+/// What hangs for longer than this never ends: the test fails instead.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often something is looked at again that tells no one when it changes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Routes for calls that are retried fast, so that a run is short.
+const ROUTES: &str = r#"
+[routes.keyed]
+upstream = "http://AUDITOR/keyed"
+effects = "keyed"
+timeout = "5s"
+wait = "2s"
+retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
+held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
+
+[routes.once]
+upstream = "http://AUDITOR/once"
+effects = "non-idempotent"
+timeout = "5s"
+wait = "2s"
+retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
+held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
+"#;
+
+/// A folder, a configuration and an upstream.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) auditor: Auditor,
+}
+
+/// How a process ended that was not to end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) said: String,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    said: Arc<Mutex<String>>,
+}
+
+impl World {
+    pub(crate) async fn new(seed: u64) -> Self {
+        Self::with(seed, "").await
+    }
+
+    /// With further routes, in whose text `AUDITOR` is the auditor's address.
+    pub(crate) async fn with(seed: u64, routes: &str) -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            auditor: Auditor::start(seed).await,
+        };
+        fs::create_dir(world.folder.path().join("data")).expect("a data folder");
+        let mut text = format!(
+            "listen = \"127.0.0.1:0\"\nstore = \"sqlite:{}\"\n\n[limits]\nsegment_bytes = \"1MiB\"\n",
+            world.ledger().display()
+        );
+        let address = world.auditor.address.to_string();
+        for routes in [ROUTES, routes] {
+            // Writing into a string does not fail.
+            let _ = write!(text, "{}", routes.replace("AUDITOR", &address));
+        }
+        fs::write(world.config(), text).expect("a configuration");
+        world
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("onceward.toml")
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The ledger's index.
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.data().join("ledger.db")
+    }
+
+    /// The gateway's command, behind `wrapper` where there is one.
+    pub(crate) fn command(&self, wrapper: &[&str]) -> Command {
+        let binary = env!("CARGO_BIN_EXE_onceward");
+        let mut command = match wrapper {
+            [] => Command::new(binary),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(binary);
+                command
+            }
+        };
+        command.args(["serve", "--config"]).arg(self.config());
+        clean(&mut command);
+        command
+    }
+
+    pub(crate) async fn start(&self) -> Gateway {
+        self.start_behind(&[]).await.unwrap_or_else(|ended| {
+            panic!("the gateway did not start: {}\n{}", ended.status, ended.said)
+        })
+    }
+
+    pub(crate) async fn start_behind(&self, wrapper: &[&str]) -> Result<Gateway, Ended> {
+        Gateway::start(self.command(wrapper)).await
+    }
+}
+
+/// Without the variables that would be read as configuration.
+pub(crate) fn clean(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ONCEWARD_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+}
+
+impl Gateway {
+    /// Starts it and waits until it is ready or ends.
+    pub(crate) async fn start(command: Command) -> Result<Self, Ended> {
+        let (mut child, said, ready) = spawn(command);
+        let address = tokio::time::timeout(PATIENCE, ready).await.expect("ready in time");
+        if let Ok(address) = address {
+            return Ok(Self { child, address, said });
+        }
+        let status = child.wait().expect("its end");
+        Err(Ended { status, said: said_so_far(&said) })
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to its log.
+    pub(crate) fn said(&self) -> String {
+        said_so_far(&self.said)
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.child.wait().expect("its end");
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut looks = 0;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status;
+            }
+            looks += 1;
+            assert!(LOOK * looks < PATIENCE, "the gateway does not end:\n{}", self.said());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("its state").is_some()
+    }
+
+    /// Asks it to end, and waits for that.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+        self.ended().await
+    }
+
+    pub(crate) async fn line(&self) -> Line {
+        Line::connect(self.address).await.expect("a connection")
+    }
+
+    /// Sends one call on a connection of its own.
+    pub(crate) async fn call(&self, path: &str, key: &str, body: &[u8]) -> io::Result<Message> {
+        let headers = [("idempotency-key", key), ("content-type", "application/json")];
+        Line::connect(self.address).await?.ask("POST", &format!("/to{path}"), &headers, body).await
+    }
+
+    /// The same, accepted.
+    pub(crate) async fn post(&self, path: &str, key: &str, body: &[u8]) -> io::Result<Message> {
+        let headers = [
+            ("idempotency-key", key),
+            ("content-type", "application/json"),
+            ("prefer", "respond-async"),
+        ];
+        Line::connect(self.address).await?.ask("POST", &format!("/to{path}"), &headers, body).await
+    }
+
+    /// Reads a document of the operator's API.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let answer = self.line().await.ask("GET", path, &[], &[]).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "GET {path}: {}", answer.json());
+        answer.json()
+    }
+
+    /// The operation of a key, once it is at rest.
+    pub(crate) async fn rested(&self, route: &str, key: &str) -> Value {
+        let path = format!("/v1/keys/{route}/{key}");
+        until(&format!("{route}/{key} to rest"), async || {
+            let answer = self.line().await.ask("GET", &path, &[], &[]).await.ok()?;
+            let operation = answer.json();
+            let state = operation["state"].as_str()?.to_owned();
+            ["done", "dead", "in_doubt"].contains(&state.as_str()).then_some(operation)
+        })
+        .await
+    }
+
+    /// Waits until nothing is pending or delivering.
+    pub(crate) async fn quiet(&self) {
+        until("everything to rest", async || {
+            for state in ["pending", "delivering"] {
+                let page = self.get(&format!("/v1/operations?state={state}&limit=1")).await;
+                if page["data"].as_array().is_none_or(|data| !data.is_empty())
+                    || !page["next"].is_null()
+                {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// Every operation in the ledger.
+    pub(crate) async fn operations(&self) -> Vec<Value> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/operations?limit=500{cursor}")).await;
+            all.extend(page["data"].as_array().cloned().unwrap_or_default());
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return all,
+            }
+        }
+    }
+
+    /// A figure of `/proc/{id}/status`, in KiB.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its status");
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Looks until there is something; fails where there never is.
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited too long for {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Starts a process that is not waited for.
+pub(crate) fn spawn(
+    mut command: Command,
+) -> (Child, Arc<Mutex<String>>, oneshot::Receiver<SocketAddr>) {
+    let mut child = command.spawn().expect("the binary");
+    let stderr = child.stderr.take().expect("its log");
+    let said = Arc::new(Mutex::new(String::new()));
+    let (ready, address) = oneshot::channel();
+    let shared = Arc::clone(&said);
+    std::thread::spawn(move || {
+        let mut ready = Some(ready);
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let address = serde_json::from_str::<Value>(&line)
+                .ok()
+                .and_then(|line| line["address"].as_str()?.parse().ok());
+            let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            said.push_str(&line);
+            said.push('\n');
+            drop(said);
+            if let (Some(address), true) = (address, ready.is_some()) {
+                // Whoever does not wait any more needs no address.
+                let _ = ready.take().map(|ready| ready.send(address));
+            }
+        }
+    });
+    (child, said, address)
+}
+
+pub(crate) fn said_so_far(said: &Mutex<String>) -> String {
+    said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Whether it was killed by signal 9.
+pub(crate) fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(9) || status.code() == Some(137)
+}
+
+/// Tells why a test did nothing: never silently.
+#[expect(clippy::print_stdout, reason = "whoever reads the run has to see it")]
+pub(crate) fn tell(line: &str) {
+    println!("{line}");
+}
+
+/// Whether `strace` may trace here.
+pub(crate) fn can_trace(folder: &Path) -> bool {
+    let trial = Command::new("strace")
+        .args(["-f", "-D", "-o"])
+        .arg(folder.join("trial"))
+        .args(["-e", "trace=pwrite64", "true"])
+        .stderr(Stdio::null())
+        .status();
+    let can = trial.is_ok_and(|status| status.success());
+    if !can {
+        tell("skipped: strace is missing or may not trace here");
+    }
+    can
+}
+
+/// A number from the environment, or the default.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
