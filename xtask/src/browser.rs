@@ -11,8 +11,8 @@ const CHROMIUM: [&str; 4] =
 const DRIVER: [&str; 2] = ["chromedriver", "chromium.chromedriver"];
 
 const MEND: &str = "install Chromium and chromedriver, so that `chromium` and `chromedriver` are on \
-    PATH (Debian: apt-get install chromium chromium-driver), or set ONCEWARD_CHROMIUM and \
-    ONCEWARD_CHROMEDRIVER to where they are";
+    PATH (Debian: apt-get install chromium chromium-driver), or set TEST_CHROMIUM and \
+    TEST_CHROMEDRIVER to where they are";
 
 /// A browser that tests can drive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub(crate) fn find_or_install() -> Outcome<Browser> {
 }
 
 fn find() -> Outcome<Option<Browser>> {
-    let chromium = named("ONCEWARD_CHROMIUM")?.or_else(|| CHROMIUM.into_iter().find_map(on_path));
-    let driver = named("ONCEWARD_CHROMEDRIVER")?.or_else(|| DRIVER.into_iter().find_map(on_path));
+    let chromium = named("TEST_CHROMIUM")?.or_else(|| CHROMIUM.into_iter().find_map(on_path));
+    let driver = named("TEST_CHROMEDRIVER")?.or_else(|| DRIVER.into_iter().find_map(on_path));
     Ok(chromium.zip(driver).map(|(chromium, driver)| Browser { chromium, driver }))
 }
 

@@ -104,9 +104,6 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     args.extend(extra.iter().map(String::as_str));
     cargo(
         &args,
-        &[
-            ("ONCEWARD_CHROMEDRIVER", browser.driver.into()),
-            ("ONCEWARD_CHROMIUM", browser.chromium.into()),
-        ],
+        &[("TEST_CHROMEDRIVER", browser.driver.into()), ("TEST_CHROMIUM", browser.chromium.into())],
     )
 }

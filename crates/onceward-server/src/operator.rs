@@ -496,7 +496,7 @@ async fn access_create(
             "name: letters, digits, `-`, `_`, `.` and `@`, at most 64: it stands in the scope of the caller's keys",
         ));
     }
-    let now = shape::time(crate::shape::now());
+    let now = shape::time(shape::now());
     let (key, kept) = node.access.create(&name, now).await?;
     Ok((
         StatusCode::CREATED,

@@ -63,7 +63,7 @@ pub(super) async fn show(
         Some(kept) => Some(wire::decode_response(&store.body(kept).await?)?),
         None => None,
     };
-    let now = crate::shape::now();
+    let now = shape::now();
     let is_told = told.told.is_some();
     let (base, needs_key) = (base_of(&headers), node.access.is_needed());
     let line = |request: &exchange::Request| payload::curl(&operation, request, &base, needs_key);

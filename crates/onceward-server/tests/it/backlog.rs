@@ -117,7 +117,7 @@ fn processor_seconds(id: u32) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_that_waits_costs_no_memory_and_stands_before_nobody() {
-    let backlog = number("ONCEWARD_TEST_BACKLOG", 20_000);
+    let backlog = number("TEST_BACKLOG", 20_000);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let world = World::with(
         29,

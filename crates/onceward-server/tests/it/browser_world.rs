@@ -215,8 +215,8 @@ fn program(variable: &str, name: &str) -> PathBuf {
 
 impl Browser {
     pub(crate) fn start() -> Self {
-        let chromium = program("ONCEWARD_CHROMIUM", "chromium");
-        let driver = program("ONCEWARD_CHROMEDRIVER", "chromedriver");
+        let chromium = program("TEST_CHROMIUM", "chromium");
+        let driver = program("TEST_CHROMEDRIVER", "chromedriver");
         let folder = TempDir::new().unwrap();
         let mut process = Process(
             Command::new(&driver)

@@ -19,9 +19,9 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_under_load_it_loses_nothing_and_does_nothing_twice() {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let seed = number("ONCEWARD_TEST_SEED", clock.as_nanos() as u64 & 0xffff_ffff);
-    let cycles = number("ONCEWARD_TEST_CYCLES", 200);
-    tell(&format!("ONCEWARD_TEST_SEED={seed} ONCEWARD_TEST_CYCLES={cycles}"));
+    let seed = number("TEST_SEED", clock.as_nanos() as u64 & 0xffff_ffff);
+    let cycles = number("TEST_CYCLES", 200);
+    tell(&format!("TEST_SEED={seed} TEST_CYCLES={cycles}"));
     let world = World::new(seed).await;
     let log = Arc::new(Log::default());
     let mut chance = Chance(seed);

@@ -109,7 +109,7 @@ async fn killed_at_a_storage_call_it_loses_nothing_and_does_nothing_twice() {
     let most = count(&dry).await;
     let total: u64 = most.values().sum();
     assert!(total > 50, "the scenario hardly touches the disk: {most:?}");
-    let every = if number("ONCEWARD_TEST_ALL", 0) == 1 { 1 } else { 5 };
+    let every = if number("TEST_ALL", 0) == 1 { 1 } else { 5 };
     let (mut points, mut killed, mut acknowledged) = (0u64, 0u64, 0);
     let all = most.iter().flat_map(|(call, most)| (1..=*most).map(move |n| (call, n)));
     for (call, n) in all.step_by(every) {

@@ -166,11 +166,10 @@ async fn fail_and_recover(call: &str, error: &str, when: &str) -> (bool, usize) 
         Ok(mut gateway) => {
             let told = scenario(&gateway, &log, "first", 24).await;
             for told in told.iter().filter(|told| !told.is_acknowledged()) {
-                assert_eq!(
-                    (told.status, told.code.as_str()),
-                    (503, "ledger-unavailable"),
-                    "{call} {when}: {told:?}"
-                );
+                // Who comes after the one that met it finds a gateway that is ending.
+                let refusals = ["ledger-unavailable", "draining"];
+                let is_refused = told.status == 503 && refusals.contains(&told.code.as_str());
+                assert!(is_refused, "{call} {when}: {told:?}");
             }
             let is_hit = told.len() < 24 || told.iter().any(|told| !told.is_acknowledged());
             if is_hit {
@@ -199,7 +198,7 @@ async fn a_failing_sync_is_never_acknowledged_and_ends_the_process() {
     if !can_trace(folder.path()) {
         return;
     }
-    let every = if number("ONCEWARD_TEST_ALL", 0) == 1 { 1 } else { 4 };
+    let every = if number("TEST_ALL", 0) == 1 { 1 } else { 4 };
     let (mut ended, mut points, mut acknowledged) = (0, 0, 0);
     for n in (1..=40).step_by(every) {
         let (has_ended, told) = fail_and_recover("fdatasync", "EIO", &n.to_string()).await;

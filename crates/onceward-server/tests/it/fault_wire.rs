@@ -262,7 +262,7 @@ async fn hang_up(address: SocketAddr, ask: Ask, accepted: bool, after: Duration)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_hangs_up_changes_nothing() {
-    let seed = number("ONCEWARD_TEST_SEED", 11);
+    let seed = number("TEST_SEED", 11);
     let world = World::new(seed).await;
     let gateway = world.start().await;
     let log = Arc::new(Log::default());
