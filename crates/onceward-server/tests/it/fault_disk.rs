@@ -166,9 +166,10 @@ async fn fail_and_recover(call: &str, error: &str, when: &str) -> (bool, usize) 
         Ok(mut gateway) => {
             let told = scenario(&gateway, &log, "first", 24).await;
             for told in told.iter().filter(|told| !told.is_acknowledged()) {
-                assert_eq!(
-                    (told.status, told.code.as_str()),
-                    (503, "ledger-unavailable"),
+                // Once it is ending, it says so.
+                let codes = ["ledger-unavailable", "draining"];
+                assert!(
+                    told.status == 503 && codes.contains(&told.code.as_str()),
                     "{call} {when}: {told:?}"
                 );
             }
