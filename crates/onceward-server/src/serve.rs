@@ -21,7 +21,7 @@ use onceward::clock::SystemClock;
 use onceward::route::Routes;
 use onceward::secret::{Secrets, random};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
-use onceward::store::{Query, Standing, Store};
+use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress};
 use onceward::{Engine, Parts};
 use tokio::net::TcpListener;
@@ -371,15 +371,9 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
         }
     }
     for name in current.named.keys().filter(|name| !routes.named.contains_key(*name)) {
-        let unfinished = Query {
-            standing: vec![Standing::Pending, Standing::Held, Standing::Delivering],
-            route: Some(name.clone()),
-            limit: 1,
-            ..Query::default()
-        };
-        match node.engine.store().list(unfinished).await {
-            Ok(page) if page.operations.is_empty() => {}
-            Ok(_) => {
+        match has_unfinished_work(&**node.engine.store(), name).await {
+            Ok(false) => {}
+            Ok(true) => {
                 return error!(
                     route = name,
                     "the configuration is kept as it was: this route has unfinished work and cannot be removed yet"
@@ -393,6 +387,26 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
     }
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_routes(routes);
+}
+
+async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, StoreError> {
+    let mut before = None;
+    loop {
+        let unfinished = Query {
+            standing: vec![Standing::Pending, Standing::Held, Standing::Delivering],
+            route: Some(route.to_owned()),
+            before,
+            limit: 1,
+            ..Query::default()
+        };
+        let page = store.list(unfinished).await?;
+        // One list looks at a bounded number of rows: none found says nothing before the end.
+        before = match (page.operations.is_empty(), page.next) {
+            (false, _) => return Ok(true),
+            (true, None) => return Ok(false),
+            (true, next) => next,
+        };
+    }
 }
 
 async fn drain(node: &Node) {

@@ -117,7 +117,7 @@ fn processor_seconds(id: u32) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_that_waits_costs_no_memory_and_stands_before_nobody() {
-    let backlog = number("TEST_BACKLOG", 20_000);
+    let backlog = number("TEST_BACKLOG", 24_000);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let world = World::with(
         29,
@@ -176,4 +176,14 @@ async fn much_that_waits_costs_no_memory_and_stands_before_nobody() {
         assert_eq!(world.auditor.effects("keyed", &format!("keyed-{n}")), 1);
     }
     assert_eq!(world.auditor.arrivals() as u64, DUE, "nothing arrives before its time");
+
+    // Its work is older than all that one list looks at, and still keeps its route.
+    let text = fs::read_to_string(world.config()).unwrap();
+    let end = text.find("[routes.stuck]").unwrap();
+    fs::write(world.config(), &text[..end]).unwrap();
+    gateway.signal(rustix::process::Signal::HUP);
+    until("the answer to a reload", async || {
+        gateway.said().contains("this route has unfinished work").then_some(())
+    })
+    .await;
 }

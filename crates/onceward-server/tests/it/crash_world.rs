@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -189,9 +190,12 @@ impl Gateway {
 
     /// Asks it to end, and waits for that.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+        self.signal(Signal::TERM);
         self.ended().await
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a process");
     }
 
     pub(crate) async fn line(&self) -> Line {
@@ -236,15 +240,9 @@ impl Gateway {
     /// Waits until nothing is pending or delivering.
     pub(crate) async fn quiet(&self) {
         until("everything to rest", async || {
-            for state in ["pending", "delivering"] {
-                let page = self.get(&format!("/v1/operations?state={state}&limit=1")).await;
-                if page["data"].as_array().is_none_or(|data| !data.is_empty())
-                    || !page["next"].is_null()
-                {
-                    return None;
-                }
-            }
-            Some(())
+            let counts = self.get("/v1/stats").await["operations"].clone();
+            let open = ["pending", "pending_held", "delivering"];
+            open.iter().all(|standing| counts[standing] == 0).then_some(())
         })
         .await;
     }
