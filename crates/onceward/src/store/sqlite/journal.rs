@@ -23,6 +23,9 @@ use crate::store::StoreError;
 /// "OWJ1", little-endian.
 const MAGIC: u32 = 0x314a_574f;
 
+/// How much of a segment is looked at once.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// A segment holds fewer frames than this.
 const FRAMES_AHEAD_MAX: u64 = 1_000_000;
 
@@ -312,45 +315,49 @@ fn replay_segment(
 fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    for (start, bytes) in written_after(file, end.offset + 1).map_err(unreadable)? {
-        let mut from = 0;
-        while let Some(found) = bytes.get(from..).and_then(|rest| find(rest, MAGIC.to_le_bytes())) {
-            let at = from + found;
-            from = at + 1;
-            let number = bytes.get(at + 8..at + 16);
-            let sequence = number.map_or(0, |number| {
-                number.iter().rev().fold(0, |sequence, byte| sequence << 8 | u64::from(*byte))
-            });
-            // Numbers far away are an older life of these bytes, not a frame behind this one.
-            if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
-                continue;
-            }
-            let at = Position { offset: start + at as u32, sequence, ..end };
-            if read_frame(file, at).map_err(unreadable)?.is_some() {
-                return Err(StoreError::Damaged(format!(
-                    "segment {} does not hold at {}, and a later frame does: restore a backup",
-                    end.segment, end.offset
-                )));
-            }
-        }
+    let size = file.metadata().map_err(unreadable)?.len();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut start = u64::from(end.offset) + 1;
+    while start + (HEADER_BYTES as u64) < size {
+        let length = piece.len().min((size - start) as usize);
+        let bytes = &mut piece[..length];
+        file.read_exact_at(bytes, start).map_err(unreadable)?;
+        refuse_frame_behind(file, end, start as u32, bytes)?;
+        // A header that lies across two pieces is seen whole in the second.
+        start += (length - HEADER_BYTES.min(length - 1)) as u64;
     }
     Ok(())
 }
 
-/// What was ever written behind `offset`, with its place: what is only allocated is not read.
-fn written_after(file: &File, offset: u32) -> io::Result<Vec<(u32, Vec<u8>)>> {
-    use rustix::fs::{SeekFrom, seek};
-    let size = file.metadata()?.len();
-    let mut written = Vec::new();
-    let mut at = u64::from(offset);
-    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
-        let hole = seek(file, SeekFrom::Hole(data))?.min(size);
-        let mut bytes = vec![0; hole.saturating_sub(data) as usize];
-        file.read_exact_at(&mut bytes, data)?;
-        written.push((data as u32, bytes));
-        at = hole.max(data + 1);
+fn refuse_frame_behind(
+    file: &File,
+    end: Position,
+    start: u32,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
+    let unreadable =
+        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
+    let mut from = 0;
+    while let Some(found) = bytes.get(from..).and_then(|rest| find(rest, MAGIC.to_le_bytes())) {
+        let at = from + found;
+        from = at + 1;
+        let number = bytes.get(at + 8..at + 16);
+        let sequence = number.map_or(0, |number| {
+            number.iter().rev().fold(0, |sequence, byte| sequence << 8 | u64::from(*byte))
+        });
+        // Numbers far away are an older life of these bytes, not a frame behind this one.
+        if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
+            continue;
+        }
+        let at = Position { offset: start + at as u32, sequence, ..end };
+        if read_frame(file, at).map_err(unreadable)?.is_some() {
+            return Err(StoreError::Damaged(format!(
+                "segment {} does not hold at {}, and a later frame does: restore a backup",
+                end.segment, end.offset
+            )));
+        }
     }
-    Ok(written)
+    Ok(())
 }
 
 /// The first place of `magic`; most of a segment is zeros, which are passed over at once.
