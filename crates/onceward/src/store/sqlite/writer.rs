@@ -302,7 +302,8 @@ impl Writer {
                 write.answer.as_ref().map_or(0, |(_, bytes)| bytes.len()) + ROW_BYTES_MAX
             }
             Command::Take(_, _, max, _, _) | Command::Sweep(_, _, max, _) => {
-                max * 4096 + ROW_BYTES_MAX
+                // Rows are small; where a segment is too, what is more makes it a little longer.
+                (max * 4096 + ROW_BYTES_MAX).min(self.journal.payload_bytes_max() / 2)
             }
             Command::NoteAsked(asked, _) => asked.len() * 256,
             Command::Set(name, value, _) => name.len() + value.as_ref().map_or(0, Bytes::len),
