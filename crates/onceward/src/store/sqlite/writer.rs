@@ -171,6 +171,7 @@ impl Writer {
             let commands =
                 self.shared.inbox.take(self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY));
             self.shared.room.add_permits(commands.len());
+            let is_quiet = commands.is_empty();
             let closing = commands.iter().any(|command| matches!(command, Command::Close));
             for command in commands {
                 self.execute(command);
@@ -186,7 +187,7 @@ impl Writer {
                 self.keep(true);
                 return;
             }
-            self.keep(false);
+            self.keep(is_quiet);
         }
     }
 
@@ -453,7 +454,7 @@ impl Writer {
             if put.key.map_or(Ok(false), |key| self.index.has_key(key))? {
                 return Ok(false);
             }
-            self.young.put(put);
+            self.young.put(put, self.journal.end());
             return Ok(true);
         }
         match self.young.fence(put.seq) {
@@ -466,7 +467,7 @@ impl Writer {
                 self.index.insert(put)
             }
             Some(_) => {
-                self.young.put(put);
+                self.young.put(put, self.journal.end());
                 Ok(true)
             }
         }
@@ -649,9 +650,13 @@ impl Writer {
             return;
         }
         self.unkept = 0;
-        self.unkept_since = None;
-        let end = self.journal.end();
-        if let Err(error) = self.age(0).and_then(|()| self.index.commit(end)) {
+        // What stays young goes at the next quiet moment.
+        self.unkept_since = (!now && self.young.len() > 0).then(Instant::now);
+        // In a hurry nothing stays young; else the journal stays needed from the oldest on, and
+        // applying some of it twice changes nothing.
+        let aged = if now { self.age(0) } else { Ok(()) };
+        let applied = self.young.since().unwrap_or_else(|| self.journal.end());
+        if let Err(error) = aged.and_then(|()| self.index.commit(applied)) {
             self.heed(&error);
             self.reindex();
             return;

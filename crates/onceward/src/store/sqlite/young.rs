@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use onceward_core::key::KeyDigest;
 
 use super::index::Put;
+use super::journal::Position;
 
 /// Rows that stay here at most; the oldest go first.
 pub(super) const YOUNG_MAX: usize = 2048;
@@ -20,6 +21,8 @@ struct Row {
     kind: u8,
     fence: u64,
     bytes: Vec<u8>,
+    /// The frame that it was born in: from there the journal has all of it.
+    since: Position,
 }
 
 /// Rows in order of birth.
@@ -52,14 +55,27 @@ impl Young {
         self.rows.get(&seq).map(|row| row.fence)
     }
 
-    /// Puts a row in, or in the place of the one that is there.
-    pub(super) fn put(&mut self, put: &Put<'_>) {
+    /// From where the journal is needed for what is here.
+    pub(super) fn since(&mut self) -> Option<Position> {
+        while let Some(seq) = self.order.front() {
+            match self.rows.get(seq) {
+                Some(row) => return Some(row.since),
+                None => self.order.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// Puts a row in that is born at `now`, or in the place of the one that is there.
+    pub(super) fn put(&mut self, put: &Put<'_>, now: Position) {
+        let since = self.rows.get(&put.seq).map_or(now, |row| row.since);
         let row = Row {
             key: put.key,
             lane: put.lane,
             kind: put.kind,
             fence: put.fence,
             bytes: put.row.to_vec(),
+            since,
         };
         if let Some(key) = put.key {
             self.keys.insert(key, put.seq);
