@@ -9,12 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ended, Ending, Reached};
-use onceward::core::operation::{Event, Outcome as Final, Source};
 use onceward::core::policy::Mode;
-use onceward::core::time::Timestamp;
-use onceward::core::verdict::Verdict;
-use onceward::store::contract::operation;
+use onceward::store::contract::{done, operation, started};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Birth, Remembered, Slot, Store, Write};
 
@@ -105,25 +101,11 @@ async fn load(
 }
 
 async fn one(store: &dyn Store, n: u64) -> Result<(), onceward::store::StoreError> {
-    let at = Timestamp::from_micros(n as i64);
     let pending = operation(n, &format!("bench-{n}"), "sink", Mode::Held);
-    let started = pending.after(Event::Started, at).unwrap_or(pending);
     let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
-    let birth = Birth { operation: started, request, replaces: None };
+    let birth = Birth { operation: started(&pending), request, replaces: None };
     let Remembered::Fresh(remembered) = store.remember(birth).await? else { return Ok(()) };
-    let ended = Ended {
-        at,
-        ending: Ending::Answered,
-        reached: Reached::Body,
-        status: Some(201),
-        error: None,
-        may_have_executed: true,
-        answer: None,
-    };
-    let outcome = Final { status: Some(201), ok: true, source: Source::Upstream, answer: None };
-    let Ok(settled) = remembered.after(Event::Ended(ended, Verdict::Finish(outcome)), at) else {
-        return Ok(());
-    };
+    let settled = done(&remembered, remembered.created_at);
     let answer = Some((Slot::Outcome, Bytes::from(vec![b'a'; ANSWER_BYTES])));
     store.commit(Write { operation: settled, answer, visible: false }).await?;
     Ok(())

@@ -111,11 +111,13 @@ async fn remember(store: &dyn Store, operation: &Operation) -> Operation {
     }
 }
 
-fn started(operation: &Operation) -> Operation {
+/// The operation after its attempt started.
+pub fn started(operation: &Operation) -> Operation {
     operation.after(Event::Started, operation.created_at).unwrap()
 }
 
-fn done(operation: &Operation, at: Timestamp) -> Operation {
+/// The operation after its attempt was answered with 201 at `at`.
+pub fn done(operation: &Operation, at: Timestamp) -> Operation {
     let ended = Ended {
         at,
         ending: Ending::Answered,
