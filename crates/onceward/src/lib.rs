@@ -10,6 +10,7 @@ pub use onceward_core as core;
 pub mod clock;
 pub mod observe;
 pub mod route;
+pub mod sabotage;
 pub mod secret;
 pub mod store;
 pub mod upstream;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::auditor::Chance;
-use crate::caller::{Line, Message};
-use crate::crash_check::{Ask, Log, check};
 use crate::crash_world::{Gateway, World, number, spawn, tell};
+use onceward_proof::chance::Chance;
+use onceward_proof::check::{Ask, Log, Told, check};
+use onceward_proof::line::{Line, Message};
 
 const CALLERS: u64 = 16;
 
@@ -42,7 +42,7 @@ async fn killed_under_load_it_loses_nothing_and_does_nothing_twice() {
     gateway.quiet().await;
     ask_again_for_all(&gateway, &log).await;
     gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await);
+    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
     starts.sort_unstable();
     let median = starts[starts.len() / 2];
     let last = starts[starts.len() - 1];
@@ -134,7 +134,7 @@ impl Caller {
                 ask.body.push(b' ');
                 ask.body.extend_from_slice(b"\"other\"");
                 let answer = exchange(line, &ask, false).await;
-                let told = crate::crash_check::Told::of(answer.as_ref().map_err(copy)?);
+                let told = Told::of(answer.as_ref().map_err(copy)?);
                 self.log.lock().mismatches.push((ask.key, told));
                 Ok(())
             }
@@ -152,7 +152,7 @@ impl Caller {
         let key = format!("{route}-{}-{}", self.name, self.count);
         let pad = "y".repeat(self.chance.below(1500) as usize);
         let ask = Ask {
-            route,
+            route: route.to_owned(),
             path: format!("/{route}/chaos/things"),
             body: format!("{{\"ask\":\"{key}\",\"pad\":\"{pad}\"}}").into_bytes(),
             key,
@@ -183,7 +183,7 @@ impl Caller {
         match &answer {
             Ok(told) => {
                 let key = told.header("idempotency-key").unwrap_or_default().to_owned();
-                let ask = Ask { route: "keyed", path: path.into(), key, body: body.into() };
+                let ask = Ask { route: "keyed".into(), path: path.into(), key, body: body.into() };
                 self.log.ask(&ask);
                 self.log.told(&ask.key, &answer);
                 Ok(())
@@ -217,7 +217,7 @@ async fn ask_again_for_all(gateway: &Gateway, log: &Arc<Log>) {
         let asked = log.lock();
         let was_told = |ask: &&Ask| {
             let told = asked.told.get(&ask.key);
-            told.is_some_and(|told| told.iter().any(crate::crash_check::Told::is_acknowledged))
+            told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
         };
         asked.asks.iter().filter(was_told).cloned().collect()
     };

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use crate::caller::Line;
-use crate::crash_check::{Ask, Log, check};
 use crate::crash_world::{Gateway, World, can_trace, number, tell, until, was_killed};
+use onceward_proof::check::{Ask, Log, Told, check};
+use onceward_proof::line::Line;
 
 /// What changes storage.
 const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,unlink,rename";
@@ -15,10 +15,10 @@ const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,unlink,rename"
 /// Rounds of the scenario: enough for the journal to go on in a second segment and a third.
 const ROUNDS: u32 = 3;
 
-fn ask(route: &'static str, key: &str) -> Ask {
+fn ask(route: &str, key: &str) -> Ask {
     let pad = if key.starts_with("held") && route == "keyed" { 400_000 } else { 900 };
     Ask {
-        route,
+        route: route.to_owned(),
         path: format!("/{route}/things"),
         key: format!("{route}-{key}"),
         body: format!("{{\"ask\":\"{route}-{key}\",\"pad\":\"{}\"}}", "z".repeat(pad)).into_bytes(),
@@ -54,7 +54,7 @@ async fn scenario(gateway: &Gateway, log: &Log, round: u32) -> std::io::Result<(
     let mut other = asks[0].0.clone();
     other.body = b"{}".to_vec();
     let answer = gateway.call(&other.path, &other.key, &other.body).await?;
-    log.lock().mismatches.push((other.key, crate::crash_check::Told::of(&answer)));
+    log.lock().mismatches.push((other.key, Told::of(&answer)));
     Ok(())
 }
 
@@ -77,11 +77,8 @@ async fn count(world: &World) -> BTreeMap<String, u64> {
     gateway.quiet().await;
     gateway.stop().await;
     let mut counts: HashMap<(String, String), u64> = HashMap::new();
-    for line in traced(&trace).await.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else { continue };
-        if let Some((call, _)) = rest.trim_start().split_once('(') {
-            *counts.entry((thread.to_owned(), call.to_owned())).or_default() += 1;
-        }
+    for event in events(&traced(&trace).await) {
+        *counts.entry((event.thread, event.call)).or_default() += 1;
     }
     let mut most: BTreeMap<String, u64> = BTreeMap::new();
     for ((_, call), count) in counts {
@@ -138,7 +135,7 @@ async fn killed_at_a_storage_call_it_loses_nothing_and_does_nothing_twice() {
         rounds(&gateway, &log).await.expect("a run after recovery");
         scenario(&gateway, &log, ROUNDS).await.expect("a run after recovery");
         gateway.quiet().await;
-        let figures = check(&log, &world.auditor, &gateway.operations().await);
+        let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
         acknowledged += figures.acknowledged;
     }
     tell(&format!("{most:?}; {points} points, {killed} killed, {acknowledged} acknowledged"));

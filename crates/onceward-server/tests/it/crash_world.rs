@@ -16,8 +16,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::auditor::Auditor;
-use crate::caller::{Line, Message};
+use onceward_proof::auditor::Auditor;
+use onceward_proof::line::{Line, Message};
 
 /// What hangs for longer than this never ends: the test fails instead.
 const PATIENCE: Duration = Duration::from_mins(1);

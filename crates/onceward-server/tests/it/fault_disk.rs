@@ -8,16 +8,16 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::crash_check::{Ask, Log, Told, check};
 use crate::crash_world::{Gateway, World, can_trace, number, tell, until};
+use onceward_proof::check::{Ask, Log, Told, check};
 
 /// A disk of its own for the data folder, seeded with what is in it; the gateway sees only that.
 const SMALL_DISK: &str = "cp -a \"$0\" \"$0.seed\" && mount -t tmpfs -o size=24m tmpfs \"$0\" \
                           && cp -a \"$0.seed/.\" \"$0\" && exec \"$@\"";
 
-fn ask(route: &'static str, path: &str, key: String, bytes: usize) -> Ask {
+fn ask(route: &str, path: &str, key: String, bytes: usize) -> Ask {
     let body = format!("{{\"ask\":\"{key}\",\"pad\":\"{}\"}}", "d".repeat(bytes)).into_bytes();
-    Ask { route, path: format!("/{route}/{path}"), key, body }
+    Ask { route: route.to_owned(), path: format!("/{route}/{path}"), key, body }
 }
 
 async fn call(gateway: &Gateway, log: &Log, ask: &Ask) -> Option<Told> {
@@ -126,7 +126,7 @@ async fn a_full_disk_refuses_new_calls_and_heals_by_itself() {
         assert_eq!(call(&gateway, &log, ask).await.unwrap().status, 201);
     }
     gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await);
+    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
     tell(&format!("{taken} taken while it filled, {} refused; {figures}", refused.len()));
 }
 
@@ -188,7 +188,7 @@ async fn fail_and_recover(call: &str, error: &str, when: &str) -> (bool, usize) 
     scenario(&gateway, &log, "first", 24).await;
     scenario(&gateway, &log, "second", 8).await;
     gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await);
+    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
     (has_ended, figures.acknowledged)
 }
 

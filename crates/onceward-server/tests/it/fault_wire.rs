@@ -11,10 +11,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::auditor::Chance;
-use crate::caller::{Line, request};
-use crate::crash_check::{Ask, Log, check};
 use crate::crash_world::{Gateway, World, number, tell};
+use onceward_proof::chance::Chance;
+use onceward_proof::check::{Ask, Log, check};
+use onceward_proof::line::{Line, request};
 
 /// The pace of a trickle: far slower than any timeout here.
 const TRICKLE: Duration = Duration::from_millis(40);
@@ -273,7 +273,7 @@ async fn a_caller_that_hangs_up_changes_nothing() {
         for m in 0..16 {
             let route = if m % 2 == 0 { "keyed" } else { "once" };
             let ask = Ask {
-                route,
+                route: route.to_owned(),
                 path: format!("/{route}/chaos/things"),
                 key: format!("{route}-{n}-{m}"),
                 body: format!("{{\"ask\":\"{route}-{n}-{m}\"}}").into_bytes(),
@@ -300,7 +300,7 @@ async fn a_caller_that_hangs_up_changes_nothing() {
         log.told(&ask.key, &answer);
     }
     gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await);
+    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
     tell(&format!(
         "{} hung up; {remembered} were remembered, {arrived} arrived; {figures}",
         asks.len()

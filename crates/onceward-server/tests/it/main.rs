@@ -1,13 +1,10 @@
 //! The binary, as those who use it meet it: one file for each behaviour.
 
 mod access;
-mod auditor;
 mod backlog;
 mod browser_world;
-mod caller;
 mod cli;
 mod config;
-mod crash_check;
 mod crash_kill;
 mod crash_points;
 mod crash_world;

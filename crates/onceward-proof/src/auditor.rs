@@ -6,7 +6,6 @@
 //! the gate opens, `refuse` answers 503 and does nothing, anything else just works.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,44 +13,24 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::caller::{Line, Message};
-
-/// A number that a seed gives: the same for the same seed, evenly spread.
-#[derive(Debug, Clone)]
-pub(crate) struct Chance(pub(crate) u64);
-
-impl Chance {
-    /// SplitMix64.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
-
-pub(crate) fn digest(of: &impl std::hash::Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
-}
+use crate::chance::{Chance, digest};
+use crate::line::{Line, Message};
 
 /// A request that arrived whole.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     /// `keyed` or `once`.
-    pub(crate) route: String,
-    pub(crate) path: String,
-    pub(crate) key: String,
-    pub(crate) operation: String,
-    pub(crate) attempt: u32,
+    pub route: String,
+    /// Its path, without the query's meaning.
+    pub path: String,
+    /// The idempotency key that came with it.
+    pub key: String,
+    /// The operation that the gateway named.
+    pub operation: String,
+    /// The attempt's number, as the gateway counts.
+    pub attempt: u32,
     /// Of everything that the caller sent.
-    pub(crate) digest: u64,
+    pub digest: u64,
 }
 
 /// What happened once: the effect of a key, and the answer to it.
@@ -90,14 +69,19 @@ struct Seen {
 
 /// The upstream, in this process.
 #[derive(Debug, Clone)]
-pub(crate) struct Auditor {
-    pub(crate) address: SocketAddr,
+pub struct Auditor {
+    /// Where it listens.
+    pub address: SocketAddr,
     seen: Arc<Seen>,
 }
 
 impl Auditor {
     /// Starts on a free port.
-    pub(crate) async fn start(seed: u64) -> Self {
+    ///
+    /// # Panics
+    ///
+    /// Where no port of loopback is free.
+    pub async fn start(seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared =
@@ -116,27 +100,28 @@ impl Auditor {
     }
 
     /// Everything that arrived, oldest first.
-    pub(crate) fn arrived(&self) -> Vec<Arrived> {
+    pub fn arrived(&self) -> Vec<Arrived> {
         self.log().arrived.clone()
     }
 
     /// What arrived with this key.
-    pub(crate) fn arrived_with(&self, key: &str) -> Vec<Arrived> {
+    pub fn arrived_with(&self, key: &str) -> Vec<Arrived> {
         self.log().arrived.iter().filter(|arrived| arrived.key == key).cloned().collect()
     }
 
-    pub(crate) fn arrivals(&self) -> usize {
+    /// How many requests arrived.
+    pub fn arrivals(&self) -> usize {
         self.log().arrived.len()
     }
 
     /// How often something was done for this key on this route.
-    pub(crate) fn effects(&self, route: &str, key: &str) -> u64 {
+    pub fn effects(&self, route: &str, key: &str) -> u64 {
         let log = self.log();
         log.effects.get(&(route.to_owned(), key.to_owned())).map_or(0, |effect| effect.count)
     }
 
     /// Lets what waits at the gate go on.
-    pub(crate) fn open_gate(&self) {
+    pub fn open_gate(&self) {
         self.seen.gate.send_replace(true);
     }
 }

@@ -7,37 +7,46 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::auditor::{Auditor, digest};
-use crate::caller::Message;
+use crate::auditor::Auditor;
+use crate::chance::digest;
+use crate::line::Message;
 
 /// The headers that are part of an answer and kept.
 const KEPT: [&str; 3] = ["content-type", "location", "etag"];
 
 /// One intended effect, as a caller asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Ask {
+pub struct Ask {
     /// `keyed` or `once`.
-    pub(crate) route: &'static str,
-    pub(crate) path: String,
-    pub(crate) key: String,
-    pub(crate) body: Vec<u8>,
+    pub route: String,
+    /// The path behind `/to`.
+    pub path: String,
+    /// The idempotency key.
+    pub key: String,
+    /// The body's bytes.
+    pub body: Vec<u8>,
 }
 
 /// What a caller was told about it.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
-    pub(crate) status: u16,
+pub struct Told {
+    /// The answer's status.
+    pub status: u16,
     /// The problem's code, where it was one.
-    pub(crate) code: String,
-    pub(crate) replayed: bool,
-    pub(crate) operation: String,
+    pub code: String,
+    /// Whether it came from memory.
+    pub replayed: bool,
+    /// The operation that it names.
+    pub operation: String,
     /// Of status, kept headers and body.
-    pub(crate) digest: u64,
-    pub(crate) length: usize,
+    pub digest: u64,
+    /// The body's length.
+    pub length: usize,
 }
 
 impl Told {
-    pub(crate) fn of(answer: &Message) -> Self {
+    /// What this answer says.
+    pub fn of(answer: &Message) -> Self {
         let text = |name: &str| answer.header(name).unwrap_or_default().to_owned();
         let is_problem = text("content-type").starts_with("application/problem");
         Self {
@@ -51,46 +60,52 @@ impl Told {
     }
 
     /// A final answer that says it was done.
-    pub(crate) fn is_final(&self) -> bool {
+    pub fn is_final(&self) -> bool {
         (200..300).contains(&self.status) && self.status != 202
     }
 
-    pub(crate) fn is_acknowledged(&self) -> bool {
+    /// An answer after which the operation must not be lost.
+    pub fn is_acknowledged(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
 /// What callers asked for and were told, by key.
 #[derive(Debug, Default)]
-pub(crate) struct Log(Mutex<Asked>);
+pub struct Log(Mutex<Asked>);
 
+/// The same, open.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
-    pub(crate) asks: Vec<Ask>,
-    pub(crate) told: HashMap<String, Vec<Told>>,
+pub struct Asked {
+    /// Everything that was asked for, oldest first.
+    pub asks: Vec<Ask>,
+    /// By key, every answer in the order in which they came.
+    pub told: HashMap<String, Vec<Told>>,
     /// Answers to another request under a key that was taken.
-    pub(crate) mismatches: Vec<(String, Told)>,
+    pub mismatches: Vec<(String, Told)>,
     /// Calls that got no answer.
-    pub(crate) lost: u64,
+    pub lost: u64,
 }
 
 impl Log {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Asked> {
+    /// Opens the log.
+    pub fn lock(&self) -> MutexGuard<'_, Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Before it is sent: what was sent and never answered has to be known too.
-    pub(crate) fn ask(&self, ask: &Ask) {
+    pub fn ask(&self, ask: &Ask) {
         self.lock().asks.push(ask.clone());
     }
 
     /// Whether somebody was told of an operation with this key.
-    pub(crate) fn knows(&self, key: &str) -> bool {
+    pub fn knows(&self, key: &str) -> bool {
         let asked = self.lock();
         asked.told.get(key).is_some_and(|told| told.iter().any(|told| !told.operation.is_empty()))
     }
 
-    pub(crate) fn told(&self, key: &str, answer: &std::io::Result<Message>) {
+    /// Notes an answer, or that none came.
+    pub fn told(&self, key: &str, answer: &std::io::Result<Message>) {
         let mut asked = self.lock();
         match answer {
             Ok(answer) => {
@@ -103,16 +118,25 @@ impl Log {
 
 /// What a run amounts to.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Figures {
-    pub(crate) asked: usize,
-    pub(crate) acknowledged: usize,
-    pub(crate) lost_answers: u64,
-    pub(crate) replayed: usize,
-    pub(crate) operations: usize,
-    pub(crate) arrivals: usize,
-    pub(crate) done: usize,
-    pub(crate) in_doubt: usize,
-    pub(crate) dead: usize,
+pub struct Figures {
+    /// Requests that callers made.
+    pub asked: usize,
+    /// Answers that were a promise.
+    pub acknowledged: usize,
+    /// Calls that got no answer.
+    pub lost_answers: u64,
+    /// Answers from memory.
+    pub replayed: usize,
+    /// Operations in the ledger.
+    pub operations: usize,
+    /// Requests that arrived at the auditor.
+    pub arrivals: usize,
+    /// Operations that are done.
+    pub done: usize,
+    /// Operations in doubt.
+    pub in_doubt: usize,
+    /// Dead operations.
+    pub dead: usize,
 }
 
 impl fmt::Display for Figures {
@@ -133,8 +157,36 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Holds everything against the promises; fails with every violation that there is.
-pub(crate) fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Figures {
+/// What a check found.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What the run amounts to.
+    pub figures: Figures,
+    /// Every promise that was broken, in words.
+    pub violations: Vec<String>,
+}
+
+impl Checked {
+    /// The figures of a run that broke nothing.
+    ///
+    /// # Panics
+    ///
+    /// Where a promise was broken, with the first violations: this is for tests.
+    pub fn expect_kept(self) -> Figures {
+        let Self { figures, violations } = self;
+        let shown = violations.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
+        assert!(
+            violations.is_empty(),
+            "{} violations, the first of them:\n{shown}",
+            violations.len()
+        );
+        figures
+    }
+}
+
+/// Holds everything against the promises. `operations` is the whole ledger, as the gateway's API
+/// tells it.
+pub fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Checked {
     let asked = log.lock();
     let mut wrong: Vec<String> = Vec::new();
     let text =
@@ -233,7 +285,7 @@ pub(crate) fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Figur
 
     // What was acknowledged is there, and every answer to a key is the same.
     let routes: HashMap<&str, &str> =
-        asked.asks.iter().map(|ask| (ask.key.as_str(), ask.route)).collect();
+        asked.asks.iter().map(|ask| (ask.key.as_str(), ask.route.as_str())).collect();
     for (key, told) in &asked.told {
         let route = routes.get(key.as_str()).copied().unwrap_or("keyed");
         let operation = by_key.get(&(route.to_owned(), key.clone()));
@@ -271,11 +323,5 @@ pub(crate) fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Figur
             wrong.push(format!("{key}: another request was taken for it: {told:?}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} violations, the first of them:\n{}",
-        wrong.len(),
-        wrong.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
-    );
-    figures
+    Checked { figures, violations: wrong }
 }

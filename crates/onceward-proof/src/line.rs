@@ -12,39 +12,44 @@ const KEPT_MAX: usize = 4 << 20;
 
 /// A message as it came.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Message {
+pub struct Message {
     /// The first line.
-    pub(crate) start: String,
+    pub start: String,
     /// Names in lower case, in order.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+    /// As far as it is kept.
+    pub body: Vec<u8>,
     /// How long the body was, kept or not.
-    pub(crate) length: u64,
+    pub length: u64,
 }
 
 impl Message {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The first header of this name (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn status(&self) -> u16 {
+    /// The status of an answer, 0 of a request.
+    pub fn status(&self) -> u16 {
         self.start.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
     }
 
-    pub(crate) fn json(&self) -> serde_json::Value {
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// The problem's code, where it is a problem.
-    pub(crate) fn code(&self) -> String {
+    pub fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// One connection, from either end.
 #[derive(Debug)]
-pub(crate) struct Line {
-    pub(crate) stream: TcpStream,
+pub struct Line {
+    /// The connection itself.
+    pub stream: TcpStream,
     ahead: Vec<u8>,
 }
 
@@ -53,13 +58,15 @@ fn broken(what: &str) -> io::Error {
 }
 
 impl Line {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    /// A line over `stream`.
+    pub fn new(stream: TcpStream) -> Self {
         // Small messages go out at once; where that cannot be set they go out a little later.
         let _ = stream.set_nodelay(true);
         Self { stream, ahead: Vec::new() }
     }
 
-    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+    /// A line to `address`.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         Ok(Self::new(TcpStream::connect(address).await?))
     }
 
@@ -99,7 +106,7 @@ impl Line {
     }
 
     /// The next message; nothing where the other side closed the connection between two.
-    pub(crate) async fn read(&mut self) -> io::Result<Option<Message>> {
+    pub async fn read(&mut self) -> io::Result<Option<Message>> {
         let Some(head) = self.until(b"\r\n\r\n").await? else { return Ok(None) };
         let text = String::from_utf8_lossy(&head).into_owned();
         let mut lines = text.split("\r\n");
@@ -130,12 +137,13 @@ impl Line {
         Ok(Some(message))
     }
 
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends bytes as they are.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
     /// One request and its answer.
-    pub(crate) async fn ask(
+    pub async fn ask(
         &mut self,
         method: &str,
         path: &str,
@@ -148,7 +156,7 @@ impl Line {
 }
 
 /// A request's bytes.
-pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     use std::fmt::Write as _;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n");
     for (name, value) in headers {
