@@ -22,12 +22,13 @@ use onceward::core::attempt::{Ending, Reached};
 use onceward::core::exchange::{Headers, Request, Response};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
+use onceward::core::lease::Session;
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::{Effects, Policy};
 use onceward::core::time::Timestamp;
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::route::{Route, Routes};
-use onceward::secret::Secrets;
+use onceward::secret::{Secrets, random};
 use onceward::store::memory::MemoryStore;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Store, Which};
@@ -542,7 +543,11 @@ impl World {
             .build()
             .unwrap();
         let store: Arc<dyn Store> = match &self.ledger {
-            Ledger::Memory(store) => Arc::clone(store) as Arc<dyn Store>,
+            Ledger::Memory(store) => {
+                // The process before this one is gone for sure.
+                store.end_sessions();
+                Arc::clone(store) as Arc<dyn Store>
+            }
             Ledger::Sqlite(folder) => {
                 // A step of the sweep has to fit a segment.
                 let options = SqliteOptions { segment_bytes: 4 << 20 };
@@ -556,6 +561,7 @@ impl World {
             observer: Arc::clone(&self.notes) as Arc<dyn Observer>,
             secrets: Secrets::new([7; 32]),
             routes: self.routes.clone(),
+            session: Session(u64::from_le_bytes(random())),
         });
         Process { runtime, engine }
     }
