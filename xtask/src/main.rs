@@ -17,6 +17,8 @@ usage: cargo xtask <command>
   test [args]   start or install what the tests need, then run them all;
                 arguments go to cargo test
   ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
+  sim [args]    worlds from a seed, with faults at every door: --seed S for one,
+                --worlds N, --seconds N or --minutes N for many
   tidy          layering, links, markers, manifests, paths
   deny          licences, banned crates, sources, doubled versions";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "test" => steps::test(&rest),
         "ci" => ci(),
+        "sim" => steps::sim(&rest),
         "tidy" => tidy::run(&steps::root()),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {

@@ -306,7 +306,8 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
-    /// A person gave up, resolved a doubt as done, or dropped the key.
+    /// A person gave up, resolved a doubt as done, dropped the key, or wanted it sent again when
+    /// that was not safe any more.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
 }
 
@@ -517,7 +518,15 @@ impl Operation {
                 }
                 self.forgotten = forgotten;
             }
-            Deed::Redelivered | Deed::ResolvedNotSent => {
+            // Wanted when a second arrival could already be a second effect.
+            Deed::Redelivered => {
+                if !matches!(self.state, State::Dead(_)) {
+                    return Err(Illegal { from: self.state.name(), to: "redelivered" });
+                }
+                self.state = self.state.after(Step::Doubt)?;
+                self.ended_at = None;
+            }
+            Deed::ResolvedNotSent => {
                 return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
             }
         }

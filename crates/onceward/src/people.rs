@@ -9,7 +9,6 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::operation::{Act, Deed, Event, Forgotten, Operation, Outcome, Source, State};
 use onceward_core::policy::Mode;
-use onceward_core::verdict::Verdict;
 
 use crate::engine::Engine;
 use crate::observe::Fact;
@@ -63,7 +62,7 @@ impl Engine {
             let act = deed(Deed::Redelivered, person, engine);
             // Past the upstream's key window a second arrival would be a second effect.
             let event = match (operation.state, operation.send_by) {
-                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Ruled(Verdict::Doubt),
+                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Acted(act, None, None),
                 _ => Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) },
             };
             Ok((event, None))
