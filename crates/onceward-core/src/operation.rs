@@ -540,8 +540,8 @@ impl Operation {
         let last = || self.attempts.last().map(|attempt| attempt.by);
         match (self.state, self.mode) {
             (State::Delivering, _) | (State::Pending { .. }, Mode::Held) => last(),
-            (State::Pending { .. }, Mode::Accepted) => None,
-            (State::InDoubt | State::Done | State::Dead(_), _) => None,
+            (State::Pending { .. }, Mode::Accepted)
+            | (State::InDoubt | State::Done | State::Dead(_), _) => None,
         }
     }
 

@@ -110,13 +110,12 @@ fn word(state: State) -> &'static str {
 /// The arrows of the life of an operation, written down once more, apart from the core.
 fn may_follow(from: State, to: State) -> bool {
     match (from.name(), to.name()) {
-        ("pending", to) => to != "done",
-        ("delivering", to) => to != "delivering",
-        // By evidence only; what is added to it without ending it leaves it where it is.
-        ("in_doubt", to) => to != "delivering",
+        // What has not been sent cannot be done; the dead have to be sent again first.
+        ("pending" | "dead", to) => to != "done",
+        // One attempt at a time; and out of doubt by evidence, never by sending.
+        ("delivering" | "in_doubt", to) => to != "delivering",
         // Nothing leads out of it; a person may still say that the key is to be dropped.
         ("done", to) => to == "done",
-        ("dead", to) => to != "done",
         _ => false,
     }
 }

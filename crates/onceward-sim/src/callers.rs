@@ -77,7 +77,7 @@ async fn live(caller: usize, world: Arc<World>, fleet: Arc<Fleet>) {
                 accepted: world.below(100) < 45,
             }
         });
-        have(&world, &fleet, &want).await;
+        Box::pin(have(&world, &fleet, &want)).await;
         match world.below(10) {
             0 | 1 => {
                 let mut other = want.clone();
@@ -87,7 +87,8 @@ async fn live(caller: usize, world: Arc<World>, fleet: Arc<Fleet>) {
             2 => {
                 let principal = if want.principal == "anna" { "ben" } else { "anna" };
                 let body = format!("{{\"want\":\"{}\",\"of\":\"{principal}\"}}", want.key);
-                have(&world, &fleet, &Want { principal, body, ..want.clone() }).await;
+                let theirs = Want { body, principal, ..want.clone() };
+                Box::pin(have(&world, &fleet, &theirs)).await;
             }
             _ => {}
         }

@@ -25,6 +25,9 @@ pub(crate) struct SimulatedUpstream {
     life: Arc<Life>,
 }
 
+/// The longest that a slow answer takes: just in time.
+const SLOW: Duration = Duration::from_secs(29);
+
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -133,7 +136,7 @@ impl SimulatedUpstream {
             world.audit().known(kind, &arrived, world.now())
         };
         let slow = world.befalls("slow", world.plan.faults.slow);
-        let way = if slow { TIMEOUT - Duration::from_secs(1) } else { LATENCY };
+        let way = if slow { SLOW } else { LATENCY };
         tokio::time::sleep(world.moment(way)).await;
         let (status, body) = match (fate, answer) {
             (Fate::AnswerLost, _) => {

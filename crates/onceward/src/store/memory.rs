@@ -152,7 +152,7 @@ impl Kept {
     }
 
     fn list(&self, query: &Query) -> Page {
-        let before = query.before.map_or(OperationId::from_u128(u128::MAX), first_at);
+        let before = query.before.map_or_else(|| OperationId::from_u128(u128::MAX), first_at);
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
             if query.wants(operation) {
