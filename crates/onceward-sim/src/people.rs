@@ -45,7 +45,7 @@ async fn act_on(world: &World, fleet: &Fleet, node: &Node, operation: &Operation
             };
             let truth = world.audit().truth(operation, is_dead);
             let resolution = match truth {
-                Some(true) => Resolution::Done { status: Some(200), body: None },
+                Some(true) => Resolution::Done(None),
                 Some(false) => Resolution::NotSent,
                 None => return,
             };

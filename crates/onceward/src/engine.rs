@@ -776,14 +776,25 @@ impl Engine {
             let _run = run;
             match engine.request_of(&operation).await {
                 Ok(request) => engine.run(operation, Arc::new(request), slot, None, None).await,
-                Err(error) => {
-                    engine.observer.observe(Fact::Trouble(&format!(
-                        "{}: its request cannot be read: {error}",
-                        operation.id
-                    )));
-                }
+                Err(error) => engine.bury_unreadable(&operation, &error).await,
             }
         });
+    }
+
+    /// An operation whose request cannot be read is a dead letter, which says so.
+    async fn bury_unreadable(&self, operation: &Operation, error: &StoreError) {
+        let why = format!("its request cannot be read: {error}");
+        self.observer.observe(Fact::Trouble(&format!("{}: {why}", operation.id)));
+        let (_, policy) = self.route_of(operation);
+        let settled = settle(operation, &policy, &not_sent(&why), &self.secrets, self.clock.now());
+        let Ok(write) = settled else { return };
+        match self.commit_when_there_is_room(write).await {
+            Ok(buried) => self.observer.observe(Fact::Rested(&buried)),
+            // Whoever was faster has decided.
+            Err(StoreError::Stale) => {}
+            Err(error) => drop(self.heed(error)),
+        }
+        self.waiters.wake(operation.id);
     }
 
     fn begin(self: &Arc<Self>) -> Run {
