@@ -22,7 +22,7 @@ use onceward::core::attempt::{Ending, Reached};
 use onceward::core::exchange::{Headers, Request, Response};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
-use onceward::core::lease::Session;
+use onceward::core::lease::{BEAT, Session};
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::{Effects, Policy};
 use onceward::core::time::Timestamp;
@@ -554,7 +554,11 @@ impl World {
                 Arc::new(SqliteStore::open(&folder.path().join("ledger.db"), &options).unwrap())
             }
         };
-        let engine = Engine::new(Parts {
+        Process { runtime, engine: self.engine_on(store) }
+    }
+
+    fn engine_on(&self, store: Arc<dyn Store>) -> Arc<Engine> {
+        Engine::new(Parts {
             store,
             upstream: Arc::clone(&self.upstream) as Arc<dyn Upstream>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
@@ -562,8 +566,27 @@ impl World {
             secrets: Secrets::new([7; 32]),
             routes: self.routes.clone(),
             session: Session(u64::from_le_bytes(random())),
-        });
-        Process { runtime, engine }
+        })
+    }
+
+    /// Another node on the same ledger, which does nothing by itself.
+    pub(crate) fn neighbour(&self) -> Arc<Engine> {
+        self.engine_on(Arc::clone(self.engine().store()))
+    }
+
+    /// Waits until the process has beaten; it beats again only when time passes.
+    pub(crate) async fn until_it_has_beaten(&self) {
+        let next = self.clock.now().plus(BEAT);
+        self.until("a beat", async || self.clock.is_awaited(next)).await;
+    }
+
+    /// Ends the right of every session, as if nobody had beaten for long.
+    pub(crate) async fn lapse(&self) {
+        self.until_it_has_beaten().await;
+        match &self.ledger {
+            Ledger::Memory(store) => store.end_sessions(),
+            Ledger::Sqlite(_) => panic!("only one process has a ledger on disk"),
+        }
     }
 
     fn process(&self) -> &Process {
