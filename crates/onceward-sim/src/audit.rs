@@ -87,6 +87,8 @@ pub(crate) struct Audit {
     owners: BTreeMap<(String, String, String), OperationId>,
     /// What the upstream that dedupes remembers: since when, and with which answer.
     memory: BTreeMap<String, (Timestamp, String)>,
+    /// Whether all that a caller ever heard of a request was that it is not taken.
+    only_refused: BTreeMap<String, bool>,
     /// Operations that were removed after their time.
     removed: BTreeSet<String>,
     /// Attempts that came back to a living node.
@@ -331,6 +333,11 @@ impl Audit {
         })
     }
 
+    /// A caller asked, and heard that nothing was taken, or something else, or nothing.
+    pub(crate) fn heard(&mut self, request: &str, not_taken: bool) {
+        *self.only_refused.entry(request.to_owned()).or_insert(true) &= not_taken;
+    }
+
     /// A caller was told of an operation: that it is taken, or how it ended.
     pub(crate) fn told(&mut self, operation: &Operation, answer: Option<u64>) {
         let id = operation.id;
@@ -443,6 +450,12 @@ pub(crate) async fn reckon(world: &World, lives: &[(Session, Arc<Life>)], rests:
     for operation in &operations {
         let undisturbed = operation.attempts.iter().all(|attempt| !disturbed.contains(&attempt.by));
         audit.reckon_one(operation, undisturbed);
+    }
+    for operation in &operations {
+        let request = operation.label.as_deref().unwrap_or_default();
+        if audit.only_refused.get(request).is_some_and(|only| *only) {
+            audit.violation(format!("{}: its caller was only ever refused", operation.id));
+        }
     }
     let there: BTreeSet<String> =
         operations.iter().map(|operation| operation.id.to_string()).collect();

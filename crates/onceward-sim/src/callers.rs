@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceward::core::exchange::{Headers, Request};
 use onceward::core::operation::{Operation, State};
+use onceward::store::StoreError;
 use onceward::{Answer, Call, CallOptions, Refusal};
 use onceward_proof::chance::digest;
 
@@ -153,15 +154,16 @@ async fn ask(world: &Arc<World>, fleet: &Arc<Fleet>, want: &Want) -> Heard {
         if hang_up { world.moment(Duration::from_secs(2)) } else { Duration::from_mins(10) };
     let answer = tokio::select! {
         biased;
-        () = node.life.death() => return Heard::Again,
-        answer = node.engine.call(request(want)) => answer,
-        () = tokio::time::sleep(patience) => return Heard::Again,
+        () = node.life.death() => None,
+        answer = node.engine.call(request(want)) => Some(answer),
+        () = tokio::time::sleep(patience) => None,
     };
     // The last words of a dead node reach nobody.
-    if node.life.is(Pulse::Dead) {
-        return Heard::Again;
-    }
-    node.life.pass().await;
+    let heard = answer.filter(|_| !node.life.is(Pulse::Dead));
+    let not_taken =
+        matches!(heard, Some(Err(Refusal::Limit { .. } | Refusal::Ledger(StoreError::Full(_)))));
+    world.audit().heard(&name(want), not_taken);
+    let Some(answer) = heard else { return Heard::Again };
     match answer {
         Ok(Answer::Upstream(answered)) => {
             let body = digest(&(answered.response.status, &answered.response.body[..]));

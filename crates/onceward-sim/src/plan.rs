@@ -79,7 +79,7 @@ impl Plan {
             die_after: some(40, 30),
             full: some(20, 20),
             unknown: some(30, 10),
-            pause: some(40, 30),
+            pause: some(40, 500),
             jump: some(30, 40),
             deaf: false,
             unsent: some(60, 200),
