@@ -10,6 +10,7 @@ use onceward_core::operation::Operation;
 
 use crate::delivered::Delivered;
 use crate::route::Route;
+use crate::sabotage::Sabotage;
 use crate::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Target, Upstream};
 
 /// Sends the request of `operation` once. Addresses, credentials and timeouts are the route's of
@@ -59,7 +60,11 @@ fn headers_at_send(operation: &Operation, request: &Request, route: &Route) -> H
     };
     headers.0.push(("baggage".to_owned(), baggage.into()));
     if let Some(upstream_key) = &operation.upstream_key {
-        headers.set(&upstream_key.header, upstream_key.value.clone());
+        let mut value = upstream_key.value.clone();
+        if Sabotage::FreshUpstreamKey.is_on() {
+            value.push_str(&operation.attempts_made().to_string());
+        }
+        headers.set(&upstream_key.header, value);
     }
     for (name, value) in &route.set_headers.0 {
         headers.set(name, value.clone());
@@ -113,7 +118,7 @@ async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
                 return failed(failure, Some(response(part, Headers::default(), headers)));
             }
         }
-        if first.len().max(more.len()) > bytes_max {
+        if first.len().max(more.len()) > bytes_max && !Sabotage::UnboundedBody.is_on() {
             let part = if more.is_empty() { first } else { more.freeze() };
             return answered(status, response(part, Headers::default(), headers), Some(body));
         }

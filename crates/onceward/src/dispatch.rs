@@ -7,11 +7,12 @@ use std::time::Duration;
 use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict;
+use onceward_core::verdict::{self, Verdict};
 
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::route::{Route, Routes};
+use crate::sabotage::Sabotage;
 use crate::store::{Judge, Lane, StoreError};
 
 /// Operations taken from a lane at once, at most.
@@ -40,7 +41,7 @@ pub(crate) async fn dispatch(engine: Arc<Engine>) {
             biased;
             () = changed.notified() => {}
             () = freed.notified() => {}
-            () = engine.clock.sleep_until(next) => {}
+            () = engine.clock.sleep_until(next), if !Sabotage::WakeOnly.is_on() => {}
         }
     }
 }
@@ -109,6 +110,8 @@ fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
                 now,
             )
         });
+        let verdict =
+            verdict.filter(|verdict| *verdict != Verdict::Doubt || !Sabotage::StaleKeySent.is_on());
         verdict.map_or(Event::Started(session), Event::Ruled)
     })
 }

@@ -32,6 +32,7 @@ use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::replay::{replay, replay_failure};
 use crate::route::{Route, Routes};
+use crate::sabotage::{self, Sabotage};
 use crate::secret::Secrets;
 use crate::settle::settle;
 use crate::slots::{Slot, Slots};
@@ -727,8 +728,16 @@ impl Engine {
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
     /// nothing else differs, by what they say.
     async fn admit(&self, known: &Operation, arrival: &Arrival) -> Result<Admission, Refusal> {
-        let decide = |print| admission::admit(known, print, &arrival.policy, self.clock.now());
-        let admission = decide(&arrival.fingerprint);
+        let mut now = self.clock.now();
+        if let Some(ended_at) = known.ended_at.filter(|_| Sabotage::ExpiredEarly.is_on()) {
+            now = now.plus(ended_at.since(known.created_at));
+        }
+        let decide = |print| admission::admit(known, print, &arrival.policy, now);
+        let same = Sabotage::MismatchIgnored.is_on();
+        let admission = decide(if same { &known.fingerprint } else { &arrival.fingerprint });
+        if admission == Admission::Join && Sabotage::WaiterExecutes.is_on() {
+            return Ok(Admission::Fresh);
+        }
         if admission != Admission::Mismatch(vec![Part::Body]) {
             return Ok(admission);
         }
@@ -815,6 +824,11 @@ impl Engine {
         let _slot = slot;
         let mut overtaken = false;
         let ran = loop {
+            if Sabotage::HangUpCancels.is_on()
+                && tell.as_ref().is_some_and(oneshot::Sender::is_closed)
+            {
+                break Err(StoreError::Stale);
+            }
             let delivered = match self.attempt(&operation, &request, timeout).await {
                 Ok(Settled::Ours(settled, delivered)) => {
                     operation = settled;
@@ -867,8 +881,13 @@ impl Engine {
         let now = self.clock.now();
         let (_, policy) = self.route_of(operation);
         let verdict = verdict::decide_unstarted(operation, &policy, now);
+        let verdict =
+            verdict.filter(|verdict| *verdict != Verdict::Doubt || !Sabotage::StaleKeySent.is_on());
         let event = verdict.map_or(Event::Started(self.session), Event::Ruled);
         let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
+        if Sabotage::AttemptNotRemembered.is_on() {
+            return Ok(Begun::Started(Operation { fence: operation.fence, ..next }));
+        }
         let write = Write { operation: next, answer: None, visible: false };
         match self.commit_when_there_is_room(write).await {
             Ok(next) if next.state == State::Delivering => Ok(Begun::Started(next)),
@@ -913,6 +932,10 @@ impl Engine {
         };
         let write = settle(operation, &policy, &delivered, &self.secrets, self.clock.now())
             .map_err(|_| StoreError::Stale)?;
+        if Sabotage::AnswerBeforeSettle.is_on() {
+            let settled = sabotage::commit_later(&self.store, write);
+            return Ok(Settled::Ours(settled, delivered));
+        }
         let settled = match self.commit_when_there_is_room(write).await {
             Err(StoreError::Stale) => match self.add_evidence(operation, &delivered).await? {
                 Some(settled) => settled,

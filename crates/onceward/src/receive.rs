@@ -11,6 +11,7 @@ use onceward_core::policy::{KeyMissing, Mode, Policy, is_safe};
 use crate::call::{Arrival, Call, Received};
 use crate::refusal::Refusal;
 use crate::route::Route;
+use crate::sabotage::Sabotage;
 use crate::secret::{Secrets, random};
 
 /// Reads `call` on `route`.
@@ -20,7 +21,7 @@ pub(crate) fn receive(
     secrets: &Secrets,
 ) -> Result<Received, Refusal> {
     let Call { tenant, principal, route: name, mut request, options } = call;
-    if request.body.len() > route.body_bytes_max {
+    if request.body.len() > route.body_bytes_max && !Sabotage::UnboundedBody.is_on() {
         return Err(Refusal::BodyTooLarge { bytes_max: route.body_bytes_max });
     }
     let policy = Arc::clone(route.policy_for(&request.method, &request.target));
@@ -47,6 +48,7 @@ pub(crate) fn receive(
     // What is put off is nothing that a caller is held for.
     let accepted = options.respond_async || options.not_before.is_some();
     let mode = if accepted { Mode::Accepted } else { policy.mode };
+    let principal = if Sabotage::SharedByPrincipals.is_on() { String::new() } else { principal };
     let scope = Scope { kind: ScopeKind::Call, tenant, route: name, principal };
     let request = Arc::new(request);
     Ok(Received::Keyed(Box::new(Arrival {

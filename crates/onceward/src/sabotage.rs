@@ -1,33 +1,121 @@
 //! Promises that can be broken on purpose, one at a time, so that the tests can be shown to notice.
 //!
 //! Only builds with the feature `sabotage` can break anything; in every other build
-//! [`Sabotage::is_on`] is a constant `false` and nothing of it is left.
+//! [`Sabotage::is_on`] is a constant `false` and nothing of it is left. Where a promise is kept
+//! stands the one line that breaks it; `cargo xtask sabotage` shows which test sees it.
 
-/// A promise to break.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Sabotage {
+use std::sync::Arc;
+
+use onceward_core::operation::Operation;
+
+use crate::store::{Store, Write};
+use crate::upstream::{Answer, Dispatch, Failure};
+
+/// Defines the promises with their names, so that none is left out of either.
+macro_rules! sabotages {
+    ($($(#[$doc:meta])* $sabotage:ident = $name:literal,)*) => {
+        /// A promise to break.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Sabotage {
+            $($(#[$doc])* $sabotage,)*
+        }
+
+        impl Sabotage {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$sabotage,)*];
+
+            /// Its name, as `TEST_SABOTAGE` and the commands take it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$sabotage => $name,)*
+                }
+            }
+        }
+    };
+}
+
+sabotages! {
+    // The ledger.
+    /// A frame of the journal is written and not waited for.
+    WeakerSync = "weaker-sync",
+    /// A sync that failed counts as done.
+    SyncErrorSwallowed = "sync-error-swallowed",
     /// A write is answered before it is durable.
-    AnswerBeforeCommit,
+    AnswerBeforeCommit = "answer-before-commit",
+    /// What is read back is not compared with its checksum.
+    ChecksumIgnored = "checksum-ignored",
+    /// The ledger is opened although another process has it open.
+    LockNotTaken = "lock-not-taken",
+    /// A key is looked up, and then written whether or not it is there by now.
+    SelectThenInsert = "select-then-insert",
     /// A write is accepted whatever its fence.
-    NoFence,
+    NoFence = "no-fence",
+    /// The sweep forgets by age, what is unfinished too.
+    SweepUnguarded = "sweep-unguarded",
+    /// Credentials are kept in the clear.
+    CredentialUnsealed = "credential-unsealed",
+
+    // Keys and what counts as the same request.
+    /// Two callers with one key share an operation.
+    SharedByPrincipals = "key-shared-by-principals",
+    /// Two routes with one key share an operation.
+    SharedByRoutes = "key-shared-by-routes",
+    /// Another request with the same key gets the first one's answer.
+    MismatchIgnored = "mismatch-ignored",
+    /// The window counts from the first call and not from the outcome.
+    ExpiredEarly = "expired-early",
+    /// A duplicate that finds the first call under way makes a call of its own.
+    WaiterExecutes = "waiter-executes",
+
+    // Attempts.
+    /// The caller is answered while the outcome is still being written.
+    AnswerBeforeSettle = "answer-before-settle",
+    /// A further attempt is made without a note that it starts.
+    AttemptNotRemembered = "attempt-not-remembered",
+    /// A caller that hangs up takes its call along.
+    HangUpCancels = "hang-up-cancels",
+    /// What a process that ended had under way is sent again, whatever its effects.
+    OrphanResent = "orphan-resent",
+    /// What is in doubt is sent again, whatever its effects.
+    DoubtResent = "doubt-resent",
+    /// No answer is taken for a proof that nothing was sent.
+    UnansweredIsUnsent = "unanswered-is-unsent",
+    /// A key is sent after the upstream may have forgotten it.
+    StaleKeySent = "stale-key-sent",
+    /// Each attempt has another upstream key.
+    FreshUpstreamKey = "fresh-upstream-key",
+    /// `Retry-After` is not heeded.
+    RetryAfterIgnored = "retry-after-ignored",
+    /// All that failed together is tried again together.
+    NoJitter = "no-jitter",
+    /// Accepted work is looked for only when somebody says so.
+    WakeOnly = "wake-only",
+
+    // Outcomes.
+    /// Of headers with one name the last is kept.
+    HeadersInAMap = "headers-in-a-map",
+    /// All headers are replayed, sessions too.
+    SetCookieReplayed = "set-cookie-replayed",
+    /// A final answer that is no success is not kept: the same key runs again.
+    OnlySuccessStored = "only-2xx-stored",
+
+    // The network.
+    /// The client sends again by itself where a connection broke.
+    ResendOnReset = "resend-on-reset",
+    /// A redirect is followed.
+    RedirectFollowed = "redirect-followed",
+    /// An address that stands in a caller's URL itself is not judged.
+    AddressUnchecked = "address-unchecked",
+    /// A body is taken however large it is.
+    UnboundedBody = "unbounded-body",
 }
 
 impl Sabotage {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::AnswerBeforeCommit, Self::NoFence];
-
-    /// Its name, as `TEST_SABOTAGE` and the commands take it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AnswerBeforeCommit => "answer-before-commit",
-            Self::NoFence => "no-fence",
-        }
-    }
-
     /// Whether this promise is to be broken now.
     #[cfg(not(feature = "sabotage"))]
-    pub(crate) const fn is_on(self) -> bool {
+    #[inline]
+    pub const fn is_on(self) -> bool {
         // Named here so that every build knows all of them.
         let _ = self;
         false
@@ -35,7 +123,7 @@ impl Sabotage {
 
     /// Whether this promise is to be broken now.
     #[cfg(feature = "sabotage")]
-    pub(crate) fn is_on(self) -> bool {
+    pub fn is_on(self) -> bool {
         CHOSEN.with_borrow(|chosen| *chosen == Some(self)) || from_environment() == Some(self)
     }
 
@@ -58,6 +146,26 @@ fn from_environment() -> Option<Sabotage> {
     static NAMED: OnceLock<Option<Sabotage>> = OnceLock::new();
     *NAMED.get_or_init(|| {
         let name = std::env::var("TEST_SABOTAGE").ok()?;
-        Sabotage::ALL.into_iter().find(|sabotage| sabotage.name() == name)
+        Sabotage::ALL.iter().copied().find(|sabotage| sabotage.name() == name)
     })
+}
+
+/// Commits without waiting for it: the operation as it will be.
+pub(crate) fn commit_later(store: &Arc<dyn Store>, write: Write) -> Operation {
+    let (store, operation) = (Arc::clone(store), write.operation.clone());
+    // Whoever was told does not hear how it ended: that is the point.
+    tokio::spawn(async move { drop(store.commit(write).await) });
+    operation
+}
+
+/// What a client that follows redirects sends next.
+pub(crate) fn followed(dispatch: &Dispatch, ended: &Result<Answer, Failure>) -> Option<Dispatch> {
+    let answer = ended.as_ref().ok().filter(|answer| (300..400).contains(&answer.status))?;
+    let to = dispatch.target.base.join(answer.headers.text("location")?).ok()?;
+    let mut next = dispatch.clone();
+    to.path().clone_into(&mut Arc::make_mut(&mut next.request).target);
+    let base = &mut Arc::make_mut(&mut next.target).base;
+    *base = to;
+    base.set_path("");
+    Some(next)
 }

@@ -10,13 +10,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
-use onceward_core::key::KeyDigest;
+use onceward_core::key::{KeyDigest, Scope};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
+
+use crate::sabotage::Sabotage;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -132,6 +135,21 @@ pub enum Which {
     Id(OperationId),
     /// By its scope and key.
     Key(KeyDigest),
+}
+
+/// What the key of `operation` is found by: it is unique within its scope.
+pub(crate) fn digest_of(operation: &Operation) -> KeyDigest {
+    if Sabotage::SharedByRoutes.is_on() {
+        let scope = Scope { route: String::new(), ..operation.scope.clone() };
+        return scope.digest(&operation.key);
+    }
+    operation.scope.digest(&operation.key)
+}
+
+/// Whether the sweep may forget `operation`: never what is open.
+pub(crate) fn is_over(operation: &Operation, now: Timestamp) -> bool {
+    let is_old = || now >= operation.created_at.plus(operation.window);
+    admission::is_expired(operation, now) || (Sabotage::SweepUnguarded.is_on() && is_old())
 }
 
 /// What follows for an operation that is due: decided by the core, applied under the write.

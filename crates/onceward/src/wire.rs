@@ -3,11 +3,14 @@
 //! A caller's credentials are never in the clear: they are sealed for their operation. So is a
 //! failed attempt's answer, which nobody but a person reads.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use onceward_core::exchange::{self, Headers, Request, Response};
 use onceward_core::id::OperationId;
 use serde::{Deserialize, Serialize};
 
+use crate::sabotage::Sabotage;
 use crate::secret::Secrets;
 use crate::store::StoreError;
 
@@ -42,7 +45,10 @@ fn lines(headers: &Headers) -> Lines<'_> {
     headers.0.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect()
 }
 
-fn headers(lines: Lines<'_>) -> Headers {
+fn headers(mut lines: Lines<'_>) -> Headers {
+    if Sabotage::HeadersInAMap.is_on() {
+        lines = BTreeMap::from_iter(lines).into_iter().collect();
+    }
     Headers(
         lines
             .into_iter()
@@ -84,7 +90,8 @@ pub fn encode_request(
     secrets: &Secrets,
     seal: &[String],
 ) -> Bytes {
-    let is_secret = |name: &str| exchange::is_credential(name, seal);
+    let is_secret =
+        |name: &str| exchange::is_credential(name, seal) && !Sabotage::CredentialUnsealed.is_on();
     let (secret, open): (Lines<'_>, Lines<'_>) =
         lines(&request.headers).into_iter().partition(|(name, _)| is_secret(name));
     let sealed = if secret.is_empty() {

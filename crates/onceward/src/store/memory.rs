@@ -21,7 +21,7 @@ use crate::sabotage::Sabotage;
 
 use super::{
     Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Which, Write, digest_of, is_over,
 };
 
 /// A ledger in memory.
@@ -77,7 +77,7 @@ impl Kept {
 
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
         let Birth { mut operation, request, replaces } = birth;
-        let digest = operation.scope.digest(&operation.key);
+        let digest = digest_of(&operation);
         if let Some((id, fence)) = replaces {
             let old = self
                 .operations
@@ -87,7 +87,8 @@ impl Kept {
             old.fence = Fence(fence.0 + 1);
             self.keys.remove(&digest);
         }
-        if let Some(known) = self.find(Which::Key(digest)) {
+        let known = self.find(Which::Key(digest));
+        if let Some(known) = known.filter(|_| !Sabotage::SelectThenInsert.is_on()) {
             return Ok(Remembered::Known(known.clone()));
         }
         operation.request = Some(self.keep_body(request));
@@ -98,7 +99,7 @@ impl Kept {
 
     fn put(&mut self, operation: Operation) -> Result<(), StoreError> {
         let id = operation.id;
-        let owner = self.keys.get(&operation.scope.digest(&operation.key));
+        let owner = self.keys.get(&digest_of(&operation));
         let stored = self.operations.get_mut(&id).ok_or(StoreError::Stale)?;
         let has_successor = owner.is_some_and(|owner| *owner != id);
         let is_old = stored.fence.0 + 1 != operation.fence.0 && !Sabotage::NoFence.is_on();
@@ -175,7 +176,7 @@ impl Kept {
             let Some(operation) = self.operations.get(&id) else {
                 continue;
             };
-            if !admission::is_expired(operation, now) {
+            if !is_over(operation, now) {
                 continue;
             }
             if admission::is_tombstone_over(operation, now)

@@ -26,6 +26,8 @@ use onceward_core::attempt::{Ending, Reached};
 use tokio::time::{Instant, timeout_at};
 use url::Position;
 
+use crate::sabotage::{self, Sabotage};
+
 use super::answer::Reading;
 use super::connect::{ConnectError, Connector, DoorError, named};
 use super::egress::Egress;
@@ -76,7 +78,16 @@ impl fmt::Debug for Door {
 impl Upstream for Door {
     fn send(&self, dispatch: Dispatch) -> Pin<Box<dyn Future<Output = Sent> + Send + '_>> {
         Box::pin(async move {
-            match self.attempt(&dispatch).await {
+            let mut ended = self.attempt(&dispatch).await;
+            if Sabotage::ResendOnReset.is_on() && ended.is_err() {
+                ended = self.attempt(&dispatch).await;
+            }
+            if Sabotage::RedirectFollowed.is_on()
+                && let Some(next) = sabotage::followed(&dispatch, &ended)
+            {
+                ended = self.attempt(&next).await;
+            }
+            match ended {
                 Ok(answer) => Sent::Answered(answer),
                 Err(failure) => Sent::Failed(failure),
             }
@@ -253,7 +264,7 @@ impl Door {
         }
         let handed_back = matches!(cause, Broken::Off { handed_back: true, .. });
         let silent = handed_back || (!http2 && line.wire().was_silent(before));
-        let unsent = silent || cause.is_refused();
+        let unsent = silent || cause.is_refused() || Sabotage::UnansweredIsUnsent.is_on();
         let failure = Failure {
             ending: if unsent { Ending::Unsent } else { Ending::Unanswered },
             reached: match (silent, line.wire().secured) {

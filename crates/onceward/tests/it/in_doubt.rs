@@ -10,7 +10,7 @@ use onceward::{Refusal, Resolution};
 
 use crate::world::{
     Gate, World, accepted, answer, answered, both, effects, essence, person, post, refused, route,
-    routes, taken, truncated, unanswered,
+    routes, taken, truncated, unanswered, unsent,
 };
 
 const A_DECADE: Duration = Duration::from_hours(24 * 3653);
@@ -104,6 +104,23 @@ async fn an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_s
             is_unknown_to_a_duplicate(&world, "k").await;
             assert_eq!((world.upstream.dispatched(), world.upstream.effects("k")), (1, 1));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt() {
+    for mut world in unsafe_both() {
+        let gate = Gate::closed();
+        world.upstream.script([unsent(), answer(201, "made").behind(&gate)]);
+        let calling = world.begin(post("k"));
+        world.let_retry("k").await;
+        world.until_dispatched(2).await;
+        assert_eq!(world.operation("k").await.attempts.len(), 2, "what is sent is remembered");
+        assert_eq!(world.restart().await, 1);
+        drop(calling);
+        gate.open();
+        is_unknown_to_a_duplicate(&world, "k").await;
+        assert_eq!((world.upstream.dispatched(), world.upstream.effects("k")), (2, 1));
     }
 }
 

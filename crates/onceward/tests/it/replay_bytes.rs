@@ -38,7 +38,7 @@ async fn repeated_headers_binary_bodies_and_trailers_come_back_as_they_were() {
             assert_eq!(again.trailers, first.trailers);
             assert_eq!(again.trailers.text("x-checksum"), Some("abc"));
             let links: Vec<&[u8]> = again.headers.all("link").map(AsRef::as_ref).collect();
-            assert_eq!(links, [&b"</b>; rel=next"[..], b"</a>; rel=prev"]);
+            assert_eq!(links, [&b"</b>; rel=next"[..], b"</a>; rel=prev"], "repeats stay apart");
             assert_eq!(again.headers.get("x-total").map(AsRef::as_ref), Some(&b"\xe9"[..]));
             assert_eq!(again.headers.get("date"), None, "what is of one moment is not kept");
             world.restart().await;

@@ -1,5 +1,6 @@
 //! What is tried again, when, and for how long.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use onceward::Answer;
@@ -7,6 +8,7 @@ use onceward::Refusal;
 use onceward::core::attempt::Ending;
 use onceward::core::operation::{Death, State};
 use onceward::core::policy::{Backoff, Effects, Policy};
+use onceward::core::time::Timestamp;
 
 use crate::world::{
     accepted, answer, answered, both, effects, essence, permanent, post, refused, taken, truncated,
@@ -78,12 +80,35 @@ async fn retry_after_is_honoured_in_full() {
         let waiting = world.stands("k", "pending").await;
         let State::Pending { due } = waiting.state else { unreachable!() };
         let wait = due.since(began);
-        assert!(wait >= Duration::from_secs(7) && wait < Duration::from_secs(8), "{wait:?}");
+        assert!(
+            wait >= Duration::from_secs(7) && wait < Duration::from_secs(8),
+            "it waits {wait:?}"
+        );
         world.until("the retry is awaited", async || world.clock.is_awaited(due)).await;
         world.clock.advance(Duration::from_millis(6_999));
         assert_eq!(world.upstream.dispatched(), 1, "not earlier than asked");
         world.clock.advance_to(due);
         assert_eq!(answered(calling.result().await).response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn what_failed_together_does_not_come_back_together() {
+    for world in both(&effects(Effects::Keyed)) {
+        const CALLS: usize = 60;
+        // Half of them were told when to come back, and all of these the same.
+        let told = |n| answer(503, "").header("retry-after", if n % 2 == 0 { "7" } else { "0" });
+        world.upstream.script((0..CALLS).map(told));
+        let mut due_at: BTreeMap<Timestamp, usize> = BTreeMap::new();
+        for n in 0..CALLS {
+            taken(world.call(accepted(&format!("k{n}"))).await);
+            let waiting = world.stands(&format!("k{n}"), "pending").await;
+            let State::Pending { due } = waiting.state else { unreachable!() };
+            *due_at.entry(due).or_default() += 1;
+        }
+        // A fifth of the draws lie below the floor, and are due at it.
+        let most = due_at.values().max().copied().unwrap_or_default();
+        assert!(most <= CALLS / 3, "{most} of {CALLS} are due at one instant");
     }
 }
 

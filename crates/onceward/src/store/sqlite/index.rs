@@ -197,15 +197,19 @@ impl Index {
         Ok(changed == 1)
     }
 
+    /// Puts an operation in the place of whatever is there.
+    pub(super) fn replace(&self, put: &Put<'_>) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
+        Ok(())
+    }
+
     /// Applies a record as it stands in the journal.
     pub(super) fn apply(&self, record: &Record<'_>) -> Result<(), StoreError> {
         match record {
             Record::Body(_) => {}
-            Record::Put(put) => {
-                self.db
-                    .prepare_cached("INSERT OR REPLACE INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-                    .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
-            }
+            Record::Put(put) => self.replace(put)?,
             Record::Remove(seq) => {
                 self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;

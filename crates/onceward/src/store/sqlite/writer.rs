@@ -18,8 +18,10 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, kind};
 use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
 use super::young::{YOUNG_MAX, Young};
+use crate::sabotage::Sabotage;
 use crate::store::{
-    Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, row,
+    Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, digest_of,
+    is_over, row,
 };
 
 /// Commands that wait at most; past it, callers wait before they queue.
@@ -269,7 +271,7 @@ impl Writer {
         if let (Command::Remember(birth, _), StoreError::Full(_)) = (&command, error)
             && birth.replaces.is_none()
         {
-            let digest = birth.operation.scope.digest(&birth.operation.key);
+            let digest = digest_of(&birth.operation);
             match (self.find(Which::Key(digest)).transpose(), command) {
                 (Some(known), Command::Remember(_, answer)) => {
                     self.answer(answer, known.map(Remembered::Known));
@@ -373,7 +375,7 @@ impl Writer {
             // The unique index decides; what was written for nothing leaves the frame.
             Err(StoreError::Stale) => {
                 self.frame.truncate(before);
-                let known = self.find(Which::Key(operation.scope.digest(&operation.key)))?;
+                let known = self.find(Which::Key(digest_of(&operation)))?;
                 known.map(Remembered::Known).ok_or(StoreError::Stale)
             }
             Err(error) => Err(error),
@@ -401,7 +403,7 @@ impl Writer {
     }
 
     fn put(&mut self, operation: &Operation, new: bool) -> Result<(), StoreError> {
-        self.put_with_key(operation, Some(operation.scope.digest(&operation.key)), new)
+        self.put_with_key(operation, Some(digest_of(operation)), new)
     }
 
     fn put_with_key(
@@ -447,7 +449,8 @@ impl Writer {
     fn place(&mut self, put: &Put<'_>, new: bool, standing: Standing) -> Result<bool, StoreError> {
         let waits = standing == Standing::Pending;
         if new {
-            let is_known = put.key.is_some_and(|key| self.young.has_key(key));
+            let is_known = put.key.is_some_and(|key| self.young.has_key(key))
+                && !Sabotage::SelectThenInsert.is_on();
             if is_known || waits {
                 return if is_known { Ok(false) } else { self.index.insert(put) };
             }
@@ -460,8 +463,9 @@ impl Writer {
         match self.young.fence(put.seq) {
             // Its key has gone to a successor that the index does not have yet.
             None if put.key.is_some_and(|key| self.young.has_key(key)) => Ok(false),
+            None if Sabotage::NoFence.is_on() => self.index.replace(put).map(|()| true),
             None => self.index.update(put),
-            Some(fence) if fence + 1 != put.fence => Ok(false),
+            Some(fence) if fence + 1 != put.fence && !Sabotage::NoFence.is_on() => Ok(false),
             Some(_) if waits => {
                 self.young.remove(put.seq);
                 self.index.insert(put)
@@ -570,7 +574,7 @@ impl Writer {
         let page = self.index.after(from, max)?;
         swept.next = page.last().filter(|_| page.len() == max).map(|(seq, _)| *seq);
         for (seq, operation) in page {
-            let expired = admission::is_expired(&operation, now);
+            let expired = is_over(&operation, now);
             if expired
                 && (admission::is_tombstone_over(&operation, now)
                     || admission::leaves_no_tombstone(&operation))
@@ -579,7 +583,7 @@ impl Writer {
                 swept.removed += 1;
             } else if expired && operation.request.is_some() {
                 // Its key may have gone to a successor; then only the history is stripped.
-                let digest = operation.scope.digest(&operation.key);
+                let digest = digest_of(&operation);
                 let owns =
                     self.find(Which::Key(digest))?.is_some_and(|owner| owner.id == operation.id);
                 self.put_with_key(
@@ -614,6 +618,9 @@ impl Writer {
 
     /// Makes the frame durable and answers its commands.
     fn flush(&mut self) {
+        if Sabotage::AnswerBeforeCommit.is_on() {
+            self.tell(&Ok(()));
+        }
         let mut durable = Ok(());
         if self.frame.len() > HEADER_BYTES && self.broken.is_none() {
             durable =
@@ -634,11 +641,16 @@ impl Writer {
             self.keep(true);
         }
         self.visible = false;
-        for answer in std::mem::take(&mut self.deferred) {
-            answer(durable.clone());
-        }
+        self.tell(&durable);
         if std::mem::take(&mut self.wakes) {
             self.shared.changed.notify_one();
+        }
+    }
+
+    /// Answers the commands of the frame.
+    fn tell(&mut self, durable: &Result<(), StoreError>) {
+        for answer in std::mem::take(&mut self.deferred) {
+            answer(durable.clone());
         }
     }
 
