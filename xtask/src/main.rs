@@ -4,6 +4,7 @@
 
 mod browser;
 mod deny;
+mod sabotage;
 mod steps;
 mod tidy;
 
@@ -19,6 +20,8 @@ usage: cargo xtask <command>
   ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
+  sabotage [name…]
+                break one promise at a time, and show which test notices
   tidy          layering, links, markers, manifests, paths
   deny          licences, banned crates, sources, doubled versions";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         "test" => steps::test(&rest),
         "ci" => ci(),
         "sim" => steps::sim(&rest),
+        "sabotage" => sabotage::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {

@@ -1,0 +1,309 @@
+//! Which promise each sabotage breaks, and which tests have to notice.
+
+/// A sabotage, the promise that it breaks, and whoever has to notice: all of them, the quickest
+/// first.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Its name in `onceward::sabotage`.
+    pub(super) name: &'static str,
+    /// The promise, as it stands while nothing is broken.
+    pub(super) promise: &'static str,
+    /// The tests.
+    pub(super) catchers: &'static [Catcher],
+}
+
+/// A test that has to fail, and what it says then: a test that is red for another reason has
+/// noticed nothing.
+#[derive(Debug)]
+pub(super) struct Catcher {
+    /// The source of the suite that it is in.
+    pub(super) suite: &'static str,
+    /// Its name there.
+    pub(super) test: &'static str,
+    /// A part of what it says.
+    pub(super) says: &'static str,
+}
+
+/// A test of the library, next to the code.
+const fn unit(test: &'static str, says: &'static str) -> Catcher {
+    Catcher { suite: "crates/onceward/src/lib.rs", test, says }
+}
+
+/// A test of the library's behaviour.
+const fn library(test: &'static str, says: &'static str) -> Catcher {
+    Catcher { suite: "crates/onceward/tests/it/main.rs", test, says }
+}
+
+/// A test of the real binary.
+const fn server(test: &'static str, says: &'static str) -> Catcher {
+    Catcher { suite: "crates/onceward-server/tests/it/main.rs", test, says }
+}
+
+/// Every sabotage there is.
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "weaker-sync",
+        promise: "a commit is on stable storage before anybody is told of it",
+        catchers: &[server(ORDER, "never durable")],
+    },
+    Row {
+        name: "sync-error-swallowed",
+        promise: "after a sync that failed nothing is acknowledged",
+        catchers: &[unit(
+            "store::sqlite::journal::tests::a_sync_that_fails_is_an_error_and_not_a_full_disk",
+            "a sync that failed",
+        )],
+    },
+    Row {
+        name: "answer-before-commit",
+        promise: "no byte goes upstream before the call is on stable storage",
+        catchers: &[server(ORDER, ": sent at ")],
+    },
+    Row {
+        name: "checksum-ignored",
+        promise: "what was torn or changed on disk is never taken for what was written",
+        catchers: &[
+            unit(
+                "store::sqlite::journal::tests::a_torn_last_frame_is_dropped_at_every_length",
+                "torn at",
+            ),
+            unit(
+                "store::sqlite::journal::tests::a_body_that_was_changed_is_not_returned",
+                "Damaged",
+            ),
+        ],
+    },
+    Row {
+        name: "lock-not-taken",
+        promise: "one process at a time has the ledger",
+        catchers: &[library("ledger::a_second_process_is_refused", "two writers")],
+    },
+    Row {
+        name: "select-then-insert",
+        promise: "of calls that race for a key one is remembered, by the write itself",
+        catchers: &[
+            library(MEMORY, "Fresh("),
+            library(SQLITE, "Fresh("),
+            library(
+                "duplicates::many_keys_at_once_have_an_effect_each",
+                "left: b\"made by dispatch",
+            ),
+        ],
+    },
+    Row {
+        name: "no-fence",
+        promise: "a write with an old fence changes nothing",
+        catchers: &[
+            library(MEMORY, "one write of a fence"),
+            library(SQLITE, "one write of a fence"),
+        ],
+    },
+    Row {
+        name: "sweep-unguarded",
+        promise: "what has not ended is never forgotten",
+        catchers: &[library(MEMORY, "left: (6, 0)"), library(SQLITE, "left: (6, 0)")],
+    },
+    Row {
+        name: "credential-unsealed",
+        promise: "a caller's credentials are sealed in the ledger",
+        catchers: &[
+            unit(
+                "wire::tests::a_request_comes_back_whole_and_its_credentials_only_with_the_secrets",
+                "canary",
+            ),
+            library("lifecycle::no_credential_is_in_any_file_of_the_ledger", "segment-00000001"),
+        ],
+    },
+    Row {
+        name: "key-shared-by-principals",
+        promise: "a key opens nothing to another caller",
+        catchers: &[library(SCOPES, "KeyMismatch")],
+    },
+    Row {
+        name: "key-shared-by-routes",
+        promise: "a key opens nothing on another route",
+        catchers: &[library(SCOPES, "KeyMismatch")],
+    },
+    Row {
+        name: "mismatch-ignored",
+        promise: "another request with the same key is refused, and nothing is sent",
+        catchers: &[library(
+            "mismatch::another_request_is_refused_where_the_first_is_in_doubt_or_dead",
+            "OutcomeUnknown",
+        )],
+    },
+    Row {
+        name: "expired-early",
+        promise: "an outcome is replayed for its whole window, which begins when it is known",
+        catchers: &[library(
+            "lifecycle::after_its_window_a_key_is_refused_and_after_its_tombstone_it_is_new",
+            "KeyExpired",
+        )],
+    },
+    Row {
+        name: "waiter-executes",
+        promise: "whoever finds the first call under way waits for it and sends nothing",
+        catchers: &[library(
+            "duplicates::two_hundred_calls_at_once_are_sent_once_and_get_one_answer",
+            "who joins sends nothing",
+        )],
+    },
+    Row {
+        name: "answer-before-settle",
+        promise: "no answer leaves before it is on stable storage",
+        catchers: &[server(ORDER, ": told at ")],
+    },
+    Row {
+        name: "attempt-not-remembered",
+        promise: "an attempt is in the ledger before its first byte leaves, a later one too",
+        catchers: &[library(
+            "in_doubt::a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt",
+            "what is sent is remembered",
+        )],
+    },
+    Row {
+        name: "hang-up-cancels",
+        promise: "a caller that hangs up changes nothing",
+        catchers: &[library(
+            "lifecycle::a_held_caller_that_hangs_up_while_a_retry_is_waited_for_changes_nothing",
+            "never: k is done",
+        )],
+    },
+    Row {
+        name: "orphan-resent",
+        promise: "what was under way when the process ended is not sent again where a second arrival is a second effect",
+        catchers: &[library(
+            "in_doubt::an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_sent_again",
+            "not a refusal: Answered",
+        )],
+    },
+    Row {
+        name: "doubt-resent",
+        promise: "what may have been executed is not sent again where a second arrival is a second effect",
+        catchers: &[library(
+            "in_doubt::an_unanswered_call_is_sent_once_and_its_caller_told_that_nobody_knows",
+            "not a refusal: Answered",
+        )],
+    },
+    Row {
+        name: "unanswered-is-unsent",
+        promise: "only what provably was not sent counts as unsent",
+        catchers: &[library(
+            "upstream_endings::a_request_that_was_read_and_dropped_is_unanswered",
+            "left: (Unsent",
+        )],
+    },
+    Row {
+        name: "stale-key-sent",
+        promise: "no attempt begins once the upstream may have forgotten the key",
+        catchers: &[
+            library(
+                "in_doubt::past_the_upstreams_memory_of_a_key_a_retry_that_comes_due_late_is_not_sent",
+                "left: \"done\"",
+            ),
+            library(
+                "in_doubt::past_the_upstreams_memory_of_a_key_a_held_call_whose_wait_took_too_long_is_not_sent",
+                "left: \"done\"",
+            ),
+        ],
+    },
+    Row {
+        name: "fresh-upstream-key",
+        promise: "all attempts of an operation carry one upstream key",
+        catchers: &[library(
+            "retries::a_keyed_call_is_tried_again_with_one_key_and_the_same_bytes",
+            "left: (\"k1\"",
+        )],
+    },
+    Row {
+        name: "retry-after-ignored",
+        promise: "an upstream that says when to come back is not asked earlier",
+        catchers: &[library("retries::retry_after_is_honoured_in_full", "it waits ")],
+    },
+    Row {
+        name: "no-jitter",
+        promise: "what failed together does not come back together",
+        catchers: &[library(
+            "retries::what_failed_together_does_not_come_back_together",
+            "60 of 60 are due at one instant",
+        )],
+    },
+    Row {
+        name: "wake-only",
+        promise: "accepted work is found when it is due, whether or not somebody says so",
+        catchers: &[library(
+            "retries::accepted_work_is_tried_for_days_and_ends_with_a_good_answer",
+            "never: 2 dispatches",
+        )],
+    },
+    Row {
+        name: "headers-in-a-map",
+        promise: "a replay has every header line of the first answer, repeats too",
+        catchers: &[library(
+            "replay_bytes::repeated_headers_binary_bodies_and_trailers_come_back_as_they_were",
+            "repeats stay apart",
+        )],
+    },
+    Row {
+        name: "set-cookie-replayed",
+        promise: "a session is never replayed",
+        catchers: &[library(
+            "duplicates::two_hundred_calls_at_once_are_sent_once_and_get_one_answer",
+            "a session is never replayed",
+        )],
+    },
+    Row {
+        name: "only-2xx-stored",
+        promise: "a final refusal is the outcome, and is not sent again",
+        catchers: &[library(
+            "replay_bytes::a_final_refusal_is_replayed_and_not_sent_again",
+            "left: Dead(Refused)",
+        )],
+    },
+    Row {
+        name: "resend-on-reset",
+        promise: "one attempt sends one request",
+        catchers: &[library(
+            "upstream_endings::a_request_that_was_read_and_dropped_is_unanswered",
+            "sent once",
+        )],
+    },
+    Row {
+        name: "redirect-followed",
+        promise: "a redirect is the answer and is never followed",
+        catchers: &[library("upstream_endings::a_redirect_is_the_answer", "left: Ok((200")],
+    },
+    Row {
+        name: "address-unchecked",
+        promise: "a caller's URL leads to no private address",
+        catchers: &[
+            library(
+                "upstream_egress::an_ipv4_address_is_judged_the_same_in_every_spelling",
+                "Ok(())",
+            ),
+            library(
+                "upstream_egress::a_caller_does_not_reach_a_private_address_however_it_is_named",
+                "private: (200",
+            ),
+        ],
+    },
+    Row {
+        name: "unbounded-body",
+        promise: "no body is kept beyond its limit",
+        catchers: &[
+            library(
+                "lifecycle::a_body_that_is_too_large_is_refused_without_a_record",
+                "not a refusal: Answered",
+            ),
+            library(
+                "replay_bytes::a_large_answer_is_passed_on_whole_and_only_its_fact_is_kept",
+                "right: TooLarge",
+            ),
+        ],
+    },
+];
+
+const ORDER: &str = "crash_points::nothing_leaves_before_the_journal_is_durable";
+const MEMORY: &str = "ledger::memory_keeps_the_contract";
+const SQLITE: &str = "ledger::sqlite_keeps_the_contract";
+const SCOPES: &str = "mismatch::another_tenant_principal_or_route_with_the_same_key_is_unrelated";
