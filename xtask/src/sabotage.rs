@@ -21,6 +21,9 @@ use crate::{Outcome, steps};
 /// A run that takes longer hangs; the slowest test is far from it.
 const RUN_MAX: Duration = Duration::from_mins(3);
 
+/// How often the gateway is killed in a test that does so until something is found.
+const KILLS: &str = "15";
+
 /// How long tests of a broken promise wait for what does not come, in seconds.
 const PATIENCE: &str = "3";
 
@@ -154,7 +157,8 @@ fn execute(
     let out = File::create(&log)?;
     let mut command = Command::new(program);
     command.args(tests).arg("--exact").current_dir(steps::root());
-    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+    command.env("RUST_BACKTRACE", "0").env("TEST_CYCLES", KILLS).env_remove("TEST_FIGURES");
+    command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
     if let Some(sabotage) = sabotage {
         command.env("TEST_SABOTAGE", sabotage).env("TEST_PATIENCE", PATIENCE);
     }

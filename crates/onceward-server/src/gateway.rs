@@ -14,6 +14,7 @@ use onceward::core::exchange::{self, Headers};
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
+use onceward::sabotage::Sabotage;
 use onceward::upstream::{Egress, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
 use serde::Deserialize;
@@ -321,7 +322,8 @@ fn target_of(url: &Url) -> String {
 }
 
 async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
+    let limit = if Sabotage::UnboundedBody.is_on() { usize::MAX } else { bytes_max };
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
     match read {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {

@@ -51,6 +51,8 @@ sabotages! {
     SelectThenInsert = "select-then-insert",
     /// A write is accepted whatever its fence.
     NoFence = "no-fence",
+    /// What a session that beats has in hand is taken from it.
+    LivingJudged = "living-judged",
     /// The sweep forgets by age, what is unfinished too.
     SweepUnguarded = "sweep-unguarded",
     /// Credentials are kept in the clear.

@@ -39,6 +39,12 @@ const fn server(test: &'static str, says: &'static str) -> Catcher {
     Catcher { suite: "crates/onceward-server/tests/it/main.rs", test, says }
 }
 
+/// The real binary, killed again and again under load between callers and an auditor that know
+/// nothing of how promises are kept.
+const fn killed(says: &'static str) -> Catcher {
+    server("crash_kill::killed_under_load_it_loses_nothing_and_does_nothing_twice", says)
+}
+
 /// Every sabotage there is.
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -57,7 +63,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "answer-before-commit",
         promise: "no byte goes upstream before the call is on stable storage",
-        catchers: &[server(ORDER, ": sent at ")],
+        catchers: &[server(ORDER, ", durable at ")],
     },
     Row {
         name: "checksum-ignored",
@@ -88,6 +94,7 @@ pub(super) const ROWS: &[Row] = &[
                 "duplicates::many_keys_at_once_have_an_effect_each",
                 "left: b\"made by dispatch",
             ),
+            killed("violations"),
         ],
     },
     Row {
@@ -97,6 +104,11 @@ pub(super) const ROWS: &[Row] = &[
             library(MEMORY, "one write of a fence"),
             library(SQLITE, "one write of a fence"),
         ],
+    },
+    Row {
+        name: "living-judged",
+        promise: "what a session that beats has in hand stays its own",
+        catchers: &[library(MEMORY, "right: []")],
     },
     Row {
         name: "sweep-unguarded",
@@ -127,10 +139,13 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "mismatch-ignored",
         promise: "another request with the same key is refused, and nothing is sent",
-        catchers: &[library(
-            "mismatch::another_request_is_refused_where_the_first_is_in_doubt_or_dead",
-            "OutcomeUnknown",
-        )],
+        catchers: &[
+            library(
+                "mismatch::another_request_is_refused_where_the_first_is_in_doubt_or_dead",
+                "OutcomeUnknown",
+            ),
+            killed("another request was taken for it"),
+        ],
     },
     Row {
         name: "expired-early",
@@ -156,10 +171,16 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "attempt-not-remembered",
         promise: "an attempt is in the ledger before its first byte leaves, a later one too",
-        catchers: &[library(
-            "in_doubt::a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt",
-            "what is sent is remembered",
-        )],
+        catchers: &[
+            library(
+                "in_doubt::a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt",
+                "what is sent is remembered",
+            ),
+            server(
+                "crash_points::no_later_attempt_leaves_before_its_start_is_durable",
+                "left after 1 of 2 syncs",
+            ),
+        ],
     },
     Row {
         name: "hang-up-cancels",
@@ -172,26 +193,35 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "orphan-resent",
         promise: "what was under way when the process ended is not sent again where a second arrival is a second effect",
-        catchers: &[library(
-            "in_doubt::an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_sent_again",
-            "not a refusal: Answered",
-        )],
+        catchers: &[
+            library(
+                "in_doubt::an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_sent_again",
+                "not a refusal: Answered",
+            ),
+            killed("a second arrival on a non-idempotent route"),
+        ],
     },
     Row {
         name: "doubt-resent",
         promise: "what may have been executed is not sent again where a second arrival is a second effect",
-        catchers: &[library(
-            "in_doubt::an_unanswered_call_is_sent_once_and_its_caller_told_that_nobody_knows",
-            "not a refusal: Answered",
-        )],
+        catchers: &[
+            library(
+                "in_doubt::an_unanswered_call_is_sent_once_and_its_caller_told_that_nobody_knows",
+                "not a refusal: Answered",
+            ),
+            killed("a second arrival on a non-idempotent route"),
+        ],
     },
     Row {
         name: "unanswered-is-unsent",
         promise: "only what provably was not sent counts as unsent",
-        catchers: &[library(
-            "upstream_endings::a_request_that_was_read_and_dropped_is_unanswered",
-            "left: (Unsent",
-        )],
+        catchers: &[
+            library(
+                "upstream_endings::a_request_that_was_read_and_dropped_is_unanswered",
+                "left: (Unsent",
+            ),
+            killed("a second arrival on a non-idempotent route"),
+        ],
     },
     Row {
         name: "stale-key-sent",
@@ -210,10 +240,13 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "fresh-upstream-key",
         promise: "all attempts of an operation carry one upstream key",
-        catchers: &[library(
-            "retries::a_keyed_call_is_tried_again_with_one_key_and_the_same_bytes",
-            "left: (\"k1\"",
-        )],
+        catchers: &[
+            library(
+                "retries::a_keyed_call_is_tried_again_with_one_key_and_the_same_bytes",
+                "left: (\"k1\"",
+            ),
+            killed("arrived under another key than its operation's"),
+        ],
     },
     Row {
         name: "retry-after-ignored",
@@ -231,10 +264,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "wake-only",
         promise: "accepted work is found when it is due, whether or not somebody says so",
-        catchers: &[library(
-            "retries::accepted_work_is_tried_for_days_and_ends_with_a_good_answer",
-            "never: 2 dispatches",
-        )],
+        catchers: &[library("lifecycle::what_is_due_is_sent_though_nobody_says_so", "is done")],
     },
     Row {
         name: "headers-in-a-map",
@@ -263,10 +293,13 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "resend-on-reset",
         promise: "one attempt sends one request",
-        catchers: &[library(
-            "upstream_endings::a_request_that_was_read_and_dropped_is_unanswered",
-            "sent once",
-        )],
+        catchers: &[
+            library(
+                "upstream_endings::a_request_that_was_read_and_dropped_is_unanswered",
+                "sent once",
+            ),
+            killed("arrived as attempt 1 of 1"),
+        ],
     },
     Row {
         name: "redirect-followed",
@@ -299,6 +332,7 @@ pub(super) const ROWS: &[Row] = &[
                 "replay_bytes::a_large_answer_is_passed_on_whole_and_only_its_fact_is_kept",
                 "right: TooLarge",
             ),
+            server("limits::a_body_over_its_limit_is_refused_and_nothing_is_sent", "left: 201"),
         ],
     },
 ];

@@ -272,3 +272,37 @@ async fn nothing_leaves_before_the_journal_is_durable() {
     }
     tell(&format!("{} calls: all durable before a byte left", marks.len()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_later_attempt_leaves_before_its_start_is_durable() {
+    let world = World::new(7).await;
+    if !can_trace(world.folder.path()) {
+        return;
+    }
+    let trace = world.folder.path().join("trace");
+    let output = trace.display().to_string();
+    let calls = "trace=fdatasync,write,writev,sendto,sendmsg";
+    let wrapper =
+        ["strace", "-f", "-D", "--seccomp-bpf", "-yy", "-s", "65536", "-o", &output, "-e", calls];
+    let mut gateway = world.start_behind(&wrapper).await.expect("a start under strace");
+    let answer = gateway.call("/keyed/refuse/things", "again", b"{}").await.expect("an answer");
+    assert_eq!((answer.status(), answer.header("onceward-attempts")), (503, Some("4")));
+    let upstream = format!("->{}", world.auditor.address);
+    gateway.stop().await;
+    let events = events(&traced(&trace).await);
+    let sent: Vec<usize> = (1..=4)
+        .map(|n| left(&events, &upstream, &format!("onceward-attempt: {n}")).expect("an attempt"))
+        .collect();
+    for (n, pair) in sent.windows(2).enumerate() {
+        let is_durable = |event: &&Event| {
+            event.call == "fdatasync"
+                && event.text.contains("/segment-")
+                && event.text.contains("= 0")
+                && event.begin > pair[0]
+                && event.end < pair[1]
+        };
+        let frames = events.iter().filter(is_durable).count();
+        // The end of this attempt, and the start of the next.
+        assert!(frames >= 2, "attempt {} left after {frames} of 2 syncs", n + 2);
+    }
+}

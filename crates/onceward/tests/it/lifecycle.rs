@@ -215,6 +215,24 @@ async fn nothing_is_sent_before_its_time() {
 }
 
 #[tokio::test]
+async fn what_is_due_is_sent_though_nobody_says_so() {
+    for world in both(&effects(Effects::NonIdempotent)) {
+        for n in 0..8 {
+            let key = format!("k{n}");
+            let due = world.clock.now().plus(Duration::from_secs(20));
+            let mut call = accepted(&key);
+            call.options.not_before = Some(due);
+            taken(world.call(call).await);
+            // The hint that something was written has come by now; after it only time passes.
+            world.stands(&key, "pending").await;
+            world.until("the dispatcher waits for it", async || world.clock.is_awaited(due)).await;
+            world.clock.advance_to(due);
+            world.stands(&key, "done").await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_sent_a_moment_before_its_time() {
     for world in both(&effects(Effects::NonIdempotent)) {
         let due = world.clock.now().plus(Duration::from_secs(20));
