@@ -17,7 +17,7 @@ usage: cargo xtask <command>
 
   test [args]   start or install what the tests need, then run them all;
                 arguments go to cargo test
-  ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
+  ci            format, lints, docs, tidy, deny, test, sabotage: what has to pass before a merge
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
   sabotage [name…]
@@ -78,7 +78,8 @@ fn ci() -> Outcome<()> {
                 steps::cargo(&args.split(' ').collect::<Vec<_>>(), &strict)
             })
         })
-        .and_then(|()| steps.run("test", || steps::test(&[])));
+        .and_then(|()| steps.run("test", || steps::test(&[])))
+        .and_then(|()| steps.run("sabotage", || sabotage::run(&[])));
     steps.print();
     done
 }

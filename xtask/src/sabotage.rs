@@ -4,10 +4,10 @@
 //! The tests are built once, with the feature `sabotage`; the environment names the promise to
 //! break. First they run with none broken: a test that is red anyway notices nothing.
 
+mod report;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -30,13 +30,30 @@ const PATIENCE: &str = "3";
 /// What became of a broken promise.
 struct Found {
     row: &'static Row,
-    /// By each catcher: its seconds, or what happened instead.
-    catches: Vec<(&'static Catcher, Result<Duration, String>)>,
+    runs: Vec<Run>,
+}
+
+/// One test that has to notice.
+struct Run {
+    test: &'static str,
+    took: Duration,
+    notice: Notice,
+}
+
+/// What a test did when the promise was broken.
+#[derive(PartialEq, Eq)]
+enum Notice {
+    /// It failed as it has to.
+    Caught,
+    /// It did nothing, for want of something on this machine.
+    Skipped,
+    /// It did not, in words.
+    Missed(String),
 }
 
 impl Found {
-    fn is_caught(&self) -> bool {
-        self.catches.iter().all(|(_, caught)| caught.is_ok())
+    fn all(&self, is: impl Fn(&Notice) -> bool) -> bool {
+        self.runs.iter().all(|run| is(&run.notice))
     }
 }
 
@@ -46,10 +63,14 @@ pub(crate) fn run(names: &[String]) -> Outcome<()> {
     let suites = build()?;
     control(&rows, &suites)?;
     let found = rows.iter().map(|row| break_and_run(row, &suites)).collect::<Outcome<Vec<_>>>()?;
-    write_down(&found)?;
-    let missed: Vec<&str> =
-        found.iter().filter(|found| !found.is_caught()).map(|found| found.row.name).collect();
-    println!("{} of {} sabotages caught", found.len() - missed.len(), found.len());
+    report::write(&found)?;
+    let caught = found.iter().filter(|found| found.all(|notice| *notice == Notice::Caught)).count();
+    println!("{caught} of {} sabotages caught", found.len());
+    let missed: Vec<&str> = found
+        .iter()
+        .filter(|found| !found.all(|notice| !matches!(notice, Notice::Missed(_))))
+        .map(|found| found.row.name)
+        .collect();
     if missed.is_empty() {
         Ok(())
     } else {
@@ -116,34 +137,35 @@ fn control(rows: &[&Row], suites: &BTreeMap<String, PathBuf>) -> Outcome<()> {
 
 fn break_and_run(row: &'static Row, suites: &BTreeMap<String, PathBuf>) -> Outcome<Found> {
     println!("{:<25} {}", row.name, row.promise);
-    let mut catches = Vec::new();
+    let mut runs = Vec::new();
     for catcher in row.catchers {
         let started = Instant::now();
         let program = program(suites, catcher.suite)?;
         let (status, said) = execute(program, &[catcher.test], Some(row.name))?;
         let took = started.elapsed();
-        let caught = judge(catcher, status, &said);
-        match &caught {
-            Ok(()) => println!("{:>7.2} s  {}", took.as_secs_f64(), catcher.test),
-            Err(why) => println!("   MISSED  {}: {why}", catcher.test),
+        let notice = judge(catcher, status, &said);
+        match &notice {
+            Notice::Caught => println!("{:>7.2} s  {}", took.as_secs_f64(), catcher.test),
+            Notice::Skipped => println!("  skipped  {}", catcher.test),
+            Notice::Missed(why) => println!("   MISSED  {}: {why}", catcher.test),
         }
-        catches.push((catcher, caught.map(|()| took)));
+        runs.push(Run { test: catcher.test, took, notice });
     }
-    Ok(Found { row, catches })
+    Ok(Found { row, runs })
 }
 
 /// Whether the test failed, and for the reason that it has to.
-fn judge(catcher: &Catcher, status: Option<ExitStatus>, said: &str) -> Result<(), String> {
+fn judge(catcher: &Catcher, status: Option<ExitStatus>, said: &str) -> Notice {
+    let has_failed = said.contains(&format!("test {} ... FAILED", catcher.test));
     match status {
-        None => Err(format!("it hangs for more than {RUN_MAX:?}")),
-        Some(status) if status.success() => Err("it notices nothing".to_owned()),
-        Some(_) if !said.contains(&format!("test {} ... FAILED", catcher.test)) => {
-            Err(format!("it did not end as a test that fails does:\n{said}"))
+        None => Notice::Missed(format!("it hangs for more than {RUN_MAX:?}")),
+        // Where a tool is missing, a test says so and does nothing.
+        Some(status) if status.success() && said.contains("skipped: ") => Notice::Skipped,
+        Some(status) if status.success() => Notice::Missed("it notices nothing".to_owned()),
+        Some(_) if has_failed && said.contains(catcher.says) => Notice::Caught,
+        Some(_) => {
+            Notice::Missed(format!("it does not fail with {:?}, but with\n{said}", catcher.says))
         }
-        Some(_) if !said.contains(catcher.says) => {
-            Err(format!("it fails without saying {:?}:\n{said}", catcher.says))
-        }
-        Some(_) => Ok(()),
     }
 }
 
@@ -153,15 +175,16 @@ fn execute(
     tests: &[&str],
     sabotage: Option<&str>,
 ) -> Outcome<(Option<ExitStatus>, String)> {
-    let log = folder()?.join("run.log");
+    let log = steps::root().join("target/sabotage.log");
     let out = File::create(&log)?;
     let mut command = Command::new(program);
-    command.args(tests).arg("--exact").current_dir(steps::root());
+    command.args(tests).args(["--exact", "--show-output"]).current_dir(steps::root());
     command.env("RUST_BACKTRACE", "0").env("TEST_CYCLES", KILLS).env_remove("TEST_FIGURES");
     command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
-    if let Some(sabotage) = sabotage {
-        command.env("TEST_SABOTAGE", sabotage).env("TEST_PATIENCE", PATIENCE);
-    }
+    match sabotage {
+        Some(name) => command.env("TEST_SABOTAGE", name).env("TEST_PATIENCE", PATIENCE),
+        None => command.env_remove("TEST_SABOTAGE"),
+    };
     let mut child = command.spawn()?;
     let started = Instant::now();
     let status = loop {
@@ -178,43 +201,52 @@ fn execute(
     Ok((status, String::from_utf8_lossy(&fs::read(log)?).into_owned()))
 }
 
-/// Where proof is written down.
-fn folder() -> Outcome<PathBuf> {
-    let folder = steps::root().join("target/proof");
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Writes what was found as data, for whoever prints figures.
-fn write_down(found: &[Found]) -> Outcome<()> {
-    let said = |program: &str, args: &[&str]| {
-        steps::output(Command::new(program).args(args).current_dir(steps::root()))
-    };
-    let date = said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])?;
-    let commit = said("git", &["describe", "--always", "--dirty", "--abbrev=12"])?;
-    let mut text = format!(
-        "{{\n  \"date\": \"{}\",\n  \"commit\": \"{}\",\n  \"sabotages\": {},\n  \"caught\": {},\n  \"runs\": [",
-        date.trim(),
-        commit.trim(),
-        found.len(),
-        found.iter().filter(|found| found.is_caught()).count(),
-    );
-    let mut comma = "";
-    for (found, (catcher, caught)) in
-        found.iter().flat_map(|found| found.catches.iter().map(move |catch| (found, catch)))
-    {
-        let seconds = caught.as_ref().map_or(0.0, Duration::as_secs_f64);
-        // Names and tests are words of ours, with nothing in them to escape.
-        write!(
-            text,
-            "{comma}\n    {{ \"name\": \"{}\", \"caught\": {}, \"by\": \"{}\", \"seconds\": {seconds:.2} }}",
-            found.row.name,
-            caught.is_ok(),
-            catcher.test,
-        )?;
-        comma = ",";
+    /// The names in the library's own table.
+    fn known() -> Vec<String> {
+        let source = steps::root().join("crates/onceward/src/sabotage.rs");
+        let text = fs::read_to_string(source).unwrap();
+        let name =
+            |line: &str| Some(line.trim().strip_suffix("\",")?.split_once(" = \"")?.1.to_owned());
+        text.lines().filter_map(name).collect()
     }
-    text.push_str("\n  ]\n}\n");
-    fs::write(folder()?.join("sabotage.json"), text)?;
-    Ok(())
+
+    #[test]
+    fn every_sabotage_has_somebody_who_has_to_notice() {
+        let listed: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        let mut known = known();
+        known.sort_unstable();
+        assert!(known.len() > 20, "{known:?}");
+        let mut sorted = listed.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, known);
+        assert!(ROWS.iter().all(|row| !row.catchers.is_empty()));
+        assert!(ROWS.iter().flat_map(|row| row.catchers).all(|catcher| !catcher.says.is_empty()));
+    }
+
+    #[test]
+    fn only_a_test_that_fails_for_its_reason_has_noticed() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let catcher = Catcher { suite: "", test: "a::b", says: "left: 2" };
+        let (passed, failed) =
+            (Some(ExitStatus::from_raw(0)), Some(ExitStatus::from_raw(101 << 8)));
+        let is_missed = |status, said| matches!(judge(&catcher, status, said), Notice::Missed(_));
+        assert!(judge(&catcher, failed, "test a::b ... FAILED\n left: 2") == Notice::Caught);
+        assert!(judge(&catcher, passed, "skipped: no strace\ntest a::b ... ok") == Notice::Skipped);
+        assert!(is_missed(passed, "test a::b ... ok"));
+        assert!(is_missed(failed, "test a::b ... FAILED\n address in use"));
+        assert!(is_missed(failed, "left: 2, and then it was killed"));
+        assert!(is_missed(None, "test a::b ... FAILED\n left: 2"));
+    }
+
+    #[test]
+    fn suites_are_found_in_what_cargo_says() {
+        let line = r#"{"reason":"compiler-artifact","target":{"src_path":"/a/tests/it/main.rs"},"executable":"/a/target/it-1"}"#;
+        assert_eq!(field(line, "src_path"), Some("/a/tests/it/main.rs"));
+        assert_eq!(field(line, "executable"), Some("/a/target/it-1"));
+        assert_eq!(field(r#"{"executable":null}"#, "executable"), None);
+    }
 }
