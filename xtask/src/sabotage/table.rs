@@ -39,6 +39,15 @@ const fn server(test: &'static str, says: &'static str) -> Catcher {
     Catcher { suite: "crates/onceward-server/tests/it/main.rs", test, says }
 }
 
+/// Simulated worlds with faults at every door.
+const fn simulated() -> Catcher {
+    Catcher {
+        suite: "crates/onceward-sim/tests/worlds.rs",
+        test: "the_first_worlds_keep_every_promise",
+        says: "broke a promise",
+    }
+}
+
 /// The real binary, killed again and again under load between callers and an auditor that know
 /// nothing of how promises are kept.
 const fn killed(says: &'static str) -> Catcher {
@@ -94,6 +103,7 @@ pub(super) const ROWS: &[Row] = &[
                 "duplicates::many_keys_at_once_have_an_effect_each",
                 "left: b\"made by dispatch",
             ),
+            simulated(),
             killed("violations"),
         ],
     },
@@ -103,17 +113,18 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[
             library(MEMORY, "one write of a fence"),
             library(SQLITE, "one write of a fence"),
+            simulated(),
         ],
     },
     Row {
         name: "living-judged",
         promise: "what a session that beats has in hand stays its own",
-        catchers: &[library(MEMORY, "right: []")],
+        catchers: &[library(MEMORY, "right: []"), simulated()],
     },
     Row {
         name: "sweep-unguarded",
         promise: "what has not ended is never forgotten",
-        catchers: &[library(MEMORY, "left: (6, 0)"), library(SQLITE, "left: (6, 0)")],
+        catchers: &[library(MEMORY, "left: (6, 0)"), library(SQLITE, "left: (6, 0)"), simulated()],
     },
     Row {
         name: "credential-unsealed",
@@ -144,6 +155,7 @@ pub(super) const ROWS: &[Row] = &[
                 "mismatch::another_request_is_refused_where_the_first_is_in_doubt_or_dead",
                 "OutcomeUnknown",
             ),
+            simulated(),
             killed("another request was taken for it"),
         ],
     },
@@ -158,15 +170,18 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "waiter-executes",
         promise: "whoever finds the first call under way waits for it and sends nothing",
-        catchers: &[library(
-            "duplicates::two_hundred_calls_at_once_are_sent_once_and_get_one_answer",
-            "who joins sends nothing",
-        )],
+        catchers: &[
+            library(
+                "duplicates::two_hundred_calls_at_once_are_sent_once_and_get_one_answer",
+                "who joins sends nothing",
+            ),
+            simulated(),
+        ],
     },
     Row {
         name: "answer-before-settle",
         promise: "no answer leaves before it is on stable storage",
-        catchers: &[server(ORDER, ": told at ")],
+        catchers: &[server(ORDER, ": told at "), simulated()],
     },
     Row {
         name: "attempt-not-remembered",
@@ -180,6 +195,7 @@ pub(super) const ROWS: &[Row] = &[
                 "crash_points::no_later_attempt_leaves_before_its_start_is_durable",
                 "left after 1 of 2 syncs",
             ),
+            simulated(),
         ],
     },
     Row {
@@ -198,6 +214,7 @@ pub(super) const ROWS: &[Row] = &[
                 "in_doubt::an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_sent_again",
                 "not a refusal: Answered",
             ),
+            simulated(),
             killed("a second arrival on a non-idempotent route"),
         ],
     },
@@ -209,6 +226,7 @@ pub(super) const ROWS: &[Row] = &[
                 "in_doubt::an_unanswered_call_is_sent_once_and_its_caller_told_that_nobody_knows",
                 "not a refusal: Answered",
             ),
+            simulated(),
             killed("a second arrival on a non-idempotent route"),
         ],
     },
@@ -245,6 +263,7 @@ pub(super) const ROWS: &[Row] = &[
                 "retries::a_keyed_call_is_tried_again_with_one_key_and_the_same_bytes",
                 "left: (\"k1\"",
             ),
+            simulated(),
             killed("arrived under another key than its operation's"),
         ],
     },
