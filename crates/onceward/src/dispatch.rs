@@ -7,9 +7,9 @@ use std::time::Duration;
 use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict::{self, Verdict};
 
 use crate::engine::Engine;
+use crate::judgement;
 use crate::observe::Fact;
 use crate::route::{Route, Routes};
 use crate::sabotage::Sabotage;
@@ -104,14 +104,12 @@ fn rested(engine: &Engine, operation: &Operation) {
 fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
     Arc::new(move |operation| {
         let verdict = routes.get(&operation.scope.route).and_then(|route| {
-            verdict::decide_unstarted(
+            judgement::decide_unstarted(
                 operation,
                 route.policy_for(&operation.method, &operation.target),
                 now,
             )
         });
-        let verdict =
-            verdict.filter(|verdict| *verdict != Verdict::Doubt || !Sabotage::StaleKeySent.is_on());
         verdict.map_or(Event::Started(session), Event::Ruled)
     })
 }

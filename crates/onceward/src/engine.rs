@@ -19,13 +19,14 @@ use onceward_core::lease::Session;
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::policy::{Mode, Policy};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict::{self, Verdict};
+use onceward_core::verdict::Verdict;
 use tokio::sync::{Notify, oneshot};
 
 use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
+use crate::judgement;
 use crate::observe::{Fact, Observer, Repeat};
 use crate::receive::receive;
 use crate::refusal::Refusal;
@@ -728,16 +729,8 @@ impl Engine {
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
     /// nothing else differs, by what they say.
     async fn admit(&self, known: &Operation, arrival: &Arrival) -> Result<Admission, Refusal> {
-        let mut now = self.clock.now();
-        if let Some(ended_at) = known.ended_at.filter(|_| Sabotage::ExpiredEarly.is_on()) {
-            now = now.plus(ended_at.since(known.created_at));
-        }
-        let decide = |print| admission::admit(known, print, &arrival.policy, now);
-        let same = Sabotage::MismatchIgnored.is_on();
-        let admission = decide(if same { &known.fingerprint } else { &arrival.fingerprint });
-        if admission == Admission::Join && Sabotage::WaiterExecutes.is_on() {
-            return Ok(Admission::Fresh);
-        }
+        let decide = |print| judgement::admit(known, print, &arrival.policy, self.clock.now());
+        let admission = decide(&arrival.fingerprint);
         if admission != Admission::Mismatch(vec![Part::Body]) {
             return Ok(admission);
         }
@@ -880,9 +873,7 @@ impl Engine {
     async fn start_again(&self, operation: &Operation) -> Result<Begun, StoreError> {
         let now = self.clock.now();
         let (_, policy) = self.route_of(operation);
-        let verdict = verdict::decide_unstarted(operation, &policy, now);
-        let verdict =
-            verdict.filter(|verdict| *verdict != Verdict::Doubt || !Sabotage::StaleKeySent.is_on());
+        let verdict = judgement::decide_unstarted(operation, &policy, now);
         let event = verdict.map_or(Event::Started(self.session), Event::Ruled);
         let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
         if Sabotage::AttemptNotRemembered.is_on() {

@@ -21,6 +21,7 @@ mod deliver;
 mod delivered;
 mod dispatch;
 mod engine;
+mod judgement;
 mod pass;
 mod people;
 mod receive;

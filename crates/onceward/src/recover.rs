@@ -8,12 +8,10 @@ use std::sync::Arc;
 use onceward_core::attempt::{Ended, Ending, Reached};
 use onceward_core::lease::BEAT;
 use onceward_core::operation::{Event, Operation, State};
-use onceward_core::policy::Effects;
-use onceward_core::verdict;
 
 use crate::engine::Engine;
+use crate::judgement;
 use crate::observe::Fact;
-use crate::sabotage::Sabotage;
 use crate::store::{StoreError, Write};
 
 /// Operations judged at once.
@@ -65,10 +63,7 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         may_have_executed: true,
         answer: None,
     });
-    let harmless = || Operation { effects: Effects::Idempotent, ..operation.clone() };
-    let harmless = Sabotage::OrphanResent.is_on().then(harmless);
-    let orphan = harmless.as_ref().unwrap_or(operation);
-    let Some(verdict) = verdict::decide_orphan(orphan, &policy, ended.as_ref(), now) else {
+    let Some(verdict) = judgement::decide_orphan(operation, &policy, ended.as_ref(), now) else {
         return Ok(());
     };
     let event = match ended {

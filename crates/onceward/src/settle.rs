@@ -3,14 +3,13 @@
 use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};
 use onceward_core::backoff;
-use onceward_core::exchange;
-use onceward_core::operation::{Death, Event, Illegal, Operation};
+use onceward_core::operation::{Event, Illegal, Operation};
 use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 
 use crate::delivered::Delivered;
-use crate::sabotage::Sabotage;
+use crate::judgement;
 use crate::secret::Secrets;
 use crate::store::{Slot, Write};
 use crate::wire;
@@ -26,8 +25,7 @@ pub(crate) fn settle(
     secrets: &Secrets,
     now: Timestamp,
 ) -> Result<Write, Illegal> {
-    let response = delivered.response.as_ref().filter(|_| !Sabotage::RetryAfterIgnored.is_on());
-    let headers = response.map(|response| &response.headers);
+    let headers = delivered.response.as_ref().map(|response| &response.headers);
     let retry_after = headers.is_some_and(|headers| backoff::retry_after(headers, now).is_some());
     let mut error = delivered.error.clone();
     if let Some(error) = &mut error {
@@ -49,16 +47,7 @@ pub(crate) fn settle(
     };
     let brought =
         Brought { headers, permanent: delivered.permanent, too_large: delivered.rest.is_some() };
-    let verdict = match verdict::decide(operation, policy, &ended, brought, now) {
-        Verdict::Doubt if Sabotage::DoubtResent.is_on() => Verdict::Retry { due: now },
-        Verdict::Retry { .. } if Sabotage::NoJitter.is_on() => {
-            Verdict::Retry { due: now.plus(policy.backoff(operation.mode).base) }
-        }
-        Verdict::Finish(outcome) if !outcome.ok && Sabotage::OnlySuccessStored.is_on() => {
-            Verdict::Bury(Death::Refused, None)
-        }
-        verdict => verdict,
-    };
+    let verdict = judgement::decide(operation, policy, &ended, brought, now);
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
     let operation = operation.after(Event::Ended(ended, verdict), now)?;
     Ok(Write { operation, answer, visible: false })
@@ -77,11 +66,7 @@ fn answer_to_keep(
     let is_whole = delivered.ending == Ending::Answered && delivered.rest.is_none();
     match (is_outcome, is_whole) {
         (true, true) => {
-            let kept = if Sabotage::SetCookieReplayed.is_on() {
-                response.headers.clone()
-            } else {
-                exchange::kept(&response.headers, &policy.keep_headers)
-            };
+            let kept = judgement::kept(&response.headers, &policy.keep_headers);
             Some((Slot::Outcome, wire::encode_response(response, &kept)))
         }
         // A part never poses as the whole.

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, Scope};
@@ -144,12 +143,6 @@ pub(crate) fn digest_of(operation: &Operation) -> KeyDigest {
         return scope.digest(&operation.key);
     }
     operation.scope.digest(&operation.key)
-}
-
-/// Whether the sweep may forget `operation`: never what is open.
-pub(crate) fn is_over(operation: &Operation, now: Timestamp) -> bool {
-    let is_old = || now >= operation.created_at.plus(operation.window);
-    admission::is_expired(operation, now) || (Sabotage::SweepUnguarded.is_on() && is_old())
 }
 
 /// What follows for an operation that is due: decided by the core, applied under the write.

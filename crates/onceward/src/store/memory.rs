@@ -17,11 +17,12 @@ use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, SystemClock};
+use crate::judgement;
 use crate::sabotage::Sabotage;
 
 use super::{
     Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write, digest_of, is_over,
+    StoreError, Swept, Which, Write, digest_of,
 };
 
 /// A ledger in memory.
@@ -176,7 +177,7 @@ impl Kept {
             let Some(operation) = self.operations.get(&id) else {
                 continue;
             };
-            if !is_over(operation, now) {
+            if !judgement::is_expired(operation, now) {
                 continue;
             }
             if admission::is_tombstone_over(operation, now)

@@ -18,10 +18,11 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, kind};
 use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
 use super::young::{YOUNG_MAX, Young};
+use crate::judgement;
 use crate::sabotage::Sabotage;
 use crate::store::{
     Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, digest_of,
-    is_over, row,
+    row,
 };
 
 /// Commands that wait at most; past it, callers wait before they queue.
@@ -574,7 +575,7 @@ impl Writer {
         let page = self.index.after(from, max)?;
         swept.next = page.last().filter(|_| page.len() == max).map(|(seq, _)| *seq);
         for (seq, operation) in page {
-            let expired = is_over(&operation, now);
+            let expired = judgement::is_expired(&operation, now);
             if expired
                 && (admission::is_tombstone_over(&operation, now)
                     || admission::leaves_no_tombstone(&operation))
