@@ -45,6 +45,12 @@ sabotages! {
     AnswerBeforeCommit = "answer-before-commit",
     /// What is read back is not compared with its checksum.
     ChecksumIgnored = "checksum-ignored",
+    /// The index says that it has what lives in memory only.
+    IndexAhead = "index-ahead",
+    /// A segment goes although bodies in it are in use.
+    SegmentDropped = "segment-dropped",
+    /// A key that has gone to a successor goes back with a late write.
+    KeyTakenBack = "key-taken-back",
     /// The ledger is opened although another process has it open.
     LockNotTaken = "lock-not-taken",
     /// A key is looked up, and then written whether or not it is there by now.
@@ -148,7 +154,10 @@ fn from_environment() -> Option<Sabotage> {
     static NAMED: OnceLock<Option<Sabotage>> = OnceLock::new();
     *NAMED.get_or_init(|| {
         let name = std::env::var("TEST_SABOTAGE").ok()?;
-        Sabotage::ALL.iter().copied().find(|sabotage| sabotage.name() == name)
+        let named = Sabotage::ALL.iter().copied().find(|sabotage| sabotage.name() == name);
+        // Else whoever mistyped it would believe that nobody noticed.
+        assert!(named.is_some(), "TEST_SABOTAGE: there is no {name}");
+        named
     })
 }
 

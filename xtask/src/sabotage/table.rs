@@ -89,6 +89,27 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "index-ahead",
+        promise: "what the index does not have yet is in the journal that is read after a crash",
+        catchers: &[unit(
+            "store::sqlite::writer::tests::what_is_young_is_there_after_a_crash_though_the_index_was_kept",
+            "what was acknowledged",
+        )],
+    },
+    Row {
+        name: "segment-dropped",
+        promise: "a segment of the journal stays for as long as a body in it is needed",
+        catchers: &[library(
+            "ledger::a_segment_stays_for_as_long_as_a_body_in_it_is_needed",
+            "a request that is still to be sent",
+        )],
+    },
+    Row {
+        name: "key-taken-back",
+        promise: "a key that has gone to a successor never goes back",
+        catchers: &[library(SQLITE, "it does not take its key back")],
+    },
+    Row {
         name: "lock-not-taken",
         promise: "one process at a time has the ledger",
         catchers: &[library("ledger::a_second_process_is_refused", "two writers")],

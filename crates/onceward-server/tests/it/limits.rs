@@ -1,5 +1,7 @@
 //! What is beyond a limit is refused before anything is remembered or sent.
 
+#[cfg(not(feature = "sabotage"))]
+use crate::crash_world::Gateway;
 use crate::crash_world::World;
 
 #[tokio::test]
@@ -19,4 +21,17 @@ async fn a_body_over_its_limit_is_refused_and_nothing_is_sent() {
     }
     assert_eq!(world.auditor.arrivals(), 1);
     assert_eq!(gateway.operations().await.len(), 1, "what is refused has no record");
+}
+
+/// A build for tests may break its promises, where the environment says so; any other must not.
+#[cfg(not(feature = "sabotage"))]
+#[tokio::test]
+async fn no_variable_makes_the_binary_break_a_promise() {
+    let world = World::new(5).await;
+    let mut command = world.command(&[]);
+    command.env("TEST_SABOTAGE", "mismatch-ignored");
+    let gateway = Gateway::start(command).await.expect("a start");
+    let first = gateway.call("/once/things", "once-k", b"1").await.expect("an answer");
+    let other = gateway.call("/once/things", "once-k", b"2").await.expect("an answer");
+    assert_eq!((first.status(), other.status()), (201, 409));
 }

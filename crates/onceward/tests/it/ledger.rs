@@ -187,3 +187,23 @@ async fn segments_that_nothing_needs_are_removed() {
         None
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_stays_for_as_long_as_a_body_in_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let waits = remember(&store, 1).await;
+    for n in 2..=600 {
+        remember(&store, n).await;
+    }
+    let segments = || std::fs::read_dir(folder.path().join("ledger.journal")).unwrap().count();
+    assert!(segments() >= 3);
+    let mut from = 0;
+    while let Some(next) = store.sweep(waits.created_at, from, 100).await.unwrap().next {
+        from = next;
+    }
+    drop(store);
+    let store = open(folder.path()).unwrap();
+    let body = store.body(waits.request.unwrap()).await;
+    assert_eq!(body, Ok(Bytes::from(vec![1; 5000])), "a request that is still to be sent");
+}

@@ -365,7 +365,7 @@ impl Writer {
         let Birth { mut operation, request, replaces } = birth;
         if let Some((id, fence)) = replaces {
             // A reader that lags must not take the old owner of the key for the present one.
-            self.visible = true;
+            self.visible |= !Sabotage::KeyTakenBack.is_on();
             self.give_up_key(id, fence)?;
         }
         self.lane(Lane::of(&operation))?;
@@ -594,7 +594,8 @@ impl Writer {
                 )?;
                 swept.forgotten += 1;
             } else {
-                self.floor = operation.bodies().map(|body| body.segment).fold(self.floor, u32::min);
+                let bodies = operation.bodies().filter(|_| !Sabotage::SegmentDropped.is_on());
+                self.floor = bodies.map(|body| body.segment).fold(self.floor, u32::min);
             }
         }
         if swept.next.is_none() {
@@ -668,7 +669,8 @@ impl Writer {
         // In a hurry nothing stays young; else the journal stays needed from the oldest on, and
         // applying some of it twice changes nothing.
         let aged = if now { self.age(0) } else { Ok(()) };
-        let applied = self.young.since().unwrap_or_else(|| self.journal.end());
+        let since = self.young.since().filter(|_| !Sabotage::IndexAhead.is_on());
+        let applied = since.unwrap_or_else(|| self.journal.end());
         if let Err(error) = aged.and_then(|()| self.index.commit(applied)) {
             self.heed(&error);
             self.reindex();
@@ -741,5 +743,54 @@ fn refuse(command: Command, error: &StoreError) {
         Command::Sweep(.., answer) => send(answer, error),
         Command::Publish(answer) => send(answer, error),
         Command::Close => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use onceward_core::policy::Mode;
+
+    use super::*;
+    use crate::store::Store as _;
+    use crate::store::contract::operation;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+    fn writer(folder: &Path) -> Writer {
+        let index = Index::open_writer(&folder.join("ledger.db")).unwrap();
+        let applied = index.applied().unwrap();
+        let journal =
+            Journal::open(&folder.join("ledger.journal"), 1 << 20, applied, |_, _| Ok(())).unwrap();
+        let shared = Shared {
+            inbox: Arc::default(),
+            room: Arc::new(Semaphore::new(1)),
+            changed: Arc::default(),
+            commits: Arc::default(),
+            copying: Arc::default(),
+        };
+        let (checkpointer, _) = std::sync::mpsc::sync_channel(1);
+        Writer::new(index, journal, folder.join("ledger.db-wal"), shared, checkpointer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_young_is_there_after_a_crash_though_the_index_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let held = operation(1, "k", "r", Mode::Held);
+        let birth = Birth { operation: held, request: Bytes::from_static(b"x"), replaces: None };
+        writer.index.begin().unwrap();
+        let Remembered::Fresh(made) = writer.remember(birth).unwrap() else { panic!("new") };
+        writer.flush();
+        // It is busy, so what is young stays young; and the index has waited for long enough.
+        writer.unkept_since = Instant::now().checked_sub(INDEX_COMMIT_EVERY);
+        writer.keep(false);
+        assert_eq!((writer.unkept, writer.young.len()), (0, 1), "kept, and still young");
+        // Nothing is closed in order.
+        drop(writer);
+        let options = SqliteOptions { segment_bytes: 1 << 20 };
+        let store = SqliteStore::open(&folder.path().join("ledger.db"), &options).unwrap();
+        let found = store.find(Which::Id(made.id)).await.unwrap();
+        assert_eq!(found, Some(made), "what was acknowledged");
     }
 }
