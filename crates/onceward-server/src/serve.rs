@@ -20,6 +20,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use onceward::clock::SystemClock;
 use onceward::core::lease::Session;
 use onceward::route::Routes;
+use onceward::sabotage::Sabotage;
 use onceward::secret::{Secrets, random};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Query, Standing, Store, StoreError};
@@ -169,7 +170,8 @@ fn master_key(data: &Path) -> Result<[u8; 32], Exit> {
 fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mode = if Sabotage::KeyFileOpen.is_on() { 0o644 } else { 0o600 };
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -14,6 +14,7 @@ use onceward_core::policy::is_safe;
 use crate::engine::{Answer, Engine};
 use crate::refusal::Refusal;
 use crate::route::Route;
+use crate::sabotage::Sabotage;
 use crate::secret::random;
 use crate::slots::Slot;
 use crate::store::Lane;
@@ -61,6 +62,7 @@ pub(crate) async fn pass(
         let sent = upstream.send(dispatch).await;
         let may_repeat = match &sent {
             Sent::Failed(failure) if failure.permanent => false,
+            Sent::Failed(_) if Sabotage::PassResent.is_on() => true,
             Sent::Failed(failure) => failure.ending == Ending::Unsent || is_safe(&request.method),
             Sent::Answered(answer) => {
                 is_safe(&request.method) && matches!(answer.status, 502..=504)

@@ -51,6 +51,8 @@ sabotages! {
     SegmentDropped = "segment-dropped",
     /// A key that has gone to a successor goes back with a late write.
     KeyTakenBack = "key-taken-back",
+    /// A segment goes while a backup copies it.
+    BackupUnguarded = "backup-unguarded",
     /// The ledger is opened although another process has it open.
     LockNotTaken = "lock-not-taken",
     /// A key is looked up, and then written whether or not it is there by now.
@@ -63,6 +65,8 @@ sabotages! {
     SweepUnguarded = "sweep-unguarded",
     /// Credentials are kept in the clear.
     CredentialUnsealed = "credential-unsealed",
+    /// Everybody on the machine can read the ledger's key.
+    KeyFileOpen = "key-file-open",
 
     // Keys and what counts as the same request.
     /// Two callers with one key share an operation.
@@ -93,6 +97,8 @@ sabotages! {
     StaleKeySent = "stale-key-sent",
     /// Each attempt has another upstream key.
     FreshUpstreamKey = "fresh-upstream-key",
+    /// A call without a record is sent again though it may have been executed.
+    PassResent = "pass-resent",
     /// `Retry-After` is not heeded.
     RetryAfterIgnored = "retry-after-ignored",
     /// All that failed together is tried again together.

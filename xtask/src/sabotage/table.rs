@@ -110,6 +110,14 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[library(SQLITE, "it does not take its key back")],
     },
     Row {
+        name: "backup-unguarded",
+        promise: "no segment goes while a backup copies it",
+        catchers: &[unit(
+            "store::sqlite::writer::tests::no_segment_goes_while_a_backup_copies_it",
+            "the backup needs both",
+        )],
+    },
+    Row {
         name: "lock-not-taken",
         promise: "one process at a time has the ledger",
         catchers: &[library("ledger::a_second_process_is_refused", "two writers")],
@@ -157,6 +165,14 @@ pub(super) const ROWS: &[Row] = &[
             ),
             library("lifecycle::no_credential_is_in_any_file_of_the_ledger", "segment-00000001"),
         ],
+    },
+    Row {
+        name: "key-file-open",
+        promise: "the ledger's key is its owner's alone",
+        catchers: &[server(
+            "access::what_opens_the_ledger_is_its_owners_alone",
+            "is open to others",
+        )],
     },
     Row {
         name: "key-shared-by-principals",
@@ -287,6 +303,14 @@ pub(super) const ROWS: &[Row] = &[
             simulated(),
             killed("arrived under another key than its operation's"),
         ],
+    },
+    Row {
+        name: "pass-resent",
+        promise: "a call without a record is sent again only where nothing was sent",
+        catchers: &[library(
+            "retries::a_call_without_a_record_is_sent_again_only_where_nothing_was_sent",
+            "whether it is sent again",
+        )],
     },
     Row {
         name: "retry-after-ignored",

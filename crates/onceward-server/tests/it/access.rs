@@ -1,5 +1,7 @@
 //! Who may call: keys, the operator's own, web pages, and listeners beyond loopback.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::world::{World, is_in_a_file};
 
 #[test]
@@ -60,6 +62,17 @@ fn an_operators_key_of_another_gateway_does_not_lock_out_of_an_open_one() {
     drop(other.serve());
     let url = format!("http://{}", gateway.address);
     assert_eq!(other.run(&["--url", &url, "ls", "--json"]).ok(), "[]\n");
+}
+
+#[test]
+fn what_opens_the_ledger_is_its_owners_alone() {
+    let world = World::new();
+    let _gateway = world.serve();
+    for name in ["", "master.key", "operator.key"] {
+        let path = world.path("onceward-data").join(name);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is open to others: {mode:o}", path.display());
+    }
 }
 
 #[test]

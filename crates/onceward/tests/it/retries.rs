@@ -7,7 +7,7 @@ use onceward::Answer;
 use onceward::Refusal;
 use onceward::core::attempt::Ending;
 use onceward::core::operation::{Death, State};
-use onceward::core::policy::{Backoff, Effects, Policy};
+use onceward::core::policy::{Backoff, Effects, KeyMissing, Policy};
 use onceward::core::time::Timestamp;
 
 use crate::world::{
@@ -89,6 +89,28 @@ async fn retry_after_is_honoured_in_full() {
         assert_eq!(world.upstream.dispatched(), 1, "not earlier than asked");
         world.clock.advance_to(due);
         assert_eq!(answered(calling.result().await).response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_record_is_sent_again_only_where_nothing_was_sent() {
+    let policy = Policy { key_missing: KeyMissing::Pass, ..effects(Effects::NonIdempotent) };
+    for world in both(&policy) {
+        for (step, is_sent_again) in [(unanswered(), false), (unsent(), true)] {
+            world.upstream.script([step]);
+            let mut call = post("k");
+            call.request.headers.remove("idempotency-key");
+            let calling = world.begin(call);
+            let pause = Duration::from_millis(50)..Duration::from_millis(101);
+            let is_waiting = || world.clock.is_anyone_asleep_for(pause.clone());
+            world
+                .until("an answer, or a pause", async || calling.is_answered() || is_waiting())
+                .await;
+            assert_eq!(!calling.is_answered(), is_sent_again, "whether it is sent again");
+            world.clock.advance(pause.end);
+            assert_eq!(calling.result().await.is_ok(), is_sent_again);
+        }
+        assert_eq!(world.upstream.dispatched(), 3);
     }
 }
 
