@@ -228,10 +228,7 @@ pub(super) const ROWS: &[Row] = &[
                 "in_doubt::a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt",
                 "what is sent is remembered",
             ),
-            server(
-                "crash_points::no_later_attempt_leaves_before_its_start_is_durable",
-                "left after 1 of 2 syncs",
-            ),
+            server(ORDER, "left after 1 of 2 syncs"),
             simulated(),
         ],
     },

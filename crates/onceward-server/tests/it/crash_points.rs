@@ -221,6 +221,17 @@ fn left(events: &[Event], end: &str, mark: &str) -> Option<usize> {
         .map(|event| event.begin)
 }
 
+/// Which event it was that let them leave.
+fn position(events: &[Event], end: &str, mark: &str) -> usize {
+    let line = left(events, end, mark).unwrap_or_else(|| panic!("{mark}: never sent"));
+    events.iter().position(|event| event.begin == line).expect("an event of this trace")
+}
+
+/// Whether it made a frame of the journal durable.
+fn is_sync(event: &Event) -> bool {
+    event.call == "fdatasync" && event.text.contains("/segment-") && event.text.contains("= 0")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_leaves_before_the_journal_is_durable() {
     let world = World::new(7).await;
@@ -248,6 +259,8 @@ async fn nothing_leaves_before_the_journal_is_durable() {
         assert_eq!(answer.status(), if is_accepted { 202 } else { 201 });
         marks.push((ask.key, is_accepted));
     }
+    let refused = gateway.call("/keyed/refuse/things", "again", b"{}").await.expect("an answer");
+    assert_eq!((refused.status(), refused.header("onceward-attempts")), (503, Some("4")));
     gateway.quiet().await;
     let caller = format!(":{}->", gateway.address.port());
     let upstream = format!("->{}", world.auditor.address);
@@ -270,39 +283,15 @@ async fn nothing_leaves_before_the_journal_is_durable() {
         let told = left(&events, &caller, &mark).unwrap_or_else(|| panic!("{key}: never told"));
         assert!(before < told, "{key}: told at {told}, durable at {before}");
     }
+    let begun = position(&events, &upstream, "idempotency-key: again");
+    let again = &events[begun..];
+    for n in 2..=4 {
+        let before = position(again, &upstream, &format!("onceward-attempt: {}", n - 1));
+        let sent = position(again, &upstream, &format!("onceward-attempt: {n}"));
+        let is_in_time = |event: &&Event| is_sync(event) && event.end < again[sent].begin;
+        let syncs = again[before..sent].iter().filter(is_in_time).count();
+        // The end of the attempt before, and the start of this one.
+        assert!(syncs >= 2, "attempt {n} left after {syncs} of 2 syncs");
+    }
     tell(&format!("{} calls: all durable before a byte left", marks.len()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_later_attempt_leaves_before_its_start_is_durable() {
-    let world = World::new(7).await;
-    if !can_trace(world.folder.path()) {
-        return;
-    }
-    let trace = world.folder.path().join("trace");
-    let output = trace.display().to_string();
-    let calls = "trace=fdatasync,write,writev,sendto,sendmsg";
-    let wrapper =
-        ["strace", "-f", "-D", "--seccomp-bpf", "-yy", "-s", "65536", "-o", &output, "-e", calls];
-    let mut gateway = world.start_behind(&wrapper).await.expect("a start under strace");
-    let answer = gateway.call("/keyed/refuse/things", "again", b"{}").await.expect("an answer");
-    assert_eq!((answer.status(), answer.header("onceward-attempts")), (503, Some("4")));
-    let upstream = format!("->{}", world.auditor.address);
-    gateway.stop().await;
-    let events = events(&traced(&trace).await);
-    let sent: Vec<usize> = (1..=4)
-        .map(|n| left(&events, &upstream, &format!("onceward-attempt: {n}")).expect("an attempt"))
-        .collect();
-    for (n, pair) in sent.windows(2).enumerate() {
-        let is_durable = |event: &&Event| {
-            event.call == "fdatasync"
-                && event.text.contains("/segment-")
-                && event.text.contains("= 0")
-                && event.begin > pair[0]
-                && event.end < pair[1]
-        };
-        let frames = events.iter().filter(is_durable).count();
-        // The end of this attempt, and the start of the next.
-        assert!(frames >= 2, "attempt {} left after {frames} of 2 syncs", n + 2);
-    }
 }
