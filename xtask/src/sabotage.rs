@@ -37,7 +37,16 @@ struct Found {
 struct Run {
     test: &'static str,
     took: Duration,
+    /// The world that broke the promise, where worlds were simulated one after the other.
+    world: Option<u32>,
     notice: Notice,
+}
+
+impl Run {
+    /// In which world, where it was in one.
+    fn place(&self) -> String {
+        self.world.map_or_else(String::new, |world| format!(", world {world}"))
+    }
 }
 
 /// What a test did when the promise was broken.
@@ -144,14 +153,23 @@ fn break_and_run(row: &'static Row, suites: &BTreeMap<String, PathBuf>) -> Outco
         let (status, said) = execute(program, &[catcher.test], Some(row.name))?;
         let took = started.elapsed();
         let notice = judge(catcher, status, &said);
-        match &notice {
-            Notice::Caught => println!("{:>7.2} s  {}", took.as_secs_f64(), catcher.test),
-            Notice::Skipped => println!("  skipped  {}", catcher.test),
-            Notice::Missed(why) => println!("   MISSED  {}: {why}", catcher.test),
+        let run = Run { test: catcher.test, took, world: broken_world(&said), notice };
+        match &run.notice {
+            Notice::Caught => {
+                println!("{:>7.2} s  {}{}", took.as_secs_f64(), run.test, run.place());
+            }
+            Notice::Skipped => println!("  skipped  {}", run.test),
+            Notice::Missed(why) => println!("   MISSED  {}: {why}", run.test),
         }
-        runs.push(Run { test: catcher.test, took, notice });
+        runs.push(run);
     }
     Ok(Found { row, runs })
+}
+
+/// Which world broke a promise first, by what the test of worlds says.
+fn broken_world(said: &str) -> Option<u32> {
+    let (before, _) = said.split_once(" broke a promise")?;
+    before.rsplit("world ").next()?.parse().ok()
 }
 
 /// Whether the test failed, and for the reason that it has to.
@@ -240,6 +258,12 @@ mod tests {
         assert!(is_missed(failed, "test a::b ... FAILED\n address in use"));
         assert!(is_missed(failed, "left: 2, and then it was killed"));
         assert!(is_missed(None, "test a::b ... FAILED\n left: 2"));
+    }
+
+    #[test]
+    fn the_world_that_broke_a_promise_is_read() {
+        assert_eq!(broken_world("x\nworld 12 broke a promise: []"), Some(12));
+        assert_eq!(broken_world("the world 12 is whole"), None);
     }
 
     #[test]

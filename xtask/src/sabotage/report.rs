@@ -51,7 +51,9 @@ fn table(found: &[Found]) -> String {
         let noticed: Vec<String> = runs
             .iter()
             .map(|run| match run.notice {
-                Notice::Caught => format!("`{}` {:.2} s", run.test, run.took.as_secs_f64()),
+                Notice::Caught => {
+                    format!("`{}` {:.2} s{}", run.test, run.took.as_secs_f64(), run.place())
+                }
                 Notice::Skipped => format!("`{}` was skipped", run.test),
                 Notice::Missed(_) => format!("`{}` **missed it**", run.test),
             })
