@@ -15,6 +15,7 @@ mod serve;
 mod shape;
 mod telemetry;
 mod units;
+mod verify;
 
 use std::process::ExitCode;
 
