@@ -14,6 +14,9 @@ const AT_ONCE: usize = 8;
 /// How often a race is run: the first time connections are still being opened.
 const RACES: u8 = 3;
 
+/// After this an answer's date is another: it counts seconds.
+const DATE_MOVES: Duration = Duration::from_millis(1100);
+
 /// By how much longer than its window a key is left alone.
 const WINDOW_MARGIN: Duration = Duration::from_millis(700);
 
@@ -125,7 +128,7 @@ impl Kind {
     /// What is done, in a line.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Control => "without a key, and with two keys: two effects",
+            Self::Control => "two requests that nothing dedupes: two effects",
             Self::Sequential => "the same key again, one call after another",
             Self::Concurrent => "the same key from eight callers at once",
             Self::AfterPause => "the same key again after a pause",
@@ -172,7 +175,7 @@ pub(crate) fn cases(api: &Api, choices: &Choices) -> Vec<Case> {
     unlike(api, &mut add);
     keys(api, &mut add);
     let ask = || Ask::with(Key::Made(0));
-    add(Kind::Headers, 1, vec![Act::Send(ask()), Act::Pause(choices.pause), Act::Send(ask())]);
+    add(Kind::Headers, 1, vec![Act::Send(ask()), Act::Pause(DATE_MOVES), Act::Send(ask())]);
     add(Kind::OtherCaller, 2, vec![Act::Send(ask()), Act::Send(ask().by(Who::Other))]);
     let wrong = || Act::Send(ask().form(Form::Broken));
     add(Kind::ClientError, 1, vec![wrong(), wrong(), Act::Send(ask())]);
@@ -272,6 +275,9 @@ fn why_not(kind: Kind, api: &Api, choices: &Choices) -> Option<&'static str> {
         }
         Kind::JsonForm | Kind::ClientError if !api.is_json() => Some("the body is not JSON"),
         Kind::OtherCaller => choices.no_other_caller,
+        Kind::AfterPause if choices.window.is_some_and(|window| window <= choices.pause) => {
+            Some("the window is over before the pause is: see expiry")
+        }
         Kind::Expiry if choices.window.is_none() => {
             Some("to see a key expire, give the window: --window 2s")
         }

@@ -109,7 +109,7 @@ impl Look<'_> {
             Kind::Headers => &[C::NoCredentials, C::FreshDate, C::OwnConnection],
             Kind::OtherCaller => &[C::CallersApart, C::CallersUnaware],
             Kind::ClientError => &[C::ErrorKept],
-            Kind::Failing(_) => &[C::OneEffect, C::FailureReplayed],
+            Kind::Failing(_) => &[C::OneEffect, C::ErrorKept, C::FailureReplayed],
             Kind::Expiry => &[C::KeptInWindow, C::ExpiredRefused],
         }
     }

@@ -13,4 +13,6 @@ mod fault_wire;
 mod page;
 mod restore;
 mod signals;
+mod verify;
+mod verify_world;
 mod world;

@@ -195,30 +195,27 @@ impl Look<'_> {
         })
     }
 
-    /// The wrong request twice, and then the right one with its key.
+    /// The wrong request twice, and then the right one with its key; or one that is known to fail.
     pub(super) fn error_kept(&self) -> Finding {
         let check = Check::ErrorKept;
-        match (self.seen.at(0), self.seen.at(2)) {
-            (Some(Reply::Answer(wrong)), _) if wrong.is_success() => unknown(
+        let (Some(wrong), Some(last)) =
+            (self.first().and_then(Reply::answer), self.seen.heard.last())
+        else {
+            return unknown(check, self.seen.words());
+        };
+        if wrong.is_success() {
+            let why = "JSON that breaks off is no error here; name a request that fails: --failing";
+            return unknown(check, format!("{}: {why}", wrong.status));
+        }
+        if !is_final(wrong) {
+            return unknown(check, format!("{}: no final refusal", wrong.status));
+        }
+        match last.reply.success() {
+            None => held(check, self.seen.words()),
+            Some(right) => broken(
                 check,
-                format!(
-                    "JSON that breaks off is no error here ({}); name one with --failing",
-                    wrong.status
-                ),
+                format!("after {} its key is free again: {}", wrong.status, right.status),
             ),
-            (Some(Reply::Answer(wrong)), Some(reply)) if wrong.is_refusal() => {
-                match reply.success() {
-                    None => held(
-                        check,
-                        format!("{}, and then {} for its key", wrong.status, reply.words()),
-                    ),
-                    Some(right) => broken(
-                        check,
-                        format!("after {} its key is free again: {}", wrong.status, right.status),
-                    ),
-                }
-            }
-            _ => unknown(check, self.seen.words()),
         }
     }
 
@@ -267,6 +264,12 @@ impl Look<'_> {
             _ => unknown(check, "there was no answer"),
         }
     }
+}
+
+/// Whether it refuses the request for good, and not for now, or for want of a credential.
+fn is_final(answer: &Answer) -> bool {
+    let for_now = [401, 403, 407, 408, 421, 423, 425, 426, 428, 429, 431].contains(&answer.status);
+    answer.is_refusal() && !for_now && answer.headers.get("retry-after").is_none()
 }
 
 /// Whether there is no such place, so that nothing could be confused.
