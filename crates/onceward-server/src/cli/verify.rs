@@ -316,16 +316,12 @@ fn tell(report: &Report, json: bool) -> Result<(), Exit> {
     if !report.is_violated() {
         return Ok(());
     }
-    let tally = report.tally(Level::Must);
+    let Tally { broken, .. } = report.tally(Level::Must);
     Err(Exit::violation(format!(
-        "{} of the contract {:?} do not hold",
-        musts(tally.broken),
-        report.profile.name
+        "the contract {:?} is broken in {broken} MUST{}",
+        report.profile.name,
+        if broken == 1 { "" } else { "s" }
     )))
-}
-
-fn musts(number: usize) -> String {
-    format!("{number} MUST{}", if number == 1 { "" } else { "s" })
 }
 
 fn summary(report: &Report) -> String {
@@ -360,16 +356,22 @@ fn style() -> Style {
 
 /// Why nothing could be judged, as an exit.
 fn refuse(blind: &Blind, api: &Api, json: bool) -> Exit {
+    let asked = format!("{} {}", api.method, api.url);
     let (reason, message) = match blind {
-        Blind::Refused(reply) => (
-            "refused",
-            format!(
-                "{} {} brought {}: nothing can be judged of it\nhelp: give a request that succeeds: --method, --body, --header",
-                api.method,
-                api.url,
-                clean(&reply.words())
-            ),
-        ),
+        Blind::Refused(reply) => {
+            let help = match reply.answer().map(|answer| answer.status) {
+                None => {
+                    "start it; a certificate of your own stands in the configuration's tls.ca_file"
+                }
+                Some(401 | 403) => "give a credential: --header 'Authorization: …'",
+                Some(_) => "give a request that succeeds: --method, --body, --header",
+            };
+            let brought = clean(&reply.words());
+            (
+                "refused",
+                format!("{asked} brought {brought}: nothing can be judged of it\nhelp: {help}"),
+            )
+        }
         Blind::NotSeen { counted: Some((first, second)), .. } => (
             "blind",
             format!(

@@ -14,6 +14,9 @@ const AT_ONCE: usize = 8;
 /// How often a race is run: the first time connections are still being opened.
 const RACES: u8 = 3;
 
+/// How long after it hung up a caller asks again.
+const HUNG_UP: Duration = Duration::from_millis(300);
+
 /// After this an answer's date is another: it counts seconds.
 const DATE_MOVES: Duration = Duration::from_millis(1100);
 
@@ -205,16 +208,14 @@ fn again(choices: &Choices, add: &mut impl FnMut(Kind, u64, Vec<Act>)) {
     };
     add(Kind::Concurrent, u64::from(RACES), (0..RACES).flat_map(race).collect());
     add(Kind::AfterPause, 1, vec![Act::Send(ask()), Act::Pause(choices.pause), Act::Send(ask())]);
-    add(
-        Kind::HungUp,
-        1,
-        vec![
-            Act::HangUp(ask(), 0.5),
-            Act::Pause(Duration::from_millis(300)),
-            Act::Settle(ask()),
-            Act::Send(ask()),
-        ],
-    );
+    // One is gone in the middle of it, the other nearly at once.
+    let gone = [(Ask::with(Key::Made(0)), 0.5), (Ask::with(Key::Made(1)), 0.1)];
+    let mut script: Vec<Act> =
+        gone.iter().map(|(ask, part)| Act::HangUp(ask.clone(), *part)).collect();
+    script.push(Act::Pause(HUNG_UP));
+    script.extend(gone.iter().map(|(ask, _)| Act::Settle(ask.clone())));
+    script.extend(gone.iter().map(|(ask, _)| Act::Send(ask.clone())));
+    add(Kind::HungUp, 2, script);
     add(Kind::LateAnswer, 1, vec![Act::Overlap(ask(), 3), Act::Settle(ask())]);
     add(Kind::CutAndRetried, 1, vec![Act::HangUp(ask(), 0.25), Act::Settle(ask())]);
 }
@@ -282,6 +283,13 @@ fn why_not(kind: Kind, api: &Api, choices: &Choices) -> Option<&'static str> {
             Some("to see a key expire, give the window: --window 2s")
         }
         _ => None,
+    }
+}
+
+impl Case {
+    /// How often its script says the same.
+    pub(crate) fn rounds(&self) -> usize {
+        if matches!(self.kind, Kind::Concurrent | Kind::PayloadRace) { RACES.into() } else { 1 }
     }
 }
 

@@ -15,7 +15,7 @@ use super::heard::{Effects, Heard, Observed, Reply};
 use super::oracle::{Oracle, Probe};
 
 /// How many cases run side by side, where their effects can be told apart.
-const CASES_MAX: usize = 8;
+const CASES_MAX: usize = 16;
 
 /// How long a caller goes on asking what is said to be under way, at least.
 const PATIENCE: Duration = Duration::from_secs(5);

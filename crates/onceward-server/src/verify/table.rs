@@ -106,18 +106,14 @@ pub(crate) fn plan(cases: &[Case], terminal: bool, style: Style) -> String {
     out
 }
 
-/// How a case came out, as a sign, and its colour (of ECMA-48).
+/// How a case came out, as a sign, and its colour (of ECMA-48). What it is made for comes first.
 fn mark(report: &Report, judged: &Judged) -> (&'static str, u8) {
-    match report.worst(judged) {
-        Some(Level::Must) => ("✗", 31),
-        Some(Level::Should) => ("!", 33),
-        Some(Level::Info) | None
-            if judged.findings.iter().any(|finding| finding.result == Held::Yes) =>
-        {
-            ("✓", 32)
-        }
-        Some(Level::Info) => ("i", 36),
-        None => ("-", 2),
+    match (report.worst(judged), judged.findings.first().map(|finding| finding.result)) {
+        (Some(Level::Must), _) => ("✗", 31),
+        (Some(Level::Should), _) => ("!", 33),
+        (_, None | Some(Held::Unknown)) => ("-", 2),
+        (_, Some(Held::No)) => ("i", 36),
+        (_, Some(Held::Yes)) => ("✓", 32),
     }
 }
 
@@ -176,7 +172,7 @@ mod tests {
     fn text_is_folded_under_itself() {
         let text = "a used key with another payload is refused";
         let lines = set("✗ other", 10, text, 40);
-        assert_eq!(lines, "✗ other   a used key with another payload\n          is refused\n");
+        assert_eq!(lines, "✗ other   a used key with another\n          payload is refused\n");
         assert!(lines.lines().all(|line| line.chars().count() <= 40));
         assert_eq!(set("name", 10, "", 80), "name\n");
     }

@@ -46,16 +46,12 @@ fn broken(document: &Value, level: &str) -> BTreeSet<String> {
 const FOUND: &[(Defect, &[&str], &[&str])] = &[
     (
         Defect::CheckThenAct,
-        &["concurrent/one-effect", "payload-race/one-effect", "late-answer/one-effect"],
-        &["cut-and-retried"],
+        &["concurrent/one-effect", "payload-race/one-effect"],
+        &["late-answer", "cut-and-retried", "hung-up"],
     ),
     (
         Defect::NoFingerprint,
-        &[
-            "other-payload/payload-refused",
-            "other-path/no-answer-of-another",
-            "client-error/error-kept",
-        ],
+        &["other-payload/payload-refused", "other-path/no-answer-of-another"],
         &["other-query", "other-method"],
     ),
     (Defect::NoQuery, &["other-query/no-answer-of-another"], &[]),
@@ -72,7 +68,7 @@ const FOUND: &[(Defect, &[&str], &[&str])] = &[
     (
         Defect::ShortLock,
         &["concurrent/one-effect", "late-answer/one-effect"],
-        &["cut-and-retried", "hung-up"],
+        &["payload-race", "cut-and-retried", "hung-up"],
     ),
     (Defect::OnlySuccessKept, &["client-error/error-kept"], &[]),
     (Defect::AllCallersOne, &["other-caller/callers-apart"], &[]),
@@ -99,11 +95,7 @@ const FOUND: &[(Defect, &[&str], &[&str])] = &[
     (Defect::DiesWithCaller, &["hung-up/one-effect"], &["cut-and-retried"]),
     (Defect::StuckWithoutCaller, &["hung-up/key-not-stuck"], &["cut-and-retried"]),
     (Defect::ForgetsInASecond, &["after-pause/one-effect"], &["headers", "hung-up"]),
-    (
-        Defect::AnswersEarly,
-        &["concurrent/losers-told", "late-answer/losers-told"],
-        &["cut-and-retried"],
-    ),
+    (Defect::AnswersEarly, &["concurrent/losers-told"], &["late-answer", "cut-and-retried"]),
     (
         Defect::KeyIgnored,
         &["sequential/one-effect", "concurrent/one-effect", "after-pause/one-effect"],

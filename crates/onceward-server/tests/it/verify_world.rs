@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -248,7 +249,11 @@ impl Api {
 
     /// Does what is asked, which takes its time.
     async fn work(&self, body: &Value) -> Answer {
-        sleep(Duration::from_millis(if self.defect == Defect::ShortLock { 200 } else { 40 })).await;
+        let takes = match self.defect {
+            Defect::ShortLock | Defect::DiesWithCaller | Defect::StuckWithoutCaller => 250,
+            _ => 40,
+        };
+        sleep(Duration::from_millis(takes)).await;
         let Some(order) = body["ref"].as_str() else {
             return Answer::new(400, &json!({"error": "an order has a ref"}));
         };
@@ -326,14 +331,16 @@ impl Answer {
 
     fn bytes(&self) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} As Told\r\n", self.status);
-        if !self.headers.iter().any(|(name, _)| *name == "date") {
-            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            head.push_str(&format!("date: second {}\r\n", now.as_secs()));
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let has_date = self.headers.iter().any(|(name, _)| *name == "date");
+        let date = (!has_date).then(|| ("date", format!("second {now}")));
+        let length = ("content-length", self.body.len().to_string());
+        for (name, value) in self.headers.iter().chain(&date).chain([&length]) {
+            // Writing into a string does not fail.
+            let _ = write!(head, "{name}: {value}\r\n");
         }
-        for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str(&format!("content-length: {}\r\n\r\n{}", self.body.len(), self.body));
+        head.push_str("\r\n");
+        head.push_str(&self.body);
         head.into_bytes()
     }
 }

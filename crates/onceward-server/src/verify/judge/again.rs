@@ -2,7 +2,8 @@
 
 use onceward::core::exchange::Headers;
 
-use super::super::case::Kind;
+use super::super::ask::Key;
+use super::super::case::Act;
 use super::super::heard::{Effects, Reply};
 use super::super::profile::Check;
 use super::{Finding, Look, broken, difference, effects, either, held, lines, times, unknown};
@@ -60,16 +61,22 @@ impl Look<'_> {
             }
             Effects::Counted(seen) => seen,
         };
-        let may_be_less = matches!(self.case.kind, Kind::Failing(_));
-        if self.seen.successes().next().is_none() && !may_be_less {
+        // A key of which every call was refused has no effect, and nobody was told otherwise.
+        let mut told: Vec<&Key> = Vec::new();
+        for heard in self.seen.heard.iter().filter(|heard| heard.reply.success().is_some()) {
+            if !told.contains(&&heard.ask.key) {
+                told.push(&heard.ask.key);
+            }
+        }
+        if told.is_empty() && seen == 0 {
             return unknown(check, format!("no call succeeded: {}", self.seen.words()));
         }
-        let asked = times(self.seen.heard.len() as u64, "call");
+        let calls = times(self.seen.heard.len() as u64, "call");
         either(
             check,
-            seen == keys || may_be_less,
-            format!("{} of {asked}", effects(seen)),
-            format!("{} of {}, although a call succeeded", effects(seen), times(keys, "key")),
+            seen >= told.len() as u64,
+            format!("{} of {calls}", effects(seen)),
+            format!("{} of {} that got a success", effects(seen), times(told.len() as u64, "key")),
         )
     }
 
@@ -175,14 +182,14 @@ impl Look<'_> {
         held(check, "all got one answer, or were told to wait")
     }
 
+    /// What was asked until it is settled has to have come to a success.
     pub(super) fn key_not_stuck(&self) -> Finding {
         let check = Check::KeyNotStuck;
-        let stuck = self
-            .seen
-            .heard
-            .last()
-            .map(|heard| &heard.reply)
-            .filter(|reply| reply.success().is_none());
+        let script = self.case.script.iter().enumerate();
+        let settled = script.filter(|(_, act)| matches!(act, Act::Settle(_)));
+        let stuck = settled
+            .filter_map(|(act, _)| self.seen.at(act))
+            .find(|reply| reply.success().is_none());
         match stuck {
             None => held(check, "the retry got its answer"),
             Some(reply) => {
