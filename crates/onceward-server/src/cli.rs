@@ -39,6 +39,7 @@ Examples:
   onceward send 'demo/orders' --key order-2 --body '{\"qty\": 1}'
   onceward ls --state dead
   onceward show op_01kb2n9f5nep3b8m6wq6r9t2vx
+  onceward verify http://127.0.0.1:7077/to/demo/orders --count 'GET /to/demo/effects'
 
 Data goes to stdout and talk to stderr. Lists are tables at a terminal and lines of tab-separated
 columns elsewhere; --json prints JSON everywhere.

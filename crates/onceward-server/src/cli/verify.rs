@@ -276,7 +276,7 @@ async fn observe(
     let runner = Arc::new(Runner { api, caller, control });
     let progress = std::io::stderr().is_terminal();
     let (mut ended, all) = (0, cases.iter().filter(|case| case.skipped.is_none()).count() - 1);
-    let seen = run(&runner, &cases, |_| {
+    let seen = run(&runner, &cases, || {
         ended += 1;
         if progress {
             eprint!("\r{ended} of {all} cases");

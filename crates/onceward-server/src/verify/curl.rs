@@ -20,8 +20,8 @@ pub(crate) fn curl(api: &Api, case: &Case, latency: Duration) -> Vec<String> {
     };
     let mut lines = Vec::new();
     // A race is run several times; by hand once is enough to begin with.
-    let once = case.script.len() / case.rounds();
-    for act in &case.script[..once] {
+    let round = case.script.len() / case.rounds();
+    for act in &case.script[..round] {
         match act {
             Act::Send(ask) | Act::Settle(ask) => lines.push(one(ask, "")),
             Act::HangUp(ask, part) => {

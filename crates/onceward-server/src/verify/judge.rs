@@ -286,7 +286,8 @@ mod tests {
     #[test]
     fn the_same_answers_are_judged_by_each_contract_in_its_own_way() {
         use Check as C;
-        let table: &[(Kind, &[&str], u64, &str, &[Check])] = &[
+        type Row = (Kind, &'static [&'static str], u64, &'static str, &'static [Check]);
+        let table: &[Row] = &[
             (Kind::OtherPayload, &["201 a", "422 x", "201 a"], 1, "ietf", &[]),
             (Kind::OtherPayload, &["201 a", "409 x", "201 a"], 1, "ietf", &[]),
             (Kind::OtherPayload, &["201 a", "409 x", "201 a"], 1, "onceward", &[]),

@@ -34,11 +34,11 @@ pub(crate) struct Runner {
     pub(crate) control: Control,
 }
 
-/// Runs all cases; what came of each stands in its place. Each `done` case is told of.
+/// Runs all cases; what came of each stands in its place. `done` is called after each.
 pub(crate) async fn run(
     runner: &Arc<Runner>,
     cases: &[Case],
-    mut done: impl FnMut(usize),
+    mut done: impl FnMut(),
 ) -> Result<Vec<Observed>, String> {
     let places = if runner.is_countable_apart() { CASES_MAX } else { 1 };
     let places = Arc::new(Semaphore::new(places));
@@ -51,16 +51,16 @@ pub(crate) async fn run(
             (n, runner.observe(&case).await)
         });
     }
-    let mut all: Vec<Observed> = cases.iter().map(|_| Observed::default()).collect();
+    let mut all: Vec<(Observed, u64)> = cases.iter().map(|_| Default::default()).collect();
     while let Some(ended) = running.join_next().await {
         let (n, observed) = ended.map_err(|error| error.to_string())?;
         all[n] = observed?;
-        done(n);
+        done();
     }
-    for (case, observed) in cases.iter().zip(&mut all).filter(|(case, _)| runs(case)) {
-        runner.count_late(case, observed).await?;
+    for (case, (observed, before)) in cases.iter().zip(&mut all).filter(|(case, _)| runs(case)) {
+        runner.count_late(case, *before, observed).await?;
     }
-    Ok(all)
+    Ok(all.into_iter().map(|(observed, _)| observed).collect())
 }
 
 /// Whether a case is sent here: the control was before.
@@ -76,7 +76,8 @@ impl Runner {
         }
     }
 
-    async fn observe(&self, case: &Case) -> Result<Observed, String> {
+    /// What a case brought, and what was counted before it.
+    async fn observe(&self, case: &Case) -> Result<(Observed, u64), String> {
         let before = match &self.control.oracle {
             Oracle::Probe(probe, _) => self.count(probe, case).await?,
             Oracle::Identity(_) => 0,
@@ -99,14 +100,19 @@ impl Runner {
                 }
             }
         };
-        Ok(observed)
+        Ok((observed, before))
     }
 
     /// Counts once more, after everything: an effect may come late.
-    async fn count_late(&self, case: &Case, observed: &mut Observed) -> Result<(), String> {
+    async fn count_late(
+        &self,
+        case: &Case,
+        before: u64,
+        observed: &mut Observed,
+    ) -> Result<(), String> {
         let Oracle::Probe(probe, unit) = &self.control.oracle else { return Ok(()) };
         if probe.is_marked() {
-            let late = self.count(probe, case).await? / unit;
+            let late = self.count(probe, case).await?.saturating_sub(before) / unit;
             let seen = observed.effects.seen().unwrap_or_default();
             observed.effects = Effects::Counted(seen.max(late));
         }

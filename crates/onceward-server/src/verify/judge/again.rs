@@ -228,7 +228,7 @@ impl Look<'_> {
                 check,
                 then != now,
                 "the replay has its own",
-                format!("the replay still says {then}"),
+                format!("the replay still says {then:?}"),
             ),
             _ => unknown(check, "there is no Date"),
         }
