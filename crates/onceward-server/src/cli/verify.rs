@@ -287,7 +287,9 @@ async fn observe(
         // Over what was written before.
         eprint!("\r{:24}\r", "");
     }
-    let mut seen: Vec<Observed> = seen.map_err(|why| Exit::failed(clean(&why)))?;
+    let mut seen: Vec<Observed> = seen.map_err(|why| {
+        Exit::failed(format!("nothing is judged, as a count is missing: {}", clean(&why)))
+    })?;
     if let Some(first) = seen.first_mut() {
         first.clone_from(&runner.control.observed);
     }
@@ -312,6 +314,9 @@ fn tell(report: &Report, json: bool) -> Result<(), Exit> {
                 report.curl(judged).iter().for_each(|line| say(&format!("  {line}")));
             }
         }
+    }
+    if !report.is_judged() {
+        return Err(Exit::failed("no MUST could be judged; the reasons stand with each case"));
     }
     if !report.is_violated() {
         return Ok(());
@@ -372,6 +377,14 @@ fn refuse(blind: &Blind, api: &Api, json: bool) -> Exit {
                 format!("{asked} brought {brought}: nothing can be judged of it\nhelp: {help}"),
             )
         }
+        Blind::KeyRefused(reply) => (
+            "refused",
+            format!(
+                "{asked} is taken without a key; with one in {} it brought {}: nothing can be judged of it\nhelp: --key-header names another header",
+                api.key_header,
+                clean(&reply.words())
+            ),
+        ),
         Blind::NotSeen { counted: Some((first, second)), .. } => (
             "blind",
             format!(

@@ -3,10 +3,18 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::ask::{Api, Ask, Key, Payload, Wire};
 use super::caller::Caller;
 use super::heard::{Answer, Heard, Observed, Reply};
 use super::oracle::{Identity, Oracle, Probe, number_in};
+
+/// How often a count is asked for.
+const PROBES_MAX: u32 = 3;
+
+/// Between two of these.
+const PROBES_AGAIN: Duration = Duration::from_millis(300);
 
 /// What the control found out.
 #[derive(Debug)]
@@ -35,6 +43,8 @@ pub(crate) enum Keyless {
 pub(crate) enum Blind {
     /// The API does not take the request.
     Refused(Reply),
+    /// It does, but not with a key.
+    KeyRefused(Reply),
     /// Two effects cannot be told from one.
     NotSeen { counted: Option<(u64, u64)>, heard: String },
     /// The probe cannot be asked.
@@ -75,17 +85,18 @@ pub(crate) async fn control(
 
 /// A keyed request that is refused where a bare one is not wants its key quoted.
 async fn settle_quotes(api: &mut Api, caller: &Caller) -> Result<(), Blind> {
+    let ask = Ask::with(Key::Made(2)).payload(Payload::B);
+    let mut refused = None;
     for quoted in [false, true] {
         api.quoted = quoted;
-        let ask = Ask::with(Key::Made(2)).payload(Payload::B);
         let wire = api.wire(&ask, 0).map_err(|error| Blind::Probe(error.to_string()))?;
-        if caller.send(&wire).await.success().is_some() {
+        let reply = caller.send(&wire).await;
+        if reply.success().is_some() {
             return Ok(());
         }
+        refused.get_or_insert(reply);
     }
-    // Neither form is taken: the cases will say so.
-    api.quoted = false;
-    Ok(())
+    refused.map_or(Ok(()), |reply| Err(Blind::KeyRefused(reply)))
 }
 
 /// Sends two requests that are two effects, and looks whether they are seen.
@@ -138,11 +149,19 @@ async fn count(probe: Option<&Probe>, marker: &str, caller: &Caller) -> Result<O
 /// What the probe says of `marker`. A 404 says that there is nothing.
 pub(crate) async fn ask_probe(probe: &Probe, marker: &str, caller: &Caller) -> Result<u64, String> {
     let wire: Wire = probe.wire(marker).map_err(|error| error.to_string())?;
-    match caller.send(&wire).await {
-        Reply::Answer(answer) if answer.is_success() && answer.cut.is_none() => {
-            Ok(number_in(&answer.body, marker))
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match caller.send(&wire).await {
+            Reply::Answer(answer) if answer.is_success() && answer.cut.is_none() => {
+                return Ok(number_in(&answer.body, marker));
+            }
+            Reply::Answer(answer) if answer.status == 404 => return Ok(0),
+            reply if tries == PROBES_MAX => {
+                return Err(format!("{} brought {}", probe.words(), reply.words()));
+            }
+            // It only reads, so asking again is safe; an API that was just raced may be short of breath.
+            _ => sleep(PROBES_AGAIN).await,
         }
-        Reply::Answer(answer) if answer.status == 404 => Ok(0),
-        reply => Err(format!("{} answered {}", probe.words(), reply.words())),
     }
 }

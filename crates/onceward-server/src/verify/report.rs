@@ -107,6 +107,23 @@ impl Report {
         tally
     }
 
+    /// Whether anything but the control was judged, by which a must could have been broken.
+    pub(crate) fn is_judged(&self) -> bool {
+        let findings = self.cases.iter().skip(1).flat_map(|judged| &judged.findings);
+        findings
+            .filter(|finding| self.profile.level(finding.check) == Level::Must)
+            .any(|finding| finding.result != Held::Unknown)
+    }
+
+    /// The verdict, in a word.
+    fn verdict(&self) -> &'static str {
+        match (self.is_violated(), self.is_judged()) {
+            (true, _) => "violation",
+            (false, true) => "pass",
+            (false, false) => "unjudged",
+        }
+    }
+
     /// Whether a must is broken.
     pub(crate) fn is_violated(&self) -> bool {
         self.tally(Level::Must).broken > 0
@@ -134,7 +151,7 @@ impl Report {
         json!({
             "url": self.api.url,
             "method": self.api.method,
-            "verdict": if self.is_violated() { "violation" } else { "pass" },
+            "verdict": self.verdict(),
             "profile": self.profile.name,
             "profile_chosen": self.chosen.name(),
             "fits": self.fits,

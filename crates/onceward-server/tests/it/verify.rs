@@ -261,6 +261,12 @@ fn where_two_effects_are_not_seen_nothing_is_judged() {
     assert!(ended.failed(1).contains("the oracle is blind"));
     let refused = verify(&api.url(), &["--body", "{}"]).failed(1);
     assert!(refused.contains("brought 400") && refused.contains("help: "), "{refused}");
+    let unjudged = verify(&api.url(), &["--only", "expiry", "--json"]);
+    assert_eq!(document(&unjudged)["verdict"], "unjudged");
+    assert!(unjudged.failed(1).contains("no MUST could be judged"));
+    let unwanted = runtime.block_on(Api::start(Contract::Onceward, Defect::KeyUnwanted));
+    let unwanted = verify(&unwanted.url(), &[]).failed(1);
+    assert!(unwanted.contains("with one in idempotency-key it brought 400"), "{unwanted}");
     let nobody = verify("http://127.0.0.1:1/orders", &[]).failed(1);
     assert!(nobody.contains("cannot connect"), "{nobody}");
 }

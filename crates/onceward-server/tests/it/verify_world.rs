@@ -50,6 +50,8 @@ pub(crate) enum Defect {
     LocationLost,
     AnswerDiffers,
     KeyIgnored,
+    /// It takes no request with a key.
+    KeyUnwanted,
     BadKeyPassedOver,
     KeyFolded,
     KeyCut,
@@ -182,7 +184,7 @@ impl Api {
         };
         let key = bare(lines[0])
             .filter(|key| (1..=255).contains(&key.len()) && key.is_ascii() && lines.len() == 1);
-        let Some(mut key) = key else {
+        let Some(mut key) = key.filter(|_| self.defect != Defect::KeyUnwanted) else {
             if self.defect == Defect::BadKeyPassedOver {
                 return Ok(None);
             }
