@@ -1,7 +1,8 @@
 //! `verify`: a contract test of an API that claims idempotency, from outside.
 
+mod tell;
+
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,26 +11,26 @@ use std::time::Duration;
 use clap::Args;
 use onceward::core::exchange::{Headers, is_credential};
 use onceward::upstream::DoorOptions;
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::{Host, Url};
 
+use self::tell::{refuse, show_plan, tell};
 use super::Global;
-use super::output::{clean, is_terminal, print, print_bytes, say};
+use super::output::clean;
 use crate::config::Places;
 use crate::exit::Exit;
 use crate::units;
 use crate::verify::ask::{Api, Ask, Key, MARKER, Run};
 use crate::verify::caller::Caller;
-use crate::verify::case::{Act, Case, Choices, cases};
+use crate::verify::case::{Case, Choices, cases};
 use crate::verify::control::{Blind, Control, control};
 use crate::verify::curl::INVENTED;
 use crate::verify::heard::{Observed, Reply};
 use crate::verify::junit::junit;
 use crate::verify::oracle::Probe;
-use crate::verify::profile::{Level, PROFILES, Profile};
-use crate::verify::report::{Chosen, Report, Tally};
+use crate::verify::profile::{PROFILES, Profile};
+use crate::verify::report::Report;
 use crate::verify::run::{Runner, run};
-use crate::verify::table::{Style, plan, rows, table};
 
 /// A key has to hold still for at least this long: memory of a moment is no window.
 const PAUSE_MIN: Duration = Duration::from_secs(2);
@@ -295,150 +296,6 @@ async fn observe(
     }
     let seen = cases.into_iter().zip(seen).collect();
     Ok(Report::new(runner.api.clone(), &runner.control, seen, profile))
-}
-
-fn tell(report: &Report, json: bool) -> Result<(), Exit> {
-    let terminal = is_terminal();
-    if json {
-        print(&report.document().to_string())?;
-    } else if terminal {
-        print_bytes(table(report, style()).as_bytes())?;
-    } else {
-        print_bytes(rows(report).as_bytes())?;
-    }
-    if !json {
-        say(&format!("\n{}", summary(report)));
-        for judged in &report.cases {
-            if report.worst(judged) == Some(Level::Must) {
-                say(&format!("\n{} by hand:", judged.case.kind.name()));
-                report.curl(judged).iter().for_each(|line| say(&format!("  {line}")));
-            }
-        }
-    }
-    if !report.is_judged() {
-        return Err(Exit::failed("no MUST could be judged; the reasons stand with each case"));
-    }
-    if !report.is_violated() {
-        return Ok(());
-    }
-    let Tally { broken, .. } = report.tally(Level::Must);
-    Err(Exit::violation(format!(
-        "the contract {:?} is broken in {broken} MUST{}",
-        report.profile.name,
-        if broken == 1 { "" } else { "s" }
-    )))
-}
-
-fn summary(report: &Report) -> String {
-    let profile = report.profile;
-    let why = match report.chosen {
-        Chosen::Given => "as you asked",
-        Chosen::Fits => "the first that fits",
-        Chosen::Nearest => "none fits, this is the nearest",
-    };
-    let mut summary = format!(
-        "profile  {}: {} ({why})\ncounted  by {}\n",
-        profile.name, profile.about, report.oracle
-    );
-    for level in [Level::Must, Level::Should] {
-        let Tally { held, broken, unknown } = report.tally(level);
-        let name = level.name();
-        // Writing into a string does not fail.
-        let _ = writeln!(summary, "{name:<8} {held} held, {broken} broken, {unknown} not judged");
-    }
-    let fits = if report.fits.is_empty() { "none".to_owned() } else { report.fits.join(", ") };
-    summary.push_str("fits     ");
-    summary.push_str(&fits);
-    summary
-}
-
-fn style() -> Style {
-    let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
-    // https://no-color.org
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Style { width, colour: colour && is_terminal() }
-}
-
-/// Why nothing could be judged, as an exit.
-fn refuse(blind: &Blind, api: &Api, json: bool) -> Exit {
-    let asked = format!("{} {}", api.method, api.url);
-    let (reason, message) = match blind {
-        Blind::Refused(reply) => {
-            let help = match reply.answer().map(|answer| answer.status) {
-                None => {
-                    "start it; a certificate of your own stands in the configuration's tls.ca_file"
-                }
-                Some(401 | 403) => "give a credential: --header 'Authorization: …'",
-                Some(_) => "give a request that succeeds: --method, --body, --header",
-            };
-            let brought = clean(&reply.words());
-            (
-                "refused",
-                format!("{asked} brought {brought}: nothing can be judged of it\nhelp: {help}"),
-            )
-        }
-        Blind::KeyRefused(reply) => (
-            "refused",
-            format!(
-                "{asked} is taken without a key; with one in {} it brought {}: nothing can be judged of it\nhelp: --key-header names another header",
-                api.key_header,
-                clean(&reply.words())
-            ),
-        ),
-        Blind::NotSeen { counted: Some((first, second)), .. } => (
-            "blind",
-            format!(
-                "the oracle is blind: two requests that nothing dedupes were counted as {first} and {second}\nhelp: --count has to name a request whose number grows with each effect"
-            ),
-        ),
-        Blind::NotSeen { counted: None, heard } => (
-            "blind",
-            format!(
-                "the oracle is blind: two requests that nothing dedupes have the same answer ({heard})\nhelp: count effects with --count 'GET /orders?ref={MARKER}'"
-            ),
-        ),
-        Blind::Probe(why) => (
-            "probe",
-            format!(
-                "effects cannot be counted: {}\nhelp: --count names a request that answers 200",
-                clean(why)
-            ),
-        ),
-    };
-    if json {
-        let document = json!({"url": api.url, "method": api.method, "verdict": reason, "why": message.lines().next()});
-        // Where nobody reads it, the exit code still tells.
-        let _ = print(&document.to_string());
-    }
-    match blind {
-        Blind::Refused(Reply::Answer(answer)) if matches!(answer.status, 401 | 403) => {
-            Exit::access(message)
-        }
-        _ => Exit::failed(message),
-    }
-}
-
-fn show_plan(api: &Api, probe: Option<&Probe>, cases: &[Case], json: bool) -> Result<(), Exit> {
-    let calls = |case: &Case| {
-        if case.skipped.is_some() {
-            0
-        } else {
-            case.script.iter().map(|act| act.asks().len()).sum()
-        }
-    };
-    let total: usize = cases.iter().map(calls).sum();
-    let counted = probe.map_or_else(|| "what the answers name".to_owned(), Probe::words);
-    if json {
-        let shown = |case: &Case| json!({"case": case.kind.name(), "title": case.kind.title(), "calls": calls(case), "steps": case.script.iter().map(Act::words).collect::<Vec<_>>(), "not_run": case.skipped});
-        let document = json!({"url": api.url, "method": api.method, "counted_by": counted, "calls": total, "cases": cases.iter().map(shown).collect::<Vec<_>>()});
-        return print(&document.to_string());
-    }
-    print_bytes(plan(cases, is_terminal(), style()).as_bytes())?;
-    say(&format!(
-        "\nA and B are two payloads of {} {}; keys go in {}. Effects are counted by {}.\nAbout {total} requests, each of which may have an effect. Nothing was sent.",
-        api.method, api.url, api.key_header, counted
-    ));
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use onceward::core::exchange::is_credential;
 
-use super::ask::{Api, Ask, Run, Who, Wire};
+use super::ask::{Api, Ask, Key, Run, Who, Wire};
 use super::case::{Act, Case};
 
 /// What an invented credential begins with: it opens nothing, so it may be shown.
@@ -47,6 +47,12 @@ pub(crate) fn curl(api: &Api, case: &Case, latency: Duration) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The plain request with a key.
+pub(crate) fn plain(api: &Api) -> String {
+    let wire = api.wire(&Ask::with(Key::Made(0)), 0);
+    wire.map_or_else(|_| String::new(), |wire| line(&wire, Who::First, ""))
 }
 
 fn several(times: usize, what: &str) -> String {

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use super::case::{Act, Case};
 use super::judge::Held;
 use super::profile::Level;
 use super::report::{Judged, Report};
@@ -21,7 +20,7 @@ pub(crate) struct Style {
 }
 
 /// Where the second column begins.
-const NAME_COLUMNS: usize = 19;
+pub(crate) const NAME_COLUMNS: usize = 19;
 /// Where text under a case begins.
 const LEVEL_COLUMNS: usize = 9;
 
@@ -88,24 +87,6 @@ pub(crate) fn rows(report: &Report) -> String {
     out
 }
 
-/// What would be sent, a line for each case.
-pub(crate) fn plan(cases: &[Case], terminal: bool, style: Style) -> String {
-    let mut out = String::new();
-    for case in cases {
-        let text = match case.skipped {
-            Some(why) => format!("not run: {why}"),
-            None => case.script.iter().map(Act::words).collect::<Vec<_>>().join(", "),
-        };
-        if terminal {
-            out.push_str(&set(&case.kind.name(), NAME_COLUMNS - 2, &text, style.width));
-        } else {
-            // Writing into a string does not fail.
-            let _ = writeln!(out, "{}\t{text}", case.kind.name());
-        }
-    }
-    out
-}
-
 /// How a case came out, as a sign, and its colour (of ECMA-48). What it is made for comes first.
 fn mark(report: &Report, judged: &Judged) -> (&'static str, u8) {
     match (report.worst(judged), judged.findings.first().map(|finding| finding.result)) {
@@ -138,7 +119,7 @@ fn paint(line: &str, word: &str, colour: u8, style: Style) -> String {
 }
 
 /// A head, and text that is folded into the columns after it.
-fn set(head: &str, columns: usize, text: &str, width: usize) -> String {
+pub(crate) fn set(head: &str, columns: usize, text: &str, width: usize) -> String {
     let room = width.max(WIDTH_MIN) - columns;
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
