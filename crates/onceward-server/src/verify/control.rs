@@ -1,7 +1,7 @@
 //! The control: two requests that nothing dedupes have to have two effects. Where that is not
 //! seen, no count of effects means anything, and nothing is judged.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
@@ -14,7 +14,10 @@ use super::oracle::{Identity, Oracle, Probe, number_in};
 const PROBES_MAX: u32 = 3;
 
 /// Between two of these.
-const PROBES_AGAIN: Duration = Duration::from_millis(300);
+const PROBES_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a count may lag behind the answer.
+pub(crate) const COUNT_LAG: Duration = Duration::from_secs(2);
 
 /// What the control found out.
 #[derive(Debug)]
@@ -118,7 +121,8 @@ async fn pair(
             return Err(Blind::Refused(reply));
         }
         observed.heard.push(Heard { act, ask, reply });
-        counts.push(count(probe, &marker, caller).await?);
+        let before = counts.last().copied().flatten();
+        counts.push(grown(probe, &marker, before, caller).await?);
     }
     let not_seen = |counted| Blind::NotSeen { counted, heard: observed.words() };
     let oracle =
@@ -137,6 +141,23 @@ async fn pair(
             Oracle::Identity(found.ok_or_else(|| not_seen(None))?)
         };
     Ok((oracle, observed))
+}
+
+/// The count once it is more than `before`, as it may lag behind the answer.
+async fn grown(
+    probe: Option<&Probe>,
+    marker: &str,
+    before: Option<u64>,
+    caller: &Caller,
+) -> Result<Option<u64>, Blind> {
+    let until = Instant::now() + COUNT_LAG;
+    loop {
+        let now = count(probe, marker, caller).await?;
+        if probe.is_none() || now > before || Instant::now() > until {
+            return Ok(now);
+        }
+        sleep(PROBES_AGAIN).await;
+    }
 }
 
 async fn count(probe: Option<&Probe>, marker: &str, caller: &Caller) -> Result<Option<u64>, Blind> {

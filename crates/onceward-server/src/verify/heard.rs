@@ -116,9 +116,17 @@ impl Answer {
         .any(|name| self.headers.text(name).is_some_and(|value| value.eq_ignore_ascii_case("true")))
     }
 
-    /// Whether status and body are the same.
+    /// Whether it only says that there will be an outcome.
+    pub(crate) fn is_promise(&self) -> bool {
+        self.status == 202
+    }
+
+    /// Whether status and body are the same; a promise agrees with what became of it.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
-        self.status == other.status && self.body == other.body && self.cut.is_none()
+        let promised = self.is_success() && other.is_success();
+        let promised = promised && (self.is_promise() || other.is_promise());
+        let same = self.status == other.status && self.body == other.body;
+        (same || promised) && self.cut.is_none()
     }
 }
 

@@ -195,9 +195,11 @@ impl Look<'_> {
         if answer.is_marked() {
             return true;
         }
-        // Two answers may be alike to the byte where there is nothing to tell: then the count does.
-        first.body == answer.body
-            && lines(&first.headers, "location") == lines(&answer.headers, "location")
+        let same = first.body == answer.body
+            && lines(&first.headers, "location") == lines(&answer.headers, "location");
+        // Where there is nothing to tell, two answers may be alike to the byte, and a promise is
+        // unlike what became of it: then the count tells.
+        (same || first.is_promise() || answer.is_promise())
             && self.seen.effects.seen().is_none_or(|seen| seen < 2)
     }
 }
@@ -298,6 +300,9 @@ mod tests {
             (Kind::OtherPayload, &["201 a", "201 b", "201 a"], 2, "dedupe-only", &[C::OneEffect]),
             (Kind::AfterPause, &["201 a", "200 a"], 1, "ietf", &[]),
             (Kind::AfterPause, &["201 a", "200 a"], 1, "stripe", &[]),
+            (Kind::AfterPause, &["202 a", "201 b"], 1, "onceward", &[]),
+            (Kind::JsonForm, &["202 a", "201 b"], 1, "onceward", &[]),
+            (Kind::JsonForm, &["202 a", "202 b"], 2, "onceward", &[C::OneEffect, C::JsonAlike]),
             (Kind::JsonForm, &["201 a", "422 x"], 1, "ietf", &[]),
             (Kind::JsonForm, &["201 a", "422 x"], 1, "onceward", &[C::JsonAlike]),
             (Kind::JsonForm, &["201 a", "201 b"], 2, "ietf", &[C::OneEffect]),

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::ask::{Api, Ask, Payload};
 use super::caller::Caller;
 use super::case::{Act, Case};
-use super::control::{Control, ask_probe};
+use super::control::{COUNT_LAG, Control, ask_probe};
 use super::heard::{Effects, Heard, Observed, Reply};
 use super::oracle::{Oracle, Probe};
 
@@ -22,9 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two of its questions.
 const ASKS_AGAIN: Duration = Duration::from_millis(100);
-
-/// How long a count may lag behind the answer.
-const COUNT_LAG: Duration = Duration::from_secs(2);
 
 /// What runs a case needs.
 #[derive(Debug)]
@@ -93,7 +90,7 @@ impl Runner {
                 let until = Instant::now() + COUNT_LAG;
                 loop {
                     let count = self.count(probe, case).await?.saturating_sub(before) / unit;
-                    if count > 0 || !has_success || Instant::now() > until {
+                    if count >= case.effects || !has_success || Instant::now() > until {
                         break Effects::Counted(count);
                     }
                     sleep(ASKS_AGAIN).await;

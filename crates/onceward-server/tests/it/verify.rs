@@ -229,27 +229,24 @@ fn our_own_gateway_keeps_every_must_of_its_contract() {
     let other = gateway.run(&["access", "create", "other", "--json"]).json();
     let [first, other] = [first, other]
         .map(|made| format!("Onceward-Authorization: Bearer {}", made["key"].as_str().unwrap()));
-    let crud = gateway.run(&[
-        "verify",
-        &format!("http://{}/to/crud/orders", gateway.address),
-        "--count",
-        &format!("GET http://{}/orders?ref={{marker}}", plain.address),
-        "--header",
-        &first,
-        "--other-header",
-        &other,
-        "--window",
-        "2s",
-        "--profile",
-        "onceward",
-        "--json",
-    ]);
-    let crud = document(&crud);
-    for level in ["MUST", "SHOULD"] {
-        assert_eq!(broken(&crud, level), BTreeSet::new(), "{crud:#}");
+    let crud = |more: &[&str]| {
+        let url = format!("http://{}/to/crud/orders", gateway.address);
+        let count = format!("GET http://{}/orders?ref={{marker}}", plain.address);
+        let callers = ["--header", &first, "--other-header", &other];
+        let how = ["verify", &url, "--count", &count, "--profile", "onceward", "--json"];
+        document(&gateway.run(&[&how[..], &callers, more].concat()))
+    };
+    let (held, accepted) = thread::scope(|scope| {
+        let accepted = scope.spawn(|| crud(&["--header", "Prefer: respond-async"]));
+        (crud(&["--window", "2s"]), accepted.join().unwrap())
+    });
+    for document in [&held, &accepted] {
+        for level in ["MUST", "SHOULD"] {
+            assert_eq!(broken(document, level), BTreeSet::new(), "{document:#}");
+        }
     }
     // The pause is as long as this window.
-    assert_eq!(crud["checks"]["must"]["unknown"], 2, "{crud:#}");
+    assert_eq!(held["checks"]["must"]["unknown"], 2, "{held:#}");
 }
 
 #[test]

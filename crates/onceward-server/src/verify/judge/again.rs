@@ -121,6 +121,9 @@ impl Look<'_> {
         let Some((first, Reply::Answer(again))) = self.pair(1) else {
             return unknown(check, "there was no second answer");
         };
+        if first.is_promise() != again.is_promise() {
+            return unknown(check, "the first answer was a promise, the second what became of it");
+        }
         let lost: Vec<&str> = KEPT
             .into_iter()
             .filter(|name| lines(&first.headers, name) != lines(&again.headers, name))
@@ -139,6 +142,7 @@ impl Look<'_> {
             return unknown(check, "there was no second answer");
         };
         match (first.is_marked(), again.is_marked()) {
+            (false, false) if again.is_promise() => unknown(check, "there is no outcome yet: 202"),
             (false, true) => held(check, "Idempotent-Replayed tells them apart"),
             (true, _) => broken(check, "the first answer calls itself a replay"),
             (false, false) => broken(check, "a replay has no Idempotent-Replayed: true"),
