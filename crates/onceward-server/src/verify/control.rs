@@ -48,8 +48,12 @@ pub(crate) enum Blind {
     Refused(Reply),
     /// It does, but not with a key.
     KeyRefused(Reply),
-    /// Two effects cannot be told from one.
-    NotSeen { counted: Option<(u64, u64)>, heard: String },
+    /// A request succeeded, the first or the second, and the count did not grow.
+    NotCounted(usize),
+    /// The count grew by this, and then by that.
+    Uneven(u64, u64),
+    /// Two effects have the same answer.
+    Alike(String),
     /// The probe cannot be asked.
     Probe(String),
 }
@@ -122,14 +126,17 @@ async fn pair(
         }
         observed.heard.push(Heard { act, ask, reply });
         let before = counts.last().copied().flatten();
-        counts.push(grown(probe, &marker, before, caller).await?);
+        let now = grown(probe, &marker, before, caller).await?;
+        if probe.is_some() && now <= before {
+            return Err(Blind::NotCounted(act + 1));
+        }
+        counts.push(now);
     }
-    let not_seen = |counted| Blind::NotSeen { counted, heard: observed.words() };
     let oracle =
         if let (Some(probe), &[Some(before), Some(one), Some(two)]) = (probe, counts.as_slice()) {
-            let (first, second) = (one.saturating_sub(before), two.saturating_sub(one));
-            if first == 0 || first != second {
-                return Err(not_seen(Some((first, second))));
+            let (first, second) = (one - before, two - one);
+            if first != second {
+                return Err(Blind::Uneven(first, second));
             }
             Oracle::Probe(probe.clone(), first)
         } else {
@@ -138,7 +145,7 @@ async fn pair(
                 [one, two] => Identity::find(one, two),
                 _ => None,
             };
-            Oracle::Identity(found.ok_or_else(|| not_seen(None))?)
+            Oracle::Identity(found.ok_or_else(|| Blind::Alike(observed.words()))?)
         };
     Ok((oracle, observed))
 }

@@ -106,13 +106,19 @@ pub(super) fn refuse(blind: &Blind, api: &Api, json: bool) -> Exit {
                 clean(&reply.words())
             ),
         ),
-        Blind::NotSeen { counted: Some((first, second)), .. } => (
+        Blind::NotCounted(n) => (
             "blind",
             format!(
-                "the oracle is blind: two requests that nothing dedupes were counted as {first} and {second}\nhelp: --count has to name a request whose number grows with each effect"
+                "the oracle is blind: request {n} of two that nothing dedupes succeeded, and the count did not grow\nhelp: --count has to name a request whose number grows with each effect"
             ),
         ),
-        Blind::NotSeen { counted: None, heard } => (
+        Blind::Uneven(first, second) => (
+            "blind",
+            format!(
+                "the oracle is blind: two requests that nothing dedupes were counted as {first} and {second}\nhelp: put {MARKER} into --count, so that it counts no others"
+            ),
+        ),
+        Blind::Alike(heard) => (
             "blind",
             format!(
                 "the oracle is blind: two requests that nothing dedupes have the same answer ({heard})\nhelp: count effects with --count 'GET /orders?ref={MARKER}'"
