@@ -97,7 +97,7 @@ impl Look<'_> {
             Effects::Counted(0 | 1) => {
                 held(check, format!("taken as a key: {}", self.seen.words()))
             }
-            Effects::Counted(seen) => broken(check, format!("passed over: {}", effects(seen))),
+            Effects::Counted(seen) => broken(check, format!("{} of 2 calls", effects(seen))),
             Effects::AtLeast(_) | Effects::Unknown => unknown(check, self.seen.words()),
         }
     }
