@@ -20,7 +20,7 @@ use super::output::clean;
 use crate::config::Places;
 use crate::exit::Exit;
 use crate::units;
-use crate::verify::ask::{Api, Ask, Key, MARKER, Run};
+use crate::verify::ask::{Api, Ask, Key, MARKER, Place, Run};
 use crate::verify::caller::Caller;
 use crate::verify::case::{Case, Choices, cases};
 use crate::verify::control::{Blind, Control, control};
@@ -34,6 +34,9 @@ use crate::verify::run::{Runner, run};
 
 /// A key has to hold still for at least this long: memory of a moment is no window.
 const PAUSE_MIN: Duration = Duration::from_secs(2);
+
+/// Each is a case of its own.
+const FAILING_MAX: usize = 50;
 
 /// An API, and how to ask it.
 #[derive(Debug, Args)]
@@ -99,7 +102,7 @@ fn pause(text: &str) -> Result<Duration, String> {
 
 /// Asks, judges, and says how it came out: a must that is broken ends with exit code 5.
 pub(super) async fn verify(flags: &Verify, global: &Global) -> Result<(), Exit> {
-    let Asked { mut api, probe, mut choices, profile, invented } = flags.read()?;
+    let Asked { mut api, mut probe, mut choices, profile, invented } = flags.read()?;
     if flags.plan {
         return show_plan(&api, probe.as_ref(), &flags.chosen(&api, &choices)?, global.json);
     }
@@ -113,6 +116,9 @@ pub(super) async fn verify(flags: &Verify, global: &Global) -> Result<(), Exit> 
     {
         // Some let anybody in, but nobody with a credential that they do not know.
         api.headers.remove("authorization");
+        if let Some(probe) = &mut probe {
+            probe.without("authorization");
+        }
         choices.no_other_caller = Some(
             "invented credentials are refused: give two, --header and --other-header 'Authorization: …'",
         );
@@ -140,6 +146,9 @@ struct Asked {
 
 impl Verify {
     fn read(&self) -> Result<Asked, Exit> {
+        if self.failing.len() > FAILING_MAX {
+            return Err(Exit::usage(format!("--failing may be given {FAILING_MAX} times")));
+        }
         let url = absolute(&self.api.replace(MARKER, "marker"))?;
         self.allow(&url)?;
         let run = Run::new();
@@ -185,8 +194,16 @@ impl Verify {
             None => None,
         };
         // What cannot be written is said before anything is sent.
-        let whole = api.wire(&Ask::with(Key::Made(0)), 0);
-        whole.map_err(|error| Exit::usage(error.to_string()))?;
+        let asks = (0..api.failing.len()).map(|n| Ask::with(Key::Made(0)).place(Place::Failing(n)));
+        for ask in asks.chain([Ask::with(Key::Made(0))]) {
+            let wire = api.wire(&ask, 0).map_err(|error| Exit::usage(error.to_string()))?;
+            if wire.url.origin() != url.origin() {
+                return Err(Exit::usage(format!(
+                    "{} is another place than {}\nhelp: --failing names a path or a body of the same API",
+                    wire.url, self.api
+                )));
+            }
+        }
         let profile = self.profile.as_deref().map(named).transpose()?;
         let choices = Choices { pause: self.pause, window: self.window, no_other_caller };
         Ok(Asked { api, probe, choices, profile, invented })

@@ -40,7 +40,7 @@ pub(crate) enum Identity {
 
 impl Probe {
     /// Reads `GET /orders?ref={marker}`; the path belongs to the API's own origin, unless it is a
-    /// URL itself.
+    /// URL itself. The API's `headers` go to its own origin and nowhere else: they hold credentials.
     pub(crate) fn parse(text: &str, api: &Url, headers: &Headers) -> Result<Self, String> {
         let (method, target) = match text.trim().split_once(char::is_whitespace) {
             Some((method, target)) => (method.to_ascii_uppercase(), target.trim()),
@@ -52,11 +52,21 @@ impl Probe {
         } else {
             target.to_owned()
         };
-        let probe = Self { method, url, headers: headers.clone() };
+        let mut probe = Self { method, url, headers: Headers::default() };
         match probe.wire("") {
-            Ok(wire) if matches!(wire.url.scheme(), "http" | "https") => Ok(probe),
+            Ok(wire) if matches!(wire.url.scheme(), "http" | "https") => {
+                if wire.url.origin() == api.origin() {
+                    headers.clone_into(&mut probe.headers);
+                }
+                Ok(probe)
+            }
             _ => Err(format!("{text:?} is no request: write 'GET /orders?ref={MARKER}'")),
         }
+    }
+
+    /// Takes a credential back.
+    pub(crate) fn without(&mut self, header: &str) {
+        self.headers.remove(header);
     }
 
     /// Whether it counts one marker's effects, and not all there are.
@@ -249,6 +259,13 @@ mod tests {
         assert_eq!(url("GET /orders?ref={marker}"), "http://127.0.0.1:7/orders?ref=m1");
         assert_eq!(url("/effects"), "http://127.0.0.1:7/effects");
         assert_eq!(url("GET http://localhost:8/n/{marker}"), "http://localhost:8/n/m1");
+        let headers = Headers(vec![("authorization".to_owned(), Bytes::from("Bearer x"))]);
+        let told = |text: &str| {
+            let wire = Probe::parse(text, &api, &headers).unwrap().wire("m1").unwrap();
+            wire.headers.get("authorization").is_some()
+        };
+        assert!(told("/effects") && told("GET http://127.0.0.1:7/effects"));
+        assert!(!told("GET http://127.0.0.1:8/effects"), "a credential is for one origin");
         for wrong in ["", "GET", "GET ftp://h/x", "GET orders"] {
             assert!(Probe::parse(wrong, &api, &Headers::default()).is_err(), "{wrong}");
         }

@@ -299,6 +299,7 @@ fn an_api_elsewhere_needs_a_word_and_what_cannot_be_read_exits_2() {
         &["http://localhost/x", "--profile", "mine"],
         &["http://localhost/x", "--only", "nothing"],
         &["http://localhost/x", "--count", "GET"],
+        &["http://localhost/x", "--failing", "https://api.example.com/x"],
         &["http://localhost/x", "--header", "no colon"],
     ] {
         verify(wrong[0], &[&["--plan"], &wrong[1..]].concat()).failed(2);

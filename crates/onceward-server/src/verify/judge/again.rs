@@ -19,7 +19,7 @@ const KEPT: [&str; 7] = [
     "link",
 ];
 
-/// Headers that let somebody in, or challenge him to prove himself.
+/// Headers that let somebody in, or ask for a proof.
 const CREDENTIALS: [&str; 6] = [
     "set-cookie",
     "set-cookie2",

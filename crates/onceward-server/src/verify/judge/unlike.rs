@@ -1,6 +1,7 @@
 //! What is not the same request: another payload, place, key or caller; and outcomes that are no
 //! success, or are over.
 
+use super::super::case::Kind;
 use super::super::heard::{Answer, Effects, Reply};
 use super::super::profile::Check;
 use super::{Finding, Look, broken, effects, either, held, times, unknown};
@@ -137,50 +138,45 @@ impl Look<'_> {
 
     pub(super) fn callers_apart(&self) -> Finding {
         let check = Check::CallersApart;
-        let Some((first, reply)) = self.pair(1) else {
-            return unknown(check, "there was no answer");
+        let (first, answer) = match self.both_callers() {
+            Ok(both) => both,
+            Err(why) => return unknown(check, why),
         };
-        if let Some(why) = self.no_other_caller(first, reply) {
-            return unknown(check, why);
+        if !answer.is_success() {
+            return held(check, answer.status.to_string());
         }
-        match reply {
-            Reply::Answer(answer) if answer.is_success() => either(
-                check,
-                !self.is_answer_of(first, answer),
-                "the other caller has an effect of his own",
-                format!(
-                    "{} and the first caller's answer; where an API knows no callers, say --one-caller",
-                    answer.status
-                ),
+        either(
+            check,
+            !self.is_answer_of(first, answer),
+            "the other caller has an effect of its own",
+            format!(
+                "{} and the first caller's answer; where an API knows no callers, say --one-caller",
+                answer.status
             ),
-            reply => held(check, reply.words()),
-        }
+        )
     }
 
     pub(super) fn callers_unaware(&self) -> Finding {
         let check = Check::CallersUnaware;
-        let Some((first, reply)) = self.pair(1) else {
-            return unknown(check, "there was no answer");
+        let (first, answer) = match self.both_callers() {
+            Ok(both) => both,
+            Err(why) => return unknown(check, why),
         };
-        if let Some(why) = self.no_other_caller(first, reply) {
-            return unknown(check, why);
-        }
-        match reply {
-            Reply::Answer(answer) if answer.is_success() && !self.is_answer_of(first, answer) => {
-                held(check, "the other caller has an effect of his own")
-            }
-            reply => broken(
-                check,
-                format!("the key is free for the other caller, but it brought {}", reply.words()),
-            ),
-        }
+        either(
+            check,
+            answer.is_success() && !self.is_answer_of(first, answer),
+            "the other caller has an effect of its own",
+            format!("the key is free for the other caller, but it brought {}", answer.status),
+        )
     }
 
-    /// Why the second caller was none, where he was not.
-    pub(super) fn no_other_caller(&self, first: &Answer, reply: &Reply) -> Option<String> {
-        let answer = reply.answer()?;
+    /// The answers to the first caller and the other, or why there were not two callers.
+    fn both_callers(&self) -> Result<(&Answer, &Answer), String> {
+        let Some((first, Reply::Answer(answer))) = self.pair(1) else {
+            return Err(self.seen.words());
+        };
         if matches!(answer.status, 401 | 403) {
-            return Some(format!(
+            return Err(format!(
                 "{}: the other caller is not let in; give a second credential: --other-header 'Authorization: …'",
                 answer.status
             ));
@@ -190,9 +186,10 @@ impl Look<'_> {
         let has_keys = self.api.other.0.iter().any(|(name, value)| {
             name == "onceward-authorization" || String::from_utf8_lossy(value).contains("ow_")
         });
-        (is_gateway && !has_keys).then(|| {
-            "a gateway knows callers by its access keys: give two, --header and --other-header 'Onceward-Authorization: Bearer ow_…'".to_owned()
-        })
+        if is_gateway && !has_keys {
+            return Err("a gateway knows callers by its access keys: give two, --header and --other-header 'Onceward-Authorization: Bearer ow_…'".to_owned());
+        }
+        Ok((first, answer))
     }
 
     /// The wrong request twice, and then the right one with its key; or one that is known to fail.
@@ -204,7 +201,10 @@ impl Look<'_> {
             return unknown(check, self.seen.words());
         };
         if wrong.is_success() {
-            let why = "JSON that breaks off is no error here; name a request that fails: --failing";
+            let why = match self.case.kind {
+                Kind::Failing(_) => "it did not fail",
+                _ => "JSON that breaks off is no error here; name a request that fails: --failing",
+            };
             return unknown(check, format!("{}: {why}", wrong.status));
         }
         if !is_final(wrong) {
@@ -223,7 +223,7 @@ impl Look<'_> {
         let check = Check::FailureReplayed;
         match (self.seen.at(0), self.seen.at(1)) {
             (Some(Reply::Answer(first)), _) if first.is_success() => {
-                unknown(check, format!("it did not fail: {}", first.status))
+                unknown(check, format!("{}: it did not fail", first.status))
             }
             (Some(Reply::Answer(first)), Some(Reply::Answer(again))) => either(
                 check,
