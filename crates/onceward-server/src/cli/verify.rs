@@ -3,7 +3,7 @@
 mod tell;
 
 use std::collections::HashSet;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -292,19 +292,14 @@ async fn observe(
     profile: Option<&'static Profile>,
 ) -> Result<Report, Exit> {
     let runner = Arc::new(Runner { api, caller, control });
-    let progress = std::io::stderr().is_terminal();
     let (mut ended, all) = (0, cases.iter().filter(|case| case.skipped.is_none()).count() - 1);
     let seen = run(&runner, &cases, || {
         ended += 1;
-        if progress {
-            eprint!("\r{ended} of {all} cases");
-        }
+        show_progress(&format!("{ended} of {all} cases"));
     })
     .await;
-    if progress {
-        // Over what was written before.
-        eprint!("\r{:24}\r", "");
-    }
+    // Over what was written before.
+    show_progress(&format!("{:24}\r", ""));
     let mut seen: Vec<Observed> = seen.map_err(|why| {
         Exit::failed(format!("nothing is judged, as a count is missing: {}", clean(&why)))
     })?;
@@ -313,6 +308,15 @@ async fn observe(
     }
     let seen = cases.into_iter().zip(seen).collect();
     Ok(Report::new(runner.api.clone(), &runner.control, seen, profile))
+}
+
+/// Writes over the line, where a person sees it.
+fn show_progress(words: &str) {
+    let mut talk = std::io::stderr();
+    if talk.is_terminal() {
+        // Where nobody listens, there is nobody to tell.
+        let _ = write!(talk, "\r{words}");
+    }
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use url::{Position, Url};
 use super::ask::Wire;
 use super::heard::{Answer, Reply};
 
-/// More than this of an answer is not compared.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// More than this of an answer is counted and not kept: a run holds about a hundred of them.
+const KEPT_MAX: usize = 1 << 20;
 
 /// The shortest time after which a caller hangs up: less sends nothing at all.
 const HANG_UP_MIN: Duration = Duration::from_micros(500);
@@ -42,19 +42,20 @@ impl Caller {
             Sent::Answered(answer) => answer,
             Sent::Failed(failure) => return Reply::Lost(failure.error),
         };
-        let mut body = Vec::new();
+        let (mut body, mut length) = (Vec::new(), 0);
         let cut = loop {
             match answer.body.chunk().await {
-                Ok(Some(piece)) if body.len() + piece.len() > ANSWER_BYTES_MAX => {
-                    break Some("it is larger than 8 MiB".to_owned());
+                Ok(Some(piece)) => {
+                    let room = KEPT_MAX - body.len();
+                    body.extend_from_slice(&piece[..piece.len().min(room)]);
+                    length += piece.len() as u64;
                 }
-                Ok(Some(piece)) => body.extend_from_slice(&piece),
                 Ok(None) => break None,
                 Err(failure) => break Some(failure.error),
             }
         };
-        let (status, headers) = (answer.status, answer.headers);
-        Reply::Answer(Answer { status, headers, body: body.into(), cut, took: begun.elapsed() })
+        let (status, headers, body) = (answer.status, answer.headers, body.into());
+        Reply::Answer(Answer { status, headers, body, length, cut, took: begun.elapsed() })
     }
 
     /// Sends one request, and is gone `after` it began to send.

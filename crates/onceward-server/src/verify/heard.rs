@@ -20,7 +20,10 @@ pub(crate) enum Reply {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Headers,
+    /// The body, as far as it is kept.
     pub(crate) body: Bytes,
+    /// How long the body was, in bytes.
+    pub(crate) length: u64,
     /// Why its body broke off, where it did.
     pub(crate) cut: Option<String>,
     /// From the first byte sent to the last byte read.
@@ -125,7 +128,8 @@ impl Answer {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let promised = self.is_success() && other.is_success();
         let promised = promised && (self.is_promise() || other.is_promise());
-        let same = self.status == other.status && self.body == other.body;
+        let same =
+            self.status == other.status && self.length == other.length && self.body == other.body;
         (same || promised) && self.cut.is_none()
     }
 }

@@ -249,7 +249,8 @@ mod tests {
         };
         let headers = Headers(parts.map(line).collect());
         let body = Bytes::from(body.to_owned());
-        Reply::Answer(Answer { status, headers, body, cut: None, took: Duration::ZERO })
+        let (length, took) = (body.len() as u64, Duration::ZERO);
+        Reply::Answer(Answer { status, headers, body, length, cut: None, took })
     }
 
     /// What is broken in a case of `kind`, by its replies in the order of the script.

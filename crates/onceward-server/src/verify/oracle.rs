@@ -206,7 +206,8 @@ mod tests {
             headers.set("location", location.to_owned());
         }
         let body = Bytes::from(body.to_owned());
-        Answer { status: 201, headers, body, cut: None, took: Duration::ZERO }
+        let (length, took) = (body.len() as u64, Duration::ZERO);
+        Answer { status: 201, headers, body, length, cut: None, took }
     }
 
     #[test]

@@ -103,16 +103,15 @@ impl Look<'_> {
             return unknown(check, "there was no first answer");
         };
         let part = self.seen.answers().skip(1).find(|answer| {
-            let is_shorter = answer.body.len() < first.body.len();
+            let is_shorter = answer.length < first.length;
             answer.cut.is_some()
                 || (is_shorter && answer.is_success() && first.body.starts_with(&answer.body))
         });
         match part {
             None => held(check, "no replay was shorter"),
-            Some(answer) => broken(
-                check,
-                format!("a replay has {} of {} bytes", answer.body.len(), first.body.len()),
-            ),
+            Some(answer) => {
+                broken(check, format!("a replay has {} of {} bytes", answer.length, first.length))
+            }
         }
     }
 
