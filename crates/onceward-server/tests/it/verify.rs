@@ -286,11 +286,15 @@ fn a_plan_shows_every_case_and_sends_nothing() {
 
 #[test]
 fn an_api_elsewhere_needs_a_word_and_what_cannot_be_read_exits_2() {
-    let elsewhere = verify("https://api.example.com/orders", &["--plan"]).failed(2);
-    assert!(elsewhere.contains("--i-own-this"), "{elsewhere}");
-    verify("https://api.example.com/orders", &["--plan", "--i-own-this"]).ok();
-    let counted = ["--plan", "--count", "GET https://api.example.com/orders"];
-    verify("http://localhost:1/orders", &counted).failed(2);
+    let elsewhere = verify("https://api.example.com/orders", &[]).failed(2);
+    assert!(elsewhere.contains("--i-own-this") && elsewhere.contains("--plan"), "{elsewhere}");
+    verify("https://api.example.com/orders", &["--plan"]).ok();
+    // The count's place is asked too.
+    let counted = ["--count", "GET https://api.example.com/orders"];
+    let counted = verify("http://127.0.0.1:1/orders", &counted).failed(2);
+    assert!(counted.contains("api.example.com"), "{counted}");
+    let allowed = verify("http://127.0.0.1:1/orders", &["--i-own-this"]).failed(1);
+    assert!(allowed.contains("cannot connect"), "{allowed}");
     for wrong in [
         &["not a url"][..],
         &["ftp://localhost/x"],
