@@ -94,7 +94,7 @@ const FOUND: &[(Defect, &[&str], &[&str])] = &[
     (Defect::KeyCut, &["key-last-byte/key-whole"], &[]),
     (Defect::DiesWithCaller, &["hung-up/one-effect"], &["cut-and-retried"]),
     (Defect::StuckWithoutCaller, &["hung-up/key-not-stuck"], &["cut-and-retried"]),
-    (Defect::ForgetsInASecond, &["after-pause/one-effect"], &["headers", "hung-up"]),
+    (Defect::ForgetsSoon, &["after-pause/one-effect"], &["headers", "hung-up"]),
     (Defect::AnswersEarly, &["concurrent/losers-told"], &["late-answer", "cut-and-retried"]),
     (
         Defect::KeyIgnored,

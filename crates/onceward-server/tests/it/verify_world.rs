@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
+/// Before the shortest pause is over, and after any other case has asked again.
+const FORGETS_AFTER: Duration = Duration::from_millis(1800);
+
 /// Whose contract the API keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contract {
@@ -59,7 +62,7 @@ pub(crate) enum Defect {
     DiesWithCaller,
     /// Its lock stays when a caller is gone.
     StuckWithoutCaller,
-    ForgetsInASecond,
+    ForgetsSoon,
     /// It tells whoever comes second that it was done, before it is.
     AnswersEarly,
 }
@@ -204,8 +207,7 @@ impl Api {
     fn admit(&self, key: &str, what: &(String, String, Value)) -> Admitted {
         let mut orders = self.orders.lock().unwrap();
         let known = orders.keys.get(key).cloned().filter(|entry| {
-            self.defect != Defect::ForgetsInASecond
-                || entry.since.elapsed() < Duration::from_secs(1)
+            self.defect != Defect::ForgetsSoon || entry.since.elapsed() < FORGETS_AFTER
         });
         let Some(entry) = known else {
             if self.defect != Defect::CheckThenAct {
