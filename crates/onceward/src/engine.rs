@@ -955,7 +955,7 @@ impl Engine {
     async fn commit_when_there_is_room(&self, write: Write) -> Result<Operation, StoreError> {
         loop {
             match self.store.commit(write.clone()).await {
-                Err(StoreError::Full(_)) => {
+                Err(error) if error.may_pass() => {
                     self.clock.sleep_until(self.clock.now().plus(FULL_RETRY)).await;
                 }
                 done => return done,
