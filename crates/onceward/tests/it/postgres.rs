@@ -34,6 +34,13 @@ impl Server {
     }
 }
 
+/// Ends every session: its process is gone for sure.
+pub(crate) async fn end_sessions(url: &str) {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("DELETE FROM session").await.unwrap();
+}
+
 pub(crate) async fn open(url: &str) -> PostgresStore {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)

@@ -3,6 +3,8 @@
 
 use onceward_core::time::Timestamp;
 
+use tokio_postgres::error::SqlState;
+
 use super::link::Link;
 
 /// How many days ahead there is room for.
@@ -24,23 +26,24 @@ fn first_id(day: i64) -> String {
 
 /// Makes the partitions of today and the days after it, where they are missing.
 pub(super) async fn make(link: &Link, today: i32) -> Result<(), tokio_postgres::Error> {
-    let mut sql = format!("BEGIN; {LOCK};");
     for day in i64::from(today)..=i64::from(today) + AHEAD {
         let (from, to) = (first_id(day), first_id(day + 1));
         // Numbers of our own, not input.
-        sql += &format!(
-            "CREATE TABLE IF NOT EXISTS op_{day} PARTITION OF op FOR VALUES FROM ('{from}') TO ('{to}'); \
-             CREATE TABLE IF NOT EXISTS body_{day} PARTITION OF body FOR VALUES FROM ({day}) TO ({});",
-            day + 1
-        );
+        let ops = format!("op_{day} PARTITION OF op FOR VALUES FROM ('{from}') TO ('{to}')");
+        let bodies =
+            format!("body_{day} PARTITION OF body FOR VALUES FROM ({day}) TO ({})", day + 1);
+        for partition in [ops, bodies] {
+            let sql = format!("BEGIN; {LOCK}; CREATE TABLE IF NOT EXISTS {partition}; COMMIT");
+            if let Err(error) = link.client.batch_execute(&sql).await {
+                link.client.batch_execute("ROLLBACK").await?;
+                // What was written before there was a partition for it stays where it is.
+                if error.code() != Some(&SqlState::CHECK_VIOLATION) {
+                    return Err(error);
+                }
+            }
+        }
     }
-    sql += "COMMIT";
-    let done = link.client.batch_execute(&sql).await;
-    if done.is_err() {
-        // What is open is closed; the error is what counts.
-        let _ = link.client.batch_execute("ROLLBACK").await;
-    }
-    done
+    Ok(())
 }
 
 #[cfg(test)]
