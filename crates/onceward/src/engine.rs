@@ -48,6 +48,9 @@ const PATHS_MAX: usize = 10;
 /// How often a race for a key is run again before it is given up as a busy ledger.
 const RACES_MAX: usize = 8;
 
+/// How often a duplicate looks at what another node has in hand.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(50);
+
 /// How long a full ledger is waited for before an outcome is offered to it again.
 const FULL_RETRY: Duration = Duration::from_millis(250);
 
@@ -635,12 +638,24 @@ impl Engine {
                 };
             };
             // An attempt that is followed by another wakes too.
+            let look = self.look_elsewhere(&found);
             tokio::select! {
                 biased;
                 _ = woken => {}
                 () = &mut timer => over = true,
+                () = look => {}
             }
         }
+    }
+
+    /// What other nodes do is not heard here: whoever waits for it looks again after a while. Never
+    /// comes where nobody else could have it in hand.
+    async fn look_elsewhere(&self, operation: &Operation) {
+        let is_ours = operation.owner() == Some(self.session);
+        if is_ours || !self.store.is_shared() {
+            std::future::pending::<()>().await;
+        }
+        self.clock.sleep_until(self.clock.now().plus(LOOK_ELSEWHERE)).await;
     }
 
     /// The answer from memory for an operation that came to rest.

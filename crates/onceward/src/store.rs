@@ -368,4 +368,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest place in time order, so that ids go on from there.
     fn newest(&self) -> u64;
+
+    /// Whether other processes write to it too, of which nothing is heard here.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

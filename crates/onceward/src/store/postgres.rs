@@ -10,7 +10,7 @@ mod link;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -60,8 +60,9 @@ const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_init
 pub struct PostgresOptions {
     /// Its connection string: one host or several, `postgres://…` or `key=value` pairs.
     pub url: String,
-    /// Whose certificates are believed, where the connection string says `sslmode=require`.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// Certificates that are believed beside the machine's, where the connection string says
+    /// `sslmode=require`.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The shared store.
@@ -99,7 +100,7 @@ impl PostgresStore {
     /// Opens the ledger at `options.url`, and brings its tables up to date: once, however many
     /// nodes start together.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
-        let address = Address::new(&options.url, &options.tls)?;
+        let address = Address::new(options)?;
         let link = address.open().await?;
         migrate(&link).await?;
         let today = day_of(SystemClock.now());
@@ -612,5 +613,9 @@ impl Store for PostgresStore {
 
     fn newest(&self) -> u64 {
         self.newest
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }

@@ -1,7 +1,6 @@
 //! A PostgreSQL server for tests, and a database of its own for each: `cargo xtask test` starts the
 //! server and names it in `TEST_POSTGRES`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
@@ -42,12 +41,6 @@ pub(crate) async fn end_sessions(url: &str) {
 }
 
 pub(crate) async fn open(url: &str) -> PostgresStore {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let options = PostgresOptions { url: url.to_owned(), tls: Arc::new(tls) };
+    let options = PostgresOptions { url: url.to_owned(), ca_file: None };
     PostgresStore::open(&options).await.unwrap()
 }

@@ -14,7 +14,9 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::PostgresOptions;
 use crate::store::StoreError;
+use crate::upstream::trusted;
 
 /// What each connection holds itself to. A commit is answered only once it is on stable storage;
 /// nothing waits for a lock, or stays in a transaction, for longer than a caller would.
@@ -104,13 +106,21 @@ impl std::fmt::Debug for Address {
 impl Address {
     /// Reads a connection string. `sslmode=require` means TLS whose certificate is verified; else
     /// there is none.
-    pub(super) fn new(url: &str, tls: &Arc<rustls::ClientConfig>) -> Result<Self, StoreError> {
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let mut config: Config = options.url.parse().map_err(|error: tokio_postgres::Error| {
             StoreError::Unavailable(format!("the address of the ledger cannot be read: {error}"))
         })?;
-        let is_tls = config.get_ssl_mode() == SslMode::Require;
+        let tls = match config.get_ssl_mode() {
+            SslMode::Require => Some(MakeRustlsConnect::new(
+                trusted(options.ca_file.as_deref())
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))?,
+            )),
+            _ => {
+                config.ssl_mode(SslMode::Disable);
+                None
+            }
+        };
         config.application_name("onceward").connect_timeout(CONNECT_TIMEOUT);
-        let tls = is_tls.then(|| MakeRustlsConnect::new((**tls).clone()));
         Ok(Self { config, tls })
     }
 
