@@ -48,6 +48,9 @@ const PATHS_MAX: usize = 10;
 /// How often a race for a key is run again before it is given up as a busy ledger.
 const RACES_MAX: usize = 8;
 
+/// How long a caller waits for the ledger; what was begun goes on without it.
+const LEDGER_WAIT: Duration = Duration::from_secs(15);
+
 /// How often a duplicate looks at what another node has in hand.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(50);
 
@@ -471,8 +474,14 @@ impl Engine {
             };
             let _ = tell.send(written);
         });
-        // The task ends without a word only where the process ends.
-        told.await.unwrap_or(Err(Refusal::Draining))
+        let patience = self.clock.sleep_until(self.clock.now().plus(LEDGER_WAIT));
+        tokio::select! {
+            biased;
+            // The task ends without a word only where the process ends.
+            told = told => told.unwrap_or(Err(Refusal::Draining)),
+            // Whoever asks again with the same key learns what came of it.
+            () = patience => Err(StoreError::Away("it is not known yet what came of it".to_owned()).into()),
+        }
     }
 
     /// A slot for a held call, which is refused without a record where none becomes free in time.

@@ -10,6 +10,7 @@ mod link;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +30,7 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use self::days::day_of;
 use self::lanes::Lanes;
-use self::link::{Address, Id, Link, Links, meaning};
+use self::link::{Address, Id, Link, Links, meaning, pause};
 use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
@@ -49,6 +50,9 @@ const READERS: usize = 3;
 
 /// Between two hints to the other nodes: many writes are one hint.
 const TELL_EVERY: Duration = Duration::from_millis(50);
+
+/// Between two tries to hear of other nodes.
+const HEAR_AGAIN: Duration = Duration::from_secs(1);
 
 /// Rows read at once for a list.
 const PAGE: i64 = 500;
@@ -176,7 +180,8 @@ async fn migrate(link: &Link) -> Result<(), StoreError> {
     sql.clear();
     for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
         sql += migration;
-        sql += &format!("INSERT INTO migration VALUES ({});", number + 1);
+        // Writing into a string does not fail.
+        let _ = write!(sql, "INSERT INTO migration VALUES ({});", number + 1);
     }
     sql += "COMMIT";
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))
@@ -189,7 +194,7 @@ async fn tell(address: Address, queue: Arc<Queue>) {
         queue.tell.notified().await;
         // A hint that is lost is made up for by the next look.
         let _ = links.query("SELECT pg_notify('onceward', '')", &[]).await;
-        tokio::time::sleep(TELL_EVERY).await;
+        pause(TELL_EVERY).await;
     }
 }
 
@@ -210,7 +215,7 @@ async fn listen(address: Address, queue: Arc<Queue>) {
                 }
             }
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pause(HEAR_AGAIN).await;
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresOptions;
+use crate::clock::{Clock as _, SystemClock};
 use crate::store::StoreError;
 use crate::upstream::trusted;
 
@@ -55,6 +56,11 @@ impl<'a> FromSql<'a> for Id {
     fn accepts(ty: &Type) -> bool {
         *ty == Type::UUID
     }
+}
+
+/// Lets time pass.
+pub(super) async fn pause(time: Duration) {
+    SystemClock.sleep_until(SystemClock.now().plus(time)).await;
 }
 
 /// One connection and the statements that it has prepared.
@@ -110,15 +116,13 @@ impl Address {
         let mut config: Config = options.url.parse().map_err(|error: tokio_postgres::Error| {
             StoreError::Unavailable(format!("the address of the ledger cannot be read: {error}"))
         })?;
-        let tls = match config.get_ssl_mode() {
-            SslMode::Require => Some(MakeRustlsConnect::new(
-                trusted(options.ca_file.as_deref())
-                    .map_err(|error| StoreError::Unavailable(error.to_string()))?,
-            )),
-            _ => {
-                config.ssl_mode(SslMode::Disable);
-                None
-            }
+        let tls = if config.get_ssl_mode() == SslMode::Require {
+            let trusted = trusted(options.ca_file.as_deref());
+            let tls = trusted.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Some(MakeRustlsConnect::new(tls))
+        } else {
+            config.ssl_mode(SslMode::Disable);
+            None
         };
         config.application_name("onceward").connect_timeout(CONNECT_TIMEOUT);
         Ok(Self { config, tls })

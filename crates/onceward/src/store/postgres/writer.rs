@@ -18,7 +18,7 @@ use tokio_postgres::types::ToSql;
 
 use super::days::day_of;
 use super::lanes::Lanes;
-use super::link::{Address, Id, Link, meaning};
+use super::link::{Address, Id, Link, meaning, pause};
 use crate::store::row::{self, kind};
 use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write};
 
@@ -286,7 +286,9 @@ impl Writer {
                         Box::pin(self.write(vec![job])).await;
                     }
                 } else {
-                    batch.into_iter().for_each(|job| job.fail(&error));
+                    for job in batch {
+                        job.fail(&error);
+                    }
                 }
                 Vec::new()
             }
@@ -298,7 +300,7 @@ impl Writer {
                         change.tried = true;
                     }
                 }
-                tokio::time::sleep(RETRY).await;
+                pause(RETRY).await;
                 batch
             }
         }
