@@ -14,7 +14,8 @@ END $$;
 
 -- One row for each operation. Its id begins with the time, so a range of ids is a day. `kind` is
 -- where it stands; `row` is the operation in the shape of store/row.rs; `owner` is the session that
--- has it in hand; `has_key` is false once its key went to a successor.
+-- has it in hand; `has_key` is false once its key went to a successor. `expires` is when its window
+-- ends and `gone` when nothing of it has to be kept; both are NULL while it is open.
 CREATE TABLE op (
   id      uuid     NOT NULL PRIMARY KEY,
   fence   bigint   NOT NULL,
@@ -22,6 +23,8 @@ CREATE TABLE op (
   lane    integer  NOT NULL,
   due     bigint,
   owner   bigint,
+  expires bigint,
+  gone    bigint,
   has_key boolean  NOT NULL DEFAULT true,
   row     bytea    NOT NULL
 ) PARTITION BY RANGE (id);
@@ -62,7 +65,24 @@ CREATE TABLE asked (
   op    uuid     NOT NULL PRIMARY KEY,
   count bigint   NOT NULL,
   times bigint[] NOT NULL
+) PARTITION BY RANGE (op);
+CREATE TABLE asked_rest PARTITION OF asked DEFAULT;
+
+-- What is known of a day whose operations are all born: when the last window of it ends, and when
+-- the last of it has to be kept.
+CREATE TABLE day (
+  day     integer NOT NULL PRIMARY KEY,
+  expires bigint,
+  gone    bigint
 );
+
+-- Days whose partitions are gone: what was still needed of them is in the partitions of the rest.
+CREATE TABLE retention (
+  one           integer NOT NULL PRIMARY KEY CHECK (one = 1),
+  bodies_before integer NOT NULL,
+  ops_before    integer NOT NULL
+);
+INSERT INTO retention VALUES (1, 0, 0);
 
 CREATE TABLE setting (
   name  text  NOT NULL PRIMARY KEY,

@@ -109,10 +109,12 @@ impl PostgresStore {
         migrate(&link).await?;
         let today = day_of(SystemClock.now());
         days::make(&link, today).await.map_err(|error| meaning(&error))?;
+        let queue = Arc::<Queue>::default();
+        queue.gone.learn(&link).await.map_err(|error| meaning(&error))?;
         let newest = link.query("SELECT id FROM op ORDER BY id DESC LIMIT 1", &[]).await;
         let newest = newest.map_err(|error| meaning(&error))?;
         let newest = newest.first().map_or(0, |found| found.get::<_, Id>(0).0.sequence());
-        let (queue, lanes) = (Arc::<Queue>::default(), Arc::<Lanes>::default());
+        let lanes = Arc::<Lanes>::default();
         let mut tasks: Vec<JoinHandle<()>> = (0..WRITERS)
             .map(|_| {
                 let (queue, lanes) = (Arc::clone(&queue), Arc::clone(&lanes));
@@ -287,6 +289,7 @@ async fn take(
 
 async fn sweep(
     link: Arc<Link>,
+    queue: Arc<Queue>,
     now: Timestamp,
     from: u64,
     max: usize,
@@ -294,10 +297,12 @@ async fn sweep(
     let failed = |error: tokio_postgres::Error| meaning(&error);
     if from == 0 {
         days::make(&link, day_of(now)).await.map_err(failed)?;
+        days::drop_old(&link, &queue.gone, now).await.map_err(failed)?;
     }
+    // What has a partition of its day goes with it; only the rest is looked at one by one.
     let rows = link
         .query(
-            "SELECT id, row FROM op WHERE id >= $1 ORDER BY id LIMIT $2",
+            "SELECT id, row FROM op_rest WHERE id >= $1 ORDER BY id LIMIT $2",
             &[&first_at(from + 1), &(max as i64)],
         )
         .await
@@ -375,7 +380,7 @@ impl PostgresStore {
                 self.links.query(sql, &[&before, &PAGE, &kinds]).await?
             };
             for found in &rows {
-                let operation = decode(found)?;
+                let operation = self.queue.gone.seen(decode(found)?);
                 before = Id(operation.id);
                 looked_at += 1;
                 if query.wants(&operation) {
@@ -420,7 +425,8 @@ impl Store for PostgresStore {
                     self.links.query(sql, &[&&key.0[..]]).await?
                 }
             };
-            rows.first().map(decode).transpose()
+            let found = rows.first().map(decode).transpose()?;
+            Ok(found.map(|operation| self.queue.gone.seen(operation)))
         })
     }
 
@@ -439,7 +445,17 @@ impl Store for PostgresStore {
                 )
                 .await?;
             let damaged = || StoreError::Damaged("a body is not what was written".to_owned());
-            let bytes: Vec<u8> = rows.first().ok_or_else(damaged)?.get(0);
+            let Some(found) = rows.first() else {
+                // It may have gone with its day a moment ago.
+                let link = self.links.any().await?;
+                self.queue.gone.learn(&link).await.map_err(|error| meaning(&error))?;
+                return Err(if self.queue.gone.has(body) {
+                    StoreError::Away("it was forgotten meanwhile".to_owned())
+                } else {
+                    damaged()
+                });
+            };
+            let bytes: Vec<u8> = found.get(0);
             if crc32fast::hash(&bytes) == body.crc { Ok(bytes.into()) } else { Err(damaged()) }
         })
     }
@@ -538,7 +554,8 @@ impl Store for PostgresStore {
     }
 
     fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept> {
-        Box::pin(self.alone(move |link| sweep(link, now, from, max)))
+        let queue = Arc::clone(&self.queue);
+        Box::pin(self.alone(move |link| sweep(link, queue, now, from, max)))
     }
 
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {

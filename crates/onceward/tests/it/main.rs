@@ -11,6 +11,7 @@ mod misbehave;
 mod mismatch;
 mod postgres;
 mod replay_bytes;
+mod retention;
 mod retries;
 mod sessions;
 mod upstream_egress;

@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use onceward_core::admission::leaves_no_tombstone;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation, State};
+use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_postgres::types::ToSql;
 
-use super::days::day_of;
+use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
 use crate::store::row::{self, kind};
@@ -31,12 +33,16 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Between two tries of a batch whose connection broke.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Before a batch is written again of which something is not known.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 const REMEMBER: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::bigint[], $4::smallint[], \
         $5::integer[], $6::bigint[], $7::bigint[], $8::bytea[], $9::integer[], $10::bigint[], \
         $11::bytea[]) AS t(digest, id, fence, kind, lane, due, owner, row, day, n, bytes)), \
     won AS (INSERT INTO key (digest, op) SELECT digest, id FROM new ORDER BY digest \
-        ON CONFLICT (digest) DO NOTHING RETURNING op), \
+        ON CONFLICT (digest) DO UPDATE SET op = EXCLUDED.op WHERE key.op < $12 AND \
+        NOT EXISTS (SELECT FROM op_rest WHERE op_rest.id = key.op) RETURNING op), \
     ops AS (INSERT INTO op (id, fence, kind, lane, due, owner, row) \
         SELECT id, fence, kind, lane, due, owner, row FROM new JOIN won ON won.op = new.id), \
     bodies AS (INSERT INTO body (day, n, bytes) \
@@ -45,10 +51,10 @@ const REMEMBER: &str = "\
 
 const COMMIT: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[], \
-        $5::bigint[], $6::bytea[], $7::integer[], $8::bigint[], $9::bytea[]) \
-        AS t(id, fence, kind, due, owner, row, day, n, bytes)), \
+        $5::bigint[], $6::bytea[], $7::integer[], $8::bigint[], $9::bytea[], $10::bigint[], \
+        $11::bigint[]) AS t(id, fence, kind, due, owner, row, day, n, bytes, expires, gone)), \
     done AS (UPDATE op SET fence = new.fence, kind = new.kind, due = new.due, owner = new.owner, \
-        row = new.row FROM new \
+        row = new.row, expires = new.expires, gone = new.gone FROM new \
         WHERE op.id = new.id AND op.fence = new.fence - 1 AND op.has_key RETURNING op.id), \
     bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM new JOIN done USING (id) \
         WHERE bytes IS NOT NULL) \
@@ -119,6 +125,8 @@ impl Job {
 pub(super) struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     wake: Notify,
+    /// What is gone with its day.
+    pub(super) gone: Gone,
     /// Whether the server was away when it was last asked.
     pub(super) away: AtomicBool,
     pub(super) commits: AtomicU64,
@@ -209,6 +217,8 @@ struct Columns {
     days: Vec<Option<i32>>,
     ns: Vec<Option<i64>>,
     bytes: Vec<Option<bytes::Bytes>>,
+    expires: Vec<Option<i64>>,
+    gone: Vec<Option<i64>>,
 }
 
 impl Columns {
@@ -224,6 +234,11 @@ impl Columns {
         });
         self.owners.push(operation.owner().map(|session| session.0 as i64));
         self.rows.push(bytes);
+        let expires = operation.key_expires_at().filter(|_| operation.state.is_ended());
+        let kept_after =
+            if leaves_no_tombstone(operation) { Duration::ZERO } else { operation.tombstone };
+        self.expires.push(expires.map(Timestamp::as_micros));
+        self.gone.push(expires.map(|at| at.plus(kept_after).as_micros()));
         self.days.push(body.as_ref().map(|(body, _)| body.segment as i32));
         self.ns.push(body.as_ref().map(|(body, _)| i64::from(body.offset)));
         self.bytes.push(body.map(|(_, bytes)| bytes));
@@ -256,7 +271,7 @@ impl Writer {
         address: Address,
         queue: Arc<Queue>,
         lanes: Arc<Lanes>,
-        now: impl Fn() -> onceward_core::time::Timestamp + Send + Sync + 'static,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Self {
         let today = Arc::new(move || day_of(now()));
         Self { address, queue, lanes, link: None, numbers: Numbers::default(), today }
@@ -372,11 +387,17 @@ impl Writer {
         }
         let written = match batch.first() {
             Some(Job::Remember(birth, _)) if birth.replaces.is_some() => {
-                take_over(&link, birth, &born).await?
+                take_over(&link, birth, &born, &self.queue.gone).await?
             }
-            _ => exchange(&link, &born, &changed).await?,
+            _ => exchange(&link, &born, &changed, &self.queue.gone).await?,
         };
-        let again = answer(&link, std::mem::take(batch), &born, &changed, &written).await;
+        let again =
+            answer(&link, std::mem::take(batch), &born, &changed, &written, &self.queue.gone).await;
+        if !again.is_empty() {
+            // A key may be that of an operation whose day is gone.
+            self.queue.gone.learn(&link).await?;
+            pause(LOOK_AGAIN).await;
+        }
         self.queue.commits.fetch_add(1, Ordering::Relaxed);
         if wakes {
             self.queue.changed.notify_one();
@@ -434,13 +455,15 @@ fn ids(rows: &[tokio_postgres::Row]) -> HashSet<Id> {
 async fn put_born(
     link: &Link,
     born: &Columns,
+    gone: &Gone,
 ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
     if born.ids.is_empty() {
         return Ok(Vec::new());
     }
     let Columns { digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, .. } = born;
-    let with: [&(dyn ToSql + Sync); 11] =
-        [digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, &born.bodies()];
+    let oldest = Id(gone.oldest());
+    let with: [&(dyn ToSql + Sync); 12] =
+        [digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, &born.bodies(), &oldest];
     link.query(REMEMBER, &with).await
 }
 
@@ -451,25 +474,30 @@ async fn put_changed(
     if changed.ids.is_empty() {
         return Ok(Vec::new());
     }
-    let Columns { ids, fences, kinds, dues, owners, rows, days, ns, .. } = changed;
-    let with: [&(dyn ToSql + Sync); 9] =
-        [ids, fences, kinds, dues, owners, rows, days, ns, &changed.bodies()];
+    let Columns { ids, fences, kinds, dues, owners, rows, days, ns, expires, gone, .. } = changed;
+    let with: [&(dyn ToSql + Sync); 11] =
+        [ids, fences, kinds, dues, owners, rows, days, ns, &changed.bodies(), expires, gone];
     link.query(COMMIT, &with).await
 }
 
 /// Sends a batch: all of it in one transaction, and without waiting between its statements.
-async fn exchange(link: &Link, born: &Columns, changed: &Columns) -> Result<Written, Failure> {
+async fn exchange(
+    link: &Link,
+    born: &Columns,
+    changed: &Columns,
+    gone: &Gone,
+) -> Result<Written, Failure> {
     let is_one = born.ids.is_empty() || changed.ids.is_empty();
     let (won, done) = if is_one {
         // A statement is a transaction by itself.
-        (put_born(link, born).await?, put_changed(link, changed).await?)
+        (put_born(link, born, gone).await?, put_changed(link, changed).await?)
     } else {
         link.prepare(REMEMBER).await?;
         link.prepare(COMMIT).await?;
         let (begun, won, done, ended) = tokio::join!(
             biased;
             link.client.batch_execute("BEGIN"),
-            put_born(link, born),
+            put_born(link, born, gone),
             put_changed(link, changed),
             link.client.batch_execute("COMMIT"),
         );
@@ -483,7 +511,12 @@ async fn exchange(link: &Link, born: &Columns, changed: &Columns) -> Result<Writ
 
 /// Puts an operation in the place of the one that had its key: in one transaction that reads
 /// before it writes, since the old row has to say that it moved on.
-async fn take_over(link: &Link, birth: &Birth, born: &Columns) -> Result<Written, Failure> {
+async fn take_over(
+    link: &Link,
+    birth: &Birth,
+    born: &Columns,
+    gone: &Gone,
+) -> Result<Written, Failure> {
     let Some((old, fence)) = birth.replaces else { return Ok(Written::default()) };
     link.client.batch_execute("BEGIN").await?;
     let held = link
@@ -507,7 +540,7 @@ async fn take_over(link: &Link, birth: &Birth, born: &Columns) -> Result<Written
     .await?;
     let digest = &born.digests[0];
     link.query("DELETE FROM key WHERE digest = $1 AND op = $2", &[digest, &Id(old)]).await?;
-    let won = put_born(link, born).await?;
+    let won = put_born(link, born, gone).await?;
     link.client.batch_execute("COMMIT").await?;
     Ok(Written { won: ids(&won), ..Written::default() })
 }
@@ -519,8 +552,9 @@ async fn answer(
     born: &Columns,
     changed: &Columns,
     written: &Written,
+    gone: &Gone,
 ) -> Vec<Job> {
-    let looked = match known(link, born, &written.won).await {
+    let looked = match known(link, born, &written.won, gone).await {
         Ok(known) => stored(link, changed, &written.done).await.map(|stored| (known, stored)),
         Err(failure) => Err(failure),
     };
@@ -569,6 +603,7 @@ async fn known(
     link: &Link,
     born: &Columns,
     won: &HashSet<Id>,
+    gone: &Gone,
 ) -> Result<HashMap<Vec<u8>, Operation>, Failure> {
     let lost = born.ids.iter().zip(&born.digests).filter(|(id, _)| !won.contains(*id));
     let digests: Vec<&Vec<u8>> = lost.map(|(_, digest)| digest).collect();
@@ -577,7 +612,10 @@ async fn known(
     }
     let rows = link.query(KNOWN, &[&digests]).await?;
     rows.iter()
-        .map(|found| Ok((found.get(0), row::decode(found.get(1)).map_err(Failure::Refused)?)))
+        .map(|found| {
+            let operation = row::decode(found.get(1)).map_err(Failure::Refused)?;
+            Ok((found.get(0), gone.seen(operation)))
+        })
         .collect()
 }
 
