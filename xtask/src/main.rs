@@ -3,7 +3,9 @@
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
 mod browser;
+mod debian;
 mod deny;
+mod postgres;
 mod steps;
 mod tidy;
 
@@ -19,6 +21,7 @@ usage: cargo xtask <command>
   ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
+  postgres      start a throw-away PostgreSQL server, for tests by hand
   tidy          layering, links, markers, manifests, paths
   deny          licences, banned crates, sources, doubled versions";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         "test" => steps::test(&rest),
         "ci" => ci(),
         "sim" => steps::sim(&rest),
+        "postgres" => postgres::run(),
         "tidy" => tidy::run(&steps::root()),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod exit;
 mod gateway;
+mod ledger;
 mod node;
 mod operator;
 mod page;
