@@ -137,21 +137,21 @@ pub(super) async fn drop_old(
 }
 
 async fn drop_alone(link: &Link, now: Timestamp) -> Result<(), tokio_postgres::Error> {
-    let (mut expired, mut over) = (true, true);
+    let (mut all_expired, mut all_over) = (true, true);
     let (mut bodies_before, mut ops_before) = (None, None);
     // Of yesterday there may still be an operation on its way.
     for day in days(link, "op").await?.into_iter().filter(|day| *day < day_of(now) - 1) {
         let (expires, nothing_left) = last_of(link, day, now).await?;
         // A body is needed by operations of its day and of days before it.
-        expired &= expires.is_none_or(|at| at <= now.as_micros());
-        over &= nothing_left.is_none_or(|at| at <= now.as_micros());
-        if expired {
+        all_expired &= expires.is_none_or(|at| at <= now.as_micros());
+        all_over &= nothing_left.is_none_or(|at| at <= now.as_micros());
+        if all_expired {
             bodies_before = Some(day + 1);
         }
-        if over {
+        if all_over {
             ops_before = Some(day + 1);
         }
-        if !expired {
+        if !all_expired {
             break;
         }
     }
