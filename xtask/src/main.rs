@@ -3,7 +3,9 @@
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
 mod browser;
+mod debian;
 mod deny;
+mod postgres;
 mod sabotage;
 mod steps;
 mod tidy;
@@ -20,6 +22,7 @@ usage: cargo xtask <command>
   ci            format, lints, docs, tidy, deny, test, sabotage: what has to pass before a merge
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
+  postgres      start a throw-away PostgreSQL server, for tests by hand
   sabotage [name…]
                 break one promise at a time, and show which test notices
   tidy          layering, links, markers, manifests, paths
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         "test" => steps::test(&rest),
         "ci" => ci(),
         "sim" => steps::sim(&rest),
+        "postgres" => postgres::run(),
         "sabotage" => sabotage::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "deny" => deny::run(&steps::root()),

@@ -177,8 +177,8 @@ fn judge(catcher: &Catcher, status: Option<ExitStatus>, said: &str) -> Notice {
     let has_failed = said.contains(&format!("test {} ... FAILED", catcher.test));
     match status {
         None => Notice::Missed(format!("it hangs for more than {RUN_MAX:?}")),
-        // Where a tool is missing, a test says so and does nothing.
-        Some(status) if status.success() && said.contains("skipped: ") => Notice::Skipped,
+        // Where it is missing, what needs it says so and does nothing.
+        Some(status) if status.success() && said.contains("skipped: strace") => Notice::Skipped,
         Some(status) if status.success() => Notice::Missed("it notices nothing".to_owned()),
         Some(_) if has_failed && said.contains(catcher.says) => Notice::Caught,
         Some(_) => {
@@ -253,7 +253,10 @@ mod tests {
             (Some(ExitStatus::from_raw(0)), Some(ExitStatus::from_raw(101 << 8)));
         let is_missed = |status, said| matches!(judge(&catcher, status, said), Notice::Missed(_));
         assert!(judge(&catcher, failed, "test a::b ... FAILED\n left: 2") == Notice::Caught);
-        assert!(judge(&catcher, passed, "skipped: no strace\ntest a::b ... ok") == Notice::Skipped);
+        assert!(
+            judge(&catcher, passed, "skipped: strace is missing\ntest a::b ... ok")
+                == Notice::Skipped
+        );
         assert!(is_missed(passed, "test a::b ... ok"));
         assert!(is_missed(failed, "test a::b ... FAILED\n address in use"));
         assert!(is_missed(failed, "left: 2, and then it was killed"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser};
+use crate::{Outcome, browser, postgres};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -94,6 +94,7 @@ fn shown(command: &Command) -> String {
 /// All tests, after what they need is there. `extra` goes to cargo test.
 pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
+    let server = postgres::find_or_start()?;
     println!("server: building the binary that the tests start");
     cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let mut args = vec!["test", "--locked"];
@@ -104,7 +105,11 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     args.extend(extra.iter().map(String::as_str));
     cargo(
         &args,
-        &[("TEST_CHROMEDRIVER", browser.driver.into()), ("TEST_CHROMIUM", browser.chromium.into())],
+        &[
+            ("TEST_CHROMEDRIVER", browser.driver.into()),
+            ("TEST_CHROMIUM", browser.chromium.into()),
+            ("TEST_POSTGRES", server.url().into()),
+        ],
     )
 }
 

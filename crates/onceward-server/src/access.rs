@@ -69,18 +69,19 @@ impl Access {
         operator: &str,
         listen: SocketAddr,
     ) -> Result<Self, StoreError> {
-        let mut by_hash = HashMap::new();
-        for (name, value) in store.settings(PREFIX.to_owned()).await? {
-            let key: AccessKey = serde_json::from_slice(&value)
-                .map_err(|error| StoreError::Damaged(format!("setting {name}: {error}")))?;
-            by_hash.insert(key.hash.clone(), key);
-        }
         Ok(Self {
+            by_hash: RwLock::new(read(&*store).await?),
             store,
-            by_hash: RwLock::new(by_hash),
             operator: hash(operator),
             beyond_loopback: !listen.ip().is_loopback(),
         })
+    }
+
+    /// Reads the keys again: other nodes make and revoke some too.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let fresh = read(&*self.store).await?;
+        *self.by_hash.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
     }
 
     /// All keys, by name.
@@ -165,6 +166,16 @@ impl Access {
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
         by_hash.get(&hash).map(|key| Caller { principal: key.name.clone() })
     }
+}
+
+async fn read(store: &dyn Store) -> Result<HashMap<String, AccessKey>, StoreError> {
+    let mut by_hash = HashMap::new();
+    for (name, value) in store.settings(PREFIX.to_owned()).await? {
+        let key: AccessKey = serde_json::from_slice(&value)
+            .map_err(|error| StoreError::Damaged(format!("setting {name}: {error}")))?;
+        by_hash.insert(key.hash.clone(), key);
+    }
+    Ok(by_hash)
 }
 
 /// Our key, from its own header, or from `Authorization` where it is ours: a bearer token that

@@ -1,5 +1,5 @@
 //! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check` and `restore`
-//! work on files, and the others speak to a running gateway.
+//! work on files, `verify` asks any API, and the others speak to a running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
 //! verbs.
@@ -16,6 +16,7 @@ mod routes;
 mod send;
 mod show;
 mod tail;
+mod verify;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -38,11 +39,12 @@ Examples:
   onceward send 'demo/orders' --key order-2 --body '{\"qty\": 1}'
   onceward ls --state dead
   onceward show op_01kb2n9f5nep3b8m6wq6r9t2vx
+  onceward verify http://127.0.0.1:7077/to/demo/orders --count 'GET /to/demo/effects'
 
 Data goes to stdout and talk to stderr. Lists are tables at a terminal and lines of tab-separated
 columns elsewhere; --json prints JSON everywhere.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 access, 5 a check found something,
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 access, 5 a check or verify found something,
 70 the ledger broke (start again: it recovers), 78 bad configuration, 130 interrupted";
 
 /// Every post lands, once: a gateway that makes HTTP side effects safe to retry.
@@ -111,6 +113,8 @@ enum Verb {
     Backup(backup::Backup),
     /// Put a backup in the place of a ledger; it sends nothing until it is released
     Restore(restore::Restore),
+    /// Test any HTTP API that claims idempotency, from outside; exit code 5 if it breaks a must
+    Verify(verify::Verify),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -158,7 +162,10 @@ fn run(cli: Cli) -> Result<(), Exit> {
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
-            runtime.block_on(ask(verb, &global))
+            match verb {
+                Verb::Verify(flags) => runtime.block_on(verify::verify(&flags, &global)),
+                verb => runtime.block_on(ask(verb, &global)),
+            }
         }
     }
 }
@@ -182,7 +189,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
-        Verb::Serve(_) | Verb::Check | Verb::Completions { .. } => Ok(()),
+        Verb::Serve(_) | Verb::Check | Verb::Verify(_) | Verb::Completions { .. } => Ok(()),
     }
 }
 

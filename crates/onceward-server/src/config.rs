@@ -22,17 +22,20 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
 /// The listener where nothing says otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:7077";
 
-/// The ledger where nothing says otherwise.
-const STORE: &str = "sqlite:onceward-data/ledger.db";
-
 /// Variables that are ours and no part of the file.
-const NOT_OVERRIDES: [&str; 4] =
-    ["ONCEWARD_CONFIG", "ONCEWARD_URL", "ONCEWARD_ACCESS_KEY", "ONCEWARD_LOG"];
+const NOT_OVERRIDES: [&str; 5] = [
+    "ONCEWARD_CONFIG",
+    "ONCEWARD_URL",
+    "ONCEWARD_ACCESS_KEY",
+    "ONCEWARD_LOG",
+    "ONCEWARD_MASTER_KEY",
+];
 
 /// What is wrong with a configuration: shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,7 @@ pub(crate) struct ConfigError(pub(crate) String);
 struct File {
     listen: Option<SocketAddr>,
     store: Option<String>,
+    data: Option<PathBuf>,
     demo: Option<bool>,
     strict: Option<bool>,
     #[serde(default)]
@@ -314,7 +318,7 @@ impl<'de> Deserialize<'de> for Match {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
-    pub(crate) store: PathBuf,
+    pub(crate) store: Ledger,
     pub(crate) demo: bool,
     pub(crate) strict: bool,
     pub(crate) egress_allow: Vec<IpNet>,
@@ -359,8 +363,8 @@ impl Config {
             .or(file.listen)
             .map_or_else(|| LISTEN.parse(), Ok)
             .map_err(|_| ConfigError("no listener".to_owned()))?;
-        let store = flags.store.clone().or(file.store).unwrap_or_else(|| STORE.to_owned());
-        let store = ledger_path(&store, name)?;
+        let store = flags.store.clone().or(file.store);
+        let store = Ledger::read(store.as_deref(), file.data, name)?;
         let mut egress_allow = file.egress.allow;
         for allowed in &flags.allow {
             egress_allow.extend(allowed_networks(allowed)?);
@@ -416,7 +420,7 @@ impl Config {
 
     /// The folder of the ledger: keys live beside it.
     pub(crate) fn data(&self) -> PathBuf {
-        folder_of(&self.store)
+        self.store.data()
     }
 
     /// The routes for the engine.
@@ -430,7 +434,7 @@ impl Config {
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(crate) listen: SocketAddr,
-    pub(crate) store: PathBuf,
+    pub(crate) store: Ledger,
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -439,6 +443,7 @@ pub(crate) struct Places {
 struct PlacesFile {
     listen: Option<SocketAddr>,
     store: Option<String>,
+    data: Option<PathBuf>,
     #[serde(default)]
     tls: TlsFile,
 }
@@ -466,6 +471,7 @@ impl Places {
         for (over, place) in [
             ("ONCEWARD_LISTEN", &["listen"][..]),
             ("ONCEWARD_STORE", &["store"]),
+            ("ONCEWARD_DATA", &["data"]),
             ("ONCEWARD_TLS__CA_FILE", &["tls", "ca_file"]),
         ] {
             if let Some(value) = variable(over) {
@@ -478,14 +484,14 @@ impl Places {
         let listen = file.listen.map_or_else(|| LISTEN.parse(), Ok);
         Ok(Self {
             listen: listen.map_err(|_| ConfigError("no listener".to_owned()))?,
-            store: ledger_path(file.store.as_deref().unwrap_or(STORE), name)?,
+            store: Ledger::read(file.store.as_deref(), file.data, name)?,
             ca_file: file.tls.ca_file,
         })
     }
 
     /// The folder of the ledger.
     pub(crate) fn data(&self) -> PathBuf {
-        folder_of(&self.store)
+        self.store.data()
     }
 }
 
@@ -507,22 +513,6 @@ fn read(path: Option<&Path>) -> Result<(Option<PathBuf>, String, String), Config
         .as_deref()
         .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
     Ok((found, text, name))
-}
-
-fn ledger_path(store: &str, name: &str) -> Result<PathBuf, ConfigError> {
-    store.strip_prefix("sqlite:").map(PathBuf::from).ok_or_else(|| {
-        ConfigError(format!(
-            "{name}: store = {store:?} is not known\nhelp: write store = \"{STORE}\"; the embedded ledger is the one that this release has"
-        ))
-    })
-}
-
-fn folder_of(store: &Path) -> PathBuf {
-    store
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."))
-        .to_owned()
 }
 
 /// `localhost:3000`, an address or a network, as `serve --allow` takes it.

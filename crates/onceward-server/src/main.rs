@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod exit;
 mod gateway;
+mod ledger;
 mod node;
 mod operator;
 mod page;
@@ -15,6 +16,7 @@ mod serve;
 mod shape;
 mod telemetry;
 mod units;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -157,7 +157,7 @@ impl From<StoreError> for Problem {
                 Self::new("ledger-full", detail).retry_after(Duration::from_secs(5))
             }
             StoreError::Stale => Self::new("operation-conflict", detail),
-            StoreError::Unavailable(_) | StoreError::Damaged(_) => {
+            StoreError::Away(_) | StoreError::Unavailable(_) | StoreError::Damaged(_) => {
                 Self::new("ledger-unavailable", detail).retry_after(Duration::from_secs(2))
             }
         }

@@ -22,7 +22,6 @@ use onceward::core::lease::Session;
 use onceward::route::Routes;
 use onceward::sabotage::Sabotage;
 use onceward::secret::{Secrets, random};
-use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress};
 use onceward::{Engine, Parts};
@@ -39,10 +38,13 @@ use crate::gateway::Gateway;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
-use crate::{demo, operator, page};
+use crate::{demo, ledger, operator, page};
 
 /// The file with the key that the command line uses; written at each start.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
+
+/// How long an access key that another node made or revoked goes unnoticed.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the head of a request may take to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +68,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         )));
     }
     let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
-    let store = open_store(&config).await?;
+    let store = ledger::open(&config).await?;
     let secrets = Secrets::new(master_key(&data)?);
     check_secrets(&*store, &secrets).await?;
     let routes = with_demo(config.routes(), config.demo).await?;
@@ -116,20 +118,13 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     } else {
         listen
     };
-    info!(address = %listen, ledger = %config.store.display(), demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
+    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
+    if store.is_shared() {
+        tokio::spawn(keep_up(Arc::clone(&node)));
+    }
     let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
     drain(&node).await;
     ended
-}
-
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {
-    let (path, options) =
-        (config.store.clone(), SqliteOptions { segment_bytes: config.segment_bytes });
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, &options)).await;
-    let store = opened.map_err(|error| Exit::failed(error.to_string()))?.map_err(|error| {
-        Exit::failed(format!("the ledger {} cannot be opened: {error}", config.store.display()))
-    })?;
-    Ok(Arc::new(store))
 }
 
 fn open_door(config: &Config) -> Result<(Arc<Egress>, Door), Exit> {
@@ -152,8 +147,14 @@ async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
     Ok(routes)
 }
 
-/// The master key: from the data folder, made at first start.
+/// The master key: from the variable `ONCEWARD_MASTER_KEY` (64 hexadecimal digits, the same on every
+/// node of a shared ledger), else from the data folder, made at first start.
 fn master_key(data: &Path) -> Result<[u8; 32], Exit> {
+    if let Some(given) = std::env::var("ONCEWARD_MASTER_KEY").ok().filter(|key| !key.is_empty()) {
+        return from_hex(given.trim()).ok_or_else(|| {
+            Exit::config("ONCEWARD_MASTER_KEY is not 64 hexadecimal digits".to_owned())
+        });
+    }
     let path = data.join(MASTER_KEY);
     match fs::read(&path) {
         Ok(bytes) => bytes.try_into().map_err(|_| Exit::failed(format!("{} is not 32 bytes: restore it from a backup; without it, what is sealed in the ledger cannot be opened", path.display()))),
@@ -164,6 +165,16 @@ fn master_key(data: &Path) -> Result<[u8; 32], Exit> {
         }
         Err(error) => Err(Exit::failed(format!("{}: {error}", path.display()))),
     }
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    let digit = |place: usize| (*digits.get(place)? as char).to_digit(16);
+    let mut key = [0; 32];
+    for (place, byte) in key.iter_mut().enumerate() {
+        *byte = (digit(2 * place)? << 4 | digit(2 * place + 1)?) as u8;
+    }
+    (digits.len() == 64).then_some(key)
 }
 
 /// Writes a file that only its owner reads, whole or not at all.
@@ -184,13 +195,15 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// A ledger under another master key would take every duplicate for a mismatch: it is refused.
 async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
     const NAME: &str = "secret/check";
+    if store.setting(NAME.to_owned()).await?.is_none() {
+        let sealed = secrets.seal(b"onceward", NAME.as_bytes());
+        store.set(NAME.to_owned(), Some(sealed.into())).await?;
+    }
+    // Read once more: of two nodes that start together on a new ledger, one has written last.
     match store.setting(NAME.to_owned()).await? {
-        None => Ok(store
-            .set(NAME.to_owned(), Some(secrets.seal(b"onceward", NAME.as_bytes()).into()))
-            .await?),
         Some(sealed) if secrets.open(&sealed, NAME.as_bytes()).is_ok() => Ok(()),
-        Some(_) => Err(Exit::failed(format!(
-            "{MASTER_KEY} is not the key of this ledger: restore the one that belongs to it"
+        _ => Err(Exit::failed(format!(
+            "{MASTER_KEY} is not the key of this ledger\nhelp: put the one that belongs to it into the data folder, or into ONCEWARD_MASTER_KEY: all nodes of a ledger have the same"
         ))),
     }
 }
@@ -410,6 +423,17 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
             (true, None) => return Ok(false),
             (true, next) => next,
         };
+    }
+}
+
+/// Follows what other nodes say about access keys, for ever.
+async fn keep_up(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(KEEP_UP_EVERY).await;
+        // While the ledger is away the keys stay as they are known.
+        if let Err(error) = node.access.refresh().await {
+            warn!(%error, "the access keys could not be read again");
+        }
     }
 }
 

@@ -195,6 +195,10 @@ impl Store for FaultyStore {
     fn newest(&self) -> u64 {
         self.world.store.newest()
     }
+
+    fn is_shared(&self) -> bool {
+        self.world.plan.nodes > 1
+    }
 }
 
 /// Every operation in the ledger of a world, newest first.

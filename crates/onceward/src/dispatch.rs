@@ -31,7 +31,7 @@ pub(crate) async fn dispatch(engine: Arc<Engine>) {
         }
         let next = match take_all(&engine).await {
             Ok(next) => next,
-            Err(StoreError::Full(_)) => engine.clock.now().plus(Duration::from_secs(1)),
+            Err(error) if error.may_pass() => engine.clock.now().plus(Duration::from_secs(1)),
             Err(error) => {
                 engine.heed(error);
                 return;

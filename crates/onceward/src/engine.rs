@@ -50,6 +50,12 @@ const PATHS_MAX: usize = 10;
 /// How often a race for a key is run again before it is given up as a busy ledger.
 const RACES_MAX: usize = 8;
 
+/// How long a caller waits for the ledger; what was begun goes on without it.
+const LEDGER_WAIT: Duration = Duration::from_secs(15);
+
+/// How often a duplicate looks at what another node has in hand.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(50);
+
 /// How long a full ledger is waited for before an outcome is offered to it again.
 const FULL_RETRY: Duration = Duration::from_millis(250);
 
@@ -470,8 +476,14 @@ impl Engine {
             };
             let _ = tell.send(written);
         });
-        // The task ends without a word only where the process ends.
-        told.await.unwrap_or(Err(Refusal::Draining))
+        let patience = self.clock.sleep_until(self.clock.now().plus(LEDGER_WAIT));
+        tokio::select! {
+            biased;
+            // The task ends without a word only where the process ends.
+            told = told => told.unwrap_or(Err(Refusal::Draining)),
+            // Whoever asks again with the same key learns what came of it.
+            () = patience => Err(StoreError::Away("it is not known yet what came of it".to_owned()).into()),
+        }
     }
 
     /// A slot for a held call, which is refused without a record where none becomes free in time.
@@ -637,12 +649,24 @@ impl Engine {
                 };
             };
             // An attempt that is followed by another wakes too.
+            let look = self.look_elsewhere(&found);
             tokio::select! {
                 biased;
                 _ = woken => {}
                 () = &mut timer => over = true,
+                () = look => {}
             }
         }
+    }
+
+    /// What other nodes do is not heard here: whoever waits for it looks again after a while. Never
+    /// comes where nobody else could have it in hand.
+    async fn look_elsewhere(&self, operation: &Operation) {
+        let is_ours = operation.owner() == Some(self.session);
+        if is_ours || !self.store.is_shared() {
+            std::future::pending::<()>().await;
+        }
+        self.clock.sleep_until(self.clock.now().plus(LOOK_ELSEWHERE)).await;
     }
 
     /// The answer from memory for an operation that came to rest.
@@ -969,7 +993,7 @@ impl Engine {
     async fn commit_when_there_is_room(&self, write: Write) -> Result<Operation, StoreError> {
         loop {
             match self.store.commit(write.clone()).await {
-                Err(StoreError::Full(_)) => {
+                Err(error) if error.may_pass() => {
                     self.clock.sleep_until(self.clock.now().plus(FULL_RETRY)).await;
                 }
                 done => return done,

@@ -21,8 +21,9 @@ const PAGE: usize = 500;
 pub(crate) async fn beat(engine: Arc<Engine>) {
     loop {
         match recover(&engine).await {
-            // A full ledger is looked at again with the next beat.
-            Ok(_) | Err(StoreError::Full(_)) => {}
+            Ok(_) => {}
+            // What is full or away now is looked at again with the next beat.
+            Err(error) if error.may_pass() => {}
             Err(error) => {
                 engine.heed(error);
                 return;

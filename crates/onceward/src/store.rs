@@ -23,13 +23,14 @@ use crate::sabotage::Sabotage;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
+pub mod postgres;
 mod row;
 pub mod sqlite;
 
 /// The future of a verb: boxed, so that an engine can hold any store.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Why a verb failed. After anything but `Stale` and `Full` the ledger's state is unknown.
+/// Why a verb failed. After `Unavailable` and `Damaged` the ledger's state is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The operation has moved on since it was read; nothing was written.
@@ -38,12 +39,25 @@ pub enum StoreError {
     /// There is no room; nothing was written, and reading goes on.
     #[error("the ledger is full: {0}")]
     Full(String),
+    /// The ledger cannot be reached now, and may come back; nothing was written.
+    #[error("the ledger is away: {0}")]
+    Away(String),
     /// The ledger cannot be used: it stopped after an I/O error, or has been closed.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
     /// What was read is not what was written.
     #[error("the ledger is damaged: {0}")]
     Damaged(String),
+}
+
+impl StoreError {
+    /// Whether it may pass by itself: nothing was written, and the same may be asked again.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Full(_) | Self::Away(_) => true,
+            Self::Stale | Self::Unavailable(_) | Self::Damaged(_) => false,
+        }
+    }
 }
 
 /// A lane: whose work goes where. What is due is found by lane, so that a dead upstream's
@@ -365,4 +379,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest place in time order, so that ids go on from there.
     fn newest(&self) -> u64;
+
+    /// Whether other processes write to it too, of which nothing is heard here.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

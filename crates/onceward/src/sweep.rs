@@ -26,8 +26,8 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
         while let Some(place) = from {
             match engine.store.sweep(engine.clock.now(), place, STEP).await {
                 Ok(swept) => from = swept.next,
-                // A full ledger is swept in the next pass.
-                Err(StoreError::Full(_) | StoreError::Stale) => break,
+                // What is full or away now is swept in the next pass.
+                Err(error) if error.may_pass() || error == StoreError::Stale => break,
                 Err(error) => {
                     engine.heed(error);
                     return;
@@ -43,8 +43,9 @@ pub(crate) async fn write_asked(engine: Arc<Engine>) {
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
         match engine.flush_asked().await {
+            Ok(()) => {}
             // A count is no promise: what a full ledger does not take is lost.
-            Ok(()) | Err(StoreError::Full(_) | StoreError::Stale) => {}
+            Err(error) if error.may_pass() || error == StoreError::Stale => {}
             Err(error) => {
                 engine.heed(error);
                 return;

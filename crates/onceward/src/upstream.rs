@@ -30,6 +30,7 @@ use onceward_core::exchange::{Headers, Request};
 use url::Url;
 
 pub use connect::DoorError;
+pub(crate) use connect::trusted;
 pub use door::{Door, DoorOptions};
 pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, parse_ad_hoc};
 

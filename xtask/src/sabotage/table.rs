@@ -128,10 +128,6 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[
             library(MEMORY, "Fresh("),
             library(SQLITE, "Fresh("),
-            library(
-                "duplicates::many_keys_at_once_have_an_effect_each",
-                "left: b\"made by dispatch",
-            ),
             simulated(),
             killed("violations"),
         ],

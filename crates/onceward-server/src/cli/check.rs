@@ -19,8 +19,7 @@ pub(super) fn check(global: &Global) -> Result<(), Exit> {
         );
         print(&format!(
             "configuration  {file}\nlisten         {}\nledger         {}\n",
-            config.listen,
-            config.store.display()
+            config.listen, config.store
         ))?;
         print(&format!(
             "{:<16} {:<24} {:<16} {:<10} after no answer",

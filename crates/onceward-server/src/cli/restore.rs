@@ -54,16 +54,17 @@ pub(super) fn restore(flags: &Restore, global: &Global) -> Result<(), Exit> {
     let from = flags.folder.as_deref().unwrap_or_else(|| Path::new("."));
     let places = Places::load(global.config.as_deref())?;
     let segments = read_backup(from)?;
-    let place = Place::of(&places);
+    let index = places.store.file()?;
+    let place = Place::of(index);
     let failed = |error: io::Error| {
         Exit::failed(format!("restoring into {}: {error}", place.data.display()))
     };
     make_folder(&place.data).map_err(failed)?;
-    let lock = File::create(places.store.with_extension("lock")).map_err(failed)?;
+    let lock = File::create(index.with_extension("lock")).map_err(failed)?;
     lock.try_lock().map_err(|_| {
         Exit::failed(format!(
             "a gateway runs on the ledger {}\nhelp: stop it, or restore into another place with ONCEWARD_STORE=sqlite:FOLDER/ledger.db",
-            places.store.display()
+            index.display()
         ))
     })?;
     if place.mark().exists() {
@@ -135,11 +136,11 @@ struct Place {
 }
 
 impl Place {
-    fn of(places: &Places) -> Self {
-        let data = places.data();
+    fn of(index: &Path) -> Self {
+        let data = index.parent().map_or_else(PathBuf::new, Path::to_owned);
         Self {
-            index: places.store.clone(),
-            journal: places.store.with_extension("journal"),
+            index: index.to_owned(),
+            journal: index.with_extension("journal"),
             key: data.join(MASTER_KEY),
             data,
         }

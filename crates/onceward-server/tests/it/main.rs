@@ -14,4 +14,6 @@ mod limits;
 mod page;
 mod restore;
 mod signals;
+mod verify;
+mod verify_world;
 mod world;

@@ -15,9 +15,23 @@ use onceward_core::policy::{Effects, Mode};
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{Standing, StoreError};
 
 const VERSION: u8 = 1;
+
+/// The number of a standing in the column `kind` of every store.
+pub(crate) fn kind(standing: Standing) -> u8 {
+    match standing {
+        Standing::Pending => 0,
+        Standing::Delivering => 1,
+        Standing::InDoubt => 2,
+        Standing::Done => 3,
+        Standing::DeadLetter => 4,
+        Standing::Told => 5,
+        Standing::Held => 6,
+        Standing::Tombstone => 7,
+    }
+}
 
 /// Times are signed microseconds, durations whole milliseconds; an absent time is `None`.
 #[derive(Serialize, Deserialize)]

@@ -98,15 +98,20 @@ impl ConnectError {
     }
 }
 
+/// TLS that trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
+pub(crate) fn trusted(ca_file: Option<&Path>) -> Result<ClientConfig, DoorError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(DoorError::Tls)?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth())
+}
+
 impl Connector {
     /// Trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
     pub(super) fn new(egress: Egress, ca_file: Option<&Path>) -> Result<Self, DoorError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(DoorError::Tls)?
-            .with_root_certificates(roots(ca_file)?)
-            .with_no_client_auth();
+        let mut tls = trusted(ca_file)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { egress, tls: Arc::new(tls) })
     }

@@ -12,7 +12,7 @@ use onceward::store::{Query, Standing};
 use onceward::{Refusal, Resolution};
 
 use crate::world::{
-    Gate, PAY, World, accepted, answer, answered, both, effects, essence, permanent, person, post,
+    Gate, PAY, World, accepted, answer, answered, effects, essence, every, permanent, person, post,
     refused, route, routes, scope, taken, unanswered, unsent,
 };
 
@@ -30,7 +30,7 @@ fn short() -> Policy {
 
 #[tokio::test]
 async fn a_held_call_that_is_exhausted_was_told_and_is_no_dead_letter() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script((0..3).map(|_| answer(503, "no")));
         let got = answered(world.call_through(post("k")).await);
         assert_eq!(essence(&got.response), (503, &b"no"[..]));
@@ -47,7 +47,7 @@ async fn a_held_call_that_is_exhausted_was_told_and_is_no_dead_letter() {
 
 #[tokio::test]
 async fn accepted_work_that_is_exhausted_is_a_dead_letter_and_can_be_redelivered() {
-    for world in both(&short()) {
+    for world in every(&short()) {
         world.upstream.script([answer(503, "one"), answer(503, "two")]);
         taken(world.call(accepted("k")).await);
         world.let_retry("k").await;
@@ -68,7 +68,7 @@ async fn accepted_work_that_is_exhausted_is_a_dead_letter_and_can_be_redelivered
 
 #[tokio::test]
 async fn an_accepted_call_that_is_refused_is_a_dead_letter_with_its_outcome() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([
             answer(404, "nobody here"),
             answer(404, "still"),
@@ -102,7 +102,7 @@ async fn an_accepted_call_that_is_refused_is_a_dead_letter_with_its_outcome() {
 async fn an_exhausted_key_is_revived_under_the_same_operation_and_upstream_key() {
     let upstream_key =
         UpstreamKeyRule { value: UpstreamKeyValue::Derived, ..UpstreamKeyRule::default() };
-    for world in both(&Policy { upstream_key, ..effects(Effects::Keyed) }) {
+    for world in every(&Policy { upstream_key, ..effects(Effects::Keyed) }) {
         world.upstream.dedupe();
         world.upstream.script([unanswered(), answer(503, ""), answer(503, "")]);
         let first = answered(world.call_through(post("k")).await);
@@ -120,7 +120,7 @@ async fn an_exhausted_key_is_revived_under_the_same_operation_and_upstream_key()
 
 #[tokio::test]
 async fn many_who_revive_at_once_are_one_run_of_attempts() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([permanent(), answer(201, "made").behind(&gate)]);
         world.refused(post("k")).await;
@@ -137,7 +137,7 @@ async fn many_who_revive_at_once_are_one_run_of_attempts() {
 #[tokio::test]
 async fn a_keyed_call_whose_process_was_killed_is_revived_by_its_key() {
     for effect in [Effects::Keyed, Effects::Idempotent] {
-        for mut world in both(&effects(effect)) {
+        for mut world in every(&effects(effect)) {
             world.upstream.dedupe();
             let gate = Gate::closed();
             world.upstream.script([answer(201, "made").behind(&gate)]);
@@ -160,7 +160,7 @@ async fn a_keyed_call_whose_process_was_killed_is_revived_by_its_key() {
 #[tokio::test]
 async fn a_held_call_that_waited_for_its_retry_when_the_process_was_killed_is_revived() {
     for effect in [Effects::NonIdempotent, Effects::Keyed] {
-        for mut world in both(&effects(effect)) {
+        for mut world in every(&effects(effect)) {
             world.upstream.script([unsent()]);
             let _lost = world.begin(post("k"));
             world.stands("k", "pending").await;
@@ -174,7 +174,7 @@ async fn a_held_call_that_waited_for_its_retry_when_the_process_was_killed_is_re
 
 #[tokio::test]
 async fn accepted_keyed_work_under_way_when_the_process_was_killed_goes_on_by_itself() {
-    for mut world in both(&effects(Effects::Keyed)) {
+    for mut world in every(&effects(Effects::Keyed)) {
         world.upstream.dedupe();
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
@@ -190,7 +190,7 @@ async fn accepted_keyed_work_under_way_when_the_process_was_killed_goes_on_by_it
 
 #[tokio::test]
 async fn work_that_waits_can_be_cancelled_and_is_not_sent() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, "")]);
         taken(world.call(accepted("k")).await);
         let waiting = world.stands("k", "pending").await;
@@ -209,7 +209,7 @@ async fn work_that_waits_can_be_cancelled_and_is_not_sent() {
 
 #[tokio::test]
 async fn a_held_caller_whose_call_is_cancelled_is_told_so() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, "")]);
         let first = world.begin(post("k"));
         let waiting = world.stands("k", "pending").await;
@@ -227,7 +227,7 @@ async fn a_held_caller_whose_call_is_cancelled_is_told_so() {
 
 #[tokio::test]
 async fn what_is_on_its_way_cannot_be_cancelled_or_redelivered() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let calling = world.begin(post("k"));
@@ -250,7 +250,7 @@ async fn what_is_on_its_way_cannot_be_cancelled_or_redelivered() {
 
 #[tokio::test]
 async fn a_dead_letter_whose_key_was_given_to_a_new_operation_is_not_redelivered() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([answer(404, "no"), answer(201, "made")]);
         taken(world.call(accepted("k")).await);
         let dead = world.stands("k", "dead").await;
@@ -271,7 +271,7 @@ async fn a_dead_letter_whose_key_was_given_to_a_new_operation_is_not_redelivered
 
 #[tokio::test]
 async fn a_redelivery_is_not_bound_by_the_deadline_of_the_call_it_repeats() {
-    for world in both(&short()) {
+    for world in every(&short()) {
         let mut call = accepted("k");
         call.options.deadline = Some(world.clock.now().plus(Duration::from_secs(1)));
         call.options.attempts_max = Some(1);

@@ -8,7 +8,7 @@ use onceward::core::policy::{Effects, Policy};
 use onceward::observe::Repeat;
 
 use crate::world::{
-    Gate, accepted, answer, answered, both, effects, essence, post, refused, taken,
+    Gate, accepted, answer, answered, effects, essence, every, post, refused, taken,
 };
 
 fn binary() -> Bytes {
@@ -18,7 +18,7 @@ fn binary() -> Bytes {
 #[tokio::test]
 async fn two_hundred_calls_at_once_are_sent_once_and_get_one_answer() {
     for effect in [Effects::NonIdempotent, Effects::Keyed, Effects::Idempotent] {
-        for world in both(&effects(effect)) {
+        for world in every(&effects(effect)) {
             let gate = Gate::closed();
             let made = answer(201, binary())
                 .header("content-type", "image/png")
@@ -61,7 +61,7 @@ async fn two_hundred_calls_at_once_are_sent_once_and_get_one_answer() {
 
 #[tokio::test]
 async fn many_keys_at_once_have_an_effect_each() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let calls: Vec<_> =
             (0..300).map(|n| (n % 30, world.begin(post(&format!("k{}", n % 30))))).collect();
         let mut bodies: Vec<Option<Bytes>> = vec![None; 30];
@@ -76,7 +76,7 @@ async fn many_keys_at_once_have_an_effect_each() {
 
 #[tokio::test]
 async fn a_later_duplicate_is_answered_from_memory_after_a_restart_too() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([answer(201, binary()).header("location", "/payments/1")]);
         world.answered(post("k")).await;
         for _ in 0..2 {
@@ -92,7 +92,7 @@ async fn a_later_duplicate_is_answered_from_memory_after_a_restart_too() {
 
 #[tokio::test]
 async fn who_joins_waits_through_every_retry_for_the_outcome() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         let gate = Gate::closed();
         world.upstream.script([
             answer(503, "").behind(&gate),
@@ -116,7 +116,7 @@ async fn who_joins_waits_through_every_retry_for_the_outcome() {
 
 #[tokio::test]
 async fn who_joins_accepted_work_waits_through_its_retries_too() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         let gate = Gate::closed();
         world.upstream.script([answer(503, "").behind(&gate), answer(201, "made")]);
         taken(world.call(accepted("k")).await);
@@ -132,7 +132,7 @@ async fn who_joins_accepted_work_waits_through_its_retries_too() {
 
 #[tokio::test]
 async fn who_joins_and_waited_long_enough_is_told_that_it_is_under_way() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let first = world.begin(post("k"));
@@ -154,7 +154,7 @@ async fn who_joins_and_waited_long_enough_is_told_that_it_is_under_way() {
 
 #[tokio::test]
 async fn a_caller_that_would_wait_too_long_is_told_so_and_the_same_key_gets_the_outcome() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let first = world.begin(post("k"));
@@ -173,7 +173,7 @@ async fn a_caller_that_would_wait_too_long_is_told_so_and_the_same_key_gets_the_
 
 #[tokio::test]
 async fn who_joins_and_does_not_want_to_wait_is_told_that_it_is_accepted() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let first = taken(world.call(accepted("k")).await);
@@ -189,7 +189,7 @@ async fn who_joins_and_does_not_want_to_wait_is_told_that_it_is_accepted() {
 
 #[tokio::test]
 async fn a_key_in_quotes_is_the_same_key() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.answered(post("k")).await;
         assert!(world.answered(post("\"k\"")).await.replayed);
         assert_eq!(world.upstream.seen()[0].key(), "k", "it goes on bare");
@@ -198,7 +198,7 @@ async fn a_key_in_quotes_is_the_same_key() {
 
 #[tokio::test]
 async fn duplicates_are_counted_with_their_times() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.answered(post("k")).await;
         let id = world.operation("k").await.id;
         let asked = async || world.engine().store().asked(id).await.unwrap();
@@ -225,7 +225,7 @@ async fn duplicates_are_counted_with_their_times() {
 async fn with_one_slot_duplicates_still_join_and_are_sent_once() {
     for store in 0..2 {
         let policy = effects(Effects::NonIdempotent);
-        let mut world = both(&policy).into_iter().nth(store).unwrap();
+        let mut world = every(&policy).into_iter().nth(store).unwrap();
         let mut narrow = crate::world::route(crate::world::PAY, &policy);
         narrow.slots_max = 1;
         world.set_routes(crate::world::routes([narrow]));
@@ -248,7 +248,7 @@ async fn a_call_without_a_key_is_given_one_or_refused_or_passed_on() {
             effects: Some(Effects::NonIdempotent),
             ..Policy::default()
         };
-        for world in both(&policy) {
+        for world in every(&policy) {
             for _ in 0..2 {
                 let mut call = post("k");
                 call.request.headers.remove("idempotency-key");

@@ -9,14 +9,14 @@ use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::{Refusal, Resolution};
 
 use crate::world::{
-    Gate, World, accepted, answer, answered, both, effects, essence, person, post, refused, route,
+    Gate, World, accepted, answer, answered, effects, essence, every, person, post, refused, route,
     routes, taken, truncated, unanswered, unsent,
 };
 
 const A_DECADE: Duration = Duration::from_hours(24 * 3653);
 
-fn unsafe_both() -> [World; 2] {
-    both(&effects(Effects::NonIdempotent))
+fn on_every_store() -> Vec<World> {
+    every(&effects(Effects::NonIdempotent))
 }
 
 /// A duplicate learns that nobody knows, and nothing is sent.
@@ -31,7 +31,7 @@ async fn is_unknown_to_a_duplicate(world: &World, key: &str) {
 #[tokio::test]
 async fn an_ambiguous_answer_is_sent_once_and_told_to_its_caller_as_it_came() {
     for status in [500, 502, 503, 504, 507, 520] {
-        for world in unsafe_both() {
+        for world in on_every_store() {
             world.upstream.script([answer(status, "oh").header("x-a", "1").with_effect()]);
             let got = world.answered(post("k")).await;
             assert_eq!(essence(&got.response), (status, &b"oh"[..]));
@@ -45,7 +45,7 @@ async fn an_ambiguous_answer_is_sent_once_and_told_to_its_caller_as_it_came() {
 
 #[tokio::test]
 async fn an_unanswered_call_is_sent_once_and_its_caller_told_that_nobody_knows() {
-    for world in unsafe_both() {
+    for world in on_every_store() {
         world.upstream.script([unanswered()]);
         let refusal = world.refused(post("k")).await;
         assert!(matches!(refusal, Refusal::OutcomeUnknown { first: true, .. }), "{refusal:?}");
@@ -55,7 +55,7 @@ async fn an_unanswered_call_is_sent_once_and_its_caller_told_that_nobody_knows()
 
 #[tokio::test]
 async fn an_ambiguous_answer_that_broke_off_is_not_told_as_if_it_were_whole() {
-    for world in unsafe_both() {
+    for world in on_every_store() {
         world.upstream.script([truncated(500, "hal")]);
         let refusal = world.refused(post("k")).await;
         assert!(matches!(refusal, Refusal::OutcomeUnknown { first: true, .. }), "{refusal:?}");
@@ -64,10 +64,10 @@ async fn an_ambiguous_answer_that_broke_off_is_not_told_as_if_it_were_whole() {
 
 #[tokio::test]
 async fn neither_duplicates_nor_restarts_nor_years_send_it_again() {
-    for (mut world, step) in unsafe_both()
+    for (mut world, step) in on_every_store()
         .into_iter()
         .zip([unanswered(), answer(500, "").with_effect()])
-        .chain(unsafe_both().into_iter().zip([answer(503, "").with_effect(), unanswered()]))
+        .chain(on_every_store().into_iter().zip([answer(503, "").with_effect(), unanswered()]))
     {
         world.upstream.script([step]);
         let _ = world.call(post("k")).await;
@@ -91,7 +91,7 @@ async fn neither_duplicates_nor_restarts_nor_years_send_it_again() {
 #[tokio::test]
 async fn an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_sent_again() {
     for accepts in [false, true] {
-        for mut world in unsafe_both() {
+        for mut world in on_every_store() {
             let gate = Gate::closed();
             world.upstream.script([answer(201, "made").behind(&gate)]);
             let calling = world.begin(if accepts { accepted("k") } else { post("k") });
@@ -109,7 +109,7 @@ async fn an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_s
 
 #[tokio::test]
 async fn a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt() {
-    for mut world in unsafe_both() {
+    for mut world in on_every_store() {
         let gate = Gate::closed();
         world.upstream.script([unsent(), answer(201, "made").behind(&gate)]);
         let calling = world.begin(post("k"));
@@ -126,7 +126,7 @@ async fn a_later_attempt_under_way_when_the_process_is_killed_is_in_doubt() {
 
 #[tokio::test]
 async fn an_accepted_call_in_doubt_is_not_tried_again_by_the_dispatcher() {
-    for world in unsafe_both() {
+    for world in on_every_store() {
         world.upstream.script([unanswered()]);
         taken(world.call(accepted("k")).await);
         world.stands("k", "in_doubt").await;
@@ -141,7 +141,7 @@ async fn an_accepted_call_in_doubt_is_not_tried_again_by_the_dispatcher() {
 
 #[tokio::test]
 async fn those_who_wait_for_what_goes_into_doubt_are_told_so() {
-    for world in unsafe_both() {
+    for world in on_every_store() {
         let gate = Gate::closed();
         world.upstream.script([unanswered().behind(&gate)]);
         let first = world.begin(post("k"));
@@ -159,7 +159,7 @@ async fn those_who_wait_for_what_goes_into_doubt_are_told_so() {
 
 #[tokio::test]
 async fn what_a_person_says_was_done_is_what_duplicates_get() {
-    for mut world in unsafe_both() {
+    for mut world in on_every_store() {
         world.upstream.script([unanswered()]);
         let _ = world.call(post("k")).await;
         let id = world.operation("k").await.id;
@@ -189,7 +189,7 @@ async fn what_a_person_says_was_done_is_what_duplicates_get() {
 
 #[tokio::test]
 async fn what_a_person_says_was_done_without_an_answer_has_none_to_replay() {
-    for world in unsafe_both() {
+    for world in on_every_store() {
         world.upstream.script([unanswered()]);
         let _ = world.call(post("k")).await;
         let id = world.operation("k").await.id;
@@ -203,7 +203,7 @@ async fn what_a_person_says_was_done_without_an_answer_has_none_to_replay() {
 
 #[tokio::test]
 async fn what_a_person_says_was_not_sent_is_sent_again() {
-    for world in unsafe_both() {
+    for world in on_every_store() {
         world.upstream.script([answer(500, "nothing was done"), answer(201, "made")]);
         let _ = world.call(post("k")).await;
         let before = world.operation("k").await;
@@ -221,7 +221,7 @@ async fn what_a_person_says_was_not_sent_is_sent_again() {
 async fn what_is_in_doubt_is_neither_redelivered_nor_cancelled_nor_forgotten() {
     use onceward::core::key::Key;
     use onceward::core::operation::Forgotten;
-    for world in unsafe_both() {
+    for world in on_every_store() {
         world.upstream.script([unanswered()]);
         let _ = world.call(post("k")).await;
         let before = world.operation("k").await;
@@ -251,7 +251,7 @@ fn short_memory() -> Policy {
 #[tokio::test]
 async fn past_the_upstreams_memory_of_a_key_the_same_key_does_not_send_it_again() {
     for (past, sent) in [(79, 4), (80, 3)] {
-        for world in both(&short_memory()) {
+        for world in every(&short_memory()) {
             world.upstream.script([unanswered(), unanswered(), unanswered()]);
             let began = world.clock.now();
             let refusal = refused(world.call_through(post("k")).await);
@@ -273,7 +273,7 @@ async fn past_the_upstreams_memory_of_a_key_the_same_key_does_not_send_it_again(
 #[tokio::test]
 async fn past_the_upstreams_memory_of_a_key_many_duplicates_at_once_are_all_told_that_nobody_knows()
 {
-    for world in both(&short_memory()) {
+    for world in every(&short_memory()) {
         world.upstream.script([unanswered(), unanswered(), unanswered()]);
         let _ = world.call_through(post("k")).await;
         world.clock.advance(Duration::from_secs(100));
@@ -288,7 +288,7 @@ async fn past_the_upstreams_memory_of_a_key_many_duplicates_at_once_are_all_told
 
 #[tokio::test]
 async fn past_the_upstreams_memory_of_a_key_a_redelivery_does_not_send_it_again() {
-    for world in both(&short_memory()) {
+    for world in every(&short_memory()) {
         world.upstream.script([unanswered(), unanswered(), unanswered()]);
         let _ = world.call_through(post("k")).await;
         let dead = world.operation("k").await;
@@ -302,7 +302,7 @@ async fn past_the_upstreams_memory_of_a_key_a_redelivery_does_not_send_it_again(
 
 #[tokio::test]
 async fn past_the_upstreams_memory_of_a_key_a_retry_that_comes_due_late_is_not_sent() {
-    for mut world in both(&short_memory()) {
+    for mut world in every(&short_memory()) {
         world.upstream.script([unanswered()]);
         taken(world.call(accepted("k")).await);
         world.stands("k", "pending").await;
@@ -317,7 +317,7 @@ async fn past_the_upstreams_memory_of_a_key_a_retry_that_comes_due_late_is_not_s
 
 #[tokio::test]
 async fn past_the_upstreams_memory_of_a_key_a_held_call_whose_wait_took_too_long_is_not_sent() {
-    for world in both(&short_memory()) {
+    for world in every(&short_memory()) {
         world.upstream.script([answer(503, "no").with_effect()]);
         let calling = world.begin(post("k"));
         world.stands("k", "pending").await;

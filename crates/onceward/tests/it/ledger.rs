@@ -13,6 +13,8 @@ use onceward::store::memory::MemoryStore;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Birth, Lane, Remembered, Store, StoreError, Which, Write};
 
+use crate::postgres;
+
 fn open(folder: &Path) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(&folder.join("ledger.db"), &SqliteOptions { segment_bytes: 1 << 20 })
 }
@@ -29,6 +31,15 @@ async fn sqlite_keeps_the_contract() {
     contract::run(|| async {
         let place = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Arc::new(open(&folder.path().join(place.to_string())).unwrap()) as Arc<dyn Store>
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_the_contract() {
+    let Some(server) = postgres::server() else { return };
+    contract::run(|| async {
+        Arc::new(postgres::open(&server.database().await).await) as Arc<dyn Store>
     })
     .await;
 }

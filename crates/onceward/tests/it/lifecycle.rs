@@ -17,8 +17,8 @@ use onceward::store::{Standing, Which};
 use onceward::{Call, Refusal};
 
 use crate::world::{
-    Gate, PAY, World, accepted, answer, answered, both, effects, essence, person, post, refused,
-    route, routes, scope, taken, unanswered, with_header,
+    Gate, PAY, World, accepted, answer, answered, effects, essence, every, every_with, person,
+    post, refused, route, routes, scope, taken, unanswered, with_header,
 };
 
 const WINDOW: Duration = Duration::from_hours(72);
@@ -30,7 +30,7 @@ fn just_before(at: Timestamp) -> Timestamp {
 
 #[tokio::test]
 async fn after_its_window_a_key_is_refused_and_after_its_tombstone_it_is_new() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let calling = world.begin(post("k"));
@@ -65,7 +65,7 @@ async fn after_its_window_a_key_is_refused_and_after_its_tombstone_it_is_new() {
 
 #[tokio::test]
 async fn a_mismatch_is_told_after_the_window_too() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.answered(post("k")).await;
         world.clock.advance(WINDOW);
         let mut other = post("k");
@@ -78,7 +78,7 @@ async fn a_mismatch_is_told_after_the_window_too() {
 #[tokio::test]
 async fn a_route_may_take_an_expired_key_for_new_and_still_counts_a_late_duplicate() {
     let policy = Policy { on_expired: OnExpired::Execute, ..effects(Effects::NonIdempotent) };
-    for world in both(&policy) {
+    for world in every(&policy) {
         let first = world.answered(post("k")).await.operation.id;
         world.clock.advance(WINDOW);
         let second = world.answered(post("k")).await;
@@ -90,7 +90,7 @@ async fn a_route_may_take_an_expired_key_for_new_and_still_counts_a_late_duplica
 
 #[tokio::test]
 async fn the_sweep_leaves_a_mark_after_the_window_and_nothing_after_the_tombstone() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let id = world.answered(post("k")).await.operation.id;
         let find = async || world.find_now(id).await;
         let standing = async || find().await.as_ref().map(Standing::of);
@@ -109,7 +109,7 @@ async fn the_sweep_leaves_a_mark_after_the_window_and_nothing_after_the_tombston
 
 #[tokio::test]
 async fn what_is_unfinished_never_expires() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([unanswered(), answer(201, "made").behind(&gate)]);
         let _ = world.call(post("doubt")).await;
@@ -140,7 +140,7 @@ async fn forget(world: &World, then: Forgotten) {
 
 #[tokio::test]
 async fn a_forgotten_key_is_refused_with_the_reason_until_its_tombstone_is_over() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         world.answered(post("k")).await;
         forget(&world, Forgotten::Refuse).await;
         for _ in 0..2 {
@@ -157,7 +157,7 @@ async fn a_forgotten_key_is_refused_with_the_reason_until_its_tombstone_is_over(
 
 #[tokio::test]
 async fn a_key_forgotten_for_a_new_operation_is_sent_under_another_upstream_key() {
-    for mut world in both(&effects(Effects::Keyed)) {
+    for mut world in every(&effects(Effects::Keyed)) {
         world.upstream.dedupe();
         let first = world.answered(post("k")).await;
         forget(&world, Forgotten::New).await;
@@ -187,7 +187,7 @@ async fn a_key_forgotten_for_a_new_operation_is_sent_under_another_upstream_key(
 
 #[tokio::test]
 async fn a_key_that_nobody_used_cannot_be_forgotten() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         let key = Key::new("never").unwrap();
         let result = world.engine().forget(&scope(), &key, Forgotten::New, &person()).await;
         assert!(matches!(result, Err(Refusal::NotFound)), "{result:?}");
@@ -196,7 +196,7 @@ async fn a_key_that_nobody_used_cannot_be_forgotten() {
 
 #[tokio::test]
 async fn nothing_is_sent_before_its_time() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         let due = world.clock.now().plus(Duration::from_mins(5));
         // One that asks to be held is accepted too: nobody is held for what is put off.
         for (key, call) in [("a", accepted("a")), ("b", post("b"))] {
@@ -216,7 +216,7 @@ async fn nothing_is_sent_before_its_time() {
 
 #[tokio::test]
 async fn what_is_due_is_sent_though_nobody_says_so() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         for n in 0..8 {
             let key = format!("k{n}");
             let due = world.clock.now().plus(Duration::from_secs(20));
@@ -234,7 +234,7 @@ async fn what_is_due_is_sent_though_nobody_says_so() {
 
 #[tokio::test]
 async fn nothing_is_sent_a_moment_before_its_time() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let due = world.clock.now().plus(Duration::from_secs(20));
         let mut call = accepted("k");
         call.options.not_before = Some(due);
@@ -251,7 +251,7 @@ async fn nothing_is_sent_a_moment_before_its_time() {
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_its_call_is_sent_changes_nothing() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let calling = world.begin(post("k"));
@@ -268,7 +268,7 @@ async fn a_caller_that_hangs_up_while_its_call_is_sent_changes_nothing() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_it_is_remembered_leaves_nothing_undone() {
     for effect in [Effects::NonIdempotent, Effects::Keyed] {
-        for world in both(&effects(effect)) {
+        for world in every(&effects(effect)) {
             world.upstream.script([answer(201, "made")]);
             world.call_and_hang_up(post("k"), 1).await;
             world.stands("k", "done").await;
@@ -280,7 +280,7 @@ async fn a_caller_that_hangs_up_while_it_is_remembered_leaves_nothing_undone() {
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_its_key_is_revived_leaves_nothing_undone() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([answer(401, "who?"), answer(201, "made")]);
         world.answered(post("k")).await;
         // Each lets the call go a little further before its caller is gone.
@@ -294,7 +294,7 @@ async fn a_caller_that_hangs_up_while_its_key_is_revived_leaves_nothing_undone()
 
 #[tokio::test]
 async fn a_held_caller_that_hangs_up_while_a_retry_is_waited_for_changes_nothing() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, ""), answer(201, "made")]);
         let calling = world.begin(post("k"));
         world.stands("k", "pending").await;
@@ -315,7 +315,7 @@ fn with_credentials(mut route: Route, value: &'static str, host: &str) -> Route 
 #[tokio::test]
 async fn the_next_attempt_goes_where_the_route_points_now_with_what_was_remembered() {
     for accepts in [false, true] {
-        for mut world in both(&effects(Effects::Keyed)) {
+        for mut world in every(&effects(Effects::Keyed)) {
             let keyed = route(PAY, &effects(Effects::Keyed));
             world.set_routes(routes([with_credentials(keyed, "Bearer old", "pay")]));
             world.upstream.script([answer(503, "")]);
@@ -344,7 +344,7 @@ async fn the_next_attempt_goes_where_the_route_points_now_with_what_was_remember
 
 #[tokio::test]
 async fn work_of_a_route_that_is_gone_waits_and_goes_on_when_it_is_back() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         let here = routes([route(PAY, &effects(Effects::NonIdempotent))]);
         world.upstream.script([answer(429, "")]);
         taken(world.call(accepted("k")).await);
@@ -432,14 +432,13 @@ async fn no_credential_is_in_any_file_of_the_ledger() {
     }
 }
 
-fn two_lanes(slots_max: usize) -> [World; 2] {
+fn two_lanes(slots_max: usize) -> Vec<World> {
     let lane = |name: &str| {
         let mut lane = route(name, &effects(Effects::NonIdempotent));
         lane.slots_max = slots_max;
         lane
     };
-    let all = || routes([lane(PAY), lane("mail")]);
-    [World::in_memory(all()), World::on_disk(all())]
+    every_with(&routes([lane(PAY), lane("mail")]))
 }
 
 fn to_mail(mut call: Call) -> Call {
@@ -515,7 +514,7 @@ async fn with_all_slots_taken_a_held_call_goes_on_once_one_is_free() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_without_a_record() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let mut call = with_header(post("k"), "content-type", "text/plain");
         call.request.body = vec![0; (1 << 20) + 1].into();
         let refusal = world.refused(call).await;
@@ -526,7 +525,7 @@ async fn a_body_that_is_too_large_is_refused_without_a_record() {
 
 #[tokio::test]
 async fn what_is_under_way_ends_before_a_halted_engine_is_idle() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let calling = world.begin(post("k"));

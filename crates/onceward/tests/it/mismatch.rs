@@ -6,7 +6,8 @@ use onceward::core::policy::{Effects, Policy};
 use onceward::{Call, Refusal};
 
 use crate::world::{
-    Gate, World, answer, answered, both, effects, post, route, routes, unanswered, with_header,
+    Gate, World, answer, answered, effects, every, every_with, post, route, routes, unanswered,
+    with_header,
 };
 
 fn with_body(mut call: Call, body: &'static str) -> Call {
@@ -60,7 +61,7 @@ async fn all_are_refused(world: &World) {
 
 #[tokio::test]
 async fn another_request_is_refused_while_the_first_is_under_way_and_after_it() {
-    for mut world in both(&effects(Effects::NonIdempotent)) {
+    for mut world in every(&effects(Effects::NonIdempotent)) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let first = world.begin(post("k"));
@@ -76,12 +77,12 @@ async fn another_request_is_refused_while_the_first_is_under_way_and_after_it() 
 
 #[tokio::test]
 async fn another_request_is_refused_where_the_first_is_in_doubt_or_dead() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([unanswered()]);
         let _ = world.call(post("k")).await;
         all_are_refused(&world).await;
     }
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(401, "who?")]);
         let _ = world.call(post("k")).await;
         all_are_refused(&world).await;
@@ -90,7 +91,7 @@ async fn another_request_is_refused_where_the_first_is_in_doubt_or_dead() {
 
 #[tokio::test]
 async fn the_same_json_in_another_order_and_with_another_credential_is_the_same_request() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.answered(with_header(post("k"), "authorization", "Bearer one")).await;
         let again = with_body(post("k"), "{ \"to\":\"anna\",\n \"amount\":1e2 }");
         assert!(world.answered(with_header(again, "authorization", "Bearer two")).await.replayed);
@@ -100,7 +101,7 @@ async fn the_same_json_in_another_order_and_with_another_credential_is_the_same_
 
 #[tokio::test]
 async fn two_numbers_that_only_look_equal_as_doubles_are_two_requests() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.answered(with_body(post("k"), r#"{"amount":9007199254740992}"#)).await;
         let refusal = world.refused(with_body(post("k"), r#"{"amount":9007199254740993}"#)).await;
         assert!(matches!(refusal, Refusal::KeyMismatch { .. }), "{refusal:?}");
@@ -109,7 +110,7 @@ async fn two_numbers_that_only_look_equal_as_doubles_are_two_requests() {
 
 #[tokio::test]
 async fn a_route_may_answer_a_mismatch_as_the_draft_has_it() {
-    for world in both(&Policy { mismatch_status: 422, ..effects(Effects::NonIdempotent) }) {
+    for world in every(&Policy { mismatch_status: 422, ..effects(Effects::NonIdempotent) }) {
         world.answered(post("k")).await;
         let refusal = world.refused(with_body(post("k"), "{}")).await;
         assert!(matches!(refusal, Refusal::KeyMismatch { status: 422, .. }), "{refusal:?}");
@@ -119,8 +120,8 @@ async fn a_route_may_answer_a_mismatch_as_the_draft_has_it() {
 #[tokio::test]
 async fn another_tenant_principal_or_route_with_the_same_key_is_unrelated() {
     let policy = effects(Effects::NonIdempotent);
-    let all = || routes([route("pay", &policy), route("mail", &policy)]);
-    for world in [World::in_memory(all()), World::on_disk(all())] {
+    let all = routes([route("pay", &policy), route("mail", &policy)]);
+    for world in every_with(&all) {
         let mut tenant = with_body(post("k"), r#"{"of": "another tenant"}"#);
         tenant.tenant = "u".into();
         let mut principal = with_body(post("k"), r#"{"of": "another principal"}"#);

@@ -8,14 +8,14 @@ use onceward::core::policy::{Effects, OnDead, Policy};
 use onceward::{Answered, Refusal};
 
 use crate::world::{
-    PAY, accepted, answer, answered, both, effects, essence, post, route, routes, taken, truncated,
-    with_header,
+    PAY, accepted, answer, answered, effects, essence, every, post, route, routes, taken,
+    truncated, with_header,
 };
 
 #[tokio::test]
 async fn repeated_headers_binary_bodies_and_trailers_come_back_as_they_were() {
     let policy = Policy { keep_headers: vec!["x-total".to_owned()], ..effects(Effects::Keyed) };
-    for mut world in both(&policy) {
+    for mut world in every(&policy) {
         let made = answer(200, &b"\x00\xff\r\n"[..])
             .piece(Bytes::from(vec![0xfe; 9_000]))
             .piece("end")
@@ -49,7 +49,7 @@ async fn repeated_headers_binary_bodies_and_trailers_come_back_as_they_were() {
 #[tokio::test]
 async fn a_final_refusal_is_replayed_and_not_sent_again() {
     for status in [301, 303, 400, 402, 404, 409, 410, 422] {
-        for world in both(&effects(Effects::NonIdempotent)) {
+        for world in every(&effects(Effects::NonIdempotent)) {
             world.upstream.script([answer(status, "no").header("location", "/there")]);
             let first = world.answered(post("k")).await;
             let again = world.answered(post("k")).await;
@@ -65,7 +65,7 @@ async fn a_final_refusal_is_replayed_and_not_sent_again() {
 #[tokio::test]
 async fn a_refusal_for_now_is_not_kept_and_the_same_key_runs_again_with_the_new_credentials() {
     for status in [401, 403, 407, 423, 426, 428, 431] {
-        for world in both(&effects(Effects::NonIdempotent)) {
+        for world in every(&effects(Effects::NonIdempotent)) {
             world.upstream.script([answer(status, "who?").header("www-authenticate", "Bearer")]);
             let first = world.answered(with_header(post("k"), "authorization", "Bearer old")).await;
             assert_eq!(essence(&first.response), (status, &b"who?"[..]));
@@ -85,7 +85,7 @@ async fn a_refusal_for_now_is_not_kept_and_the_same_key_runs_again_with_the_new_
 
 #[tokio::test]
 async fn a_retry_from_the_ledger_has_the_credentials_of_whoever_asked_last() {
-    for mut world in both(&effects(Effects::Keyed)) {
+    for mut world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(401, ""), answer(503, "")]);
         taken(world.call(with_header(accepted("k"), "authorization", "Bearer old")).await);
         world.stands("k", "dead").await;
@@ -105,7 +105,7 @@ async fn a_retry_from_the_ledger_has_the_credentials_of_whoever_asked_last() {
 
 #[tokio::test]
 async fn a_4xx_that_asks_to_come_back_is_not_kept() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([answer(409, "busy").header("retry-after", "1")]);
         assert_eq!(world.answered(post("k")).await.response.status, 409);
         assert_eq!(world.answered(post("k")).await.response.status, 201);
@@ -126,7 +126,7 @@ async fn whole(answered: Box<Answered>) -> Vec<u8> {
 async fn a_large_answer_is_passed_on_whole_and_only_its_fact_is_kept() {
     for store in 0..2 {
         let policy = effects(Effects::NonIdempotent);
-        let mut world = both(&policy).into_iter().nth(store).unwrap();
+        let mut world = every(&policy).into_iter().nth(store).unwrap();
         let mut small = route(PAY, &policy);
         small.response_bytes_max = 1_000;
         world.set_routes(routes([small]));
@@ -149,7 +149,7 @@ async fn a_large_answer_is_passed_on_whole_and_only_its_fact_is_kept() {
 #[tokio::test]
 async fn an_answer_exactly_as_large_as_what_is_kept_is_kept() {
     let policy = effects(Effects::NonIdempotent);
-    let mut world = both(&policy).into_iter().nth(1).unwrap();
+    let mut world = every(&policy).into_iter().nth(1).unwrap();
     let mut small = route(PAY, &policy);
     small.response_bytes_max = 1_000;
     world.set_routes(routes([small]));
@@ -162,7 +162,7 @@ async fn an_answer_exactly_as_large_as_what_is_kept_is_kept() {
 #[tokio::test]
 async fn a_large_ambiguous_answer_cut_short_is_never_replayed_as_if_it_were_whole() {
     let policy = Policy { on_dead: OnDead::Replay, ..effects(Effects::Keyed) };
-    let mut world = both(&policy).into_iter().next().unwrap();
+    let mut world = every(&policy).into_iter().next().unwrap();
     let mut small = route(PAY, &policy);
     small.response_bytes_max = 10;
     world.set_routes(routes([small]));
@@ -175,7 +175,7 @@ async fn a_large_ambiguous_answer_cut_short_is_never_replayed_as_if_it_were_whol
 
 #[tokio::test]
 async fn a_success_whose_answer_broke_off_is_done_and_has_no_answer_to_replay() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([truncated(201, "hal")]);
         for _ in 0..2 {
             let refusal = world.refused(post("k")).await;
@@ -191,7 +191,7 @@ async fn a_success_whose_answer_broke_off_is_done_and_has_no_answer_to_replay() 
 #[tokio::test]
 async fn a_stored_failure_is_replayed_where_the_route_says_so() {
     let policy = Policy { on_dead: OnDead::Replay, ..effects(Effects::Keyed) };
-    for mut world in both(&policy) {
+    for mut world in every(&policy) {
         world.upstream.script((0..3).map(|n| answer(503, format!("no {n}"))));
         let first = answered(world.call_through(post("k")).await);
         for _ in 0..2 {

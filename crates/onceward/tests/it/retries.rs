@@ -11,13 +11,13 @@ use onceward::core::policy::{Backoff, Effects, KeyMissing, Policy};
 use onceward::core::time::Timestamp;
 
 use crate::world::{
-    accepted, answer, answered, both, effects, essence, permanent, post, refused, taken, truncated,
-    unanswered, unsent,
+    accepted, answer, answered, effects, essence, every, permanent, post, refused, taken,
+    truncated, unanswered, unsent,
 };
 
 #[tokio::test]
 async fn a_keyed_call_is_tried_again_with_one_key_and_the_same_bytes() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.dedupe();
         world.upstream.script([answer(503, ""), answer(503, ""), answer(201, "made")]);
         let got = answered(world.call_through(post("k")).await);
@@ -39,7 +39,7 @@ async fn a_keyed_call_is_tried_again_with_one_key_and_the_same_bytes() {
 
 #[tokio::test]
 async fn what_was_unsent_is_sent_again_even_where_a_second_arrival_would_be_a_second_effect() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([unsent(), unsent(), answer(201, "made")]);
         let got = answered(world.call_through(post("k")).await);
         assert_eq!(got.response.status, 201);
@@ -52,7 +52,7 @@ async fn what_was_unsent_is_sent_again_even_where_a_second_arrival_would_be_a_se
 async fn what_was_not_processed_is_sent_again_even_where_a_second_arrival_would_be_a_second_effect()
 {
     let policy = Policy { not_processed: vec![503], ..effects(Effects::NonIdempotent) };
-    for world in both(&policy) {
+    for world in every(&policy) {
         world.upstream.script([answer(429, ""), answer(503, ""), answer(201, "made")]);
         let got = answered(world.call_through(post("k")).await);
         assert_eq!((got.response.status, world.upstream.effects("k")), (201, 1));
@@ -61,7 +61,7 @@ async fn what_was_not_processed_is_sent_again_even_where_a_second_arrival_would_
 
 #[tokio::test]
 async fn an_unanswered_keyed_call_is_sent_again_and_has_one_effect() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.dedupe();
         world.upstream.script([unanswered()]);
         let got = answered(world.call_through(post("k")).await);
@@ -73,7 +73,7 @@ async fn an_unanswered_keyed_call_is_sent_again_and_has_one_effect() {
 
 #[tokio::test]
 async fn retry_after_is_honoured_in_full() {
-    for world in both(&effects(Effects::NonIdempotent)) {
+    for world in every(&effects(Effects::NonIdempotent)) {
         world.upstream.script([answer(429, "").header("retry-after", "7"), answer(201, "made")]);
         let began = world.clock.now();
         let calling = world.begin(post("k"));
@@ -95,7 +95,7 @@ async fn retry_after_is_honoured_in_full() {
 #[tokio::test]
 async fn a_call_without_a_record_is_sent_again_only_where_nothing_was_sent() {
     let policy = Policy { key_missing: KeyMissing::Pass, ..effects(Effects::NonIdempotent) };
-    for world in both(&policy) {
+    for world in every(&policy) {
         for (step, is_sent_again) in [(unanswered(), false), (unsent(), true)] {
             world.upstream.script([step]);
             let mut call = post("k");
@@ -116,7 +116,7 @@ async fn a_call_without_a_record_is_sent_again_only_where_nothing_was_sent() {
 
 #[tokio::test]
 async fn what_failed_together_does_not_come_back_together() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         const CALLS: usize = 60;
         // Half of them were told when to come back, and all of these the same.
         let told = |n| answer(503, "").header("retry-after", if n % 2 == 0 { "7" } else { "0" });
@@ -137,7 +137,7 @@ async fn what_failed_together_does_not_come_back_together() {
 #[tokio::test]
 async fn a_retry_after_beyond_the_horizon_is_handed_to_the_caller() {
     for effect in [Effects::NonIdempotent, Effects::Keyed] {
-        for world in both(&effects(effect)) {
+        for world in every(&effects(effect)) {
             world.upstream.script([answer(429, "later").header("retry-after", "11")]);
             let got = world.answered(post("k")).await;
             assert_eq!(essence(&got.response), (429, &b"later"[..]));
@@ -151,7 +151,7 @@ async fn a_retry_after_beyond_the_horizon_is_handed_to_the_caller() {
 #[tokio::test]
 async fn attempts_end_with_the_policys_count_or_the_callers() {
     for (asked, made) in [(None, 3), (Some(2), 2), (Some(1), 1)] {
-        for world in both(&effects(Effects::Keyed)) {
+        for world in every(&effects(Effects::Keyed)) {
             world.upstream.script((0..5).map(|n| answer(503, format!("no {n}"))));
             let mut call = post("k");
             call.options.attempts_max = asked;
@@ -168,7 +168,7 @@ async fn no_attempt_begins_after_the_horizon() {
     let backoff =
         Backoff { attempts_max: 100, table: vec![Duration::from_secs(4)], ..Backoff::held() };
     let policy = Policy { held: backoff, ..effects(Effects::Idempotent) };
-    for world in both(&policy) {
+    for world in every(&policy) {
         world.upstream.script((0..100).map(|_| answer(503, "")));
         let began = world.clock.now();
         let got = answered(world.call_through(post("k")).await);
@@ -181,7 +181,7 @@ async fn no_attempt_begins_after_the_horizon() {
 
 #[tokio::test]
 async fn an_attempt_that_is_due_while_nobody_ran_does_not_begin_after_the_horizon() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, "no")]);
         let calling = world.begin(post("k"));
         world.stands("k", "pending").await;
@@ -204,7 +204,7 @@ async fn accepted_work_is_tried_for_days_and_ends_with_a_good_answer() {
     let mut policy = effects(Effects::Keyed);
     // Longer than the horizon, so that the upstream's memory of the key ends nothing.
     policy.upstream_key.window = Duration::from_hours(24 * 7);
-    for world in both(&policy) {
+    for world in every(&policy) {
         world.upstream.script((0..11).map(|_| answer(503, "")));
         let began = world.clock.now();
         let operation = taken(world.call(accepted("k")).await);
@@ -224,7 +224,7 @@ async fn accepted_work_is_tried_for_days_and_ends_with_a_good_answer() {
 
 #[tokio::test]
 async fn accepted_work_goes_on_after_a_restart_with_the_attempts_it_had() {
-    for mut world in both(&effects(Effects::Keyed)) {
+    for mut world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, ""), answer(503, "")]);
         let operation = taken(world.call(accepted("k")).await);
         world.until_dispatched(1).await;
@@ -243,7 +243,7 @@ async fn accepted_work_goes_on_after_a_restart_with_the_attempts_it_had() {
 
 #[tokio::test]
 async fn an_accepted_caller_that_waits_gets_the_outcome_of_a_later_attempt_too() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, ""), answer(201, "made")]);
         let mut call = accepted("k");
         call.options.wait = Some(Duration::from_secs(30));
@@ -254,7 +254,7 @@ async fn an_accepted_caller_that_waits_gets_the_outcome_of_a_later_attempt_too()
 
 #[tokio::test]
 async fn an_accepted_caller_that_waited_long_enough_is_told_that_it_is_accepted() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, "").header("retry-after", "100")]);
         let mut call = accepted("k");
         call.options.wait = Some(Duration::from_secs(5));
@@ -269,7 +269,7 @@ async fn an_accepted_caller_that_waited_long_enough_is_told_that_it_is_accepted(
 
 #[tokio::test]
 async fn no_attempt_begins_after_the_callers_deadline() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, "no").header("retry-after", "5"), answer(201, "")]);
         let mut call = post("k");
         call.options.deadline = Some(world.clock.now().plus(Duration::from_secs(3)));
@@ -281,7 +281,7 @@ async fn no_attempt_begins_after_the_callers_deadline() {
 
 #[tokio::test]
 async fn a_call_whose_deadline_is_past_sends_nothing_and_its_key_may_be_used_again() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         let mut call = post("k");
         call.options.deadline = Some(world.clock.now());
         world.clock.advance(Duration::from_secs(1));
@@ -295,7 +295,7 @@ async fn a_call_whose_deadline_is_past_sends_nothing_and_its_key_may_be_used_aga
 
 #[tokio::test]
 async fn what_cannot_be_helped_by_trying_again_is_not_tried_again() {
-    for world in both(&effects(Effects::Idempotent)) {
+    for world in every(&effects(Effects::Idempotent)) {
         world.upstream.script([permanent()]);
         let refusal = refused(world.call_through(post("k")).await);
         let Refusal::UpstreamUnreachable(operation) = refusal else { panic!("{refusal:?}") };
@@ -306,7 +306,7 @@ async fn what_cannot_be_helped_by_trying_again_is_not_tried_again() {
 
 #[tokio::test]
 async fn a_keyed_answer_that_broke_off_is_asked_for_again() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.dedupe();
         world.upstream.script([truncated(201, "ma")]);
         let got = answered(world.call_through(post("k")).await);
@@ -318,7 +318,7 @@ async fn a_keyed_answer_that_broke_off_is_asked_for_again() {
 
 #[tokio::test]
 async fn a_part_of_an_answer_never_poses_as_the_last_answer() {
-    for world in both(&effects(Effects::Keyed)) {
+    for world in every(&effects(Effects::Keyed)) {
         world.upstream.script((0..3).map(|_| truncated(500, "half of wh")));
         let refusal = refused(world.call_through(post("k")).await);
         assert!(matches!(refusal, Refusal::NoAnswer(_)), "{refusal:?}");

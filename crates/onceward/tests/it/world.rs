@@ -41,6 +41,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::postgres;
+
 /// A test that waits longer than this waits for what does not come. Where a promise is broken on
 /// purpose that is what is to be seen, so less will do: `TEST_PATIENCE` has the seconds.
 fn patience() -> Duration {
@@ -449,6 +451,7 @@ impl Observer for Notes {
 enum Ledger {
     Memory(Arc<MemoryStore>),
     Sqlite(tempfile::TempDir),
+    Postgres(String),
 }
 
 /// A process: its tasks and its engine. Dropping it kills it where it stands.
@@ -507,8 +510,27 @@ impl Calling {
 }
 
 /// A world on each store, with the route `pay` under `policy`.
-pub(crate) fn both(policy: &Policy) -> [World; 2] {
-    [World::in_memory(routes([route(PAY, policy)])), World::on_disk(routes([route(PAY, policy)]))]
+pub(crate) fn every(policy: &Policy) -> Vec<World> {
+    every_with(&routes([route(PAY, policy)]))
+}
+
+/// A world on each store, with these routes.
+pub(crate) fn every_with(routes: &Routes) -> Vec<World> {
+    let mut worlds = vec![World::in_memory(routes.clone()), World::on_disk(routes.clone())];
+    worlds.extend(postgres::server().map(|server| {
+        let database = elsewhere(async move { server.database().await });
+        World::new(Ledger::Postgres(database), routes.clone())
+    }));
+    worlds
+}
+
+/// Runs what waits on a thread that may.
+fn elsewhere<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    let wait = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work)
+    };
+    std::thread::scope(|scope| scope.spawn(wait).join().unwrap())
 }
 
 impl World {
@@ -552,6 +574,17 @@ impl World {
                 store.end_sessions();
                 Arc::clone(store) as Arc<dyn Store>
             }
+            Ledger::Postgres(url) => {
+                let open = async {
+                    // The process before this one is gone for sure.
+                    let store = postgres::open(url).await;
+                    postgres::end_sessions(url).await;
+                    store
+                };
+                // On the runtime that its tasks have to outlive nothing of.
+                let wait = || runtime.block_on(open);
+                Arc::new(std::thread::scope(|scope| scope.spawn(wait).join().unwrap()))
+            }
             Ledger::Sqlite(folder) => {
                 // A step of the sweep has to fit a segment.
                 let options = SqliteOptions { segment_bytes: 4 << 20 };
@@ -589,6 +622,7 @@ impl World {
         self.until_it_has_beaten().await;
         match &self.ledger {
             Ledger::Memory(store) => store.end_sessions(),
+            Ledger::Postgres(url) => postgres::end_sessions(url).await,
             Ledger::Sqlite(_) => panic!("only one process has a ledger on disk"),
         }
     }
@@ -605,7 +639,7 @@ impl World {
     pub(crate) fn folder(&self) -> &Path {
         match &self.ledger {
             Ledger::Sqlite(folder) => folder.path(),
-            Ledger::Memory(_) => panic!("a ledger in memory has no folder"),
+            Ledger::Memory(_) | Ledger::Postgres(_) => panic!("this ledger has no folder"),
         }
     }
 

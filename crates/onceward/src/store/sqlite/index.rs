@@ -13,7 +13,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::journal::Position;
-use crate::store::{Asked, Lane, Page, Query, Standing, StoreError, row};
+use crate::store::row::{self, kind};
+use crate::store::{Asked, Lane, Page, Query, Standing, StoreError};
 
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -54,20 +55,6 @@ pub(super) struct Put<'a> {
 #[derive(Debug)]
 pub(super) struct Index {
     db: Connection,
-}
-
-/// The number of a standing in the column `kind`.
-pub(super) fn kind(standing: Standing) -> u8 {
-    match standing {
-        Standing::Pending => 0,
-        Standing::Delivering => 1,
-        Standing::InDoubt => 2,
-        Standing::Done => 3,
-        Standing::DeadLetter => 4,
-        Standing::Told => 5,
-        Standing::Held => 6,
-        Standing::Tombstone => 7,
-    }
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -15,14 +15,14 @@ use onceward_core::operation::{Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, kind};
+use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records};
 use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
 use super::young::{YOUNG_MAX, Young};
 use crate::judgement;
 use crate::sabotage::Sabotage;
+use crate::store::row::{self, kind};
 use crate::store::{
     Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, digest_of,
-    row,
 };
 
 /// Commands that wait at most; past it, callers wait before they queue.
@@ -287,7 +287,7 @@ impl Writer {
     /// An error that leaves the state unknown ends the writer's work: no answer, stop, recover.
     fn heed(&mut self, error: &StoreError) {
         match error {
-            StoreError::Stale => {}
+            StoreError::Stale | StoreError::Away(_) => {}
             StoreError::Full(why) => {
                 self.full = Some((why.clone(), Instant::now() + Duration::from_secs(1)));
             }

@@ -1,0 +1,217 @@
+//! Connections to the server: opened when they are needed, opened anew where they broke, and what
+//! their errors mean.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use onceward_core::id::OperationId;
+use tokio::sync::Mutex;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::PostgresOptions;
+use crate::clock::{Clock as _, SystemClock};
+use crate::store::StoreError;
+use crate::upstream::trusted;
+
+/// What each connection holds itself to. A commit is answered only once it is on stable storage;
+/// nothing waits for a lock, or stays in a transaction, for longer than a caller would.
+const SESSION: &str = "SET synchronous_commit = on; SET statement_timeout = '30s'; \
+    SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '15s'";
+
+/// How long opening a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An operation's id as the server keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Id(pub(super) OperationId);
+
+impl ToSql for Id {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&self.0.as_u128().to_be_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::UUID
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Id {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(OperationId::from_u128(u128::from_be_bytes(raw.try_into()?))))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::UUID
+    }
+}
+
+/// Lets time pass.
+pub(super) async fn pause(time: Duration) {
+    SystemClock.sleep_until(SystemClock.now().plus(time)).await;
+}
+
+/// One connection and the statements that it has prepared.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) client: Client,
+    prepared: Mutex<HashMap<&'static str, Statement>>,
+}
+
+impl Link {
+    /// The statement of this text, prepared once for each connection.
+    pub(super) async fn prepare(
+        &self,
+        sql: &'static str,
+    ) -> Result<Statement, tokio_postgres::Error> {
+        let mut prepared = self.prepared.lock().await;
+        if let Some(statement) = prepared.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        prepared.insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    pub(super) async fn query(
+        &self,
+        sql: &'static str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+        let statement = self.prepare(sql).await?;
+        self.client.query(&statement, with).await
+    }
+}
+
+/// How to reach the server.
+#[derive(Clone)]
+pub(super) struct Address {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The rest holds a password.
+        f.debug_struct("Address").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+    }
+}
+
+impl Address {
+    /// Reads a connection string. `sslmode=require` means TLS whose certificate is verified; else
+    /// there is none.
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let mut config: Config = options.url.parse().map_err(|error: tokio_postgres::Error| {
+            StoreError::Unavailable(format!("the address of the ledger cannot be read: {error}"))
+        })?;
+        let tls = if config.get_ssl_mode() == SslMode::Require {
+            let trusted = trusted(options.ca_file.as_deref());
+            let tls = trusted.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Some(MakeRustlsConnect::new(tls))
+        } else {
+            config.ssl_mode(SslMode::Disable);
+            None
+        };
+        config.application_name("onceward").connect_timeout(CONNECT_TIMEOUT);
+        Ok(Self { config, tls })
+    }
+
+    /// Opens a connection whose notifications are not of interest.
+    pub(super) async fn open(&self) -> Result<Link, StoreError> {
+        // A server that accepts and says nothing is no server.
+        let client = tokio::time::timeout(CONNECT_TIMEOUT * 2, async {
+            let client = match &self.tls {
+                None => {
+                    let (client, connection) = self.config.connect(NoTls).await?;
+                    tokio::spawn(connection);
+                    client
+                }
+                Some(tls) => {
+                    let (client, connection) = self.config.connect(tls.clone()).await?;
+                    tokio::spawn(connection);
+                    client
+                }
+            };
+            client.batch_execute(SESSION).await?;
+            Ok::<_, tokio_postgres::Error>(client)
+        });
+        let client = client
+            .await
+            .map_err(|_| StoreError::Away("the server does not answer".to_owned()))?
+            .map_err(|error| meaning(&error))?;
+        Ok(Link { client, prepared: Mutex::default() })
+    }
+
+    /// The configuration and TLS, for a connection that listens.
+    pub(super) fn parts(&self) -> (&Config, Option<&MakeRustlsConnect>) {
+        (&self.config, self.tls.as_ref())
+    }
+}
+
+/// A few connections that many share: statements are sent one behind the other, without waiting.
+#[derive(Debug)]
+pub(super) struct Links {
+    address: Address,
+    all: Vec<Mutex<Option<Arc<Link>>>>,
+    next: AtomicUsize,
+}
+
+impl Links {
+    pub(super) fn new(address: Address, size: usize) -> Self {
+        let all = (0..size).map(|_| Mutex::default()).collect();
+        Self { address, all, next: AtomicUsize::new(0) }
+    }
+
+    /// One of them, opened where it is not.
+    pub(super) async fn any(&self) -> Result<Arc<Link>, StoreError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
+        let mut place = self.all[turn].lock().await;
+        if let Some(link) = place.as_ref().filter(|link| !link.client.is_closed()) {
+            return Ok(Arc::clone(link));
+        }
+        let link = Arc::new(self.address.open().await?);
+        *place = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Asks one of them.
+    pub(super) async fn query(
+        &self,
+        sql: &'static str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        let link = self.any().await?;
+        link.query(sql, with).await.map_err(|error| meaning(&error))
+    }
+}
+
+/// What an error says about the ledger. What comes from a broken connection says nothing about
+/// what was written; whoever wrote has to look.
+pub(super) fn meaning(error: &tokio_postgres::Error) -> StoreError {
+    let Some(said) = error.as_db_error() else {
+        return StoreError::Away(format!("the server cannot be reached: {error}"));
+    };
+    let text = format!("{} ({})", said.message(), said.code().code());
+    let code = said.code();
+    if *code == SqlState::DISK_FULL {
+        return StoreError::Full(text);
+    }
+    // Resources, an operator's intervention, a standby, a conflict between transactions: it passes.
+    let passes = ["08", "40", "53", "57", "25", "55"];
+    if passes.iter().any(|class| code.code().starts_with(class)) {
+        return StoreError::Away(text);
+    }
+    StoreError::Unavailable(text)
+}

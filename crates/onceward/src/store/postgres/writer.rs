@@ -1,0 +1,634 @@
+//! Writers: whatever queued while one was away with the last batch goes into its next. A batch is
+//! a few statements with arrays, sent together: one way there and back, one commit.
+//!
+//! A batch whose connection breaks may have been written or not. It is written again, which finds
+//! what is there: nothing is answered before it is known.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use onceward_core::admission::leaves_no_tombstone;
+use onceward_core::attempt::BodyRef;
+use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
+use onceward_core::operation::{Fence, Operation, State};
+use onceward_core::time::Timestamp;
+use tokio::sync::{Notify, oneshot};
+use tokio_postgres::types::ToSql;
+
+use super::days::{Gone, day_of};
+use super::lanes::Lanes;
+use super::link::{Address, Id, Link, meaning, pause};
+use crate::store::row::{self, kind};
+use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write};
+
+/// Jobs of one batch, at most: small enough that its callers do not wait for each other for long.
+const BATCH_MAX: usize = 256;
+
+/// Bytes of bodies in one batch, beyond which it is closed.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Between two tries of a batch whose connection broke.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Before a batch is written again of which something is not known.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+const REMEMBER: &str = "\
+    WITH new AS (SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::bigint[], $4::smallint[], \
+        $5::integer[], $6::bigint[], $7::bigint[], $8::bytea[], $9::integer[], $10::bigint[], \
+        $11::bytea[]) AS t(digest, id, fence, kind, lane, due, owner, row, day, n, bytes)), \
+    won AS (INSERT INTO key (digest, op) SELECT digest, id FROM new ORDER BY digest \
+        ON CONFLICT (digest) DO UPDATE SET op = EXCLUDED.op WHERE key.op < $12 AND \
+        NOT EXISTS (SELECT FROM op_rest WHERE op_rest.id = key.op) RETURNING op), \
+    ops AS (INSERT INTO op (id, fence, kind, lane, due, owner, row) \
+        SELECT id, fence, kind, lane, due, owner, row FROM new JOIN won ON won.op = new.id), \
+    bodies AS (INSERT INTO body (day, n, bytes) \
+        SELECT day, n, bytes FROM new JOIN won ON won.op = new.id) \
+    SELECT op FROM won";
+
+const COMMIT: &str = "\
+    WITH new AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[], \
+        $5::bigint[], $6::bytea[], $7::integer[], $8::bigint[], $9::bytea[], $10::bigint[], \
+        $11::bigint[]) AS t(id, fence, kind, due, owner, row, day, n, bytes, expires, gone)), \
+    done AS (UPDATE op SET fence = new.fence, kind = new.kind, due = new.due, owner = new.owner, \
+        row = new.row, expires = new.expires, gone = new.gone FROM new \
+        WHERE op.id = new.id AND op.fence = new.fence - 1 AND op.has_key RETURNING op.id), \
+    bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM new JOIN done USING (id) \
+        WHERE bytes IS NOT NULL) \
+    SELECT id FROM done";
+
+const KNOWN: &str = "SELECT k.digest, o.row FROM key k JOIN op o ON o.id = k.op \
+    WHERE k.digest = ANY($1)";
+
+const STORED: &str = "SELECT id, row FROM op WHERE id = ANY($1)";
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What a writer is asked for.
+pub(super) enum Job {
+    Remember(Box<Birth>, Answer<Remembered>),
+    Commit(Box<Change>, Answer<Operation>),
+}
+
+/// A change and what is known of it.
+pub(super) struct Change {
+    write: Write,
+    /// Where its body is put, once that has a number.
+    place: Option<BodyRef>,
+    /// Whether a try of it may have been written.
+    tried: bool,
+}
+
+impl Job {
+    pub(super) fn commit(write: Write, answer: Answer<Operation>) -> Self {
+        Self::Commit(Box::new(Change { write, place: None, tried: false }), answer)
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Remember(birth, _) => birth.request.len(),
+            Self::Commit(change, _) => {
+                change.write.answer.as_ref().map_or(0, |(_, bytes)| bytes.len())
+            }
+        }
+    }
+
+    /// What no other job of its batch may touch.
+    fn subject(&self) -> (Id, Option<KeyDigest>) {
+        match self {
+            Self::Remember(birth, _) => {
+                let operation = &birth.operation;
+                (Id(operation.id), Some(operation.scope.digest(&operation.key)))
+            }
+            Self::Commit(change, _) => (Id(change.write.operation.id), None),
+        }
+    }
+
+    fn takes_over(&self) -> bool {
+        matches!(self, Self::Remember(birth, _) if birth.replaces.is_some())
+    }
+
+    fn fail(self, error: &StoreError) {
+        // A caller that went away needs no answer.
+        match self {
+            Self::Remember(_, answer) => drop(answer.send(Err(error.clone()))),
+            Self::Commit(_, answer) => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// What the writers share with the store's front.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    wake: Notify,
+    /// What is gone with its day.
+    pub(super) gone: Gone,
+    /// Whether the server was away when it was last asked.
+    pub(super) away: AtomicBool,
+    pub(super) commits: AtomicU64,
+    /// Woken where accepted work was written.
+    pub(super) changed: Arc<Notify>,
+    /// Woken where others have to hear of it.
+    pub(super) tell: Notify,
+}
+
+impl Queue {
+    pub(super) fn push(&self, job: Job) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        self.wake.notify_one();
+    }
+
+    /// The next batch: no two of its jobs touch the same operation or key.
+    async fn batch(&self) -> Vec<Job> {
+        loop {
+            let woken = self.wake.notified();
+            let (batch, more) = self.take();
+            if more {
+                self.wake.notify_one();
+            }
+            if !batch.is_empty() {
+                return batch;
+            }
+            woken.await;
+        }
+    }
+
+    fn take(&self) -> (Vec<Job>, bool) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut batch, mut left) = (Vec::new(), VecDeque::new());
+        let (mut ids, mut keys, mut bytes) = (HashSet::new(), HashSet::new(), 0);
+        while let Some(job) = jobs.pop_front() {
+            // What takes a key over is a transaction of its own.
+            if job.takes_over() && !batch.is_empty() {
+                left.push_back(job);
+                break;
+            }
+            let is_alone = job.takes_over();
+            let (id, key) = job.subject();
+            let is_free = ids.insert(id) && key.is_none_or(|key| keys.insert(key.0));
+            if is_free {
+                bytes += job.bytes();
+                batch.push(job);
+            } else {
+                left.push_back(job);
+            }
+            if is_alone || batch.len() == BATCH_MAX || bytes > BATCH_BYTES {
+                break;
+            }
+        }
+        left.append(&mut jobs);
+        *jobs = left;
+        (batch, !jobs.is_empty())
+    }
+}
+
+/// A block of numbers for bodies.
+#[derive(Debug, Default)]
+struct Numbers {
+    next: u32,
+    end: u32,
+}
+
+/// One writer and its connection.
+pub(super) struct Writer {
+    address: Address,
+    queue: Arc<Queue>,
+    lanes: Arc<Lanes>,
+    link: Option<Link>,
+    numbers: Numbers,
+    today: Arc<dyn Fn() -> i32 + Send + Sync>,
+}
+
+/// The columns of new operations or of changed ones, one array each.
+#[derive(Default)]
+struct Columns {
+    digests: Vec<Vec<u8>>,
+    ids: Vec<Id>,
+    fences: Vec<i64>,
+    kinds: Vec<i16>,
+    lanes: Vec<i32>,
+    dues: Vec<Option<i64>>,
+    owners: Vec<Option<i64>>,
+    rows: Vec<Vec<u8>>,
+    days: Vec<Option<i32>>,
+    ns: Vec<Option<i64>>,
+    bytes: Vec<Option<bytes::Bytes>>,
+    expires: Vec<Option<i64>>,
+    gone: Vec<Option<i64>>,
+}
+
+impl Columns {
+    fn push(&mut self, operation: &Operation, body: Option<(BodyRef, bytes::Bytes)>) {
+        let mut bytes = Vec::new();
+        row::encode(operation, &mut bytes);
+        self.ids.push(Id(operation.id));
+        self.fences.push(operation.fence.0 as i64);
+        self.kinds.push(i16::from(kind(Standing::of(operation))));
+        self.dues.push(match operation.state {
+            State::Pending { due } => Some(due.as_micros()),
+            _ => None,
+        });
+        self.owners.push(operation.owner().map(|session| session.0 as i64));
+        self.rows.push(bytes);
+        let expires = operation.key_expires_at().filter(|_| operation.state.is_ended());
+        let kept_after =
+            if leaves_no_tombstone(operation) { Duration::ZERO } else { operation.tombstone };
+        self.expires.push(expires.map(Timestamp::as_micros));
+        self.gone.push(expires.map(|at| at.plus(kept_after).as_micros()));
+        self.days.push(body.as_ref().map(|(body, _)| body.segment as i32));
+        self.ns.push(body.as_ref().map(|(body, _)| i64::from(body.offset)));
+        self.bytes.push(body.map(|(_, bytes)| bytes));
+    }
+
+    fn bodies(&self) -> Vec<Option<&[u8]>> {
+        self.bytes.iter().map(|bytes| bytes.as_deref()).collect()
+    }
+}
+
+/// Why a batch was not written.
+enum Failure {
+    /// Nothing of it was: the jobs get this.
+    Refused(StoreError),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match meaning(&error) {
+            StoreError::Away(_) => Self::Unknown,
+            error => Self::Refused(error),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        address: Address,
+        queue: Arc<Queue>,
+        lanes: Arc<Lanes>,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
+        let today = Arc::new(move || day_of(now()));
+        Self { address, queue, lanes, link: None, numbers: Numbers::default(), today }
+    }
+
+    /// Writes batch after batch, for ever.
+    pub(super) async fn run(mut self) {
+        loop {
+            let mut batch = self.queue.batch().await;
+            while !batch.is_empty() {
+                batch = self.write(batch).await;
+            }
+        }
+    }
+
+    /// Writes a batch; tells what of it has to be written again.
+    async fn write(&mut self, mut batch: Vec<Job>) -> Vec<Job> {
+        match self.try_write(&mut batch).await {
+            Ok(again) => {
+                self.queue.away.store(false, Ordering::Relaxed);
+                again
+            }
+            Err(Failure::Refused(error)) => {
+                // One that cannot be written must not take the others with it.
+                if batch.len() > 1 {
+                    for job in batch {
+                        Box::pin(self.write(vec![job])).await;
+                    }
+                } else {
+                    for job in batch {
+                        job.fail(&error);
+                    }
+                }
+                Vec::new()
+            }
+            Err(Failure::Unknown) => {
+                self.queue.away.store(true, Ordering::Relaxed);
+                self.link = None;
+                for job in &mut batch {
+                    if let Job::Commit(change, _) = job {
+                        change.tried = true;
+                    }
+                }
+                pause(RETRY).await;
+                batch
+            }
+        }
+    }
+
+    async fn number(&mut self, link: &Link) -> Result<u32, tokio_postgres::Error> {
+        if self.numbers.next == self.numbers.end {
+            let rows = link.query("SELECT nextval('body_block')", &[]).await?;
+            let block: i64 = rows[0].get(0);
+            self.numbers.next = (block as u32) << 12;
+            self.numbers.end = self.numbers.next + 4096;
+        }
+        self.numbers.next += 1;
+        Ok(self.numbers.next - 1)
+    }
+
+    async fn body(
+        &mut self,
+        link: &Link,
+        bytes: &bytes::Bytes,
+    ) -> Result<BodyRef, tokio_postgres::Error> {
+        Ok(BodyRef {
+            segment: (self.today)() as u32,
+            offset: self.number(link).await?,
+            length: bytes.len() as u32,
+            crc: crc32fast::hash(bytes),
+        })
+    }
+
+    /// Writes a batch, and answers what is known then; tells what has to be written again.
+    async fn try_write(&mut self, batch: &mut Vec<Job>) -> Result<Vec<Job>, Failure> {
+        let link = match self.link.take().filter(|link| !link.client.is_closed()) {
+            Some(link) => link,
+            None => self.address.open().await.map_err(|_| Failure::Unknown)?,
+        };
+        let (mut born, mut changed) = (Columns::default(), Columns::default());
+        let mut wakes = false;
+        for job in batch.iter_mut() {
+            // What was numbered before keeps its number: then it is seen whether it was written.
+            match job {
+                Job::Remember(birth, _) => {
+                    let body = match birth.operation.request {
+                        Some(body) => body,
+                        None => self.body(&link, &birth.request).await?,
+                    };
+                    birth.operation.request = Some(body);
+                    let operation = &birth.operation;
+                    wakes |= Standing::of(operation) == Standing::Pending;
+                    born.digests.push(operation.scope.digest(&operation.key).0.to_vec());
+                    born.lanes.push(self.lanes.number(&link, &Lane::of(operation)).await?);
+                    born.push(operation, Some((body, birth.request.clone())));
+                }
+                Job::Commit(change, _) => {
+                    let Change { write, place, .. } = &mut **change;
+                    let mut body = None;
+                    if let Some((slot, bytes)) = &write.answer {
+                        let numbered = match *place {
+                            Some(numbered) => numbered,
+                            None => self.body(&link, bytes).await?,
+                        };
+                        *place = Some(numbered);
+                        slot.fill(&mut write.operation, numbered);
+                        body = Some((numbered, bytes.clone()));
+                    }
+                    wakes |= Standing::of(&write.operation) == Standing::Pending;
+                    changed.push(&write.operation, body);
+                }
+            }
+        }
+        let written = match batch.first() {
+            Some(Job::Remember(birth, _)) if birth.replaces.is_some() => {
+                take_over(&link, birth, &born, &self.queue.gone).await?
+            }
+            _ => exchange(&link, &born, &changed, &self.queue.gone).await?,
+        };
+        let again =
+            answer(&link, std::mem::take(batch), &born, &changed, &written, &self.queue.gone).await;
+        if !again.is_empty() {
+            // A key may be that of an operation whose day is gone.
+            self.queue.gone.learn(&link).await?;
+            pause(LOOK_AGAIN).await;
+        }
+        self.queue.commits.fetch_add(1, Ordering::Relaxed);
+        if wakes {
+            self.queue.changed.notify_one();
+            self.queue.tell.notify_one();
+        }
+        self.link = Some(link);
+        Ok(again)
+    }
+}
+
+/// Changes operations in the transaction that is open; tells which.
+pub(super) async fn change(
+    link: &Link,
+    operations: &[Operation],
+) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
+    let mut changed = Columns::default();
+    for operation in operations {
+        changed.push(operation, None);
+    }
+    let done = put_changed(link, &changed).await?;
+    Ok(done.iter().map(|found| found.get::<_, Id>(0).0).collect())
+}
+
+/// Leaves of operations only their marks, whether they have their keys or not; tells how many.
+pub(super) async fn mark(link: &Link, marks: &[Operation]) -> Result<u64, tokio_postgres::Error> {
+    let mut changed = Columns::default();
+    for operation in marks {
+        changed.push(operation, None);
+    }
+    let Columns { ids, fences, kinds, rows, .. } = &changed;
+    let done = link
+        .query(
+            "UPDATE op SET fence = t.fence, kind = t.kind, row = t.row FROM \
+             UNNEST($1::uuid[], $2::bigint[], $3::smallint[], $4::bytea[]) AS t(id, fence, kind, row) \
+             WHERE op.id = t.id AND op.fence = t.fence - 1 RETURNING op.id",
+            &[ids, fences, kinds, rows],
+        )
+        .await?;
+    Ok(done.len() as u64)
+}
+
+/// Which operations a batch put in or changed.
+#[derive(Default)]
+struct Written {
+    won: HashSet<Id>,
+    done: HashSet<Id>,
+    /// The old owner of a key had moved on.
+    stale: bool,
+}
+
+fn ids(rows: &[tokio_postgres::Row]) -> HashSet<Id> {
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+async fn put_born(
+    link: &Link,
+    born: &Columns,
+    gone: &Gone,
+) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+    if born.ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Columns { digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, .. } = born;
+    let oldest = Id(gone.oldest());
+    let with: [&(dyn ToSql + Sync); 12] =
+        [digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, &born.bodies(), &oldest];
+    link.query(REMEMBER, &with).await
+}
+
+async fn put_changed(
+    link: &Link,
+    changed: &Columns,
+) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+    if changed.ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Columns { ids, fences, kinds, dues, owners, rows, days, ns, expires, gone, .. } = changed;
+    let with: [&(dyn ToSql + Sync); 11] =
+        [ids, fences, kinds, dues, owners, rows, days, ns, &changed.bodies(), expires, gone];
+    link.query(COMMIT, &with).await
+}
+
+/// Sends a batch: all of it in one transaction, and without waiting between its statements.
+async fn exchange(
+    link: &Link,
+    born: &Columns,
+    changed: &Columns,
+    gone: &Gone,
+) -> Result<Written, Failure> {
+    let is_one = born.ids.is_empty() || changed.ids.is_empty();
+    let (won, done) = if is_one {
+        // A statement is a transaction by itself.
+        (put_born(link, born, gone).await?, put_changed(link, changed).await?)
+    } else {
+        link.prepare(REMEMBER).await?;
+        link.prepare(COMMIT).await?;
+        let (begun, won, done, ended) = tokio::join!(
+            biased;
+            link.client.batch_execute("BEGIN"),
+            put_born(link, born, gone),
+            put_changed(link, changed),
+            link.client.batch_execute("COMMIT"),
+        );
+        begun?;
+        let (won, done) = (won?, done?);
+        ended?;
+        (won, done)
+    };
+    Ok(Written { won: ids(&won), done: ids(&done), stale: false })
+}
+
+/// Puts an operation in the place of the one that had its key: in one transaction that reads
+/// before it writes, since the old row has to say that it moved on.
+async fn take_over(
+    link: &Link,
+    birth: &Birth,
+    born: &Columns,
+    gone: &Gone,
+) -> Result<Written, Failure> {
+    let Some((old, fence)) = birth.replaces else { return Ok(Written::default()) };
+    link.client.batch_execute("BEGIN").await?;
+    let held = link
+        .query(
+            "SELECT row FROM op WHERE id = $1 AND fence = $2 AND has_key FOR UPDATE",
+            &[&Id(old), &(fence.0 as i64)],
+        )
+        .await?;
+    let Some(held) = held.first() else {
+        link.client.batch_execute("ROLLBACK").await?;
+        return Ok(Written { stale: true, ..Written::default() });
+    };
+    let mut before = row::decode(held.get(0)).map_err(Failure::Refused)?;
+    before.fence = Fence(fence.0 + 1);
+    let mut bytes = Vec::new();
+    row::encode(&before, &mut bytes);
+    link.query(
+        "UPDATE op SET fence = $2, row = $3, has_key = false WHERE id = $1",
+        &[&Id(old), &(before.fence.0 as i64), &bytes],
+    )
+    .await?;
+    let digest = &born.digests[0];
+    link.query("DELETE FROM key WHERE digest = $1 AND op = $2", &[digest, &Id(old)]).await?;
+    let won = put_born(link, born, gone).await?;
+    link.client.batch_execute("COMMIT").await?;
+    Ok(Written { won: ids(&won), ..Written::default() })
+}
+
+/// Answers every job of a batch that was written; tells those of which nothing is known yet.
+async fn answer(
+    link: &Link,
+    batch: Vec<Job>,
+    born: &Columns,
+    changed: &Columns,
+    written: &Written,
+    gone: &Gone,
+) -> Vec<Job> {
+    let looked = match known(link, born, &written.won, gone).await {
+        Ok(known) => stored(link, changed, &written.done).await.map(|stored| (known, stored)),
+        Err(failure) => Err(failure),
+    };
+    let mut again = Vec::new();
+    for job in batch {
+        let (id, key) = job.subject();
+        let is_written = written.won.contains(&id) || written.done.contains(&id);
+        match (&looked, job) {
+            (_, Job::Remember(birth, answer)) if is_written => {
+                // A caller that went away needs no answer; here and below.
+                let _ = answer.send(Ok(Remembered::Fresh(birth.operation)));
+            }
+            (_, Job::Commit(change, answer)) if is_written => {
+                let _ = answer.send(Ok(change.write.operation));
+            }
+            (_, job @ Job::Remember(..)) if written.stale => job.fail(&StoreError::Stale),
+            (Err(Failure::Unknown), job) => again.push(job),
+            (Err(Failure::Refused(error)), job) => job.fail(error),
+            (Ok((known, _)), Job::Remember(birth, answer)) => {
+                match key.and_then(|key| known.get(&key.0.to_vec())) {
+                    // It was written by a try whose answer was lost.
+                    Some(found) if found.id == id.0 => {
+                        let _ = answer.send(Ok(Remembered::Fresh(birth.operation)));
+                    }
+                    Some(found) => {
+                        let _ = answer.send(Ok(Remembered::Known(found.clone())));
+                    }
+                    // The one that had its key went meanwhile.
+                    None => again.push(Job::Remember(birth, answer)),
+                }
+            }
+            (Ok((_, stored)), Job::Commit(change, answer)) => {
+                let mut bytes = Vec::new();
+                row::encode(&change.write.operation, &mut bytes);
+                let is_mine = change.tried && stored.get(&id) == Some(&bytes);
+                let operation = is_mine.then_some(change.write.operation);
+                let _ = answer.send(operation.ok_or(StoreError::Stale));
+            }
+        }
+    }
+    again
+}
+
+/// The operations that have the keys of those that did not win.
+async fn known(
+    link: &Link,
+    born: &Columns,
+    won: &HashSet<Id>,
+    gone: &Gone,
+) -> Result<HashMap<Vec<u8>, Operation>, Failure> {
+    let lost = born.ids.iter().zip(&born.digests).filter(|(id, _)| !won.contains(*id));
+    let digests: Vec<&Vec<u8>> = lost.map(|(_, digest)| digest).collect();
+    if digests.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = link.query(KNOWN, &[&digests]).await?;
+    rows.iter()
+        .map(|found| {
+            let operation = row::decode(found.get(1)).map_err(Failure::Refused)?;
+            Ok((found.get(0), gone.seen(operation)))
+        })
+        .collect()
+}
+
+/// The rows of those that were not changed, as they stand.
+async fn stored(
+    link: &Link,
+    changed: &Columns,
+    done: &HashSet<Id>,
+) -> Result<HashMap<Id, Vec<u8>>, Failure> {
+    let refused: Vec<Id> = changed.ids.iter().filter(|id| !done.contains(*id)).copied().collect();
+    if refused.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = link.query(STORED, &[&refused]).await?;
+    Ok(rows.iter().map(|found| (found.get(0), found.get(1))).collect())
+}

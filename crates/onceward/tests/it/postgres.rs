@@ -1,0 +1,46 @@
+//! A PostgreSQL server for tests, and a database of its own for each: `cargo xtask test` starts the
+//! server and names it in `TEST_POSTGRES`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use onceward::store::postgres::{PostgresOptions, PostgresStore};
+use tokio_postgres::NoTls;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The server.
+pub(crate) struct Server(String);
+
+/// The server that the environment names; says so where it names none.
+#[expect(clippy::print_stdout, reason = "never silently")]
+pub(crate) fn server() -> Option<Server> {
+    let server = std::env::var("TEST_POSTGRES").ok().map(Server);
+    if server.is_none() {
+        println!("skipped: TEST_POSTGRES names no server; `cargo xtask test` starts one");
+    }
+    server
+}
+
+impl Server {
+    /// The address of a new database.
+    pub(crate) async fn database(&self) -> String {
+        let (client, connection) = tokio_postgres::connect(&self.0, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let place = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("once_{}_{place}", std::process::id());
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        format!("{} dbname={name}", self.0)
+    }
+}
+
+/// Ends every session: its process is gone for sure.
+pub(crate) async fn end_sessions(url: &str) {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("DELETE FROM session").await.unwrap();
+}
+
+pub(crate) async fn open(url: &str) -> PostgresStore {
+    let options = PostgresOptions { url: url.to_owned(), ca_file: None };
+    PostgresStore::open(&options).await.unwrap()
+}
