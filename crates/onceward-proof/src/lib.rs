@@ -1,7 +1,7 @@
 //! What puts the promise to the test, and shares no code with what it tests: the compiler sees to
 //! it that this crate does not depend on the gateway.
 //!
-//! [`line`] speaks HTTP and never sends anything twice by itself; [`auditor`] is an upstream that
+//! [`mod@line`] speaks HTTP and never sends anything twice by itself; [`auditor`] is an upstream that
 //! misbehaves by a seed and records all that arrives; [`check`] holds what callers were told, what
 //! the auditor saw and what the ledger says against the promises.
 

@@ -35,9 +35,10 @@ use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
     Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Which, Write, digest_of,
 };
 use crate::clock::{Clock, SystemClock};
+use crate::judgement;
 
 /// Jobs that wait at most; past it, callers wait before they queue.
 const QUEUE_MAX: usize = 8192;
@@ -311,13 +312,13 @@ async fn sweep(
     let (mut gone, mut digests, mut marks, mut bodies) = (vec![], vec![], vec![], vec![]);
     for found in &rows {
         let operation = decode(found)?;
-        if !admission::is_expired(&operation, now) {
+        if !judgement::is_expired(&operation, now) {
             continue;
         }
         if admission::is_tombstone_over(&operation, now)
             || admission::leaves_no_tombstone(&operation)
         {
-            digests.push(operation.scope.digest(&operation.key).0.to_vec());
+            digests.push(digest_of(&operation).0.to_vec());
             gone.push((Id(operation.id), operation.fence.0 as i64));
             bodies.extend(operation.bodies());
         } else if operation.request.is_some() {

@@ -22,7 +22,7 @@ use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
 use crate::store::row::{self, kind};
-use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write};
+use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write, digest_of};
 
 /// Jobs of one batch, at most: small enough that its callers do not wait for each other for long.
 const BATCH_MAX: usize = 256;
@@ -101,7 +101,7 @@ impl Job {
         match self {
             Self::Remember(birth, _) => {
                 let operation = &birth.operation;
-                (Id(operation.id), Some(operation.scope.digest(&operation.key)))
+                (Id(operation.id), Some(digest_of(operation)))
             }
             Self::Commit(change, _) => (Id(change.write.operation.id), None),
         }
@@ -364,7 +364,7 @@ impl Writer {
                     birth.operation.request = Some(body);
                     let operation = &birth.operation;
                     wakes |= Standing::of(operation) == Standing::Pending;
-                    born.digests.push(operation.scope.digest(&operation.key).0.to_vec());
+                    born.digests.push(digest_of(operation).0.to_vec());
                     born.lanes.push(self.lanes.number(&link, &Lane::of(operation)).await?);
                     born.push(operation, Some((body, birth.request.clone())));
                 }
