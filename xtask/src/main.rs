@@ -4,6 +4,7 @@
 
 mod browser;
 mod deny;
+mod fuzz;
 mod steps;
 mod tidy;
 
@@ -17,6 +18,8 @@ usage: cargo xtask <command>
   test [args]   start or install what the tests need, then run them all;
                 arguments go to cargo test
   ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
+  fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
+                inputs that nobody would write, for so long each
   tidy          layering, links, markers, manifests, paths
   deny          licences, banned crates, sources, doubled versions";
 
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "test" => steps::test(&rest),
         "ci" => ci(),
+        "fuzz" => fuzz::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {

@@ -152,7 +152,7 @@ impl Journal {
                 None => false,
             };
             if !goes_on {
-                refuse_damage(&file, end)?;
+                refuse_damage(&segments, end)?;
                 break;
             }
             end = next;
@@ -311,28 +311,60 @@ fn replay_segment(
 }
 
 /// A frame is written only after the one before it is durable, so only the last can be torn: a
-/// frame that holds behind one that does not means damage.
-fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
+/// frame that holds behind one that does not, in this segment or in a later one, means damage.
+fn refuse_damage(segments: &Segments, end: Position) -> Result<(), StoreError> {
+    for segment in segments.numbers().into_iter().filter(|segment| *segment >= end.segment) {
+        let start = if segment == end.segment { u64::from(end.offset) + 1 } else { 0 };
+        let file = segments
+            .get(segment)
+            .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+        refuse_frames_from(&file, end, Position { segment, ..end }, start)?;
+    }
+    Ok(())
+}
+
+/// Looks from `start` on through the segment of `here`.
+fn refuse_frames_from(
+    file: &File,
+    end: Position,
+    here: Position,
+    mut start: u64,
+) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
     let size = file.metadata().map_err(unreadable)?.len();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut start = u64::from(end.offset) + 1;
-    while start + (HEADER_BYTES as u64) < size {
+    while let Some(from) = next_data(file, start).map_err(unreadable)? {
+        start = from;
+        if start + (HEADER_BYTES as u64) >= size {
+            break;
+        }
         let length = piece.len().min((size - start) as usize);
         let bytes = &mut piece[..length];
         file.read_exact_at(bytes, start).map_err(unreadable)?;
-        refuse_frame_behind(file, end, start as u32, bytes)?;
+        refuse_frame_behind(file, end, Position { offset: start as u32, ..here }, bytes)?;
         // A header that lies across two pieces is seen whole in the second.
         start += (length - HEADER_BYTES.min(length - 1)) as u64;
     }
     Ok(())
 }
 
+/// Where bytes were written, at `from` or behind it: most of a segment is allocated and no more.
+fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    use rustix::fs::SeekFrom;
+    match rustix::fs::seek(file, SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        // Some file systems do not tell: all of it is looked at.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(from)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn refuse_frame_behind(
     file: &File,
     end: Position,
-    start: u32,
+    here: Position,
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     let unreadable =
@@ -349,7 +381,7 @@ fn refuse_frame_behind(
         if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
             continue;
         }
-        let at = Position { offset: start + at as u32, sequence, ..end };
+        let at = Position { offset: here.offset + at as u32, sequence, ..here };
         if read_frame(file, at).map_err(unreadable)?.is_some() {
             return Err(StoreError::Damaged(format!(
                 "segment {} does not hold at {}, and a later frame does: restore a backup",
@@ -380,6 +412,9 @@ pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
         _ => StoreError::Unavailable(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
@@ -459,6 +494,17 @@ mod tests {
                 "flipped at {flipped}"
             );
         }
+    }
+
+    #[test]
+    fn damage_at_the_end_of_a_segment_that_another_follows_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &[&[1; 3000], b"the last of this one", &[3; 3000]]);
+        let path = path_of(folder.path(), 1);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3000 + 2 * HEADER_BYTES] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(open(folder.path()), Err(StoreError::Damaged(_))));
     }
 
     #[test]
