@@ -121,16 +121,17 @@ impl Fuzz {
     fn meet<S: Hash>(&self, input: &[u8], target: &impl Fn(&[u8]) -> S) -> u64 {
         match catch_unwind(AssertUnwindSafe(|| target(input))) {
             Ok(saw) => digest(&saw),
-            Err(_) => self.fail(input, |input| {
-                catch_unwind(AssertUnwindSafe(|| target(input))).is_err()
-            }),
+            Err(_) => {
+                self.fail(input, |input| catch_unwind(AssertUnwindSafe(|| target(input))).is_err())
+            }
         }
     }
 
     fn fail(&self, input: &[u8], fails: impl Fn(&[u8]) -> bool) -> ! {
         let small = change::shrink(input, SHRINK_MAX, fails);
         let path = folder().join("found").join(format!("{}-{:016x}", self.name, digest(&small)));
-        let kept = fs::create_dir_all(folder().join("found")).and_then(|()| fs::write(&path, &small));
+        let kept =
+            fs::create_dir_all(folder().join("found")).and_then(|()| fs::write(&path, &small));
         let how = match kept {
             Ok(()) => format!("cargo xtask fuzz {} --input {}", self.name, path.display()),
             Err(error) => format!("it could not be kept in {}: {error}", path.display()),

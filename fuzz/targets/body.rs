@@ -12,9 +12,35 @@ use onceward_fuzz::Fuzz;
 const BETWEEN: u8 = 0x1e;
 
 const WORDS: &[&str] = &[
-    "{", "}", "[", "]", ":", ",", "\"a\"", "\"b\"", "\"\\u0061\"", "null", "true", "1", "1.0", "10e-1", "-0",
-    "0.1", "9007199254740993", "1e400", "1e-400", "1e-99999999999999999999", "1.5e-9223372036854775808",
-    "0.30000000000000004", " ", "\n", "\x1e", "{\"a\":1}", "--b\r\n", "\u{feff}", "\"\\ud800\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "\"a\"",
+    "\"b\"",
+    "\"\\u0061\"",
+    "null",
+    "true",
+    "1",
+    "1.0",
+    "10e-1",
+    "-0",
+    "0.1",
+    "9007199254740993",
+    "1e400",
+    "1e-400",
+    "1e-99999999999999999999",
+    "1.5e-9223372036854775808",
+    "0.30000000000000004",
+    " ",
+    "\n",
+    "\x1e",
+    "{\"a\":1}",
+    "--b\r\n",
+    "\u{feff}",
+    "\"\\ud800\"",
 ];
 
 /// JSON as it is written: a number is its digits without the zeros around them, and its power.
@@ -109,13 +135,20 @@ impl<'a> Reader<'a> {
             }
             b'"' => Json::Text(self.text()?),
             b'-' | b'0'..=b'9' => self.number()?,
-            _ => Json::Word(["null", "true", "false"].into_iter().find(|word| self.eat(word).is_some())?),
+            _ => Json::Word(
+                ["null", "true", "false"].into_iter().find(|word| self.eat(word).is_some())?,
+            ),
         };
         self.depth -= 1;
         Some(value)
     }
 
-    fn list(&mut self, open: &str, close: &str, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+    fn list(
+        &mut self,
+        open: &str,
+        close: &str,
+        mut one: impl FnMut(&mut Self) -> Option<()>,
+    ) -> Option<()> {
         self.eat(open)?;
         self.skip();
         if self.eat(close).is_some() {
@@ -144,7 +177,10 @@ fn request(kind: &str, body: &[u8]) -> Request {
     Request {
         method: "POST".to_owned(),
         target: "/".to_owned(),
-        headers: Headers(vec![("content-type".to_owned(), Bytes::copy_from_slice(kind.as_bytes()))]),
+        headers: Headers(vec![(
+            "content-type".to_owned(),
+            Bytes::copy_from_slice(kind.as_bytes()),
+        )]),
         body: Bytes::copy_from_slice(body),
     }
 }
@@ -158,7 +194,8 @@ fn sameness_is_an_equivalence_and_never_wider_than_what_bodies_say() {
         let kind = if is_json { "application/json" } else { "multipart/form-data; boundary=b" };
         let bodies: Vec<&[u8]> = rest.split(|byte| *byte == BETWEEN).take(3).collect();
         let of = |at: usize| bodies.get(at).copied().unwrap_or_default();
-        let same = |a: usize, b: usize| is_same_body(&request(kind, of(a)), &request(kind, of(b)), &rule);
+        let same =
+            |a: usize, b: usize| is_same_body(&request(kind, of(a)), &request(kind, of(b)), &rule);
         for at in 0..3 {
             assert!(same(at, at), "a body is the same as itself");
         }
@@ -167,17 +204,33 @@ fn sameness_is_an_equivalence_and_never_wider_than_what_bodies_say() {
             assert_eq!(same(a, b), same(b, a), "both ways");
             if is_json && same(a, b) && of(a) != of(b) {
                 let (one, other) = (json(of(a)), json(of(b)));
-                assert!(one.is_some() && one == other, "two payments taken for one: {one:?}, {other:?}");
+                assert!(
+                    one.is_some() && one == other,
+                    "two payments taken for one: {one:?}, {other:?}"
+                );
                 let paths = differing_paths(of(a), of(b), 10);
                 assert!(paths.iter().all(|path| path.starts_with('/') || path.is_empty()));
             }
             // Where both have a safe form, it decides as their values do.
-            if let (Some(one), Some(other)) = (canonical_json(of(a), &[]), canonical_json(of(b), &[])) {
+            if let (Some(one), Some(other)) =
+                (canonical_json(of(a), &[]), canonical_json(of(b), &[]))
+            {
                 assert_eq!(one == other, json(of(a)) == json(of(b)), "as what they say");
             }
         }
         let [ab, ac, bc] = pairs.map(|(a, b)| same(a, b));
-        assert!([ab, ac, bc].into_iter().filter(|same| *same).count() != 2, "the third follows from two");
-        (is_json, ab, ac, bc, json(of(0)).is_some(), canonical_json(of(0), &[]).is_some(), json(of(1)).is_some())
+        assert!(
+            [ab, ac, bc].into_iter().filter(|same| *same).count() != 2,
+            "the third follows from two"
+        );
+        (
+            is_json,
+            ab,
+            ac,
+            bc,
+            json(of(0)).is_some(),
+            canonical_json(of(0), &[]).is_some(),
+            json(of(1)).is_some(),
+        )
     });
 }

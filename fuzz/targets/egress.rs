@@ -9,10 +9,48 @@ use onceward_fuzz::figures::Figures;
 use url::{Host, Url};
 
 const WORDS: &[&str] = &[
-    "https://", "http://", "HTTPS:", "//", "@", "[", "]", ":443", ":8443", ":80", "#", "?", "\\", "%2e", "%00", "。", "．",
-    "127.0.0.1", "127.1", "0x7f.1", "0177.0.0.1", "2130706433", "0", "localhost", "localhost.", "a.localhost", "169.254.169.254",
-    "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]", "[fe80::1%25eth0]", "[fec0::1]",
-    "metadata.google.internal", "xn--", "ⓛocalhost", "１２７.0.0.1", "example.com", "8.8.8.8", "[2606:4700::1111]",
+    "https://",
+    "http://",
+    "HTTPS:",
+    "//",
+    "@",
+    "[",
+    "]",
+    ":443",
+    ":8443",
+    ":80",
+    "#",
+    "?",
+    "\\",
+    "%2e",
+    "%00",
+    "。",
+    "．",
+    "127.0.0.1",
+    "127.1",
+    "0x7f.1",
+    "0177.0.0.1",
+    "2130706433",
+    "0",
+    "localhost",
+    "localhost.",
+    "a.localhost",
+    "169.254.169.254",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[2002:7f00:1::]",
+    "[fe80::1%25eth0]",
+    "[fec0::1]",
+    "metadata.google.internal",
+    "xn--",
+    "ⓛocalhost",
+    "１２７.0.0.1",
+    "example.com",
+    "8.8.8.8",
+    "[2606:4700::1111]",
 ];
 
 /// What Python calls global, and is no place for a caller's request all the same.
@@ -119,11 +157,15 @@ fn no_text_leads_to_an_address_that_is_not_public() {
                 }
             }
         }
-        Some((through, url.scheme().len(), url.host().map(|host| match host {
-            Host::Ipv4(_) => 4,
-            Host::Ipv6(_) => 6,
-            Host::Domain(_) => 0,
-        })))
+        Some((
+            through,
+            url.scheme().len(),
+            url.host().map(|host| match host {
+                Host::Ipv4(_) => 4,
+                Host::Ipv6(_) => 6,
+                Host::Domain(_) => 0,
+            }),
+        ))
     });
 }
 

@@ -8,12 +8,17 @@ use onceward::secret::Secrets;
 use onceward::wire;
 use onceward_fuzz::Fuzz;
 
-const WORDS: &[&str] = &["\x01", "\x01\0\0\0\0", "authorization", "x-a", "POST", "/a?b", "\x7f", "\u{80}\u{1}"];
+const WORDS: &[&str] =
+    &["\x01", "\x01\0\0\0\0", "authorization", "x-a", "POST", "/a?b", "\x7f", "\u{80}\u{1}"];
 
 /// A request made of the input's lines.
 fn request(input: &[u8]) -> Request {
     let mut lines = input.split(|byte| *byte == b'\n');
-    let mut text = |or: &str| lines.next().map_or_else(|| or.to_owned(), |line| String::from_utf8_lossy(line).into_owned());
+    let mut text = |or: &str| {
+        lines
+            .next()
+            .map_or_else(|| or.to_owned(), |line| String::from_utf8_lossy(line).into_owned())
+    };
     let (method, target) = (text("POST"), text("/"));
     let headers = lines
         .map(|line| {
@@ -47,7 +52,12 @@ fn an_exchange_reads_back_and_other_bytes_are_refused_or_harmless() {
         let kept = wire::encode_request(&made, id, &secrets, &["x-a".to_owned()]);
         let back = wire::decode_request(&kept, id, Some(&secrets)).expect("just written");
         assert_eq!(sorted(back), sorted(made.clone()), "a request reads back whole");
-        let response = Response { status: 201, headers: made.headers.clone(), body: bytes, trailers: made.headers };
+        let response = Response {
+            status: 201,
+            headers: made.headers.clone(),
+            body: bytes,
+            trailers: made.headers,
+        };
         let kept = wire::encode_response(&response, &response.headers);
         assert_eq!(wire::decode_response(&kept).expect("just written"), response);
         (read.is_ok(), answer.map(|answer| answer.headers.0.len()).ok())

@@ -3,7 +3,17 @@
 use onceward::core::id::OperationId;
 use onceward_fuzz::Fuzz;
 
-const WORDS: &[&str] = &["op_", "01kb2n9f5nep3b8m6wq6r9t2vx", "7zzzzzzzzzzzzzzzzzzzzzzzzz", "8", "i", "l", "o", "u", "O"];
+const WORDS: &[&str] = &[
+    "op_",
+    "01kb2n9f5nep3b8m6wq6r9t2vx",
+    "7zzzzzzzzzzzzzzzzzzzzzzzzz",
+    "8",
+    "i",
+    "l",
+    "o",
+    "u",
+    "O",
+];
 
 #[test]
 fn a_text_is_one_id_spelt_in_one_way_or_none() {

@@ -4,8 +4,18 @@
 use onceward::core::key::{KEY_BYTES_MAX, Key, KeyError};
 use onceward_fuzz::Fuzz;
 
-const WORDS: &[&str] =
-    &["\"", "\\\"", "\\\\", ";a=1", "; b=\"x\"", ",", "abc", " ", "\t", "8e03978e-40d5-43dd-bc93-6894a57f9324"];
+const WORDS: &[&str] = &[
+    "\"",
+    "\\\"",
+    "\\\\",
+    ";a=1",
+    "; b=\"x\"",
+    ",",
+    "abc",
+    " ",
+    "\t",
+    "8e03978e-40d5-43dd-bc93-6894a57f9324",
+];
 
 /// The value of a structured-field string with nothing behind it, by RFC 9651, section 4.2.5,
 /// read without a look at how the gateway does it.
@@ -50,8 +60,7 @@ fn a_line_is_one_key_or_refused_and_a_key_reads_back_as_itself() {
             let plain = Key::new(&value);
             assert_eq!(key, plain.map(Some), "a string's value is the key");
         }
-        let is_token =
-            |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b'\\');
+        let is_token = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b'\\');
         if !line.is_empty() && line.len() <= KEY_BYTES_MAX && line.iter().all(is_token) {
             let text = key.as_ref().ok().and_then(|key| key.as_ref().map(Key::as_str));
             assert_eq!(text.map(str::as_bytes), Some(line), "a bare token is its own key");
@@ -61,7 +70,11 @@ fn a_line_is_one_key_or_refused_and_a_key_reads_back_as_itself() {
             assert!((1..=KEY_BYTES_MAX).contains(&value.len()));
             assert!(value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
             assert_eq!(read(quoted(value).as_bytes()), Ok(Some(key.clone())));
-            assert_eq!(read(key.to_field().as_bytes()), Ok(Some(key.clone())), "as it is carried on");
+            assert_eq!(
+                read(key.to_field().as_bytes()),
+                Ok(Some(key.clone())),
+                "as it is carried on"
+            );
             let bare = line.trim_ascii();
             if !bare.starts_with(b"\"") {
                 assert_eq!(bare, value.as_bytes(), "a bare key is what was written");

@@ -12,9 +12,22 @@ use onceward::core::time::Timestamp;
 use onceward_fuzz::Fuzz;
 
 const WORDS: &[&str] = &[
-    "retry-after: ", "ratelimit-reset: ", "date: ", "\n", "120", "1.5", "inf", "nan", "-0", "1e9",
-    "Sun, 22 Nov 2026 00:02:00 GMT", "Sunday, 22-Nov-26 00:02:00 GMT", "Sun Nov 22 00:02:00 2026",
-    "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 29 Feb 2024 12:00:60 GMT",
+    "retry-after: ",
+    "ratelimit-reset: ",
+    "date: ",
+    "\n",
+    "120",
+    "1.5",
+    "inf",
+    "nan",
+    "-0",
+    "1e9",
+    "Sun, 22 Nov 2026 00:02:00 GMT",
+    "Sunday, 22-Nov-26 00:02:00 GMT",
+    "Sun Nov 22 00:02:00 2026",
+    "Mon, 01 Jan 0001 00:00:00 GMT",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Thu, 29 Feb 2024 12:00:60 GMT",
 ];
 
 /// 2026-11-22 00:00:00 UTC.

@@ -88,9 +88,7 @@ fn read(args: &[String]) -> Outcome<Asked> {
             "--input" => asked.input = Some(value()?.to_owned()),
             name if names.contains(&name) => asked.targets.push(name.to_owned()),
             other => {
-                return Err(
-                    format!("{other} is no target; there are: {}", names.join(", ")).into()
-                );
+                return Err(format!("{other} is no target; there are: {}", names.join(", ")).into());
             }
         }
     }

@@ -129,7 +129,16 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "30", "30 parsecs", "s", "-1s", "1e400s", "101000d 1000000h", "99999999999999999999999d"] {
+        for text in [
+            "",
+            "30",
+            "30 parsecs",
+            "s",
+            "-1s",
+            "1e400s",
+            "101000d 1000000h",
+            "99999999999999999999999d",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!((size("1MiB"), size("512"), size("2 KiB")), (Ok(1 << 20), Ok(512), Ok(2048)));

@@ -81,8 +81,13 @@ fn any_text_is_a_configuration_that_can_run_or_is_refused_with_its_place() {
             let rules = route.rules.iter().map(|rule| &rule.policy);
             for policy in rules.chain([&route.policy]) {
                 for backoff in [&policy.held, &policy.accepted] {
-                    let waits = [1, 2, 40].map(|n| delay(backoff, OperationId::from_u128(9), n, None));
-                    assert!(waits.iter().all(|wait| *wait >= backoff.floor || !backoff.table.is_empty()));
+                    let waits =
+                        [1, 2, 40].map(|n| delay(backoff, OperationId::from_u128(9), n, None));
+                    assert!(
+                        waits
+                            .iter()
+                            .all(|wait| *wait >= backoff.floor || !backoff.table.is_empty())
+                    );
                 }
             }
         }

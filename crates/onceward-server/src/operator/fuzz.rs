@@ -9,16 +9,42 @@ use onceward_fuzz::Fuzz;
 use super::{Filter, LIMIT_MAX, cursor};
 
 const WORDS: &[&str] = &[
-    "?", "&", "=", "state=", "route=", "key=", "label=", "text=", "cursor=", "limit=", "pending", "dead_letter", "in_doubt",
-    "op_01kb2n9f5nep3b8m6wq6r9t2vx", "op_7zzzzzzzzzzzzzzzzzzzzzzzzz", "op_00000000000000000000000000", "%25", "%00", "%ff", "+", "'--",
-    "*", "%", "_", "1000", "1001", "0", "-1",
+    "?",
+    "&",
+    "=",
+    "state=",
+    "route=",
+    "key=",
+    "label=",
+    "text=",
+    "cursor=",
+    "limit=",
+    "pending",
+    "dead_letter",
+    "in_doubt",
+    "op_01kb2n9f5nep3b8m6wq6r9t2vx",
+    "op_7zzzzzzzzzzzzzzzzzzzzzzzzz",
+    "op_00000000000000000000000000",
+    "%25",
+    "%00",
+    "%ff",
+    "+",
+    "'--",
+    "*",
+    "%",
+    "_",
+    "1000",
+    "1001",
+    "0",
+    "-1",
 ];
 
 #[test]
 fn any_query_of_a_list_is_answered_or_refused_and_its_cursor_leads_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = SqliteStore::open(&folder.path().join("l.db"), &SqliteOptions { segment_bytes: 1 << 20 })
-        .expect("a ledger");
+    let store =
+        SqliteStore::open(&folder.path().join("l.db"), &SqliteOptions { segment_bytes: 1 << 20 })
+            .expect("a ledger");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     Fuzz::new("list", 1_500, WORDS).bytes_max(1024).run(|input| {
         let text = String::from_utf8_lossy(input);

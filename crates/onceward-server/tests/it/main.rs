@@ -13,4 +13,7 @@ mod fault_wire;
 mod page;
 mod restore;
 mod signals;
+mod wire_head;
+mod wire_strict;
+mod wire_table;
 mod world;

@@ -16,7 +16,8 @@ const START: Position = Position { segment: 1, offset: 0, sequence: 0 };
 /// Changes are lines: `flip AT BIT`, `zero AT LENGTH`, `copy FROM LENGTH TO`, `cut AT`. Places
 /// count through both segments.
 const WORDS: &[&str] = &[
-    "\n", " ", "flip ", "zero ", "copy ", "cut ", "0", "4", "8", "16", "20", "24", "27", "51", "600", "4096", "4100", "8000",
+    "\n", " ", "flip ", "zero ", "copy ", "cut ", "0", "4", "8", "16", "20", "24", "27", "51",
+    "600", "4096", "4100", "8000",
 ];
 
 /// A frame as it was written.
