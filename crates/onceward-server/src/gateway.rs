@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -67,6 +68,7 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        check_sendable(&head.method, &place.target)?;
         let route = self
             .engine
             .routes()
@@ -134,6 +136,7 @@ impl Gateway {
             .method
             .parse()
             .map_err(|_| invalid(format!("{:?} is no method", document.method)))?;
+        check_sendable(&method, &place.target)?;
         let mut headers = HeaderMap::new();
         for (name, value) in document.headers {
             let name: HeaderName =
@@ -311,6 +314,21 @@ impl Document {
 
 fn post() -> String {
     "POST".to_owned()
+}
+
+/// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
+/// a request line as it is.
+fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
+    if *method == Method::CONNECT {
+        return Err(Problem::new("request-invalid", "CONNECT opens a tunnel, and sends nothing."));
+    }
+    if target.contains('#') || PathAndQuery::try_from(target).is_err() {
+        return Err(Problem::new(
+            "request-invalid",
+            format!("{target:?} cannot stand on a request line: percent-encode it"),
+        ));
+    }
+    Ok(())
 }
 
 fn target_of(url: &Url) -> String {

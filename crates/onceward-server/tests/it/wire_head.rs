@@ -230,6 +230,32 @@ async fn send_all(gateway: &Gateway, cases: Vec<(Case, Way)>) -> Vec<(Case, Way,
         .collect()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_never_be_sent_is_refused_and_not_remembered() {
+    let (world, strict) = world().await;
+    let gateway = world.start().await;
+    let headers = [("idempotency-key", "k"), ("content-type", "application/json")];
+    let tunnel = gateway.line().await.ask("CONNECT", "/to/strict/x", &headers, b"").await;
+    assert_eq!(tunnel.expect("an answer").code(), "request-invalid");
+    for document in [
+        r#"{"to": "strict", "method": "CONNECT"}"#,
+        r#"{"to": "strict", "path": "/a b"}"#,
+        r#"{"to": "strict", "path": "/a#b"}"#,
+        r#"{"to": "strict/a b"}"#,
+    ] {
+        let mut line = gateway.line().await;
+        let answer = line.ask("POST", "/v1/operations", &headers, document.as_bytes()).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(
+            (answer.status(), answer.code().as_str()),
+            (400, "request-invalid"),
+            "{document}"
+        );
+    }
+    assert_eq!(gateway.operations().await, Vec::<serde_json::Value>::new());
+    assert_eq!(strict.arrivals(), 0);
+}
+
 const WORDS: &[&str] = &[
     "POST ",
     "GET ",
