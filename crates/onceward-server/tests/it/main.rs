@@ -14,6 +14,7 @@ mod page;
 mod restore;
 mod signals;
 mod wire_head;
+mod wire_http2;
 mod wire_strict;
 mod wire_table;
 mod world;
