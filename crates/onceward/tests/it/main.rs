@@ -14,5 +14,6 @@ mod retries;
 mod upstream_egress;
 mod upstream_endings;
 mod upstream_http2;
+mod upstream_leftover;
 mod upstream_tls;
 mod world;
