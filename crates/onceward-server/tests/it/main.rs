@@ -10,6 +10,7 @@ mod crash_points;
 mod crash_world;
 mod fault_disk;
 mod fault_wire;
+mod model;
 mod page;
 mod restore;
 mod signals;
