@@ -14,6 +14,7 @@ mod model;
 mod page;
 mod restore;
 mod signals;
+mod wire_bomb;
 mod wire_head;
 mod wire_http2;
 mod wire_strict;

@@ -10,6 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
+/// 200 MiB of zeros, packed twice; the answer at the path `/bomb`.
+pub(crate) const BOMB: &[u8] = include_bytes!("bomb.gz.gz");
+
 /// Headers that a gateway never passes on: framing, and what only a proxy or the gateway may say.
 const NEVER: [&str; 16] = [
     "transfer-encoding",
@@ -110,9 +113,18 @@ impl Strict {
             }
             let rest = ahead.split_off(end + 4 + length);
             let body = ahead.split_off(end + 4);
+            let is_bomb = read.as_ref().is_ok_and(|(path, _)| path == "/bomb");
             self.note(read.map(|(path, _)| path), Some(body));
             ahead = rest;
-            stream.write_all(ANSWER).await?;
+            if is_bomb {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: {}\r\n\r\n",
+                    BOMB.len()
+                );
+                stream.write_all(&[head.as_bytes(), BOMB].concat()).await?;
+            } else {
+                stream.write_all(ANSWER).await?;
+            }
         }
     }
 
