@@ -20,6 +20,8 @@ usage: cargo xtask <command>
   ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
   fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
                 inputs that nobody would write, for so long each
+  sim [args]    worlds from a seed, with faults at every door: --seed S for one,
+                --worlds N, --seconds N or --minutes N for many
   tidy          layering, links, markers, manifests, paths
   deny          licences, banned crates, sources, doubled versions";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         "test" => steps::test(&rest),
         "ci" => ci(),
         "fuzz" => fuzz::run(&rest),
+        "sim" => steps::sim(&rest),
         "tidy" => tidy::run(&steps::root()),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {

@@ -107,3 +107,10 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         &[("TEST_CHROMEDRIVER", browser.driver.into()), ("TEST_CHROMIUM", browser.chromium.into())],
     )
 }
+
+/// Worlds from a seed, in a build that is quick.
+pub(crate) fn sim(extra: &[String]) -> Outcome<()> {
+    let mut args = vec!["run", "--locked", "--quiet", "--release", "-p", "onceward-sim", "--"];
+    args.extend(extra.iter().map(String::as_str));
+    cargo(&args, &[])
+}

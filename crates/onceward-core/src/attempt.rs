@@ -1,5 +1,6 @@
 //! One try at the upstream, and how it ended.
 
+use crate::lease::Session;
 use crate::time::Timestamp;
 
 /// One try, numbered from 1. It is in the ledger before the first byte leaves.
@@ -7,6 +8,8 @@ use crate::time::Timestamp;
 pub struct Attempt {
     /// Its number; redeliveries count on.
     pub n: u32,
+    /// Whose it is.
+    pub by: Session,
     /// When it was allowed to start.
     pub started_at: Timestamp,
     /// How it ended; nothing while it runs.

@@ -5,8 +5,8 @@
 //! In reading order:
 //! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
-//! state to state; [`admission`] decides on arrival; [`attempt`], [`verdict`] and [`backoff`]
-//! decide after an attempt.
+//! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
+//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod fingerprint;
 pub mod id;
 pub mod key;
+pub mod lease;
 pub mod operation;
 pub mod policy;
 pub mod time;

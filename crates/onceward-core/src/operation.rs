@@ -6,6 +6,7 @@ use crate::attempt::{Attempt, BodyRef, Ended};
 use crate::fingerprint::Fingerprint;
 use crate::id::OperationId;
 use crate::key::{Key, Scope};
+use crate::lease::Session;
 use crate::policy::{Effects, Mode};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
@@ -290,8 +291,8 @@ pub enum Forgotten {
 /// A fact in an operation's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An attempt may start.
-    Started,
+    /// An attempt may start, made by this session.
+    Started(Session),
     /// The attempt under way ended, and this follows.
     Ended(Ended, Verdict),
     /// Without an attempt, this follows: time ran out, or the owner is gone.
@@ -305,7 +306,8 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
-    /// A person gave up, resolved a doubt as done, or dropped the key.
+    /// A person gave up, resolved a doubt as done, dropped the key, or wanted it sent again when
+    /// that was not safe any more.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
 }
 
@@ -400,10 +402,11 @@ impl Operation {
         let mut next = self.clone();
         next.fence = Fence(self.fence.0 + 1);
         match event {
-            Event::Started => {
+            Event::Started(by) => {
                 next.state = self.state.after(Step::Start)?;
                 next.attempts.push(Attempt {
                     n: self.attempts_made() + 1,
+                    by,
                     started_at: now,
                     ended: None,
                 });
@@ -447,7 +450,15 @@ impl Operation {
             self.send_by = Some(attempt.started_at.plus(upstream_window.mul_f64(0.8)));
         }
         attempt.ended = Some(ended);
-        self.rule(verdict, now)
+        match (self.state, verdict) {
+            // The late answer itself says that nothing was done.
+            (State::InDoubt, Verdict::Retry { due }) => {
+                self.state = self.state.after(Step::Revive(due))?;
+                Ok(())
+            }
+            (State::InDoubt, Verdict::Doubt) => Ok(()),
+            (_, verdict) => self.rule(verdict, now),
+        }
     }
 
     /// A person vouches for it: what was in doubt counts as unsent from now on.
@@ -507,12 +518,31 @@ impl Operation {
                 }
                 self.forgotten = forgotten;
             }
-            Deed::Redelivered | Deed::ResolvedNotSent => {
+            // Wanted when a second arrival could already be a second effect.
+            Deed::Redelivered => {
+                if !matches!(self.state, State::Dead(_)) {
+                    return Err(Illegal { from: self.state.name(), to: "redelivered" });
+                }
+                self.state = self.state.after(Step::Doubt)?;
+                self.ended_at = None;
+            }
+            Deed::ResolvedNotSent => {
                 return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
             }
         }
         self.acts.push(act);
         Ok(())
+    }
+
+    /// The session that has it in hand: it makes the attempt under way, or has the caller who
+    /// waits for the next one. Nothing where the operation is at rest or waits in the ledger.
+    pub fn owner(&self) -> Option<Session> {
+        let last = || self.attempts.last().map(|attempt| attempt.by);
+        match (self.state, self.mode) {
+            (State::Delivering, _) | (State::Pending { .. }, Mode::Held) => last(),
+            (State::Pending { .. }, Mode::Accepted)
+            | (State::InDoubt | State::Done | State::Dead(_), _) => None,
+        }
     }
 
     /// How many attempts were started.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::attempt::{Ended, Ending};
 use crate::backoff;
 use crate::exchange::Headers;
-use crate::operation::{Death, Operation, Outcome, Source};
+use crate::operation::{Death, Operation, Outcome, Source, State};
 use crate::policy::{Effects, Mode, Policy};
 use crate::time::Timestamp;
 
@@ -92,8 +92,8 @@ pub fn may_have_executed(
     }
 }
 
-/// Decides what follows the attempt of `operation` that `ended`. The operation still has that
-/// attempt as its running one.
+/// Decides what follows the attempt of `operation` that `ended`. The operation has that attempt
+/// as its last one: still running, or in doubt, where this is late evidence.
 pub fn decide(
     operation: &Operation,
     policy: &Policy,
@@ -128,6 +128,7 @@ pub fn decide(
         Meaning::Final => {
             let source = match (ended.ending, brought.too_large) {
                 (Ending::Truncated, _) => Source::Truncated,
+                (_, false) if operation.state == State::InDoubt => Source::LateAnswer,
                 (_, true) => Source::TooLarge,
                 (_, false) => Source::Upstream,
             };

@@ -11,6 +11,7 @@ use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Death, Deed, Event, Fence, Operation, Outcome, Run, Source, State,
 };
@@ -155,7 +156,7 @@ fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> O
             }
             match verdict::decide_unstarted(op, policy, *now) {
                 Some(verdict) => op.after(Event::Ruled(verdict), *now).ok(),
-                None => op.after(Event::Started, *now).ok(),
+                None => op.after(Event::Started(Session(1)), *now).ok(),
             }
         }
         _ if matches!(step, Move::AskAgain) => {
@@ -282,7 +283,7 @@ proptest! {
 fn verdict_of(effects: Effects, mode: Mode, ending: Ending, status: Option<u16>) -> Verdict {
     let now = Timestamp::from_micros(1);
     let policy = Policy::default();
-    let op = operation(effects, mode, "POST").after(Event::Started, now).unwrap();
+    let op = operation(effects, mode, "POST").after(Event::Started(Session(1)), now).unwrap();
     let brought = Brought { headers: None, permanent: false, too_large: false };
     verdict::decide(&op, &policy, &ended(now, ending, status, &policy, false), brought, now)
 }
@@ -357,7 +358,9 @@ fn a_cut_answer_to_a_non_idempotent_call_is_known_but_not_retained() {
 fn a_key_lives_from_completion_through_its_tombstone() {
     let policy = Policy::default();
     let now = Timestamp::from_micros(1);
-    let op = operation(Effects::Keyed, Mode::Held, "POST").after(Event::Started, now).unwrap();
+    let op = operation(Effects::Keyed, Mode::Held, "POST")
+        .after(Event::Started(Session(1)), now)
+        .unwrap();
     let end = ended(now, Ending::Answered, Some(201), &policy, false);
     let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
     let done = op.after(Event::Ended(end, Verdict::Finish(outcome)), now).unwrap();
@@ -374,7 +377,7 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
     let policy = Policy::default();
     let mut op = operation(Effects::Keyed, Mode::Accepted, "POST");
     op.upstream_window = Duration::from_millis(10);
-    let op = op.after(Event::Started, now).unwrap();
+    let op = op.after(Event::Started(Session(1)), now).unwrap();
     let brought = Brought { headers: None, permanent: false, too_large: false };
     let decide = |op: &Operation| {
         let end = ended(now, Ending::Unanswered, None, &policy, false);

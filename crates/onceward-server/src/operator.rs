@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Response, StatusCode};
+use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
@@ -283,6 +284,17 @@ async fn resolve(
     shown(&node, &operation).await
 }
 
+/// The answer that a person gave, with the type that its body has.
+fn given(status: u16, body: bytes::Bytes) -> Given {
+    let mut headers = Headers::default();
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() {
+        headers.set("content-type", "application/json");
+    } else if !body.is_empty() && std::str::from_utf8(&body).is_ok() {
+        headers.set("content-type", "text/plain; charset=utf-8");
+    }
+    Given { status, headers, body, trailers: Headers::default() }
+}
+
 /// What a person said became of it.
 pub(crate) fn resolution(
     word: &str,
@@ -306,7 +318,7 @@ pub(crate) fn resolution(
                 ),
                 None => body.map(Into::into),
             };
-            Ok(Resolution::Done { status, body })
+            Ok(Resolution::Done(status.map(|status| given(status, body.unwrap_or_default()))))
         }
         _ => Err(invalid("as: `done` or `not-sent`")),
     }

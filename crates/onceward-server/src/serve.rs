@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use onceward::clock::SystemClock;
+use onceward::core::lease::Session;
 use onceward::route::Routes;
 use onceward::secret::{Secrets, random};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
@@ -76,6 +77,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         observer: Arc::clone(&telemetry) as Arc<_>,
         secrets,
         routes,
+        session: Session(u64::from_le_bytes(random())),
     });
     let operator_key = new_key();
     write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())

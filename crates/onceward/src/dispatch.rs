@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict;
@@ -36,6 +37,7 @@ pub(crate) async fn dispatch(engine: Arc<Engine>) {
             }
         };
         tokio::select! {
+            biased;
             () = changed.notified() => {}
             () = freed.notified() => {}
             () = engine.clock.sleep_until(next) => {}
@@ -75,7 +77,10 @@ async fn take(
     if free == 0 {
         return Ok(false);
     }
-    let taken = engine.store.take(lane.clone(), now, free, judge(Arc::clone(routes), now)).await?;
+    let taken = engine
+        .store
+        .take(lane.clone(), now, free, judge(Arc::clone(routes), engine.session, now))
+        .await?;
     let is_full_page = taken.len() == free;
     for operation in taken {
         match operation.state {
@@ -95,7 +100,7 @@ fn rested(engine: &Engine, operation: &Operation) {
 }
 
 /// Start, unless time ran out.
-fn judge(routes: Arc<Routes>, now: Timestamp) -> Judge {
+fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
     Arc::new(move |operation| {
         let verdict = routes.get(&operation.scope.route).and_then(|route| {
             verdict::decide_unstarted(
@@ -104,6 +109,6 @@ fn judge(routes: Arc<Routes>, now: Timestamp) -> Judge {
                 now,
             )
         });
-        verdict.map_or(Event::Started, Event::Ruled)
+        verdict.map_or(Event::Started(session), Event::Ruled)
     })
 }

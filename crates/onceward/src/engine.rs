@@ -15,6 +15,7 @@ use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
+use onceward_core::lease::Session;
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::policy::{Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -31,7 +32,7 @@ use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::replay::{replay, replay_failure};
 use crate::route::{Route, Routes};
-use crate::secret::{Secrets, random};
+use crate::secret::Secrets;
 use crate::settle::settle;
 use crate::slots::{Slot, Slots};
 use crate::store::{
@@ -64,6 +65,8 @@ pub struct Parts {
     pub secrets: Secrets,
     /// The routes, to begin with.
     pub routes: Routes,
+    /// This life of the process: drawn by chance, never used before.
+    pub session: Session,
 }
 
 /// The engine: shared by every edge.
@@ -78,6 +81,7 @@ pub struct Engine {
     pub(crate) waiters: Waiters,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
+    pub(crate) session: Session,
     sequence: AtomicU64,
     pub(crate) running: Running,
     /// Why nothing is sent now, where nothing is.
@@ -164,6 +168,24 @@ enum Written {
     Stale(Option<Slot>),
 }
 
+/// What became of an attempt.
+enum Settled {
+    /// Its end is written.
+    Ours(Operation, Delivered),
+    /// Somebody else had written meanwhile, and its end says nothing that is not known.
+    Overtaken(Operation),
+}
+
+/// What became of starting another attempt.
+enum Begun {
+    /// It may be made.
+    Started(Operation),
+    /// Time ran out while the operation waited.
+    Over(Operation),
+    /// Somebody else had written meanwhile.
+    Overtaken(Operation),
+}
+
 /// Tasks that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
@@ -227,6 +249,7 @@ impl Engine {
             waiters: Waiters::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
+            session: parts.session,
             sequence,
             running: Running::default(),
             halted: AtomicBool::new(false),
@@ -331,6 +354,7 @@ impl Engine {
             } else {
                 let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
                 let id = self.next_id(now);
+                let start = start.then_some(self.session);
                 let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
                 let request = Arc::clone(&arrival.request);
                 let remember = self.clone().write_birth(newborn);
@@ -453,6 +477,7 @@ impl Engine {
         let wait = Self::wait_of(arrival);
         let until = self.clock.sleep_until(self.clock.now().plus(wait));
         tokio::select! {
+            biased;
             slot = self.slots.take(lane, arrival.route.slots_max) => slot.ok_or(Refusal::Draining),
             () = until => Err(Refusal::Limit {
                 what: format!("{} calls to this upstream are under way", arrival.route.slots_max),
@@ -473,7 +498,8 @@ impl Engine {
             .sequence
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
             .unwrap_or_default();
-        OperationId::new(next_sequence(last, now), u64::from_le_bytes(random()))
+        let sequence = next_sequence(last, now);
+        OperationId::new(sequence, self.session.tail(sequence))
     }
 
     /// A dead operation runs again: the remembered bytes, with the caller's credentials and
@@ -502,7 +528,7 @@ impl Engine {
         let Ok(mut operation) = revived else { return Ok(None) };
         operation.deadline = arrival.options.deadline;
         operation.attempts_max = arrival.options.attempts_max;
-        if start && let Ok(started) = operation.after(Event::Started, now) {
+        if start && let Ok(started) = operation.after(Event::Started(self.session), now) {
             operation = started;
         }
         // Both facts are one write.
@@ -548,6 +574,7 @@ impl Engine {
         };
         let id = operation.id;
         tokio::select! {
+            biased;
             ran = ran => match ran {
                 Ok(Ok(ran)) if is_under_way(&ran.operation) => {
                     self.wait_and_answer(ran.operation, until, true).await
@@ -610,6 +637,7 @@ impl Engine {
             };
             // An attempt that is followed by another wakes too.
             tokio::select! {
+                biased;
                 _ = woken => {}
                 () = &mut timer => over = true,
             }
@@ -749,14 +777,25 @@ impl Engine {
             let _run = run;
             match engine.request_of(&operation).await {
                 Ok(request) => engine.run(operation, Arc::new(request), slot, None, None).await,
-                Err(error) => {
-                    engine.observer.observe(Fact::Trouble(&format!(
-                        "{}: its request cannot be read: {error}",
-                        operation.id
-                    )));
-                }
+                Err(error) => engine.bury_unreadable(&operation, &error).await,
             }
         });
+    }
+
+    /// An operation whose request cannot be read is a dead letter, which says so.
+    async fn bury_unreadable(&self, operation: &Operation, error: &StoreError) {
+        let why = format!("its request cannot be read: {error}");
+        self.observer.observe(Fact::Trouble(&format!("{}: {why}", operation.id)));
+        let (_, policy) = self.route_of(operation);
+        let settled = settle(operation, &policy, &not_sent(&why), &self.secrets, self.clock.now());
+        let Ok(write) = settled else { return };
+        match self.commit_when_there_is_room(write).await {
+            Ok(buried) => self.observer.observe(Fact::Rested(&buried)),
+            // Whoever was faster has decided.
+            Err(StoreError::Stale) => {}
+            Err(error) => drop(self.heed(error)),
+        }
+        self.waiters.wake(operation.id);
     }
 
     fn begin(self: &Arc<Self>) -> Run {
@@ -775,36 +814,44 @@ impl Engine {
         tell: Option<oneshot::Sender<Result<Ran, Refusal>>>,
     ) {
         let _slot = slot;
+        let mut overtaken = false;
         let ran = loop {
-            let (settled, delivered) = match self.attempt(&operation, &request, timeout).await {
-                Ok(ended) => ended,
+            let delivered = match self.attempt(&operation, &request, timeout).await {
+                Ok(Settled::Ours(settled, delivered)) => {
+                    operation = settled;
+                    delivered
+                }
+                Ok(Settled::Overtaken(found)) => {
+                    (operation, overtaken) = (found, true);
+                    break Ok(Ran { operation: operation.clone(), response: None, rest: None });
+                }
                 Err(error) => break Err(error),
             };
-            operation = settled;
-            match operation.state {
-                State::Pending { due } if operation.mode == Mode::Held => {
-                    self.clock.sleep_until(due).await;
-                    match self.start_again(&operation).await {
-                        Ok(next) => operation = next,
-                        Err(error) => break Err(error),
-                    }
-                    if operation.state == State::Delivering {
+            if let State::Pending { due } = operation.state
+                && operation.mode == Mode::Held
+            {
+                self.clock.sleep_until(due).await;
+                match self.start_again(&operation).await {
+                    Ok(Begun::Started(next)) => {
+                        operation = next;
                         continue;
                     }
+                    Ok(Begun::Over(next)) => operation = next,
+                    Ok(Begun::Overtaken(found)) => {
+                        (operation, overtaken) = (found, true);
+                        break Ok(Ran { operation: operation.clone(), response: None, rest: None });
+                    }
+                    Err(error) => break Err(error),
                 }
-                _ => {}
             }
-            let by_a_person = operation.state == State::Dead(Death::Cancelled);
-            break Ok(Ran {
-                operation: operation.clone(),
-                response: delivered.response.filter(|_| !by_a_person),
-                rest: delivered.rest,
-            });
+            let Delivered { response, rest, .. } = delivered;
+            break Ok(Ran { operation: operation.clone(), response, rest });
         };
         if operation.state == State::Done {
             self.recent.add(operation.scope.digest(&operation.key));
         }
-        if !is_under_way(&operation) {
+        // Whoever was faster has told of it.
+        if !overtaken && !is_under_way(&operation) {
             self.observer.observe(Fact::Rested(&operation));
         }
         if let Some(tell) = tell {
@@ -816,27 +863,31 @@ impl Engine {
         self.waiters.wake(operation.id);
     }
 
-    /// The operation with its next attempt started; or as it is where none may start any more,
-    /// because time ran out while it waited, or because a person gave it up.
-    async fn start_again(&self, operation: &Operation) -> Result<Operation, StoreError> {
+    /// The operation with its next attempt started, where one may start still.
+    async fn start_again(&self, operation: &Operation) -> Result<Begun, StoreError> {
         let now = self.clock.now();
         let (_, policy) = self.route_of(operation);
         let verdict = verdict::decide_unstarted(operation, &policy, now);
-        let event = verdict.map_or(Event::Started, Event::Ruled);
+        let event = verdict.map_or(Event::Started(self.session), Event::Ruled);
         let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
         let write = Write { operation: next, answer: None, visible: false };
         match self.commit_when_there_is_room(write).await {
-            Err(StoreError::Stale) => {
-                let found = self.store.find(Which::Id(operation.id)).await?;
-                found.filter(|found| found.state != State::Delivering).ok_or(StoreError::Stale)
-            }
-            done => done,
+            Ok(next) if next.state == State::Delivering => Ok(Begun::Started(next)),
+            Ok(next) => Ok(Begun::Over(next)),
+            Err(StoreError::Stale) => self.find_overtaken(operation.id).await.map(Begun::Overtaken),
+            Err(error) => Err(error),
         }
+    }
+
+    /// The operation as somebody else wrote it meanwhile: a person, or a node that took this one
+    /// for gone.
+    async fn find_overtaken(&self, id: OperationId) -> Result<Operation, StoreError> {
+        self.store.find(Which::Id(id)).await?.ok_or(StoreError::Stale)
     }
 
     /// The route of this moment and its policy for `operation`; a route that is gone has the
     /// default one.
-    fn route_of(&self, operation: &Operation) -> (Option<Arc<Route>>, Arc<Policy>) {
+    pub(crate) fn route_of(&self, operation: &Operation) -> (Option<Arc<Route>>, Arc<Policy>) {
         let route = self.routes().get(&operation.scope.route);
         let policy = route.as_ref().map_or_else(Arc::default, |route| {
             Arc::clone(route.policy_for(&operation.method, &operation.target))
@@ -850,7 +901,7 @@ impl Engine {
         operation: &Operation,
         request: &Arc<Request>,
         timeout: Option<Duration>,
-    ) -> Result<(Operation, Delivered), StoreError> {
+    ) -> Result<Settled, StoreError> {
         let (route, policy) = self.route_of(operation);
         let delivered = match &route {
             _ if is_past_its_deadline(operation) => {
@@ -863,11 +914,42 @@ impl Engine {
         };
         let write = settle(operation, &policy, &delivered, &self.secrets, self.clock.now())
             .map_err(|_| StoreError::Stale)?;
-        let settled = self.commit_when_there_is_room(write).await?;
+        let settled = match self.commit_when_there_is_room(write).await {
+            Err(StoreError::Stale) => match self.add_evidence(operation, &delivered).await? {
+                Some(settled) => settled,
+                None => return self.find_overtaken(operation.id).await.map(Settled::Overtaken),
+            },
+            done => done?,
+        };
         if let Some(attempt) = settled.attempts.last() {
             self.observer.observe(Fact::Attempted(&settled, attempt));
         }
-        Ok((settled, delivered))
+        Ok(Settled::Ours(settled, delivered))
+    }
+
+    /// How an attempt really ended whose end was only assumed, because its session was taken for
+    /// gone: evidence that may end the doubt, and changes nothing else. Nothing where there is
+    /// no such doubt any more.
+    async fn add_evidence(
+        &self,
+        begun: &Operation,
+        delivered: &Delivered,
+    ) -> Result<Option<Operation>, StoreError> {
+        for _ in 0..RACES_MAX {
+            let Some(found) = self.store.find(Which::Id(begun.id)).await? else { return Ok(None) };
+            let is_ours = found.attempts_made() == begun.attempts_made();
+            if found.state != State::InDoubt || !is_ours {
+                return Ok(None);
+            }
+            let (_, policy) = self.route_of(&found);
+            let write = settle(&found, &policy, delivered, &self.secrets, self.clock.now())
+                .map_err(|_| StoreError::Stale)?;
+            match self.commit_when_there_is_room(write).await {
+                Err(StoreError::Stale) => {}
+                done => return done.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// What is known is kept until it is on disk: a full ledger is waited for.

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::exchange::{Headers, Response};
+use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::operation::{Act, Deed, Event, Forgotten, Operation, Outcome, Source, State};
 use onceward_core::policy::Mode;
-use onceward_core::verdict::Verdict;
 
 use crate::engine::Engine;
 use crate::observe::Fact;
@@ -33,12 +32,7 @@ pub struct Person {
 #[derive(Debug, Clone)]
 pub enum Resolution {
     /// It was done; with the answer that duplicates shall get, where the person gives one.
-    Done {
-        /// The answer's status.
-        status: Option<u16>,
-        /// The answer's body.
-        body: Option<Bytes>,
-    },
+    Done(Option<Response>),
     /// It was not sent: it is sent again.
     NotSent,
 }
@@ -63,7 +57,7 @@ impl Engine {
             let act = deed(Deed::Redelivered, person, engine);
             // Past the upstream's key window a second arrival would be a second effect.
             let event = match (operation.state, operation.send_by) {
-                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Ruled(Verdict::Doubt),
+                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Acted(act, None, None),
                 _ => Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) },
             };
             Ok((event, None))
@@ -106,18 +100,13 @@ impl Engine {
                         None,
                     ))
                 }
-                Resolution::Done { status, body } => {
-                    let outcome =
-                        Outcome { status: *status, ok: true, source: Source::Person, answer: None };
-                    let answer = status.map(|status| {
-                        let body = body.clone().unwrap_or_default();
-                        let response = Response {
-                            status,
-                            headers: Headers::default(),
-                            body,
-                            trailers: Headers::default(),
-                        };
-                        (Slot::Outcome, wire::encode_response(&response, &response.headers))
+                Resolution::Done(answer) => {
+                    let (_, policy) = engine.route_of(operation);
+                    let status = answer.as_ref().map(|answer| answer.status);
+                    let ok = status.is_none_or(|status| policy.is_success(status));
+                    let outcome = Outcome { status, ok, source: Source::Person, answer: None };
+                    let answer = answer.as_ref().map(|answer| {
+                        (Slot::Outcome, wire::encode_response(answer, &answer.headers))
                     });
                     Ok((
                         Event::Acted(deed(Deed::ResolvedDone, person, engine), Some(outcome), None),

@@ -1,42 +1,59 @@
-//! What a process that ended left behind: decided from what it wrote, before anything is sent.
+//! What a session that lapsed had in hand: decided from what it wrote, before anything is sent.
+//!
+//! On one node that is what the process before this one left; among several, what a node that
+//! ended or was paused has. A node that was only paused finds its writes refused.
+
+use std::sync::Arc;
 
 use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::lease::BEAT;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::verdict;
 
 use crate::engine::Engine;
 use crate::observe::Fact;
-use crate::store::{Query, Standing, StoreError, Write};
+use crate::store::{StoreError, Write};
 
 /// Operations judged at once.
 const PAGE: usize = 500;
 
+/// Keeps this session's right alive and judges what others had in hand, for ever.
+pub(crate) async fn beat(engine: Arc<Engine>) {
+    loop {
+        match recover(&engine).await {
+            // A full ledger is looked at again with the next beat.
+            Ok(_) | Err(StoreError::Full(_)) => {}
+            Err(error) => {
+                engine.heed(error);
+                return;
+            }
+        }
+        engine.clock.sleep_until(engine.clock.now().plus(BEAT)).await;
+    }
+}
+
 /// Judges every operation whose owner is gone; tells how many there were.
 pub(crate) async fn recover(engine: &Engine) -> Result<usize, StoreError> {
     let mut judged = 0;
-    let mut before = None;
     loop {
-        let standing = vec![Standing::Delivering, Standing::Held];
-        let page =
-            engine.store.list(Query { standing, before, limit: PAGE, ..Query::default() }).await?;
-        for operation in &page.operations {
-            judge(engine, operation).await?;
-            judged += 1;
+        let orphans = engine.store.beat(engine.session, PAGE).await?;
+        for operation in &orphans {
+            match judge(engine, operation).await {
+                // Another node was faster.
+                Err(StoreError::Stale) => {}
+                done => done?,
+            }
         }
-        match page.next {
-            Some(next) => before = Some(next),
-            None => return Ok(judged),
+        judged += orphans.len();
+        if orphans.len() < PAGE {
+            return Ok(judged);
         }
     }
 }
 
 async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError> {
     let now = engine.clock.now();
-    let route = engine.routes().get(&operation.scope.route);
-    let default = std::sync::Arc::default();
-    let policy = route
-        .as_ref()
-        .map_or(&default, |route| route.policy_for(&operation.method, &operation.target));
+    let (_, policy) = engine.route_of(operation);
     let ended = (operation.state == State::Delivering).then(|| Ended {
         at: now,
         ending: Ending::Unanswered,
@@ -46,7 +63,7 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         may_have_executed: true,
         answer: None,
     });
-    let Some(verdict) = verdict::decide_orphan(operation, policy, ended.as_ref(), now) else {
+    let Some(verdict) = verdict::decide_orphan(operation, &policy, ended.as_ref(), now) else {
         return Ok(());
     };
     let event = match ended {
@@ -60,5 +77,6 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
     if !matches!(judged.state, State::Pending { .. }) {
         engine.observer.observe(Fact::Rested(&judged));
     }
+    engine.waiters.wake(judged.id);
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! send slot is free, before a byte is sent.
 
 use onceward_core::id::OperationId;
+use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Fence, Forgotten, Operation, Run, State, UpstreamKey};
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
@@ -11,12 +12,12 @@ use crate::secret::Secrets;
 use crate::store::Birth;
 use crate::wire;
 
-/// The birth of an operation from `arrival`. With `start`, its first attempt is started in the
-/// same write. `replaces` is the operation whose key is free again.
+/// The birth of an operation from `arrival`. With `start`, that session starts its first attempt
+/// in the same write. `replaces` is the operation whose key is free again.
 pub(crate) fn birth(
     arrival: &Arrival,
     id: OperationId,
-    start: bool,
+    start: Option<Session>,
     replaces: Option<&Operation>,
     secrets: &Secrets,
     now: Timestamp,
@@ -61,11 +62,11 @@ pub(crate) fn birth(
         request: None,
         forgotten: None,
     };
-    if start {
-        // From pending an attempt may always start.
-        if let Ok(started) = operation.after(Event::Started, now) {
-            operation = started;
-        }
+    // From pending an attempt may always start.
+    if let Some(session) = start
+        && let Ok(started) = operation.after(Event::Started(session), now)
+    {
+        operation = started;
     }
     Birth {
         request: wire::encode_request(&arrival.request, id, secrets, &policy.seal_headers),

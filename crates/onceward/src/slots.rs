@@ -11,9 +11,29 @@ use crate::store::Lane;
 /// The slots of every lane.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
-    lanes: Mutex<HashMap<Lane, Arc<Semaphore>>>,
+    lanes: Mutex<HashMap<Lane, LaneSlots>>,
     /// Wakes the dispatcher where a slot became free.
     freed: Arc<Notify>,
+}
+
+/// The slots of one lane, and how many there are.
+#[derive(Debug)]
+struct LaneSlots {
+    slots: Arc<Semaphore>,
+    size: usize,
+}
+
+impl LaneSlots {
+    /// Makes it as large as the route says now: at once where it grows, and where it shrinks as
+    /// slots become free.
+    fn fit(&mut self, slots_max: usize) {
+        if self.size < slots_max {
+            self.slots.add_permits(slots_max - self.size);
+            self.size = slots_max;
+        } else {
+            self.size -= self.slots.forget_permits(self.size - slots_max);
+        }
+    }
 }
 
 /// A right to have one call under way. Dropping it frees it.
@@ -33,11 +53,12 @@ impl Drop for Slot {
 impl Slots {
     fn of(&self, lane: &Lane, slots_max: usize) -> Arc<Semaphore> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slots) = lanes.get(lane) {
-            return Arc::clone(slots);
+        if let Some(lane) = lanes.get_mut(lane) {
+            lane.fit(slots_max);
+            return Arc::clone(&lane.slots);
         }
         let slots = Arc::new(Semaphore::new(slots_max));
-        lanes.insert(lane.clone(), Arc::clone(&slots));
+        lanes.insert(lane.clone(), LaneSlots { slots: Arc::clone(&slots), size: slots_max });
         slots
     }
 
@@ -64,5 +85,26 @@ impl Slots {
     /// Wakes where a slot became free: a hint.
     pub(crate) fn freed(&self) -> Arc<Notify> {
         Arc::clone(&self.freed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_has_as_many_slots_as_its_route_says_now() {
+        let slots = Slots::default();
+        let lane = Lane { tenant: "t".to_owned(), route: "r".to_owned() };
+        let mut taken = slots.take_free(&lane, 4, 9);
+        assert_eq!(taken.len(), 4);
+        assert!(slots.try_take(&lane, 4).is_none());
+        taken.extend(slots.try_take(&lane, 5));
+        assert_eq!(taken.len(), 5, "it grows at once");
+        taken.truncate(3);
+        assert!(slots.try_take(&lane, 2).is_none(), "what became free is gone");
+        taken.truncate(1);
+        taken.extend(slots.take_free(&lane, 2, 9));
+        assert_eq!(taken.len(), 2, "it shrinks as slots become free");
     }
 }

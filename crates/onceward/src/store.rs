@@ -13,6 +13,7 @@ use bytes::Bytes;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
+use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
@@ -316,6 +317,10 @@ pub trait Store: Send + Sync + 'static {
         max: usize,
         judge: Judge,
     ) -> Reply<'_, Vec<Operation>>;
+
+    /// Keeps the right of `session` alive for a [lease](onceward_core::lease::LEASE) by the store's
+    /// own clock, and tells at most `max` operations whose owner's right has lapsed.
+    fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>>;
 
     /// Operations, newest first, from a bounded number of rows.
     fn list(&self, query: Query) -> Reply<'_, Page>;

@@ -60,14 +60,15 @@ impl Engine {
         if asked.is_empty() { Ok(()) } else { self.store.note_asked(asked).await }
     }
 
-    /// Judges what an earlier process left behind; tells how many operations that were. Called
-    /// once, before anything is sent.
+    /// Takes up this session's right and judges what earlier processes left behind; tells how many
+    /// operations that were. Called once, before anything is sent.
     pub async fn recover(&self) -> Result<usize, StoreError> {
         crate::recover::recover(self).await
     }
 
     /// Begins to deliver accepted work and to forget what is over.
     pub fn start(self: &Arc<Self>) {
+        tokio::spawn(crate::recover::beat(Arc::clone(self)));
         tokio::spawn(crate::dispatch::dispatch(Arc::clone(self)));
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(write_asked(Arc::clone(self)));

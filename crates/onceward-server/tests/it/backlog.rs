@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::exchange::{Headers, Request};
+use onceward::core::lease::Session;
 use onceward::core::policy::{Effects, Policy};
 use onceward::observe::{Fact, Observer};
 use onceward::route::{Route, Routes};
@@ -79,6 +80,7 @@ fn engine(world: &World) -> Arc<Engine> {
         observer: Arc::new(Silent),
         secrets: Secrets::new(master),
         routes: Routes { named: named.into_iter().collect(), ad_hoc: route("ad-hoc") },
+        session: Session(1),
     })
 }
 

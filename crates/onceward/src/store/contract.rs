@@ -14,6 +14,7 @@ use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Deed, Event, Fence, Forgotten, Operation, Outcome, Run, Source, State,
 };
@@ -42,6 +43,8 @@ where
     lists_are_newest_first_and_page_on(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
     a_forgotten_key_goes_to_its_successor(&*make().await).await;
+    what_a_lapsed_session_had_in_hand_is_told(&*make().await).await;
+    what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
     duplicates_are_counted(&*make().await).await;
     settings_are_kept_and_removed(&*make().await).await;
 }
@@ -113,7 +116,7 @@ async fn remember(store: &dyn Store, operation: &Operation) -> Operation {
 
 /// The operation after its attempt started.
 pub fn started(operation: &Operation) -> Operation {
-    operation.after(Event::Started, operation.created_at).unwrap()
+    operation.after(Event::Started(Session(1)), operation.created_at).unwrap()
 }
 
 /// The operation after its attempt was answered with 201 at `at`.
@@ -226,7 +229,7 @@ async fn bodies_come_back_byte_for_byte(store: &dyn Store) {
 }
 
 fn start_it() -> Judge {
-    Arc::new(|_| Event::Started)
+    Arc::new(|_| Event::Started(Session(1)))
 }
 
 fn lane(route: &str) -> Lane {
@@ -389,6 +392,31 @@ async fn a_forgotten_key_goes_to_its_successor(store: &dyn Store) {
     let late = commit(store, forgotten.unwrap()).await;
     assert_eq!(late, Err(StoreError::Stale), "it does not take its key back");
     assert_eq!(store.find(Which::Id(owner.id)).await.unwrap(), Some(owner));
+}
+
+async fn what_a_lapsed_session_had_in_hand_is_told(store: &dyn Store) {
+    // Of the session that started these nobody ever heard a beat.
+    let mut in_hand = Vec::new();
+    for (n, mode) in [(1, Mode::Held), (2, Mode::Accepted), (3, Mode::Held)] {
+        let made = remember(store, &operation(n, &format!("k{n}"), "r", mode)).await;
+        in_hand.push(commit(store, started(&made)).await.unwrap());
+    }
+    remember(store, &operation(4, "waits", "r", Mode::Accepted)).await;
+    let at = in_hand[2].created_at;
+    let settled = commit(store, done(&in_hand.pop().unwrap(), at)).await.unwrap();
+    let mut told = store.beat(Session(2), 1).await.unwrap();
+    assert_eq!(told.len(), 1, "no more than were asked for");
+    told = store.beat(Session(2), 9).await.unwrap();
+    told.sort_by_key(|operation| operation.id);
+    assert_eq!(told, in_hand, "what is under way, and neither what waits nor what is done");
+    assert_eq!(store.find(Which::Id(settled.id)).await.unwrap(), Some(settled));
+}
+
+async fn what_a_living_session_has_in_hand_stays_its_own(store: &dyn Store) {
+    assert_eq!(store.beat(Session(1), 9).await.unwrap(), []);
+    let made = remember(store, &operation(1, "k", "r", Mode::Held)).await;
+    commit(store, started(&made)).await.unwrap();
+    assert_eq!(store.beat(Session(1), 9).await.unwrap(), []);
 }
 
 async fn duplicates_are_counted(store: &dyn Store) {

@@ -11,10 +11,12 @@ use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
+use onceward_core::lease::{LEASE, Session};
 use onceward_core::operation::{Fence, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 
+use crate::clock::{Clock, SystemClock};
 use crate::sabotage::Sabotage;
 
 use super::{
@@ -23,18 +25,33 @@ use super::{
 };
 
 /// A ledger in memory.
-#[derive(Debug, Default)]
 pub struct MemoryStore {
     kept: Mutex<Kept>,
     changed: Arc<Notify>,
+    /// By which leases run.
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::with_clock(Arc::new(SystemClock))
+    }
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    operations: BTreeMap<u64, Operation>,
-    keys: BTreeMap<KeyDigest, u64>,
+    operations: BTreeMap<OperationId, Operation>,
+    keys: BTreeMap<KeyDigest, OperationId>,
     bodies: Vec<Bytes>,
-    asked: BTreeMap<u64, Asked>,
+    asked: BTreeMap<OperationId, Asked>,
+    /// When the right of each session lapses.
+    sessions: BTreeMap<Session, Timestamp>,
     settings: BTreeMap<String, Bytes>,
     commits: u64,
 }
@@ -53,9 +70,7 @@ impl Kept {
 
     fn find(&self, which: Which) -> Option<&Operation> {
         match which {
-            Which::Id(id) => {
-                self.operations.get(&id.sequence()).filter(|operation| operation.id == id)
-            }
+            Which::Id(id) => self.operations.get(&id),
             Which::Key(key) => self.operations.get(self.keys.get(&key)?),
         }
     }
@@ -66,7 +81,7 @@ impl Kept {
         if let Some((id, fence)) = replaces {
             let old = self
                 .operations
-                .get_mut(&id.sequence())
+                .get_mut(&id)
                 .filter(|old| old.fence == fence)
                 .ok_or(StoreError::Stale)?;
             old.fence = Fence(fence.0 + 1);
@@ -76,16 +91,16 @@ impl Kept {
             return Ok(Remembered::Known(known.clone()));
         }
         operation.request = Some(self.keep_body(request));
-        self.keys.insert(digest, operation.id.sequence());
-        self.operations.insert(operation.id.sequence(), operation.clone());
+        self.keys.insert(digest, operation.id);
+        self.operations.insert(operation.id, operation.clone());
         Ok(Remembered::Fresh(operation))
     }
 
     fn put(&mut self, operation: Operation) -> Result<(), StoreError> {
-        let seq = operation.id.sequence();
+        let id = operation.id;
         let owner = self.keys.get(&operation.scope.digest(&operation.key));
-        let stored = self.operations.get_mut(&seq).ok_or(StoreError::Stale)?;
-        let has_successor = owner.is_some_and(|owner| *owner != seq);
+        let stored = self.operations.get_mut(&id).ok_or(StoreError::Stale)?;
+        let has_successor = owner.is_some_and(|owner| *owner != id);
         let is_old = stored.fence.0 + 1 != operation.fence.0 && !Sabotage::NoFence.is_on();
         if is_old || has_successor {
             return Err(StoreError::Stale);
@@ -137,14 +152,14 @@ impl Kept {
     }
 
     fn list(&self, query: &Query) -> Page {
-        let before = query.before.unwrap_or(u64::MAX);
+        let before = query.before.map_or_else(|| OperationId::from_u128(u128::MAX), first_at);
         let mut page = Page::default();
-        for (looked_at, (seq, operation)) in self.operations.range(..before).rev().enumerate() {
+        for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
             if query.wants(operation) {
                 page.operations.push(operation.clone());
             }
             if page.operations.len() >= query.limit || looked_at + 1 >= Query::ROWS_MAX {
-                page.next = Some(*seq);
+                page.next = Some(id.sequence());
                 break;
             }
         }
@@ -152,12 +167,12 @@ impl Kept {
     }
 
     fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Swept {
-        let page: Vec<u64> =
-            self.operations.range(from + 1..).take(max).map(|(seq, _)| *seq).collect();
-        let mut swept =
-            Swept { next: page.last().copied().filter(|_| page.len() == max), ..Swept::default() };
-        for seq in page {
-            let Some(operation) = self.operations.get(&seq) else {
+        let page: Vec<OperationId> =
+            self.operations.range(first_at(from + 1)..).take(max).map(|(id, _)| *id).collect();
+        let last = page.last().map(|id| id.sequence());
+        let mut swept = Swept { next: last.filter(|_| page.len() == max), ..Swept::default() };
+        for id in page {
+            let Some(operation) = self.operations.get(&id) else {
                 continue;
             };
             if !admission::is_expired(operation, now) {
@@ -166,24 +181,48 @@ impl Kept {
             if admission::is_tombstone_over(operation, now)
                 || admission::leaves_no_tombstone(operation)
             {
-                self.keys.retain(|_, owner| *owner != seq);
-                self.operations.remove(&seq);
-                self.asked.remove(&seq);
+                self.keys.retain(|_, owner| *owner != id);
+                self.operations.remove(&id);
+                self.asked.remove(&id);
                 swept.removed += 1;
             } else if operation.request.is_some() {
                 let mark = operation.forgotten_but_for_its_mark();
-                self.operations.insert(seq, mark);
+                self.operations.insert(id, mark);
                 swept.forgotten += 1;
             }
         }
         swept
     }
+
+    fn beat(&mut self, session: Session, max: usize, now: Timestamp) -> Vec<Operation> {
+        self.sessions.insert(session, now.plus(LEASE));
+        self.sessions.retain(|_, lapses_at| *lapses_at > now);
+        let is_orphan = |operation: &&Operation| {
+            operation.owner().is_some_and(|owner| !self.sessions.contains_key(&owner))
+        };
+        self.operations.values().filter(is_orphan).take(max).cloned().collect()
+    }
+}
+
+/// The first id at this place in time order.
+fn first_at(place: u64) -> OperationId {
+    OperationId::new(place, 0)
 }
 
 impl MemoryStore {
     /// An empty ledger.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty ledger whose leases run by `clock`.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self { kept: Mutex::default(), changed: Arc::default(), clock }
+    }
+
+    /// Ends every session: its process is gone for sure.
+    pub fn end_sessions(&self) {
+        self.kept().sessions.clear();
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -258,6 +297,12 @@ impl Store for MemoryStore {
         Box::pin(ready(result))
     }
 
+    fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>> {
+        let now = self.clock.now();
+        let orphans = self.kept().beat(session, max, now);
+        Box::pin(ready(Ok(orphans)))
+    }
+
     fn list(&self, query: Query) -> Reply<'_, Page> {
         self.read(|kept| kept.list(&query))
     }
@@ -265,14 +310,14 @@ impl Store for MemoryStore {
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
         self.write(|kept| {
             for (id, asked) in &asked {
-                kept.asked.entry(id.sequence()).or_default().add(asked);
+                kept.asked.entry(*id).or_default().add(asked);
             }
             Ok(())
         })
     }
 
     fn asked(&self, id: OperationId) -> Reply<'_, Asked> {
-        self.read(|kept| kept.asked.get(&id.sequence()).cloned().unwrap_or_default())
+        self.read(|kept| kept.asked.get(&id).cloned().unwrap_or_default())
     }
 
     fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept> {
@@ -319,6 +364,6 @@ impl Store for MemoryStore {
     }
 
     fn newest(&self) -> u64 {
-        self.kept().operations.keys().next_back().copied().unwrap_or_default()
+        self.kept().operations.keys().next_back().map_or(0, |id| id.sequence())
     }
 }

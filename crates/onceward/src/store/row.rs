@@ -7,6 +7,7 @@ use onceward_core::attempt::{Attempt, BodyRef, Ended, Ending, Reached};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Death, Deed, Fence, Forgotten, Operation, Outcome, Run, Source, State, UpstreamKey,
 };
@@ -61,6 +62,7 @@ type Body = (u32, u32, u32, u32);
 #[derive(Serialize, Deserialize)]
 struct AttemptRow {
     n: u32,
+    by: u64,
     started_at: i64,
     ended: Option<EndedRow>,
 }
@@ -177,6 +179,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
 fn attempt_row(attempt: &Attempt) -> AttemptRow {
     AttemptRow {
         n: attempt.n,
+        by: attempt.by.0,
         started_at: attempt.started_at.as_micros(),
         ended: attempt.ended.as_ref().map(|ended| EndedRow {
             at: ended.at.as_micros(),
@@ -265,7 +268,12 @@ fn attempt(row: AttemptRow) -> Result<Attempt, StoreError> {
             answer: ended.answer.map(body_ref),
         }),
     };
-    Ok(Attempt { n: row.n, started_at: Timestamp::from_micros(row.started_at), ended })
+    Ok(Attempt {
+        n: row.n,
+        by: Session(row.by),
+        started_at: Timestamp::from_micros(row.started_at),
+        ended,
+    })
 }
 
 fn outcome(row: &OutcomeRow) -> Result<Outcome, StoreError> {

@@ -8,7 +8,7 @@ mod young;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
+use onceward_core::lease::Session;
 use onceward_core::operation::{Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -51,6 +52,8 @@ pub struct SqliteStore {
     segments: Segments,
     path: PathBuf,
     newest: u64,
+    /// Whether the processes before this one may have left something under way.
+    has_orphans: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the ledger is open: a second process is refused.
     _lock: File,
@@ -135,6 +138,7 @@ impl SqliteStore {
             segments,
             path: path.to_owned(),
             newest,
+            has_orphans: AtomicBool::new(true),
             writer: Mutex::new(Some(thread)),
             _lock: lock,
         })
@@ -329,6 +333,20 @@ impl Store for SqliteStore {
         judge: Judge,
     ) -> Reply<'_, Vec<Operation>> {
         Box::pin(self.ask(move |answer| Command::Take(lane, now, max, judge, answer)))
+    }
+
+    fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>> {
+        Box::pin(async move {
+            // The lock file ended every other session when the ledger was opened.
+            if !self.has_orphans.load(Ordering::Acquire) {
+                return Ok(Vec::new());
+            }
+            let orphans = self.read_latest(move |reader| reader.not_owned_by(session, max)).await?;
+            if orphans.len() < max {
+                self.has_orphans.store(false, Ordering::Release);
+            }
+            Ok(orphans)
+        })
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {

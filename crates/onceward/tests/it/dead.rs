@@ -12,8 +12,8 @@ use onceward::store::{Query, Standing};
 use onceward::{Refusal, Resolution};
 
 use crate::world::{
-    Gate, World, accepted, answer, answered, both, effects, essence, permanent, person, post,
-    refused, scope, taken, unanswered, unsent,
+    Gate, PAY, World, accepted, answer, answered, both, effects, essence, permanent, person, post,
+    refused, route, routes, scope, taken, unanswered, unsent,
 };
 
 async fn dead_letters(world: &World) -> Vec<String> {
@@ -282,4 +282,25 @@ async fn a_redelivery_is_not_bound_by_the_deadline_of_the_call_it_repeats() {
         world.engine().redeliver(dead.id, &person()).await.unwrap();
         assert_eq!(world.stands("k", "done").await.attempts.len(), 2);
     }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_any_more_is_a_dead_letter_that_says_so() {
+    let mut world = World::on_disk(routes([route(PAY, &Policy::default())]));
+    let mut later = accepted("k");
+    later.options.not_before = Some(world.clock.now().plus(Duration::from_mins(5)));
+    taken(world.call(later).await);
+    world.kill().await;
+    let segment = world.folder().join("ledger.journal/segment-00000001");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"\"amount\"").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    world.begin_again().await;
+    world.let_retry("k").await;
+    let buried = world.stands("k", "dead").await;
+    let ended = buried.attempts.last().unwrap().ended.clone().unwrap();
+    assert!(ended.error.unwrap().contains("its request cannot be read"));
+    assert!(!ended.may_have_executed && buried.is_dead_letter());
+    assert_eq!(world.upstream.dispatched(), 0);
 }

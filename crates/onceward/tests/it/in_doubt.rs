@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use onceward::core::exchange::{Headers, Response};
 use onceward::core::operation::{Death, Deed, State};
 use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::{Refusal, Resolution};
@@ -145,10 +146,12 @@ async fn what_a_person_says_was_done_is_what_duplicates_get() {
         world.upstream.script([unanswered()]);
         let _ = world.call(post("k")).await;
         let id = world.operation("k").await.id;
-        let done = Resolution::Done {
-            status: Some(201),
-            body: Some(Bytes::from_static(b"\x00by hand\xff")),
-        };
+        let done = Resolution::Done(Some(Response {
+            status: 201,
+            headers: Headers(vec![("content-type".to_owned(), Bytes::from_static(b"a/b"))]),
+            body: Bytes::from_static(b"\x00by hand\xff"),
+            trailers: Headers::default(),
+        }));
         let resolved = world.engine().resolve(id, &done, &person()).await.unwrap();
         assert_eq!(resolved.state, State::Done);
         let act = resolved.acts.last().unwrap();
@@ -157,7 +160,8 @@ async fn what_a_person_says_was_done_is_what_duplicates_get() {
         for _ in 0..2 {
             let got = world.answered(post("k")).await;
             assert_eq!(essence(&got.response), (201, &b"\x00by hand\xff"[..]));
-            assert!(got.replayed);
+            assert_eq!(got.response.headers.text("content-type"), Some("a/b"));
+            assert!(got.replayed && got.operation.outcome.as_ref().unwrap().ok);
             world.restart().await;
         }
         assert_eq!(world.upstream.dispatched(), 1);
@@ -172,7 +176,7 @@ async fn what_a_person_says_was_done_without_an_answer_has_none_to_replay() {
         world.upstream.script([unanswered()]);
         let _ = world.call(post("k")).await;
         let id = world.operation("k").await.id;
-        let done = Resolution::Done { status: None, body: None };
+        let done = Resolution::Done(None);
         world.engine().resolve(id, &done, &person()).await.unwrap();
         let refusal = world.refused(post("k")).await;
         assert!(matches!(refusal, Refusal::ResponseNotRetained(_)), "{refusal:?}");

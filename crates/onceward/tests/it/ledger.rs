@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward::core::lease::Session;
 use onceward::core::operation::{Event, State};
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
@@ -81,7 +82,7 @@ async fn the_index_is_rebuilt_from_the_journal_wherever_it_stood() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).unwrap();
     let first = remember(&store, 1).await;
-    let started = first.after(Event::Started, Timestamp::from_micros(5)).unwrap();
+    let started = first.after(Event::Started(Session(1)), Timestamp::from_micros(5)).unwrap();
     let started =
         store.commit(Write { operation: started, answer: None, visible: false }).await.unwrap();
     let crashed = tempfile::tempdir().unwrap();
@@ -96,7 +97,12 @@ async fn the_index_is_rebuilt_from_the_journal_wherever_it_stood() {
     let lane = Lane::of(&started);
     assert_eq!(
         recovered
-            .take(lane, Timestamp::from_micros(i64::MAX), 9, Arc::new(|_| Event::Started))
+            .take(
+                lane,
+                Timestamp::from_micros(i64::MAX),
+                9,
+                Arc::new(|_| Event::Started(Session(1)))
+            )
             .await
             .unwrap(),
         []

@@ -11,6 +11,7 @@ mod misbehave;
 mod mismatch;
 mod replay_bytes;
 mod retries;
+mod sessions;
 mod upstream_egress;
 mod upstream_endings;
 mod upstream_http2;

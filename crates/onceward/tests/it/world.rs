@@ -22,12 +22,13 @@ use onceward::core::attempt::{Ending, Reached};
 use onceward::core::exchange::{Headers, Request, Response};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
+use onceward::core::lease::{BEAT, Session};
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::{Effects, Policy};
 use onceward::core::time::Timestamp;
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::route::{Route, Routes};
-use onceward::secret::Secrets;
+use onceward::secret::{Secrets, random};
 use onceward::store::memory::MemoryStore;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Store, Which};
@@ -542,22 +543,50 @@ impl World {
             .build()
             .unwrap();
         let store: Arc<dyn Store> = match &self.ledger {
-            Ledger::Memory(store) => Arc::clone(store) as Arc<dyn Store>,
+            Ledger::Memory(store) => {
+                // The process before this one is gone for sure.
+                store.end_sessions();
+                Arc::clone(store) as Arc<dyn Store>
+            }
             Ledger::Sqlite(folder) => {
                 // A step of the sweep has to fit a segment.
                 let options = SqliteOptions { segment_bytes: 4 << 20 };
                 Arc::new(SqliteStore::open(&folder.path().join("ledger.db"), &options).unwrap())
             }
         };
-        let engine = Engine::new(Parts {
+        Process { runtime, engine: self.engine_on(store) }
+    }
+
+    fn engine_on(&self, store: Arc<dyn Store>) -> Arc<Engine> {
+        Engine::new(Parts {
             store,
             upstream: Arc::clone(&self.upstream) as Arc<dyn Upstream>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             observer: Arc::clone(&self.notes) as Arc<dyn Observer>,
             secrets: Secrets::new([7; 32]),
             routes: self.routes.clone(),
-        });
-        Process { runtime, engine }
+            session: Session(u64::from_le_bytes(random())),
+        })
+    }
+
+    /// Another node on the same ledger, which does nothing by itself.
+    pub(crate) fn neighbour(&self) -> Arc<Engine> {
+        self.engine_on(Arc::clone(self.engine().store()))
+    }
+
+    /// Waits until the process has beaten; it beats again only when time passes.
+    pub(crate) async fn until_it_has_beaten(&self) {
+        let next = self.clock.now().plus(BEAT);
+        self.until("a beat", async || self.clock.is_awaited(next)).await;
+    }
+
+    /// Ends the right of every session, as if nobody had beaten for long.
+    pub(crate) async fn lapse(&self) {
+        self.until_it_has_beaten().await;
+        match &self.ledger {
+            Ledger::Memory(store) => store.end_sessions(),
+            Ledger::Sqlite(_) => panic!("only one process has a ledger on disk"),
+        }
     }
 
     fn process(&self) -> &Process {

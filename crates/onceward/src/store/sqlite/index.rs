@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use onceward_core::key::KeyDigest;
+use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use rusqlite::types::ValueRef;
@@ -338,6 +339,27 @@ impl Index {
             kinds.join(",")
         );
         self.scan(&sql, params![before], visit)
+    }
+
+    /// At most `max` operations that another session than this one has in hand.
+    pub(super) fn not_owned_by(
+        &self,
+        session: Session,
+        max: usize,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let mut found = Vec::new();
+        let mut visit = |_, operation: Operation| {
+            if operation.owner().is_some_and(|owner| owner != session) {
+                found.push(operation);
+            }
+            found.len() < max
+        };
+        self.scan(
+            "SELECT seq, row FROM op INDEXED BY op_open WHERE kind IN (1, 6) AND kind IN (1, 2, 4, 5, 6)",
+            &[],
+            &mut visit,
+        )?;
+        Ok(found)
     }
 
     /// Visits rows until `visit` has enough; tells whether there may be more.

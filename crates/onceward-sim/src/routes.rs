@@ -1,0 +1,118 @@
+//! The upstreams of a world and how the nodes are told to treat them: one that dedupes by key, one
+//! that does not, and one where repeating is harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward::core::exchange::Headers;
+use onceward::core::policy::{
+    Backoff, Effects, OnDead, OnExpired, Policy, UpstreamKeyRule, UpstreamKeyValue,
+};
+use onceward::route::{Route, Routes};
+use onceward::upstream::{Target, Timeouts, Trust};
+use onceward_proof::chance::Chance;
+
+/// What an upstream does with a second arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// It recognises the key.
+    Keyed,
+    /// It does it once more.
+    Once,
+    /// It is as before.
+    Harmless,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Keyed, Self::Once, Self::Harmless];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Keyed => "keyed",
+            Self::Once => "once",
+            Self::Harmless => "harmless",
+        }
+    }
+
+    pub(crate) fn of(name: &str) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(Self::Once)
+    }
+}
+
+/// How long the upstream that dedupes remembers a key.
+pub(crate) const UPSTREAM_WINDOW: Duration = Duration::from_mins(20);
+
+/// The longest that an attempt takes.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest that a request is under way after its attempt was given up: well within what is
+/// left of the upstream's window.
+pub(crate) const LATE_MAX: Duration = Duration::from_mins(1);
+
+/// The routes of a world.
+pub(crate) fn routes(chance: &mut Chance) -> Routes {
+    let slots_max = if chance.percent(30) { 1 + chance.below(3) as usize } else { 64 };
+    let all = Kind::ALL.map(|kind| {
+        let route = route(kind, policy(kind, chance), slots_max);
+        (route.name.clone(), Arc::new(route))
+    });
+    let ad_hoc = Arc::new(route(Kind::Once, Policy::default(), slots_max));
+    Routes { named: all.into(), ad_hoc }
+}
+
+fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
+    let base = format!("http://{}.sim", kind.name());
+    Route {
+        name: kind.name().to_owned(),
+        target: Arc::new(Target {
+            base: base.parse().unwrap_or_else(|_| unreachable!("a name of ours")),
+            trust: Trust::Operator,
+            http2: false,
+            timeouts: Timeouts { total: TIMEOUT, ..Timeouts::default() },
+        }),
+        policy: Arc::new(policy),
+        rules: Vec::new(),
+        set_headers: Headers::default(),
+        slots_max,
+        answer_max: Duration::from_secs(45),
+        body_bytes_max: 64 << 10,
+        response_bytes_max: 64 << 10,
+    }
+}
+
+fn policy(kind: Kind, chance: &mut Chance) -> Policy {
+    let effects = match kind {
+        Kind::Keyed => Effects::Keyed,
+        Kind::Once => Effects::NonIdempotent,
+        Kind::Harmless => Effects::Idempotent,
+    };
+    let value =
+        if chance.percent(50) { UpstreamKeyValue::Passthrough } else { UpstreamKeyValue::Derived };
+    let minutes = |chance: &mut Chance, from: u64, to: u64| {
+        Duration::from_mins(from + chance.below(to - from))
+    };
+    let accepted = Backoff {
+        attempts_max: 2 + chance.below(8) as u32,
+        // Some go on for longer than the upstream remembers a key.
+        horizon: minutes(chance, 5, 40),
+        base: Duration::from_secs(1 + chance.below(20)),
+        floor: Duration::from_millis(200),
+        cap: minutes(chance, 1, 10),
+        ..Backoff::accepted()
+    };
+    Policy {
+        effects: Some(effects),
+        upstream_key: UpstreamKeyRule {
+            value,
+            window: UPSTREAM_WINDOW,
+            ..UpstreamKeyRule::default()
+        },
+        accepted,
+        held: Backoff { attempts_max: 1 + chance.below(4) as u32, ..Backoff::held() },
+        window: minutes(chance, 5, 60),
+        tombstone: minutes(chance, 10, 120),
+        on_dead: if chance.percent(80) { OnDead::Revive } else { OnDead::Replay },
+        on_expired: if chance.percent(80) { OnExpired::Refuse } else { OnExpired::Execute },
+        ..Policy::default()
+    }
+}

@@ -1,0 +1,74 @@
+//! As many worlds as fit into a minute; found seeds always.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use onceward_sim::{Amount, run, run_many};
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[expect(clippy::print_stdout, reason = "whoever reads the run has to see it")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+#[test]
+fn worlds_with_faults_at_every_door_keep_every_promise() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("TEST_SEED", now.as_nanos() as u64 & 0xffff_ffff);
+    let seconds = number("TEST_SIM_SECONDS", 60);
+    let tally = run_many(seed, Amount::Time(Duration::from_secs(seconds)));
+    tell(&format!(
+        "{} worlds from seed {seed}, {} faults, {:.0} hours",
+        tally.worlds,
+        tally.faults_in_all(),
+        tally.simulated.as_secs_f64() / 3600.0
+    ));
+    assert!(tally.broken.is_empty(), "{}", tally.account());
+    // Worlds in which nothing happens prove nothing.
+    for arrow in [
+        ("", "delivering"),
+        ("", "pending"),
+        ("pending", "delivering"),
+        ("pending", "cancelled"),
+        ("delivering", "pending"),
+        ("delivering", "done"),
+        ("delivering", "in_doubt"),
+        ("delivering", "refused"),
+        ("delivering", "exhausted"),
+        ("delivering", "unsent"),
+        ("delivering", "owner_gone"),
+        ("exhausted", "delivering"),
+        ("exhausted", "pending"),
+        ("in_doubt", "done"),
+        ("in_doubt", "pending"),
+    ] {
+        assert!(tally.arrows.contains_key(&arrow), "nothing ever went {arrow:?}: {tally:?}");
+    }
+    for occasion in ["late evidence", "replayed", "joined", "revived", "mismatch", "key expired"] {
+        assert!(tally.occasions.contains_key(occasion), "never: {occasion}: {:?}", tally.occasions);
+    }
+    assert!(tally.faults.len() >= 16, "some faults never happen: {:?}", tally.faults);
+}
+
+#[test]
+fn a_seed_is_always_the_same_world() {
+    for seed in 1000..1040 {
+        let (one, other) = (run(seed), run(seed));
+        assert_eq!(one.trace, other.trace, "seed {seed}");
+        assert_eq!(one.arrows, other.arrows, "seed {seed}");
+    }
+    assert_ne!(run(1).trace, run(2).trace);
+}
+
+#[test]
+fn worlds_that_once_broke_a_promise_keep_it_now() {
+    let lines = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        for seed in line.split(' ').map_while(|word| word.parse::<u64>().ok()) {
+            let violations = run(seed).violations;
+            assert!(violations.is_empty(), "seed {seed}: {violations:?}");
+        }
+    }
+}
