@@ -34,6 +34,7 @@ const BYTES_MAX: usize = 4096;
 pub struct Fuzz {
     name: &'static str,
     words: &'static [&'static str],
+    more: Vec<Vec<u8>>,
     inputs: u64,
     bytes_max: usize,
 }
@@ -61,13 +62,19 @@ impl Fuzz {
     /// The target whose corpus is `fuzz/corpus/{name}`, with words that its inputs are likely to
     /// hold. In a normal run it meets `inputs` made up ones.
     pub fn new(name: &'static str, inputs: u64, words: &'static [&'static str]) -> Self {
-        Self { name, words, inputs, bytes_max: BYTES_MAX }
+        Self { name, words, more: Vec::new(), inputs, bytes_max: BYTES_MAX }
     }
 
     /// With inputs of up to so many bytes.
     #[must_use]
     pub fn bytes_max(self, bytes_max: usize) -> Self {
         Self { bytes_max, ..self }
+    }
+
+    /// With inputs beside the corpus: those that a test can make and nobody would write.
+    #[must_use]
+    pub fn with(self, more: Vec<Vec<u8>>) -> Self {
+        Self { more, ..self }
     }
 
     /// Runs `target` on the corpus, and then on inputs that nobody wrote.
@@ -153,8 +160,9 @@ impl Fuzz {
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         let read = |path: &PathBuf| fs::read(path).expect("a readable corpus");
-        let inputs: Vec<Vec<u8>> = paths.iter().map(read).collect();
+        let mut inputs: Vec<Vec<u8>> = paths.iter().map(read).collect();
         assert!(!inputs.is_empty(), "the corpus in {} is empty", folder.display());
+        inputs.extend(self.more.iter().cloned());
         inputs
     }
 }
