@@ -15,6 +15,7 @@ use onceward::core::exchange::{self, Headers};
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
+use onceward::store::Store;
 use onceward::upstream::{Egress, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
 use serde::Deserialize;
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::access::Caller;
-use crate::body::{Body, header_map, headers_of};
+use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::{shape, units};
 
@@ -55,7 +56,7 @@ impl Gateway {
     ) -> Response<Body> {
         let echo = echo_of(request.headers());
         match self.call(request, caller).await {
-            Ok((answer, key_given)) => respond(answer, echo, key_given),
+            Ok((answer, key_given)) => respond(answer, echo, key_given, self.engine.store()),
             Err(problem) => refuse(&problem, echo),
         }
     }
@@ -449,7 +450,12 @@ fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
     response
 }
 
-fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Response<Body> {
+fn respond(
+    answer: Answer,
+    echo: Option<HeaderValue>,
+    key_given: bool,
+    store: &Arc<dyn Store>,
+) -> Response<Body> {
     match answer {
         Answer::Passed { status, headers, body } => {
             let mut response = Response::new(Body::stream(Bytes::new(), body));
@@ -473,9 +479,14 @@ fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Respon
         }
         Answer::Upstream(answered) => {
             let Answered { operation, response: kept, rest, replayed } = *answered;
-            let body = match rest {
-                Some(rest) => Body::stream(kept.body, rest),
-                None => Body::full(kept.body),
+            let length = kept.body.len();
+            let in_ledger = operation.outcome.as_ref().and_then(|outcome| outcome.answer);
+            let body = match (rest, in_ledger) {
+                (Some(rest), _) => Body::stream(kept.body, rest),
+                (None, Some(answer)) if Kept::is_worth_it(length) => {
+                    Body::Kept(Kept::new(Arc::clone(store), answer, length))
+                }
+                (None, _) => Body::full(kept.body),
             };
             let mut response = Response::new(body);
             *response.status_mut() =

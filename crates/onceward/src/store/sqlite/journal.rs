@@ -76,6 +76,24 @@ impl Segments {
         Ok(bytes.into())
     }
 
+    /// At most `length` bytes of a body from `from` on, unchecked.
+    pub(super) fn read_part(
+        &self,
+        body: BodyRef,
+        from: u32,
+        length: u32,
+    ) -> Result<Bytes, StoreError> {
+        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
+        let file = self.get(body.segment).ok_or_else(gone)?;
+        let from = from.min(body.length);
+        let mut bytes = vec![0; length.min(body.length - from) as usize];
+        let place = u64::from(body.offset) + u64::from(from);
+        file.read_exact_at(&mut bytes, place).map_err(|error| {
+            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+        })?;
+        Ok(bytes.into())
+    }
+
     /// Forgets every segment before `floor` and removes its file.
     pub(super) fn remove_before(&self, floor: u32, folder: &Path) -> io::Result<()> {
         let Ok(mut open) = self.0.write() else {
