@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn delays_are_drawn_evenly_below_a_bound_that_grows() {
         let backoff = Backoff {
-            base: Duration::from_millis(1000),
+            base: Duration::from_secs(1),
             floor: Duration::from_millis(1),
-            cap: Duration::from_millis(7000),
+            cap: Duration::from_secs(7),
             ..Backoff::held()
         };
         let ids: Vec<_> = (0..4000).map(|n| OperationId::new(n << 15, n * 0x9e37_79b9)).collect();

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use onceward::core::attempt::BodyRef;
 use onceward::core::exchange::Headers;
-use onceward::store::{Store, StoreError};
+use onceward::store::{Reply, Store};
 use onceward::upstream::{AnswerBody, Failure};
 
 type Next =
@@ -48,7 +48,7 @@ pub(crate) struct Kept {
     store: Arc<dyn Store>,
     answer: BodyRef,
     at: u32,
-    reading: Option<Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>>,
+    reading: Option<Reply<'static, Bytes>>,
 }
 
 impl Kept {

@@ -409,28 +409,25 @@ impl Beside {
         let answer = answer.map_err(|error| format!("no answer: {error}"))?;
         let operation = answer.header("onceward-operation").unwrap_or_default().to_owned();
         let told = known.as_mut().and_then(|known| known.duplicate(asked, is_other, is_held));
-        let expected = match told {
-            Some(told) => {
-                let id = known.as_ref().map(|known| known.id.clone()).unwrap_or_default();
-                if operation != id {
-                    return Err(format!("it is {operation}, and not {id}"));
+        let expected = if let Some(told) = told {
+            let id = known.as_ref().map(|known| known.id.clone()).unwrap_or_default();
+            if operation != id {
+                return Err(format!("it is {operation}, and not {id}"));
+            }
+            told
+        } else {
+            let (id, rest) = (operation, Rest::Later);
+            let mut fresh = Model { id, is_other, rest, attempts: 0, forgotten: None };
+            let told = match step {
+                Step::CallLater(_) => Told::accepted(),
+                _ if is_held => fresh.run(asked, true),
+                _ => {
+                    fresh.run(asked, false);
+                    Told::accepted()
                 }
-                told
-            }
-            None => {
-                let (id, rest) = (operation, Rest::Later);
-                let mut fresh = Model { id, is_other, rest, attempts: 0, forgotten: None };
-                let told = match step {
-                    Step::CallLater(_) => Told::accepted(),
-                    _ if is_held => fresh.run(asked, true),
-                    _ => {
-                        fresh.run(asked, false);
-                        Told::accepted()
-                    }
-                };
-                *known = Some(fresh);
-                told
-            }
+            };
+            *known = Some(fresh);
+            told
         };
         let found = told_of(&answer, expected.body.is_some());
         if found != expected {
