@@ -355,7 +355,7 @@ async fn callers_that_never_finish_are_cut_and_keep_nobody_from_being_served() {
 }
 
 /// The weight of an answer that a route of this world still keeps.
-const KEPT: usize = 7 << 20;
+const KEPT: usize = 3 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_never_read_their_answers_keep_nobody_from_being_served() {
