@@ -3,73 +3,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
+mod made;
+
 use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};
-use onceward_core::attempt::{Ended, Ending, Reached};
-use onceward_core::exchange::{Headers, Request};
-use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
-use onceward_core::id::OperationId;
-use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::attempt::{Ended, Ending};
+use onceward_core::exchange::Headers;
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Death, Deed, Event, Fence, Forgotten, Operation, Outcome, Run, Source, State,
+    Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
 use onceward_core::policy::{Effects, Mode, OnDead, OnExpired, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 use proptest::prelude::*;
 
-fn request(body: &str) -> Request {
-    Request {
-        method: "POST".into(),
-        target: "/orders".into(),
-        headers: Headers::default(),
-        body: body.to_owned().into(),
-    }
-}
-
-fn fingerprint(body: &str) -> Fingerprint {
-    Fingerprint::of(&request(body), &FingerprintRule::default(), &FingerprintSecret([1; 32]))
-}
-
-fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
-    let policy = Policy::default();
-    Operation {
-        id: OperationId::new(7, 7),
-        fence: Fence::default(),
-        scope: Scope {
-            kind: ScopeKind::Call,
-            tenant: "t".into(),
-            route: "r".into(),
-            principal: String::new(),
-        },
-        key: Key::new("k").unwrap(),
-        fingerprint: fingerprint("a"),
-        mode,
-        effects,
-        upstream_key: None,
-        method: method.into(),
-        target: "/orders".into(),
-        label: None,
-        created_at: Timestamp::default(),
-        state: State::Pending { due: Timestamp::default() },
-        attempts: Vec::new(),
-        run: Run { since: Timestamp::default(), before: 0 },
-        deadline: None,
-        attempts_max: None,
-        send_by: None,
-        upstream_window: Duration::from_hours(24),
-        window: policy.window,
-        tombstone: policy.tombstone,
-        ended_at: None,
-        told: false,
-        outcome: None,
-        acts: Vec::new(),
-        request: None,
-        forgotten: None,
-    }
-}
+use made::{ended, fingerprint, operation};
 
 /// What the world may do next to an operation.
 #[derive(Debug, Clone)]
@@ -114,24 +64,6 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => Just(Move::Redeliver),
         2 => (0u64..40 * 3600).prop_map(Move::Pass),
     ]
-}
-
-fn ended(
-    now: Timestamp,
-    ending: Ending,
-    status: Option<u16>,
-    policy: &Policy,
-    retry_after: bool,
-) -> Ended {
-    Ended {
-        at: now,
-        ending,
-        reached: Reached::Sent,
-        status,
-        error: None,
-        may_have_executed: verdict::may_have_executed(ending, status, policy, retry_after),
-        answer: None,
-    }
 }
 
 /// Applies a move as the engine does; a move that cannot be made now changes nothing.
