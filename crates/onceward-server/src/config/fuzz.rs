@@ -69,7 +69,8 @@ fn any_text_is_a_configuration_that_can_run_or_is_refused_with_its_place() {
             Err(error) => {
                 let said = error.to_string();
                 assert!(names_its_place(&said), "no place: {said}");
-                let kind = said.lines().last().unwrap_or_default().chars().take(40).collect();
+                let last = said.lines().last().unwrap_or_default();
+                let kind = last.split(['"', '`', '\'']).next().unwrap_or_default().to_owned();
                 return (1, kind);
             }
         };
