@@ -1,6 +1,7 @@
 //! The real gateway beside a model of the contract: whatever callers and people do in whatever
-//! order, every answer, state and attempt is what the model says. The model is a map and knows
-//! nothing of how the gateway works.
+//! order, every answer, state and attempt is what the model says.
+
+mod contract;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,15 +15,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::crash_world::{Gateway, World, number};
+use contract::{Asked, Model, Rest, Step, Told, answered};
 
 /// Keys of a sequence; every other one is on the route that is not idempotent.
 const KEYS: usize = 4;
 
 const STEPS: usize = 20;
-
-/// Attempts of a run, as the routes below say.
-const HELD_MAX: usize = 2;
-const ACCEPTED_MAX: usize = 3;
 
 /// Seeds whose sequences once differed: always run.
 const FOUND: [u64; 1] = [20];
@@ -37,24 +35,6 @@ retry = { attempts_max = 3, horizon = \"1h\", base = \"2ms\", floor = \"1ms\", c
 
 /// What the upstream does to an attempt.
 const DEEDS: [&str; 6] = ["201", "404", "401", "503", "429", "drop"];
-
-/// What somebody does next, to one of the keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Call(usize),
-    CallAsync(usize),
-    CallLater(usize),
-    /// The same key with another body.
-    Other(usize),
-    Cancel(usize),
-    ResolveDone(usize),
-    ResolveAnswered(usize),
-    ResolveNotSent(usize),
-    Redeliver(usize),
-    ForgetRefuse(usize),
-    ForgetNew(usize),
-    Restart,
-}
 
 fn step(chance: &mut Chance) -> Step {
     let key = chance.below(KEYS as u64) as usize;
@@ -71,183 +51,6 @@ fn step(chance: &mut Chance) -> Step {
         180..188 => Step::ForgetRefuse(key),
         188..197 => Step::ForgetNew(key),
         _ => Step::Restart,
-    }
-}
-
-/// Where an operation rests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Rest {
-    Later,
-    Done(Outcome),
-    InDoubt,
-    /// With the outcome where there is a final one.
-    Dead(&'static str, Option<Outcome>),
-}
-
-impl Rest {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Later => "pending",
-            Self::Done(_) => "done",
-            Self::InDoubt => "in_doubt",
-            Self::Dead(..) => "dead",
-        }
-    }
-}
-
-/// What duplicates get: a status and a body, or the word that it is not retained.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    Answer(u16, String),
-    NotRetained,
-}
-
-/// What the contract says of one key.
-#[derive(Debug, Clone)]
-struct Model {
-    id: String,
-    is_other: bool,
-    rest: Rest,
-    attempts: usize,
-    forgotten: Option<bool>,
-}
-
-/// What a caller is to get.
-#[derive(Debug, PartialEq, Eq)]
-struct Told {
-    status: u16,
-    /// A problem's code, or nothing where an answer is passed on.
-    code: &'static str,
-    body: Option<String>,
-    replayed: bool,
-}
-
-impl Told {
-    fn problem(status: u16, code: &'static str) -> Self {
-        Self { status, code, body: None, replayed: false }
-    }
-
-    fn answer(outcome: &Outcome, replayed: bool) -> Self {
-        match outcome {
-            Outcome::Answer(status, body) => {
-                Self { status: *status, code: "", body: Some(body.clone()), replayed }
-            }
-            Outcome::NotRetained => Self::problem(409, "response-not-retained"),
-        }
-    }
-
-    fn accepted() -> Self {
-        Self { status: 202, code: "", body: None, replayed: false }
-    }
-}
-
-/// A key's request, the same each time.
-#[derive(Debug, Clone)]
-struct Asked {
-    route: &'static str,
-    key: String,
-    script: Vec<&'static str>,
-}
-
-impl Asked {
-    fn path(&self) -> String {
-        format!("/to/{}/{}", self.route, self.script.join(","))
-    }
-
-    fn body(&self, is_other: bool) -> String {
-        format!("{{\"key\":\"{}\",\"other\":{is_other}}}", self.key)
-    }
-}
-
-/// The body with which the upstream answers an attempt.
-fn answered(operation: &str, attempt: usize) -> String {
-    format!("{operation}/{attempt}")
-}
-
-impl Model {
-    /// Runs its attempts by the script, as the contract says; returns what a waiting caller gets.
-    fn run(&mut self, asked: &Asked, is_held: bool) -> Told {
-        let limit = if is_held { HELD_MAX } else { ACCEPTED_MAX };
-        let mut in_run = 0;
-        loop {
-            self.attempts += 1;
-            in_run += 1;
-            let deed = asked.script[(self.attempts - 1).min(asked.script.len() - 1)];
-            let body = answered(&self.id, self.attempts);
-            let told = match deed {
-                "drop" => Told::problem(504, "no-answer"),
-                status => {
-                    let status = status.parse().expect("a status");
-                    Told { status, code: "", body: Some(body.clone()), replayed: false }
-                }
-            };
-            let may_go_on = in_run < limit;
-            match deed {
-                "201" => self.rest = Rest::Done(Outcome::Answer(201, body)),
-                "404" if is_held => self.rest = Rest::Done(Outcome::Answer(404, body)),
-                "404" => self.rest = Rest::Dead("refused", Some(Outcome::Answer(404, body))),
-                "401" => self.rest = Rest::Dead("refused", None),
-                "503" | "drop" if asked.route == "model-once" => {
-                    self.rest = Rest::InDoubt;
-                    if deed == "drop" {
-                        return Told::problem(504, "outcome-unknown");
-                    }
-                }
-                _ if may_go_on => continue,
-                _ => self.rest = Rest::Dead("exhausted", None),
-            }
-            return told;
-        }
-    }
-
-    /// What a call with this key gets where it is known; nothing where the key is free again.
-    fn duplicate(&mut self, asked: &Asked, is_other: bool, is_held: bool) -> Option<Told> {
-        match self.forgotten {
-            Some(true) => return None,
-            Some(false) => return Some(Told::problem(410, "key-invalidated")),
-            None => {}
-        }
-        if is_other != self.is_other {
-            return Some(Told::problem(409, "key-mismatch"));
-        }
-        Some(match self.rest.clone() {
-            Rest::Later if is_held => Told::problem(409, "in-progress"),
-            Rest::Later => Told::accepted(),
-            Rest::Done(outcome) | Rest::Dead(_, Some(outcome)) => Told::answer(&outcome, true),
-            Rest::InDoubt => Told::problem(409, "outcome-unknown"),
-            Rest::Dead("cancelled", None) => Told::problem(410, "cancelled"),
-            Rest::Dead(_, None) => {
-                let told = self.run(asked, is_held);
-                if is_held { told } else { Told::accepted() }
-            }
-        })
-    }
-
-    /// Whether a person may do this now, and what becomes of it.
-    fn act(&mut self, step: Step, asked: &Asked) -> bool {
-        let dead = matches!(self.rest, Rest::Dead(..));
-        let may = match step {
-            Step::Cancel(_) => self.rest == Rest::Later,
-            Step::ResolveDone(_) | Step::ResolveAnswered(_) | Step::ResolveNotSent(_) => {
-                self.rest == Rest::InDoubt
-            }
-            Step::Redeliver(_) => dead,
-            _ => dead || matches!(self.rest, Rest::Done(_)),
-        };
-        if !may {
-            return false;
-        }
-        match step {
-            Step::Cancel(_) => self.rest = Rest::Dead("cancelled", None),
-            Step::ResolveDone(_) => self.rest = Rest::Done(Outcome::NotRetained),
-            Step::ResolveAnswered(_) => {
-                self.rest = Rest::Done(Outcome::Answer(200, "found".to_owned()));
-            }
-            Step::ResolveNotSent(_) | Step::Redeliver(_) => drop(self.run(asked, false)),
-            Step::ForgetRefuse(_) => self.forgotten = Some(false),
-            _ => self.forgotten = Some(true),
-        }
-        true
     }
 }
 
