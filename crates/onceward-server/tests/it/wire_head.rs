@@ -2,6 +2,7 @@
 //! each is refused and nothing arrives, or exactly one request arrives, in the gateway's framing.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,13 +60,13 @@ fn numbered(bytes: &[u8], number: usize) -> Vec<u8> {
 }
 
 /// Sends one case and hears it out.
-async fn send(gateway: std::net::SocketAddr, case: &Case, way: Way, number: usize) -> Heard {
+async fn send(gateway: SocketAddr, case: &Case, way: Way, number: usize) -> Heard {
     let mut bytes = numbered(&[&case.head[..], &case.rest].concat(), number);
     let mut line = Line::connect(gateway).await.expect("a connection");
     if way == Way::Behind {
-        let before = [("host", "a"), ("idempotency-key", &format!("b{number}"))];
-        let answer =
-            line.ask("POST", &format!("/to/strict/before{number}"), &before[1..], b"x").await;
+        let key = format!("b{number}");
+        let path = format!("/to/strict/before{number}");
+        let answer = line.ask("POST", &path, &[("idempotency-key", &key)], b"x").await;
         assert_eq!(answer.map(|answer| answer.status()).ok(), Some(200), "the sound one before");
     }
     if way == Way::Before {
@@ -147,7 +148,7 @@ fn judge(
     if own.len() == 1 && first.is_some_and(is_refusal) {
         return wrong("it was refused, and arrived");
     }
-    if first == Some(200) && own.is_empty() && case.kind != "size" && case.body.is_some() {
+    if first == Some(200) && own.is_empty() && case.body.is_some() {
         return wrong("it was answered, and never arrived");
     }
     if heard.statuses.iter().any(|status| *status >= 500 && !is_refusal(*status)) {
