@@ -151,6 +151,7 @@ fn no_text_leads_to_an_address_that_is_not_public() {
                 Host::Ipv4(ip) => assert!(is_plain_global_v4(ip), "{ip}"),
                 Host::Ipv6(ip) => assert!(is_plain_global_v6(ip), "{ip}"),
                 Host::Domain(name) => {
+                    assert!(!name.contains(".."), "{name}");
                     let name = format!(".{}", name.trim_end_matches('.'));
                     assert!(!name.ends_with(".localhost"), "{name}");
                     assert!(name[1..].parse::<IpAddr>().is_err(), "{name}");
