@@ -5,6 +5,7 @@
 mod browser;
 mod debian;
 mod deny;
+mod fuzz;
 mod postgres;
 mod sabotage;
 mod steps;
@@ -20,6 +21,8 @@ usage: cargo xtask <command>
   test [args]   start or install what the tests need, then run them all;
                 arguments go to cargo test
   ci            format, lints, docs, tidy, deny, test, sabotage: what has to pass before a merge
+  fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
+                inputs that nobody would write, for so long each
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
   postgres      start a throw-away PostgreSQL server, for tests by hand
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "test" => steps::test(&rest),
         "ci" => ci(),
+        "fuzz" => fuzz::run(&rest),
         "sim" => steps::sim(&rest),
         "postgres" => postgres::run(),
         "sabotage" => sabotage::run(&rest),

@@ -150,6 +150,35 @@ mod tests {
     }
 
     #[test]
+    fn delays_are_drawn_evenly_below_a_bound_that_grows() {
+        let backoff = Backoff {
+            base: Duration::from_secs(1),
+            floor: Duration::from_millis(1),
+            cap: Duration::from_secs(7),
+            ..Backoff::held()
+        };
+        let ids: Vec<_> = (0..4000).map(|n| OperationId::new(n << 15, n * 0x9e37_79b9)).collect();
+        for (n, bound) in [(1, 1000.0), (2, 2000.0), (3, 4000.0), (4, 7000.0), (5, 7000.0)] {
+            let mut drawn: Vec<f64> =
+                ids.iter().map(|id| delay(&backoff, *id, n, None).as_secs_f64() * 1000.0).collect();
+            drawn.sort_by(f64::total_cmp);
+            // Each tenth of the range has its tenth of the draws.
+            for tenth in 0..10 {
+                let range = bound * f64::from(tenth) / 10.0..bound * f64::from(tenth + 1) / 10.0;
+                let share = drawn.iter().filter(|delay| range.contains(delay)).count();
+                assert!((300..500).contains(&share), "attempt {n}, {tenth}: {share} of 4000");
+            }
+            drawn.dedup();
+            assert!(drawn.len() > 3900, "attempt {n}: what failed together returns together");
+        }
+        let differs = ids.iter().filter(|id| {
+            let at = |n| delay(&backoff, **id, n, None);
+            at(4) != at(5)
+        });
+        assert!(differs.count() > 3900, "each attempt draws anew");
+    }
+
+    #[test]
     fn a_table_is_followed_and_its_last_delay_repeated() {
         let backoff = Backoff {
             table: vec![Duration::from_secs(10), Duration::from_secs(100)],

@@ -312,20 +312,22 @@ fn is_exact(number: &str) -> bool {
     let Ok(double) = number.parse::<f64>() else {
         return false;
     };
-    double.is_finite() && decimal(number) == decimal(&format!("{double:e}"))
+    let written = decimal(number);
+    double.is_finite() && written.is_some() && written == decimal(&format!("{double:e}"))
 }
 
-/// A decimal number as its significant digits and the power of ten of the last; zero has none.
+/// A decimal number as its significant digits and the power of ten of the last; zero has none of
+/// either. Nothing where the power is beyond counting.
 fn decimal(number: &str) -> Option<(String, i64)> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{}{fraction}", whole.trim_start_matches('-'));
     let significant = digits.trim_start_matches('0').trim_end_matches('0');
     if significant.is_empty() {
-        return None;
+        return Some((String::new(), 0));
     }
     let zeros = digits.len() - digits.trim_end_matches('0').len();
-    let power = exponent.parse::<i64>().ok()? - fraction.len() as i64 + zeros as i64;
+    let power = exponent.parse::<i64>().ok()?.checked_add(zeros as i64 - fraction.len() as i64)?;
     let sign = if number.starts_with('-') { "-" } else { "" };
     Some((format!("{sign}{significant}"), power))
 }

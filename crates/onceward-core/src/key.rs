@@ -45,10 +45,7 @@ impl Key {
         if let Some(rest) = line.strip_prefix('"') {
             return Self::new(&unquote(rest)?).map(Some);
         }
-        if line.contains(['"', ',', '\\']) {
-            return Err(KeyError::Malformed);
-        }
-        Self::new(line).map(Some)
+        if is_bare(line) { Self::new(line).map(Some) } else { Err(KeyError::Malformed) }
     }
 
     /// A key from its bare value. Spaces are allowed only where the value came quoted.
@@ -69,12 +66,27 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The key as a header carries it on: bare, or quoted where bare it would not read as the
+    /// same key.
+    pub fn to_field(&self) -> String {
+        if is_bare(&self.0) {
+            return self.0.clone();
+        }
+        format!("\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))
+    }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether `value` can stand in a field without quotes: what a list, a string or a second word
+/// begins with would be read otherwise by others.
+fn is_bare(value: &str) -> bool {
+    !value.contains(['"', ',', '\\', ' ', '\t'])
 }
 
 /// The rest of an sf-string after its opening quote; parameters after it are ignored.
@@ -91,7 +103,7 @@ fn unquote(rest: &str) -> Result<String, KeyError> {
             letter => value.push(letter),
         }
     }
-    match letters.as_str().trim_start() {
+    match letters.as_str().trim_start_matches([' ', '\t']) {
         "" => Ok(value),
         parameters if parameters.starts_with(';') => Ok(value),
         _ => Err(KeyError::Malformed),
@@ -167,6 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_carried_on_bare_where_it_reads_back_so_and_quoted_else() {
+        for (key, field) in [
+            ("abc", "abc"),
+            ("a;b=1", "a;b=1"),
+            ("a b", "\"a b\""),
+            ("a,b", "\"a,b\""),
+            (r#"a"\b"#, r#""a\"\\b""#),
+        ] {
+            assert_eq!(Key::new(key).unwrap().to_field(), field);
+            assert_eq!(read(&[field]), Ok(Some(key.into())));
+        }
+    }
+
+    #[test]
     fn a_malformed_key_is_refused_and_never_ignored() {
         for (lines, error) in [
             (vec![""], KeyError::Empty),
@@ -175,6 +201,8 @@ mod tests {
             (vec!["a,b"], KeyError::Malformed),
             (vec!["\"abc"], KeyError::Malformed),
             (vec!["\"abc\" x"], KeyError::Malformed),
+            (vec!["\"abc\"\u{a0}"], KeyError::Malformed),
+            (vec!["order 1"], KeyError::Malformed),
             (vec!["a\u{e9}"], KeyError::Malformed),
             (vec!["a\u{1}"], KeyError::Malformed),
         ] {

@@ -550,9 +550,9 @@ impl Operation {
         self.attempts.last().map_or(0, |attempt| attempt.n)
     }
 
-    /// How many attempts the present run has had.
+    /// How many attempts the present run has had; none where only the mark is left.
     pub fn attempts_in_run(&self) -> u32 {
-        self.attempts_made() - self.run.before
+        self.attempts_made().saturating_sub(self.run.before)
     }
 
     /// Whether any attempt so far may have been executed.

@@ -3,73 +3,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
+mod made;
+
 use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};
-use onceward_core::attempt::{Ended, Ending, Reached};
-use onceward_core::exchange::{Headers, Request};
-use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
-use onceward_core::id::OperationId;
-use onceward_core::key::{Key, Scope, ScopeKind};
+use onceward_core::attempt::{Ended, Ending};
+use onceward_core::exchange::Headers;
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Death, Deed, Event, Fence, Operation, Outcome, Run, Source, State,
+    Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
-use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::policy::{Effects, Mode, OnDead, OnExpired, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 use proptest::prelude::*;
 
-fn request(body: &str) -> Request {
-    Request {
-        method: "POST".into(),
-        target: "/orders".into(),
-        headers: Headers::default(),
-        body: body.to_owned().into(),
-    }
-}
-
-fn fingerprint(body: &str) -> Fingerprint {
-    Fingerprint::of(&request(body), &FingerprintRule::default(), &FingerprintSecret([1; 32]))
-}
-
-fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
-    let policy = Policy::default();
-    Operation {
-        id: OperationId::new(7, 7),
-        fence: Fence::default(),
-        scope: Scope {
-            kind: ScopeKind::Call,
-            tenant: "t".into(),
-            route: "r".into(),
-            principal: String::new(),
-        },
-        key: Key::new("k").unwrap(),
-        fingerprint: fingerprint("a"),
-        mode,
-        effects,
-        upstream_key: None,
-        method: method.into(),
-        target: "/orders".into(),
-        label: None,
-        created_at: Timestamp::default(),
-        state: State::Pending { due: Timestamp::default() },
-        attempts: Vec::new(),
-        run: Run { since: Timestamp::default(), before: 0 },
-        deadline: None,
-        attempts_max: None,
-        send_by: None,
-        upstream_window: Duration::from_hours(24),
-        window: policy.window,
-        tombstone: policy.tombstone,
-        ended_at: None,
-        told: false,
-        outcome: None,
-        acts: Vec::new(),
-        request: None,
-        forgotten: None,
-    }
-}
+use made::{ended, fingerprint, operation};
 
 /// What the world may do next to an operation.
 #[derive(Debug, Clone)]
@@ -114,24 +64,6 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => Just(Move::Redeliver),
         2 => (0u64..40 * 3600).prop_map(Move::Pass),
     ]
-}
-
-fn ended(
-    now: Timestamp,
-    ending: Ending,
-    status: Option<u16>,
-    policy: &Policy,
-    retry_after: bool,
-) -> Ended {
-    Ended {
-        at: now,
-        ending,
-        reached: Reached::Sent,
-        status,
-        error: None,
-        may_have_executed: verdict::may_have_executed(ending, status, policy, retry_after),
-        answer: None,
-    }
 }
 
 /// Applies a move as the engine does; a move that cannot be made now changes nothing.
@@ -232,7 +164,10 @@ proptest! {
             prop_assert!(next.fence > op.fence, "a fence only grows");
             prop_assert!(op.state != State::Done, "what is done never changes");
             prop_assert!(next.attempts.len() >= op.attempts.len(), "no attempt is ever lost");
-            prop_assert_eq!(&next.key, &op.key);
+            let numbers: Vec<u32> = next.attempts.iter().map(|attempt| attempt.n).collect();
+            let counted: Vec<u32> = (1..=next.attempts.len() as u32).collect();
+            prop_assert_eq!(numbers, counted, "attempts are numbered from 1");
+            prop_assert_eq!(next.key.as_str(), "k");
             prop_assert_eq!(next.fingerprint, op.fingerprint);
             prop_assert_eq!(next.effects, op.effects);
             prop_assert_eq!(&next.upstream_key, &op.upstream_key);
@@ -386,4 +321,97 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
     assert_eq!(decide(&op), Verdict::Doubt);
     let known = Operation { upstream_window: Duration::from_hours(24), ..op };
     assert!(matches!(decide(&known), Verdict::Retry { .. }));
+}
+
+/// An operation that ended an hour after the epoch, changed as a row of a table says.
+fn ended_as(state: State, change: impl Fn(&mut Operation)) -> Operation {
+    let mut op = operation(Effects::Keyed, Mode::Held, "POST");
+    op.state = state;
+    op.ended_at = state.is_ended().then(|| Timestamp::default().plus(Duration::from_hours(1)));
+    change(&mut op);
+    op
+}
+
+#[test]
+fn a_known_key_gets_what_the_contract_says() {
+    let policy = Policy::default();
+    let at = |hours: u64| Timestamp::default().plus(Duration::from_hours(hours));
+    let (window, tombstone) = (policy.window.as_secs() / 3600, policy.tombstone.as_secs() / 3600);
+    let (soon, expired, over) = (2, 1 + window, 1 + window + tombstone);
+    let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
+    let fresh = Admission::Fresh;
+    let plain = |_: &mut Operation| {};
+    let kept = |op: &mut Operation| op.outcome = Some(outcome.clone());
+    let sent_by = |op: &mut Operation| op.send_by = Some(at(2));
+    let refused = |op: &mut Operation| op.forgotten = Some(Forgotten::Refuse);
+    let freed = |op: &mut Operation| op.forgotten = Some(Forgotten::New);
+    let dead = State::Dead;
+    let pending = State::Pending { due: at(1) };
+    let table: Vec<(Operation, u64, Admission)> = vec![
+        (ended_as(pending, plain), over, Admission::Join),
+        (ended_as(State::Delivering, plain), over, Admission::Join),
+        (ended_as(State::InDoubt, plain), over, Admission::InDoubt),
+        (ended_as(State::Done, kept), soon, Admission::Replay),
+        (ended_as(State::Done, kept), expired - 1, Admission::Replay),
+        (ended_as(State::Done, kept), expired, Admission::Expired),
+        (ended_as(State::Done, kept), over - 1, Admission::Expired),
+        (ended_as(State::Done, kept), over, fresh.clone()),
+        (ended_as(dead(Death::Refused), kept), soon, Admission::Replay),
+        (ended_as(dead(Death::Refused), kept), expired, Admission::Expired),
+        (ended_as(dead(Death::Refused), plain), soon, Admission::Revive),
+        (ended_as(dead(Death::Refused), plain), expired, fresh.clone()),
+        (ended_as(dead(Death::Unsent), plain), expired, fresh.clone()),
+        (ended_as(dead(Death::Cancelled), plain), soon, Admission::Cancelled),
+        (ended_as(dead(Death::Cancelled), plain), expired, Admission::Expired),
+        // What may have been executed stays for thirty days: its key opens the way to run it again.
+        (ended_as(dead(Death::Exhausted), plain), expired, Admission::Revive),
+        (ended_as(dead(Death::OwnerGone), plain), 720, Admission::Revive),
+        (ended_as(dead(Death::OwnerGone), plain), 721, Admission::Expired),
+        (ended_as(dead(Death::Exhausted), sent_by), 1, Admission::Revive),
+        (ended_as(dead(Death::Exhausted), sent_by), 2, Admission::TooLate),
+        (ended_as(State::Done, refused), soon, Admission::Invalidated),
+        (ended_as(State::Done, refused), over - 1, Admission::Invalidated),
+        (ended_as(State::Done, refused), over, fresh.clone()),
+        (ended_as(State::Done, freed), soon, fresh.clone()),
+    ];
+    for (op, hours, wanted) in &table {
+        let found = admission::admit(op, &fingerprint("a"), &policy, at(*hours));
+        assert_eq!(&found, wanted, "{:?} after {hours} h", op.state);
+    }
+    let replays = Policy { on_dead: OnDead::Replay, ..policy.clone() };
+    let exhausted = ended_as(dead(Death::Exhausted), plain);
+    let found = admission::admit(&exhausted, &fingerprint("a"), &replays, at(soon));
+    assert_eq!(found, Admission::ReplayFailure);
+    let executes = Policy { on_expired: OnExpired::Execute, ..policy.clone() };
+    let done = ended_as(State::Done, kept);
+    let found = |hours| admission::admit(&done, &fingerprint("a"), &executes, at(hours));
+    assert_eq!((found(expired - 1), found(expired)), (Admission::Replay, Admission::Fresh));
+}
+
+#[test]
+fn what_is_over_says_that_its_key_was_used_until_its_tombstone_is() {
+    let policy = Policy::default();
+    let end = Timestamp::default().plus(Duration::from_hours(1)).plus(policy.window);
+    let before = |at: Timestamp| Timestamp::from_micros(at.as_micros() - 1);
+    let over = end.plus(policy.tombstone);
+    let outcome = Outcome { status: Some(404), ok: false, source: Source::Upstream, answer: None };
+    let done = ended_as(State::Done, |_| {});
+    let refused = ended_as(State::Dead(Death::Refused), |_| {});
+    let told = ended_as(State::Dead(Death::Refused), |op| op.outcome = Some(outcome.clone()));
+    let forgotten = ended_as(State::Done, |op| op.forgotten = Some(Forgotten::Refuse));
+    let open = ended_as(State::InDoubt, |_| {});
+    for (op, at, leaves) in [
+        (&done, before(end), false),
+        (&done, end, true),
+        (&done, before(over), true),
+        (&done, over, false),
+        (&told, end, true),
+        (&refused, end, false),
+        (&forgotten, end, false),
+        (&open, over, false),
+    ] {
+        assert_eq!(admission::leaves_its_mark(op, at), leaves, "{:?}", op.state);
+    }
+    assert!(admission::leaves_no_tombstone(&refused) && !admission::leaves_no_tombstone(&told));
+    assert!(!admission::leaves_no_tombstone(&done));
 }

@@ -2,24 +2,33 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
+use onceward::core::attempt::BodyRef;
 use onceward::core::exchange::Headers;
+use onceward::store::{Reply, Store};
 use onceward::upstream::{AnswerBody, Failure};
 
 type Next =
     Pin<Box<dyn Future<Output = (Box<dyn AnswerBody>, Result<Option<Bytes>, Failure>)> + Send>>;
 
-/// A body: whole, or as it comes from an upstream.
+/// How much of a kept answer is in memory for a caller that takes its time.
+const PIECE_BYTES: u32 = 64 << 10;
+
+/// A body: whole, or as it comes from an upstream or from the ledger.
 pub(crate) enum Body {
     Full(Option<Bytes>),
     /// What was read before, and what is still to come. A failure breaks the connection off, so
     /// that a part never poses as the whole.
     Stream(Option<Bytes>, Next),
     Ended,
+    /// An answer that is kept, read from the ledger as the caller takes it: a caller that never
+    /// does costs a piece and not the whole.
+    Kept(Kept),
     /// A page's or an API handler's.
     Axum(axum::body::Body),
 }
@@ -31,6 +40,52 @@ impl Body {
 
     pub(crate) fn stream(first: Bytes, rest: Box<dyn AnswerBody>) -> Self {
         Self::Stream(Some(first).filter(|first| !first.is_empty()), next(rest))
+    }
+}
+
+/// The part of a kept answer that has not left yet.
+pub(crate) struct Kept {
+    store: Arc<dyn Store>,
+    answer: BodyRef,
+    at: u32,
+    reading: Option<Reply<'static, Bytes>>,
+}
+
+impl Kept {
+    /// The last `length` bytes of `answer`: its body, behind its head.
+    pub(crate) fn new(store: Arc<dyn Store>, answer: BodyRef, length: usize) -> Self {
+        let at = answer.length.saturating_sub(length as u32);
+        Self { store, answer, at, reading: None }
+    }
+
+    /// Whether an answer of this length is large enough to be read piece by piece.
+    pub(crate) fn is_worth_it(length: usize) -> bool {
+        length > 4 * PIECE_BYTES as usize
+    }
+
+    fn left(&self) -> u32 {
+        self.answer.length - self.at
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if self.left() == 0 {
+            return Poll::Ready(None);
+        }
+        let (store, answer, at) = (&self.store, self.answer, self.at);
+        let reading = self.reading.get_or_insert_with(|| {
+            let store = Arc::clone(store);
+            Box::pin(async move { store.part(answer, at, PIECE_BYTES).await })
+        });
+        let Poll::Ready(read) = reading.as_mut().poll(cx) else { return Poll::Pending };
+        self.reading = None;
+        Poll::Ready(Some(match read {
+            Ok(piece) => {
+                self.at += piece.len() as u32;
+                Ok(piece)
+            }
+            // Forgotten meanwhile, or worse: the rest never comes.
+            Err(error) => Err(Broken(error.to_string())),
+        }))
     }
 }
 
@@ -81,6 +136,9 @@ impl http_body::Body for Body {
                 }
             }
             Self::Ended => Poll::Ready(None),
+            Self::Kept(kept) => {
+                kept.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
             Self::Axum(body) => {
                 Pin::new(body).poll_frame(cx).map_err(|error| Broken(error.to_string()))
             }
@@ -92,6 +150,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Stream(..) => false,
             Self::Ended => true,
+            Self::Kept(kept) => kept.left() == 0,
             Self::Axum(body) => body.is_end_stream(),
         }
     }
@@ -101,6 +160,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Stream(..) => SizeHint::default(),
             Self::Ended => SizeHint::with_exact(0),
+            Self::Kept(kept) => SizeHint::with_exact(u64::from(kept.left())),
             Self::Axum(body) => body.size_hint(),
         }
     }

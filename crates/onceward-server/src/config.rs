@@ -344,7 +344,7 @@ impl Config {
     /// Reads `path`, or `onceward.toml` here, or nothing; lays the environment and the flags over it.
     pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
         let (found, text, name) = read(path)?;
-        let text = interpolate(&text, &name, |variable| std::env::var(variable).ok())?;
+        let text = interpolate(&text, &name, None, |variable| std::env::var(variable).ok())?;
         let overrides = std::env::vars().filter(|(variable, _)| {
             variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str())
         });
@@ -461,9 +461,7 @@ impl Places {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let fits = |value: &String| !value.contains(['"', '\\', '\n', '\r']);
-        let text = interpolate(text, name, |wanted| {
-            Some(variable(wanted).filter(fits).unwrap_or_default())
-        })?;
+        let text = interpolate(text, name, Some(""), |wanted| variable(wanted).filter(fits))?;
         let wrong = |error: toml::de::Error| {
             ConfigError(format!("{name}: {}", error.to_string().trim_end()))
         };
@@ -538,10 +536,12 @@ fn allowed_networks(text: &str) -> Result<Vec<IpNet>, ConfigError> {
     })
 }
 
-/// Puts `${NAME}` and `${NAME:-default}` in; a value may not break out of its string.
+/// Puts `${NAME}` and `${NAME:-default}` in; a value may not break out of its string. `unset`
+/// stands for a variable that is not set and has no default; without it that is an error.
 fn interpolate(
     text: &str,
     name: &str,
+    unset: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<String, ConfigError> {
     let mut out = String::with_capacity(text.len());
@@ -554,7 +554,8 @@ fn interpolate(
             let (wanted, default) = inside
                 .split_once(":-")
                 .map_or((inside, None), |(wanted, default)| (wanted, Some(default)));
-            let value = variable(wanted).or_else(|| default.map(str::to_owned)).ok_or_else(|| {
+            let value = variable(wanted).or_else(|| default.or(unset).map(str::to_owned));
+            let value = value.ok_or_else(|| {
                 wrong(&format!("the variable {wanted} is not set\nhelp: set it, or give it a default: ${{{wanted}:-…}}"))
             })?;
             if value.contains(['"', '\\', '\n', '\r']) {
@@ -890,6 +891,9 @@ fn inferred(route: &Route, matched: String, policy: &Policy, method: &str, said:
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -971,17 +975,17 @@ mod tests {
             _ => None,
         };
         assert_eq!(
-            interpolate("a = \"${KEY}${NO:-d}\"", "f", variable).unwrap(),
+            interpolate("a = \"${KEY}${NO:-d}\"", "f", None, variable).unwrap(),
             "a = \"secretd\""
         );
-        assert_eq!(interpolate("# ${NOT_SET}\n", "f", variable).unwrap(), "# ${NOT_SET}\n");
+        assert_eq!(interpolate("# ${NOT_SET}\n", "f", None, variable).unwrap(), "# ${NOT_SET}\n");
         assert!(
-            interpolate("a\nb = \"${NOT_SET}\"", "f", variable)
+            interpolate("a\nb = \"${NOT_SET}\"", "f", None, variable)
                 .unwrap_err()
                 .to_string()
                 .starts_with("f:2: the variable NOT_SET")
         );
-        assert!(interpolate("b = \"${EVIL}\"", "f", variable).is_err());
+        assert!(interpolate("b = \"${EVIL}\"", "f", None, variable).is_err());
     }
 
     #[test]
@@ -1002,6 +1006,8 @@ mod tests {
         let text = "listen = \"127.0.0.1:1\"\nstore = \"sqlite:d/l.db\"\n[routes.a]\nupstream = \"${UPSTREAM}\"\nset_headers = { A = \"${KEY}\" }";
         let places = Places::build(text, "f", |_| None).unwrap();
         assert_eq!((places.listen.port(), places.data()), (1, PathBuf::from("d")));
+        let with_default = "listen = \"${NOT_SET:-127.0.0.1:2}\"";
+        assert_eq!(Places::build(with_default, "f", |_| None).unwrap().listen.port(), 2);
         let over = |name: &str| (name == "ONCEWARD_STORE").then(|| "sqlite:e/l.db".to_owned());
         assert_eq!(Places::build(text, "f", over).unwrap().data(), PathBuf::from("e"));
         assert!(

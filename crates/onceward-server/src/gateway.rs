@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -15,6 +16,7 @@ use onceward::core::operation::{Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
 use onceward::sabotage::Sabotage;
+use onceward::store::Store;
 use onceward::upstream::{Egress, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
 use serde::Deserialize;
@@ -22,7 +24,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::access::Caller;
-use crate::body::{Body, header_map, headers_of};
+use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::{shape, units};
 
@@ -55,7 +57,7 @@ impl Gateway {
     ) -> Response<Body> {
         let echo = echo_of(request.headers());
         match self.call(request, caller).await {
-            Ok((answer, key_given)) => respond(answer, echo, key_given),
+            Ok((answer, key_given)) => respond(answer, echo, key_given, self.engine.store()),
             Err(problem) => refuse(&problem, echo),
         }
     }
@@ -68,6 +70,7 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        check_sendable(&head.method, &place.target)?;
         let route = self
             .engine
             .routes()
@@ -135,6 +138,7 @@ impl Gateway {
             .method
             .parse()
             .map_err(|_| invalid(format!("{:?} is no method", document.method)))?;
+        check_sendable(&method, &place.target)?;
         let mut headers = HeaderMap::new();
         for (name, value) in document.headers {
             let name: HeaderName =
@@ -314,6 +318,21 @@ fn post() -> String {
     "POST".to_owned()
 }
 
+/// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
+/// a request line as it is.
+fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
+    if *method == Method::CONNECT {
+        return Err(Problem::new("request-invalid", "CONNECT opens a tunnel, and sends nothing."));
+    }
+    if target.contains('#') || PathAndQuery::try_from(target).is_err() {
+        return Err(Problem::new(
+            "request-invalid",
+            format!("{target:?} cannot stand on a request line: percent-encode it"),
+        ));
+    }
+    Ok(())
+}
+
 fn target_of(url: &Url) -> String {
     match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
@@ -433,7 +452,12 @@ fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
     response
 }
 
-fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Response<Body> {
+fn respond(
+    answer: Answer,
+    echo: Option<HeaderValue>,
+    key_given: bool,
+    store: &Arc<dyn Store>,
+) -> Response<Body> {
     match answer {
         Answer::Passed { status, headers, body } => {
             let mut response = Response::new(Body::stream(Bytes::new(), body));
@@ -457,9 +481,14 @@ fn respond(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Respon
         }
         Answer::Upstream(answered) => {
             let Answered { operation, response: kept, rest, replayed } = *answered;
-            let body = match rest {
-                Some(rest) => Body::stream(kept.body, rest),
-                None => Body::full(kept.body),
+            let length = kept.body.len();
+            let in_ledger = operation.outcome.as_ref().and_then(|outcome| outcome.answer);
+            let body = match (rest, in_ledger) {
+                (Some(rest), _) => Body::stream(kept.body, rest),
+                (None, Some(answer)) if Kept::is_worth_it(length) => {
+                    Body::Kept(Kept::new(Arc::clone(store), answer, length))
+                }
+                (None, _) => Body::full(kept.body),
             };
             let mut response = Response::new(body);
             *response.status_mut() =

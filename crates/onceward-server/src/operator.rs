@@ -529,3 +529,6 @@ async fn access_revoke(State(node): State<Arc<Node>>, Path(prefix): Path<String>
 pub(crate) fn from_axum(response: axum::response::Response) -> Response<Body> {
     response.map(Body::Axum)
 }
+
+#[cfg(test)]
+mod fuzz;

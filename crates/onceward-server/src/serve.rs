@@ -451,6 +451,9 @@ async fn answer(
     mut pages: axum::Router,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    if has_foreign_coding(request.headers()) {
+        return refuse_coding();
+    }
     let path = request.uri().path();
     match path {
         "/healthz" => return plain(200, "ok\n"),
@@ -489,6 +492,27 @@ async fn answer(
         Ok(response) => operator::from_axum(response),
         Err(never) => match never {},
     }
+}
+
+/// Whether a body came in another transfer coding than `chunked`, which was taken off already:
+/// sent on, its bytes would mean something else (RFC 9112, section 6.1).
+fn has_foreign_coding(headers: &http::HeaderMap) -> bool {
+    let mut codings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    let is_chunked =
+        |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_some_and(|first| !is_chunked(first)) || codings.next().is_some()
+}
+
+/// The connection goes with it: nobody has to agree on where such a body ends.
+fn refuse_coding() -> Response<Body> {
+    let mut response = Problem::new(
+        "request-invalid",
+        "The body came in another transfer coding than chunked; nothing was sent.",
+    )
+    .response();
+    let close = http::HeaderValue::from_static("close");
+    response.headers_mut().insert(http::header::CONNECTION, close);
+    response
 }
 
 async fn ready(node: &Node) -> Response<Body> {

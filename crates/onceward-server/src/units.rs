@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+/// The longest duration: what is longer is a slip of the pen, and sums of it would overflow.
+const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+
 /// Reads a duration: numbers with `ms`, `s`, `m`, `h` or `d`, added up.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
@@ -35,6 +38,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         total = Duration::try_from_secs_f64(number * seconds)
             .ok()
             .and_then(|piece| total.checked_add(piece))
+            .filter(|total| *total <= DURATION_MAX)
             .ok_or_else(wrong)?;
         rest = rest[letters..].trim_start();
     }
@@ -125,7 +129,16 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "30", "30 parsecs", "s", "-1s", "1e400s", "99999999999999999999999d"] {
+        for text in [
+            "",
+            "30",
+            "30 parsecs",
+            "s",
+            "-1s",
+            "1e400s",
+            "101000d 1000000h",
+            "99999999999999999999999d",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!((size("1MiB"), size("512"), size("2 KiB")), (Ok(1 << 20), Ok(512), Ok(2048)));

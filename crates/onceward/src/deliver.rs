@@ -49,7 +49,7 @@ fn target(route: &Route, timeout: Option<Duration>) -> Arc<Target> {
 fn headers_at_send(operation: &Operation, request: &Request, route: &Route) -> Headers {
     let mut headers = Headers(Vec::with_capacity(5 + route.set_headers.0.len()));
     let key = operation.key.as_str();
-    headers.0.push(("idempotency-key".to_owned(), Bytes::copy_from_slice(key.as_bytes())));
+    headers.0.push(("idempotency-key".to_owned(), operation.key.to_field().into()));
     headers.0.push(("onceward-operation".to_owned(), operation.id.to_string().into()));
     headers.0.push(("onceward-attempt".to_owned(), operation.attempts_made().to_string().into()));
     headers.0.push(("accept-encoding".to_owned(), Bytes::from_static(b"identity")));

@@ -643,9 +643,10 @@ impl Engine {
                 return self.answer_at_rest(found, first).await;
             }
             let Some(woken) = woken.filter(|_| !over) else {
+                // Whoever asks again without `respond-async` wants the outcome, not a receipt.
                 return match found.mode {
-                    Mode::Accepted => Ok(Answer::Accepted(Box::new(found))),
-                    Mode::Held => Err(Refusal::InProgress(Box::new(found))),
+                    Mode::Accepted if first => Ok(Answer::Accepted(Box::new(found))),
+                    Mode::Accepted | Mode::Held => Err(Refusal::InProgress(Box::new(found))),
                 };
             };
             // An attempt that is followed by another wakes too.

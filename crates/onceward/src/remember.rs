@@ -29,7 +29,7 @@ pub(crate) fn birth(
     let upstream_key = (arrival.effects == Effects::Keyed).then(|| UpstreamKey {
         header: policy.upstream_key.header.clone(),
         value: match policy.upstream_key.value {
-            UpstreamKeyValue::Passthrough if !is_reused => arrival.key.as_str().to_owned(),
+            UpstreamKeyValue::Passthrough if !is_reused => arrival.key.to_field(),
             UpstreamKeyValue::Passthrough | UpstreamKeyValue::Derived => secrets.upstream_key(id),
         },
     });

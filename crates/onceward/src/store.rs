@@ -330,6 +330,16 @@ pub trait Store: Send + Sync + 'static {
     /// The bytes of a request or an answer.
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes>;
 
+    /// At most `length` bytes of a body, from byte `from` on, for whoever passes a large one on
+    /// piece by piece. A checksum is of the whole: [`Store::body`] looks at it, this does not.
+    fn part(&self, body: BodyRef, from: u32, length: u32) -> Reply<'_, Bytes> {
+        Box::pin(async move {
+            let whole = self.body(body).await?;
+            let from = whole.len().min(from as usize);
+            Ok(whole.slice(from..whole.len().min(from + length as usize)))
+        })
+    }
+
     /// Lanes with accepted work that waits, and when the first of it is due.
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
 

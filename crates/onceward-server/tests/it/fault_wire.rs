@@ -89,6 +89,12 @@ async fn misbehave(mut line: Line) -> std::io::Result<()> {
                 line.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
                 return Ok(());
             }
+            "kept" => {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {KEPT}\r\n\r\n");
+                line.write(head.as_bytes()).await?;
+                let body: Vec<u8> = (0..KEPT).map(|at| (at / 1000) as u8).collect();
+                line.write(&body).await?;
+            }
             "large" | "endless" | "segment" => {
                 let size = match fault {
                     "large" => LARGE,
@@ -327,7 +333,7 @@ async fn callers_that_never_finish_are_cut_and_keep_nobody_from_being_served() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ];
     let mut slow = Vec::new();
-    for n in 0..200 {
+    for n in 0..500 {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         stream.write_all(beginnings[n % beginnings.len()]).await.unwrap();
         slow.push((n % beginnings.len(), tokio::spawn(is_cut(stream))));
@@ -346,6 +352,42 @@ async fn callers_that_never_finish_are_cut_and_keep_nobody_from_being_served() {
     }
     assert_eq!(serve_one(&gateway, 50).await, 201);
     assert_eq!(world.auditor.arrivals(), 51);
+}
+
+/// The weight of an answer that a route of this world still keeps.
+const KEPT: usize = 3 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_never_read_their_answers_keep_nobody_from_being_served() {
+    let world = world().await;
+    let config = std::fs::read_to_string(world.config()).unwrap();
+    std::fs::write(world.config(), config.replace("1MiB", "16MiB")).unwrap();
+    let gateway = world.start().await;
+    let first = gateway.call("/rogue-patient/kept", "kept", b"{}").await.unwrap();
+    assert_eq!((first.status(), first.length), (200, KEPT as u64));
+    let before = gateway.memory("VmHWM");
+    let headers = [("idempotency-key", "kept"), ("content-type", "application/json")];
+    let ask = request("POST", "/to/rogue-patient/kept", &headers, b"{}");
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        stream.write_all(&ask).await.unwrap();
+        silent.push(stream);
+    }
+    for n in 0..50 {
+        assert_eq!(serve_one(&gateway, n).await, 201);
+    }
+    for stream in &silent {
+        // Its answer has begun, and nobody takes it.
+        stream.readable().await.unwrap();
+    }
+    let grown = gateway.memory("VmHWM").saturating_sub(before);
+    tell(&format!("{} answers that nobody reads: {grown} KiB", silent.len()));
+    assert!(grown < 64 << 10, "{grown} KiB");
+    let again = gateway.call("/rogue-patient/kept", "kept", b"{}").await.unwrap();
+    assert_eq!((again.length, again.header("idempotent-replayed")), (KEPT as u64, Some("true")));
+    assert!(again.body == first.body, "the same bytes, piece by piece");
+    assert_eq!(again.header("content-length"), first.header("content-length"));
 }
 
 async fn serve_one(gateway: &Gateway, n: usize) -> u16 {

@@ -225,6 +225,11 @@ async fn bodies_come_back_byte_for_byte(store: &dyn Store) {
         .unwrap();
     let kept = settled.outcome.clone().unwrap().answer.unwrap();
     assert_eq!(store.body(kept).await.unwrap(), binary);
+    for (from, length, end) in [(0, 10, 10), (70_000, 30_000, 100_000), (99_999, 9, 100_000)] {
+        let part = store.part(kept, from, length).await.unwrap();
+        assert_eq!(part, binary.slice(from as usize..end));
+    }
+    assert!(store.part(kept, 100_000, 9).await.unwrap().is_empty());
     assert_eq!(store.find(Which::Id(made.id)).await.unwrap(), Some(settled));
 }
 

@@ -307,3 +307,6 @@ fn act(row: ActRow) -> Result<Act, StoreError> {
         reason: row.reason,
     })
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -326,6 +326,10 @@ impl Store for SqliteStore {
         Box::pin(async move { self.segments.read(body) })
     }
 
+    fn part(&self, body: BodyRef, from: u32, length: u32) -> Reply<'_, Bytes> {
+        Box::pin(async move { self.segments.read_part(body, from, length) })
+    }
+
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
         Box::pin(self.ask(Command::Lanes))
     }

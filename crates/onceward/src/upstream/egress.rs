@@ -94,6 +94,10 @@ pub enum UrlRefusal {
     /// A fragment, which never travels.
     #[error("the URL has a fragment (#) in it, which is never sent: leave it out")]
     Fragment,
+    /// Two dots of the host with nothing between: some readers pass over one, and then it is
+    /// another host, or an address.
+    #[error("the URL's host has two dots with nothing between them")]
+    EmptyLabel,
     /// The host or the port makes no sense.
     #[error("the URL is not valid: {0}")]
     Invalid(url::ParseError),
@@ -222,6 +226,9 @@ pub fn parse_ad_hoc(text: &str) -> Result<Url, UrlRefusal> {
         return Err(UrlRefusal::Userinfo);
     }
     let url = Url::parse(text).map_err(UrlRefusal::Invalid)?;
+    if matches!(url.host(), Some(Host::Domain(name)) if has_empty_label(name)) {
+        return Err(UrlRefusal::EmptyLabel);
+    }
     if url.fragment().is_some() {
         return Err(UrlRefusal::Fragment);
     }
@@ -243,6 +250,11 @@ fn mend(url: &Url) -> Mend {
 
 fn port(url: &Url) -> u16 {
     url.port_or_known_default().unwrap_or(0)
+}
+
+/// Whether a name has a label that is empty, beside the root's at its end.
+fn has_empty_label(name: &str) -> bool {
+    name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty)
 }
 
 fn is_localhost(name: &str) -> bool {

@@ -197,6 +197,18 @@ async fn a_key_in_quotes_is_the_same_key() {
 }
 
 #[tokio::test]
+async fn a_key_that_cannot_stand_bare_goes_on_in_quotes() {
+    for kind in [Effects::Keyed, Effects::NonIdempotent] {
+        for world in every(&effects(kind)) {
+            world.answered(post("\"order 1, \\\"a\\\"\"")).await;
+            assert_eq!(world.upstream.seen()[0].key(), "\"order 1, \\\"a\\\"\"");
+            let refused = world.refused(post("order 1")).await;
+            assert!(matches!(refused, Refusal::KeyInvalid(_)), "{refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn duplicates_are_counted_with_their_times() {
     for world in every(&effects(Effects::NonIdempotent)) {
         world.answered(post("k")).await;

@@ -171,9 +171,13 @@ fn only_global_unicast_ipv6_addresses_are_public() {
 
 #[test]
 fn what_readers_of_urls_disagree_about_is_no_url() {
-    use UrlRefusal::{Ambiguous, Fragment, NotAbsolute, TooLong, Userinfo};
+    use UrlRefusal::{Ambiguous, EmptyLabel, Fragment, NotAbsolute, TooLong, Userinfo};
     let long = format!("https://example.com/{}", "a".repeat(2048));
     for (url, refusal) in [
+        ("https://127.0.0.1../", EmptyLabel),
+        ("https://localhost../", EmptyLabel),
+        ("https://a..example/", EmptyLabel),
+        ("https://./", EmptyLabel),
         ("", NotAbsolute),
         ("/x", NotAbsolute),
         ("example.com", NotAbsolute),

@@ -77,6 +77,24 @@ impl Segments {
         Ok(bytes.into())
     }
 
+    /// At most `length` bytes of a body from `from` on, unchecked.
+    pub(super) fn read_part(
+        &self,
+        body: BodyRef,
+        from: u32,
+        length: u32,
+    ) -> Result<Bytes, StoreError> {
+        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
+        let file = self.get(body.segment).ok_or_else(gone)?;
+        let from = from.min(body.length);
+        let mut bytes = vec![0; length.min(body.length - from) as usize];
+        let place = u64::from(body.offset) + u64::from(from);
+        file.read_exact_at(&mut bytes, place).map_err(|error| {
+            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+        })?;
+        Ok(bytes.into())
+    }
+
     /// Forgets every segment before `floor` and removes its file.
     pub(super) fn remove_before(&self, floor: u32, folder: &Path) -> io::Result<()> {
         let Ok(mut open) = self.0.write() else {
@@ -153,7 +171,7 @@ impl Journal {
                 None => false,
             };
             if !goes_on {
-                refuse_damage(&file, end)?;
+                refuse_damage(&segments, end)?;
                 break;
             }
             end = next;
@@ -320,28 +338,60 @@ fn replay_segment(
 }
 
 /// A frame is written only after the one before it is durable, so only the last can be torn: a
-/// frame that holds behind one that does not means damage.
-fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
+/// frame that holds behind one that does not, in this segment or in a later one, means damage.
+fn refuse_damage(segments: &Segments, end: Position) -> Result<(), StoreError> {
+    for segment in segments.numbers().into_iter().filter(|segment| *segment >= end.segment) {
+        let start = if segment == end.segment { u64::from(end.offset) + 1 } else { 0 };
+        let file = segments
+            .get(segment)
+            .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+        refuse_frames_from(&file, end, Position { segment, ..end }, start)?;
+    }
+    Ok(())
+}
+
+/// Looks from `start` on through the segment of `here`.
+fn refuse_frames_from(
+    file: &File,
+    end: Position,
+    here: Position,
+    mut start: u64,
+) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
     let size = file.metadata().map_err(unreadable)?.len();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut start = u64::from(end.offset) + 1;
-    while start + (HEADER_BYTES as u64) < size {
+    while let Some(from) = next_data(file, start).map_err(unreadable)? {
+        start = from;
+        if start + (HEADER_BYTES as u64) >= size {
+            break;
+        }
         let length = piece.len().min((size - start) as usize);
         let bytes = &mut piece[..length];
         file.read_exact_at(bytes, start).map_err(unreadable)?;
-        refuse_frame_behind(file, end, start as u32, bytes)?;
+        refuse_frame_behind(file, end, Position { offset: start as u32, ..here }, bytes)?;
         // A header that lies across two pieces is seen whole in the second.
         start += (length - HEADER_BYTES.min(length - 1)) as u64;
     }
     Ok(())
 }
 
+/// Where bytes were written, at `from` or behind it: most of a segment is allocated and no more.
+fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    use rustix::fs::SeekFrom;
+    match rustix::fs::seek(file, SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        // Some file systems do not tell: all of it is looked at.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(from)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn refuse_frame_behind(
     file: &File,
     end: Position,
-    start: u32,
+    here: Position,
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     let unreadable =
@@ -358,7 +408,7 @@ fn refuse_frame_behind(
         if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
             continue;
         }
-        let at = Position { offset: start + at as u32, sequence, ..end };
+        let at = Position { offset: here.offset + at as u32, sequence, ..here };
         if read_frame(file, at).map_err(unreadable)?.is_some() {
             return Err(StoreError::Damaged(format!(
                 "segment {} does not hold at {}, and a later frame does: restore a backup",
@@ -389,6 +439,9 @@ pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
         _ => StoreError::Unavailable(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
@@ -480,6 +533,17 @@ mod tests {
         let failed = journal.append(&mut frame(b"one")).expect_err("a sync that failed");
         assert!(matches!(full_or_unavailable(&failed), StoreError::Unavailable(_)), "{failed}");
         assert_eq!(journal.end(), before, "what is unknown is not built upon");
+    }
+
+    #[test]
+    fn damage_at_the_end_of_a_segment_that_another_follows_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &[&[1; 3000], b"the last of this one", &[3; 3000]]);
+        let path = path_of(folder.path(), 1);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3000 + 2 * HEADER_BYTES] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(open(folder.path()), Err(StoreError::Damaged(_))));
     }
 
     #[test]
