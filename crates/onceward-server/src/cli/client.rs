@@ -164,6 +164,7 @@ impl Client {
             target: Arc::clone(&self.target),
             request: Arc::new(request),
             headers: Headers::default(),
+            doom: None,
         };
         let away = |failure: Failure| self.away(&failure);
         let mut answer = match self.door.send(dispatch).await {

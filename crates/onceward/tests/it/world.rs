@@ -376,13 +376,18 @@ impl What {
             Self::Answer { status, headers, pieces, trailers } => {
                 let pieces = pieces.into_iter().map(Ok).collect();
                 let body = Box::new(Pieces { pieces, trailers });
-                Sent::Answered(UpstreamAnswer { status, headers, body })
+                Sent::Answered(UpstreamAnswer { status, headers, body, note: None })
             }
             Self::Truncated { status, part } => {
                 let pieces =
                     VecDeque::from([Ok(part), Err(broken(Ending::Truncated, Reached::Head))]);
                 let body = Box::new(Pieces { pieces, trailers: Headers::default() });
-                Sent::Answered(UpstreamAnswer { status, headers: Headers::default(), body })
+                Sent::Answered(UpstreamAnswer {
+                    status,
+                    headers: Headers::default(),
+                    body,
+                    note: None,
+                })
             }
             Self::Fail { ending, permanent } => {
                 let reached =
@@ -437,7 +442,7 @@ impl Observer for Notes {
                 lock(&self.told).rested.push(operation.state.name().to_owned());
             }
             Fact::Trouble(what) => lock(&self.told).trouble.push(what.to_owned()),
-            Fact::Remembered(_) | Fact::Attempted(..) | Fact::Acted(_) => {}
+            Fact::Remembered(_) | Fact::Attempted(..) | Fact::Injected(..) | Fact::Acted(_) => {}
         }
         self.pulse.beat();
     }
@@ -852,6 +857,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         answer_max: Duration::from_mins(1),
         body_bytes_max: 1 << 20,
         response_bytes_max: 1 << 20,
+        chaos: None,
     }
 }
 
