@@ -7,6 +7,7 @@
 mod access;
 mod act;
 mod backup;
+mod chaos;
 mod check;
 mod client;
 mod ls;
@@ -115,6 +116,8 @@ enum Verb {
     Restore(restore::Restore),
     /// Test any HTTP API that claims idempotency, from outside; exit code 5 if it breaks a must
     Verify(verify::Verify),
+    /// Show that nothing is lost and nothing doubled, while everything fails
+    Chaos(chaos::Chaos),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -160,6 +163,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
         Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         verb => {
@@ -192,7 +196,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
-        Verb::Serve(_) | Verb::Check(_) | Verb::Verify(_) | Verb::Completions { .. } => Ok(()),
+        Verb::Serve(_) | Verb::Check(_) | Verb::Chaos(_) | Verb::Verify(_) | Verb::Completions { .. } => Ok(()),
     }
 }
 

@@ -1,0 +1,201 @@
+//! The load: callers that go on until they know, over a wire that duplicates and reorders.
+//!
+//! The same callers send through a gateway, each post with its key, and straight at an upstream
+//! without one, as a naive retry loop does.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::chance::{Chance, digest};
+use crate::check::{Ask, Log};
+use crate::line::{Line, Message};
+use crate::plan::{Fault, Plan, Post};
+
+/// Posts under way at once.
+pub const CALLERS: usize = 32;
+
+/// How often a caller tries before it gives up.
+const TRIES: u32 = 8;
+
+/// Between two tries: doubled each time, up to the last.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// What a reordered request takes on its way, and after how much of it its caller tries again.
+const LATE: Duration = Duration::from_millis(120);
+const IMPATIENCE: Duration = Duration::from_millis(40);
+
+/// How long a gateway that is away is waited for.
+const AWAY: Duration = Duration::from_mins(1);
+
+/// Where a load goes.
+#[derive(Debug, Clone)]
+pub enum Aim {
+    /// Through a gateway that comes and goes, with keys.
+    Gateway(watch::Receiver<Option<SocketAddr>>),
+    /// Straight at the upstream, without keys.
+    Upstream(SocketAddr),
+}
+
+/// How a caller left a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// There is nothing left to do: done, taken over, or nobody can know.
+    Enough,
+    /// It has to be tried again.
+    Nothing,
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub struct Load {
+    aim: Aim,
+    plan: Plan,
+    /// Whether the wire has faults too.
+    wire: bool,
+    /// How long one answer is waited for.
+    patience: Duration,
+    /// What was asked and told.
+    pub log: Arc<Log>,
+    /// How many posts their callers have left.
+    pub left: watch::Sender<usize>,
+    met: Mutex<BTreeMap<Fault, u64>>,
+}
+
+impl Load {
+    /// A load that writes into `log`.
+    pub fn new(aim: Aim, plan: Plan, wire: bool, patience: Duration, log: Arc<Log>) -> Arc<Self> {
+        Arc::new(Self {
+            aim,
+            plan,
+            wire,
+            patience,
+            log,
+            left: watch::Sender::new(0),
+            met: Mutex::default(),
+        })
+    }
+
+    /// The wire's faults that were met, by kind.
+    pub fn met(&self) -> BTreeMap<Fault, u64> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends `posts` in their order, [`CALLERS`] at once, until each is left by its caller.
+    pub async fn run(self: &Arc<Self>, posts: Vec<Post>) {
+        let next = Arc::new(Mutex::new(posts.into_iter()));
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS {
+            let (load, next) = (Arc::clone(self), Arc::clone(&next));
+            callers.spawn(async move {
+                // What is sent late arrives before its caller ends.
+                let mut late = JoinSet::new();
+                loop {
+                    let post = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(post) = post else { break };
+                    load.deliver(&Arc::new(post), &mut late).await;
+                    load.left.send_modify(|left| *left += 1);
+                }
+                late.join_all().await;
+            });
+        }
+        callers.join_all().await;
+    }
+
+    fn path(&self, post: &Post) -> String {
+        format!("/{}/storm/orders", post.route)
+    }
+
+    async fn deliver(self: &Arc<Self>, post: &Arc<Post>, late: &mut JoinSet<()>) {
+        self.log.ask(&Ask {
+            route: post.route.to_owned(),
+            path: self.path(post),
+            key: post.name.clone(),
+            body: post.body.clone(),
+        });
+        let mut chance = Chance(digest(&(self.plan.seed, "pause", &post.name)));
+        let met = self.plan.wire(&post.name).filter(|_| self.wire);
+        for tried in 0..TRIES {
+            let known = match met.filter(|_| tried == 0) {
+                Some(Fault::Duplicated) => {
+                    self.meet(Fault::Duplicated);
+                    let (one, other) = tokio::join!(self.send(post), self.send(post));
+                    if one == Known::Enough { one } else { other }
+                }
+                Some(Fault::Reordered) => {
+                    self.meet(Fault::Reordered);
+                    let (load, post) = (Arc::clone(self), Arc::clone(post));
+                    late.spawn(async move {
+                        tokio::time::sleep(LATE).await;
+                        load.send(&post).await;
+                    });
+                    tokio::time::sleep(IMPATIENCE).await;
+                    Known::Nothing
+                }
+                _ => self.send(post).await,
+            };
+            if known == Known::Enough {
+                return;
+            }
+            let pause = (PAUSE * 2_u32.pow(tried)).min(PAUSE_MAX);
+            // Half of it at least, so that callers do not come in step.
+            let millis = pause.as_millis() as u64;
+            let millis = millis / 2 + chance.below(millis / 2 + 1);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+    }
+
+    fn meet(&self, fault: Fault) {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
+    }
+
+    /// One request, and what its answer says.
+    async fn send(&self, post: &Post) -> Known {
+        let Some(mut line) = self.connect().await else { return Known::Nothing };
+        let mut headers = vec![("content-type", "application/json")];
+        let mut path = self.path(post);
+        if let Aim::Gateway(_) = self.aim {
+            path.insert_str(0, "/to");
+            headers.push(("idempotency-key", post.name.as_str()));
+            if post.accepted {
+                headers.push(("prefer", "respond-async"));
+            }
+        }
+        let asked = line.ask("POST", &path, &headers, &post.body);
+        let answer = tokio::time::timeout(self.patience, asked).await;
+        let answer = answer.unwrap_or_else(|late| Err(late.into()));
+        self.log.told(&post.name, &answer);
+        answer.map_or(Known::Nothing, |answer| known(&answer))
+    }
+
+    /// A connection. A gateway that is away is waited for: nothing was tried meanwhile.
+    async fn connect(&self) -> Option<Line> {
+        let mut gateway = match &self.aim {
+            Aim::Upstream(address) => return Line::connect(*address).await.ok(),
+            Aim::Gateway(gateway) => gateway.clone(),
+        };
+        let found = tokio::time::timeout(AWAY, async {
+            loop {
+                let address = *gateway.wait_for(Option::is_some).await.ok()?;
+                match Line::connect(address?).await {
+                    Ok(line) => return Some(line),
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                }
+            }
+        });
+        found.await.ok().flatten()
+    }
+}
+
+/// What an answer leaves to do. A naive caller's upstream says nothing of states.
+fn known(answer: &Message) -> Known {
+    let is_told = matches!(answer.status(), 200..300)
+        || answer.header("onceward-state") == Some("in_doubt")
+        || matches!(answer.code().as_str(), "outcome-unknown" | "response-not-retained");
+    if is_told { Known::Enough } else { Known::Nothing }
+}

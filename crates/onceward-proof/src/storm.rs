@@ -1,0 +1,471 @@
+//! A whole run: a gateway between callers and an upstream that fails by plan, killed on the way;
+//! then everything again, shuffled; then the same load without a gateway.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::auditor::Auditor;
+use crate::chance::Chance;
+use crate::check::{Log, check};
+use crate::cold::{Cold, Window, drop_pages};
+use crate::counted::{Calm, Counts};
+use crate::load::{Aim, Load};
+use crate::metrics::Compared;
+use crate::plan::{Fault, Plan, Post, shuffled};
+use crate::process::{Binary, Folder, Gateway};
+use crate::tally::{Story, Tally};
+
+/// Longer than a held call takes with all its attempts: who asks through the gateway waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a caller without a gateway waits for an answer.
+const NAIVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Each event of the shuffle is delivered so often.
+pub const DELIVERIES: usize = 3;
+
+/// Retries come fast, so that a run is short; a hung answer is given up after `timeout`, which is
+/// long beside everything else that happens here.
+const CONFIG: &str = r#"listen = "127.0.0.1:0"
+store = "sqlite:DATA/ledger.db"
+
+[limits]
+segment_bytes = "8MiB"
+
+[routes.keyed]
+upstream = "http://AUDITOR/keyed"
+effects = "keyed"
+timeout = "3s"
+wait = "15s"
+retry = { attempts_max = 50, horizon = "1h", base = "50ms", floor = "10ms", cap = "400ms", factor = 2.0 }
+held = { attempts_max = 3, base = "20ms", floor = "5ms", cap = "100ms" }
+
+[routes.once]
+upstream = "http://AUDITOR/once"
+effects = "non-idempotent"
+timeout = "3s"
+wait = "15s"
+retry = { attempts_max = 50, horizon = "1h", base = "50ms", floor = "10ms", cap = "400ms", factor = 2.0 }
+held = { attempts_max = 3, base = "20ms", floor = "5ms", cap = "100ms" }
+"#;
+
+/// What a run is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The gateway's executable.
+    pub program: PathBuf,
+    /// How many posts.
+    pub posts: usize,
+    /// How often the gateway is killed meanwhile.
+    pub kills: usize,
+    /// Decides everything else.
+    pub seed: u64,
+    /// Whether a window of keys is replayed with cold caches too.
+    pub cold: bool,
+    /// A new folder for the ledger and the logs, which then stay.
+    pub keep: Option<PathBuf>,
+}
+
+/// Tells how far it is: what is done now, how much of it, and of how much.
+pub type Progress = Arc<dyn Fn(&'static str, usize, usize) + Send + Sync>;
+
+/// An operation that somebody has to resolve.
+#[derive(Debug, Clone)]
+pub struct Doubtful {
+    /// Its id.
+    pub operation: String,
+    /// Its key.
+    pub key: String,
+    /// Its route.
+    pub route: String,
+    /// What its last attempt met.
+    pub why: String,
+    /// Whether the upstream's books have it.
+    pub done: bool,
+}
+
+/// One side of the comparison.
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// Requests that arrived at the upstream.
+    pub attempts: usize,
+    /// Faults that were met, by kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Post by post.
+    pub tally: Tally,
+}
+
+/// The events that were delivered several times, in any order.
+#[derive(Debug, Clone)]
+pub struct Shuffle {
+    /// The events.
+    pub events: Vec<Post>,
+    /// How many deliveries of them.
+    pub deliveries: usize,
+    /// How many calls they took, with what was tried again.
+    pub calls: u64,
+    /// How far the gateway's counters of duplicates moved meanwhile.
+    pub duplicates: u64,
+    /// Event by event.
+    pub tally: Tally,
+}
+
+/// What a run brought.
+#[derive(Debug)]
+pub struct Report {
+    /// What was asked for.
+    pub options: Options,
+    /// The mark of the plan: equal plans, equal marks.
+    pub plan: String,
+    /// From each kill until the gateway was ready again.
+    pub recoveries: Vec<Duration>,
+    /// Through the gateway.
+    pub gateway: Side,
+    /// Without it.
+    pub naive: Side,
+    /// For a person to resolve.
+    pub in_doubt: Vec<Doubtful>,
+    /// Every post once more after the kills: answers from memory.
+    pub again: u64,
+    /// Events delivered several times.
+    pub shuffle: Shuffle,
+    /// The gateway's figures beside ours, over its last life, in which nobody killed it.
+    pub metrics: Vec<Compared>,
+    /// A window of keys with cold caches.
+    pub cold: Option<Cold>,
+    /// How long it all took.
+    pub took: Duration,
+    /// What was broken, in words.
+    pub violations: Vec<String>,
+    /// Where the ledger and the logs are, where they stay.
+    pub kept: Option<PathBuf>,
+}
+
+struct World {
+    auditor: Auditor,
+    binary: Binary,
+    gateway: Gateway,
+    address: watch::Sender<Option<SocketAddr>>,
+    plan: Plan,
+    log: Arc<Log>,
+}
+
+/// Runs it all.
+pub async fn run(options: Options, progress: Progress) -> io::Result<Report> {
+    let began = Instant::now();
+    let plan = Plan { seed: options.seed };
+    let posts = plan.posts("post", options.posts);
+    let mut folder = Folder::new(options.keep.as_deref())?;
+    let mut world = World::begin(&folder, &options, plan).await?;
+    let (recoveries, wire) = world.storm(&posts, options.kills, &progress).await?;
+    let mut calm = world.calm().await?;
+    let again = world.again(&posts, &mut calm, &progress).await?;
+    let shuffle = world.shuffle(posts.len(), &mut calm, &progress).await?;
+    let operations = world.gateway.operations().await?;
+    let metrics = calm.compare(&world.gateway, &world.auditor, &world.log).await?;
+    let cold = match options.cold {
+        true => Some(world.cold(&folder, &progress).await?),
+        false => None,
+    };
+    let doubtful = doubtful(&operations, &world.auditor);
+    let tally = Tally::of(&stories(&posts, &world.log, &world.auditor, &doubtful));
+    let shuffle = shuffle.judged(&world, &doubtful);
+    let mut violations = world.violations(&tally, &operations, &metrics, &shuffle);
+    violations.extend(cold.iter().flat_map(Cold::violations));
+    let gateway = Side::new(tally, &posts, &world.auditor, wire);
+    let naive = naively(&posts, plan, &progress).await;
+    if !violations.is_empty() {
+        folder.keep();
+    }
+    let is_kept = options.keep.is_some() || !violations.is_empty();
+    Ok(Report {
+        plan: plan.mark(&posts, options.kills),
+        recoveries,
+        gateway,
+        naive,
+        in_doubt: doubtful,
+        again,
+        shuffle,
+        metrics,
+        cold,
+        took: began.elapsed(),
+        violations,
+        kept: is_kept.then(|| folder.path.clone()),
+        options,
+    })
+}
+
+impl World {
+    async fn begin(folder: &Folder, options: &Options, plan: Plan) -> io::Result<Self> {
+        let auditor = Auditor::start(plan.seed).await;
+        let config = folder.path.join("onceward.toml");
+        let text = CONFIG
+            .replace("DATA", &folder.path.join("data").display().to_string())
+            .replace("AUDITOR", &auditor.address.to_string());
+        std::fs::write(&config, text)?;
+        let mut binary = Binary {
+            program: options.program.clone(),
+            config,
+            logs: folder.path.clone(),
+            // Who keeps the logs wants to read every line of them.
+            level: if options.keep.is_some() { "debug" } else { "info" },
+            lives: 0,
+        };
+        let gateway = binary.start().await?;
+        let address = watch::Sender::new(Some(gateway.address));
+        Ok(Self { auditor, binary, gateway, address, plan, log: Arc::default() })
+    }
+
+    fn load(&self, wire: bool) -> Arc<Load> {
+        let aim = Aim::Gateway(self.address.subscribe());
+        Load::new(aim, self.plan, wire, PATIENCE, Arc::clone(&self.log))
+    }
+
+    /// Kills the gateway and starts it again; how long it was away.
+    async fn kill(&mut self) -> io::Result<Duration> {
+        let began = Instant::now();
+        self.gateway.kill();
+        self.address.send_replace(None);
+        self.gateway = self.binary.start().await?;
+        self.address.send_replace(Some(self.gateway.address));
+        Ok(began.elapsed())
+    }
+
+    /// Runs a load to its end, unless the gateway ends before it; `kills` come on the way.
+    async fn under(
+        &mut self,
+        load: &Arc<Load>,
+        posts: Vec<Post>,
+        kills: Vec<usize>,
+        told: impl Fn(usize),
+    ) -> io::Result<Vec<Duration>> {
+        let mut left = load.left.subscribe();
+        let mut running = JoinSet::new();
+        let load = Arc::clone(load);
+        running.spawn(async move { load.run(posts).await });
+        let (mut kills, mut recoveries) = (kills.into_iter().peekable(), Vec::new());
+        loop {
+            let count = *left.borrow_and_update();
+            told(count);
+            if kills.next_if(|at| count >= *at).is_some() {
+                recoveries.push(self.kill().await?);
+                continue;
+            }
+            tokio::select! {
+                _ = left.changed() => {}
+                _ = running.join_next() => break,
+                () = ended(&mut self.gateway) => {
+                    return Err(io::Error::other("the gateway ended by itself"));
+                }
+            }
+        }
+        // A load that was faster than its kills leaves them for now.
+        for _ in kills {
+            recoveries.push(self.kill().await?);
+        }
+        told(*left.borrow());
+        self.gateway.quiet().await?;
+        Ok(recoveries)
+    }
+
+    /// The load, and the kills; how long it was away each time, and what the wire did.
+    async fn storm(
+        &mut self,
+        posts: &[Post],
+        kills: usize,
+        progress: &Progress,
+    ) -> io::Result<(Vec<Duration>, BTreeMap<Fault, u64>)> {
+        let load = self.load(true);
+        let at = self.plan.kills(posts.len(), kills);
+        let told = |count| progress("storm", count, posts.len());
+        let recoveries = self.under(&load, posts.to_vec(), at, told).await?;
+        Ok((recoveries, load.met()))
+    }
+
+    /// A life of the gateway in which nobody kills it: its counters begin anew.
+    async fn calm(&mut self) -> io::Result<Calm> {
+        self.kill().await?;
+        Ok(Calm::begin(&self.auditor, &self.log))
+    }
+
+    /// Every post once more, shuffled; how many were answered from memory.
+    async fn again(
+        &mut self,
+        posts: &[Post],
+        calm: &mut Calm,
+        progress: &Progress,
+    ) -> io::Result<u64> {
+        let before = Counts::of(&self.log);
+        let load = self.load(false);
+        let posts = shuffled(posts.to_vec(), &mut Chance(self.plan.seed));
+        let all = posts.len();
+        self.under(&load, posts, Vec::new(), |count| progress("again", count, all)).await?;
+        calm.note_again(&self.gateway, &self.log, before).await?;
+        Ok(Counts::of(&self.log).replayed - before.replayed)
+    }
+
+    /// Fresh events, each delivered several times, in any order and at once.
+    async fn shuffle(
+        &mut self,
+        posts: usize,
+        calm: &mut Calm,
+        progress: &Progress,
+    ) -> io::Result<Shuffle> {
+        let events = self.plan.posts("event", posts.div_ceil(5));
+        let deliveries: Vec<Post> = (0..DELIVERIES).flat_map(|_| events.iter().cloned()).collect();
+        let before = calm.duplicates(&self.gateway).await?;
+        let told = Counts::of(&self.log).told;
+        let load = self.load(false);
+        let mut chance = Chance(self.plan.seed ^ 1);
+        let deliveries = shuffled(deliveries, &mut chance);
+        let all = deliveries.len();
+        self.under(&load, deliveries, Vec::new(), |count| progress("shuffle", count, all)).await?;
+        Ok(Shuffle {
+            deliveries: all,
+            calls: Counts::of(&self.log).told - told,
+            duplicates: calm.duplicates(&self.gateway).await? - before,
+            tally: Tally::default(),
+            events,
+        })
+    }
+
+    async fn cold(&mut self, folder: &Folder, progress: &Progress) -> io::Result<Cold> {
+        progress("cold", 0, 1);
+        let arrivals = self.auditor.arrivals();
+        let window = Window::of(&self.log);
+        // The first pass warms, the second is measured.
+        window.replay(self.gateway.address).await?;
+        let warm = window.replay(self.gateway.address).await?;
+        self.gateway.kill();
+        let pages_dropped = drop_pages(&folder.path.join("data"))?;
+        self.gateway = self.binary.start().await?;
+        let cold = window.replay(self.gateway.address).await?;
+        progress("cold", 1, 1);
+        let sent = self.auditor.arrivals() - arrivals;
+        Ok(Cold { window: window.len(), warm, cold, sent, pages_dropped })
+    }
+
+    fn violations(
+        &self,
+        tally: &Tally,
+        operations: &[Value],
+        metrics: &[Compared],
+        shuffle: &Shuffle,
+    ) -> Vec<String> {
+        let mut all = tally.violations();
+        all.extend(check(&self.log, &self.auditor, operations).violations);
+        let differ = metrics.iter().filter(|metric| metric.gateway != metric.counted);
+        all.extend(differ.map(|metric| {
+            format!("{}: {}, and {} were counted", metric.metric, metric.gateway, metric.counted)
+        }));
+        all.extend(shuffle.tally.violations());
+        if shuffle.duplicates + shuffle.events.len() as u64 != shuffle.calls {
+            all.push(format!(
+                "{} calls about {} events, and {} duplicates were counted",
+                shuffle.calls,
+                shuffle.events.len(),
+                shuffle.duplicates
+            ));
+        }
+        all
+    }
+}
+
+/// Waits until the gateway ends by itself.
+async fn ended(gateway: &mut Gateway) {
+    while !gateway.has_ended() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+impl Shuffle {
+    /// With the events' stories added up.
+    fn judged(self, world: &World, doubtful: &[Doubtful]) -> Self {
+        let stories = stories(&self.events, &world.log, &world.auditor, doubtful);
+        Self { tally: Tally::of(&stories), ..self }
+    }
+}
+
+impl Side {
+    fn new(tally: Tally, posts: &[Post], auditor: &Auditor, wire: BTreeMap<Fault, u64>) -> Self {
+        let names: HashSet<&str> = posts.iter().map(|post| post.name.as_str()).collect();
+        let (mut attempts, mut faults) = (0, wire);
+        for arrived in auditor.arrived().iter().filter(|one| names.contains(one.key.as_str())) {
+            attempts += 1;
+            if let Some(fault) = arrived.fault {
+                *faults.entry(fault).or_default() += 1;
+            }
+        }
+        Self { attempts, faults, tally }
+    }
+}
+
+/// The same load from the same seed, without keys and without a gateway.
+async fn naively(posts: &[Post], plan: Plan, progress: &Progress) -> Side {
+    let auditor = Auditor::start(plan.seed).await;
+    let aim = Aim::Upstream(auditor.address);
+    let load = Load::new(aim, plan, true, NAIVE_PATIENCE, Arc::default());
+    let mut left = load.left.subscribe();
+    let mut running = JoinSet::new();
+    let (sender, all) = (Arc::clone(&load), posts.to_vec());
+    running.spawn(async move { sender.run(all).await });
+    loop {
+        progress("naive", *left.borrow_and_update(), posts.len());
+        tokio::select! {
+            _ = left.changed() => {}
+            _ = running.join_next() => break,
+        }
+    }
+    let stories = stories(posts, &load.log, &auditor, &[]);
+    Side::new(Tally::of(&stories), posts, &auditor, load.met())
+}
+
+fn stories(posts: &[Post], log: &Log, auditor: &Auditor, doubtful: &[Doubtful]) -> Vec<Story> {
+    let in_doubt: HashSet<(&str, &str)> =
+        doubtful.iter().map(|one| (one.route.as_str(), one.key.as_str())).collect();
+    let asked = log.lock();
+    let story = |post: &Post| Story {
+        post: post.name.clone(),
+        effects: auditor.effects(post.route, &post.name),
+        told: asked.told.get(&post.name).cloned().unwrap_or_default(),
+        in_doubt: in_doubt.contains(&(post.route, post.name.as_str())),
+    };
+    posts.iter().map(story).collect()
+}
+
+fn doubtful(operations: &[Value], auditor: &Auditor) -> Vec<Doubtful> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut all: Vec<Doubtful> = operations
+        .iter()
+        .filter(|operation| operation["state"] == "in_doubt")
+        .map(|operation| {
+            let (key, route) = (text(&operation["key"]), text(&operation["route"]));
+            let last = operation["attempts"].as_array().and_then(|all| all.last());
+            Doubtful {
+                operation: text(&operation["id"]),
+                why: last.map(why).unwrap_or_default(),
+                done: auditor.effects(&route, &key) > 0,
+                key,
+                route,
+            }
+        })
+        .collect();
+    all.sort_by(|one, other| one.operation.cmp(&other.operation));
+    all
+}
+
+fn why(attempt: &Value) -> String {
+    let n = &attempt["n"];
+    match (attempt["status"].as_u64(), attempt["error"].as_str()) {
+        (Some(status), _) => format!("attempt {n} was answered {status}"),
+        (None, error) => format!("attempt {n}: {}", error.unwrap_or("no answer")),
+    }
+}

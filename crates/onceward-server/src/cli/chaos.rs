@@ -1,0 +1,149 @@
+//! `chaos`: shows a sceptic why this exists. Without a route it brings its own world, a gateway that
+//! is killed and an upstream that fails by plan; with one it drives that route of a running gateway.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Args;
+use onceward_proof::storm::{self, Options, Progress, Report};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Global;
+use super::output::{print, print_bytes, say};
+use crate::exit::Exit;
+
+/// Enough for every fault to come often, and over in about a minute on two cores.
+const POSTS: u32 = 2000;
+const KILLS: u32 = 10;
+
+#[derive(Debug, Args)]
+pub(super) struct Chaos {
+    /// How many posts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    posts: Option<u32>,
+    /// How often the gateway is killed meanwhile
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(..=1000))]
+    kills: Option<u32>,
+    /// Decides the load and its faults; without it one is drawn, and shown
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Replay a window of keys after a restart with cold caches too
+    #[arg(long)]
+    cold: bool,
+    /// A new folder for the ledger and the logs, which then stay
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+}
+
+/// Runs it until it is over or a person ends it; then nothing of it is left.
+pub(super) fn chaos(flags: &Chaos, global: &Global) -> Result<(), Exit> {
+    let failed = |error: std::io::Error| Exit::failed(error.to_string());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(failed)?;
+    let ended = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        tokio::select! {
+            ended = run(flags, global) => ended,
+            _ = tokio::signal::ctrl_c() => Err(Exit::quiet(130)),
+            _ = terminate.recv() => Err(Exit::quiet(143)),
+            _ = hangup.recv() => Err(Exit::quiet(129)),
+        }
+    });
+    // Callers that still wait for an answer wait for nobody.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(flags: &Chaos, global: &Global) -> Result<(), Exit> {
+    let options = Options {
+        program: std::env::current_exe().map_err(|error| Exit::failed(error.to_string()))?,
+        posts: flags.posts.unwrap_or(POSTS) as usize,
+        kills: flags.kills.unwrap_or(KILLS) as usize,
+        seed: flags.seed.unwrap_or_else(drawn),
+        cold: flags.cold,
+        keep: flags.keep.clone(),
+    };
+    if !global.json {
+        say(&format!("{} posts, {} kills, seed {}", options.posts, options.kills, options.seed));
+    }
+    let bar = Bar::new();
+    let ran = storm::run(options, bar.progress()).await;
+    bar.clear();
+    let report = ran.map_err(|error| Exit::failed(format!("the run broke off: {error}")))?;
+    if global.json {
+        print(&report.json().to_string())?;
+    } else {
+        print_bytes(report.text().as_bytes())?;
+    }
+    verdict(&report)
+}
+
+/// What is wrong, where something is.
+fn verdict(report: &Report) -> Result<(), Exit> {
+    const SHOWN_MAX: usize = 10;
+    if report.violations.is_empty() {
+        say(&format!(
+            "kept: 0 missing, 0 doubled, every replay alike ({:.0} s)",
+            report.took.as_secs_f64()
+        ));
+        return Ok(());
+    }
+    let mut message = format!("{} promises broken:", report.violations.len());
+    for violation in report.violations.iter().take(SHOWN_MAX) {
+        message.push_str("\n  ");
+        message.push_str(violation);
+    }
+    if report.violations.len() > SHOWN_MAX {
+        message.push_str("\n  …");
+    }
+    if let Some(kept) = &report.kept {
+        message.push_str(&format!("\nhelp: the ledger and the logs are in {}", kept.display()));
+    }
+    Err(Exit::violation(message))
+}
+
+/// A seed that differs each time.
+fn drawn() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // Short enough to be typed again.
+    now.map_or(1, |now| now.as_nanos() as u64 % 1_000_000)
+}
+
+/// A bar on stderr, where a person sees it.
+struct Bar(Arc<Mutex<String>>);
+
+impl Bar {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn progress(&self) -> Progress {
+        const WIDTH: usize = 40;
+        let shown = Arc::clone(&self.0);
+        if !std::io::stderr().is_terminal() {
+            return Arc::new(|_, _, _| {});
+        }
+        Arc::new(move |phase, done, all| {
+            let full = WIDTH * done / all.max(1);
+            let line = format!(
+                "{phase:<8} [{}{}] {done} of {all}",
+                "#".repeat(full),
+                "-".repeat(WIDTH - full.min(WIDTH))
+            );
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            if *shown != line {
+                // Where nobody looks, nothing is missed.
+                let _ = write!(std::io::stderr(), "\r\u{1b}[K{line}");
+                *shown = line;
+            }
+        })
+    }
+
+    fn clear(&self) {
+        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            let _ = write!(std::io::stderr(), "\r\u{1b}[K");
+        }
+    }
+}
