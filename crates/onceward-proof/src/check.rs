@@ -76,6 +76,14 @@ impl Told {
     }
 }
 
+/// Whether an answer leaves its caller nothing to do: it was done, it was taken over, or nobody can
+/// know. An upstream without a gateway before it says nothing of states.
+pub fn is_told(answer: &Message) -> bool {
+    matches!(answer.status(), 200..300)
+        || answer.header("onceward-state") == Some("in_doubt")
+        || matches!(answer.code().as_str(), "outcome-unknown" | "response-not-retained")
+}
+
 /// What callers asked for and were told, by key.
 #[derive(Debug, Default)]
 pub struct Log(Mutex<Asked>);

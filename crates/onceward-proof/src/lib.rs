@@ -23,3 +23,4 @@ pub mod process;
 pub mod report;
 pub mod storm;
 pub mod tally;
+mod world;

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::chance::{Chance, digest};
-use crate::check::{Ask, Log};
-use crate::line::{Line, Message};
+use crate::check::{Ask, Log, is_told};
+use crate::line::Line;
 use crate::plan::{Fault, Plan, Post};
 
 /// Posts under way at once.
@@ -107,14 +107,10 @@ impl Load {
         callers.join_all().await;
     }
 
-    fn path(&self, post: &Post) -> String {
-        format!("/{}/storm/orders", post.route)
-    }
-
     async fn deliver(self: &Arc<Self>, post: &Arc<Post>, late: &mut JoinSet<()>) {
         self.log.ask(&Ask {
             route: post.route.to_owned(),
-            path: self.path(post),
+            path: post.path(),
             key: post.name.clone(),
             body: post.body.clone(),
         });
@@ -158,7 +154,7 @@ impl Load {
     async fn send(&self, post: &Post) -> Known {
         let Some(mut line) = self.connect().await else { return Known::Nothing };
         let mut headers = vec![("content-type", "application/json")];
-        let mut path = self.path(post);
+        let mut path = post.path();
         if let Aim::Gateway(_) = self.aim {
             path.insert_str(0, "/to");
             headers.push(("idempotency-key", post.name.as_str()));
@@ -170,7 +166,10 @@ impl Load {
         let answer = tokio::time::timeout(self.patience, asked).await;
         let answer = answer.unwrap_or_else(|late| Err(late.into()));
         self.log.told(&post.name, &answer);
-        answer.map_or(Known::Nothing, |answer| known(&answer))
+        match answer {
+            Ok(answer) if is_told(&answer) => Known::Enough,
+            _ => Known::Nothing,
+        }
     }
 
     /// A connection. A gateway that is away is waited for: nothing was tried meanwhile.
@@ -192,10 +191,36 @@ impl Load {
     }
 }
 
-/// What an answer leaves to do. A naive caller's upstream says nothing of states.
-fn known(answer: &Message) -> Known {
-    let is_told = matches!(answer.status(), 200..300)
-        || answer.header("onceward-state") == Some("in_doubt")
-        || matches!(answer.code().as_str(), "outcome-unknown" | "response-not-retained");
-    if is_told { Known::Enough } else { Known::Nothing }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auditor::Auditor;
+    use crate::tally::{Story, Tally};
+
+    /// What is counted of a load that goes through a "gateway" which only passes on: it listens to
+    /// no key, as a route that nobody knows.
+    async fn passed_on(seed: u64) -> Tally {
+        let (plan, auditor) = (Plan { seed }, Auditor::start(seed).await);
+        let address = watch::Sender::new(Some(auditor.address));
+        let aim = Aim::Gateway(address.subscribe());
+        let load = Load::new(aim, plan, true, Duration::from_millis(300), Arc::default());
+        let posts = plan.posts("post", 200);
+        load.run(posts.clone()).await;
+        let asked = load.log.lock();
+        let story = |post: &Post| Story {
+            post: post.name.clone(),
+            effects: auditor.effects("to", &post.name),
+            told: asked.told.get(&post.name).cloned().unwrap_or_default(),
+            in_doubt: false,
+        };
+        Tally::of(&posts.iter().map(story).collect::<Vec<_>>())
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_only_passes_on_is_found() {
+        let tally = passed_on(3).await;
+        assert!(tally.doubled.len() > 10, "{tally:?}");
+        assert!(!tally.given_up.is_empty() && !tally.differing.is_empty(), "{tally:?}");
+        assert!(!tally.violations().is_empty());
+    }
 }

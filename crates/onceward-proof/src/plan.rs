@@ -88,6 +88,13 @@ pub struct Post {
     pub body: Vec<u8>,
 }
 
+impl Post {
+    /// Where it goes.
+    pub fn path(&self) -> String {
+        format!("/{}/storm/orders", self.route)
+    }
+}
+
 /// All that a seed decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {

@@ -1,8 +1,12 @@
 //! `chaos`: shows a sceptic why this exists. Without a route it brings its own world, a gateway that
 //! is killed and an upstream that fails by plan; with one it drives that route of a running gateway.
 
+mod probe;
+mod report;
+mod route;
+
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
@@ -10,7 +14,8 @@ use onceward_proof::storm::{self, Options, Progress, Report};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
-use super::output::{print, print_bytes, say};
+use super::client::Client;
+use super::output::{clean, print, print_bytes, say};
 use crate::exit::Exit;
 
 /// Enough for every fault to come often, and over in about a minute on two cores.
@@ -23,17 +28,36 @@ pub(super) struct Chaos {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     posts: Option<u32>,
     /// How often the gateway is killed meanwhile
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "K", conflicts_with = "route", value_parser = clap::value_parser!(u32).range(..=1000))]
     kills: Option<u32>,
     /// Decides the load and its faults; without it one is drawn, and shown
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Replay a window of keys after a restart with cold caches too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "route")]
     cold: bool,
     /// A new folder for the ledger and the logs, which then stay
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "route")]
     keep: Option<PathBuf>,
+    /// Drive this route of the running gateway, which has [routes.NAME.chaos]
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// Where posts go; {marker} stands for each post's key
+    #[arg(long, requires = "route")]
+    path: Option<String>,
+    /// What each post says, JSON
+    #[arg(long, value_name = "JSON", requires = "route")]
+    body: Option<String>,
+    /// Where the upstream tells how often something was done, such as
+    /// 'GET /orders?ref={marker}' (through the route) or a URL
+    #[arg(long, value_name = "'GET PATH'", requires = "route")]
+    count: Option<String>,
+    /// Drive a route that does not fail on purpose
+    #[arg(long, requires = "route")]
+    no_faults: bool,
+    /// The gateway on another machine is mine to put to the test
+    #[arg(long, requires = "route")]
+    i_own_this: bool,
 }
 
 /// Runs it until it is over or a person ends it; then nothing of it is left.
@@ -57,6 +81,15 @@ pub(super) fn chaos(flags: &Chaos, global: &Global) -> Result<(), Exit> {
 }
 
 async fn run(flags: &Chaos, global: &Global) -> Result<(), Exit> {
+    if let Some(route) = &flags.route {
+        return route::drive(flags, route, Client::new(global)?, global.json).await;
+    }
+    if let Some(keep) = flags.keep.as_ref().filter(|keep| keep.exists()) {
+        return Err(Exit::usage(format!(
+            "{} is there already\nhelp: --keep makes a folder of its own",
+            keep.display()
+        )));
+    }
     let options = Options {
         program: std::env::current_exe().map_err(|error| Exit::failed(error.to_string()))?,
         posts: flags.posts.unwrap_or(POSTS) as usize,
@@ -80,28 +113,39 @@ async fn run(flags: &Chaos, global: &Global) -> Result<(), Exit> {
     verdict(&report)
 }
 
-/// What is wrong, where something is.
 fn verdict(report: &Report) -> Result<(), Exit> {
+    if let Some(exit) = broken(&report.violations, report.kept.as_deref()) {
+        return Err(exit);
+    }
+    say(&format!(
+        "kept: 0 missing, 0 doubled, every replay alike ({:.0} s)",
+        report.took.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// What is wrong, where something is.
+fn broken(violations: &[String], kept: Option<&Path>) -> Option<Exit> {
     const SHOWN_MAX: usize = 10;
-    if report.violations.is_empty() {
-        say(&format!(
-            "kept: 0 missing, 0 doubled, every replay alike ({:.0} s)",
-            report.took.as_secs_f64()
-        ));
-        return Ok(());
+    if violations.is_empty() {
+        return None;
     }
-    let mut message = format!("{} promises broken:", report.violations.len());
-    for violation in report.violations.iter().take(SHOWN_MAX) {
+    let mut message = match violations.len() {
+        1 => "a promise was broken:".to_owned(),
+        n => format!("{n} promises were broken:"),
+    };
+    for violation in violations.iter().take(SHOWN_MAX) {
         message.push_str("\n  ");
-        message.push_str(violation);
+        message.push_str(&clean(violation));
     }
-    if report.violations.len() > SHOWN_MAX {
+    if violations.len() > SHOWN_MAX {
         message.push_str("\n  …");
     }
-    if let Some(kept) = &report.kept {
-        message.push_str(&format!("\nhelp: the ledger and the logs are in {}", kept.display()));
+    if let Some(kept) = kept {
+        message.push_str("\nhelp: the ledger and the logs are in ");
+        message.push_str(&kept.display().to_string());
     }
-    Err(Exit::violation(message))
+    Some(Exit::violation(message))
 }
 
 /// A seed that differs each time.

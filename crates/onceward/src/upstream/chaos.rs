@@ -145,7 +145,12 @@ impl Faulty {
                 let mut headers = Headers::default();
                 headers.set("content-type", "text/plain");
                 let body = Box::new(Said(Some(Bytes::from_static(fault.told().as_bytes()))));
-                Sent::Answered(Answer { status: 503, headers, body, note: note(fault) })
+                Sent::Answered(Answer {
+                    status: 503,
+                    headers,
+                    body,
+                    note: Some(fault.told().to_owned()),
+                })
             }
             Fault::Reset => failed(Ending::Unanswered, Reached::Sent),
             Fault::Drop => match self.door.send(dispatch).await {
@@ -156,7 +161,7 @@ impl Faulty {
                 Sent::Answered(answer) => {
                     let body = Box::new(Cut {
                         body: answer.body,
-                        is_cut: false,
+                        over: false,
                         operation: doom.operation.clone(),
                         observer: Arc::clone(&self.observer),
                     });
@@ -170,7 +175,7 @@ impl Faulty {
                 self.clock.sleep_until(self.clock.now().plus(late)).await;
                 match self.door.send(dispatch).await {
                     Sent::Answered(answer) => {
-                        Sent::Answered(Answer { note: note(fault), ..answer })
+                        Sent::Answered(Answer { note: Some(fault.told().to_owned()), ..answer })
                     }
                     Sent::Failed(own) => {
                         let error = format!("{}; {}", fault.told(), own.error);
@@ -197,10 +202,6 @@ impl Upstream for Faulty {
     }
 }
 
-fn note(fault: Fault) -> Option<String> {
-    Some(fault.told().to_owned())
-}
-
 fn failure(fault: Fault, ending: Ending, reached: Reached) -> Failure {
     Failure { ending, reached, error: fault.told().to_owned(), permanent: false }
 }
@@ -223,7 +224,7 @@ impl AnswerBody for Said {
 /// A body that breaks off within its first piece. An empty one has nothing to break off.
 struct Cut {
     body: Box<dyn AnswerBody>,
-    is_cut: bool,
+    over: bool,
     operation: Operation,
     observer: Arc<dyn Observer>,
 }
@@ -233,12 +234,12 @@ impl AnswerBody for Cut {
         &mut self,
     ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
         Box::pin(async move {
-            if self.is_cut {
+            if self.over {
                 return Err(failure(Fault::Truncate, Ending::Truncated, Reached::Head));
             }
             let piece = self.body.chunk().await?;
             Ok(piece.map(|piece| {
-                self.is_cut = true;
+                self.over = true;
                 self.observer.observe(Fact::Injected(&self.operation, Fault::Truncate));
                 piece.slice(..piece.len() / 2)
             }))
