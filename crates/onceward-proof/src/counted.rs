@@ -46,6 +46,7 @@ impl Counts {
 pub struct Calm {
     arrivals: usize,
     counts: Counts,
+    dead: u64,
     again: Vec<Compared>,
 }
 
@@ -60,8 +61,13 @@ fn compared(metrics: &Metrics, metric: &str, counted: u64) -> Compared {
 
 impl Calm {
     /// Begins to count where the gateway does.
-    pub fn begin(auditor: &Auditor, log: &Log) -> Self {
-        Self { arrivals: auditor.arrivals(), counts: Counts::of(log), again: Vec::new() }
+    pub async fn begin(gateway: &Gateway, auditor: &Auditor, log: &Log) -> io::Result<Self> {
+        Ok(Self {
+            arrivals: auditor.arrivals(),
+            counts: Counts::of(log),
+            dead: dead(gateway).await?,
+            again: Vec::new(),
+        })
     }
 
     /// The gateway's duplicates so far, whatever they got.
@@ -120,16 +126,26 @@ impl Calm {
             let met = here.iter().filter(|one| Fault::ending(one.fault) == ending).count();
             table.push(compared(&metrics, &metric, met as u64));
         }
-        let in_doubt = doubtful.len() as u64;
-        // What died in its caller's hands was revived by its next call.
-        for (state, counted) in
-            [("done", fresh - in_doubt), ("in_doubt", in_doubt), ("dead", revived)]
-        {
+        let (in_doubt, dead) = (doubtful.len() as u64, dead(gateway).await?);
+        // Whoever is dead in the end was so before, or died; whoever was revived is dead no more.
+        let rested = [
+            ("done", (fresh + self.dead).saturating_sub(dead + in_doubt)),
+            ("in_doubt", in_doubt),
+            ("dead", (revived + dead).saturating_sub(self.dead)),
+        ];
+        for (state, counted) in rested {
             let metric = format!("onceward_rested_total{{state=\"{state}\"}}");
             table.push(compared(&metrics, &metric, counted));
         }
         Ok(table)
     }
+}
+
+/// Operations that are dead now.
+async fn dead(gateway: &Gateway) -> io::Result<u64> {
+    let stats = gateway.get("/v1/stats").await?.json();
+    let count = |standing: &str| stats["operations"][standing].as_u64().unwrap_or_default();
+    Ok(count("dead_letters") + count("dead_told"))
 }
 
 fn place(arrived: &Arrived) -> (&str, &str) {

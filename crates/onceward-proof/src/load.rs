@@ -22,6 +22,10 @@ pub const CALLERS: usize = 32;
 /// How often a caller tries before it gives up.
 const TRIES: u32 = 8;
 
+/// A connection through which no answer came because the gateway died is no try of its caller's;
+/// after so many of them it is.
+const DEATHS_MAX: u32 = 1000;
+
 /// Between two tries: doubled each time, up to the last.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
@@ -42,13 +46,15 @@ pub enum Aim {
     Upstream(SocketAddr),
 }
 
-/// How a caller left a post.
+/// What one request taught its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     /// There is nothing left to do: done, taken over, or nobody can know.
     Enough,
     /// It has to be tried again.
     Nothing,
+    /// The same, and the gateway died meanwhile.
+    Died,
 }
 
 /// A load under way.
@@ -116,29 +122,18 @@ impl Load {
         });
         let mut chance = Chance(digest(&(self.plan.seed, "pause", &post.name)));
         let met = self.plan.wire(&post.name).filter(|_| self.wire);
-        for tried in 0..TRIES {
-            let known = match met.filter(|_| tried == 0) {
-                Some(Fault::Duplicated) => {
-                    self.meet(Fault::Duplicated);
-                    let (one, other) = tokio::join!(self.send(post), self.send(post));
-                    if one == Known::Enough { one } else { other }
-                }
-                Some(Fault::Reordered) => {
-                    self.meet(Fault::Reordered);
-                    let (load, post) = (Arc::clone(self), Arc::clone(post));
-                    late.spawn(async move {
-                        tokio::time::sleep(LATE).await;
-                        load.send(&post).await;
-                    });
-                    tokio::time::sleep(IMPATIENCE).await;
-                    Known::Nothing
-                }
-                _ => self.send(post).await,
+        let (mut tries, mut deaths, mut is_first) = (0, 0, true);
+        while tries < TRIES {
+            let known = match met.filter(|_| std::mem::take(&mut is_first)) {
+                Some(fault) => self.meet(fault, post, late).await,
+                None => self.send(post).await,
             };
-            if known == Known::Enough {
-                return;
+            match known {
+                Known::Enough => return,
+                Known::Died if deaths < DEATHS_MAX => deaths += 1,
+                Known::Nothing | Known::Died => tries += 1,
             }
-            let pause = (PAUSE * 2_u32.pow(tried)).min(PAUSE_MAX);
+            let pause = (PAUSE * 2_u32.pow(tries)).min(PAUSE_MAX);
             // Half of it at least, so that callers do not come in step.
             let millis = pause.as_millis() as u64;
             let millis = millis / 2 + chance.below(millis / 2 + 1);
@@ -146,8 +141,25 @@ impl Load {
         }
     }
 
-    fn meet(&self, fault: Fault) {
+    /// The first request, on a wire that is not as it should be.
+    async fn meet(
+        self: &Arc<Self>,
+        fault: Fault,
+        post: &Arc<Post>,
+        late: &mut JoinSet<()>,
+    ) -> Known {
         *self.met.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
+        if fault == Fault::Duplicated {
+            let (one, other) = tokio::join!(self.send(post), self.send(post));
+            return if one == Known::Enough { one } else { other };
+        }
+        let (load, post) = (Arc::clone(self), Arc::clone(post));
+        late.spawn(async move {
+            tokio::time::sleep(LATE).await;
+            load.send(&post).await;
+        });
+        tokio::time::sleep(IMPATIENCE).await;
+        Known::Nothing
     }
 
     /// One request, and what its answer says.
@@ -168,6 +180,7 @@ impl Load {
         self.log.told(&post.name, &answer);
         match answer {
             Ok(answer) if is_told(&answer) => Known::Enough,
+            Err(_) if matches!(self.aim, Aim::Gateway(_)) => Known::Died,
             _ => Known::Nothing,
         }
     }

@@ -13,6 +13,14 @@ pub struct Compared {
     pub counted: u64,
 }
 
+impl Compared {
+    /// What is wrong, where the two differ.
+    pub fn violation(&self) -> Option<String> {
+        let Self { metric, gateway, counted } = self;
+        (gateway != counted).then(|| format!("{metric}: {gateway}, and {counted} were counted"))
+    }
+}
+
 /// The counters of one scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(BTreeMap<String, u64>);

@@ -57,6 +57,7 @@ impl Report {
             "plan": self.plan,
             "command": self.command(),
             "posts": self.options.posts,
+            "deduping_nothing": self.deduping_nothing,
             "attempts": self.gateway.attempts,
             "faults": faults_json(&self.gateway.faults),
             "kills": self.recoveries.len(),
@@ -76,6 +77,7 @@ impl Report {
                 "deliveries": self.shuffle.deliveries,
                 "calls": self.shuffle.calls,
                 "effects": self.shuffle.tally.effects,
+                "in_doubt": self.shuffle.in_doubt,
                 "missing": self.shuffle.tally.missing.len(),
                 "doubled": self.shuffle.tally.doubled.len(),
                 "duplicates": self.shuffle.duplicates,
@@ -115,10 +117,12 @@ impl Report {
         let (tally, naive) = (&self.gateway.tally, &self.naive.tally);
         let posts = self.options.posts;
         let mut row = |name: &str, through: String, without: String| {
-            writeln!(out, "  {name:<34} {through:>16} {without:>18}")
+            writeln!(out, "  {name:<37} {through:>16} {without:>18}")
         };
         row("", "through Onceward".to_owned(), "naive retry loop".to_owned())?;
         row("posts", count(posts), count(posts))?;
+        let unsafe_ones = count(self.deduping_nothing);
+        row("  to an upstream that dedupes nothing", unsafe_ones.clone(), unsafe_ones)?;
         row("requests at the upstream", count(self.gateway.attempts), count(self.naive.attempts))?;
         row("effects", count(tally.effects), count(naive.effects))?;
         row(
@@ -156,17 +160,18 @@ impl Report {
         }
         writeln!(
             out,
-            "Every post once more: {} of {} answered from memory.",
+            "Every post once more: {} of {} answered from memory, the rest in doubt or\n  done without an answer to keep.",
             count(self.again),
             count(self.options.posts)
         )?;
         writeln!(
             out,
-            "{} new events, {} deliveries in any order: {} missing, {} doubled; of {} calls\n  {} were counted as duplicates.",
+            "{} new events, {} deliveries in any order: {} missing, {} doubled, {} in doubt;\n  of {} calls {} were counted as duplicates.",
             count(self.shuffle.events.len()),
             count(self.shuffle.deliveries),
             self.shuffle.tally.missing.len() + self.shuffle.tally.given_up.len(),
             self.shuffle.tally.doubled.len(),
+            self.shuffle.in_doubt,
             count(self.shuffle.calls),
             count(self.shuffle.duplicates)
         )?;

@@ -80,6 +80,8 @@ pub struct Shuffle {
     pub calls: u64,
     /// How far the gateway's counters of duplicates moved meanwhile.
     pub duplicates: u64,
+    /// Events in doubt.
+    pub in_doubt: usize,
     /// Event by event.
     pub tally: Tally,
 }
@@ -91,9 +93,11 @@ pub struct Report {
     pub options: Options,
     /// The mark of the plan: equal plans, equal marks.
     pub plan: String,
+    /// Posts to an upstream that dedupes nothing; the others' dedupes by key.
+    pub deduping_nothing: usize,
     /// From each kill until the gateway was ready again.
     pub recoveries: Vec<Duration>,
-    /// Through the gateway.
+    /// Through the gateway, up to the last kill and until all was at rest.
     pub gateway: Side,
     /// Without it.
     pub naive: Side,
@@ -123,18 +127,27 @@ pub async fn run(options: Options, progress: Progress) -> io::Result<Report> {
     let mut folder = Folder::new(options.keep.as_deref())?;
     let mut world = World::begin(&folder, &options, plan).await?;
     let (recoveries, wire) = world.storm(&posts, options.kills, &progress).await?;
+    let in_doubt = doubtful(&world.gateway.operations().await?, &world.auditor);
+    let told = stories(&posts, &world.log, &world.auditor, &in_doubt);
+    let gateway = Side::new(Tally::of(&told), &posts, &world.auditor, wire);
     let mut calm = world.calm().await?;
     let again = world.again(&posts, &mut calm, &progress).await?;
     let shuffle = world.shuffle(posts.len(), &mut calm, &progress).await?;
-    let operations = world.gateway.operations().await?;
     let metrics = calm.compare(&world.gateway, &world.auditor, &world.log).await?;
+    let operations = world.gateway.operations().await?;
     let cold = if options.cold { Some(world.cold(&folder, &progress).await?) } else { None };
-    let doubtful = doubtful(&operations, &world.auditor);
-    let tally = Tally::of(&stories(&posts, &world.log, &world.auditor, &doubtful));
-    let shuffle = shuffle.judged(&world, &doubtful);
-    let mut violations = violations(&world, &tally, &operations, &metrics, &shuffle);
+    let in_the_end = doubtful(&operations, &world.auditor);
+    let told = stories(&posts, &world.log, &world.auditor, &in_the_end);
+    let shuffle = shuffle.judged(&world, &in_the_end);
+    let mut violations = gateway.tally.violations();
+    violations.extend(Tally::of(&told).violations());
+    violations.extend(shuffle.violations());
+    violations.extend(check(&world.log, &world.auditor, &operations).violations);
+    violations.extend(metrics.iter().filter_map(Compared::violation));
     violations.extend(cold.iter().flat_map(Cold::violations));
-    let gateway = Side::new(tally, &posts, &world.auditor, wire);
+    // What was broken early is broken in the end too.
+    let mut seen = HashSet::new();
+    violations.retain(|violation| seen.insert(violation.clone()));
     let naive = naively(&posts, plan, &progress).await;
     if !violations.is_empty() {
         folder.keep();
@@ -142,10 +155,11 @@ pub async fn run(options: Options, progress: Progress) -> io::Result<Report> {
     let is_kept = options.keep.is_some() || !violations.is_empty();
     Ok(Report {
         plan: plan.mark(&posts, options.kills),
+        deduping_nothing: posts.iter().filter(|post| post.route == "once").count(),
         recoveries,
         gateway,
         naive,
-        in_doubt: doubtful,
+        in_doubt,
         again,
         shuffle,
         metrics,
@@ -157,37 +171,24 @@ pub async fn run(options: Options, progress: Progress) -> io::Result<Report> {
     })
 }
 
-/// Every promise that was broken, in words.
-fn violations(
-    world: &World,
-    tally: &Tally,
-    operations: &[Value],
-    metrics: &[Compared],
-    shuffle: &Shuffle,
-) -> Vec<String> {
-    let mut all = tally.violations();
-    all.extend(check(&world.log, &world.auditor, operations).violations);
-    let differ = metrics.iter().filter(|metric| metric.gateway != metric.counted);
-    all.extend(differ.map(|metric| {
-        format!("{}: {}, and {} were counted", metric.metric, metric.gateway, metric.counted)
-    }));
-    all.extend(shuffle.tally.violations());
-    if shuffle.duplicates + shuffle.events.len() as u64 != shuffle.calls {
-        all.push(format!(
-            "{} calls about {} events, and {} duplicates were counted",
-            shuffle.calls,
-            shuffle.events.len(),
-            shuffle.duplicates
-        ));
-    }
-    all
-}
-
 impl Shuffle {
     /// With the events' stories added up.
     fn judged(self, world: &World, doubtful: &[Doubtful]) -> Self {
         let stories = stories(&self.events, &world.log, &world.auditor, doubtful);
-        Self { tally: Tally::of(&stories), ..self }
+        let in_doubt = stories.iter().filter(|story| story.in_doubt).count();
+        Self { tally: Tally::of(&stories), in_doubt, ..self }
+    }
+
+    /// The promises that were broken, in words.
+    fn violations(&self) -> Vec<String> {
+        let (mut all, events) = (self.tally.violations(), self.events.len() as u64);
+        if self.duplicates + events != self.calls {
+            all.push(format!(
+                "{} calls about {events} events, and {} duplicates were counted",
+                self.calls, self.duplicates
+            ));
+        }
+        all
     }
 }
 

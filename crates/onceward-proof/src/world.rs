@@ -153,7 +153,7 @@ impl World {
     /// A life of the gateway in which nobody kills it: its counters begin anew.
     pub(crate) async fn calm(&mut self) -> io::Result<Calm> {
         self.kill().await?;
-        Ok(Calm::begin(&self.auditor, &self.log))
+        Calm::begin(&self.gateway, &self.auditor, &self.log).await
     }
 
     /// Every post once more, shuffled; how many were answered from memory.
@@ -192,6 +192,7 @@ impl World {
             deliveries: all,
             calls: Counts::of(&self.log).told - told,
             duplicates: calm.duplicates(&self.gateway).await? - before,
+            in_doubt: 0,
             tally: Tally::default(),
             events,
         })

@@ -1,8 +1,6 @@
 //! Faults on purpose on a route of one's own: refused unless they are wanted, each seen where it
 //! has to be, and driven by `chaos --route`.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use serde_json::Value;
 
 use crate::world::{Gateway, World};
@@ -37,13 +35,14 @@ fn faults_on_purpose_are_refused_unless_they_are_wanted() {
 
 #[test]
 fn each_fault_is_seen_in_the_attempt_the_log_and_the_metric() {
-    let mut routes = "listen = \"127.0.0.1:0\"\n".to_owned();
-    for fault in ["refuse", "drop", "reset", "truncate", "delay"] {
-        routes.push_str(&format!(
-            "[routes.{fault}]\nupstream = \"http://STAGING/to/demo-unsafe\"\neffects = \"non-idempotent\"\n\
-             chaos = {{ {fault} = 100, delay_for = \"10ms\" }}\n"
-        ));
-    }
+    let route = |fault: &str| {
+        format!(
+            "[routes.{fault}]\nupstream = \"http://STAGING/to/demo-unsafe\"\n\
+             effects = \"non-idempotent\"\nchaos = {{ {fault} = 100, delay_for = \"10ms\" }}\n"
+        )
+    };
+    let routes = ["refuse", "drop", "reset", "truncate", "delay"].map(route).concat();
+    let routes = format!("listen = \"127.0.0.1:0\"\n{routes}");
     let (staging, _ours, gateway) = staged(&routes);
     let effects =
         || staging.call("GET", "/to/demo-unsafe/effects", &[], "").json()["count"].clone();
