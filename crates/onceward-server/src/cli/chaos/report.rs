@@ -150,7 +150,8 @@ impl<'a> Report<'a> {
         row("posts", self.posts.to_string());
         row("attempts", self.attempts.to_string());
         let counted = |which: fn(Counted) -> u64| {
-            self.counted.map_or("not counted".to_owned(), |counted| which(counted).to_string())
+            self.counted
+                .map_or_else(|| "not counted".to_owned(), |counted| which(counted).to_string())
         };
         row("effects", counted(|counted| counted.effects));
         row("missing", counted(|counted| counted.missing));
