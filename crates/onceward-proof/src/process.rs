@@ -87,26 +87,35 @@ impl Binary {
     /// Starts it, and waits until it is ready.
     pub async fn start(&mut self) -> io::Result<Gateway> {
         self.lives += 1;
-        let log = self.logs.join(format!("gateway-{}.log", self.lives));
         let began = Instant::now();
         let mut child = self.command().spawn()?;
         let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no log"))?;
         let (ready, address) = oneshot::channel();
-        let mut file = File::create(&log)?;
+        let mut file = File::create(self.log())?;
         std::thread::spawn(move || tee(BufReader::new(stderr), &mut file, ready));
         // Held at once, so that it ends with this future too.
         let mut gateway =
             Gateway { child, address: ([127, 0, 0, 1], 0).into(), ready_after: Duration::ZERO };
         let told = tokio::time::timeout(PATIENCE, address).await;
         let Ok(Ok(address)) = told else {
-            return Err(io::Error::other(format!(
-                "the gateway did not start; it said:\n{}",
-                std::fs::read_to_string(&log).unwrap_or_default().trim_end()
-            )));
+            return Err(self.complaint("the gateway did not start"));
         };
         gateway.address = address;
         gateway.ready_after = began.elapsed();
         Ok(gateway)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.logs.join(format!("gateway-{}.log", self.lives))
+    }
+
+    /// What is wrong, with the last that this life said.
+    pub fn complaint(&self, what: &str) -> io::Error {
+        const LINES_MAX: usize = 5;
+        let said = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(LINES_MAX)..].join("\n");
+        io::Error::other(format!("{what}; it said last:\n{last}"))
     }
 
     fn command(&self) -> Command {

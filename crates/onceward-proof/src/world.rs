@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -30,7 +31,7 @@ const DELIVERIES: usize = 3;
 /// Retries come fast, so that a run is short; a hung answer is given up after `timeout`, which is
 /// long beside everything else that happens here.
 const CONFIG: &str = r#"listen = "127.0.0.1:0"
-store = "sqlite:DATA/ledger.db"
+store = STORE
 
 [limits]
 segment_bytes = "8MiB"
@@ -67,8 +68,10 @@ impl World {
     pub(crate) async fn begin(folder: &Folder, options: &Options, plan: Plan) -> io::Result<Self> {
         let auditor = Auditor::start(plan.seed).await;
         let config = folder.path.join("onceward.toml");
+        let store = format!("sqlite:{}", folder.path.join("data/ledger.db").display());
+        // A string of JSON is one of TOML too.
         let text = CONFIG
-            .replace("DATA", &folder.path.join("data").display().to_string())
+            .replace("STORE", &json!(store).to_string())
             .replace("AUDITOR", &auditor.address.to_string());
         std::fs::write(&config, text)?;
         let mut binary = Binary {
@@ -123,7 +126,7 @@ impl World {
                 _ = left.changed() => {}
                 _ = running.join_next() => break,
                 () = ended(&mut self.gateway) => {
-                    return Err(io::Error::other("the gateway ended by itself"));
+                    return Err(self.binary.complaint("the gateway ended by itself"));
                 }
             }
         }

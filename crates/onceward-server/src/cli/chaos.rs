@@ -19,8 +19,8 @@ use super::output::{clean, print, print_bytes, say};
 use crate::exit::Exit;
 
 /// Enough for every fault to come often, and over in about a minute on two cores.
-const POSTS: u32 = 2000;
-const KILLS: u32 = 10;
+const POSTS: u32 = 5000;
+const KILLS: u32 = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Chaos {

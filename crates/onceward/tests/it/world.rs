@@ -424,6 +424,7 @@ pub(crate) struct Notes {
 #[derive(Default)]
 struct Told {
     repeats: Vec<Repeat>,
+    attempted: Vec<&'static str>,
     rested: Vec<String>,
     trouble: Vec<String>,
 }
@@ -431,6 +432,11 @@ struct Told {
 impl Notes {
     pub(crate) fn repeats(&self, repeat: Repeat) -> usize {
         lock(&self.told).repeats.iter().filter(|other| **other == repeat).count()
+    }
+
+    /// How the attempts ended that were told of.
+    pub(crate) fn attempted(&self) -> Vec<&'static str> {
+        lock(&self.told).attempted.clone()
     }
 }
 
@@ -442,7 +448,11 @@ impl Observer for Notes {
                 lock(&self.told).rested.push(operation.state.name().to_owned());
             }
             Fact::Trouble(what) => lock(&self.told).trouble.push(what.to_owned()),
-            Fact::Remembered(_) | Fact::Attempted(..) | Fact::Injected(..) | Fact::Acted(_) => {}
+            Fact::Attempted(_, attempt) => {
+                let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
+                lock(&self.told).attempted.push(ending);
+            }
+            Fact::Remembered(_) | Fact::Injected(..) | Fact::Acted(_) => {}
         }
         self.pulse.beat();
     }
