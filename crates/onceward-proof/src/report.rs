@@ -70,7 +70,7 @@ impl Report {
             "differing": tally.differing.len(),
             "given_up": tally.given_up.len(),
             "in_doubt": self.in_doubt.iter().map(Doubtful::json).collect::<Vec<_>>(),
-            "replayed": tally.replayed,
+            "replayed": self.replayed,
             "again": self.again,
             "shuffle": {
                 "events": self.shuffle.events.len(),
@@ -138,7 +138,7 @@ impl Report {
             count(tally.done_unknown.len()),
             count(naive.done_unknown.len()),
         )?;
-        row("duplicates answered from memory", count(tally.replayed), nothing())?;
+        row("duplicates answered from memory", count(self.replayed), nothing())?;
         row("kill -9", count(self.recoveries.len()), nothing())?;
         let named = |of: &Side| of.faults.values().sum::<u64>();
         row("faults met", count(named(&self.gateway)), count(named(&self.naive)))?;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::auditor::Auditor;
 use crate::check::{Log, check};
 use crate::cold::Cold;
+use crate::counted::Counts;
 use crate::load::{Aim, Load};
 use crate::metrics::Compared;
 use crate::plan::{Fault, Plan, Post};
@@ -103,6 +104,8 @@ pub struct Report {
     pub naive: Side,
     /// For a person to resolve.
     pub in_doubt: Vec<Doubtful>,
+    /// Answers from memory, over the whole run.
+    pub replayed: u64,
     /// Every post once more after the kills: answers from memory.
     pub again: u64,
     /// Events delivered several times.
@@ -160,6 +163,7 @@ pub async fn run(options: Options, progress: Progress) -> io::Result<Report> {
         gateway,
         naive,
         in_doubt,
+        replayed: Counts::of(&world.log).replayed,
         again,
         shuffle,
         metrics,
