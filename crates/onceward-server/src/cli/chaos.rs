@@ -66,11 +66,13 @@ pub(super) fn chaos(flags: &Chaos, global: &Global) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(failed)?;
     let ended = runtime.block_on(async {
+        // Heard before anything is there that would be left behind.
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         tokio::select! {
             ended = run(flags, global) => ended,
-            _ = tokio::signal::ctrl_c() => Err(Exit::quiet(130)),
+            _ = interrupt.recv() => Err(Exit::quiet(130)),
             _ = terminate.recv() => Err(Exit::quiet(143)),
             _ = hangup.recv() => Err(Exit::quiet(129)),
         }
