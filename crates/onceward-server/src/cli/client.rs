@@ -166,11 +166,18 @@ impl Client {
     }
 
     /// One call through the gateway, whatever its answer says.
-    pub(super) async fn call(&self, mut request: Request) -> Result<Answer, Refused> {
-        if let Credential::Given(key) | Credential::Operator(key) = &self.credential {
-            request.headers.set("onceward-authorization", format!("Bearer {key}"));
+    pub(super) async fn call(&self, request: Request) -> Result<Answer, Refused> {
+        let (Credential::Given(key) | Credential::Operator(key)) = &self.credential else {
+            return self.send(&self.target, request).await;
+        };
+        let mut with_key = request.clone();
+        with_key.headers.set("onceward-authorization", format!("Bearer {key}"));
+        let answer = self.send(&self.target, with_key).await?;
+        if answer.status == 401 && matches!(self.credential, Credential::Operator(_)) {
+            // As in `ask`: another gateway's key, and nothing was done.
+            return self.send(&self.target, request).await;
         }
-        self.send(&self.target, request).await
+        Ok(answer)
     }
 
     /// Reads from somewhere else, without our credential.
