@@ -28,30 +28,35 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Each event of the shuffle is delivered so often.
 const DELIVERIES: usize = 3;
 
-/// Retries come fast, so that a run is short; a hung answer is given up after `timeout`, which is
-/// long beside everything else that happens here.
+/// The gateway's configuration, without its routes.
 const CONFIG: &str = r#"listen = "127.0.0.1:0"
 store = STORE
 
 [limits]
 segment_bytes = "8MiB"
+"#;
 
-[routes.keyed]
-upstream = "http://AUDITOR/keyed"
-effects = "keyed"
-timeout = "3s"
-wait = "15s"
-retry = { attempts_max = 50, horizon = "1h", base = "50ms", floor = "10ms", cap = "400ms", factor = 2.0 }
-held = { attempts_max = 3, base = "20ms", floor = "5ms", cap = "100ms" }
-
-[routes.once]
-upstream = "http://AUDITOR/once"
-effects = "non-idempotent"
+/// A route. Retries come fast, so that a run is short; a hung answer is given up after `timeout`,
+/// which is long beside everything else that happens here.
+const ROUTE: &str = r#"
+[routes.NAME]
+upstream = "http://AUDITOR/NAME"
+effects = "EFFECTS"
 timeout = "3s"
 wait = "15s"
 retry = { attempts_max = 50, horizon = "1h", base = "50ms", floor = "10ms", cap = "400ms", factor = 2.0 }
 held = { attempts_max = 3, base = "20ms", floor = "5ms", cap = "100ms" }
 "#;
+
+fn config(store: &str, auditor: SocketAddr) -> String {
+    // A string of JSON is one of TOML too.
+    let mut text = CONFIG.replace("STORE", &json!(store).to_string());
+    for (name, effects) in [("keyed", "keyed"), ("once", "non-idempotent")] {
+        let route = ROUTE.replace("NAME", name).replace("EFFECTS", effects);
+        text.push_str(&route.replace("AUDITOR", &auditor.to_string()));
+    }
+    text
+}
 
 /// A gateway on a folder of its own, between callers and an auditor.
 #[derive(Debug)]
@@ -67,16 +72,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn begin(folder: &Folder, options: &Options, plan: Plan) -> io::Result<Self> {
         let auditor = Auditor::start(plan.seed).await;
-        let config = folder.path.join("onceward.toml");
+        let place = folder.path.join("onceward.toml");
         let store = format!("sqlite:{}", folder.path.join("data/ledger.db").display());
-        // A string of JSON is one of TOML too.
-        let text = CONFIG
-            .replace("STORE", &json!(store).to_string())
-            .replace("AUDITOR", &auditor.address.to_string());
-        std::fs::write(&config, text)?;
+        std::fs::write(&place, config(&store, auditor.address))?;
         let mut binary = Binary {
             program: options.program.clone(),
-            config,
+            config: place,
             logs: folder.path.clone(),
             // Who keeps the logs wants to read every line of them.
             level: if options.keep.is_some() { "debug" } else { "info" },

@@ -150,7 +150,8 @@ async fn may_drive(flags: &Chaos, route: &str, client: &Client) -> Result<(), Ex
 }
 
 fn command(flags: &Chaos, route: &str, seed: u64) -> String {
-    let mut command = format!("onceward chaos --route {route} --seed {seed}");
+    let posts = flags.posts.map_or(POSTS, |posts| posts as usize);
+    let mut command = format!("onceward chaos --route {route} --posts {posts} --seed {seed}");
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     for (name, value) in
         [("--path", &flags.path), ("--body", &flags.body), ("--count", &flags.count)]
@@ -158,6 +159,9 @@ fn command(flags: &Chaos, route: &str, seed: u64) -> String {
         if let Some(value) = value {
             command.extend([" ", name, " ", &quoted(value)]);
         }
+    }
+    if flags.no_faults {
+        command.push_str(" --no-faults");
     }
     command
 }
