@@ -133,6 +133,8 @@ impl Report {
         row("doubled", count(tally.doubled.len()), count(naive.doubled.len()))?;
         let nothing = || "-".to_owned();
         row("in doubt, for a person to resolve", count(self.in_doubt.len()), nothing())?;
+        let done = self.in_doubt.iter().filter(|one| one.done).count();
+        row("  of them in the upstream's books", count(done), nothing())?;
         row(
             "done, but reported as failed",
             count(tally.done_unknown.len()),
