@@ -4,6 +4,7 @@
 //! without one, as a naive retry loop does.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -180,6 +181,8 @@ impl Load {
         self.log.told(&post.name, &answer);
         match answer {
             Ok(answer) if is_told(&answer) => Known::Enough,
+            // One that lives and does not answer has had its try.
+            Err(error) if error.kind() == ErrorKind::TimedOut => Known::Nothing,
             Err(_) if matches!(self.aim, Aim::Gateway(_)) => Known::Died,
             _ => Known::Nothing,
         }
