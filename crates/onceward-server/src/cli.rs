@@ -196,7 +196,11 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
-        Verb::Serve(_) | Verb::Check(_) | Verb::Chaos(_) | Verb::Verify(_) | Verb::Completions { .. } => Ok(()),
+        Verb::Serve(_)
+        | Verb::Check(_)
+        | Verb::Chaos(_)
+        | Verb::Verify(_)
+        | Verb::Completions { .. } => Ok(()),
     }
 }
 
