@@ -2,8 +2,9 @@
 //! misbehaves as a seed or the path says. It shares no code with what it audits.
 //!
 //! The first part of a path says what it is: `/keyed/…` dedupes by `Idempotency-Key`, `/once/…`
-//! does not. The second says how it behaves: `chaos` by the seed, `gate` holds every answer until
-//! the gate opens, `refuse` answers 503 and does nothing, anything else just works.
+//! does not. The second says how it behaves: `chaos` and `storm` by the seed, `gate` holds every
+//! answer until the gate opens, `refuse` answers 503 and does nothing, anything else just works.
+//! What comes without a key is known by its body's member `post`, and is done each time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,6 +16,14 @@ use tokio::sync::watch;
 
 use crate::chance::{Chance, digest};
 use crate::line::{Line, Message};
+use crate::plan::{Fault, Plan};
+
+/// How long an answer hangs at most; who asked has long given up.
+const HANG: Duration = Duration::from_secs(20);
+
+/// A slow answer comes in so many pieces, with this between them.
+const PIECES: usize = 8;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A request that arrived whole.
 #[derive(Debug, Clone)]
@@ -23,8 +32,12 @@ pub struct Arrived {
     pub route: String,
     /// Its path, without the query's meaning.
     pub path: String,
-    /// The idempotency key that came with it.
+    /// The idempotency key that came with it, or what it is known by.
     pub key: String,
+    /// Whether it came with a key.
+    pub has_key: bool,
+    /// What it met, of the storm's faults.
+    pub fault: Option<Fault>,
     /// The operation that the gateway named.
     pub operation: String,
     /// The attempt's number, as the gateway counts.
@@ -58,6 +71,8 @@ enum Conduct {
     Refuse,
     /// The connection is reset, and nothing done.
     Reset,
+    /// One of the storm's.
+    Meet(Fault),
 }
 
 #[derive(Debug)]
@@ -148,11 +163,11 @@ async fn serve(mut line: Line, seen: Arc<Seen>) {
             Conduct::Refuse => {
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy".to_owned()
             }
-            Conduct::Reset => {
-                // A linger of nothing makes closing a reset.
-                let _ = line.stream.set_zero_linger();
-                return;
-            }
+            Conduct::Reset => return reset(&line),
+            Conduct::Meet(fault) => match meet(&mut line, &seen, &arrived, fault).await {
+                Some(answer) => answer,
+                None => return,
+            },
         };
         if line.write(answer.as_bytes()).await.is_err() {
             return;
@@ -160,13 +175,63 @@ async fn serve(mut line: Line, seen: Arc<Seen>) {
     }
 }
 
+fn reset(line: &Line) {
+    // A linger of nothing makes closing a reset.
+    let _ = line.stream.set_zero_linger();
+}
+
+fn status(line: &str) -> String {
+    format!("HTTP/1.1 {line}\r\ncontent-length: 4\r\n\r\nbusy")
+}
+
+/// One of the storm's faults; nothing where the connection is over.
+async fn meet(line: &mut Line, seen: &Seen, arrived: &Arrived, fault: Fault) -> Option<String> {
+    match fault {
+        Fault::Refused => return Some(status("503 Service Unavailable")),
+        Fault::Limited => return Some(status("429 Too Many Requests")),
+        Fault::Reset => {
+            reset(line);
+            return None;
+        }
+        _ => {}
+    }
+    let answer = effect(seen, arrived);
+    match fault {
+        Fault::Failed => Some(status("500 Internal Server Error")),
+        Fault::Hung => {
+            // Until whoever asked closes the connection.
+            let _ = tokio::time::timeout(HANG, line.read()).await;
+            None
+        }
+        Fault::Cut => {
+            // Past the head, short of the body's end; where that fails it is as cut off.
+            let _ = line.write(&answer.as_bytes()[..answer.len() - 2]).await;
+            None
+        }
+        Fault::Slow => {
+            for piece in answer.as_bytes().chunks(answer.len().div_ceil(PIECES)) {
+                line.write(piece).await.ok()?;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Some(String::new())
+        }
+        _ => None,
+    }
+}
+
 fn record(seen: &Seen, message: &Message) -> (Conduct, Arrived) {
     let path = message.start.split(' ').nth(1).unwrap_or_default().to_owned();
     let route = path.split('/').nth(1).unwrap_or_default().to_owned();
     let text = |name: &str| message.header(name).unwrap_or_default().to_owned();
-    let arrived = Arrived {
+    let key = match message.header("idempotency-key") {
+        Some(key) => key.to_owned(),
+        None => message.json()["post"].as_str().unwrap_or_default().to_owned(),
+    };
+    let mut arrived = Arrived {
         digest: digest(&(&message.start, text("content-type"), &message.body)),
-        key: text("idempotency-key"),
+        key,
+        has_key: message.header("idempotency-key").is_some(),
+        fault: None,
         operation: text("onceward-operation"),
         attempt: text("onceward-attempt").parse().unwrap_or_default(),
         route,
@@ -176,14 +241,21 @@ fn record(seen: &Seen, message: &Message) -> (Conduct, Arrived) {
     let count = log.by_key.entry(arrived.key.clone()).or_default();
     let before = *count;
     *count += 1;
+    let conduct = conduct(seen.seed, &arrived, before);
+    if let Conduct::Meet(fault) = conduct {
+        arrived.fault = Some(fault);
+    }
     log.arrived.push(arrived.clone());
-    drop(log);
-    (conduct(seen.seed, &arrived, before), arrived)
+    (conduct, arrived)
 }
 
 fn conduct(seed: u64, arrived: &Arrived, before: u64) -> Conduct {
     if arrived.path.contains("/refuse") {
         return Conduct::Refuse;
+    }
+    if arrived.path.contains("/storm") {
+        let met = Plan { seed }.upstream(&arrived.route, &arrived.key, before);
+        return met.map_or(Conduct::Land, Conduct::Meet);
     }
     // What is tried again lands in the end: a fault is met twice at most.
     if !arrived.path.contains("/chaos") || before >= 2 {
@@ -205,7 +277,8 @@ fn effect(seen: &Seen, arrived: &Arrived) -> String {
     let number = log.effects.len();
     let place = (arrived.route.clone(), arrived.key.clone());
     let before = log.effects.get(&place).map_or(0, |effect| effect.count);
-    if before > 0 && arrived.route == "keyed" {
+    // Without a key nothing tells a second arrival from another post.
+    if before > 0 && arrived.route == "keyed" && arrived.has_key {
         return log.effects[&place].answer.clone();
     }
     // No two effects have the same answer, so that a second one cannot hide.

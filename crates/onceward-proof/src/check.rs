@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::auditor::Auditor;
 use crate::chance::digest;
 use crate::line::Message;
+use crate::plan::Fault;
 
 /// The headers that are part of an answer and kept.
 const KEPT: [&str; 3] = ["content-type", "location", "etag"];
@@ -64,10 +65,23 @@ impl Told {
         (200..300).contains(&self.status) && self.status != 202
     }
 
+    /// Done, and its own answer is not there to be told.
+    pub fn is_not_retained(&self) -> bool {
+        self.code == "response-not-retained"
+    }
+
     /// An answer after which the operation must not be lost.
     pub fn is_acknowledged(&self) -> bool {
         (200..300).contains(&self.status)
     }
+}
+
+/// Whether an answer leaves its caller nothing to do: it was done, it was taken over, or nobody can
+/// know. An upstream without a gateway before it says nothing of states.
+pub fn is_told(answer: &Message) -> bool {
+    matches!(answer.status(), 200..300)
+        || answer.header("onceward-state") == Some("in_doubt")
+        || matches!(answer.code().as_str(), "outcome-unknown" | "response-not-retained")
 }
 
 /// What callers asked for and were told, by key.
@@ -239,6 +253,7 @@ pub fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Checked {
     // What arrived was remembered before, with its attempt, and always with the same bytes.
     let asks: HashMap<&str, &Ask> = asked.asks.iter().map(|ask| (ask.key.as_str(), ask)).collect();
     let mut seen: HashMap<(String, String), (u64, String, HashSet<u32>)> = HashMap::new();
+    let mut executed: HashMap<String, usize> = HashMap::new();
     for arrived in auditor.arrived() {
         let key = arrived.key.clone();
         let Some(operation) = by_id.get(&arrived.operation) else {
@@ -268,7 +283,11 @@ pub fn check(log: &Log, auditor: &Auditor, operations: &[Value]) -> Checked {
         if !numbers.insert(arrived.attempt) || arrived.attempt as usize > attempts {
             wrong.push(format!("{key}: arrived as attempt {} of {attempts}", arrived.attempt));
         }
-        if arrived.route == "once" && numbers.len() > 1 {
+        // What was answered 429 provably did nothing.
+        if arrived.route == "once" && arrived.fault != Some(Fault::Limited) {
+            *executed.entry(key.clone()).or_default() += 1;
+        }
+        if executed.get(&key).is_some_and(|times| *times > 1) {
             wrong.push(format!("{key}: a second arrival on a non-idempotent route"));
         }
     }

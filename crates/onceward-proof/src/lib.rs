@@ -4,8 +4,23 @@
 //! [`mod@line`] speaks HTTP and never sends anything twice by itself; [`auditor`] is an upstream that
 //! misbehaves by a seed and records all that arrives; [`check`] holds what callers were told, what
 //! the auditor saw and what the ledger says against the promises.
+//!
+//! [`storm`] puts them together to a whole run: [`plan`] says what goes wrong, [`load`] are the
+//! callers, [`process`] is the gateway that is killed, [`tally`] adds up post by post, [`counted`]
+//! holds the gateway's [`metrics`] beside what others counted, and [`cold`] asks again with cold
+//! caches.
 
 pub mod auditor;
 pub mod chance;
 pub mod check;
+pub mod cold;
+pub mod counted;
 pub mod line;
+pub mod load;
+pub mod metrics;
+pub mod plan;
+pub mod process;
+pub mod report;
+pub mod storm;
+pub mod tally;
+mod world;

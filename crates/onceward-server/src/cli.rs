@@ -7,6 +7,7 @@
 mod access;
 mod act;
 mod backup;
+mod chaos;
 mod check;
 mod client;
 mod ls;
@@ -85,7 +86,7 @@ enum Verb {
     /// Run the gateway
     Serve(Serve),
     /// Read the configuration, show what it means, and warn
-    Check,
+    Check(check::Check),
     /// Send a request through the gateway and print the answer
     Send(send::Request),
     /// Show what a request would be; nothing is sent
@@ -115,6 +116,8 @@ enum Verb {
     Restore(restore::Restore),
     /// Test any HTTP API that claims idempotency, from outside; exit code 5 if it breaks a must
     Verify(verify::Verify),
+    /// Show that nothing is lost and nothing doubled, while everything fails
+    Chaos(chaos::Chaos),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -133,6 +136,9 @@ struct Serve {
     /// Open an address or network to ad hoc URLs, such as localhost:3000 or 10.2.0.0/16
     #[arg(long, value_name = "HOST")]
     allow: Vec<String>,
+    /// Let routes with [routes.NAME.chaos] make their attempts fail on purpose
+    #[arg(long)]
+    allow_chaos: bool,
     /// What is logged, such as info, debug or onceward=debug
     #[arg(long, env = "ONCEWARD_LOG", default_value = "info")]
     log: String,
@@ -156,7 +162,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
     let Cli { global, verb } = cli;
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
-        Verb::Check => check::check(&global),
+        Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         verb => {
@@ -189,13 +196,22 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
-        Verb::Serve(_) | Verb::Check | Verb::Verify(_) | Verb::Completions { .. } => Ok(()),
+        Verb::Serve(_)
+        | Verb::Check(_)
+        | Verb::Chaos(_)
+        | Verb::Verify(_)
+        | Verb::Completions { .. } => Ok(()),
     }
 }
 
 fn run_serve(global: &Global, flags: Serve) -> Result<(), Exit> {
     start_log(&flags.log)?;
-    let overrides = Overrides { listen: flags.listen, store: flags.store, allow: flags.allow };
+    let overrides = Overrides {
+        listen: flags.listen,
+        store: flags.store,
+        allow: flags.allow,
+        allow_chaos: flags.allow_chaos,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
     let ended = runtime.block_on(serve(global.config.as_deref(), &overrides));

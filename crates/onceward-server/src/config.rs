@@ -17,7 +17,7 @@ use onceward::core::policy::{
     Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
 };
 use onceward::route::{Route, Routes, Rule};
-use onceward::upstream::{Target, Timeouts, Trust};
+use onceward::upstream::{Chaos, Target, Timeouts, Trust};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -98,6 +98,7 @@ struct RouteFile {
     set_headers: BTreeMap<Name, Value>,
     #[serde(default)]
     rules: Vec<RuleFile>,
+    chaos: Option<ChaosFile>,
     #[serde(flatten)]
     policy: PolicyFile,
 }
@@ -115,6 +116,24 @@ struct TimeoutsFile {
     connect: Option<Span>,
     head: Option<Span>,
     body: Option<Span>,
+}
+
+/// Faults on purpose, in percent of a route's attempts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChaosFile {
+    seed: Option<u64>,
+    #[serde(default)]
+    refuse: u8,
+    #[serde(default)]
+    drop: u8,
+    #[serde(default)]
+    reset: u8,
+    #[serde(default)]
+    truncate: u8,
+    #[serde(default)]
+    delay: u8,
+    delay_for: Option<Span>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -338,6 +357,7 @@ pub(crate) struct Overrides {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) store: Option<String>,
     pub(crate) allow: Vec<String>,
+    pub(crate) allow_chaos: bool,
 }
 
 impl Config {
@@ -378,6 +398,12 @@ impl Config {
         let mut routes = BTreeMap::new();
         for (route_name, route) in &file.routes {
             let built = build_route(&route_name.0, route, segment_bytes, name)?;
+            if built.chaos.is_some() && !flags.allow_chaos {
+                return Err(ConfigError(format!(
+                    "{name}: [routes.{0}.chaos] makes its attempts fail on purpose\nhelp: where that is wanted, say so with --allow-chaos; else take [routes.{0}.chaos] out",
+                    route_name.0
+                )));
+            }
             routes.insert(route_name.0.clone(), Arc::new(built));
         }
         let ad_hoc = build_route(
@@ -680,7 +706,38 @@ fn build_route(
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
         body_bytes_max,
         response_bytes_max,
+        chaos: file.chaos.as_ref().map(|chaos| build_chaos(chaos, total, &wrong)).transpose()?,
     })
+}
+
+fn build_chaos(
+    file: &ChaosFile,
+    timeout: Duration,
+    wrong: &impl Fn(&str) -> ConfigError,
+) -> Result<Arc<Chaos>, ConfigError> {
+    let chaos = Chaos {
+        seed: file.seed.unwrap_or(1),
+        refuse: file.refuse,
+        drop: file.drop,
+        reset: file.reset,
+        truncate: file.truncate,
+        delay: file.delay,
+        delay_for: file.delay_for.map_or(Duration::from_secs(1), |span| span.0),
+    };
+    let sum: u32 = chaos.percentages().iter().map(|(_, percent)| u32::from(*percent)).sum();
+    if !(1..=100).contains(&sum) {
+        return Err(wrong(&format!(
+            "has a chaos of {sum} percent\nhelp: refuse, drop, reset, truncate and delay are percentages of its attempts, together 1 to 100"
+        )));
+    }
+    if chaos.delay > 0 && chaos.delay_for >= timeout {
+        return Err(wrong(&format!(
+            "has a chaos.delay_for of {}, and an attempt ends after {}\nhelp: choose a shorter delay, or `drop` for an answer that never comes",
+            crate::units::show(chaos.delay_for),
+            crate::units::show(timeout)
+        )));
+    }
+    Ok(Arc::new(chaos))
 }
 
 /// The policy with what the file says laid over it.
@@ -847,6 +904,19 @@ impl Config {
             if route.policy.effects.is_none() {
                 warnings.push(format!("[routes.{name}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
             }
+            if let Some(chaos) = &route.chaos {
+                let faults = chaos
+                    .percentages()
+                    .iter()
+                    .filter(|(_, percent)| *percent > 0)
+                    .map(|(fault, percent)| format!("{} {percent} %", fault.name()))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                warnings.push(format!(
+                    "[routes.{name}.chaos] makes attempts fail on purpose: {faults} (seed {}).",
+                    chaos.seed
+                ));
+            }
             if route.target.base.scheme() == "http"
                 && !route
                     .target
@@ -961,10 +1031,37 @@ mod tests {
             ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
             ("store = \"mysql:x\"", "store", "sqlite:"),
             ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
+            ("[routes.a]\nupstream = \"http://x\"\n[routes.a.chaos]\ndorp = 1", "line", "dorp"),
+            (
+                "[routes.a]\nupstream = \"http://x\"\nchaos.drop = 1",
+                "[routes.a.chaos]",
+                "--allow-chaos",
+            ),
+            (
+                "[routes.a]\nupstream = \"http://x\"\nchaos = { drop = 60, reset = 41 }",
+                "[routes.a]",
+                "1 to 100",
+            ),
+            (
+                "[routes.a]\nupstream = \"http://x\"\nchaos = { delay = 1, delay_for = \"30s\" }",
+                "[routes.a]",
+                "shorter delay",
+            ),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.contains(place) && error.contains(mend), "{text}\n{error}");
         }
+    }
+
+    #[test]
+    fn chaos_is_read_where_it_is_allowed() {
+        let text = "[routes.a]\nupstream = \"http://x\"\nchaos = { seed = 7, drop = 10 }";
+        let file = parse(text, "f", std::iter::empty()).unwrap();
+        let flags = Overrides { allow_chaos: true, ..Overrides::default() };
+        let config = Config::build(file, None, &flags, "f").unwrap();
+        let chaos = config.routes["a"].chaos.as_ref().unwrap();
+        assert_eq!((chaos.seed, chaos.drop, chaos.refuse), (7, 10, 0));
+        assert!(config.warnings().iter().any(|warning| warning.contains("drop 10 %")));
     }
 
     #[test]

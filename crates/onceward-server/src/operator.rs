@@ -417,6 +417,12 @@ async fn routes(State(node): State<Arc<Node>>) -> Answer {
                 "window": crate::units::show(route.policy.window),
                 "rules": route.rules.len(),
                 "concurrency_max": route.slots_max,
+                "chaos": route.chaos.as_ref().map(|chaos| {
+                    let of = chaos.percentages().map(|(fault, percent)| (fault.name().to_owned(), json!(percent)));
+                    let mut shown = serde_json::Map::from_iter(of);
+                    shown.insert("seed".to_owned(), json!(chaos.seed));
+                    shown
+                }),
             })
         })
         .collect();

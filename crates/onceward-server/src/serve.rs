@@ -23,7 +23,7 @@ use onceward::route::Routes;
 use onceward::sabotage::Sabotage;
 use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
-use onceward::upstream::{Door, DoorOptions, Egress};
+use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
 use onceward::{Engine, Parts};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,9 +73,14 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     check_secrets(&*store, &secrets).await?;
     let routes = with_demo(config.routes(), config.demo).await?;
     let (egress, door) = open_door(&config)?;
+    let mut upstream: Arc<dyn Upstream> = Arc::new(door);
+    if overrides.allow_chaos {
+        let observer = Arc::clone(&telemetry) as Arc<_>;
+        upstream = Arc::new(Faulty::new(upstream, Arc::new(SystemClock), observer));
+    }
     let engine = Engine::new(Parts {
         store: Arc::clone(&store),
-        upstream: Arc::new(door),
+        upstream,
         clock: Arc::new(SystemClock),
         observer: Arc::clone(&telemetry) as Arc<_>,
         secrets,
@@ -112,6 +117,12 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         }
         warn_of_missing_routes(&engine).await?;
         engine.start();
+    }
+    for route in engine.routes().named.values().filter(|route| route.chaos.is_some()) {
+        warn!(
+            route = route.name,
+            "attempts of this route fail on purpose: [routes.{}.chaos]", route.name
+        );
     }
     let shown = if listen.ip().is_unspecified() {
         SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listen.port())

@@ -7,6 +7,7 @@ use onceward::core::attempt::Ending;
 use onceward::core::operation::{Operation, State};
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::store::Condition;
+use onceward::upstream::Fault;
 use tracing::{debug, error, info, warn};
 
 use crate::operator::standing_name;
@@ -19,6 +20,7 @@ pub(crate) struct Telemetry {
     late: Counter,
     attempts: [(Ending, Counter); 4],
     rested: [(&'static str, Counter); 3],
+    faults: [(Fault, Counter); 5],
 }
 
 impl Telemetry {
@@ -34,6 +36,10 @@ impl Telemetry {
         describe_counter!("onceward_late_duplicates_total", "Calls whose key's window was over.");
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
+        describe_counter!(
+            "onceward_chaos_faults_total",
+            "Faults on purpose that attempts met, by kind."
+        );
         describe_gauge!(
             "onceward_operations",
             "Operations in the ledger that are not done, by where they stand."
@@ -67,6 +73,9 @@ impl Telemetry {
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
                 .map(attempt),
             rested: ["done", "dead", "in_doubt"].map(rested),
+            faults: Fault::ALL.map(|fault| {
+                (fault, counter!("onceward_chaos_faults_total", "fault" => fault.name()))
+            }),
         })
     }
 
@@ -150,6 +159,11 @@ impl Observer for Telemetry {
                 } else {
                     about!(debug, operation, answer = repeat.name(), "duplicate");
                 }
+            }
+            Fact::Injected(operation, fault) => {
+                Self::count(&self.faults, &fault);
+                let attempt = operation.attempts_made();
+                about!(info, operation, attempt, fault = fault.name(), "chaos: a fault on purpose");
             }
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };

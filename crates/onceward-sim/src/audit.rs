@@ -362,7 +362,7 @@ impl Audit {
                 self.occasion(repeat.name());
             }
             Fact::Acted(_) => self.occasion("a person acted"),
-            Fact::Trouble(_) => {}
+            Fact::Trouble(_) | Fact::Injected(..) => {}
         }
     }
 

@@ -166,7 +166,7 @@ impl SimulatedUpstream {
         if [201, 422, 429].contains(&status) && !cut {
             world.audit().answers_clearly(&arrived);
         }
-        Sent::Answered(Answer { status, headers, body })
+        Sent::Answered(Answer { status, headers, body, note: None })
     }
 }
 

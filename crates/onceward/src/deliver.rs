@@ -11,7 +11,7 @@ use onceward_core::operation::Operation;
 use crate::delivered::Delivered;
 use crate::route::Route;
 use crate::sabotage::Sabotage;
-use crate::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Target, Upstream};
+use crate::upstream::{Answer, AnswerBody, Dispatch, Doom, Failure, Sent, Target, Upstream};
 
 /// Sends the request of `operation` once. Addresses, credentials and timeouts are the route's of
 /// this moment; method, target, headers, body and key are what was remembered.
@@ -26,6 +26,10 @@ pub(crate) async fn deliver(
         target: target(route, timeout),
         headers: headers_at_send(operation, &request, route),
         request,
+        doom: route
+            .chaos
+            .as_ref()
+            .map(|chaos| Box::new(Doom { chaos: Arc::clone(chaos), operation: operation.clone() })),
     };
     match upstream.send(dispatch).await {
         Sent::Answered(answer) => collect(answer, route.response_bytes_max).await,
@@ -88,7 +92,7 @@ fn percent_encoded(value: &str) -> String {
 }
 
 async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
-    let Answer { status, headers, mut body } = answer;
+    let Answer { status, headers, mut body, note } = answer;
     let headers = exchange::returned(headers);
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
@@ -104,7 +108,7 @@ async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
                 // Most answers come in one piece, which is then not copied.
                 let whole = if more.is_empty() { first } else { more.freeze() };
                 let trailers = body.trailers();
-                return answered(status, response(whole, trailers, headers), None);
+                return answered(response(whole, trailers, headers), note, None);
             }
             Ok(Some(piece)) if first.is_empty() && more.is_empty() => first = piece,
             Ok(Some(piece)) => {
@@ -120,17 +124,21 @@ async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
         }
         if first.len().max(more.len()) > bytes_max && !Sabotage::UnboundedBody.is_on() {
             let part = if more.is_empty() { first } else { more.freeze() };
-            return answered(status, response(part, Headers::default(), headers), Some(body));
+            return answered(response(part, Headers::default(), headers), note, Some(body));
         }
     }
 }
 
-fn answered(status: u16, response: Response, rest: Option<Box<dyn AnswerBody>>) -> Delivered {
+fn answered(
+    response: Response,
+    note: Option<String>,
+    rest: Option<Box<dyn AnswerBody>>,
+) -> Delivered {
     Delivered {
         ending: Ending::Answered,
         reached: Reached::Body,
-        status: Some(status),
-        error: None,
+        status: Some(response.status),
+        error: note,
         permanent: false,
         response: Some(response),
         rest,

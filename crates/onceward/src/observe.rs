@@ -3,6 +3,8 @@
 use onceward_core::attempt::Attempt;
 use onceward_core::operation::Operation;
 
+use crate::upstream::Fault;
+
 /// Something that happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Fact<'a> {
@@ -14,6 +16,8 @@ pub enum Fact<'a> {
     Rested(&'a Operation),
     /// A key was asked for again and answered without the upstream.
     Duplicate(&'a Operation, Repeat),
+    /// An attempt met a fault on purpose.
+    Injected(&'a Operation, Fault),
     /// A person acted.
     Acted(&'a Operation),
     /// Something of ours did not work; what it was about goes on.

@@ -57,8 +57,12 @@ pub(crate) async fn pass(
     loop {
         let mut headers = route.set_headers.clone();
         headers.0.push(("onceward-attempt".to_owned(), attempt.to_string().into()));
-        let dispatch =
-            Dispatch { target: Arc::clone(&route.target), request: Arc::clone(&request), headers };
+        let dispatch = Dispatch {
+            target: Arc::clone(&route.target),
+            request: Arc::clone(&request),
+            headers,
+            doom: None,
+        };
         let sent = upstream.send(dispatch).await;
         let may_repeat = match &sent {
             Sent::Failed(failure) if failure.permanent => false,

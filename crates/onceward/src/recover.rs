@@ -75,6 +75,9 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         operation.after(event, now).map_err(|illegal| StoreError::Damaged(illegal.to_string()))?;
     let judged =
         engine.store.commit(Write { operation: after, answer: None, visible: false }).await?;
+    if let Some(attempt) = judged.attempts.last().filter(|_| operation.state == State::Delivering) {
+        engine.observer.observe(Fact::Attempted(&judged, attempt));
+    }
     if !matches!(judged.state, State::Pending { .. }) {
         engine.observer.observe(Fact::Rested(&judged));
     }

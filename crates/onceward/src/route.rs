@@ -9,7 +9,7 @@ use onceward_core::exchange::Headers;
 use onceward_core::policy::Policy;
 use url::Url;
 
-use crate::upstream::Target;
+use crate::upstream::{Chaos, Target};
 
 /// A configured name: an upstream and the policies for it.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Route {
     pub body_bytes_max: usize,
     /// The largest answer that is kept; a larger one is passed on, and only its fact kept.
     pub response_bytes_max: usize,
+    /// Faults on purpose, of a staging configuration.
+    pub chaos: Option<Arc<Chaos>>,
 }
 
 /// A policy for some of a route's methods and paths.

@@ -7,9 +7,11 @@
 //! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
 //! opened (`connect`) and what proves that nothing was written to it (`wire`), how it speaks HTTP
 //! (`line`) and waits for its next use (`pool`), what goes out and comes in (`message`,
-//! `answer`), and the attempt that strings them together (`door`).
+//! `answer`), the attempt that strings them together (`door`), and the same with faults on purpose
+//! (`chaos`).
 
 mod answer;
+mod chaos;
 mod connect;
 mod door;
 mod egress;
@@ -29,6 +31,7 @@ use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Headers, Request};
 use url::Url;
 
+pub use chaos::{Chaos, Doom, Fault, Faulty};
 pub use connect::DoorError;
 pub(crate) use connect::trusted;
 pub use door::{Door, DoorOptions};
@@ -85,6 +88,8 @@ pub struct Dispatch {
     pub request: Arc<Request>,
     /// Headers set at send (credentials, keys, the attempt's number): each replaces its name.
     pub headers: Headers,
+    /// The attempt that it is, where its route wants faults; a plain door does not look.
+    pub doom: Option<Box<Doom>>,
 }
 
 /// What came of it.
@@ -104,6 +109,8 @@ pub struct Answer {
     pub headers: Headers,
     /// The rest. Dropping it unread closes the connection.
     pub body: Box<dyn AnswerBody>,
+    /// What whoever looks at the attempt has to know beside the answer.
+    pub note: Option<String>,
 }
 
 impl fmt::Debug for Answer {

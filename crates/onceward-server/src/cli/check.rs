@@ -2,13 +2,23 @@
 
 use std::path::Path;
 
+use clap::Args;
+
 use super::Global;
 use super::output::print;
 use crate::config::{Config, Overrides};
 use crate::exit::Exit;
 
-pub(super) fn check(global: &Global) -> Result<(), Exit> {
-    let config = Config::load(global.config.as_deref(), &Overrides::default())?;
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Take a configuration whose routes fail on purpose ([routes.NAME.chaos])
+    #[arg(long)]
+    allow_chaos: bool,
+}
+
+pub(super) fn check(flags: &Check, global: &Global) -> Result<(), Exit> {
+    let overrides = Overrides { allow_chaos: flags.allow_chaos, ..Overrides::default() };
+    let config = Config::load(global.config.as_deref(), &overrides)?;
     let (table, warnings) = (config.inferred(), config.warnings());
     if global.json {
         print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "warnings": warnings}).to_string())?;

@@ -74,9 +74,11 @@ impl From<Refused> for Exit {
     }
 }
 
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
+/// What came back, as it came.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    pub(super) body: Vec<u8>,
 }
 
 impl Client {
@@ -160,10 +162,63 @@ impl Client {
             headers,
             body: document.map(|document| Bytes::from(document.to_string())).unwrap_or_default(),
         };
+        self.send(&self.target, request).await
+    }
+
+    /// One call through the gateway, whatever its answer says.
+    pub(super) async fn call(&self, request: Request) -> Result<Answer, Refused> {
+        let (Credential::Given(key) | Credential::Operator(key)) = &self.credential else {
+            return self.send(&self.target, request).await;
+        };
+        let mut with_key = request.clone();
+        with_key.headers.set("onceward-authorization", format!("Bearer {key}"));
+        let answer = self.send(&self.target, with_key).await?;
+        if answer.status == 401 && matches!(self.credential, Credential::Operator(_)) {
+            // As in `ask`: another gateway's key, and nothing was done.
+            return self.send(&self.target, request).await;
+        }
+        Ok(answer)
+    }
+
+    /// Reads from somewhere else, without our credential.
+    pub(super) async fn read_from(&self, url: &Url) -> Result<Answer, Refused> {
+        let mut base = url.clone();
+        base.set_path("/");
+        base.set_query(None);
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let request = Request {
+            method: "GET".to_owned(),
+            target: path,
+            headers: Headers::default(),
+            body: Bytes::new(),
+        };
+        self.send(&Arc::new(Target { base, ..(*self.target).clone() }), request).await
+    }
+
+    /// Whether the gateway is on this machine, out of others' reach.
+    pub(super) fn is_loopback(&self) -> bool {
+        match self.target.base.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
+    }
+
+    /// Where the gateway is.
+    pub(super) fn base(&self) -> &Url {
+        &self.target.base
+    }
+
+    async fn send(&self, target: &Arc<Target>, request: Request) -> Result<Answer, Refused> {
         let dispatch = Dispatch {
-            target: Arc::clone(&self.target),
+            target: Arc::clone(target),
             request: Arc::new(request),
             headers: Headers::default(),
+            doom: None,
         };
         let away = |failure: Failure| self.away(&failure);
         let mut answer = match self.door.send(dispatch).await {
@@ -177,7 +232,7 @@ impl Client {
             }
             body.extend_from_slice(&piece);
         }
-        Ok(Answer { status: answer.status, body })
+        Ok(Answer { status: answer.status, headers: answer.headers, body })
     }
 
     fn away(&self, failure: &Failure) -> Refused {

@@ -100,6 +100,7 @@ impl Caller {
             target: Arc::new(Target { base, trust: Trust::Operator, http2: false, timeouts }),
             request: Arc::new(request),
             headers: Headers::default(),
+            doom: None,
         }
     }
 }

@@ -3,6 +3,8 @@
 mod access;
 mod backlog;
 mod browser_world;
+mod chaos;
+mod chaos_route;
 mod cli;
 mod config;
 mod crash_kill;

@@ -36,7 +36,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("tmp")).unwrap();
+        Self { folder }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -53,8 +55,15 @@ impl World {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ONCEWARD_")) {
             command.env_remove(name);
         }
+        // What a verb leaves among the temporary files is seen.
+        command.env("TMPDIR", self.path("tmp"));
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         command
+    }
+
+    /// Starts a verb that does not end by itself: what it says, and the process.
+    pub(crate) fn start(&self, arguments: &[&str]) -> (Running, Log, Log) {
+        Running::start(self.command(arguments))
     }
 
     /// Runs a verb to its end.
@@ -68,7 +77,11 @@ impl World {
     }
 
     pub(crate) fn serve_at(&self, listen: &str) -> Gateway {
-        let mut command = self.command(&["serve", "--listen", listen]);
+        self.serve_with(&["--listen", listen])
+    }
+
+    pub(crate) fn serve_with(&self, flags: &[&str]) -> Gateway {
+        let mut command = self.command(&[&["serve"], flags].concat());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Log::read(child.stderr.take().unwrap());
         let mut gateway = Gateway {
@@ -195,11 +208,7 @@ impl Gateway {
 
     /// Starts a verb that does not end by itself: what it says, and the process.
     pub(crate) fn start(&self, arguments: &[&str]) -> (Running, Log, Log) {
-        let mut command = self.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (out, err) =
-            (Log::read(child.stdout.take().unwrap()), Log::read(child.stderr.take().unwrap()));
-        (Running(child), out, err)
+        Running::start(self.command(arguments))
     }
 
     /// One request; the connection is for it alone.
@@ -249,6 +258,13 @@ impl Drop for Running {
 }
 
 impl Running {
+    fn start(mut command: Command) -> (Self, Log, Log) {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, err) =
+            (Log::read(child.stdout.take().unwrap()), Log::read(child.stderr.take().unwrap()));
+        (Self(child), out, err)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         send_signal(&self.0, signal);
     }

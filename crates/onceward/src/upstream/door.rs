@@ -250,6 +250,7 @@ impl Door {
                     status: head.status.as_u16(),
                     headers: lines(head.headers),
                     body: Box::new(body),
+                    note: None,
                 });
             }
             Ok(Err(error)) => {

@@ -97,6 +97,7 @@ async fn an_attempt_under_way_when_the_process_is_killed_is_in_doubt_and_never_s
             let calling = world.begin(if accepts { accepted("k") } else { post("k") });
             world.until_dispatched(1).await;
             assert_eq!(world.restart().await, 1);
+            assert_eq!(world.notes.attempted(), ["unanswered"], "recovery tells of it too");
             drop(calling);
             gate.open();
             is_unknown_to_a_duplicate(&world, "k").await;

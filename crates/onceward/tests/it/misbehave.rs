@@ -203,6 +203,7 @@ pub(crate) fn dispatch(target: Target, method: &str, path: &str, body: &[u8]) ->
             body: Bytes::copy_from_slice(body),
         }),
         headers: Headers::default(),
+        doom: None,
     }
 }
 

@@ -380,13 +380,18 @@ impl What {
             Self::Answer { status, headers, pieces, trailers } => {
                 let pieces = pieces.into_iter().map(Ok).collect();
                 let body = Box::new(Pieces { pieces, trailers });
-                Sent::Answered(UpstreamAnswer { status, headers, body })
+                Sent::Answered(UpstreamAnswer { status, headers, body, note: None })
             }
             Self::Truncated { status, part } => {
                 let pieces =
                     VecDeque::from([Ok(part), Err(broken(Ending::Truncated, Reached::Head))]);
                 let body = Box::new(Pieces { pieces, trailers: Headers::default() });
-                Sent::Answered(UpstreamAnswer { status, headers: Headers::default(), body })
+                Sent::Answered(UpstreamAnswer {
+                    status,
+                    headers: Headers::default(),
+                    body,
+                    note: None,
+                })
             }
             Self::Fail { ending, permanent } => {
                 let reached =
@@ -423,6 +428,7 @@ pub(crate) struct Notes {
 #[derive(Default)]
 struct Told {
     repeats: Vec<Repeat>,
+    attempted: Vec<&'static str>,
     rested: Vec<String>,
     trouble: Vec<String>,
 }
@@ -430,6 +436,11 @@ struct Told {
 impl Notes {
     pub(crate) fn repeats(&self, repeat: Repeat) -> usize {
         lock(&self.told).repeats.iter().filter(|other| **other == repeat).count()
+    }
+
+    /// How the attempts ended that were told of.
+    pub(crate) fn attempted(&self) -> Vec<&'static str> {
+        lock(&self.told).attempted.clone()
     }
 }
 
@@ -441,7 +452,11 @@ impl Observer for Notes {
                 lock(&self.told).rested.push(operation.state.name().to_owned());
             }
             Fact::Trouble(what) => lock(&self.told).trouble.push(what.to_owned()),
-            Fact::Remembered(_) | Fact::Attempted(..) | Fact::Acted(_) => {}
+            Fact::Attempted(_, attempt) => {
+                let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
+                lock(&self.told).attempted.push(ending);
+            }
+            Fact::Remembered(_) | Fact::Injected(..) | Fact::Acted(_) => {}
         }
         self.pulse.beat();
     }
@@ -861,6 +876,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         answer_max: Duration::from_mins(1),
         body_bytes_max: 1 << 20,
         response_bytes_max: 1 << 20,
+        chaos: None,
     }
 }
 
