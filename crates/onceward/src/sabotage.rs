@@ -11,17 +11,20 @@ pub enum Sabotage {
     AnswerBeforeCommit,
     /// A write is accepted whatever its fence.
     NoFence,
+    /// A frame of the journal is written and not waited for.
+    WeakerSync,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::AnswerBeforeCommit, Self::NoFence];
+    pub const ALL: [Self; 3] = [Self::AnswerBeforeCommit, Self::NoFence, Self::WeakerSync];
 
     /// Its name, as `TEST_SABOTAGE` and the commands take it.
     pub fn name(self) -> &'static str {
         match self {
             Self::AnswerBeforeCommit => "answer-before-commit",
             Self::NoFence => "no-fence",
+            Self::WeakerSync => "weaker-sync",
         }
     }
 
