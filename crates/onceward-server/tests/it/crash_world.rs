@@ -16,6 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use onceward::store::sqlite::{Examined, SqliteStore};
 use onceward_proof::auditor::Auditor;
 use onceward_proof::line::{Line, Message};
 
@@ -103,6 +104,11 @@ impl World {
     /// The ledger's index.
     pub(crate) fn ledger(&self) -> PathBuf {
         self.data().join("ledger.db")
+    }
+
+    /// Reads the whole of the ledger, which no gateway has open.
+    pub(crate) fn examine(&self) -> Examined {
+        SqliteStore::examine(&self.ledger()).expect("a ledger that can be read")
     }
 
     /// The gateway's command, behind `wrapper` where there is one.
@@ -342,6 +348,12 @@ pub(crate) fn can_trace(folder: &Path) -> bool {
         tell("skipped: strace is missing or may not trace here");
     }
     can
+}
+
+/// The seed that the environment names, or one that the clock gives.
+pub(crate) fn seed() -> u64 {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    number("TEST_SEED", clock.map_or(1, |since| u64::from(since.subsec_nanos())))
 }
 
 /// A number from the environment, or the default.

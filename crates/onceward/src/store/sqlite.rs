@@ -1,6 +1,7 @@
 //! The embedded store: a journal that makes commits durable and holds the bodies, and SQLite as
 //! its index. One writer thread groups commits; readers stand apart from it.
 
+mod examine;
 mod index;
 mod journal;
 mod writer;
@@ -21,6 +22,7 @@ use onceward_core::operation::{Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+pub use self::examine::Examined;
 use self::index::Index;
 use self::journal::{Journal, Position, Segments};
 use self::writer::{Answer, Command, Inbox, QUEUE_MAX, Shared, Writer, apply_all};
@@ -138,6 +140,13 @@ impl SqliteStore {
             writer: Mutex::new(Some(thread)),
             _lock: lock,
         })
+    }
+
+    /// Reads the whole of a ledger that no process has open, and tells what does not hold. What is
+    /// wrong with the files is no error; what keeps them from being read is.
+    pub fn examine(path: &Path) -> Result<Examined, StoreError> {
+        let _lock = take_lock(&path.with_extension("lock"))?;
+        examine::examine(path, &journal_of(path))
     }
 
     /// Asks the writer, once there is room in its queue.

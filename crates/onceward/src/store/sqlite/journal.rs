@@ -46,6 +46,56 @@ pub(super) struct Position {
 pub(super) struct Segments(Arc<RwLock<BTreeMap<u32, Arc<File>>>>);
 
 impl Segments {
+    /// All that are in `folder`.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        let segments = Self::default();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(segment) =
+                name.to_str().and_then(|name| name.strip_prefix("segment-")?.parse().ok())
+            else {
+                continue;
+            };
+            let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
+            segments.add(segment, Arc::new(file));
+        }
+        Ok(segments)
+    }
+
+    /// Hands every frame to `visit`, oldest first, with the position after it; returns where they
+    /// end. A frame that does not hold is the end only where none holds behind it.
+    pub(super) fn frames(
+        &self,
+        mut visit: impl FnMut(&[u8], Position) -> Result<(), StoreError>,
+    ) -> Result<Option<Position>, StoreError> {
+        let unreadable =
+            |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
+        let mut end: Option<Position> = None;
+        for segment in self.numbers() {
+            let file = self.get(segment).ok_or_else(|| missing(segment))?;
+            let sequence = match end {
+                Some(end) => end.sequence,
+                None => first_sequence(&file).map_err(unreadable)?,
+            };
+            let start = Position { segment, offset: 0, sequence };
+            let goes_on = read_frame(&file, start).map_err(unreadable)?.is_some();
+            match end {
+                Some(end) if goes_on && end.segment + 1 != segment => {
+                    return Err(missing(end.segment + 1));
+                }
+                // One that was allocated ahead.
+                Some(_) if !goes_on => refuse_damage(&file, start)?,
+                _ => {
+                    let after = replay_segment(&file, start, &mut visit)?;
+                    refuse_damage(&file, after)?;
+                    end = Some(after);
+                }
+            }
+        }
+        Ok(end)
+    }
+
     fn get(&self, segment: u32) -> Option<Arc<File>> {
         self.0.read().ok()?.get(&segment).cloned()
     }
@@ -62,16 +112,17 @@ impl Segments {
 
     /// The bytes of a body, if they are the ones that were written.
     pub(super) fn read(&self, body: BodyRef) -> Result<Bytes, StoreError> {
-        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
+        let gone = || missing(body.segment);
         let file = self.get(body.segment).ok_or_else(gone)?;
         let mut bytes = vec![0; body.length as usize];
         file.read_exact_at(&mut bytes, u64::from(body.offset)).map_err(|error| {
-            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+            StoreError::Unavailable(format!("reading {}: {error}", name_of(body.segment)))
         })?;
         if crc32fast::hash(&bytes) != body.crc {
-            let place = format!("segment {} at {}", body.segment, body.offset);
             return Err(StoreError::Damaged(format!(
-                "a body's bytes are not the ones that were written: {place}"
+                "{} at {}: a body's bytes are not the ones that were written",
+                name_of(body.segment),
+                body.offset
             )));
         }
         Ok(bytes.into())
@@ -101,8 +152,35 @@ pub(super) struct Journal {
     spare: bool,
 }
 
+/// Makes the journal's folder, its own name durable.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// The number of a segment's first frame, as its header says.
+fn first_sequence(file: &File) -> io::Result<u64> {
+    let mut number = [0; 8];
+    file.read_exact_at(&mut number, 8)?;
+    Ok(u64::from_le_bytes(number))
+}
+
+fn name_of(segment: u32) -> String {
+    format!("segment-{segment:08}")
+}
+
 fn path_of(folder: &Path, segment: u32) -> PathBuf {
-    folder.join(format!("segment-{segment:08}"))
+    folder.join(name_of(segment))
+}
+
+fn missing(segment: u32) -> StoreError {
+    StoreError::Damaged(format!("{} is missing from the journal", name_of(segment)))
 }
 
 impl Journal {
@@ -117,35 +195,18 @@ impl Journal {
         let unavailable = |error: io::Error| {
             StoreError::Unavailable(format!("opening {}: {error}", folder.display()))
         };
-        fs::create_dir_all(folder).map_err(unavailable)?;
-        let segments = Segments::default();
-        for entry in fs::read_dir(folder).map_err(unavailable)? {
-            let entry = entry.map_err(unavailable)?;
-            let name = entry.file_name();
-            let Some(segment) =
-                name.to_str().and_then(|name| name.strip_prefix("segment-")?.parse().ok())
-            else {
-                continue;
-            };
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(entry.path())
-                .map_err(unavailable)?;
-            segments.add(segment, Arc::new(file));
-        }
+        make_folder(folder).map_err(unavailable)?;
+        let segments = Segments::open(folder).map_err(unavailable)?;
         let mut end = from;
         if segments.get(end.segment).is_none() {
             if !segments.numbers().is_empty() || from.sequence > 0 {
-                return Err(StoreError::Damaged(format!("segment {} is missing", end.segment)));
+                return Err(missing(end.segment));
             }
             create(folder, &segments, end.segment, segment_bytes)
                 .map_err(|error| full_or_unavailable(&error))?;
         }
         loop {
-            let file = segments
-                .get(end.segment)
-                .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+            let file = segments.get(end.segment).ok_or_else(|| missing(end.segment))?;
             end = replay_segment(&file, end, &mut replay)?;
             let next = Position { segment: end.segment + 1, offset: 0, ..end };
             let goes_on = match segments.get(next.segment) {
@@ -158,9 +219,7 @@ impl Journal {
             }
             end = next;
         }
-        let file = segments
-            .get(end.segment)
-            .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+        let file = segments.get(end.segment).ok_or_else(|| missing(end.segment))?;
         let spare = segments.get(end.segment + 1).is_some();
         Ok(Self { folder: folder.to_owned(), segments, file, segment_bytes, end, spare })
     }
