@@ -194,8 +194,7 @@ async fn fail_and_recover(call: &str, error: &str, when: &str) -> (bool, usize) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_sync_is_never_acknowledged_and_ends_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    if !can_trace(folder.path()) {
+    if !can_trace() {
         return;
     }
     let every = if number("TEST_ALL", 0) == 1 { 1 } else { 4 };
@@ -212,8 +211,7 @@ async fn a_failing_sync_is_never_acknowledged_and_ends_the_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_that_became_read_only_refuses_and_ends_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    if !can_trace(folder.path()) {
+    if !can_trace() {
         return;
     }
     let mut ended = 0;
