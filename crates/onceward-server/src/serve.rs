@@ -115,8 +115,8 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     };
     info!(address = %listen, ledger = %config.store.display(), demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
     let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
-    drain(&node).await;
-    ended
+    let drained = drain(&node).await;
+    ended.and(drained)
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {
@@ -409,12 +409,19 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
     }
 }
 
-async fn drain(node: &Node) {
+async fn drain(node: &Node) -> Result<(), Exit> {
     let asked = node.engine.flush_asked().await;
     if let Err(error) = asked {
         warn!(%error, "the last counts of duplicates are lost");
     }
-    info!("stopped");
+    // A ledger that broke when nobody asked it any more did not end well either.
+    match node.engine.store().condition().await {
+        Ok(_) | Err(StoreError::Full(_) | StoreError::Stale) => {
+            info!("stopped");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One request, whatever it is for.

@@ -2,7 +2,7 @@
 //! has returned.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::crash_world::{World, can_trace, tell, until};
 use onceward_proof::check::Ask;
@@ -37,11 +37,21 @@ impl StoragePoint {
     pub(crate) fn inject(&self, world: &World, what: &str) -> Vec<String> {
         let Self { call, file, n } = self;
         let file = world.folder.path().join(file).display().to_string();
+        let output = injected(world).display().to_string();
         let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={n}"));
-        let words =
-            ["strace", "-f", "-D", "-o", "/dev/null", "-P", &file, "-e", &trace, "-e", &inject];
+        let words = ["strace", "-f", "-D", "-o", &output, "-P", &file, "-e", &trace, "-e", &inject];
         words.map(str::to_owned).to_vec()
     }
+}
+
+/// What the tracer that injects writes.
+fn injected(world: &World) -> PathBuf {
+    world.folder.path().join("injected")
+}
+
+/// Whether the gateway came to the point at which an error was to be injected.
+pub(crate) fn was_injected(world: &World) -> bool {
+    std::fs::read_to_string(injected(world)).is_ok_and(|trace| trace.contains("(INJECTED)"))
 }
 
 /// Every storage call of a trace, in order: a tracer counts each thread's calls by themselves.

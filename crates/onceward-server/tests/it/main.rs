@@ -11,6 +11,7 @@ mod crash_load;
 mod crash_points;
 mod crash_world;
 mod fault_disk;
+mod fault_points;
 mod fault_wire;
 mod figures;
 mod page;

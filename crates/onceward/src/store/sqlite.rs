@@ -125,7 +125,7 @@ impl SqliteStore {
             copying: Arc::new(AtomicUsize::new(0)),
         };
         let segments = journal.segments().clone();
-        let checkpointer = start_checkpointer(path)?;
+        let checkpointer = start_checkpointer(path, Arc::clone(&shared.inbox))?;
         let wal = PathBuf::from(format!("{}-wal", path.display()));
         let writer = Writer::new(index, journal, wal, shared.clone(), checkpointer)?;
         let thread =
@@ -267,13 +267,19 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Moves the log's frames into the database file beside the writer, so that it never waits.
-fn start_checkpointer(path: &Path) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
+/// An error goes to the writer: a checkpoint that failed and was tried again would be believed.
+fn start_checkpointer(
+    path: &Path,
+    inbox: Arc<Inbox>,
+) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
     let (wake, woken) = sync_channel(1);
     let index = Index::open_reader(path)?;
     let run = move || {
         while woken.recv().is_ok() {
             // What a checkpoint leaves, the next one takes.
-            let _ = index.checkpoint(false);
+            if let Err(error) = index.checkpoint(false) {
+                inbox.push(Command::Fail(error));
+            }
         }
     };
     std::thread::Builder::new()
