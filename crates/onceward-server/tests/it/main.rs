@@ -9,6 +9,7 @@ mod crash_golden;
 mod crash_kill;
 mod crash_load;
 mod crash_points;
+mod crash_power;
 mod crash_world;
 mod fault_disk;
 mod fault_points;
