@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::crash_points::{StoragePoint, storage_points};
-use crate::crash_world::{Ended, Gateway, World, abreast, can_trace, number, was_killed, words};
-use crate::figures::Figures;
+use crate::crash_world::{Ended, Gateway, World, abreast, can_trace, was_killed, words};
 use onceward::store::sqlite::SqliteStore;
 use onceward_proof::check::{Ask, Checked, Log, Told, check};
+use onceward_proof::figures::{Figures, number};
 
 /// What changes storage.
 const CALLS: &str =

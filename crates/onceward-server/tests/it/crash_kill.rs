@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crash_load::{Load, ask_again_for_all};
-use crate::crash_world::{Gateway, World, number, seed, spawn, tell};
-use crate::figures::Figures;
+use crate::crash_world::{Gateway, World, spawn};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Log, check};
+use onceward_proof::figures::{Figures, number, seed, tell};
 
 const CALLERS: u64 = 16;
 

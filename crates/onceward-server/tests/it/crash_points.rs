@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::crash_world::{World, can_trace, tell, until};
+use crate::crash_world::{World, can_trace, until};
 use onceward_proof::check::Ask;
+use onceward_proof::figures::tell;
 use onceward_proof::line::Line;
 
 fn ask(route: &str, key: &str) -> Ask {

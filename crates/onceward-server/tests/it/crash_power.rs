@@ -14,10 +14,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::crash_load::{Load, ask_again_for_all};
-use crate::crash_world::{Gateway, World, number, seed, tell, until};
-use crate::figures::Figures;
+use crate::crash_world::{Gateway, World, until};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Log, Told, check};
+use onceward_proof::figures::{Figures, number, seed, tell};
 
 const CALLERS: u64 = 8;
 

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use onceward::store::sqlite::{Examined, SqliteStore};
 use onceward_proof::auditor::Auditor;
+use onceward_proof::figures::tell;
 use onceward_proof::line::{Line, Message};
 
 /// What hangs for longer than this never ends: the test fails instead.
@@ -384,12 +385,6 @@ where
     all
 }
 
-/// Tells why a test did nothing: never silently.
-#[expect(clippy::print_stdout, reason = "whoever reads the run has to see it")]
-pub(crate) fn tell(line: &str) {
-    println!("{line}");
-}
-
 /// Whether `strace` may trace here.
 pub(crate) fn can_trace() -> bool {
     let trial = Command::new("strace")
@@ -401,15 +396,4 @@ pub(crate) fn can_trace() -> bool {
         tell("skipped: strace is missing or may not trace here");
     }
     can
-}
-
-/// The seed that the environment names, or one that the clock gives.
-pub(crate) fn seed() -> u64 {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    number("TEST_SEED", clock.map_or(1, |since| u64::from(since.subsec_nanos())))
-}
-
-/// A number from the environment, or the default.
-pub(crate) fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

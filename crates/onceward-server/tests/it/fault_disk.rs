@@ -8,9 +8,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::crash_world::{Gateway, World, can_trace, tell, until};
-use crate::figures::Figures;
+use crate::crash_world::{Gateway, World, can_trace, until};
 use onceward_proof::check::{Ask, Log, Told, check};
+use onceward_proof::figures::{Figures, tell};
 
 /// A disk of its own for the data folder, seeded with what is in it; the gateway sees only that.
 const SMALL_DISK: &str = "cp -a \"$0\" \"$0.seed\" && mount -t tmpfs -o size=24m tmpfs \"$0\" \

@@ -3,8 +3,8 @@
 
 use crate::crash_golden::{Begin, Met, meet, points, recovered};
 use crate::crash_points::{StoragePoint, was_injected};
-use crate::crash_world::{abreast, can_trace, number};
-use crate::figures::Figures;
+use crate::crash_world::{abreast, can_trace};
+use onceward_proof::figures::{Figures, number};
 
 /// What one point came to.
 struct Point {

@@ -11,9 +11,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::crash_world::{Gateway, World, number, tell};
+use crate::crash_world::{Gateway, World};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Ask, Log, check};
+use onceward_proof::figures::{number, tell};
 use onceward_proof::line::{Line, request};
 
 /// The pace of a trickle: far slower than any timeout here.

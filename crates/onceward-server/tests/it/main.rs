@@ -14,7 +14,6 @@ mod crash_world;
 mod fault_disk;
 mod fault_points;
 mod fault_wire;
-mod figures;
 mod page;
 mod restore;
 mod signals;

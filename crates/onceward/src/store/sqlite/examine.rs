@@ -88,9 +88,11 @@ fn examine_index(
             }
         };
         let digest = operation.scope.digest(&operation.key);
+        let standing = Standing::of(&operation);
         let due = match operation.state {
-            State::Pending { due } => Some(due.as_micros()),
-            _ => None,
+            State::Pending { due } if standing == Standing::Pending => Some(due.as_micros()),
+            // Nobody looks for it by its time, and it may be there or not.
+            _ => put.due,
         };
         let lane = crate::store::Lane::of(&operation);
         let holds = Put {
@@ -98,7 +100,7 @@ fn examine_index(
             // A key that was given up is no one's.
             key: put.key.map(|_| digest),
             lane: lanes.get(&lane).copied().unwrap_or_default(),
-            kind: kind(Standing::of(&operation)),
+            kind: kind(standing),
             due,
             fence: operation.fence.0,
             row: put.row,

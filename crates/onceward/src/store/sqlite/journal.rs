@@ -80,19 +80,15 @@ impl Segments {
             };
             let start = Position { segment, offset: 0, sequence };
             let goes_on = read_frame(&file, start).map_err(unreadable)?.is_some();
-            match end {
-                Some(end) if goes_on && end.segment + 1 != segment => {
-                    return Err(missing(end.segment + 1));
-                }
-                // One that was allocated ahead.
-                Some(_) if !goes_on => refuse_damage(&file, start)?,
-                _ => {
-                    let after = replay_segment(&file, start, &mut visit)?;
-                    refuse_damage(&file, after)?;
-                    end = Some(after);
-                }
+            if let Some(end) = end.filter(|end| goes_on && end.segment + 1 != segment) {
+                return Err(missing(end.segment + 1));
+            }
+            // One that was allocated ahead has none.
+            if goes_on || end.is_none() {
+                end = Some(replay_segment(&file, start, &mut visit)?);
             }
         }
+        end.map_or(Ok(()), |end| refuse_damage(self, end))?;
         Ok(end)
     }
 
@@ -214,7 +210,7 @@ impl Journal {
                 None => false,
             };
             if !goes_on {
-                refuse_damage(&file, end)?;
+                refuse_damage(&segments, end)?;
                 break;
             }
             end = next;
@@ -373,18 +369,33 @@ fn replay_segment(
 }
 
 /// A frame is written only after the one before it is durable, so only the last can be torn: a
-/// frame that holds behind one that does not means damage.
-fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
+/// frame that holds behind one that does not, in this segment or a later one, means damage.
+fn refuse_damage(segments: &Segments, end: Position) -> Result<(), StoreError> {
+    for segment in segments.numbers().into_iter().filter(|segment| *segment >= end.segment) {
+        let file = segments.get(segment).ok_or_else(|| missing(segment))?;
+        let start = if segment == end.segment { u64::from(end.offset) + 1 } else { 0 };
+        refuse_frames_from(&file, segment, start, end)?;
+    }
+    Ok(())
+}
+
+/// Looks for a frame that holds in `segment` from `start` on.
+fn refuse_frames_from(
+    file: &File,
+    segment: u32,
+    mut start: u64,
+    end: Position,
+) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
     let size = file.metadata().map_err(unreadable)?.len();
     let mut piece = vec![0; PIECE_BYTES];
-    let mut start = u64::from(end.offset) + 1;
     while start + (HEADER_BYTES as u64) < size {
         let length = piece.len().min((size - start) as usize);
         let bytes = &mut piece[..length];
         file.read_exact_at(bytes, start).map_err(unreadable)?;
-        refuse_frame_behind(file, end, start as u32, bytes)?;
+        let at = Position { segment, offset: start as u32, sequence: 0 };
+        refuse_frame_behind(file, end, at, bytes)?;
         // A header that lies across two pieces is seen whole in the second.
         start += (length - HEADER_BYTES.min(length - 1)) as u64;
     }
@@ -394,7 +405,7 @@ fn refuse_damage(file: &File, end: Position) -> Result<(), StoreError> {
 fn refuse_frame_behind(
     file: &File,
     end: Position,
-    start: u32,
+    piece: Position,
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     let unreadable =
@@ -411,11 +422,12 @@ fn refuse_frame_behind(
         if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
             continue;
         }
-        let at = Position { offset: start + at as u32, sequence, ..end };
+        let at = Position { offset: piece.offset + at as u32, sequence, ..piece };
         if read_frame(file, at).map_err(unreadable)?.is_some() {
             return Err(StoreError::Damaged(format!(
-                "segment {} does not hold at {}, and a later frame does: restore a backup",
-                end.segment, end.offset
+                "{} does not hold at {}, and a later frame does",
+                name_of(end.segment),
+                end.offset
             )));
         }
     }
@@ -519,6 +531,29 @@ mod tests {
             assert!(
                 matches!(open(folder.path()), Err(StoreError::Damaged(_))),
                 "flipped at {flipped}"
+            );
+        }
+    }
+
+    #[test]
+    fn damage_at_the_edge_of_a_segment_is_refused_too() {
+        let large = vec![7u8; 3000];
+        let whole = tempfile::tempdir().unwrap();
+        write(whole.path(), &[b"one", &large, &large, b"four"]);
+        let edges = [(1, 2 * HEADER_BYTES + 3 + 100), (2, 5), (2, HEADER_BYTES + 2999)];
+        for (segment, flipped) in edges {
+            let folder = tempfile::tempdir().unwrap();
+            for copied in [1, 2] {
+                let mut bytes = fs::read(path_of(whole.path(), copied)).unwrap();
+                if copied == segment {
+                    bytes[flipped] ^= 0x10;
+                }
+                fs::write(path_of(folder.path(), copied), bytes).unwrap();
+            }
+            let opened = open(folder.path());
+            assert!(
+                matches!(opened, Err(StoreError::Damaged(_))),
+                "segment {segment} at {flipped}"
             );
         }
     }

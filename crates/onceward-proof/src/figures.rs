@@ -1,17 +1,16 @@
 //! What a crash or fault test counted, told to whoever watches and, as one line of JSON, to the file
-//! that `TEST_FIGURES` names.
+//! that `TEST_FIGURES` names; and the numbers by which the environment makes such a test longer.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::time::Instant;
 
-use crate::crash_world::tell;
-use onceward_proof::check;
+use crate::check;
 
 /// One suite's figures, filled in as it runs.
 #[derive(Debug)]
-pub(crate) struct Figures {
+pub struct Figures {
     suite: &'static str,
     seed: u64,
     began: Instant,
@@ -20,17 +19,17 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// Begins to measure.
-    pub(crate) fn of(suite: &'static str, seed: u64) -> Self {
+    pub fn of(suite: &'static str, seed: u64) -> Self {
         Self { suite, seed, began: Instant::now(), counted: Vec::new() }
     }
 
     /// Notes a figure.
-    pub(crate) fn count(&mut self, what: &'static str, number: impl TryInto<u64>) {
+    pub fn count(&mut self, what: &'static str, number: impl TryInto<u64>) {
         self.counted.push((what, number.try_into().unwrap_or(u64::MAX)));
     }
 
     /// Notes what a check counted.
-    pub(crate) fn checked(&mut self, figures: &check::Figures) {
+    pub fn checked(&mut self, figures: &check::Figures) {
         self.count("asks", figures.asked);
         self.count("acknowledged", figures.acknowledged);
         self.count("replayed", figures.replayed);
@@ -41,7 +40,11 @@ impl Figures {
     }
 
     /// Tells them, before anything is judged by them.
-    pub(crate) fn tell(&self, violations: usize) {
+    ///
+    /// # Panics
+    ///
+    /// Where the file cannot be written: figures that go astray are none.
+    pub fn tell(&self, violations: usize) {
         let seconds = self.began.elapsed().as_secs_f64();
         let (suite, seed) = (self.suite, self.seed);
         let mut line = format!(
@@ -58,4 +61,26 @@ impl Figures {
         let written = file.and_then(|mut file| writeln!(file, "{line}"));
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
+}
+
+/// The seed that the environment names, or one that the clock gives.
+pub fn seed() -> u64 {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    number("TEST_SEED", clock.map_or(1, |since| u64::from(since.subsec_nanos())))
+}
+
+/// A number from the environment, or the default.
+///
+/// # Panics
+///
+/// Where it is set and no number: a run that was asked for is not made smaller in silence.
+pub fn number(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+}
+
+/// Tells what a run came to, or why it did nothing: never silently.
+#[expect(clippy::print_stdout, reason = "whoever reads the run has to see it")]
+pub fn tell(line: &str) {
+    println!("{line}");
 }
