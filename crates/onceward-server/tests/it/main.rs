@@ -11,6 +11,7 @@ mod crash_load;
 mod crash_points;
 mod crash_power;
 mod crash_world;
+mod fault_clock;
 mod fault_disk;
 mod fault_points;
 mod fault_wire;
