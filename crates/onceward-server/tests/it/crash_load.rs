@@ -167,7 +167,11 @@ fn copy(error: &std::io::Error) -> std::io::Error {
     error.kind().into()
 }
 
-async fn exchange(line: &mut Line, ask: &Ask, accepted: bool) -> std::io::Result<Message> {
+pub(crate) async fn exchange(
+    line: &mut Line,
+    ask: &Ask,
+    accepted: bool,
+) -> std::io::Result<Message> {
     let mut headers = vec![("idempotency-key", ask.key.as_str()), JSON];
     if accepted {
         headers.push(("prefer", "respond-async"));

@@ -5,6 +5,7 @@ mod backlog;
 mod browser_world;
 mod cli;
 mod config;
+mod crash_backup;
 mod crash_golden;
 mod crash_kill;
 mod crash_load;
