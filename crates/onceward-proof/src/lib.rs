@@ -8,5 +8,6 @@
 pub mod auditor;
 pub mod chance;
 pub mod check;
+pub mod cut;
 pub mod figures;
 pub mod line;

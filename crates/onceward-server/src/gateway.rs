@@ -54,16 +54,19 @@ impl Gateway {
     ) -> Response<Body> {
         let echo = echo_of(request.headers());
         match self.call(request, caller).await {
-            Ok((answer, key_given)) => respond(answer, echo, key_given),
-            Err(problem) => refuse(&problem, echo),
+            Ok((Ok(answer), key_given)) => respond(answer, echo, key_given),
+            Ok((Err(refusal), key_given)) => refuse(&refusal.into(), echo, key_given),
+            // Nothing was made of it, a key neither.
+            Err(problem) => refuse(&problem, echo, true),
         }
     }
 
+    /// What came of a call, and whether its key was the caller's.
     async fn call(
         &self,
         request: Request<Incoming>,
         caller: Caller,
-    ) -> Result<(Answer, bool), Problem> {
+    ) -> Result<(Result<Answer, Refusal>, bool), Problem> {
         let (head, body) = request.into_parts();
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
@@ -91,7 +94,7 @@ impl Gateway {
             request,
             options,
         };
-        Ok((self.engine.call(call).await?, key_given))
+        Ok((self.engine.call(call).await, key_given))
     }
 
     /// Reads what stands behind `/to/`.
@@ -412,10 +415,15 @@ fn echo_of(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get("idempotency-key").cloned()
 }
 
-fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
+fn refuse(problem: &Problem, echo: Option<HeaderValue>, key_given: bool) -> Response<Body> {
     let mut response = problem.response();
-    if let Some(key) = echo {
+    // Whoever is to ask again has to know the key, above all one that was made here.
+    let made = || HeaderValue::from_str(problem.operation.as_ref()?.key.as_str()).ok();
+    if let Some(key) = echo.or_else(made) {
         response.headers_mut().insert("idempotency-key", key);
+        if !key_given {
+            response.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
+        }
     }
     if problem.operation.is_some() {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("false"));

@@ -75,16 +75,20 @@ impl World {
 
     /// With further routes, in whose text `AUDITOR` is the auditor's address.
     pub(crate) async fn with(seed: u64, routes: &str) -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            auditor: Auditor::start(seed).await,
-        };
+        let auditor = Auditor::start(seed).await;
+        let address = auditor.address;
+        Self::before(auditor, address, routes)
+    }
+
+    /// With an auditor that is reached at `address`, whatever stands there.
+    pub(crate) fn before(auditor: Auditor, address: SocketAddr, routes: &str) -> Self {
+        let world = Self { folder: tempfile::tempdir().expect("a folder"), auditor };
         fs::create_dir(world.folder.path().join("data")).expect("a data folder");
         let mut text = format!(
             "listen = \"127.0.0.1:0\"\nstore = \"sqlite:{}\"\n\n[limits]\nsegment_bytes = \"1MiB\"\n",
             world.ledger().display()
         );
-        let address = world.auditor.address.to_string();
+        let address = address.to_string();
         for routes in [ROUTES, routes] {
             // Writing into a string does not fail.
             let _ = write!(text, "{}", routes.replace("AUDITOR", &address));

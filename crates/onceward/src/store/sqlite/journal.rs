@@ -447,7 +447,13 @@ fn find(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
 }
 
 pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
+    use rustix::io::Errno;
+    // Without a descriptor nothing was written, and others give theirs back.
+    let has_no_descriptor = [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     match error.kind() {
+        _ if has_no_descriptor => StoreError::Full(error.to_string()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             StoreError::Full(error.to_string())
         }
