@@ -1,9 +1,9 @@
 //! Chromium and its driver, for the tests that open the dashboard as a person would.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use crate::{Outcome, steps};
+use crate::Outcome;
+use crate::debian::{self, on_path};
 
 /// Debian's names first, then what others call them.
 const CHROMIUM: [&str; 4] =
@@ -54,32 +54,6 @@ fn named(variable: &str) -> Outcome<Option<PathBuf>> {
     }
 }
 
-/// The first file of this name on the search path.
-pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
-}
-
 fn install() -> Outcome<()> {
-    if on_path("apt-get").is_none() {
-        return Err("there is no apt-get here".into());
-    }
-    apt_get(&["update", "-q"])?;
-    apt_get(&["install", "-q", "-y", "--no-install-recommends", "chromium", "chromium-driver"])
-}
-
-fn apt_get(args: &[&str]) -> Outcome<()> {
-    let root = steps::output(Command::new("id").arg("-u"))?.trim() == "0";
-    let mut command = if root {
-        Command::new("apt-get")
-    } else {
-        // -n: a test run must not stop at a question for a password.
-        let mut sudo = Command::new("sudo");
-        sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
-        sudo
-    };
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    // Its pages of progress are of interest only when it fails.
-    steps::output(&mut command).map(drop)
+    debian::install(&["chromium", "chromium-driver"])
 }

@@ -15,7 +15,7 @@ use graph::{Graph, Package};
 use toml::{Table, Value};
 
 use crate::tidy::Complaint;
-use crate::{Outcome, browser, steps};
+use crate::{Outcome, debian, steps};
 
 const RULES: &str = "deny.toml";
 const LOCK: &str = "Cargo.lock";
@@ -44,7 +44,7 @@ pub(crate) fn run(root: &Path) -> Outcome<()> {
     if !complaints.is_empty() {
         return Err(format!("{} things to mend", complaints.len()).into());
     }
-    if let Some(program) = browser::on_path("cargo-deny") {
+    if let Some(program) = debian::on_path("cargo-deny") {
         println!("deny: asking cargo-deny as well");
         let args = ["--offline", "check", "bans", "licenses", "sources"];
         steps::succeed(Command::new(program).args(args).current_dir(root))?;

@@ -3,9 +3,12 @@
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
 mod browser;
+mod crash;
+mod debian;
 mod deny;
 mod steps;
 mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -18,6 +21,9 @@ usage: cargo xtask <command>
                 arguments go to cargo test
   ci            format, lints, docs, tidy, deny, test: what has to pass before a merge
   tidy          layering, links, markers, manifests, paths
+  crash [--cycles N] [--seed S] [--long] [--only SUITE]
+                crash and fault suites on the release binary; figures in target/proof/crash.json
+  fixture       write a ledger of this release, which later ones have to open
   deny          licences, banned crates, sources, doubled versions";
 
 /// What goes wrong here is told to a person, and never decided upon.
@@ -31,6 +37,8 @@ fn main() -> ExitCode {
         "test" => steps::test(&rest),
         "ci" => ci(),
         "tidy" => tidy::run(&steps::root()),
+        "crash" => crash::run(&rest),
+        "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser};
+use crate::{Outcome, browser, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -94,6 +94,7 @@ fn shown(command: &Command) -> String {
 /// All tests, after what they need is there. `extra` goes to cargo test.
 pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
+    tools::find_or_install();
     println!("server: building the binary that the tests start");
     cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let mut args = vec!["test", "--locked"];
@@ -105,5 +106,23 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     cargo(
         &args,
         &[("TEST_CHROMEDRIVER", browser.driver.into()), ("TEST_CHROMIUM", browser.chromium.into())],
+    )
+}
+
+/// Writes a ledger of this release, for later ones to open.
+pub(crate) fn fixture() -> Outcome<()> {
+    let version = env!("CARGO_PKG_VERSION").rsplit_once('.').map_or("", |(minor, _)| minor);
+    let folder = root().join(format!("crates/onceward/tests/fixtures/ledger-{version}"));
+    if folder.exists() {
+        return Err(format!(
+            "{} is there: a release's fixture is written once, and kept\nmend: where this release is not out yet, remove it first",
+            folder.display()
+        )
+        .into());
+    }
+    let test = "ledger_fixture::a_ledger_of_this_release_can_be_kept_as_a_fixture";
+    cargo(
+        &["test", "--locked", "-p", "onceward-server", "--test", "it", "--", "--exact", test],
+        &[("TEST_FIXTURE", folder.into())],
     )
 }

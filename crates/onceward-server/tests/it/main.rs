@@ -20,6 +20,7 @@ mod fault_flap;
 mod fault_points;
 mod fault_stop;
 mod fault_wire;
+mod ledger_fixture;
 mod page;
 mod restore;
 mod signals;
