@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::cut_frames;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -62,6 +63,11 @@ impl Point {
         Self::AnswerDelivered,
     ];
 
+    /// Those that there are on HTTP/2: its head is one piece.
+    pub fn is_of_http2(self) -> bool {
+        !matches!(self, Self::StatusLine | Self::AnswerHeadBegins)
+    }
+
     /// Whether the upstream has got the whole request when the cut comes.
     pub fn is_delivered(self) -> bool {
         self as u8 >= Self::RequestDelivered as u8
@@ -86,12 +92,13 @@ pub enum How {
 const SHUT: Duration = Duration::from_millis(25);
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     upstream: SocketAddr,
-    point: Point,
+    http2: bool,
+    pub(crate) point: Point,
     how: How,
     armed: AtomicBool,
-    requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
 }
 
 /// The proxy, in this process.
@@ -103,16 +110,18 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts on a free port, in front of `upstream`.
+    /// Starts on a free port, in front of `upstream`, which speaks HTTP/2 from the first byte or
+    /// HTTP/1.1.
     ///
     /// # Panics
     ///
     /// Where no port of loopback is free.
-    pub async fn start(upstream: SocketAddr, point: Point, how: How) -> Self {
+    pub async fn start(upstream: SocketAddr, http2: bool, point: Point, how: How) -> Self {
         let mut listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             upstream,
+            http2,
             point,
             how,
             armed: AtomicBool::new(true),
@@ -225,9 +234,14 @@ fn is_whole(bytes: &[u8], head: usize) -> bool {
 async fn pass(mut caller: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let is_cut = shared.armed.swap(false, Ordering::SeqCst);
     if is_cut && shared.point == Point::Connected {
-        return end(caller, shared.how);
+        return end(&caller, shared.how);
     }
     let mut upstream = TcpStream::connect(shared.upstream).await?;
+    if shared.http2 {
+        // Whether it was cut or ended by itself, it ends as a cut does.
+        let _ = cut_frames::pass(&mut caller, &mut upstream, &shared, is_cut).await;
+        return if is_cut { end(&caller, shared.how) } else { Ok(()) };
+    }
     let count = || {
         shared.requests.fetch_add(1, Ordering::SeqCst);
     };
@@ -237,19 +251,19 @@ async fn pass(mut caller: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         let passed = if is_cut { request.of_request(shared.point) } else { request.bytes.len() };
         upstream.write_all(&request.bytes[..passed]).await?;
         if passed < request.bytes.len() {
-            return end(caller, shared.how);
+            return end(&caller, shared.how);
         }
         let Some(answer) = Raw::read(&mut upstream, || ()).await? else { return Ok(()) };
         let passed = if is_cut { answer.of_answer(shared.point) } else { answer.bytes.len() };
         caller.write_all(&answer.bytes[..passed]).await?;
         if is_cut {
-            return end(caller, shared.how);
+            return end(&caller, shared.how);
         }
     }
     Ok(())
 }
 
-fn end(stream: TcpStream, how: How) -> io::Result<()> {
+fn end(stream: &TcpStream, how: How) -> io::Result<()> {
     if how == How::Reset {
         // A linger of nothing makes closing a reset.
         stream.set_zero_linger()?;

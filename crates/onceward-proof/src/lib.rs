@@ -9,5 +9,6 @@ pub mod auditor;
 pub mod chance;
 pub mod check;
 pub mod cut;
+mod cut_frames;
 pub mod figures;
 pub mod line;

@@ -216,12 +216,11 @@ async fn where_the_sync_does_nothing_a_power_cut_loses_what_was_acknowledged() {
         let is_acknowledged = |told: &&Vec<Told>| told.iter().any(Told::is_acknowledged);
         let before = log.lock().told.values().filter(is_acknowledged).count();
         acknowledged += before;
-        match powered.world.start_behind(&[]).await {
-            Ok(gateway) => lost_in_all += lost(&log, &gateway.operations().await),
-            Err(_) => {
-                refused += 1;
-                lost_in_all += before;
-            }
+        if let Ok(gateway) = powered.world.start_behind(&[]).await {
+            lost_in_all += lost(&log, &gateway.operations().await);
+        } else {
+            refused += 1;
+            lost_in_all += before;
         }
     }
     told.count("cuts", cuts);

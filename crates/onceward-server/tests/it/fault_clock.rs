@@ -122,7 +122,7 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
     let json = [("content-type", "application/json")];
     gateway.line().await.ask("POST", &path, &json, order).await.unwrap();
     gateway.quiet().await;
-    let seen = check(&log, &world.auditor, &gateway.operations().await);
+    let checked = check(&log, &world.auditor, &gateway.operations().await);
     let said = gateway.said();
     assert!(gateway.stop().await.success());
     let expired = {
@@ -134,13 +134,13 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
     told.count("keys_expired_early", expired);
     told.count("attempts_of_one", attempts);
     told.count("attempts_at_most", lasted.as_millis() / AGAIN.as_millis() + 1);
-    told.checked(&seen.figures);
-    told.tell(seen.violations.len() + expired);
+    told.checked(&checked.figures);
+    told.tell(checked.violations.len() + expired);
     assert!(!said.contains("panicked"), "{said}");
     let is_told = |year: &str| said.contains(&format!("\"timestamp\":\"{year}-"));
     assert!(is_told("1970") && is_told("2106"), "the clock was never set:\n{said}");
     assert_eq!(expired, 0, "keys expired early");
     assert!(attempts as u128 <= lasted.as_millis() / AGAIN.as_millis() + 1, "a storm: {attempts}");
-    let figures = seen.expect_kept();
+    let figures = checked.expect_kept();
     assert!(figures.acknowledged > 200 && figures.replayed > 50, "too tame: {figures:?}");
 }

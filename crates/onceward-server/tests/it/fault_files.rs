@@ -1,8 +1,6 @@
 //! Few file descriptors and many idle connections: whoever gets in is served, new work is refused
 //! where the ledger cannot grow, and all is well again when the others are gone.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::sync::Arc;
 
 use tokio::net::TcpStream;

@@ -1,8 +1,6 @@
 //! Told to stop under load, once or twice: it ends well, what was under way comes to its end, and
 //! nothing is lost.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

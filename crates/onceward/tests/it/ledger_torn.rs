@@ -58,8 +58,8 @@ fn torn(before: &[u8], after: &[u8], tear: Tear, chance: &mut Chance) -> Vec<u8>
             (true, _) => old[from..to].copy_from_slice(&new[from..to]),
             (false, Tear::Zeros) => old[from..to].fill(0),
             (false, Tear::Stale) => {
-                for at in from..to {
-                    old[at] = before.get((stale + at) % size).copied().unwrap_or_default();
+                for (at, byte) in old.iter_mut().enumerate().take(to).skip(from) {
+                    *byte = before.get((stale + at) % size).copied().unwrap_or_default();
                 }
             }
             (false, _) => {}
