@@ -10,7 +10,6 @@ use crate::{Outcome, tools};
 
 /// One test, and what makes it longer.
 struct Suite {
-    package: &'static str,
     test: &'static str,
     /// What its lines of figures are named.
     name: &'static str,
@@ -23,10 +22,14 @@ const fn suite(
     test: &'static str,
     numbers: &'static [(&'static str, u64, u64)],
 ) -> Suite {
-    Suite { package: "onceward-server", test, name, numbers }
+    Suite { test, name, numbers }
 }
 
 const CYCLES: &str = "TEST_CYCLES";
+
+/// Always the same packages, so that they are built once.
+const TEST: [&str; 9] =
+    ["test", "--release", "--locked", "-p", "onceward", "-p", "onceward-server", "--test", "it"];
 
 const SUITES: &[Suite] = &[
     suite(
@@ -54,18 +57,16 @@ const SUITES: &[Suite] = &[
         "crash_power::where_the_sync_does_nothing_a_power_cut_loses_what_was_acknowledged",
         &[("TEST_CONTROL_CUTS", 5, 50)],
     ),
-    Suite {
-        package: "onceward",
-        test: "ledger_torn::of_torn_writes_the_ledger_recovers_all_that_was_acknowledged_before",
-        name: "torn-writes",
-        numbers: &[("TEST_IMAGES", 1000, 20_000)],
-    },
-    Suite {
-        package: "onceward",
-        test: "ledger_flips::a_flipped_bit_is_refused_or_harmless_and_never_a_wrong_answer",
-        name: "bit-flips",
-        numbers: &[("TEST_FLIPS", 300, 2000)],
-    },
+    suite(
+        "torn-writes",
+        "ledger_torn::of_torn_writes_the_ledger_recovers_all_that_was_acknowledged_before",
+        &[("TEST_IMAGES", 1000, 20_000)],
+    ),
+    suite(
+        "bit-flips",
+        "ledger_flips::a_flipped_bit_is_refused_or_harmless_and_never_a_wrong_answer",
+        &[("TEST_FLIPS", 300, 2000)],
+    ),
     suite(
         "io-errors",
         "fault_points::an_io_error_is_never_acknowledged_and_ends_the_process",
@@ -166,9 +167,7 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
     tools::find_or_install();
     let folder = steps::root().join("target/proof");
     fs::create_dir_all(&folder)?;
-    for package in ["onceward", "onceward-server"] {
-        cargo(&["test", "--release", "--locked", "-p", package, "--test", "it", "--no-run"], &[])?;
-    }
+    cargo(&[&TEST[..], &["--no-run"]].concat(), &[])?;
     let (mut lines, mut failed) = (Vec::new(), Vec::new());
     let wanted =
         |suite: &&Suite| asked.only.as_deref().is_none_or(|only| suite.name.contains(only));
@@ -194,8 +193,7 @@ fn run_one(suite: &Suite, asked: &Asked, figures: &PathBuf) -> Outcome<(String, 
     let mut environment: Vec<(&str, std::ffi::OsString)> =
         numbers.iter().map(|(name, number)| (*name, number.to_string().into())).collect();
     environment.push(("TEST_FIGURES", figures.into()));
-    let args = ["test", "--release", "--locked", "-p", suite.package, "--test", "it", "--"];
-    let args = [&args[..], &["--exact", suite.test, "--nocapture"]].concat();
+    let args = [&TEST[..], &["--", "--exact", suite.test, "--nocapture"]].concat();
     let passed = cargo(&args, &environment).is_ok();
     let words: Vec<String> =
         numbers.iter().map(|(name, number)| format!("{name}={number}")).collect();

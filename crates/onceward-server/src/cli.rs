@@ -82,8 +82,8 @@ pub(crate) struct Global {
 enum Verb {
     /// Run the gateway
     Serve(Serve),
-    /// Read the configuration, show what it means, and warn
-    Check,
+    /// Read the configuration, show what it means, and warn; or read the whole ledger
+    Check(check::Check),
     /// Send a request through the gateway and print the answer
     Send(send::Request),
     /// Show what a request would be; nothing is sent
@@ -152,7 +152,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
     let Cli { global, verb } = cli;
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
-        Verb::Check => check::check(&global),
+        Verb::Check(flags) => check::check(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         verb => {
@@ -182,7 +182,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
-        Verb::Serve(_) | Verb::Check | Verb::Completions { .. } => Ok(()),
+        Verb::Serve(_) | Verb::Check(_) | Verb::Completions { .. } => Ok(()),
     }
 }
 

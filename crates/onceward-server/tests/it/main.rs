@@ -3,6 +3,7 @@
 mod access;
 mod backlog;
 mod browser_world;
+mod check_ledger;
 mod cli;
 mod config;
 mod crash_backup;
