@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::crash_load::{Load, ask_again_for_all};
+use crate::crash_load::{Load, settle_and_check};
 use crate::crash_world::{Gateway, World, spawn};
 use onceward_proof::chance::Chance;
-use onceward_proof::check::{Log, check};
+use onceward_proof::check::Log;
 use onceward_proof::figures::{Figures, number, seed, tell};
 
 const CALLERS: u64 = 16;
@@ -36,22 +36,15 @@ async fn killed_under_load_it_loses_nothing_and_does_nothing_twice() {
         burst(&mut gateway, &log, &mut chance, cycle).await;
         kills += 1;
     }
-    let mut gateway = world.start().await;
-    gateway.quiet().await;
-    ask_again_for_all(&gateway, &log).await;
-    gateway.quiet().await;
-    let checked = check(&log, &world.auditor, &gateway.operations().await);
-    gateway.stop().await;
-    let examined = world.examine();
+    let gateway = world.start().await;
+    let checked = settle_and_check(&world, gateway, &log).await;
     starts.sort_unstable();
     let at = |percent: usize| starts[(starts.len() - 1) * percent / 100].as_millis() as u64;
     told.count("kills", kills);
     told.checked(&checked.figures);
     told.count("start_ms_p50", at(50));
     told.count("start_ms_p99", at(99));
-    told.tell(checked.violations.len() + examined.faults.len());
-    assert_eq!(examined.faults, Vec::<String>::new());
-    assert!(examined.operations > 0 && examined.bodies > examined.operations, "{examined}");
+    told.tell(checked.violations.len());
     let figures = checked.expect_kept();
     // A run in which every call fails proves nothing.
     assert!(kills >= cycles, "too few kills: {kills}");

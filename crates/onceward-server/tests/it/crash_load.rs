@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
-use crate::crash_world::Gateway;
+use crate::crash_world::{Gateway, World};
 use onceward_proof::chance::Chance;
-use onceward_proof::check::{Ask, Log, Told};
+use onceward_proof::check::{Ask, Checked, Log, Told, check};
 use onceward_proof::line::{Line, Message};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -191,7 +191,7 @@ pub(crate) async fn send(
 }
 
 /// Once more every key that was acknowledged: each gets its first answer.
-pub(crate) async fn ask_again_for_all(gateway: &Gateway, log: &Arc<Log>) {
+async fn ask_again_for_all(gateway: &Gateway, log: &Arc<Log>) {
     let acknowledged: Vec<Ask> = {
         let asked = log.lock();
         let was_told = |ask: &&Ask| {
@@ -213,4 +213,23 @@ pub(crate) async fn ask_again_for_all(gateway: &Gateway, log: &Arc<Log>) {
     for caller in callers {
         caller.await.unwrap();
     }
+}
+
+/// Lets everything rest, asks again for all that was acknowledged, ends the gateway, and holds the
+/// callers' log, the auditor and the ledger on disk against the promises.
+pub(crate) async fn settle_and_check(
+    world: &World,
+    mut gateway: Gateway,
+    log: &Arc<Log>,
+) -> Checked {
+    gateway.quiet().await;
+    ask_again_for_all(&gateway, log).await;
+    gateway.quiet().await;
+    let mut checked = check(log, &world.auditor, &gateway.operations().await);
+    let status = gateway.stop().await;
+    if !status.success() {
+        checked.violations.push(format!("it ended with {status}:\n{}", gateway.said()));
+    }
+    checked.violations.extend(world.examine().faults);
+    checked
 }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::crash_load::{Load, ask_again_for_all};
+use crate::crash_load::{Load, settle_and_check};
 use crate::crash_world::{Gateway, World, until};
 use onceward_proof::chance::Chance;
-use onceward_proof::check::{Log, Told, check};
+use onceward_proof::check::{Log, Told};
 use onceward_proof::figures::{Figures, number, seed, tell};
 
 const CALLERS: u64 = 8;
@@ -161,15 +161,11 @@ async fn cut_the_power_of(kind: &'static str, suite: &'static str) {
             burst(&powered, &mut gateway, &log, &mut chance, done).await;
             done += 1;
         }
-        let mut gateway = powered.world.start().await;
+        let gateway = powered.world.start().await;
         gateway.quiet().await;
         lost_in_all += lost(&log, &gateway.operations().await);
-        ask_again_for_all(&gateway, &log).await;
-        gateway.quiet().await;
-        let checked = check(&log, &powered.world.auditor, &gateway.operations().await);
-        gateway.stop().await;
+        let checked = settle_and_check(&powered.world, gateway, &log).await;
         violations.extend(checked.violations);
-        violations.extend(powered.world.examine().faults);
         acknowledged += checked.figures.acknowledged;
         operations += checked.figures.operations;
         lost_answers += checked.figures.lost_answers;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::crash_load::{Load, ask_again_for_all};
+use crate::crash_load::{Load, settle_and_check};
 use crate::crash_world::{World, until, words};
 use onceward_proof::chance::Chance;
-use onceward_proof::check::{Log, check};
+use onceward_proof::check::Log;
 use onceward_proof::figures::{Figures, number, seed, tell};
 
 /// What the upstream refuses is tried again this often.
@@ -83,7 +83,7 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
     let world = World::with(seed, ROUTES).await;
     let clock = WallClock(world.folder.path().join("clock"));
     clock.set("+0");
-    let mut gateway = world.start_behind(&words(&clock.wrapper(&library))).await.expect("a start");
+    let gateway = world.start_behind(&words(&clock.wrapper(&library))).await.expect("a start");
     let (log, mut chance) = (Arc::new(Log::default()), Chance(seed));
     // The first pass of retention comes while the clock is far ahead.
     clock.set("+40d");
@@ -115,16 +115,13 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
         load.end().await;
     }
     let (attempts, lasted) = (arrivals(), began.elapsed());
-    ask_again_for_all(&gateway, &log).await;
-    let cancelled = gateway.get("/v1/keys/steady/steady").await;
-    let path = format!("/v1/operations/{}/cancel", cancelled["id"].as_str().unwrap());
+    let waits = gateway.get("/v1/keys/steady/steady").await;
+    let path = format!("/v1/operations/{}/cancel", waits["id"].as_str().unwrap());
     let order = br#"{"reason": "the test is over"}"#;
     let json = [("content-type", "application/json")];
     gateway.line().await.ask("POST", &path, &json, order).await.unwrap();
-    gateway.quiet().await;
-    let checked = check(&log, &world.auditor, &gateway.operations().await);
     let said = gateway.said();
-    assert!(gateway.stop().await.success());
+    let checked = settle_and_check(&world, gateway, &log).await;
     let expired = {
         let asked = log.lock();
         let is_over = |code: &str| ["key-expired", "key-invalidated"].contains(&code);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use crate::crash_load::{Load, ask_again_for_all};
+use crate::crash_load::{Load, settle_and_check};
 use crate::crash_world::{World, until};
 use onceward_proof::chance::Chance;
-use onceward_proof::check::{Log, check};
+use onceward_proof::check::Log;
 use onceward_proof::figures::{Figures, seed};
 
 /// Idle connections: more than there are descriptors.
@@ -20,8 +20,7 @@ async fn without_descriptors_nothing_is_lost_and_it_recovers_by_itself() {
     let mut told = Figures::of("descriptors", seed);
     let (world, log) = (World::new(seed).await, Arc::new(Log::default()));
     let mut chance = Chance(seed);
-    let mut gateway =
-        world.start_behind(&["prlimit", "--nofile=100"]).await.expect("a start with few");
+    let gateway = world.start_behind(&["prlimit", "--nofile=100"]).await.expect("a start with few");
     // Those that come first are in; then nobody else is.
     let load = Load::start(gateway.address, &log, &mut chance, "before", 8);
     until("some calls", async || (log.lock().told.len() > 50).then_some(())).await;
@@ -41,15 +40,11 @@ async fn without_descriptors_nothing_is_lost_and_it_recovers_by_itself() {
     let before = log.lock().told.len();
     until("calls after it", async || (log.lock().told.len() > before + 300).then_some(())).await;
     load.end().await;
-    gateway.quiet().await;
-    ask_again_for_all(&gateway, &log).await;
-    gateway.quiet().await;
-    let checked = check(&log, &world.auditor, &gateway.operations().await);
+    let checked = settle_and_check(&world, gateway, &log).await;
     let refused = {
         let asked = log.lock();
         asked.told.values().flatten().filter(|told| told.code == "ledger-full").count()
     };
-    assert!(gateway.stop().await.success(), "{}", gateway.said());
     told.count("idle", IDLE);
     told.count("refused", refused);
     told.checked(&checked.figures);

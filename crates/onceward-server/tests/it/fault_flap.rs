@@ -11,7 +11,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::crash_load::{Load, ask_again_for_all};
+use crate::crash_load::Load;
 use crate::crash_world::World;
 use onceward_proof::auditor::Auditor;
 use onceward_proof::chance::Chance;
@@ -72,8 +72,6 @@ async fn an_upstream_that_comes_and_goes_sees_every_call_once() {
     }
     on.send_replace(true);
     load.end().await;
-    gateway.quiet().await;
-    ask_again_for_all(&gateway, &log).await;
     gateway.quiet().await;
     let operations = gateway.operations().await;
     let (others, operations): (Vec<_>, Vec<_>) =
