@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use rustix::process::Signal;
+
 use crate::world::World;
 
 #[test]
@@ -12,7 +14,8 @@ fn a_ledger_that_is_whole_is_told_from_one_that_is_not() {
     gateway.run(&["send", "demo/orders", "--key", "known", "--body", "{\"qty\": 1}"]).ok();
     let said = world.run(&["check", "--ledger"]).failed(1);
     assert!(said.contains("another process") && said.contains("help: stop"), "{said}");
-    drop(gateway);
+    gateway.signal(Signal::TERM);
+    gateway.ended();
     let told = world.run(&["check", "--ledger", "--json"]).json();
     assert_eq!((&told["operations"], &told["faults"]), (&1.into(), &serde_json::json!([])));
     // One byte of the request, deep in the journal.
