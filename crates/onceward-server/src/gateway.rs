@@ -355,7 +355,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             }
         }
     }
-    let now = jiff::Timestamp::now();
+    let now = shape::now();
     for (name, value) in headers {
         let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
         let invalid = |why: String| {
@@ -370,7 +370,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         };
         let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
         match option {
-            "delay" => options.not_before = Some(micros(now).plus(span()?)),
+            "delay" => options.not_before = Some(now.plus(span()?)),
             "not-before" => options.not_before = Some(micros(instant()?)),
             "deadline" => options.deadline = Some(micros(instant()?)),
             "timeout" => options.timeout = Some(span()?),
@@ -396,7 +396,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             _ => return Err(invalid("there is no such option".to_owned())),
         }
     }
-    let waits = options.not_before.is_some_and(|at| at > micros_now(now));
+    let waits = options.not_before.is_some_and(|at| at > now);
     if waits && !options.respond_async {
         return Err(Problem::new(
             "option-invalid",
@@ -404,10 +404,6 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         ));
     }
     Ok(options)
-}
-
-fn micros_now(now: jiff::Timestamp) -> Timestamp {
-    Timestamp::from_micros(now.as_microsecond())
 }
 
 /// The key's header as it was received, for the echo.

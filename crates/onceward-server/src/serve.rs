@@ -54,6 +54,7 @@ const GRACE_BROKEN: Duration = Duration::from_secs(1);
 
 /// Serves until it is told to stop; the exit says how it ended.
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+    raise_descriptors();
     let config = Config::load(config_path, overrides)?;
     let data = config.data();
     make_folder(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
@@ -117,6 +118,14 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
     let drained = drain(&node).await;
     ended.and(drained)
+}
+
+/// Every connection and every segment of the journal takes a descriptor, and shells give few.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where that may not be, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Exit> {

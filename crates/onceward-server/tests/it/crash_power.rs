@@ -61,6 +61,12 @@ impl Disk {
         run("umount", &[&self.at.display().to_string()])
     }
 
+    /// Whether a loop device still has the image.
+    fn is_attached(&self) -> bool {
+        let devices = Command::new("losetup").arg("-j").arg(&self.image).output().unwrap();
+        !devices.stdout.is_empty()
+    }
+
     /// The file system takes nothing more, and what it had not written is gone.
     fn shut_down(&self) -> Result<(), String> {
         run("xfs_io", &["-x", "-c", "shutdown", &self.at.display().to_string()])
@@ -102,9 +108,12 @@ impl Powered {
         gateway.kill();
     }
 
-    /// Power comes back.
-    fn restore(&self) {
+    /// Power comes back. The old file system has to be gone altogether: whoever made a mount
+    /// namespace meanwhile still has it, and mounting would only give it to us again.
+    async fn restore(&self) {
         self.disk.unmount().unwrap();
+        until("the file system to be gone", async || (!self.disk.is_attached()).then_some(()))
+            .await;
         self.disk.mount().unwrap();
     }
 }
@@ -130,7 +139,7 @@ async fn burst(
     tokio::time::sleep(Duration::from_millis(30 + chance.below(170))).await;
     powered.cut(gateway).await;
     load.end().await;
-    powered.restore();
+    powered.restore().await;
 }
 
 /// How many keys were acknowledged whose operation is not in the ledger, or not done though its

@@ -87,9 +87,20 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
     let (log, mut chance) = (Arc::new(Log::default()), Chance(seed));
     // The first pass of retention comes while the clock is far ahead.
     clock.set("+40d");
+    let began = Instant::now();
     let steady = gateway.post("/steady/refuse/things", "steady", b"{}").await.unwrap();
     assert_eq!(steady.status(), 202);
-    let began = Instant::now();
+    // A delay is counted by the time that passes, whatever the clock says.
+    let mut line = gateway.line().await;
+    let delayed =
+        [("idempotency-key", "delayed"), ("prefer", "respond-async"), ("onceward-delay", "300ms")];
+    let accepted = line.ask("POST", "/to/keyed/things", &delayed, b"{}").await.unwrap();
+    assert_eq!(accepted.status(), 202, "{}", accepted.json());
+    clock.set("-3d");
+    until("a delayed call", async || {
+        (!world.auditor.arrived_with("delayed").is_empty()).then_some(())
+    })
+    .await;
     let arrivals = || world.auditor.arrived_with("steady").len();
     let mut jumps = 0u64;
     for round in 0..rounds {

@@ -51,3 +51,12 @@ async fn without_descriptors_nothing_is_lost_and_it_recovers_by_itself() {
     told.tell(checked.violations.len());
     checked.expect_kept();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_takes_as_many_descriptors_as_it_may_have() {
+    let world = World::new(1).await;
+    let gateway = world.start_behind(&["prlimit", "--nofile=64:2000"]).await.expect("a start");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("2000"), "{files}");
+}
