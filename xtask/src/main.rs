@@ -3,13 +3,16 @@
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
 mod browser;
+mod crash;
 mod debian;
 mod deny;
 mod fuzz;
 mod postgres;
+mod proof;
 mod sabotage;
 mod steps;
 mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,11 @@ usage: cargo xtask <command>
   sabotage [name…]
                 break one promise at a time, and show which test notices
   tidy          layering, links, markers, manifests, paths
+  crash [--cycles N] [--seed S] [--long] [--only SUITE]
+                crash and fault suites on the release binary; figures in target/proof/crash.json
+  fixture       write a ledger of this release, which later ones have to open
+  proof [--long] [--page]
+                every long run, and docs/reliability.md made of what they came to
   deny          licences, banned crates, sources, doubled versions";
 
 /// What goes wrong here is told to a person, and never decided upon.
@@ -45,7 +53,10 @@ fn main() -> ExitCode {
         "sim" => steps::sim(&rest),
         "postgres" => postgres::run(),
         "sabotage" => sabotage::run(&rest),
+        "proof" => proof::run(&rest),
         "tidy" => tidy::run(&steps::root()),
+        "crash" => crash::run(&rest),
+        "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");

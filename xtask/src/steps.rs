@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres};
+use crate::{Outcome, browser, postgres, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -95,6 +95,7 @@ fn shown(command: &Command) -> String {
 pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
     let server = postgres::find_or_start()?;
+    tools::find_or_install();
     println!("server: building the binary that the tests start");
     cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let mut args = vec!["test", "--locked"];
@@ -118,4 +119,22 @@ pub(crate) fn sim(extra: &[String]) -> Outcome<()> {
     let mut args = vec!["run", "--locked", "--quiet", "--release", "-p", "onceward-sim", "--"];
     args.extend(extra.iter().map(String::as_str));
     cargo(&args, &[])
+}
+
+/// Writes a ledger of this release, for later ones to open.
+pub(crate) fn fixture() -> Outcome<()> {
+    let version = env!("CARGO_PKG_VERSION").rsplit_once('.').map_or("", |(minor, _)| minor);
+    let folder = root().join(format!("crates/onceward/tests/fixtures/ledger-{version}"));
+    if folder.exists() {
+        return Err(format!(
+            "{} is there: a release's fixture is written once, and kept\nmend: where this release is not out yet, remove it first",
+            folder.display()
+        )
+        .into());
+    }
+    let test = "ledger_fixture::a_ledger_of_this_release_can_be_kept_as_a_fixture";
+    cargo(
+        &["test", "--locked", "-p", "onceward-server", "--test", "it", "--", "--exact", test],
+        &[("TEST_FIXTURE", folder.into())],
+    )
 }

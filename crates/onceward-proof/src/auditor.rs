@@ -3,8 +3,9 @@
 //!
 //! The first part of a path says what it is: `/keyed/…` dedupes by `Idempotency-Key`, `/once/…`
 //! does not. The second says how it behaves: `chaos` and `storm` by the seed, `gate` holds every
-//! answer until the gate opens, `refuse` answers 503 and does nothing, anything else just works.
-//! What comes without a key is known by its body's member `post`, and is done each time.
+//! answer until the gate opens, `refuse` answers 503 and does nothing, `chunked` answers in chunks,
+//! anything else just works. What comes without a key is known by its body's member `post`, and is
+//! done each time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -288,10 +289,20 @@ fn effect(seen: &Seen, arrived: &Arrived) -> String {
         arrived.key,
         "x".repeat((nonce % 900) as usize),
     );
+    let (framing, body) = if arrived.path.contains("/chunked") {
+        ("transfer-encoding: chunked".to_owned(), chunked(&body))
+    } else {
+        (format!("content-length: {}", body.len()), body)
+    };
     let answer = format!(
-        "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /things/{number}\r\netag: \"{nonce:x}\"\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
+        "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /things/{number}\r\netag: \"{nonce:x}\"\r\n{framing}\r\n\r\n{body}",
     );
     log.effects.insert(place, Effect { count: before + 1, answer: answer.clone() });
     answer
+}
+
+/// A body in two chunks and an end.
+fn chunked(body: &str) -> String {
+    let (first, second) = body.split_at(body.len() / 2);
+    format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len())
 }

@@ -3,7 +3,7 @@
 //!
 //! [`mod@line`] speaks HTTP and never sends anything twice by itself; [`auditor`] is an upstream that
 //! misbehaves by a seed and records all that arrives; [`check`] holds what callers were told, what
-//! the auditor saw and what the ledger says against the promises.
+//! the auditor saw and what the ledger says against the promises; [`figures`] tells what a run counted.
 //!
 //! [`storm`] puts them together to a whole run: [`plan`] says what goes wrong, [`load`] are the
 //! callers, [`process`] is the gateway that is killed, [`tally`] adds up post by post, [`counted`]
@@ -15,6 +15,9 @@ pub mod chance;
 pub mod check;
 pub mod cold;
 pub mod counted;
+pub mod cut;
+mod cut_frames;
+pub mod figures;
 pub mod line;
 pub mod load;
 pub mod metrics;

@@ -85,7 +85,7 @@ pub(crate) struct Global {
 enum Verb {
     /// Run the gateway
     Serve(Serve),
-    /// Read the configuration, show what it means, and warn
+    /// Read the configuration, show what it means, and warn; or read the whole ledger
     Check(check::Check),
     /// Send a request through the gateway and print the answer
     Send(send::Request),

@@ -57,16 +57,19 @@ impl Gateway {
     ) -> Response<Body> {
         let echo = echo_of(request.headers());
         match self.call(request, caller).await {
-            Ok((answer, key_given)) => respond(answer, echo, key_given, self.engine.store()),
-            Err(problem) => refuse(&problem, echo),
+            Ok((Ok(answer), key_given)) => respond(answer, echo, key_given, self.engine.store()),
+            Ok((Err(refusal), key_given)) => refuse(&refusal.into(), echo, key_given),
+            // Nothing was made of it, a key neither.
+            Err(problem) => refuse(&problem, echo, true),
         }
     }
 
+    /// What came of a call, and whether its key was the caller's.
     async fn call(
         &self,
         request: Request<Incoming>,
         caller: Caller,
-    ) -> Result<(Answer, bool), Problem> {
+    ) -> Result<(Result<Answer, Refusal>, bool), Problem> {
         let (head, body) = request.into_parts();
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
@@ -95,7 +98,7 @@ impl Gateway {
             request,
             options,
         };
-        Ok((self.engine.call(call).await?, key_given))
+        Ok((self.engine.call(call).await, key_given))
     }
 
     /// Reads what stands behind `/to/`.
@@ -373,7 +376,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             }
         }
     }
-    let now = jiff::Timestamp::now();
+    let now = shape::now();
     for (name, value) in headers {
         let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
         let invalid = |why: String| {
@@ -388,7 +391,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         };
         let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
         match option {
-            "delay" => options.not_before = Some(micros(now).plus(span()?)),
+            "delay" => options.not_before = Some(now.plus(span()?)),
             "not-before" => options.not_before = Some(micros(instant()?)),
             "deadline" => options.deadline = Some(micros(instant()?)),
             "timeout" => options.timeout = Some(span()?),
@@ -414,7 +417,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             _ => return Err(invalid("there is no such option".to_owned())),
         }
     }
-    let waits = options.not_before.is_some_and(|at| at > micros_now(now));
+    let waits = options.not_before.is_some_and(|at| at > now);
     if waits && !options.respond_async {
         return Err(Problem::new(
             "option-invalid",
@@ -424,19 +427,20 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     Ok(options)
 }
 
-fn micros_now(now: jiff::Timestamp) -> Timestamp {
-    Timestamp::from_micros(now.as_microsecond())
-}
-
 /// The key's header as it was received, for the echo.
 fn echo_of(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get("idempotency-key").cloned()
 }
 
-fn refuse(problem: &Problem, echo: Option<HeaderValue>) -> Response<Body> {
+fn refuse(problem: &Problem, echo: Option<HeaderValue>, key_given: bool) -> Response<Body> {
     let mut response = problem.response();
-    if let Some(key) = echo {
+    // Whoever is to ask again has to know the key, above all one that was made here.
+    let made = || HeaderValue::from_str(problem.operation.as_ref()?.key.as_str()).ok();
+    if let Some(key) = echo.or_else(made) {
         response.headers_mut().insert("idempotency-key", key);
+        if !key_given {
+            response.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
+        }
     }
     if problem.operation.is_some() {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("false"));

@@ -58,6 +58,7 @@ const GRACE_BROKEN: Duration = Duration::from_secs(1);
 
 /// Serves until it is told to stop; the exit says how it ended.
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+    raise_descriptors();
     let config = Config::load(config_path, overrides)?;
     let data = config.data();
     make_folder(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
@@ -134,8 +135,16 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
     let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
-    drain(&node).await;
-    ended
+    let drained = drain(&node).await;
+    ended.and(drained)
+}
+
+/// Every connection and every segment of the journal takes a descriptor, and shells give few.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where that may not be, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn open_door(config: &Config) -> Result<(Arc<Egress>, Door), Exit> {
@@ -448,12 +457,19 @@ async fn keep_up(node: Arc<Node>) {
     }
 }
 
-async fn drain(node: &Node) {
+async fn drain(node: &Node) -> Result<(), Exit> {
     let asked = node.engine.flush_asked().await;
     if let Err(error) = asked {
         warn!(%error, "the last counts of duplicates are lost");
     }
-    info!("stopped");
+    // A ledger that broke when nobody asked it any more did not end well either.
+    match node.engine.store().condition().await {
+        Ok(_) | Err(StoreError::Full(_) | StoreError::Stale) => {
+            info!("stopped");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One request, whatever it is for.

@@ -1004,8 +1004,8 @@ impl Engine {
 
     /// An error that leaves the ledger's state unknown ends the process: no answer, stop, recover.
     pub(crate) fn heed(&self, error: StoreError) -> Refusal {
-        if let StoreError::Unavailable(why) | StoreError::Damaged(why) = &error {
-            self.observer.observe(Fact::Trouble(&format!("the ledger cannot be used: {why}")));
+        if let StoreError::Unavailable(_) | StoreError::Damaged(_) = &error {
+            self.observer.observe(Fact::Trouble(&format!("the ledger cannot be used: {error}")));
             self.broken.notify_one();
         }
         Refusal::Ledger(error)

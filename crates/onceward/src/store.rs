@@ -45,8 +45,10 @@ pub enum StoreError {
     /// The ledger cannot be used: it stopped after an I/O error, or has been closed.
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
-    /// What was read is not what was written.
-    #[error("the ledger is damaged: {0}")]
+    /// What was read is not what was written. No restart mends that; a backup does.
+    #[error(
+        "the ledger is damaged: {0}; keep its folder, and put a backup in its place with `onceward restore`"
+    )]
     Damaged(String),
 }
 

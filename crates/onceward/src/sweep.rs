@@ -12,6 +12,9 @@ const STEP: usize = 256;
 /// Between two steps, so that a pass over a large ledger takes little of the writer's time.
 const STEP_PAUSE: Duration = Duration::from_millis(100);
 
+/// Before the first pass: a process that never lives long has to forget too.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Between two passes.
 const PASS_PAUSE: Duration = Duration::from_mins(10);
 
@@ -20,8 +23,10 @@ const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Forgets what is over, for ever.
 pub(crate) async fn sweep(engine: Arc<Engine>) {
+    let mut pause = FIRST_PAUSE;
     loop {
-        engine.clock.sleep_until(engine.clock.now().plus(PASS_PAUSE)).await;
+        engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
+        pause = PASS_PAUSE;
         let mut from = Some(0);
         while let Some(place) = from {
             match engine.store.sweep(engine.clock.now(), place, STEP).await {

@@ -1,12 +1,15 @@
-//! `check`: the configuration, what it means, and what a careful reader would ask about.
+//! `check`: the configuration, what it means, and what a careful reader would ask about; or the
+//! whole of a ledger that no gateway has open.
 
 use std::path::Path;
 
 use clap::Args;
+use onceward::store::sqlite::SqliteStore;
+use serde_json::json;
 
 use super::Global;
 use super::output::print;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, Places};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -14,9 +17,46 @@ pub(super) struct Check {
     /// Take a configuration whose routes fail on purpose ([routes.NAME.chaos])
     #[arg(long)]
     allow_chaos: bool,
+    /// Read the whole ledger instead, while no gateway runs on it, and tell what does not hold
+    #[arg(long)]
+    ledger: bool,
 }
 
 pub(super) fn check(flags: &Check, global: &Global) -> Result<(), Exit> {
+    if flags.ledger { check_ledger(global) } else { check_config(flags, global) }
+}
+
+fn check_ledger(global: &Global) -> Result<(), Exit> {
+    let places = Places::load(global.config.as_deref())?;
+    let ledger = places.store.file()?;
+    if !ledger.exists() {
+        return Err(Exit::not_found(format!("there is no ledger {}", ledger.display())));
+    }
+    let examined = SqliteStore::examine(ledger).map_err(|error| {
+        Exit::failed(format!("{error}\nhelp: stop the gateway before its ledger is checked"))
+    })?;
+    if global.json {
+        let document = json!({
+            "ledger": ledger,
+            "operations": examined.operations,
+            "frames": examined.frames,
+            "bodies": examined.bodies,
+            "faults": examined.faults,
+        });
+        print(&document.to_string())?;
+    } else {
+        print(&format!("{}: {examined}", ledger.display()))?;
+    }
+    if examined.faults.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::violation(format!(
+        "{} faults in the ledger\nhelp: keep its folder, and put a backup in its place: onceward restore FOLDER",
+        examined.faults.len()
+    )))
+}
+
+fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let overrides = Overrides { allow_chaos: flags.allow_chaos, ..Overrides::default() };
     let config = Config::load(global.config.as_deref(), &overrides)?;
     let (table, warnings) = (config.inferred(), config.warnings());

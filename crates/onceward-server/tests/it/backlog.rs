@@ -21,7 +21,8 @@ use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::upstream::{Door, DoorOptions, Egress, Target, Timeouts, Trust};
 use onceward::{Answer, Call, CallOptions, Engine, Parts};
 
-use crate::crash_world::{World, number, tell, until};
+use crate::crash_world::{World, until};
+use onceward_proof::figures::{number, tell};
 
 /// Due at once, and to be delivered.
 const DUE: u64 = 1000;

@@ -4,24 +4,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::crash_world::{Gateway, World, number, spawn, tell};
+use crate::crash_load::{Load, settle_and_check};
+use crate::crash_world::{Gateway, World, spawn};
 use onceward_proof::chance::Chance;
-use onceward_proof::check::{Ask, Log, Told, check};
-use onceward_proof::line::{Line, Message};
+use onceward_proof::check::Log;
+use onceward_proof::figures::{Figures, number, seed, tell};
 
 const CALLERS: u64 = 16;
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_under_load_it_loses_nothing_and_does_nothing_twice() {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let seed = number("TEST_SEED", clock.as_nanos() as u64 & 0xffff_ffff);
+    let seed = seed();
     let cycles = number("TEST_CYCLES", 200);
     tell(&format!("TEST_SEED={seed} TEST_CYCLES={cycles}"));
+    let mut told = Figures::of("kill", seed);
     let world = World::new(seed).await;
     let log = Arc::new(Log::default());
     let mut chance = Chance(seed);
@@ -39,14 +37,15 @@ async fn killed_under_load_it_loses_nothing_and_does_nothing_twice() {
         kills += 1;
     }
     let gateway = world.start().await;
-    gateway.quiet().await;
-    ask_again_for_all(&gateway, &log).await;
-    gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
+    let checked = settle_and_check(&world, gateway, &log).await;
     starts.sort_unstable();
-    let median = starts[starts.len() / 2];
-    let last = starts[starts.len() - 1];
-    tell(&format!("{kills} kills; start to ready {median:?}, {last:?} at most; {figures}"));
+    let at = |percent: usize| starts[(starts.len() - 1) * percent / 100].as_millis() as u64;
+    told.count("kills", kills);
+    told.checked(&checked.figures);
+    told.count("start_ms_p50", at(50));
+    told.count("start_ms_p99", at(99));
+    told.tell(checked.violations.len());
+    let figures = checked.expect_kept();
     // A run in which every call fails proves nothing.
     assert!(kills >= cycles, "too few kills: {kills}");
     assert!(figures.acknowledged as u64 >= 5 * cycles, "too little acknowledged: {figures:?}");
@@ -63,175 +62,8 @@ async fn killed_while_it_starts(world: &World, chance: &mut Chance) {
 }
 
 async fn burst(gateway: &mut Gateway, log: &Arc<Log>, chance: &mut Chance, cycle: u64) {
-    let over = Arc::new(AtomicBool::new(false));
-    let mut callers = Vec::new();
-    for caller in 0..CALLERS {
-        let caller = Caller {
-            address: gateway.address,
-            log: Arc::clone(log),
-            over: Arc::clone(&over),
-            chance: Chance(chance.next()),
-            name: format!("{cycle}-{caller}"),
-            count: 0,
-        };
-        callers.push(tokio::spawn(caller.run()));
-    }
+    let load = Load::start(gateway.address, log, chance, &cycle.to_string(), CALLERS);
     tokio::time::sleep(Duration::from_millis(5 + chance.below(76))).await;
     gateway.kill();
-    over.store(true, Ordering::Release);
-    for caller in callers {
-        caller.await.unwrap();
-    }
-}
-
-struct Caller {
-    address: std::net::SocketAddr,
-    log: Arc<Log>,
-    over: Arc<AtomicBool>,
-    chance: Chance,
-    name: String,
-    count: u64,
-}
-
-impl Caller {
-    /// Calls until the gateway is gone.
-    async fn run(mut self) {
-        let (Ok(mut line), Ok(mut other)) =
-            (Line::connect(self.address).await, Line::connect(self.address).await)
-        else {
-            return;
-        };
-        while !self.over.load(Ordering::Acquire) {
-            if self.step(&mut line, &mut other).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn step(&mut self, line: &mut Line, other: &mut Line) -> std::io::Result<()> {
-        match self.chance.below(100) {
-            0..60 => {
-                let ask = self.new_ask();
-                self.send(line, &ask).await
-            }
-            60..72 => {
-                let ask = self.earlier().unwrap_or_else(|| self.new_ask());
-                self.send(line, &ask).await
-            }
-            72..88 => {
-                let ask = self.new_ask();
-                let (first, second) = (self.is_accepted(), self.is_accepted());
-                let (one, two) = tokio::join!(
-                    send(line, &ask, first, &self.log),
-                    send(other, &ask, second, &self.log)
-                );
-                one.and(two)
-            }
-            88..94 => {
-                // What is not known to be in the ledger may come first with any bytes.
-                let known = self.earlier().filter(|ask| self.log.knows(&ask.key));
-                let Some(mut ask) = known else { return Ok(()) };
-                ask.body.push(b' ');
-                ask.body.extend_from_slice(b"\"other\"");
-                let answer = exchange(line, &ask, false).await;
-                let told = Told::of(answer.as_ref().map_err(copy)?);
-                self.log.lock().mismatches.push((ask.key, told));
-                Ok(())
-            }
-            _ => self.send_without_key(line).await,
-        }
-    }
-
-    fn is_accepted(&mut self) -> bool {
-        self.chance.below(100) < 40
-    }
-
-    fn new_ask(&mut self) -> Ask {
-        self.count += 1;
-        let route = if self.chance.below(100) < 60 { "keyed" } else { "once" };
-        let key = format!("{route}-{}-{}", self.name, self.count);
-        let pad = "y".repeat(self.chance.below(1500) as usize);
-        let ask = Ask {
-            route: route.to_owned(),
-            path: format!("/{route}/chaos/things"),
-            body: format!("{{\"ask\":\"{key}\",\"pad\":\"{pad}\"}}").into_bytes(),
-            key,
-        };
-        self.log.ask(&ask);
-        ask
-    }
-
-    /// One that was asked for before, mostly a late one.
-    fn earlier(&mut self) -> Option<Ask> {
-        let asked = self.log.lock();
-        let count = asked.asks.len() as u64;
-        let back = if self.chance.below(4) == 0 { count } else { count.min(100) };
-        let place = count.checked_sub(1 + self.chance.next().checked_rem(back)?)?;
-        asked.asks.get(place as usize).cloned()
-    }
-
-    async fn send(&mut self, line: &mut Line, ask: &Ask) -> std::io::Result<()> {
-        let accepted = self.is_accepted();
-        send(line, ask, accepted, &self.log).await
-    }
-
-    async fn send_without_key(&mut self, line: &mut Line) -> std::io::Result<()> {
-        self.count += 1;
-        let body = format!("{{\"no key\":\"{}-{}\"}}", self.name, self.count);
-        let path = "/keyed/chaos/things";
-        let answer = line.ask("POST", &format!("/to{path}"), &[JSON], body.as_bytes()).await;
-        match &answer {
-            Ok(told) => {
-                let key = told.header("idempotency-key").unwrap_or_default().to_owned();
-                let ask = Ask { route: "keyed".into(), path: path.into(), key, body: body.into() };
-                self.log.ask(&ask);
-                self.log.told(&ask.key, &answer);
-                Ok(())
-            }
-            Err(error) => Err(copy(error)),
-        }
-    }
-}
-
-fn copy(error: &std::io::Error) -> std::io::Error {
-    error.kind().into()
-}
-
-async fn exchange(line: &mut Line, ask: &Ask, accepted: bool) -> std::io::Result<Message> {
-    let mut headers = vec![("idempotency-key", ask.key.as_str()), JSON];
-    if accepted {
-        headers.push(("prefer", "respond-async"));
-    }
-    line.ask("POST", &format!("/to{}", ask.path), &headers, &ask.body).await
-}
-
-async fn send(line: &mut Line, ask: &Ask, accepted: bool, log: &Log) -> std::io::Result<()> {
-    let answer = exchange(line, ask, accepted).await;
-    log.told(&ask.key, &answer);
-    answer.map(|_| ())
-}
-
-/// Once more every key that was acknowledged: each gets its first answer.
-async fn ask_again_for_all(gateway: &Gateway, log: &Arc<Log>) {
-    let acknowledged: Vec<Ask> = {
-        let asked = log.lock();
-        let was_told = |ask: &&Ask| {
-            let told = asked.told.get(&ask.key);
-            told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
-        };
-        asked.asks.iter().filter(was_told).cloned().collect()
-    };
-    let mut callers = Vec::new();
-    for part in acknowledged.chunks(acknowledged.len().div_ceil(8).max(1)) {
-        let (part, log, address) = (part.to_vec(), Arc::clone(log), gateway.address);
-        callers.push(tokio::spawn(async move {
-            let mut line = Line::connect(address).await.unwrap();
-            for ask in part {
-                send(&mut line, &ask, false, &log).await.unwrap();
-            }
-        }));
-    }
-    for caller in callers {
-        caller.await.unwrap();
-    }
+    load.end().await;
 }

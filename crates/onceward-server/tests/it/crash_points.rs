@@ -1,91 +1,77 @@
-//! Killed at the N-th storage system call of a small scenario, for one N after the other; and
-//! the proof of order: nothing goes upstream and no answer leaves before the journal's fdatasync
+//! The proof of order: nothing goes upstream and no answer leaves before the journal's fdatasync
 //! has returned.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-use crate::crash_world::{Gateway, World, can_trace, number, tell, until, was_killed};
-use onceward_proof::check::{Ask, Log, Told, check};
+use crate::crash_world::{World, can_trace, until};
+use onceward_proof::check::Ask;
+use onceward_proof::figures::tell;
 use onceward_proof::line::Line;
 
-/// What changes storage.
-const CALLS: &str = "pwrite64,fdatasync,fsync,ftruncate,fallocate,unlink,rename";
-
-/// Rounds of the scenario: enough for the journal to go on in a second segment and a third.
-const ROUNDS: u32 = 3;
-
 fn ask(route: &str, key: &str) -> Ask {
-    let pad = if key.starts_with("held") && route == "keyed" { 400_000 } else { 900 };
     Ask {
         route: route.to_owned(),
         path: format!("/{route}/things"),
         key: format!("{route}-{key}"),
-        body: format!("{{\"ask\":\"{route}-{key}\",\"pad\":\"{}\"}}", "z".repeat(pad)).into_bytes(),
+        body: format!("{{\"ask\":\"{route}-{key}\",\"pad\":\"{}\"}}", "z".repeat(900)).into_bytes(),
     }
 }
 
-async fn send(gateway: &Gateway, log: &Log, ask: &Ask, accepted: bool) -> std::io::Result<()> {
-    let path = &ask.path;
-    let answer = if accepted {
-        gateway.post(path, &ask.key, &ask.body).await
-    } else {
-        gateway.call(path, &ask.key, &ask.body).await
-    };
-    log.told(&ask.key, &answer);
-    answer.map(|_| ())
+/// A storage call: the N-th of its kind that a thread makes on a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StoragePoint {
+    pub(crate) call: String,
+    /// Below the world's folder.
+    pub(crate) file: String,
+    pub(crate) n: u64,
 }
 
-/// Held, accepted and repeated calls, one after the other; ends where the gateway does.
-async fn scenario(gateway: &Gateway, log: &Log, round: u32) -> std::io::Result<()> {
-    let asks = [
-        (ask("keyed", &format!("held-{round}")), false),
-        (ask("once", &format!("held-{round}")), false),
-        (ask("keyed", &format!("accepted-{round}")), true),
-        (ask("once", &format!("accepted-{round}")), true),
-    ];
-    for (ask, accepted) in &asks {
-        log.ask(ask);
-        send(gateway, log, ask, *accepted).await?;
+impl std::fmt::Display for StoragePoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} of {}", self.call, self.n, self.file)
     }
-    for (ask, _) in &asks {
-        send(gateway, log, ask, false).await?;
-    }
-    let mut other = asks[0].0.clone();
-    other.body = b"{}".to_vec();
-    let answer = gateway.call(&other.path, &other.key, &other.body).await?;
-    log.lock().mismatches.push((other.key, Told::of(&answer)));
-    Ok(())
 }
 
-async fn rounds(gateway: &Gateway, log: &Log) -> std::io::Result<()> {
-    for round in 0..ROUNDS {
-        scenario(gateway, log, round).await?;
+impl StoragePoint {
+    /// A tracer that does this to the gateway of `world` when it comes here.
+    pub(crate) fn inject(&self, world: &World, what: &str) -> Vec<String> {
+        let Self { call, file, n } = self;
+        let file = world.folder.path().join(file).display().to_string();
+        let output = injected(world).display().to_string();
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}:when={n}"));
+        let words = ["strace", "-f", "-D", "-o", &output, "-P", &file, "-e", &trace, "-e", &inject];
+        words.map(str::to_owned).to_vec()
     }
-    Ok(())
 }
 
-/// How often each thread made each storage call, in a run that is not disturbed; by call, the
-/// most that one thread made: a tracer counts each thread's calls by themselves.
-async fn count(world: &World) -> BTreeMap<String, u64> {
-    let trace = world.folder.path().join("trace");
-    let output = trace.display().to_string();
-    let filter = format!("trace={CALLS}");
-    let wrapper = ["strace", "-f", "-D", "--seccomp-bpf", "-o", &output, "-e", &filter];
-    let mut gateway = world.start_behind(&wrapper).await.expect("a start under strace");
-    rounds(&gateway, &Log::default()).await.expect("an undisturbed run");
-    gateway.quiet().await;
-    gateway.stop().await;
-    let mut counts: HashMap<(String, String), u64> = HashMap::new();
-    for event in events(&traced(&trace).await) {
-        *counts.entry((event.thread, event.call)).or_default() += 1;
+/// What the tracer that injects writes.
+fn injected(world: &World) -> PathBuf {
+    world.folder.path().join("injected")
+}
+
+/// Whether the gateway came to the point at which an error was to be injected.
+pub(crate) fn was_injected(world: &World) -> bool {
+    std::fs::read_to_string(injected(world)).is_ok_and(|trace| trace.contains("(INJECTED)"))
+}
+
+/// Every storage call of a trace, in order: a tracer counts each thread's calls by themselves.
+pub(crate) async fn storage_points(world: &World, trace: &Path) -> Vec<StoragePoint> {
+    let root = format!("{}/", world.folder.path().display());
+    let mut counts: HashMap<(String, String, String), u64> = HashMap::new();
+    let mut points = Vec::new();
+    for event in events(&traced(trace).await) {
+        let Some((_, file)) = event.text.split_once(&root) else { continue };
+        let file = file.split(['>', '"', ',']).next().unwrap_or_default().to_owned();
+        let n = counts.entry((event.thread, event.call.clone(), file.clone())).or_default();
+        *n += 1;
+        let point = StoragePoint { call: event.call, file, n: *n };
+        // The first thread that comes so far meets it; others do the same to another time.
+        if !points.contains(&point) {
+            points.push(point);
+        }
     }
-    let mut most: BTreeMap<String, u64> = BTreeMap::new();
-    for ((_, call), count) in counts {
-        let most = most.entry(call).or_default();
-        *most = count.max(*most);
-    }
-    most
+    points
 }
 
 /// The trace, once the tracer has written all of it.
@@ -95,51 +81,6 @@ async fn traced(trace: &Path) -> String {
         text.lines().last()?.contains("+++").then_some(text)
     })
     .await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_a_storage_call_it_loses_nothing_and_does_nothing_twice() {
-    let dry = World::new(1).await;
-    if !can_trace(dry.folder.path()) {
-        return;
-    }
-    let most = count(&dry).await;
-    let total: u64 = most.values().sum();
-    assert!(total > 50, "the scenario hardly touches the disk: {most:?}");
-    let every = if number("TEST_ALL", 0) == 1 { 1 } else { 5 };
-    let (mut points, mut killed, mut acknowledged) = (0u64, 0u64, 0);
-    let all = most.iter().flat_map(|(call, most)| (1..=*most).map(move |n| (call, n)));
-    for (call, n) in all.step_by(every) {
-        let (world, log) = (World::new(n).await, Log::default());
-        let trace = format!("trace={call}");
-        let inject = format!("inject={call}:signal=SIGKILL:when={n}");
-        let wrapper = ["strace", "-f", "-D", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-        points += 1;
-        match world.start_behind(&wrapper).await {
-            // Killed before it was ready: the next start has to cope.
-            Err(ended) => {
-                assert!(was_killed(ended.status), "{call} {n}: {}\n{}", ended.status, ended.said);
-                killed += 1;
-            }
-            Ok(mut gateway) => {
-                // A call that gets no answer is what this is about.
-                let _ = rounds(&gateway, &log).await;
-                // The last points lie in an orderly end.
-                let status =
-                    if gateway.has_ended() { gateway.ended().await } else { gateway.stop().await };
-                killed += u64::from(was_killed(status));
-            }
-        }
-        let gateway = world.start().await;
-        // The same keys again: they get what they got, or go on.
-        rounds(&gateway, &log).await.expect("a run after recovery");
-        scenario(&gateway, &log, ROUNDS).await.expect("a run after recovery");
-        gateway.quiet().await;
-        let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
-        acknowledged += figures.acknowledged;
-    }
-    tell(&format!("{most:?}; {points} points, {killed} killed, {acknowledged} acknowledged"));
-    assert!(killed * 10 >= points * 8, "killed at {killed} of {points} points only");
 }
 
 /// One line of the trace: a call's begin or end.
@@ -235,7 +176,7 @@ fn is_sync(event: &Event) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_leaves_before_the_journal_is_durable() {
     let world = World::new(7).await;
-    if !can_trace(world.folder.path()) {
+    if !can_trace() {
         return;
     }
     let trace = world.folder.path().join("trace");

@@ -16,7 +16,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use onceward::store::sqlite::{Examined, SqliteStore};
 use onceward_proof::auditor::Auditor;
+use onceward_proof::figures::tell;
 use onceward_proof::line::{Line, Message};
 
 /// What hangs for longer than this never ends: the test fails instead.
@@ -73,16 +75,20 @@ impl World {
 
     /// With further routes, in whose text `AUDITOR` is the auditor's address.
     pub(crate) async fn with(seed: u64, routes: &str) -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            auditor: Auditor::start(seed).await,
-        };
+        let auditor = Auditor::start(seed).await;
+        let address = auditor.address;
+        Self::before(auditor, address, routes)
+    }
+
+    /// With an auditor that is reached at `address`, whatever stands there.
+    pub(crate) fn before(auditor: Auditor, address: SocketAddr, routes: &str) -> Self {
+        let world = Self { folder: tempfile::tempdir().expect("a folder"), auditor };
         fs::create_dir(world.folder.path().join("data")).expect("a data folder");
         let mut text = format!(
             "listen = \"127.0.0.1:0\"\nstore = \"sqlite:{}\"\n\n[limits]\nsegment_bytes = \"1MiB\"\n",
             world.ledger().display()
         );
-        let address = world.auditor.address.to_string();
+        let address = address.to_string();
         for routes in [ROUTES, routes] {
             // Writing into a string does not fail.
             let _ = write!(text, "{}", routes.replace("AUDITOR", &address));
@@ -105,6 +111,11 @@ impl World {
         self.data().join("ledger.db")
     }
 
+    /// Reads the whole of the ledger, which no gateway has open.
+    pub(crate) fn examine(&self) -> Examined {
+        SqliteStore::examine(&self.ledger()).expect("a ledger that can be read")
+    }
+
     /// The gateway's command, behind `wrapper` where there is one.
     pub(crate) fn command(&self, wrapper: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_onceward");
@@ -121,6 +132,11 @@ impl World {
         command
     }
 
+    /// With the data folder of another world, as it is now.
+    pub(crate) fn copy_data_of(&self, other: &Self) {
+        copy_folder(&other.data(), &self.data());
+    }
+
     pub(crate) async fn start(&self) -> Gateway {
         self.start_behind(&[]).await.unwrap_or_else(|ended| {
             panic!("the gateway did not start: {}\n{}", ended.status, ended.said)
@@ -130,6 +146,13 @@ impl World {
     pub(crate) async fn start_behind(&self, wrapper: &[&str]) -> Result<Gateway, Ended> {
         Gateway::start(self.command(wrapper)).await
     }
+}
+
+/// Copies every file below `from`; sparse stays sparse.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    let copied =
+        Command::new("cp").arg("-a").arg("--sparse=always").arg(from.join(".")).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{} cannot be copied", from.display());
 }
 
 /// Without the variables that would be read as configuration.
@@ -192,6 +215,11 @@ impl Gateway {
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended().await
+    }
+
+    /// Its end: asked for where it has not come by itself.
+    pub(crate) async fn stopped(&mut self) -> ExitStatus {
+        if self.has_ended() { self.ended().await } else { self.stop().await }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -323,18 +351,48 @@ pub(crate) fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9) || status.code() == Some(137)
 }
 
-/// Tells why a test did nothing: never silently.
-#[expect(clippy::print_stdout, reason = "whoever reads the run has to see it")]
-pub(crate) fn tell(line: &str) {
-    println!("{line}");
+/// A command's words, as they are passed on.
+pub(crate) fn words(of: &[String]) -> Vec<&str> {
+    of.iter().map(String::as_str).collect()
+}
+
+/// Does `work` on all of `items`, a few side by side: most of the time each of them waits.
+pub(crate) async fn abreast<I, T, F>(
+    items: Vec<I>,
+    work: impl Fn(I) -> F + Send + Sync + 'static,
+) -> Vec<T>
+where
+    I: Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    const ABREAST: usize = 4;
+    let items = Arc::new(Mutex::new(items.into_iter()));
+    let work = Arc::new(work);
+    let mut lanes = Vec::new();
+    for _ in 0..ABREAST {
+        let (items, work) = (Arc::clone(&items), Arc::clone(&work));
+        let runtime = tokio::runtime::Handle::current();
+        lanes.push(tokio::task::spawn_blocking(move || {
+            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let mut done = Vec::new();
+            while let Some(item) = next() {
+                done.push(runtime.block_on(work(item)));
+            }
+            done
+        }));
+    }
+    let mut all = Vec::new();
+    for lane in lanes {
+        all.extend(lane.await.expect("a lane that ends well"));
+    }
+    all
 }
 
 /// Whether `strace` may trace here.
-pub(crate) fn can_trace(folder: &Path) -> bool {
+pub(crate) fn can_trace() -> bool {
     let trial = Command::new("strace")
-        .args(["-f", "-D", "-o"])
-        .arg(folder.join("trial"))
-        .args(["-e", "trace=pwrite64", "true"])
+        .args(["-f", "-D", "-o", "/dev/null", "-e", "trace=pwrite64", "true"])
         .stderr(Stdio::null())
         .status();
     let can = trial.is_ok_and(|status| status.success());
@@ -342,9 +400,4 @@ pub(crate) fn can_trace(folder: &Path) -> bool {
         tell("skipped: strace is missing or may not trace here");
     }
     can
-}
-
-/// A number from the environment, or the default.
-pub(crate) fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

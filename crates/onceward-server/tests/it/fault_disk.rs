@@ -8,8 +8,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::crash_world::{Gateway, World, can_trace, number, tell, until};
+use crate::crash_world::{Gateway, World, can_trace, until};
 use onceward_proof::check::{Ask, Log, Told, check};
+use onceward_proof::figures::{Figures, tell};
 
 /// A disk of its own for the data folder, seeded with what is in it; the gateway sees only that.
 const SMALL_DISK: &str = "cp -a \"$0\" \"$0.seed\" && mount -t tmpfs -o size=24m tmpfs \"$0\" \
@@ -40,6 +41,7 @@ async fn land(gateway: &Gateway, log: &Log, name: &str, count: usize) -> Vec<Ask
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_new_calls_and_heals_by_itself() {
+    let mut figures = Figures::of("full-disk", 17);
     let world = World::new(17).await;
     let log = Arc::new(Log::default());
     let mut done = {
@@ -80,7 +82,7 @@ async fn a_full_disk_refuses_new_calls_and_heals_by_itself() {
     drop(file);
 
     // Whatever is refused from now on was not sent.
-    let (mut refused, mut taken) = (Vec::new(), 0);
+    let (mut refused, mut taken) = (Vec::new(), 0u64);
     for n in 0..2000 {
         let ask = ask("keyed", "things", format!("keyed-full-{n}"), 20_000);
         log.ask(&ask);
@@ -117,17 +119,24 @@ async fn a_full_disk_refuses_new_calls_and_heals_by_itself() {
     }
 
     // Space comes back, and so does the service, without a restart.
+    let freed = std::time::Instant::now();
     fs::remove_file(&filler).unwrap();
     until("the service to come back", async || {
         call(&gateway, &log, &refused[0]).await.filter(|told| told.status == 201)
     })
     .await;
+    let healed = freed.elapsed();
     for ask in &refused {
         assert_eq!(call(&gateway, &log, ask).await.unwrap().status, 201);
     }
     gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
-    tell(&format!("{taken} taken while it filled, {} refused; {figures}", refused.len()));
+    let checked = check(&log, &world.auditor, &gateway.operations().await);
+    figures.count("taken_while_it_filled", taken);
+    figures.count("refused", refused.len());
+    figures.count("healed_ms", healed.as_millis());
+    figures.checked(&checked.figures);
+    figures.tell(checked.violations.len());
+    checked.expect_kept();
 }
 
 /// Calls until the gateway is gone or `calls` were made.
@@ -193,33 +202,20 @@ async fn fail_and_recover(call: &str, error: &str, when: &str) -> (bool, usize) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_sync_is_never_acknowledged_and_ends_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    if !can_trace(folder.path()) {
-        return;
-    }
-    let every = if number("TEST_ALL", 0) == 1 { 1 } else { 4 };
-    let (mut ended, mut points, mut acknowledged) = (0, 0, 0);
-    for n in (1..=40).step_by(every) {
-        let (has_ended, told) = fail_and_recover("fdatasync", "EIO", &n.to_string()).await;
-        points += 1;
-        ended += u64::from(has_ended);
-        acknowledged += told;
-    }
-    tell(&format!("EIO at {points} syncs: ended {ended} times; {acknowledged} acknowledged"));
-    assert!(ended * 2 >= points, "hit {ended} of {points} times only");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ledger_that_became_read_only_refuses_and_ends_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    if !can_trace(folder.path()) {
+    if !can_trace() {
         return;
     }
-    let mut ended = 0;
+    let mut told = Figures::of("read-only", 23);
+    let (mut ended, mut acknowledged) = (0, 0);
     for (error, when) in [("EROFS", "40+"), ("EIO", "45+"), ("EROFS", "50+")] {
-        let (has_ended, _) = fail_and_recover("pwrite64", error, when).await;
+        let (has_ended, figures) = fail_and_recover("pwrite64", error, when).await;
         ended += u64::from(has_ended);
+        acknowledged += figures;
     }
+    told.count("disks", 3u64);
+    told.count("ended", ended);
+    told.count("acknowledged", acknowledged);
+    told.tell(0);
     assert_eq!(ended, 3, "a disk that takes nothing was not noticed");
 }

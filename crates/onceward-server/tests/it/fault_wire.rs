@@ -11,9 +11,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::crash_world::{Gateway, World, number, tell};
+use crate::crash_world::{Gateway, World};
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Ask, Log, check};
+use onceward_proof::figures::{Figures, number, tell};
 use onceward_proof::line::{Line, request};
 
 /// The pace of a trickle: far slower than any timeout here.
@@ -217,6 +218,11 @@ async fn what_an_upstream_does_to_an_attempt_is_told_for_what_it_was() {
     assert_eq!((&operation["state"], &operation["reason"]), (&"dead".into(), &"unsent".into()));
     assert_eq!(operation["attempts"].as_array().unwrap().len(), 2, "{operation}");
     assert_eq!(first(&operation).0, "unsent", "{operation}");
+    // Whoever sent no key gets the one that was made, to ask again with.
+    let refused = gateway.line().await.ask("POST", "/to/closed/x", &[], b"{}").await.unwrap();
+    assert_eq!((refused.status(), refused.header("onceward-key-made")), (503, Some("true")));
+    let made = refused.header("idempotency-key").unwrap_or_default();
+    assert_eq!(gateway.rested("closed", made).await["state"], "dead", "{made}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,12 +275,13 @@ async fn hang_up(address: SocketAddr, ask: Ask, accepted: bool, after: Duration)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_hangs_up_changes_nothing() {
     let seed = number("TEST_SEED", 11);
+    let mut told = Figures::of("hang-ups", seed);
     let world = World::new(seed).await;
     let gateway = world.start().await;
     let log = Arc::new(Log::default());
     let mut chance = Chance(seed);
     let mut asks = Vec::new();
-    for n in 0..60 {
+    for n in 0..number("TEST_HANG_UPS", 960) / 16 {
         let mut callers = Vec::new();
         for m in 0..16 {
             let route = if m % 2 == 0 { "keyed" } else { "once" };
@@ -306,11 +313,13 @@ async fn a_caller_that_hangs_up_changes_nothing() {
         log.told(&ask.key, &answer);
     }
     gateway.quiet().await;
-    let figures = check(&log, &world.auditor, &gateway.operations().await).expect_kept();
-    tell(&format!(
-        "{} hung up; {remembered} were remembered, {arrived} arrived; {figures}",
-        asks.len()
-    ));
+    let checked = check(&log, &world.auditor, &gateway.operations().await);
+    told.count("hung_up", asks.len());
+    told.count("remembered", remembered);
+    told.count("arrived", arrived);
+    told.checked(&checked.figures);
+    told.tell(checked.violations.len());
+    checked.expect_kept();
     assert!(remembered > asks.len() / 4, "they hung up too early: {remembered}");
 }
 

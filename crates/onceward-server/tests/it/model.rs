@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use onceward_fuzz::figures::Figures;
 use onceward_proof::chance::Chance;
+use onceward_proof::figures::number;
 use onceward_proof::line::{Line, Message};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::crash_world::{Gateway, World, number};
+use crate::crash_world::{Gateway, World};
 use contract::{Asked, Model, Rest, Step, Told, answered};
 
 /// Keys of a sequence; every other one is on the route that is not idempotent.

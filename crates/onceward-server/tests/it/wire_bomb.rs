@@ -1,6 +1,8 @@
 //! Bodies that are small until somebody unpacks them: the gateway never does, on no way.
 
-use crate::crash_world::{World, tell};
+use onceward_proof::figures::tell;
+
+use crate::crash_world::World;
 use crate::wire_strict::{BOMB, Strict};
 
 /// What unpacking it once would cost at least is 200 KiB, twice 200 MiB.

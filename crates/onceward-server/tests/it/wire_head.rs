@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use onceward_fuzz::Fuzz;
 use onceward_fuzz::figures::Figures;
 use onceward_proof::chance::Chance;
+use onceward_proof::figures::number;
 use onceward_proof::line::Line;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
-use crate::crash_world::{Gateway, World, number};
+use crate::crash_world::{Gateway, World};
 use crate::wire_strict::{Arrived, Strict};
 use crate::wire_table::{self, Case, SMUGGLED, Want};
 

@@ -10,7 +10,9 @@ use onceward_fuzz::figures::Figures;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::crash_world::{Gateway, World, number, tell};
+use onceward_proof::figures::{number, tell};
+
+use crate::crash_world::{Gateway, World};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

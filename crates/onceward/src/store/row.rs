@@ -1,5 +1,6 @@
 //! Operations as rows: the store's own shape of them, small and versioned. The first byte says
-//! which shape follows; a row of a later version is refused, never guessed at.
+//! which shape follows; a row of a later version is refused, never guessed at. A checksum comes
+//! next: SQLite has none, and a row that was changed on disk must not be replayed.
 
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::{Standing, StoreError};
 
 const VERSION: u8 = 1;
+
+/// A CRC-32 of what follows it.
+const CHECKSUM_BYTES: usize = 4;
 
 /// The number of a standing in the column `kind` of every store.
 pub(crate) fn kind(standing: Standing) -> u8 {
@@ -121,7 +125,7 @@ fn at<T: Copy>(all: &[T], place: u8) -> Result<T, StoreError> {
 }
 
 fn damaged(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Damaged(format!("a row cannot be read: {what}"))
+    StoreError::Damaged(format!("a row of the index cannot be read: {what}"))
 }
 
 fn body(body: BodyRef) -> Body {
@@ -184,10 +188,14 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         forgotten: operation.forgotten.map(|forgotten| forgotten == Forgotten::New),
     };
     to.push(VERSION);
+    let at = to.len();
+    to.extend([0; CHECKSUM_BYTES]);
     // Writing into memory does not fail.
     if let Ok(written) = postcard::to_extend(&row, std::mem::take(to)) {
         *to = written;
     }
+    let (head, row) = to.split_at_mut(at + CHECKSUM_BYTES);
+    head[at..].copy_from_slice(&crc32fast::hash(row).to_le_bytes());
 }
 
 fn attempt_row(attempt: &Attempt) -> AttemptRow {
@@ -221,6 +229,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
     let Some((&VERSION, bytes)) = bytes.split_first() else {
         return Err(damaged("a version of a later release"));
     };
+    let (checksum, bytes) = bytes.split_first_chunk().ok_or_else(|| damaged("too short"))?;
+    if u32::from_le_bytes(*checksum) != crc32fast::hash(bytes) {
+        return Err(damaged("it is not what was written"));
+    }
     let row: Row<'_> = postcard::from_bytes(bytes).map_err(damaged)?;
     let state = match row.state {
         0 => State::Pending { due: Timestamp::from_micros(row.due) },

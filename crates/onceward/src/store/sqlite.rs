@@ -1,6 +1,7 @@
 //! The embedded store: a journal that makes commits durable and holds the bodies, and SQLite as
 //! its index. One writer thread groups commits; readers stand apart from it.
 
+mod examine;
 mod index;
 mod journal;
 mod writer;
@@ -22,6 +23,7 @@ use onceward_core::operation::{Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+pub use self::examine::Examined;
 use self::index::Index;
 use self::journal::{Journal, Position, Segments};
 use self::writer::{Answer, Command, Inbox, QUEUE_MAX, Shared, Writer, apply_all};
@@ -128,7 +130,7 @@ impl SqliteStore {
             copying: Arc::new(AtomicUsize::new(0)),
         };
         let segments = journal.segments().clone();
-        let checkpointer = start_checkpointer(path)?;
+        let checkpointer = start_checkpointer(path, Arc::clone(&shared.inbox))?;
         let wal = PathBuf::from(format!("{}-wal", path.display()));
         let writer = Writer::new(index, journal, wal, shared.clone(), checkpointer)?;
         let thread =
@@ -144,6 +146,13 @@ impl SqliteStore {
             writer: Mutex::new(Some(thread)),
             _lock: lock,
         })
+    }
+
+    /// Reads the whole of a ledger that no process has open, and tells what does not hold. What is
+    /// wrong with the files is no error; what keeps them from being read is.
+    pub fn examine(path: &Path) -> Result<Examined, StoreError> {
+        let _lock = take_lock(&path.with_extension("lock"))?;
+        examine::examine(path, &journal_of(path))
     }
 
     /// Asks the writer, once there is room in its queue.
@@ -267,13 +276,19 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Moves the log's frames into the database file beside the writer, so that it never waits.
-fn start_checkpointer(path: &Path) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
+/// An error goes to the writer: a checkpoint that failed and was tried again would be believed.
+fn start_checkpointer(
+    path: &Path,
+    inbox: Arc<Inbox>,
+) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
     let (wake, woken) = sync_channel(1);
     let index = Index::open_reader(path)?;
     let run = move || {
         while woken.recv().is_ok() {
             // What a checkpoint leaves, the next one takes.
-            let _ = index.checkpoint(false);
+            if let Err(error) = index.checkpoint(false) {
+                inbox.push(Command::Fail(error));
+            }
         }
     };
     std::thread::Builder::new()

@@ -793,11 +793,15 @@ impl World {
     /// Lets time pass once the sweeper rests, so that it sweeps after it.
     pub(crate) async fn pass_time(&self, by: Duration) {
         self.until("the sweeper rests between two passes", async || {
-            // Between the steps of a pass it sleeps for a moment.
-            if self.clock.is_anyone_asleep_for(Duration::ZERO..Duration::from_millis(101)) {
+            let rests = Duration::from_mins(9)..Duration::from_mins(11);
+            if self.clock.is_anyone_asleep_for(rests) {
+                return true;
+            }
+            // Before the first pass and between the steps of one it sleeps for a moment.
+            if self.clock.is_anyone_asleep_for(Duration::ZERO..Duration::from_millis(1001)) {
                 self.clock.advance(Duration::from_millis(100));
             }
-            self.clock.is_anyone_asleep_for(Duration::from_mins(9)..Duration::from_mins(11))
+            false
         })
         .await;
         self.clock.advance(by);

@@ -40,7 +40,7 @@ pub(super) enum Record<'a> {
 }
 
 /// The columns of an operation's row.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Put<'a> {
     pub(super) seq: u64,
     pub(super) key: Option<KeyDigest>,
@@ -62,7 +62,7 @@ impl From<rusqlite::Error> for StoreError {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error.to_string()),
             Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
+                Self::Damaged(format!("the index does not hold: {error}"))
             }
             _ => Self::Unavailable(error.to_string()),
         }
@@ -85,6 +85,7 @@ impl Index {
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
         db.pragma_update(None, "cache_size", -32 * 1024)?;
         db.pragma_update(None, "cache_spill", false)?;
+        db.pragma_update(None, "cell_size_check", true)?;
         db.set_prepared_statement_cache_capacity(64);
         let mut index = Self { db };
         index.migrate()?;
@@ -99,6 +100,7 @@ impl Index {
         )?;
         db.pragma_update(None, "query_only", true)?;
         db.pragma_update(None, "cache_size", -2 * 1024)?;
+        db.pragma_update(None, "cell_size_check", true)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
         Ok(Self { db })
     }
@@ -228,7 +230,7 @@ impl Index {
     }
 
     pub(super) fn by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
-        self.one("SELECT row FROM op WHERE key = ?1", params![key.0])
+        self.of_key("SELECT row FROM op WHERE key = ?1", key)
     }
 
     pub(super) fn by_sequence(&self, seq: u64) -> Result<Option<Operation>, StoreError> {
@@ -237,7 +239,19 @@ impl Index {
 
     /// The operation of `key` if it is done; what is not done is not even read.
     pub(super) fn done_by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
-        self.one("SELECT row FROM op WHERE key = ?1 AND kind = 3", params![key.0])
+        self.of_key("SELECT row FROM op WHERE key = ?1 AND kind = 3", key)
+    }
+
+    /// The row that the index over keys leads to, if it is that key's: one that was changed on
+    /// disk may lead anywhere.
+    fn of_key(&self, sql: &str, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
+        let found = self.one(sql, params![key.0])?;
+        match &found {
+            Some(operation) if operation.scope.digest(&operation.key) != key => {
+                Err(StoreError::Damaged("the index leads from a key to another's row".to_owned()))
+            }
+            _ => Ok(found),
+        }
     }
 
     fn one(&self, sql: &str, by: &[&dyn rusqlite::ToSql]) -> Result<Option<Operation>, StoreError> {
@@ -430,6 +444,40 @@ impl Index {
 
     pub(super) fn newest(&self) -> Result<u64, StoreError> {
         Ok(self.db.query_row("SELECT coalesce(max(seq), 0) FROM op", [], |row| row.get(0))?)
+    }
+
+    /// What SQLite itself finds wrong with the file.
+    pub(super) fn faults(&self) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.db.prepare("PRAGMA integrity_check")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let said: Vec<String> = rows.collect::<Result<_, _>>()?;
+        Ok(said.into_iter().filter(|line| line != "ok").collect())
+    }
+
+    /// Visits every row with its columns, oldest first.
+    pub(super) fn columns(
+        &self,
+        mut visit: impl FnMut(&Put<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut statement =
+            self.db.prepare("SELECT seq, key, lane, kind, due, fence, row FROM op ORDER BY seq")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let key: Option<[u8; 16]> = row.get(1)?;
+            visit(&Put {
+                seq: row.get(0)?,
+                key: key.map(KeyDigest),
+                lane: row.get(2)?,
+                kind: row.get(3)?,
+                due: row.get(4)?,
+                fence: row.get(5)?,
+                row: row
+                    .get_ref(6)?
+                    .as_blob()
+                    .map_err(|error| StoreError::Damaged(error.to_string()))?,
+            })?;
+        }
+        Ok(())
     }
 
     /// Copies the index, as it was last committed, into a new database file.

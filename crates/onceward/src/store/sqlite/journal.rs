@@ -46,6 +46,52 @@ pub(super) struct Position {
 pub(super) struct Segments(Arc<RwLock<BTreeMap<u32, Arc<File>>>>);
 
 impl Segments {
+    /// All that are in `folder`.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        let segments = Self::default();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(segment) =
+                name.to_str().and_then(|name| name.strip_prefix("segment-")?.parse().ok())
+            else {
+                continue;
+            };
+            let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
+            segments.add(segment, Arc::new(file));
+        }
+        Ok(segments)
+    }
+
+    /// Hands every frame to `visit`, oldest first, with the position after it; returns where they
+    /// end. A frame that does not hold is the end only where none holds behind it.
+    pub(super) fn frames(
+        &self,
+        mut visit: impl FnMut(&[u8], Position) -> Result<(), StoreError>,
+    ) -> Result<Option<Position>, StoreError> {
+        let unreadable =
+            |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
+        let mut end: Option<Position> = None;
+        for segment in self.numbers() {
+            let file = self.get(segment).ok_or_else(|| missing(segment))?;
+            let sequence = match end {
+                Some(end) => end.sequence,
+                None => first_sequence(&file).map_err(unreadable)?,
+            };
+            let start = Position { segment, offset: 0, sequence };
+            let goes_on = read_frame(&file, start).map_err(unreadable)?.is_some();
+            if let Some(end) = end.filter(|end| goes_on && end.segment + 1 != segment) {
+                return Err(missing(end.segment + 1));
+            }
+            // One that was allocated ahead has none.
+            if goes_on || end.is_none() {
+                end = Some(replay_segment(&file, start, &mut visit)?);
+            }
+        }
+        end.map_or(Ok(()), |end| refuse_damage(self, end))?;
+        Ok(end)
+    }
+
     fn get(&self, segment: u32) -> Option<Arc<File>> {
         self.0.read().ok()?.get(&segment).cloned()
     }
@@ -62,16 +108,17 @@ impl Segments {
 
     /// The bytes of a body, if they are the ones that were written.
     pub(super) fn read(&self, body: BodyRef) -> Result<Bytes, StoreError> {
-        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
+        let gone = || missing(body.segment);
         let file = self.get(body.segment).ok_or_else(gone)?;
         let mut bytes = vec![0; body.length as usize];
         file.read_exact_at(&mut bytes, u64::from(body.offset)).map_err(|error| {
-            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+            StoreError::Unavailable(format!("reading {}: {error}", name_of(body.segment)))
         })?;
         if crc32fast::hash(&bytes) != body.crc && !Sabotage::ChecksumIgnored.is_on() {
-            let place = format!("segment {} at {}", body.segment, body.offset);
             return Err(StoreError::Damaged(format!(
-                "a body's bytes are not the ones that were written: {place}"
+                "{} at {}: a body's bytes are not the ones that were written",
+                name_of(body.segment),
+                body.offset
             )));
         }
         Ok(bytes.into())
@@ -119,8 +166,35 @@ pub(super) struct Journal {
     spare: bool,
 }
 
+/// Makes the journal's folder, its own name durable.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// The number of a segment's first frame, as its header says.
+fn first_sequence(file: &File) -> io::Result<u64> {
+    let mut number = [0; 8];
+    file.read_exact_at(&mut number, 8)?;
+    Ok(u64::from_le_bytes(number))
+}
+
+fn name_of(segment: u32) -> String {
+    format!("segment-{segment:08}")
+}
+
 fn path_of(folder: &Path, segment: u32) -> PathBuf {
-    folder.join(format!("segment-{segment:08}"))
+    folder.join(name_of(segment))
+}
+
+fn missing(segment: u32) -> StoreError {
+    StoreError::Damaged(format!("{} is missing from the journal", name_of(segment)))
 }
 
 impl Journal {
@@ -135,35 +209,18 @@ impl Journal {
         let unavailable = |error: io::Error| {
             StoreError::Unavailable(format!("opening {}: {error}", folder.display()))
         };
-        fs::create_dir_all(folder).map_err(unavailable)?;
-        let segments = Segments::default();
-        for entry in fs::read_dir(folder).map_err(unavailable)? {
-            let entry = entry.map_err(unavailable)?;
-            let name = entry.file_name();
-            let Some(segment) =
-                name.to_str().and_then(|name| name.strip_prefix("segment-")?.parse().ok())
-            else {
-                continue;
-            };
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(entry.path())
-                .map_err(unavailable)?;
-            segments.add(segment, Arc::new(file));
-        }
+        make_folder(folder).map_err(unavailable)?;
+        let segments = Segments::open(folder).map_err(unavailable)?;
         let mut end = from;
         if segments.get(end.segment).is_none() {
             if !segments.numbers().is_empty() || from.sequence > 0 {
-                return Err(StoreError::Damaged(format!("segment {} is missing", end.segment)));
+                return Err(missing(end.segment));
             }
             create(folder, &segments, end.segment, segment_bytes)
                 .map_err(|error| full_or_unavailable(&error))?;
         }
         loop {
-            let file = segments
-                .get(end.segment)
-                .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+            let file = segments.get(end.segment).ok_or_else(|| missing(end.segment))?;
             end = replay_segment(&file, end, &mut replay)?;
             let next = Position { segment: end.segment + 1, offset: 0, ..end };
             let goes_on = match segments.get(next.segment) {
@@ -176,9 +233,7 @@ impl Journal {
             }
             end = next;
         }
-        let file = segments
-            .get(end.segment)
-            .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
+        let file = segments.get(end.segment).ok_or_else(|| missing(end.segment))?;
         let spare = segments.get(end.segment + 1).is_some();
         Ok(Self { folder: folder.to_owned(), segments, file, segment_bytes, end, spare })
     }
@@ -338,24 +393,22 @@ fn replay_segment(
 }
 
 /// A frame is written only after the one before it is durable, so only the last can be torn: a
-/// frame that holds behind one that does not, in this segment or in a later one, means damage.
+/// frame that holds behind one that does not, in this segment or a later one, means damage.
 fn refuse_damage(segments: &Segments, end: Position) -> Result<(), StoreError> {
     for segment in segments.numbers().into_iter().filter(|segment| *segment >= end.segment) {
+        let file = segments.get(segment).ok_or_else(|| missing(segment))?;
         let start = if segment == end.segment { u64::from(end.offset) + 1 } else { 0 };
-        let file = segments
-            .get(segment)
-            .ok_or_else(|| StoreError::Damaged("a segment is missing".to_owned()))?;
-        refuse_frames_from(&file, end, Position { segment, ..end }, start)?;
+        refuse_frames_from(&file, segment, start, end)?;
     }
     Ok(())
 }
 
-/// Looks from `start` on through the segment of `here`.
+/// Looks for a frame that holds in `segment` from `start` on.
 fn refuse_frames_from(
     file: &File,
-    end: Position,
-    here: Position,
+    segment: u32,
     mut start: u64,
+    end: Position,
 ) -> Result<(), StoreError> {
     let unreadable =
         |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
@@ -369,7 +422,8 @@ fn refuse_frames_from(
         let length = piece.len().min((size - start) as usize);
         let bytes = &mut piece[..length];
         file.read_exact_at(bytes, start).map_err(unreadable)?;
-        refuse_frame_behind(file, end, Position { offset: start as u32, ..here }, bytes)?;
+        let at = Position { segment, offset: start as u32, sequence: 0 };
+        refuse_frame_behind(file, end, at, bytes)?;
         // A header that lies across two pieces is seen whole in the second.
         start += (length - HEADER_BYTES.min(length - 1)) as u64;
     }
@@ -391,7 +445,7 @@ fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
 fn refuse_frame_behind(
     file: &File,
     end: Position,
-    here: Position,
+    piece: Position,
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     let unreadable =
@@ -408,11 +462,12 @@ fn refuse_frame_behind(
         if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
             continue;
         }
-        let at = Position { offset: here.offset + at as u32, sequence, ..here };
+        let at = Position { offset: piece.offset + at as u32, sequence, ..piece };
         if read_frame(file, at).map_err(unreadable)?.is_some() {
             return Err(StoreError::Damaged(format!(
-                "segment {} does not hold at {}, and a later frame does: restore a backup",
-                end.segment, end.offset
+                "{} does not hold at {}, and a later frame does",
+                name_of(end.segment),
+                end.offset
             )));
         }
     }
@@ -432,7 +487,13 @@ fn find(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
 }
 
 pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
+    use rustix::io::Errno;
+    // Without a descriptor nothing was written, and others give theirs back.
+    let has_no_descriptor = [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
     match error.kind() {
+        _ if has_no_descriptor => StoreError::Full(error.to_string()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             StoreError::Full(error.to_string())
         }
@@ -536,14 +597,26 @@ mod tests {
     }
 
     #[test]
-    fn damage_at_the_end_of_a_segment_that_another_follows_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &[&[1; 3000], b"the last of this one", &[3; 3000]]);
-        let path = path_of(folder.path(), 1);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[3000 + 2 * HEADER_BYTES] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        assert!(matches!(open(folder.path()), Err(StoreError::Damaged(_))));
+    fn damage_at_the_edge_of_a_segment_is_refused_too() {
+        let large = vec![7u8; 3000];
+        let whole = tempfile::tempdir().unwrap();
+        write(whole.path(), &[b"one", &large, &large, b"four"]);
+        let edges = [(1, 2 * HEADER_BYTES + 3 + 100), (2, 5), (2, HEADER_BYTES + 2999)];
+        for (segment, flipped) in edges {
+            let folder = tempfile::tempdir().unwrap();
+            for copied in [1, 2] {
+                let mut bytes = fs::read(path_of(whole.path(), copied)).unwrap();
+                if copied == segment {
+                    bytes[flipped] ^= 0x10;
+                }
+                fs::write(path_of(folder.path(), copied), bytes).unwrap();
+            }
+            let opened = open(folder.path());
+            assert!(
+                matches!(opened, Err(StoreError::Damaged(_))),
+                "segment {segment} at {flipped}"
+            );
+        }
     }
 
     #[test]

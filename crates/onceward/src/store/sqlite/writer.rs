@@ -56,6 +56,8 @@ pub(super) enum Command {
     Set(String, Option<Bytes>, Answer<()>),
     /// Makes readers see all that was written, and tells where the journal ends.
     Publish(Answer<Position>),
+    /// The checkpoint beside the writer met an error.
+    Fail(StoreError),
     Close,
 }
 
@@ -200,7 +202,11 @@ impl Writer {
         }
         if !matches!(
             command,
-            Command::Find(..) | Command::Lanes(_) | Command::Publish(_) | Command::Close
+            Command::Find(..)
+                | Command::Lanes(_)
+                | Command::Publish(_)
+                | Command::Fail(_)
+                | Command::Close
         ) {
             if let Err(error) = self.make_room(&command).and_then(|()| self.index.begin()) {
                 return self.refuse(command, &error);
@@ -253,6 +259,7 @@ impl Writer {
                 let result = self.broken.clone().map_or_else(|| Ok(self.journal.end()), Err);
                 self.answer(answer, result);
             }
+            Command::Fail(error) => self.heed_checkpoint(&error),
             Command::Close => {}
         }
     }
@@ -297,6 +304,14 @@ impl Writer {
         }
     }
 
+    /// What a checkpoint had no room for, the next one takes; what failed otherwise may have left
+    /// the index in any state.
+    fn heed_checkpoint(&mut self, error: &StoreError) {
+        if !matches!(error, StoreError::Full(_)) {
+            self.heed(error);
+        }
+    }
+
     /// Makes sure that the command's frame fits, and that new work is refused before what is
     /// under way would be.
     fn make_room(&mut self, command: &Command) -> Result<(), StoreError> {
@@ -311,7 +326,11 @@ impl Writer {
             }
             Command::NoteAsked(asked, _) => asked.len() * 256,
             Command::Set(name, value, _) => name.len() + value.as_ref().map_or(0, Bytes::len),
-            Command::Find(..) | Command::Lanes(_) | Command::Publish(_) | Command::Close => {
+            Command::Find(..)
+            | Command::Lanes(_)
+            | Command::Publish(_)
+            | Command::Fail(_)
+            | Command::Close => {
                 return Ok(());
             }
         } + RECORD_OVERHEAD * 4;
@@ -680,7 +699,9 @@ impl Writer {
         let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
         if wal_bytes > WAL_BYTES_MAX {
             // While the writer itself copies the last frames no new ones come, so the log begins anew.
-            let _ = self.index.checkpoint(false);
+            if let Err(error) = self.index.checkpoint(false) {
+                self.heed_checkpoint(&error);
+            }
         } else {
             let _ = self.checkpointer.try_send(());
         }
@@ -743,7 +764,7 @@ fn refuse(command: Command, error: &StoreError) {
         Command::NoteAsked(_, answer) | Command::Set(_, _, answer) => send(answer, error),
         Command::Sweep(.., answer) => send(answer, error),
         Command::Publish(answer) => send(answer, error),
-        Command::Close => {}
+        Command::Fail(_) | Command::Close => {}
     }
 }
 
