@@ -257,10 +257,12 @@ async fn an_accepted_caller_that_waited_long_enough_is_told_that_it_is_accepted(
     for world in every(&effects(Effects::Keyed)) {
         world.upstream.script([answer(503, "").header("retry-after", "100")]);
         let mut call = accepted("k");
-        call.options.wait = Some(Duration::from_secs(5));
+        // No other part of the engine sleeps for so long.
+        let wait = Duration::from_secs(7);
+        call.options.wait = Some(wait);
         let calling = world.begin(call);
         world.stands("k", "pending").await;
-        let until = world.clock.now().plus(Duration::from_secs(5));
+        let until = world.clock.now().plus(wait);
         world.until("the caller waits", async || world.clock.is_awaited(until)).await;
         world.clock.advance_to(until);
         taken(calling.result().await);

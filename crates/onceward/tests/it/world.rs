@@ -490,6 +490,8 @@ pub(crate) struct World {
     routes: Routes,
     ledger: Ledger,
     process: Option<Process>,
+    /// Whether the first pass of the sweep was let begin.
+    swept: AtomicBool,
     pulse: Pulse,
 }
 
@@ -569,6 +571,7 @@ impl World {
             routes,
             ledger,
             process: None,
+            swept: AtomicBool::new(false),
             pulse,
         };
         let process = world.begin_process();
@@ -679,6 +682,7 @@ impl World {
 
     /// Starts a process on the ledger of the one that was killed.
     pub(crate) async fn begin_again(&mut self) -> usize {
+        self.swept.store(false, Ordering::Release);
         let process = self.begin_process();
         let recovered = process.engine.recover().await.unwrap();
         process.start();
@@ -797,9 +801,12 @@ impl World {
             if self.clock.is_anyone_asleep_for(rests) {
                 return true;
             }
-            // Before the first pass and between the steps of one it sleeps for a moment.
-            if self.clock.is_anyone_asleep_for(Duration::ZERO..Duration::from_millis(1001)) {
+            // Between the steps of a pass it sleeps for a moment, before the first for longer: no
+            // more time passes than that, however slow the ledger is.
+            if self.clock.is_anyone_asleep_for(Duration::ZERO..Duration::from_millis(101)) {
                 self.clock.advance(Duration::from_millis(100));
+            } else if !self.swept.swap(true, Ordering::AcqRel) {
+                self.clock.advance(Duration::from_secs(1));
             }
             false
         })
