@@ -42,9 +42,13 @@ async fn commits_whose_replies_are_lost_are_done_once_and_known() {
     let wires = wires(&database, 2, seed).await;
     let mut cluster = Cluster::start(&ledgers(&database, &wires), seed).await;
     let load = cluster.load(6, PATIENT);
-    wires.iter().for_each(|wire| wire.lose_percent(8));
+    for wire in &wires {
+        wire.lose_percent(8);
+    }
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    wires.iter().for_each(|wire| wire.lose_percent(0));
+    for wire in &wires {
+        wire.lose_percent(0);
+    }
     let counted: Vec<_> = wires.iter().map(Wire::passed_and_lost).collect();
     let lost = counted.iter().map(|(_, lost)| lost).sum::<u64>();
     figures.count("replies_lost", lost);

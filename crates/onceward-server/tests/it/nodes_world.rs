@@ -78,7 +78,7 @@ impl Cluster {
         let folder = tempfile::tempdir().expect("a folder");
         let auditor = Auditor::start(seed).await;
         for (node, ledger) in ledgers.iter().enumerate() {
-            let data = folder.path().join(format!("node-{node}"));
+            let data = folder.path().join(format!("node-{node}")).display().to_string();
             let mut text =
                 format!("listen = \"127.0.0.1:0\"\nstore = {ledger:?}\ndata = {data:?}\n");
             for routes in [ROUTES, routes] {
