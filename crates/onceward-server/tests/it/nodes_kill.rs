@@ -30,7 +30,7 @@ async fn nodes_killed_and_paused_under_load_lose_nothing_and_do_nothing_twice() 
     let mut chance = Chance(seed);
     let mut cluster = Cluster::start(&vec![database.url(); NODES], seed).await;
     let load = cluster.load(16, HANGS_UP);
-    let mut pauses = 0;
+    let mut rounds = 0;
     let mut killed = 0;
     while killed < kills {
         let paused = chance.below(NODES as u64) as usize;
@@ -44,12 +44,12 @@ async fn nodes_killed_and_paused_under_load_lose_nothing_and_do_nothing_twice() 
         }
         tokio::time::sleep(PAUSE.saturating_sub(began.elapsed())).await;
         cluster.nodes[paused].signal(Signal::CONT);
-        pauses += 1;
+        rounds += 1;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     figures.count("nodes", NODES);
     figures.count("kills", killed);
-    figures.count("pauses", pauses);
+    figures.count("pauses", rounds);
     cluster.judge(load, &mut figures).await;
 }
 

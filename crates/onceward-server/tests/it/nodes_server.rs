@@ -58,15 +58,15 @@ impl Database {
             tell("SKIPPED: TEST_POSTGRES names no server; `cargo xtask test` starts one");
             return None;
         };
-        let part = |name: &str| {
+        let value_of = |name: &str| {
             let value = |part: &str| part.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
             place.split_whitespace().find_map(value)
         };
-        let host = part("host").unwrap_or_else(|| "127.0.0.1".to_owned());
-        let port = part("port").unwrap_or_else(|| "5432".to_owned());
+        let host = value_of("host").unwrap_or_else(|| "127.0.0.1".to_owned());
+        let port = value_of("port").unwrap_or_else(|| "5432".to_owned());
         let whole = Self {
             bin,
-            user: part("user").unwrap_or_else(|| "postgres".to_owned()),
+            user: value_of("user").unwrap_or_else(|| "postgres".to_owned()),
             server: format!("{host}:{port}").parse().expect("an address in TEST_POSTGRES"),
             name: "postgres".to_owned(),
         };
