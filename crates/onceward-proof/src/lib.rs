@@ -9,6 +9,8 @@
 //! callers, [`process`] is the gateway that is killed, [`tally`] adds up post by post, [`counted`]
 //! holds the gateway's [`metrics`] beside what others counted, and [`cold`] asks again with cold
 //! caches.
+//!
+//! [`lost`] is a wire to PostgreSQL that loses replies.
 
 pub mod auditor;
 pub mod chance;
@@ -20,6 +22,7 @@ mod cut_frames;
 pub mod figures;
 pub mod line;
 pub mod load;
+pub mod lost;
 pub mod metrics;
 pub mod plan;
 pub mod process;

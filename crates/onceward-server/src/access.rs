@@ -47,6 +47,8 @@ impl Caller {
 pub(crate) struct Access {
     store: Arc<dyn Store>,
     by_hash: RwLock<HashMap<String, AccessKey>>,
+    /// Held from the ledger to `by_hash`: what was read before a change must not undo it here.
+    changing: tokio::sync::Mutex<()>,
     /// The command line's own key, in the data folder.
     operator: String,
     /// Whether the listener can be reached from elsewhere.
@@ -71,6 +73,7 @@ impl Access {
     ) -> Result<Self, StoreError> {
         Ok(Self {
             by_hash: RwLock::new(read(&*store).await?),
+            changing: tokio::sync::Mutex::default(),
             store,
             operator: hash(operator),
             beyond_loopback: !listen.ip().is_loopback(),
@@ -79,6 +82,7 @@ impl Access {
 
     /// Reads the keys again: other nodes make and revoke some too.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let _alone = self.changing.lock().await;
         let fresh = read(&*self.store).await?;
         *self.by_hash.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
@@ -106,6 +110,7 @@ impl Access {
             created_at: now,
         };
         let value = serde_json::to_vec(&kept).unwrap_or_default();
+        let _alone = self.changing.lock().await;
         self.store.set(format!("{PREFIX}{}", kept.prefix), Some(Bytes::from(value))).await?;
         self.by_hash
             .write()
@@ -119,6 +124,7 @@ impl Access {
         let Some(key) = self.list().into_iter().find(|key| key.prefix == prefix) else {
             return Ok(false);
         };
+        let _alone = self.changing.lock().await;
         self.store.set(format!("{PREFIX}{prefix}"), None).await?;
         self.by_hash.write().unwrap_or_else(PoisonError::into_inner).remove(&key.hash);
         Ok(true)

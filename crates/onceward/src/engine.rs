@@ -56,8 +56,8 @@ const LEDGER_WAIT: Duration = Duration::from_secs(15);
 /// How often a duplicate looks at what another node has in hand.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(50);
 
-/// How long a full ledger is waited for before an outcome is offered to it again.
-const FULL_RETRY: Duration = Duration::from_millis(250);
+/// How long a ledger that is full or away is waited for before it is asked again.
+const LEDGER_RETRY: Duration = Duration::from_millis(250);
 
 /// What an engine is made of.
 pub struct Parts {
@@ -801,11 +801,35 @@ impl Engine {
         let run = self.begin();
         tokio::spawn(async move {
             let _run = run;
-            match engine.request_of(&operation).await {
+            match engine.request_when_back(&operation).await {
                 Ok(request) => engine.run(operation, Arc::new(request), slot, None, None).await,
                 Err(error) => engine.bury_unreadable(&operation, &error).await,
             }
         });
+    }
+
+    /// The request of an operation in hand: a ledger that is away is waited for.
+    async fn request_when_back(&self, operation: &Operation) -> Result<Request, StoreError> {
+        loop {
+            match self.request_of(operation).await {
+                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
+                done => return done,
+            }
+        }
+    }
+
+    /// The same for an operation that is in hand, as it stands.
+    async fn find_when_back(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        loop {
+            match self.store.find(Which::Id(id)).await {
+                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
+                done => return done,
+            }
+        }
+    }
+
+    async fn wait_for_the_ledger(&self) {
+        self.clock.sleep_until(self.clock.now().plus(LEDGER_RETRY)).await;
     }
 
     /// An operation whose request cannot be read is a dead letter, which says so.
@@ -916,7 +940,7 @@ impl Engine {
     /// The operation as somebody else wrote it meanwhile: a person, or a node that took this one
     /// for gone.
     async fn find_overtaken(&self, id: OperationId) -> Result<Operation, StoreError> {
-        self.store.find(Which::Id(id)).await?.ok_or(StoreError::Stale)
+        self.find_when_back(id).await?.ok_or(StoreError::Stale)
     }
 
     /// The route of this moment and its policy for `operation`; a route that is gone has the
@@ -974,7 +998,7 @@ impl Engine {
         delivered: &Delivered,
     ) -> Result<Option<Operation>, StoreError> {
         for _ in 0..RACES_MAX {
-            let Some(found) = self.store.find(Which::Id(begun.id)).await? else { return Ok(None) };
+            let Some(found) = self.find_when_back(begun.id).await? else { return Ok(None) };
             let is_ours = found.attempts_made() == begun.attempts_made();
             if found.state != State::InDoubt || !is_ours {
                 return Ok(None);
@@ -994,9 +1018,7 @@ impl Engine {
     async fn commit_when_there_is_room(&self, write: Write) -> Result<Operation, StoreError> {
         loop {
             match self.store.commit(write.clone()).await {
-                Err(error) if error.may_pass() => {
-                    self.clock.sleep_until(self.clock.now().plus(FULL_RETRY)).await;
-                }
+                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
                 done => return done,
             }
         }

@@ -167,7 +167,9 @@ impl PostgresStore {
 
 /// Brings the tables up to date. Whoever comes first does it; the others wait and find it done.
 async fn migrate(link: &Link) -> Result<(), StoreError> {
-    let mut sql = "BEGIN; SELECT pg_advisory_xact_lock(7077, 1); \
+    // However long the first one takes, it is waited for.
+    let mut sql = "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
+        SELECT pg_advisory_xact_lock(7077, 1); SET LOCAL lock_timeout = '5s'; \
         CREATE TABLE IF NOT EXISTS migration (version integer PRIMARY KEY);"
         .to_owned();
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))?;
@@ -260,6 +262,7 @@ async fn end(link: &Link) -> Result<(), StoreError> {
 
 async fn take(
     link: Arc<Link>,
+    address: Address,
     lane: i32,
     now: Timestamp,
     max: usize,
@@ -283,9 +286,36 @@ async fn take(
         }
     }
     let written = writer::change(&link, &taken).await.map_err(|error| meaning(&error))?;
-    end(&link).await?;
     taken.retain(|operation| written.contains(&operation.id));
-    Ok(taken)
+    match end(&link).await {
+        Ok(()) => Ok(taken),
+        Err(_) => kept(&address, taken).await,
+    }
+}
+
+/// Those of `taken` that were written, where the answer to their commit was lost: looked for until
+/// that is known, since what this session has in hand nobody else would attempt.
+async fn kept(address: &Address, mut taken: Vec<Operation>) -> Result<Vec<Operation>, StoreError> {
+    let ids: Vec<Id> = taken.iter().map(|operation| Id(operation.id)).collect();
+    loop {
+        match stored(address, &ids).await {
+            Ok(stored) => {
+                taken.retain(|operation| stored.contains(operation));
+                return Ok(taken);
+            }
+            Err(error) if error.may_pass() => pause(writer::RETRY).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The operations as they stand once whoever is at them has ended: locked, so that what is read is
+/// as safe as what is written.
+async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreError> {
+    let link = address.open().await?;
+    let sql = "SELECT row FROM op WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let rows = link.query(sql, &[&ids]).await.map_err(|error| meaning(&error))?;
+    rows.iter().map(decode).collect()
 }
 
 async fn sweep(
@@ -490,16 +520,23 @@ impl Store for PostgresStore {
         Box::pin(async move {
             let link = self.links.any().await?;
             let number = self.lanes.number(&link, &lane).await.map_err(|error| meaning(&error))?;
-            self.alone(move |link| take(link, number, now, max, judge)).await
+            let address = self.address.clone();
+            self.alone(move |link| take(link, address, number, now, max, judge)).await
         })
     }
 
     fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>> {
         Box::pin(async move {
             let lease = LEASE.as_secs_f64();
+            // Whoever finds its own right lapsed and not taken was away together with the server:
+            // those who had theirs until then have a lease to come back too.
             self.links
                 .query(
-                    "INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
+                    "WITH mine AS (SELECT lapses_at FROM session WHERE id = $1), \
+                     granted AS (UPDATE session SET lapses_at = now() + make_interval(secs => $2) \
+                     FROM mine WHERE mine.lapses_at < now() AND session.id <> $1 AND \
+                     session.lapses_at > mine.lapses_at - make_interval(secs => $2)) \
+                     INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
                      ON CONFLICT (id) DO UPDATE SET lapses_at = EXCLUDED.lapses_at",
                     &[&(session.0 as i64), &lease],
                 )

@@ -27,6 +27,12 @@ const SESSION: &str = "SET synchronous_commit = on; SET statement_timeout = '30s
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A host that acknowledges nothing for so long is gone, though nobody said so.
+const HOST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer is waited for that somebody reads for a caller.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// An operation's id as the server keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Id(pub(super) OperationId);
@@ -125,6 +131,9 @@ impl Address {
             None
         };
         config.application_name("onceward").connect_timeout(CONNECT_TIMEOUT);
+        config.tcp_user_timeout(HOST_TIMEOUT);
+        config.keepalives_idle(HOST_TIMEOUT / 2).keepalives_interval(HOST_TIMEOUT / 4);
+        config.keepalives_retries(2);
         Ok(Self { config, tls })
     }
 
@@ -150,7 +159,11 @@ impl Address {
         let client = client
             .await
             .map_err(|_| StoreError::Away("the server does not answer".to_owned()))?
-            .map_err(|error| meaning(&error))?;
+            // Even a server that lets nobody in has said nothing about the ledger.
+            .map_err(|error| match meaning(&error) {
+                StoreError::Unavailable(why) => StoreError::Away(why),
+                error => error,
+            })?;
         Ok(Link { client, prepared: Mutex::default() })
     }
 
@@ -193,7 +206,21 @@ impl Links {
         with: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
         let link = self.any().await?;
-        link.query(sql, with).await.map_err(|error| meaning(&error))
+        if let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, link.query(sql, with)).await {
+            return answer.map_err(|error| meaning(&error));
+        }
+        self.drop(&link).await;
+        Err(StoreError::Away("the server does not answer".to_owned()))
+    }
+
+    /// Nobody is to wait behind what was not answered.
+    async fn drop(&self, link: &Arc<Link>) {
+        for place in &self.all {
+            let mut place = place.lock().await;
+            if place.as_ref().is_some_and(|other| Arc::ptr_eq(other, link)) {
+                *place = None;
+            }
+        }
     }
 }
 

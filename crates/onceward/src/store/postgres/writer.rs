@@ -31,7 +31,11 @@ const BATCH_MAX: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Between two tries of a batch whose connection broke.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
+
+/// How long a batch may take: longer than the server lets a statement take, so that it is the one to
+/// say so, where it says anything at all.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Before a batch is written again of which something is not known.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -62,6 +66,11 @@ const COMMIT: &str = "\
 
 const KNOWN: &str = "SELECT k.digest, o.row FROM key k JOIN op o ON o.id = k.op \
     WHERE k.digest = ANY($1)";
+
+/// What a lost try wrote can be read before a standby has it, where the server ended meanwhile: a
+/// commit after it is answered only when all before it is safe.
+const CONFIRM: &str = "INSERT INTO setting VALUES ('confirmed', '') \
+    ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
 
 const STORED: &str = "SELECT id, row FROM op WHERE id = ANY($1)";
 
@@ -199,6 +208,8 @@ pub(super) struct Writer {
     queue: Arc<Queue>,
     lanes: Arc<Lanes>,
     link: Option<Link>,
+    /// Whether the batch in hand may have been written by a try before this one.
+    is_unsure: bool,
     numbers: Numbers,
     today: Arc<dyn Fn() -> i32 + Send + Sync>,
 }
@@ -253,6 +264,8 @@ impl Columns {
 enum Failure {
     /// Nothing of it was: the jobs get this.
     Refused(StoreError),
+    /// The server was not reached: this try wrote nothing.
+    Away(StoreError),
     /// Nobody knows.
     Unknown,
 }
@@ -274,7 +287,15 @@ impl Writer {
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Self {
         let today = Arc::new(move || day_of(now()));
-        Self { address, queue, lanes, link: None, numbers: Numbers::default(), today }
+        Self {
+            address,
+            queue,
+            lanes,
+            link: None,
+            is_unsure: false,
+            numbers: Numbers::default(),
+            today,
+        }
     }
 
     /// Writes batch after batch, for ever.
@@ -292,30 +313,46 @@ impl Writer {
         match self.try_write(&mut batch).await {
             Ok(again) => {
                 self.queue.away.store(false, Ordering::Relaxed);
+                self.is_unsure &= !again.is_empty();
                 again
             }
             Err(Failure::Refused(error)) => {
                 // One that cannot be written must not take the others with it.
+                let (mut again, was_unsure) = (Vec::new(), self.is_unsure);
                 if batch.len() > 1 {
                     for job in batch {
-                        Box::pin(self.write(vec![job])).await;
+                        self.is_unsure = was_unsure;
+                        again.append(&mut Box::pin(self.write(vec![job])).await);
                     }
                 } else {
                     for job in batch {
                         job.fail(&error);
                     }
                 }
+                again
+            }
+            Err(Failure::Away(error)) if !self.is_unsure => {
+                self.queue.away.store(true, Ordering::Relaxed);
+                for job in batch {
+                    job.fail(&error);
+                }
                 Vec::new()
             }
-            Err(Failure::Unknown) => {
+            Err(Failure::Away(_) | Failure::Unknown) => {
                 self.queue.away.store(true, Ordering::Relaxed);
                 self.link = None;
+                // A server in its place may give the rest of the block to somebody else.
+                self.numbers = Numbers::default();
+                let was_unsure = std::mem::replace(&mut self.is_unsure, true);
                 for job in &mut batch {
                     if let Job::Commit(change, _) = job {
                         change.tried = true;
                     }
                 }
-                pause(RETRY).await;
+                // A connection that was cut is made anew at once; a server that is away is let be.
+                if was_unsure {
+                    pause(RETRY).await;
+                }
                 batch
             }
         }
@@ -349,7 +386,7 @@ impl Writer {
     async fn try_write(&mut self, batch: &mut Vec<Job>) -> Result<Vec<Job>, Failure> {
         let link = match self.link.take().filter(|link| !link.client.is_closed()) {
             Some(link) => link,
-            None => self.address.open().await.map_err(|_| Failure::Unknown)?,
+            None => self.address.open().await.map_err(Failure::Away)?,
         };
         let (mut born, mut changed) = (Columns::default(), Columns::default());
         let mut wakes = false;
@@ -385,17 +422,24 @@ impl Writer {
                 }
             }
         }
-        let written = match batch.first() {
-            Some(Job::Remember(birth, _)) if birth.replaces.is_some() => {
-                take_over(&link, birth, &born, &self.queue.gone).await?
+        let gone = &self.queue.gone;
+        let written = in_time(async {
+            let written = match batch.first() {
+                Some(Job::Remember(birth, _)) if birth.replaces.is_some() => {
+                    take_over(&link, birth, &born, gone).await?
+                }
+                _ => exchange(&link, &born, &changed, gone).await?,
+            };
+            if self.is_unsure {
+                link.query(CONFIRM, &[]).await?;
             }
-            _ => exchange(&link, &born, &changed, &self.queue.gone).await?,
-        };
-        let again =
-            answer(&link, std::mem::take(batch), &born, &changed, &written, &self.queue.gone).await;
+            Ok(written)
+        });
+        let written = written.await?;
+        let again = answer(&link, std::mem::take(batch), &born, &changed, &written, gone).await;
         if !again.is_empty() {
             // A key may be that of an operation whose day is gone.
-            self.queue.gone.learn(&link).await?;
+            in_time(async { Ok(gone.learn(&link).await?) }).await?;
             pause(LOOK_AGAIN).await;
         }
         self.queue.commits.fetch_add(1, Ordering::Relaxed);
@@ -406,6 +450,11 @@ impl Writer {
         self.link = Some(link);
         Ok(again)
     }
+}
+
+/// A server that does not answer in time is taken for one that is away.
+async fn in_time<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(BATCH_TIMEOUT, work).await.unwrap_or(Err(Failure::Unknown))
 }
 
 /// Changes operations in the transaction that is open; tells which.
@@ -554,10 +603,11 @@ async fn answer(
     written: &Written,
     gone: &Gone,
 ) -> Vec<Job> {
-    let looked = match known(link, born, &written.won, gone).await {
-        Ok(known) => stored(link, changed, &written.done).await.map(|stored| (known, stored)),
-        Err(failure) => Err(failure),
-    };
+    let looked = in_time(async {
+        let known = known(link, born, &written.won, gone).await?;
+        Ok((known, stored(link, changed, &written.done).await?))
+    });
+    let looked = looked.await;
     let mut again = Vec::new();
     for job in batch {
         let (id, key) = job.subject();
@@ -570,15 +620,15 @@ async fn answer(
             (_, Job::Commit(change, answer)) if is_written => {
                 let _ = answer.send(Ok(change.write.operation));
             }
-            (_, job @ Job::Remember(..)) if written.stale => job.fail(&StoreError::Stale),
-            (Err(Failure::Unknown), job) => again.push(job),
+            (Err(Failure::Away(_) | Failure::Unknown), job) => again.push(job),
             (Err(Failure::Refused(error)), job) => job.fail(error),
             (Ok((known, _)), Job::Remember(birth, answer)) => {
                 match key.and_then(|key| known.get(&key.0.to_vec())) {
-                    // It was written by a try whose answer was lost.
-                    Some(found) if found.id == id.0 => {
+                    // It was written by a try whose answer was lost, and nobody has judged it since.
+                    Some(found) if found.id == id.0 && found.fence == birth.operation.fence => {
                         let _ = answer.send(Ok(Remembered::Fresh(birth.operation)));
                     }
+                    _ if written.stale => drop(answer.send(Err(StoreError::Stale))),
                     Some(found) => {
                         let _ = answer.send(Ok(Remembered::Known(found.clone())));
                     }

@@ -1,0 +1,77 @@
+//! Nodes that share a ledger, with nothing going wrong: what one of them knows holds at the others.
+
+use serde_json::Value;
+
+use crate::crash_world::until;
+use crate::nodes_server::Database;
+use crate::nodes_world::Cluster;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_duplicate_at_another_node_joins_and_gets_the_same_bytes() {
+    let Some(database) = Database::shared() else { return };
+    let cluster = Cluster::start(&vec![database.url(); 2], 1).await;
+    let [one, other] = &cluster.nodes[..] else { return };
+    let ask = |node: &crate::crash_world::Gateway| {
+        let address = node.address;
+        tokio::spawn(async move {
+            let headers = [("idempotency-key", "joined"), ("content-type", "application/json")];
+            let mut line = onceward_proof::line::Line::connect(address).await?;
+            line.ask("POST", "/to/once/gate/things", &headers, b"{}").await
+        })
+    };
+    let first = ask(one);
+    until("the attempt to arrive", async || (cluster.auditor.arrivals() > 0).then_some(())).await;
+    let second = ask(other);
+    let path = "/v1/keys/once/joined";
+    until("the duplicate to be counted", async || {
+        (other.get(path).await["duplicates"]["count"].as_u64() > Some(0)).then_some(())
+    })
+    .await;
+    cluster.auditor.open_gate();
+    let first = first.await.expect("a caller").expect("an answer");
+    let second = second.await.expect("a caller").expect("an answer");
+    assert_eq!((first.status(), second.status()), (201, 201), "{first:?} {second:?}");
+    assert_eq!(first.body, second.body);
+    assert_eq!(first.header("idempotent-replayed"), Some("false"));
+    assert_eq!(second.header("idempotent-replayed"), Some("true"));
+    assert_eq!(cluster.auditor.arrivals(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_key_that_one_node_made_or_revoked_holds_at_the_others() {
+    let Some(database) = Database::shared() else { return };
+    let cluster = Cluster::start(&vec![database.url(); 2], 1).await;
+    let [one, other] = &cluster.nodes[..] else { return };
+    let json = ("content-type", "application/json");
+    let made = one.line().await.ask("POST", "/v1/access", &[json], b"{\"name\":\"ada\"}").await;
+    let made: Value = made.expect("an answer").json();
+    let bearer = format!("Bearer {}", made["key"].as_str().expect("a key"));
+    let with_key = [("authorization", bearer.as_str())];
+    let status = async |headers: &[(&str, &str)]| {
+        let answer = other.line().await.ask("GET", "/v1/operations", headers, &[]).await;
+        answer.expect("an answer").status()
+    };
+    until("the other to want a key", async || (status(&[]).await == 401).then_some(())).await;
+    assert_eq!(status(&with_key).await, 200);
+    // A second one stays, so that the gateway does not stand open again.
+    let headers = [json, with_key[0]];
+    let second = one.line().await.ask("POST", "/v1/access", &headers, b"{\"name\":\"bo\"}").await;
+    assert_eq!(second.expect("an answer").status(), 201);
+    let path = format!("/v1/access/{}", made["prefix"].as_str().expect("a prefix"));
+    let revoked = one.line().await.ask("DELETE", &path, &with_key, &[]).await;
+    assert_eq!(revoked.expect("an answer").status(), 200);
+    until("the other to refuse it", async || (status(&with_key).await == 401).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_start_together_on_an_empty_database_migrate_it_once() {
+    let Some(database) = Database::shared() else { return };
+    let cluster = Cluster::of(&vec![database.url(); 3], 1, "").await;
+    let started = tokio::join!(cluster.started(0), cluster.started(1), cluster.started(2));
+    for node in [&started.0, &started.1, &started.2] {
+        let answer = node.call("/once/things", "together", b"{}").await.expect("an answer");
+        assert_eq!(answer.status(), 201, "{answer:?}");
+    }
+    assert_eq!(cluster.auditor.arrivals(), 1);
+    assert_eq!(database.sql("SELECT count(*), max(version) = count(*) FROM migration"), "1|t");
+}
