@@ -20,9 +20,8 @@ const CALLERS: usize = 64;
 /// Operations of one day, as the store would have left them: done, with request and answer. `$1`
 /// day, `$2` first number, `$3` how many, `$4` bytes of a body.
 const LOAD: [&str; 3] = [
-    "INSERT INTO op (id, fence, kind, lane, due, owner, row) \
-     SELECT pg_temp.id($1, n), 3, (SELECT kind FROM shape), (SELECT lane FROM shape), NULL, NULL, \
-        (SELECT row FROM shape) FROM generate_series($2::bigint, $2 + $3 - 1) AS n \
+    "INSERT INTO op (id, fence, kind, lane, expires, gone, row) \
+     SELECT pg_temp.id($1, n), 3, kind, lane, expires, gone, row FROM shape, generate_series($2::bigint, $2 + $3 - 1) AS n \
      WHERE $4::bigint > 0",
     "INSERT INTO key (digest, op) SELECT sha256(int8send(n)), pg_temp.id($1, n) \
      FROM generate_series($2::bigint, $2 + $3 - 1) AS n WHERE $4::bigint > 0",
@@ -80,7 +79,7 @@ async fn load(url: &str, rows: u64) -> Outcome<()> {
     client
         .batch_execute(&format!(
             "SET synchronous_commit = off; {ID}; \
-             CREATE TEMPORARY TABLE shape AS SELECT kind, lane, row FROM op"
+             CREATE TEMPORARY TABLE shape AS SELECT kind, lane, expires, gone, row FROM op"
         ))
         .await?;
     let today =

@@ -25,7 +25,8 @@ const REMEMBER: &str = "\
     SELECT op FROM won";
 
 const SETTLE: &str = "\
-    WITH done AS (UPDATE op SET fence = $2::bigint, kind = $3, due = NULL, owner = NULL, row = $4 \
+    WITH done AS (UPDATE op SET fence = $2::bigint, kind = $3, due = NULL, owner = NULL, row = $4, \
+        expires = $8, gone = $9 \
         WHERE id = $1 AND fence = $2::bigint - 1 AND has_key RETURNING id), \
     bodies AS (INSERT INTO body (day, n, bytes) \
         SELECT $5::integer, $6::bigint, $7::bytea FROM done) \
@@ -63,6 +64,8 @@ struct Shape {
     lane: i32,
     owner: Option<i64>,
     row: Vec<u8>,
+    expires: Option<i64>,
+    gone: Option<i64>,
 }
 
 /// The pool, and rows to write.
@@ -128,10 +131,11 @@ impl Plain {
         })
         .await?;
         self.with(async |line: &Line| {
-            let Shape { fence, kind, row, .. } = &self.settled;
+            let Shape { fence, kind, row, expires, gone, .. } = &self.settled;
             let body = &vec![b'a'; ledger::ANSWER_BYTES];
             let n = self.bodies.fetch_add(1, Ordering::Relaxed);
-            let with: [&(dyn ToSql + Sync); 7] = [&id, fence, kind, row, &self.day, &n, body];
+            let with: [&(dyn ToSql + Sync); 9] =
+                [&id, fence, kind, row, &self.day, &n, body, expires, gone];
             line.client.query_one(&line.settle, &with).await
         })
         .await
@@ -154,7 +158,7 @@ impl Plain {
 
 /// The newest row.
 async fn shape(client: &Client) -> Outcome<Shape> {
-    let sql = "SELECT fence, kind, lane, owner, row FROM op ORDER BY id DESC LIMIT 1";
+    let sql = "SELECT fence, kind, lane, owner, row, expires, gone FROM op ORDER BY id DESC LIMIT 1";
     let row = client.query_one(sql, &[]).await?;
     Ok(Shape {
         fence: row.get(0),
@@ -162,5 +166,7 @@ async fn shape(client: &Client) -> Outcome<Shape> {
         lane: row.get(2),
         owner: row.get(3),
         row: row.get(4),
+        expires: row.get(5),
+        gone: row.get(6),
     })
 }
