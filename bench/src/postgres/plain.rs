@@ -122,7 +122,7 @@ impl Plain {
         let id = Id(OperationId::new(place, place).as_u128());
         let digest = sha256(&place.to_be_bytes());
         self.with(async |line: &Line| {
-            let Shape { fence, kind, lane, owner, row } = &self.born;
+            let Shape { fence, kind, lane, owner, row, .. } = &self.born;
             let body = &vec![b'q'; ledger::REQUEST_BYTES];
             let n = self.bodies.fetch_add(1, Ordering::Relaxed);
             let with: [&(dyn ToSql + Sync); 10] =
