@@ -16,7 +16,7 @@ use crate::subject::{self, Kind, Subject};
 use crate::{Outcome, report};
 
 /// The same for all: what the gateway calls a route is a path to the others.
-const PATH: &str = "/to/sink/x";
+pub(crate) const PATH: &str = "/to/sink/x";
 const ASYNC: &str = "Prefer: respond-async\r\n";
 /// How many keys are repeated in `duplicates`.
 const REPEATED: u64 = 1000;
@@ -147,7 +147,7 @@ impl<'a> Bench<'a> {
         for (kind, subject) in &self.subjects {
             say(&format!("warming up {kind}"));
             let plan = Plan {
-                to: subject.address,
+                to: vec![subject.address],
                 path: PATH,
                 headers: "",
                 keys: Keys::Fresh(format!("{}-warm-{kind}", self.run)),
@@ -193,7 +193,7 @@ impl<'a> Bench<'a> {
         }
         let subject = self.subjects.get(&kind).ok_or("a subject that was not started")?;
         let plan = Plan {
-            to: subject.address,
+            to: vec![subject.address],
             path: PATH,
             headers: if phase == Phase::Delivered { ASYNC } else { "" },
             keys: match phase {
@@ -236,7 +236,7 @@ impl<'a> Bench<'a> {
         let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let subject = Subject::onceward(program, silent.local_addr()?, self.data)?;
         let plan = Plan {
-            to: subject.address,
+            to: vec![subject.address],
             path: PATH,
             headers: ASYNC,
             keys: Keys::Fresh(format!("{}-paused-warm-{round}", self.run)),
@@ -337,13 +337,13 @@ fn expect_clean(measured: &Measured, what: &str) -> Outcome<()> {
 
 /// The folder that this program was built into, and the ledgers go to: on a disk, where a
 /// temporary folder may be memory and a sync cost nothing.
-fn target_folder() -> Outcome<PathBuf> {
+pub(crate) fn target_folder() -> Outcome<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(2).ok_or("this program is in no target folder")?;
     Ok(target.to_owned())
 }
 
-fn build(target: &Path) -> Outcome<PathBuf> {
+pub(crate) fn build(target: &Path) -> Outcome<PathBuf> {
     say("building onceward (cargo build --release --locked -p onceward-server)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -358,6 +358,6 @@ fn build(target: &Path) -> Outcome<PathBuf> {
 }
 
 /// Progress goes to standard error: standard output is the report.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }

@@ -9,17 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use onceward::core::id::OperationId;
+use onceward::core::operation::Operation;
 use onceward::core::policy::Mode;
 use onceward::store::contract::{done, operation, started};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
-use onceward::store::{Birth, Remembered, Slot, Store, Write};
+use onceward::store::{Birth, Remembered, Slot, Store, StoreError, Write};
 
 use crate::Outcome;
 use crate::meter::Usage;
 
 /// What is kept of an operation beside its row.
-const REQUEST_BYTES: usize = 1100;
-const ANSWER_BYTES: usize = 1000;
+pub(crate) const REQUEST_BYTES: usize = 1100;
+pub(crate) const ANSWER_BYTES: usize = 1000;
 
 /// Measures with each of `callers`, until the ledger has `operations` more.
 pub(crate) fn run(data: &Path, operations: u64, callers: &[usize]) -> Outcome<()> {
@@ -85,7 +87,7 @@ async fn load(
                 let n = stored.fetch_add(1, Ordering::Relaxed) + 1;
                 if n > last {
                     stored.fetch_sub(1, Ordering::Relaxed);
-                    return Ok::<_, onceward::store::StoreError>(times);
+                    return Ok::<_, StoreError>(times);
                 }
                 let began = Instant::now();
                 one(&*store, n).await?;
@@ -100,15 +102,24 @@ async fn load(
     Ok(times)
 }
 
-async fn one(store: &dyn Store, n: u64) -> Result<(), onceward::store::StoreError> {
-    let pending = operation(n, &format!("bench-{n}"), "sink", Mode::Held);
-    let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
-    let birth = Birth { operation: started(&pending), request, replaces: None };
-    let Remembered::Fresh(remembered) = store.remember(birth).await? else { return Ok(()) };
+/// One operation at place `n`: remembered, then settled.
+pub(crate) async fn one(store: &dyn Store, n: u64) -> Result<(), StoreError> {
+    let remembered = remember(store, n).await?;
     let settled = done(&remembered, remembered.created_at);
     let answer = Some((Slot::Outcome, Bytes::from(vec![b'a'; ANSWER_BYTES])));
     store.commit(Write { operation: settled, answer, visible: false }).await?;
     Ok(())
+}
+
+/// Remembers an operation, its first attempt started.
+pub(crate) async fn remember(store: &dyn Store, n: u64) -> Result<Operation, StoreError> {
+    let mut pending = operation(0, &format!("bench-{n}"), "sink", Mode::Held);
+    pending.id = OperationId::new(n, n);
+    let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
+    let birth = Birth { operation: started(&pending), request, replaces: None };
+    let (Remembered::Fresh(operation) | Remembered::Known(operation)) =
+        store.remember(birth).await?;
+    Ok(operation)
 }
 
 fn folder_bytes(folder: &Path) -> u64 {

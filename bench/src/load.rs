@@ -46,7 +46,8 @@ pub(crate) enum Until {
 /// What to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) to: SocketAddr,
+    /// One connection to each in turn.
+    pub(crate) to: Vec<SocketAddr>,
     pub(crate) path: &'static str,
     /// Whole header lines, each with its end of line.
     pub(crate) headers: &'static str,
@@ -133,7 +134,7 @@ fn one_thread(
     begun: &Arc<AtomicU64>,
     ready: &Barrier,
 ) -> Outcome<Measured> {
-    let connected = connect_all(plan.to, share);
+    let connected = connect_all(&plan.to, share);
     // All connections stand before the first request; one that failed holds nobody up.
     ready.wait();
     let (runtime, streams) = connected?;
@@ -142,8 +143,8 @@ fn one_thread(
     runtime.block_on(async {
         let tasks: Vec<_> = streams
             .into_iter()
-            .map(|stream| {
-                tokio::spawn(one_connection(plan.clone(), stream, started, Arc::clone(begun)))
+            .map(|(to, stream)| {
+                tokio::spawn(one_connection(plan.clone(), to, stream, started, Arc::clone(begun)))
             })
             .collect();
         for task in tasks {
@@ -155,11 +156,14 @@ fn one_thread(
     Ok(all)
 }
 
-fn connect_all(to: SocketAddr, count: usize) -> Outcome<(Runtime, Vec<TcpStream>)> {
+fn connect_all(
+    to: &[SocketAddr],
+    count: usize,
+) -> Outcome<(Runtime, Vec<(SocketAddr, TcpStream)>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut streams = Vec::with_capacity(count);
-    for _ in 0..count {
-        streams.push(runtime.block_on(connect(to))?);
+    for to in to.iter().cycle().take(count) {
+        streams.push((*to, runtime.block_on(connect(*to))?));
     }
     Ok((runtime, streams))
 }
@@ -172,12 +176,13 @@ async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
 
 async fn one_connection(
     plan: Plan,
+    to: SocketAddr,
     mut stream: TcpStream,
     started: Instant,
     begun: Arc<AtomicU64>,
 ) -> Measured {
     let mut measured = Measured::default();
-    let mut request = Template::new(&plan);
+    let mut request = Template::new(&plan, to);
     let mut buffer = vec![0; ANSWER_BYTES_MAX];
     let mut now = Instant::now();
     loop {
@@ -211,7 +216,7 @@ async fn one_connection(
             Ok(None) | Err(_) => {
                 measured.broken += 1;
                 tokio::time::sleep(RECONNECT_PAUSE).await;
-                match connect(plan.to).await {
+                match connect(to).await {
                     Ok(fresh) => stream = fresh,
                     // Who refuses connections is not coming back within a phase.
                     Err(_) => return measured,
@@ -232,7 +237,7 @@ struct Template {
 }
 
 impl Template {
-    fn new(plan: &Plan) -> Self {
+    fn new(plan: &Plan, to: SocketAddr) -> Self {
         let (prefix, cycle) = match &plan.keys {
             Keys::Fresh(prefix) => (prefix, u64::MAX),
             Keys::Cycle(prefix, count) => (prefix, *count),
@@ -240,7 +245,7 @@ impl Template {
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}\
              Content-Length: {BODY_BYTES}\r\nIdempotency-Key: {prefix}-",
-            plan.path, plan.to, plan.headers
+            plan.path, to, plan.headers
         );
         Self { head: head.len(), bytes: head.into_bytes(), body: body(), cycle }
     }
@@ -315,15 +320,17 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
 mod tests {
     use super::*;
 
-    fn plan(keys: Keys) -> Plan {
-        Plan {
-            to: SocketAddr::from(([127, 0, 0, 1], 80)),
+    fn template(keys: Keys) -> Template {
+        let to = SocketAddr::from(([127, 0, 0, 1], 80));
+        let plan = Plan {
+            to: vec![to],
             path: "/x",
             headers: "Prefer: respond-async\r\n",
             keys,
             connections: 1,
             until: Until::Requests(1),
-        }
+        };
+        Template::new(&plan, to)
     }
 
     #[test]
@@ -335,14 +342,14 @@ mod tests {
 
     #[test]
     fn each_request_has_its_own_key_and_a_cycle_comes_back() {
-        let mut fresh = Template::new(&plan(Keys::Fresh("a".into())));
+        let mut fresh = template(Keys::Fresh("a".into()));
         assert!(
             String::from_utf8_lossy(fresh.with(7)).contains("\r\nIdempotency-Key: a-7\r\n\r\n{")
         );
         assert!(
             String::from_utf8_lossy(fresh.with(12)).contains("\r\nIdempotency-Key: a-12\r\n\r\n{")
         );
-        let mut cycle = Template::new(&plan(Keys::Cycle("b".into(), 10)));
+        let mut cycle = template(Keys::Cycle("b".into(), 10));
         assert!(String::from_utf8_lossy(cycle.with(12)).contains("Idempotency-Key: b-2\r\n"));
     }
 

@@ -4,7 +4,8 @@
 //! turns within one run, and what counts are the ratios. Each subject, the sink and the load are
 //! processes (the load is this one), so that the kernel can say who used how much.
 //!
-//! `onceward-bench` compares; `onceward-bench ledger` measures the ledger alone; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
+//! `onceward-bench` compares; `onceward-bench ledger` measures the ledger alone, `onceward-bench
+//! postgres` a shared one; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
 
 mod compare;
 mod ledger;
@@ -12,6 +13,7 @@ mod load;
 mod meter;
 mod options;
 mod phase;
+mod postgres;
 mod proxy;
 mod report;
 mod sink;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Sink => sink::run(),
         Command::Proxy { sink } => proxy::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
+        Command::Postgres(options) => postgres::run(&options),
         Command::Compare(options) => compare::run(&options),
     };
     match done {

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::postgres;
 use crate::subject::Kind;
 
 /// A phase longer than this measures patience, not speed.
 const SECONDS_MAX: u64 = 60;
+/// Idle nodes do the same each minute.
+const WATCH_MAX: u64 = 600;
 /// Enough for a steady median.
 const ROUNDS_MAX: u32 = 20;
 /// The gateway itself takes no more than this from one address.
@@ -17,8 +20,16 @@ const CONNECTIONS_MAX: usize = 1024;
 pub(crate) const USAGE: &str = "\
 usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- ledger [OPERATIONS [CALLERS [DIR]]]
+       cargo run --release -p onceward-bench -- postgres [options]
 
   ledger 200000 64,256 target      the ledger alone: durable operations a second, and their cost
+
+  postgres                         a ledger in PostgreSQL, on a throw-away server with fsync
+    --parts writes,nodes,idle,growth   which to measure (default: all)
+    --rows 100000,1000000,5000000  sizes of the ledgers of `growth`
+    --watch N                      seconds that idle nodes are watched (default 60)
+    --set NAME=VALUE               a setting of the server
+    --rounds, --seconds, --binary, --data as below
 
   --subjects bare,nginx,onceward   which to run (default: all; nginx only where it is installed)
   --rounds N                       turns of each subject (default 3)
@@ -44,6 +55,8 @@ pub(crate) enum Command {
         callers: Vec<usize>,
         data: PathBuf,
     },
+    /// A ledger in PostgreSQL.
+    Postgres(postgres::Options),
     Compare(Options),
 }
 
@@ -87,6 +100,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     match args.peek().map(String::as_str) {
         Some("sink") => return Ok(Command::Sink),
         Some("ledger") => return ledger(args.skip(1)),
+        Some("postgres") => return postgres(args.skip(1)),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
             return Ok(Command::Proxy { sink });
@@ -114,6 +128,38 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         }
     }
     Ok(Command::Compare(options))
+}
+
+/// What `postgres` takes.
+fn postgres(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut options = postgres::Options::default();
+    while let Some(arg) = args.next() {
+        let mut list = || value_of::<String>(&arg, args.next());
+        match arg.as_str() {
+            "--parts" => {
+                options.parts = list()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            }
+            "--rows" => {
+                let rows = list()?;
+                let rows = rows.split(',').map(|rows| value_of("--rows", Some(rows.to_owned())));
+                options.rows = rows.collect::<Result<_, _>>()?;
+            }
+            "--rounds" => options.rounds = within("--rounds", args.next(), ROUNDS_MAX)?,
+            "--seconds" => {
+                let seconds = within("--seconds", args.next(), SECONDS_MAX)?;
+                options.turn = Duration::from_secs(seconds);
+            }
+            "--watch" => {
+                let seconds = within("--watch", args.next(), WATCH_MAX)?;
+                options.watch = Duration::from_secs(seconds);
+            }
+            "--set" => options.settings.push(value_of("--set", args.next())?),
+            "--binary" => options.binary = Some(value_of("--binary", args.next())?),
+            "--data" => options.data = Some(value_of("--data", args.next())?),
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(Command::Postgres(options))
 }
 
 /// What `ledger` takes, in order.
@@ -173,6 +219,19 @@ mod tests {
         assert!(parsed("--subjects apache").is_err());
         assert!(parsed("--fast").is_err());
         assert!(parsed("--seconds").is_err());
+    }
+
+    #[test]
+    fn a_shared_ledger_has_options_of_its_own() {
+        let Command::Postgres(options) =
+            parsed("postgres --parts writes,idle --rows 10,20 --set wal_compression=on").unwrap()
+        else {
+            panic!("not a shared ledger");
+        };
+        assert_eq!(options.parts, [postgres::Part::Writes, postgres::Part::Idle]);
+        assert_eq!(options.rows, [10, 20]);
+        assert_eq!(options.settings, ["wal_compression=on"]);
+        assert!(parsed("postgres --parts reads").is_err());
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn rows(report: &Report) -> Vec<Row> {
 }
 
 /// In microseconds, by nearest rank.
-fn percentile(latencies: &[u32], share: f64) -> Option<f64> {
+pub(crate) fn percentile(latencies: &[u32], share: f64) -> Option<f64> {
     let last = latencies.len().checked_sub(1)?;
     let mut sorted = latencies.to_vec();
     let (_, value, _) = sorted.select_nth_unstable((last as f64 * share).round() as usize);

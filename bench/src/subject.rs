@@ -21,6 +21,9 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at a process that starts or ends.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What all nodes of a ledger have in common; nothing here is secret.
+const MASTER_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -125,20 +128,33 @@ http {{
     /// The gateway with an embedded ledger and one keyed route.
     pub(crate) fn onceward(program: &Path, sink: SocketAddr, data: &Path) -> Outcome<Self> {
         let folder = tempfile::Builder::new().prefix("bench-onceward-").tempdir_in(data)?;
+        let store = format!("store = \"sqlite:{}/data/ledger.db\"", folder.path().display());
+        Self::gateway(program, sink, folder, &store)
+    }
+
+    /// A gateway whose ledger others share, at `url`.
+    pub(crate) fn node(program: &Path, sink: SocketAddr, data: &Path, url: &str) -> Outcome<Self> {
+        let folder = tempfile::Builder::new().prefix("bench-node-").tempdir_in(data)?;
+        let keys = folder.path().join("data");
+        let store = format!("store = \"{url}\"\ndata = \"{}\"", keys.display());
+        Self::gateway(program, sink, folder, &store)
+    }
+
+    fn gateway(program: &Path, sink: SocketAddr, folder: TempDir, store: &str) -> Outcome<Self> {
         let address = free_address()?;
-        let ledger = folder.path().join("data");
-        fs::create_dir(&ledger)?;
+        let data = folder.path().join("data");
+        fs::create_dir(&data)?;
         let file = folder.path().join("onceward.toml");
         fs::write(
             &file,
             format!(
-                "listen = \"{address}\"\nstore = \"sqlite:{}/ledger.db\"\n\n\
+                "listen = \"{address}\"\n{store}\n\n\
                  [routes.sink]\nupstream = \"http://{sink}\"\neffects = \"keyed\"\n",
-                ledger.display()
             ),
         )?;
         let mut command = Command::new(program);
-        command.arg("serve").arg("--config").arg(&file).current_dir(&ledger);
+        command.arg("serve").arg("--config").arg(&file).current_dir(&data);
+        command.env("ONCEWARD_MASTER_KEY", MASTER_KEY);
         Self::start(command, address, folder)
     }
 

@@ -33,9 +33,14 @@ async fn told_to_stop_under_load_it_ends_well_and_loses_nothing() {
         longest = longest.max(began.elapsed());
         assert_eq!(status.code(), Some(0), "{status}\n{}", gateway.said());
         load.end().await;
-        // Nothing is left for the next start to judge: an orderly end interrupts no attempt.
+        // Nothing is left for the next start to judge: an orderly end interrupts no attempt. Who says
+        // it twice does not want to wait for them.
         let next = world.start().await;
-        assert!(!next.said().contains("judged what the last process left"), "{}", next.said());
+        assert!(
+            stop % 2 == 1 || !next.said().contains("judged what the last process left"),
+            "{}",
+            next.said()
+        );
     }
     let gateway = world.start().await;
     let checked = settle_and_check(&world, gateway, &log).await;

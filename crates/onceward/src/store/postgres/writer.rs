@@ -40,6 +40,10 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(35);
 /// Before a batch is written again of which something is not known.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Arrays of every length have the same plan: to make one takes longer than to write a batch.
+const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+
+/// `IS TRUE` keeps the looks into `won` a hash table, where a join would be a loop in a loop.
 const REMEMBER: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::bigint[], $4::smallint[], \
         $5::integer[], $6::bigint[], $7::bigint[], $8::bytea[], $9::integer[], $10::bigint[], \
@@ -48,19 +52,22 @@ const REMEMBER: &str = "\
         ON CONFLICT (digest) DO UPDATE SET op = EXCLUDED.op WHERE key.op < $12 AND \
         NOT EXISTS (SELECT FROM op_rest WHERE op_rest.id = key.op) RETURNING op), \
     ops AS (INSERT INTO op (id, fence, kind, lane, due, owner, row) \
-        SELECT id, fence, kind, lane, due, owner, row FROM new JOIN won ON won.op = new.id), \
-    bodies AS (INSERT INTO body (day, n, bytes) \
-        SELECT day, n, bytes FROM new JOIN won ON won.op = new.id) \
+        SELECT id, fence, kind, lane, due, owner, row FROM new \
+        WHERE (id IN (SELECT op FROM won)) IS TRUE), \
+    bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM new \
+        WHERE (id IN (SELECT op FROM won)) IS TRUE) \
     SELECT op FROM won";
 
+/// The bounds of the ids say before anything is read which days are concerned.
 const COMMIT: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[], \
         $5::bigint[], $6::bytea[], $7::integer[], $8::bigint[], $9::bytea[], $10::bigint[], \
         $11::bigint[]) AS t(id, fence, kind, due, owner, row, day, n, bytes, expires, gone)), \
     done AS (UPDATE op SET fence = new.fence, kind = new.kind, due = new.due, owner = new.owner, \
         row = new.row, expires = new.expires, gone = new.gone FROM new \
-        WHERE op.id = new.id AND op.fence = new.fence - 1 AND op.has_key RETURNING op.id), \
-    bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM new JOIN done USING (id) \
+        WHERE op.id = new.id AND op.id BETWEEN $12 AND $13 AND op.fence = new.fence - 1 \
+        AND op.has_key RETURNING op.id, new.day, new.n, new.bytes), \
+    bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM done \
         WHERE bytes IS NOT NULL) \
     SELECT id FROM done";
 
@@ -386,7 +393,11 @@ impl Writer {
     async fn try_write(&mut self, batch: &mut Vec<Job>) -> Result<Vec<Job>, Failure> {
         let link = match self.link.take().filter(|link| !link.client.is_closed()) {
             Some(link) => link,
-            None => self.address.open().await.map_err(Failure::Away)?,
+            None => {
+                let link = self.address.open().await.map_err(Failure::Away)?;
+                link.client.batch_execute(PLAN_ONCE).await?;
+                link
+            }
         };
         let (mut born, mut changed) = (Columns::default(), Columns::default());
         let mut wakes = false;
@@ -520,12 +531,16 @@ async fn put_changed(
     link: &Link,
     changed: &Columns,
 ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
-    if changed.ids.is_empty() {
-        return Ok(Vec::new());
-    }
     let Columns { ids, fences, kinds, dues, owners, rows, days, ns, expires, gone, .. } = changed;
-    let with: [&(dyn ToSql + Sync); 11] =
-        [ids, fences, kinds, dues, owners, rows, days, ns, &changed.bodies(), expires, gone];
+    let in_order = |id: &&Id| id.0;
+    let (Some(first), Some(last)) =
+        (ids.iter().min_by_key(in_order), ids.iter().max_by_key(in_order))
+    else {
+        return Ok(Vec::new());
+    };
+    let bodies = changed.bodies();
+    let with: [&(dyn ToSql + Sync); 13] =
+        [ids, fences, kinds, dues, owners, rows, days, ns, &bodies, expires, gone, first, last];
     link.query(COMMIT, &with).await
 }
 
