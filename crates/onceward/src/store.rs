@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
+pub mod moving;
 pub mod postgres;
 mod row;
 pub mod sqlite;

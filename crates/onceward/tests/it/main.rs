@@ -9,6 +9,7 @@ mod ledger;
 mod lifecycle;
 mod misbehave;
 mod mismatch;
+mod moving;
 mod postgres;
 mod replay_bytes;
 mod retries;
