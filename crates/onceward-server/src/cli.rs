@@ -1,5 +1,5 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check` and `restore`
-//! work on files, and the others speak to a running gateway.
+//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `restore` and
+//! `migrate-store` work on files and ledgers, and the others speak to a running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
 //! verbs.
@@ -10,6 +10,7 @@ mod backup;
 mod check;
 mod client;
 mod ls;
+mod migrate_store;
 mod output;
 mod restore;
 mod routes;
@@ -111,6 +112,8 @@ enum Verb {
     Backup(backup::Backup),
     /// Put a backup in the place of a ledger; it sends nothing until it is released
     Restore(restore::Restore),
+    /// Move a stopped embedded ledger into PostgreSQL, whole or not at all
+    MigrateStore(migrate_store::MigrateStore),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -155,12 +158,14 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Check => check::check(&global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
-        verb => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
-            runtime.block_on(ask(verb, &global))
-        }
+        Verb::MigrateStore(flags) => block_on(migrate_store::migrate_store(&flags, &global)),
+        verb => block_on(ask(verb, &global)),
     }
+}
+
+fn block_on(verb: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Exit::failed(error.to_string()))?.block_on(verb)
 }
 
 /// The verbs that speak to the running gateway.
@@ -182,7 +187,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
-        Verb::Serve(_) | Verb::Check | Verb::Completions { .. } => Ok(()),
+        Verb::Serve(_) | Verb::Check | Verb::MigrateStore(_) | Verb::Completions { .. } => Ok(()),
     }
 }
 

@@ -174,7 +174,8 @@ async fn compare(
             let mut places = old.operation.bodies();
             each_body(&mut new.operation, |new| {
                 // The place may be another: what lies there may not.
-                let same = places.next().filter(|old| (old.length, old.crc) == (new.length, new.crc));
+                let same =
+                    places.next().filter(|old| (old.length, old.crc) == (new.length, new.crc));
                 *new = same.unwrap_or(*new);
             });
             if new != *old {

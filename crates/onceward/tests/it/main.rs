@@ -11,6 +11,7 @@ mod misbehave;
 mod mismatch;
 mod moving;
 mod postgres;
+mod postgres_options;
 mod replay_bytes;
 mod retries;
 mod sessions;

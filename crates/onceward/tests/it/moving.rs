@@ -102,7 +102,10 @@ async fn a_moved_ledger_has_every_operation_key_body_count_and_setting_of_the_ol
     assert_eq!((moved.operations, moved.keys, moved.settings), (601, 600, 1));
     assert_eq!(tried, moved, "what is tried is what is done");
     assert!(steps.iter().any(|progress| progress.step == Step::Copy && progress.operations == 256));
-    assert_eq!((steps.last().unwrap().step, steps.last().unwrap().operations), (Step::Compare, 601));
+    assert_eq!(
+        (steps.last().unwrap().step, steps.last().unwrap().operations),
+        (Step::Compare, 601)
+    );
     let new = postgres::open(&url).await;
     assert_eq!(new.newest(), 601, "ids go on from there");
     for operation in &made {
@@ -123,8 +126,8 @@ async fn a_moved_ledger_has_every_operation_key_body_count_and_setting_of_the_ol
     lanes.1.sort();
     assert_eq!(lanes.0, lanes.1);
     let orphans = new.beat(Session(9), 1000).await.unwrap();
-    assert_eq!(orphans.len(), 150);
-    assert!(orphans.iter().all(|orphan| orphan.state == State::Delivering));
+    assert_eq!(orphans.len(), 151, "the attempts under way, and a held call before its first");
+    assert_eq!(orphans.iter().filter(|orphan| orphan.state == State::Delivering).count(), 150);
     let waits = new.find(Which::Id(made[3].id)).await.unwrap().unwrap();
     let next = waits.after(Event::Started(Session(9)), waits.created_at).unwrap();
     commit(&new, next, None).await;
@@ -204,10 +207,7 @@ async fn a_body_that_cannot_be_read_stops_the_move_and_nothing_of_it_stays() {
     for stopped in
         [try_move(&old, &to(&url), |_| {}).await, move_ledger(&old, &to(&url), |_| {}).await]
     {
-        assert!(
-            matches!(stopped, Err(MoveError::From(StoreError::Damaged(_)))),
-            "{stopped:?}"
-        );
+        assert!(matches!(stopped, Err(MoveError::From(StoreError::Damaged(_)))), "{stopped:?}");
     }
     std::fs::write(&segment, &whole).unwrap();
     assert_eq!(move_ledger(&old, &to(&url), |_| {}).await.unwrap().operations, 20);
