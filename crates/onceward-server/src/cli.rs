@@ -1,5 +1,6 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check` and `restore`
-//! work on files, `verify` asks any API, and the others speak to a running gateway.
+//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `restore` and
+//! `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
+//! running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
 //! verbs.
@@ -11,6 +12,7 @@ mod chaos;
 mod check;
 mod client;
 mod ls;
+mod migrate_store;
 mod output;
 mod restore;
 mod routes;
@@ -118,6 +120,8 @@ enum Verb {
     Verify(verify::Verify),
     /// Show that nothing is lost and nothing doubled, while everything fails
     Chaos(chaos::Chaos),
+    /// Move a stopped embedded ledger into PostgreSQL, whole or not at all
+    MigrateStore(migrate_store::MigrateStore),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -166,15 +170,15 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
-        verb => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
-            match verb {
-                Verb::Verify(flags) => runtime.block_on(verify::verify(&flags, &global)),
-                verb => runtime.block_on(ask(verb, &global)),
-            }
-        }
+        Verb::Verify(flags) => block_on(verify::verify(&flags, &global)),
+        Verb::MigrateStore(flags) => block_on(migrate_store::migrate_store(&flags, &global)),
+        verb => block_on(ask(verb, &global)),
     }
+}
+
+fn block_on(verb: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Exit::failed(error.to_string()))?.block_on(verb)
 }
 
 /// The verbs that speak to the running gateway.
@@ -200,6 +204,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Check(_)
         | Verb::Chaos(_)
         | Verb::Verify(_)
+        | Verb::MigrateStore(_)
         | Verb::Completions { .. } => Ok(()),
     }
 }

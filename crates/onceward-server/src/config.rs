@@ -29,12 +29,13 @@ use crate::units::{Size, Span};
 pub(crate) const LISTEN: &str = "127.0.0.1:7077";
 
 /// Variables that are ours and no part of the file.
-const NOT_OVERRIDES: [&str; 5] = [
+const NOT_OVERRIDES: [&str; 6] = [
     "ONCEWARD_CONFIG",
     "ONCEWARD_URL",
     "ONCEWARD_ACCESS_KEY",
     "ONCEWARD_LOG",
     "ONCEWARD_MASTER_KEY",
+    "ONCEWARD_TO",
 ];
 
 /// What is wrong with a configuration: shown as it is.

@@ -23,6 +23,7 @@ use crate::sabotage::Sabotage;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
+pub mod moving;
 pub mod postgres;
 mod row;
 pub mod sqlite;

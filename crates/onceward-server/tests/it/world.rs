@@ -382,6 +382,8 @@ pub(crate) struct Upstream {
 
 struct UpstreamState {
     calls: usize,
+    /// The credential of the last call.
+    authorization: Option<String>,
     /// Without one, callers wait.
     status: Option<u16>,
 }
@@ -390,7 +392,10 @@ impl Upstream {
     pub(crate) fn answering(status: Option<u16>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new((Mutex::new(UpstreamState { calls: 0, status }), Condvar::new()));
+        let state = Arc::new((
+            Mutex::new(UpstreamState { calls: 0, authorization: None, status }),
+            Condvar::new(),
+        ));
         let upstream = Self { address, state };
         let answers = upstream.clone();
         std::thread::spawn(move || {
@@ -412,6 +417,11 @@ impl Upstream {
         self.state.0.lock().unwrap().calls
     }
 
+    /// The credential of the last call.
+    pub(crate) fn authorization(&self) -> Option<String> {
+        self.state.0.lock().unwrap().authorization.clone()
+    }
+
     fn answer(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream);
         let (_, headers) = read_head(&mut reader)?;
@@ -420,6 +430,8 @@ impl Upstream {
         reader.read_exact(&mut vec![0; length])?;
         let mut state = self.state.0.lock().unwrap();
         state.calls += 1;
+        let authorization = headers.iter().find(|(name, _)| name == "authorization");
+        state.authorization = authorization.map(|(_, value)| value.clone());
         let state = self.state.1.wait_while(state, |state| state.status.is_none()).unwrap();
         let status = state.status.unwrap_or(500);
         drop(state);

@@ -5,6 +5,7 @@
 //! known, and new work is refused meanwhile.
 
 mod days;
+mod intake;
 mod lanes;
 mod link;
 mod writer;
@@ -29,6 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use self::days::day_of;
+pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
 use self::link::{Address, Id, Link, Links, meaning, pause};
 use self::writer::{Job, Queue, Writer};

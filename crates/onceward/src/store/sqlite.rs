@@ -29,6 +29,7 @@ use self::journal::{Journal, Position, Segments};
 use self::writer::{Answer, Command, Inbox, QUEUE_MAX, Shared, Writer, apply_all};
 use crate::sabotage::Sabotage;
 
+use super::moving::Kept;
 use super::{
     Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store, StoreError, Swept,
     Which, Write,
@@ -181,6 +182,17 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         self.ask(Command::Publish).await?;
         self.read(read).await
+    }
+
+    /// At most `max` operations after `from` with what is kept beside them, oldest first: the whole
+    /// ledger, page by page.
+    pub(super) async fn kept(&self, from: u64, max: usize) -> Result<Vec<Kept>, StoreError> {
+        self.read_latest(move |reader| reader.kept(from, max)).await
+    }
+
+    /// How many operations there are.
+    pub(super) async fn operations(&self) -> Result<u64, StoreError> {
+        self.read_latest(Index::operations).await
     }
 
     fn bytes_on_disk(&self) -> u64 {

@@ -33,11 +33,16 @@ impl Server {
     }
 }
 
-/// Ends every session: its process is gone for sure.
-pub(crate) async fn end_sessions(url: &str) {
+/// Runs SQL beside the store.
+pub(crate) async fn run(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute("DELETE FROM session").await.unwrap();
+    client.batch_execute(sql).await.unwrap();
+}
+
+/// Ends every session: its process is gone for sure.
+pub(crate) async fn end_sessions(url: &str) {
+    run(url, "DELETE FROM session").await;
 }
 
 pub(crate) async fn open(url: &str) -> PostgresStore {

@@ -2,6 +2,7 @@
 //! their errors mean.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,14 +20,29 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::store::StoreError;
 use crate::upstream::trusted;
 
-/// What each connection holds itself to. A commit is answered only once it is on stable storage;
-/// nothing waits for a lock, or stays in a transaction, for longer than a caller would.
+/// What each connection holds itself to, where the connection string's `options` do not say
+/// otherwise. A commit is answered only once it is on stable storage; nothing waits for a lock, or
+/// stays in a transaction, for longer than a caller would.
 ///
 /// A plan is made once and kept, often while tables are still empty, and then reading all of a
 /// table looks cheapest: so each goes by its indexes from the beginning.
-const SESSION: &str = "SET synchronous_commit = on; SET statement_timeout = '30s'; \
-    SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '15s'; \
-    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+const SESSION: [(&str, &str); 8] = [
+    ("synchronous_commit", "on"),
+    ("statement_timeout", "30s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "15s"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
+/// What a connection is told first.
+fn session(options: Option<&str>) -> String {
+    let said = options.unwrap_or_default();
+    let ours = SESSION.iter().filter(|(name, _)| !said.contains(name));
+    ours.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
+}
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -157,7 +173,7 @@ impl Address {
                     client
                 }
             };
-            client.batch_execute(SESSION).await?;
+            client.batch_execute(&session(self.config.get_options())).await?;
             Ok::<_, tokio_postgres::Error>(client)
         });
         let client = client
@@ -232,7 +248,9 @@ impl Links {
 /// what was written; whoever wrote has to look.
 pub(super) fn meaning(error: &tokio_postgres::Error) -> StoreError {
     let Some(said) = error.as_db_error() else {
-        return StoreError::Away(format!("the server cannot be reached: {error}"));
+        // What it does not say itself: that a certificate is not believed, for example.
+        let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        return StoreError::Away(format!("the server cannot be reached: {error}{cause}"));
     };
     let text = format!("{} ({})", said.message(), said.code().code());
     let code = said.code();
@@ -245,4 +263,17 @@ pub(super) fn meaning(error: &tokio_postgres::Error) -> StoreError {
         return StoreError::Away(text);
     }
     StoreError::Unavailable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_connection_string_says_is_not_said_over() {
+        let said = session(Some("-c synchronous_commit=remote_apply -c search_path=once"));
+        assert!(!said.contains("synchronous_commit"), "{said}");
+        assert!(said.contains("SET statement_timeout = '30s';"), "{said}");
+        assert_eq!(session(None).matches("SET ").count(), SESSION.len());
+    }
 }

@@ -204,9 +204,39 @@ impl Queue {
 
 /// A block of numbers for bodies.
 #[derive(Debug, Default)]
-struct Numbers {
+pub(super) struct Numbers {
     next: u32,
-    end: u32,
+    left: u32,
+}
+
+impl Numbers {
+    async fn next(&mut self, link: &Link) -> Result<u32, tokio_postgres::Error> {
+        if self.left == 0 {
+            let rows = link.query("SELECT nextval('body_block')", &[]).await?;
+            let block: i64 = rows[0].get(0);
+            (self.next, self.left) = ((block as u32) << 12, 4096);
+        }
+        self.left -= 1;
+        let number = self.next;
+        // Past the last number of the last block there is none, and none is asked for.
+        self.next = number.wrapping_add(1);
+        Ok(number)
+    }
+
+    /// Where `bytes` are put on `day`.
+    pub(super) async fn place(
+        &mut self,
+        link: &Link,
+        day: i32,
+        bytes: &bytes::Bytes,
+    ) -> Result<BodyRef, tokio_postgres::Error> {
+        Ok(BodyRef {
+            segment: day as u32,
+            offset: self.next(link).await?,
+            length: bytes.len() as u32,
+            crc: crc32fast::hash(bytes),
+        })
+    }
 }
 
 /// One writer and its connection.
@@ -223,24 +253,24 @@ pub(super) struct Writer {
 
 /// The columns of new operations or of changed ones, one array each.
 #[derive(Default)]
-struct Columns {
-    digests: Vec<Vec<u8>>,
-    ids: Vec<Id>,
-    fences: Vec<i64>,
-    kinds: Vec<i16>,
-    lanes: Vec<i32>,
-    dues: Vec<Option<i64>>,
-    owners: Vec<Option<i64>>,
-    rows: Vec<Vec<u8>>,
+pub(super) struct Columns {
+    pub(super) digests: Vec<Vec<u8>>,
+    pub(super) ids: Vec<Id>,
+    pub(super) fences: Vec<i64>,
+    pub(super) kinds: Vec<i16>,
+    pub(super) lanes: Vec<i32>,
+    pub(super) dues: Vec<Option<i64>>,
+    pub(super) owners: Vec<Option<i64>>,
+    pub(super) rows: Vec<Vec<u8>>,
     days: Vec<Option<i32>>,
     ns: Vec<Option<i64>>,
     bytes: Vec<Option<bytes::Bytes>>,
-    expires: Vec<Option<i64>>,
-    gone: Vec<Option<i64>>,
+    pub(super) expires: Vec<Option<i64>>,
+    pub(super) gone: Vec<Option<i64>>,
 }
 
 impl Columns {
-    fn push(&mut self, operation: &Operation, body: Option<(BodyRef, bytes::Bytes)>) {
+    pub(super) fn push(&mut self, operation: &Operation, body: Option<(BodyRef, bytes::Bytes)>) {
         let mut bytes = Vec::new();
         row::encode(operation, &mut bytes);
         self.ids.push(Id(operation.id));
@@ -365,30 +395,6 @@ impl Writer {
         }
     }
 
-    async fn number(&mut self, link: &Link) -> Result<u32, tokio_postgres::Error> {
-        if self.numbers.next == self.numbers.end {
-            let rows = link.query("SELECT nextval('body_block')", &[]).await?;
-            let block: i64 = rows[0].get(0);
-            self.numbers.next = (block as u32) << 12;
-            self.numbers.end = self.numbers.next + 4096;
-        }
-        self.numbers.next += 1;
-        Ok(self.numbers.next - 1)
-    }
-
-    async fn body(
-        &mut self,
-        link: &Link,
-        bytes: &bytes::Bytes,
-    ) -> Result<BodyRef, tokio_postgres::Error> {
-        Ok(BodyRef {
-            segment: (self.today)() as u32,
-            offset: self.number(link).await?,
-            length: bytes.len() as u32,
-            crc: crc32fast::hash(bytes),
-        })
-    }
-
     /// Writes a batch, and answers what is known then; tells what has to be written again.
     async fn try_write(&mut self, batch: &mut Vec<Job>) -> Result<Vec<Job>, Failure> {
         let link = match self.link.take().filter(|link| !link.client.is_closed()) {
@@ -407,7 +413,7 @@ impl Writer {
                 Job::Remember(birth, _) => {
                     let body = match birth.operation.request {
                         Some(body) => body,
-                        None => self.body(&link, &birth.request).await?,
+                        None => self.numbers.place(&link, (self.today)(), &birth.request).await?,
                     };
                     birth.operation.request = Some(body);
                     let operation = &birth.operation;
@@ -422,7 +428,7 @@ impl Writer {
                     if let Some((slot, bytes)) = &write.answer {
                         let numbered = match *place {
                             Some(numbered) => numbered,
-                            None => self.body(&link, bytes).await?,
+                            None => self.numbers.place(&link, (self.today)(), bytes).await?,
                         };
                         *place = Some(numbered);
                         slot.fill(&mut write.operation, numbered);

@@ -13,6 +13,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::journal::Position;
+use crate::store::moving::Kept;
 use crate::store::row::{self, kind};
 use crate::store::{Asked, Lane, Page, Query, Standing, StoreError};
 
@@ -405,13 +406,32 @@ impl Index {
         let found = statement
             .query_row([seq], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?;
-        let Some((count, times)) = found else {
-            return Ok(Asked::default());
-        };
-        let time = |bytes: &[u8]| {
-            Timestamp::from_micros(i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
-        };
-        Ok(Asked { count, times: times.chunks_exact(8).map(time).collect() })
+        Ok(found.map_or_else(Asked::default, |(count, times)| asked(count, &times)))
+    }
+
+    /// At most `max` operations after `from` with what is kept beside them, oldest first.
+    pub(super) fn kept(&self, from: u64, max: usize) -> Result<Vec<Kept>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT op.row, op.key IS NOT NULL, asked.count, asked.times FROM op \
+             LEFT JOIN asked ON asked.seq = op.seq WHERE op.seq > ?1 ORDER BY op.seq LIMIT ?2",
+        )?;
+        let mut rows = statement.query(params![from, max])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let count: Option<u64> = row.get(2)?;
+            let times: Option<Vec<u8>> = row.get(3)?;
+            found.push(Kept {
+                operation: decode(row.get_ref(0)?)?,
+                has_key: row.get(1)?,
+                asked: asked(count.unwrap_or_default(), &times.unwrap_or_default()),
+            });
+        }
+        Ok(found)
+    }
+
+    /// How many operations there are.
+    pub(super) fn operations(&self) -> Result<u64, StoreError> {
+        Ok(self.db.query_row("SELECT count(*) FROM op", [], |row| row.get(0))?)
     }
 
     pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -487,6 +507,13 @@ impl Index {
         backup.run_to_completion(1024, std::time::Duration::ZERO, None)?;
         Ok(())
     }
+}
+
+fn asked(count: u64, times: &[u8]) -> Asked {
+    let time = |bytes: &[u8]| {
+        Timestamp::from_micros(i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    };
+    Asked { count, times: times.chunks_exact(8).map(time).collect() }
 }
 
 fn decode(value: ValueRef<'_>) -> Result<Operation, StoreError> {
