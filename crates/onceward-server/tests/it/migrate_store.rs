@@ -1,7 +1,5 @@
 //! A gateway's ledger moves into PostgreSQL, and a node on it goes on where the old one stopped.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::fmt::Write as _;
 
 use rustix::process::Signal;
