@@ -1,6 +1,8 @@
 //! A database of its own for a test, on the server that `cargo xtask test` starts and names in
 //! `TEST_POSTGRES`.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_postgres::config::{Config, Host};

@@ -34,7 +34,12 @@ async fn remember(store: &dyn Store, birth: Birth) -> Operation {
 fn birth(n: u64, mode: Mode) -> Birth {
     let bytes: Vec<u8> = (0..=255u8).cycle().skip(n as usize).take(3000).collect();
     Birth {
-        operation: operation(n, &format!("k{n}"), if n % 3 == 0 { "r" } else { "s" }, mode),
+        operation: operation(
+            n,
+            &format!("k{n}"),
+            if n.is_multiple_of(3) { "r" } else { "s" },
+            mode,
+        ),
         request: Bytes::from(bytes),
         replaces: None,
     }
@@ -52,8 +57,8 @@ async fn commit(
 async fn fill(store: &dyn Store) -> Vec<Operation> {
     let mut made = Vec::new();
     for n in 1..=600 {
-        let mode = if n % 2 == 0 { Mode::Accepted } else { Mode::Held };
-        let first = remember(store, birth(n, mode)).await;
+        let who = if n % 2 == 0 { Mode::Accepted } else { Mode::Held };
+        let first = remember(store, birth(n, who)).await;
         made.push(match n % 4 {
             0 => first,
             1 => commit(store, started(&first), None).await,

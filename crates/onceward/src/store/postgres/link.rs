@@ -41,7 +41,7 @@ const SESSION: [(&str, &str); 8] = [
 fn session(options: Option<&str>) -> String {
     let said = options.unwrap_or_default();
     let ours = SESSION.iter().filter(|(name, _)| !said.contains(name));
-    ours.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
+    ours.fold(String::new(), |said, (name, value)| said + "SET " + name + " = '" + value + "';")
 }
 
 /// How long opening a connection may take.

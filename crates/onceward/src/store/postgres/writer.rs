@@ -397,13 +397,13 @@ impl Writer {
 
     /// Writes a batch, and answers what is known then; tells what has to be written again.
     async fn try_write(&mut self, batch: &mut Vec<Job>) -> Result<Vec<Job>, Failure> {
-        let link = match self.link.take().filter(|link| !link.client.is_closed()) {
-            Some(link) => link,
-            None => {
-                let link = self.address.open().await.map_err(Failure::Away)?;
-                link.client.batch_execute(PLAN_ONCE).await?;
-                link
-            }
+        let open = self.link.take().filter(|link| !link.client.is_closed());
+        let link = if let Some(link) = open {
+            link
+        } else {
+            let link = self.address.open().await.map_err(Failure::Away)?;
+            link.client.batch_execute(PLAN_ONCE).await?;
+            link
         };
         let (mut born, mut changed) = (Columns::default(), Columns::default());
         let mut wakes = false;
