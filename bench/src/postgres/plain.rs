@@ -158,7 +158,8 @@ impl Plain {
 
 /// The newest row.
 async fn shape(client: &Client) -> Outcome<Shape> {
-    let sql = "SELECT fence, kind, lane, owner, row, expires, gone FROM op ORDER BY id DESC LIMIT 1";
+    let sql =
+        "SELECT fence, kind, lane, owner, row, expires, gone FROM op ORDER BY id DESC LIMIT 1";
     let row = client.query_one(sql, &[]).await?;
     Ok(Shape {
         fence: row.get(0),
