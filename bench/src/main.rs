@@ -48,7 +48,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // What the server said is in the source.
+            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            eprintln!("error: {error}{source}");
             ExitCode::FAILURE
         }
     }

@@ -28,10 +28,8 @@ pub(super) fn measure(bench: &Bench) -> Outcome<()> {
             let url = bench.server.database(&name).await?;
             let client = connect(&url).await?;
             // From the next connection on.
-            let track = format!(
-                "CREATE EXTENSION pg_stat_statements; \
-                 ALTER DATABASE {name} SET pg_stat_statements.track = 'top'"
-            );
+            client.batch_execute("CREATE EXTENSION pg_stat_statements").await?;
+            let track = format!("ALTER DATABASE {name} SET pg_stat_statements.track = 'top'");
             client.batch_execute(&track).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(url)
         })?;
