@@ -12,7 +12,7 @@ use crate::{Outcome, compare};
 
 const CALLERS: [usize; 2] = [64, 256];
 
-/// Connections of the pool without batching: of 8, 16, 32 and 64 the best here.
+/// Connections of the pool without batching: one for every two callers of the smaller load.
 const POOL: usize = 32;
 
 pub(super) fn measure(bench: &Bench) -> Outcome<()> {
