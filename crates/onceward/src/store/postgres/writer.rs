@@ -455,8 +455,9 @@ impl Writer {
         let written = written.await?;
         let again = answer(&link, std::mem::take(batch), &born, &changed, &written, gone).await;
         if !again.is_empty() {
-            // A key may be that of an operation whose day is gone.
-            in_time(async { Ok(gone.learn(&link).await?) }).await?;
+            // A key may be that of an operation whose day is gone. What is not learnt now is learnt
+            // with the next try: the jobs must not go with an error.
+            let _ = in_time(async { Ok(gone.learn(&link).await?) }).await;
             pause(LOOK_AGAIN).await;
         }
         self.queue.commits.fetch_add(1, Ordering::Relaxed);

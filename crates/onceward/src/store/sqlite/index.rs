@@ -62,10 +62,13 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error.to_string()),
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                Self::Damaged(format!("the index does not hold: {error}"))
-            }
-            _ => Self::Unavailable(error.to_string()),
+            // Our statements are always the same: where one is wrong, the tables are not ours any more.
+            Some(
+                rusqlite::ErrorCode::DatabaseCorrupt
+                | rusqlite::ErrorCode::NotADatabase
+                | rusqlite::ErrorCode::Unknown,
+            ) => Self::Damaged(format!("the index does not hold: {error}")),
+            _ => Self::Unavailable(format!("the index: {error}")),
         }
     }
 }

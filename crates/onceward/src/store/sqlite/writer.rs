@@ -625,9 +625,11 @@ impl Writer {
 
     /// Removes the segments that neither an operation nor the index needs any more.
     fn drop_segments(&mut self) {
-        // Readers must not see rows that still refer to what goes.
-        self.flush();
-        self.keep(true);
+        // Neither readers nor a later start may see rows that still refer to what goes: what was to
+        // be forgotten has to be durable, and in the index.
+        if !self.flush() || !self.keep(true) {
+            return;
+        }
         let copying = self.shared.copying.load(Ordering::SeqCst) > 0;
         if self.broken.is_some() || (copying && !Sabotage::BackupUnguarded.is_on()) {
             return;
@@ -638,8 +640,8 @@ impl Writer {
             self.journal.segments().remove_before(self.floor.min(needed), self.journal.folder());
     }
 
-    /// Makes the frame durable and answers its commands.
-    fn flush(&mut self) {
+    /// Makes the frame durable and answers its commands; tells whether it is.
+    fn flush(&mut self) -> bool {
         if Sabotage::AnswerBeforeCommit.is_on() {
             self.tell(&Ok(()));
         }
@@ -667,6 +669,7 @@ impl Writer {
         if std::mem::take(&mut self.wakes) {
             self.shared.changed.notify_one();
         }
+        durable.is_ok()
     }
 
     /// Answers the commands of the frame.
@@ -676,12 +679,13 @@ impl Writer {
         }
     }
 
-    /// Lets the index keep what was applied to it, where that is due or `now`.
-    fn keep(&mut self, now: bool) {
+    /// Lets the index keep what was applied to it, where that is due or `now`; tells whether that
+    /// went well.
+    fn keep(&mut self, now: bool) -> bool {
         let is_due = self.unkept >= INDEX_COMMIT_AFTER
             || self.unkept_since.is_some_and(|since| since.elapsed() >= INDEX_COMMIT_EVERY);
         if self.broken.is_some() || !(now || is_due) {
-            return;
+            return self.broken.is_none();
         }
         self.unkept = 0;
         // What stays young goes at the next quiet moment.
@@ -694,7 +698,7 @@ impl Writer {
         if let Err(error) = aged.and_then(|()| self.index.commit(applied)) {
             self.heed(&error);
             self.reindex();
-            return;
+            return false;
         }
         let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
         if wal_bytes > WAL_BYTES_MAX {
@@ -705,6 +709,7 @@ impl Writer {
         } else {
             let _ = self.checkpointer.try_send(());
         }
+        self.broken.is_none()
     }
 
     /// Takes the index back to what it has kept and applies the journal again: what was applied
