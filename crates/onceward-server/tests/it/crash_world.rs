@@ -199,6 +199,9 @@ impl Gateway {
         let mut looks = 0;
         loop {
             if let Some(status) = self.child.try_wait().expect("its state") {
+                // Whoever reads its log lets go of it once the last word is read.
+                let is_read = async || (Arc::strong_count(&self.said) == 1).then_some(());
+                until("its last words", is_read).await;
                 return status;
             }
             looks += 1;
