@@ -96,7 +96,7 @@ fn told(tally: &Tally) -> String {
 fn note_figures(tally: &Tally) {
     let Some(file) = std::env::var_os("TEST_FIGURES") else { return };
     let line = format!(
-        "{{\"suite\":\"simulation\",\"counted\":{{\"worlds\":{},\"operations\":{},\"arrivals\":{},\"faults\":{},\"simulated_hours\":{:.0}}},\"violations\":{},\"seconds\":{:.0},\"seed\":{}}}\n",
+        "{{\"suite\":\"simulation\",\"worlds\":{},\"operations\":{},\"arrivals\":{},\"faults\":{},\"simulated_hours\":{:.0},\"violations\":{},\"seconds\":{:.0},\"seed\":{}}}\n",
         tally.worlds,
         tally.operations,
         tally.arrivals,
