@@ -102,7 +102,8 @@ fn machine() -> Outcome<String> {
     let model = model.and_then(|line| line.split_once(':')).map_or("?", |(_, model)| model.trim());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = output(Command::new("uname").args(["-sr"]))?;
-    Ok(format!("{cores} cores of {model}, {}", kernel.trim()))
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    Ok(format!("{cores} cores of {model}, {kernel}"))
 }
 
 /// Every suite that left its figures.
@@ -146,7 +147,6 @@ fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
         Some(other) => other.to_string(),
         None => String::new(),
     };
-    let commits: Vec<String> = suites.iter().map(|suite| text(suite, "commit")).collect();
     let dates: Vec<String> = suites.iter().map(|suite| text(suite, "date")).collect();
     let span = |all: &[String]| {
         let (first, last) = (all.iter().min(), all.iter().max());
@@ -157,9 +157,8 @@ fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
         }
     };
     let mut page = format!(
-        "Measured {} at commit {}, on {}.\n\n| what is done to it | what was counted | broken promises | seconds | seed |\n| --- | --- | --- | --- | --- |\n",
+        "Measured {} on {}.\n\n| what is done to it | what was counted | broken promises | seconds | seed | commit |\n| --- | --- | --- | --- | --- | --- |\n",
         span(&dates),
-        span(&commits),
         machine()?
     );
     for suite in suites {
@@ -178,15 +177,18 @@ fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
         // Writing into a string does not fail.
         let _ = writeln!(
             page,
-            "| {shown} | {} | {verdict} | {} | {} |",
+            "| {shown} | {} | {verdict} | {} | {} | {} |",
             counted.join(", "),
             text(suite, "seconds"),
-            text(suite, "seed")
+            text(suite, "seed"),
+            text(suite, "commit")
         );
     }
     page += "\nThe same again:\n\n```sh\n";
-    for suite in suites {
-        let _ = writeln!(page, "{}", text(suite, "command"));
+    let mut commands: Vec<String> = suites.iter().map(|suite| text(suite, "command")).collect();
+    commands.dedup();
+    for command in commands {
+        let _ = writeln!(page, "{command}");
     }
     page += "```\n";
     Ok(page)
