@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use crate::auditor::Auditor;
-use crate::chance::digest;
+use crate::chance::{Chance, digest};
 use crate::line::Message;
 use crate::plan::Fault;
 
@@ -105,6 +105,30 @@ impl Log {
     /// Opens the log.
     pub fn lock(&self) -> MutexGuard<'_, Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something new to ask for, noted; `name` is part of its key, and no other's.
+    pub fn new_ask(&self, chance: &mut Chance, name: &str) -> Ask {
+        let route = if chance.percent(60) { "keyed" } else { "once" };
+        let key = format!("{route}-{name}");
+        let pad = "y".repeat(chance.below(1500) as usize);
+        let ask = Ask {
+            route: route.to_owned(),
+            path: format!("/{route}/chaos/things"),
+            body: format!("{{\"ask\":\"{key}\",\"pad\":\"{pad}\"}}").into_bytes(),
+            key,
+        };
+        self.ask(&ask);
+        ask
+    }
+
+    /// One that was asked for before, mostly a late one.
+    pub fn earlier(&self, chance: &mut Chance) -> Option<Ask> {
+        let asked = self.lock();
+        let count = asked.asks.len() as u64;
+        let back = if chance.below(4) == 0 { count } else { count.min(100) };
+        let place = count.checked_sub(1 + chance.next().checked_rem(back)?)?;
+        asked.asks.get(place as usize).cloned()
     }
 
     /// Before it is sent: what was sent and never answered has to be known too.

@@ -118,26 +118,12 @@ impl Caller {
 
     fn new_ask(&mut self) -> Ask {
         self.count += 1;
-        let route = if self.chance.below(100) < 60 { "keyed" } else { "once" };
-        let key = format!("{route}-{}-{}", self.name, self.count);
-        let pad = "y".repeat(self.chance.below(1500) as usize);
-        let ask = Ask {
-            route: route.to_owned(),
-            path: format!("/{route}/chaos/things"),
-            body: format!("{{\"ask\":\"{key}\",\"pad\":\"{pad}\"}}").into_bytes(),
-            key,
-        };
-        self.log.ask(&ask);
-        ask
+        self.log.new_ask(&mut self.chance, &format!("{}-{}", self.name, self.count))
     }
 
     /// One that was asked for before, mostly a late one.
     fn earlier(&mut self) -> Option<Ask> {
-        let asked = self.log.lock();
-        let count = asked.asks.len() as u64;
-        let back = if self.chance.below(4) == 0 { count } else { count.min(100) };
-        let place = count.checked_sub(1 + self.chance.next().checked_rem(back)?)?;
-        asked.asks.get(place as usize).cloned()
+        self.log.earlier(&mut self.chance)
     }
 
     async fn send(&mut self, line: &mut Line, ask: &Ask) -> std::io::Result<()> {

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Routes for calls that are retried fast, so that a run is short.
-const ROUTES: &str = r#"
+pub(crate) const ROUTES: &str = r#"
 [routes.keyed]
 upstream = "http://AUDITOR/keyed"
 effects = "keyed"

@@ -12,31 +12,17 @@ use onceward_proof::check::{Log, check};
 use onceward_proof::figures::Figures;
 use tempfile::TempDir;
 
-use crate::crash_world::{Gateway, clean, until};
+use crate::crash_world::{Gateway, ROUTES, clean, until};
 use crate::nodes_load::{Load, ask_again_for_all};
 
 /// The same on every node.
 const MASTER_KEY: &str = "7077707770777077707770777077707770777077707770777077707770777077";
 
-/// Routes for calls that are retried fast, so that a run is short. No attempt ends by its time: one
-/// that stood still with its node has to hear its answer.
-const ROUTES: &str = r#"
-[routes.keyed]
-upstream = "http://AUDITOR/keyed"
-effects = "keyed"
-timeout = "60s"
-wait = "2s"
-retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
-held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
-
-[routes.once]
-upstream = "http://AUDITOR/once"
-effects = "non-idempotent"
-timeout = "60s"
-wait = "2s"
-retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
-held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
-"#;
+/// The routes of one node's tests, but that no attempt ends by its time: one that stood still with
+/// its node has to hear its answer.
+fn routes() -> String {
+    ROUTES.replace("timeout = \"5s\"", "timeout = \"60s\"")
+}
 
 /// Where each node listens now.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +67,7 @@ impl Cluster {
             let data = folder.path().join(format!("node-{node}")).display().to_string();
             let mut text =
                 format!("listen = \"127.0.0.1:0\"\nstore = {ledger:?}\ndata = {data:?}\n");
-            for routes in [ROUTES, routes] {
+            for routes in [&*self::routes(), routes] {
                 // Writing into a string does not fail.
                 let _ = write!(text, "{}", routes.replace("AUDITOR", &auditor.address.to_string()));
             }
