@@ -22,8 +22,11 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
+
+mod protection;
 
 /// The listener where nothing says otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:7077";
@@ -92,7 +95,6 @@ struct RouteFile {
     #[serde(default)]
     timeouts: TimeoutsFile,
     answer_max: Option<Span>,
-    concurrency_max: Option<usize>,
     body_bytes_max: Option<Size>,
     response_bytes_max: Option<Size>,
     #[serde(default)]
@@ -100,6 +102,8 @@ struct RouteFile {
     #[serde(default)]
     rules: Vec<RuleFile>,
     chaos: Option<ChaosFile>,
+    #[serde(flatten)]
+    protection: ProtectionFile,
     #[serde(flatten)]
     policy: PolicyFile,
 }
@@ -703,7 +707,7 @@ fn build_route(
         policy: Arc::new(policy),
         rules,
         set_headers: Headers(set_headers),
-        slots_max: file.concurrency_max.unwrap_or(256).max(1),
+        protection: file.protection.build(&wrong)?,
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
         body_bytes_max,
         response_bytes_max,

@@ -498,7 +498,7 @@ async fn answer(
     };
     if is_metrics {
         return match node.engine.store().condition().await {
-            Ok(condition) => plain(200, &node.telemetry.render(&condition)),
+            Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
             Err(error) => Problem::from(error).response(),
         };
     }

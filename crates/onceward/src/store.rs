@@ -305,6 +305,23 @@ pub struct Swept {
     pub next: Option<u64>,
 }
 
+/// What waits on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Operations.
+    pub operations: u64,
+    /// Bytes of their requests.
+    pub bytes: u64,
+}
+
+impl Backlog {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, operation: &Operation) {
+        self.operations += 1;
+        self.bytes += operation.request.map_or(0, |request| u64::from(request.length));
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Condition {
@@ -345,6 +362,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Lanes with accepted work that waits, and when the first of it is due.
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
+
+    /// What waits on `lane`, counted no further than `max` operations.
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog>;
 
     /// At most `max` accepted operations of `lane` that are due, each after what `judge` decided,
     /// already written.

@@ -66,7 +66,7 @@ fn engine(world: &World) -> Arc<Engine> {
             policy: Arc::new(policy),
             rules: Vec::new(),
             set_headers: Headers::default(),
-            slots_max: 0,
+            protection: Protection { slots_max: 0, ..Protection::default() },
             answer_max: Duration::from_mins(1),
             body_bytes_max: 64 << 10,
             response_bytes_max: 64 << 10,

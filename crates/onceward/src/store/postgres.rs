@@ -36,7 +36,7 @@ use self::link::{Address, Id, Link, Links, meaning, pause};
 use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
-    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
     StoreError, Swept, Which, Write, digest_of,
 };
 use crate::clock::{Clock, SystemClock};
@@ -509,6 +509,19 @@ impl Store for PostgresStore {
                 (lane, Timestamp::from_micros(found.get(2)))
             };
             Ok(rows.iter().map(lane).collect())
+        })
+    }
+
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
+        Box::pin(async move {
+            let sql = "SELECT row FROM op WHERE kind = 0 AND lane = \
+                (SELECT id FROM lane WHERE tenant = $1 AND route = $2) LIMIT $3";
+            let max = i64::try_from(max).unwrap_or(i64::MAX);
+            let mut backlog = Backlog::default();
+            for found in self.links.query(sql, &[&lane.tenant, &lane.route, &max]).await? {
+                backlog.add(&row::decode(found.get(0))?);
+            }
+            Ok(backlog)
         })
     }
 

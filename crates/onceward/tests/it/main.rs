@@ -4,6 +4,7 @@
 
 mod dead;
 mod duplicates;
+mod gates;
 mod in_doubt;
 mod ledger;
 mod ledger_flips;
