@@ -11,8 +11,8 @@ use onceward::core::policy::{Backoff, Effects, KeyMissing, Policy};
 use onceward::core::time::Timestamp;
 
 use crate::world::{
-    PAY, accepted, answer, answered, effects, essence, every, every_with, permanent, post, refused,
-    route, routes, taken, truncated, unanswered, unsent,
+    Gate, PAY, accepted, answer, answered, effects, essence, every, every_with, permanent, post,
+    refused, route, routes, taken, truncated, unanswered, unsent,
 };
 
 #[tokio::test]
@@ -121,11 +121,16 @@ async fn what_failed_together_does_not_come_back_together() {
     for world in every_with(&routes([pay])) {
         const CALLS: usize = 60;
         // Half of them were told when to come back, and all of these the same.
+        let gate = Gate::closed();
         let told = |n| answer(503, "").header("retry-after", if n % 2 == 0 { "7" } else { "0" });
-        world.upstream.script((0..CALLS).map(told));
+        world.upstream.script((0..CALLS).map(|n| told(n).behind(&gate)));
         let mut due_at: BTreeMap<Timestamp, usize> = BTreeMap::new();
         for n in 0..CALLS {
             taken(world.call(accepted(&format!("k{n}"))).await);
+        }
+        world.until_dispatched(CALLS).await;
+        gate.open();
+        for n in 0..CALLS {
             let waiting = world.stands(&format!("k{n}"), "pending").await;
             let State::Pending { due } = waiting.state else { unreachable!() };
             *due_at.entry(due).or_default() += 1;
