@@ -43,8 +43,9 @@ use crate::{demo, ledger, operator, page};
 /// The file with the key that the command line uses; written at each start.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
 
-/// How long an access key that another node made or revoked goes unnoticed.
-const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
+/// How long an access key that another node made or revoked goes unnoticed where the hint is lost;
+/// while no hint could be heard the store says so each second.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the head of a request may take to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -215,17 +216,14 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// A ledger under another master key would take every duplicate for a mismatch: it is refused.
 async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
     const NAME: &str = "secret/check";
-    if store.setting(NAME.to_owned()).await?.is_none() {
-        let sealed = secrets.seal(b"onceward", NAME.as_bytes());
-        store.set(NAME.to_owned(), Some(sealed.into())).await?;
-    }
-    // Read once more: of two nodes that start together on a new ledger, one has written last.
-    match store.setting(NAME.to_owned()).await? {
-        Some(sealed) if secrets.open(&sealed, NAME.as_bytes()).is_ok() => Ok(()),
-        _ => Err(Exit::failed(format!(
+    // Of nodes that start together on a new ledger one says which key it has.
+    let offered = secrets.seal(b"onceward", NAME.as_bytes());
+    let sealed = store.offer(NAME.to_owned(), offered.into()).await?;
+    secrets.open(&sealed, NAME.as_bytes()).map(drop).map_err(|_| {
+        Exit::failed(format!(
             "{MASTER_KEY} is not the key of this ledger\nhelp: put the one that belongs to it into the data folder, or into ONCEWARD_MASTER_KEY: all nodes of a ledger have the same"
-        ))),
-    }
+        ))
+    })
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.
@@ -448,8 +446,12 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
 
 /// Follows what other nodes say about access keys, for ever.
 async fn keep_up(node: Arc<Node>) {
+    let changed = node.engine.store().settings_changed();
     loop {
-        tokio::time::sleep(KEEP_UP_EVERY).await;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = tokio::time::sleep(KEEP_UP_EVERY) => {}
+        }
         // While the ledger is away the keys stay as they are known.
         if let Err(error) = node.access.refresh().await {
             warn!(%error, "the access keys could not be read again");

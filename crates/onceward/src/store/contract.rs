@@ -47,6 +47,7 @@ where
     what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
     duplicates_are_counted(&*make().await).await;
     settings_are_kept_and_removed(&*make().await).await;
+    what_is_offered_is_kept_where_nothing_is(&*make().await).await;
 }
 
 /// An operation at place `n`, pending and due at `n` seconds.
@@ -444,4 +445,12 @@ async fn settings_are_kept_and_removed(store: &dyn Store) {
         store.settings("a/".into()).await.unwrap(),
         [("a/2".to_owned(), Bytes::from_static(b"v"))]
     );
+}
+
+async fn what_is_offered_is_kept_where_nothing_is(store: &dyn Store) {
+    for offered in [b"first", b"later"] {
+        let kept = store.offer("s".into(), Bytes::from_static(offered)).await.unwrap();
+        assert_eq!(&kept[..], b"first");
+    }
+    assert_eq!(store.setting("s".into()).await.unwrap().as_deref(), Some(&b"first"[..]));
 }

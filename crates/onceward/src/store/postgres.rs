@@ -5,9 +5,12 @@
 //! known, and new work is refused meanwhile.
 
 mod days;
+mod hints;
 mod intake;
 mod lanes;
 mod link;
+mod session;
+mod sweep;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -15,32 +18,29 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
-use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
-use onceward_core::lease::{LEASE, Session};
+use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio_postgres::{AsyncMessage, NoTls};
 
 use self::days::day_of;
 pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
 use self::link::{Address, Id, Link, Links, meaning, pause};
+use self::sweep::Sweeper;
 use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
     Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write, digest_of,
+    StoreError, Swept, Which, Write,
 };
 use crate::clock::{Clock, SystemClock};
-use crate::judgement;
 
 /// Jobs that wait at most; past it, callers wait before they queue.
 const QUEUE_MAX: usize = 8192;
@@ -51,16 +51,13 @@ const WRITERS: usize = 3;
 /// Connections that read and do the rest.
 const READERS: usize = 3;
 
-/// Between two hints to the other nodes: many writes are one hint.
-const TELL_EVERY: Duration = Duration::from_millis(50);
-
-/// Between two tries to hear of other nodes.
-const HEAR_AGAIN: Duration = Duration::from_secs(1);
-
 /// Rows read at once for a list.
 const PAGE: i64 = 500;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_init.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_init.sql"),
+    include_str!("../../migrations/postgres/0002_duty.sql"),
+];
 
 /// How a shared ledger is opened.
 #[derive(Debug, Clone)]
@@ -79,6 +76,7 @@ pub struct PostgresStore {
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     lanes: Arc<Lanes>,
+    sweeper: Sweeper,
     newest: u64,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -125,14 +123,15 @@ impl PostgresStore {
                 tokio::spawn(writer.run())
             })
             .collect();
-        tasks.push(tokio::spawn(tell(address.clone(), Arc::clone(&queue))));
-        tasks.push(tokio::spawn(listen(address.clone(), Arc::clone(&queue))));
+        tasks.push(tokio::spawn(hints::tell(address.clone(), Arc::clone(&queue))));
+        tasks.push(tokio::spawn(hints::listen(address.clone(), Arc::clone(&queue))));
         Ok(Self {
             links: Links::new(address.clone(), READERS),
             address,
             queue,
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
             lanes,
+            sweeper: Sweeper::default(),
             newest,
             tasks,
         })
@@ -192,66 +191,6 @@ async fn migrate(link: &Link) -> Result<(), StoreError> {
     }
     sql += "COMMIT";
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))
-}
-
-/// Tells other nodes that something may be due: a hint, apart from what is written.
-async fn tell(address: Address, queue: Arc<Queue>) {
-    let links = Links::new(address, 1);
-    loop {
-        queue.tell.notified().await;
-        // A hint that is lost is made up for by the next look.
-        let _ = links.query("SELECT pg_notify('onceward', '')", &[]).await;
-        pause(TELL_EVERY).await;
-    }
-}
-
-/// Hears what other nodes tell.
-async fn listen(address: Address, queue: Arc<Queue>) {
-    loop {
-        let (config, tls) = address.parts();
-        // Whoever hears nothing looks from time to time.
-        match tls {
-            None => {
-                if let Ok((client, connection)) = config.connect(NoTls).await {
-                    hear(client, connection, &queue).await;
-                }
-            }
-            Some(tls) => {
-                if let Ok((client, connection)) = config.connect(tls.clone()).await {
-                    hear(client, connection, &queue).await;
-                }
-            }
-        }
-        pause(HEAR_AGAIN).await;
-    }
-}
-
-async fn hear<S, T>(
-    client: tokio_postgres::Client,
-    mut connection: tokio_postgres::Connection<S, T>,
-    queue: &Queue,
-) where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let messages = async {
-        while let Some(Ok(message)) =
-            std::future::poll_fn(|context| connection.poll_message(context)).await
-        {
-            if matches!(message, AsyncMessage::Notification(_)) {
-                queue.changed.notify_one();
-            }
-        }
-    };
-    let asked = async {
-        // Where this fails the connection ends, and is made anew.
-        let _ = client.batch_execute("LISTEN onceward").await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = messages => {}
-        () = asked => {}
-    }
 }
 
 async fn begin(link: &Link) -> Result<(), StoreError> {
@@ -318,80 +257,6 @@ async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreEr
     let sql = "SELECT row FROM op WHERE id = ANY($1) ORDER BY id FOR UPDATE";
     let rows = link.query(sql, &[&ids]).await.map_err(|error| meaning(&error))?;
     rows.iter().map(decode).collect()
-}
-
-async fn sweep(
-    link: Arc<Link>,
-    queue: Arc<Queue>,
-    now: Timestamp,
-    from: u64,
-    max: usize,
-) -> Result<Swept, StoreError> {
-    let failed = |error: tokio_postgres::Error| meaning(&error);
-    if from == 0 {
-        days::make(&link, day_of(now)).await.map_err(failed)?;
-        days::drop_old(&link, &queue.gone, now).await.map_err(failed)?;
-    }
-    // What has a partition of its day goes with it; only the rest is looked at one by one.
-    let rows = link
-        .query(
-            "SELECT id, row FROM op_rest WHERE id >= $1 ORDER BY id LIMIT $2",
-            &[&first_at(from + 1), &(max as i64)],
-        )
-        .await
-        .map_err(failed)?;
-    let mut swept = Swept::default();
-    let (mut gone, mut digests, mut marks, mut bodies) = (vec![], vec![], vec![], vec![]);
-    for found in &rows {
-        let operation = decode(found)?;
-        if !judgement::is_expired(&operation, now) {
-            continue;
-        }
-        if admission::is_tombstone_over(&operation, now)
-            || admission::leaves_no_tombstone(&operation)
-        {
-            digests.push(digest_of(&operation).0.to_vec());
-            gone.push((Id(operation.id), operation.fence.0 as i64));
-            bodies.extend(operation.bodies());
-        } else if operation.request.is_some() {
-            bodies.extend(operation.bodies());
-            marks.push(operation.forgotten_but_for_its_mark());
-        }
-    }
-    if rows.len() == max {
-        swept.next = rows.last().map(|found| found.get::<_, Id>("id").0.sequence());
-    }
-    if gone.is_empty() && marks.is_empty() {
-        return Ok(swept);
-    }
-    begin(&link).await?;
-    let (ids, fences): (Vec<Id>, Vec<i64>) = gone.into_iter().unzip();
-    let removed = link
-        .query(
-            "DELETE FROM op USING UNNEST($1::uuid[], $2::bigint[]) AS t(id, fence) \
-             WHERE op.id = t.id AND op.fence = t.fence RETURNING op.id",
-            &[&ids, &fences],
-        )
-        .await
-        .map_err(failed)?;
-    let removed: Vec<Id> = removed.iter().map(|found| found.get(0)).collect();
-    swept.removed = removed.len() as u32;
-    link.query("DELETE FROM key WHERE digest = ANY($1) AND op = ANY($2)", &[&digests, &removed])
-        .await
-        .map_err(failed)?;
-    link.query("DELETE FROM asked WHERE op = ANY($1)", &[&removed]).await.map_err(failed)?;
-    swept.forgotten = writer::mark(&link, &marks).await.map_err(failed)? as u32;
-    let (days, ns): (Vec<i32>, Vec<i64>) =
-        bodies.iter().map(|body| (body.segment as i32, i64::from(body.offset))).unzip();
-    link.query(
-        "DELETE FROM body USING UNNEST($1::integer[], $2::bigint[]) AS t(day, n) \
-         WHERE body.day = t.day AND body.n = t.n",
-        &[&days, &ns],
-    )
-    .await
-    .map_err(failed)?;
-    end(&link).await?;
-    Ok(swept)
 }
 
 impl PostgresStore {
@@ -528,32 +393,7 @@ impl Store for PostgresStore {
     }
 
     fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>> {
-        Box::pin(async move {
-            let lease = LEASE.as_secs_f64();
-            // Whoever finds its own right lapsed and not taken was away together with the server:
-            // those who had theirs until then have a lease to come back too.
-            self.links
-                .query(
-                    "WITH mine AS (SELECT lapses_at FROM session WHERE id = $1), \
-                     granted AS (UPDATE session SET lapses_at = now() + make_interval(secs => $2) \
-                     FROM mine WHERE mine.lapses_at < now() AND session.id <> $1 AND \
-                     session.lapses_at > mine.lapses_at - make_interval(secs => $2)) \
-                     INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
-                     ON CONFLICT (id) DO UPDATE SET lapses_at = EXCLUDED.lapses_at",
-                    &[&(session.0 as i64), &lease],
-                )
-                .await?;
-            self.links.query("DELETE FROM session WHERE lapses_at < now()", &[]).await?;
-            let rows = self
-                .links
-                .query(
-                    "SELECT row FROM op WHERE kind IN (1, 6) AND NOT EXISTS \
-                     (SELECT FROM session WHERE session.id = op.owner) ORDER BY id LIMIT $1",
-                    &[&(max as i64)],
-                )
-                .await?;
-            rows.iter().map(decode).collect()
-        })
+        Box::pin(session::beat(&self.links, session, max))
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {
@@ -594,8 +434,20 @@ impl Store for PostgresStore {
     }
 
     fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept> {
-        let queue = Arc::clone(&self.queue);
-        Box::pin(self.alone(move |link| sweep(link, queue, now, from, max)))
+        Box::pin(async move {
+            if !self.sweeper.begins(&self.links).await? {
+                let link = self.links.any().await?;
+                self.queue.gone.learn(&link).await.map_err(|error| meaning(&error))?;
+                return Ok(Swept::default());
+            }
+            let queue = Arc::clone(&self.queue);
+            let swept =
+                self.alone(move |link| sweep::step(link, queue, now, from, max)).await?;
+            if swept.next.is_none() {
+                self.sweeper.rests(&self.links).await?;
+            }
+            Ok(swept)
+        })
     }
 
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
@@ -621,19 +473,30 @@ impl Store for PostgresStore {
 
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
         Box::pin(async move {
+            // The hint goes out with the commit, or not at all.
             match value {
                 Some(value) => {
-                    self.links
-                        .query(
-                            "INSERT INTO setting VALUES ($1, $2) \
-                             ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value",
-                            &[&name, &&value[..]],
-                        )
-                        .await?
+                    let sql = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
+                        ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
+                        SELECT pg_notify('onceward', $3)";
+                    self.links.query(sql, &[&name, &&value[..], &hints::SETTING]).await?
                 }
-                None => self.links.query("DELETE FROM setting WHERE name = $1", &[&name]).await?,
+                None => {
+                    let sql = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
+                        SELECT pg_notify('onceward', $2)";
+                    self.links.query(sql, &[&name, &hints::SETTING]).await?
+                }
             };
             Ok(())
+        })
+    }
+
+    fn offer(&self, name: String, value: Bytes) -> Reply<'_, Bytes> {
+        Box::pin(async move {
+            let sql = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            self.links.query(sql, &[&name, &&value[..]]).await?;
+            let gone = || StoreError::Away(format!("the setting {name} went meanwhile"));
+            self.setting(name.clone()).await?.ok_or_else(gone)
         })
     }
 
@@ -671,6 +534,10 @@ impl Store for PostgresStore {
 
     fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.queue.changed)
+    }
+
+    fn settings_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.queue.settings)
     }
 
     fn newest(&self) -> u64 {

@@ -14,6 +14,7 @@ mod misbehave;
 mod mismatch;
 mod moving;
 mod postgres;
+mod postgres_nodes;
 mod postgres_options;
 mod replay_bytes;
 mod retention;

@@ -129,9 +129,9 @@ pub(super) async fn drop_old(
 ) -> Result<(), tokio_postgres::Error> {
     let alone = link.query("SELECT pg_try_advisory_lock(7077, 3)", &[]).await?;
     if alone[0].get(0) {
-        let dropped = drop_alone(link, now).await;
+        // Where it breaks off, the lock goes with the connection.
+        drop_alone(link, now).await?;
         link.query("SELECT pg_advisory_unlock(7077, 3)", &[]).await?;
-        dropped?;
     }
     gone.learn(link).await
 }

@@ -16,6 +16,7 @@ use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 
 use super::days::{Gone, day_of};
@@ -127,6 +128,14 @@ impl Job {
         matches!(self, Self::Remember(birth, _) if birth.replaces.is_some())
     }
 
+    /// Has its body numbered anew.
+    fn forget_number(&mut self) {
+        match self {
+            Self::Remember(birth, _) => birth.operation.request = None,
+            Self::Commit(change, _) => change.place = None,
+        }
+    }
+
     fn fail(self, error: &StoreError) {
         // A caller that went away needs no answer.
         match self {
@@ -148,7 +157,9 @@ pub(super) struct Queue {
     pub(super) commits: AtomicU64,
     /// Woken where accepted work was written.
     pub(super) changed: Arc<Notify>,
-    /// Woken where others have to hear of it.
+    /// Woken where a setting may have changed.
+    pub(super) settings: Arc<Notify>,
+    /// Woken where others have to hear of work.
     pub(super) tell: Notify,
 }
 
@@ -303,12 +314,21 @@ enum Failure {
     Refused(StoreError),
     /// The server was not reached: this try wrote nothing.
     Away(StoreError),
+    /// Nothing of it was, for a number of a body that another body has.
+    Taken,
     /// Nobody knows.
     Unknown,
 }
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
+        let is_of_body = |said: &DbError| {
+            *said.code() == SqlState::UNIQUE_VIOLATION
+                && said.table().is_some_and(|table| table.starts_with("body_"))
+        };
+        if error.as_db_error().is_some_and(is_of_body) {
+            return Self::Taken;
+        }
         match meaning(&error) {
             StoreError::Away(_) => Self::Unknown,
             error => Self::Refused(error),
@@ -353,20 +373,25 @@ impl Writer {
                 self.is_unsure &= !again.is_empty();
                 again
             }
-            Err(Failure::Refused(error)) => {
-                // One that cannot be written must not take the others with it.
+            // One that cannot be written must not take the others with it.
+            Err(Failure::Refused(_) | Failure::Taken) if batch.len() > 1 => {
                 let (mut again, was_unsure) = (Vec::new(), self.is_unsure);
-                if batch.len() > 1 {
-                    for job in batch {
-                        self.is_unsure = was_unsure;
-                        again.append(&mut Box::pin(self.write(vec![job])).await);
-                    }
-                } else {
-                    for job in batch {
-                        job.fail(&error);
-                    }
+                for job in batch {
+                    self.is_unsure = was_unsure;
+                    again.append(&mut Box::pin(self.write(vec![job])).await);
                 }
                 again
+            }
+            Err(Failure::Refused(error)) => {
+                for job in batch {
+                    job.fail(&error);
+                }
+                Vec::new()
+            }
+            Err(Failure::Taken) => {
+                // No try before this one was written: it would have put no body in.
+                batch.iter_mut().for_each(Job::forget_number);
+                batch
             }
             Err(Failure::Away(error)) if !self.is_unsure => {
                 self.queue.away.store(true, Ordering::Relaxed);
@@ -377,9 +402,6 @@ impl Writer {
             }
             Err(Failure::Away(_) | Failure::Unknown) => {
                 self.queue.away.store(true, Ordering::Relaxed);
-                self.link = None;
-                // A server in its place may give the rest of the block to somebody else.
-                self.numbers = Numbers::default();
                 let was_unsure = std::mem::replace(&mut self.is_unsure, true);
                 for job in &mut batch {
                     if let Job::Commit(change, _) = job {
@@ -402,6 +424,8 @@ impl Writer {
             link
         } else {
             let link = self.address.open().await.map_err(Failure::Away)?;
+            // A server that came back, or one in its place, may give the rest of a block to others.
+            self.numbers = Numbers::default();
             link.client.batch_execute(PLAN_ONCE).await?;
             link
         };
@@ -642,7 +666,7 @@ async fn answer(
             (_, Job::Commit(change, answer)) if is_written => {
                 let _ = answer.send(Ok(change.write.operation));
             }
-            (Err(Failure::Away(_) | Failure::Unknown), job) => again.push(job),
+            (Err(Failure::Away(_) | Failure::Unknown | Failure::Taken), job) => again.push(job),
             (Err(Failure::Refused(error)), job) => job.fail(error),
             (Ok((known, _)), Job::Remember(birth, answer)) => {
                 match key.and_then(|key| known.get(&key.0.to_vec())) {
