@@ -9,6 +9,8 @@ mod hints;
 mod intake;
 mod lanes;
 mod link;
+#[cfg(test)]
+mod plans;
 mod session;
 mod sweep;
 mod writer;
@@ -28,6 +30,7 @@ use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
+use tokio_postgres::types::ToSql;
 
 use self::days::day_of;
 pub(super) use self::intake::Intake;
@@ -53,6 +56,18 @@ const READERS: usize = 3;
 
 /// Rows read at once for a list.
 const PAGE: i64 = 500;
+
+const FIND: &str = "SELECT row FROM op WHERE id = $1";
+
+const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k.digest = $1";
+
+const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
+
+const LANES: &str = "SELECT lane.tenant, lane.route, first.due FROM lane CROSS JOIN LATERAL \
+    (SELECT due FROM op WHERE kind = 0 AND lane = lane.id ORDER BY due LIMIT 1) AS first";
+
+const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 ORDER BY due \
+    LIMIT $3 FOR UPDATE SKIP LOCKED";
 
 const MIGRATIONS: [&str; 2] = [
     include_str!("../../migrations/postgres/0001_init.sql"),
@@ -211,11 +226,7 @@ async fn take(
 ) -> Result<Vec<Operation>, StoreError> {
     begin(&link).await?;
     let due = link
-        .query(
-            "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 ORDER BY due LIMIT $3 \
-             FOR UPDATE SKIP LOCKED",
-            &[&lane, &now.as_micros(), &(max as i64)],
-        )
+        .query(DUE, &[&lane, &now.as_micros(), &(max as i64)])
         .await
         .map_err(|error| meaning(&error))?;
     let mut taken = Vec::new();
@@ -254,7 +265,8 @@ async fn kept(address: &Address, mut taken: Vec<Operation>) -> Result<Vec<Operat
 /// as safe as what is written.
 async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreError> {
     let link = address.open().await?;
-    let sql = "SELECT row FROM op WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let sql = "SELECT op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id \
+        ORDER BY op.id FOR UPDATE OF op";
     let rows = link.query(sql, &[&ids]).await.map_err(|error| meaning(&error))?;
     rows.iter().map(decode).collect()
 }
@@ -314,14 +326,8 @@ impl Store for PostgresStore {
     fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {
         Box::pin(async move {
             let rows = match which {
-                Which::Id(id) => {
-                    self.links.query("SELECT row FROM op WHERE id = $1", &[&Id(id)]).await?
-                }
-                Which::Key(key) => {
-                    let sql =
-                        "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k.digest = $1";
-                    self.links.query(sql, &[&&key.0[..]]).await?
-                }
+                Which::Id(id) => self.links.query(FIND, &[&Id(id)]).await?,
+                Which::Key(key) => self.links.query(FIND_KEY, &[&&key.0[..]]).await?,
             };
             let found = rows.first().map(decode).transpose()?;
             Ok(found.map(|operation| self.queue.gone.seen(operation)))
@@ -335,13 +341,8 @@ impl Store for PostgresStore {
 
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
         Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT bytes FROM body WHERE day = $1 AND n = $2",
-                    &[&(body.segment as i32), &i64::from(body.offset)],
-                )
-                .await?;
+            let place: [&(dyn ToSql + Sync); 2] = [&(body.segment as i32), &i64::from(body.offset)];
+            let rows = self.links.query(BODY, &place).await?;
             let damaged = || StoreError::Damaged("a body is not what was written".to_owned());
             let Some(found) = rows.first() else {
                 // It may have gone with its day a moment ago.
@@ -360,15 +361,7 @@ impl Store for PostgresStore {
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
         Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT lane.tenant, lane.route, first.due FROM lane CROSS JOIN LATERAL \
-                     (SELECT due FROM op WHERE kind = 0 AND lane = lane.id ORDER BY due LIMIT 1) \
-                     AS first",
-                    &[],
-                )
-                .await?;
+            let rows = self.links.query(LANES, &[]).await?;
             let lane = |found: &tokio_postgres::Row| {
                 let lane = Lane { tenant: found.get(0), route: found.get(1) };
                 (lane, Timestamp::from_micros(found.get(2)))
@@ -441,8 +434,7 @@ impl Store for PostgresStore {
                 return Ok(Swept::default());
             }
             let queue = Arc::clone(&self.queue);
-            let swept =
-                self.alone(move |link| sweep::step(link, queue, now, from, max)).await?;
+            let swept = self.alone(move |link| sweep::step(link, queue, now, from, max)).await?;
             if swept.next.is_none() {
                 self.sweeper.rests(&self.links).await?;
             }
@@ -474,19 +466,16 @@ impl Store for PostgresStore {
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
         Box::pin(async move {
             // The hint goes out with the commit, or not at all.
-            match value {
-                Some(value) => {
-                    let sql = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
-                        ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
-                        SELECT pg_notify('onceward', $3)";
-                    self.links.query(sql, &[&name, &&value[..], &hints::SETTING]).await?
-                }
-                None => {
-                    let sql = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
-                        SELECT pg_notify('onceward', $2)";
-                    self.links.query(sql, &[&name, &hints::SETTING]).await?
-                }
-            };
+            if let Some(value) = value {
+                let sql = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
+                    ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
+                    SELECT pg_notify('onceward', $3)";
+                self.links.query(sql, &[&name, &&value[..], &hints::SETTING]).await?;
+            } else {
+                let sql = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
+                    SELECT pg_notify('onceward', $2)";
+                self.links.query(sql, &[&name, &hints::SETTING]).await?;
+            }
             Ok(())
         })
     }

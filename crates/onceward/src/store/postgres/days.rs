@@ -250,8 +250,9 @@ async fn drop_operations(link: &Link, before: i32) -> Result<(), tokio_postgres:
         {
             break;
         }
+        // All of the day is read, in the order of the disk.
         let mut sql = format!(
-            "BEGIN; {LOCK}; ALTER TABLE op DETACH PARTITION op_{day}; \
+            "BEGIN; {LOCK}; SET LOCAL enable_seqscan = on; ALTER TABLE op DETACH PARTITION op_{day}; \
              INSERT INTO op SELECT * FROM op_{day} WHERE expires IS NULL;"
         );
         // Writing into a string does not fail.

@@ -17,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresOptions;
 use crate::clock::{Clock as _, SystemClock};
+use crate::sabotage::Sabotage;
 use crate::store::StoreError;
 use crate::upstream::trusted;
 
@@ -41,7 +42,9 @@ const SESSION: [(&str, &str); 8] = [
 fn session(options: Option<&str>) -> String {
     let said = options.unwrap_or_default();
     let ours = SESSION.iter().filter(|(name, _)| !said.contains(name));
-    ours.fold(String::new(), |said, (name, value)| said + "SET " + name + " = '" + value + "';")
+    let set = ours
+        .fold(String::new(), |said, (name, value)| said + "SET " + name + " = '" + value + "';");
+    if Sabotage::WeakerSync.is_on() { set + "SET synchronous_commit = off;" } else { set }
 }
 
 /// How long opening a connection may take.

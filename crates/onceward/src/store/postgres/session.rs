@@ -5,6 +5,8 @@ use onceward_core::operation::Operation;
 
 use super::decode;
 use super::link::Links;
+use crate::clock::{Clock as _, SystemClock};
+use crate::sabotage::Sabotage;
 use crate::store::StoreError;
 
 /// A beat, and what sessions had in hand whose right has lapsed. The own row comes first, and rows
@@ -12,7 +14,7 @@ use crate::store::StoreError;
 ///
 /// Whoever finds its own right lapsed and not taken was away together with the server: those who had
 /// theirs until then have a lease to come back too.
-const BEAT: &str = "\
+pub(super) const BEAT: &str = "\
     WITH beaten AS (INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
         ON CONFLICT (id) DO UPDATE SET lapses_at = EXCLUDED.lapses_at RETURNING id), \
     back AS (SELECT lapses_at - make_interval(secs => $2) AS since FROM session \
@@ -37,5 +39,10 @@ pub(super) async fn beat(
 ) -> Result<Vec<Operation>, StoreError> {
     let lease = LEASE.as_secs_f64();
     let rows = links.query(BEAT, &[&(session.0 as i64), &lease, &(max as i64)]).await?;
+    if Sabotage::LeaseByOwnClock.is_on() {
+        let until = SystemClock.now().plus(LEASE).as_micros() as f64 / 1e6;
+        let sql = "UPDATE session SET lapses_at = to_timestamp($2) WHERE id = $1";
+        links.query(sql, &[&(session.0 as i64), &until]).await?;
+    }
     rows.iter().map(decode).collect()
 }

@@ -24,6 +24,10 @@ const TAKE: &str = "\
     ON CONFLICT (name) DO UPDATE SET holder = EXCLUDED.holder, ends_at = EXCLUDED.ends_at \
     WHERE duty.holder = EXCLUDED.holder OR duty.ends_at < now() RETURNING name";
 
+/// What has a partition of its day goes with it; only the rest is looked at one by one.
+pub(super) const REST_OF_DAYS: &str =
+    "SELECT id, row FROM op_rest WHERE id >= $1 ORDER BY id LIMIT $2";
+
 /// Who sweeps, as far as this node is concerned.
 #[derive(Debug)]
 pub(super) struct Sweeper {
@@ -61,14 +65,8 @@ pub(super) async fn step(
         days::make(&link, days::day_of(now)).await.map_err(failed)?;
         days::drop_old(&link, &queue.gone, now).await.map_err(failed)?;
     }
-    // What has a partition of its day goes with it; only the rest is looked at one by one.
-    let rows = link
-        .query(
-            "SELECT id, row FROM op_rest WHERE id >= $1 ORDER BY id LIMIT $2",
-            &[&first_at(from + 1), &(max as i64)],
-        )
-        .await
-        .map_err(failed)?;
+    let rows =
+        link.query(REST_OF_DAYS, &[&first_at(from + 1), &(max as i64)]).await.map_err(failed)?;
     let mut swept = Swept::default();
     let (mut gone, mut digests, mut marks, mut bodies) = (vec![], vec![], vec![], vec![]);
     for found in &rows {

@@ -22,6 +22,7 @@ use tokio_postgres::types::ToSql;
 use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
+use crate::sabotage::Sabotage;
 use crate::store::row::{self, kind};
 use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write, digest_of};
 
@@ -42,10 +43,10 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(35);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Arrays of every length have the same plan: to make one takes longer than to write a batch.
-const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+pub(super) const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
 
 /// `IS TRUE` keeps the looks into `won` a hash table, where a join would be a loop in a loop.
-const REMEMBER: &str = "\
+pub(super) const REMEMBER: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::bigint[], $4::smallint[], \
         $5::integer[], $6::bigint[], $7::bigint[], $8::bytea[], $9::integer[], $10::bigint[], \
         $11::bytea[]) AS t(digest, id, fence, kind, lane, due, owner, row, day, n, bytes)), \
@@ -60,7 +61,7 @@ const REMEMBER: &str = "\
     SELECT op FROM won";
 
 /// The bounds of the ids say before anything is read which days are concerned.
-const COMMIT: &str = "\
+pub(super) const COMMIT: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[], \
         $5::bigint[], $6::bytea[], $7::integer[], $8::bigint[], $9::bytea[], $10::bigint[], \
         $11::bigint[]) AS t(id, fence, kind, due, owner, row, day, n, bytes, expires, gone)), \
@@ -72,15 +73,22 @@ const COMMIT: &str = "\
         WHERE bytes IS NOT NULL) \
     SELECT id FROM done";
 
-const KNOWN: &str = "SELECT k.digest, o.row FROM key k JOIN op o ON o.id = k.op \
-    WHERE k.digest = ANY($1)";
+/// Rows of an array lead to one partition each, where a whole array leads to all of them; here and
+/// below.
+pub(super) const KNOWN: &str = "SELECT k.digest, o.row FROM UNNEST($1::bytea[]) AS t(digest) \
+    JOIN key k ON k.digest = t.digest JOIN op o ON o.id = k.op";
 
 /// What a lost try wrote can be read before a standby has it, where the server ended meanwhile: a
 /// commit after it is answered only when all before it is safe.
 const CONFIRM: &str = "INSERT INTO setting VALUES ('confirmed', '') \
     ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
 
-const STORED: &str = "SELECT id, row FROM op WHERE id = ANY($1)";
+pub(super) const STORED: &str =
+    "SELECT op.id, op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id";
+
+/// Makes every fence the one that a change wants.
+const UNFENCE: &str = "UPDATE op SET fence = t.fence - 1 \
+    FROM UNNEST($1::uuid[], $2::bigint[]) AS t(id, fence) WHERE op.id = t.id";
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -330,7 +338,7 @@ impl From<tokio_postgres::Error> for Failure {
             return Self::Taken;
         }
         match meaning(&error) {
-            StoreError::Away(_) => Self::Unknown,
+            StoreError::Away(_) if !Sabotage::LostReplyIsFailure.is_on() => Self::Unknown,
             error => Self::Refused(error),
         }
     }
@@ -552,7 +560,10 @@ async fn put_born(
         return Ok(Vec::new());
     }
     let Columns { digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, .. } = born;
-    let oldest = Id(gone.oldest());
+    let mut oldest = Id(gone.oldest());
+    if Sabotage::SelectThenInsert.is_on() && link.query(KNOWN, &[digests]).await?.is_empty() {
+        oldest = Id(OperationId::from_u128(u128::MAX));
+    }
     let with: [&(dyn ToSql + Sync); 12] =
         [digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, &born.bodies(), &oldest];
     link.query(REMEMBER, &with).await
@@ -569,6 +580,9 @@ async fn put_changed(
     else {
         return Ok(Vec::new());
     };
+    if Sabotage::NoFence.is_on() {
+        link.query(UNFENCE, &[ids, fences]).await?;
+    }
     let bodies = changed.bodies();
     let with: [&(dyn ToSql + Sync); 13] =
         [ids, fences, kinds, dues, owners, rows, days, ns, &bodies, expires, gone, first, last];
