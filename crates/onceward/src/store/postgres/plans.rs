@@ -98,38 +98,34 @@ async fn lines(link: &Link, sql: &str) -> Vec<String> {
     rows.map(str::to_owned).collect()
 }
 
-/// What is wrong with a plan that was carried out, in words.
+const TABLES: [&str; 3] = ["op_", "key_", "body_"];
+
+/// The partition that was looked into, where a line of a plan says so.
+fn looked_into(line: &str) -> Option<&str> {
+    let table = line.split_once(" on ")?.1.split_whitespace().next()?;
+    // What a bitmap is made of is an index; its table has a line of its own.
+    let is_look = line.contains("Scan")
+        && !["Bitmap Index", "never executed"].iter().any(|other| line.contains(other));
+    TABLES.iter().any(|ours| is_look && table.starts_with(ours)).then_some(table)
+}
+
+/// The lines of a plan that should not be there: a table is read from end to end, a day looked into
+/// that is not concerned, or a second part of the keys.
 fn faults(plan: &[String], days: Days, today: i32) -> Vec<&String> {
-    let is_ours = |table: &str| {
-        let ours = ["op", "key", "body"];
-        ours.iter().any(|ours| table.strip_prefix(ours).is_some_and(|rest| rest.starts_with('_')))
+    let is_whole =
+        |line: &String| TABLES.iter().any(|table| line.contains(&format!("Seq Scan on {table}")));
+    let is_concerned = |table: &str| {
+        let today = format!("_{today}");
+        // The rest is small, and whatever has no day is there.
+        let names = ["_rest", &today];
+        days == Days::All
+            || table.starts_with("key_")
+            || names.iter().any(|name| table.ends_with(name))
     };
-    let table =
-        |line: &str| line.split_once(" on ")?.1.split_whitespace().next().map(str::to_owned);
-    let is_fault = |line: &&String| {
-        // An index that a bitmap is made of is named here, and its table in a line of its own.
-        let Some(table) = table(line).filter(|table| is_ours(table) && line.contains("Scan"))
-        else {
-            return false;
-        };
-        let is_of_a_day = table.starts_with("op_") || table.starts_with("body_");
-        let is_asked_for = !is_of_a_day
-            || days == Days::All
-            || line.contains("never executed")
-            // The rest is small, and whatever has no day is there.
-            || table.ends_with("_rest")
-            || table.ends_with(&format!("_{today}"))
-            || line.contains("Bitmap Index");
-        line.contains("Seq Scan") || !is_asked_for
-    };
-    let is_key = |line: &&String| {
-        table(line).is_some_and(|table| table.starts_with("key_"))
-            && !line.contains("Bitmap Index")
-            && !line.contains("never executed")
-    };
-    // One key at most is asked for.
+    let is_needless = |line: &String| looked_into(line).is_some_and(|table| !is_concerned(table));
+    let is_key = |line: &&String| looked_into(line).is_some_and(|table| table.starts_with("key_"));
     let keys = plan.iter().filter(is_key).skip(1);
-    plan.iter().filter(is_fault).chain(keys).collect()
+    plan.iter().filter(|line| is_whole(line) || is_needless(line)).chain(keys).collect()
 }
 
 async fn judge(link: &Link, today: i32, ledger: &str) {

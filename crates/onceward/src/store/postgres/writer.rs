@@ -86,6 +86,9 @@ const CONFIRM: &str = "INSERT INTO setting VALUES ('confirmed', '') \
 pub(super) const STORED: &str =
     "SELECT op.id, op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id";
 
+/// Lets a key in whether or not it is there.
+const UNLOCK: &str = "DELETE FROM key WHERE digest = ANY($1)";
+
 /// Makes every fence the one that a change wants.
 const UNFENCE: &str = "UPDATE op SET fence = t.fence - 1 \
     FROM UNNEST($1::uuid[], $2::bigint[]) AS t(id, fence) WHERE op.id = t.id";
@@ -560,9 +563,10 @@ async fn put_born(
         return Ok(Vec::new());
     }
     let Columns { digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, .. } = born;
-    let mut oldest = Id(gone.oldest());
+    let oldest = Id(gone.oldest());
     if Sabotage::SelectThenInsert.is_on() && link.query(KNOWN, &[digests]).await?.is_empty() {
-        oldest = Id(OperationId::from_u128(u128::MAX));
+        pause(RETRY).await;
+        link.query(UNLOCK, &[digests]).await?;
     }
     let with: [&(dyn ToSql + Sync); 12] =
         [digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, &born.bodies(), &oldest];
