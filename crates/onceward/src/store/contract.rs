@@ -432,6 +432,14 @@ async fn duplicates_are_counted(store: &dyn Store) {
     store.note_asked(vec![(made.id, Asked { count: 30, times: times(3..23) })]).await.unwrap();
     assert_eq!(store.asked(made.id).await.unwrap(), Asked { count: 33, times: times(3..23) });
     assert_eq!(store.asked(OperationId::new(9, 9)).await.unwrap(), Asked::default());
+    let many: Vec<_> = (2..=40)
+        .rev()
+        .map(|n| (OperationId::new(n, n), Asked { count: n, times: times(0..n as i64 % 4) }))
+        .collect();
+    store.note_asked(many.clone()).await.unwrap();
+    for (id, asked) in many {
+        assert_eq!(store.asked(id).await.unwrap(), asked, "all of them at once");
+    }
 }
 
 async fn settings_are_kept_and_removed(store: &dyn Store) {

@@ -54,7 +54,7 @@ const WRITERS: usize = 3;
 /// Connections that read and do the rest.
 const READERS: usize = 3;
 
-/// Rows read at once for a list.
+/// Rows read at once for a list, or noted at once.
 const PAGE: i64 = 500;
 
 const FIND: &str = "SELECT row FROM op WHERE id = $1";
@@ -68,6 +68,14 @@ const LANES: &str = "SELECT lane.tenant, lane.route, first.due FROM lane CROSS J
 
 const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 ORDER BY due \
     LIMIT $3 FOR UPDATE SKIP LOCKED";
+
+/// In the order of the ids, so that no two nodes wait for each other.
+const NOTE_ASKED: &str = "\
+    INSERT INTO asked SELECT id, count, times::bigint[] \
+        FROM UNNEST($1::uuid[], $2::bigint[], $3::text[]) AS t(id, count, times) ORDER BY id \
+    ON CONFLICT (op) DO UPDATE SET count = asked.count + EXCLUDED.count, \
+        times = (asked.times || EXCLUDED.times)[greatest(1, cardinality(asked.times) + \
+        cardinality(EXCLUDED.times) - $4 + 1):]";
 
 const MIGRATIONS: [&str; 2] = [
     include_str!("../../migrations/postgres/0001_init.sql"),
@@ -395,17 +403,13 @@ impl Store for PostgresStore {
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
         Box::pin(async move {
-            for (id, asked) in asked {
-                let times: Vec<i64> = asked.times.iter().map(|at| at.as_micros()).collect();
-                self.links
-                    .query(
-                        "INSERT INTO asked VALUES ($1, $2, $3) ON CONFLICT (op) DO UPDATE SET \
-                         count = asked.count + EXCLUDED.count, times = (asked.times || \
-                         EXCLUDED.times)[greatest(1, cardinality(asked.times) + \
-                         cardinality(EXCLUDED.times) - $4 + 1):]",
-                        &[&Id(id), &(asked.count as i64), &times, &(Asked::TIMES_MAX as i32)],
-                    )
-                    .await?;
+            for asked in asked.chunks(PAGE as usize) {
+                let ids: Vec<Id> = asked.iter().map(|(id, _)| Id(*id)).collect();
+                let counts: Vec<i64> = asked.iter().map(|(_, asked)| asked.count as i64).collect();
+                let times: Vec<String> =
+                    asked.iter().map(|(_, asked)| intake::array(&asked.times)).collect();
+                let max = Asked::TIMES_MAX as i32;
+                self.links.query(NOTE_ASKED, &[&ids, &counts, &times, &max]).await?;
             }
             Ok(())
         })
