@@ -35,7 +35,7 @@ use tokio_postgres::types::ToSql;
 use self::days::day_of;
 pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
-use self::link::{Address, Id, Link, Links, meaning, pause};
+use self::link::{Address, Id, Link, Links, Spare, meaning, pause};
 use self::sweep::Sweeper;
 use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
@@ -96,6 +96,7 @@ pub struct PostgresOptions {
 pub struct PostgresStore {
     address: Address,
     links: Links,
+    spare: Arc<Spare>,
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     lanes: Arc<Lanes>,
@@ -150,6 +151,7 @@ impl PostgresStore {
         tasks.push(tokio::spawn(hints::listen(address.clone(), Arc::clone(&queue))));
         Ok(Self {
             links: Links::new(address.clone(), READERS),
+            spare: Arc::default(),
             address,
             queue,
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
@@ -172,18 +174,24 @@ impl PostgresStore {
         answered.await.map_err(|_| closed())?
     }
 
-    /// A transaction of several steps on a connection of its own, in a task of its own: a caller
-    /// that goes away leaves none open.
+    /// A transaction of several steps on a connection that nobody else has meanwhile, in a task of
+    /// its own: a caller that goes away leaves none open.
     async fn alone<T, F, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send,
         W: FnOnce(Arc<Link>) -> F + Send + 'static,
     {
-        let address = self.address.clone();
+        let (address, spare) = (self.address.clone(), Arc::clone(&self.spare));
         let task = tokio::spawn(async move {
-            let link = Arc::new(address.open().await?);
-            work(link).await
+            let link = match spare.take() {
+                Some(link) => link,
+                None => Arc::new(address.open().await?),
+            };
+            let done = work(Arc::clone(&link)).await?;
+            // What broke off goes with its connection.
+            spare.put(link);
+            Ok(done)
         });
         task.await.map_err(|error| StoreError::Away(error.to_string()))?
     }
@@ -216,8 +224,11 @@ async fn migrate(link: &Link) -> Result<(), StoreError> {
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))
 }
 
+/// Nothing was written yet: whoever is not answered can go.
 async fn begin(link: &Link) -> Result<(), StoreError> {
-    link.client.batch_execute("BEGIN").await.map_err(|error| meaning(&error))
+    let begun = tokio::time::timeout(link::ANSWER_TIMEOUT, link.client.batch_execute("BEGIN"));
+    let begun = begun.await.map_err(|_| link::no_answer())?;
+    begun.map_err(|error| meaning(&error))
 }
 
 async fn end(link: &Link) -> Result<(), StoreError> {

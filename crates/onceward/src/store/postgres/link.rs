@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
@@ -54,7 +54,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer is waited for that somebody reads for a caller.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An operation's id as the server keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +85,11 @@ impl<'a> FromSql<'a> for Id {
     fn accepts(ty: &Type) -> bool {
         *ty == Type::UUID
     }
+}
+
+/// What is said of a server that accepts and says nothing.
+pub(super) fn no_answer() -> StoreError {
+    StoreError::Away("the server does not answer".to_owned())
 }
 
 /// Lets time pass.
@@ -181,7 +186,7 @@ impl Address {
         });
         let client = client
             .await
-            .map_err(|_| StoreError::Away("the server does not answer".to_owned()))?
+            .map_err(|_| no_answer())?
             // Even a server that lets nobody in has said nothing about the ledger.
             .map_err(|error| match meaning(&error) {
                 StoreError::Unavailable(why) => StoreError::Away(why),
@@ -233,7 +238,7 @@ impl Links {
             return answer.map_err(|error| meaning(&error));
         }
         self.drop(&link).await;
-        Err(StoreError::Away("the server does not answer".to_owned()))
+        Err(no_answer())
     }
 
     /// Nobody is to wait behind what was not answered.
@@ -244,6 +249,21 @@ impl Links {
                 *place = None;
             }
         }
+    }
+}
+
+/// A connection that waits for the next who needs one alone.
+#[derive(Debug, Default)]
+pub(super) struct Spare(std::sync::Mutex<Option<Arc<Link>>>);
+
+impl Spare {
+    pub(super) fn take(&self) -> Option<Arc<Link>> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        spare.filter(|link| !link.client.is_closed())
+    }
+
+    pub(super) fn put(&self, link: Arc<Link>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
     }
 }
 
