@@ -29,7 +29,7 @@ async fn start(store: &PostgresStore, made: &Operation, session: Session) {
     store.commit(Write { operation: started, answer: None, visible: false }).await.unwrap();
 }
 
-/// Two nodes; what each of them asks is asked in a task of its own.
+/// Two nodes on one ledger.
 async fn two(url: &str) -> [Arc<PostgresStore>; 2] {
     [Arc::new(open(url).await), Arc::new(open(url).await)]
 }
