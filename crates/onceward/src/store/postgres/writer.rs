@@ -565,7 +565,8 @@ async fn put_born(
     let Columns { digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, .. } = born;
     let oldest = Id(gone.oldest());
     if Sabotage::SelectThenInsert.is_on() && link.query(KNOWN, &[digests]).await?.is_empty() {
-        pause(RETRY).await;
+        // Each takes its time, so that one comes after the other.
+        pause(RETRY + LOOK_AGAIN * (ids[0].0.sequence() % 64) as u32).await;
         link.query(UNLOCK, &[digests]).await?;
     }
     let with: [&(dyn ToSql + Sync); 12] =
