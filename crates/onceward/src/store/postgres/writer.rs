@@ -5,7 +5,7 @@
 //! what is there: nothing is answered before it is known.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,10 @@ pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// How long a batch may take: longer than the server lets a statement take, so that it is the one to
 /// say so, where it says anything at all.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// How long a few jobs wait for more while others are being written: a batch costs the server as much
+/// as a dozen rows do. Beyond this the one in hand is slow, and nobody waits behind it.
+const COMPANY: Duration = Duration::from_millis(5);
 
 /// Before a batch is written again of which something is not known.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -161,6 +165,10 @@ impl Job {
 pub(super) struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     wake: Notify,
+    /// Jobs that are being written.
+    in_hand: AtomicUsize,
+    /// Batches that were taken.
+    taken: AtomicUsize,
     /// What is gone with its day.
     pub(super) gone: Gone,
     /// Whether the server was away when it was last asked.
@@ -180,23 +188,44 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// The next batch: no two of its jobs touch the same operation or key.
+    /// The next batch: no two of its jobs touch the same operation or key. It is large, or else there
+    /// is nothing that it could wait for.
     async fn batch(&self) -> Vec<Job> {
+        let (mut is_late, mut taken) = (false, 0);
+        let mut company = std::pin::pin!(pause(COMPANY));
         loop {
             let woken = self.wake.notified();
-            let (batch, more) = self.take();
-            if more {
-                self.wake.notify_one();
-            }
+            let (batch, left) = self.take(is_late);
             if !batch.is_empty() {
+                if left > 0 {
+                    self.wake.notify_one();
+                }
                 return batch;
             }
-            woken.await;
+            if left == 0 {
+                woken.await;
+                (is_late, taken) = (false, self.taken.load(Ordering::Relaxed));
+                company.set(pause(COMPANY));
+                continue;
+            }
+            tokio::select! {
+                () = woken => {}
+                () = &mut company => {
+                    let before = std::mem::replace(&mut taken, self.taken.load(Ordering::Relaxed));
+                    is_late = taken == before;
+                    company.set(pause(COMPANY));
+                }
+            }
         }
     }
 
-    fn take(&self) -> (Vec<Job>, bool) {
+    /// Jobs for a batch, and how many are left. There are none for one while more are in hand than
+    /// wait, unless that `is_late`.
+    fn take(&self, is_late: bool) -> (Vec<Job>, usize) {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_late && jobs.len() < self.in_hand.load(Ordering::Relaxed) {
+            return (Vec::new(), jobs.len());
+        }
         let (mut batch, mut left) = (Vec::new(), VecDeque::new());
         let (mut ids, mut keys, mut bytes) = (HashSet::new(), HashSet::new(), 0);
         while let Some(job) = jobs.pop_front() {
@@ -220,7 +249,15 @@ impl Queue {
         }
         left.append(&mut jobs);
         *jobs = left;
-        (batch, !jobs.is_empty())
+        self.in_hand.fetch_add(batch.len(), Ordering::Relaxed);
+        self.taken.fetch_add(usize::from(!batch.is_empty()), Ordering::Relaxed);
+        (batch, jobs.len())
+    }
+
+    /// Of a batch that was taken all is known.
+    fn is_written(&self, jobs: usize) {
+        self.in_hand.fetch_sub(jobs, Ordering::Relaxed);
+        self.wake.notify_one();
     }
 }
 
@@ -370,9 +407,11 @@ impl Writer {
     pub(super) async fn run(mut self) {
         loop {
             let mut batch = self.queue.batch().await;
+            let jobs = batch.len();
             while !batch.is_empty() {
                 batch = self.write(batch).await;
             }
+            self.queue.is_written(jobs);
         }
     }
 
@@ -746,4 +785,42 @@ async fn stored(
     }
     let rows = link.query(STORED, &[&refused]).await?;
     Ok(rows.iter().map(|found| (found.get(0), found.get(1))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::policy::Mode;
+
+    use super::*;
+    use crate::store::contract::operation;
+
+    fn push(queue: &Queue, numbers: std::ops::Range<u64>) {
+        for n in numbers {
+            let operation = operation(n, "key", "route", Mode::Held);
+            let (answer, _) = oneshot::channel();
+            queue.push(Job::commit(Write { operation, answer: None, visible: false }, answer));
+        }
+    }
+
+    #[test]
+    fn a_few_jobs_wait_while_more_are_in_hand_but_not_behind_a_slow_batch() {
+        let queue = Queue::default();
+        push(&queue, 1..4);
+        let (first, left) = queue.take(false);
+        assert_eq!((first.len(), left), (3, 0), "nothing is in hand: nothing to wait for");
+        push(&queue, 4..6);
+        let (few, left) = queue.take(false);
+        assert_eq!((few.len(), left), (0, 2));
+        push(&queue, 6..7);
+        let (second, left) = queue.take(false);
+        assert_eq!((second.len(), left), (3, 0), "as many wait as are in hand");
+        push(&queue, 7..8);
+        assert_eq!(queue.take(false).0.len(), 0);
+        assert_eq!(queue.take(true).0.len(), 1);
+        push(&queue, 8..9);
+        for jobs in [3, 3, 1] {
+            queue.is_written(jobs);
+        }
+        assert_eq!(queue.take(false).0.len(), 1);
+    }
 }
