@@ -15,6 +15,7 @@ mod mismatch;
 mod moving;
 mod postgres;
 mod postgres_options;
+mod releases;
 mod replay_bytes;
 mod retention;
 mod retries;
