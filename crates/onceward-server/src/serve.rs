@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -191,10 +191,7 @@ impl Start {
         first_key(&access, listen).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let node = Arc::new(Node {
-            gateway: Gateway {
-                engine: Arc::clone(&engine),
-                egress: Arc::clone(&self.egress),
-            },
+            gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
             engine: Arc::clone(&engine),
             access,
             telemetry: Arc::clone(&self.telemetry),

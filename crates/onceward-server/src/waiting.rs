@@ -74,7 +74,8 @@ pub(crate) async fn tell_to_come_back(listener: &TcpListener, config: &Config) -
 fn answer(request: &Request<Incoming>) -> Response<Body> {
     match request.uri().path() {
         "/healthz" => plain(200, "ok\n"),
-        _ => Problem::from(StoreError::Away("this node waits for it to start".to_owned()))
-            .response(),
+        _ => {
+            Problem::from(StoreError::Away("this node waits for it to start".to_owned())).response()
+        }
     }
 }

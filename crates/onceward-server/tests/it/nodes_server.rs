@@ -76,6 +76,12 @@ impl Database {
         Some(Self { name, ..whole })
     }
 
+    /// A new one beside this one.
+    pub(crate) fn other(&self, name: &str) -> Self {
+        self.sql(&format!("CREATE DATABASE {name}"));
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
     /// Its address, as a configuration has it.
     pub(crate) fn url(&self) -> String {
         self.url_at(&[self.server])

@@ -62,8 +62,7 @@ const PAGE: i64 = 500;
 
 /// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
 /// expands leaves that as it was, one that contracts names the first that does without what goes.
-const MIGRATIONS: [(i32, &str); 1] =
-    [(1, include_str!("../../migrations/postgres/0001_init.sql"))];
+const MIGRATIONS: [(i32, &str); 1] = [(1, include_str!("../../migrations/postgres/0001_init.sql"))];
 
 /// How a shared ledger is opened.
 #[derive(Debug, Clone)]
