@@ -37,6 +37,7 @@ mod nodes_server;
 mod nodes_server_away;
 mod nodes_start;
 mod nodes_together;
+mod nodes_trouble;
 mod nodes_world;
 mod page;
 mod postgres;

@@ -43,7 +43,7 @@ async fn expect_in_use(node: &Gateway, key: &str) {
 async fn a_migration_that_is_broken_off_is_finished_by_the_next_start() {
     let Some(mut server) = Server::start(&[]) else { return };
     let (seed, rounds) = (seed(), number("TEST_MIGRATION_ENDS", 8));
-    let (mut figures, mut chance) = (Figures::of("migrations-ended", seed), Chance(seed));
+    let (mut figures, mut chance) = (Figures::of("nodes-migrations", seed), Chance(seed));
     let (mut unfinished, mut nodes_killed, mut servers_killed) = (0, 0, 0);
     for round in 0..rounds {
         let database = server.database().other(&format!("migrated_{round}"));
@@ -104,7 +104,7 @@ async fn nodes_whose_replies_are_lost_while_they_migrate_start_all_the_same() {
 async fn nodes_from_before_and_after_an_expansion_work_side_by_side() {
     let Some(database) = Database::shared() else { return };
     let seed = seed();
-    let mut figures = Figures::of("expansion", seed);
+    let mut figures = Figures::of("nodes-expansion", seed);
     let mut cluster = Cluster::start(&vec![database.url(); 2], seed).await;
     let load = cluster.load(6, PATIENT);
     tokio::time::sleep(Duration::from_millis(1500)).await;

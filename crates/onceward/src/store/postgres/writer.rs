@@ -16,6 +16,7 @@ use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::days::{Gone, day_of};
@@ -310,7 +311,10 @@ enum Failure {
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
+        // A server that is read only has written nothing.
+        let is_read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
         match meaning(&error) {
+            error @ StoreError::Away(_) if is_read_only => Self::Away(error),
             StoreError::Away(_) => Self::Unknown,
             error => Self::Refused(error),
         }
