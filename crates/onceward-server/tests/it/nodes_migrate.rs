@@ -94,7 +94,9 @@ async fn nodes_whose_replies_are_lost_while_they_migrate_start_all_the_same() {
         wires.iter().any(Wire::is_spent).then_some(())
     })
     .await;
-    wires.iter().for_each(|wire| wire.lose_percent(0));
+    for wire in &wires {
+        wire.lose_percent(0);
+    }
     expect_in_use(&one, "one").await;
     expect_in_use(&other, "other").await;
     expect_whole(&database);
