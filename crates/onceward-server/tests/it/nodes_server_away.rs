@@ -22,7 +22,7 @@ const CUT: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 async fn while_the_server_is_away_callers_come_back_later_and_nothing_is_lost() {
     let Some(mut server) = Server::start(&[]) else { return };
     let (seed, rounds) = (seed(), number("TEST_SERVER_ROUNDS", 1));
-    let mut figures = Figures::of("server away", seed);
+    let mut figures = Figures::of("nodes-server-away", seed);
     let mut cluster = Cluster::start(&vec![server.database().url(); 2], seed).await;
     let load = cluster.load(6, PATIENT);
     let (mut cuts, mut longest) = (0, Duration::ZERO);

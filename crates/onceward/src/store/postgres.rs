@@ -64,10 +64,11 @@ const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k
 const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
 
 const LANES: &str = "SELECT lane.tenant, lane.route, first.due FROM lane CROSS JOIN LATERAL \
-    (SELECT due FROM op WHERE kind = 0 AND lane = lane.id ORDER BY due LIMIT 1) AS first";
+    (SELECT due FROM op WHERE kind = 0 AND lane = lane.id AND get_byte(row, 0) <= $1 \
+    ORDER BY due LIMIT 1) AS first";
 
-const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 ORDER BY due \
-    LIMIT $3 FOR UPDATE SKIP LOCKED";
+const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 AND \
+    get_byte(row, 0) <= $4 ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED";
 
 /// In the order of the ids, so that no two nodes wait for each other.
 const NOTE_ASKED: &str = "\
@@ -77,9 +78,11 @@ const NOTE_ASKED: &str = "\
         times = (asked.times || EXCLUDED.times)[greatest(1, cardinality(asked.times) + \
         cardinality(EXCLUDED.times) - $4 + 1):]";
 
-const MIGRATIONS: [&str; 2] = [
-    include_str!("../../migrations/postgres/0001_init.sql"),
-    include_str!("../../migrations/postgres/0002_duty.sql"),
+/// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
+/// expands leaves that as it was, one that contracts names the first that does without what goes.
+const MIGRATIONS: [(i32, &str); 2] = [
+    (1, include_str!("../../migrations/postgres/0001_init.sql")),
+    (1, include_str!("../../migrations/postgres/0002_duty.sql")),
 ];
 
 /// How a shared ledger is opened.
@@ -118,7 +121,16 @@ impl Drop for PostgresStore {
 }
 
 fn decode(found: &tokio_postgres::Row) -> Result<Operation, StoreError> {
-    row::decode(found.get("row"))
+    read(found.get("row"))
+}
+
+/// An operation from its row. One of a later release's shape is for nodes of that release: whoever
+/// asks for it here is told to come back.
+fn read(bytes: &[u8]) -> Result<Operation, StoreError> {
+    if row::is_later(bytes) {
+        return Err(StoreError::Away("a later release wrote this, whose nodes can read it".into()));
+    }
+    row::decode(bytes)
 }
 
 fn first_at(place: u64) -> Id {
@@ -130,7 +142,7 @@ impl PostgresStore {
     /// nodes start together.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let address = Address::new(options)?;
-        let link = address.open().await?;
+        let link = address.first().await?;
         migrate(&link).await?;
         let today = day_of(SystemClock.now());
         days::make(&link, today).await.map_err(|error| meaning(&error))?;
@@ -197,28 +209,31 @@ impl PostgresStore {
     }
 }
 
-/// Brings the tables up to date. Whoever comes first does it; the others wait and find it done.
+/// Brings the tables up to date. Whoever comes first does it; the others wait and find it done. What
+/// a later release added is left as it is.
 async fn migrate(link: &Link) -> Result<(), StoreError> {
     // However long the first one takes, it is waited for.
     let mut sql = "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
         SELECT pg_advisory_xact_lock(7077, 1); SET LOCAL lock_timeout = '5s'; \
-        CREATE TABLE IF NOT EXISTS migration (version integer PRIMARY KEY);"
+        CREATE TABLE IF NOT EXISTS migration \
+        (version integer PRIMARY KEY, oldest integer NOT NULL);"
         .to_owned();
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))?;
-    let done = link.client.query_one("SELECT coalesce(max(version), 0) FROM migration", &[]).await;
-    let done: i32 = done.map_err(|error| meaning(&error))?.get(0);
-    let done = usize::try_from(done).unwrap_or_default();
-    if done > MIGRATIONS.len() {
+    let done = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM migration";
+    let done = link.client.query_one(done, &[]).await.map_err(|error| meaning(&error))?;
+    let (done, oldest): (i32, i32) = (done.get(0), done.get(1));
+    if oldest > MIGRATIONS.len() as i32 {
         return Err(StoreError::Unavailable(format!(
-            "the ledger is of a later release (schema {done}, this one knows {})",
+            "a later release has taken away what this one needs (the ledger wants schema {oldest} or later, this release has {}): start a later release",
             MIGRATIONS.len()
         )));
     }
     sql.clear();
-    for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+    let missing = MIGRATIONS.iter().zip(1..).skip(usize::try_from(done).unwrap_or_default());
+    for ((oldest, migration), version) in missing {
         sql += migration;
         // Writing into a string does not fail.
-        let _ = write!(sql, "INSERT INTO migration VALUES ({});", number + 1);
+        let _ = write!(sql, "INSERT INTO migration VALUES ({version}, {oldest});");
     }
     sql += "COMMIT";
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))
@@ -245,7 +260,7 @@ async fn take(
 ) -> Result<Vec<Operation>, StoreError> {
     begin(&link).await?;
     let due = link
-        .query(DUE, &[&lane, &now.as_micros(), &(max as i64)])
+        .query(DUE, &[&lane, &now.as_micros(), &(max as i64), &row::VERSION])
         .await
         .map_err(|error| meaning(&error))?;
     let mut taken = Vec::new();
@@ -287,7 +302,8 @@ async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreEr
     let sql = "SELECT op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id \
         ORDER BY op.id FOR UPDATE OF op";
     let rows = link.query(sql, &[&ids]).await.map_err(|error| meaning(&error))?;
-    rows.iter().map(decode).collect()
+    // What a later release has changed meanwhile is not as it was written here.
+    rows.iter().filter(|found| !row::is_later(found.get("row"))).map(decode).collect()
 }
 
 impl PostgresStore {
@@ -309,11 +325,14 @@ impl PostgresStore {
                 self.links.query(sql, &[&before, &PAGE, &kinds]).await?
             };
             for found in &rows {
-                let operation = self.queue.gone.seen(decode(found)?);
-                before = Id(operation.id);
+                before = found.get("id");
                 looked_at += 1;
-                if query.wants(&operation) {
-                    page.operations.push(operation);
+                // A later release's are listed by its nodes.
+                if !row::is_later(found.get("row")) {
+                    let operation = self.queue.gone.seen(decode(found)?);
+                    if query.wants(&operation) {
+                        page.operations.push(operation);
+                    }
                 }
                 if page.operations.len() >= query.limit || looked_at >= Query::ROWS_MAX {
                     page.next = Some(before.0.sequence());
@@ -380,7 +399,7 @@ impl Store for PostgresStore {
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
         Box::pin(async move {
-            let rows = self.links.query(LANES, &[]).await?;
+            let rows = self.links.query(LANES, &[&row::VERSION]).await?;
             let lane = |found: &tokio_postgres::Row| {
                 let lane = Lane { tenant: found.get(0), route: found.get(1) };
                 (lane, Timestamp::from_micros(found.get(2)))

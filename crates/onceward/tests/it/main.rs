@@ -16,6 +16,7 @@ mod moving;
 mod postgres;
 mod postgres_nodes;
 mod postgres_options;
+mod releases;
 mod replay_bytes;
 mod retention;
 mod retries;

@@ -167,6 +167,16 @@ impl Address {
 
     /// Opens a connection whose notifications are not of interest.
     pub(super) async fn open(&self) -> Result<Link, StoreError> {
+        // Even a server that lets nobody in has said nothing about the ledger.
+        self.first().await.map_err(|error| match error {
+            StoreError::Unavailable(why) => StoreError::Away(why),
+            error => error,
+        })
+    }
+
+    /// The same for a store that is being opened: who is not let in then has a wrong password, or a
+    /// wrong name.
+    pub(super) async fn first(&self) -> Result<Link, StoreError> {
         // A server that accepts and says nothing is no server.
         let client = tokio::time::timeout(CONNECT_TIMEOUT * 2, async {
             let client = match &self.tls {
@@ -184,14 +194,7 @@ impl Address {
             client.batch_execute(&session(self.config.get_options())).await?;
             Ok::<_, tokio_postgres::Error>(client)
         });
-        let client = client
-            .await
-            .map_err(|_| no_answer())?
-            // Even a server that lets nobody in has said nothing about the ledger.
-            .map_err(|error| match meaning(&error) {
-                StoreError::Unavailable(why) => StoreError::Away(why),
-                error => error,
-            })?;
+        let client = client.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))?;
         Ok(Link { client, prepared: Mutex::default() })
     }
 

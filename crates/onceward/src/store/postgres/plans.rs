@@ -53,9 +53,9 @@ const HOT: [Hot; 11] = [
     hot("find", FIND, "'ID'", Days::Today),
     hot("find by key", FIND_KEY, "sha256('k1'::bytea)", Days::Today),
     hot("body", BODY, "TODAY, 1", Days::Today),
-    hot("due", DUE, "1, 1, 64", Days::All),
-    hot("lanes", LANES, "", Days::All),
-    hot("beat", BEAT, "1, 15, 500", Days::All),
+    hot("due", DUE, "1, 1, 64, 1", Days::All),
+    hot("lanes", LANES, "1", Days::All),
+    hot("beat", BEAT, "1, 15, 500, 1", Days::All),
     hot("rest", REST_OF_DAYS, "'ID', 256", Days::All),
 ];
 

@@ -7,7 +7,7 @@ use super::decode;
 use super::link::Links;
 use crate::clock::{Clock as _, SystemClock};
 use crate::sabotage::Sabotage;
-use crate::store::StoreError;
+use crate::store::{StoreError, row};
 
 /// A beat, and what sessions had in hand whose right has lapsed. The own row comes first, and rows
 /// that others are at are left alone: so no two beats wait for each other.
@@ -28,7 +28,7 @@ pub(super) const BEAT: &str = "\
         WHERE session.id = others.id AND NOT others.is_back RETURNING session.id) \
     SELECT row FROM op WHERE kind IN (1, 6) AND owner IS DISTINCT FROM $1 AND NOT EXISTS \
         (SELECT FROM session WHERE session.id = op.owner \
-        AND session.id NOT IN (SELECT id FROM lapsed)) \
+        AND session.id NOT IN (SELECT id FROM lapsed)) AND get_byte(row, 0) <= $4 \
     ORDER BY id LIMIT $3";
 
 /// Keeps the right of `session` alive; tells at most `max` operations of those that have none.
@@ -38,7 +38,8 @@ pub(super) async fn beat(
     max: usize,
 ) -> Result<Vec<Operation>, StoreError> {
     let lease = LEASE.as_secs_f64();
-    let rows = links.query(BEAT, &[&(session.0 as i64), &lease, &(max as i64)]).await?;
+    let rows =
+        links.query(BEAT, &[&(session.0 as i64), &lease, &(max as i64), &row::VERSION]).await?;
     if Sabotage::LeaseByOwnClock.is_on() {
         let until = SystemClock.now().plus(LEASE).as_micros() as f64 / 1e6;
         let sql = "UPDATE session SET lapses_at = to_timestamp($2) WHERE id = $1";

@@ -10,7 +10,7 @@ use super::writer::{self, Queue};
 use super::{begin, days, decode, end, first_at};
 use crate::judgement;
 use crate::secret::random;
-use crate::store::{StoreError, Swept, digest_of};
+use crate::store::{StoreError, Swept, digest_of, row};
 
 /// How long a step may take, in seconds, before another node takes the pass for abandoned.
 const STEP_MAX: f64 = 60.0;
@@ -69,7 +69,7 @@ pub(super) async fn step(
         link.query(REST_OF_DAYS, &[&first_at(from + 1), &(max as i64)]).await.map_err(failed)?;
     let mut swept = Swept::default();
     let (mut gone, mut digests, mut marks, mut bodies) = (vec![], vec![], vec![], vec![]);
-    for found in &rows {
+    for found in rows.iter().filter(|found| !row::is_later(found.get("row"))) {
         let operation = decode(found)?;
         if !judgement::is_expired(&operation, now) {
             continue;

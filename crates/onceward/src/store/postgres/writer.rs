@@ -22,6 +22,7 @@ use tokio_postgres::types::ToSql;
 use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
+use super::read;
 use crate::sabotage::Sabotage;
 use crate::store::row::{self, kind};
 use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write, digest_of};
@@ -377,7 +378,10 @@ impl From<tokio_postgres::Error> for Failure {
         if error.as_db_error().is_some_and(is_of_body) {
             return Self::Taken;
         }
+        // A server that is read only has written nothing.
+        let is_read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
         match meaning(&error) {
+            error @ StoreError::Away(_) if is_read_only => Self::Away(error),
             StoreError::Away(_) if !Sabotage::LostReplyIsFailure.is_on() => Self::Unknown,
             error => Self::Refused(error),
         }
@@ -682,7 +686,7 @@ async fn take_over(
         link.client.batch_execute("ROLLBACK").await?;
         return Ok(Written { stale: true, ..Written::default() });
     };
-    let mut before = row::decode(held.get(0)).map_err(Failure::Refused)?;
+    let mut before = read(held.get(0)).map_err(Failure::Refused)?;
     before.fence = Fence(fence.0 + 1);
     let mut bytes = Vec::new();
     row::encode(&before, &mut bytes);
@@ -729,12 +733,12 @@ async fn answer(
             (Ok((known, _)), Job::Remember(birth, answer)) => {
                 match key.and_then(|key| known.get(&key.0.to_vec())) {
                     // It was written by a try whose answer was lost, and nobody has judged it since.
-                    Some(found) if found.id == id.0 && found.fence == birth.operation.fence => {
+                    Some(Ok(found)) if found.id == id.0 && found.fence == birth.operation.fence => {
                         let _ = answer.send(Ok(Remembered::Fresh(birth.operation)));
                     }
                     _ if written.stale => drop(answer.send(Err(StoreError::Stale))),
                     Some(found) => {
-                        let _ = answer.send(Ok(Remembered::Known(found.clone())));
+                        let _ = answer.send(found.clone().map(Remembered::Known));
                     }
                     // The one that had its key went meanwhile.
                     None => again.push(Job::Remember(birth, answer)),
@@ -758,19 +762,16 @@ async fn known(
     born: &Columns,
     won: &HashSet<Id>,
     gone: &Gone,
-) -> Result<HashMap<Vec<u8>, Operation>, Failure> {
+) -> Result<HashMap<Vec<u8>, Result<Operation, StoreError>>, Failure> {
     let lost = born.ids.iter().zip(&born.digests).filter(|(id, _)| !won.contains(*id));
     let digests: Vec<&Vec<u8>> = lost.map(|(_, digest)| digest).collect();
     if digests.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = link.query(KNOWN, &[&digests]).await?;
-    rows.iter()
-        .map(|found| {
-            let operation = row::decode(found.get(1)).map_err(Failure::Refused)?;
-            Ok((found.get(0), gone.seen(operation)))
-        })
-        .collect()
+    // One that cannot be read must not take the others with it.
+    let seen = |found: &tokio_postgres::Row| Ok(gone.seen(read(found.get(1))?));
+    Ok(rows.iter().map(|found| (found.get(0), seen(found))).collect())
 }
 
 /// The rows of those that were not changed, as they stand.
