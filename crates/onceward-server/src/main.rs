@@ -4,6 +4,7 @@ mod access;
 mod body;
 mod cli;
 mod config;
+mod connections;
 mod demo;
 mod exit;
 mod gateway;
@@ -17,6 +18,7 @@ mod shape;
 mod telemetry;
 mod units;
 mod verify;
+mod waiting;
 
 use std::process::ExitCode;
 

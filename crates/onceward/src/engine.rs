@@ -18,7 +18,7 @@ use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
-use onceward_core::lease::Session;
+use onceward_core::lease::{BEAT, Session};
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -1135,6 +1135,9 @@ impl Engine {
             _ if is_past_its_deadline(operation) => {
                 not_sent("the caller's deadline had passed before it could be sent")
             }
+            _ if self.has_lost(operation).await? => {
+                not_sent("this node was taken for gone before it could be sent")
+            }
             Some(route) => {
                 slot.spend();
                 let request = Arc::clone(request);
@@ -1171,6 +1174,19 @@ impl Engine {
             self.observer.observe(Fact::Attempted(&settled, attempt));
         }
         Ok(Settled::Ours(settled, delivered))
+    }
+
+    /// Whether somebody else wrote an operation whose attempt is about to be sent. That takes a lapsed
+    /// right, so it is looked for only where the attempt was begun a while ago: the node was paused,
+    /// or the ledger answered late.
+    async fn has_lost(&self, operation: &Operation) -> Result<bool, StoreError> {
+        let begun = operation.attempts.last().map(|attempt| attempt.started_at);
+        let is_late = begun.is_some_and(|at| at.plus(BEAT) < self.clock.now());
+        if !is_late || !self.store.is_shared() {
+            return Ok(false);
+        }
+        let found = self.find_when_back(operation.id).await?;
+        Ok(found.is_none_or(|found| found.fence != operation.fence))
     }
 
     /// How an attempt really ended whose end was only assumed, because its session was taken for

@@ -401,6 +401,17 @@ pub trait Store: Send + Sync + 'static {
     /// Sets or, with `None`, removes a named value.
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()>;
 
+    /// Sets a named value that is not set, whoever else does so now; tells the one that holds.
+    fn offer(&self, name: String, value: Bytes) -> Reply<'_, Bytes> {
+        Box::pin(async move {
+            if let Some(there) = self.setting(name.clone()).await? {
+                return Ok(there);
+            }
+            self.set(name, Some(value.clone())).await?;
+            Ok(value)
+        })
+    }
+
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
 
@@ -409,6 +420,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Wakes when accepted work may have become due: a hint, never the truth.
     fn changed(&self) -> Arc<Notify>;
+
+    /// Wakes when another process may have changed a setting, and each second while nothing would be
+    /// heard of it.
+    fn settings_changed(&self) -> Arc<Notify> {
+        Arc::default()
+    }
 
     /// The newest place in time order, so that ids go on from there.
     fn newest(&self) -> u64;

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Standing, StoreError};
 
-const VERSION: u8 = 1;
+/// The shape that is written; the database compares it with a row's first byte.
+pub(crate) const VERSION: i32 = 1;
 
 /// A CRC-32 of what follows it.
 const CHECKSUM_BYTES: usize = 4;
@@ -187,7 +188,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         request: operation.request.map(body),
         forgotten: operation.forgotten.map(|forgotten| forgotten == Forgotten::New),
     };
-    to.push(VERSION);
+    to.push(VERSION as u8);
     let at = to.len();
     to.extend([0; CHECKSUM_BYTES]);
     // Writing into memory does not fail.
@@ -224,11 +225,17 @@ fn act_row(act: &Act) -> ActRow {
     }
 }
 
+/// Whether a row has the shape of a later release.
+pub(crate) fn is_later(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|version| i32::from(*version) > VERSION)
+}
+
 /// Reads a row.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
-    let Some((&VERSION, bytes)) = bytes.split_first() else {
-        return Err(damaged("a version of a later release"));
-    };
+    let (_, bytes) = bytes
+        .split_first()
+        .filter(|(version, _)| i32::from(**version) == VERSION)
+        .ok_or_else(|| damaged("a version of a later release"))?;
     let (checksum, bytes) = bytes.split_first_chunk().ok_or_else(|| damaged("too short"))?;
     if u32::from_le_bytes(*checksum) != crc32fast::hash(bytes) {
         return Err(damaged("it is not what was written"));
