@@ -14,7 +14,7 @@ use onceward::core::exchange::{Headers, Request};
 use onceward::core::lease::Session;
 use onceward::core::policy::{Effects, Policy};
 use onceward::observe::{Fact, Observer};
-use onceward::route::{Route, Routes};
+use onceward::route::{Protection, Route, Routes};
 use onceward::secret::Secrets;
 use onceward::store::Store;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
