@@ -16,7 +16,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Deed, Event, Fence, Forgotten, Operation, Outcome, Run, Source, State,
+    Act, Deed, Event, Fence, Forgotten, Looks, Operation, Outcome, Run, Source, State,
 };
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -97,6 +97,13 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         acts: Vec::new(),
         request: None,
         forgotten: None,
+        flow: None,
+        subject: None,
+        parent: None,
+        alias_of: None,
+        callback: None,
+        ids: Vec::new(),
+        looks: Looks::default(),
     }
 }
 
