@@ -107,8 +107,12 @@ enum Verb {
     Resolve(act::Resolve),
     /// Drop a key before its time
     Forget(act::Forget),
-    /// List the routes
+    /// List the routes, and what stands before their upstreams
     Routes,
+    /// Send nothing through a route until it is resumed; what it accepts waits
+    Pause(act::Steer),
+    /// Let a paused route go on, slowly at first
+    Resume(act::Steer),
     /// Make, list and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
@@ -195,6 +199,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Cancel(flags) => act::several("cancel", &flags, &client, json).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
+        Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
+        Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
         Verb::Routes => routes::routes(&client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,

@@ -41,6 +41,7 @@ mod nodes_trouble;
 mod nodes_world;
 mod page;
 mod postgres;
+mod protection;
 mod restore;
 mod signals;
 mod verify;

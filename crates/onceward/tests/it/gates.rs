@@ -9,6 +9,7 @@ use onceward::core::policy::Effects;
 use onceward::core::rate::{BudgetRule, Rate};
 use onceward::route::{Protection, Route};
 use onceward::{Bar, Refusal};
+use onceward_proof::figures::{Figures, number};
 
 use crate::world::{
     Gate, PAY, World, accepted, answer, answered, effects, every_with, person, post, refused,
@@ -101,7 +102,15 @@ async fn an_upstream_that_is_down_for_long_costs_no_more_than_its_probes() {
         }
         // 30 s, 60, 120, 240 and then 300 each, give or take a fifth.
         assert!((12..=20).contains(&times), "probed {times} times in an hour");
-        assert!(world.upstream.dispatched() - before <= 3 * times, "no more than its probes");
+        let attempts = world.upstream.dispatched() - before;
+        let mut figures = Figures::of("down", 0);
+        figures.count("waiting", 100);
+        figures.count("minutes_down", 60);
+        figures.count("times_probed", times);
+        figures.count("attempts", attempts);
+        let is_exceeded = attempts > 3 * times;
+        figures.tell(usize::from(is_exceeded));
+        assert!(!is_exceeded, "no more than its probes");
     }
 }
 
@@ -348,4 +357,45 @@ async fn an_answer_that_never_comes_trips_the_breaker_of_its_own_route_alone() {
         call.route = "mail".into();
         assert_eq!(world.answered(call).await.response.status, 201);
     }
+}
+
+#[tokio::test]
+async fn a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route() {
+    let (per_second, burst) = (200, 20);
+    let rate = Rate { interval: Duration::from_secs(1) / per_second, burst };
+    let mut pay = route(PAY, &effects(Effects::Keyed));
+    pay.protection.rate = Some(rate);
+    // Who looks through all that waits each time is no measure here.
+    let world = World::on_disk(routes([pay]));
+    trip(&world).await;
+    let count = number("TEST_HELD", 500) as usize;
+    for n in 0..count {
+        taken(world.call(accepted(&format!("k{n}"))).await);
+    }
+    let opens = world.engine().standing(PAY).unwrap().until.unwrap();
+    assert_eq!(world.upstream.dispatched(), 5, "nothing is sent while it is open");
+    world.clock.advance_to(opens);
+    let done = || world.upstream.dispatched() == 5 + count;
+    step_until(&world, Duration::from_millis(900), || {}, done).await;
+    let mut started = Vec::new();
+    for n in 0..count {
+        let operation = world.operation(&format!("k{n}")).await;
+        started.extend(operation.attempts.iter().map(|attempt| attempt.started_at));
+    }
+    started.sort_unstable();
+    assert_eq!(started.len(), count, "each is sent once");
+    let mut figures = Figures::of("recovery", 0);
+    let most = started
+        .iter()
+        .enumerate()
+        .map(|(n, from)| started[n..].partition_point(|at| at.since(*from) < seconds(1)))
+        .max()
+        .unwrap_or_default();
+    figures.count("held_back", count);
+    figures.count("rate_a_second", per_second);
+    figures.count("burst", burst);
+    figures.count("most_within_a_second", most);
+    let is_exceeded = most > (per_second + burst) as usize;
+    figures.tell(usize::from(is_exceeded));
+    assert!(!is_exceeded, "{most} within a second");
 }
