@@ -14,6 +14,7 @@ use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use crate::route::Protection;
+use crate::sabotage::Sabotage;
 use crate::store::{Backlog, Lane};
 
 /// Callers that wait at one gate, at most.
@@ -327,7 +328,7 @@ impl Gate {
         now: Timestamp,
     ) -> Option<Turn> {
         let mut inner = self.inner();
-        if let Some(asked) = asked {
+        if let Some(asked) = asked.filter(|_| !Sabotage::HoldOfOne.is_on()) {
             inner.hold(now.plus(asked), now);
         }
         let rule = inner.protection.breaker.clone()?;
@@ -457,9 +458,11 @@ impl Inner {
             return Err(Barred::by(Bar::UpstreamAsked, Some(until)));
         }
         let rule = self.protection.breaker.as_ref();
+        let rule = rule.filter(|_| !Sabotage::BreakerStuck.is_on());
+        let may_probe = entrant.is_harmless || Sabotage::ProbeUnguarded.is_on();
         match rule.map_or(Flow::Free, |rule| self.breaker.flow(rule, now)) {
             Flow::Free => Ok(false),
-            Flow::Probe if entrant.is_harmless => Ok(true),
+            Flow::Probe if may_probe => Ok(true),
             Flow::Probe => Err(Barred { wants_probe: true, ..Barred::by(Bar::BreakerOpen, None) }),
             Flow::Shut { until } => Err(Barred::by(Bar::BreakerOpen, until)),
         }
@@ -467,16 +470,19 @@ impl Inner {
 
     /// When the next attempt may be made, by the rate and the ramp.
     fn turn(&self, entrant: &Entrant, now: Timestamp) -> Timestamp {
-        let ramp = self.ramp.filter(|ramp| entrant.is_backlog && !ramp.is_over(now));
+        let ramp = self.ramp.filter(|_| !Sabotage::NoRamp.is_on());
+        let ramp = ramp.filter(|ramp| entrant.is_backlog && !ramp.is_over(now));
         let by_ramp = ramp.map_or(now, |ramp| ramp.ready_at());
-        let by_rate = self.protection.rate.map_or(now, |rate| self.meter.ready_at(rate));
+        let rate = self.protection.rate.filter(|_| !Sabotage::RateIgnored.is_on());
+        let by_rate = rate.map_or(now, |rate| self.meter.ready_at(rate));
         by_ramp.max(by_rate).max(now)
     }
 
     fn is_full(&self, lane: &Lane) -> bool {
         let free = self.protection.slots_max.saturating_sub(self.busy);
         let has = self.lanes.get(lane).map_or(0, |places| places.busy);
-        let is_alone = self.lanes.keys().all(|other| other == lane);
+        let is_alone =
+            self.lanes.keys().all(|other| other == lane) || Sabotage::SlotsUnshared.is_on();
         free == 0 || (!is_alone && has >= SHARE * free)
     }
 

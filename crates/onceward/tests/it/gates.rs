@@ -376,7 +376,7 @@ async fn a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route() {
     assert_eq!(world.upstream.dispatched(), 5, "nothing is sent while it is open");
     world.clock.advance_to(opens);
     let done = || world.upstream.dispatched() == 5 + count;
-    step_until(&world, Duration::from_millis(900), || {}, done).await;
+    step_until(&world, seconds(2), || {}, done).await;
     let mut started = Vec::new();
     for n in 0..count {
         let operation = world.operation(&format!("k{n}")).await;
