@@ -6,7 +6,7 @@
 //! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
-//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt.
+//! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -17,6 +17,7 @@ pub mod attempt;
 pub mod backoff;
 pub mod exchange;
 pub mod fingerprint;
+pub mod hint;
 pub mod id;
 pub mod key;
 pub mod lease;

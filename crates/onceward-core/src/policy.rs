@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
+use crate::hint::HintHeader;
 
 /// What a second arrival at the upstream would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +191,8 @@ pub struct Policy {
     pub success: Vec<u16>,
     /// Statuses that the upstream gives only before it does anything.
     pub not_processed: Vec<u16>,
+    /// Headers of its answers that are believed about asking again, beside the standard ones.
+    pub hints: Vec<HintHeader>,
     /// Whether 404 and 410 to a DELETE mean that it is done.
     pub delete_gone: bool,
     /// Attempts while a caller waits.
@@ -223,6 +226,7 @@ impl Default for Policy {
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
             not_processed: Vec::new(),
+            hints: Vec::new(),
             delete_gone: false,
             held: Backoff::held(),
             accepted: Backoff::accepted(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::attempt::{Ended, Ending};
 use crate::backoff;
 use crate::exchange::Headers;
+use crate::hint::Hint;
 use crate::operation::{Death, Operation, Outcome, Source, State};
 use crate::policy::{Effects, Mode, Policy};
 use crate::time::Timestamp;
@@ -38,12 +39,31 @@ pub enum Meaning {
     Ambiguous,
 }
 
+/// What an answer means: its hint first, then the one table of statuses.
+///
+/// A hint never turns an ambiguous answer into one that says that nothing was done, and never
+/// touches what meets the caller's intent. Where asking again may help, a refusal is one for now;
+/// where it does not, what was not processed is not asked again.
+pub fn meaning(status: u16, policy: &Policy, hint: Hint) -> Meaning {
+    match (by_table(status, policy, hint.wait.is_some()), hint.again) {
+        (Meaning::Refused, Some(true)) => Meaning::NotProcessed,
+        (Meaning::Final, Some(true)) if is_refusal(status, policy) => Meaning::NotProcessed,
+        (Meaning::NotProcessed, Some(false)) => Meaning::Refused,
+        (meaning, _) => meaning,
+    }
+}
+
+/// Whether a final `status` is a 4xx that says no.
+fn is_refusal(status: u16, policy: &Policy) -> bool {
+    (400..500).contains(&status) && !policy.is_success(status)
+}
+
 /// The one table of statuses. `retry_after` tells whether the answer asked to come back later.
 ///
 /// 408, 421, 425 and 429 are "not processed" by their definitions (RFC 9110, RFC 8470, RFC 6585);
 /// 500, 502, 503, 504, 507 and 52x say nothing about the effect; 501, 505, 506, 508, 510 and 511
 /// are refusals before it.
-pub fn meaning(status: u16, policy: &Policy, retry_after: bool) -> Meaning {
+fn by_table(status: u16, policy: &Policy, retry_after: bool) -> Meaning {
     if policy.success.contains(&status) {
         return Meaning::Final;
     }
@@ -73,17 +93,12 @@ pub struct Brought<'a> {
 }
 
 /// Whether the attempt that ended so may have been executed.
-pub fn may_have_executed(
-    ending: Ending,
-    status: Option<u16>,
-    policy: &Policy,
-    retry_after: bool,
-) -> bool {
+pub fn may_have_executed(ending: Ending, status: Option<u16>, policy: &Policy, hint: Hint) -> bool {
     match ending {
         Ending::Unsent => false,
         Ending::Unanswered => true,
         Ending::Answered | Ending::Truncated => {
-            status.is_none_or(|status| match meaning(status, policy, retry_after) {
+            status.is_none_or(|status| match meaning(status, policy, hint) {
                 Meaning::Final => policy.is_success(status) || (300..400).contains(&status),
                 Meaning::Refused | Meaning::NotProcessed => false,
                 Meaning::Ambiguous => true,
@@ -101,8 +116,9 @@ pub fn decide(
     brought: Brought<'_>,
     now: Timestamp,
 ) -> Verdict {
-    let asked = brought.headers.and_then(|headers| backoff::retry_after(headers, now));
-    let case = Case { operation, policy, ended, asked, now };
+    let hint =
+        brought.headers.map_or_else(Hint::default, |headers| Hint::of(headers, &policy.hints, now));
+    let case = Case { operation, policy, ended, asked: hint.wait, now };
     let status = match ended.ending {
         Ending::Unsent if brought.permanent => return case.give_up(),
         Ending::Unsent => return case.again(),
@@ -112,8 +128,13 @@ pub fn decide(
             None => return case.again_or_doubt(),
         },
     };
-    match meaning(status, policy, asked.is_some()) {
+    match meaning(status, policy, hint) {
+        // That asking again may help does not say which attempt it was that worked.
+        Meaning::NotProcessed if hint.again == Some(true) && case.is_echo(status) => {
+            case.read_echo(status)
+        }
         Meaning::NotProcessed => case.again(),
+        Meaning::Ambiguous if hint.again == Some(false) => case.stop_or_doubt(),
         Meaning::Ambiguous => case.again_or_doubt(),
         Meaning::Refused => Verdict::Bury(Death::Refused, None),
         Meaning::Final if case.is_echo(status) => case.read_echo(status),
@@ -233,6 +254,15 @@ impl Case<'_> {
     fn again_or_doubt(&self) -> Verdict {
         match self.operation.effects {
             Effects::Idempotent | Effects::Keyed => self.again(),
+            Effects::NonIdempotent => Verdict::Doubt,
+        }
+    }
+
+    /// No further attempt, because the upstream says that none helps; doubt where it may have been
+    /// executed and the same key could not run again without harm.
+    fn stop_or_doubt(&self) -> Verdict {
+        match self.operation.effects {
+            Effects::Idempotent | Effects::Keyed => self.give_up(),
             Effects::NonIdempotent => Verdict::Doubt,
         }
     }

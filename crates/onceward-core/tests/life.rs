@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use onceward_core::attempt::{BodyRef, Ended, Ending};
 use onceward_core::exchange::Headers;
+use onceward_core::hint::Hint;
 use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
@@ -27,7 +28,7 @@ fn begun(effects: Effects, mode: Mode, method: &str) -> Operation {
 }
 
 fn how(ending: Ending, status: Option<u16>) -> Ended {
-    ended(NOW, ending, status, &Policy::default(), false)
+    ended(NOW, ending, status, &Policy::default(), Hint::default())
 }
 
 fn decide(op: &Operation, ending: Ending, status: Option<u16>) -> Verdict {
@@ -194,7 +195,9 @@ fn a_refusal_that_asks_to_come_back_is_for_now_only() {
         (599, false, Meaning::Ambiguous),
         (501, false, Meaning::Refused),
     ] {
-        assert_eq!(verdict::meaning(status, &policy, retry_after), meaning, "{status}");
+        let wait = retry_after.then_some(Duration::from_secs(3));
+        let hint = Hint { again: None, wait };
+        assert_eq!(verdict::meaning(status, &policy, hint), meaning, "{status}");
     }
     let mut op = begun(Effects::Keyed, Mode::Held, "POST");
     let mut headers = Headers::default();
@@ -217,7 +220,7 @@ fn a_refusal_that_asks_to_come_back_is_for_now_only() {
 #[test]
 fn what_may_have_been_executed_is_told_from_what_was_not() {
     let policy = Policy { not_processed: vec![503], ..Policy::default() };
-    let may = |ending, status| verdict::may_have_executed(ending, status, &policy, false);
+    let may = |ending, status| verdict::may_have_executed(ending, status, &policy, Hint::default());
     assert!(may(Ending::Unanswered, None) && !may(Ending::Unsent, None));
     for (status, executed) in [
         (201, true),

@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
+use onceward::core::hint::HintHeader;
 use onceward::core::policy::{
     Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
 };
@@ -149,6 +150,7 @@ struct PolicyFile {
     fingerprint: Option<FingerprintFile>,
     success: Option<Vec<u16>>,
     not_processed: Option<Vec<u16>>,
+    hints: Option<Vec<HintWord>>,
     delete_gone: Option<DeleteGone>,
     retry: Option<BackoffFile>,
     held: Option<BackoffFile>,
@@ -226,6 +228,20 @@ impl<'de> Deserialize<'de> for MismatchStatus {
                 "{other} is no status for a mismatch: 409, 422 or 400"
             ))),
         }
+    }
+}
+
+/// A header whose hints are believed.
+#[derive(Debug, Clone, Copy)]
+struct HintWord(HintHeader);
+
+impl<'de> Deserialize<'de> for HintWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        HintHeader::from_name(&text.to_ascii_lowercase()).map(Self).ok_or_else(|| {
+            let known: Vec<_> = HintHeader::ALL.iter().map(|header| header.name()).collect();
+            D::Error::custom(format!("{text:?} is no hint that is known: {}", known.join(", ")))
+        })
     }
 }
 
@@ -813,6 +829,9 @@ fn lay_over(
     }
     policy.success = file.success.clone().unwrap_or(policy.success);
     policy.not_processed = file.not_processed.clone().unwrap_or(policy.not_processed);
+    if let Some(hints) = &file.hints {
+        policy.hints = hints.iter().map(|hint| hint.0).collect();
+    }
     policy.delete_gone = file.delete_gone.map_or(policy.delete_gone, |gone| gone == DeleteGone::Ok);
     policy.accepted = backoff(policy.accepted, file.retry.as_ref());
     policy.held = backoff(policy.held, file.held.as_ref());
@@ -1030,6 +1049,11 @@ mod tests {
             ("[routes.a]\nupstream = \"http://x\"\neffects = \"maybe\"", "line", "keyed"),
             ("[routes.a]\nupstream = \"http://x\"\nefects = \"keyed\"", "[routes.a]", "efects"),
             ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
+            (
+                "[routes.a]\nupstream = \"http://x\"\nhints = [\"x-retry\"]",
+                "line",
+                "retry-after-ms",
+            ),
             ("store = \"mysql:x\"", "store", "sqlite:"),
             ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
             ("[routes.a]\nupstream = \"http://x\"\n[routes.a.chaos]\ndorp = 1", "line", "dorp"),
