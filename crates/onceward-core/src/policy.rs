@@ -1,5 +1,6 @@
 //! What a route says: values only, checked where the configuration is read.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
@@ -143,6 +144,19 @@ pub enum UpstreamKeyValue {
     Derived,
 }
 
+/// What a status says about whether the upstream did what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// The answer, kept and replayed.
+    Final,
+    /// A refusal for now: nothing was done, the same key may run again, but not by our retry.
+    Refused,
+    /// Nothing was done, and asking again may help.
+    NotProcessed,
+    /// It may have been done.
+    Ambiguous,
+}
+
 /// What happens to a request without a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyMissing {
@@ -189,8 +203,8 @@ pub struct Policy {
     pub fingerprint: FingerprintRule,
     /// Statuses that meet the caller's intent; empty means 2xx.
     pub success: Vec<u16>,
-    /// Statuses that the upstream gives only before it does anything.
-    pub not_processed: Vec<u16>,
+    /// What this upstream means by a status, where that differs from what is usual.
+    pub statuses: BTreeMap<u16, Meaning>,
     /// Headers of its answers that are believed about asking again, beside the standard ones.
     pub hints: Vec<HintHeader>,
     /// Whether 404 and 410 to a DELETE mean that it is done.
@@ -225,7 +239,7 @@ impl Default for Policy {
             key_headers: vec!["idempotency-key".to_owned()],
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
-            not_processed: Vec::new(),
+            statuses: BTreeMap::new(),
             hints: Vec::new(),
             delete_gone: false,
             held: Backoff::held(),

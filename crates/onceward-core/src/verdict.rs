@@ -7,7 +7,7 @@ use crate::backoff;
 use crate::exchange::Headers;
 use crate::hint::Hint;
 use crate::operation::{Death, Operation, Outcome, Source, State};
-use crate::policy::{Effects, Mode, Policy};
+use crate::policy::{Effects, Meaning, Mode, Policy};
 use crate::time::Timestamp;
 
 /// The decision after an attempt.
@@ -24,19 +24,6 @@ pub enum Verdict {
     Doubt,
     /// No further attempt; with the outcome where there is a final one.
     Bury(Death, Option<Outcome>),
-}
-
-/// What a status says about whether the upstream did what was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// The answer, kept and replayed.
-    Final,
-    /// A refusal for now: nothing was done, the same key may run again, but not by our retry.
-    Refused,
-    /// Nothing was done, and asking again may help.
-    NotProcessed,
-    /// It may have been done.
-    Ambiguous,
 }
 
 /// What an answer means: its hint first, then the one table of statuses.
@@ -62,13 +49,13 @@ fn is_refusal(status: u16, policy: &Policy) -> bool {
 ///
 /// 408, 421, 425 and 429 are "not processed" by their definitions (RFC 9110, RFC 8470, RFC 6585);
 /// 500, 502, 503, 504, 507 and 52x say nothing about the effect; 501, 505, 506, 508, 510 and 511
-/// are refusals before it.
+/// are refusals before it. What the route says of a status goes before all of that.
 fn by_table(status: u16, policy: &Policy, retry_after: bool) -> Meaning {
     if policy.success.contains(&status) {
         return Meaning::Final;
     }
-    if policy.not_processed.contains(&status) {
-        return Meaning::NotProcessed;
+    if let Some(meaning) = policy.statuses.get(&status) {
+        return *meaning;
     }
     match status {
         408 | 421 | 425 | 429 => Meaning::NotProcessed,
@@ -99,7 +86,8 @@ pub fn may_have_executed(ending: Ending, status: Option<u16>, policy: &Policy, h
         Ending::Unanswered => true,
         Ending::Answered | Ending::Truncated => {
             status.is_none_or(|status| match meaning(status, policy, hint) {
-                Meaning::Final => policy.is_success(status) || (300..400).contains(&status),
+                // A refusal does nothing; a 5xx is final only because the route says so.
+                Meaning::Final => policy.is_success(status) || !(400..500).contains(&status),
                 Meaning::Refused | Meaning::NotProcessed => false,
                 Meaning::Ambiguous => true,
             })
@@ -130,7 +118,7 @@ pub fn decide(
     };
     match meaning(status, policy, hint) {
         // That asking again may help does not say which attempt it was that worked.
-        Meaning::NotProcessed if hint.again == Some(true) && case.is_echo(status) => {
+        Meaning::NotProcessed if hint.again == Some(true) && case.is_unlisted_echo(status) => {
             case.read_echo(status)
         }
         Meaning::NotProcessed => case.again(),
@@ -306,6 +294,11 @@ impl Case<'_> {
     fn is_echo(&self, status: u16) -> bool {
         let deleted = self.operation.method == "DELETE" && matches!(status, 404 | 410);
         self.was_maybe_executed_before() && (deleted || matches!(status, 409 | 412))
+    }
+
+    /// Whether only the usual reading of the status says that it is an echo.
+    fn is_unlisted_echo(&self, status: u16) -> bool {
+        self.is_echo(status) && !self.policy.statuses.contains_key(&status)
     }
 
     /// A DELETE that finds nothing has been done. An upstream that dedupes answers 409 while the

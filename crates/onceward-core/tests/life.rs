@@ -13,9 +13,9 @@ use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
-use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::policy::{Effects, Meaning, Mode, Policy};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict::{self, Brought, Meaning, Verdict};
+use onceward_core::verdict::{self, Brought, Verdict};
 
 use made::{ended, fingerprint, operation};
 
@@ -218,8 +218,32 @@ fn a_refusal_that_asks_to_come_back_is_for_now_only() {
 }
 
 #[test]
+fn what_the_route_says_of_a_status_goes_before_the_table() {
+    let said = [
+        (404, Meaning::Ambiguous),
+        (409, Meaning::Refused),
+        (500, Meaning::Final),
+        (503, Meaning::NotProcessed),
+    ];
+    let policy = Policy { statuses: said.into(), ..Policy::default() };
+    let op = begun(Effects::NonIdempotent, Mode::Held, "POST");
+    let decide = |status| {
+        let end = how(Ending::Answered, Some(status));
+        verdict::decide(&op, &policy, &end, NOTHING, NOW)
+    };
+    assert_eq!(decide(404), Verdict::Doubt);
+    assert_eq!(decide(409), Verdict::Bury(Death::Refused, None));
+    assert!(matches!(decide(500), Verdict::Finish(outcome) if !outcome.ok));
+    assert!(matches!(decide(503), Verdict::Retry { .. }));
+    let may = |status| {
+        verdict::may_have_executed(Ending::Answered, Some(status), &policy, Hint::default())
+    };
+    assert_eq!([404, 409, 500, 503].map(may), [true, false, true, false]);
+}
+
+#[test]
 fn what_may_have_been_executed_is_told_from_what_was_not() {
-    let policy = Policy { not_processed: vec![503], ..Policy::default() };
+    let policy = Policy { statuses: [(503, Meaning::NotProcessed)].into(), ..Policy::default() };
     let may = |ending, status| verdict::may_have_executed(ending, status, &policy, Hint::default());
     assert!(may(Ending::Unanswered, None) && !may(Ending::Unsent, None));
     for (status, executed) in [

@@ -26,6 +26,10 @@ use url::Url;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+mod statuses;
+
+use statuses::StatusesFile;
+
 /// The listener where nothing says otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:7077";
 
@@ -148,8 +152,8 @@ struct PolicyFile {
     upstream_key: Option<UpstreamKeyFile>,
     key: Option<KeyFile>,
     fingerprint: Option<FingerprintFile>,
-    success: Option<Vec<u16>>,
-    not_processed: Option<Vec<u16>>,
+    #[serde(flatten)]
+    statuses: StatusesFile,
     hints: Option<Vec<HintWord>>,
     delete_gone: Option<DeleteGone>,
     retry: Option<BackoffFile>,
@@ -827,8 +831,7 @@ fn lay_over(
             rule.ignore.clone_from(ignore);
         }
     }
-    policy.success = file.success.clone().unwrap_or(policy.success);
-    policy.not_processed = file.not_processed.clone().unwrap_or(policy.not_processed);
+    file.statuses.lay_over(&mut policy).map_err(|what| wrong(&what))?;
     if let Some(hints) = &file.hints {
         policy.hints = hints.iter().map(|hint| hint.0).collect();
     }

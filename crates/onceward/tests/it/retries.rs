@@ -7,7 +7,7 @@ use onceward::Answer;
 use onceward::Refusal;
 use onceward::core::attempt::Ending;
 use onceward::core::operation::{Death, State};
-use onceward::core::policy::{Backoff, Effects, KeyMissing, Policy};
+use onceward::core::policy::{Backoff, Effects, KeyMissing, Meaning, Policy};
 use onceward::core::time::Timestamp;
 
 use crate::world::{
@@ -51,7 +51,10 @@ async fn what_was_unsent_is_sent_again_even_where_a_second_arrival_would_be_a_se
 #[tokio::test]
 async fn what_was_not_processed_is_sent_again_even_where_a_second_arrival_would_be_a_second_effect()
 {
-    let policy = Policy { not_processed: vec![503], ..effects(Effects::NonIdempotent) };
+    let policy = Policy {
+        statuses: [(503, Meaning::NotProcessed)].into(),
+        ..effects(Effects::NonIdempotent)
+    };
     for world in every(&policy) {
         world.upstream.script([answer(429, ""), answer(503, ""), answer(201, "made")]);
         let got = answered(world.call_through(post("k")).await);
