@@ -124,6 +124,8 @@ pub fn decide(
         Meaning::NotProcessed => case.again(),
         Meaning::Ambiguous if hint.again == Some(false) => case.stop_or_doubt(),
         Meaning::Ambiguous => case.again_or_doubt(),
+        // This attempt did nothing, an earlier one may have: its key is not free so soon.
+        Meaning::Refused if case.was_maybe_executed_before() => case.give_up(),
         Meaning::Refused => Verdict::Bury(Death::Refused, None),
         Meaning::Final if case.is_echo(status) => case.read_echo(status),
         // The effect is known, only its answer is lost: what may be repeated is asked again.

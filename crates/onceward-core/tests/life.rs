@@ -242,6 +242,16 @@ fn what_the_route_says_of_a_status_goes_before_the_table() {
 }
 
 #[test]
+fn a_refusal_after_an_attempt_that_may_have_worked_does_not_free_the_key() {
+    let first = begun(Effects::Keyed, Mode::Held, "POST");
+    assert_eq!(decide(&first, Ending::Answered, Some(401)), Verdict::Bury(Death::Refused, None));
+    let second = again(&first, Ending::Unanswered, None);
+    assert_eq!(decide(&second, Ending::Answered, Some(401)), Verdict::Bury(Death::Exhausted, None));
+    let unsent = again(&first, Ending::Unsent, None);
+    assert_eq!(decide(&unsent, Ending::Answered, Some(401)), Verdict::Bury(Death::Refused, None));
+}
+
+#[test]
 fn what_may_have_been_executed_is_told_from_what_was_not() {
     let policy = Policy { statuses: [(503, Meaning::NotProcessed)].into(), ..Policy::default() };
     let may = |ending, status| verdict::may_have_executed(ending, status, &policy, Hint::default());
