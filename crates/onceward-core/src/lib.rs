@@ -4,7 +4,7 @@
 //!
 //! In reading order:
 //! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
-//! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
+//! keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes a key; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt.
 //!
@@ -24,4 +24,5 @@ pub mod lease;
 pub mod operation;
 pub mod policy;
 pub mod time;
+pub mod upstream_key;
 pub mod verdict;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
 use crate::hint::HintHeader;
+use crate::key::KEY_BYTES_MAX;
+use crate::upstream_key::KeyPlace;
 
 /// What a second arrival at the upstream would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,10 +119,13 @@ impl Backoff {
 /// How our key reaches an upstream that dedupes by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamKeyRule {
-    /// The header it goes in (lower case).
-    pub header: String,
+    /// Where in the request it goes.
+    pub place: KeyPlace,
     /// Which value.
     pub value: UpstreamKeyValue,
+    /// The longest that the upstream takes, in bytes: a longer one of the caller's gives way to
+    /// one that is derived.
+    pub bytes_max: usize,
     /// How long the upstream remembers a key.
     pub window: Duration,
 }
@@ -128,8 +133,9 @@ pub struct UpstreamKeyRule {
 impl Default for UpstreamKeyRule {
     fn default() -> Self {
         Self {
-            header: "idempotency-key".to_owned(),
+            place: KeyPlace::Header("idempotency-key".to_owned()),
             value: UpstreamKeyValue::Passthrough,
+            bytes_max: KEY_BYTES_MAX,
             window: Duration::from_hours(24),
         }
     }
@@ -199,6 +205,8 @@ pub struct Policy {
     pub key_missing: KeyMissing,
     /// Headers (lower case) that may carry the key, the first that is there counts.
     pub key_headers: Vec<String>,
+    /// Where in a JSON body the key stands where no header has it (RFC 6901).
+    pub key_pointer: Option<String>,
     /// How two requests are compared.
     pub fingerprint: FingerprintRule,
     /// Statuses that meet the caller's intent; empty means 2xx.
@@ -237,6 +245,7 @@ impl Default for Policy {
             mode: Mode::Held,
             key_missing: KeyMissing::Make,
             key_headers: vec!["idempotency-key".to_owned()],
+            key_pointer: None,
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
             statuses: BTreeMap::new(),

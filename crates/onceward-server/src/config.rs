@@ -17,6 +17,7 @@ use onceward::core::hint::HintHeader;
 use onceward::core::policy::{
     Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
 };
+use onceward::core::upstream_key::KeyPlace;
 use onceward::route::{Route, Routes, Rule};
 use onceward::upstream::{Chaos, Target, Timeouts, Trust};
 use serde::de::{Deserializer, Error as _};
@@ -172,8 +173,11 @@ struct PolicyFile {
 #[serde(deny_unknown_fields)]
 struct UpstreamKeyFile {
     header: Option<Name>,
+    json: Option<Pointer>,
+    query: Option<String>,
     value: Option<UpstreamKeyWord>,
     window: Option<Span>,
+    bytes_max: Option<usize>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -181,6 +185,7 @@ struct UpstreamKeyFile {
 struct KeyFile {
     missing: Option<MissingWord>,
     headers: Option<Vec<Name>>,
+    json: Option<Pointer>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -306,6 +311,22 @@ impl<'de> Deserialize<'de> for Name {
         let name = HeaderName::from_bytes(text.as_bytes())
             .map_err(|_| D::Error::custom(format!("{text:?} is no header name")))?;
         Ok(Self(name.as_str().to_owned()))
+    }
+}
+
+/// A pointer to a member of a JSON body (RFC 6901).
+#[derive(Debug, Clone)]
+struct Pointer(String);
+
+impl<'de> Deserialize<'de> for Pointer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() > 1 && text.starts_with('/') {
+            return Ok(Self(text));
+        }
+        Err(D::Error::custom(format!(
+            "{text:?} points at no member of a body: write \"/idempotency_key\""
+        )))
     }
 }
 
@@ -787,9 +808,17 @@ fn lay_over(
             ));
         }
         let rule = &mut policy.upstream_key;
-        if let Some(header) = &key.header {
-            rule.header.clone_from(&header.0);
+        let header = key.header.as_ref().map(|name| KeyPlace::Header(name.0.clone()));
+        let json = key.json.as_ref().map(|pointer| KeyPlace::Json(pointer.0.clone()));
+        let query = key.query.as_ref().map(|name| KeyPlace::Query(name.clone()));
+        let mut places = [header, json, query].into_iter().flatten();
+        rule.place = places.next().unwrap_or_else(|| rule.place.clone());
+        if places.next().is_some() {
+            return Err(wrong(
+                "has an upstream_key in two places\nhelp: say one of header, json and query",
+            ));
         }
+        rule.bytes_max = key.bytes_max.unwrap_or(rule.bytes_max);
         match key.value {
             Some(UpstreamKeyWord::Derived) => rule.value = UpstreamKeyValue::Derived,
             Some(UpstreamKeyWord::Passthrough) => rule.value = UpstreamKeyValue::Passthrough,
@@ -809,6 +838,9 @@ fn lay_over(
         }
         if let Some(headers) = &key.headers {
             policy.key_headers = names(headers);
+        }
+        if let Some(pointer) = &key.json {
+            policy.key_pointer = Some(pointer.0.clone());
         }
     }
     if let Some(print) = &file.fingerprint {
@@ -1028,7 +1060,7 @@ mod tests {
         )
         .unwrap();
         let route = &config.routes["crm"];
-        assert_eq!(route.policy.upstream_key.header, "x-key");
+        assert_eq!(route.policy.upstream_key.place, KeyPlace::Header("x-key".into()));
         assert_eq!(route.policy.accepted.attempts_max, 5);
         assert_eq!(route.policy_for("PUT", "/orders/1").effects, Some(Effects::Idempotent));
         assert_eq!(route.policy_for("POST", "/orders").effects, Some(Effects::Keyed));
@@ -1064,6 +1096,16 @@ mod tests {
                 "[routes.a]\nupstream = \"http://x\"\nchaos.drop = 1",
                 "[routes.a.chaos]",
                 "--allow-chaos",
+            ),
+            (
+                "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"key\" }",
+                "line",
+                "/idempotency_key",
+            ),
+            (
+                "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"/key\", query = \"key\" }",
+                "[routes.a]",
+                "one of header, json and query",
             ),
             (
                 "[routes.a]\nupstream = \"http://x\"\nchaos = { drop = 60, reset = 41 }",

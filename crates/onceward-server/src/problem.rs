@@ -170,6 +170,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::KeyInvalid(error) => Self::new("key-invalid", format!("{error}: nothing was sent")),
             Refusal::KeyRequired => Self::new("key-required", "Send an Idempotency-Key of your own making: it names one intended effect."),
+            Refusal::NoPlaceForKey { place, why } => Self::new("request-invalid", format!("The upstream takes its key at {place}, and {why}. Nothing was sent.")),
             Refusal::KeyMismatch { operation, parts, paths, status } => {
                 let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
                 Self::new("key-mismatch", format!("It differs in: {}. Nothing was sent; a new intent needs a new key.", names.join(", ")))
