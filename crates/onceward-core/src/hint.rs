@@ -1,8 +1,8 @@
 //! What an upstream's answer says itself about asking again: heard before any table of statuses.
 //!
-//! A hint says whether asking again is worth while, and when. None that is known says that nothing
-//! was done, so no hint lets a second effect happen: where an answer leaves the effect open, what
-//! may follow is for the route's effects to say.
+//! A hint says whether asking again is worth while, and when. Only where it also says that nothing
+//! was done may it let a request be sent again whose second arrival would be a second effect: else
+//! what may follow an answer that leaves the effect open is for the route's effects to say.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub enum HintHeader {
     StripeShouldRetry,
     /// `x-should-retry: true | false`, which the SDKs that Stainless generates obey likewise.
     XShouldRetry,
-    /// `transient-error: true | false`. Adyen: whether the same key may be sent again. It is true
-    /// for a duplicate of a call under way too, so it does not say that nothing was done.
+    /// `transient-error: true | false`. Adyen: whether the same key may be sent again; where it
+    /// may, the error "has no side effects" (docs.adyen.com, API idempotency, error handling).
     TransientError,
     /// `webhook-delivery: abort-message | disable`, by which a receiver of Svix's webhooks wants
     /// no more of this message.
@@ -68,11 +68,11 @@ impl HintHeader {
 
     /// What one line of this header says. What cannot be read says nothing.
     fn read(self, line: &str) -> Hint {
-        let again = |again| Hint { again: Some(again), wait: None };
+        let again = |again| Hint { again: Some(again), ..Hint::default() };
         match self {
             Self::StripeShouldRetry | Self::XShouldRetry | Self::TransientError => {
                 match line.to_ascii_lowercase().as_str() {
-                    "true" => again(true),
+                    "true" => Hint { nothing_done: self == Self::TransientError, ..again(true) },
                     "false" => again(false),
                     _ => Hint::default(),
                 }
@@ -82,11 +82,11 @@ impl HintHeader {
                 _ => Hint::default(),
             },
             Self::XAmzRetryAfter | Self::RetryAfterMs | Self::XMsRetryAfterMs => {
-                Hint { again: None, wait: milliseconds(line) }
+                Hint { wait: milliseconds(line), ..Hint::default() }
             }
             Self::GrpcRetryPushbackMs => match milliseconds(line) {
                 None => again(false),
-                wait => Hint { again: None, wait },
+                wait => Hint { wait, ..Hint::default() },
             },
         }
     }
@@ -97,6 +97,8 @@ impl HintHeader {
 pub struct Hint {
     /// Whether asking again may help; nothing where the answer does not say.
     pub again: Option<bool>,
+    /// Whether the answer says that nothing was done.
+    pub nothing_done: bool,
     /// How long to wait before it, at most [`RETRY_AFTER_MAX`].
     pub wait: Option<Duration>,
 }
@@ -106,7 +108,7 @@ impl Hint {
     /// for every upstream. Where hints disagree, the one that asks less of the upstream counts:
     /// not again, and the longest wait.
     pub fn of(headers: &Headers, believed: &[HintHeader], now: Timestamp) -> Self {
-        let mut hint = Self { again: None, wait: backoff::retry_after(headers, now) };
+        let mut hint = Self { wait: backoff::retry_after(headers, now), ..Self::default() };
         for header in believed {
             let lines =
                 headers.all(header.name()).filter_map(|line| std::str::from_utf8(line).ok());
@@ -115,9 +117,11 @@ impl Hint {
                     (Some(one), Some(other)) => Some(one && other),
                     (one, other) => one.or(other),
                 };
+                hint.nothing_done |= said.nothing_done;
                 hint.wait = hint.wait.max(said.wait);
             }
         }
+        hint.nothing_done &= hint.again == Some(true);
         hint
     }
 }

@@ -28,12 +28,13 @@ pub enum Verdict {
 
 /// What an answer means: its hint first, then the one table of statuses.
 ///
-/// A hint never turns an ambiguous answer into one that says that nothing was done, and never
-/// touches what meets the caller's intent. Where asking again may help, a refusal is one for now;
-/// where it does not, what was not processed is not asked again.
+/// A hint touches an ambiguous answer only where it says that nothing was done, and never what
+/// meets the caller's intent. Where asking again may help, a refusal is one for now; where it does
+/// not, what was not processed is not asked again.
 pub fn meaning(status: u16, policy: &Policy, hint: Hint) -> Meaning {
     match (by_table(status, policy, hint.wait.is_some()), hint.again) {
         (Meaning::Refused, Some(true)) => Meaning::NotProcessed,
+        (Meaning::Ambiguous, Some(true)) if hint.nothing_done => Meaning::NotProcessed,
         (Meaning::Final, Some(true)) if is_refusal(status, policy) => Meaning::NotProcessed,
         (Meaning::NotProcessed, Some(false)) => Meaning::Refused,
         (meaning, _) => meaning,

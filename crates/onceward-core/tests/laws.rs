@@ -299,6 +299,9 @@ fn an_upstreams_word_goes_before_the_table() {
         );
     }
     assert_eq!(after(NonIdempotent, "stripe-should-retry", "true", 500), Verdict::Doubt);
+    // Adyen's says that the error had no side effects.
+    let transient = after(NonIdempotent, "transient-error", "true", 503);
+    assert!(matches!(transient, Verdict::Retry { .. }), "{transient:?}");
     let Verdict::Retry { due } = after(Keyed, "x-amz-retry-after", "1500", 503) else {
         panic!("a keyed call is sent again")
     };

@@ -196,7 +196,7 @@ fn a_refusal_that_asks_to_come_back_is_for_now_only() {
         (501, false, Meaning::Refused),
     ] {
         let wait = retry_after.then_some(Duration::from_secs(3));
-        let hint = Hint { again: None, wait };
+        let hint = Hint { wait, ..Hint::default() };
         assert_eq!(verdict::meaning(status, &policy, hint), meaning, "{status}");
     }
     let mut op = begun(Effects::Keyed, Mode::Held, "POST");
