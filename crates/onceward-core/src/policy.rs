@@ -192,6 +192,16 @@ pub enum OnExpired {
     Execute,
 }
 
+/// Which shape our own refusals take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// RFC 9457 alone.
+    Problem,
+    /// Stripe's error object beside the problem's members, and its hint: an SDK of Stripe's that
+    /// is not changed has to throw.
+    Stripe,
+}
+
 /// The policy that governs one request: a route's, with its matching rule laid over it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -231,6 +241,8 @@ pub struct Policy {
     pub on_expired: OnExpired,
     /// The status of a mismatch: 409, or 422 as the IETF draft has it.
     pub mismatch_status: u16,
+    /// Which shape our refusals take.
+    pub error_shape: ErrorShape,
     /// Response headers (lower case) kept beside the fixed ones.
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
@@ -258,6 +270,7 @@ impl Default for Policy {
             on_dead: OnDead::Revive,
             on_expired: OnExpired::Refuse,
             mismatch_status: 409,
+            error_shape: ErrorShape::Problem,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
         }

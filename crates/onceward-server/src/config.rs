@@ -15,7 +15,7 @@ use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
 use onceward::core::hint::HintHeader;
 use onceward::core::policy::{
-    Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
+    Backoff, Effects, ErrorShape, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
 };
 use onceward::core::upstream_key::KeyPlace;
 use onceward::route::{Route, Routes, Rule};
@@ -27,8 +27,12 @@ use url::Url;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+mod profile;
+mod settings;
 mod statuses;
 
+pub(crate) use profile::Setting;
+use profile::{Laid, ProfileFile, Profiles};
 use statuses::StatusesFile;
 
 /// The listener where nothing says otherwise.
@@ -64,6 +68,8 @@ struct File {
     tls: TlsFile,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    profiles: BTreeMap<RouteName, ProfileFile>,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
 }
@@ -145,6 +151,7 @@ struct ChaosFile {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 struct PolicyFile {
+    profile: Option<String>,
     effects: Option<EffectsWord>,
     mode: Option<ModeWord>,
     wait: Option<Span>,
@@ -162,6 +169,7 @@ struct PolicyFile {
     on_dead: Option<OnDeadWord>,
     on_expired: Option<OnExpiredWord>,
     mismatch_status: Option<MismatchStatus>,
+    error_shape: Option<ErrorShapeWord>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
@@ -224,6 +232,7 @@ words!(BodyWord { "auto" => Auto, "raw" => Raw, "none" => None });
 words!(QueryWord { "raw" => Raw, "none" => None });
 words!(DeleteGone { "ok" => Ok, "error" => Error });
 words!(OnDeadWord { "revive" => Revive, "replay" => Replay });
+words!(ErrorShapeWord { "problem" => Problem, "stripe" => Stripe });
 words!(OnExpiredWord { "refuse" => Refuse, "execute" => Execute });
 
 #[derive(Debug, Clone, Copy)]
@@ -375,6 +384,12 @@ impl<'de> Deserialize<'de> for Match {
     }
 }
 
+impl Match {
+    fn rule(&self, policy: Arc<Policy>) -> Rule {
+        Rule { method: self.method.clone(), path: self.path.clone(), policy }
+    }
+}
+
 /// The configuration in force.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -389,6 +404,8 @@ pub(crate) struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
     pub(crate) ad_hoc: Arc<Route>,
+    /// What is said of the routes, and who says so.
+    pub(crate) settings: Vec<Setting>,
     /// The file it was read from, where there is one.
     pub(crate) file: Option<PathBuf>,
 }
@@ -437,9 +454,14 @@ impl Config {
                 "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
             )));
         }
-        let mut routes = BTreeMap::new();
+        let profiles = Profiles::new(&file.profiles, name)?;
+        let (mut routes, mut settings) = (BTreeMap::new(), Vec::new());
         for (route_name, route) in &file.routes {
-            let built = build_route(&route_name.0, route, segment_bytes, name)?;
+            let wrong =
+                |what: &str| ConfigError(format!("{name}: [routes.{}] {what}", route_name.0));
+            let mut laid = profiles.lay(&route_name.0, route, &wrong)?;
+            settings.append(&mut laid.settings);
+            let built = build_route(&route_name.0, route, laid, segment_bytes, name)?;
             if built.chaos.is_some() && !flags.allow_chaos {
                 return Err(ConfigError(format!(
                     "{name}: [routes.{0}.chaos] makes its attempts fail on purpose\nhelp: where that is wanted, say so with --allow-chaos; else take [routes.{0}.chaos] out",
@@ -454,6 +476,7 @@ impl Config {
                 upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl),
                 ..RouteFile::default()
             },
+            Laid::default(),
             segment_bytes,
             name,
         )?;
@@ -469,6 +492,7 @@ impl Config {
             connections_per_address_max: file.limits.connections_per_address_max.unwrap_or(1024),
             segment_bytes: segment_bytes as u32,
             routes,
+            settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             file: found,
         })
@@ -689,6 +713,7 @@ fn set(table: &mut toml::Table, path: &[String], value: &str) -> Option<()> {
 fn build_route(
     name: &str,
     file: &RouteFile,
+    laid: Laid,
     segment_bytes: usize,
     source: &str,
 ) -> Result<Route, ConfigError> {
@@ -708,16 +733,6 @@ fn build_route(
         body: within(file.timeouts.body, total),
         total,
     };
-    let policy = lay_over(Policy::default(), &file.policy, &wrong)?;
-    let mut rules = Vec::new();
-    for rule in &file.rules {
-        let over = lay_over(policy.clone(), &rule.policy, &wrong)?;
-        rules.push(Rule {
-            method: rule.r#match.method.clone(),
-            path: rule.r#match.path.clone(),
-            policy: Arc::new(over),
-        });
-    }
     let set_headers = file
         .set_headers
         .iter()
@@ -741,8 +756,8 @@ fn build_route(
             http2: file.http2.unwrap_or(false),
             timeouts,
         }),
-        policy: Arc::new(policy),
-        rules,
+        policy: Arc::new(laid.policy),
+        rules: laid.rules,
         set_headers: Headers(set_headers),
         slots_max: file.concurrency_max.unwrap_or(256).max(1),
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
@@ -881,6 +896,12 @@ fn lay_over(
             if word == OnExpiredWord::Refuse { OnExpired::Refuse } else { OnExpired::Execute };
     }
     policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
+    if let Some(word) = file.error_shape {
+        policy.error_shape = match word {
+            ErrorShapeWord::Problem => ErrorShape::Problem,
+            ErrorShapeWord::Stripe => ErrorShape::Stripe,
+        };
+    }
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
     policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
     Ok(policy)

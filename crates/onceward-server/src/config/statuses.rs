@@ -32,6 +32,12 @@ impl StatusesFile {
         Ok(())
     }
 
+    /// The names of the lists that were said.
+    pub(super) fn said(&self) -> impl Iterator<Item = &'static str> {
+        let success = self.success.as_ref().map(|_| "success");
+        success.into_iter().chain(self.lists().map(|(name, ..)| name))
+    }
+
     /// The lists that were said, but for what is a success.
     fn lists(&self) -> impl Iterator<Item = (&'static str, &Vec<u16>, Meaning)> {
         [
