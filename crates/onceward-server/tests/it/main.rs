@@ -39,6 +39,7 @@ mod page;
 mod postgres;
 mod restore;
 mod signals;
+mod stripe_shape;
 mod verify;
 mod verify_world;
 mod wire_bomb;
