@@ -6,6 +6,7 @@ mod browser_world;
 mod chaos;
 mod chaos_route;
 mod check_ledger;
+mod classify;
 mod cli;
 mod config;
 mod crash_backup;
