@@ -345,6 +345,10 @@ mod tests {
         let capture = of("paypal", "POST", "/v2/payments/authorizations/1/capture");
         assert_eq!(capture.upstream_key.place, KeyPlace::Header("paypal-request-id".into()));
         assert_eq!(capture.upstream_key.window, 45 * day);
+        let hours = |path| of("paypal", "POST", path).upstream_key.window.as_secs() / 3600;
+        assert_eq!((hours("/v2/checkout/orders"), hours("/v3/vault/setup-tokens")), (6, 3));
+        let confirm = of("paypal", "POST", "/v2/checkout/orders/1/confirm-payment-source");
+        assert_eq!(confirm.effects, Some(Effects::NonIdempotent), "it declares no key");
         assert_eq!(of("paypal", "POST", "/v1/other").effects, Some(Effects::NonIdempotent));
         let adyen = of("adyen", "POST", "/v71/payments");
         assert_eq!((adyen.upstream_key.window, adyen.upstream_key.bytes_max), (7 * day, 64));
