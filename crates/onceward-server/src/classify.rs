@@ -7,6 +7,8 @@
 mod api;
 mod document;
 mod draft;
+#[cfg(test)]
+mod fuzz;
 
 use serde_json::{Value, json};
 

@@ -498,6 +498,14 @@ impl Config {
         })
     }
 
+    /// What a file of this text would be, in an empty environment.
+    #[cfg(test)]
+    pub(crate) fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let text = interpolate(text, "text", None, |_| None)?;
+        let file = parse(&text, "text", std::iter::empty())?;
+        Self::build(file, None, &Overrides::default(), "text")
+    }
+
     /// Whether a process that runs with `other` differs from this in its routes only.
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
         self.listen == other.listen
