@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::steps::{self, cargo, output};
-use crate::{Outcome, tools};
+use crate::{Outcome, postgres, tools};
 
 /// One test, and what makes it longer.
 struct Suite {
@@ -118,6 +118,51 @@ const SUITES: &[Suite] = &[
         "fault_stop::told_to_stop_under_load_it_ends_well_and_loses_nothing",
         &[("TEST_STOPS", 8, 100)],
     ),
+    suite(
+        "nodes-killed",
+        "nodes_kill::nodes_killed_and_paused_under_load_lose_nothing_and_do_nothing_twice",
+        &[("TEST_NODE_KILLS", 10, 100)],
+    ),
+    suite(
+        "nodes-cut-off",
+        "nodes_cut_off::nodes_cut_off_from_their_ledger_lose_nothing_and_do_nothing_twice",
+        &[("TEST_NODE_CUTS", 8, 40)],
+    ),
+    suite(
+        "nodes-server-away",
+        "nodes_server_away::while_the_server_is_away_callers_come_back_later_and_nothing_is_lost",
+        &[("TEST_SERVER_ROUNDS", 2, 25)],
+    ),
+    suite(
+        "nodes-failover",
+        "nodes_failover::nodes_follow_a_promoted_standby_and_nothing_acknowledged_is_lost",
+        &[],
+    ),
+    suite(
+        "nodes-replies-lost",
+        "nodes_lost_reply::commits_whose_replies_are_lost_are_done_once_and_known",
+        &[("TEST_LOST_SECONDS", 8, 60)],
+    ),
+    suite(
+        "nodes-conflicts",
+        "nodes_trouble::statements_that_lose_against_others_are_tried_again_whole",
+        &[("TEST_TROUBLE_SECONDS", 6, 40)],
+    ),
+    suite(
+        "nodes-refused",
+        "nodes_trouble::a_server_that_takes_nothing_costs_no_call_and_no_node",
+        &[],
+    ),
+    suite(
+        "nodes-migrations",
+        "nodes_migrate::a_migration_that_is_broken_off_is_finished_by_the_next_start",
+        &[("TEST_MIGRATION_ENDS", 8, 60)],
+    ),
+    suite(
+        "nodes-expansion",
+        "nodes_migrate::nodes_from_before_and_after_an_expansion_work_side_by_side",
+        &[],
+    ),
 ];
 
 /// What was asked for.
@@ -165,6 +210,7 @@ impl Asked {
 pub(crate) fn run(args: &[String]) -> Outcome<()> {
     let asked = Asked::read(args)?;
     tools::find_or_install();
+    let server = postgres::find_or_start()?;
     let folder = steps::root().join("target/proof");
     fs::create_dir_all(&folder)?;
     cargo(&[&TEST[..], &["--no-run"]].concat(), &[])?;
@@ -173,7 +219,7 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
         |suite: &&Suite| asked.only.as_deref().is_none_or(|only| suite.name.contains(only));
     for suite in SUITES.iter().filter(wanted) {
         println!("\n== {}", suite.name);
-        let (line, passed) = run_one(suite, &asked, &folder.join("figures"))?;
+        let (line, passed) = run_one(suite, &asked, &folder.join("figures"), server.url())?;
         lines.push(line);
         if !passed {
             failed.push(suite.name);
@@ -186,13 +232,19 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
 }
 
 /// Runs one suite; gives its line of figures, and whether it passed.
-fn run_one(suite: &Suite, asked: &Asked, figures: &PathBuf) -> Outcome<(String, bool)> {
+fn run_one(
+    suite: &Suite,
+    asked: &Asked,
+    figures: &PathBuf,
+    server: &str,
+) -> Outcome<(String, bool)> {
     // One that never was written is none that has to go.
     let _ = fs::remove_file(figures);
     let numbers = asked.numbers(suite);
     let mut environment: Vec<(&str, std::ffi::OsString)> =
         numbers.iter().map(|(name, number)| (*name, number.to_string().into())).collect();
     environment.push(("TEST_FIGURES", figures.into()));
+    environment.push(("TEST_POSTGRES", server.into()));
     let args = [&TEST[..], &["--", "--exact", suite.test, "--nocapture"]].concat();
     let passed = cargo(&args, &environment).is_ok();
     let words: Vec<String> =
@@ -229,7 +281,7 @@ fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn print(lines: &[String]) {
-    println!("\n{:<14} {:>8} {:>10}  counted", "suite", "seconds", "violations");
+    println!("\n{:<18} {:>8} {:>10}  counted", "suite", "seconds", "violations");
     for line in lines {
         let of = |name: &str| member(line, name).unwrap_or("-");
         let counted = line
@@ -240,7 +292,7 @@ fn print(lines: &[String]) {
         let counted = counted.trim_end_matches(',').replace(',', ", ").replace(':', " ");
         let verdict = if of("passed") == "true" { "" } else { "FAILED " };
         println!(
-            "{:<14} {:>8} {:>10}  {verdict}{counted}",
+            "{:<18} {:>8} {:>10}  {verdict}{counted}",
             of("suite"),
             of("seconds"),
             of("violations")

@@ -17,7 +17,7 @@ const BEGIN: &str = "<!-- figures: written by `cargo xtask proof` -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
 /// How each suite's figures are called in the page; those that are not here go by their own name.
-const NAMES: [(&str, &str); 24] = [
+const NAMES: [(&str, &str); 33] = [
     ("simulation", "Simulated worlds, with faults at every door"),
     ("kill", "kill -9 at random moments under load"),
     ("kill-points", "kill -9 at storage calls, one after the other"),
@@ -37,6 +37,15 @@ const NAMES: [(&str, &str); 24] = [
     ("hang-ups", "Callers that hang up"),
     ("flapping", "An upstream that comes and goes"),
     ("stops", "Told to stop under load"),
+    ("nodes-killed", "Nodes killed at random, and paused past their right"),
+    ("nodes-cut-off", "Nodes cut off from PostgreSQL: told, in silence, or one way"),
+    ("nodes-server-away", "PostgreSQL cut, stopped and killed under load"),
+    ("nodes-failover", "A killed primary, a promoted standby, and the old primary back"),
+    ("nodes-replies-lost", "Replies of PostgreSQL lost on the wire"),
+    ("nodes-conflicts", "Statements that lose: deadlock, serialization, lock timeout"),
+    ("nodes-refused", "PostgreSQL full, and read only"),
+    ("nodes-migrations", "Migrations broken off: nodes and server killed"),
+    ("nodes-expansion", "Nodes from before and after an expansion side by side"),
     ("raw-corpus", "Malformed and smuggling requests"),
     ("model", "Calls against a model of the contract"),
     ("sabotage", "Promises broken on purpose, and noticed"),
@@ -135,19 +144,65 @@ fn write_page() -> Outcome<()> {
     let path = steps::root().join(PAGE);
     let page = fs::read_to_string(&path)?;
     let (before, rest) = page.split_once(BEGIN).ok_or("the page has no place for figures")?;
-    let (_, after) = rest.split_once(END).ok_or("the figures of the page do not end")?;
-    let table = table(&found()?)?;
+    let (old, after) = rest.split_once(END).ok_or("the figures of the page do not end")?;
+    let table = table(&found()?, &Earlier::read(old))?;
     Ok(fs::write(path, format!("{before}{BEGIN}{table}{END}{after}"))?)
 }
 
-fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
+/// What the page has of earlier runs: it stays where nothing newer was found.
+#[derive(Debug, Default)]
+struct Earlier {
+    dates: Vec<String>,
+    rows: Vec<String>,
+    commands: Vec<String>,
+}
+
+impl Earlier {
+    fn read(table: &str) -> Self {
+        let mut earlier = Self::default();
+        let (rows, commands) = table.split_once("```sh\n").unwrap_or((table, ""));
+        for line in rows.lines() {
+            if let Some(measured) = line.strip_prefix("Measured ") {
+                let dates = measured.split(" on ").next().unwrap_or_default();
+                earlier.dates = dates.split(" to ").map(str::to_owned).collect();
+            } else if line.starts_with("| ") {
+                earlier.rows.push(line.to_owned());
+            }
+        }
+        // The first two say what is in the columns.
+        earlier.rows.drain(..earlier.rows.len().min(2));
+        let is_command = |line: &&str| !line.is_empty() && !line.starts_with("```");
+        earlier.commands = commands.lines().filter(is_command).map(str::to_owned).collect();
+        earlier
+    }
+
+    /// The rows of suites that are not called by one of `names`.
+    fn rows_but(&self, names: &[String]) -> impl Iterator<Item = &String> {
+        let is_new =
+            |row: &&String| names.iter().any(|name| row.starts_with(&format!("| {name} |")));
+        self.rows.iter().filter(move |row| !is_new(row))
+    }
+
+    /// The commands whose tests are not among those of `commands`.
+    fn commands_but(&self, commands: &[String]) -> impl Iterator<Item = &String> {
+        let test = |command: &str| {
+            let test = command.split_whitespace().find(|word| word.contains("::"));
+            test.unwrap_or(command).to_owned()
+        };
+        let new: Vec<String> = commands.iter().map(|command| test(command)).collect();
+        self.commands.iter().filter(move |command| !new.contains(&test(command)))
+    }
+}
+
+fn table(suites: &[Map<String, Value>], earlier: &Earlier) -> Outcome<String> {
     let names: BTreeMap<&str, &str> = NAMES.into_iter().collect();
     let text = |suite: &Map<String, Value>, name: &str| match suite.get(name) {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
         None => String::new(),
     };
-    let dates: Vec<String> = suites.iter().map(|suite| text(suite, "date")).collect();
+    let mut dates: Vec<String> = suites.iter().map(|suite| text(suite, "date")).collect();
+    dates.extend(earlier.dates.iter().cloned());
     let span = |all: &[String]| {
         let (first, last) = (all.iter().min(), all.iter().max());
         match (first, last) {
@@ -161,9 +216,16 @@ fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
         span(&dates),
         machine()?
     );
-    for suite in suites {
+    let shown = |suite: &Map<String, Value>| {
         let name = text(suite, "suite");
-        let shown = names.get(name.as_str()).copied().unwrap_or(&name);
+        names.get(name.as_str()).map_or(name, |&shown| shown.to_owned())
+    };
+    let all: Vec<String> = suites.iter().map(shown).collect();
+    for row in earlier.rows_but(&all) {
+        // Writing into a string does not fail.
+        let _ = writeln!(page, "{row}");
+    }
+    for (suite, shown) in suites.iter().zip(&all) {
         let about =
             ["suite", "seed", "seconds", "violations", "command", "commit", "date", "passed"];
         let counted: Vec<String> = suite
@@ -174,7 +236,6 @@ fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
         let is_failed = suite.get("passed") == Some(&Value::Bool(false));
         let violations = text(suite, "violations");
         let verdict = if is_failed { format!("{violations} **FAILED**") } else { violations };
-        // Writing into a string does not fail.
         let _ = writeln!(
             page,
             "| {shown} | {} | {verdict} | {} | {} | {} |",
@@ -187,9 +248,36 @@ fn table(suites: &[Map<String, Value>]) -> Outcome<String> {
     page += "\nThe same again:\n\n```sh\n";
     let mut commands: Vec<String> = suites.iter().map(|suite| text(suite, "command")).collect();
     commands.dedup();
-    for command in commands {
+    for command in earlier.commands_but(&commands).chain(&commands) {
         let _ = writeln!(page, "{command}");
     }
     page += "```\n";
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_an_earlier_run_stays_until_there_is_a_newer_one() {
+        let suite = |name: &str, seed: u64| -> Map<String, Value> {
+            let command = format!("TEST_N={seed} cargo test -- {name}::all");
+            let text = format!(
+                "{{\"suite\":\"{name}\",\"seed\":{seed},\"command\":\"{command}\",\"date\":\"{seed}\"}}"
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let first = table(&[suite("a", 1), suite("b", 2)], &Earlier::default()).unwrap();
+        assert!(first.starts_with("Measured 1 to 2 on "), "{first}");
+        let second = table(&[suite("b", 3)], &Earlier::read(&first)).unwrap();
+        assert!(second.starts_with("Measured 1 to 3 on "), "{second}");
+        let rows: Vec<&str> = second
+            .lines()
+            .filter(|line| line.starts_with("| a") || line.starts_with("| b"))
+            .collect();
+        assert_eq!(rows, ["| a |  |  |  | 1 |  |", "| b |  |  |  | 3 |  |"]);
+        let commands = second.split_once("```sh\n").unwrap().1;
+        assert_eq!(commands, "TEST_N=1 cargo test -- a::all\nTEST_N=3 cargo test -- b::all\n```\n");
+    }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use table::{Catcher, ROWS, Row};
 
-use crate::{Outcome, steps};
+use crate::{Outcome, postgres, steps};
 
 /// A run that takes longer hangs; the slowest test is far from it.
 const RUN_MAX: Duration = Duration::from_mins(3);
@@ -69,9 +69,10 @@ impl Found {
 /// Breaks the promises named, or all of them; an error where one is not noticed.
 pub(crate) fn run(names: &[String]) -> Outcome<()> {
     let rows = chosen(names)?;
-    let suites = build()?;
-    control(&rows, &suites)?;
-    let found = rows.iter().map(|row| break_and_run(row, &suites)).collect::<Outcome<Vec<_>>>()?;
+    let server = postgres::find_or_start()?;
+    let tests = Tests { suites: build()?, postgres: server.url() };
+    control(&rows, &tests)?;
+    let found = rows.iter().map(|row| break_and_run(row, &tests)).collect::<Outcome<Vec<_>>>()?;
     report::write(&found)?;
     let caught = found.iter().filter(|found| found.all(|notice| *notice == Notice::Caught)).count();
     println!("{caught} of {} sabotages caught", found.len());
@@ -97,7 +98,7 @@ fn chosen(names: &[String]) -> Outcome<Vec<&'static Row>> {
     Ok(ROWS.iter().filter(is_chosen).collect())
 }
 
-/// Builds the tests; tells the program of each suite, by the path of its source.
+/// Builds the tests; tells their programs.
 fn build() -> Outcome<BTreeMap<String, PathBuf>> {
     let args = "test --locked --workspace --features onceward-server/sabotage --no-run \
                 --message-format json-render-diagnostics";
@@ -117,13 +118,15 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split_once(&format!("\"{name}\":\""))?.1.split('"').next()
 }
 
-fn program<'a>(suites: &'a BTreeMap<String, PathBuf>, source: &str) -> Outcome<&'a Path> {
-    let program = suites.get(source).ok_or_else(|| format!("{source} was not built"))?;
-    Ok(program)
+/// The tests, and the server for those that need one.
+struct Tests<'a> {
+    /// The program of each suite, by the path of its source.
+    suites: BTreeMap<String, PathBuf>,
+    postgres: &'a str,
 }
 
 /// All tests of the table pass while nothing is broken.
-fn control(rows: &[&Row], suites: &BTreeMap<String, PathBuf>) -> Outcome<()> {
+fn control(rows: &[&Row], built: &Tests<'_>) -> Outcome<()> {
     let mut tests: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for catcher in rows.iter().flat_map(|row| row.catchers) {
         tests.entry(catcher.suite).or_default().insert(catcher.test);
@@ -131,7 +134,7 @@ fn control(rows: &[&Row], suites: &BTreeMap<String, PathBuf>) -> Outcome<()> {
     let started = Instant::now();
     for (suite, tests) in &tests {
         let tests: Vec<&str> = tests.iter().copied().collect();
-        let (_, said) = execute(program(suites, suite)?, &tests, None)?;
+        let (_, said) = built.execute(suite, &tests, None)?;
         // A test that is not there any more fails here too.
         let red = tests.iter().find(|test| !said.contains(&format!("test {test} ... ok")));
         if let Some(red) = red {
@@ -144,13 +147,12 @@ fn control(rows: &[&Row], suites: &BTreeMap<String, PathBuf>) -> Outcome<()> {
     Ok(())
 }
 
-fn break_and_run(row: &'static Row, suites: &BTreeMap<String, PathBuf>) -> Outcome<Found> {
+fn break_and_run(row: &'static Row, built: &Tests<'_>) -> Outcome<Found> {
     println!("{:<25} {}", row.name, row.promise);
     let mut runs = Vec::new();
     for catcher in row.catchers {
         let started = Instant::now();
-        let program = program(suites, catcher.suite)?;
-        let (status, said) = execute(program, &[catcher.test], Some(row.name))?;
+        let (status, said) = built.execute(catcher.suite, &[catcher.test], Some(row.name))?;
         let took = started.elapsed();
         let notice = judge(catcher, status, &said);
         let run = Run { test: catcher.test, took, world: broken_world(&said), notice };
@@ -187,36 +189,41 @@ fn judge(catcher: &Catcher, status: Option<ExitStatus>, said: &str) -> Notice {
     }
 }
 
-/// Runs tests by their names, and tells how they ended, if they did, and what they said.
-fn execute(
-    program: &Path,
-    tests: &[&str],
-    sabotage: Option<&str>,
-) -> Outcome<(Option<ExitStatus>, String)> {
-    let log = steps::root().join("target/sabotage.log");
-    let out = File::create(&log)?;
-    let mut command = Command::new(program);
-    command.args(tests).args(["--exact", "--show-output"]).current_dir(steps::root());
-    command.env("RUST_BACKTRACE", "0").env("TEST_CYCLES", KILLS).env_remove("TEST_FIGURES");
-    command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
-    match sabotage {
-        Some(name) => command.env("TEST_SABOTAGE", name).env("TEST_PATIENCE", PATIENCE),
-        None => command.env_remove("TEST_SABOTAGE"),
-    };
-    let mut child = command.spawn()?;
-    let started = Instant::now();
-    let status = loop {
-        match child.try_wait()? {
-            None if started.elapsed() > RUN_MAX => {
-                child.kill()?;
-                child.wait()?;
-                break None;
+impl Tests<'_> {
+    /// Runs tests by their names, and tells how they ended, if they did, and what they said.
+    fn execute(
+        &self,
+        suite: &str,
+        tests: &[&str],
+        sabotage: Option<&str>,
+    ) -> Outcome<(Option<ExitStatus>, String)> {
+        let program = self.suites.get(suite).ok_or_else(|| format!("{suite} was not built"))?;
+        let log = steps::root().join("target/sabotage.log");
+        let out = File::create(&log)?;
+        let mut command = Command::new(program);
+        command.args(tests).args(["--exact", "--show-output"]).current_dir(steps::root());
+        command.env("RUST_BACKTRACE", "0").env("TEST_CYCLES", KILLS).env_remove("TEST_FIGURES");
+        command.env("TEST_POSTGRES", self.postgres);
+        command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out);
+        match sabotage {
+            Some(name) => command.env("TEST_SABOTAGE", name).env("TEST_PATIENCE", PATIENCE),
+            None => command.env_remove("TEST_SABOTAGE"),
+        };
+        let mut child = command.spawn()?;
+        let started = Instant::now();
+        let status = loop {
+            match child.try_wait()? {
+                None if started.elapsed() > RUN_MAX => {
+                    child.kill()?;
+                    child.wait()?;
+                    break None;
+                }
+                None => sleep(Duration::from_millis(5)),
+                ended => break ended,
             }
-            None => sleep(Duration::from_millis(5)),
-            ended => break ended,
-        }
-    };
-    Ok((status, String::from_utf8_lossy(&fs::read(log)?).into_owned()))
+        };
+        Ok((status, String::from_utf8_lossy(&fs::read(log)?).into_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const LOAD: [&str; 3] = [
     "INSERT INTO key (digest, op) SELECT sha256(int8send(n)), pg_temp.id($1, n) \
      FROM generate_series($2::bigint, $2 + $3 - 1) AS n WHERE $4::bigint > 0",
     "INSERT INTO body (day, n, bytes) \
-     SELECT $1, (1::bigint << 40) + n, decode(repeat('61', $4::integer), 'hex') \
+     SELECT $1, (1::bigint << 40) + n, decode(repeat('61', $4::bigint::integer), 'hex') \
      FROM generate_series(2 * $2::bigint, 2 * ($2 + $3) - 1) AS n",
 ];
 

@@ -22,7 +22,7 @@ pub fn delay(
     n: u32,
     retry_after: Option<Duration>,
 ) -> Duration {
-    let draw = uniform(id, n);
+    let draw = draw(id, n);
     let delay =
         match backoff.table.get(n.saturating_sub(1) as usize).or_else(|| backoff.table.last()) {
             // A table is followed with a spread of ±20 %, so that what failed together does not return together.
@@ -46,7 +46,7 @@ fn bound(backoff: &Backoff, n: u32) -> Duration {
 }
 
 /// A number in [0, 1) from an id and a count (splitmix64's finaliser).
-fn uniform(id: OperationId, n: u32) -> f64 {
+pub fn draw(id: OperationId, n: u32) -> f64 {
     let uuid = id.as_u128();
     let mut x = (uuid >> 64) as u64
         ^ (uuid as u64).rotate_left(32)

@@ -81,6 +81,42 @@ pub struct Operation {
     pub request: Option<BodyRef>,
     /// Set by a person who dropped the key before its time.
     pub forgotten: Option<Forgotten>,
+    /// Whose share of the route it counts against.
+    pub flow: Option<String>,
+    /// What it is about, where that has an order.
+    pub subject: Option<Subject>,
+    /// The operation that it was born of: an original that was edited, or one that it reports.
+    pub parent: Option<OperationId>,
+    /// The operation that its key is another name of: then it is nothing else.
+    pub alias_of: Option<OperationId>,
+    /// Whom to tell when it ends.
+    pub callback: Option<String>,
+    /// What its answer says that it made, by name.
+    pub ids: Vec<(String, String)>,
+    /// How often the upstream was asked whether it was done, while it is in doubt.
+    pub looks: Looks,
+}
+
+/// What an operation is about, and its place among all that are about the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// What.
+    pub name: String,
+    /// Its place in the caller's own order.
+    pub sequence: Option<u64>,
+    /// Whether it is this one's turn.
+    pub is_first: bool,
+}
+
+/// How often the upstream was asked whether an operation was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Looks {
+    /// How often.
+    pub made: u32,
+    /// How often in a row it knew nothing of it.
+    pub absent: u32,
+    /// When it is asked next.
+    pub next: Option<Timestamp>,
 }
 
 /// A key that goes to the upstream.

@@ -78,6 +78,8 @@ pub struct Brought<'a> {
     pub permanent: bool,
     /// Whether the answer is larger than what is kept.
     pub too_large: bool,
+    /// Whether a retry may be made now for a caller who waits.
+    pub may_retry: bool,
 }
 
 /// Whether the attempt that ended so may have been executed.
@@ -107,7 +109,8 @@ pub fn decide(
 ) -> Verdict {
     let hint =
         brought.headers.map_or_else(Hint::default, |headers| Hint::of(headers, &policy.hints, now));
-    let case = Case { operation, policy, ended, asked: hint.wait, now };
+    let may_retry = brought.may_retry;
+    let case = Case { operation, policy, ended, asked: hint.wait, may_retry, now };
     let status = match ended.ending {
         Ending::Unsent if brought.permanent => return case.give_up(),
         Ending::Unsent => return case.again(),
@@ -176,15 +179,23 @@ pub fn decide_orphan(
         (Some(_), _) if operation.effects == Effects::NonIdempotent => Some(Verdict::Doubt),
         (_, Mode::Held) => Some(Verdict::Bury(Death::OwnerGone, None)),
         (Some(ended), Mode::Accepted) => {
-            let case = Case { operation, policy, ended, asked: None, now };
+            let case = Case { operation, policy, ended, asked: None, may_retry: true, now };
             Some(case.again())
         }
         (None, Mode::Accepted) => None,
     }
 }
 
+/// What follows for an operation whose caller waits and whose next attempt may not be made now.
+pub fn decide_barred(operation: &Operation, now: Timestamp) -> Verdict {
+    if operation.send_by.is_some_and(|send_by| now >= send_by) {
+        return Verdict::Doubt;
+    }
+    Verdict::Bury(death(operation, false), None)
+}
+
 /// When the present run of attempts ends: none begins later.
-fn ends_at(operation: &Operation, policy: &Policy) -> Timestamp {
+pub fn ends_at(operation: &Operation, policy: &Policy) -> Timestamp {
     let horizon = operation.run.since.plus(policy.backoff(operation.mode).horizon);
     operation.deadline.map_or(horizon, |deadline| deadline.min(horizon))
 }
@@ -202,6 +213,7 @@ struct Case<'a> {
     policy: &'a Policy,
     ended: &'a Ended,
     asked: Option<Duration>,
+    may_retry: bool,
     now: Timestamp,
 }
 
@@ -213,7 +225,8 @@ impl Case<'_> {
         let made = operation.attempts_in_run();
         let due = self.now.plus(backoff::delay(backoff, operation.id, made, self.asked));
         let attempts_max = operation.attempts_max.unwrap_or(backoff.attempts_max);
-        (made < attempts_max && due <= ends_at(operation, self.policy)).then_some(due)
+        let may = self.may_retry && made < attempts_max && due <= ends_at(operation, self.policy);
+        may.then_some(due)
     }
 
     /// When another attempt is due, where the upstream is sure to know our key then.

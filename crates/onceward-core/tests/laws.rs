@@ -74,7 +74,8 @@ fn moves() -> impl Strategy<Value = Move> {
 /// Applies a move as the engine does; a move that cannot be made now changes nothing.
 fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> Option<Operation> {
     let end = |ended: Ended, headers: &Headers, permanent: bool| {
-        let brought = Brought { headers: Some(headers), permanent, too_large: false };
+        let brought =
+            Brought { headers: Some(headers), permanent, too_large: false, may_retry: true };
         let verdict = verdict::decide(op, policy, &ended, brought, *now);
         op.after(Event::Ended(ended, verdict), *now).ok()
     };
@@ -245,7 +246,7 @@ proptest! {
         let ending = if cut { Ending::Truncated } else { Ending::Answered };
         let decide = |policy: &Policy| {
             let end = ended(now, ending, Some(status), policy, Hint::of(&headers, &policy.hints, now));
-            let brought = Brought { headers: Some(&headers), permanent: false, too_large: false };
+            let brought = Brought { headers: Some(&headers), permanent: false, too_large: false, may_retry: true };
             (end.may_have_executed, verdict::decide(&op, policy, &end, brought, now))
         };
         let ((executed, heard), (would_be, table)) = (decide(&policy), decide(&silent));
@@ -278,7 +279,12 @@ fn an_upstreams_word_goes_before_the_table() {
         headers.set(header, said);
         let hint = Hint::of(&headers, &policy.hints, now);
         let end = ended(now, Ending::Answered, Some(status), &policy, hint);
-        let brought = Brought { headers: Some(&headers), permanent: false, too_large: false };
+        let brought = Brought {
+            headers: Some(&headers),
+            permanent: false,
+            too_large: false,
+            may_retry: true,
+        };
         verdict::decide(&op, &policy, &end, brought, now)
     };
     let exhausted = Verdict::Bury(Death::Exhausted, None);
@@ -312,7 +318,7 @@ fn verdict_of(effects: Effects, mode: Mode, ending: Ending, status: Option<u16>)
     let now = Timestamp::from_micros(1);
     let policy = Policy::default();
     let op = operation(effects, mode, "POST").after(Event::Started(Session(1)), now).unwrap();
-    let brought = Brought { headers: None, permanent: false, too_large: false };
+    let brought = Brought { headers: None, permanent: false, too_large: false, may_retry: true };
     verdict::decide(
         &op,
         &policy,
@@ -412,7 +418,7 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
     let mut op = operation(Effects::Keyed, Mode::Accepted, "POST");
     op.upstream_window = Duration::from_millis(10);
     let op = op.after(Event::Started(Session(1)), now).unwrap();
-    let brought = Brought { headers: None, permanent: false, too_large: false };
+    let brought = Brought { headers: None, permanent: false, too_large: false, may_retry: true };
     let decide = |op: &Operation| {
         let end = ended(now, Ending::Unanswered, None, &policy, Hint::default());
         verdict::decide(op, &policy, &end, brought, now)

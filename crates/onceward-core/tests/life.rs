@@ -21,7 +21,8 @@ use made::{ended, fingerprint, operation};
 
 const NOW: Timestamp = Timestamp::from_micros(5_000_000);
 
-const NOTHING: Brought<'_> = Brought { headers: None, permanent: false, too_large: false };
+const NOTHING: Brought<'_> =
+    Brought { headers: None, permanent: false, too_large: false, may_retry: true };
 
 fn begun(effects: Effects, mode: Mode, method: &str) -> Operation {
     operation(effects, mode, method).after(Event::Started(Session(1)), NOW).unwrap()

@@ -1,5 +1,6 @@
 //! A wire to PostgreSQL that loses replies: what was to be written has arrived at the server, and
-//! before its answer comes back both ends find the connection gone.
+//! before its answer comes back both ends find the connection gone. It can be cut altogether, and it
+//! can fall silent, in both directions or in one.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::chance::Chance;
 
@@ -33,12 +35,26 @@ enum Fate {
     LostWhenDone,
 }
 
+/// What passes at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Everything.
+    Open,
+    /// Nothing: connections end, and no new one lives.
+    Cut,
+    /// Nothing, and nobody is told: connections stay and say no more.
+    Silent,
+    /// What is asked arrives, and no reply comes back.
+    Deaf,
+}
+
 /// The wire, in this process.
 #[derive(Debug, Clone)]
 pub struct Wire {
     /// Where it listens, in the server's place.
     pub address: SocketAddr,
     rule: Arc<Mutex<Rule>>,
+    passage: watch::Sender<Passage>,
 }
 
 fn open(rule: &Mutex<Rule>) -> MutexGuard<'_, Rule> {
@@ -55,19 +71,30 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let rule = Rule { chance: Chance(seed), percent: 0, next: None, passed: 0, lost: 0 };
-        let wire = Self { address, rule: Arc::new(Mutex::new(rule)) };
-        let rule = Arc::clone(&wire.rule);
+        let passage = watch::Sender::new(Passage::Open);
+        let wire = Self { address, rule: Arc::new(Mutex::new(rule)), passage };
+        let (rule, passage) = (Arc::clone(&wire.rule), wire.passage.subscribe());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let rule = Arc::clone(&rule);
+                let (rule, passage, mut end) =
+                    (Arc::clone(&rule), passage.clone(), passage.clone());
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(server).await else { return };
-                    // A connection that ends badly ends alone.
-                    let _ = relay(client, server, &rule).await;
+                    tokio::select! {
+                        biased;
+                        _ = end.wait_for(|passage| *passage == Passage::Cut) => {}
+                        // A connection that ends badly ends alone.
+                        _ = relay(client, server, &rule, passage) => {}
+                    }
                 });
             }
         });
         wire
+    }
+
+    /// From now on lets this pass.
+    pub fn pass(&self, passage: Passage) {
+        self.passage.send_replace(passage);
     }
 
     /// From now on loses so many of a hundred replies to statements that write.
@@ -164,7 +191,12 @@ impl Said {
     }
 }
 
-async fn relay(mut client: TcpStream, mut server: TcpStream, rule: &Mutex<Rule>) -> io::Result<()> {
+async fn relay(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    rule: &Mutex<Rule>,
+    mut passage: watch::Receiver<Passage>,
+) -> io::Result<()> {
     // Small messages go out at once; where that cannot be set they go out a little later.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut asked = Messages { ahead: Vec::new(), is_typed: false };
@@ -183,6 +215,8 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, rule: &Mutex<Rule>)
                 if read? == 0 {
                     return Ok(());
                 }
+                // Where the wire itself is gone, so is this connection; here and below.
+                let _ = passage.wait_for(|passage| *passage != Passage::Silent).await;
                 asked.ahead.extend_from_slice(&up);
                 while let Some(message) = asked.next() {
                     server_in.write_all(&message).await?;
@@ -208,6 +242,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, rule: &Mutex<Rule>)
                     return Ok(());
                 }
                 due -= ends_of(&mut answered, &down);
+                let _ = passage.wait_for(|passage| *passage == Passage::Open).await;
                 client_in.write_all(&down).await?;
             }
         }

@@ -24,10 +24,12 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
 mod profile;
+mod protection;
 mod settings;
 mod statuses;
 
@@ -104,7 +106,6 @@ struct RouteFile {
     #[serde(default)]
     timeouts: TimeoutsFile,
     answer_max: Option<Span>,
-    concurrency_max: Option<usize>,
     body_bytes_max: Option<Size>,
     response_bytes_max: Option<Size>,
     #[serde(default)]
@@ -112,6 +113,8 @@ struct RouteFile {
     #[serde(default)]
     rules: Vec<RuleFile>,
     chaos: Option<ChaosFile>,
+    #[serde(flatten)]
+    protection: ProtectionFile,
     #[serde(flatten)]
     policy: PolicyFile,
 }
@@ -767,7 +770,7 @@ fn build_route(
         policy: Arc::new(laid.policy),
         rules: laid.rules,
         set_headers: Headers(set_headers),
-        slots_max: file.concurrency_max.unwrap_or(256).max(1),
+        protection: file.protection.build(&wrong)?,
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
         body_bytes_max,
         response_bytes_max,

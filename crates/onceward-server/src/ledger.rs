@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onceward::store::Store;
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
+use onceward::store::{Store, StoreError};
 
 use crate::config::{Config, ConfigError};
 use crate::exit::Exit;
@@ -116,8 +116,11 @@ pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Store>, Exit> {
             std::fs::create_dir_all(data)
                 .map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
             let options = PostgresOptions { url: url.clone(), ca_file: config.ca_file.clone() };
-            let store = PostgresStore::open(&options).await.map_err(|error| failed(&error))?;
-            Ok(Arc::new(store))
+            let store = PostgresStore::open(&options).await.map_err(|error| Exit {
+                may_pass: matches!(error, StoreError::Away(_)),
+                ..failed(&error)
+            });
+            Ok(Arc::new(store?))
         }
     }
 }

@@ -5,6 +5,7 @@ mod body;
 mod classify;
 mod cli;
 mod config;
+mod connections;
 mod demo;
 mod exit;
 mod gateway;
@@ -18,6 +19,7 @@ mod shape;
 mod telemetry;
 mod units;
 mod verify;
+mod waiting;
 
 use std::process::ExitCode;
 

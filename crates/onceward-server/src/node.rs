@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use onceward::Engine;
 use onceward::store::StoreError;
+use onceward::{Engine, Standing};
 
 use crate::access::Access;
 use crate::gateway::Gateway;
@@ -47,6 +47,13 @@ impl Node {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// What stands before each configured upstream.
+    pub(crate) fn gates(&self) -> Vec<(String, Standing)> {
+        let routes = self.engine.routes();
+        let standing = |name: &String| Some((name.clone(), self.engine.standing(name)?));
+        routes.named.keys().filter_map(standing).collect()
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

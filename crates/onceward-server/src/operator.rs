@@ -18,7 +18,7 @@ use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
-use onceward::{Person, Resolution};
+use onceward::{Bar, Person, Resolution};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -58,6 +58,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
         .route("/v1/explain", post(explain))
         .route("/v1/routes", get(routes))
+        .route("/v1/routes/{route}/pause", post(pause))
+        .route("/v1/routes/{route}/resume", post(resume))
         .route("/v1/stats", get(stats))
         .route("/v1/backup", post(backup))
         .route("/v1/release", post(release))
@@ -416,7 +418,8 @@ async fn routes(State(node): State<Arc<Node>>) -> Answer {
                 "mode": route.policy.mode.name(),
                 "window": crate::units::show(route.policy.window),
                 "rules": route.rules.len(),
-                "concurrency_max": route.slots_max,
+                "concurrency_max": route.protection.slots_max,
+                "gate": gate(&node, &route.name),
                 "chaos": route.chaos.as_ref().map(|chaos| {
                     let of = chaos.percentages().map(|(fault, percent)| (fault.name().to_owned(), json!(percent)));
                     let mut shown = serde_json::Map::from_iter(of);
@@ -427,6 +430,46 @@ async fn routes(State(node): State<Arc<Node>>) -> Answer {
         })
         .collect();
     Ok(Json(json!({"data": shown, "next": null})))
+}
+
+/// What stands before a route's upstream at this node.
+fn gate(node: &Node, route: &str) -> Value {
+    let paused = node.engine.paused();
+    let paused = paused.get(route).map(
+        |pause| json!({"at": shape::time(pause.at), "who": pause.who, "reason": pause.reason}),
+    );
+    node.engine.standing(route).map_or(Value::Null, |standing| {
+        json!({
+            "breaker": standing.breaker,
+            "held_by": standing.bar.map(Bar::name),
+            "until": standing.until.map(shape::time),
+            "under_way": standing.busy,
+            "waiting": standing.waiting,
+            "paused": paused,
+        })
+    })
+}
+
+async fn pause(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(route): Path<String>,
+    because: Result<Json<Because>, JsonRejection>,
+) -> Answer {
+    let person = person(&caller, &read(because)?.reason)?;
+    node.engine.pause(&route, &person).await?;
+    Ok(Json(gate(&node, &route)))
+}
+
+async fn resume(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(route): Path<String>,
+    because: Result<Json<Because>, JsonRejection>,
+) -> Answer {
+    let person = person(&caller, &read(because)?.reason)?;
+    node.engine.resume(&route, &person).await?;
+    Ok(Json(gate(&node, &route)))
 }
 
 /// The name of a standing in counts.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
-use onceward::Refusal;
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::ErrorShape;
 use onceward::store::StoreError;
+use onceward::{Bar, Refusal};
 use serde_json::{Value, json};
 
 use crate::body::Body;
@@ -29,7 +29,7 @@ pub(crate) struct Problem {
 }
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 31] = [
+const TABLE: [(&str, u16, &str, &str); 34] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -49,6 +49,9 @@ const TABLE: [(&str, u16, &str, &str); 31] = [
     ("option-invalid", 400, "fix-request", "A request option cannot be read"),
     ("request-invalid", 400, "fix-request", "The request cannot be read"),
     ("limit", 503, "same-key", "Too much at once"),
+    ("breaker-open", 503, "same-key", "The upstream fails, and is left alone for a while"),
+    ("upstream-held", 503, "same-key", "The upstream asked to be left alone for a while"),
+    ("route-paused", 503, "same-key", "A person paused this route"),
     ("ledger-unavailable", 503, "same-key", "The ledger cannot be used"),
     ("ledger-full", 507, "same-key", "The ledger has no room"),
     ("draining", 503, "same-key", "The gateway is ending"),
@@ -72,7 +75,7 @@ impl Problem {
     /// The problem of this code, with its detail.
     pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
         let found = TABLE.iter().find(|(known, ..)| *known == code);
-        let (code, status, advice, _) = found.copied().unwrap_or(TABLE[29]);
+        let (code, status, advice, _) = found.copied().unwrap_or(TABLE[32]);
         let detail = detail.into();
         Self { code, status, detail, advice, retry_after: None, operation: None, more: Vec::new() }
     }
@@ -263,6 +266,14 @@ impl From<Refusal> for Problem {
             Refusal::RouteUnknown(name) => Self::new("route-unknown", format!("No route is called {name:?}; add [routes.{name}] to the configuration.")),
             Refusal::BodyTooLarge { bytes_max } => Self::new("body-too-large", format!("This route takes {bytes_max} bytes; nothing was sent.")),
             Refusal::Limit { what, retry_after } => Self::new("limit", format!("{what}; nothing was sent.")).retry_after(retry_after),
+            Refusal::Barred { why, retry_after } => {
+                let (code, detail) = match why {
+                    Bar::Paused => ("route-paused", "Nothing was sent. Accepted calls wait until it is resumed."),
+                    Bar::UpstreamAsked => ("upstream-held", "Nothing was sent. Accepted calls wait."),
+                    _ => ("breaker-open", "Nothing was sent. Accepted calls wait until the upstream answers again."),
+                };
+                Self::new(code, detail).retry_after(retry_after)
+            }
             Refusal::Ledger(error) => error.into(),
             Refusal::Conflict { operation, why } => {
                 let code = if operation.state.is_ended() || operation.state == State::InDoubt { "operation-conflict" } else { "operation-open" };

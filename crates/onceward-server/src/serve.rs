@@ -1,21 +1,19 @@
 //! Listeners, workers, graceful stop, in that order.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use onceward::clock::SystemClock;
 use onceward::core::lease::Session;
@@ -26,28 +24,28 @@ use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
 use onceward::{Engine, Parts};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::OnceCell;
 use tower_service::Service as _;
 use tracing::{error, info, warn};
 
 use crate::access::{Access, new_key};
 use crate::body::Body;
 use crate::config::{Config, Overrides};
+use crate::connections::{Connections, HEAD_TIMEOUT, builder};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::{self, Problem};
 use crate::telemetry::Telemetry;
-use crate::{demo, ledger, operator, page};
+use crate::{demo, ledger, operator, page, waiting};
 
 /// The file with the key that the command line uses; written at each start.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
 
-/// How long an access key that another node made or revoked goes unnoticed.
-const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
-
-/// How long the head of a request may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an access key that another node made or revoked goes unnoticed where the hint is lost;
+/// while no hint could be heard the store says so each second.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// The grace where every attempt would take longer.
 const GRACE_MIN: Duration = Duration::from_secs(5);
@@ -69,56 +67,157 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         )));
     }
     let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
-    let store = ledger::open(&config).await?;
-    let secrets = Secrets::new(master_key(&data)?);
-    check_secrets(&*store, &secrets).await?;
-    let routes = with_demo(config.routes(), config.demo).await?;
     let (egress, door) = open_door(&config)?;
     let mut upstream: Arc<dyn Upstream> = Arc::new(door);
     if overrides.allow_chaos {
         let observer = Arc::clone(&telemetry) as Arc<_>;
         upstream = Arc::new(Faulty::new(upstream, Arc::new(SystemClock), observer));
     }
-    let engine = Engine::new(Parts {
-        store: Arc::clone(&store),
-        upstream,
-        clock: Arc::new(SystemClock),
-        observer: Arc::clone(&telemetry) as Arc<_>,
-        secrets,
-        routes,
-        session: Session(u64::from_le_bytes(random())),
-    });
-    let operator_key = new_key();
-    write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
-        .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-        Exit::failed(format!("cannot listen on {}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078", config.listen))
-    })?;
-    let listen = listener.local_addr().unwrap_or(config.listen);
-    let access = Access::open(Arc::clone(&store), &operator_key, listen).await?;
-    first_key(&access, listen).await?;
-    let quarantined = data.join(QUARANTINE).exists();
-    let node = Arc::new(Node {
-        gateway: Gateway { engine: Arc::clone(&engine), egress },
-        engine: Arc::clone(&engine),
-        access,
-        telemetry,
+    let start = Start {
+        routes: with_demo(config.routes(), config.demo).await?,
+        config,
         data,
-        quarantined: AtomicBool::new(quarantined),
-        draining: AtomicBool::new(false),
-    });
-    if quarantined {
-        warn!(
-            "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
-        );
-    } else {
-        let judged = engine.recover().await?;
-        if judged > 0 {
-            info!(operations = judged, "judged what the last process left under way");
-        }
-        warn_of_missing_routes(&engine).await?;
-        engine.start();
+        telemetry,
+        egress,
+        upstream,
+        master_key: given_master_key()?,
+        listener: OnceCell::new(),
+    };
+    let mut signals = Signals::new()?;
+    let node = tokio::select! {
+        node = start.node() => node?,
+        () = signals.ends.recv() => return Ok(()),
+    };
+    let Start { config, listener, .. } = start;
+    let listener = listener.into_inner().ok_or_else(|| Exit::failed("nothing listens"))?;
+    if node.engine.store().is_shared() {
+        tokio::spawn(keep_up(Arc::clone(&node)));
     }
+    let ended =
+        accept(listener, Arc::clone(&node), &config, config_path, overrides, &mut signals).await;
+    let drained = drain(&node).await;
+    ended.and(drained)
+}
+
+/// What a supervisor says. A hangup that comes before anybody heeds it is heeded then.
+struct Signals {
+    ends: Ends,
+    hangup: Signal,
+}
+
+/// The two that mean the end.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Exit> {
+        let listen = |kind| signal(kind).map_err(|error| Exit::failed(error.to_string()));
+        let ends = Ends {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        };
+        Ok(Self { ends, hangup: listen(SignalKind::hangup())? })
+    }
+}
+
+impl Ends {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What there is before the ledger is open.
+struct Start {
+    config: Config,
+    data: PathBuf,
+    telemetry: Arc<Telemetry>,
+    routes: Routes,
+    egress: Arc<Egress>,
+    upstream: Arc<dyn Upstream>,
+    master_key: Option<[u8; 32]>,
+    /// Bound once the ledger is open, or once it is known that it has to be waited for.
+    listener: OnceCell<TcpListener>,
+}
+
+impl Start {
+    /// The node, once its ledger is there.
+    async fn node(&self) -> Result<Arc<Node>, Exit> {
+        match self.begin().await {
+            Err(exit) if exit.may_pass => {
+                let (listener, listen) = self.listener().await?;
+                warn!(address = %listen, "{}; callers are told to come back until it is there", exit.message);
+                tokio::select! {
+                    node = waiting::until_there(async || self.begin().await) => node,
+                    never = waiting::tell_to_come_back(listener, &self.config) => match never {},
+                }
+            }
+            done => done,
+        }
+    }
+
+    async fn listener(&self) -> Result<(&TcpListener, SocketAddr), Exit> {
+        let wanted = self.config.listen;
+        let bound = self.listener.get_or_try_init(|| TcpListener::bind(wanted)).await;
+        let listener = bound.map_err(|error| {
+            Exit::failed(format!("cannot listen on {wanted}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078"))
+        })?;
+        Ok((listener, listener.local_addr().unwrap_or(wanted)))
+    }
+
+    /// All that asks the ledger; nothing is sent before the last of it.
+    async fn begin(&self) -> Result<Arc<Node>, Exit> {
+        let Self { config, data, .. } = self;
+        let store = ledger::open(config).await?;
+        let secrets = Secrets::new(master_key(self.master_key, data)?);
+        check_secrets(&*store, &secrets).await?;
+        let engine = Engine::new(Parts {
+            store: Arc::clone(&store),
+            upstream: Arc::clone(&self.upstream),
+            clock: Arc::new(SystemClock),
+            observer: Arc::clone(&self.telemetry) as Arc<_>,
+            secrets,
+            routes: self.routes.clone(),
+            session: Session(u64::from_le_bytes(random())),
+        });
+        let operator_key = new_key();
+        write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
+            .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
+        let (_, listen) = self.listener().await?;
+        let access = Access::open(store, &operator_key, listen).await?;
+        first_key(&access, listen).await?;
+        let quarantined = data.join(QUARANTINE).exists();
+        let node = Arc::new(Node {
+            gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
+            engine: Arc::clone(&engine),
+            access,
+            telemetry: Arc::clone(&self.telemetry),
+            data: data.clone(),
+            quarantined: AtomicBool::new(quarantined),
+            draining: AtomicBool::new(false),
+        });
+        if quarantined {
+            warn!(
+                "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
+            );
+        } else {
+            let judged = engine.recover().await?;
+            if judged > 0 {
+                info!(operations = judged, "judged what the last process left under way");
+            }
+            warn_of_missing_routes(&engine).await?;
+            engine.start();
+        }
+        tell_ready(&engine, config, listen);
+        Ok(node)
+    }
+}
+
+fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
     for route in engine.routes().named.values().filter(|route| route.chaos.is_some()) {
         warn!(
             route = route.name,
@@ -131,12 +230,6 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         listen
     };
     info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
-    if store.is_shared() {
-        tokio::spawn(keep_up(Arc::clone(&node)));
-    }
-    let ended = accept(listener, Arc::clone(&node), &config, config_path, overrides).await;
-    let drained = drain(&node).await;
-    ended.and(drained)
 }
 
 /// Every connection and every segment of the journal takes a descriptor, and shells give few.
@@ -167,13 +260,22 @@ async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
     Ok(routes)
 }
 
+/// The master key that the environment gives.
+fn given_master_key() -> Result<Option<[u8; 32]>, Exit> {
+    let given = std::env::var("ONCEWARD_MASTER_KEY").ok().filter(|key| !key.is_empty());
+    let key = given.map(|given| {
+        from_hex(given.trim()).ok_or_else(|| {
+            Exit::config("ONCEWARD_MASTER_KEY is not 64 hexadecimal digits".to_owned())
+        })
+    });
+    key.transpose()
+}
+
 /// The master key: from the variable `ONCEWARD_MASTER_KEY` (64 hexadecimal digits, the same on every
 /// node of a shared ledger), else from the data folder, made at first start.
-fn master_key(data: &Path) -> Result<[u8; 32], Exit> {
-    if let Some(given) = std::env::var("ONCEWARD_MASTER_KEY").ok().filter(|key| !key.is_empty()) {
-        return from_hex(given.trim()).ok_or_else(|| {
-            Exit::config("ONCEWARD_MASTER_KEY is not 64 hexadecimal digits".to_owned())
-        });
+fn master_key(given: Option<[u8; 32]>, data: &Path) -> Result<[u8; 32], Exit> {
+    if let Some(given) = given {
+        return Ok(given);
     }
     let path = data.join(MASTER_KEY);
     match fs::read(&path) {
@@ -215,17 +317,14 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// A ledger under another master key would take every duplicate for a mismatch: it is refused.
 async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
     const NAME: &str = "secret/check";
-    if store.setting(NAME.to_owned()).await?.is_none() {
-        let sealed = secrets.seal(b"onceward", NAME.as_bytes());
-        store.set(NAME.to_owned(), Some(sealed.into())).await?;
-    }
-    // Read once more: of two nodes that start together on a new ledger, one has written last.
-    match store.setting(NAME.to_owned()).await? {
-        Some(sealed) if secrets.open(&sealed, NAME.as_bytes()).is_ok() => Ok(()),
-        _ => Err(Exit::failed(format!(
+    // Of nodes that start together on a new ledger one says which key it has.
+    let offered = secrets.seal(b"onceward", NAME.as_bytes());
+    let sealed = store.offer(NAME.to_owned(), offered.into()).await?;
+    secrets.open(&sealed, NAME.as_bytes()).map(drop).map_err(|_| {
+        Exit::failed(format!(
             "{MASTER_KEY} is not the key of this ledger\nhelp: put the one that belongs to it into the data folder, or into ONCEWARD_MASTER_KEY: all nodes of a ledger have the same"
-        ))),
-    }
+        ))
+    })
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.
@@ -262,44 +361,6 @@ async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
     Ok(())
 }
 
-/// How many connections there are, in all and by address.
-#[derive(Debug, Default)]
-struct Connections(Mutex<(usize, HashMap<IpAddr, usize>)>);
-
-/// One connection, for as long as it lives.
-struct Connected(Arc<Connections>, IpAddr);
-
-impl Connections {
-    fn begin(
-        self: &Arc<Self>,
-        address: IpAddr,
-        max: usize,
-        of_address_max: usize,
-    ) -> Option<Connected> {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = count.1.get(&address).copied().unwrap_or_default();
-        if count.0 >= max || of_address >= of_address_max {
-            return None;
-        }
-        count.0 += 1;
-        count.1.insert(address, of_address + 1);
-        Some(Connected(Arc::clone(self), address))
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        let mut count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        count.0 -= 1;
-        let left = count.1.get(&self.1).map_or(0, |left| left - 1);
-        if left == 0 {
-            count.1.remove(&self.1);
-        } else {
-            count.1.insert(self.1, left);
-        }
-    }
-}
-
 /// Accepts connections until a signal comes or the ledger breaks.
 async fn accept(
     listener: TcpListener,
@@ -307,22 +368,9 @@ async fn accept(
     config: &Config,
     config_path: Option<&Path>,
     overrides: &Overrides,
+    signals: &mut Signals,
 ) -> Result<(), Exit> {
-    let failed = |error: std::io::Error| Exit::failed(error.to_string());
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 << 10);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .max_header_list_size(32 << 10);
+    let builder = builder();
     let connections = Arc::new(Connections::default());
     let graceful = GracefulShutdown::new();
     let pages = operator::router().merge(page::router()).with_state(Arc::clone(&node));
@@ -337,9 +385,8 @@ async fn accept(
                     continue;
                 }
             },
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => {
+            () = signals.ends.recv() => break Ok(()),
+            _ = signals.hangup.recv() => {
                 reload(&node, config, config_path, overrides).await;
                 continue;
             }
@@ -388,7 +435,7 @@ async fn accept(
     tokio::select! {
         () = async { node.engine.idle().await; graceful.shutdown().await } => {}
         () = tokio::time::sleep(grace) => warn!("the grace is over: what is still under way is judged at the next start"),
-        _ = terminate.recv() => warn!("told twice to stop: what is still under way is judged at the next start"),
+        () = signals.ends.recv() => warn!("told twice to stop: what is still under way is judged at the next start"),
     }
     ended
 }
@@ -448,8 +495,12 @@ async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, Sto
 
 /// Follows what other nodes say about access keys, for ever.
 async fn keep_up(node: Arc<Node>) {
+    let changed = node.engine.store().settings_changed();
     loop {
-        tokio::time::sleep(KEEP_UP_EVERY).await;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = tokio::time::sleep(KEEP_UP_EVERY) => {}
+        }
         // While the ledger is away the keys stay as they are known.
         if let Err(error) = node.access.refresh().await {
             warn!(%error, "the access keys could not be read again");
@@ -508,7 +559,7 @@ async fn answer_plainly(
     };
     if is_metrics {
         return match node.engine.store().condition().await {
-            Ok(condition) => plain(200, &node.telemetry.render(&condition)),
+            Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
             Err(error) => Problem::from(error).response(),
         };
     }
@@ -560,7 +611,7 @@ async fn ready(node: &Node) -> Response<Body> {
     }
 }
 
-fn plain(status: u16, text: &str) -> Response<Body> {
+pub(crate) fn plain(status: u16, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::full(bytes::Bytes::copy_from_slice(text.as_bytes())));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
     response.headers_mut().insert(

@@ -4,10 +4,12 @@
 use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use onceward::core::attempt::Ending;
+use onceward::core::breaker::Turn;
 use onceward::core::operation::{Operation, State};
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::store::Condition;
 use onceward::upstream::Fault;
+use onceward::{Bar, Person, Standing};
 use tracing::{debug, error, info, warn};
 
 use crate::operator::standing_name;
@@ -40,6 +42,13 @@ impl Telemetry {
             "onceward_chaos_faults_total",
             "Faults on purpose that attempts met, by kind."
         );
+        describe_counter!("onceward_breaker_opened_total", "Times that a breaker opened.");
+        describe_gauge!(
+            "onceward_breaker_state",
+            "The breaker of a route: 0 closed, 1 half-open, 2 open."
+        );
+        describe_gauge!("onceward_route_paused", "Whether a person paused the route.");
+        describe_gauge!("onceward_calls_under_way", "Calls to a route's upstream under way.");
         describe_gauge!(
             "onceward_operations",
             "Operations in the ledger that are not done, by where they stand."
@@ -79,8 +88,20 @@ impl Telemetry {
         })
     }
 
-    /// The metrics as Prometheus reads them.
-    pub(crate) fn render(&self, condition: &Condition) -> String {
+    /// The metrics as Prometheus reads them; `routes` are the configured ones.
+    pub(crate) fn render(&self, condition: &Condition, routes: &[(String, Standing)]) -> String {
+        for (route, standing) in routes {
+            let state = match standing.breaker {
+                "open" => 2.0,
+                "half_open" => 1.0,
+                _ => 0.0,
+            };
+            let is_paused = standing.bar == Some(Bar::Paused);
+            gauge!("onceward_breaker_state", "route" => route.clone()).set(state);
+            gauge!("onceward_route_paused", "route" => route.clone())
+                .set(f64::from(u8::from(is_paused)));
+            gauge!("onceward_calls_under_way", "route" => route.clone()).set(standing.busy as f64);
+        }
         for (standing, count) in &condition.counts {
             gauge!("onceward_operations", "standing" => standing_name(*standing))
                 .set(*count as f64);
@@ -96,6 +117,11 @@ impl Telemetry {
             counter.increment(1);
         }
     }
+}
+
+/// A route as a label: origins are many, and one label.
+fn label(route: &str) -> String {
+    if route.contains("://") { "ad_hoc".to_owned() } else { route.to_owned() }
 }
 
 /// The members that every line about an operation has.
@@ -175,6 +201,19 @@ impl Observer for Telemetry {
                     reason = act.reason,
                     "acted"
                 );
+            }
+            Fact::Breaker(route, turn) => match turn {
+                Turn::Opened(until) => {
+                    counter!("onceward_breaker_opened_total", "route" => label(route)).increment(1);
+                    let until = crate::shape::time(until);
+                    warn!(route, until, "breaker opened: work is held back");
+                }
+                Turn::Closed => info!(route, "breaker closed: work goes on, slowly at first"),
+            },
+            Fact::Paused(route, true) => warn!(route, "paused by a person: work is held back"),
+            Fact::Paused(route, false) => info!(route, "resumed: work goes on, slowly at first"),
+            Fact::Steered(route, deed, Person { who, reason }) => {
+                info!(route, deed, who, reason, "acted");
             }
             Fact::Trouble(what) => error!("{what}"),
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use onceward::core::breaker::Turn;
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
 use onceward::core::operation::{Deed, Operation, Outcome, Source, State};
@@ -362,6 +363,9 @@ impl Audit {
                 self.occasion(repeat.name());
             }
             Fact::Acted(_) => self.occasion("a person acted"),
+            Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
+            Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
+            Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),
             Fact::Trouble(_) | Fact::Injected(..) => {}
         }
     }

@@ -13,8 +13,8 @@ use onceward::core::lease::Session;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{
-    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store, StoreError, Swept,
-    Which, Write,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
+    StoreError, Swept, Which, Write,
 };
 use tokio::sync::Notify;
 
@@ -118,6 +118,10 @@ impl Store for FaultyStore {
 
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
         Box::pin(self.call("body", self.world.store.body(body)))
+    }
+
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
+        Box::pin(self.call("backlog", self.world.store.backlog(lane, max)))
     }
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {

@@ -8,7 +8,7 @@ use onceward::core::exchange::Headers;
 use onceward::core::policy::{
     Backoff, Effects, OnDead, OnExpired, Policy, UpstreamKeyRule, UpstreamKeyValue,
 };
-use onceward::route::{Route, Routes};
+use onceward::route::{Protection, Route, Routes};
 use onceward::upstream::{Target, Timeouts, Trust};
 use onceward_proof::chance::Chance;
 
@@ -73,7 +73,7 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
         policy: Arc::new(policy),
         rules: Vec::new(),
         set_headers: Headers::default(),
-        slots_max,
+        protection: Protection { slots_max, ..Protection::default() },
         answer_max: Duration::from_secs(45),
         body_bytes_max: 64 << 10,
         response_bytes_max: 64 << 10,

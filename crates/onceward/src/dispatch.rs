@@ -9,6 +9,7 @@ use onceward_core::operation::{Event, Operation, State};
 use onceward_core::time::Timestamp;
 
 use crate::engine::Engine;
+use crate::gates::Entrant;
 use crate::judgement;
 use crate::observe::Fact;
 use crate::route::{Route, Routes};
@@ -24,7 +25,7 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// Delivers what is due, for ever.
 pub(crate) async fn dispatch(engine: Arc<Engine>) {
     let changed = engine.store.changed();
-    let freed = engine.slots.freed();
+    let opened = engine.gates.opened();
     loop {
         if engine.is_halted() {
             return;
@@ -40,7 +41,7 @@ pub(crate) async fn dispatch(engine: Arc<Engine>) {
         tokio::select! {
             biased;
             () = changed.notified() => {}
-            () = freed.notified() => {}
+            () = opened.notified() => {}
             () = engine.clock.sleep_until(next), if !Sabotage::WakeOnly.is_on() => {}
         }
     }
@@ -58,25 +59,32 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
         }
         // Work of a route that is gone waits until it is back.
         let Some(route) = routes.get(&lane.route) else { continue };
-        if take(engine, &lane, &route, &routes, now).await? {
-            next = now;
+        if let Some(again) = take(engine, &lane, &route, &routes, now).await? {
+            next = next.min(again);
         }
     }
     Ok(next)
 }
 
-/// Takes one page of a lane; tells whether there may be more that can start at once.
+/// Takes one page of a lane; tells when to look at it again, where that is known. A slot that
+/// becomes free and a gate that opens wake the dispatcher.
 async fn take(
     engine: &Arc<Engine>,
     lane: &Lane,
-    route: &Route,
+    route: &Arc<Route>,
     routes: &Arc<Routes>,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let mut slots = engine.slots.take_free(lane, route.slots_max, PAGE);
+) -> Result<Option<Timestamp>, StoreError> {
+    let is_harmless = route.is_harmless();
+    let entrant = Entrant { lane: lane.clone(), is_harmless, is_backlog: true };
+    let (mut slots, barred) = engine.gate_of(route).enter_many(&entrant, PAGE, now);
+    if barred.is_some_and(|barred| barred.wants_probe) {
+        engine.probe(route);
+    }
+    let again = barred.map_or(Some(now), |barred| barred.until);
     let free = slots.len();
     if free == 0 {
-        return Ok(false);
+        return Ok(again);
     }
     let taken = engine
         .store
@@ -92,7 +100,7 @@ async fn take(
             _ => rested(engine, &operation),
         }
     }
-    Ok(is_full_page && free == PAGE)
+    Ok(again.filter(|_| is_full_page))
 }
 
 fn rested(engine: &Engine, operation: &Operation) {

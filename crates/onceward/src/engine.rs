@@ -4,30 +4,36 @@
 //! A call's work runs in a task of its own: a caller that hangs up changes nothing. Commit, then
 //! answer: no answer leaves before what it says is on stable storage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};
+use onceward_core::attempt::{Ending, Reached};
+use onceward_core::backoff;
+use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
-use onceward_core::lease::Session;
+use onceward_core::lease::{BEAT, Session};
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
-use onceward_core::policy::{Mode, Policy};
+use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict::Verdict;
+use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
 use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
+use crate::gates::{Bar, Barred, Entrant, Gate, Gates, Slot};
 use crate::judgement;
 use crate::observe::{Fact, Observer, Repeat};
+use crate::pass::pass;
+use crate::pause::Pause;
 use crate::receive::receive;
 use crate::refusal::Refusal;
 use crate::remember::birth;
@@ -36,7 +42,6 @@ use crate::route::{Route, Routes};
 use crate::sabotage::{self, Sabotage};
 use crate::secret::Secrets;
 use crate::settle::settle;
-use crate::slots::{Slot, Slots};
 use crate::store::{
     Asked, Birth, Lane, Remembered, Slot as Place, Store, StoreError, Which, Write,
 };
@@ -55,6 +60,9 @@ const LEDGER_WAIT: Duration = Duration::from_secs(15);
 
 /// How often a duplicate looks at what another node has in hand.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(50);
+
+/// Operations of a backlog that are counted where only its bytes have a limit.
+const COUNTED_MAX: u64 = 1_000_000;
 
 /// How long a ledger that is full or away is waited for before it is asked again.
 const LEDGER_RETRY: Duration = Duration::from_millis(250);
@@ -80,13 +88,14 @@ pub struct Parts {
 /// The engine: shared by every edge.
 pub struct Engine {
     pub(crate) store: Arc<dyn Store>,
-    upstream: Arc<dyn Upstream>,
+    pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) secrets: Secrets,
     routes: RwLock<Arc<Routes>>,
-    pub(crate) slots: Slots,
+    pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
+    pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
     pub(crate) session: Session,
@@ -202,7 +211,7 @@ pub(crate) struct Running {
 }
 
 /// One task that is under way, for as long as it lives.
-struct Run(Arc<Engine>);
+pub(crate) struct Run(Arc<Engine>);
 
 impl Drop for Run {
     fn drop(&mut self) {
@@ -253,8 +262,9 @@ impl Engine {
             observer: parts.observer,
             secrets: parts.secrets,
             routes: RwLock::new(Arc::new(parts.routes)),
-            slots: Slots::default(),
+            gates: Gates::default(),
             waiters: Waiters::default(),
+            pauses: Mutex::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
             session: parts.session,
@@ -285,6 +295,10 @@ impl Engine {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
+    }
+
+    pub(crate) fn pauses(&self) -> MutexGuard<'_, Arc<BTreeMap<String, Pause>>> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends nothing from now on: new calls are refused, what is under way runs to its end.
@@ -323,7 +337,7 @@ impl Engine {
             .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone() };
         match receive(call, Arc::clone(&route), &self.secrets)? {
-            Received::Pass(request) => self.pass(&lane, &route, request).await,
+            Received::Pass(request) => pass(self, &lane, &route, request).await,
             Received::Keyed(arrival) => self.remember(*arrival, &lane).await,
         }
     }
@@ -347,15 +361,30 @@ impl Engine {
                 return self.answer_known(known, admission, &arrival).await;
             }
         }
-        let mut slot = self.slots.try_take(lane, arrival.route.slots_max);
+        let gate = self.gate_of(&arrival.route);
+        let entrant = Entrant {
+            lane: lane.clone(),
+            is_harmless: arrival.effects != Effects::NonIdempotent,
+            is_backlog: arrival.mode == Mode::Accepted,
+        };
+        let mut slot = gate.try_enter(&entrant, self.clock.now()).ok();
+        let is_full = slot.is_none()
+            && arrival.mode == Mode::Accepted
+            && !self.has_room(&gate, lane, &arrival).await?;
         let mut replaces: Option<Operation> = None;
         let mut is_late = false;
         for _ in 0..RACES_MAX {
             let now = self.clock.now();
-            let known = if slot.is_none() && arrival.mode == Mode::Held {
-                // A duplicate needs no slot; only who would send waits for one.
+            let known = if slot.is_none() && (arrival.mode == Mode::Held || is_full) {
+                // A duplicate needs no slot and no room; only who would send waits for one.
                 let Some(known) = self.store.find(Which::Key(digest)).await? else {
-                    slot = Some(self.wait_for_slot(lane, &arrival).await?);
+                    if is_full {
+                        return Err(Refusal::Limit {
+                            what: "as much as may wait for this upstream waits for it".to_owned(),
+                            retry_after: Duration::from_secs(1),
+                        });
+                    }
+                    slot = Some(self.wait_for_slot(&gate, &entrant, &arrival).await?);
                     continue;
                 };
                 known
@@ -389,13 +418,13 @@ impl Engine {
                         self.note_asked(&known, Repeat::Late);
                     }
                     if arrival.mode == Mode::Held && slot.is_none() {
-                        slot = Some(self.wait_for_slot(lane, &arrival).await?);
+                        slot = Some(self.wait_for_slot(&gate, &entrant, &arrival).await?);
                     }
                     replaces = Some(known);
                 }
                 Admission::Revive => {
                     if arrival.mode == Mode::Held && slot.is_none() {
-                        slot = Some(self.wait_for_slot(lane, &arrival).await?);
+                        slot = Some(self.wait_for_slot(&gate, &entrant, &arrival).await?);
                     }
                     let now = self.clock.now();
                     let Some((write, request)) =
@@ -486,17 +515,122 @@ impl Engine {
         }
     }
 
+    /// The gate before a route's upstream.
+    pub(crate) fn gate_of(&self, route: &Route) -> Arc<Gate> {
+        self.gates.of(&route.name, &route.protection, || self.pauses().contains_key(&route.name))
+    }
+
+    /// Whether one more may wait for the upstream.
+    async fn has_room(&self, gate: &Gate, lane: &Lane, arrival: &Arrival) -> Result<bool, Refusal> {
+        let protection = &arrival.route.protection;
+        let operations_max = match (protection.backlog_max, protection.backlog_bytes_max) {
+            (None, None) => return Ok(true),
+            (operations_max, _) => operations_max.unwrap_or(COUNTED_MAX),
+        };
+        let bytes = arrival.request.body.len() as u64;
+        if let Some(has_room) = gate.take_room(lane, bytes, self.clock.now()) {
+            return Ok(has_room);
+        }
+        let backlog = self.store.backlog(lane.clone(), operations_max).await?;
+        gate.set_room(lane, backlog, self.clock.now());
+        Ok(gate.take_room(lane, bytes, self.clock.now()).unwrap_or(false))
+    }
+
     /// A slot for a held call, which is refused without a record where none becomes free in time.
-    async fn wait_for_slot(&self, lane: &Lane, arrival: &Arrival) -> Result<Slot, Refusal> {
-        let wait = Self::wait_of(arrival);
-        let until = self.clock.sleep_until(self.clock.now().plus(wait));
-        tokio::select! {
-            biased;
-            slot = self.slots.take(lane, arrival.route.slots_max) => slot.ok_or(Refusal::Draining),
-            () = until => Err(Refusal::Limit {
-                what: format!("{} calls to this upstream are under way", arrival.route.slots_max),
-                retry_after: Duration::from_secs(1),
-            }),
+    async fn wait_for_slot(
+        self: &Arc<Self>,
+        gate: &Arc<Gate>,
+        entrant: &Entrant,
+        arrival: &Arrival,
+    ) -> Result<Slot, Refusal> {
+        let until = self.clock.now().plus(Self::wait_of(arrival));
+        let mut slot = loop {
+            match gate.queue(entrant, self.clock.now()) {
+                Ok(given) => tokio::select! {
+                    biased;
+                    slot = given => break slot.map_err(|_| Refusal::Draining)?,
+                    () = self.clock.sleep_until(until) => {
+                        return Err(self.barred(Barred::by(Bar::Slots, None), &arrival.route));
+                    }
+                },
+                Err(barred) => self.wait_out(barred, until, &arrival.route).await?,
+            }
+        };
+        loop {
+            match gate.pay(&mut slot, entrant.is_harmless, self.clock.now(), until) {
+                Ok(turn) => {
+                    self.clock.sleep_until(turn).await;
+                    return Ok(slot);
+                }
+                Err(barred) => self.wait_out(barred, until, &arrival.route).await?,
+            }
+        }
+    }
+
+    /// Waits until what is in the way is gone, where that is before `until`; else it is a refusal.
+    async fn wait_out(
+        self: &Arc<Self>,
+        barred: Barred,
+        until: Timestamp,
+        route: &Arc<Route>,
+    ) -> Result<(), Refusal> {
+        if barred.wants_probe {
+            self.probe(route);
+        }
+        // An open breaker is told at once: a caller with a choice has somewhere else to go.
+        match barred.until.filter(|at| *at <= until && barred.why != Bar::BreakerOpen) {
+            Some(at) => {
+                self.clock.sleep_until(at).await;
+                Ok(())
+            }
+            None => Err(self.barred(barred, route)),
+        }
+    }
+
+    /// What a caller is told who may not go.
+    pub(crate) fn barred(&self, barred: Barred, route: &Route) -> Refusal {
+        let at_least = Duration::from_secs(1);
+        let wait = barred.until.map_or(at_least, |until| until.since(self.clock.now()));
+        let retry_after = wait.max(at_least);
+        match barred.why {
+            Bar::Slots => Refusal::Limit {
+                what: format!(
+                    "{} calls to this upstream are under way",
+                    route.protection.slots_max
+                ),
+                retry_after,
+            },
+            Bar::Rate => Refusal::Limit {
+                what: "the rate of calls to this upstream is used up".to_owned(),
+                retry_after,
+            },
+            why => Refusal::Barred { why, retry_after },
+        }
+    }
+
+    /// What a delivery says of its upstream; what was refused here says nothing of it.
+    fn learn_from(&self, route: &Route, slot: &mut Slot, delivered: &Delivered) {
+        if delivered.permanent && delivered.ending == Ending::Unsent {
+            return;
+        }
+        let headers = delivered.response.as_ref().map(|response| &response.headers);
+        let asked = headers
+            .filter(|_| matches!(delivered.status, Some(429 | 503)))
+            .and_then(|headers| backoff::retry_after(headers, self.clock.now()));
+        self.learn(route, slot, Sign::of(delivered.ending, delivered.status), asked);
+    }
+
+    /// What an attempt says of its upstream.
+    pub(crate) fn learn(
+        &self,
+        route: &Route,
+        slot: &mut Slot,
+        sign: Sign,
+        asked: Option<Duration>,
+    ) {
+        let gate = self.gate_of(route);
+        if let Some(turn) = gate.learn(slot, sign, asked, self.clock.now()) {
+            self.observer.observe(Fact::Breaker(&route.name, turn));
         }
     }
 
@@ -837,7 +971,8 @@ impl Engine {
         let why = format!("its request cannot be read: {error}");
         self.observer.observe(Fact::Trouble(&format!("{}: {why}", operation.id)));
         let (_, policy) = self.route_of(operation);
-        let settled = settle(operation, &policy, &not_sent(&why), &self.secrets, self.clock.now());
+        let not_sent = not_sent(&why);
+        let settled = settle(operation, &policy, &not_sent, true, &self.secrets, self.clock.now());
         let Ok(write) = settled else { return };
         match self.commit_when_there_is_room(write).await {
             Ok(buried) => self.observer.observe(Fact::Rested(&buried)),
@@ -848,7 +983,7 @@ impl Engine {
         self.waiters.wake(operation.id);
     }
 
-    fn begin(self: &Arc<Self>) -> Run {
+    pub(crate) fn begin(self: &Arc<Self>) -> Run {
         self.running.count.fetch_add(1, Ordering::AcqRel);
         Run(Arc::clone(self))
     }
@@ -863,7 +998,7 @@ impl Engine {
         timeout: Option<Duration>,
         tell: Option<oneshot::Sender<Result<Ran, Refusal>>>,
     ) {
-        let _slot = slot;
+        let mut slot = slot;
         let mut overtaken = false;
         let ran = loop {
             if Sabotage::HangUpCancels.is_on()
@@ -871,7 +1006,7 @@ impl Engine {
             {
                 break Err(StoreError::Stale);
             }
-            let delivered = match self.attempt(&operation, &request, timeout).await {
+            let delivered = match self.attempt(&operation, &request, &mut slot, timeout).await {
                 Ok(Settled::Ours(settled, delivered)) => {
                     operation = settled;
                     delivered
@@ -886,7 +1021,7 @@ impl Engine {
                 && operation.mode == Mode::Held
             {
                 self.clock.sleep_until(due).await;
-                match self.start_again(&operation).await {
+                match self.start_again(&operation, &mut slot).await {
                     Ok(Begun::Started(next)) => {
                         operation = next;
                         continue;
@@ -919,10 +1054,19 @@ impl Engine {
     }
 
     /// The operation with its next attempt started, where one may start still.
-    async fn start_again(&self, operation: &Operation) -> Result<Begun, StoreError> {
+    async fn start_again(
+        &self,
+        operation: &Operation,
+        slot: &mut Slot,
+    ) -> Result<Begun, StoreError> {
+        let (route, policy) = self.route_of(operation);
+        let may_go = match &route {
+            Some(route) => self.go_again(operation, route, &policy, slot).await,
+            None => true,
+        };
         let now = self.clock.now();
-        let (_, policy) = self.route_of(operation);
-        let verdict = judgement::decide_unstarted(operation, &policy, now);
+        let verdict = judgement::decide_unstarted(operation, &policy, now)
+            .or_else(|| (!may_go).then(|| verdict::decide_barred(operation, now)));
         let event = verdict.map_or(Event::Started(self.session), Event::Ruled);
         let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
         if Sabotage::AttemptNotRemembered.is_on() {
@@ -934,6 +1078,31 @@ impl Engine {
             Ok(next) => Ok(Begun::Over(next)),
             Err(StoreError::Stale) => self.find_overtaken(operation.id).await.map(Begun::Overtaken),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the gate lets another attempt by; tells whether it does while a caller waits.
+    async fn go_again(
+        &self,
+        operation: &Operation,
+        route: &Route,
+        policy: &Policy,
+        slot: &mut Slot,
+    ) -> bool {
+        let gate = self.gate_of(route);
+        let is_harmless = operation.effects != Effects::NonIdempotent;
+        let patience = verdict::ends_at(operation, policy);
+        loop {
+            match gate.pay(slot, is_harmless, self.clock.now(), patience) {
+                Ok(turn) => {
+                    self.clock.sleep_until(turn).await;
+                    return true;
+                }
+                Err(Barred { until: Some(until), .. }) if until <= patience => {
+                    self.clock.sleep_until(until).await;
+                }
+                Err(_) => return false,
+            }
         }
     }
 
@@ -958,6 +1127,7 @@ impl Engine {
         &self,
         operation: &Operation,
         request: &Arc<Request>,
+        slot: &mut Slot,
         timeout: Option<Duration>,
     ) -> Result<Settled, StoreError> {
         let (route, policy) = self.route_of(operation);
@@ -965,13 +1135,30 @@ impl Engine {
             _ if is_past_its_deadline(operation) => {
                 not_sent("the caller's deadline had passed before it could be sent")
             }
+            _ if self.has_lost(operation).await? => {
+                not_sent("this node was taken for gone before it could be sent")
+            }
             Some(route) => {
-                deliver(&*self.upstream, route, operation, Arc::clone(request), timeout).await
+                slot.spend();
+                let request = Arc::clone(request);
+                let delivered = deliver(&*self.upstream, route, operation, request, timeout).await;
+                self.learn_from(route, slot, &delivered);
+                delivered
             }
             None => not_sent("the route is not configured any more"),
         };
-        let write = settle(operation, &policy, &delivered, &self.secrets, self.clock.now())
+        let now = self.clock.now();
+        // A retry for a caller who waits is paid for by all who call; what is not made costs nothing.
+        let gate = route.as_ref().filter(|_| operation.mode == Mode::Held);
+        let gate = gate.map(|route| self.gate_of(route));
+        let may_retry = gate.as_ref().is_none_or(|gate| gate.withdraw(now));
+        let write = settle(operation, &policy, &delivered, may_retry, &self.secrets, now)
             .map_err(|_| StoreError::Stale)?;
+        if let Some(gate) = gate.filter(|_| may_retry)
+            && !matches!(write.operation.state, State::Pending { .. })
+        {
+            gate.refund();
+        }
         if Sabotage::AnswerBeforeSettle.is_on() {
             let settled = sabotage::commit_later(&self.store, write);
             return Ok(Settled::Ours(settled, delivered));
@@ -989,6 +1176,19 @@ impl Engine {
         Ok(Settled::Ours(settled, delivered))
     }
 
+    /// Whether somebody else wrote an operation whose attempt is about to be sent. That takes a lapsed
+    /// right, so it is looked for only where the attempt was begun a while ago: the node was paused,
+    /// or the ledger answered late.
+    async fn has_lost(&self, operation: &Operation) -> Result<bool, StoreError> {
+        let begun = operation.attempts.last().map(|attempt| attempt.started_at);
+        let is_late = begun.is_some_and(|at| at.plus(BEAT) < self.clock.now());
+        if !is_late || !self.store.is_shared() {
+            return Ok(false);
+        }
+        let found = self.find_when_back(operation.id).await?;
+        Ok(found.is_none_or(|found| found.fence != operation.fence))
+    }
+
     /// How an attempt really ended whose end was only assumed, because its session was taken for
     /// gone: evidence that may end the doubt, and changes nothing else. Nothing where there is
     /// no such doubt any more.
@@ -1004,7 +1204,7 @@ impl Engine {
                 return Ok(None);
             }
             let (_, policy) = self.route_of(&found);
-            let write = settle(&found, &policy, delivered, &self.secrets, self.clock.now())
+            let write = settle(&found, &policy, delivered, true, &self.secrets, self.clock.now())
                 .map_err(|_| StoreError::Stale)?;
             match self.commit_when_there_is_room(write).await {
                 Err(StoreError::Stale) => {}
@@ -1032,17 +1232,6 @@ impl Engine {
         }
         Refusal::Ledger(error)
     }
-
-    /// A call without a record: what only reads is tried again where that can help, anything
-    /// else only where nothing was sent.
-    async fn pass(
-        &self,
-        lane: &Lane,
-        route: &Route,
-        request: Arc<Request>,
-    ) -> Result<Answer, Refusal> {
-        crate::pass::pass(self, &*self.upstream, lane, route, request).await
-    }
 }
 
 /// Whether the attempt under way began after the caller's own bound.
@@ -1054,8 +1243,8 @@ fn is_past_its_deadline(operation: &Operation) -> bool {
 /// An attempt that provably sent nothing, and that trying again cannot help.
 fn not_sent(why: &str) -> Delivered {
     Delivered {
-        ending: onceward_core::attempt::Ending::Unsent,
-        reached: onceward_core::attempt::Reached::Nothing,
+        ending: Ending::Unsent,
+        reached: Reached::Nothing,
         status: None,
         error: Some(why.to_owned()),
         permanent: true,
@@ -1073,7 +1262,6 @@ fn is_under_way(operation: &Operation) -> bool {
 
 /// Whether the outcome's answer broke off, so that what came of it must not be returned.
 fn operation_lost_its_answer(operation: &Operation) -> bool {
-    use onceward_core::attempt::Ending;
     let last = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref());
     last.is_some_and(|ended| ended.ending == Ending::Truncated)
 }

@@ -1,8 +1,10 @@
 //! Facts for whoever counts and logs: the engine tells, the edge decides what becomes of it.
 
 use onceward_core::attempt::Attempt;
+use onceward_core::breaker::Turn;
 use onceward_core::operation::Operation;
 
+use crate::people::Person;
 use crate::upstream::Fault;
 
 /// Something that happened.
@@ -20,6 +22,12 @@ pub enum Fact<'a> {
     Injected(&'a Operation, Fault),
     /// A person acted.
     Acted(&'a Operation),
+    /// The breaker of a route opened or closed.
+    Breaker(&'a str, Turn),
+    /// A route is paused from now on, or goes on.
+    Paused(&'a str, bool),
+    /// A person did this to a route.
+    Steered(&'a str, &'static str, &'a Person),
     /// Something of ours did not work; what it was about goes on.
     Trouble(&'a str),
 }

@@ -20,8 +20,8 @@ const PAGE: usize = 500;
 /// Keeps this session's right alive and judges what others had in hand, for ever.
 pub(crate) async fn beat(engine: Arc<Engine>) {
     loop {
-        match recover(&engine).await {
-            Ok(_) => {}
+        match look(&engine).await {
+            Ok(()) => {}
             // What is full or away now is looked at again with the next beat.
             Err(error) if error.may_pass() => {}
             Err(error) => {
@@ -31,6 +31,12 @@ pub(crate) async fn beat(engine: Arc<Engine>) {
         }
         engine.clock.sleep_until(engine.clock.now().plus(BEAT)).await;
     }
+}
+
+/// What others have done to what is shared.
+async fn look(engine: &Engine) -> Result<(), StoreError> {
+    recover(engine).await?;
+    if engine.store.is_shared() { engine.read_pauses().await } else { Ok(()) }
 }
 
 /// Judges every operation whose owner is gone; tells how many there were.

@@ -7,6 +7,7 @@ use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
 use onceward_core::upstream_key::NoPlace;
 
+use crate::gates::Bar;
 use crate::store::StoreError;
 
 /// Why a call gets no answer of its upstream's. A refused request has sent nothing, except where
@@ -76,6 +77,13 @@ pub enum Refusal {
     Limit {
         /// Which limit.
         what: String,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// Nothing may go to the upstream now.
+    Barred {
+        /// Why.
+        why: Bar,
         /// When to come back.
         retry_after: Duration,
     },

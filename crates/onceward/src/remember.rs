@@ -3,7 +3,9 @@
 
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
-use onceward_core::operation::{Event, Fence, Forgotten, Operation, Run, State, UpstreamKey};
+use onceward_core::operation::{
+    Event, Fence, Forgotten, Looks, Operation, Run, State, UpstreamKey,
+};
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::KeyPlace;
@@ -62,6 +64,13 @@ pub(crate) fn birth(
         acts: Vec::new(),
         request: None,
         forgotten: None,
+        flow: None,
+        subject: None,
+        parent: None,
+        alias_of: None,
+        callback: None,
+        ids: Vec::new(),
+        looks: Looks::default(),
     };
     // From pending an attempt may always start.
     if let Some(session) = start

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceward_core::breaker::BreakerRule;
 use onceward_core::exchange::Headers;
-use onceward_core::policy::Policy;
+use onceward_core::policy::{Effects, Policy};
+use onceward_core::rate::{BudgetRule, Rate};
 use url::Url;
 
 use crate::upstream::{Chaos, Target};
@@ -24,8 +26,8 @@ pub struct Route {
     pub rules: Vec<Rule>,
     /// Headers set at send, never stored: credentials of ours.
     pub set_headers: Headers,
-    /// Calls at once, at most.
-    pub slots_max: usize,
+    /// How the upstream is spared.
+    pub protection: Protection,
     /// How long a caller is kept waiting for an answer, at most.
     pub answer_max: Duration,
     /// The largest request body.
@@ -34,6 +36,39 @@ pub struct Route {
     pub response_bytes_max: usize,
     /// Faults on purpose, of a staging configuration.
     pub chaos: Option<Arc<Chaos>>,
+}
+
+/// How an upstream is spared: by each node for itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Protection {
+    /// Calls at once, at most.
+    pub slots_max: usize,
+    /// Attempts in a time; without it there is no bound.
+    pub rate: Option<Rate>,
+    /// When calls stop for a while; without it they never do.
+    pub breaker: Option<BreakerRule>,
+    /// What retries of held calls may cost; without it there is no bound.
+    pub budget: Option<BudgetRule>,
+    /// What a probe asks with GET; else it asks with HEAD for what the upstream's address names.
+    pub health: Option<String>,
+    /// Accepted operations of a tenant's that wait, at most: past it nothing more is accepted.
+    pub backlog_max: Option<u64>,
+    /// Bytes of their requests, at most.
+    pub backlog_bytes_max: Option<u64>,
+}
+
+impl Default for Protection {
+    fn default() -> Self {
+        Self {
+            slots_max: 256,
+            rate: None,
+            breaker: Some(BreakerRule::default()),
+            budget: Some(BudgetRule::default()),
+            health: None,
+            backlog_max: None,
+            backlog_bytes_max: None,
+        }
+    }
 }
 
 /// A policy for some of a route's methods and paths.
@@ -68,6 +103,14 @@ fn is_like(pattern: &str, path: &str) -> bool {
 }
 
 impl Route {
+    /// Whether a second arrival of anything on this route does no harm.
+    pub fn is_harmless(&self) -> bool {
+        let policies = self.rules.iter().map(|rule| &rule.policy).chain([&self.policy]);
+        policies
+            .map(|policy| policy.effects)
+            .all(|effects| matches!(effects, Some(Effects::Idempotent | Effects::Keyed)))
+    }
+
     /// The policy for a request on this route.
     pub fn policy_for(&self, method: &str, target: &str) -> &Arc<Policy> {
         self.rules

@@ -37,7 +37,7 @@ macro_rules! sabotages {
 
 sabotages! {
     // The ledger.
-    /// A frame of the journal is written and not waited for.
+    /// A frame of the journal, or the server's log, is written and not waited for.
     WeakerSync = "weaker-sync",
     /// A sync that failed counts as done.
     SyncErrorSwallowed = "sync-error-swallowed",
@@ -59,6 +59,10 @@ sabotages! {
     SelectThenInsert = "select-then-insert",
     /// A write is accepted whatever its fence.
     NoFence = "no-fence",
+    /// A right lasts by the clock of the node that has it.
+    LeaseByOwnClock = "lease-by-own-clock",
+    /// A commit whose reply was lost counts as one that failed.
+    LostReplyIsFailure = "lost-reply-is-failure",
     /// What a session that beats has in hand is taken from it.
     LivingJudged = "living-judged",
     /// The sweep forgets by age, what is unfinished too.

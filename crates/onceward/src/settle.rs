@@ -17,11 +17,13 @@ use crate::wire;
 /// The longest account of what went wrong that is kept.
 const ERROR_BYTES_MAX: usize = 500;
 
-/// What becomes of `operation`, whose running attempt brought `delivered`.
+/// What becomes of `operation`, whose running attempt brought `delivered`; `may_retry` where a
+/// retry may be made for a caller who waits.
 pub(crate) fn settle(
     operation: &Operation,
     policy: &Policy,
     delivered: &Delivered,
+    may_retry: bool,
     secrets: &Secrets,
     now: Timestamp,
 ) -> Result<Write, Illegal> {
@@ -45,8 +47,12 @@ pub(crate) fn settle(
         ),
         answer: None,
     };
-    let brought =
-        Brought { headers, permanent: delivered.permanent, too_large: delivered.rest.is_some() };
+    let brought = Brought {
+        headers,
+        permanent: delivered.permanent,
+        too_large: delivered.rest.is_some(),
+        may_retry,
+    };
     let verdict = judgement::decide(operation, policy, &ended, brought, now);
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
     let operation = operation.after(Event::Ended(ended, verdict), now)?;

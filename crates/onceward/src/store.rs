@@ -305,6 +305,23 @@ pub struct Swept {
     pub next: Option<u64>,
 }
 
+/// What waits on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Operations.
+    pub operations: u64,
+    /// Bytes of their requests.
+    pub bytes: u64,
+}
+
+impl Backlog {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, operation: &Operation) {
+        self.operations += 1;
+        self.bytes += operation.request.map_or(0, |request| u64::from(request.length));
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Condition {
@@ -346,6 +363,9 @@ pub trait Store: Send + Sync + 'static {
     /// Lanes with accepted work that waits, and when the first of it is due.
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
 
+    /// What waits on `lane`, counted no further than `max` operations.
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog>;
+
     /// At most `max` accepted operations of `lane` that are due, each after what `judge` decided,
     /// already written.
     fn take(
@@ -381,6 +401,17 @@ pub trait Store: Send + Sync + 'static {
     /// Sets or, with `None`, removes a named value.
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()>;
 
+    /// Sets a named value that is not set, whoever else does so now; tells the one that holds.
+    fn offer(&self, name: String, value: Bytes) -> Reply<'_, Bytes> {
+        Box::pin(async move {
+            if let Some(there) = self.setting(name.clone()).await? {
+                return Ok(there);
+            }
+            self.set(name, Some(value.clone())).await?;
+            Ok(value)
+        })
+    }
+
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
 
@@ -389,6 +420,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Wakes when accepted work may have become due: a hint, never the truth.
     fn changed(&self) -> Arc<Notify>;
+
+    /// Wakes when another process may have changed a setting, and each second while nothing would be
+    /// heard of it.
+    fn settings_changed(&self) -> Arc<Notify> {
+        Arc::default()
+    }
 
     /// The newest place in time order, so that ids go on from there.
     fn newest(&self) -> u64;

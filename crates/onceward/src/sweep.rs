@@ -69,6 +69,7 @@ impl Engine {
     /// Takes up this session's right and judges what earlier processes left behind; tells how many
     /// operations that were. Called once, before anything is sent.
     pub async fn recover(&self) -> Result<usize, StoreError> {
+        self.read_pauses().await?;
         crate::recover::recover(self).await
     }
 

@@ -59,7 +59,13 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "weaker-sync",
         promise: "a commit is on stable storage before anybody is told of it",
-        catchers: &[server(ORDER, "never durable")],
+        catchers: &[
+            server(ORDER, "never durable"),
+            server(
+                "nodes_server_away::what_was_told_is_there_though_the_server_is_killed_at_once",
+                "was told",
+            ),
+        ],
     },
     Row {
         name: "sync-error-swallowed",
@@ -128,6 +134,7 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[
             library(MEMORY, "Fresh("),
             library(SQLITE, "Fresh("),
+            library(POSTGRES, "right: (1, 63)"),
             simulated(),
             killed("violations"),
         ],
@@ -138,8 +145,25 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[
             library(MEMORY, "one write of a fence"),
             library(SQLITE, "one write of a fence"),
+            library(POSTGRES, "one write of a fence"),
             simulated(),
         ],
+    },
+    Row {
+        name: "lease-by-own-clock",
+        promise: "one clock decides whose right has lapsed, the server's",
+        catchers: &[library(
+            "postgres_nodes::a_right_lasts_by_the_servers_clock_whatever_the_nodes_think",
+            "it has just beaten",
+        )],
+    },
+    Row {
+        name: "lost-reply-is-failure",
+        promise: "what became of a commit whose reply was lost is looked up before anybody is told",
+        catchers: &[server(
+            "nodes_lost_reply::a_lost_reply_to_each_kind_of_write_changes_nothing_for_the_caller",
+            "left: 503",
+        )],
     },
     Row {
         name: "living-judged",
@@ -397,4 +421,5 @@ pub(super) const ROWS: &[Row] = &[
 const ORDER: &str = "crash_points::nothing_leaves_before_the_journal_is_durable";
 const MEMORY: &str = "ledger::memory_keeps_the_contract";
 const SQLITE: &str = "ledger::sqlite_keeps_the_contract";
+const POSTGRES: &str = "ledger::postgres_keeps_the_contract";
 const SCOPES: &str = "mismatch::another_tenant_principal_or_route_with_the_same_key_is_unrelated";

@@ -8,7 +8,7 @@ use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret
 use onceward_core::hint::Hint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
-use onceward_core::operation::{Fence, Operation, Run, State};
+use onceward_core::operation::{Fence, Looks, Operation, Run, State};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict;
@@ -63,6 +63,13 @@ pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation
         acts: Vec::new(),
         request: None,
         forgotten: None,
+        flow: None,
+        subject: None,
+        parent: None,
+        alias_of: None,
+        callback: None,
+        ids: Vec::new(),
+        looks: Looks::default(),
     }
 }
 

@@ -86,7 +86,7 @@ fn any_text_is_a_configuration_that_can_run_or_is_refused_with_its_place() {
         assert_eq!((places.listen, &places.store), (config.listen, &config.store));
         for route in config.routes.values() {
             assert!(Instant::now().checked_add(route.target.timeouts.total).is_some());
-            assert!(route.slots_max > 0);
+            assert!(route.protection.slots_max > 0);
             let rules = route.rules.iter().map(|rule| &rule.policy);
             for policy in rules.chain([&route.policy]) {
                 for backoff in [&policy.held, &policy.accepted] {

@@ -14,7 +14,7 @@ use onceward::core::exchange::{Headers, Request};
 use onceward::core::lease::Session;
 use onceward::core::policy::{Effects, Policy};
 use onceward::observe::{Fact, Observer};
-use onceward::route::{Route, Routes};
+use onceward::route::{Protection, Route, Routes};
 use onceward::secret::Secrets;
 use onceward::store::Store;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
@@ -66,7 +66,7 @@ fn engine(world: &World) -> Arc<Engine> {
             policy: Arc::new(policy),
             rules: Vec::new(),
             set_headers: Headers::default(),
-            slots_max: 0,
+            protection: Protection { slots_max: 0, ..Protection::default() },
             answer_max: Duration::from_mins(1),
             body_bytes_max: 64 << 10,
             response_bytes_max: 64 << 10,

@@ -26,7 +26,7 @@ const KILLS: u64 = 10;
 async fn nodes_killed_and_paused_under_load_lose_nothing_and_do_nothing_twice() {
     let Some(database) = Database::shared() else { return };
     let (seed, kills) = (seed(), number("TEST_NODE_KILLS", KILLS));
-    let mut figures = Figures::of("nodes killed and paused", seed);
+    let mut figures = Figures::of("nodes-killed", seed);
     let mut chance = Chance(seed);
     let mut cluster = Cluster::start(&vec![database.url(); NODES], seed).await;
     let load = cluster.load(16, HANGS_UP);

@@ -38,7 +38,7 @@ fn ledgers(database: &Database, wires: &[Wire]) -> Vec<String> {
 async fn commits_whose_replies_are_lost_are_done_once_and_known() {
     let Some(database) = Database::shared() else { return };
     let (seed, seconds) = (seed(), number("TEST_LOST_SECONDS", 8));
-    let mut figures = Figures::of("replies lost", seed);
+    let mut figures = Figures::of("nodes-replies-lost", seed);
     let wires = wires(&database, 2, seed).await;
     let mut cluster = Cluster::start(&ledgers(&database, &wires), seed).await;
     let load = cluster.load(6, PATIENT);

@@ -76,6 +76,12 @@ impl Database {
         Some(Self { name, ..whole })
     }
 
+    /// A new one beside this one.
+    pub(crate) fn other(&self, name: &str) -> Self {
+        self.sql(&format!("CREATE DATABASE {name}"));
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
     /// Its address, as a configuration has it.
     pub(crate) fn url(&self) -> String {
         self.url_at(&[self.server])
@@ -92,10 +98,16 @@ impl Database {
         self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    pub(crate) fn try_sql(&self, sql: &str) -> Result<String, String> {
+    /// The program that asks it for a statement.
+    pub(crate) fn psql(&self, sql: &str) -> Command {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", sql]);
-        let done = psql.stdin(Stdio::null()).output().expect("psql");
+        psql.stdin(Stdio::null());
+        psql
+    }
+
+    pub(crate) fn try_sql(&self, sql: &str) -> Result<String, String> {
+        let done = self.psql(sql).output().expect("psql");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
     }

@@ -22,7 +22,7 @@ const CUT: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 async fn while_the_server_is_away_callers_come_back_later_and_nothing_is_lost() {
     let Some(mut server) = Server::start(&[]) else { return };
     let (seed, rounds) = (seed(), number("TEST_SERVER_ROUNDS", 1));
-    let mut figures = Figures::of("server away", seed);
+    let mut figures = Figures::of("nodes-server-away", seed);
     let mut cluster = Cluster::start(&vec![server.database().url(); 2], seed).await;
     let load = cluster.load(6, PATIENT);
     let (mut cuts, mut longest) = (0, Duration::ZERO);
@@ -102,4 +102,22 @@ async fn a_server_away_for_longer_than_a_right_costs_no_node_what_it_has_in_hand
         assert_eq!(answer.status(), 201, "{answer:?}");
     }
     assert_eq!(cluster.auditor.arrivals(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_told_is_there_though_the_server_is_killed_at_once() {
+    // A server that writes its log only because a commit waits for it.
+    let Some(mut server) = Server::start(&["wal_writer_delay=10s"]) else { return };
+    let cluster = Cluster::start(&[server.database().url()], 1).await;
+    let node = &cluster.nodes[0];
+    for round in 0..3 {
+        let key = format!("told-{round}");
+        let told = node.call("/once/things", &key, b"{}").await.expect("an answer");
+        assert_eq!(told.status(), 201, "{told:?}");
+        server.end(Signal::KILL);
+        server.run();
+        let sql = "SELECT count(*) FROM op WHERE kind = 3";
+        let done = server.database().sql(sql);
+        assert_eq!(done, format!("{}", round + 1), "what was told is there");
+    }
 }

@@ -88,7 +88,8 @@ impl Cluster {
         cluster
     }
 
-    fn command(&self, node: usize) -> Command {
+    /// How a node is started.
+    pub(crate) fn command(&self, node: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onceward"));
         command.args(["serve", "--config"]);
         command.arg(self.folder.path().join(format!("node-{node}.toml")));
@@ -114,6 +115,13 @@ impl Cluster {
     /// Kills a node and starts it again.
     pub(crate) async fn replace(&mut self, node: usize) {
         self.nodes[node].kill();
+        self.nodes[node] = self.launch(node).await;
+    }
+
+    /// Asks a node to end, and starts it again.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        let status = self.nodes[node].stop().await;
+        assert!(status.success(), "{}", self.nodes[node].said());
         self.nodes[node] = self.launch(node).await;
     }
 

@@ -16,7 +16,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Deed, Event, Fence, Forgotten, Operation, Outcome, Run, Source, State,
+    Act, Deed, Event, Fence, Forgotten, Looks, Operation, Outcome, Run, Source, State,
 };
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -47,6 +47,7 @@ where
     what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
     duplicates_are_counted(&*make().await).await;
     settings_are_kept_and_removed(&*make().await).await;
+    what_is_offered_is_kept_where_nothing_is(&*make().await).await;
 }
 
 /// An operation at place `n`, pending and due at `n` seconds.
@@ -96,6 +97,13 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         acts: Vec::new(),
         request: None,
         forgotten: None,
+        flow: None,
+        subject: None,
+        parent: None,
+        alias_of: None,
+        callback: None,
+        ids: Vec::new(),
+        looks: Looks::default(),
     }
 }
 
@@ -431,6 +439,14 @@ async fn duplicates_are_counted(store: &dyn Store) {
     store.note_asked(vec![(made.id, Asked { count: 30, times: times(3..23) })]).await.unwrap();
     assert_eq!(store.asked(made.id).await.unwrap(), Asked { count: 33, times: times(3..23) });
     assert_eq!(store.asked(OperationId::new(9, 9)).await.unwrap(), Asked::default());
+    let many: Vec<_> = (2..=40)
+        .rev()
+        .map(|n| (OperationId::new(n, n), Asked { count: n, times: times(0..n as i64 % 4) }))
+        .collect();
+    store.note_asked(many.clone()).await.unwrap();
+    for (id, asked) in many {
+        assert_eq!(store.asked(id).await.unwrap(), asked, "all of them at once");
+    }
 }
 
 async fn settings_are_kept_and_removed(store: &dyn Store) {
@@ -444,4 +460,12 @@ async fn settings_are_kept_and_removed(store: &dyn Store) {
         store.settings("a/".into()).await.unwrap(),
         [("a/2".to_owned(), Bytes::from_static(b"v"))]
     );
+}
+
+async fn what_is_offered_is_kept_where_nothing_is(store: &dyn Store) {
+    for offered in [b"first", b"later"] {
+        let kept = store.offer("s".into(), Bytes::from_static(offered)).await.unwrap();
+        assert_eq!(&kept[..], b"first");
+    }
+    assert_eq!(store.setting("s".into()).await.unwrap().as_deref(), Some(&b"first"[..]));
 }

@@ -21,7 +21,7 @@ use crate::judgement;
 use crate::sabotage::Sabotage;
 
 use super::{
-    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
     StoreError, Swept, Which, Write, digest_of,
 };
 
@@ -288,6 +288,15 @@ impl Store for MemoryStore {
                     .or_insert(due);
             }
             first.into_iter().collect()
+        })
+    }
+
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
+        self.read(|kept| {
+            let mut backlog = Backlog::default();
+            let on_it = kept.waiting().filter(|(operation, _)| Lane::of(operation) == lane);
+            on_it.take(max as usize).for_each(|(operation, _)| backlog.add(operation));
+            backlog
         })
     }
 

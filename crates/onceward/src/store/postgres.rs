@@ -5,9 +5,14 @@
 //! known, and new work is refused meanwhile.
 
 mod days;
+mod hints;
 mod intake;
 mod lanes;
 mod link;
+#[cfg(test)]
+mod plans;
+mod session;
+mod sweep;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -15,32 +20,30 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
-use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
-use onceward_core::lease::{LEASE, Session};
+use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::types::ToSql;
 
 use self::days::day_of;
 pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
-use self::link::{Address, Id, Link, Links, meaning, pause};
+use self::link::{Address, Id, Link, Links, Spare, meaning, pause};
+use self::sweep::Sweeper;
 use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
-    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write, digest_of,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    StoreError, Swept, Which, Write,
 };
 use crate::clock::{Clock, SystemClock};
-use crate::judgement;
 
 /// Jobs that wait at most; past it, callers wait before they queue.
 const QUEUE_MAX: usize = 8192;
@@ -51,16 +54,36 @@ const WRITERS: usize = 3;
 /// Connections that read and do the rest.
 const READERS: usize = 3;
 
-/// Between two hints to the other nodes: many writes are one hint.
-const TELL_EVERY: Duration = Duration::from_millis(50);
-
-/// Between two tries to hear of other nodes.
-const HEAR_AGAIN: Duration = Duration::from_secs(1);
-
-/// Rows read at once for a list.
+/// Rows read at once for a list, or noted at once.
 const PAGE: i64 = 500;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_init.sql")];
+const FIND: &str = "SELECT row FROM op WHERE id = $1";
+
+const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k.digest = $1";
+
+const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
+
+const LANES: &str = "SELECT lane.tenant, lane.route, first.due FROM lane CROSS JOIN LATERAL \
+    (SELECT due FROM op WHERE kind = 0 AND lane = lane.id AND get_byte(row, 0) <= $1 \
+    ORDER BY due LIMIT 1) AS first";
+
+const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 AND \
+    get_byte(row, 0) <= $4 ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED";
+
+/// In the order of the ids, so that no two nodes wait for each other.
+const NOTE_ASKED: &str = "\
+    INSERT INTO asked SELECT id, count, times::bigint[] \
+        FROM UNNEST($1::uuid[], $2::bigint[], $3::text[]) AS t(id, count, times) ORDER BY id \
+    ON CONFLICT (op) DO UPDATE SET count = asked.count + EXCLUDED.count, \
+        times = (asked.times || EXCLUDED.times)[greatest(1, cardinality(asked.times) + \
+        cardinality(EXCLUDED.times) - $4 + 1):]";
+
+/// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
+/// expands leaves that as it was, one that contracts names the first that does without what goes.
+const MIGRATIONS: [(i32, &str); 2] = [
+    (1, include_str!("../../migrations/postgres/0001_init.sql")),
+    (1, include_str!("../../migrations/postgres/0002_duty.sql")),
+];
 
 /// How a shared ledger is opened.
 #[derive(Debug, Clone)]
@@ -76,9 +99,11 @@ pub struct PostgresOptions {
 pub struct PostgresStore {
     address: Address,
     links: Links,
+    spare: Arc<Spare>,
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     lanes: Arc<Lanes>,
+    sweeper: Sweeper,
     newest: u64,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -96,7 +121,16 @@ impl Drop for PostgresStore {
 }
 
 fn decode(found: &tokio_postgres::Row) -> Result<Operation, StoreError> {
-    row::decode(found.get("row"))
+    read(found.get("row"))
+}
+
+/// An operation from its row. One of a later release's shape is for nodes of that release: whoever
+/// asks for it here is told to come back.
+fn read(bytes: &[u8]) -> Result<Operation, StoreError> {
+    if row::is_later(bytes) {
+        return Err(StoreError::Away("a later release wrote this, whose nodes can read it".into()));
+    }
+    row::decode(bytes)
 }
 
 fn first_at(place: u64) -> Id {
@@ -108,7 +142,7 @@ impl PostgresStore {
     /// nodes start together.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let address = Address::new(options)?;
-        let link = address.open().await?;
+        let link = address.first().await?;
         migrate(&link).await?;
         let today = day_of(SystemClock.now());
         days::make(&link, today).await.map_err(|error| meaning(&error))?;
@@ -125,14 +159,16 @@ impl PostgresStore {
                 tokio::spawn(writer.run())
             })
             .collect();
-        tasks.push(tokio::spawn(tell(address.clone(), Arc::clone(&queue))));
-        tasks.push(tokio::spawn(listen(address.clone(), Arc::clone(&queue))));
+        tasks.push(tokio::spawn(hints::tell(address.clone(), Arc::clone(&queue))));
+        tasks.push(tokio::spawn(hints::listen(address.clone(), Arc::clone(&queue))));
         Ok(Self {
             links: Links::new(address.clone(), READERS),
+            spare: Arc::default(),
             address,
             queue,
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
             lanes,
+            sweeper: Sweeper::default(),
             newest,
             tasks,
         })
@@ -150,112 +186,64 @@ impl PostgresStore {
         answered.await.map_err(|_| closed())?
     }
 
-    /// A transaction of several steps on a connection of its own, in a task of its own: a caller
-    /// that goes away leaves none open.
+    /// A transaction of several steps on a connection that nobody else has meanwhile, in a task of
+    /// its own: a caller that goes away leaves none open.
     async fn alone<T, F, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send,
         W: FnOnce(Arc<Link>) -> F + Send + 'static,
     {
-        let address = self.address.clone();
+        let (address, spare) = (self.address.clone(), Arc::clone(&self.spare));
         let task = tokio::spawn(async move {
-            let link = Arc::new(address.open().await?);
-            work(link).await
+            let link = match spare.take() {
+                Some(link) => link,
+                None => Arc::new(address.open().await?),
+            };
+            let done = work(Arc::clone(&link)).await?;
+            // What broke off goes with its connection.
+            spare.put(link);
+            Ok(done)
         });
         task.await.map_err(|error| StoreError::Away(error.to_string()))?
     }
 }
 
-/// Brings the tables up to date. Whoever comes first does it; the others wait and find it done.
+/// Brings the tables up to date. Whoever comes first does it; the others wait and find it done. What
+/// a later release added is left as it is.
 async fn migrate(link: &Link) -> Result<(), StoreError> {
     // However long the first one takes, it is waited for.
     let mut sql = "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
         SELECT pg_advisory_xact_lock(7077, 1); SET LOCAL lock_timeout = '5s'; \
-        CREATE TABLE IF NOT EXISTS migration (version integer PRIMARY KEY);"
+        CREATE TABLE IF NOT EXISTS migration \
+        (version integer PRIMARY KEY, oldest integer NOT NULL);"
         .to_owned();
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))?;
-    let done = link.client.query_one("SELECT coalesce(max(version), 0) FROM migration", &[]).await;
-    let done: i32 = done.map_err(|error| meaning(&error))?.get(0);
-    let done = usize::try_from(done).unwrap_or_default();
-    if done > MIGRATIONS.len() {
+    let done = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM migration";
+    let done = link.client.query_one(done, &[]).await.map_err(|error| meaning(&error))?;
+    let (done, oldest): (i32, i32) = (done.get(0), done.get(1));
+    if oldest > MIGRATIONS.len() as i32 {
         return Err(StoreError::Unavailable(format!(
-            "the ledger is of a later release (schema {done}, this one knows {})",
+            "a later release has taken away what this one needs (the ledger wants schema {oldest} or later, this release has {}): start a later release",
             MIGRATIONS.len()
         )));
     }
     sql.clear();
-    for (number, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+    let missing = MIGRATIONS.iter().zip(1..).skip(usize::try_from(done).unwrap_or_default());
+    for ((oldest, migration), version) in missing {
         sql += migration;
         // Writing into a string does not fail.
-        let _ = write!(sql, "INSERT INTO migration VALUES ({});", number + 1);
+        let _ = write!(sql, "INSERT INTO migration VALUES ({version}, {oldest});");
     }
     sql += "COMMIT";
     link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))
 }
 
-/// Tells other nodes that something may be due: a hint, apart from what is written.
-async fn tell(address: Address, queue: Arc<Queue>) {
-    let links = Links::new(address, 1);
-    loop {
-        queue.tell.notified().await;
-        // A hint that is lost is made up for by the next look.
-        let _ = links.query("SELECT pg_notify('onceward', '')", &[]).await;
-        pause(TELL_EVERY).await;
-    }
-}
-
-/// Hears what other nodes tell.
-async fn listen(address: Address, queue: Arc<Queue>) {
-    loop {
-        let (config, tls) = address.parts();
-        // Whoever hears nothing looks from time to time.
-        match tls {
-            None => {
-                if let Ok((client, connection)) = config.connect(NoTls).await {
-                    hear(client, connection, &queue).await;
-                }
-            }
-            Some(tls) => {
-                if let Ok((client, connection)) = config.connect(tls.clone()).await {
-                    hear(client, connection, &queue).await;
-                }
-            }
-        }
-        pause(HEAR_AGAIN).await;
-    }
-}
-
-async fn hear<S, T>(
-    client: tokio_postgres::Client,
-    mut connection: tokio_postgres::Connection<S, T>,
-    queue: &Queue,
-) where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let messages = async {
-        while let Some(Ok(message)) =
-            std::future::poll_fn(|context| connection.poll_message(context)).await
-        {
-            if matches!(message, AsyncMessage::Notification(_)) {
-                queue.changed.notify_one();
-            }
-        }
-    };
-    let asked = async {
-        // Where this fails the connection ends, and is made anew.
-        let _ = client.batch_execute("LISTEN onceward").await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = messages => {}
-        () = asked => {}
-    }
-}
-
+/// Nothing was written yet: whoever is not answered can go.
 async fn begin(link: &Link) -> Result<(), StoreError> {
-    link.client.batch_execute("BEGIN").await.map_err(|error| meaning(&error))
+    let begun = tokio::time::timeout(link::ANSWER_TIMEOUT, link.client.batch_execute("BEGIN"));
+    let begun = begun.await.map_err(|_| link::no_answer())?;
+    begun.map_err(|error| meaning(&error))
 }
 
 async fn end(link: &Link) -> Result<(), StoreError> {
@@ -272,11 +260,7 @@ async fn take(
 ) -> Result<Vec<Operation>, StoreError> {
     begin(&link).await?;
     let due = link
-        .query(
-            "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 ORDER BY due LIMIT $3 \
-             FOR UPDATE SKIP LOCKED",
-            &[&lane, &now.as_micros(), &(max as i64)],
-        )
+        .query(DUE, &[&lane, &now.as_micros(), &(max as i64), &row::VERSION])
         .await
         .map_err(|error| meaning(&error))?;
     let mut taken = Vec::new();
@@ -315,83 +299,11 @@ async fn kept(address: &Address, mut taken: Vec<Operation>) -> Result<Vec<Operat
 /// as safe as what is written.
 async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreError> {
     let link = address.open().await?;
-    let sql = "SELECT row FROM op WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let sql = "SELECT op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id \
+        ORDER BY op.id FOR UPDATE OF op";
     let rows = link.query(sql, &[&ids]).await.map_err(|error| meaning(&error))?;
-    rows.iter().map(decode).collect()
-}
-
-async fn sweep(
-    link: Arc<Link>,
-    queue: Arc<Queue>,
-    now: Timestamp,
-    from: u64,
-    max: usize,
-) -> Result<Swept, StoreError> {
-    let failed = |error: tokio_postgres::Error| meaning(&error);
-    if from == 0 {
-        days::make(&link, day_of(now)).await.map_err(failed)?;
-        days::drop_old(&link, &queue.gone, now).await.map_err(failed)?;
-    }
-    // What has a partition of its day goes with it; only the rest is looked at one by one.
-    let rows = link
-        .query(
-            "SELECT id, row FROM op_rest WHERE id >= $1 ORDER BY id LIMIT $2",
-            &[&first_at(from + 1), &(max as i64)],
-        )
-        .await
-        .map_err(failed)?;
-    let mut swept = Swept::default();
-    let (mut gone, mut digests, mut marks, mut bodies) = (vec![], vec![], vec![], vec![]);
-    for found in &rows {
-        let operation = decode(found)?;
-        if !judgement::is_expired(&operation, now) {
-            continue;
-        }
-        if admission::is_tombstone_over(&operation, now)
-            || admission::leaves_no_tombstone(&operation)
-        {
-            digests.push(digest_of(&operation).0.to_vec());
-            gone.push((Id(operation.id), operation.fence.0 as i64));
-            bodies.extend(operation.bodies());
-        } else if operation.request.is_some() {
-            bodies.extend(operation.bodies());
-            marks.push(operation.forgotten_but_for_its_mark());
-        }
-    }
-    if rows.len() == max {
-        swept.next = rows.last().map(|found| found.get::<_, Id>("id").0.sequence());
-    }
-    if gone.is_empty() && marks.is_empty() {
-        return Ok(swept);
-    }
-    begin(&link).await?;
-    let (ids, fences): (Vec<Id>, Vec<i64>) = gone.into_iter().unzip();
-    let removed = link
-        .query(
-            "DELETE FROM op USING UNNEST($1::uuid[], $2::bigint[]) AS t(id, fence) \
-             WHERE op.id = t.id AND op.fence = t.fence RETURNING op.id",
-            &[&ids, &fences],
-        )
-        .await
-        .map_err(failed)?;
-    let removed: Vec<Id> = removed.iter().map(|found| found.get(0)).collect();
-    swept.removed = removed.len() as u32;
-    link.query("DELETE FROM key WHERE digest = ANY($1) AND op = ANY($2)", &[&digests, &removed])
-        .await
-        .map_err(failed)?;
-    link.query("DELETE FROM asked WHERE op = ANY($1)", &[&removed]).await.map_err(failed)?;
-    swept.forgotten = writer::mark(&link, &marks).await.map_err(failed)? as u32;
-    let (days, ns): (Vec<i32>, Vec<i64>) =
-        bodies.iter().map(|body| (body.segment as i32, i64::from(body.offset))).unzip();
-    link.query(
-        "DELETE FROM body USING UNNEST($1::integer[], $2::bigint[]) AS t(day, n) \
-         WHERE body.day = t.day AND body.n = t.n",
-        &[&days, &ns],
-    )
-    .await
-    .map_err(failed)?;
-    end(&link).await?;
-    Ok(swept)
+    // What a later release has changed meanwhile is not as it was written here.
+    rows.iter().filter(|found| !row::is_later(found.get("row"))).map(decode).collect()
 }
 
 impl PostgresStore {
@@ -413,11 +325,14 @@ impl PostgresStore {
                 self.links.query(sql, &[&before, &PAGE, &kinds]).await?
             };
             for found in &rows {
-                let operation = self.queue.gone.seen(decode(found)?);
-                before = Id(operation.id);
+                before = found.get("id");
                 looked_at += 1;
-                if query.wants(&operation) {
-                    page.operations.push(operation);
+                // A later release's are listed by its nodes.
+                if !row::is_later(found.get("row")) {
+                    let operation = self.queue.gone.seen(decode(found)?);
+                    if query.wants(&operation) {
+                        page.operations.push(operation);
+                    }
                 }
                 if page.operations.len() >= query.limit || looked_at >= Query::ROWS_MAX {
                     page.next = Some(before.0.sequence());
@@ -449,14 +364,8 @@ impl Store for PostgresStore {
     fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {
         Box::pin(async move {
             let rows = match which {
-                Which::Id(id) => {
-                    self.links.query("SELECT row FROM op WHERE id = $1", &[&Id(id)]).await?
-                }
-                Which::Key(key) => {
-                    let sql =
-                        "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k.digest = $1";
-                    self.links.query(sql, &[&&key.0[..]]).await?
-                }
+                Which::Id(id) => self.links.query(FIND, &[&Id(id)]).await?,
+                Which::Key(key) => self.links.query(FIND_KEY, &[&&key.0[..]]).await?,
             };
             let found = rows.first().map(decode).transpose()?;
             Ok(found.map(|operation| self.queue.gone.seen(operation)))
@@ -470,13 +379,8 @@ impl Store for PostgresStore {
 
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
         Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT bytes FROM body WHERE day = $1 AND n = $2",
-                    &[&(body.segment as i32), &i64::from(body.offset)],
-                )
-                .await?;
+            let place: [&(dyn ToSql + Sync); 2] = [&(body.segment as i32), &i64::from(body.offset)];
+            let rows = self.links.query(BODY, &place).await?;
             let damaged = || StoreError::Damaged("a body is not what was written".to_owned());
             let Some(found) = rows.first() else {
                 // It may have gone with its day a moment ago.
@@ -495,20 +399,25 @@ impl Store for PostgresStore {
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
         Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT lane.tenant, lane.route, first.due FROM lane CROSS JOIN LATERAL \
-                     (SELECT due FROM op WHERE kind = 0 AND lane = lane.id ORDER BY due LIMIT 1) \
-                     AS first",
-                    &[],
-                )
-                .await?;
+            let rows = self.links.query(LANES, &[&row::VERSION]).await?;
             let lane = |found: &tokio_postgres::Row| {
                 let lane = Lane { tenant: found.get(0), route: found.get(1) };
                 (lane, Timestamp::from_micros(found.get(2)))
             };
             Ok(rows.iter().map(lane).collect())
+        })
+    }
+
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
+        Box::pin(async move {
+            let sql = "SELECT row FROM op WHERE kind = 0 AND lane = \
+                (SELECT id FROM lane WHERE tenant = $1 AND route = $2) LIMIT $3";
+            let max = i64::try_from(max).unwrap_or(i64::MAX);
+            let mut backlog = Backlog::default();
+            for found in self.links.query(sql, &[&lane.tenant, &lane.route, &max]).await? {
+                backlog.add(&row::decode(found.get(0))?);
+            }
+            Ok(backlog)
         })
     }
 
@@ -528,32 +437,7 @@ impl Store for PostgresStore {
     }
 
     fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>> {
-        Box::pin(async move {
-            let lease = LEASE.as_secs_f64();
-            // Whoever finds its own right lapsed and not taken was away together with the server:
-            // those who had theirs until then have a lease to come back too.
-            self.links
-                .query(
-                    "WITH mine AS (SELECT lapses_at FROM session WHERE id = $1), \
-                     granted AS (UPDATE session SET lapses_at = now() + make_interval(secs => $2) \
-                     FROM mine WHERE mine.lapses_at < now() AND session.id <> $1 AND \
-                     session.lapses_at > mine.lapses_at - make_interval(secs => $2)) \
-                     INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
-                     ON CONFLICT (id) DO UPDATE SET lapses_at = EXCLUDED.lapses_at",
-                    &[&(session.0 as i64), &lease],
-                )
-                .await?;
-            self.links.query("DELETE FROM session WHERE lapses_at < now()", &[]).await?;
-            let rows = self
-                .links
-                .query(
-                    "SELECT row FROM op WHERE kind IN (1, 6) AND NOT EXISTS \
-                     (SELECT FROM session WHERE session.id = op.owner) ORDER BY id LIMIT $1",
-                    &[&(max as i64)],
-                )
-                .await?;
-            rows.iter().map(decode).collect()
-        })
+        Box::pin(session::beat(&self.links, session, max))
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {
@@ -562,17 +446,13 @@ impl Store for PostgresStore {
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
         Box::pin(async move {
-            for (id, asked) in asked {
-                let times: Vec<i64> = asked.times.iter().map(|at| at.as_micros()).collect();
-                self.links
-                    .query(
-                        "INSERT INTO asked VALUES ($1, $2, $3) ON CONFLICT (op) DO UPDATE SET \
-                         count = asked.count + EXCLUDED.count, times = (asked.times || \
-                         EXCLUDED.times)[greatest(1, cardinality(asked.times) + \
-                         cardinality(EXCLUDED.times) - $4 + 1):]",
-                        &[&Id(id), &(asked.count as i64), &times, &(Asked::TIMES_MAX as i32)],
-                    )
-                    .await?;
+            for asked in asked.chunks(PAGE as usize) {
+                let ids: Vec<Id> = asked.iter().map(|(id, _)| Id(*id)).collect();
+                let counts: Vec<i64> = asked.iter().map(|(_, asked)| asked.count as i64).collect();
+                let times: Vec<String> =
+                    asked.iter().map(|(_, asked)| intake::array(&asked.times)).collect();
+                let max = Asked::TIMES_MAX as i32;
+                self.links.query(NOTE_ASKED, &[&ids, &counts, &times, &max]).await?;
             }
             Ok(())
         })
@@ -594,8 +474,19 @@ impl Store for PostgresStore {
     }
 
     fn sweep(&self, now: Timestamp, from: u64, max: usize) -> Reply<'_, Swept> {
-        let queue = Arc::clone(&self.queue);
-        Box::pin(self.alone(move |link| sweep(link, queue, now, from, max)))
+        Box::pin(async move {
+            if !self.sweeper.begins(&self.links).await? {
+                let link = self.links.any().await?;
+                self.queue.gone.learn(&link).await.map_err(|error| meaning(&error))?;
+                return Ok(Swept::default());
+            }
+            let queue = Arc::clone(&self.queue);
+            let swept = self.alone(move |link| sweep::step(link, queue, now, from, max)).await?;
+            if swept.next.is_none() {
+                self.sweeper.rests(&self.links).await?;
+            }
+            Ok(swept)
+        })
     }
 
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
@@ -621,19 +512,27 @@ impl Store for PostgresStore {
 
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
         Box::pin(async move {
-            match value {
-                Some(value) => {
-                    self.links
-                        .query(
-                            "INSERT INTO setting VALUES ($1, $2) \
-                             ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value",
-                            &[&name, &&value[..]],
-                        )
-                        .await?
-                }
-                None => self.links.query("DELETE FROM setting WHERE name = $1", &[&name]).await?,
-            };
+            // The hint goes out with the commit, or not at all.
+            if let Some(value) = value {
+                let sql = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
+                    ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
+                    SELECT pg_notify('onceward', $3)";
+                self.links.query(sql, &[&name, &&value[..], &hints::SETTING]).await?;
+            } else {
+                let sql = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
+                    SELECT pg_notify('onceward', $2)";
+                self.links.query(sql, &[&name, &hints::SETTING]).await?;
+            }
             Ok(())
+        })
+    }
+
+    fn offer(&self, name: String, value: Bytes) -> Reply<'_, Bytes> {
+        Box::pin(async move {
+            let sql = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            self.links.query(sql, &[&name, &&value[..]]).await?;
+            let gone = || StoreError::Away(format!("the setting {name} went meanwhile"));
+            self.setting(name.clone()).await?.ok_or_else(gone)
         })
     }
 
@@ -671,6 +570,10 @@ impl Store for PostgresStore {
 
     fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.queue.changed)
+    }
+
+    fn settings_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.queue.settings)
     }
 
     fn newest(&self) -> u64 {

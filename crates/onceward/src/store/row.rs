@@ -10,7 +10,8 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Death, Deed, Fence, Forgotten, Operation, Outcome, Run, Source, State, UpstreamKey,
+    Act, Death, Deed, Fence, Forgotten, Looks, Operation, Outcome, Run, Source, State, Subject,
+    UpstreamKey,
 };
 use onceward_core::policy::{Effects, Mode};
 use onceward_core::time::Timestamp;
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Standing, StoreError};
 
-const VERSION: u8 = 1;
+/// The shape that is written; the database compares it with a row's first byte.
+pub(crate) const VERSION: i32 = 1;
 
 /// A CRC-32 of what follows it.
 const CHECKSUM_BYTES: usize = 4;
@@ -74,6 +76,14 @@ struct Row<'a> {
     acts: Vec<ActRow>,
     request: Option<Body>,
     forgotten: Option<bool>,
+    flow: Option<&'a str>,
+    subject: Option<(&'a str, Option<u64>, bool)>,
+    parent: Option<u128>,
+    alias_of: Option<u128>,
+    callback: Option<&'a str>,
+    ids: Vec<(&'a str, &'a str)>,
+    /// Made, absent, next.
+    looks: (u32, u32, Option<i64>),
 }
 
 type Body = (u32, u32, u32, u32);
@@ -186,8 +196,22 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         acts: operation.acts.iter().map(act_row).collect(),
         request: operation.request.map(body),
         forgotten: operation.forgotten.map(|forgotten| forgotten == Forgotten::New),
+        flow: operation.flow.as_deref(),
+        subject: operation
+            .subject
+            .as_ref()
+            .map(|subject| (subject.name.as_str(), subject.sequence, subject.is_first)),
+        parent: operation.parent.map(OperationId::as_u128),
+        alias_of: operation.alias_of.map(OperationId::as_u128),
+        callback: operation.callback.as_deref(),
+        ids: operation.ids.iter().map(|(name, id)| (name.as_str(), id.as_str())).collect(),
+        looks: (
+            operation.looks.made,
+            operation.looks.absent,
+            operation.looks.next.map(Timestamp::as_micros),
+        ),
     };
-    to.push(VERSION);
+    to.push(VERSION as u8);
     let at = to.len();
     to.extend([0; CHECKSUM_BYTES]);
     // Writing into memory does not fail.
@@ -224,11 +248,17 @@ fn act_row(act: &Act) -> ActRow {
     }
 }
 
+/// Whether a row has the shape of a later release.
+pub(crate) fn is_later(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|version| i32::from(*version) > VERSION)
+}
+
 /// Reads a row.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
-    let Some((&VERSION, bytes)) = bytes.split_first() else {
-        return Err(damaged("a version of a later release"));
-    };
+    let (_, bytes) = bytes
+        .split_first()
+        .filter(|(version, _)| i32::from(**version) == VERSION)
+        .ok_or_else(|| damaged("a version of a later release"))?;
     let (checksum, bytes) = bytes.split_first_chunk().ok_or_else(|| damaged("too short"))?;
     if u32::from_le_bytes(*checksum) != crc32fast::hash(bytes) {
         return Err(damaged("it is not what was written"));
@@ -278,6 +308,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         acts: row.acts.into_iter().map(act).collect::<Result<_, _>>()?,
         request: row.request.map(body_ref),
         forgotten: row.forgotten.map(|new| if new { Forgotten::New } else { Forgotten::Refuse }),
+        flow: row.flow.map(str::to_owned),
+        subject: row.subject.map(|(name, sequence, is_first)| Subject {
+            name: name.to_owned(),
+            sequence,
+            is_first,
+        }),
+        parent: row.parent.map(OperationId::from_u128),
+        alias_of: row.alias_of.map(OperationId::from_u128),
+        callback: row.callback.map(str::to_owned),
+        ids: row.ids.into_iter().map(|(name, id)| (name.to_owned(), id.to_owned())).collect(),
+        looks: Looks { made: row.looks.0, absent: row.looks.1, next: row.looks.2.map(time) },
     })
 }
 

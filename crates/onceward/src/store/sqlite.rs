@@ -31,8 +31,8 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store, StoreError, Swept,
-    Which, Write,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
+    StoreError, Swept, Which, Write,
 };
 
 /// How the embedded store is opened.
@@ -359,6 +359,10 @@ impl Store for SqliteStore {
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
         Box::pin(self.ask(Command::Lanes))
+    }
+
+    fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
+        Box::pin(self.read_latest(move |reader| reader.backlog(&lane, max)))
     }
 
     fn take(

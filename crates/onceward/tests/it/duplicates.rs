@@ -239,7 +239,7 @@ async fn with_one_slot_duplicates_still_join_and_are_sent_once() {
         let policy = effects(Effects::NonIdempotent);
         let mut world = every(&policy).into_iter().nth(store).unwrap();
         let mut narrow = crate::world::route(crate::world::PAY, &policy);
-        narrow.slots_max = 1;
+        narrow.protection.slots_max = 1;
         world.set_routes(crate::world::routes([narrow]));
         let calls: Vec<_> = (0..40).map(|_| world.begin(post("k"))).collect();
         for call in calls {

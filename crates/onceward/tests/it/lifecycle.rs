@@ -435,7 +435,7 @@ async fn no_credential_is_in_any_file_of_the_ledger() {
 fn two_lanes(slots_max: usize) -> Vec<World> {
     let lane = |name: &str| {
         let mut lane = route(name, &effects(Effects::NonIdempotent));
-        lane.slots_max = slots_max;
+        lane.protection.slots_max = slots_max;
         lane
     };
     every_with(&routes([lane(PAY), lane("mail")]))

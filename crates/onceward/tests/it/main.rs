@@ -4,6 +4,7 @@
 
 mod dead;
 mod duplicates;
+mod gates;
 mod in_doubt;
 mod ledger;
 mod ledger_flips;
@@ -14,7 +15,9 @@ mod misbehave;
 mod mismatch;
 mod moving;
 mod postgres;
+mod postgres_nodes;
 mod postgres_options;
+mod releases;
 mod replay_bytes;
 mod retention;
 mod retries;

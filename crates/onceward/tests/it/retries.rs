@@ -12,8 +12,8 @@ use onceward::core::policy::{Backoff, Effects, KeyMissing, Meaning, Policy};
 use onceward::core::time::Timestamp;
 
 use crate::world::{
-    accepted, answer, answered, effects, essence, every, permanent, post, refused, taken,
-    truncated, unanswered, unsent,
+    Gate, PAY, accepted, answer, answered, effects, essence, every, every_with, permanent, post,
+    refused, route, routes, taken, truncated, unanswered, unsent,
 };
 
 #[tokio::test]
@@ -140,14 +140,21 @@ async fn a_call_without_a_record_is_sent_again_only_where_nothing_was_sent() {
 
 #[tokio::test]
 async fn what_failed_together_does_not_come_back_together() {
-    for world in every(&effects(Effects::Keyed)) {
+    let mut pay = route(PAY, &effects(Effects::Keyed));
+    (pay.protection.breaker, pay.protection.budget) = (None, None);
+    for world in every_with(&routes([pay])) {
         const CALLS: usize = 60;
         // Half of them were told when to come back, and all of these the same.
+        let gate = Gate::closed();
         let told = |n| answer(503, "").header("retry-after", if n % 2 == 0 { "7" } else { "0" });
-        world.upstream.script((0..CALLS).map(told));
+        world.upstream.script((0..CALLS).map(|n| told(n).behind(&gate)));
         let mut due_at: BTreeMap<Timestamp, usize> = BTreeMap::new();
         for n in 0..CALLS {
             taken(world.call(accepted(&format!("k{n}"))).await);
+        }
+        world.until_dispatched(CALLS).await;
+        gate.open();
+        for n in 0..CALLS {
             let waiting = world.stands(&format!("k{n}"), "pending").await;
             let State::Pending { due } = waiting.state else { unreachable!() };
             *due_at.entry(due).or_default() += 1;

@@ -27,7 +27,7 @@ use onceward::core::operation::{Operation, State};
 use onceward::core::policy::{Effects, Policy};
 use onceward::core::time::Timestamp;
 use onceward::observe::{Fact, Observer, Repeat};
-use onceward::route::{Route, Routes};
+use onceward::route::{Protection, Route, Routes};
 use onceward::secret::{Secrets, random};
 use onceward::store::memory::MemoryStore;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
@@ -255,6 +255,7 @@ pub(crate) fn truncated(status: u16, part: &'static str) -> Step {
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub(crate) host: String,
+    pub(crate) method: String,
     /// The headers on the wire: what was remembered, and what was laid over it.
     pub(crate) headers: Headers,
     pub(crate) target: String,
@@ -323,6 +324,7 @@ impl Scripted {
         }
         let seen = Seen {
             host: host.clone(),
+            method: dispatch.request.method.clone(),
             headers,
             target: dispatch.request.target.clone(),
             body: dispatch.request.body.clone(),
@@ -456,7 +458,12 @@ impl Observer for Notes {
                 let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
                 lock(&self.told).attempted.push(ending);
             }
-            Fact::Remembered(_) | Fact::Injected(..) | Fact::Acted(_) => {}
+            Fact::Remembered(_)
+            | Fact::Injected(..)
+            | Fact::Acted(_)
+            | Fact::Breaker(..)
+            | Fact::Paused(..)
+            | Fact::Steered(..) => {}
         }
         self.pulse.beat();
     }
@@ -883,7 +890,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         policy: Arc::new(policy.clone()),
         rules: Vec::new(),
         set_headers: Headers::default(),
-        slots_max: 256,
+        protection: Protection::default(),
         answer_max: Duration::from_mins(1),
         body_bytes_max: 1 << 20,
         response_bytes_max: 1 << 20,

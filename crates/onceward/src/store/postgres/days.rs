@@ -129,9 +129,9 @@ pub(super) async fn drop_old(
 ) -> Result<(), tokio_postgres::Error> {
     let alone = link.query("SELECT pg_try_advisory_lock(7077, 3)", &[]).await?;
     if alone[0].get(0) {
-        let dropped = drop_alone(link, now).await;
+        // Where it breaks off, the lock goes with the connection.
+        drop_alone(link, now).await?;
         link.query("SELECT pg_advisory_unlock(7077, 3)", &[]).await?;
-        dropped?;
     }
     gone.learn(link).await
 }
@@ -211,7 +211,9 @@ async fn drop_bodies(
             &[&end, &now.as_micros(), &(SURVIVORS_MAX + 1)],
         )
         .await?;
-    if needed.len() as i64 > SURVIVORS_MAX {
+    // What a later release needs, its nodes know.
+    let is_later = needed.iter().any(|found| row::is_later(found.get(0)));
+    if is_later || needed.len() as i64 > SURVIVORS_MAX {
         return Ok(());
     }
     // What cannot be read needs nothing that could be named.
@@ -250,8 +252,9 @@ async fn drop_operations(link: &Link, before: i32) -> Result<(), tokio_postgres:
         {
             break;
         }
+        // All of the day is read, in the order of the disk.
         let mut sql = format!(
-            "BEGIN; {LOCK}; ALTER TABLE op DETACH PARTITION op_{day}; \
+            "BEGIN; {LOCK}; SET LOCAL enable_seqscan = on; ALTER TABLE op DETACH PARTITION op_{day}; \
              INSERT INTO op SELECT * FROM op_{day} WHERE expires IS NULL;"
         );
         // Writing into a string does not fail.

@@ -74,7 +74,7 @@ fn failed(error: &tokio_postgres::Error) -> MoveError {
 }
 
 /// An array as PostgreSQL writes it.
-fn array(times: &[Timestamp]) -> String {
+pub(super) fn array(times: &[Timestamp]) -> String {
     let mut text = String::new();
     for at in times {
         let comma = if text.is_empty() { "" } else { "," };

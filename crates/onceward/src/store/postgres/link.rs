@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
@@ -17,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresOptions;
 use crate::clock::{Clock as _, SystemClock};
+use crate::sabotage::Sabotage;
 use crate::store::StoreError;
 use crate::upstream::trusted;
 
@@ -41,7 +42,9 @@ const SESSION: [(&str, &str); 8] = [
 fn session(options: Option<&str>) -> String {
     let said = options.unwrap_or_default();
     let ours = SESSION.iter().filter(|(name, _)| !said.contains(name));
-    ours.fold(String::new(), |said, (name, value)| said + "SET " + name + " = '" + value + "';")
+    let set = ours
+        .fold(String::new(), |said, (name, value)| said + "SET " + name + " = '" + value + "';");
+    if Sabotage::WeakerSync.is_on() { set + "SET synchronous_commit = off;" } else { set }
 }
 
 /// How long opening a connection may take.
@@ -51,7 +54,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer is waited for that somebody reads for a caller.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An operation's id as the server keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +85,11 @@ impl<'a> FromSql<'a> for Id {
     fn accepts(ty: &Type) -> bool {
         *ty == Type::UUID
     }
+}
+
+/// What is said of a server that accepts and says nothing.
+pub(super) fn no_answer() -> StoreError {
+    StoreError::Away("the server does not answer".to_owned())
 }
 
 /// Lets time pass.
@@ -159,6 +167,16 @@ impl Address {
 
     /// Opens a connection whose notifications are not of interest.
     pub(super) async fn open(&self) -> Result<Link, StoreError> {
+        // Even a server that lets nobody in has said nothing about the ledger.
+        self.first().await.map_err(|error| match error {
+            StoreError::Unavailable(why) => StoreError::Away(why),
+            error => error,
+        })
+    }
+
+    /// The same for a store that is being opened: who is not let in then has a wrong password, or a
+    /// wrong name.
+    pub(super) async fn first(&self) -> Result<Link, StoreError> {
         // A server that accepts and says nothing is no server.
         let client = tokio::time::timeout(CONNECT_TIMEOUT * 2, async {
             let client = match &self.tls {
@@ -176,14 +194,7 @@ impl Address {
             client.batch_execute(&session(self.config.get_options())).await?;
             Ok::<_, tokio_postgres::Error>(client)
         });
-        let client = client
-            .await
-            .map_err(|_| StoreError::Away("the server does not answer".to_owned()))?
-            // Even a server that lets nobody in has said nothing about the ledger.
-            .map_err(|error| match meaning(&error) {
-                StoreError::Unavailable(why) => StoreError::Away(why),
-                error => error,
-            })?;
+        let client = client.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))?;
         Ok(Link { client, prepared: Mutex::default() })
     }
 
@@ -230,7 +241,7 @@ impl Links {
             return answer.map_err(|error| meaning(&error));
         }
         self.drop(&link).await;
-        Err(StoreError::Away("the server does not answer".to_owned()))
+        Err(no_answer())
     }
 
     /// Nobody is to wait behind what was not answered.
@@ -241,6 +252,21 @@ impl Links {
                 *place = None;
             }
         }
+    }
+}
+
+/// A connection that waits for the next who needs one alone.
+#[derive(Debug, Default)]
+pub(super) struct Spare(std::sync::Mutex<Option<Arc<Link>>>);
+
+impl Spare {
+    pub(super) fn take(&self) -> Option<Arc<Link>> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        spare.filter(|link| !link.client.is_closed())
+    }
+
+    pub(super) fn put(&self, link: Arc<Link>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
     }
 }
 

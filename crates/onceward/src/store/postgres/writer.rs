@@ -5,7 +5,7 @@
 //! what is there: nothing is answered before it is known.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 
 use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
+use super::read;
+use crate::sabotage::Sabotage;
 use crate::store::row::{self, kind};
 use crate::store::{Birth, Lane, Remembered, Standing, StoreError, Write, digest_of};
 
@@ -37,14 +40,18 @@ pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// say so, where it says anything at all.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(35);
 
+/// How long a few jobs wait for more while others are being written: a batch costs the server as much
+/// as a dozen rows do. Beyond this the one in hand is slow, and nobody waits behind it.
+const COMPANY: Duration = Duration::from_millis(5);
+
 /// Before a batch is written again of which something is not known.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Arrays of every length have the same plan: to make one takes longer than to write a batch.
-const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
+pub(super) const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
 
 /// `IS TRUE` keeps the looks into `won` a hash table, where a join would be a loop in a loop.
-const REMEMBER: &str = "\
+pub(super) const REMEMBER: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::bytea[], $2::uuid[], $3::bigint[], $4::smallint[], \
         $5::integer[], $6::bigint[], $7::bigint[], $8::bytea[], $9::integer[], $10::bigint[], \
         $11::bytea[]) AS t(digest, id, fence, kind, lane, due, owner, row, day, n, bytes)), \
@@ -59,7 +66,7 @@ const REMEMBER: &str = "\
     SELECT op FROM won";
 
 /// The bounds of the ids say before anything is read which days are concerned.
-const COMMIT: &str = "\
+pub(super) const COMMIT: &str = "\
     WITH new AS (SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::smallint[], $4::bigint[], \
         $5::bigint[], $6::bytea[], $7::integer[], $8::bigint[], $9::bytea[], $10::bigint[], \
         $11::bigint[]) AS t(id, fence, kind, due, owner, row, day, n, bytes, expires, gone)), \
@@ -71,15 +78,25 @@ const COMMIT: &str = "\
         WHERE bytes IS NOT NULL) \
     SELECT id FROM done";
 
-const KNOWN: &str = "SELECT k.digest, o.row FROM key k JOIN op o ON o.id = k.op \
-    WHERE k.digest = ANY($1)";
+/// Rows of an array lead to one partition each, where a whole array leads to all of them; here and
+/// below.
+pub(super) const KNOWN: &str = "SELECT k.digest, o.row FROM UNNEST($1::bytea[]) AS t(digest) \
+    JOIN key k ON k.digest = t.digest JOIN op o ON o.id = k.op";
 
 /// What a lost try wrote can be read before a standby has it, where the server ended meanwhile: a
 /// commit after it is answered only when all before it is safe.
 const CONFIRM: &str = "INSERT INTO setting VALUES ('confirmed', '') \
     ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
 
-const STORED: &str = "SELECT id, row FROM op WHERE id = ANY($1)";
+pub(super) const STORED: &str =
+    "SELECT op.id, op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id";
+
+/// Lets a key in whether or not it is there.
+const UNLOCK: &str = "DELETE FROM key WHERE digest = ANY($1)";
+
+/// Makes every fence the one that a change wants.
+const UNFENCE: &str = "UPDATE op SET fence = t.fence - 1 \
+    FROM UNNEST($1::uuid[], $2::bigint[]) AS t(id, fence) WHERE op.id = t.id";
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -127,6 +144,14 @@ impl Job {
         matches!(self, Self::Remember(birth, _) if birth.replaces.is_some())
     }
 
+    /// Has its body numbered anew.
+    fn forget_number(&mut self) {
+        match self {
+            Self::Remember(birth, _) => birth.operation.request = None,
+            Self::Commit(change, _) => change.place = None,
+        }
+    }
+
     fn fail(self, error: &StoreError) {
         // A caller that went away needs no answer.
         match self {
@@ -141,6 +166,10 @@ impl Job {
 pub(super) struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     wake: Notify,
+    /// Jobs that are being written.
+    in_hand: AtomicUsize,
+    /// Batches that were taken.
+    taken: AtomicUsize,
     /// What is gone with its day.
     pub(super) gone: Gone,
     /// Whether the server was away when it was last asked.
@@ -148,7 +177,9 @@ pub(super) struct Queue {
     pub(super) commits: AtomicU64,
     /// Woken where accepted work was written.
     pub(super) changed: Arc<Notify>,
-    /// Woken where others have to hear of it.
+    /// Woken where a setting may have changed.
+    pub(super) settings: Arc<Notify>,
+    /// Woken where others have to hear of work.
     pub(super) tell: Notify,
 }
 
@@ -158,23 +189,44 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// The next batch: no two of its jobs touch the same operation or key.
+    /// The next batch: no two of its jobs touch the same operation or key. It is large, or else there
+    /// is nothing that it could wait for.
     async fn batch(&self) -> Vec<Job> {
+        let (mut is_late, mut taken) = (false, 0);
+        let mut company = std::pin::pin!(pause(COMPANY));
         loop {
             let woken = self.wake.notified();
-            let (batch, more) = self.take();
-            if more {
-                self.wake.notify_one();
-            }
+            let (batch, left) = self.take(is_late);
             if !batch.is_empty() {
+                if left > 0 {
+                    self.wake.notify_one();
+                }
                 return batch;
             }
-            woken.await;
+            if left == 0 {
+                woken.await;
+                (is_late, taken) = (false, self.taken.load(Ordering::Relaxed));
+                company.set(pause(COMPANY));
+                continue;
+            }
+            tokio::select! {
+                () = woken => {}
+                () = &mut company => {
+                    let before = std::mem::replace(&mut taken, self.taken.load(Ordering::Relaxed));
+                    is_late = taken == before;
+                    company.set(pause(COMPANY));
+                }
+            }
         }
     }
 
-    fn take(&self) -> (Vec<Job>, bool) {
+    /// Jobs for a batch, and how many are left. There are none for one while more are in hand than
+    /// wait, unless that `is_late`.
+    fn take(&self, is_late: bool) -> (Vec<Job>, usize) {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_late && jobs.len() < self.in_hand.load(Ordering::Relaxed) {
+            return (Vec::new(), jobs.len());
+        }
         let (mut batch, mut left) = (Vec::new(), VecDeque::new());
         let (mut ids, mut keys, mut bytes) = (HashSet::new(), HashSet::new(), 0);
         while let Some(job) = jobs.pop_front() {
@@ -198,7 +250,15 @@ impl Queue {
         }
         left.append(&mut jobs);
         *jobs = left;
-        (batch, !jobs.is_empty())
+        self.in_hand.fetch_add(batch.len(), Ordering::Relaxed);
+        self.taken.fetch_add(usize::from(!batch.is_empty()), Ordering::Relaxed);
+        (batch, jobs.len())
+    }
+
+    /// Of a batch that was taken all is known.
+    fn is_written(&self, jobs: usize) {
+        self.in_hand.fetch_sub(jobs, Ordering::Relaxed);
+        self.wake.notify_one();
     }
 }
 
@@ -303,14 +363,26 @@ enum Failure {
     Refused(StoreError),
     /// The server was not reached: this try wrote nothing.
     Away(StoreError),
+    /// Nothing of it was, for a number of a body that another body has.
+    Taken,
     /// Nobody knows.
     Unknown,
 }
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
+        let is_of_body = |said: &DbError| {
+            *said.code() == SqlState::UNIQUE_VIOLATION
+                && said.table().is_some_and(|table| table.starts_with("body_"))
+        };
+        if error.as_db_error().is_some_and(is_of_body) {
+            return Self::Taken;
+        }
+        // A server that is read only has written nothing.
+        let is_read_only = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
         match meaning(&error) {
-            StoreError::Away(_) => Self::Unknown,
+            error @ StoreError::Away(_) if is_read_only => Self::Away(error),
+            StoreError::Away(_) if !Sabotage::LostReplyIsFailure.is_on() => Self::Unknown,
             error => Self::Refused(error),
         }
     }
@@ -339,9 +411,11 @@ impl Writer {
     pub(super) async fn run(mut self) {
         loop {
             let mut batch = self.queue.batch().await;
+            let jobs = batch.len();
             while !batch.is_empty() {
                 batch = self.write(batch).await;
             }
+            self.queue.is_written(jobs);
         }
     }
 
@@ -353,20 +427,25 @@ impl Writer {
                 self.is_unsure &= !again.is_empty();
                 again
             }
-            Err(Failure::Refused(error)) => {
-                // One that cannot be written must not take the others with it.
+            // One that cannot be written must not take the others with it.
+            Err(Failure::Refused(_) | Failure::Taken) if batch.len() > 1 => {
                 let (mut again, was_unsure) = (Vec::new(), self.is_unsure);
-                if batch.len() > 1 {
-                    for job in batch {
-                        self.is_unsure = was_unsure;
-                        again.append(&mut Box::pin(self.write(vec![job])).await);
-                    }
-                } else {
-                    for job in batch {
-                        job.fail(&error);
-                    }
+                for job in batch {
+                    self.is_unsure = was_unsure;
+                    again.append(&mut Box::pin(self.write(vec![job])).await);
                 }
                 again
+            }
+            Err(Failure::Refused(error)) => {
+                for job in batch {
+                    job.fail(&error);
+                }
+                Vec::new()
+            }
+            Err(Failure::Taken) => {
+                // No try before this one was written: it would have put no body in.
+                batch.iter_mut().for_each(Job::forget_number);
+                batch
             }
             Err(Failure::Away(error)) if !self.is_unsure => {
                 self.queue.away.store(true, Ordering::Relaxed);
@@ -377,9 +456,6 @@ impl Writer {
             }
             Err(Failure::Away(_) | Failure::Unknown) => {
                 self.queue.away.store(true, Ordering::Relaxed);
-                self.link = None;
-                // A server in its place may give the rest of the block to somebody else.
-                self.numbers = Numbers::default();
                 let was_unsure = std::mem::replace(&mut self.is_unsure, true);
                 for job in &mut batch {
                     if let Job::Commit(change, _) = job {
@@ -402,6 +478,8 @@ impl Writer {
             link
         } else {
             let link = self.address.open().await.map_err(Failure::Away)?;
+            // A server that came back, or one in its place, may give the rest of a block to others.
+            self.numbers = Numbers::default();
             link.client.batch_execute(PLAN_ONCE).await?;
             link
         };
@@ -529,6 +607,11 @@ async fn put_born(
     }
     let Columns { digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, .. } = born;
     let oldest = Id(gone.oldest());
+    if Sabotage::SelectThenInsert.is_on() && link.query(KNOWN, &[digests]).await?.is_empty() {
+        // Each takes its time, so that one comes after the other.
+        pause(RETRY + LOOK_AGAIN * (ids[0].0.sequence() % 64) as u32).await;
+        link.query(UNLOCK, &[digests]).await?;
+    }
     let with: [&(dyn ToSql + Sync); 12] =
         [digests, ids, fences, kinds, lanes, dues, owners, rows, days, ns, &born.bodies(), &oldest];
     link.query(REMEMBER, &with).await
@@ -545,6 +628,9 @@ async fn put_changed(
     else {
         return Ok(Vec::new());
     };
+    if Sabotage::NoFence.is_on() {
+        link.query(UNFENCE, &[ids, fences]).await?;
+    }
     let bodies = changed.bodies();
     let with: [&(dyn ToSql + Sync); 13] =
         [ids, fences, kinds, dues, owners, rows, days, ns, &bodies, expires, gone, first, last];
@@ -600,7 +686,7 @@ async fn take_over(
         link.client.batch_execute("ROLLBACK").await?;
         return Ok(Written { stale: true, ..Written::default() });
     };
-    let mut before = row::decode(held.get(0)).map_err(Failure::Refused)?;
+    let mut before = read(held.get(0)).map_err(Failure::Refused)?;
     before.fence = Fence(fence.0 + 1);
     let mut bytes = Vec::new();
     row::encode(&before, &mut bytes);
@@ -642,17 +728,17 @@ async fn answer(
             (_, Job::Commit(change, answer)) if is_written => {
                 let _ = answer.send(Ok(change.write.operation));
             }
-            (Err(Failure::Away(_) | Failure::Unknown), job) => again.push(job),
+            (Err(Failure::Away(_) | Failure::Unknown | Failure::Taken), job) => again.push(job),
             (Err(Failure::Refused(error)), job) => job.fail(error),
             (Ok((known, _)), Job::Remember(birth, answer)) => {
                 match key.and_then(|key| known.get(&key.0.to_vec())) {
                     // It was written by a try whose answer was lost, and nobody has judged it since.
-                    Some(found) if found.id == id.0 && found.fence == birth.operation.fence => {
+                    Some(Ok(found)) if found.id == id.0 && found.fence == birth.operation.fence => {
                         let _ = answer.send(Ok(Remembered::Fresh(birth.operation)));
                     }
                     _ if written.stale => drop(answer.send(Err(StoreError::Stale))),
                     Some(found) => {
-                        let _ = answer.send(Ok(Remembered::Known(found.clone())));
+                        let _ = answer.send(found.clone().map(Remembered::Known));
                     }
                     // The one that had its key went meanwhile.
                     None => again.push(Job::Remember(birth, answer)),
@@ -676,19 +762,16 @@ async fn known(
     born: &Columns,
     won: &HashSet<Id>,
     gone: &Gone,
-) -> Result<HashMap<Vec<u8>, Operation>, Failure> {
+) -> Result<HashMap<Vec<u8>, Result<Operation, StoreError>>, Failure> {
     let lost = born.ids.iter().zip(&born.digests).filter(|(id, _)| !won.contains(*id));
     let digests: Vec<&Vec<u8>> = lost.map(|(_, digest)| digest).collect();
     if digests.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = link.query(KNOWN, &[&digests]).await?;
-    rows.iter()
-        .map(|found| {
-            let operation = row::decode(found.get(1)).map_err(Failure::Refused)?;
-            Ok((found.get(0), gone.seen(operation)))
-        })
-        .collect()
+    // One that cannot be read must not take the others with it.
+    let seen = |found: &tokio_postgres::Row| Ok(gone.seen(read(found.get(1))?));
+    Ok(rows.iter().map(|found| (found.get(0), seen(found))).collect())
 }
 
 /// The rows of those that were not changed, as they stand.
@@ -703,4 +786,42 @@ async fn stored(
     }
     let rows = link.query(STORED, &[&refused]).await?;
     Ok(rows.iter().map(|found| (found.get(0), found.get(1))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward_core::policy::Mode;
+
+    use super::*;
+    use crate::store::contract::operation;
+
+    fn push(queue: &Queue, numbers: std::ops::Range<u64>) {
+        for n in numbers {
+            let operation = operation(n, "key", "route", Mode::Held);
+            let (answer, _) = oneshot::channel();
+            queue.push(Job::commit(Write { operation, answer: None, visible: false }, answer));
+        }
+    }
+
+    #[test]
+    fn a_few_jobs_wait_while_more_are_in_hand_but_not_behind_a_slow_batch() {
+        let queue = Queue::default();
+        push(&queue, 1..4);
+        let (first, left) = queue.take(false);
+        assert_eq!((first.len(), left), (3, 0), "nothing is in hand: nothing to wait for");
+        push(&queue, 4..6);
+        let (few, left) = queue.take(false);
+        assert_eq!((few.len(), left), (0, 2));
+        push(&queue, 6..7);
+        let (second, left) = queue.take(false);
+        assert_eq!((second.len(), left), (3, 0), "as many wait as are in hand");
+        push(&queue, 7..8);
+        assert_eq!(queue.take(false).0.len(), 0);
+        assert_eq!(queue.take(true).0.len(), 1);
+        push(&queue, 8..9);
+        for jobs in [3, 3, 1] {
+            queue.is_written(jobs);
+        }
+        assert_eq!(queue.take(false).0.len(), 1);
+    }
 }

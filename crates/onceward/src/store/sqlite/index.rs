@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::journal::Position;
 use crate::store::moving::Kept;
 use crate::store::row::{self, kind};
-use crate::store::{Asked, Lane, Page, Query, Standing, StoreError};
+use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError};
 
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -279,6 +279,19 @@ impl Index {
             found.push(decode(row.get_ref(0)?)?);
         }
         Ok(found)
+    }
+
+    pub(super) fn backlog(&self, lane: &Lane, max: u64) -> Result<Backlog, StoreError> {
+        let mut backlog = Backlog::default();
+        let mut statement = self.db.prepare_cached(
+            "SELECT row FROM op WHERE kind = 0 AND lane = \
+             (SELECT id FROM lane WHERE tenant = ?1 AND route = ?2) LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![lane.tenant, lane.route, max])?;
+        while let Some(row) = rows.next()? {
+            backlog.add(&decode(row.get_ref(0)?)?);
+        }
+        Ok(backlog)
     }
 
     /// Each lane with waiting work and its first due time: one seek a lane, however much waits.

@@ -1,0 +1,551 @@
+//! What stands before each upstream: send slots, a rate, a breaker, what it asked for itself, and a
+//! person's pause. A gate holds work back and never discards any. It is this node's own: another
+//! node has its own of each, and only a pause holds for all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use onceward_core::backoff;
+use onceward_core::breaker::{Breaker, Flow, Sign, Turn};
+use onceward_core::id::OperationId;
+use onceward_core::rate::{Budget, Meter, Ramp};
+use onceward_core::time::Timestamp;
+use tokio::sync::{Notify, oneshot};
+
+use crate::route::Protection;
+use crate::store::{Backlog, Lane};
+
+/// Callers that wait at one gate, at most.
+const WAITING_MAX: usize = 4096;
+
+/// Gates of upstreams that are not asked any more are forgotten past this many.
+const GATES_MAX: usize = 1024;
+
+/// A lane that is not alone takes a slot only while it has fewer than this many times the free
+/// ones, so that whoever comes finds one (dynamic thresholds, Choudhury and Hahne 1998).
+const SHARE: usize = 3;
+
+/// An upstream that is held for less than this is not given its backlog slowly.
+const RAMP_AFTER: Duration = Duration::from_secs(1);
+
+/// Why nothing may go now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bar {
+    /// A person paused the route.
+    Paused,
+    /// The breaker is open.
+    BreakerOpen,
+    /// The upstream asked to be left alone.
+    UpstreamAsked,
+    /// Attempts of this second are used up.
+    Rate,
+    /// As many calls are under way as may be.
+    Slots,
+}
+
+impl Bar {
+    /// The word for it in answers and pages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::BreakerOpen => "breaker",
+            Self::UpstreamAsked => "upstream",
+            Self::Rate => "rate",
+            Self::Slots => "slots",
+        }
+    }
+}
+
+/// Nothing may go now: why, and until when, where that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Barred {
+    pub(crate) why: Bar,
+    pub(crate) until: Option<Timestamp>,
+    /// Whether the breaker waits for a probe that this is too dangerous to be.
+    pub(crate) wants_probe: bool,
+}
+
+impl Barred {
+    pub(crate) fn by(why: Bar, until: Option<Timestamp>) -> Self {
+        Self { why, until, wants_probe: false }
+    }
+}
+
+/// Who wants to go.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrant {
+    pub(crate) lane: Lane,
+    /// Whether a second arrival does no harm, so that it may be a probe.
+    pub(crate) is_harmless: bool,
+    /// Whether it has waited in the ledger: then it goes slowly after a hold.
+    pub(crate) is_backlog: bool,
+}
+
+/// The gates of all upstreams.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+    /// Wakes the dispatcher where something may go again.
+    opened: Arc<Notify>,
+}
+
+/// The gate of one upstream.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    inner: Mutex<Inner>,
+    opened: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// What the route says now.
+    protection: Protection,
+    lanes: BTreeMap<Lane, Places>,
+    busy: usize,
+    meter: Meter,
+    breaker: Breaker,
+    budget: Option<Budget>,
+    ramp: Option<Ramp>,
+    held_until: Option<Timestamp>,
+    is_paused: bool,
+    /// Whether somebody probes it now.
+    is_probed: bool,
+}
+
+/// Who is at the gate on one lane.
+#[derive(Debug, Default)]
+struct Places {
+    busy: usize,
+    waiting: VecDeque<oneshot::Sender<Slot>>,
+    room: Option<Room>,
+}
+
+/// How much more the backlog of a lane may take, since it was last counted.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    operations: u64,
+    bytes: u64,
+    counted_at: Timestamp,
+}
+
+/// How long a count of the backlog is believed: what has left it since is not known.
+const COUNT_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a backlog that is full is not counted again.
+const COUNT_FULL_AGAIN: Duration = Duration::from_secs(1);
+
+/// How a gate stands, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Closed, open or half-open.
+    pub breaker: &'static str,
+    /// Until when nothing goes, where that is known.
+    pub until: Option<Timestamp>,
+    /// Why nothing goes now, where nothing does.
+    pub bar: Option<Bar>,
+    /// Calls under way.
+    pub busy: usize,
+    /// Callers that wait for a slot.
+    pub waiting: usize,
+}
+
+/// A right to have one call under way. Dropping it frees it; what it took of a rate is given back
+/// where it was not used.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Nothing once it is given up.
+    gate: Option<Arc<Gate>>,
+    lane: Lane,
+    /// When its next attempt may be made, once that is known.
+    turn: Option<Timestamp>,
+    is_backlog: bool,
+    is_used: bool,
+    is_probe: bool,
+}
+
+impl Slot {
+    /// Whether what is sent with it decides whether the breaker closes.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// An attempt is made with it.
+    pub(crate) fn spend(&mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(gate) = self.gate.take() else { return };
+        gate.inner().leave(self);
+        gate.hand_over();
+        gate.opened.notify_one();
+    }
+}
+
+impl Gates {
+    /// The gate of an upstream; one that is made now is told whether its route is paused.
+    pub(crate) fn of(
+        &self,
+        route: &str,
+        protection: &Protection,
+        is_paused: impl FnOnce() -> bool,
+    ) -> Arc<Gate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(route) {
+            gate.fit(protection);
+            return Arc::clone(gate);
+        }
+        if gates.len() >= GATES_MAX {
+            gates.retain(|_, gate| !gate.is_idle());
+        }
+        let is_paused = is_paused();
+        let inner = Inner { protection: protection.clone(), is_paused, ..Inner::default() };
+        let gate = Gate { inner: Mutex::new(inner), opened: Arc::clone(&self.opened) };
+        let gate = Arc::new(gate);
+        gates.insert(route.to_owned(), Arc::clone(&gate));
+        gate
+    }
+
+    /// Wakes where something may go again: a hint.
+    pub(crate) fn opened(&self) -> Arc<Notify> {
+        Arc::clone(&self.opened)
+    }
+}
+
+impl Gate {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fit(self: &Arc<Self>, protection: &Protection) {
+        let mut inner = self.inner();
+        if inner.protection == *protection {
+            return;
+        }
+        inner.protection = protection.clone();
+        drop(inner);
+        self.hand_over();
+    }
+
+    fn is_idle(&self) -> bool {
+        let inner = self.inner();
+        inner.busy == 0
+            && inner.breaker == Breaker::default()
+            && inner.held_until.is_none()
+            && !inner.is_paused
+            && inner.lanes.values().all(|places| places.waiting.is_empty())
+    }
+
+    /// A slot for what can go at once.
+    pub(crate) fn try_enter(
+        self: &Arc<Self>,
+        entrant: &Entrant,
+        now: Timestamp,
+    ) -> Result<Slot, Barred> {
+        let mut inner = self.inner();
+        inner.bar(entrant, now)?;
+        if inner.is_full(&entrant.lane) {
+            return Err(Barred::by(Bar::Slots, None));
+        }
+        let turn = inner.turn(entrant, now);
+        if turn > now {
+            return Err(Barred::by(Bar::Rate, Some(turn)));
+        }
+        let mut slot = inner.occupy(self, entrant);
+        inner.pay(&mut slot, entrant, now)?;
+        Ok(slot)
+    }
+
+    /// As many slots as there are, `max` at most; and what stands before the next.
+    pub(crate) fn enter_many(
+        self: &Arc<Self>,
+        entrant: &Entrant,
+        max: usize,
+        now: Timestamp,
+    ) -> (Vec<Slot>, Option<Barred>) {
+        let mut slots = Vec::new();
+        while slots.len() < max {
+            match self.try_enter(entrant, now) {
+                Ok(slot) => slots.push(slot),
+                Err(barred) => return (slots, Some(barred)),
+            }
+        }
+        (slots, None)
+    }
+
+    /// A place in the queue of a lane, where only slots are missing; else what is in the way.
+    pub(crate) fn queue(
+        self: &Arc<Self>,
+        entrant: &Entrant,
+        now: Timestamp,
+    ) -> Result<oneshot::Receiver<Slot>, Barred> {
+        let mut inner = self.inner();
+        inner.bar(entrant, now)?;
+        let waiting = inner.lanes.values().map(|places| places.waiting.len()).sum::<usize>();
+        if waiting >= WAITING_MAX {
+            return Err(Barred::by(Bar::Slots, None));
+        }
+        let (give, given) = oneshot::channel();
+        let places = inner.lanes.entry(entrant.lane.clone()).or_default();
+        places.waiting.retain(|waiting| !waiting.is_closed());
+        places.waiting.push_back(give);
+        drop(inner);
+        // A slot may have become free since it was looked for.
+        self.hand_over();
+        Ok(given)
+    }
+
+    /// Whether the holder of a slot may make an attempt, and when by the rate: not later than
+    /// `patience`.
+    pub(crate) fn pay(
+        &self,
+        slot: &mut Slot,
+        is_harmless: bool,
+        now: Timestamp,
+        patience: Timestamp,
+    ) -> Result<Timestamp, Barred> {
+        let is_backlog = slot.is_backlog;
+        let entrant = Entrant { lane: slot.lane.clone(), is_harmless, is_backlog };
+        let mut inner = self.inner();
+        inner.bar(&entrant, now)?;
+        let turn = inner.turn(&entrant, now);
+        if turn > patience {
+            return Err(Barred::by(Bar::Rate, Some(turn)));
+        }
+        inner.pay(slot, &entrant, now)
+    }
+
+    /// How an attempt ended, and how long the upstream asked to be left alone; tells what moved.
+    pub(crate) fn learn(
+        &self,
+        slot: &mut Slot,
+        sign: Sign,
+        asked: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Turn> {
+        let mut inner = self.inner();
+        if let Some(asked) = asked {
+            inner.hold(now.plus(asked), now);
+        }
+        let rule = inner.protection.breaker.clone()?;
+        let is_probe = std::mem::take(&mut slot.is_probe);
+        let draw = backoff::draw(OperationId::from_u128(now.as_micros().unsigned_abs().into()), 0);
+        let turn = inner.breaker.learn(&rule, sign, is_probe, now, draw);
+        if turn == Some(Turn::Closed) {
+            inner.ramp = Some(Ramp::from(now));
+        }
+        drop(inner);
+        self.opened.notify_one();
+        turn
+    }
+
+    /// Whether a retry may be made for a caller who waits; if so it is paid for.
+    pub(crate) fn withdraw(&self, now: Timestamp) -> bool {
+        let mut inner = self.inner();
+        let Some(rule) = inner.protection.budget else { return true };
+        inner.budget.get_or_insert_with(|| Budget::full(rule, now)).withdraw(rule, now)
+    }
+
+    /// A retry that was paid for is not made.
+    pub(crate) fn refund(&self) {
+        let mut inner = self.inner();
+        if let (Some(rule), Some(budget)) = (inner.protection.budget, inner.budget.as_mut()) {
+            budget.refund(rule);
+        }
+    }
+
+    /// Whether the backlog of a lane may take one more of `bytes`; nothing where it has to be
+    /// counted first.
+    pub(crate) fn take_room(&self, lane: &Lane, bytes: u64, now: Timestamp) -> Option<bool> {
+        let mut inner = self.inner();
+        let room = inner.lanes.get_mut(lane)?.room.as_mut()?;
+        let age = now.since(room.counted_at);
+        let fits = room.operations > 0 && room.bytes >= bytes;
+        if age >= COUNT_AGAIN || (!fits && age >= COUNT_FULL_AGAIN) {
+            return None;
+        }
+        if fits {
+            room.operations -= 1;
+            room.bytes -= bytes;
+        }
+        Some(fits)
+    }
+
+    /// The backlog of a lane was counted.
+    pub(crate) fn set_room(&self, lane: &Lane, backlog: Backlog, now: Timestamp) {
+        let mut inner = self.inner();
+        let most = |most: Option<u64>| most.unwrap_or(u64::MAX);
+        let protection = &inner.protection;
+        let room = Room {
+            operations: most(protection.backlog_max).saturating_sub(backlog.operations),
+            bytes: most(protection.backlog_bytes_max).saturating_sub(backlog.bytes),
+            counted_at: now,
+        };
+        inner.lanes.entry(lane.clone()).or_default().room = Some(room);
+    }
+
+    /// Whether whoever asks is to probe: one does at a time.
+    pub(crate) fn begin_probing(&self) -> bool {
+        !std::mem::replace(&mut self.inner().is_probed, true)
+    }
+
+    /// Probing is over.
+    pub(crate) fn end_probing(&self) {
+        self.inner().is_probed = false;
+    }
+
+    /// A person pauses the route, or lets it go on.
+    pub(crate) fn set_paused(self: &Arc<Self>, is_paused: bool, now: Timestamp) {
+        let mut inner = self.inner();
+        if inner.is_paused && !is_paused {
+            inner.ramp = Some(Ramp::from(now));
+        }
+        inner.is_paused = is_paused;
+        drop(inner);
+        self.hand_over();
+        self.opened.notify_one();
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self, now: Timestamp) -> Standing {
+        let inner = self.inner();
+        let lane = Lane { tenant: String::new(), route: String::new() };
+        let bar = inner.bar(&Entrant { lane, is_harmless: true, is_backlog: false }, now).err();
+        Standing {
+            breaker: inner.breaker.name(),
+            until: bar.and_then(|barred| barred.until),
+            bar: bar.map(|barred| barred.why),
+            busy: inner.busy,
+            waiting: inner.lanes.values().map(|places| places.waiting.len()).sum(),
+        }
+    }
+
+    /// Gives free slots to those who wait, the lane with the fewest first.
+    fn hand_over(self: &Arc<Self>) {
+        loop {
+            let mut inner = self.inner();
+            let fitting = |(lane, places): &(&Lane, &Places)| {
+                !places.waiting.is_empty() && !inner.is_full(lane)
+            };
+            let next = inner.lanes.iter().filter(fitting).min_by_key(|(_, places)| places.busy);
+            let Some(lane) = next.map(|(lane, _)| lane.clone()) else { return };
+            let waiting = inner.lanes.get_mut(&lane).and_then(|places| places.waiting.pop_front());
+            let Some(give) = waiting else { return };
+            let entrant = Entrant { lane, is_harmless: false, is_backlog: false };
+            // What else may stand in the way is asked by whoever gets it.
+            let slot = inner.occupy(self, &entrant);
+            drop(inner);
+            if let Err(mut unwanted) = give.send(slot) {
+                // Its end would hand over again, from within.
+                unwanted.gate = None;
+                self.inner().leave(&unwanted);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// What stands in the way beside slots and rate; whether it goes as a probe.
+    fn bar(&self, entrant: &Entrant, now: Timestamp) -> Result<bool, Barred> {
+        if self.is_paused {
+            return Err(Barred::by(Bar::Paused, None));
+        }
+        if let Some(until) = self.held_until.filter(|until| *until > now) {
+            return Err(Barred::by(Bar::UpstreamAsked, Some(until)));
+        }
+        let rule = self.protection.breaker.as_ref();
+        match rule.map_or(Flow::Free, |rule| self.breaker.flow(rule, now)) {
+            Flow::Free => Ok(false),
+            Flow::Probe if entrant.is_harmless => Ok(true),
+            Flow::Probe => Err(Barred { wants_probe: true, ..Barred::by(Bar::BreakerOpen, None) }),
+            Flow::Shut { until } => Err(Barred::by(Bar::BreakerOpen, until)),
+        }
+    }
+
+    /// When the next attempt may be made, by the rate and the ramp.
+    fn turn(&self, entrant: &Entrant, now: Timestamp) -> Timestamp {
+        let ramp = self.ramp.filter(|ramp| entrant.is_backlog && !ramp.is_over(now));
+        let by_ramp = ramp.map_or(now, |ramp| ramp.ready_at());
+        let by_rate = self.protection.rate.map_or(now, |rate| self.meter.ready_at(rate));
+        by_ramp.max(by_rate).max(now)
+    }
+
+    fn is_full(&self, lane: &Lane) -> bool {
+        let free = self.protection.slots_max.saturating_sub(self.busy);
+        let has = self.lanes.get(lane).map_or(0, |places| places.busy);
+        let is_alone = self.lanes.keys().all(|other| other == lane);
+        free == 0 || (!is_alone && has >= SHARE * free)
+    }
+
+    /// Takes a turn for a slot; tells when it is.
+    fn pay(
+        &mut self,
+        slot: &mut Slot,
+        entrant: &Entrant,
+        now: Timestamp,
+    ) -> Result<Timestamp, Barred> {
+        if self.bar(entrant, now)? && !slot.is_probe {
+            self.breaker.begin_probe();
+            slot.is_probe = true;
+        }
+        match self.ramp.as_mut().filter(|_| entrant.is_backlog) {
+            Some(ramp) => ramp.take(now),
+            None if slot.turn.is_none() => self.deposit(now),
+            None => {}
+        }
+        let turn = match self.protection.rate {
+            Some(rate) => self.meter.take(rate, now),
+            None => now,
+        };
+        slot.turn = Some(turn);
+        Ok(turn)
+    }
+
+    /// A first attempt pays for retries.
+    fn deposit(&mut self, now: Timestamp) {
+        if let Some(rule) = self.protection.budget {
+            self.budget.get_or_insert_with(|| Budget::full(rule, now)).deposit(rule);
+        }
+    }
+
+    fn occupy(&mut self, gate: &Arc<Gate>, entrant: &Entrant) -> Slot {
+        self.busy += 1;
+        self.lanes.entry(entrant.lane.clone()).or_default().busy += 1;
+        Slot {
+            gate: Some(Arc::clone(gate)),
+            lane: entrant.lane.clone(),
+            turn: None,
+            is_backlog: entrant.is_backlog,
+            is_used: false,
+            is_probe: false,
+        }
+    }
+
+    /// Somebody leaves; what was taken and not used is given back.
+    fn leave(&mut self, slot: &Slot) {
+        self.busy = self.busy.saturating_sub(1);
+        if let Some(places) = self.lanes.get_mut(&slot.lane) {
+            places.busy = places.busy.saturating_sub(1);
+        }
+        if slot.is_probe {
+            self.breaker.drop_probe();
+        }
+        let Some(turn) = slot.turn.filter(|_| !slot.is_used) else { return };
+        if let Some(rate) = self.protection.rate {
+            self.meter.give_back(rate);
+        }
+        if let Some(ramp) = self.ramp.as_mut().filter(|_| slot.is_backlog) {
+            ramp.give_back(turn);
+        }
+    }
+
+    fn hold(&mut self, until: Timestamp, now: Timestamp) {
+        self.held_until = self.held_until.max(Some(until));
+        if until.since(now) >= RAMP_AFTER {
+            self.ramp = self.held_until.map(Ramp::from);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Probing an upstream whose breaker is half-open, where what waits for it is too dangerous to be a
+//! probe itself: a GET that the route names, or a HEAD, which by its definition changes nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onceward_core::attempt::Ending;
+use onceward_core::breaker::Sign;
+use onceward_core::exchange::{Headers, Request};
+
+use crate::engine::Engine;
+use crate::gates::{Entrant, Gate};
+use crate::route::Route;
+use crate::store::Lane;
+use crate::upstream::{Dispatch, Sent};
+
+impl Engine {
+    /// Probes the upstream of `route` until its breaker is open or closed, in a task of its own.
+    pub(crate) fn probe(self: &Arc<Self>, route: &Arc<Route>) {
+        let gate = self.gate_of(route);
+        if !gate.begin_probing() {
+            return;
+        }
+        let (engine, route) = (Arc::clone(self), Arc::clone(route));
+        let run = self.begin();
+        tokio::spawn(async move {
+            let _run = run;
+            while !engine.is_halted() && probe_once(&engine, &route, &gate).await {}
+            gate.end_probing();
+        });
+    }
+}
+
+/// One probe, where one is wanted still.
+async fn probe_once(engine: &Engine, route: &Route, gate: &Arc<Gate>) -> bool {
+    let lane = Lane { tenant: String::new(), route: route.name.clone() };
+    let entrant = Entrant { lane, is_harmless: true, is_backlog: false };
+    let Ok(mut slot) = gate.try_enter(&entrant, engine.clock.now()) else { return false };
+    if !slot.is_probe() {
+        return false;
+    }
+    slot.spend();
+    let health = route.protection.health.as_deref();
+    let request = Request {
+        method: if health.is_some() { "GET" } else { "HEAD" }.to_owned(),
+        target: health.unwrap_or("/").to_owned(),
+        headers: Headers::default(),
+        body: Bytes::new(),
+    };
+    let dispatch = Dispatch {
+        target: Arc::clone(&route.target),
+        request: Arc::new(request),
+        headers: route.set_headers.clone(),
+        doom: None,
+    };
+    let sign = match engine.upstream.send(dispatch).await {
+        Sent::Answered(answer) => Sign::of(Ending::Answered, Some(answer.status)),
+        Sent::Failed(failure) => Sign::of(failure.ending, None),
+    };
+    engine.learn(route, &mut slot, sign, None);
+    true
+}

@@ -1,0 +1,351 @@
+//! What stands before an upstream: a breaker that holds and never discards, a rate, a budget, what
+//! the upstream asked for, and a person's pause.
+
+use std::time::Duration;
+
+use onceward::core::breaker::BreakerRule;
+use onceward::core::operation::{Death, State};
+use onceward::core::policy::Effects;
+use onceward::core::rate::{BudgetRule, Rate};
+use onceward::route::{Protection, Route};
+use onceward::{Bar, Refusal};
+
+use crate::world::{
+    Gate, PAY, World, accepted, answer, answered, effects, every_with, person, post, refused,
+    route, routes, taken, unanswered, unsent,
+};
+
+fn protected(kind: Effects, change: impl Fn(&mut Protection)) -> Vec<World> {
+    let mut pay: Route = route(PAY, &effects(kind));
+    change(&mut pay.protection);
+    every_with(&routes([pay]))
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn code(refusal: &Refusal) -> Option<Bar> {
+    match refusal {
+        Refusal::Barred { why, .. } => Some(*why),
+        _ => None,
+    }
+}
+
+/// Trips the breaker: nothing is there to connect to.
+async fn trip(world: &World) {
+    world.upstream.script((0..5).map(|_| unsent()));
+    for n in 0..5 {
+        let _ = world.call(post_once(&format!("trip-{n}"))).await;
+    }
+    let standing = world.engine().standing(PAY).unwrap();
+    assert_eq!((standing.breaker, standing.bar), ("open", Some(Bar::BreakerOpen)));
+}
+
+/// A held call of one attempt.
+fn post_once(key: &str) -> onceward::Call {
+    let mut call = post(key);
+    call.options.attempts_max = Some(1);
+    call
+}
+
+#[tokio::test]
+async fn an_open_breaker_refuses_who_waits_and_keeps_what_was_accepted() {
+    for world in protected(Effects::Keyed, |_| {}) {
+        trip(&world).await;
+        let refusal = world.refused(post("held")).await;
+        assert_eq!(code(&refusal), Some(Bar::BreakerOpen), "{refusal:?}");
+        assert_eq!(world.find("held").await, None, "a refused call leaves no record");
+        taken(world.call(accepted("kept")).await);
+        assert_eq!(world.upstream.dispatched(), 5, "nothing is sent while it is open");
+        let kept = world.operation("kept").await;
+        assert_eq!((kept.attempts_made(), kept.state.name()), (0, "pending"));
+        world.pass_time(seconds(40)).await;
+        world.stands("kept", "done").await;
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_is_answered_whatever_the_breaker_says() {
+    for world in protected(Effects::Keyed, |_| {}) {
+        let first = world.answered(post("k")).await;
+        trip(&world).await;
+        let again = world.answered(post("k")).await;
+        assert!(again.replayed);
+        assert_eq!(again.response, first.response);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_for_long_costs_no_more_than_its_probes() {
+    for world in protected(Effects::Keyed, |_| {}) {
+        world.upstream.script((0..1000).map(|_| unsent()));
+        for n in 0..100 {
+            taken(world.call(accepted(&format!("down-{n}"))).await);
+        }
+        world.until("it is open", async || is_open(&world)).await;
+        world.engine().idle().await;
+        let before = world.upstream.dispatched();
+        let until = world.clock.now().plus(seconds(3600));
+        let mut times = 0;
+        while world.clock.now() < until {
+            let sent = world.upstream.dispatched();
+            let opens = world.engine().standing(PAY).unwrap().until.unwrap();
+            world.clock.advance_to(opens);
+            world
+                .until("it was probed", async || {
+                    world.upstream.dispatched() > sent && is_open(&world)
+                })
+                .await;
+            times += 1;
+        }
+        // 30 s, 60, 120, 240 and then 300 each, give or take a fifth.
+        assert!((12..=20).contains(&times), "probed {times} times in an hour");
+        assert!(world.upstream.dispatched() - before <= 3 * times, "no more than its probes");
+    }
+}
+
+fn is_open(world: &World) -> bool {
+    let standing = world.engine().standing(PAY).unwrap();
+    standing.breaker == "open" && standing.until.is_some()
+}
+
+fn is_closed(world: &World) -> bool {
+    world.engine().standing(PAY).unwrap().breaker == "closed"
+}
+
+/// Lets time pass in small steps until `done`, each where somebody waits for no more than `within`
+/// and after a look at `holds`.
+async fn step_until(world: &World, within: Duration, holds: impl Fn(), done: impl Fn() -> bool) {
+    world
+        .until("time brings it", async || {
+            holds();
+            if !done() && world.clock.is_anyone_asleep_for(Duration::ZERO..within) {
+                world.clock.advance(Duration::from_millis(50));
+            }
+            done()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_probe_is_never_something_that_could_be_doubled() {
+    for world in protected(Effects::NonIdempotent, |_| {}) {
+        trip(&world).await;
+        taken(world.call(accepted("kept")).await);
+        world.upstream.script([answer(200, ""), answer(200, ""), answer(200, "")]);
+        world.pass_time(seconds(40)).await;
+        world.stands("kept", "done").await;
+        let seen = world.upstream.seen();
+        let methods: Vec<_> = seen[5..].iter().map(|one| one.method.as_str()).collect();
+        assert_eq!(methods, ["HEAD", "HEAD", "HEAD", "POST"]);
+    }
+}
+
+#[tokio::test]
+async fn a_probe_asks_for_what_the_route_names() {
+    for world in protected(Effects::NonIdempotent, |it| it.health = Some("/healthz".into())) {
+        trip(&world).await;
+        world.pass_time(seconds(40)).await;
+        let refusal = world.refused(post("held")).await;
+        assert_eq!(code(&refusal), Some(Bar::BreakerOpen));
+        world.until_dispatched(8).await;
+        let seen = world.upstream.seen();
+        assert!(seen[5..].iter().all(|one| one.method == "GET" && one.target == "/healthz"));
+        world.until("it is closed", async || is_closed(&world)).await;
+        assert_eq!(world.answered(post("held")).await.response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_backlog_is_let_go_slowly_once_the_upstream_answers_again() {
+    for world in protected(Effects::Keyed, |it| {
+        it.breaker = Some(BreakerRule { probes: 1, ..BreakerRule::default() })
+    }) {
+        trip(&world).await;
+        for n in 0..40 {
+            taken(world.call(accepted(&format!("k{n}"))).await);
+        }
+        world.clock.advance_to(world.engine().standing(PAY).unwrap().until.unwrap());
+        world.until("it is closed", async || is_closed(&world)).await;
+        let (closed_at, before) = (world.clock.now(), world.upstream.dispatched());
+        let holds = || {
+            let elapsed = world.clock.now().since(closed_at).as_secs() as u32;
+            let most = 2usize.pow(elapsed.min(10) + 1);
+            let went = world.upstream.dispatched() - before;
+            assert!(went <= most, "{went} in {elapsed} s");
+        };
+        step_until(&world, seconds(2), holds, || world.upstream.dispatched() == 45).await;
+        for n in 0..40 {
+            world.stands(&format!("k{n}"), "done").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_upstream_asks_for_holds_for_all_of_its_work() {
+    for world in protected(Effects::Keyed, |_| {}) {
+        world.upstream.script([answer(429, "slow down").header("retry-after", "20")]);
+        let first = world.begin(post_once("first"));
+        assert_eq!(answered(first.result().await).response.status, 429);
+        let refusal = world.refused(post("held")).await;
+        assert_eq!(code(&refusal), Some(Bar::UpstreamAsked), "{refusal:?}");
+        taken(world.call(accepted("kept")).await);
+        world.clock.advance(seconds(19));
+        assert!(world.upstream.dispatched() <= 1, "never earlier than it asked");
+        world.clock.advance(seconds(2));
+        world.stands("kept", "done").await;
+    }
+}
+
+#[tokio::test]
+async fn a_held_call_waits_out_a_short_hold() {
+    for world in protected(Effects::Keyed, |_| {}) {
+        world.upstream.script([answer(503, "busy").header("retry-after", "3")]);
+        let first = world.begin(post_once("first"));
+        assert_eq!(answered(first.result().await).response.status, 503);
+        let second = world.begin(post("second"));
+        let until = world.clock.now().plus(seconds(3));
+        world.until("it waits", async || world.clock.is_awaited(until)).await;
+        world.clock.advance(seconds(3));
+        assert_eq!(answered(second.result().await).response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_rate_is_kept_by_held_and_accepted_calls_together() {
+    let rate = Rate { interval: Duration::from_millis(500), burst: 2 };
+    for world in protected(Effects::Keyed, |it| it.rate = Some(rate)) {
+        let began = world.clock.now();
+        for n in 0..10 {
+            taken(world.call(accepted(&format!("a{n}"))).await);
+        }
+        world.until_dispatched(2).await;
+        let held = world.begin(post("held"));
+        let holds = || {
+            let halves = world.clock.now().since(began).as_millis() / 500;
+            let went = world.upstream.dispatched() as u128;
+            assert!(went <= 2 + halves, "{went} after {halves} half seconds");
+        };
+        step_until(&world, Duration::from_millis(600), holds, || world.upstream.dispatched() == 11)
+            .await;
+        assert_eq!(answered(held.result().await).response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_takes_nothing_of_the_rate() {
+    let rate = Rate { interval: seconds(60), burst: 1 };
+    for world in protected(Effects::Keyed, |it| it.rate = Some(rate)) {
+        world.answered(post("k")).await;
+        for _ in 0..5 {
+            assert!(world.answered(post("k")).await.replayed);
+        }
+        let refusal = world.refused(post("other")).await;
+        assert!(matches!(refusal, Refusal::Limit { .. }), "{refusal:?}");
+        world.pass_time(seconds(60)).await;
+        assert_eq!(world.answered(post("other")).await.response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn retries_for_callers_stop_when_their_budget_is_spent() {
+    let budget = BudgetRule { share: 0.2, per_second: 0.0 };
+    for world in protected(Effects::Keyed, |it| (it.budget, it.breaker) = (Some(budget), None)) {
+        world.upstream.script((0..100).map(|_| answer(503, "no")));
+        let calls: Vec<_> = (0..20).map(|n| world.begin(post(&format!("k{n}")))).collect();
+        let done = || calls.iter().all(|call| call.is_answered());
+        world.until_dispatched(20).await;
+        step_until(&world, Duration::from_millis(600), || {}, done).await;
+        for call in calls {
+            assert_eq!(answered(call.result().await).response.status, 503);
+        }
+        let retries = world.upstream.dispatched() - 20;
+        assert!((1..=2 + 4).contains(&retries), "{retries} retries of 20 calls");
+        let one = world.operation("k0").await;
+        assert_eq!((one.state, one.told), (State::Dead(Death::Exhausted), true));
+    }
+}
+
+#[tokio::test]
+async fn a_paused_route_keeps_what_it_accepts_until_it_is_resumed() {
+    for mut world in protected(Effects::NonIdempotent, |_| {}) {
+        let person = person();
+        let pause = world.engine().pause(PAY, &person).await.unwrap();
+        assert_eq!((pause.who, pause.reason), (person.who.clone(), person.reason.clone()));
+        assert_eq!(code(&world.refused(post("held")).await), Some(Bar::Paused));
+        taken(world.call(accepted("kept")).await);
+        world.kill().await;
+        world.begin_again().await;
+        let dispatcher = || world.clock.is_anyone_asleep_for(seconds(29)..seconds(31));
+        world.until("the dispatcher has looked", async || dispatcher()).await;
+        world.clock.advance(seconds(31));
+        world.until("and again", async || dispatcher()).await;
+        assert_eq!(world.upstream.dispatched(), 0, "a pause outlives the process");
+        assert!(world.engine().paused().contains_key(PAY));
+        world.engine().resume(PAY, &person).await.unwrap();
+        world.stands("kept", "done").await;
+        assert_eq!(world.answered(post("held")).await.response.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn one_who_floods_leaves_room_for_another() {
+    for world in protected(Effects::Keyed, |it| it.slots_max = 8) {
+        let gate = Gate::closed();
+        let of = |tenant: &str, key: String| {
+            let mut call = post(&key);
+            call.tenant = tenant.to_owned();
+            call
+        };
+        // The other has been here before, so its room is kept.
+        assert_eq!(answered(world.call(of("small", "first".into())).await).response.status, 201);
+        world.upstream.script((0..6).map(|_| answer(200, "late").behind(&gate)));
+        let flood: Vec<_> = (0..20).map(|n| world.begin(of("flood", format!("f{n}")))).collect();
+        world.until_dispatched(7).await;
+        for n in 0..5 {
+            let done = world.call(of("small", format!("s{n}"))).await;
+            assert_eq!(answered(done).response.status, 201, "while {} wait", flood.len());
+        }
+        gate.open();
+        for call in flood {
+            assert!((200..=201).contains(&answered(call.result().await).response.status));
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_than_the_backlog_may_have_is_not_taken() {
+    for world in protected(Effects::Keyed, |it| it.backlog_max = Some(3)) {
+        world.engine().pause(PAY, &person()).await.unwrap();
+        for n in 0..3 {
+            taken(world.call(accepted(&format!("k{n}"))).await);
+        }
+        let refusal = refused(world.call(accepted("k3")).await);
+        assert!(matches!(refusal, Refusal::Limit { .. }), "{refusal:?}");
+        assert_eq!(world.find("k3").await, None);
+        taken(world.call(accepted("k0")).await);
+        world.engine().resume(PAY, &person()).await.unwrap();
+        for n in 0..3 {
+            world.pass_time(seconds(5)).await;
+            world.stands(&format!("k{n}"), "done").await;
+        }
+        taken(world.call(accepted("k3")).await);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_trips_the_breaker_of_its_own_route_alone() {
+    let sick = route(PAY, &effects(Effects::NonIdempotent));
+    let well = route("mail", &effects(Effects::NonIdempotent));
+    for world in every_with(&routes([sick, well])) {
+        world.upstream.script_for(PAY, (0..20).map(|_| unanswered()));
+        for n in 0..20 {
+            let _ = world.call(post(&format!("k{n}"))).await;
+        }
+        assert!(is_open(&world));
+        let mut call = post("well");
+        call.route = "mail".into();
+        assert_eq!(world.answered(call).await.response.status, 201);
+    }
+}
