@@ -530,7 +530,8 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = answer_plainly(node, pages, request).await;
+    // On the heap: a call's whole way is in it, and an idle connection should not hold its room.
+    let response = Box::pin(answer_plainly(node, pages, request)).await;
     problem::dress(response, || node.gateway.error_shape(&method, &uri))
 }
 
