@@ -1,5 +1,5 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `restore` and
-//! `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
+//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `classify`, `restore`
+//! and `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
 //! running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
@@ -10,6 +10,7 @@ mod act;
 mod backup;
 mod chaos;
 mod check;
+mod classify;
 mod client;
 mod ls;
 mod migrate_store;
@@ -89,6 +90,8 @@ enum Verb {
     Serve(Serve),
     /// Read the configuration, show what it means, and warn; or read the whole ledger
     Check(check::Check),
+    /// Draft routes and rules from the document of an API, with the risk of each operation
+    Classify(classify::Classify),
     /// Send a request through the gateway and print the answer
     Send(send::Request),
     /// Show what a request would be; nothing is sent
@@ -171,6 +174,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
         Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
@@ -208,6 +212,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         // Handled without a gateway.
         Verb::Serve(_)
         | Verb::Check(_)
+        | Verb::Classify(_)
         | Verb::Chaos(_)
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
