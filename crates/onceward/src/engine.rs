@@ -628,7 +628,7 @@ impl Engine {
         sign: Sign,
         asked: Option<Duration>,
     ) {
-        let gate = self.gate_of(route);
+        let Some(gate) = slot.gate().map(Arc::clone) else { return };
         if let Some(turn) = gate.learn(slot, sign, asked, self.clock.now()) {
             self.observer.observe(Fact::Breaker(&route.name, turn));
         }
@@ -1149,9 +1149,8 @@ impl Engine {
         };
         let now = self.clock.now();
         // A retry for a caller who waits is paid for by all who call; what is not made costs nothing.
-        let gate = route.as_ref().filter(|_| operation.mode == Mode::Held);
-        let gate = gate.map(|route| self.gate_of(route));
-        let may_retry = gate.as_ref().is_none_or(|gate| gate.withdraw(now));
+        let gate = slot.gate().filter(|_| operation.mode == Mode::Held);
+        let may_retry = gate.is_none_or(|gate| gate.withdraw(now));
         let write = settle(operation, &policy, &delivered, may_retry, &self.secrets, now)
             .map_err(|_| StoreError::Stale)?;
         if let Some(gate) = gate.filter(|_| may_retry)

@@ -399,3 +399,26 @@ async fn a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route() {
     figures.tell(usize::from(is_exceeded));
     assert!(!is_exceeded, "{most} within a second");
 }
+
+#[tokio::test]
+async fn a_rate_is_shared_by_all_nodes_of_a_ledger() {
+    let rate = Rate { interval: Duration::from_millis(100), burst: 2 };
+    for world in protected(Effects::Keyed, |it| it.rate = Some(rate)) {
+        if !world.engine().store().is_shared() {
+            continue;
+        }
+        let neighbour = world.neighbour();
+        neighbour.recover().await.unwrap();
+        world.clock.advance(seconds(6));
+        world.until_it_has_beaten().await;
+        let first = world.answered(post("first")).await;
+        assert_eq!(first.response.status, 201);
+        // A tenth of a second later it is not this node's turn yet, but the neighbour's.
+        world.clock.advance(Duration::from_millis(100));
+        let next = world.begin(post("next"));
+        let until = world.clock.now().plus(Duration::from_millis(100));
+        world.until("it waits its turn", async || world.clock.is_awaited(until)).await;
+        world.clock.advance(Duration::from_millis(100));
+        assert_eq!(answered(next.result().await).response.status, 201);
+    }
+}
