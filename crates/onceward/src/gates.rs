@@ -87,7 +87,7 @@ pub(crate) struct Entrant {
 /// The gates of all upstreams.
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
-    gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+    by_route: Mutex<BTreeMap<String, Arc<Gate>>>,
     /// Wakes the dispatcher where something may go again.
     opened: Arc<Notify>,
     /// How many nodes there are beside this one: a rate is for all of them.
@@ -204,7 +204,7 @@ impl Gates {
         protection: &Protection,
         is_paused: impl FnOnce() -> bool,
     ) -> Arc<Gate> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gates = self.by_route.lock().unwrap_or_else(PoisonError::into_inner);
         let others = self.others.load(Ordering::Relaxed);
         if let Some(gate) = gates.get(route) {
             gate.fit(protection, others);

@@ -154,7 +154,7 @@ impl Kept {
     }
 
     fn list(&self, query: &Query) -> Page {
-        let before = query.before.unwrap_or(OperationId::from_u128(u128::MAX));
+        let before = query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX));
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
             if query.wants(operation) {

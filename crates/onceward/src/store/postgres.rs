@@ -310,7 +310,7 @@ impl PostgresStore {
     async fn list_page(&self, query: &Query) -> Result<Page, StoreError> {
         let kinds: Vec<i16> =
             query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
-        let mut before = Id(query.before.unwrap_or(OperationId::from_u128(u128::MAX)));
+        let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
         let (mut page, mut looked_at) = (Page::default(), 0);
         loop {
             let rows = if kinds.is_empty() {

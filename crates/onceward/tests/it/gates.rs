@@ -12,8 +12,8 @@ use onceward::{Bar, Refusal};
 use onceward_proof::figures::{Figures, number};
 
 use crate::world::{
-    Gate, PAY, World, accepted, answer, answered, effects, every_with, person, post, refused,
-    route, routes, taken, unanswered, unsent,
+    Calling, Gate, PAY, World, accepted, answer, answered, effects, every_with, person, post,
+    refused, route, routes, taken, unanswered, unsent,
 };
 
 fn protected(kind: Effects, change: impl Fn(&mut Protection)) -> Vec<World> {
@@ -169,7 +169,7 @@ async fn a_probe_asks_for_what_the_route_names() {
 #[tokio::test]
 async fn a_backlog_is_let_go_slowly_once_the_upstream_answers_again() {
     for world in protected(Effects::Keyed, |it| {
-        it.breaker = Some(BreakerRule { probes: 1, ..BreakerRule::default() })
+        it.breaker = Some(BreakerRule { probes: 1, ..BreakerRule::default() });
     }) {
         trip(&world).await;
         for n in 0..40 {
@@ -263,7 +263,7 @@ async fn retries_for_callers_stop_when_their_budget_is_spent() {
     for world in protected(Effects::Keyed, |it| (it.budget, it.breaker) = (Some(budget), None)) {
         world.upstream.script((0..100).map(|_| answer(503, "no")));
         let calls: Vec<_> = (0..20).map(|n| world.begin(post(&format!("k{n}")))).collect();
-        let done = || calls.iter().all(|call| call.is_answered());
+        let done = || calls.iter().all(Calling::is_answered);
         world.until_dispatched(20).await;
         step_until(&world, Duration::from_millis(600), || {}, done).await;
         for call in calls {
