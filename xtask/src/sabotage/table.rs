@@ -384,13 +384,16 @@ pub(super) const ROWS: &[Row] = &[
         promise: "a backlog is let go slowly",
         catchers: &[library(
             "gates::a_backlog_is_let_go_slowly_once_the_upstream_answers_again",
-            "in 0 s",
+            "all but two wait still",
         )],
     },
     Row {
         name: "slots-unshared",
         promise: "one who floods leaves room for another",
-        catchers: &[library("gates::one_who_floods_leaves_room_for_another", "never")],
+        catchers: &[library(
+            "gates::one_who_floods_leaves_room_for_another",
+            "one, six of the flood, and five",
+        )],
     },
     Row {
         name: "pause-forgotten",
