@@ -122,7 +122,7 @@ const SUITES: &[Suite] = &[
     suite(
         "recovery",
         "gates::a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route",
-        &[("TEST_HELD", 2000, 100_000)],
+        &[("TEST_HELD", 2000, 20_000), ("TEST_PATIENCE", 60, 200)],
     ),
     suite(
         "nodes-killed",

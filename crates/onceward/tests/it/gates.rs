@@ -361,14 +361,15 @@ async fn an_answer_that_never_comes_trips_the_breaker_of_its_own_route_alone() {
 
 #[tokio::test]
 async fn a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route() {
-    let (per_second, burst) = (50, 5);
+    let count = number("TEST_HELD", 500) as usize;
+    let per_second = (count as u32 / 20).max(50);
+    let burst = per_second / 10;
     let rate = Rate { interval: Duration::from_secs(1) / per_second, burst };
     let mut pay = route(PAY, &effects(Effects::Keyed));
     pay.protection.rate = Some(rate);
     // Who looks through all that waits each time is no measure here.
     let world = World::on_disk(routes([pay]));
     trip(&world).await;
-    let count = number("TEST_HELD", 500) as usize;
     for n in 0..count {
         taken(world.call(accepted(&format!("k{n}"))).await);
     }
