@@ -43,6 +43,7 @@ mod nodes_world;
 mod page;
 mod postgres;
 mod protection;
+mod recovery;
 mod restore;
 mod signals;
 mod stripe_shape;
