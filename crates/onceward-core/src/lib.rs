@@ -6,8 +6,8 @@
 //! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
-//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared.
+//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`line`] says whose turn it is among
+//! those about the same; [`breaker`] and [`rate`] say what an upstream is spared.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -22,6 +22,7 @@ pub mod fingerprint;
 pub mod id;
 pub mod key;
 pub mod lease;
+pub mod line;
 pub mod operation;
 pub mod policy;
 pub mod rate;

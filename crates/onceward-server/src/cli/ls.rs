@@ -30,6 +30,9 @@ pub(super) struct Ls {
     /// With this label
     #[arg(long)]
     label: Option<String>,
+    /// About this subject
+    #[arg(long, value_name = "NAME")]
+    subject: Option<String>,
     /// With this text in its key, label, path or id
     #[arg(long)]
     text: Option<String>,
