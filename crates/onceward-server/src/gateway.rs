@@ -443,7 +443,8 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                 let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
                 let number = value.parse().ok().filter(|_| is_number);
                 options.sequence = Some(
-                    number.ok_or_else(|| invalid(format!("{value:?} is no whole number from 0")))?,
+                    number
+                        .ok_or_else(|| invalid(format!("{value:?} is no whole number from 0")))?,
                 );
             }
             // Set by a gateway before us about its own operation.

@@ -16,6 +16,7 @@ use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
+use onceward::core::policy::Order;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
 use onceward::{Bar, Person, Resolution};
@@ -426,7 +427,11 @@ async fn routes(State(node): State<Arc<Node>>) -> Answer {
                 "window": crate::units::show(route.policy.window),
                 "rules": route.rules.len(),
                 "concurrency_max": route.protection.slots_max,
-                "flow": flow(&route.protection.flow),
+                "flow": json!({"concurrency_max": route.protection.flow.slots_max}),
+                "order": match route.policy.order {
+                    Order::None => "none",
+                    Order::Subject => "subject",
+                },
                 "gate": gate(&node, &route.name),
                 "chaos": route.chaos.as_ref().map(|chaos| {
                     let of = chaos.percentages().map(|(fault, percent)| (fault.name().to_owned(), json!(percent)));

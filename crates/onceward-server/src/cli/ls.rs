@@ -52,6 +52,7 @@ impl Ls {
             ("route", &self.route),
             ("key", &self.key),
             ("label", &self.label),
+            ("subject", &self.subject),
             ("text", &self.text),
         ] {
             if let Some(value) = value {

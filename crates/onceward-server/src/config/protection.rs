@@ -135,17 +135,13 @@ impl ProtectionFile {
 impl FlowFile {
     fn build(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<FlowLimits, ConfigError> {
         if self.burst.is_some() && self.rate.is_none() {
-            return Err(wrong(
-                "has a flow.burst and no flow.rate\nhelp: add flow.rate = \"10/s\"",
-            ));
+            return Err(wrong("has a flow.burst and no flow.rate\nhelp: add flow.rate = \"10/s\""));
         }
         if self.concurrency_max == Some(0) {
             return Err(wrong("has a flow.concurrency_max of 0\nhelp: a flow may have 1 or more"));
         }
-        let rate = |rate: RateWord| Rate {
-            interval: rate.0,
-            burst: self.burst.unwrap_or(1).max(1),
-        };
+        let rate =
+            |rate: RateWord| Rate { interval: rate.0, burst: self.burst.unwrap_or(1).max(1) };
         Ok(FlowLimits { slots_max: self.concurrency_max, rate: self.rate.map(rate) })
     }
 }
