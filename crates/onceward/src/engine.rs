@@ -737,8 +737,7 @@ impl Engine {
             Mode::Held => Some(arrival.route.answer_max),
             Mode::Accepted => arrival.options.wait.map(|wait| wait.min(arrival.route.answer_max)),
         };
-        if ran.is_none() && !is_under_way(&operation) {
-            // A newer one about the same was done before.
+        if operation.state == State::Dead(Death::Superseded) {
             return self.answer_at_rest(operation, true).await;
         }
         let Some(wait) = waits else {

@@ -13,7 +13,7 @@ use onceward_core::backoff;
 use onceward_core::exchange::{Headers, Response};
 use onceward_core::id::OperationId;
 use onceward_core::line::{Block, End, Line, Place, Step, Turn};
-use onceward_core::operation::{Event, Operation, State};
+use onceward_core::operation::{Death, Event, Operation, State};
 use onceward_core::policy::{Order, Policy};
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -124,9 +124,10 @@ impl Engine {
             return operation;
         }
         self.advance(&operation).await;
-        // It may have been outdated before it came. What was begun meanwhile is another's to make.
-        let found = self.store.find(Which::Id(operation.id)).await;
-        found.ok().flatten().filter(|found| found.state.is_ended()).unwrap_or(operation)
+        // It may have been outdated before it came; whatever else became of it is told by others.
+        let found = self.store.find(Which::Id(operation.id)).await.ok().flatten();
+        let is_old = |found: &Operation| found.state == State::Dead(Death::Superseded);
+        found.filter(is_old).unwrap_or(operation)
     }
 
     /// The same as [`Engine::advance`], beside whoever asks for it.
