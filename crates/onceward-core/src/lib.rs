@@ -4,10 +4,11 @@
 //!
 //! In reading order:
 //! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
-//! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
-//! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
-//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`line`] says whose turn it is among
-//! those about the same; [`breaker`] and [`rate`] say what an upstream is spared.
+//! keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes
+//! a key; [`operation`] has the one function from state to state; [`admission`] decides on
+//! arrival; [`lease`] says who may attempt; [`line`] says whose turn it is among those about the same;
+//! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
+//! [`rate`] say what an upstream is spared.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -19,6 +20,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod exchange;
 pub mod fingerprint;
+pub mod hint;
 pub mod id;
 pub mod key;
 pub mod lease;
@@ -27,4 +29,5 @@ pub mod operation;
 pub mod policy;
 pub mod rate;
 pub mod time;
+pub mod upstream_key;
 pub mod verdict;

@@ -9,10 +9,11 @@ use onceward::core::policy::Effects;
 use onceward::core::rate::{BudgetRule, Rate};
 use onceward::route::{FlowLimits, Protection, Route};
 use onceward::{Bar, Refusal};
+use onceward_proof::figures::{Figures, number};
 
 use crate::world::{
-    Gate, PAY, World, accepted, answer, answered, effects, every_with, person, post, refused,
-    route, routes, taken, unanswered, unsent,
+    Calling, Gate, PAY, World, accepted, answer, answered, effects, every_with, person, post,
+    refused, route, routes, taken, unanswered, unsent,
 };
 
 fn protected(kind: Effects, change: impl Fn(&mut Protection)) -> Vec<World> {
@@ -101,7 +102,15 @@ async fn an_upstream_that_is_down_for_long_costs_no_more_than_its_probes() {
         }
         // 30 s, 60, 120, 240 and then 300 each, give or take a fifth.
         assert!((12..=20).contains(&times), "probed {times} times in an hour");
-        assert!(world.upstream.dispatched() - before <= 3 * times, "no more than its probes");
+        let attempts = world.upstream.dispatched() - before;
+        let mut figures = Figures::of("down", 0);
+        figures.count("waiting", 100);
+        figures.count("minutes_down", 60);
+        figures.count("times_probed", times);
+        figures.count("attempts", attempts);
+        let is_exceeded = attempts > 3 * times;
+        figures.tell(usize::from(is_exceeded));
+        assert!(!is_exceeded, "no more than its probes");
     }
 }
 
@@ -160,7 +169,7 @@ async fn a_probe_asks_for_what_the_route_names() {
 #[tokio::test]
 async fn a_backlog_is_let_go_slowly_once_the_upstream_answers_again() {
     for world in protected(Effects::Keyed, |it| {
-        it.breaker = Some(BreakerRule { probes: 1, ..BreakerRule::default() })
+        it.breaker = Some(BreakerRule { probes: 1, ..BreakerRule::default() });
     }) {
         trip(&world).await;
         for n in 0..40 {
@@ -254,7 +263,7 @@ async fn retries_for_callers_stop_when_their_budget_is_spent() {
     for world in protected(Effects::Keyed, |it| (it.budget, it.breaker) = (Some(budget), None)) {
         world.upstream.script((0..100).map(|_| answer(503, "no")));
         let calls: Vec<_> = (0..20).map(|n| world.begin(post(&format!("k{n}")))).collect();
-        let done = || calls.iter().all(|call| call.is_answered());
+        let done = || calls.iter().all(Calling::is_answered);
         world.until_dispatched(20).await;
         step_until(&world, Duration::from_millis(600), || {}, done).await;
         for call in calls {
@@ -404,5 +413,69 @@ async fn the_rate_of_a_flow_is_its_own() {
         assert_eq!(world.upstream.dispatched(), 3);
         world.pass_time(seconds(30)).await;
         world.stands("a3", "done").await;
+    }
+}
+
+#[tokio::test]
+async fn a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route() {
+    let (per_second, burst) = (200, 20);
+    let rate = Rate { interval: Duration::from_secs(1) / per_second, burst };
+    let mut pay = route(PAY, &effects(Effects::Keyed));
+    pay.protection.rate = Some(rate);
+    // Who looks through all that waits each time is no measure here.
+    let world = World::on_disk(routes([pay]));
+    trip(&world).await;
+    let count = number("TEST_HELD", 500) as usize;
+    for n in 0..count {
+        taken(world.call(accepted(&format!("k{n}"))).await);
+    }
+    let opens = world.engine().standing(PAY).unwrap().until.unwrap();
+    assert_eq!(world.upstream.dispatched(), 5, "nothing is sent while it is open");
+    world.clock.advance_to(opens);
+    let done = || world.upstream.dispatched() == 5 + count;
+    step_until(&world, seconds(2), || {}, done).await;
+    let mut started = Vec::new();
+    for n in 0..count {
+        let operation = world.operation(&format!("k{n}")).await;
+        started.extend(operation.attempts.iter().map(|attempt| attempt.started_at));
+    }
+    started.sort_unstable();
+    assert_eq!(started.len(), count, "each is sent once");
+    let mut figures = Figures::of("recovery", 0);
+    let most = started
+        .iter()
+        .enumerate()
+        .map(|(n, from)| started[n..].partition_point(|at| at.since(*from) < seconds(1)))
+        .max()
+        .unwrap_or_default();
+    figures.count("held_back", count);
+    figures.count("rate_a_second", per_second);
+    figures.count("burst", burst);
+    figures.count("most_within_a_second", most);
+    let is_exceeded = most > (per_second + burst) as usize;
+    figures.tell(usize::from(is_exceeded));
+    assert!(!is_exceeded, "{most} within a second");
+}
+
+#[tokio::test]
+async fn a_rate_is_shared_by_all_nodes_of_a_ledger() {
+    let rate = Rate { interval: Duration::from_millis(100), burst: 2 };
+    for world in protected(Effects::Keyed, |it| it.rate = Some(rate)) {
+        if !world.engine().store().is_shared() {
+            continue;
+        }
+        let neighbour = world.neighbour();
+        neighbour.recover().await.unwrap();
+        world.clock.advance(seconds(6));
+        world.until_it_has_beaten().await;
+        let first = world.answered(post("first")).await;
+        assert_eq!(first.response.status, 201);
+        // A tenth of a second later it is not this node's turn yet, but the neighbour's.
+        world.clock.advance(Duration::from_millis(100));
+        let next = world.begin(post("next"));
+        let until = world.clock.now().plus(Duration::from_millis(100));
+        world.until("it waits its turn", async || world.clock.is_awaited(until)).await;
+        world.clock.advance(Duration::from_millis(100));
+        assert_eq!(answered(next.result().await).response.status, 201);
     }
 }
