@@ -63,9 +63,8 @@ pub fn admit(
     match known.state {
         State::Pending { .. } | State::Delivering => Admission::Join,
         State::InDoubt => Admission::InDoubt,
-        State::Done => Admission::Replay,
+        State::Done | State::Dead(Death::Superseded) => Admission::Replay,
         State::Dead(Death::Cancelled) => Admission::Cancelled,
-        State::Dead(Death::Superseded) => Admission::Replay,
         State::Dead(_) if known.outcome.is_some() => Admission::Replay,
         State::Dead(_) if policy.on_dead == OnDead::Replay => Admission::ReplayFailure,
         State::Dead(_) if known.send_by.is_some_and(|send_by| now >= send_by) => Admission::TooLate,

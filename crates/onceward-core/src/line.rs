@@ -102,7 +102,7 @@ impl End {
     pub fn of(operation: &Operation, block_max: Duration, now: Timestamp) -> Option<Self> {
         let kept = operation.window.max(crate::operation::EXHAUSTED_WINDOW);
         let ended = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref());
-        let ended_at = operation.ended_at.or(ended.map(|ended| ended.at)).unwrap_or(now);
+        let ended_at = operation.ended_at.or_else(|| Some(ended?.at)).unwrap_or(now);
         let forgotten_at = ended_at.plus(kept).plus(operation.tombstone);
         let may_have = operation.may_have_executed();
         let until = Some(ended_at.plus(block_max)).filter(|until| *until > now);
@@ -126,8 +126,10 @@ impl Line {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         }
-        let digest = digest.finalize();
-        digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        let digest: [u8; 32] = digest.finalize().into();
+        let number =
+            digest[..16].iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
+        format!("{number:032x}")
     }
 
     /// Whether this one is in the line.
@@ -220,7 +222,8 @@ impl Line {
         let at = self.waiting.iter().position(|place| place.id == id)?;
         let block = self.block.filter(|block| block.until > now && block.place < self.waiting[at]);
         let previous = at.checked_sub(1).map(|before| self.waiting[before]);
-        self.head().or(block.map(|block| block.place)).or(previous).map(|place| place.id)
+        let before = self.head().or_else(|| block.map(|block| block.place)).or(previous);
+        before.map(|place| place.id)
     }
 
     /// How many wait because of `id`.

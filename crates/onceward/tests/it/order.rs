@@ -205,7 +205,7 @@ async fn a_dead_one_keeps_those_behind_it_only_as_long_as_the_route_says() {
         taken(world.call(about("a2", "a")).await);
         let waiting = world.operation("a2").await;
         assert_eq!(blocked_by(&world, &waiting).await.unwrap().id, dead.id);
-        world.pass_time(HOUR.checked_sub(Duration::from_secs(1)).unwrap()).await;
+        world.pass_time(HOUR.checked_sub(Duration::from_mins(2)).unwrap()).await;
         world.until_it_has_beaten().await;
         assert_eq!(sent(&world), ["a1"]);
         drive(&world, async || world.upstream.dispatched() == 2).await;
