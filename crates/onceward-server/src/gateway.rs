@@ -114,7 +114,7 @@ impl Gateway {
             request,
             options,
         };
-        Ok((self.engine.call(call).await, key_given))
+        Ok((Box::pin(self.engine.call(call)).await, key_given))
     }
 
     /// Reads what stands behind `/to/`.

@@ -28,7 +28,7 @@ use crate::store::{StoreError, Which, Write};
 const PREFIX: &str = "line/";
 
 /// Whoever waits for its turn is looked at again after about so long.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// The same for one that has waited for long, at most.
 const LOOK_AGAIN_MAX: Duration = Duration::from_hours(1);
@@ -149,7 +149,7 @@ impl Engine {
         let Some(cell) = cell_of(operation).filter(|_| self.is_in_order(operation)) else { return };
         let _alone = self.lines.alone(&cell).await;
         for _ in 0..RACES_MAX {
-            match self.move_line(&cell, operation).await {
+            match Box::pin(self.move_line(&cell, operation)).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) if error.may_pass() || error == StoreError::Stale => return,
@@ -270,8 +270,9 @@ impl Engine {
             && found.attempts_in_run() == 0;
         match found.state {
             State::Done => {
-                let end = End::of(&found, policy.order_block_max, self.clock.now());
-                end.into_iter().for_each(|end| moved.line.end(head, end));
+                if let Some(end) = End::of(&found, policy.order_block_max, self.clock.now()) {
+                    moved.line.end(head, end);
+                }
                 Ok(None)
             }
             State::Pending { .. } if !is_overtaken => {
@@ -326,12 +327,11 @@ impl Engine {
                 }
             }
         };
-        match End::of(&stays, policy.order_block_max, now) {
-            Some(end) => moved.line.end(head, end),
-            None => {
-                moved.line.leave(head.id);
-                moved.line.join(head);
-            }
+        moved.line.leave(head.id);
+        if let Some(end) = End::of(&stays, policy.order_block_max, now) {
+            moved.line.end(head, end);
+        } else {
+            moved.line.join(head);
         }
         Ok(None)
     }

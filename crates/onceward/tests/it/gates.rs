@@ -360,8 +360,8 @@ async fn an_answer_that_never_comes_trips_the_breaker_of_its_own_route_alone() {
 }
 
 /// A held call of a flow.
-fn of_flow(flow: &str, key: String) -> onceward::Call {
-    let mut call = post(&key);
+fn of_flow(flow: &str, key: &str) -> onceward::Call {
+    let mut call = post(key);
     call.options.flow = Some(flow.to_owned());
     call
 }
@@ -374,14 +374,14 @@ async fn a_flow_has_no_more_under_way_than_its_share_and_keeps_nobody_elses_from
         world.upstream.script((0..2).map(|_| answer(200, "late").behind(&gate)));
         let kept: Vec<_> = (0..6)
             .map(|n| {
-                let mut call = of_flow("big", format!("b{n}"));
+                let mut call = of_flow("big", &format!("b{n}"));
                 call.options.respond_async = true;
                 world.begin(call)
             })
             .collect();
         world.until_dispatched(2).await;
         for n in 0..3 {
-            let done = world.call(of_flow("small", format!("s{n}"))).await;
+            let done = world.call(of_flow("small", &format!("s{n}"))).await;
             assert_eq!(answered(done).response.status, 201);
         }
         let keys: Vec<String> =
@@ -401,13 +401,13 @@ async fn the_rate_of_a_flow_is_its_own() {
     let limits = FlowLimits { slots_max: None, rate: Some(rate) };
     for world in protected(Effects::Keyed, |it| it.flow = limits) {
         for flow in ["a", "b"] {
-            let done = world.call(of_flow(flow, format!("{flow}1"))).await;
+            let done = world.call(of_flow(flow, &format!("{flow}1"))).await;
             assert_eq!(answered(done).response.status, 201);
         }
-        let refusal = world.refused(of_flow("a", "a2".to_owned())).await;
+        let refusal = world.refused(of_flow("a", "a2")).await;
         assert!(matches!(refusal, Refusal::Limit { .. }), "{refusal:?}");
         assert_eq!(world.answered(post("nobody")).await.response.status, 201);
-        let mut later = of_flow("a", "a3".to_owned());
+        let mut later = of_flow("a", "a3");
         later.options.respond_async = true;
         taken(world.call(later).await);
         assert_eq!(world.upstream.dispatched(), 3);
