@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::call::Arrival;
 use crate::engine::Engine;
 use crate::observe::Fact;
+use crate::sabotage::Sabotage;
 use crate::store::{StoreError, Which, Write};
 
 /// What the setting of a line is called.
@@ -195,11 +196,17 @@ impl Engine {
                 line.join(place);
             }
         } else if line.head() != Some(place)
-            && let Some(end) = End::of(&found, policy.order_block_max, self.clock.now())
+            && let Some(end) = self.end_of(&found, policy)
         {
             line.end(place, end);
         }
         Ok(())
+    }
+
+    /// How an operation of a line came to rest; nothing where it has not.
+    fn end_of(&self, found: &Operation, policy: &Policy) -> Option<End> {
+        let end = End::of(found, policy.order_block_max, self.clock.now())?;
+        Some(End { counts: end.counts && !Sabotage::OlderSent.is_on(), ..end })
     }
 
     /// Writes the cell where it changed; tells whether nobody else did meanwhile.
@@ -270,7 +277,7 @@ impl Engine {
             && found.attempts_in_run() == 0;
         match found.state {
             State::Done => {
-                if let Some(end) = End::of(&found, policy.order_block_max, self.clock.now()) {
+                if let Some(end) = self.end_of(&found, policy) {
                     moved.line.end(head, end);
                 }
                 Ok(None)
@@ -319,6 +326,7 @@ impl Engine {
                 return Ok(None);
             }
             State::Done => found,
+            _ if Sabotage::TurnNotTakenBack.is_on() => found,
             _ => {
                 match self.turn(&found, Event::TurnWent { due: look_again(head.id, now) }).await? {
                     Some(turned) => turned,
@@ -328,7 +336,7 @@ impl Engine {
             }
         };
         moved.line.leave(head.id);
-        if let Some(end) = End::of(&stays, policy.order_block_max, now) {
+        if let Some(end) = self.end_of(&stays, policy) {
             moved.line.end(head, end);
         } else {
             moved.line.join(head);
@@ -348,7 +356,7 @@ impl Engine {
             moved.line.leave(first.id);
             return Ok(None);
         };
-        if let Some(end) = End::of(&found, policy.order_block_max, self.clock.now()) {
+        if let Some(end) = self.end_of(&found, policy) {
             moved.line.end(first, end);
             return Ok(None);
         }

@@ -63,9 +63,15 @@ const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k
 
 const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
 
-const LANES: &str = "SELECT lane.tenant, lane.route, lane.flow, first.due FROM lane CROSS JOIN \
-    LATERAL (SELECT due FROM op WHERE kind = 0 AND lane = lane.id AND get_byte(row, 0) <= $1 \
-    ORDER BY due LIMIT 1) AS first";
+/// From one lane with waiting work to the next: those on which nothing waits cost nothing, however
+/// many there are.
+const LANES: &str = "WITH RECURSIVE busy (id) AS ( \
+    (SELECT lane FROM op WHERE kind = 0 ORDER BY lane LIMIT 1) UNION ALL \
+    SELECT (SELECT lane FROM op WHERE kind = 0 AND lane > busy.id ORDER BY lane LIMIT 1) \
+    FROM busy WHERE busy.id IS NOT NULL) \
+    SELECT lane.tenant, lane.route, lane.flow, first.due FROM busy JOIN lane ON lane.id = busy.id \
+    CROSS JOIN LATERAL (SELECT due FROM op WHERE kind = 0 AND lane = busy.id AND \
+    get_byte(row, 0) <= $1 ORDER BY due LIMIT 1) AS first";
 
 const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 AND \
     get_byte(row, 0) <= $4 ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED";
