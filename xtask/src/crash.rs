@@ -125,6 +125,11 @@ const SUITES: &[Suite] = &[
         &[("TEST_HELD", 5000, 100_000)],
     ),
     suite(
+        "shuffles",
+        "order::versions_in_any_order_end_with_the_newest_and_none_is_sent_after_a_newer_one",
+        &[("TEST_SHUFFLES", 500, 10_000)],
+    ),
+    suite(
         "nodes-killed",
         "nodes_kill::nodes_killed_and_paused_under_load_lose_nothing_and_do_nothing_twice",
         &[("TEST_NODE_KILLS", 10, 100)],

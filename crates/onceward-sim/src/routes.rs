@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onceward::core::exchange::Headers;
 use onceward::core::policy::{
-    Backoff, Effects, OnDead, OnExpired, Policy, UpstreamKeyRule, UpstreamKeyValue,
+    Backoff, Effects, OnDead, OnExpired, Order, Policy, UpstreamKeyRule, UpstreamKeyValue,
 };
 use onceward::route::{Protection, Route, Routes};
 use onceward::upstream::{Target, Timeouts, Trust};
@@ -114,6 +114,8 @@ fn policy(kind: Kind, chance: &mut Chance) -> Policy {
         tombstone: minutes(chance, 10, 120),
         on_dead: if chance.percent(80) { OnDead::Revive } else { OnDead::Replay },
         on_expired: if chance.percent(80) { OnExpired::Refuse } else { OnExpired::Execute },
+        order: Order::Subject,
+        order_block_max: Duration::from_mins(2),
         ..Policy::default()
     }
 }

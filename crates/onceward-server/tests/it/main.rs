@@ -40,6 +40,7 @@ mod nodes_start;
 mod nodes_together;
 mod nodes_trouble;
 mod nodes_world;
+mod order;
 mod page;
 mod postgres;
 mod protection;

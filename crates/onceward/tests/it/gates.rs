@@ -7,7 +7,7 @@ use onceward::core::breaker::BreakerRule;
 use onceward::core::operation::{Death, State};
 use onceward::core::policy::Effects;
 use onceward::core::rate::{BudgetRule, Rate};
-use onceward::route::{Protection, Route};
+use onceward::route::{FlowLimits, Protection, Route};
 use onceward::store::{Query, Standing as Waits};
 use onceward::{Bar, Refusal};
 use onceward_proof::figures::Figures;
@@ -356,6 +356,63 @@ async fn an_answer_that_never_comes_trips_the_breaker_of_its_own_route_alone() {
         let mut call = post("well");
         call.route = "mail".into();
         assert_eq!(world.answered(call).await.response.status, 201);
+    }
+}
+
+/// A held call of a flow.
+fn of_flow(flow: &str, key: &str) -> onceward::Call {
+    let mut call = post(key);
+    call.options.flow = Some(flow.to_owned());
+    call
+}
+
+#[tokio::test]
+async fn a_flow_has_no_more_under_way_than_its_share_and_keeps_nobody_elses_from_going() {
+    let limits = FlowLimits { slots_max: Some(2), rate: None };
+    for world in protected(Effects::Keyed, |it| it.flow = limits) {
+        let gate = Gate::closed();
+        world.upstream.script((0..2).map(|_| answer(200, "late").behind(&gate)));
+        let kept: Vec<_> = (0..6)
+            .map(|n| {
+                let mut call = of_flow("big", &format!("b{n}"));
+                call.options.respond_async = true;
+                world.begin(call)
+            })
+            .collect();
+        world.until_dispatched(2).await;
+        for n in 0..3 {
+            let done = world.call(of_flow("small", &format!("s{n}"))).await;
+            assert_eq!(answered(done).response.status, 201);
+        }
+        let keys: Vec<String> =
+            world.upstream.seen().iter().map(|seen| seen.key()[..1].to_owned()).collect();
+        assert_eq!(keys, ["b", "b", "s", "s", "s"]);
+        gate.open();
+        for (n, call) in kept.into_iter().enumerate() {
+            taken(call.result().await);
+            world.stands(&format!("b{n}"), "done").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_rate_of_a_flow_is_its_own() {
+    let rate = Rate { interval: seconds(30), burst: 1 };
+    let limits = FlowLimits { slots_max: None, rate: Some(rate) };
+    for world in protected(Effects::Keyed, |it| it.flow = limits) {
+        for flow in ["a", "b"] {
+            let done = world.call(of_flow(flow, &format!("{flow}1"))).await;
+            assert_eq!(answered(done).response.status, 201);
+        }
+        let refusal = world.refused(of_flow("a", "a2")).await;
+        assert!(matches!(refusal, Refusal::Limit { .. }), "{refusal:?}");
+        assert_eq!(world.answered(post("nobody")).await.response.status, 201);
+        let mut later = of_flow("a", "a3");
+        later.options.respond_async = true;
+        taken(world.call(later).await);
+        assert_eq!(world.upstream.dispatched(), 3);
+        world.pass_time(seconds(30)).await;
+        world.stands("a3", "done").await;
     }
 }
 

@@ -14,6 +14,7 @@ mod lifecycle;
 mod misbehave;
 mod mismatch;
 mod moving;
+mod order;
 mod postgres;
 mod postgres_nodes;
 mod postgres_options;
