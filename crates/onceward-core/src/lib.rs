@@ -7,7 +7,8 @@
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared.
+//! an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is learnt of a doubt,
+//! and [`hours`] when accepted work may be sent.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -17,13 +18,17 @@ pub mod admission;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
+pub mod condition;
 pub mod exchange;
 pub mod fingerprint;
+pub mod hours;
 pub mod id;
 pub mod key;
 pub mod lease;
+pub mod lookup;
 pub mod operation;
 pub mod policy;
 pub mod rate;
+pub mod template;
 pub mod time;
 pub mod verdict;

@@ -239,17 +239,20 @@ pub enum Source {
     Inferred,
     /// A person said so.
     Person,
+    /// The upstream was asked, and knew of it.
+    Lookup,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Upstream,
         Self::LateAnswer,
         Self::Truncated,
         Self::TooLarge,
         Self::Inferred,
         Self::Person,
+        Self::Lookup,
     ];
 
     /// The word for it in answers and logs.
@@ -261,6 +264,7 @@ impl Source {
             Self::TooLarge => "too_large",
             Self::Inferred => "inferred",
             Self::Person => "person",
+            Self::Lookup => "lookup",
         }
     }
 }
@@ -342,9 +346,11 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
-    /// A person gave up, resolved a doubt as done, dropped the key, or wanted it sent again when
-    /// that was not safe any more.
+    /// A person gave up, resolved a doubt, dropped the key, or wanted it sent again when that was
+    /// not safe any more.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
+    /// The upstream is asked what became of it, or was asked and that decided nothing.
+    Looked(Looks),
 }
 
 /// A fact that cannot follow from where the operation stands. Nothing was changed.
@@ -465,6 +471,12 @@ impl Operation {
                 next.acts.extend(act);
             }
             Event::Acted(act, outcome, forgotten) => next.act(act, outcome, forgotten, now)?,
+            Event::Looked(looks) => {
+                if self.state != State::InDoubt {
+                    return Err(Illegal { from: self.state.name(), to: "looked for" });
+                }
+                next.looks = looks;
+            }
         }
         Ok(next)
     }
@@ -516,6 +528,7 @@ impl Operation {
             Verdict::Doubt => {
                 self.state = self.state.after(Step::Doubt)?;
                 self.ended_at = None;
+                self.looks = Looks::default();
             }
             Verdict::Bury(death, outcome) => {
                 self.state = self.state.after(Step::Bury(death))?;
@@ -561,9 +574,15 @@ impl Operation {
                 }
                 self.state = self.state.after(Step::Doubt)?;
                 self.ended_at = None;
+                self.looks = Looks::default();
             }
+            // Nobody waits for it any more: whoever asks again sends it.
             Deed::ResolvedNotSent => {
-                return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
+                if self.state != State::InDoubt {
+                    return Err(Illegal { from: self.state.name(), to: "resolved" });
+                }
+                self.rule(Verdict::Bury(Death::Unsent, None), now)?;
+                self.trust_that_nothing_was_done();
             }
         }
         self.acts.push(act);

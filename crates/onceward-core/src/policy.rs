@@ -1,8 +1,12 @@
 //! What a route says: values only, checked where the configuration is read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
+use crate::hours::Hours;
+use crate::lookup::LookupRule;
+use crate::time::Timestamp;
 
 /// What a second arrival at the upstream would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +214,10 @@ pub struct Policy {
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
     pub seal_headers: Vec<String>,
+    /// How the upstream is asked whether it was done.
+    pub lookup: Option<Arc<LookupRule>>,
+    /// When attempts of accepted operations may begin; without it always.
+    pub hours: Option<Hours>,
 }
 
 impl Default for Policy {
@@ -233,6 +241,8 @@ impl Default for Policy {
             mismatch_status: 409,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
+            lookup: None,
+            hours: None,
         }
     }
 }
@@ -249,6 +259,14 @@ impl Policy {
             (200..300).contains(&status)
         } else {
             self.success.contains(&status)
+        }
+    }
+
+    /// When an attempt of an operation in `mode` may begin that is due at `due`.
+    pub fn opening(&self, mode: Mode, due: Timestamp) -> Timestamp {
+        match (&self.hours, mode) {
+            (Some(hours), Mode::Accepted) => hours.next_open(due),
+            (Some(_), Mode::Held) | (None, _) => due,
         }
     }
 

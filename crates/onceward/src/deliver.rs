@@ -91,7 +91,7 @@ fn percent_encoded(value: &str) -> String {
     text
 }
 
-async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
+pub(crate) async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
     let Answer { status, headers, mut body, note } = answer;
     let headers = exchange::returned(headers);
     let mut first = Bytes::new();

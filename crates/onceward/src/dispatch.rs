@@ -75,6 +75,10 @@ async fn take(
     routes: &Arc<Routes>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
+    let opens = route.opens_at(now);
+    if opens > now {
+        return Ok(Some(opens));
+    }
     let is_harmless = route.is_harmless();
     let entrant = Entrant { lane: lane.clone(), is_harmless, is_backlog: true };
     let (mut slots, barred) = engine.gate_of(route).enter_many(&entrant, PAGE, now);
@@ -97,6 +101,8 @@ async fn take(
                 let Some(slot) = slots.pop() else { break };
                 engine.spawn_from_ledger(operation, slot);
             }
+            // Its hours are over: it waits for the next.
+            State::Pending { .. } => {}
             _ => rested(engine, &operation),
         }
     }

@@ -42,6 +42,8 @@ pub enum Bar {
     Rate,
     /// As many calls are under way as may be.
     Slots,
+    /// The route sends at other hours.
+    OutsideHours,
 }
 
 impl Bar {
@@ -53,6 +55,7 @@ impl Bar {
             Self::UpstreamAsked => "upstream",
             Self::Rate => "rate",
             Self::Slots => "slots",
+            Self::OutsideHours => "hours",
         }
     }
 }

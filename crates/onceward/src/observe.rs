@@ -2,6 +2,7 @@
 
 use onceward_core::attempt::Attempt;
 use onceward_core::breaker::Turn;
+use onceward_core::lookup::Finding;
 use onceward_core::operation::Operation;
 
 use crate::people::Person;
@@ -22,6 +23,8 @@ pub enum Fact<'a> {
     Injected(&'a Operation, Fault),
     /// A person acted.
     Acted(&'a Operation),
+    /// The upstream was asked what became of an operation in doubt: what that says, in words.
+    Looked(&'a Operation, Finding, &'a str),
     /// The breaker of a route opened or closed.
     Breaker(&'a str, Turn),
     /// A route is paused from now on, or goes on.

@@ -461,6 +461,7 @@ impl Observer for Notes {
             Fact::Remembered(_)
             | Fact::Injected(..)
             | Fact::Acted(_)
+            | Fact::Looked(..)
             | Fact::Breaker(..)
             | Fact::Paused(..)
             | Fact::Steered(..) => {}
