@@ -113,7 +113,9 @@ fn has_lookup(route: &Route) -> bool {
 /// Looks for what is in doubt on one route, as long as it says how.
 async fn look_on_route(engine: Arc<Engine>, name: String, woken: Arc<tokio::sync::Notify>) {
     while !engine.is_halted() {
-        let Some(route) = engine.routes().get(&name).filter(|route| has_lookup(route)) else { break };
+        let Some(route) = engine.routes().get(&name).filter(|route| has_lookup(route)) else {
+            break;
+        };
         let began = engine.clock.now();
         let next = match pass(&engine, &route).await {
             Ok(next) => next,
@@ -259,14 +261,17 @@ impl Engine {
         });
         match look.await.map_err(|_| Refusal::Draining)? {
             Ok(Some(looked)) => Ok(looked),
-            Ok(None) => Err(conflict(&operation, "it has moved on meanwhile: look at it".to_owned())),
+            Ok(None) => {
+                Err(conflict(&operation, "it has moved on meanwhile: look at it".to_owned()))
+            }
             Err(error) => Err(self.heed(error)),
         }
     }
 
     /// Asks the upstream now about everything that is in doubt on a route.
     pub async fn look_again_on(self: &Arc<Self>, name: &str) -> Result<Tally, Refusal> {
-        let route = self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))?;
+        let route =
+            self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))?;
         let mut tally = Tally::default();
         let (mut before, mut asked) = (None, 0);
         loop {
@@ -323,9 +328,14 @@ impl Engine {
             Conclusion::Again(looks) => (claimed.after(Event::Looked(looks), now), None),
             Conclusion::Done => {
                 let (outcome, answer) = outcome_of(rule, &policy, &looked);
-                (claimed.after(Event::Acted(act(Deed::ResolvedDone), Some(outcome), None), now), answer)
+                (
+                    claimed.after(Event::Acted(act(Deed::ResolvedDone), Some(outcome), None), now),
+                    answer,
+                )
             }
-            Conclusion::NotDone => (not_done(&claimed, &policy, act(Deed::ResolvedNotSent), now), None),
+            Conclusion::NotDone => {
+                (not_done(&claimed, &policy, act(Deed::ResolvedNotSent), now), None)
+            }
         };
         let Some(written) = self.write(next, answer).await? else { return Ok(None) };
         self.observer.observe(Fact::Looked(&written, looked.finding, &looked.said));
@@ -405,7 +415,8 @@ impl Engine {
             Ok(answer) => {
                 let finding = rule.read(answer.status, &answer.headers, &answer.body);
                 let body = cut(String::from_utf8_lossy(&answer.body).trim());
-                let said = format!("{asked} answered {}, {}: {body}", answer.status, finding.name());
+                let said =
+                    format!("{asked} answered {}, {}: {body}", answer.status, finding.name());
                 Looked { finding, said, answer: Some(answer) }
             }
         }

@@ -5,12 +5,14 @@
 mod dead;
 mod duplicates;
 mod gates;
+mod hours;
 mod in_doubt;
 mod ledger;
 mod ledger_flips;
 mod ledger_images;
 mod ledger_torn;
 mod lifecycle;
+mod lookup;
 mod misbehave;
 mod mismatch;
 mod moving;

@@ -432,12 +432,18 @@ struct Told {
     repeats: Vec<Repeat>,
     attempted: Vec<&'static str>,
     rested: Vec<String>,
+    looked: usize,
     trouble: Vec<String>,
 }
 
 impl Notes {
     pub(crate) fn repeats(&self, repeat: Repeat) -> usize {
         lock(&self.told).repeats.iter().filter(|other| **other == repeat).count()
+    }
+
+    /// How many looks for what is in doubt were told of.
+    pub(crate) fn looked(&self) -> usize {
+        lock(&self.told).looked
     }
 
     /// How the attempts ended that were told of.
@@ -458,10 +464,10 @@ impl Observer for Notes {
                 let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
                 lock(&self.told).attempted.push(ending);
             }
+            Fact::Looked(..) => lock(&self.told).looked += 1,
             Fact::Remembered(_)
             | Fact::Injected(..)
             | Fact::Acted(_)
-            | Fact::Looked(..)
             | Fact::Breaker(..)
             | Fact::Paused(..)
             | Fact::Steered(..) => {}
