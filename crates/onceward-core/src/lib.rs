@@ -7,7 +7,7 @@
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is learnt of a doubt,
+//! an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is learnt of a doubt, [`reconcile`] what a provider lists otherwise,
 //! and [`hours`] when accepted work may be sent.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
@@ -29,6 +29,7 @@ pub mod lookup;
 pub mod operation;
 pub mod policy;
 pub mod rate;
+pub mod reconcile;
 pub mod template;
 pub mod time;
 pub mod verdict;

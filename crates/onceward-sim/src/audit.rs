@@ -363,6 +363,7 @@ impl Audit {
                 self.occasion(repeat.name());
             }
             Fact::Acted(_) => self.occasion("a person acted"),
+            Fact::Reconciled(..) => {}
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),

@@ -77,6 +77,7 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
         answer_max: Duration::from_secs(45),
         body_bytes_max: 64 << 10,
         response_bytes_max: 64 << 10,
+        reconcile: None,
         chaos: None,
     }
 }

@@ -24,6 +24,7 @@ use crate::engine::Engine;
 use crate::gates::{Entrant, Slot};
 use crate::judgement;
 use crate::observe::Fact;
+use crate::reconcile::reconcile;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::store::{Lane, Query, Slot as Place, Standing, StoreError, Which, Write};
@@ -47,6 +48,10 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a route is left alone whose gate is shut for nobody knows how long.
 const SHUT_PAUSE: Duration = Duration::from_secs(5);
+
+/// For each operation in doubt that was read, where they are many; in all at most.
+const READ_PAUSE: Duration = Duration::from_millis(1);
+const READ_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// After a look's own time, until somebody else may think that nothing came of it.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -89,9 +94,11 @@ pub(crate) enum Before {
     Unknown(String),
 }
 
-/// Looks for what is in doubt on each route that says how, for ever.
+/// Looks for what is in doubt on each route that says how, for ever; where none says so, nothing is
+/// asked and nothing wakes.
 pub(crate) async fn look(engine: Arc<Engine>) {
     let changed = engine.doubts.routes_changed();
+    let mut reconciles = false;
     loop {
         if engine.is_halted() {
             return;
@@ -100,6 +107,10 @@ pub(crate) async fn look(engine: Arc<Engine>) {
             if let Some(woken) = engine.doubts.begin(&route.name) {
                 tokio::spawn(look_on_route(Arc::clone(&engine), route.name.clone(), woken));
             }
+        }
+        if !reconciles && engine.routes().named.values().any(|route| route.reconcile.is_some()) {
+            reconciles = true;
+            tokio::spawn(reconcile(Arc::clone(&engine)));
         }
         changed.notified().await;
     }
@@ -116,18 +127,19 @@ async fn look_on_route(engine: Arc<Engine>, name: String, woken: Arc<tokio::sync
         let Some(route) = engine.routes().get(&name).filter(|route| has_lookup(route)) else {
             break;
         };
-        let began = engine.clock.now();
-        let next = match pass(&engine, &route).await {
-            Ok(next) => next,
-            Err(error) if error.may_pass() => engine.clock.now().plus(SHUT_PAUSE),
+        let (next, read) = match pass(&engine, &route).await {
+            Ok(done) => done,
+            Err(error) if error.may_pass() => (engine.clock.now().plus(SHUT_PAUSE), 0),
             Err(error) => {
                 engine.heed(error);
                 break;
             }
         };
-        // Where much is in doubt, reading it all takes a share of the time and no more.
-        let now = engine.clock.now();
-        engine.clock.sleep_until(now.plus(now.since(began) * 4)).await;
+        // Where much is in doubt, it is not all read again for each that is new.
+        if read > PAGE {
+            let pause = (READ_PAUSE * read as u32).min(READ_PAUSE_MAX);
+            engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
+        }
         tokio::select! {
             biased;
             () = woken.notified() => {}
@@ -137,13 +149,14 @@ async fn look_on_route(engine: Arc<Engine>, name: String, woken: Arc<tokio::sync
     engine.doubts.end(&name);
 }
 
-/// Looks for everything that is due on a route; tells when to do so again.
-async fn pass(engine: &Arc<Engine>, route: &Arc<Route>) -> Result<Timestamp, StoreError> {
+/// Looks for everything that is due on a route; tells when to do so again, and how much was read.
+async fn pass(engine: &Arc<Engine>, route: &Arc<Route>) -> Result<(Timestamp, usize), StoreError> {
     let mut next = engine.clock.now().plus(LOOK_AT_LEAST_EVERY);
     let mut looks = JoinSet::new();
-    let mut before = None;
+    let (mut before, mut read) = (None, 0);
     'pages: loop {
         let page = in_doubt(engine, &route.name, before).await?;
+        read += page.operations.len();
         for operation in page.operations {
             let Some(rule) = rule_of(route, &operation) else { continue };
             let now = engine.clock.now();
@@ -181,7 +194,7 @@ async fn pass(engine: &Arc<Engine>, route: &Arc<Route>) -> Result<Timestamp, Sto
     while !looks.is_empty() {
         next = next.min(ended(looks.join_next().await)?);
     }
-    Ok(next)
+    Ok((next, read))
 }
 
 /// When the operation whose look ended is due again.

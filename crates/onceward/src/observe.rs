@@ -6,6 +6,7 @@ use onceward_core::lookup::Finding;
 use onceward_core::operation::Operation;
 
 use crate::people::Person;
+use crate::reconcile::Report;
 use crate::upstream::Fault;
 
 /// Something that happened.
@@ -25,6 +26,8 @@ pub enum Fact<'a> {
     Acted(&'a Operation),
     /// The upstream was asked what became of an operation in doubt: what that says, in words.
     Looked(&'a Operation, Finding, &'a str),
+    /// A route was held against its provider's list.
+    Reconciled(&'a str, &'a Report),
     /// The breaker of a route opened or closed.
     Breaker(&'a str, Turn),
     /// A route is paused from now on, or goes on.

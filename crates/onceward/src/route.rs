@@ -9,6 +9,7 @@ use onceward_core::breaker::BreakerRule;
 use onceward_core::exchange::Headers;
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::rate::{BudgetRule, Rate};
+use onceward_core::reconcile::ReconcileRule;
 use onceward_core::time::Timestamp;
 use url::Url;
 
@@ -35,6 +36,8 @@ pub struct Route {
     pub body_bytes_max: usize,
     /// The largest answer that is kept; a larger one is passed on, and only its fact kept.
     pub response_bytes_max: usize,
+    /// How what was done is held against the provider's list.
+    pub reconcile: Option<Arc<ReconcileRule>>,
     /// Faults on purpose, of a staging configuration.
     pub chaos: Option<Arc<Chaos>>,
 }

@@ -466,6 +466,7 @@ impl Observer for Notes {
             }
             Fact::Looked(..) => lock(&self.told).looked += 1,
             Fact::Remembered(_)
+            | Fact::Reconciled(..)
             | Fact::Injected(..)
             | Fact::Acted(_)
             | Fact::Breaker(..)
@@ -901,6 +902,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         answer_max: Duration::from_mins(1),
         body_bytes_max: 1 << 20,
         response_bytes_max: 1 << 20,
+        reconcile: None,
         chaos: None,
     }
 }
