@@ -22,10 +22,19 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use self::protection::ProtectionFile;
+use self::doubt::{LookupFile, ReconcileFile};
+use self::protection::{ProtectionFile, Switch};
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+macro_rules! words {
+    ($name:ident { $($word:literal => $value:ident),+ $(,)? }) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        enum $name { $(#[serde(rename = $word)] $value),+ }
+    };
+}
+
+mod doubt;
 mod protection;
 
 /// The listener where nothing says otherwise.
@@ -102,6 +111,7 @@ struct RouteFile {
     #[serde(default)]
     rules: Vec<RuleFile>,
     chaos: Option<ChaosFile>,
+    reconcile: Option<ReconcileFile>,
     #[serde(flatten)]
     protection: ProtectionFile,
     #[serde(flatten)]
@@ -161,6 +171,8 @@ struct PolicyFile {
     mismatch_status: Option<MismatchStatus>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
+    lookup: Option<Switch<LookupFile>>,
+    hours: Option<String>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -200,13 +212,6 @@ struct BackoffFile {
     cap: Option<Span>,
     factor: Option<f64>,
     table: Option<Vec<Span>>,
-}
-
-macro_rules! words {
-    ($name:ident { $($word:literal => $value:ident),+ $(,)? }) => {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-        enum $name { $(#[serde(rename = $word)] $value),+ }
-    };
 }
 
 words!(EffectsWord { "idempotent" => Idempotent, "keyed" => Keyed, "non-idempotent" => NonIdempotent });
@@ -671,10 +676,14 @@ fn build_route(
         body: within(file.timeouts.body, total),
         total,
     };
-    let policy = lay_over(Policy::default(), &file.policy, &wrong)?;
+    let lay_over = |policy, over: &PolicyFile| {
+        let policy = lay_over(policy, over, &wrong)?;
+        doubt::lay_over(policy, over.lookup.as_ref(), over.hours.as_deref(), total, &wrong)
+    };
+    let policy = lay_over(Policy::default(), &file.policy)?;
     let mut rules = Vec::new();
     for rule in &file.rules {
-        let over = lay_over(policy.clone(), &rule.policy, &wrong)?;
+        let over = lay_over(policy.clone(), &rule.policy)?;
         rules.push(Rule {
             method: rule.r#match.method.clone(),
             path: rule.r#match.path.clone(),
@@ -711,6 +720,11 @@ fn build_route(
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
         body_bytes_max,
         response_bytes_max,
+        reconcile: file
+            .reconcile
+            .as_ref()
+            .map(|list| doubt::reconcile(list, total, &wrong))
+            .transpose()?,
         chaos: file.chaos.as_ref().map(|chaos| build_chaos(chaos, total, &wrong)).transpose()?,
     })
 }
@@ -954,6 +968,7 @@ fn inferred(route: &Route, matched: String, policy: &Policy, method: &str, said:
     let after_no_answer = match effects {
         Effects::Idempotent => "sent again",
         Effects::Keyed => "sent again with the same key",
+        Effects::NonIdempotent if policy.lookup.is_some() => "in doubt, and the upstream is asked",
         Effects::NonIdempotent => "in doubt, not sent again",
     };
     Inferred {
@@ -972,7 +987,7 @@ mod fuzz;
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<Config, String> {
+    pub(super) fn load(text: &str) -> Result<Config, String> {
         let file =
             parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
         Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml")
