@@ -22,8 +22,8 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use self::doubt::{LookupFile, ReconcileFile};
-use self::protection::{ProtectionFile, Switch};
+use self::doubt::{LookupWord, ReconcileFile};
+use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
@@ -171,7 +171,7 @@ struct PolicyFile {
     mismatch_status: Option<MismatchStatus>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
-    lookup: Option<Switch<LookupFile>>,
+    lookup: Option<LookupWord>,
     hours: Option<String>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]

@@ -12,9 +12,9 @@ use onceward::core::policy::Policy;
 use onceward::core::reconcile::ReconcileRule;
 use onceward::core::template::Template;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 use super::ConfigError;
-use super::protection::Switch;
 use crate::units::Span;
 
 /// An effect shows at least so long after an attempt, where nothing says otherwise.
@@ -23,6 +23,30 @@ const SETTLE_MIN: Duration = Duration::from_mins(1);
 /// What a path may ask by.
 const LOOKUP_NAMES: [&str; 3] = ["key", "operation", "upstream_key"];
 const LIST_NAMES: [&str; 4] = ["since", "since_unix", "until", "until_unix"];
+
+/// `false`, or how the upstream is asked.
+#[derive(Debug, Clone)]
+pub(super) enum LookupWord {
+    No,
+    As(Box<LookupFile>),
+}
+
+impl<'de> Deserialize<'de> for LookupWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::Boolean(false) => Ok(Self::No),
+            value @ toml::Value::Table(_) => value
+                .try_into()
+                .map(|file| Self::As(Box::new(file)))
+                .map_err(|error: toml::de::Error| {
+                    D::Error::custom(format!("lookup: {}", error.message()))
+                }),
+            _ => Err(D::Error::custom(
+                "a lookup is false, or { get = \"/orders?ref={key}\", found = { json = { \"/items/0/id\" = { exists = true } } } }",
+            )),
+        }
+    }
+}
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,20 +80,15 @@ pub(super) struct ReconcileFile {
 /// The policy with what the file says of doubts and hours laid over it; `timeout` is an attempt's.
 pub(super) fn lay_over(
     mut policy: Policy,
-    lookup: Option<&Switch<LookupFile>>,
+    lookup: Option<&LookupWord>,
     hours: Option<&str>,
     timeout: Duration,
     wrong: &impl Fn(&str) -> ConfigError,
 ) -> Result<Policy, ConfigError> {
     match lookup {
         None => {}
-        Some(Switch::On(false)) => policy.lookup = None,
-        Some(Switch::On(true)) => {
-            return Err(wrong(
-                "has a lookup that asks nothing\nhelp: write lookup = { get = \"/orders?ref={key}\", found = { json = { \"/items/0/id\" = { exists = true } } } }",
-            ));
-        }
-        Some(Switch::As(file)) => policy.lookup = Some(Arc::new(build(file, timeout, wrong)?)),
+        Some(LookupWord::No) => policy.lookup = None,
+        Some(LookupWord::As(file)) => policy.lookup = Some(Arc::new(build(file, timeout, wrong)?)),
     }
     if let Some(text) = hours {
         let hours = Hours::read(text).map_err(|error| wrong(&format!("has hours: {error}")))?;
@@ -215,13 +234,10 @@ mod tests {
             ("lookup = true", "get = "),
             ("lookup = { get = \"orders\", found = { status = 200 } }", "/orders?ref={key}"),
             ("lookup = { get = \"/o?r={kee}\", found = { status = 200 } }", "{kee}"),
-            (
-                "lookup = { get = \"/o\", found = { staus = 200 } }",
-                "found.staus".trim_start_matches("found."),
-            ),
+            ("lookup = { get = \"/o\", found = { staus = 200 } }", "staus"),
             ("lookup = { get = \"/o\", found = { json = { id = 1 } } }", "begins with `/`"),
             ("lookup = { get = \"/o\", found = { status = 200 }, status = 500 }", "lookup.status"),
-            ("lookup = { get = \"/o\", fuond = { status = 200 } }", "lookup"),
+            ("lookup = { get = \"/o\", fuond = { status = 200 } }", "fuond"),
             ("hours = \"9 to 5\"", "Mon-Fri 08:00-18:00"),
             ("reconcile = { get = \"/c\", items = \"data\", key = \"/k\" }", "\"/data\""),
             ("reconcile = { get = \"/c?k={key}\", items = \"/data\", key = \"/k\" }", "{since}"),

@@ -28,7 +28,7 @@ pub(super) struct ProtectionFile {
 /// `false`, or what it is.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "false, or a table of the keys in docs/configuration.md")]
-pub(super) enum Switch<T> {
+enum Switch<T> {
     On(bool),
     As(T),
 }
