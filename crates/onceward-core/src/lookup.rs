@@ -308,7 +308,7 @@ mod tests {
         operation.looks = looks;
         while let Some(next) = due(&operation) {
             made += 1;
-            operation.looks = begin(operation.looks, next.plus(Duration::from_secs(60)));
+            operation.looks = begin(operation.looks, next.plus(Duration::from_mins(1)));
             let Conclusion::Again(looks) =
                 conclude(&operation, &rule, &backoff, Finding::Unknown, next, next)
             else {

@@ -220,18 +220,13 @@ impl Observer for Telemetry {
             }
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };
-                about!(
-                    info,
-                    operation,
-                    deed = act.deed.name(),
-                    who = act.who,
-                    reason = act.reason,
-                    "acted"
-                );
+                // What follows a line break is evidence, and may be somebody's data.
+                let reason = act.reason.lines().next();
+                about!(info, operation, deed = act.deed.name(), who = act.who, reason, "acted");
             }
-            Fact::Looked(operation, finding, said) => {
+            Fact::Looked(operation, finding, told) => {
                 counter!("onceward_lookups_total", "finding" => finding.name()).increment(1);
-                about!(info, operation, finding = finding.name(), said, "looked for");
+                about!(info, operation, finding = finding.name(), told, "looked for");
             }
             Fact::Reconciled(route, report) => reconciled(route, report),
             Fact::Breaker(route, turn) => match turn {

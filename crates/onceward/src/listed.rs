@@ -156,6 +156,7 @@ fn places(evidence: &Evidence) -> HashMap<String, Place<'_>> {
     places
 }
 
+/// The reason with the evidence behind a line break: that no log has.
 fn with_evidence(person: &Person, item: Option<&Value>) -> Person {
     let said = match item {
         None => "it is not in the provider's list".to_owned(),
@@ -166,5 +167,5 @@ fn with_evidence(person: &Person, item: Option<&Value>) -> Person {
             format!("the provider's list has {}{more}", &text[..end])
         }
     };
-    Person { who: person.who.clone(), reason: format!("{}; {said}", person.reason) }
+    Person { who: person.who.clone(), reason: format!("{}\n{said}", person.reason) }
 }

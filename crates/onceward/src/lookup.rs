@@ -9,7 +9,6 @@ use onceward_core::attempt::{Ended, Ending, Reached};
 use onceward_core::backoff;
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
-use onceward_core::id::OperationId;
 use onceward_core::lookup::{self, Conclusion, Finding, LookupRule, When};
 use onceward_core::operation::{Act, Deed, Event, Operation, Outcome, Source, State};
 use onceward_core::policy::{Mode, Policy};
@@ -17,41 +16,19 @@ use onceward_core::template::Template;
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::Verdict;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
 use crate::deliver::collect;
 use crate::engine::Engine;
-use crate::gates::{Entrant, Slot};
+use crate::gates::Slot;
 use crate::judgement;
 use crate::observe::Fact;
-use crate::reconcile::reconcile;
-use crate::refusal::Refusal;
 use crate::route::Route;
-use crate::store::{Lane, Query, Slot as Place, Standing, StoreError, Which, Write};
+use crate::store::{Slot as Place, StoreError, Write};
 use crate::upstream::{Dispatch, Sent};
 use crate::wire;
 
 /// Who acts where nobody does.
 pub const WHO: &str = "lookup";
-
-/// Operations read at once.
-const PAGE: usize = 100;
-
-/// Looks of a route under way at once.
-const AT_ONCE_MAX: usize = 8;
-
-/// Operations that a person has looked for at once.
-const ASKED_MAX: usize = 1000;
-
-/// What was heard of nothing else is looked for this often: another node may have left it.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
-
-/// How long a route is left alone whose gate is shut for nobody knows how long.
-const SHUT_PAUSE: Duration = Duration::from_secs(5);
-
-/// For each operation in doubt that was read, where they are many; in all at most.
-const READ_PAUSE: Duration = Duration::from_millis(1);
-const READ_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// After a look's own time, until somebody else may think that nothing came of it.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -65,23 +42,19 @@ const EVIDENCE_BYTES_MAX: usize = 500;
 /// What a look brought.
 struct Looked {
     finding: Finding,
-    /// What was asked and answered, in words.
-    said: String,
+    /// What came of it, for logs: no value of the request and nothing of the answer.
+    told: String,
+    /// What was asked and answered.
+    evidence: String,
     /// The whole answer.
     answer: Option<Response>,
 }
 
-/// What became of the looks that a person asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Found: they are done.
-    pub found: u32,
-    /// Not known there.
-    pub absent: u32,
-    /// Nothing was learnt.
-    pub unknown: u32,
-    /// Still to be asked: too many at once, or the route's gate is shut.
-    pub left: u32,
+impl Looked {
+    /// For the ledger: what came of it, and behind a line break the evidence, which no log has.
+    fn reason(&self) -> String {
+        format!("{}\n{}", self.told, self.evidence)
+    }
 }
 
 /// What a look before the first attempt came to.
@@ -94,143 +67,8 @@ pub(crate) enum Before {
     Unknown(String),
 }
 
-/// Looks for what is in doubt on each route that says how, for ever; where none says so, nothing is
-/// asked and nothing wakes.
-pub(crate) async fn look(engine: Arc<Engine>) {
-    let changed = engine.doubts.routes_changed();
-    let mut reconciles = false;
-    loop {
-        if engine.is_halted() {
-            return;
-        }
-        for route in engine.routes().named.values().filter(|route| has_lookup(route)) {
-            if let Some(woken) = engine.doubts.begin(&route.name) {
-                tokio::spawn(look_on_route(Arc::clone(&engine), route.name.clone(), woken));
-            }
-        }
-        if !reconciles && engine.routes().named.values().any(|route| route.reconcile.is_some()) {
-            reconciles = true;
-            tokio::spawn(reconcile(Arc::clone(&engine)));
-        }
-        changed.notified().await;
-    }
-}
-
-fn has_lookup(route: &Route) -> bool {
-    let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
-    policies.into_iter().any(|policy| policy.lookup.is_some())
-}
-
-/// Looks for what is in doubt on one route, as long as it says how.
-async fn look_on_route(engine: Arc<Engine>, name: String, woken: Arc<tokio::sync::Notify>) {
-    while !engine.is_halted() {
-        let Some(route) = engine.routes().get(&name).filter(|route| has_lookup(route)) else {
-            break;
-        };
-        let (next, read) = match pass(&engine, &route).await {
-            Ok(done) => done,
-            Err(error) if error.may_pass() => (engine.clock.now().plus(SHUT_PAUSE), 0),
-            Err(error) => {
-                engine.heed(error);
-                break;
-            }
-        };
-        // Where much is in doubt, it is not all read again for each that is new.
-        if read > PAGE {
-            let pause = (READ_PAUSE * read as u32).min(READ_PAUSE_MAX);
-            engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
-        }
-        tokio::select! {
-            biased;
-            () = woken.notified() => {}
-            () = engine.clock.sleep_until(next) => {}
-        }
-    }
-    engine.doubts.end(&name);
-}
-
-/// Looks for everything that is due on a route; tells when to do so again, and how much was read.
-async fn pass(engine: &Arc<Engine>, route: &Arc<Route>) -> Result<(Timestamp, usize), StoreError> {
-    let mut next = engine.clock.now().plus(LOOK_AT_LEAST_EVERY);
-    let mut looks = JoinSet::new();
-    let (mut before, mut read) = (None, 0);
-    'pages: loop {
-        let page = in_doubt(engine, &route.name, before).await?;
-        read += page.operations.len();
-        for operation in page.operations {
-            let Some(rule) = rule_of(route, &operation) else { continue };
-            let now = engine.clock.now();
-            match lookup::due(&operation) {
-                None => continue,
-                Some(due) if due > now => {
-                    next = next.min(due);
-                    continue;
-                }
-                Some(_) => {}
-            }
-            if looks.len() >= AT_ONCE_MAX {
-                next = next.min(ended(looks.join_next().await)?);
-            }
-            let slot = match engine.gate_of(route).try_enter(&entrant(&operation), now) {
-                Ok(slot) => slot,
-                Err(barred) => {
-                    next = next.min(barred.until.unwrap_or(now.plus(SHUT_PAUSE)));
-                    break 'pages;
-                }
-            };
-            let (engine, route) = (Arc::clone(engine), Arc::clone(route));
-            let run = engine.begin();
-            looks.spawn(async move {
-                let _run = run;
-                let looked = engine.look_for(&operation, &route, &rule, slot).await?;
-                Ok(looked.and_then(|(operation, _)| lookup::due(&operation)))
-            });
-        }
-        before = page.next;
-        if before.is_none() {
-            break;
-        }
-    }
-    while !looks.is_empty() {
-        next = next.min(ended(looks.join_next().await)?);
-    }
-    Ok((next, read))
-}
-
-/// When the operation whose look ended is due again.
-fn ended(
-    look: Option<Result<Result<Option<Timestamp>, StoreError>, tokio::task::JoinError>>,
-) -> Result<Timestamp, StoreError> {
-    let never = Timestamp::from_micros(i64::MAX);
-    match look {
-        Some(Ok(Ok(due))) => Ok(due.unwrap_or(never)),
-        // What is full or away now is looked for when its claim is over.
-        Some(Ok(Err(error))) if !error.may_pass() => Err(error),
-        _ => Ok(never),
-    }
-}
-
-async fn in_doubt(
-    engine: &Engine,
-    route: &str,
-    before: Option<u64>,
-) -> Result<crate::store::Page, StoreError> {
-    let query = Query {
-        standing: vec![Standing::InDoubt],
-        route: Some(route.to_owned()),
-        before,
-        limit: PAGE,
-        ..Query::default()
-    };
-    engine.store.list(query).await
-}
-
-/// A lookup reads and changes nothing, so it may be a probe.
-fn entrant(operation: &Operation) -> Entrant {
-    Entrant { lane: Lane::of(operation), is_harmless: true, is_backlog: true }
-}
-
-fn rule_of(route: &Route, operation: &Operation) -> Option<Arc<LookupRule>> {
+/// How the upstream of an operation is asked.
+pub(crate) fn rule_of(route: &Route, operation: &Operation) -> Option<Arc<LookupRule>> {
     route.policy_for(&operation.method, &operation.target).lookup.clone()
 }
 
@@ -240,84 +78,9 @@ impl Engine {
         rule_of(&*self.routes().get(&operation.scope.route)?, operation)
     }
 
-    /// Asks the upstream now what became of an operation in doubt; tells where it stands then.
-    pub async fn look_again(
-        self: &Arc<Self>,
-        id: OperationId,
-    ) -> Result<(Operation, Finding), Refusal> {
-        let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
-        let conflict = |operation: &Operation, why: String| Refusal::Conflict {
-            operation: Box::new(operation.clone()),
-            why,
-        };
-        if operation.state != State::InDoubt {
-            let why = format!("it is {}, not in doubt", operation.state.name());
-            return Err(conflict(&operation, why));
-        }
-        let route = self.routes().get(&operation.scope.route);
-        let rule = route.as_ref().and_then(|route| rule_of(route, &operation));
-        let (Some(route), Some(rule)) = (route, rule) else {
-            let why = "its route says no lookup, so nobody can be asked".to_owned();
-            return Err(conflict(&operation, why));
-        };
-        let slot = self
-            .gate_of(&route)
-            .try_enter(&entrant(&operation), self.clock.now())
-            .map_err(|barred| self.barred(barred, &route))?;
-        let engine = Arc::clone(self);
-        let run = self.begin();
-        let (looking, for_whom) = (operation.clone(), Arc::clone(&route));
-        // Whoever asked may go away meanwhile; what was claimed is looked for all the same.
-        let look = tokio::spawn(async move {
-            let _run = run;
-            engine.look_for(&looking, &for_whom, &rule, slot).await
-        });
-        match look.await.map_err(|_| Refusal::Draining)? {
-            Ok(Some(looked)) => Ok(looked),
-            Ok(None) => {
-                Err(conflict(&operation, "it has moved on meanwhile: look at it".to_owned()))
-            }
-            Err(error) => Err(self.heed(error)),
-        }
-    }
-
-    /// Asks the upstream now about everything that is in doubt on a route.
-    pub async fn look_again_on(self: &Arc<Self>, name: &str) -> Result<Tally, Refusal> {
-        let route =
-            self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))?;
-        let mut tally = Tally::default();
-        let (mut before, mut asked) = (None, 0);
-        loop {
-            let page = in_doubt(self, name, before).await?;
-            for operation in page.operations {
-                if rule_of(&route, &operation).is_none() {
-                    continue;
-                }
-                asked += 1;
-                if asked > ASKED_MAX {
-                    tally.left += 1;
-                    continue;
-                }
-                match self.look_again(operation.id).await {
-                    Ok((_, Finding::Found)) => tally.found += 1,
-                    Ok((_, Finding::Absent)) => tally.absent += 1,
-                    Ok((_, Finding::Unknown)) => tally.unknown += 1,
-                    Err(Refusal::Barred { .. } | Refusal::Limit { .. }) => tally.left += 1,
-                    // Somebody else was faster.
-                    Err(Refusal::Conflict { .. } | Refusal::NotFound) => {}
-                    Err(refusal) => return Err(refusal),
-                }
-            }
-            before = page.next;
-            if before.is_none() {
-                return Ok(tally);
-            }
-        }
-    }
-
     /// One look: claimed, made, and what follows written. Nothing where somebody else wrote
     /// meanwhile.
-    async fn look_for(
+    pub(crate) async fn look_for(
         &self,
         operation: &Operation,
         route: &Route,
@@ -336,7 +99,7 @@ impl Engine {
         let policy = Arc::clone(route.policy_for(&claimed.method, &claimed.target));
         let backoff = &policy.accepted;
         let conclusion = lookup::conclude(&claimed, rule, backoff, looked.finding, asked_at, now);
-        let act = |deed| Act { deed, at: now, who: WHO.to_owned(), reason: looked.said.clone() };
+        let act = |deed| Act { deed, at: now, who: WHO.to_owned(), reason: looked.reason() };
         let (next, answer) = match conclusion {
             Conclusion::Again(looks) => (claimed.after(Event::Looked(looks), now), None),
             Conclusion::Done => {
@@ -351,7 +114,7 @@ impl Engine {
             }
         };
         let Some(written) = self.write(next, answer).await? else { return Ok(None) };
-        self.observer.observe(Fact::Looked(&written, looked.finding, &looked.said));
+        self.observer.observe(Fact::Looked(&written, looked.finding, &looked.told));
         if written.state != State::InDoubt {
             self.observer.observe(Fact::Acted(&written));
             self.waiters.wake(written.id);
@@ -390,7 +153,7 @@ impl Engine {
         let looked = self.ask(operation, route, rule, slot).await;
         match looked.finding {
             Finding::Absent => return Some(Before::Absent),
-            Finding::Unknown => return Some(Before::Unknown(looked.said)),
+            Finding::Unknown => return Some(Before::Unknown(looked.told)),
             Finding::Found => {}
         }
         let (outcome, answer) = outcome_of(rule, policy, &looked);
@@ -400,7 +163,7 @@ impl Engine {
             ending: Ending::Unsent,
             reached: Reached::Nothing,
             status: None,
-            error: Some(format!("not sent, because it was found: {}", looked.said)),
+            error: Some(format!("not sent, because it was found: {}", looked.told)),
             may_have_executed: false,
             answer: None,
         };
@@ -416,21 +179,28 @@ impl Engine {
         rule: &LookupRule,
         slot: &mut Slot,
     ) -> Looked {
-        let unknown = |said: String| Looked { finding: Finding::Unknown, said, answer: None };
+        let template = rule.get.as_str();
+        let unknown = |told: String, evidence: String| Looked {
+            finding: Finding::Unknown,
+            told,
+            evidence,
+            answer: None,
+        };
         let target = match self.fill(&rule.get, operation).await {
             Ok(target) => target,
-            Err(why) => return unknown(format!("it could not be asked: {why}")),
+            Err(why) => {
+                return unknown(format!("GET {template} cannot be asked: {why}"), String::new());
+            }
         };
         let asked = cut(&format!("GET {target}"));
         slot.spend();
         match self.get(route, target, slot).await {
-            Err(why) => unknown(format!("{asked} brought no answer: {}", cut(&why))),
+            Err(why) => unknown(format!("GET {template} brought no answer: {}", cut(&why)), asked),
             Ok(answer) => {
                 let finding = rule.read(answer.status, &answer.headers, &answer.body);
+                let told = format!("GET {template} answered {}, {}", answer.status, finding.name());
                 let body = cut(String::from_utf8_lossy(&answer.body).trim());
-                let said =
-                    format!("{asked} answered {}, {}: {body}", answer.status, finding.name());
-                Looked { finding, said, answer: Some(answer) }
+                Looked { finding, told, evidence: format!("{asked}: {body}"), answer: Some(answer) }
             }
         }
     }

@@ -24,7 +24,8 @@ pub enum Fact<'a> {
     Injected(&'a Operation, Fault),
     /// A person acted.
     Acted(&'a Operation),
-    /// The upstream was asked what became of an operation in doubt: what that says, in words.
+    /// The upstream was asked what became of an operation in doubt: what came of it, in words
+    /// without values of the request or the answer.
     Looked(&'a Operation, Finding, &'a str),
     /// A route was held against its provider's list.
     Reconciled(&'a str, &'a Report),

@@ -162,7 +162,7 @@ async fn compared(
 ) -> Result<Report, StoreError> {
     let now = engine.clock.now();
     let until = now.minus(rule.settle);
-    let since = before.map_or(until.minus(rule.every), |before| before.period().1);
+    let since = before.map_or_else(|| until.minus(rule.every), |before| before.period().1);
     let mut report = Report {
         at: now.as_micros(),
         since: since.as_micros(),
@@ -317,7 +317,8 @@ fn following(
     let base = &route.target.base;
     let url = base.join(next).ok().filter(|url| url.origin() == base.origin());
     let url = url.ok_or_else(|| "the next page is at another address".to_owned())?;
-    let path = url.path().strip_prefix(base.path().trim_end_matches('/')).unwrap_or(url.path());
+    let path =
+        url.path().strip_prefix(base.path().trim_end_matches('/')).unwrap_or_else(|| url.path());
     Ok(url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")))
 }
 

@@ -83,7 +83,8 @@ fn story(operation: &Value, terminal: bool) -> String {
         line("asked", looks(operation, terminal));
     }
     for act in each(operation, "/acts") {
-        let (who, reason) = (text(act, "/who"), text(act, "/reason"));
+        // Evidence stands behind a line break.
+        let (who, reason) = (text(act, "/who"), text(act, "/reason").replace("\\n", "; "));
         let deed = text(act, "/deed").replace('_', " ");
         line("act", format!("{} {deed} by {who}: {reason}", when(&text(act, "/at"), terminal)));
     }

@@ -120,7 +120,10 @@ fn a_person_looks_again_and_a_duplicate_is_told_how_it_is_known() {
         (&json!("response-not-retained"), &json!("lookup"))
     );
     assert!(
-        told["evidence"].as_str().unwrap().contains("GET /orders?ref=k answered 200, found"),
+        told["evidence"]
+            .as_str()
+            .unwrap()
+            .contains("GET /orders?ref={key} answered 200, found\nGET /orders?ref=k: {"),
         "{told}"
     );
     gateway.run(&["lookup", &id]).failed(1);
@@ -189,7 +192,7 @@ fn a_list_resolves_the_doubts_of_a_route_once_a_plan_was_seen() {
     assert!(run.contains("listed\t1\n") && run.contains("resolved\t1\n"), "{run}");
     let done = gateway.until_state("a", "done");
     let reason = done["acts"][0]["reason"].as_str().unwrap();
-    assert!(reason.starts_with("the bank's list; ") && reason.contains("1,00"), "{reason}");
+    assert!(reason.starts_with("the bank's list\n") && reason.contains("1,00"), "{reason}");
     gateway.run(&[&list[..], &["--absent", "not-sent"]].concat()).failed(2);
     let absent =
         [&list[..], &["--absent", "not-sent", "--as-of", "2020-01-01T00:00:00Z", "--json"]]

@@ -63,7 +63,7 @@ async fn a_plan_tells_and_changes_nothing_and_a_run_does_what_the_plan_said() {
         let act = done.acts.last().unwrap();
         assert_eq!((act.deed, act.who.as_str()), (Deed::ResolvedDone, "anna"));
         assert!(
-            act.reason.starts_with("asked the bank; ") && act.reason.contains(r#""id":7"#),
+            act.reason.starts_with("asked the bank\n") && act.reason.contains(r#""id":7"#),
             "{}",
             act.reason
         );

@@ -67,8 +67,16 @@ async fn what_the_upstream_knows_of_is_done_and_never_sent_again() {
         assert_eq!((outcome.source, outcome.ok, outcome.status), (Source::Lookup, true, None));
         let act = done.acts.last().unwrap();
         assert_eq!((act.deed, act.who.as_str()), (Deed::ResolvedDone, LOOKUP));
-        assert!(act.reason.contains("GET /payments?ref=k answered 200, found"), "{}", act.reason);
-        assert!(act.reason.contains(r#"{"id": 7}"#), "the answer is the evidence: {}", act.reason);
+        assert!(
+            act.reason.starts_with("GET /payments?ref={key} answered 200, found\n"),
+            "{}",
+            act.reason
+        );
+        assert!(
+            act.reason.contains(r#"GET /payments?ref=k: {"items": [{"id": 7}"#),
+            "the answer is the evidence: {}",
+            act.reason
+        );
         for _ in 0..2 {
             let refusal = world.refused(post("k")).await;
             assert!(matches!(refusal, Refusal::ResponseNotRetained(_)), "{refusal:?}");
