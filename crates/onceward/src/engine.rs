@@ -1148,7 +1148,7 @@ impl Engine {
     ) -> Result<Settled, StoreError> {
         let (route, policy) = self.route_of(operation);
         let looked = match &route {
-            Some(route) => self.look_before(operation, route, &policy, slot).await,
+            Some(route) => Box::pin(self.look_before(operation, route, &policy, slot)).await,
             None => None,
         };
         let delivered = match (&route, looked) {

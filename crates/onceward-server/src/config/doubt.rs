@@ -135,13 +135,10 @@ fn template(
         Template::read(text).map_err(|error| wrong(&format!("has a {place}: {error}")))?;
     if let Some(unknown) = template.names().find(|name| !names.contains(name)) {
         let known: Vec<_> = names.iter().map(|name| format!("{{{name}}}")).collect();
-        return Err(wrong(
-            &format!(
-                "has a {place} with {{{unknown}}}, which is nothing\nhelp: there are {} ",
-                known.join(", ")
-            )
-            .trim_end(),
-        ));
+        let known = known.join(", ");
+        return Err(wrong(&format!(
+            "has a {place} with {{{unknown}}}, which is nothing\nhelp: there are {known}"
+        )));
     }
     Ok(template)
 }
