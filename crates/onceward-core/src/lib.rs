@@ -4,11 +4,13 @@
 //!
 //! In reading order:
 //! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
-//! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
-//! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
-//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is learnt of a doubt, [`reconcile`] what a provider lists otherwise,
-//! and [`hours`] when accepted work may be sent.
+//! keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes
+//! a key; [`operation`] has the one function from state to state; [`admission`] decides on
+//! arrival; [`lease`] says who may attempt;
+//! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
+//! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is
+//! learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when accepted work
+//! may be sent.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -21,6 +23,7 @@ pub mod breaker;
 pub mod condition;
 pub mod exchange;
 pub mod fingerprint;
+pub mod hint;
 pub mod hours;
 pub mod id;
 pub mod key;
@@ -32,4 +35,5 @@ pub mod rate;
 pub mod reconcile;
 pub mod template;
 pub mod time;
+pub mod upstream_key;
 pub mod verdict;

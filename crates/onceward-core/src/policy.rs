@@ -1,12 +1,16 @@
 //! What a route says: values only, checked where the configuration is read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
+use crate::hint::HintHeader;
 use crate::hours::Hours;
+use crate::key::KEY_BYTES_MAX;
 use crate::lookup::LookupRule;
 use crate::time::Timestamp;
+use crate::upstream_key::KeyPlace;
 
 /// What a second arrival at the upstream would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +123,13 @@ impl Backoff {
 /// How our key reaches an upstream that dedupes by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamKeyRule {
-    /// The header it goes in (lower case).
-    pub header: String,
+    /// Where in the request it goes.
+    pub place: KeyPlace,
     /// Which value.
     pub value: UpstreamKeyValue,
+    /// The longest that the upstream takes, in bytes: a longer one of the caller's gives way to
+    /// one that is derived.
+    pub bytes_max: usize,
     /// How long the upstream remembers a key.
     pub window: Duration,
 }
@@ -130,8 +137,9 @@ pub struct UpstreamKeyRule {
 impl Default for UpstreamKeyRule {
     fn default() -> Self {
         Self {
-            header: "idempotency-key".to_owned(),
+            place: KeyPlace::Header("idempotency-key".to_owned()),
             value: UpstreamKeyValue::Passthrough,
+            bytes_max: KEY_BYTES_MAX,
             window: Duration::from_hours(24),
         }
     }
@@ -144,6 +152,19 @@ pub enum UpstreamKeyValue {
     Passthrough,
     /// An HMAC of the operation's id: 43 characters, unique whatever callers choose.
     Derived,
+}
+
+/// What a status says about whether the upstream did what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// The answer, kept and replayed.
+    Final,
+    /// A refusal for now: nothing was done, the same key may run again, but not by our retry.
+    Refused,
+    /// Nothing was done, and asking again may help.
+    NotProcessed,
+    /// It may have been done.
+    Ambiguous,
 }
 
 /// What happens to a request without a key.
@@ -175,6 +196,16 @@ pub enum OnExpired {
     Execute,
 }
 
+/// Which shape our own refusals take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// RFC 9457 alone.
+    Problem,
+    /// Stripe's error object beside the problem's members, and its hint: an SDK of Stripe's that
+    /// is not changed has to throw.
+    Stripe,
+}
+
 /// The policy that governs one request: a route's, with its matching rule laid over it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -188,12 +219,16 @@ pub struct Policy {
     pub key_missing: KeyMissing,
     /// Headers (lower case) that may carry the key, the first that is there counts.
     pub key_headers: Vec<String>,
+    /// Where in a JSON body the key stands where no header has it (RFC 6901).
+    pub key_pointer: Option<String>,
     /// How two requests are compared.
     pub fingerprint: FingerprintRule,
     /// Statuses that meet the caller's intent; empty means 2xx.
     pub success: Vec<u16>,
-    /// Statuses that the upstream gives only before it does anything.
-    pub not_processed: Vec<u16>,
+    /// What this upstream means by a status, where that differs from what is usual.
+    pub statuses: BTreeMap<u16, Meaning>,
+    /// Headers of its answers that are believed about asking again, beside the standard ones.
+    pub hints: Vec<HintHeader>,
     /// Whether 404 and 410 to a DELETE mean that it is done.
     pub delete_gone: bool,
     /// Attempts while a caller waits.
@@ -210,6 +245,8 @@ pub struct Policy {
     pub on_expired: OnExpired,
     /// The status of a mismatch: 409, or 422 as the IETF draft has it.
     pub mismatch_status: u16,
+    /// Which shape our refusals take.
+    pub error_shape: ErrorShape,
     /// Response headers (lower case) kept beside the fixed ones.
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
@@ -228,9 +265,11 @@ impl Default for Policy {
             mode: Mode::Held,
             key_missing: KeyMissing::Make,
             key_headers: vec!["idempotency-key".to_owned()],
+            key_pointer: None,
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
-            not_processed: Vec::new(),
+            statuses: BTreeMap::new(),
+            hints: Vec::new(),
             delete_gone: false,
             held: Backoff::held(),
             accepted: Backoff::accepted(),
@@ -239,6 +278,7 @@ impl Default for Policy {
             on_dead: OnDead::Revive,
             on_expired: OnExpired::Refuse,
             mismatch_status: 409,
+            error_shape: ErrorShape::Problem,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
             lookup: None,

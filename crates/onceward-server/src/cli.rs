@@ -1,5 +1,5 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `restore` and
-//! `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
+//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `classify`, `restore`
+//! and `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
 //! running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
@@ -10,6 +10,7 @@ mod act;
 mod backup;
 mod chaos;
 mod check;
+mod classify;
 mod client;
 mod doubt;
 mod ls;
@@ -90,6 +91,8 @@ enum Verb {
     Serve(Serve),
     /// Read the configuration, show what it means, and warn; or read the whole ledger
     Check(check::Check),
+    /// Draft routes and rules from the document of an API, with the risk of each operation
+    Classify(classify::Classify),
     /// Send a request through the gateway and print the answer
     Send(send::Request),
     /// Show what a request would be; nothing is sent
@@ -110,8 +113,12 @@ enum Verb {
     Lookup(doubt::Lookup),
     /// Drop a key before its time
     Forget(act::Forget),
-    /// List the routes
+    /// List the routes, and what stands before their upstreams
     Routes,
+    /// Send nothing through a route until it is resumed; what it accepts waits
+    Pause(act::Steer),
+    /// Let a paused route go on, slowly at first
+    Resume(act::Steer),
     /// Make, list and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
@@ -170,6 +177,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
         Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
@@ -199,6 +207,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Lookup(flags) => doubt::lookup(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
+        Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
+        Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
         Verb::Routes => routes::routes(&client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
@@ -206,6 +216,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         // Handled without a gateway.
         Verb::Serve(_)
         | Verb::Check(_)
+        | Verb::Classify(_)
         | Verb::Chaos(_)
         | Verb::Verify(_)
         | Verb::MigrateStore(_)

@@ -166,7 +166,11 @@ fn ended(
     }
 }
 
-async fn in_doubt(engine: &Engine, route: &str, before: Option<u64>) -> Result<Page, StoreError> {
+async fn in_doubt(
+    engine: &Engine,
+    route: &str,
+    before: Option<OperationId>,
+) -> Result<Page, StoreError> {
     let query = Query {
         standing: vec![Standing::InDoubt],
         route: Some(route.to_owned()),

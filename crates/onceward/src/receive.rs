@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use onceward_core::exchange::{self, Headers};
+use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
-use onceward_core::policy::{KeyMissing, Mode, Policy, is_safe};
+use onceward_core::policy::{Effects, KeyMissing, Mode, Policy, is_safe};
+use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
 use crate::refusal::Refusal;
@@ -27,7 +28,7 @@ pub(crate) fn receive(
     let policy = Arc::clone(route.policy_for(&request.method, &request.target));
     let given = match &options.key {
         Some(key) => Some(Key::new(key).map_err(Refusal::KeyInvalid)?),
-        None => key_of(&request.headers, &policy).map_err(Refusal::KeyInvalid)?,
+        None => key_of(&request, &policy).map_err(Refusal::KeyInvalid)?,
     };
     for header in &policy.key_headers {
         request.headers.remove(header);
@@ -45,6 +46,12 @@ pub(crate) fn receive(
     let fingerprint = Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint());
     let asked = options.effects.filter(|_| name.contains("://"));
     let effects = asked.unwrap_or_else(|| policy.effects_of(&request.method));
+    if effects == Effects::Keyed {
+        policy.upstream_key.place.own(&request).map_err(|why| Refusal::NoPlaceForKey {
+            place: policy.upstream_key.place.to_string(),
+            why,
+        })?;
+    }
     // What is put off is nothing that a caller is held for.
     let accepted = options.respond_async || options.not_before.is_some();
     let mode = if accepted { Mode::Accepted } else { policy.mode };
@@ -65,14 +72,21 @@ pub(crate) fn receive(
     })))
 }
 
-/// The key in the first of the policy's headers that is there.
-fn key_of(headers: &Headers, policy: &Policy) -> Result<Option<Key>, KeyError> {
+/// The key in the first of the policy's headers that is there, else the one in the body.
+fn key_of(request: &Request, policy: &Policy) -> Result<Option<Key>, KeyError> {
     for name in &policy.key_headers {
-        if let Some(key) = Key::from_field(headers.all(name).map(AsRef::as_ref))? {
+        if let Some(key) = Key::from_field(request.headers.all(name).map(AsRef::as_ref))? {
             return Ok(Some(key));
         }
     }
-    Ok(None)
+    let Some(pointer) = policy.key_pointer.clone().filter(|_| !is_safe(&request.method)) else {
+        return Ok(None);
+    };
+    match KeyPlace::Json(pointer).own(request) {
+        Ok(key) => key.map(|key| Key::new(&key)).transpose(),
+        Err(NoPlace::NotText) => Err(KeyError::Malformed),
+        Err(NoPlace::NotAnObject | NoPlace::NoParent) => Ok(None),
+    }
 }
 
 /// What `Prefer` asks of us was ours to honour; the rest goes on (RFC 7240, section 2).

@@ -5,6 +5,7 @@ use std::time::Duration;
 use onceward_core::fingerprint::Part;
 use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
+use onceward_core::upstream_key::NoPlace;
 
 use crate::gates::Bar;
 use crate::store::StoreError;
@@ -17,6 +18,13 @@ pub enum Refusal {
     KeyInvalid(KeyError),
     /// The route wants a key and there is none.
     KeyRequired,
+    /// The upstream takes its key in a place that the request has not.
+    NoPlaceForKey {
+        /// Which place.
+        place: String,
+        /// Why there is none.
+        why: NoPlace,
+    },
     /// The key was used for another request.
     KeyMismatch {
         /// The operation that has the key.

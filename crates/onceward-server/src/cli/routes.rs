@@ -11,8 +11,9 @@ pub(super) async fn routes(client: &Client, json: bool) -> Result<(), Exit> {
     if json {
         return print_array(routes);
     }
-    let mut table =
-        Table::new(&["NAME", "UPSTREAM", "EFFECTS", "MODE", "WINDOW", "RULES", "AT ONCE"]);
+    let mut table = Table::new(&[
+        "NAME", "UPSTREAM", "EFFECTS", "MODE", "WINDOW", "RULES", "AT ONCE", "HELD BY",
+    ]);
     for route in routes {
         let effects = text(route, "/effects");
         table.push(vec![
@@ -23,6 +24,7 @@ pub(super) async fn routes(client: &Client, json: bool) -> Result<(), Exit> {
             text(route, "/window"),
             text(route, "/rules"),
             text(route, "/concurrency_max"),
+            text(route, "/gate/held_by"),
         ]);
     }
     table.print(is_terminal())

@@ -17,8 +17,8 @@ use serde::de::{Deserializer, Error as _};
 use super::ConfigError;
 use crate::units::Span;
 
-/// An effect shows at least so long after an attempt, where nothing says otherwise.
-const SETTLE_MIN: Duration = Duration::from_mins(1);
+/// An effect shows so long after an attempt has ended, where nothing says otherwise.
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// What a path may ask by.
 const LOOKUP_NAMES: [&str; 3] = ["key", "operation", "upstream_key"];
@@ -77,18 +77,17 @@ pub(super) struct ReconcileFile {
     equal: BTreeMap<String, String>,
 }
 
-/// The policy with what the file says of doubts and hours laid over it; `timeout` is an attempt's.
+/// The policy with what the file says of doubts and hours laid over it.
 pub(super) fn lay_over(
     mut policy: Policy,
     lookup: Option<&LookupWord>,
     hours: Option<&str>,
-    timeout: Duration,
     wrong: &impl Fn(&str) -> ConfigError,
 ) -> Result<Policy, ConfigError> {
     match lookup {
         None => {}
         Some(LookupWord::No) => policy.lookup = None,
-        Some(LookupWord::As(file)) => policy.lookup = Some(Arc::new(build(file, timeout, wrong)?)),
+        Some(LookupWord::As(file)) => policy.lookup = Some(Arc::new(build(file, wrong)?)),
     }
     if let Some(text) = hours {
         let hours = Hours::read(text).map_err(|error| wrong(&format!("has hours: {error}")))?;
@@ -99,7 +98,6 @@ pub(super) fn lay_over(
 
 fn build(
     file: &LookupFile,
-    timeout: Duration,
     wrong: &impl Fn(&str) -> ConfigError,
 ) -> Result<LookupRule, ConfigError> {
     let condition = |name: &str, source: &serde_json::Value| {
@@ -113,16 +111,15 @@ fn build(
         get: template("lookup.get", &file.get, &LOOKUP_NAMES, wrong)?,
         found: condition("found", &file.found)?,
         absent: file.absent.as_ref().map(|source| condition("absent", source)).transpose()?,
-        settle: settle(file.settle, timeout),
+        settle: settle(file.settle),
         when: if file.when == Some(WhenWord::Before) { When::Before } else { When::Doubt },
         status: file.status,
         is_answer: file.answer == Some(AnswerWord::Body),
     })
 }
 
-/// An attempt that timed out may still be on its way for as long.
-fn settle(file: Option<Span>, timeout: Duration) -> Duration {
-    file.map_or_else(|| SETTLE_MIN.max(timeout.saturating_mul(2)), |span| span.0)
+fn settle(file: Option<Span>) -> Duration {
+    file.map_or(SETTLE, |span| span.0)
 }
 
 fn template(
@@ -145,7 +142,6 @@ fn template(
 
 pub(super) fn reconcile(
     file: &ReconcileFile,
-    timeout: Duration,
     wrong: &impl Fn(&str) -> ConfigError,
 ) -> Result<Arc<ReconcileRule>, ConfigError> {
     let every = file.every.map_or(Duration::from_hours(1), |span| span.0);
@@ -180,7 +176,7 @@ pub(super) fn reconcile(
         get,
         get_next,
         every,
-        settle: settle(file.settle, timeout),
+        settle: settle(file.settle),
         items: file.items.clone(),
         key: file.key.clone(),
         next: file.next.clone(),
@@ -216,7 +212,7 @@ mod tests {
         .unwrap();
         let route = &config.routes["a"];
         let lookup = route.policy.lookup.as_ref().unwrap();
-        assert_eq!((lookup.settle, lookup.when), (Duration::from_secs(90), When::Doubt));
+        assert_eq!((lookup.settle, lookup.when), (Duration::from_mins(1), When::Doubt));
         assert!(route.policy.hours.is_some());
         assert_eq!(route.policy_for("POST", "/notes").lookup, None);
         let rule = route.policy_for("POST", "/payments").lookup.clone().unwrap();
