@@ -152,6 +152,7 @@ fn route(address: SocketAddr) -> Outcome<Route> {
         answer_max: Duration::from_mins(1),
         body_bytes_max: 1 << 20,
         response_bytes_max: 1 << 20,
+        reconcile: None,
         chaos: None,
     })
 }

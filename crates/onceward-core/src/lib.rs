@@ -8,7 +8,9 @@
 //! a key; [`operation`] has the one function from state to state; [`admission`] decides on
 //! arrival; [`lease`] says who may attempt; [`line`] says whose turn it is among those about the same;
 //! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
-//! [`rate`] say what an upstream is spared.
+//! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is
+//! learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when accepted work
+//! may be sent.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -18,16 +20,21 @@ pub mod admission;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
+pub mod condition;
 pub mod exchange;
 pub mod fingerprint;
 pub mod hint;
+pub mod hours;
 pub mod id;
 pub mod key;
 pub mod lease;
 pub mod line;
+pub mod lookup;
 pub mod operation;
 pub mod policy;
 pub mod rate;
+pub mod reconcile;
+pub mod template;
 pub mod time;
 pub mod upstream_key;
 pub mod verdict;

@@ -251,17 +251,20 @@ pub enum Source {
     Inferred,
     /// A person said so.
     Person,
+    /// The upstream was asked, and knew of it.
+    Lookup,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Upstream,
         Self::LateAnswer,
         Self::Truncated,
         Self::TooLarge,
         Self::Inferred,
         Self::Person,
+        Self::Lookup,
     ];
 
     /// The word for it in answers and logs.
@@ -273,6 +276,7 @@ impl Source {
             Self::TooLarge => "too_large",
             Self::Inferred => "inferred",
             Self::Person => "person",
+            Self::Lookup => "lookup",
         }
     }
 }
@@ -354,8 +358,8 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
-    /// A person gave up, resolved a doubt as done, dropped the key, or wanted it sent again when
-    /// that was not safe any more.
+    /// A person gave up, resolved a doubt, dropped the key, or wanted it sent again when that was
+    /// not safe any more.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
     /// It is its turn among those about the same.
     TurnCame {
@@ -372,6 +376,8 @@ pub enum Event {
         /// Which.
         by: OperationId,
     },
+    /// The upstream is asked what became of it, or was asked and that decided nothing.
+    Looked(Looks),
 }
 
 /// A fact that cannot follow from where the operation stands. Nothing was changed.
@@ -501,6 +507,12 @@ impl Operation {
             Event::TurnCame { due } => next.come_first(due)?,
             Event::TurnWent { due } => next.step_back(due)?,
             Event::Superseded { by } => next.supersede(by, now)?,
+            Event::Looked(looks) => {
+                if self.state != State::InDoubt {
+                    return Err(Illegal { from: self.state.name(), to: "looked for" });
+                }
+                next.looks = looks;
+            }
         }
         Ok(next)
     }
@@ -597,6 +609,7 @@ impl Operation {
             Verdict::Doubt => {
                 self.state = self.state.after(Step::Doubt)?;
                 self.ended_at = None;
+                self.looks = Looks::default();
             }
             Verdict::Bury(death, outcome) => {
                 self.state = self.state.after(Step::Bury(death))?;
@@ -642,9 +655,15 @@ impl Operation {
                 }
                 self.state = self.state.after(Step::Doubt)?;
                 self.ended_at = None;
+                self.looks = Looks::default();
             }
+            // Nobody waits for it any more: whoever asks again sends it.
             Deed::ResolvedNotSent => {
-                return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
+                if self.state != State::InDoubt {
+                    return Err(Illegal { from: self.state.name(), to: "resolved" });
+                }
+                self.rule(Verdict::Bury(Death::Unsent, None), now)?;
+                self.trust_that_nothing_was_done();
             }
         }
         self.acts.push(act);

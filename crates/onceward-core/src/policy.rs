@@ -1,11 +1,15 @@
 //! What a route says: values only, checked where the configuration is read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
 use crate::hint::HintHeader;
+use crate::hours::Hours;
 use crate::key::KEY_BYTES_MAX;
+use crate::lookup::LookupRule;
+use crate::time::Timestamp;
 use crate::upstream_key::KeyPlace;
 
 /// What a second arrival at the upstream would do.
@@ -264,6 +268,10 @@ pub struct Policy {
     pub order_gap_max: Duration,
     /// Operations about one subject that wait, at most.
     pub subject_max: usize,
+    /// How the upstream is asked whether it was done.
+    pub lookup: Option<Arc<LookupRule>>,
+    /// When attempts of accepted operations may begin; without it always.
+    pub hours: Option<Hours>,
 }
 
 impl Default for Policy {
@@ -294,6 +302,8 @@ impl Default for Policy {
             order_block_max: Duration::from_hours(1),
             order_gap_max: Duration::ZERO,
             subject_max: 1000,
+            lookup: None,
+            hours: None,
         }
     }
 }
@@ -310,6 +320,14 @@ impl Policy {
             (200..300).contains(&status)
         } else {
             self.success.contains(&status)
+        }
+    }
+
+    /// When an attempt of an operation in `mode` may begin that is due at `due`.
+    pub fn opening(&self, mode: Mode, due: Timestamp) -> Timestamp {
+        match (&self.hours, mode) {
+            (Some(hours), Mode::Accepted) => hours.next_open(due),
+            (Some(_), Mode::Held) | (None, _) => due,
         }
     }
 

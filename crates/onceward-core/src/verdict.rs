@@ -164,7 +164,12 @@ pub fn decide_unstarted(operation: &Operation, policy: &Policy, now: Timestamp) 
     let too_late = operation.deadline.is_some_and(|deadline| now > deadline);
     // What was never tried in this run is tried once, however long we were away.
     let over = too_late || (operation.attempts_in_run() > 0 && now > ends_at(operation, policy));
-    over.then(|| Verdict::Bury(death(operation, false), None))
+    if over {
+        return Some(Verdict::Bury(death(operation, false), None));
+    }
+    // It may have waited past the end of the hours that it was due in.
+    let due = policy.opening(operation.mode, now);
+    (due > now).then_some(Verdict::Retry { due })
 }
 
 /// What follows for an operation whose owner is gone: a held caller waits no more, and what was
@@ -224,6 +229,7 @@ impl Case<'_> {
         let backoff = self.policy.backoff(operation.mode);
         let made = operation.attempts_in_run();
         let due = self.now.plus(backoff::delay(backoff, operation.id, made, self.asked));
+        let due = self.policy.opening(operation.mode, due);
         let attempts_max = operation.attempts_max.unwrap_or(backoff.attempts_max);
         let may = self.may_retry && made < attempts_max && due <= ends_at(operation, self.policy);
         may.then_some(due)

@@ -140,8 +140,11 @@ fn what_people_do_needs_the_state_that_it_is_for() {
     let redeliver = |op| after(op, Deed::Redelivered, None, None);
     assert_eq!(redeliver(&dead), Ok(State::InDoubt));
     assert!(redeliver(&doubt).is_err() && redeliver(&pending).is_err());
-    let not_sent = after(&doubt, Deed::ResolvedNotSent, None, None);
-    assert!(not_sent.is_err(), "it would have no due time");
+    let not_sent = |op| after(op, Deed::ResolvedNotSent, None, None);
+    assert_eq!(not_sent(&doubt), Ok(State::Dead(Death::Unsent)));
+    assert!(not_sent(&dead).is_err() && not_sent(&pending).is_err());
+    let trusted = doubt.after(Event::Acted(act(Deed::ResolvedNotSent), None, None), NOW).unwrap();
+    assert!(!trusted.may_have_executed() && trusted.ended_at == Some(NOW));
 }
 
 #[test]

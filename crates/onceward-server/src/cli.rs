@@ -12,6 +12,7 @@ mod chaos;
 mod check;
 mod classify;
 mod client;
+mod doubt;
 mod ls;
 mod migrate_store;
 mod output;
@@ -106,8 +107,10 @@ enum Verb {
     Redeliver(act::Several),
     /// Give pending operations up
     Cancel(act::Several),
-    /// Say what became of an operation in doubt
+    /// Say what became of an operation in doubt, or of many by a provider's list
     Resolve(act::Resolve),
+    /// Ask the upstream now what became of operations in doubt
+    Lookup(doubt::Lookup),
     /// Drop a key before its time
     Forget(act::Forget),
     /// List the routes, and what stands before their upstreams
@@ -202,6 +205,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Redeliver(flags) => act::several("redeliver", &flags, &client, json).await,
         Verb::Cancel(flags) => act::several("cancel", &flags, &client, json).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
+        Verb::Lookup(flags) => doubt::lookup(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,

@@ -25,10 +25,19 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use self::doubt::{LookupWord, ReconcileFile};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+macro_rules! words {
+    ($name:ident { $($word:literal => $value:ident),+ $(,)? }) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        enum $name { $(#[serde(rename = $word)] $value),+ }
+    };
+}
+
+mod doubt;
 mod profile;
 mod protection;
 mod settings;
@@ -114,6 +123,7 @@ struct RouteFile {
     #[serde(default)]
     rules: Vec<RuleFile>,
     chaos: Option<ChaosFile>,
+    reconcile: Option<ReconcileFile>,
     #[serde(flatten)]
     protection: ProtectionFile,
     #[serde(flatten)]
@@ -180,6 +190,8 @@ struct PolicyFile {
     order_block_max: Option<Span>,
     order_gap_max: Option<Span>,
     subject_max: Option<usize>,
+    lookup: Option<LookupWord>,
+    hours: Option<String>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -223,13 +235,6 @@ struct BackoffFile {
     cap: Option<Span>,
     factor: Option<f64>,
     table: Option<Vec<Span>>,
-}
-
-macro_rules! words {
-    ($name:ident { $($word:literal => $value:ident),+ $(,)? }) => {
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-        enum $name { $(#[serde(rename = $word)] $value),+ }
-    };
 }
 
 words!(EffectsWord { "idempotent" => Idempotent, "keyed" => Keyed, "non-idempotent" => NonIdempotent });
@@ -780,6 +785,11 @@ fn build_route(
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
         body_bytes_max,
         response_bytes_max,
+        reconcile: file
+            .reconcile
+            .as_ref()
+            .map(|list| doubt::reconcile(list, &wrong))
+            .transpose()?,
         chaos: file.chaos.as_ref().map(|chaos| build_chaos(chaos, total, &wrong)).transpose()?,
     })
 }
@@ -927,7 +937,7 @@ fn lay_over(
     }
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
     policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
-    Ok(policy)
+    doubt::lay_over(policy, file.lookup.as_ref(), file.hours.as_deref(), wrong)
 }
 
 fn backoff(mut backoff: Backoff, file: Option<&BackoffFile>) -> Backoff {
@@ -1028,6 +1038,14 @@ impl Config {
             if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
                 warnings.push(format!("[routes.{name}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
             }
+            let timeout = route.target.timeouts.total;
+            let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
+            if policies.filter_map(|it| it.lookup.as_ref()).any(|it| it.settle < timeout) {
+                warnings.push(format!(
+                    "[routes.{name}] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.",
+                    crate::units::show(timeout)
+                ));
+            }
             let window = route.policy.upstream_key.window;
             if route.policy.effects == Some(Effects::Keyed)
                 && route.policy.accepted.horizon > window.mul_f64(0.8)
@@ -1048,6 +1066,7 @@ fn inferred(route: &Route, matched: String, policy: &Policy, method: &str, said:
     let after_no_answer = match effects {
         Effects::Idempotent => "sent again",
         Effects::Keyed => "sent again with the same key",
+        Effects::NonIdempotent if policy.lookup.is_some() => "in doubt, and the upstream is asked",
         Effects::NonIdempotent => "in doubt, not sent again",
     };
     Inferred {
@@ -1066,7 +1085,7 @@ mod fuzz;
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<Config, String> {
+    pub(super) fn load(text: &str) -> Result<Config, String> {
         let file =
             parse(text, "onceward.toml", std::iter::empty()).map_err(|error| error.to_string())?;
         Config::build(file, Some("onceward.toml".into()), &Overrides::default(), "onceward.toml")

@@ -13,9 +13,11 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
+use onceward::core::lookup::LookupRule;
 use onceward::core::operation::{Death, Operation, State};
-use onceward::core::policy::{Effects, ErrorShape, Policy};
+use onceward::core::policy::{Effects, ErrorShape, Policy, UpstreamKeyValue};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
 use onceward::sabotage::Sabotage;
@@ -305,8 +307,33 @@ impl Gateway {
                 "401, 403 and other refusals": "returned, and the same key may run again",
                 "other 4xx": "final, and replayed",
             },
+            "lookup": arrival.policy.lookup.as_ref().map(|rule| lookup(&arrival, rule)),
+            "hours": arrival.policy.hours.as_ref().map(onceward::core::hours::Hours::as_str),
         }))
     }
+}
+
+/// What would be asked of the upstream about an operation in doubt.
+fn lookup(arrival: &onceward::Arrival, rule: &LookupRule) -> Value {
+    let body: Option<Value> = serde_json::from_slice(&arrival.request.body).ok();
+    let value = |name: &str| match name {
+        // A derived key and the operation's id are known once it is remembered.
+        "key" => Some(arrival.key.as_str()),
+        "upstream_key" if arrival.policy.upstream_key.value == UpstreamKeyValue::Passthrough => {
+            Some(arrival.key.as_str())
+        }
+        _ => None,
+    };
+    let asks = rule.get.fill(value, body.as_ref());
+    json!({
+        "get": rule.get.as_str(),
+        "asks": asks.as_ref().ok(),
+        "why_not": asks.as_ref().err().map(ToString::to_string),
+        "found": rule.found.source(),
+        "absent": rule.absent.as_ref().map(Condition::source),
+        "settle": units::show(rule.settle),
+        "when": rule.when.name(),
+    })
 }
 
 /// A call in one document.

@@ -31,6 +31,8 @@ use crate::page;
 use crate::problem::Problem;
 use crate::shape;
 
+mod doubt;
+
 /// How many a page has where nothing says, and at most.
 const LIMIT: usize = 50;
 const LIMIT_MAX: usize = 1000;
@@ -62,6 +64,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/routes/{route}/pause", post(pause))
         .route("/v1/routes/{route}/resume", post(resume))
         .route("/v1/stats", get(stats))
+        .merge(doubt::router())
         .route("/v1/backup", post(backup))
         .route("/v1/release", post(release))
         .route("/v1/access", get(access_list).post(access_create))
@@ -431,6 +434,8 @@ async fn routes(State(node): State<Arc<Node>>) -> Answer {
                     Order::Subject => "subject",
                 },
                 "gate": gate(&node, &route.name),
+                "lookup": route.policy.lookup.as_ref().map(|rule| rule.get.as_str()),
+                "hours": route.policy.hours.as_ref().map(onceward::core::hours::Hours::as_str),
                 "chaos": route.chaos.as_ref().map(|chaos| {
                     let of = chaos.percentages().map(|(fault, percent)| (fault.name().to_owned(), json!(percent)));
                     let mut shown = serde_json::Map::from_iter(of);

@@ -6,6 +6,7 @@
 //! elsewhere. Every change is a form of this origin's own; `access` refuses any other.
 
 mod acts;
+mod doubt;
 mod filter;
 mod frame;
 mod lists;
@@ -54,6 +55,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
+        .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
-use onceward::core::operation::{Operation, State};
+use onceward::core::operation::{Deed, Operation, State};
 use onceward::core::policy::ErrorShape;
 use onceward::store::StoreError;
 use onceward::{Bar, Refusal};
@@ -29,7 +29,7 @@ pub(crate) struct Problem {
 }
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 34] = [
+const TABLE: [(&str, u16, &str, &str); 35] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -69,6 +69,7 @@ const TABLE: [(&str, u16, &str, &str); 34] = [
     ("forbidden", 403, "fix-request", "This request is not taken from there"),
     ("gone-wrong", 500, "escalate", "Something of ours went wrong"),
     ("no-outcome", 404, "wait", "There is no answer to show"),
+    ("outside-hours", 503, "same-key", "This route sends at other hours"),
 ];
 
 impl Problem {
@@ -220,6 +221,11 @@ impl From<Refusal> for Problem {
             Refusal::InProgress(operation) => {
                 Self::new("in-progress", "Ask again with the same key to get its outcome.").retry_after(second).about(operation)
             }
+            Refusal::OutcomeUnknown { operation, first } if operation.looks.next.is_some() => {
+                let next = operation.looks.next.map(shape::time).unwrap_or_default();
+                let detail = format!("The request was sent and no answer says whether it was done. The upstream is asked again at {next}.");
+                Self { advice: "wait", ..Self::new("outcome-unknown", detail) }.status(if first { 504 } else { 409 }).about(operation)
+            }
             Refusal::OutcomeUnknown { operation, first } => Self::new(
                 "outcome-unknown",
                 "The request was sent and no answer says whether it was done. It will not be sent again by itself; a person resolves it.",
@@ -248,6 +254,7 @@ impl From<Refusal> for Problem {
                     .with("original_status", json!(outcome.and_then(|outcome| outcome.status)))
                     .with("ok", json!(outcome.map(|outcome| outcome.ok)))
                     .with("source", json!(outcome.map(|outcome| outcome.source.name())))
+                    .with("evidence", json!(evidence(&operation)))
                     .about(operation)
             }
             Refusal::UpstreamUnreachable(operation) => {
@@ -269,6 +276,7 @@ impl From<Refusal> for Problem {
             Refusal::Barred { why, retry_after } => {
                 let (code, detail) = match why {
                     Bar::Paused => ("route-paused", "Nothing was sent. Accepted calls wait until it is resumed."),
+                    Bar::OutsideHours => ("outside-hours", "Nothing was sent. Accepted calls wait for its hours."),
                     Bar::UpstreamAsked => ("upstream-held", "Nothing was sent. Accepted calls wait."),
                     _ => ("breaker-open", "Nothing was sent. Accepted calls wait until the upstream answers again."),
                 };
@@ -283,6 +291,12 @@ impl From<Refusal> for Problem {
             Refusal::Draining => Self::new("draining", "Nothing was sent; ask again.").retry_after(second),
         }
     }
+}
+
+/// What a person or a lookup said that resolved it.
+fn evidence(operation: &Operation) -> Option<String> {
+    let act = operation.acts.iter().rfind(|act| act.deed == Deed::ResolvedDone);
+    act.map(|act| act.reason.clone())
 }
 
 fn last_error(operation: &Operation) -> String {

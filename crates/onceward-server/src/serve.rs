@@ -564,8 +564,9 @@ async fn answer_plainly(
             Err(error) => Problem::from(error).response(),
         };
     }
-    let sends =
-        is_call || (head.method == http::Method::POST && head.uri.path() == "/v1/operations");
+    let path = head.uri.path();
+    let asks = path == "/v1/operations" || path.ends_with("/lookup");
+    let sends = is_call || (head.method == http::Method::POST && asks);
     if sends && node.is_quarantined() {
         return Problem::new(
             "quarantine",

@@ -110,6 +110,11 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         "acts": operation.acts.iter().map(|act| json!({
             "deed": act.deed.name(), "at": time(act.at), "who": act.who, "reason": act.reason,
         })).collect::<Vec<_>>(),
+        "looks": (operation.looks.made > 0).then(|| json!({
+            "made": operation.looks.made,
+            "absent": operation.looks.absent,
+            "next": operation.looks.next.filter(|_| operation.state == State::InDoubt).map(time),
+        })),
         "retry": advice(operation),
     });
     if let Some(asked) = asked {

@@ -9,7 +9,7 @@ use onceward::core::operation::{Death, Operation, State};
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::store::Condition;
 use onceward::upstream::Fault;
-use onceward::{Bar, Person, Standing};
+use onceward::{Bar, Person, Report, Standing};
 use tracing::{debug, error, info, warn};
 
 use crate::operator::standing_name;
@@ -48,6 +48,14 @@ impl Telemetry {
             "Faults on purpose that attempts met, by kind."
         );
         describe_counter!("onceward_breaker_opened_total", "Times that a breaker opened.");
+        describe_counter!(
+            "onceward_lookups_total",
+            "Times that an upstream was asked what became of an operation, by what it knew."
+        );
+        describe_gauge!(
+            "onceward_reconcile_differences",
+            "What did not agree with the provider's list the last time, by kind."
+        );
         describe_gauge!(
             "onceward_breaker_state",
             "The breaker of a route: 0 closed, 1 half-open, 2 open."
@@ -125,6 +133,25 @@ impl Telemetry {
     }
 }
 
+/// How a route and its provider's list agree.
+fn reconciled(route: &str, report: &Report) {
+    if let Some(error) = &report.error {
+        warn!(route, error, "not reconciled: its list could not be read");
+        return;
+    }
+    let (missing, unknown, differing) = (report.missing.0, report.unknown.0, report.differing.0);
+    for (kind, count) in [("missing", missing), ("unknown", unknown), ("differing", differing)] {
+        gauge!("onceward_reconcile_differences", "route" => label(route), "kind" => kind)
+            .set(count as f64);
+    }
+    let (listed, operations) = (report.listed, report.operations);
+    if missing + unknown + differing == 0 {
+        info!(route, listed, operations, "reconciled: all agrees");
+    } else {
+        warn!(route, listed, operations, missing, unknown, differing, "reconciled: not all agrees");
+    }
+}
+
 /// A route as a label: origins are many, and one label.
 fn label(route: &str) -> String {
     if route.contains("://") { "ad_hoc".to_owned() } else { route.to_owned() }
@@ -199,15 +226,15 @@ impl Observer for Telemetry {
             }
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };
-                about!(
-                    info,
-                    operation,
-                    deed = act.deed.name(),
-                    who = act.who,
-                    reason = act.reason,
-                    "acted"
-                );
+                // What follows a line break is evidence, and may be somebody's data.
+                let reason = act.reason.lines().next();
+                about!(info, operation, deed = act.deed.name(), who = act.who, reason, "acted");
             }
+            Fact::Looked(operation, finding, told) => {
+                counter!("onceward_lookups_total", "finding" => finding.name()).increment(1);
+                about!(info, operation, finding = finding.name(), told, "looked for");
+            }
+            Fact::Reconciled(route, report) => reconciled(route, report),
             Fact::Breaker(route, turn) => match turn {
                 Turn::Opened(until) => {
                     counter!("onceward_breaker_opened_total", "route" => label(route)).increment(1);

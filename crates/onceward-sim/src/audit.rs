@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use onceward::LOOKUP;
 use onceward::core::breaker::Turn;
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
@@ -195,7 +196,7 @@ impl Audit {
         let acted = after.acts.len() > before.acts.len();
         let end =
             |operation: &Operation| operation.attempts.last().and_then(|last| last.ended.clone());
-        if before.state == State::InDoubt && !acted {
+        if before.state == State::InDoubt && !acted && before.looks == after.looks {
             if end(before) != end(after) {
                 self.occasion("late evidence");
             } else if after.state != State::InDoubt {
@@ -342,6 +343,11 @@ impl Audit {
         answer
     }
 
+    /// How often an operation had its effect.
+    pub(crate) fn effects_of(&self, operation: &str) -> u64 {
+        self.known.get(operation).map_or(0, |known| known.effects)
+    }
+
     /// An answer that may have been given after something was done, or not.
     pub(crate) fn may_have_done(&mut self, arrived: &Arrived) {
         self.of(&arrived.operation).maybe += 1;
@@ -394,7 +400,13 @@ impl Audit {
                 self.told_duplicates += 1;
                 self.occasion(repeat.name());
             }
-            Fact::Acted(_) => self.occasion("a person acted"),
+            Fact::Acted(operation) => self.occasion(match operation.acts.last() {
+                Some(act) if act.who != LOOKUP => "a person acted",
+                Some(act) if act.deed == Deed::ResolvedDone => "found by a lookup",
+                _ => "not done by a lookup",
+            }),
+            Fact::Reconciled(..) => {}
+            Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
             Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),

@@ -4,13 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceward::core::condition::Condition;
 use onceward::core::exchange::Headers;
+use onceward::core::lookup::{LookupRule, When};
 use onceward::core::policy::{
     Backoff, Effects, OnDead, OnExpired, Order, Policy, UpstreamKeyRule, UpstreamKeyValue,
 };
+use onceward::core::template::Template;
 use onceward::route::{Protection, Route, Routes};
 use onceward::upstream::{Target, Timeouts, Trust};
 use onceward_proof::chance::Chance;
+use serde_json::json;
 
 /// What an upstream does with a second arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,11 +53,21 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// left of the upstream's window.
 pub(crate) const LATE_MAX: Duration = Duration::from_mins(1);
 
+/// How long after an attempt has ended its effect shows for sure: what was sent may be under way for
+/// as long as a request can be late, its node may have stood still before it sent it, and the clocks of
+/// two nodes may be two minutes apart.
+const SETTLE: Duration = Duration::from_mins(6);
+
 /// The routes of a world.
 pub(crate) fn routes(chance: &mut Chance) -> Routes {
     let slots_max = if chance.percent(30) { 1 + chance.below(3) as usize } else { 64 };
+    // Drawn apart, so that whoever draws after it draws as before.
+    let is_asked = Chance(chance.0 ^ 0x10c4_5eed).percent(40);
     let all = Kind::ALL.map(|kind| {
-        let route = route(kind, policy(kind, chance), slots_max);
+        let policy = policy(kind, chance);
+        let lookup = (is_asked && kind != Kind::Harmless).then(lookup).flatten();
+        let policy = Policy { lookup: lookup.map(Arc::new), ..policy };
+        let route = route(kind, policy, slots_max);
         (route.name.clone(), Arc::new(route))
     });
     let ad_hoc = Arc::new(route(Kind::Once, Policy::default(), slots_max));
@@ -77,8 +91,22 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
         answer_max: Duration::from_secs(45),
         body_bytes_max: 64 << 10,
         response_bytes_max: 64 << 10,
+        reconcile: None,
         chaos: None,
     }
+}
+
+/// The upstream's books are open to whoever asks.
+fn lookup() -> Option<LookupRule> {
+    Some(LookupRule {
+        get: Template::read("/books/{operation}").ok()?,
+        found: Condition::read(&json!({"json": {"/effects": {"gt": 0}}})).ok()?,
+        absent: None,
+        settle: SETTLE,
+        when: When::Doubt,
+        status: None,
+        is_answer: false,
+    })
 }
 
 fn policy(kind: Kind, chance: &mut Chance) -> Policy {

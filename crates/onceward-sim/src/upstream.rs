@@ -94,6 +94,32 @@ impl SimulatedUpstream {
         fate.map_or(Fate::Lands, |(_, _, fate)| fate)
     }
 
+    /// Somebody looks into the books, which is harmless, and may go wrong as everything may.
+    async fn show_books(&self, operation: &str) -> Sent {
+        let world = &self.world;
+        let fate = self.fate();
+        tokio::time::sleep(world.moment(LATENCY)).await;
+        let effects = world.audit().effects_of(operation);
+        match fate {
+            Fate::Unsent => return Sent::Failed(failure(Ending::Unsent, Reached::Resolved)),
+            Fate::Lost | Fate::AnswerLost | Fate::Late => {
+                tokio::time::sleep(TIMEOUT).await;
+                return Sent::Failed(failure(Ending::Unanswered, Reached::Sent));
+            }
+            Fate::Lands | Fate::Cut | Fate::Ambiguous | Fate::Busy | Fate::Refused => {}
+        }
+        let status = match fate {
+            Fate::Ambiguous => 503,
+            Fate::Busy => 429,
+            _ => 200,
+        };
+        let bytes = Bytes::from(format!("{{\"effects\":{effects}}}"));
+        let cut = fate == Fate::Cut;
+        let pieces = if cut { vec![bytes.slice(..4)] } else { vec![bytes] };
+        let body = Box::new(Body { pieces, cut, life: Arc::clone(&self.life) });
+        Sent::Answered(Answer { status, headers: Headers::default(), body, note: None })
+    }
+
     /// Somebody asks whether anybody is there.
     async fn probed(&self) -> Sent {
         let fate = self.fate();
@@ -191,6 +217,11 @@ impl Upstream for SimulatedUpstream {
     fn send(&self, dispatch: Dispatch) -> Pin<Box<dyn Future<Output = Sent> + Send + '_>> {
         Box::pin(async move {
             self.life.pass().await;
+            if let Some(operation) = dispatch.request.target.strip_prefix("/books/") {
+                let shown = self.show_books(operation).await;
+                self.life.pass().await;
+                return shown;
+            }
             if dispatch.request.method == "HEAD" {
                 return self.probed().await;
             }

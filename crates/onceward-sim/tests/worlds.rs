@@ -47,7 +47,17 @@ fn worlds_with_faults_at_every_door_keep_every_promise() {
     ] {
         assert!(tally.arrows.contains_key(&arrow), "nothing ever went {arrow:?}: {tally:?}");
     }
-    for occasion in ["late evidence", "replayed", "joined", "revived", "mismatch", "key expired"] {
+    for occasion in [
+        "late evidence",
+        "replayed",
+        "joined",
+        "revived",
+        "mismatch",
+        "key expired",
+        "a doubt was looked for",
+        "found by a lookup",
+        "not done by a lookup",
+    ] {
         assert!(tally.occasions.contains_key(occasion), "never: {occasion}: {:?}", tally.occasions);
     }
     assert!(tally.faults.len() >= 16, "some faults never happen: {:?}", tally.faults);

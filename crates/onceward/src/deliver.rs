@@ -115,7 +115,7 @@ fn headers_at_send(
     headers
 }
 
-async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
+pub(crate) async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
     let Answer { status, headers, mut body, note } = answer;
     let headers = exchange::returned(headers);
     let mut first = Bytes::new();

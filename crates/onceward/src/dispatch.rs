@@ -82,6 +82,10 @@ async fn take(
     routes: &Arc<Routes>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
+    let opens = route.opens_at(now);
+    if opens > now {
+        return Ok(Some(opens));
+    }
     let is_harmless = route.is_harmless();
     let entrant = Entrant { lane: lane.clone(), is_harmless, is_backlog: true };
     let (mut slots, barred) = engine.gate_of(route).enter_many(&entrant, PAGE, now);
@@ -104,6 +108,7 @@ async fn take(
                 let Some(slot) = slots.pop() else { break };
                 engine.spawn_from_ledger(operation, slot);
             }
+            // It is not its turn, or its hours are over.
             State::Pending { .. } => engine.spawn_advance(operation),
             _ => rested(engine, &operation),
         }

@@ -29,8 +29,10 @@ use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
+use crate::doubts::{Doubts, Listening};
 use crate::gates::{Bar, Barred, Entrant, Gate, Gates, Slot};
 use crate::judgement;
+use crate::lookup::Before;
 use crate::observe::{Fact, Observer, Repeat};
 use crate::order::{self, Lines};
 use crate::pass::pass;
@@ -97,6 +99,7 @@ pub struct Engine {
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
     pub(crate) lines: Lines,
+    pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
@@ -257,16 +260,19 @@ impl Engine {
     /// An engine that has not begun to deliver: see [`Engine::start`].
     pub fn new(parts: Parts) -> Arc<Self> {
         let sequence = AtomicU64::new(parts.store.newest());
+        let doubts = Arc::new(Doubts::default());
+        let listening = Listening { observer: parts.observer, doubts: Arc::clone(&doubts) };
         Arc::new(Self {
             store: parts.store,
             upstream: parts.upstream,
             clock: parts.clock,
-            observer: parts.observer,
+            observer: Arc::new(listening),
             secrets: parts.secrets,
             routes: RwLock::new(Arc::new(parts.routes)),
             gates: Gates::default(),
             waiters: Waiters::default(),
             lines: Lines::default(),
+            doubts,
             pauses: Mutex::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
@@ -298,6 +304,7 @@ impl Engine {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
+        self.doubts.routes_changed().notify_one();
     }
 
     pub(crate) fn pauses(&self) -> MutexGuard<'_, Arc<BTreeMap<String, Pause>>> {
@@ -373,8 +380,9 @@ impl Engine {
         };
         // What waits for its turn needs no slot yet.
         let in_order = arrival.is_in_order();
+        let waits = in_order || closed_until(&arrival, self.clock.now()).is_some();
         let entered = || gate.try_enter(&entrant, self.clock.now()).ok();
-        let mut slot = if in_order { None } else { entered() };
+        let mut slot = if waits { None } else { entered() };
         let mut is_full = slot.is_none()
             && arrival.mode == Mode::Accepted
             && !self.has_room(&gate, lane, &arrival).await?;
@@ -398,7 +406,9 @@ impl Engine {
                 };
                 known
             } else {
-                let start = slot.is_some() && arrival.options.not_before.is_none_or(|at| at <= now);
+                let start = slot.is_some()
+                    && arrival.options.not_before.is_none_or(|at| at <= now)
+                    && arrival.policy.opening(arrival.mode, now) <= now;
                 let id = self.next_id(now);
                 let start = start.then_some(self.session);
                 let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
@@ -557,7 +567,11 @@ impl Engine {
         entrant: &Entrant,
         arrival: &Arrival,
     ) -> Result<Slot, Refusal> {
-        let until = self.clock.now().plus(Self::wait_of(arrival));
+        let now = self.clock.now();
+        if let Some(opens) = closed_until(arrival, now) {
+            return Err(self.barred(Barred::by(Bar::OutsideHours, Some(opens)), &arrival.route));
+        }
+        let until = now.plus(Self::wait_of(arrival));
         let mut slot = loop {
             match gate.queue(entrant, self.clock.now()) {
                 Ok(given) => tokio::select! {
@@ -695,10 +709,12 @@ impl Engine {
             (Place::Request, wire::encode_request(&request, known.id, &self.secrets, seal))
         });
         let mode = if self.is_in_order(known) { Mode::Accepted } else { arrival.mode };
-        let revived = known.after(Event::Revived { due: now, mode, act: None }, now);
+        let due = arrival.policy.opening(mode, now);
+        let revived = known.after(Event::Revived { due, mode, act: None }, now);
         let Ok(mut operation) = revived else { return Ok(None) };
         operation.deadline = arrival.options.deadline;
         operation.attempts_max = arrival.options.attempts_max;
+        let start = start && arrival.policy.opening(arrival.mode, now) <= now;
         if start && let Ok(started) = operation.after(Event::Started(self.session), now) {
             operation = started;
         }
@@ -1165,21 +1181,17 @@ impl Engine {
         timeout: Option<Duration>,
     ) -> Result<Settled, StoreError> {
         let (route, policy) = self.route_of(operation);
-        let delivered = match &route {
-            _ if is_past_its_deadline(operation) => {
-                not_sent("the caller's deadline had passed before it could be sent")
+        let looked = match &route {
+            Some(route) => Box::pin(self.look_before(operation, route, &policy, slot)).await,
+            None => None,
+        };
+        let delivered = match (&route, looked) {
+            (_, Some(Before::Found(write))) => return self.settle_unsent(*write).await,
+            (Some(_), Some(Before::Unknown(why))) => {
+                let why = format!("not sent, because nobody knows whether it was done: {why}");
+                Delivered { permanent: false, ..not_sent(&why) }
             }
-            _ if self.has_lost(operation).await? => {
-                not_sent("this node was taken for gone before it could be sent")
-            }
-            Some(route) => {
-                slot.spend();
-                let request = Arc::clone(request);
-                let delivered = deliver(&*self.upstream, route, operation, request, timeout).await;
-                self.learn_from(route, &policy, slot, &delivered);
-                delivered
-            }
-            None => not_sent("the route is not configured any more"),
+            (route, _) => self.deliver(operation, request, route.as_ref(), slot, timeout).await?,
         };
         let now = self.clock.now();
         // A retry for a caller who waits is paid for by all who call; what is not made costs nothing.
@@ -1207,6 +1219,47 @@ impl Engine {
             self.observer.observe(Fact::Attempted(&settled, attempt));
         }
         Ok(Settled::Ours(settled, delivered))
+    }
+
+    /// Sends what an attempt was begun for, where it may be sent still.
+    async fn deliver(
+        &self,
+        operation: &Operation,
+        request: &Arc<Request>,
+        route: Option<&Arc<Route>>,
+        slot: &mut Slot,
+        timeout: Option<Duration>,
+    ) -> Result<Delivered, StoreError> {
+        let (_, policy) = self.route_of(operation);
+        Ok(match route {
+            _ if is_past_its_deadline(operation) => {
+                not_sent("the caller's deadline had passed before it could be sent")
+            }
+            _ if self.has_lost(operation).await? => {
+                not_sent("this node was taken for gone before it could be sent")
+            }
+            Some(route) => {
+                slot.spend();
+                let request = Arc::clone(request);
+                let delivered = deliver(&*self.upstream, route, operation, request, timeout).await;
+                self.learn_from(route, &policy, slot, &delivered);
+                delivered
+            }
+            None => not_sent("the route is not configured any more"),
+        })
+    }
+
+    /// The end of an attempt that was not sent, because what it is for was done already.
+    async fn settle_unsent(&self, write: Write) -> Result<Settled, StoreError> {
+        let id = write.operation.id;
+        let settled = match self.commit_when_there_is_room(write).await {
+            Err(StoreError::Stale) => return self.find_overtaken(id).await.map(Settled::Overtaken),
+            done => done?,
+        };
+        if let Some(attempt) = settled.attempts.last() {
+            self.observer.observe(Fact::Attempted(&settled, attempt));
+        }
+        Ok(Settled::Ours(settled, not_sent("it was found")))
     }
 
     /// Whether somebody else wrote an operation whose attempt is about to be sent. That takes a lapsed
@@ -1265,6 +1318,12 @@ impl Engine {
         }
         Refusal::Ledger(error)
     }
+}
+
+/// When a caller may come again who wants to be held now, where the route sends at other hours.
+fn closed_until(arrival: &Arrival, now: Timestamp) -> Option<Timestamp> {
+    let hours = arrival.policy.hours.as_ref().filter(|_| arrival.mode == Mode::Held)?;
+    Some(hours.next_open(now)).filter(|opens| *opens > now)
 }
 
 /// Whether the attempt under way began after the caller's own bound.

@@ -50,6 +50,8 @@ pub enum Bar {
     Rate,
     /// As many calls are under way as may be.
     Slots,
+    /// The route sends at other hours.
+    OutsideHours,
 }
 
 impl Bar {
@@ -61,6 +63,7 @@ impl Bar {
             Self::UpstreamAsked => "upstream",
             Self::Rate => "rate",
             Self::Slots => "slots",
+            Self::OutsideHours => "hours",
         }
     }
 }

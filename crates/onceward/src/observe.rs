@@ -2,9 +2,11 @@
 
 use onceward_core::attempt::Attempt;
 use onceward_core::breaker::Turn;
+use onceward_core::lookup::Finding;
 use onceward_core::operation::Operation;
 
 use crate::people::Person;
+use crate::reconcile::Report;
 use crate::upstream::Fault;
 
 /// Something that happened.
@@ -22,6 +24,11 @@ pub enum Fact<'a> {
     Injected(&'a Operation, Fault),
     /// A person acted.
     Acted(&'a Operation),
+    /// The upstream was asked what became of an operation in doubt: what came of it, in words
+    /// without values of the request or the answer.
+    Looked(&'a Operation, Finding, &'a str),
+    /// A route was held against its provider's list.
+    Reconciled(&'a str, &'a Report),
     /// The breaker of a route opened or closed.
     Breaker(&'a str, Turn),
     /// A route is paused from now on, or goes on.

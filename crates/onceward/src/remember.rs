@@ -28,7 +28,7 @@ pub(crate) fn birth(
 ) -> Birth {
     let policy = &arrival.policy;
     let in_order = arrival.is_in_order();
-    let due = arrival.options.not_before.unwrap_or(now).max(now);
+    let due = policy.opening(arrival.mode, arrival.options.not_before.unwrap_or(now).max(now));
     // A key that a person freed may still be known to the upstream: there it must be another.
     let is_reused = replaces.is_some_and(|old| old.forgotten == Some(Forgotten::New));
     let upstream_key = (arrival.effects == Effects::Keyed).then(|| {

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use onceward_core::breaker::BreakerRule;
 use onceward_core::exchange::Headers;
-use onceward_core::policy::{Effects, Policy};
+use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::rate::{BudgetRule, Rate};
+use onceward_core::reconcile::ReconcileRule;
+use onceward_core::time::Timestamp;
 use url::Url;
 
 use crate::upstream::{Chaos, Target};
@@ -34,6 +36,8 @@ pub struct Route {
     pub body_bytes_max: usize,
     /// The largest answer that is kept; a larger one is passed on, and only its fact kept.
     pub response_bytes_max: usize,
+    /// How what was done is held against the provider's list.
+    pub reconcile: Option<Arc<ReconcileRule>>,
     /// Faults on purpose, of a staging configuration.
     pub chaos: Option<Arc<Chaos>>,
 }
@@ -121,6 +125,12 @@ impl Route {
         policies
             .map(|policy| policy.effects)
             .all(|effects| matches!(effects, Some(Effects::Idempotent | Effects::Keyed)))
+    }
+
+    /// When an attempt of accepted work may begin on this route, of whatever kind.
+    pub fn opens_at(&self, now: Timestamp) -> Timestamp {
+        let policies = self.rules.iter().map(|rule| &rule.policy).chain([&self.policy]);
+        policies.map(|policy| policy.opening(Mode::Accepted, now)).min().unwrap_or(now)
     }
 
     /// The policy for a request on this route.

@@ -94,6 +94,7 @@ impl Engine {
     pub fn start(self: &Arc<Self>) {
         tokio::spawn(crate::recover::beat(Arc::clone(self)));
         tokio::spawn(crate::dispatch::dispatch(Arc::clone(self)));
+        tokio::spawn(crate::looking::look(Arc::clone(self)));
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(write_asked(Arc::clone(self)));
     }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, part};
+use super::doubt::{ByList, by_list};
 use super::output::{print, say, text};
 use super::send::{bytes_of, put_body};
 use crate::exit::Exit;
@@ -24,10 +25,13 @@ pub(super) struct Several {
 #[derive(Debug, Args)]
 pub(super) struct Resolve {
     /// The operation
-    id: String,
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    id: Option<String>,
     /// What became of it; not-sent sends it again
-    #[arg(long = "as", value_name = "WHAT", value_parser = ["done", "not-sent"])]
-    outcome: String,
+    #[arg(long = "as", value_name = "WHAT", value_parser = ["done", "not-sent"], required_unless_present = "from", conflicts_with = "from")]
+    outcome: Option<String>,
+    #[command(flatten)]
+    list: ByList,
     /// The status that duplicates shall get, where it was done
     #[arg(long)]
     status: Option<u16>,
@@ -109,6 +113,9 @@ pub(super) async fn several(
 }
 
 pub(super) async fn resolve(flags: &Resolve, client: &Client, json: bool) -> Result<(), Exit> {
+    if let Some(file) = &flags.list.from {
+        return by_list(&flags.list, file, &flags.reason, client, json).await;
+    }
     let mut document = Map::new();
     document.insert("as".to_owned(), json!(flags.outcome));
     document.insert("reason".to_owned(), json!(flags.reason));
@@ -118,7 +125,7 @@ pub(super) async fn resolve(flags: &Resolve, client: &Client, json: bool) -> Res
     if let Some(body) = bytes_of(flags.body.as_deref(), flags.body_file.as_deref())? {
         put_body(&mut document, body);
     }
-    let path = format!("/v1/operations/{}/resolve", part(&flags.id));
+    let path = format!("/v1/operations/{}/resolve", part(flags.id.as_deref().unwrap_or_default()));
     tell(&client.post(&path, &Value::Object(document)).await?, json)
 }
 

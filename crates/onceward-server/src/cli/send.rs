@@ -217,5 +217,14 @@ pub(super) async fn explain(request: &Request, client: &Client, json: bool) -> R
     for (after, then) in shown["after"].as_object().into_iter().flatten() {
         row("after", after.clone(), then.as_str().unwrap_or_default());
     }
+    if !shown["lookup"].is_null() {
+        let asks = text(&shown, "/lookup/asks");
+        let asks = if asks == "-" { text(&shown, "/lookup/get") } else { asks };
+        let settle = text(&shown, "/lookup/settle");
+        row("in doubt", format!("GET {asks}"), &format!("at once, and once it settled ({settle})"));
+    }
+    if !shown["hours"].is_null() {
+        row("hours", text(&shown, "/hours"), "attempts of accepted calls begin then");
+    }
     table.print(is_terminal())
 }

@@ -79,8 +79,12 @@ fn story(operation: &Value, terminal: bool) -> String {
     for attempt in each(operation, "/attempts") {
         line(&format!("attempt {}", text(attempt, "/n")), attempt_words(attempt, terminal));
     }
+    if is_there("/looks/made") {
+        line("asked", looks(operation, terminal));
+    }
     for act in each(operation, "/acts") {
-        let (who, reason) = (text(act, "/who"), text(act, "/reason"));
+        // Evidence stands behind a line break.
+        let (who, reason) = (text(act, "/who"), text(act, "/reason").replace("\\n", "; "));
         let deed = text(act, "/deed").replace('_', " ");
         line("act", format!("{} {deed} by {who}: {reason}", when(&text(act, "/at"), terminal)));
     }
@@ -89,6 +93,16 @@ fn story(operation: &Value, terminal: bool) -> String {
         let _ = writeln!(out, "{mend}");
     }
     out
+}
+
+/// How often the upstream was asked what became of it.
+fn looks(operation: &Value, terminal: bool) -> String {
+    let made = text(operation, "/looks/made");
+    let times = if made == "1" { "once".to_owned() } else { format!("{made} times") };
+    match operation.pointer("/looks/next").and_then(Value::as_str) {
+        Some(next) => format!("the upstream {times}, next {}", when(next, terminal)),
+        None => format!("the upstream {times}"),
+    }
 }
 
 fn key(operation: &Value) -> String {

@@ -49,6 +49,8 @@ pub(super) fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         ("error_shape", shape(policy.error_shape).to_owned()),
         ("keep_headers", policy.keep_headers.join(", ")),
         ("seal_headers", policy.seal_headers.join(", ")),
+        ("lookup", policy.lookup.as_ref().map_or("", |rule| rule.get.as_str()).to_owned()),
+        ("hours", policy.hours.as_ref().map_or("", |hours| hours.as_str()).to_owned()),
     ]
 }
 
@@ -85,6 +87,8 @@ pub(super) fn said(file: &PolicyFile) -> Vec<&'static str> {
         ("error_shape", file.error_shape.is_some()),
         ("keep_headers", file.keep_headers.is_some()),
         ("seal_headers", file.seal_headers.is_some()),
+        ("lookup", file.lookup.is_some()),
+        ("hours", file.hours.is_some()),
     ];
     let statuses = file.statuses.said();
     told.into_iter().filter(|(_, is_said)| *is_said).map(|(key, _)| key).chain(statuses).collect()

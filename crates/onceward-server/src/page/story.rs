@@ -16,7 +16,7 @@ use onceward::wire;
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, base_of};
-use super::{acts, payload, words};
+use super::{acts, doubt, payload, words};
 use crate::access::Caller;
 use crate::node::Node;
 use crate::operator::find;
@@ -65,6 +65,7 @@ pub(super) async fn show(
         Some(kept) => Some(wire::decode_response(&store.body(kept).await?)?),
         None => None,
     };
+    let rule = node.engine.lookup_of(&operation);
     let now = shape::now();
     let is_told = told.told.is_some();
     let (base, needs_key) = (base_of(&headers), node.access.is_needed());
@@ -73,6 +74,7 @@ pub(super) async fn show(
         (head(&operation, is_told, now))
         div.story {
             div {
+                (doubt::looks(&operation, rule.as_deref(), now))
                 (acts::forms(&operation, &caller))
                 (tries(&operation, &attempts, now))
                 (outcome(&operation, answer.as_ref()))
@@ -116,7 +118,7 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
                 " on " strong { (operation.scope.route) }
             }
             p.advice { (shape::advice(operation)) }
-            @if !operation.state.is_ended() {
+            @if !operation.state.is_ended() && operation.looks.made == 0 {
                 p { a href=(words::url_of(operation.id)) { "Look again" } }
             }
         }

@@ -94,6 +94,7 @@ fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup
         Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
             html! { span.chip.doubt { "breaker half-open: it is probed" } }
         }
+        Some(Bar::OutsideHours) => html! { span.chip.told { "outside its hours" } },
         Some(Bar::Rate | Bar::Slots) | None => html! { span.chip.done { "yes" } },
     }
 }

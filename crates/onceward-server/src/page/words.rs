@@ -113,6 +113,7 @@ pub(super) fn source(source: Source) -> &'static str {
         Source::TooLarge => "the upstream's answer, too large to keep",
         Source::Inferred => "inferred from an answer that says an earlier attempt had done it",
         Source::Person => "a person said so",
+        Source::Lookup => "the upstream was asked, and knew of it",
     }
 }
 

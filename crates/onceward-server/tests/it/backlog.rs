@@ -70,6 +70,7 @@ pub(crate) fn engine(world: &World) -> Arc<Engine> {
             answer_max: Duration::from_mins(1),
             body_bytes_max: 64 << 10,
             response_bytes_max: 64 << 10,
+            reconcile: None,
             chaos: None,
         })
     };

@@ -26,6 +26,7 @@ mod fault_stop;
 mod fault_wire;
 mod ledger_fixture;
 mod limits;
+mod lookup;
 mod migrate_store;
 mod model;
 mod nodes_cut_off;

@@ -460,12 +460,18 @@ struct Told {
     repeats: Vec<Repeat>,
     attempted: Vec<&'static str>,
     rested: Vec<String>,
+    looked: usize,
     trouble: Vec<String>,
 }
 
 impl Notes {
     pub(crate) fn repeats(&self, repeat: Repeat) -> usize {
         lock(&self.told).repeats.iter().filter(|other| **other == repeat).count()
+    }
+
+    /// How many looks for what is in doubt were told of.
+    pub(crate) fn looked(&self) -> usize {
+        lock(&self.told).looked
     }
 
     /// How the attempts ended that were told of.
@@ -486,7 +492,9 @@ impl Observer for Notes {
                 let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
                 lock(&self.told).attempted.push(ending);
             }
+            Fact::Looked(..) => lock(&self.told).looked += 1,
             Fact::Remembered(_)
+            | Fact::Reconciled(..)
             | Fact::Injected(..)
             | Fact::Acted(_)
             | Fact::Breaker(..)
@@ -931,6 +939,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         answer_max: Duration::from_mins(1),
         body_bytes_max: 1 << 20,
         response_bytes_max: 1 << 20,
+        reconcile: None,
         chaos: None,
     }
 }
