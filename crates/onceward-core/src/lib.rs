@@ -3,7 +3,7 @@
 //! which re-exports this one.
 //!
 //! In reading order:
-//! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
+//! [`key`], [`pattern`], [`template`], [`key_age`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
@@ -21,9 +21,12 @@ pub mod exchange;
 pub mod fingerprint;
 pub mod id;
 pub mod key;
+pub mod key_age;
 pub mod lease;
 pub mod operation;
+pub mod pattern;
 pub mod policy;
 pub mod rate;
+pub mod template;
 pub mod time;
 pub mod verdict;

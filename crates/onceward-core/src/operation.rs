@@ -94,6 +94,11 @@ pub struct Operation {
     pub ids: Vec<(String, String)>,
     /// How often the upstream was asked whether it was done, while it is in doubt.
     pub looks: Looks,
+    /// The operations whose keys are other names of this one: they last as long as it does.
+    pub aliases: Vec<OperationId>,
+    /// How long its request and its answer are kept after its end, where that is less than the
+    /// window; the key stays.
+    pub retain: Option<Duration>,
 }
 
 /// What an operation is about, and its place among all that are about the same.
@@ -291,16 +296,22 @@ pub enum Deed {
     ResolvedNotSent,
     /// Dropped the key before its time.
     Forgot,
+    /// Made the key last longer.
+    Extended,
+    /// Gave it another key beside its own.
+    Rotated,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Redelivered,
         Self::Cancelled,
         Self::ResolvedDone,
         Self::ResolvedNotSent,
         Self::Forgot,
+        Self::Extended,
+        Self::Rotated,
     ];
 
     /// The word for it in answers and logs.
@@ -311,6 +322,8 @@ impl Deed {
             Self::ResolvedDone => "resolved_done",
             Self::ResolvedNotSent => "resolved_not_sent",
             Self::Forgot => "forgot",
+            Self::Extended => "extended",
+            Self::Rotated => "rotated",
         }
     }
 }
@@ -345,6 +358,10 @@ pub enum Event {
     /// A person gave up, resolved a doubt as done, dropped the key, or wanted it sent again when
     /// that was not safe any more.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
+    /// A person made its key last for so long, from completion.
+    Extended(Act, Duration),
+    /// A person gave it another key: this operation owns it.
+    Rotated(Act, OperationId),
 }
 
 /// A fact that cannot follow from where the operation stands. Nothing was changed.
@@ -465,6 +482,8 @@ impl Operation {
                 next.acts.extend(act);
             }
             Event::Acted(act, outcome, forgotten) => next.act(act, outcome, forgotten, now)?,
+            Event::Extended(act, window) => next.extend(act, window, now)?,
+            Event::Rotated(act, alias) => next.rotate(act, alias, now)?,
         }
         Ok(next)
     }
@@ -565,9 +584,42 @@ impl Operation {
             Deed::ResolvedNotSent => {
                 return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
             }
+            Deed::Extended | Deed::Rotated => {
+                return Err(Illegal {
+                    from: self.state.name(),
+                    to: "acted upon by this deed alone",
+                });
+            }
         }
         self.acts.push(act);
         Ok(())
+    }
+
+    /// Only a key that still replays is extended, and never to an earlier end: retention cannot
+    /// reopen a key.
+    fn extend(&mut self, act: Act, window: Duration, now: Timestamp) -> Result<(), Illegal> {
+        let before = self.replaying(now).ok_or(Illegal { from: "over", to: "extended" })?;
+        self.window = window;
+        if self.key_expires_at() <= Some(before) {
+            return Err(Illegal { from: "kept as long already", to: "extended" });
+        }
+        self.acts.push(act);
+        Ok(())
+    }
+
+    fn rotate(&mut self, act: Act, alias: OperationId, now: Timestamp) -> Result<(), Illegal> {
+        self.replaying(now).ok_or(Illegal { from: "over", to: "rotated" })?;
+        if !self.aliases.contains(&alias) {
+            self.aliases.push(alias);
+        }
+        self.acts.push(act);
+        Ok(())
+    }
+
+    /// When its key expires, where it has ended and its key answers still.
+    fn replaying(&self, now: Timestamp) -> Option<Timestamp> {
+        let expires_at = self.key_expires_at().filter(|_| self.state.is_ended())?;
+        (self.forgotten.is_none() && now < expires_at).then_some(expires_at)
     }
 
     /// The session that has it in hand: it makes the attempt under way, or has the caller who

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
+use crate::key::Key;
+use crate::pattern::Pattern;
+use crate::template::Template;
 
 /// What a second arrival at the upstream would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +174,63 @@ pub enum OnExpired {
     Execute,
 }
 
+/// Where a key comes from that no header carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFrom {
+    /// From nowhere: what [`KeyMissing`] says.
+    Headers,
+    /// From this JSON pointer of the body; without it the request is refused.
+    Json(String),
+    /// Made of the request; where that lacks a part, it is refused.
+    Template(Template),
+}
+
+/// What the time is good for that a key bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyTime {
+    /// Nothing.
+    Ignore,
+    /// A key of which nothing is known, and that is older than keys are kept, is a late duplicate.
+    RefuseLate,
+    /// The same, and a key that bears no time is refused.
+    Require,
+}
+
+/// What a caller's key has to look like: a weak one is another's before long.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyRule {
+    /// No shorter than this, in bytes.
+    pub length_min: usize,
+    /// Like this.
+    pub pattern: Option<Pattern>,
+    /// And like none of these.
+    pub refuse: Vec<Pattern>,
+}
+
+impl KeyRule {
+    /// What the rule has against `key`.
+    pub fn objection(&self, key: &Key) -> Option<String> {
+        let key = key.as_str();
+        if key.len() < self.length_min {
+            return Some(format!("this route wants keys of at least {} signs", self.length_min));
+        }
+        if let Some(wanted) = self.pattern.as_ref().filter(|pattern| !pattern.matches(key)) {
+            return Some(format!("this route wants keys like {}", wanted.as_str()));
+        }
+        let unwanted = self.refuse.iter().find(|pattern| pattern.matches(key))?;
+        Some(format!("this route refuses keys like {}", unwanted.as_str()))
+    }
+}
+
+/// A second identity of an effect: two calls with two keys, and the same of this, are one effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueRule {
+    /// What names the effect; a call that lacks it has no second identity.
+    pub name: Template,
+    /// How long after the first call.
+    pub within: Duration,
+}
+
 /// The policy that governs one request: a route's, with its matching rule laid over it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -184,6 +244,16 @@ pub struct Policy {
     pub key_missing: KeyMissing,
     /// Headers (lower case) that may carry the key, the first that is there counts.
     pub key_headers: Vec<String>,
+    /// Where a key comes from that no header carries.
+    pub key_from: KeyFrom,
+    /// What a caller's key has to look like.
+    pub key_rule: KeyRule,
+    /// What the time is good for that a key bears.
+    pub key_time: KeyTime,
+    /// What names an effect beside its key.
+    pub unique: Option<UniqueRule>,
+    /// For how long the same request under another key is told of; zero for never.
+    pub suspect_within: Duration,
     /// How two requests are compared.
     pub fingerprint: FingerprintRule,
     /// Statuses that meet the caller's intent; empty means 2xx.
@@ -210,6 +280,10 @@ pub struct Policy {
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
     pub seal_headers: Vec<String>,
+    /// How long requests and answers are kept after the end, where that is less than the window.
+    pub retain_bodies: Option<Duration>,
+    /// JSON pointers whose values people do not see.
+    pub redact: Vec<String>,
 }
 
 impl Default for Policy {
@@ -220,6 +294,11 @@ impl Default for Policy {
             mode: Mode::Held,
             key_missing: KeyMissing::Make,
             key_headers: vec!["idempotency-key".to_owned()],
+            key_from: KeyFrom::Headers,
+            key_rule: KeyRule::default(),
+            key_time: KeyTime::Ignore,
+            unique: None,
+            suspect_within: Duration::from_mins(10),
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
             not_processed: Vec::new(),
@@ -233,6 +312,8 @@ impl Default for Policy {
             mismatch_status: 409,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
+            retain_bodies: None,
+            redact: Vec::new(),
         }
     }
 }

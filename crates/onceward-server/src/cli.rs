@@ -11,6 +11,7 @@ mod backup;
 mod chaos;
 mod check;
 mod client;
+mod keys;
 mod ls;
 mod migrate_store;
 mod output;
@@ -107,6 +108,12 @@ enum Verb {
     Resolve(act::Resolve),
     /// Drop a key before its time
     Forget(act::Forget),
+    /// Make a key last longer
+    Extend(keys::Extend),
+    /// Give an operation another key beside its own
+    Rotate(keys::Rotate),
+    /// Drop all keys of a principal whose operations have ended
+    Revoke(keys::Revoke),
     /// List the routes
     Routes,
     /// Make, list and revoke access keys
@@ -195,6 +202,9 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Cancel(flags) => act::several("cancel", &flags, &client, json).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
+        Verb::Extend(flags) => keys::extend(&flags, &client, json).await,
+        Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
+        Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
         Verb::Routes => routes::routes(&client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,

@@ -22,10 +22,12 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use self::keys::{KeyTimeWord, PatternWord, Pointer, TemplateWord, UniqueFile};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+mod keys;
 mod protection;
 
 /// The listener where nothing says otherwise.
@@ -161,6 +163,10 @@ struct PolicyFile {
     mismatch_status: Option<MismatchStatus>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
+    unique: Option<UniqueFile>,
+    suspect_within: Option<Span>,
+    retain_bodies: Option<Span>,
+    redact: Option<Vec<Pointer>>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -179,6 +185,12 @@ struct UpstreamKeyFile {
 struct KeyFile {
     missing: Option<MissingWord>,
     headers: Option<Vec<Name>>,
+    length_min: Option<usize>,
+    pattern: Option<PatternWord>,
+    refuse: Option<Vec<PatternWord>>,
+    json: Option<Pointer>,
+    template: Option<TemplateWord>,
+    time: Option<KeyTimeWord>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -794,6 +806,7 @@ fn lay_over(
         if let Some(headers) = &key.headers {
             policy.key_headers = names(headers);
         }
+        keys::lay_key(&mut policy, key, wrong)?;
     }
     if let Some(print) = &file.fingerprint {
         let rule = &mut policy.fingerprint;
@@ -831,6 +844,7 @@ fn lay_over(
             if word == OnExpiredWord::Refuse { OnExpired::Refuse } else { OnExpired::Execute };
     }
     policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
+    keys::lay_life(&mut policy, file, wrong)?;
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
     policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
     Ok(policy)

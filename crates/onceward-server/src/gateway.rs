@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::operation::{Operation, State};
-use onceward::core::policy::Effects;
+use onceward::core::policy::{Effects, KeyFrom};
 use onceward::core::time::Timestamp;
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
@@ -90,7 +90,8 @@ impl Gateway {
             body,
         };
         let policy = route.policy_for(&request.method, &request.target);
-        let key_given = policy.key_headers.iter().any(|name| request.headers.get(name).is_some());
+        let key_given = policy.key_from != KeyFrom::Headers
+            || policy.key_headers.iter().any(|name| request.headers.get(name).is_some());
         let call = Call {
             tenant: TENANT.to_owned(),
             principal: caller.principal,

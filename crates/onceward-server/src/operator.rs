@@ -18,7 +18,7 @@ use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
-use onceward::{Bar, Person, Resolution};
+use onceward::{Bar, Person, Refusal, Resolution};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -29,6 +29,8 @@ use crate::node::Node;
 use crate::page;
 use crate::problem::Problem;
 use crate::shape;
+
+mod keys;
 
 /// How many a page has where nothing says, and at most.
 const LIMIT: usize = 50;
@@ -56,6 +58,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}/cancel", post(cancel))
         .route("/v1/operations/{id}/resolve", post(resolve))
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
+        .merge(keys::router())
         .route("/v1/explain", post(explain))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{route}/pause", post(pause))
@@ -107,6 +110,7 @@ pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
 pub(crate) struct Filter {
     pub(crate) state: Option<String>,
     pub(crate) route: Option<String>,
+    pub(crate) principal: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) label: Option<String>,
     pub(crate) text: Option<String>,
@@ -134,6 +138,7 @@ impl Filter {
             standing,
             tenant: Some(TENANT.to_owned()),
             route: given(&self.route),
+            principal: given(&self.principal),
             key: given(&self.key),
             label: given(&self.label),
             text: given(&self.text),
@@ -353,9 +358,12 @@ async fn show_key(
     UrlQuery(whose): UrlQuery<Principal>,
 ) -> Answer {
     let scope = scope_of(&caller, route, whose.principal);
-    let found = node.engine.store().find(Which::Key(scope.digest(&key_of(&key)?))).await?;
-    let operation = found
-        .ok_or_else(|| Problem::new("not-found", "No operation has this key on this route."))?;
+    let operation = match node.engine.operation_of(&scope, &key_of(&key)?).await {
+        Err(Refusal::NotFound) => {
+            return Err(Problem::new("not-found", "No operation has this key on this route."));
+        }
+        found => found?,
+    };
     shown(&node, &operation).await
 }
 

@@ -172,7 +172,14 @@ impl From<Refusal> for Problem {
         let second = Duration::from_secs(1);
         match refusal {
             Refusal::KeyInvalid(error) => Self::new("key-invalid", format!("{error}: nothing was sent")),
-            Refusal::KeyRequired => Self::new("key-required", "Send an Idempotency-Key of your own making: it names one intended effect."),
+            Refusal::KeyRequired(None) => Self::new("key-required", "Send an Idempotency-Key of your own making: it names one intended effect."),
+            Refusal::KeyRequired(Some(why)) => Self::new("key-required", format!("On this route the key is made of the request, and {why}; nothing was sent.")),
+            Refusal::KeyWeak(why) => Self::new("key-invalid", format!("{why}; nothing was sent.")),
+            Refusal::KeyTooOld(made_at) => {
+                let made_at = shape::time(made_at);
+                Self::new("key-expired", format!("It was made at {made_at}, and what was done with a key of that age is forgotten. Nothing was sent now."))
+                    .with("made_at", json!(made_at))
+            }
             Refusal::KeyMismatch { operation, parts, paths, status } => {
                 let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
                 Self::new("key-mismatch", format!("It differs in: {}. Nothing was sent; a new intent needs a new key.", names.join(", ")))

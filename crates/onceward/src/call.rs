@@ -59,6 +59,8 @@ pub struct Arrival {
     pub key: Key,
     /// Whether the key was made here: it protects our retries and not the caller's.
     pub key_made: bool,
+    /// When it says that it was first made; nothing where its route does not ask.
+    pub made_at: Option<Timestamp>,
     /// What counts as the same.
     pub fingerprint: Fingerprint,
     /// What a second arrival at the upstream would do.

@@ -25,6 +25,7 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
+use crate::alias::Holder;
 use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
 use crate::deliver::deliver;
@@ -336,7 +337,7 @@ impl Engine {
             .get(&call.route)
             .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone() };
-        match receive(call, Arc::clone(&route), &self.secrets)? {
+        match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
             Received::Pass(request) => pass(self, &lane, &route, request).await,
             Received::Keyed(arrival) => self.remember(*arrival, &lane).await,
         }
@@ -348,7 +349,7 @@ impl Engine {
             .routes()
             .get(&call.route)
             .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
-        receive(call, route, &self.secrets)
+        receive(call, route, &self.secrets, self.clock.now())
     }
 
     async fn remember(self: &Arc<Self>, arrival: Arrival, lane: &Lane) -> Result<Answer, Refusal> {
@@ -356,9 +357,10 @@ impl Engine {
         if self.recent.has(digest)
             && let Some(known) = self.store.recall(digest)
         {
-            let admission = self.admit(&known, &arrival).await?;
+            let holder = self.follow(known).await?;
+            let admission = self.admit(&holder, &arrival).await?;
             if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
-                return self.answer_known(known, admission, &arrival).await;
+                return self.answer_known(holder.operation, admission, &arrival).await;
             }
         }
         let gate = self.gate_of(&arrival.route);
@@ -410,17 +412,19 @@ impl Engine {
                     }
                 }
             };
-            match self.admit(&known, &arrival).await? {
+            let holder = self.follow(known).await?;
+            let known = &holder.operation;
+            match self.admit(&holder, &arrival).await? {
                 Admission::Fresh => {
                     // Counted once, however often the race for the key is run again.
-                    if !is_late && admission::leaves_its_mark(&known, now) {
+                    if !is_late && admission::leaves_its_mark(known, now) {
                         is_late = true;
-                        self.note_asked(&known, Repeat::Late);
+                        self.note_asked(known, Repeat::Late);
                     }
                     if arrival.mode == Mode::Held && slot.is_none() {
                         slot = Some(self.wait_for_slot(&gate, &entrant, &arrival).await?);
                     }
-                    replaces = Some(known);
+                    replaces = Some(holder.gives_way());
                 }
                 Admission::Revive => {
                     if arrival.mode == Mode::Held && slot.is_none() {
@@ -428,7 +432,7 @@ impl Engine {
                     }
                     let now = self.clock.now();
                     let Some((write, request)) =
-                        self.revival(&known, &arrival, slot.is_some(), now).await?
+                        self.revival(known, &arrival, slot.is_some(), now).await?
                     else {
                         continue;
                     };
@@ -436,15 +440,15 @@ impl Engine {
                     match self.write_and_run(revive, request, slot, arrival.options.timeout).await?
                     {
                         Written::Fresh(revived, ran) => {
-                            self.note_asked(&known, Repeat::Revived);
+                            self.note_asked(known, Repeat::Revived);
                             return self.answer_begun(revived, ran, &arrival).await;
                         }
                         Written::Known(_, unused) | Written::Stale(unused) => slot = unused,
                     }
                 }
-                Admission::TooLate => match self.doubt(&known, now).await {
+                Admission::TooLate => match self.doubt(known, now).await {
                     Ok(operation) => {
-                        self.note_asked(&known, Repeat::Refused);
+                        self.note_asked(known, Repeat::Refused);
                         let operation = Box::new(operation);
                         return Err(Refusal::OutcomeUnknown { operation, first: false });
                     }
@@ -453,7 +457,7 @@ impl Engine {
                 },
                 admission => {
                     drop(slot);
-                    return self.answer_known(known, admission, &arrival).await;
+                    return self.answer_known(holder.operation, admission, &arrival).await;
                 }
             }
         }
@@ -640,7 +644,7 @@ impl Engine {
         wait.min(arrival.route.answer_max)
     }
 
-    fn next_id(&self, now: Timestamp) -> OperationId {
+    pub(crate) fn next_id(&self, now: Timestamp) -> OperationId {
         let step = |last| Some(next_sequence(last, now));
         let last = self
             .sequence
@@ -887,14 +891,16 @@ impl Engine {
 
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
     /// nothing else differs, by what they say.
-    async fn admit(&self, known: &Operation, arrival: &Arrival) -> Result<Admission, Refusal> {
-        let decide = |print| judgement::admit(known, print, &arrival.policy, self.clock.now());
+    async fn admit(&self, holder: &Holder, arrival: &Arrival) -> Result<Admission, Refusal> {
+        let Holder { owner, operation } = holder;
+        let known = Operation { fingerprint: owner.fingerprint, ..operation.clone() };
+        let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
         let admission = decide(&arrival.fingerprint);
         if admission != Admission::Mismatch(vec![Part::Body]) {
             return Ok(admission);
         }
-        let Some(request) = known.request else { return Ok(admission) };
-        let stored = wire::decode_request(&self.store.body(request).await?, known.id, None)?;
+        let Some(request) = owner.request else { return Ok(admission) };
+        let stored = wire::decode_request(&self.store.body(request).await?, owner.id, None)?;
         if is_same_body(&stored, &arrival.request, &arrival.policy.fingerprint) {
             return Ok(decide(&known.fingerprint));
         }

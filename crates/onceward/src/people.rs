@@ -126,8 +126,7 @@ impl Engine {
         then: Forgotten,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        let found =
-            self.store.find(Which::Key(scope.digest(key))).await?.ok_or(Refusal::NotFound)?;
+        let found = self.operation_of(scope, key).await?;
         self.act(found.id, |_, engine| {
             Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))
         })
@@ -135,7 +134,7 @@ impl Engine {
     }
 
     /// Writes what a person decided, again where a worker's write came between.
-    async fn act(
+    pub(crate) async fn act(
         self: &Arc<Self>,
         id: OperationId,
         decide: impl Fn(&Operation, &Engine) -> Result<(Event, Option<(Slot, Bytes)>), String>,
@@ -167,6 +166,6 @@ impl Engine {
     }
 }
 
-fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
+pub(crate) fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
     Act { deed, at: engine.clock.now(), who: person.who.clone(), reason: person.reason.clone() }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use onceward_core::fingerprint::Part;
 use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
+use onceward_core::time::Timestamp;
 
 use crate::gates::Bar;
 use crate::store::StoreError;
@@ -15,8 +16,13 @@ use crate::store::StoreError;
 pub enum Refusal {
     /// The key cannot be read.
     KeyInvalid(KeyError),
-    /// The route wants a key and there is none.
-    KeyRequired,
+    /// The route wants a key and there is none: what the request lacks for it, where it is made of it.
+    KeyRequired(Option<String>),
+    /// The key is not what the route wants: why.
+    KeyWeak(String),
+    /// Nothing is known of the key, and by its own time it is older than keys are kept: when it was
+    /// made.
+    KeyTooOld(Timestamp),
     /// The key was used for another request.
     KeyMismatch {
         /// The operation that has the key.

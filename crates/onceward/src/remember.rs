@@ -70,6 +70,8 @@ pub(crate) fn birth(
         callback: None,
         ids: Vec::new(),
         looks: Looks::default(),
+        aliases: Vec::new(),
+        retain: None,
     };
     // From pending an attempt may always start.
     if let Some(session) = start

@@ -249,6 +249,8 @@ pub struct Query {
     pub tenant: Option<String>,
     /// Only this route's.
     pub route: Option<String>,
+    /// Only those of this principal.
+    pub principal: Option<String>,
     /// Only those with this key.
     pub key: Option<String>,
     /// Only those with this label.
@@ -271,9 +273,12 @@ impl Query {
             wanted.as_deref().is_none_or(|wanted| wanted == value)
         };
         let label = operation.label.as_deref().unwrap_or_default();
-        (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
+        // Another name of an operation is none.
+        operation.alias_of.is_none()
+            && (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
             && is(&self.tenant, &operation.scope.tenant)
             && is(&self.route, &operation.scope.route)
+            && is(&self.principal, &operation.scope.principal)
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
             && self.text.as_deref().is_none_or(|text| {

@@ -6,6 +6,7 @@ mod dead;
 mod duplicates;
 mod gates;
 mod in_doubt;
+mod keys;
 mod ledger;
 mod ledger_flips;
 mod ledger_images;

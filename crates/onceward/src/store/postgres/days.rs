@@ -21,6 +21,9 @@ const AHEAD: i64 = 3;
 /// A day with more survivors than this is left for later.
 const SURVIVORS_MAX: i64 = 10_000;
 
+/// That the last window of a day was over when it was looked up.
+const OVER: i64 = 0;
+
 /// Pages of keys that are looked through at once.
 const KEY_PAGES: i64 = 256;
 
@@ -175,13 +178,16 @@ async fn last_of(
     if let Some(known) = known.first() {
         let (expires, gone): (Option<i64>, Option<i64>) = (known.get(0), known.get(1));
         let is_later = |at: Option<i64>| at.is_some_and(|at| at > now.as_micros());
-        if is_later(expires) || (is_later(gone) && !is_later(expires)) && expires.is_some() {
+        // Meanwhile a window may have been extended, or what was open have ended: when it passes,
+        // the day is looked up once more, and then said to be over.
+        if is_later(expires) || (expires == Some(OVER) && is_later(gone)) {
             return Ok((expires, gone));
         }
     }
     let sql = format!("SELECT max(expires), max(gone) FROM op_{day}");
     let found = link.client.query_one(&sql, &[]).await?;
     let (expires, gone): (Option<i64>, Option<i64>) = (found.get(0), found.get(1));
+    let expires = expires.map(|at| if at <= now.as_micros() { OVER } else { at });
     link.query(
         "INSERT INTO day VALUES ($1, $2, $3) ON CONFLICT (day) DO UPDATE SET \
          expires = EXCLUDED.expires, gone = EXCLUDED.gone",
