@@ -36,6 +36,10 @@ impl Telemetry {
             "Calls whose key was known, by what they got."
         );
         describe_counter!("onceward_late_duplicates_total", "Calls whose key's window was over.");
+        describe_counter!(
+            "onceward_suspected_doubles_total",
+            "New operations with the request of another one, under another key."
+        );
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
         describe_counter!(
@@ -185,6 +189,20 @@ impl Observer for Telemetry {
                 } else {
                     about!(debug, operation, answer = repeat.name(), "duplicate");
                 }
+            }
+            Fact::Suspected(operation, first, again) => {
+                counter!("onceward_suspected_doubles_total", "route" => label(&operation.scope.route))
+                    .increment(1);
+                // A flood of them is told once, and counted.
+                if again == 1 {
+                    about!(warn, operation, first = %first, "suspected double: the same request under another key");
+                } else {
+                    about!(debug, operation, first = %first, again, "suspected double");
+                }
+            }
+            Fact::TooOld(route) => {
+                self.late.increment(1);
+                warn!(route, "late duplicate, by the time that its key bears");
             }
             Fact::Injected(operation, fault) => {
                 Self::count(&self.faults, &fault);

@@ -362,6 +362,8 @@ impl Audit {
                 self.told_duplicates += 1;
                 self.occasion(repeat.name());
             }
+            Fact::Suspected(..) => self.occasion("a request came under another key"),
+            Fact::TooOld(_) => self.occasion("a key was too old by its own time"),
             Fact::Acted(_) => self.occasion("a person acted"),
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),

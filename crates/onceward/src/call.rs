@@ -1,11 +1,12 @@
 //! What an edge hands in, and what it is once it was read: the nouns between an edge, the verbs
 //! and the engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
+use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -48,6 +49,17 @@ pub struct CallOptions {
     pub effects: Option<Effects>,
     /// A key that came another way than in a header.
     pub key: Option<String>,
+    /// Where the engine says what else there is to say.
+    pub aside: Arc<Aside>,
+}
+
+/// What there is to say of a call beside its answer.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// The operation whose effect this is, where that has another key.
+    pub duplicate_of: OnceLock<OperationId>,
+    /// The operation that had the same request under another key a short while ago.
+    pub suspect_of: OnceLock<OperationId>,
 }
 
 /// A request received and not yet remembered.

@@ -18,6 +18,7 @@ use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
+use onceward_core::key_age;
 use onceward_core::lease::{BEAT, Session};
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::policy::{Effects, Mode, Policy};
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::alias::Holder;
 use crate::call::{Arrival, Call, Received};
+use crate::claim::{Claim, Turns, is_twin};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
@@ -43,6 +45,7 @@ use crate::route::{Route, Routes};
 use crate::sabotage::{self, Sabotage};
 use crate::secret::Secrets;
 use crate::settle::settle;
+use crate::suspects::Suspects;
 use crate::store::{
     Asked, Birth, Lane, Remembered, Slot as Place, Store, StoreError, Which, Write,
 };
@@ -99,6 +102,8 @@ pub struct Engine {
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
+    pub(crate) claims: Turns,
+    suspects: Suspects,
     pub(crate) session: Session,
     sequence: AtomicU64,
     pub(crate) running: Running,
@@ -268,6 +273,8 @@ impl Engine {
             pauses: Mutex::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
+            claims: Turns::default(),
+            suspects: Suspects::default(),
             session: parts.session,
             sequence,
             running: Running::default(),
@@ -357,12 +364,13 @@ impl Engine {
         if self.recent.has(digest)
             && let Some(known) = self.store.recall(digest)
         {
-            let holder = self.follow(known).await?;
+            let holder = self.follow_for(known, &arrival).await?;
             let admission = self.admit(&holder, &arrival).await?;
             if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
                 return self.answer_known(holder.operation, admission, &arrival).await;
             }
         }
+        self.refuse_too_old(digest, &arrival).await?;
         let gate = self.gate_of(&arrival.route);
         let entrant = Entrant {
             lane: lane.clone(),
@@ -396,13 +404,21 @@ impl Engine {
                 let start = start.then_some(self.session);
                 let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
                 let request = Arc::clone(&arrival.request);
-                let remember = self.clone().write_birth(newborn);
+                let remember = self.clone().write_one(newborn, self.claim_of(&arrival));
                 match self.write_and_run(remember, request, slot, arrival.options.timeout).await? {
                     Written::Fresh(operation, ran) => {
+                        self.suspect(&operation, &arrival, now);
                         return self.answer_begun(operation, ran, &arrival).await;
                     }
                     Written::Known(known, unused) => {
                         slot = unused;
+                        let twin = arrival.policy.unique.as_ref();
+                        if let Some(twin) = twin.and_then(|_| is_twin(&known, digest)) {
+                            drop(slot);
+                            // Nobody else sets it.
+                            let _ = arrival.options.aside.duplicate_of.set(twin);
+                            return self.answer_twin(known, &arrival, replaces.as_ref()).await;
+                        }
                         known
                     }
                     Written::Stale(unused) => {
@@ -412,7 +428,7 @@ impl Engine {
                     }
                 }
             };
-            let holder = self.follow(known).await?;
+            let holder = self.follow_for(known, &arrival).await?;
             let known = &holder.operation;
             match self.admit(&holder, &arrival).await? {
                 Admission::Fresh => {
@@ -467,7 +483,55 @@ impl Engine {
         })
     }
 
-    async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
+    /// Writes a birth, under the call's second identity where it has one.
+    async fn write_one(
+        self: Arc<Self>,
+        newborn: Birth,
+        claim: Option<Claim>,
+    ) -> Result<Remembered, StoreError> {
+        match claim {
+            Some(claim) => self.write_claimed(newborn, claim).await,
+            None => self.write_birth(newborn).await,
+        }
+    }
+
+    /// What `owner` is another name of, which the caller is told.
+    async fn follow_for(&self, owner: Operation, arrival: &Arrival) -> Result<Holder, StoreError> {
+        let holder = self.follow(owner).await?;
+        if let Some(named) = holder.owner.alias_of {
+            // The race for a key is run more than once, with one end.
+            let _ = arrival.options.aside.duplicate_of.set(named);
+        }
+        Ok(holder)
+    }
+
+    /// Refuses a call whose key bears its time, where that is longer ago than keys are kept and
+    /// nothing is known of it.
+    async fn refuse_too_old(&self, digest: KeyDigest, arrival: &Arrival) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let late = arrival.made_at.filter(|at| key_age::is_late(*at, &arrival.policy, now));
+        let Some(made_at) = late else { return Ok(()) };
+        if let Some(known) = self.store.find(Which::Key(digest)).await? {
+            let holder = self.follow(known).await?;
+            if self.admit(&holder, arrival).await? != Admission::Fresh {
+                return Ok(());
+            }
+        }
+        self.observer.observe(Fact::TooOld(&arrival.route.name));
+        Err(Refusal::KeyTooOld(made_at))
+    }
+
+    /// Tells where another operation had the same request under another key a short while ago.
+    fn suspect(&self, operation: &Operation, arrival: &Arrival, now: Timestamp) {
+        let within = arrival.policy.suspect_within;
+        if let Some((first, again)) = self.suspects.note(operation, within, now) {
+            self.observer.observe(Fact::Suspected(operation, first, again));
+            // Nobody else sets it.
+            let _ = arrival.options.aside.suspect_of.set(first);
+        }
+    }
+
+    pub(crate) async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
         let remembered = self.store.remember(newborn).await?;
         if let Remembered::Fresh(operation) = &remembered {
             self.observer.observe(Fact::Remembered(operation));
@@ -846,7 +910,7 @@ impl Engine {
     }
 
     /// What a duplicate gets; the upstream is not asked.
-    async fn answer_known(
+    pub(crate) async fn answer_known(
         &self,
         known: Operation,
         admission: Admission,

@@ -18,6 +18,7 @@ pub mod wire;
 
 mod alias;
 mod call;
+mod claim;
 mod deliver;
 mod delivered;
 mod dispatch;
@@ -35,10 +36,11 @@ mod refusal;
 mod remember;
 mod replay;
 mod settle;
+mod suspects;
 mod sweep;
 mod waiters;
 
-pub use call::{Arrival, Call, CallOptions, Received};
+pub use call::{Arrival, Aside, Call, CallOptions, Received};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use gates::{Bar, Standing};
 pub use keys::{Longer, Revoked};

@@ -128,6 +128,11 @@ pub(super) fn lay_life(
             }
         };
         let within = unique.within.map_or(policy.window, |span| span.0);
+        if within > policy.window.saturating_add(policy.tombstone) {
+            return Err(wrong(
+                "has a unique.within that is longer than its operations are known\nhelp: window and tombstone together are at least as long",
+            ));
+        }
         policy.unique = Some(UniqueRule { name, within });
     }
     policy.suspect_within = file.suspect_within.map_or(policy.suspect_within, |span| span.0);

@@ -5,6 +5,7 @@
 mod dead;
 mod duplicates;
 mod gates;
+mod identity;
 mod in_doubt;
 mod keys;
 mod ledger;

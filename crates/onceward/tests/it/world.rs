@@ -461,6 +461,8 @@ impl Observer for Notes {
             Fact::Remembered(_)
             | Fact::Injected(..)
             | Fact::Acted(_)
+            | Fact::Suspected(..)
+            | Fact::TooOld(_)
             | Fact::Breaker(..)
             | Fact::Paused(..)
             | Fact::Steered(..) => {}
