@@ -7,13 +7,15 @@
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared.
+//! an upstream is spared; [`advice`] says what a route's window and retries should be; [`redact`] what
+//! people see of a body.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
 //! non-idempotent operation; a mismatch is decided before the state is looked at.
 
 pub mod admission;
+pub mod advice;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
@@ -27,6 +29,7 @@ pub mod operation;
 pub mod pattern;
 pub mod policy;
 pub mod rate;
+pub mod redact;
 pub mod template;
 pub mod time;
 pub mod verdict;

@@ -670,6 +670,21 @@ impl Operation {
         self.request.into_iter().chain(answers).chain(outcome)
     }
 
+    /// The operation without its request and its answers; the key and all that happened stay.
+    #[must_use]
+    pub fn without_bodies(&self) -> Self {
+        let mut kept = self.clone();
+        kept.fence = Fence(self.fence.0 + 1);
+        kept.request = None;
+        for ended in kept.attempts.iter_mut().filter_map(|attempt| attempt.ended.as_mut()) {
+            ended.answer = None;
+        }
+        if let Some(outcome) = &mut kept.outcome {
+            outcome.answer = None;
+        }
+        kept
+    }
+
     /// What stays of the operation after its window: that its key was used, and how it ended.
     #[must_use]
     pub fn forgotten_but_for_its_mark(&self) -> Self {

@@ -115,7 +115,7 @@ enum Verb {
     /// Drop all keys of a principal whose operations have ended
     Revoke(keys::Revoke),
     /// List the routes
-    Routes,
+    Routes(routes::Routes),
     /// Make, list and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
@@ -205,7 +205,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Extend(flags) => keys::extend(&flags, &client, json).await,
         Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
-        Verb::Routes => routes::routes(&client, json).await,
+        Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,

@@ -27,6 +27,9 @@ use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+pub(crate) use self::forecast::Forecast;
+
+mod forecast;
 mod keys;
 mod protection;
 
@@ -364,6 +367,8 @@ pub(crate) struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
     pub(crate) ad_hoc: Arc<Route>,
+    /// Routes of which the file says no window.
+    default_windows: Vec<String>,
     /// The file it was read from, where there is one.
     pub(crate) file: Option<PathBuf>,
 }
@@ -413,7 +418,11 @@ impl Config {
             )));
         }
         let mut routes = BTreeMap::new();
+        let mut default_windows = Vec::new();
         for (route_name, route) in &file.routes {
+            if forecast::keeps_the_default(route) {
+                default_windows.push(route_name.0.clone());
+            }
             let built = build_route(&route_name.0, route, segment_bytes, name)?;
             if built.chaos.is_some() && !flags.allow_chaos {
                 return Err(ConfigError(format!(
@@ -445,6 +454,7 @@ impl Config {
             segment_bytes: segment_bytes as u32,
             routes,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
+            default_windows,
             file: found,
         })
     }
@@ -947,6 +957,9 @@ impl Config {
             }
             if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
                 warnings.push(format!("[routes.{name}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
+            }
+            if self.default_windows.contains(name) && forecast::is_like_payments(route) {
+                warnings.push(forecast::warning(name));
             }
             let window = route.policy.upstream_key.window;
             if route.policy.effects == Some(Effects::Keyed)

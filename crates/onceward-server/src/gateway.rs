@@ -84,8 +84,7 @@ impl Gateway {
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
         let body = read_body(body, route.body_bytes_max).await?;
-        let options =
-            CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
+        let options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {

@@ -30,6 +30,7 @@ use crate::page;
 use crate::problem::Problem;
 use crate::shape;
 
+mod advice;
 mod keys;
 
 /// How many a page has where nothing says, and at most.
@@ -61,6 +62,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(keys::router())
         .route("/v1/explain", post(explain))
         .route("/v1/routes", get(routes))
+        .route("/v1/routes/{route}/advice", get(advice::advice))
         .route("/v1/routes/{route}/pause", post(pause))
         .route("/v1/routes/{route}/resume", post(resume))
         .route("/v1/stats", get(stats))
@@ -169,6 +171,7 @@ async fn list(
 pub(crate) async fn find(node: &Node, id: &str) -> Result<Operation, Problem> {
     let found = node.engine.store().find(Which::Id(id_of(id)?)).await?;
     found
+        .map(|operation| node.engine.as_kept(operation))
         .filter(|operation| operation.scope.tenant == TENANT)
         .ok_or_else(|| Problem::new("not-found", format!("No operation {id} is in the ledger.")))
 }
@@ -190,7 +193,8 @@ async fn show_request(State(node): State<Arc<Node>>, Path(id): Path<String>) -> 
         .ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
     // Credentials stay sealed: nobody reads them here.
     let request = wire::decode_request(&node.engine.store().body(kept).await?, operation.id, None)?;
-    let shown = response_document(0, &request.headers, &request.body);
+    let body = node.engine.redacted(&operation, &request.body);
+    let shown = response_document(0, &request.headers, &body);
     Ok(Json(json!({
         "method": request.method, "path": request.target, "headers": lines(&request.headers),
         "body": shown["body"], "body_base64": shown["body_base64"],
@@ -213,13 +217,15 @@ pub(crate) async fn response_of(
     let store = node.engine.store();
     if let Some(kept) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) {
         let response = wire::decode_response(&store.body(kept).await?)?;
-        return Ok(Some(response_document(response.status, &response.headers, &response.body)));
+        let body = node.engine.redacted(operation, &response.body);
+        return Ok(Some(response_document(response.status, &response.headers, &body)));
     }
     let last = operation.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref()?.answer);
     let Some(kept) = last else { return Ok(None) };
     let (response, cut) =
         wire::decode_excerpt(&store.body(kept).await?, operation.id, node.engine.secrets())?;
-    let mut shown = response_document(response.status, &response.headers, &response.body);
+    let body = node.engine.redacted(operation, &response.body);
+    let mut shown = response_document(response.status, &response.headers, &body);
     shown["excerpt"] = json!(true);
     shown["cut"] = json!(cut);
     Ok(Some(shown))

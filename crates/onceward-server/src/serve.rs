@@ -509,7 +509,10 @@ async fn keep_up(node: Arc<Node>) {
 }
 
 async fn drain(node: &Node) -> Result<(), Exit> {
-    let asked = node.engine.flush_asked().await;
+    let asked = match node.engine.flush_asked().await {
+        Ok(()) => node.engine.flush_seen().await,
+        error => error,
+    };
     if let Err(error) = asked {
         warn!(%error, "the last counts of duplicates are lost");
     }

@@ -19,7 +19,6 @@ pub(crate) struct Telemetry {
     prometheus: PrometheusHandle,
     remembered: Counter,
     duplicates: [(Repeat, Counter); 5],
-    late: Counter,
     attempts: [(Ending, Counter); 4],
     rested: [(&'static str, Counter); 3],
     faults: [(Fault, Counter); 5],
@@ -82,7 +81,6 @@ impl Telemetry {
                 Repeat::Revived,
             ]
             .map(duplicate),
-            late: counter!("onceward_late_duplicates_total"),
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
                 .map(attempt),
             rested: ["done", "dead", "in_doubt"].map(rested),
@@ -114,6 +112,10 @@ impl Telemetry {
         gauge!("onceward_ledger_commits").set(condition.commits as f64);
         self.prometheus.run_upkeep();
         self.prometheus.render()
+    }
+
+    fn count_late(route: &str) {
+        counter!("onceward_late_duplicates_total", "route" => label(route)).increment(1);
     }
 
     fn count<K: PartialEq>(counters: &[(K, Counter)], key: &K) {
@@ -184,7 +186,7 @@ impl Observer for Telemetry {
             Fact::Duplicate(operation, repeat) => {
                 Self::count(&self.duplicates, &repeat);
                 if repeat == Repeat::Late {
-                    self.late.increment(1);
+                    Self::count_late(&operation.scope.route);
                     about!(warn, operation, "late duplicate");
                 } else {
                     about!(debug, operation, answer = repeat.name(), "duplicate");
@@ -201,7 +203,7 @@ impl Observer for Telemetry {
                 }
             }
             Fact::TooOld(route) => {
-                self.late.increment(1);
+                Self::count_late(route);
                 warn!(route, "late duplicate, by the time that its key bears");
             }
             Fact::Injected(operation, fault) => {

@@ -15,7 +15,7 @@ use onceward_core::attempt::{Ending, Reached};
 use onceward_core::backoff;
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
-use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
+use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
 use onceward_core::key_age;
@@ -26,6 +26,7 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
+use crate::advise::Counting;
 use crate::alias::Holder;
 use crate::call::{Arrival, Call, Received};
 use crate::claim::{Claim, Turns, is_twin};
@@ -45,10 +46,10 @@ use crate::route::{Route, Routes};
 use crate::sabotage::{self, Sabotage};
 use crate::secret::Secrets;
 use crate::settle::settle;
-use crate::suspects::Suspects;
 use crate::store::{
     Asked, Birth, Lane, Remembered, Slot as Place, Store, StoreError, Which, Write,
 };
+use crate::suspects::Suspects;
 use crate::upstream::{AnswerBody, Upstream};
 use crate::waiters::Waiters;
 use crate::wire;
@@ -95,6 +96,7 @@ pub struct Engine {
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) counting: Arc<Counting>,
     pub(crate) secrets: Secrets,
     routes: RwLock<Arc<Routes>>,
     pub(crate) gates: Gates,
@@ -261,11 +263,13 @@ impl Engine {
     /// An engine that has not begun to deliver: see [`Engine::start`].
     pub fn new(parts: Parts) -> Arc<Self> {
         let sequence = AtomicU64::new(parts.store.newest());
+        let counting = Counting::new(parts.observer, Arc::clone(&parts.clock));
         Arc::new(Self {
             store: parts.store,
             upstream: parts.upstream,
             clock: parts.clock,
-            observer: parts.observer,
+            observer: Arc::clone(&counting) as Arc<dyn Observer>,
+            counting,
             secrets: parts.secrets,
             routes: RwLock::new(Arc::new(parts.routes)),
             gates: Gates::default(),
@@ -531,7 +535,10 @@ impl Engine {
         }
     }
 
-    pub(crate) async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
+    pub(crate) async fn write_birth(
+        self: Arc<Self>,
+        newborn: Birth,
+    ) -> Result<Remembered, StoreError> {
         let remembered = self.store.remember(newborn).await?;
         if let Remembered::Fresh(operation) = &remembered {
             self.observer.observe(Fact::Remembered(operation));
@@ -889,6 +896,11 @@ impl Engine {
             State::Pending { .. } | State::Delivering => {
                 Err(Refusal::InProgress(Box::new(operation)))
             }
+            State::Done | State::Dead(_)
+                if admission::are_bodies_over(&operation, self.clock.now()) =>
+            {
+                Err(Refusal::ResponseNotRetained(Box::new(operation)))
+            }
             State::Done | State::Dead(_) if operation.outcome.is_some() => {
                 match replay(&*self.store, &operation).await? {
                     Some(response) => from_memory(operation, response),
@@ -954,21 +966,38 @@ impl Engine {
     }
 
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
-    /// nothing else differs, by what they say.
+    /// nothing else differs, by what they say. Where the route's rule is another one than the key
+    /// was first used under, both requests are compared under the one of now.
     async fn admit(&self, holder: &Holder, arrival: &Arrival) -> Result<Admission, Refusal> {
         let Holder { owner, operation } = holder;
         let known = Operation { fingerprint: owner.fingerprint, ..operation.clone() };
         let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
         let admission = decide(&arrival.fingerprint);
-        if admission != Admission::Mismatch(vec![Part::Body]) {
-            return Ok(admission);
+        let Admission::Mismatch(parts) = &admission else { return Ok(admission) };
+        let rule = &arrival.policy.fingerprint;
+        let (before, now) = (&owner.fingerprint, &arrival.fingerprint);
+        let Some(kept) = owner.request else {
+            // All that is left to compare is what every rule counts.
+            let is_same = before.version != now.version && before.parts[0] == now.parts[0];
+            return Ok(if is_same { decide(before) } else { admission });
+        };
+        let kept = self.store.body(kept).await?;
+        let mut parts = parts.clone();
+        if parts != [Part::Body] {
+            let Ok(stored) = wire::decode_request(&kept, owner.id, Some(&self.secrets)) else {
+                return Ok(admission);
+            };
+            parts = Fingerprint::of(&stored, rule, self.secrets.fingerprint()).differs_from(now);
         }
-        let Some(request) = owner.request else { return Ok(admission) };
-        let stored = wire::decode_request(&self.store.body(request).await?, owner.id, None)?;
-        if is_same_body(&stored, &arrival.request, &arrival.policy.fingerprint) {
-            return Ok(decide(&known.fingerprint));
-        }
-        Ok(admission)
+        let is_same = match parts[..] {
+            [] => true,
+            [Part::Body] => {
+                let stored = wire::decode_request(&kept, owner.id, None)?;
+                is_same_body(&stored, &arrival.request, rule)
+            }
+            _ => false,
+        };
+        Ok(if is_same { decide(before) } else { Admission::Mismatch(parts) })
     }
 
     async fn mismatch(

@@ -81,7 +81,7 @@ impl Engine {
         to: &Key,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        let found = self.operation_of(scope, key).await?;
+        let found = self.as_kept(self.operation_of(scope, key).await?);
         let conflict = |why: &str| Refusal::Conflict {
             operation: Box::new(found.clone()),
             why: why.to_owned(),

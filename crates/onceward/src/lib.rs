@@ -16,6 +16,7 @@ pub mod store;
 pub mod upstream;
 pub mod wire;
 
+mod advise;
 mod alias;
 mod call;
 mod claim;

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward_core::admission;
 use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::operation::{Act, Deed, Event, Forgotten, Operation, Outcome, Source, State};
 use onceward_core::policy::Mode;
+use onceward_core::redact;
 
 use crate::engine::Engine;
 use crate::observe::Fact;
@@ -51,7 +53,7 @@ impl Engine {
                     "an operation in doubt is resolved first: say whether it was done".to_owned()
                 );
             }
-            if operation.request.is_none() {
+            if operation.request.is_none() || admission::are_bodies_over(operation, now) {
                 return Err("its request was forgotten with its window".to_owned());
             }
             let act = deed(Deed::Redelivered, person, engine);
@@ -131,6 +133,20 @@ impl Engine {
             Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))
         })
         .await
+    }
+
+    /// The operation as people see it: without what is not kept any more.
+    pub fn as_kept(&self, operation: Operation) -> Operation {
+        if admission::are_bodies_over(&operation, self.clock.now()) {
+            return Operation { fence: operation.fence, ..operation.without_bodies() };
+        }
+        operation
+    }
+
+    /// A body of `operation` as people see it: without what its route redacts.
+    pub fn redacted(&self, operation: &Operation, body: &Bytes) -> Bytes {
+        let (_, policy) = self.route_of(operation);
+        redact::redacted(body, &policy.redact).unwrap_or_else(|| body.clone())
     }
 
     /// Writes what a person decided, again where a worker's write came between.

@@ -71,7 +71,7 @@ pub(crate) fn birth(
         ids: Vec::new(),
         looks: Looks::default(),
         aliases: Vec::new(),
-        retain: None,
+        retain: policy.retain_bodies,
     };
     // From pending an attempt may always start.
     if let Some(session) = start

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, Scope};
@@ -225,7 +226,7 @@ impl Standing {
     pub fn of(operation: &Operation) -> Self {
         use onceward_core::operation::State;
         use onceward_core::policy::Mode;
-        if operation.state.is_ended() && operation.request.is_none() {
+        if operation.state.is_ended() && !admission::is_more_than_its_mark(operation) {
             return Self::Tombstone;
         }
         match (operation.state, operation.mode) {

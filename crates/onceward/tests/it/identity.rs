@@ -216,11 +216,8 @@ async fn a_weak_key_is_refused_with_what_the_route_wants() {
         pattern: Some(Pattern::new("[a-z0-9-]+").unwrap()),
         refuse: vec![Pattern::new(r"\d+").unwrap()],
     };
-    let policy = Policy {
-        key_rule: rule,
-        key_missing: KeyMissing::Make,
-        ..effects(Effects::NonIdempotent)
-    };
+    let policy =
+        Policy { key_rule: rule, key_missing: KeyMissing::Make, ..effects(Effects::NonIdempotent) };
     for world in every(&policy) {
         for (key, why) in [
             ("short", "at least 8"),
@@ -254,8 +251,7 @@ async fn a_key_that_is_older_than_its_mark_is_a_late_duplicate_by_its_own_time()
         assert!(matches!(refusal, Refusal::KeyTooOld(_)), "{refusal:?}");
         assert!(world.answered(post(UNUSED)).await.replayed, "what is known is known");
         world.answered(post("bears-no-time")).await;
-        let sent =
-            |at| with_header(post("order-1"), "repeatability-first-sent", at);
+        let sent = |at| with_header(post("order-1"), "repeatability-first-sent", at);
         let refusal = world.refused(sent("Thu, 01 Jan 2026 00:00:00 GMT")).await;
         assert!(matches!(refusal, Refusal::KeyTooOld(_)), "{refusal:?}");
         let refusal = world.refused(sent("yesterday")).await;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use onceward_core::admission::is_expired;
+use onceward_core::admission::{are_bodies_over, is_expired};
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::operation::Operation;
@@ -63,11 +63,13 @@ impl Gone {
     /// not there any more.
     pub(super) fn seen(&self, mut operation: Operation) -> Operation {
         let day = operation.request.map_or(i64::MAX, |body| i64::from(body.segment));
-        if day < i64::from(self.bodies_before.load(Ordering::Relaxed))
-            && is_expired(&operation, SystemClock.now())
-        {
-            let fence = operation.fence;
-            operation = operation.forgotten_but_for_its_mark();
+        if day < i64::from(self.bodies_before.load(Ordering::Relaxed)) {
+            let (fence, now) = (operation.fence, SystemClock.now());
+            if is_expired(&operation, now) {
+                operation = operation.forgotten_but_for_its_mark();
+            } else if are_bodies_over(&operation, now) {
+                operation = operation.without_bodies();
+            }
             operation.fence = fence;
         }
         operation
