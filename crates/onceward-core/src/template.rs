@@ -169,17 +169,13 @@ impl Variable {
     }
 
     /// The value; the body is read once.
-    fn of(
-        &self,
-        request: &Request,
-        now: Timestamp,
-        body: &mut Option<Option<Value>>,
-    ) -> Option<Vec<u8>> {
+    fn of(&self, request: &Request, now: Timestamp, body: &mut Option<Value>) -> Option<Vec<u8>> {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         match self {
             Self::Json(pointer) => {
-                let body = body.get_or_insert_with(|| serde_json::from_slice(&request.body).ok());
-                match body.as_ref()?.pointer(pointer)? {
+                // What is no JSON has nothing in it.
+                let read = || serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+                match body.get_or_insert_with(read).pointer(pointer)? {
                     Value::String(text) => Some(text.clone().into_bytes()),
                     // A number that is not whole may be spelt in more ways than one.
                     Value::Number(number) if number.is_i64() || number.is_u64() => {

@@ -84,18 +84,19 @@ pub(crate) fn birth(
     }
 }
 
-/// A key that is taken: the operation that owns it, and the one that it stands for.
+/// A key that is taken: the operation that owns it, and the one that it stands for. Boxed: calls carry it
+/// along.
 pub(crate) struct Holder {
     /// Whose request a call with this key is compared with, and who gives the key up.
-    pub(crate) owner: Operation,
+    pub(crate) owner: Box<Operation>,
     /// What was done under it.
-    pub(crate) operation: Operation,
+    pub(crate) operation: Box<Operation>,
 }
 
 impl Holder {
     /// The owner, as whoever takes its key has to see it.
     pub(crate) fn gives_way(self) -> Operation {
-        Operation { forgotten: self.operation.forgotten, ..self.owner }
+        Operation { forgotten: self.operation.forgotten, ..*self.owner }
     }
 }
 
@@ -106,6 +107,7 @@ impl Engine {
             Some(id) => self.store.find(Which::Id(id)).await?,
             None => None,
         };
-        Ok(Holder { operation: named.unwrap_or_else(|| owner.clone()), owner })
+        let operation = Box::new(named.unwrap_or_else(|| owner.clone()));
+        Ok(Holder { operation, owner: Box::new(owner) })
     }
 }

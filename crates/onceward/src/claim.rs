@@ -92,7 +92,7 @@ impl Engine {
                 return Ok(Remembered::Known(known));
             }
             let now = self.clock.now();
-            let name = self.birth_of(&claim, &newborn.operation, replaces.take(), now);
+            let name = self.birth_of(&claim, &newborn.operation, replaces.take().as_ref(), now);
             let known = match self.store.remember(name).await {
                 Ok(Remembered::Fresh(name)) => {
                     if self.is_still_ours(&name).await? {
@@ -125,7 +125,7 @@ impl Engine {
         &self,
         claim: &Claim,
         newborn: &Operation,
-        replaces: Option<Operation>,
+        replaces: Option<&Operation>,
         now: Timestamp,
     ) -> Birth {
         // It is found by its name alone, and compared with nothing.
@@ -145,7 +145,7 @@ impl Engine {
             window: claim.within,
             tombstone: Duration::ZERO,
         };
-        alias::birth(name, newborn.id, replaces.as_ref(), &self.secrets, &[], now)
+        alias::birth(name, newborn.id, replaces, &self.secrets, &[], now)
     }
 
     /// Whether nobody can have taken a claim for abandoned, or nobody has.

@@ -350,7 +350,8 @@ impl Engine {
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone() };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
             Received::Pass(request) => pass(self, &lane, &route, request).await,
-            Received::Keyed(arrival) => self.remember(*arrival, &lane).await,
+            // Every edge carries this along: it has to be small.
+            Received::Keyed(arrival) => Box::pin(self.remember(*arrival, &lane)).await,
         }
     }
 
@@ -371,10 +372,10 @@ impl Engine {
             let holder = self.follow_for(known, &arrival).await?;
             let admission = self.admit(&holder, &arrival).await?;
             if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
-                return self.answer_known(holder.operation, admission, &arrival).await;
+                return self.answer_known(*holder.operation, admission, &arrival).await;
             }
         }
-        self.refuse_too_old(digest, &arrival).await?;
+        Box::pin(self.refuse_too_old(digest, &arrival)).await?;
         let gate = self.gate_of(&arrival.route);
         let entrant = Entrant {
             lane: lane.clone(),
@@ -421,7 +422,8 @@ impl Engine {
                             drop(slot);
                             // Nobody else sets it.
                             let _ = arrival.options.aside.duplicate_of.set(twin);
-                            return self.answer_twin(known, &arrival, replaces.as_ref()).await;
+                            let twin = self.answer_twin(known, &arrival, replaces.as_ref());
+                            return Box::pin(twin).await;
                         }
                         known
                     }
@@ -433,7 +435,7 @@ impl Engine {
                 }
             };
             let holder = self.follow_for(known, &arrival).await?;
-            let known = &holder.operation;
+            let known = &*holder.operation;
             match self.admit(&holder, &arrival).await? {
                 Admission::Fresh => {
                     // Counted once, however often the race for the key is run again.
@@ -477,7 +479,7 @@ impl Engine {
                 },
                 admission => {
                     drop(slot);
-                    return self.answer_known(holder.operation, admission, &arrival).await;
+                    return self.answer_known(*holder.operation, admission, &arrival).await;
                 }
             }
         }
@@ -494,7 +496,8 @@ impl Engine {
         claim: Option<Claim>,
     ) -> Result<Remembered, StoreError> {
         match claim {
-            Some(claim) => self.write_claimed(newborn, claim).await,
+            // Few routes have one, and what all calls carry has to be small.
+            Some(claim) => Box::pin(self.write_claimed(newborn, claim)).await,
             None => self.write_birth(newborn).await,
         }
     }
@@ -970,7 +973,7 @@ impl Engine {
     /// was first used under, both requests are compared under the one of now.
     async fn admit(&self, holder: &Holder, arrival: &Arrival) -> Result<Admission, Refusal> {
         let Holder { owner, operation } = holder;
-        let known = Operation { fingerprint: owner.fingerprint, ..operation.clone() };
+        let known = Box::new(Operation { fingerprint: owner.fingerprint, ..(**operation).clone() });
         let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
         let admission = decide(&arrival.fingerprint);
         let Admission::Mismatch(parts) = &admission else { return Ok(admission) };

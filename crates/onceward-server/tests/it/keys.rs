@@ -74,7 +74,10 @@ fn the_keys_of_a_principal_are_revoked_and_what_is_open_is_told() {
     let revoked = gateway.run(&revoke).json();
     assert_eq!((&revoked["revoked"], &revoked["open"][0]), (&Value::from(3), &open["id"]));
     let refused = call("/to/demo/orders", "k1", "x");
-    assert_eq!((refused.status, refused.json()["reason"].clone()), (410, "its laptop was stolen".into()));
+    assert_eq!(
+        (refused.status, refused.json()["reason"].clone()),
+        (410, "its laptop was stolen".into())
+    );
     assert_eq!(gateway.run(&revoke).json()["revoked"], 0);
     upstream.set(201);
 }
@@ -87,7 +90,7 @@ fn a_route_says_what_a_key_is_and_where_it_comes_from() {
     world.write(
         "onceward.toml",
         &[
-            with("strong", r#"key = { length_min = 8, refuse = ['\d+'] }"#),
+            with("strong", r"key = { length_min = 8, refuse = ['\d+'] }"),
             with("body", r#"key = { json = "/request_id" }"#),
             with("made", r#"key = { template = "{json:/user}:{json:/plan}" }"#),
             with("timed", r#"key = { time = "refuse-late" }"#),
@@ -167,12 +170,18 @@ fn advice_is_given_for_each_route_from_what_it_has_seen() {
         send(&gateway, "/to/demo/orders", "k", "{}");
     }
     let advice = gateway.call("GET", "/v1/routes/demo/advice", &[], "").json();
-    assert_eq!((&advice["window"]["duplicates"], &advice["window"]["late"]), (&2.into(), &0.into()));
+    assert_eq!(
+        (&advice["window"]["duplicates"], &advice["window"]["late"]),
+        (&2.into(), &0.into())
+    );
     assert_eq!((&advice["window"]["fit"], &advice["held"]["done"]), (&"too_few".into(), &1.into()));
     let said = gateway.run(&["routes", "--advice"]).ok();
     assert!(said.contains("demo\twindow\t99.9 % of your duplicates came within"), "{said}");
     let all = gateway.run(&["routes", "--advice", "--json"]).json();
-    assert!(all.as_array().is_some_and(|all| all.iter().any(|one| one["route"] == "demo")), "{all}");
+    assert!(
+        all.as_array().is_some_and(|all| all.iter().any(|one| one["route"] == "demo")),
+        "{all}"
+    );
     assert_eq!(gateway.call("GET", "/v1/routes/nowhere/advice", &[], "").status, 404);
 }
 
@@ -180,7 +189,9 @@ fn advice_is_given_for_each_route_from_what_it_has_seen() {
 fn a_check_asks_about_payments_with_the_default_window_and_tells_the_disk() {
     let world = World::new();
     let route = |more: &str| {
-        format!("[routes.payments]\nupstream = \"https://api.example.com\"\neffects = \"non-idempotent\"\n{more}\n")
+        format!(
+            "[routes.payments]\nupstream = \"https://api.example.com\"\neffects = \"non-idempotent\"\n{more}\n"
+        )
     };
     world.write("onceward.toml", &route(""));
     let shown = world.run(&["check"]).ok();

@@ -1,7 +1,5 @@
 //! What a route has seen of duplicates and attempts, for whoever asks what its window should be.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::time::Duration;
 
 use onceward::Refusal;

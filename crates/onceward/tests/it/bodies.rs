@@ -1,8 +1,6 @@
 //! What is kept of requests and answers, and for how long; what people see of them. In whatever order
 //! things go, a key never goes before what was done under it.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::time::Duration;
 
 use bytes::Bytes;

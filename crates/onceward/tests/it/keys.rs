@@ -152,7 +152,7 @@ async fn another_name_goes_with_the_operation_that_it_names() {
         world.clock.advance(DAY);
         let engine = world.engine();
         engine.rotate(&scope(), &key("old"), &key("new"), &person()).await.unwrap();
-        world.pass_time(WINDOW - DAY).await;
+        world.pass_time(2 * DAY).await;
         let refusal = world.refused(post("new")).await;
         assert!(matches!(refusal, Refusal::KeyExpired(_)), "{refusal:?}");
         world.pass_time(Policy::default().tombstone).await;
