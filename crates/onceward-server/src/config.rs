@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
+use onceward::core::operation::Deed;
 use onceward::core::policy::{
     Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
 };
@@ -22,7 +23,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use self::keys::{KeyTimeWord, PatternWord, Pointer, TemplateWord, UniqueFile};
+use self::keys::{ApproveWord, KeyTimeWord, PatternWord, Pointer, TemplateWord, UniqueFile};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
@@ -60,6 +61,8 @@ struct File {
     data: Option<PathBuf>,
     demo: Option<bool>,
     strict: Option<bool>,
+    #[serde(default)]
+    approve: Vec<ApproveWord>,
     #[serde(default)]
     egress: EgressFile,
     #[serde(default)]
@@ -360,6 +363,8 @@ pub(crate) struct Config {
     pub(crate) store: Ledger,
     pub(crate) demo: bool,
     pub(crate) strict: bool,
+    /// What wants two persons.
+    pub(crate) approve: Vec<Deed>,
     pub(crate) egress_allow: Vec<IpNet>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) connections_max: usize,
@@ -447,6 +452,7 @@ impl Config {
             store,
             demo: file.demo.unwrap_or_else(|| found.is_none()),
             strict: file.strict.unwrap_or(false),
+            approve: file.approve.iter().flat_map(|word| word.deeds()).copied().collect(),
             egress_allow,
             ca_file: file.tls.ca_file,
             connections_max: file.limits.connections_max.unwrap_or(10_000),

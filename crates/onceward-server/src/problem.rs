@@ -27,7 +27,7 @@ pub(crate) struct Problem {
 }
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 34] = [
+const TABLE: [(&str, u16, &str, &str); 35] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -67,6 +67,7 @@ const TABLE: [(&str, u16, &str, &str); 34] = [
     ("forbidden", 403, "fix-request", "This request is not taken from there"),
     ("gone-wrong", 500, "escalate", "Something of ours went wrong"),
     ("no-outcome", 404, "wait", "There is no answer to show"),
+    ("approval-wanted", 409, "wait", "Another person has to ask for the same"),
 ];
 
 impl Problem {
@@ -249,6 +250,9 @@ impl From<Refusal> for Problem {
             Refusal::Conflict { operation, why } => {
                 let code = if operation.state.is_ended() || operation.state == State::InDoubt { "operation-conflict" } else { "operation-open" };
                 Self::new(code, why).about(operation)
+            }
+            Refusal::SecondWanted { operation, who, what } => {
+                Self::new("approval-wanted", format!("{who} asked for it ({what}); within a day, another person who asks for the same has it done.")).with("what", json!(what)).about(operation)
             }
             Refusal::NotFound => Self::new("not-found", "It was never there, or it has been forgotten."),
             Refusal::Draining => Self::new("draining", "Nothing was sent; ask again.").retry_after(second),

@@ -20,7 +20,7 @@ use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
 use onceward_core::key_age;
 use onceward_core::lease::{BEAT, Session};
-use onceward_core::operation::{Death, Event, Fence, Operation, State};
+use onceward_core::operation::{Death, Deed, Event, Fence, Operation, State};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
@@ -106,6 +106,7 @@ pub struct Engine {
     recent: Recent,
     pub(crate) claims: Turns,
     suspects: Suspects,
+    pub(crate) approved: RwLock<Vec<Deed>>,
     pub(crate) session: Session,
     sequence: AtomicU64,
     pub(crate) running: Running,
@@ -279,6 +280,7 @@ impl Engine {
             recent: Recent::new(),
             claims: Turns::default(),
             suspects: Suspects::default(),
+            approved: RwLock::default(),
             session: parts.session,
             sequence,
             running: Running::default(),

@@ -96,6 +96,8 @@ impl Engine {
         if found.aliases.len() >= ALIASES_MAX {
             return Err(conflict("it has as many keys as an operation may have"));
         }
+        let act = deed(Deed::Rotated, person, self);
+        let act = self.approve(&found, &format!("rotated {to}"), &act).await?;
         let id = self.next_id(now);
         let request = self.request_of(&found).await?;
         let (_, policy) = self.route_of(&found);
@@ -119,11 +121,11 @@ impl Engine {
                 return Err(Refusal::Conflict { operation: Box::new(found), why });
             }
         };
-        self.act(found.id, |operation, engine| {
+        self.act(found.id, |operation, _| {
             if operation.aliases.contains(&alias.id) {
                 return Err(format!("{to} is its key already"));
             }
-            Ok((Event::Rotated(deed(Deed::Rotated, person, engine), alias.id), None))
+            Ok((Event::Rotated(act.clone(), alias.id), None))
         })
         .await
     }

@@ -18,6 +18,7 @@ pub mod wire;
 
 mod advise;
 mod alias;
+mod approval;
 mod call;
 mod claim;
 mod deliver;
@@ -41,6 +42,7 @@ mod suspects;
 mod sweep;
 mod waiters;
 
+pub use approval::Wanted;
 pub use call::{Arrival, Aside, Call, CallOptions, Received};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use gates::{Bar, Standing};

@@ -165,11 +165,15 @@ impl Engine {
                 return Err(conflict("its key belongs to a later operation".to_owned()));
             }
             let (event, answer) = decide(&operation, self).map_err(conflict)?;
-            let next = operation
+            let mut next = operation
                 .after(event, self.clock.now())
                 .map_err(|illegal| conflict(illegal.to_string()))?;
+            let deed = self.approve_last(&operation, &mut next).await?;
             match self.store.commit(Write { operation: next, answer, visible: true }).await {
                 Ok(acted) => {
+                    if let Some(deed) = deed {
+                        self.settle_approval(id, deed).await?;
+                    }
                     self.observer.observe(Fact::Acted(&acted));
                     self.waiters.wake(acted.id);
                     return Ok(acted);

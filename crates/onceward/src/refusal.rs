@@ -94,6 +94,15 @@ pub enum Refusal {
         /// Why not.
         why: String,
     },
+    /// What a person wants is kept, and done when another asks for the same.
+    SecondWanted {
+        /// The operation.
+        operation: Box<Operation>,
+        /// Who asked.
+        who: String,
+        /// For what.
+        what: String,
+    },
     /// There is no such operation or key.
     NotFound,
     /// The gateway is ending.

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use onceward::core::operation::Deed;
 use onceward::core::pattern::Pattern;
 use onceward::core::policy::{KeyFrom, KeyTime, Policy, UniqueRule};
 use onceward::core::template::Template;
@@ -22,6 +23,32 @@ pub(super) struct TemplateWord(Template);
 /// A JSON pointer (RFC 6901).
 #[derive(Debug, Clone)]
 pub(super) struct Pointer(String);
+
+/// What a person does that wants a second one.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ApproveWord {
+    Redeliver,
+    Cancel,
+    Resolve,
+    Forget,
+    Extend,
+    Rotate,
+}
+
+impl ApproveWord {
+    pub(super) fn deeds(self) -> &'static [Deed] {
+        match self {
+            Self::Redeliver => &[Deed::Redelivered],
+            Self::Cancel => &[Deed::Cancelled],
+            Self::Resolve => &[Deed::ResolvedDone, Deed::ResolvedNotSent],
+            // A revocation forgets too.
+            Self::Forget => &[Deed::Forgot],
+            Self::Extend => &[Deed::Extended],
+            Self::Rotate => &[Deed::Rotated],
+        }
+    }
+}
 
 /// What a time is good for that a key bears.
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Longer;
 use onceward::core::id::OperationId;
 use onceward::core::time::Timestamp;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Answer, id_of, key_of, person, read, scope_of, shown};
 use crate::access::Caller;
 use crate::gateway::TENANT;
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::units;
+use crate::{shape, units};
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -25,6 +25,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/keys/{route}/{key}/extend", post(extend))
         .route("/v1/keys/{route}/{key}/rotate", post(rotate))
         .route("/v1/keys/revoke", post(revoke))
+        .route("/v1/approvals", get(approvals))
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,4 +115,23 @@ async fn revoke(
         "open": revoked.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "next": revoked.next.map(|place| OperationId::new(place, 0).to_string()),
     })))
+}
+
+async fn approvals(State(node): State<Arc<Node>>) -> Answer {
+    let wanted: Vec<Value> = node
+        .engine
+        .wanted()
+        .await?
+        .iter()
+        .map(|wanted| {
+            json!({
+                "operation": wanted.operation.to_string(),
+                "what": wanted.what,
+                "at": shape::time(wanted.at),
+                "who": wanted.who,
+                "reason": wanted.reason,
+            })
+        })
+        .collect();
+    Ok(Json(json!({"data": wanted, "next": null})))
 }

@@ -8,10 +8,10 @@ use onceward::core::key::Key;
 use onceward::core::operation::{Deed, Forgotten};
 use onceward::core::policy::{Effects, Policy};
 use onceward::store::Query;
-use onceward::{Call, Longer, Refusal};
+use onceward::{Call, Longer, Person, Refusal};
 
 use crate::world::{
-    Gate, answer, answered, effects, every, person, post, refused, scope, unanswered,
+    Gate, World, answer, answered, effects, every, person, post, refused, scope, unanswered,
 };
 
 const WINDOW: Duration = Duration::from_hours(72);
@@ -183,5 +183,62 @@ async fn a_revoked_principal_has_no_key_left_but_those_that_are_open() {
         assert!(matches!(refusal, Refusal::KeyInvalidated(_)), "{refusal:?}");
         assert!(world.answered(of("other", "k0")).await.replayed);
         assert_eq!(world.engine().revoke("t", "shop", None, &person()).await.unwrap().keys, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_wants_two_persons_is_kept_until_another_asks_for_the_same() {
+    let by = |who: &str| Person { who: who.to_owned(), reason: format!("{who} says so") };
+    for mut world in every(&effects(Effects::NonIdempotent)) {
+        world.answered(post("k")).await;
+        world.engine().set_approved(vec![Deed::Forgot, Deed::Rotated]);
+        let forget = async |world: &World, who: &str, then| {
+            world.engine().forget(&scope(), &key("k"), then, &by(who)).await
+        };
+        for _ in 0..2 {
+            let wanted = forget(&world, "anna", Forgotten::Refuse).await.unwrap_err();
+            assert!(matches!(wanted, Refusal::SecondWanted { .. }), "{wanted:?}");
+        }
+        assert!(world.answered(post("k")).await.replayed, "nothing was done yet");
+        let rotate = async |world: &World, who: &str, to: &str| {
+            world.engine().rotate(&scope(), &key("k"), &key(to), &by(who)).await
+        };
+        let wanted = rotate(&world, "anna", "new").await.unwrap_err();
+        assert!(matches!(wanted, Refusal::SecondWanted { .. }), "{wanted:?}");
+        assert!(world.find("new").await.is_none(), "no key is given before");
+        assert_eq!(world.engine().wanted().await.unwrap().len(), 2);
+        world.restart().await;
+        world.engine().set_approved(vec![Deed::Forgot, Deed::Rotated]);
+        let wanted = rotate(&world, "bo", "another").await.unwrap_err();
+        assert!(matches!(wanted, Refusal::SecondWanted { .. }), "it is not the same: {wanted:?}");
+        rotate(&world, "anna", "another").await.unwrap();
+        assert!(world.answered(post("another")).await.replayed);
+        let extended =
+            world.engine().extend(&scope(), &key("k"), Longer::Window(9 * DAY), &by("anna")).await;
+        extended.unwrap();
+        let forgotten = forget(&world, "bo", Forgotten::Refuse).await.unwrap();
+        let act = forgotten.acts.last().unwrap();
+        assert_eq!(act.who, "bo");
+        assert_eq!(act.reason, "bo says so (asked for by anna: anna says so)");
+        assert!(world.engine().wanted().await.unwrap().is_empty());
+        world.refused(post("k")).await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_person_asked_for_lapses_after_a_day() {
+    let by = |who: &str| Person { who: who.to_owned(), reason: "r".to_owned() };
+    for world in every(&effects(Effects::NonIdempotent)) {
+        world.answered(post("k")).await;
+        world.engine().set_approved(vec![Deed::Forgot]);
+        let forget = async |who: &str| {
+            let person = by(who);
+            world.engine().forget(&scope(), &key("k"), Forgotten::New, &person).await
+        };
+        assert!(forget("anna").await.is_err());
+        world.clock.advance(DAY);
+        assert!(world.engine().wanted().await.unwrap().is_empty());
+        assert!(forget("bo").await.is_err(), "it is asked for anew");
+        forget("anna").await.unwrap();
     }
 }
