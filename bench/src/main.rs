@@ -8,6 +8,7 @@
 //! postgres` a shared one; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
 
 mod compare;
+mod fair;
 mod ledger;
 mod load;
 mod meter;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Sink => sink::run(),
         Command::Proxy { sink } => proxy::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
+        Command::Fair { data } => fair::run(&data),
         Command::Postgres(options) => postgres::run(&options),
         Command::Compare(options) => compare::run(&options),
     };

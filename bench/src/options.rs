@@ -20,9 +20,12 @@ const CONNECTIONS_MAX: usize = 1024;
 pub(crate) const USAGE: &str = "\
 usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- ledger [OPERATIONS [CALLERS [DIR]]]
+       cargo run --release -p onceward-bench -- fair [DIR]
        cargo run --release -p onceward-bench -- postgres [options]
 
   ledger 200000 64,256 target      the ledger alone: durable operations a second, and their cost
+
+  fair                             what one tenant's flood costs another
 
   postgres                         a ledger in PostgreSQL, on a throw-away server with fsync
     --parts writes,nodes,idle,growth   which to measure (default: all)
@@ -53,6 +56,10 @@ pub(crate) enum Command {
     Ledger {
         operations: u64,
         callers: Vec<usize>,
+        data: PathBuf,
+    },
+    /// What one tenant's flood costs another.
+    Fair {
         data: PathBuf,
     },
     /// A ledger in PostgreSQL.
@@ -100,6 +107,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     match args.peek().map(String::as_str) {
         Some("sink") => return Ok(Command::Sink),
         Some("ledger") => return ledger(args.skip(1)),
+        Some("fair") => {
+            let data = args.nth(1).map_or_else(|| PathBuf::from("target"), PathBuf::from);
+            return Ok(Command::Fair { data });
+        }
         Some("postgres") => return postgres(args.skip(1)),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;

@@ -118,6 +118,12 @@ const SUITES: &[Suite] = &[
         "fault_stop::told_to_stop_under_load_it_ends_well_and_loses_nothing",
         &[("TEST_STOPS", 8, 100)],
     ),
+    suite("down", "gates::an_upstream_that_is_down_for_long_costs_no_more_than_its_probes", &[]),
+    suite(
+        "recovery",
+        "gates::a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route",
+        &[("TEST_HELD", 2000, 100_000)],
+    ),
     suite(
         "nodes-killed",
         "nodes_kill::nodes_killed_and_paused_under_load_lose_nothing_and_do_nothing_twice",

@@ -22,7 +22,7 @@ const LIBRARY: &[&str] = &["-p", "onceward", "--lib"];
 const BINARY: &[&str] = &["-p", "onceward-server", "--bin", "onceward"];
 const GATEWAY: &[&str] = &["-p", "onceward-server", "--test", "it"];
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     Target { name: "key", place: OWN, test: "key::" },
     Target { name: "retry_after", place: OWN, test: "retry_after::" },
     Target { name: "body", place: OWN, test: "body::" },
@@ -32,6 +32,7 @@ const TARGETS: [Target; 11] = [
     Target { name: "row", place: LIBRARY, test: "store::row::fuzz::" },
     Target { name: "journal", place: LIBRARY, test: "journal::fuzz::" },
     Target { name: "config", place: BINARY, test: "config::fuzz::" },
+    Target { name: "openapi", place: BINARY, test: "classify::fuzz::" },
     Target { name: "list", place: BINARY, test: "operator::fuzz::" },
     Target { name: "head", place: GATEWAY, test: "wire_head::fuzz" },
 ];

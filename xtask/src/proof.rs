@@ -17,7 +17,7 @@ const BEGIN: &str = "<!-- figures: written by `cargo xtask proof` -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
 /// How each suite's figures are called in the page; those that are not here go by their own name.
-const NAMES: [(&str, &str); 33] = [
+const NAMES: [(&str, &str); 35] = [
     ("simulation", "Simulated worlds, with faults at every door"),
     ("kill", "kill -9 at random moments under load"),
     ("kill-points", "kill -9 at storage calls, one after the other"),
@@ -37,6 +37,8 @@ const NAMES: [(&str, &str); 33] = [
     ("hang-ups", "Callers that hang up"),
     ("flapping", "An upstream that comes and goes"),
     ("stops", "Told to stop under load"),
+    ("down", "An upstream that is down for an hour, with work that waits for it"),
+    ("recovery", "An upstream that comes back to a backlog"),
     ("nodes-killed", "Nodes killed at random, and paused past their right"),
     ("nodes-cut-off", "Nodes cut off from PostgreSQL: told, in silence, or one way"),
     ("nodes-server-away", "PostgreSQL cut, stopped and killed under load"),

@@ -333,7 +333,6 @@ mod tests {
                         breaker.begin_probe();
                         probes += 1;
                     }
-                    (0, Flow::Shut { .. }) => {}
                     (1, _) if plain > 0 => {
                         plain -= 1;
                         let was = breaker.name();

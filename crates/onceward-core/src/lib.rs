@@ -3,12 +3,13 @@
 //! which re-exports this one.
 //!
 //! In reading order:
-//! [`key`], [`pattern`], [`template`], [`key_age`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
-//! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
-//! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
-//! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared; [`advice`] says what a route's window and retries should be; [`redact`] what
-//! people see of a body.
+//! [`key`], [`pattern`], [`template`], [`key_age`] and [`fingerprint`] say what "the same request"
+//! is; [`exchange`] is what the ledger keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes
+//! a key; [`operation`] has the one function from state to state; [`admission`] decides on
+//! arrival; [`lease`] says who may attempt;
+//! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
+//! [`rate`] say what an upstream is spared; [`advice`] says what a route's window and retries should
+//! be; [`redact`] what people see of a body.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -21,6 +22,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod exchange;
 pub mod fingerprint;
+pub mod hint;
 pub mod id;
 pub mod key;
 pub mod key_age;
@@ -32,4 +34,5 @@ pub mod rate;
 pub mod redact;
 pub mod template;
 pub mod time;
+pub mod upstream_key;
 pub mod verdict;

@@ -9,6 +9,7 @@ use crate::key::{Key, Scope};
 use crate::lease::Session;
 use crate::policy::{Effects, Mode};
 use crate::time::Timestamp;
+use crate::upstream_key::KeyPlace;
 use crate::verdict::Verdict;
 
 /// How long an exhausted operation stays, at least.
@@ -126,8 +127,8 @@ pub struct Looks {
 /// A key that goes to the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamKey {
-    /// The header it goes in (lower case).
-    pub header: String,
+    /// Where in the request it goes.
+    pub place: KeyPlace,
     /// Its value: at most 45 bytes where it is derived.
     pub value: String,
 }

@@ -1,11 +1,14 @@
 //! What a route says: values only, checked where the configuration is read.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::fingerprint::FingerprintRule;
-use crate::key::Key;
+use crate::hint::HintHeader;
+use crate::key::{KEY_BYTES_MAX, Key};
 use crate::pattern::Pattern;
 use crate::template::Template;
+use crate::upstream_key::KeyPlace;
 
 /// What a second arrival at the upstream would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +121,13 @@ impl Backoff {
 /// How our key reaches an upstream that dedupes by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamKeyRule {
-    /// The header it goes in (lower case).
-    pub header: String,
+    /// Where in the request it goes.
+    pub place: KeyPlace,
     /// Which value.
     pub value: UpstreamKeyValue,
+    /// The longest that the upstream takes, in bytes: a longer one of the caller's gives way to
+    /// one that is derived.
+    pub bytes_max: usize,
     /// How long the upstream remembers a key.
     pub window: Duration,
 }
@@ -129,8 +135,9 @@ pub struct UpstreamKeyRule {
 impl Default for UpstreamKeyRule {
     fn default() -> Self {
         Self {
-            header: "idempotency-key".to_owned(),
+            place: KeyPlace::Header("idempotency-key".to_owned()),
             value: UpstreamKeyValue::Passthrough,
+            bytes_max: KEY_BYTES_MAX,
             window: Duration::from_hours(24),
         }
     }
@@ -143,6 +150,19 @@ pub enum UpstreamKeyValue {
     Passthrough,
     /// An HMAC of the operation's id: 43 characters, unique whatever callers choose.
     Derived,
+}
+
+/// What a status says about whether the upstream did what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// The answer, kept and replayed.
+    Final,
+    /// A refusal for now: nothing was done, the same key may run again, but not by our retry.
+    Refused,
+    /// Nothing was done, and asking again may help.
+    NotProcessed,
+    /// It may have been done.
+    Ambiguous,
 }
 
 /// What happens to a request without a key.
@@ -179,8 +199,6 @@ pub enum OnExpired {
 pub enum KeyFrom {
     /// From nowhere: what [`KeyMissing`] says.
     Headers,
-    /// From this JSON pointer of the body; without it the request is refused.
-    Json(String),
     /// Made of the request; where that lacks a part, it is refused.
     Template(Template),
 }
@@ -231,6 +249,16 @@ pub struct UniqueRule {
     pub within: Duration,
 }
 
+/// Which shape our own refusals take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// RFC 9457 alone.
+    Problem,
+    /// Stripe's error object beside the problem's members, and its hint: an SDK of Stripe's that
+    /// is not changed has to throw.
+    Stripe,
+}
+
 /// The policy that governs one request: a route's, with its matching rule laid over it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -254,12 +282,16 @@ pub struct Policy {
     pub unique: Option<UniqueRule>,
     /// For how long the same request under another key is told of; zero for never.
     pub suspect_within: Duration,
+    /// Where in a JSON body the key stands where no header has it (RFC 6901).
+    pub key_pointer: Option<String>,
     /// How two requests are compared.
     pub fingerprint: FingerprintRule,
     /// Statuses that meet the caller's intent; empty means 2xx.
     pub success: Vec<u16>,
-    /// Statuses that the upstream gives only before it does anything.
-    pub not_processed: Vec<u16>,
+    /// What this upstream means by a status, where that differs from what is usual.
+    pub statuses: BTreeMap<u16, Meaning>,
+    /// Headers of its answers that are believed about asking again, beside the standard ones.
+    pub hints: Vec<HintHeader>,
     /// Whether 404 and 410 to a DELETE mean that it is done.
     pub delete_gone: bool,
     /// Attempts while a caller waits.
@@ -276,6 +308,8 @@ pub struct Policy {
     pub on_expired: OnExpired,
     /// The status of a mismatch: 409, or 422 as the IETF draft has it.
     pub mismatch_status: u16,
+    /// Which shape our refusals take.
+    pub error_shape: ErrorShape,
     /// Response headers (lower case) kept beside the fixed ones.
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
@@ -299,9 +333,11 @@ impl Default for Policy {
             key_time: KeyTime::Ignore,
             unique: None,
             suspect_within: Duration::from_mins(10),
+            key_pointer: None,
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
-            not_processed: Vec::new(),
+            statuses: BTreeMap::new(),
+            hints: Vec::new(),
             delete_gone: false,
             held: Backoff::held(),
             accepted: Backoff::accepted(),
@@ -310,6 +346,7 @@ impl Default for Policy {
             on_dead: OnDead::Revive,
             on_expired: OnExpired::Refuse,
             mismatch_status: 409,
+            error_shape: ErrorShape::Problem,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
             retain_bodies: None,

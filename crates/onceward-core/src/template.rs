@@ -132,14 +132,6 @@ impl Template {
     }
 }
 
-/// The key at this JSON pointer of the body, as it stands there.
-pub fn key_at(request: &Request, pointer: &str) -> Result<String, Missing> {
-    let variable = Variable::Json(pointer.to_owned());
-    let value = variable.of(request, Timestamp::from_micros(0), &mut None);
-    let value = value.and_then(|value| String::from_utf8(value).ok());
-    value.filter(|value| !value.is_empty()).ok_or_else(|| Missing(variable.name()))
-}
-
 impl Variable {
     fn new(text: &str) -> Result<Self, TemplateError> {
         let unknown = || TemplateError::Unknown(text.to_owned());
@@ -320,13 +312,6 @@ mod tests {
         let (one, other) = (made("{json:/a}", &long('1')), made("{json:/a}", &long('2')));
         assert_eq!(one.as_ref().unwrap().len(), "sha256-".len() + 64);
         assert_ne!(one, other);
-    }
-
-    #[test]
-    fn a_key_in_the_body_is_taken_as_it_stands() {
-        let request = request(r#"{"idempotency_key":"a b","n":1}"#);
-        assert_eq!(key_at(&request, "/idempotency_key").as_deref(), Ok("a b"));
-        assert!(key_at(&request, "/other").is_err());
     }
 
     #[test]

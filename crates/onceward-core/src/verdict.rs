@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::attempt::{Ended, Ending};
 use crate::backoff;
 use crate::exchange::Headers;
+use crate::hint::Hint;
 use crate::operation::{Death, Operation, Outcome, Source, State};
-use crate::policy::{Effects, Mode, Policy};
+use crate::policy::{Effects, Meaning, Mode, Policy};
 use crate::time::Timestamp;
 
 /// The decision after an attempt.
@@ -25,30 +26,37 @@ pub enum Verdict {
     Bury(Death, Option<Outcome>),
 }
 
-/// What a status says about whether the upstream did what was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// The answer, kept and replayed.
-    Final,
-    /// A refusal for now: nothing was done, the same key may run again, but not by our retry.
-    Refused,
-    /// Nothing was done, and asking again may help.
-    NotProcessed,
-    /// It may have been done.
-    Ambiguous,
+/// What an answer means: its hint first, then the one table of statuses.
+///
+/// A hint touches an ambiguous answer only where it says that nothing was done, and never what
+/// meets the caller's intent. Where asking again may help, a refusal is one for now; where it does
+/// not, what was not processed is not asked again.
+pub fn meaning(status: u16, policy: &Policy, hint: Hint) -> Meaning {
+    match (by_table(status, policy, hint.wait.is_some()), hint.again) {
+        (Meaning::Refused, Some(true)) => Meaning::NotProcessed,
+        (Meaning::Ambiguous, Some(true)) if hint.nothing_done => Meaning::NotProcessed,
+        (Meaning::Final, Some(true)) if is_refusal(status, policy) => Meaning::NotProcessed,
+        (Meaning::NotProcessed, Some(false)) => Meaning::Refused,
+        (meaning, _) => meaning,
+    }
+}
+
+/// Whether a final `status` is a 4xx that says no.
+fn is_refusal(status: u16, policy: &Policy) -> bool {
+    (400..500).contains(&status) && !policy.is_success(status)
 }
 
 /// The one table of statuses. `retry_after` tells whether the answer asked to come back later.
 ///
 /// 408, 421, 425 and 429 are "not processed" by their definitions (RFC 9110, RFC 8470, RFC 6585);
 /// 500, 502, 503, 504, 507 and 52x say nothing about the effect; 501, 505, 506, 508, 510 and 511
-/// are refusals before it.
-pub fn meaning(status: u16, policy: &Policy, retry_after: bool) -> Meaning {
+/// are refusals before it. What the route says of a status goes before all of that.
+fn by_table(status: u16, policy: &Policy, retry_after: bool) -> Meaning {
     if policy.success.contains(&status) {
         return Meaning::Final;
     }
-    if policy.not_processed.contains(&status) {
-        return Meaning::NotProcessed;
+    if let Some(meaning) = policy.statuses.get(&status) {
+        return *meaning;
     }
     match status {
         408 | 421 | 425 | 429 => Meaning::NotProcessed,
@@ -75,18 +83,14 @@ pub struct Brought<'a> {
 }
 
 /// Whether the attempt that ended so may have been executed.
-pub fn may_have_executed(
-    ending: Ending,
-    status: Option<u16>,
-    policy: &Policy,
-    retry_after: bool,
-) -> bool {
+pub fn may_have_executed(ending: Ending, status: Option<u16>, policy: &Policy, hint: Hint) -> bool {
     match ending {
         Ending::Unsent => false,
         Ending::Unanswered => true,
         Ending::Answered | Ending::Truncated => {
-            status.is_none_or(|status| match meaning(status, policy, retry_after) {
-                Meaning::Final => policy.is_success(status) || (300..400).contains(&status),
+            status.is_none_or(|status| match meaning(status, policy, hint) {
+                // A refusal does nothing; a 5xx is final only because the route says so.
+                Meaning::Final => policy.is_success(status) || !(400..500).contains(&status),
                 Meaning::Refused | Meaning::NotProcessed => false,
                 Meaning::Ambiguous => true,
             })
@@ -103,8 +107,10 @@ pub fn decide(
     brought: Brought<'_>,
     now: Timestamp,
 ) -> Verdict {
-    let asked = brought.headers.and_then(|headers| backoff::retry_after(headers, now));
-    let case = Case { operation, policy, ended, asked, may_retry: brought.may_retry, now };
+    let hint =
+        brought.headers.map_or_else(Hint::default, |headers| Hint::of(headers, &policy.hints, now));
+    let may_retry = brought.may_retry;
+    let case = Case { operation, policy, ended, asked: hint.wait, may_retry, now };
     let status = match ended.ending {
         Ending::Unsent if brought.permanent => return case.give_up(),
         Ending::Unsent => return case.again(),
@@ -114,9 +120,16 @@ pub fn decide(
             None => return case.again_or_doubt(),
         },
     };
-    match meaning(status, policy, asked.is_some()) {
+    match meaning(status, policy, hint) {
+        // That asking again may help does not say which attempt it was that worked.
+        Meaning::NotProcessed if hint.again == Some(true) && case.is_unlisted_echo(status) => {
+            case.read_echo(status)
+        }
         Meaning::NotProcessed => case.again(),
+        Meaning::Ambiguous if hint.again == Some(false) => case.stop_or_doubt(),
         Meaning::Ambiguous => case.again_or_doubt(),
+        // This attempt did nothing, an earlier one may have: its key is not free so soon.
+        Meaning::Refused if case.was_maybe_executed_before() => case.give_up(),
         Meaning::Refused => Verdict::Bury(Death::Refused, None),
         Meaning::Final if case.is_echo(status) => case.read_echo(status),
         // The effect is known, only its answer is lost: what may be repeated is asked again.
@@ -249,6 +262,15 @@ impl Case<'_> {
         }
     }
 
+    /// No further attempt, because the upstream says that none helps; doubt where it may have been
+    /// executed and the same key could not run again without harm.
+    fn stop_or_doubt(&self) -> Verdict {
+        match self.operation.effects {
+            Effects::Idempotent | Effects::Keyed => self.give_up(),
+            Effects::NonIdempotent => Verdict::Doubt,
+        }
+    }
+
     /// No further attempt. Past the upstream's key window nobody may send again, so what may
     /// have been executed is in doubt; else the same key may run again, and it is dead.
     fn give_up(&self) -> Verdict {
@@ -288,6 +310,11 @@ impl Case<'_> {
     fn is_echo(&self, status: u16) -> bool {
         let deleted = self.operation.method == "DELETE" && matches!(status, 404 | 410);
         self.was_maybe_executed_before() && (deleted || matches!(status, 409 | 412))
+    }
+
+    /// Whether only the usual reading of the status says that it is an echo.
+    fn is_unlisted_echo(&self, status: u16) -> bool {
+        self.is_echo(status) && !self.policy.statuses.contains_key(&status)
     }
 
     /// A DELETE that finds nothing has been done. An upstream that dedupes answers 409 while the

@@ -10,6 +10,7 @@ use std::time::Duration;
 use onceward_core::admission::{self, Admission};
 use onceward_core::attempt::{Ended, Ending};
 use onceward_core::exchange::Headers;
+use onceward_core::hint::{Hint, HintHeader};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
@@ -25,7 +26,7 @@ use made::{ended, fingerprint, operation};
 #[derive(Debug, Clone)]
 enum Move {
     Start,
-    Answer(u16, Option<u32>),
+    Answer(u16, Option<u32>, Option<(usize, &'static str)>),
     Cut(u16),
     Vanish,
     Refuse { permanent: bool },
@@ -52,9 +53,13 @@ fn moves() -> impl Strategy<Value = Move> {
         Just(503),
         Just(501)
     ];
+    let said =
+        prop_oneof![Just("true"), Just("false"), Just("abort-message"), Just("-1"), Just("250")];
+    let hint = proptest::option::of((0..HintHeader::ALL.len(), said));
     prop_oneof![
         4 => Just(Move::Start),
-        4 => (status.clone(), proptest::option::of(0u32..100_000)).prop_map(|(status, wait)| Move::Answer(status, wait)),
+        4 => (status.clone(), proptest::option::of(0u32..100_000), hint)
+            .prop_map(|(status, wait, hint)| Move::Answer(status, wait, hint)),
         1 => status.prop_map(Move::Cut),
         2 => Just(Move::Vanish),
         2 => any::<bool>().prop_map(|permanent| Move::Refuse { permanent }),
@@ -74,7 +79,7 @@ fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> O
         let verdict = verdict::decide(op, policy, &ended, brought, *now);
         op.after(Event::Ended(ended, verdict), *now).ok()
     };
-    let none = Headers::default();
+    let (none, silent) = (Headers::default(), Hint::default());
     match step {
         Move::Pass(seconds) => {
             *now = now.plus(Duration::from_secs(*seconds));
@@ -114,26 +119,26 @@ fn apply(op: &Operation, step: &Move, policy: &Policy, now: &mut Timestamp) -> O
             op.after(Event::Revived { due: *now, mode: Mode::Accepted, act: Some(act) }, *now).ok()
         }
         _ if op.state != State::Delivering => None,
-        Move::Answer(status, wait) => {
+        Move::Answer(status, wait, hint) => {
             let mut headers = Headers::default();
             if let Some(wait) = wait {
                 headers.set("retry-after", wait.to_string());
             }
-            end(
-                ended(*now, Ending::Answered, Some(*status), policy, wait.is_some()),
-                &headers,
-                false,
-            )
+            if let Some((which, said)) = hint {
+                headers.set(HintHeader::ALL[*which].name(), *said);
+            }
+            let hint = Hint::of(&headers, &policy.hints, *now);
+            end(ended(*now, Ending::Answered, Some(*status), policy, hint), &headers, false)
         }
         Move::Cut(status) => {
-            end(ended(*now, Ending::Truncated, Some(*status), policy, false), &none, false)
+            end(ended(*now, Ending::Truncated, Some(*status), policy, silent), &none, false)
         }
-        Move::Vanish => end(ended(*now, Ending::Unanswered, None, policy, false), &none, false),
+        Move::Vanish => end(ended(*now, Ending::Unanswered, None, policy, silent), &none, false),
         Move::Refuse { permanent } => {
-            end(ended(*now, Ending::Unsent, None, policy, false), &none, *permanent)
+            end(ended(*now, Ending::Unsent, None, policy, silent), &none, *permanent)
         }
         Move::Orphan => {
-            let ended = ended(*now, Ending::Unanswered, None, policy, false);
+            let ended = ended(*now, Ending::Unanswered, None, policy, silent);
             let verdict = verdict::decide_orphan(op, policy, Some(&ended), *now)?;
             op.after(Event::Ended(ended, verdict), *now).ok()
         }
@@ -155,9 +160,10 @@ proptest! {
     #[test]
     fn every_history_keeps_the_promises(
         effects in effects(), mode in mode(), method in prop_oneof![Just("POST"), Just("DELETE"), Just("PUT")],
-        steps in proptest::collection::vec(moves(), 0..60),
+        steps in proptest::collection::vec(moves(), 0..60), believes in any::<bool>(),
     ) {
-        let policy = Policy::default();
+        let hints = if believes { HintHeader::ALL.to_vec() } else { Vec::new() };
+        let policy = Policy { hints, ..Policy::default() };
         let mut now = Timestamp::from_micros(1);
         let mut op = operation(effects, mode, method);
         for step in &steps {
@@ -216,12 +222,110 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_hint_never_makes_a_doubt_a_retry_nor_undoes_a_success(
+        effects in effects(), mode in mode(), method in prop_oneof![Just("POST"), Just("DELETE")],
+        status in 100u16..600, cut in any::<bool>(), again in any::<bool>(), wait in proptest::option::of(0u32..100_000),
+        first in any::<bool>(),
+    ) {
+        let now = Timestamp::from_micros(1);
+        let policy = Policy { hints: vec![HintHeader::StripeShouldRetry], ..Policy::default() };
+        let silent = Policy::default();
+        let mut op = operation(effects, mode, method).after(Event::Started(Session(1)), now).unwrap();
+        if !first && effects != Effects::NonIdempotent {
+            let lost = ended(now, Ending::Unanswered, None, &silent, Hint::default());
+            op = op.after(Event::Ended(lost, Verdict::Retry { due: now }), now).unwrap();
+            op = op.after(Event::Started(Session(1)), now).unwrap();
+        }
+        let mut headers = Headers::default();
+        if let Some(wait) = wait {
+            headers.set("retry-after", wait.to_string());
+        }
+        headers.set("stripe-should-retry", again.to_string());
+        let ending = if cut { Ending::Truncated } else { Ending::Answered };
+        let decide = |policy: &Policy| {
+            let end = ended(now, ending, Some(status), policy, Hint::of(&headers, &policy.hints, now));
+            let brought = Brought { headers: Some(&headers), permanent: false, too_large: false, may_retry: true };
+            (end.may_have_executed, verdict::decide(&op, policy, &end, brought, now))
+        };
+        let ((executed, heard), (would_be, table)) = (decide(&policy), decide(&silent));
+        prop_assert!(executed == would_be || !executed && (400..500).contains(&status), "a hint says nothing of the effect");
+        let retries = matches!(heard, Verdict::Retry { .. });
+        if effects == Effects::NonIdempotent && would_be {
+            prop_assert!(!retries, "{status} may have been executed and is sent again");
+        }
+        if table == Verdict::Doubt {
+            prop_assert!(!retries, "{status} was doubt without the hint");
+        }
+        if policy.is_success(status) || status < 400 {
+            prop_assert_eq!(&heard, &table, "what is done needs no hint");
+        }
+        if !again && !matches!((ending, status), (Ending::Truncated, _)) && !matches!(status, 404 | 409 | 410 | 412) {
+            prop_assert!(!retries, "{status} is asked again although the upstream says no");
+        }
+    }
+}
+
+#[test]
+fn an_upstreams_word_goes_before_the_table() {
+    use Effects::{Idempotent, Keyed, NonIdempotent};
+    let now = Timestamp::from_micros(1);
+    let policy = Policy { hints: HintHeader::ALL.to_vec(), ..Policy::default() };
+    let after = |effects, header: &str, said: &'static str, status| {
+        let op =
+            operation(effects, Mode::Held, "POST").after(Event::Started(Session(1)), now).unwrap();
+        let mut headers = Headers::default();
+        headers.set(header, said);
+        let hint = Hint::of(&headers, &policy.hints, now);
+        let end = ended(now, Ending::Answered, Some(status), &policy, hint);
+        let brought = Brought {
+            headers: Some(&headers),
+            permanent: false,
+            too_large: false,
+            may_retry: true,
+        };
+        verdict::decide(&op, &policy, &end, brought, now)
+    };
+    let exhausted = Verdict::Bury(Death::Exhausted, None);
+    let refused = Verdict::Bury(Death::Refused, None);
+    for effects in [Idempotent, Keyed, NonIdempotent] {
+        // A lock that another call holds (Stripe, Adyen): refused, and worth asking again.
+        for (header, status) in [("stripe-should-retry", 409), ("transient-error", 422)] {
+            let verdict = after(effects, header, "true", status);
+            assert!(matches!(verdict, Verdict::Retry { .. }), "{effects:?} {status} {verdict:?}");
+        }
+        assert_eq!(after(effects, "x-should-retry", "false", 429), refused, "{effects:?}");
+        let unclear = if effects == NonIdempotent { Verdict::Doubt } else { exhausted.clone() };
+        assert_eq!(after(effects, "stripe-should-retry", "false", 500), unclear, "{effects:?}");
+        assert_eq!(
+            after(effects, "webhook-delivery", "abort-message", 503),
+            unclear,
+            "{effects:?}"
+        );
+    }
+    assert_eq!(after(NonIdempotent, "stripe-should-retry", "true", 500), Verdict::Doubt);
+    // Adyen's says that the error had no side effects.
+    let transient = after(NonIdempotent, "transient-error", "true", 503);
+    assert!(matches!(transient, Verdict::Retry { .. }), "{transient:?}");
+    let Verdict::Retry { due } = after(Keyed, "x-amz-retry-after", "1500", 503) else {
+        panic!("a keyed call is sent again")
+    };
+    assert!(due.since(now) >= Duration::from_millis(1500), "never earlier than asked");
+}
+
 fn verdict_of(effects: Effects, mode: Mode, ending: Ending, status: Option<u16>) -> Verdict {
     let now = Timestamp::from_micros(1);
     let policy = Policy::default();
     let op = operation(effects, mode, "POST").after(Event::Started(Session(1)), now).unwrap();
     let brought = Brought { headers: None, permanent: false, too_large: false, may_retry: true };
-    verdict::decide(&op, &policy, &ended(now, ending, status, &policy, false), brought, now)
+    verdict::decide(
+        &op,
+        &policy,
+        &ended(now, ending, status, &policy, Hint::default()),
+        brought,
+        now,
+    )
 }
 
 #[test]
@@ -297,7 +401,7 @@ fn a_key_lives_from_completion_through_its_tombstone() {
     let op = operation(Effects::Keyed, Mode::Held, "POST")
         .after(Event::Started(Session(1)), now)
         .unwrap();
-    let end = ended(now, Ending::Answered, Some(201), &policy, false);
+    let end = ended(now, Ending::Answered, Some(201), &policy, Hint::default());
     let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
     let done = op.after(Event::Ended(end, Verdict::Finish(outcome)), now).unwrap();
     let at = |after: Duration| admission::admit(&done, &fingerprint("a"), &policy, now.plus(after));
@@ -316,7 +420,7 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
     let op = op.after(Event::Started(Session(1)), now).unwrap();
     let brought = Brought { headers: None, permanent: false, too_large: false, may_retry: true };
     let decide = |op: &Operation| {
-        let end = ended(now, Ending::Unanswered, None, &policy, false);
+        let end = ended(now, Ending::Unanswered, None, &policy, Hint::default());
         verdict::decide(op, &policy, &end, brought, now)
     };
     assert_eq!(decide(&op), Verdict::Doubt);

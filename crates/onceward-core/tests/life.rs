@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use onceward_core::attempt::{BodyRef, Ended, Ending};
 use onceward_core::exchange::Headers;
+use onceward_core::hint::Hint;
 use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
-use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::policy::{Effects, Meaning, Mode, Policy};
 use onceward_core::time::Timestamp;
-use onceward_core::verdict::{self, Brought, Meaning, Verdict};
+use onceward_core::verdict::{self, Brought, Verdict};
 
 use made::{ended, fingerprint, operation};
 
@@ -28,7 +29,7 @@ fn begun(effects: Effects, mode: Mode, method: &str) -> Operation {
 }
 
 fn how(ending: Ending, status: Option<u16>) -> Ended {
-    ended(NOW, ending, status, &Policy::default(), false)
+    ended(NOW, ending, status, &Policy::default(), Hint::default())
 }
 
 fn decide(op: &Operation, ending: Ending, status: Option<u16>) -> Verdict {
@@ -195,7 +196,9 @@ fn a_refusal_that_asks_to_come_back_is_for_now_only() {
         (599, false, Meaning::Ambiguous),
         (501, false, Meaning::Refused),
     ] {
-        assert_eq!(verdict::meaning(status, &policy, retry_after), meaning, "{status}");
+        let wait = retry_after.then_some(Duration::from_secs(3));
+        let hint = Hint { wait, ..Hint::default() };
+        assert_eq!(verdict::meaning(status, &policy, hint), meaning, "{status}");
     }
     let mut op = begun(Effects::Keyed, Mode::Held, "POST");
     let mut headers = Headers::default();
@@ -216,9 +219,43 @@ fn a_refusal_that_asks_to_come_back_is_for_now_only() {
 }
 
 #[test]
+fn what_the_route_says_of_a_status_goes_before_the_table() {
+    let said = [
+        (404, Meaning::Ambiguous),
+        (409, Meaning::Refused),
+        (500, Meaning::Final),
+        (503, Meaning::NotProcessed),
+    ];
+    let policy = Policy { statuses: said.into(), ..Policy::default() };
+    let op = begun(Effects::NonIdempotent, Mode::Held, "POST");
+    let decide = |status| {
+        let end = how(Ending::Answered, Some(status));
+        verdict::decide(&op, &policy, &end, NOTHING, NOW)
+    };
+    assert_eq!(decide(404), Verdict::Doubt);
+    assert_eq!(decide(409), Verdict::Bury(Death::Refused, None));
+    assert!(matches!(decide(500), Verdict::Finish(outcome) if !outcome.ok));
+    assert!(matches!(decide(503), Verdict::Retry { .. }));
+    let may = |status| {
+        verdict::may_have_executed(Ending::Answered, Some(status), &policy, Hint::default())
+    };
+    assert_eq!([404, 409, 500, 503].map(may), [true, false, true, false]);
+}
+
+#[test]
+fn a_refusal_after_an_attempt_that_may_have_worked_does_not_free_the_key() {
+    let first = begun(Effects::Keyed, Mode::Held, "POST");
+    assert_eq!(decide(&first, Ending::Answered, Some(401)), Verdict::Bury(Death::Refused, None));
+    let second = again(&first, Ending::Unanswered, None);
+    assert_eq!(decide(&second, Ending::Answered, Some(401)), Verdict::Bury(Death::Exhausted, None));
+    let unsent = again(&first, Ending::Unsent, None);
+    assert_eq!(decide(&unsent, Ending::Answered, Some(401)), Verdict::Bury(Death::Refused, None));
+}
+
+#[test]
 fn what_may_have_been_executed_is_told_from_what_was_not() {
-    let policy = Policy { not_processed: vec![503], ..Policy::default() };
-    let may = |ending, status| verdict::may_have_executed(ending, status, &policy, false);
+    let policy = Policy { statuses: [(503, Meaning::NotProcessed)].into(), ..Policy::default() };
+    let may = |ending, status| verdict::may_have_executed(ending, status, &policy, Hint::default());
     assert!(may(Ending::Unanswered, None) && !may(Ending::Unsent, None));
     for (status, executed) in [
         (201, true),

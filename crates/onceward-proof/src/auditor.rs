@@ -145,6 +145,14 @@ impl Auditor {
 async fn serve(mut line: Line, seen: Arc<Seen>) {
     // A connection that ends badly ends alone.
     while let Ok(Some(message)) = line.read().await {
+        // A probe asks whether anybody is there.
+        if message.start.starts_with("HEAD ") {
+            let there = b"HTTP/1.1 204 No Content\r\n\r\n";
+            if line.write(there).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let (conduct, arrived) = record(&seen, &message);
         if arrived.path.contains("/gate") {
             let mut gate = seen.gate.subscribe();

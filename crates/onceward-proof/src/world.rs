@@ -46,6 +46,7 @@ timeout = "3s"
 wait = "15s"
 retry = { attempts_max = 50, horizon = "1h", base = "50ms", floor = "10ms", cap = "400ms", factor = 2.0 }
 held = { attempts_max = 3, base = "20ms", floor = "5ms", cap = "100ms" }
+breaker = { open = "50ms", open_max = "100ms" }
 "#;
 
 fn config(store: &str, auditor: SocketAddr) -> String {

@@ -1,5 +1,5 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `restore` and
-//! `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
+//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `classify`, `restore`
+//! and `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
 //! running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
@@ -10,6 +10,7 @@ mod act;
 mod backup;
 mod chaos;
 mod check;
+mod classify;
 mod client;
 mod keys;
 mod ls;
@@ -90,6 +91,8 @@ enum Verb {
     Serve(Serve),
     /// Read the configuration, show what it means, and warn; or read the whole ledger
     Check(check::Check),
+    /// Draft routes and rules from the document of an API, with the risk of each operation
+    Classify(classify::Classify),
     /// Send a request through the gateway and print the answer
     Send(send::Request),
     /// Show what a request would be; nothing is sent
@@ -114,8 +117,12 @@ enum Verb {
     Rotate(keys::Rotate),
     /// Drop all keys of a principal whose operations have ended
     Revoke(keys::Revoke),
-    /// List the routes
+    /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
+    /// Send nothing through a route until it is resumed; what it accepts waits
+    Pause(act::Steer),
+    /// Let a paused route go on, slowly at first
+    Resume(act::Steer),
     /// Make, list and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
@@ -174,6 +181,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
         Verb::Check(flags) => check::check(&flags, &global),
+        Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
@@ -206,12 +214,15 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
+        Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
+        Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,
         // Handled without a gateway.
         Verb::Serve(_)
         | Verb::Check(_)
+        | Verb::Classify(_)
         | Verb::Chaos(_)
         | Verb::Verify(_)
         | Verb::MigrateStore(_)

@@ -13,17 +13,19 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
+use onceward::core::hint::HintHeader;
 use onceward::core::operation::Deed;
 use onceward::core::policy::{
-    Backoff, Effects, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
+    Backoff, Effects, ErrorShape, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
 };
+use onceward::core::upstream_key::KeyPlace;
 use onceward::route::{Route, Routes, Rule};
 use onceward::upstream::{Chaos, Target, Timeouts, Trust};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use self::keys::{ApproveWord, KeyTimeWord, PatternWord, Pointer, TemplateWord, UniqueFile};
+use self::keys::{ApproveWord, KeyTimeWord, PatternWord, TemplateWord, UniqueFile};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
@@ -32,7 +34,14 @@ pub(crate) use self::forecast::Forecast;
 
 mod forecast;
 mod keys;
+mod profile;
 mod protection;
+mod settings;
+mod statuses;
+
+pub(crate) use profile::Setting;
+use profile::{Laid, ProfileFile, Profiles};
+use statuses::StatusesFile;
 
 /// The listener where nothing says otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:7077";
@@ -69,6 +78,8 @@ struct File {
     tls: TlsFile,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    profiles: BTreeMap<RouteName, ProfileFile>,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
 }
@@ -151,6 +162,7 @@ struct ChaosFile {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 struct PolicyFile {
+    profile: Option<String>,
     effects: Option<EffectsWord>,
     mode: Option<ModeWord>,
     wait: Option<Span>,
@@ -159,14 +171,16 @@ struct PolicyFile {
     upstream_key: Option<UpstreamKeyFile>,
     key: Option<KeyFile>,
     fingerprint: Option<FingerprintFile>,
-    success: Option<Vec<u16>>,
-    not_processed: Option<Vec<u16>>,
+    #[serde(flatten)]
+    statuses: StatusesFile,
+    hints: Option<Vec<HintWord>>,
     delete_gone: Option<DeleteGone>,
     retry: Option<BackoffFile>,
     held: Option<BackoffFile>,
     on_dead: Option<OnDeadWord>,
     on_expired: Option<OnExpiredWord>,
     mismatch_status: Option<MismatchStatus>,
+    error_shape: Option<ErrorShapeWord>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
     unique: Option<UniqueFile>,
@@ -182,8 +196,11 @@ struct PolicyFile {
 #[serde(deny_unknown_fields)]
 struct UpstreamKeyFile {
     header: Option<Name>,
+    json: Option<Pointer>,
+    query: Option<String>,
     value: Option<UpstreamKeyWord>,
     window: Option<Span>,
+    bytes_max: Option<usize>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -235,6 +252,7 @@ words!(BodyWord { "auto" => Auto, "raw" => Raw, "none" => None });
 words!(QueryWord { "raw" => Raw, "none" => None });
 words!(DeleteGone { "ok" => Ok, "error" => Error });
 words!(OnDeadWord { "revive" => Revive, "replay" => Replay });
+words!(ErrorShapeWord { "problem" => Problem, "stripe" => Stripe });
 words!(OnExpiredWord { "refuse" => Refuse, "execute" => Execute });
 
 #[derive(Debug, Clone, Copy)]
@@ -248,6 +266,20 @@ impl<'de> Deserialize<'de> for MismatchStatus {
                 "{other} is no status for a mismatch: 409, 422 or 400"
             ))),
         }
+    }
+}
+
+/// A header whose hints are believed.
+#[derive(Debug, Clone, Copy)]
+struct HintWord(HintHeader);
+
+impl<'de> Deserialize<'de> for HintWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        HintHeader::from_name(&text.to_ascii_lowercase()).map(Self).ok_or_else(|| {
+            let known: Vec<_> = HintHeader::ALL.iter().map(|header| header.name()).collect();
+            D::Error::custom(format!("{text:?} is no hint that is known: {}", known.join(", ")))
+        })
     }
 }
 
@@ -311,6 +343,22 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// A pointer to a member of a JSON body (RFC 6901).
+#[derive(Debug, Clone)]
+struct Pointer(String);
+
+impl<'de> Deserialize<'de> for Pointer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() > 1 && text.starts_with('/') {
+            return Ok(Self(text));
+        }
+        Err(D::Error::custom(format!(
+            "{text:?} points at no member of a body: write \"/idempotency_key\""
+        )))
+    }
+}
+
 /// A header's value; it may be a secret, so it never shows itself.
 #[derive(Clone)]
 struct Value(String);
@@ -356,6 +404,12 @@ impl<'de> Deserialize<'de> for Match {
     }
 }
 
+impl Match {
+    fn rule(&self, policy: Arc<Policy>) -> Rule {
+        Rule { method: self.method.clone(), path: self.path.clone(), policy }
+    }
+}
+
 /// The configuration in force.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -374,6 +428,8 @@ pub(crate) struct Config {
     pub(crate) ad_hoc: Arc<Route>,
     /// Routes of which the file says no window.
     default_windows: Vec<String>,
+    /// What is said of the routes, and who says so.
+    pub(crate) settings: Vec<Setting>,
     /// The file it was read from, where there is one.
     pub(crate) file: Option<PathBuf>,
 }
@@ -422,13 +478,18 @@ impl Config {
                 "{name}: limits.segment_bytes lies between 1MiB and 1GiB"
             )));
         }
-        let mut routes = BTreeMap::new();
+        let profiles = Profiles::new(&file.profiles, name)?;
+        let (mut routes, mut settings) = (BTreeMap::new(), Vec::new());
         let mut default_windows = Vec::new();
         for (route_name, route) in &file.routes {
-            if forecast::keeps_the_default(route) {
+            let wrong =
+                |what: &str| ConfigError(format!("{name}: [routes.{}] {what}", route_name.0));
+            let mut laid = profiles.lay(&route_name.0, route, &wrong)?;
+            settings.append(&mut laid.settings);
+            if forecast::keeps_the_default(route, &laid.policy) {
                 default_windows.push(route_name.0.clone());
             }
-            let built = build_route(&route_name.0, route, segment_bytes, name)?;
+            let built = build_route(&route_name.0, route, laid, segment_bytes, name)?;
             if built.chaos.is_some() && !flags.allow_chaos {
                 return Err(ConfigError(format!(
                     "{name}: [routes.{0}.chaos] makes its attempts fail on purpose\nhelp: where that is wanted, say so with --allow-chaos; else take [routes.{0}.chaos] out",
@@ -443,6 +504,7 @@ impl Config {
                 upstream: Url::parse("https://ad-hoc.invalid").ok().map(HttpUrl),
                 ..RouteFile::default()
             },
+            Laid::default(),
             segment_bytes,
             name,
         )?;
@@ -459,10 +521,19 @@ impl Config {
             connections_per_address_max: file.limits.connections_per_address_max.unwrap_or(1024),
             segment_bytes: segment_bytes as u32,
             routes,
+            settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
             file: found,
         })
+    }
+
+    /// What a file of this text would be, in an empty environment.
+    #[cfg(test)]
+    pub(crate) fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let text = interpolate(text, "text", None, |_| None)?;
+        let file = parse(&text, "text", std::iter::empty())?;
+        Self::build(file, None, &Overrides::default(), "text")
     }
 
     /// Whether a process that runs with `other` differs from this in its routes only.
@@ -680,6 +751,7 @@ fn set(table: &mut toml::Table, path: &[String], value: &str) -> Option<()> {
 fn build_route(
     name: &str,
     file: &RouteFile,
+    laid: Laid,
     segment_bytes: usize,
     source: &str,
 ) -> Result<Route, ConfigError> {
@@ -699,16 +771,6 @@ fn build_route(
         body: within(file.timeouts.body, total),
         total,
     };
-    let policy = lay_over(Policy::default(), &file.policy, &wrong)?;
-    let mut rules = Vec::new();
-    for rule in &file.rules {
-        let over = lay_over(policy.clone(), &rule.policy, &wrong)?;
-        rules.push(Rule {
-            method: rule.r#match.method.clone(),
-            path: rule.r#match.path.clone(),
-            policy: Arc::new(over),
-        });
-    }
     let set_headers = file
         .set_headers
         .iter()
@@ -732,8 +794,8 @@ fn build_route(
             http2: file.http2.unwrap_or(false),
             timeouts,
         }),
-        policy: Arc::new(policy),
-        rules,
+        policy: Arc::new(laid.policy),
+        rules: laid.rules,
         set_headers: Headers(set_headers),
         protection: file.protection.build(&wrong)?,
         answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
@@ -799,9 +861,17 @@ fn lay_over(
             ));
         }
         let rule = &mut policy.upstream_key;
-        if let Some(header) = &key.header {
-            rule.header.clone_from(&header.0);
+        let header = key.header.as_ref().map(|name| KeyPlace::Header(name.0.clone()));
+        let json = key.json.as_ref().map(|pointer| KeyPlace::Json(pointer.0.clone()));
+        let query = key.query.as_ref().map(|name| KeyPlace::Query(name.clone()));
+        let mut places = [header, json, query].into_iter().flatten();
+        rule.place = places.next().unwrap_or_else(|| rule.place.clone());
+        if places.next().is_some() {
+            return Err(wrong(
+                "has an upstream_key in two places\nhelp: say one of header, json and query",
+            ));
         }
+        rule.bytes_max = key.bytes_max.unwrap_or(rule.bytes_max);
         match key.value {
             Some(UpstreamKeyWord::Derived) => rule.value = UpstreamKeyValue::Derived,
             Some(UpstreamKeyWord::Passthrough) => rule.value = UpstreamKeyValue::Passthrough,
@@ -823,6 +893,9 @@ fn lay_over(
             policy.key_headers = names(headers);
         }
         keys::lay_key(&mut policy, key, wrong)?;
+        if let Some(pointer) = &key.json {
+            policy.key_pointer = Some(pointer.0.clone());
+        }
     }
     if let Some(print) = &file.fingerprint {
         let rule = &mut policy.fingerprint;
@@ -844,8 +917,10 @@ fn lay_over(
             rule.ignore.clone_from(ignore);
         }
     }
-    policy.success = file.success.clone().unwrap_or(policy.success);
-    policy.not_processed = file.not_processed.clone().unwrap_or(policy.not_processed);
+    file.statuses.lay_over(&mut policy).map_err(|what| wrong(&what))?;
+    if let Some(hints) = &file.hints {
+        policy.hints = hints.iter().map(|hint| hint.0).collect();
+    }
     policy.delete_gone = file.delete_gone.map_or(policy.delete_gone, |gone| gone == DeleteGone::Ok);
     policy.accepted = backoff(policy.accepted, file.retry.as_ref());
     policy.held = backoff(policy.held, file.held.as_ref());
@@ -861,6 +936,12 @@ fn lay_over(
     }
     policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
     keys::lay_life(&mut policy, file, wrong)?;
+    if let Some(word) = file.error_shape {
+        policy.error_shape = match word {
+            ErrorShapeWord::Problem => ErrorShape::Problem,
+            ErrorShapeWord::Stripe => ErrorShape::Stripe,
+        };
+    }
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
     policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
     Ok(policy)
@@ -1043,7 +1124,7 @@ mod tests {
         )
         .unwrap();
         let route = &config.routes["crm"];
-        assert_eq!(route.policy.upstream_key.header, "x-key");
+        assert_eq!(route.policy.upstream_key.place, KeyPlace::Header("x-key".into()));
         assert_eq!(route.policy.accepted.attempts_max, 5);
         assert_eq!(route.policy_for("PUT", "/orders/1").effects, Some(Effects::Idempotent));
         assert_eq!(route.policy_for("POST", "/orders").effects, Some(Effects::Keyed));
@@ -1067,6 +1148,11 @@ mod tests {
             ("[routes.a]\nupstream = \"http://x\"\neffects = \"maybe\"", "line", "keyed"),
             ("[routes.a]\nupstream = \"http://x\"\nefects = \"keyed\"", "[routes.a]", "efects"),
             ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
+            (
+                "[routes.a]\nupstream = \"http://x\"\nhints = [\"x-retry\"]",
+                "line",
+                "retry-after-ms",
+            ),
             ("store = \"mysql:x\"", "store", "sqlite:"),
             ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
             ("[routes.a]\nupstream = \"http://x\"\n[routes.a.chaos]\ndorp = 1", "line", "dorp"),
@@ -1074,6 +1160,16 @@ mod tests {
                 "[routes.a]\nupstream = \"http://x\"\nchaos.drop = 1",
                 "[routes.a.chaos]",
                 "--allow-chaos",
+            ),
+            (
+                "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"key\" }",
+                "line",
+                "/idempotency_key",
+            ),
+            (
+                "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"/key\", query = \"key\" }",
+                "[routes.a]",
+                "one of header, json and query",
             ),
             (
                 "[routes.a]\nupstream = \"http://x\"\nchaos = { drop = 60, reset = 41 }",

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use onceward::core::policy::{Effects, Policy};
-use onceward::route::Route;
+use onceward::route::{Protection, Route};
 use onceward::upstream::Target;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -185,6 +185,8 @@ pub(crate) fn routes(address: SocketAddr, like: &Route) -> Vec<(String, Arc<Rout
             name: name.to_owned(),
             target: Arc::new(target),
             policy: Arc::new(policy),
+            // It fails when it is told to, and is to be seen failing.
+            protection: Protection { breaker: None, budget: None, ..Protection::default() },
             ..like.clone()
         };
         Some((name.to_owned(), Arc::new(route)))

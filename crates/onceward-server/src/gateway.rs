@@ -8,13 +8,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::operation::{Operation, State};
-use onceward::core::policy::{Effects, KeyFrom};
+use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy};
 use onceward::core::time::Timestamp;
+use onceward::core::upstream_key::KeyPlace;
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
 use onceward::upstream::{Egress, parse_ad_hoc};
@@ -67,6 +70,19 @@ impl Gateway {
         response
     }
 
+    /// Which shape our refusals take for the callers of the route that `uri` names.
+    pub(crate) fn error_shape(&self, method: &Method, uri: &Uri) -> ErrorShape {
+        let written = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let (route, target) = named(written.strip_prefix("/to/").unwrap_or_default());
+        let routes = self.engine.routes();
+        if let Some(route) = routes.get(route) {
+            return route.policy_for(method.as_str(), &target).error_shape;
+        }
+        // Who misspells a route must not take our refusal for an answer either.
+        let mut shapes = routes.named.values().map(|route| route.policy.error_shape);
+        shapes.find(|shape| *shape != ErrorShape::Problem).unwrap_or(ErrorShape::Problem)
+    }
+
     /// What came of a call, and whether its key was the caller's.
     async fn call(
         &self,
@@ -94,8 +110,7 @@ impl Gateway {
             body,
         };
         let policy = route.policy_for(&request.method, &request.target);
-        let key_given = policy.key_from != KeyFrom::Headers
-            || policy.key_headers.iter().any(|name| request.headers.get(name).is_some());
+        let key_given = has_key(&request, policy);
         let call = Call {
             tenant: TENANT.to_owned(),
             principal: caller.principal,
@@ -114,12 +129,10 @@ impl Gateway {
         if is_url {
             return self.ad_hoc(rest);
         }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (route, target) = rest.split_at(end);
+        let (route, target) = named(rest);
         if route.is_empty() {
             return Err(Problem::new("route-unknown", "Name a route: /to/{route}/{path}."));
         }
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         Ok(Place { route: route.to_owned(), target })
     }
 
@@ -324,6 +337,14 @@ impl Document {
     }
 }
 
+/// A route's name, and the path and query behind it.
+fn named(rest: &str) -> (&str, String) {
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (route, target) = rest.split_at(end);
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    (route, format!("{slash}{target}"))
+}
+
 fn post() -> String {
     "POST".to_owned()
 }
@@ -432,6 +453,17 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         ));
     }
     Ok(options)
+}
+
+/// Whether the caller brought a key, in a header or in the body.
+fn has_key(request: &exchange::Request, policy: &Policy) -> bool {
+    let in_body = |pointer: &String| {
+        let own = KeyPlace::Json(pointer.clone()).own(request);
+        own.is_ok_and(|key| key.is_some())
+    };
+    policy.key_from != KeyFrom::Headers
+        || policy.key_headers.iter().any(|name| request.headers.get(name).is_some())
+        || policy.key_pointer.as_ref().is_some_and(in_body)
 }
 
 /// The key's header as it was received, for the echo.

@@ -133,9 +133,7 @@ impl Filter {
         }
         let standing =
             given(&self.state).map_or_else(|| Ok(Vec::new()), |state| standing_of(&state))?;
-        let before = given(&self.cursor)
-            .map(|cursor| id_of(&cursor).map(OperationId::sequence))
-            .transpose()?;
+        let before = given(&self.cursor).map(|cursor| id_of(&cursor)).transpose()?;
         Ok(Query {
             standing,
             tenant: Some(TENANT.to_owned()),
@@ -152,7 +150,7 @@ impl Filter {
 
 /// The cursor that goes on behind `page`.
 pub(crate) fn cursor(page: &Page) -> Option<String> {
-    page.next.map(|place| OperationId::new(place, 0).to_string())
+    page.next.map(|id| id.to_string())
 }
 
 async fn list(

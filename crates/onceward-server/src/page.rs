@@ -11,6 +11,7 @@ mod frame;
 mod lists;
 mod payload;
 mod story;
+mod upstreams;
 mod words;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::body::Body;
@@ -53,6 +54,9 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
+        .route("/upstreams", get(upstreams::show))
+        .route("/upstreams/{route}/pause", post(upstreams::pause))
+        .route("/upstreams/{route}/resume", post(upstreams::resume))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))

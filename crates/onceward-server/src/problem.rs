@@ -1,9 +1,11 @@
 //! Every refusal, with its status, its advice and its words, in one table (RFC 9457).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use onceward::core::operation::{Operation, State};
+use onceward::core::policy::ErrorShape;
 use onceward::store::StoreError;
 use onceward::{Bar, Refusal};
 use serde_json::{Value, json};
@@ -149,8 +151,41 @@ impl Problem {
         if let Some(operation) = &self.operation {
             shape::describe(headers, operation);
         }
+        // For whoever knows by now which shape the route's callers read: see `dress`.
+        response.extensions_mut().insert(Arc::new(self.clone()));
         response
     }
+
+    /// The error object that Stripe's SDKs throw on (docs.stripe.com/api/errors). Without one they
+    /// take any answer, whatever its status, for what was asked for.
+    fn stripe_error(&self) -> Value {
+        let kind = match (self.code, self.advice) {
+            ("in-progress", _) | (_, "new-key") => "idempotency_error",
+            (_, "fix-request") => "invalid_request_error",
+            _ => "api_error",
+        };
+        let code = if self.code == "in-progress" { "idempotency_key_in_use" } else { self.code };
+        let message = format!("{}. {}", self.title(), self.detail);
+        json!({"type": kind, "code": code, "message": message})
+    }
+}
+
+/// Gives a refusal of ours the shape that its route's callers read; any other answer stays.
+pub(crate) fn dress(
+    mut response: Response<Body>,
+    shape: impl FnOnce() -> ErrorShape,
+) -> Response<Body> {
+    let problem = response.extensions_mut().remove::<Arc<Problem>>();
+    let Some(problem) = problem.filter(|_| shape() == ErrorShape::Stripe) else { return response };
+    let mut document = problem.document();
+    document["error"] = problem.stripe_error();
+    // A call without a key of the caller's would be another one when it is sent again.
+    let has_key = !response.headers().contains_key("onceward-key-made");
+    let again = has_key && matches!(problem.advice, "same-key" | "wait");
+    let again = HeaderValue::from_static(if again { "true" } else { "false" });
+    response.headers_mut().insert("stripe-should-retry", again);
+    *response.body_mut() = Body::full(serde_json::to_vec(&document).unwrap_or_default().into());
+    response
 }
 
 impl From<StoreError> for Problem {
@@ -181,6 +216,7 @@ impl From<Refusal> for Problem {
                 Self::new("key-expired", format!("It was made at {made_at}, and what was done with a key of that age is forgotten. Nothing was sent now."))
                     .with("made_at", json!(made_at))
             }
+            Refusal::NoPlaceForKey { place, why } => Self::new("request-invalid", format!("The upstream takes its key at {place}, and {why}. Nothing was sent.")),
             Refusal::KeyMismatch { operation, parts, paths, status } => {
                 let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
                 Self::new("key-mismatch", format!("It differs in: {}. Nothing was sent; a new intent needs a new key.", names.join(", ")))
@@ -284,5 +320,28 @@ mod tests {
                 "{code}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn on_a_stripe_route_an_unchanged_sdk_throws_on_every_refusal_and_knows_whether_to_retry()
+    {
+        for (code, status, advice, title) in TABLE {
+            let plain = dress(Problem::new(code, "why").response(), || ErrorShape::Problem);
+            assert!(!plain.headers().contains_key("stripe-should-retry"), "{code}");
+            let dressed = dress(Problem::new(code, "why").response(), || ErrorShape::Stripe);
+            let again = matches!(advice, "same-key" | "wait");
+            assert_eq!(dressed.headers()["stripe-should-retry"], again.to_string(), "{code}");
+            assert_eq!(dressed.status(), status, "{code}");
+            let body = http_body_util::BodyExt::collect(dressed.into_body()).await.unwrap();
+            let document: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+            assert_eq!(document["code"], code, "the problem's members stay");
+            assert_eq!(document["error"]["message"], format!("{title}. why"));
+            let known = ["idempotency_error", "invalid_request_error", "api_error"];
+            assert!(known.contains(&document["error"]["type"].as_str().unwrap()), "{document}");
+        }
+        let mut made = Problem::new("no-answer", "why").response();
+        made.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
+        let dressed = dress(made, || ErrorShape::Stripe);
+        assert_eq!(dressed.headers()["stripe-should-retry"], "false", "it would be another call");
     }
 }

@@ -36,7 +36,7 @@ use crate::connections::{Connections, HEAD_TIMEOUT, builder};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::telemetry::Telemetry;
 use crate::{demo, ledger, operator, page, waiting};
 
@@ -528,8 +528,19 @@ async fn drain(node: &Node) -> Result<(), Exit> {
     }
 }
 
-/// One request, whatever it is for.
+/// One request, whatever it is for; a refusal in the shape that its callers read.
 async fn answer(
+    node: &Arc<Node>,
+    pages: axum::Router,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    // On the heap: a call's whole way is in it, and an idle connection should not hold its room.
+    let response = Box::pin(answer_plainly(node, pages, request)).await;
+    problem::dress(response, || node.gateway.error_shape(&method, &uri))
+}
+
+async fn answer_plainly(
     node: &Arc<Node>,
     mut pages: axum::Router,
     request: Request<Incoming>,

@@ -77,7 +77,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         "ended_at": operation.ended_at.map(time),
         "send_by": operation.send_by.map(time),
         "key_expires_at": operation.key_expires_at().map(time),
-        "upstream_key": operation.upstream_key.as_ref().map(|key| json!({"header": key.header, "value": key.value})),
+        "upstream_key": operation.upstream_key.as_ref().map(|key| json!({"place": key.place.to_string(), "value": key.value})),
         "attempts": operation.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "outcome": operation.outcome.as_ref().map(|outcome| json!({
             "status": outcome.status,

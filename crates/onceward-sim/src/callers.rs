@@ -160,8 +160,12 @@ async fn ask(world: &Arc<World>, fleet: &Arc<Fleet>, want: &Want) -> Heard {
     };
     // The last words of a dead node reach nobody.
     let heard = answer.filter(|_| !node.life.is(Pulse::Dead));
-    let not_taken =
-        matches!(heard, Some(Err(Refusal::Limit { .. } | Refusal::Ledger(StoreError::Full(_)))));
+    let not_taken = matches!(
+        heard,
+        Some(Err(Refusal::Limit { .. }
+            | Refusal::Barred { .. }
+            | Refusal::Ledger(StoreError::Full(_))))
+    );
     world.audit().heard(&name(want), not_taken);
     let Some(answer) = heard else { return Heard::Again };
     match answer {
@@ -221,6 +225,10 @@ fn refused(world: &World, want: &Want, refusal: &Refusal) -> Heard {
         }
         Refusal::Limit { .. } => {
             world.audit().occasion("over the limit");
+            Heard::Again
+        }
+        Refusal::Barred { why, .. } => {
+            world.audit().occasion(why.name());
             Heard::Again
         }
         Refusal::Cancelled(_) => Heard::Never,

@@ -150,6 +150,10 @@ impl Store for FaultyStore {
         Box::pin(self.call("beat", self.world.store.beat(session, max)))
     }
 
+    fn nodes(&self) -> Reply<'_, u32> {
+        Box::pin(self.call("nodes", self.world.store.nodes()))
+    }
+
     fn list(&self, query: Query) -> Reply<'_, Page> {
         Box::pin(self.call("list", self.world.store.list(query)))
     }

@@ -94,6 +94,23 @@ impl SimulatedUpstream {
         fate.map_or(Fate::Lands, |(_, _, fate)| fate)
     }
 
+    /// Somebody asks whether anybody is there.
+    async fn probed(&self) -> Sent {
+        let fate = self.fate();
+        tokio::time::sleep(self.world.moment(LATENCY)).await;
+        match fate {
+            Fate::Unsent | Fate::Lost | Fate::Late => {
+                Sent::Failed(failure(Ending::Unsent, Reached::Resolved))
+            }
+            _ => {
+                let body =
+                    Box::new(Body { pieces: Vec::new(), cut: false, life: Arc::clone(&self.life) });
+                let headers = Headers::default();
+                Sent::Answered(Answer { status: 200, headers, body, note: None })
+            }
+        }
+    }
+
     async fn make(&self, kind: Kind, arrived: Arrived) -> Sent {
         let world = &self.world;
         let fate = self.fate();
@@ -174,6 +191,9 @@ impl Upstream for SimulatedUpstream {
     fn send(&self, dispatch: Dispatch) -> Pin<Box<dyn Future<Output = Sent> + Send + '_>> {
         Box::pin(async move {
             self.life.pass().await;
+            if dispatch.request.method == "HEAD" {
+                return self.probed().await;
+            }
             let kind = dispatch.target.base.host_str().unwrap_or_default();
             let kind = Kind::of(kind.trim_end_matches(".sim"));
             let arrived = Arrived::of(&dispatch);

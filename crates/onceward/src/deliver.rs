@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{self, Headers, Request, Response};
-use onceward_core::operation::Operation;
+use onceward_core::operation::{Operation, UpstreamKey};
+use onceward_core::upstream_key::{KeyPlace, NoPlace, escaped};
 
 use crate::delivered::Delivered;
 use crate::route::Route;
@@ -22,9 +23,15 @@ pub(crate) async fn deliver(
     request: Arc<Request>,
     timeout: Option<Duration>,
 ) -> Delivered {
+    let key = upstream_key(operation);
+    let request = match key.as_ref().map(|key| with_key(&request, key)) {
+        None => request,
+        Some(Ok(keyed)) => keyed.map_or(request, Arc::new),
+        Some(Err(error)) => return failed(no_place(error), None),
+    };
     let dispatch = Dispatch {
         target: target(route, timeout),
-        headers: headers_at_send(operation, &request, route),
+        headers: headers_at_send(operation, key, &request, route),
         request,
         doom: route
             .chaos
@@ -48,47 +55,64 @@ fn target(route: &Route, timeout: Option<Duration>) -> Arc<Target> {
     }
 }
 
+/// The key by which the upstream dedupes: the same at every attempt.
+fn upstream_key(operation: &Operation) -> Option<UpstreamKey> {
+    let mut key = operation.upstream_key.clone()?;
+    if Sabotage::FreshUpstreamKey.is_on() {
+        key.value.push_str(&operation.attempts_made().to_string());
+    }
+    Some(key)
+}
+
+/// The request with the key in its body or query; nothing where it goes in a header. What was
+/// remembered is the caller's request: this lays the same key into the same bytes each time.
+fn with_key(request: &Request, key: &UpstreamKey) -> Result<Option<Request>, NoPlace> {
+    match &key.place {
+        KeyPlace::Header(_) => Ok(None),
+        place @ (KeyPlace::Json(_) | KeyPlace::Query(_)) => {
+            place.put(request, &key.value).map(Some)
+        }
+    }
+}
+
+/// No arrival without a place for its key is remembered, so only another release could have.
+fn no_place(error: NoPlace) -> Failure {
+    Failure {
+        ending: Ending::Unsent,
+        reached: Reached::Nothing,
+        error: format!("the upstream's key has no place in the request: {error}"),
+        permanent: true,
+    }
+}
+
 /// The key goes to the upstream on every route, and on as W3C baggage; credentials of ours are
 /// laid on last.
-fn headers_at_send(operation: &Operation, request: &Request, route: &Route) -> Headers {
+fn headers_at_send(
+    operation: &Operation,
+    upstream_key: Option<UpstreamKey>,
+    request: &Request,
+    route: &Route,
+) -> Headers {
     let mut headers = Headers(Vec::with_capacity(5 + route.set_headers.0.len()));
     let key = operation.key.as_str();
     headers.0.push(("idempotency-key".to_owned(), operation.key.to_field().into()));
     headers.0.push(("onceward-operation".to_owned(), operation.id.to_string().into()));
     headers.0.push(("onceward-attempt".to_owned(), operation.attempts_made().to_string().into()));
     headers.0.push(("accept-encoding".to_owned(), Bytes::from_static(b"identity")));
-    let member = format!("idempotency-key={}", percent_encoded(key));
+    // W3C Baggage, section 3.2.1.3: a value of baggage-octets.
+    let member = format!("idempotency-key={}", escaped(key, b":/@+"));
     let baggage = match request.headers.text("baggage") {
         Some(baggage) => format!("{baggage},{member}"),
         None => member,
     };
     headers.0.push(("baggage".to_owned(), baggage.into()));
-    if let Some(upstream_key) = &operation.upstream_key {
-        let mut value = upstream_key.value.clone();
-        if Sabotage::FreshUpstreamKey.is_on() {
-            value.push_str(&operation.attempts_made().to_string());
-        }
-        headers.set(&upstream_key.header, value);
+    if let Some(UpstreamKey { place: KeyPlace::Header(name), value }) = upstream_key {
+        headers.set(&name, value);
     }
     for (name, value) in &route.set_headers.0 {
         headers.set(name, value.clone());
     }
     headers
-}
-
-/// W3C Baggage, section 3.2.1.3: a value of baggage-octets.
-fn percent_encoded(value: &str) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/@+".contains(&byte) {
-            text.push(byte as char);
-        } else {
-            // Writing into a string does not fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
 }
 
 async fn collect(answer: Answer, bytes_max: usize) -> Delivered {

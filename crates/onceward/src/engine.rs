@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};
 use onceward_core::attempt::{Ending, Reached};
-use onceward_core::backoff;
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
+use onceward_core::hint::Hint;
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
 use onceward_core::key_age;
@@ -689,14 +689,14 @@ impl Engine {
     }
 
     /// What a delivery says of its upstream; what was refused here says nothing of it.
-    fn learn_from(&self, route: &Route, slot: &mut Slot, delivered: &Delivered) {
+    fn learn_from(&self, route: &Route, policy: &Policy, slot: &mut Slot, delivered: &Delivered) {
         if delivered.permanent && delivered.ending == Ending::Unsent {
             return;
         }
         let headers = delivered.response.as_ref().map(|response| &response.headers);
         let asked = headers
             .filter(|_| matches!(delivered.status, Some(429 | 503)))
-            .and_then(|headers| backoff::retry_after(headers, self.clock.now()));
+            .and_then(|headers| Hint::of(headers, &policy.hints, self.clock.now()).wait);
         self.learn(route, slot, Sign::of(delivered.ending, delivered.status), asked);
     }
 
@@ -708,7 +708,7 @@ impl Engine {
         sign: Sign,
         asked: Option<Duration>,
     ) {
-        let gate = self.gate_of(route);
+        let Some(gate) = slot.gate().map(Arc::clone) else { return };
         if let Some(turn) = gate.learn(slot, sign, asked, self.clock.now()) {
             self.observer.observe(Fact::Breaker(&route.name, turn));
         }
@@ -1246,16 +1246,15 @@ impl Engine {
                 slot.spend();
                 let request = Arc::clone(request);
                 let delivered = deliver(&*self.upstream, route, operation, request, timeout).await;
-                self.learn_from(route, slot, &delivered);
+                self.learn_from(route, &policy, slot, &delivered);
                 delivered
             }
             None => not_sent("the route is not configured any more"),
         };
         let now = self.clock.now();
         // A retry for a caller who waits is paid for by all who call; what is not made costs nothing.
-        let gate = route.as_ref().filter(|_| operation.mode == Mode::Held);
-        let gate = gate.map(|route| self.gate_of(route));
-        let may_retry = gate.as_ref().is_none_or(|gate| gate.withdraw(now));
+        let gate = slot.gate().filter(|_| operation.mode == Mode::Held);
+        let may_retry = gate.is_none_or(|gate| gate.withdraw(now));
         let write = settle(operation, &policy, &delivered, may_retry, &self.secrets, now)
             .map_err(|_| StoreError::Stale)?;
         if let Some(gate) = gate.filter(|_| may_retry)

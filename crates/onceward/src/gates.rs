@@ -3,17 +3,19 @@
 //! node has its own of each, and only a pause holds for all.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use onceward_core::backoff;
 use onceward_core::breaker::{Breaker, Flow, Sign, Turn};
 use onceward_core::id::OperationId;
-use onceward_core::rate::{Budget, Meter, Ramp};
+use onceward_core::rate::{Budget, Meter, Ramp, Rate};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use crate::route::Protection;
+use crate::sabotage::Sabotage;
 use crate::store::{Backlog, Lane};
 
 /// Callers that wait at one gate, at most.
@@ -85,9 +87,11 @@ pub(crate) struct Entrant {
 /// The gates of all upstreams.
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
-    gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+    by_route: Mutex<BTreeMap<String, Arc<Gate>>>,
     /// Wakes the dispatcher where something may go again.
     opened: Arc<Notify>,
+    /// How many nodes there are beside this one: a rate is for all of them.
+    others: AtomicU32,
 }
 
 /// The gate of one upstream.
@@ -101,6 +105,8 @@ pub(crate) struct Gate {
 struct Inner {
     /// What the route says now.
     protection: Protection,
+    /// How many nodes there are beside this one.
+    others: u32,
     lanes: BTreeMap<Lane, Places>,
     busy: usize,
     meter: Meter,
@@ -170,6 +176,11 @@ impl Slot {
         self.is_probe
     }
 
+    /// The gate that it is of.
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
+    }
+
     /// An attempt is made with it.
     pub(crate) fn spend(&mut self) {
         self.is_used = true;
@@ -193,20 +204,26 @@ impl Gates {
         protection: &Protection,
         is_paused: impl FnOnce() -> bool,
     ) -> Arc<Gate> {
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gates = self.by_route.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.others.load(Ordering::Relaxed);
         if let Some(gate) = gates.get(route) {
-            gate.fit(protection);
+            gate.fit(protection, others);
             return Arc::clone(gate);
         }
         if gates.len() >= GATES_MAX {
             gates.retain(|_, gate| !gate.is_idle());
         }
         let is_paused = is_paused();
-        let inner = Inner { protection: protection.clone(), is_paused, ..Inner::default() };
+        let inner = Inner { protection: protection.clone(), others, is_paused, ..Inner::default() };
         let gate = Gate { inner: Mutex::new(inner), opened: Arc::clone(&self.opened) };
         let gate = Arc::new(gate);
         gates.insert(route.to_owned(), Arc::clone(&gate));
         gate
+    }
+
+    /// From now on a rate is for so many nodes, and this one has its share of it.
+    pub(crate) fn share_with(&self, nodes: u32) {
+        self.others.store(nodes.saturating_sub(1), Ordering::Relaxed);
     }
 
     /// Wakes where something may go again: a hint.
@@ -220,8 +237,9 @@ impl Gate {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fit(self: &Arc<Self>, protection: &Protection) {
+    fn fit(self: &Arc<Self>, protection: &Protection, others: u32) {
         let mut inner = self.inner();
+        inner.others = others;
         if inner.protection == *protection {
             return;
         }
@@ -327,7 +345,7 @@ impl Gate {
         now: Timestamp,
     ) -> Option<Turn> {
         let mut inner = self.inner();
-        if let Some(asked) = asked {
+        if let Some(asked) = asked.filter(|_| !Sabotage::HoldOfOne.is_on()) {
             inner.hold(now.plus(asked), now);
         }
         let rule = inner.protection.breaker.clone()?;
@@ -457,26 +475,40 @@ impl Inner {
             return Err(Barred::by(Bar::UpstreamAsked, Some(until)));
         }
         let rule = self.protection.breaker.as_ref();
+        let rule = rule.filter(|_| !Sabotage::BreakerStuck.is_on());
+        let may_probe = entrant.is_harmless || Sabotage::ProbeUnguarded.is_on();
         match rule.map_or(Flow::Free, |rule| self.breaker.flow(rule, now)) {
             Flow::Free => Ok(false),
-            Flow::Probe if entrant.is_harmless => Ok(true),
+            Flow::Probe if may_probe => Ok(true),
             Flow::Probe => Err(Barred { wants_probe: true, ..Barred::by(Bar::BreakerOpen, None) }),
             Flow::Shut { until } => Err(Barred::by(Bar::BreakerOpen, until)),
         }
     }
 
+    /// This node's share of the rate.
+    fn rate(&self) -> Option<Rate> {
+        let nodes = self.others + 1;
+        self.protection.rate.map(|rate| Rate {
+            interval: rate.interval.saturating_mul(nodes),
+            burst: (rate.burst / nodes).max(1),
+        })
+    }
+
     /// When the next attempt may be made, by the rate and the ramp.
     fn turn(&self, entrant: &Entrant, now: Timestamp) -> Timestamp {
-        let ramp = self.ramp.filter(|ramp| entrant.is_backlog && !ramp.is_over(now));
+        let ramp = self.ramp.filter(|_| !Sabotage::NoRamp.is_on());
+        let ramp = ramp.filter(|ramp| entrant.is_backlog && !ramp.is_over(now));
         let by_ramp = ramp.map_or(now, |ramp| ramp.ready_at());
-        let by_rate = self.protection.rate.map_or(now, |rate| self.meter.ready_at(rate));
+        let rate = self.rate().filter(|_| !Sabotage::RateIgnored.is_on());
+        let by_rate = rate.map_or(now, |rate| self.meter.ready_at(rate));
         by_ramp.max(by_rate).max(now)
     }
 
     fn is_full(&self, lane: &Lane) -> bool {
         let free = self.protection.slots_max.saturating_sub(self.busy);
         let has = self.lanes.get(lane).map_or(0, |places| places.busy);
-        let is_alone = self.lanes.keys().all(|other| other == lane);
+        let is_alone =
+            self.lanes.keys().all(|other| other == lane) || Sabotage::SlotsUnshared.is_on();
         free == 0 || (!is_alone && has >= SHARE * free)
     }
 
@@ -496,7 +528,7 @@ impl Inner {
             None if slot.turn.is_none() => self.deposit(now),
             None => {}
         }
-        let turn = match self.protection.rate {
+        let turn = match self.rate() {
             Some(rate) => self.meter.take(rate, now),
             None => now,
         };
@@ -534,7 +566,7 @@ impl Inner {
             self.breaker.drop_probe();
         }
         let Some(turn) = slot.turn.filter(|_| !slot.is_used) else { return };
-        if let Some(rate) = self.protection.rate {
+        if let Some(rate) = self.rate() {
             self.meter.give_back(rate);
         }
         if let Some(ramp) = self.ramp.as_mut().filter(|_| slot.is_backlog) {

@@ -41,7 +41,7 @@ pub struct Revoked {
     /// Operations that have not ended, whose keys are as they were: the first of them.
     pub open: Vec<OperationId>,
     /// Where to go on, where there may be more.
-    pub next: Option<u64>,
+    pub next: Option<OperationId>,
 }
 
 impl Engine {
@@ -136,7 +136,7 @@ impl Engine {
         self: &Arc<Self>,
         tenant: &str,
         principal: &str,
-        before: Option<u64>,
+        before: Option<OperationId>,
         person: &Person,
     ) -> Result<Revoked, Refusal> {
         let query = Query {

@@ -9,6 +9,7 @@ use onceward_core::attempt::Ending;
 use onceward_core::backoff;
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{self, Headers, Request};
+use onceward_core::hint::Hint;
 use onceward_core::id::OperationId;
 use onceward_core::policy::is_safe;
 
@@ -70,7 +71,9 @@ pub(crate) async fn pass(
         };
         let sent = engine.upstream.send(dispatch).await;
         let asked = match &sent {
-            Sent::Answered(answer) => backoff::retry_after(&answer.headers, engine.clock.now()),
+            Sent::Answered(answer) => {
+                Hint::of(&answer.headers, &policy.hints, engine.clock.now()).wait
+            }
             Sent::Failed(_) => None,
         };
         learn(engine, route, &mut slot, &sent, asked);

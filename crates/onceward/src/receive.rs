@@ -7,9 +7,9 @@ use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
 use onceward_core::key_age;
-use onceward_core::policy::{KeyFrom, KeyMissing, KeyTime, Mode, Policy, is_safe};
-use onceward_core::template::{self, Missing};
+use onceward_core::policy::{Effects, KeyFrom, KeyMissing, KeyTime, Mode, Policy, is_safe};
 use onceward_core::time::Timestamp;
+use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
 use crate::refusal::Refusal;
@@ -31,7 +31,7 @@ pub(crate) fn receive(
     let policy = Arc::clone(route.policy_for(&request.method, &request.target));
     let given = match &options.key {
         Some(key) => Some(Key::new(key).map_err(Refusal::KeyInvalid)?),
-        None => key_of(&request.headers, &policy).map_err(Refusal::KeyInvalid)?,
+        None => key_of(&request, &policy).map_err(Refusal::KeyInvalid)?,
     };
     if let Some(why) = given.as_ref().and_then(|key| policy.key_rule.objection(key)) {
         return Err(Refusal::KeyWeak(why));
@@ -52,13 +52,20 @@ pub(crate) fn receive(
     let (key, key_made) = match given {
         Some(key) => (key, false),
         None if policy.key_missing == KeyMissing::Require => {
-            return Err(Refusal::KeyRequired(None));
+            let lacks = |pointer: &String| format!("the request has no {pointer} in its JSON body");
+            return Err(Refusal::KeyRequired(policy.key_pointer.as_ref().map(lacks)));
         }
         None => (made_key(), true),
     };
     let fingerprint = Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint());
     let asked = options.effects.filter(|_| name.contains("://"));
     let effects = asked.unwrap_or_else(|| policy.effects_of(&request.method));
+    if effects == Effects::Keyed {
+        policy.upstream_key.place.own(&request).map_err(|why| Refusal::NoPlaceForKey {
+            place: policy.upstream_key.place.to_string(),
+            why,
+        })?;
+    }
     // What is put off is nothing that a caller is held for.
     let accepted = options.respond_async || options.not_before.is_some();
     let mode = if accepted { Mode::Accepted } else { policy.mode };
@@ -80,27 +87,31 @@ pub(crate) fn receive(
     })))
 }
 
-/// The key in the first of the policy's headers that is there.
-fn key_of(headers: &Headers, policy: &Policy) -> Result<Option<Key>, KeyError> {
+/// The key in the first of the policy's headers that is there, else the one in the body.
+fn key_of(request: &Request, policy: &Policy) -> Result<Option<Key>, KeyError> {
     for name in &policy.key_headers {
-        if let Some(key) = Key::from_field(headers.all(name).map(AsRef::as_ref))? {
+        if let Some(key) = Key::from_field(request.headers.all(name).map(AsRef::as_ref))? {
             return Ok(Some(key));
         }
     }
-    Ok(None)
+    let Some(pointer) = policy.key_pointer.clone().filter(|_| !is_safe(&request.method)) else {
+        return Ok(None);
+    };
+    match KeyPlace::Json(pointer).own(request) {
+        Ok(key) => key.map(|key| Key::new(&key)).transpose(),
+        Err(NoPlace::NotText) => Err(KeyError::Malformed),
+        Err(NoPlace::NotAnObject | NoPlace::NoParent) => Ok(None),
+    }
 }
 
 /// The key that the request itself has, where its route says where.
 fn key_within(request: &Request, policy: &Policy, now: Timestamp) -> Result<Option<Key>, Refusal> {
-    let lacks = |missing: Missing| Refusal::KeyRequired(Some(missing.to_string()));
     match &policy.key_from {
         KeyFrom::Headers => Ok(None),
-        KeyFrom::Template(template) => template.key(request, now).map(Some).map_err(lacks),
-        KeyFrom::Json(pointer) => {
-            let key = template::key_at(request, pointer).map_err(lacks)?;
-            let key = Key::new(&key).map_err(Refusal::KeyInvalid)?;
-            policy.key_rule.objection(&key).map_or(Ok(Some(key)), |why| Err(Refusal::KeyWeak(why)))
-        }
+        KeyFrom::Template(template) => template
+            .key(request, now)
+            .map(Some)
+            .map_err(|missing| Refusal::KeyRequired(Some(missing.to_string()))),
     }
 }
 

@@ -36,7 +36,11 @@ pub(crate) async fn beat(engine: Arc<Engine>) {
 /// What others have done to what is shared.
 async fn look(engine: &Engine) -> Result<(), StoreError> {
     recover(engine).await?;
-    if engine.store.is_shared() { engine.read_pauses().await } else { Ok(()) }
+    if engine.store.is_shared() {
+        engine.gates.share_with(engine.store.nodes().await?);
+        engine.read_pauses().await?;
+    }
+    Ok(())
 }
 
 /// Judges every operation whose owner is gone; tells how many there were.

@@ -6,6 +6,7 @@ use onceward_core::fingerprint::Part;
 use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
+use onceward_core::upstream_key::NoPlace;
 
 use crate::gates::Bar;
 use crate::store::StoreError;
@@ -23,6 +24,13 @@ pub enum Refusal {
     /// Nothing is known of the key, and by its own time it is older than keys are kept: when it was
     /// made.
     KeyTooOld(Timestamp),
+    /// The upstream takes its key in a place that the request has not.
+    NoPlaceForKey {
+        /// Which place.
+        place: String,
+        /// Why there is none.
+        why: NoPlace,
+    },
     /// The key was used for another request.
     KeyMismatch {
         /// The operation that has the key.

@@ -8,6 +8,7 @@ use onceward_core::operation::{
 };
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
+use onceward_core::upstream_key::KeyPlace;
 
 use crate::call::Arrival;
 use crate::secret::Secrets;
@@ -28,12 +29,12 @@ pub(crate) fn birth(
     let due = arrival.options.not_before.unwrap_or(now).max(now);
     // A key that a person freed may still be known to the upstream: there it must be another.
     let is_reused = replaces.is_some_and(|old| old.forgotten == Some(Forgotten::New));
-    let upstream_key = (arrival.effects == Effects::Keyed).then(|| UpstreamKey {
-        header: policy.upstream_key.header.clone(),
-        value: match policy.upstream_key.value {
-            UpstreamKeyValue::Passthrough if !is_reused => arrival.key.to_field(),
-            UpstreamKeyValue::Passthrough | UpstreamKeyValue::Derived => secrets.upstream_key(id),
-        },
+    let upstream_key = (arrival.effects == Effects::Keyed).then(|| {
+        let passed = passed_through(arrival).filter(|_| !is_reused);
+        UpstreamKey {
+            place: policy.upstream_key.place.clone(),
+            value: passed.unwrap_or_else(|| secrets.upstream_key(id)),
+        }
     });
     let mut operation = Operation {
         id,
@@ -84,4 +85,21 @@ pub(crate) fn birth(
         operation,
         replaces: replaces.map(|old| (old.id, old.fence)),
     }
+}
+
+/// The caller's key as the upstream gets it, where it is passed on and the upstream takes one of
+/// its length. What the caller's body or query already has in its place stays.
+fn passed_through(arrival: &Arrival) -> Option<String> {
+    let rule = &arrival.policy.upstream_key;
+    if rule.value == UpstreamKeyValue::Derived {
+        return None;
+    }
+    let key = match &rule.place {
+        KeyPlace::Header(_) => arrival.key.to_field(),
+        place @ (KeyPlace::Json(_) | KeyPlace::Query(_)) => {
+            let own = place.own(&arrival.request).ok().flatten();
+            own.unwrap_or_else(|| arrival.key.as_str().to_owned())
+        }
+    };
+    (key.len() <= rule.bytes_max).then_some(key)
 }

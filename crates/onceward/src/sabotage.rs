@@ -110,6 +110,22 @@ sabotages! {
     /// Accepted work is looked for only when somebody says so.
     WakeOnly = "wake-only",
 
+    // Before an upstream.
+    /// What fails is called on and on.
+    BreakerStuck = "breaker-stuck",
+    /// Whatever waits may be a probe, whatever its effects.
+    ProbeUnguarded = "probe-unguarded",
+    /// What an upstream asked of one call holds for that alone.
+    HoldOfOne = "hold-of-one",
+    /// A rate is counted and not kept.
+    RateIgnored = "rate-ignored",
+    /// All that waited for an upstream is let go at once.
+    NoRamp = "no-ramp",
+    /// One who floods takes every slot.
+    SlotsUnshared = "slots-unshared",
+    /// A pause ends with the process.
+    PauseForgotten = "pause-forgotten",
+
     // Outcomes.
     /// Of headers with one name the last is kept.
     HeadersInAMap = "headers-in-a-map",

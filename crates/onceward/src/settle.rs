@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};
-use onceward_core::backoff;
 use onceward_core::exchange::Response;
+use onceward_core::hint::Hint;
 use onceward_core::operation::{Event, Illegal, Operation};
 use onceward_core::policy::Policy;
 use onceward_core::redact::redacted;
@@ -30,7 +30,7 @@ pub(crate) fn settle(
     now: Timestamp,
 ) -> Result<Write, Illegal> {
     let headers = delivered.response.as_ref().map(|response| &response.headers);
-    let retry_after = headers.is_some_and(|headers| backoff::retry_after(headers, now).is_some());
+    let hint = headers.map_or_else(Hint::default, |headers| Hint::of(headers, &policy.hints, now));
     let mut error = delivered.error.clone();
     if let Some(error) = &mut error {
         error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
@@ -45,7 +45,7 @@ pub(crate) fn settle(
             delivered.ending,
             delivered.status,
             policy,
-            retry_after,
+            hint,
         ),
         answer: None,
     };

@@ -259,7 +259,7 @@ pub struct Query {
     /// Only those whose key, label, target or id contains this.
     pub text: Option<String>,
     /// Only those that are older than this place.
-    pub before: Option<u64>,
+    pub before: Option<OperationId>,
     /// How many at most.
     pub limit: usize,
 }
@@ -297,7 +297,7 @@ pub struct Page {
     /// They.
     pub operations: Vec<Operation>,
     /// Where to go on with [`Query::before`], where there may be more.
-    pub next: Option<u64>,
+    pub next: Option<OperationId>,
 }
 
 /// What a step of the sweep did.
@@ -385,6 +385,11 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps the right of `session` alive for a [lease](onceward_core::lease::LEASE) by the store's
     /// own clock, and tells at most `max` operations whose owner's right has lapsed.
     fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>>;
+
+    /// How many sessions have a right now: at least the one that asks.
+    fn nodes(&self) -> Reply<'_, u32> {
+        Box::pin(std::future::ready(Ok(1)))
+    }
 
     /// Operations, newest first, from a bounded number of rows.
     fn list(&self, query: Query) -> Reply<'_, Page>;

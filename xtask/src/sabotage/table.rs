@@ -348,6 +348,62 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[library("lifecycle::what_is_due_is_sent_though_nobody_says_so", "is done")],
     },
     Row {
+        name: "breaker-stuck",
+        promise: "an upstream that fails is left alone",
+        catchers: &[library(
+            "gates::an_open_breaker_refuses_who_waits_and_keeps_what_was_accepted",
+            "right: (\"open\"",
+        )],
+    },
+    Row {
+        name: "probe-unguarded",
+        promise: "a probe is nothing that could be doubled",
+        catchers: &[library(
+            "gates::a_probe_is_never_something_that_could_be_doubled",
+            "right: [\"HEAD\"",
+        )],
+    },
+    Row {
+        name: "hold-of-one",
+        promise: "what an upstream asks for holds for all of its work",
+        catchers: &[library(
+            "gates::what_an_upstream_asks_for_holds_for_all_of_its_work",
+            "not a refusal",
+        )],
+    },
+    Row {
+        name: "rate-ignored",
+        promise: "a recovery never exceeds the rate of its route",
+        catchers: &[library(
+            "gates::a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route",
+            "within a second",
+        )],
+    },
+    Row {
+        name: "no-ramp",
+        promise: "a backlog is let go slowly",
+        catchers: &[library(
+            "gates::a_backlog_is_let_go_slowly_once_the_upstream_answers_again",
+            "all but two wait still",
+        )],
+    },
+    Row {
+        name: "slots-unshared",
+        promise: "one who floods leaves room for another",
+        catchers: &[library(
+            "gates::one_who_floods_leaves_room_for_another",
+            "one, six of the flood, and five",
+        )],
+    },
+    Row {
+        name: "pause-forgotten",
+        promise: "a pause outlives the process",
+        catchers: &[library(
+            "gates::a_paused_route_keeps_what_it_accepts_until_it_is_resumed",
+            "a pause outlives the process",
+        )],
+    },
+    Row {
         name: "headers-in-a-map",
         promise: "a replay has every header line of the first answer, repeats too",
         catchers: &[library(

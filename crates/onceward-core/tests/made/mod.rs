@@ -5,6 +5,7 @@ use std::time::Duration;
 use onceward_core::attempt::{Ended, Ending, Reached};
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
+use onceward_core::hint::Hint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::{Fence, Looks, Operation, Run, State};
@@ -80,7 +81,7 @@ pub(crate) fn ended(
     ending: Ending,
     status: Option<u16>,
     policy: &Policy,
-    retry_after: bool,
+    hint: Hint,
 ) -> Ended {
     Ended {
         at: now,
@@ -88,7 +89,7 @@ pub(crate) fn ended(
         reached: Reached::Sent,
         status,
         error: None,
-        may_have_executed: verdict::may_have_executed(ending, status, policy, retry_after),
+        may_have_executed: verdict::may_have_executed(ending, status, policy, hint),
         answer: None,
     }
 }

@@ -59,6 +59,32 @@ pub(super) struct Forget {
     reason: String,
 }
 
+/// A route, and why.
+#[derive(Debug, Args)]
+pub(super) struct Steer {
+    /// The route
+    route: String,
+    /// Why
+    #[arg(long)]
+    reason: String,
+}
+
+/// Pauses or resumes a route.
+pub(super) async fn steer(
+    deed: &str,
+    flags: &Steer,
+    client: &Client,
+    json: bool,
+) -> Result<(), Exit> {
+    let path = format!("/v1/routes/{}/{deed}", part(&flags.route));
+    let gate = client.post(&path, &json!({"reason": flags.reason})).await?;
+    if json {
+        return print(&gate.to_string());
+    }
+    let stands = text(&gate, "/held_by");
+    print(&format!("{}\t{}", flags.route, if stands == "-" { "flows" } else { &stands }))
+}
+
 /// Redelivers or cancels each; what fails is said, and the others are done all the same.
 pub(super) async fn several(
     deed: &str,

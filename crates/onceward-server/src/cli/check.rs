@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Global;
 use super::output::print;
-use crate::config::{Config, Forecast, Overrides, Places};
+use crate::config::{Config, Forecast, Overrides, Places, Setting};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let (table, warnings) = (config.inferred(), config.warnings());
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -72,14 +72,15 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             "configuration  {file}\nlisten         {}\nledger         {}\n",
             config.listen, config.store
         ))?;
+        let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);
         print(&format!(
-            "{:<16} {:<24} {:<16} {:<10} after no answer",
+            "{:<16} {:<wide$} {:<16} {:<10} after no answer",
             "ROUTE", "MATCH", "EFFECTS", "SAID"
         ))?;
         for row in &table {
             let said = if row.said { "yes" } else { "inferred" };
             print(&format!(
-                "{:<16} {:<24} {:<16} {said:<10} {}",
+                "{:<16} {:<wide$} {:<16} {said:<10} {}",
                 row.route, row.r#match, row.effects, row.after_no_answer
             ))?;
         }
@@ -90,12 +91,34 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             let mib = bytes.div_ceil(1 << 20);
             print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
+        print_settings(&config.settings)?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
     }
     if config.strict && !warnings.is_empty() {
         return Err(Exit::violation("strict = true, and there are warnings"));
+    }
+    Ok(())
+}
+
+/// What is said of each route, and who says so: a profile, the route or its rule.
+fn print_settings(settings: &[Setting]) -> Result<(), Exit> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let matched = |setting: &Setting| setting.r#match.clone().unwrap_or_else(|| "/**".to_owned());
+    let wide = settings.iter().map(|setting| matched(setting).len()).max().unwrap_or(0).max(24);
+    print(&format!("\n{:<16} {:<wide$} {:<24} {:<24} VALUE", "ROUTE", "MATCH", "KEY", "FROM"))?;
+    for setting in settings {
+        print(&format!(
+            "{:<16} {:<wide$} {:<24} {:<24} {}",
+            setting.route,
+            matched(setting),
+            setting.key,
+            setting.from,
+            setting.value
+        ))?;
     }
     Ok(())
 }

@@ -24,8 +24,9 @@ pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Resul
     if json {
         return print_array(routes);
     }
-    let mut table =
-        Table::new(&["NAME", "UPSTREAM", "EFFECTS", "MODE", "WINDOW", "RULES", "AT ONCE"]);
+    let mut table = Table::new(&[
+        "NAME", "UPSTREAM", "EFFECTS", "MODE", "WINDOW", "RULES", "AT ONCE", "HELD BY",
+    ]);
     for route in routes {
         let effects = text(route, "/effects");
         table.push(vec![
@@ -36,6 +37,7 @@ pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Resul
             text(route, "/window"),
             text(route, "/rules"),
             text(route, "/concurrency_max"),
+            text(route, "/gate/held_by"),
         ]);
     }
     table.print(is_terminal())

@@ -98,7 +98,7 @@ fn key(operation: &Value) -> String {
     if upstream.is_null() {
         return format!("{key}{of}");
     }
-    format!("{key}{of}, upstream as {}: {}", text(upstream, "/header"), text(upstream, "/value"))
+    format!("{key}{of}, upstream as {}: {}", text(upstream, "/place"), text(upstream, "/value"))
 }
 
 fn outcome(operation: &Value) -> String {

@@ -65,8 +65,10 @@ pub(super) fn is_like_payments(route: &Route) -> bool {
 }
 
 /// Whether nothing in the file says how long keys are kept.
-pub(super) fn keeps_the_default(file: &RouteFile) -> bool {
-    file.policy.window.is_none() && file.rules.iter().all(|rule| rule.policy.window.is_none())
+pub(super) fn keeps_the_default(file: &RouteFile, policy: &Policy) -> bool {
+    policy.window == Policy::default().window
+        && file.policy.window.is_none()
+        && file.rules.iter().all(|rule| rule.policy.window.is_none())
 }
 
 /// The warning about such a route.

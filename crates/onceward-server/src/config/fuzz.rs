@@ -20,6 +20,13 @@ const WORDS: &[&str] = &[
     "held = { attempts_max = 0 }\n",
     "upstream_key = { header = \"x\", value = \"derived\", window = \"1h\" }\n",
     "key = { missing = \"require\", headers = [\"x-key\"] }\n",
+    "profile = \"stripe\"\n",
+    "profile = \"own\"\n",
+    "[profiles.own]\n",
+    "[[profiles.own.rules]]\nmatch = \"/a\"\n",
+    "hints = [\"transient-error\"]\n",
+    "not_processed = [503]\nfinal = [500]\n",
+    "upstream_key = { json = \"/key\", bytes_max = 45 }\n",
     "timeout = \"200000000000000d\"\n",
     "window = \"0s\"\n",
     "tombstone = \"1ms\"\n",
@@ -56,7 +63,8 @@ fn names_its_place(said: &str) -> bool {
     let by_line = said.strip_prefix("x.toml:").is_some_and(|rest| {
         rest.contains(" at line ") || rest.starts_with(|first: char| first.is_ascii_digit())
     });
-    by_line || ["[routes.", "limits.", "store = "].iter().any(|name| said.contains(name))
+    by_line
+        || ["[routes.", "[profiles.", "limits.", "store = "].iter().any(|name| said.contains(name))
 }
 
 #[test]

@@ -7,9 +7,9 @@ use onceward::core::pattern::Pattern;
 use onceward::core::policy::{KeyFrom, KeyTime, Policy, UniqueRule};
 use onceward::core::template::Template;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use serde::de::Deserializer;
 
-use super::{ConfigError, KeyFile, PolicyFile};
+use super::{ConfigError, KeyFile, Pointer, PolicyFile};
 use crate::units::Span;
 
 /// A pattern for keys.
@@ -19,10 +19,6 @@ pub(super) struct PatternWord(Pattern);
 /// A template for keys.
 #[derive(Debug, Clone)]
 pub(super) struct TemplateWord(Template);
-
-/// A JSON pointer (RFC 6901).
-#[derive(Debug, Clone)]
-pub(super) struct Pointer(String);
 
 /// What a person does that wants a second one.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -85,18 +81,6 @@ impl<'de> Deserialize<'de> for TemplateWord {
     }
 }
 
-impl<'de> Deserialize<'de> for Pointer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if !text.starts_with('/') {
-            return Err(D::Error::custom(format!(
-                "{text:?} is no JSON pointer: write \"/customer/email\""
-            )));
-        }
-        Ok(Self(text))
-    }
-}
-
 impl Pointer {
     /// The template that names what is there.
     fn template(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<Template, ConfigError> {
@@ -119,15 +103,11 @@ pub(super) fn lay_key(
     if let Some(refuse) = &key.refuse {
         rule.refuse = refuse.iter().map(|PatternWord(pattern)| pattern.clone()).collect();
     }
-    match (&key.json, &key.template) {
-        (Some(_), Some(_)) => {
+    if let Some(TemplateWord(template)) = &key.template {
+        if key.json.is_some() {
             return Err(wrong("has key.json and key.template\nhelp: keep one of them"));
         }
-        (Some(Pointer(pointer)), None) => policy.key_from = KeyFrom::Json(pointer.clone()),
-        (None, Some(TemplateWord(template))) => {
-            policy.key_from = KeyFrom::Template(template.clone());
-        }
-        (None, None) => {}
+        policy.key_from = KeyFrom::Template(template.clone());
     }
     policy.key_time = match key.time {
         Some(KeyTimeWord::Ignore) => KeyTime::Ignore,

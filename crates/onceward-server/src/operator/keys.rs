@@ -7,7 +7,6 @@ use axum::extract::{Extension, Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Longer;
-use onceward::core::id::OperationId;
 use onceward::core::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -107,13 +106,12 @@ async fn revoke(
         return Err(Problem::new("request-invalid", "principal: the name of an access key"));
     }
     let person = person(&caller, &document.reason)?;
-    let before =
-        document.cursor.map(|cursor| id_of(&cursor).map(OperationId::sequence)).transpose()?;
+    let before = document.cursor.map(|cursor| id_of(&cursor)).transpose()?;
     let revoked = node.engine.revoke(TENANT, &document.principal, before, &person).await?;
     Ok(Json(json!({
         "revoked": revoked.keys,
         "open": revoked.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "next": revoked.next.map(|place| OperationId::new(place, 0).to_string()),
+        "next": revoked.next.map(|id| id.to_string()),
     })))
 }
 

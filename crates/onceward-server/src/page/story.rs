@@ -161,7 +161,7 @@ fn facts(operation: &Operation) -> Markup {
                     }))
                 }
                 @if let Some(key) = &operation.upstream_key {
-                    (fact("Key at the upstream", html! { code { (key.header) ": " (key.value) } }))
+                    (fact("Key at the upstream", html! { code { (key.place) ": " (key.value) } }))
                 }
             }
             p { a href=(shape::url_of(operation.id)) { "As JSON" } }

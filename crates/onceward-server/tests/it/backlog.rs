@@ -125,7 +125,7 @@ async fn much_that_waits_costs_no_memory_and_stands_before_nobody() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let world = World::with(
         29,
-        &format!("\n[routes.stuck]\nupstream = \"http://{closed}\"\neffects = \"keyed\"\nretry = {{ base = \"1h\", floor = \"1h\" }}\n"),
+        &format!("\n[routes.stuck]\nupstream = \"http://{closed}\"\neffects = \"keyed\"\nbreaker = false\nretry = {{ base = \"1h\", floor = \"1h\" }}\n"),
     )
     .await;
     let began = Instant::now();

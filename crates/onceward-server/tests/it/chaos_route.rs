@@ -38,7 +38,7 @@ fn each_fault_is_seen_in_the_attempt_the_log_and_the_metric() {
     let route = |fault: &str| {
         format!(
             "[routes.{fault}]\nupstream = \"http://STAGING/to/demo-unsafe\"\n\
-             effects = \"non-idempotent\"\nchaos = {{ {fault} = 100, delay_for = \"10ms\" }}\n"
+             effects = \"non-idempotent\"\nbreaker = false\nchaos = {{ {fault} = 100, delay_for = \"10ms\" }}\n"
         )
     };
     let routes = ["refuse", "drop", "reset", "truncate", "delay"].map(route).concat();
@@ -81,9 +81,9 @@ fn a_route_is_driven_through_its_faults_and_its_effects_are_counted() {
     let (_staging, ours, gateway) = staged(
         "listen = \"127.0.0.1:0\"\n\
          [routes.pay]\nupstream = \"http://STAGING/to/demo\"\neffects = \"keyed\"\n\
-         held = { attempts_max = 3, base = \"10ms\", floor = \"5ms\" }\n\
+         held = { attempts_max = 3, base = \"10ms\", floor = \"5ms\" }\nbreaker = false\n\
          chaos = { seed = 7, refuse = 10, drop = 10, reset = 10, truncate = 10, delay = 10, delay_for = \"10ms\" }\n\
-         [routes.crm]\nupstream = \"http://STAGING/to/demo-unsafe\"\neffects = \"non-idempotent\"\n\
+         [routes.crm]\nupstream = \"http://STAGING/to/demo-unsafe\"\neffects = \"non-idempotent\"\nbreaker = false\n\
          chaos = { drop = 20, reset = 20 }\n\
          [routes.plain]\nupstream = \"http://STAGING/to/demo\"\neffects = \"keyed\"\n",
     );
@@ -129,7 +129,7 @@ fn an_upstream_that_doubles_is_found() {
         "onceward.toml",
         &format!(
             "listen = \"127.0.0.1:0\"\n[routes.liar]\nupstream = {}\neffects = \"keyed\"\n\
-             held = {{ attempts_max = 3, base = \"10ms\", floor = \"5ms\" }}\nchaos = {{ drop = 50 }}\n",
+             held = {{ attempts_max = 3, base = \"10ms\", floor = \"5ms\" }}\nbreaker = false\nchaos = {{ drop = 50 }}\n",
             bare["upstream"]
         ),
     );

@@ -41,6 +41,27 @@ fn a_check_shows_the_inferred_effects_and_warns() {
 }
 
 #[test]
+fn a_check_shows_each_setting_of_a_profile_and_where_it_comes_from() {
+    let world = World::new();
+    world.write("onceward.toml", "strict = true\n[routes.pay]\nupstream = \"https://api.stripe.com\"\nprofile = \"stripe\"\nwindow = \"7d\"\nset_headers = { Authorization = \"Bearer canary\" }\n");
+    let document = world.run(&["check", "--json"]).json();
+    let settings = document["settings"].as_array().unwrap();
+    let from = |matched: Option<&str>, key: &str| {
+        let is_it = |setting: &&serde_json::Value| {
+            setting["match"].as_str() == matched && setting["key"] == key
+        };
+        let found = settings.iter().find(is_it).unwrap_or_else(|| panic!("no {key}: {document}"));
+        (found["value"].as_str().unwrap(), found["from"].as_str().unwrap())
+    };
+    assert_eq!(from(None, "effects"), ("keyed", "profile stripe"));
+    assert_eq!(from(None, "upstream_key.window"), ("1d", "profile stripe"));
+    assert_eq!(from(None, "window"), ("7d", "route"));
+    assert_eq!(from(Some("POST /v1/refunds/**"), "key.missing"), ("require", "profile stripe"));
+    let shown = world.run(&["check"]).ok();
+    assert!(shown.contains("stripe-should-retry") && !shown.contains("canary"), "{shown}");
+}
+
+#[test]
 fn where_strict_is_said_a_warning_exits_5() {
     let world = World::new();
     world.write(

@@ -36,6 +36,7 @@ timeout = "5s"
 wait = "2s"
 retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
 held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
+breaker = { open = "50ms", open_max = "200ms" }
 
 [routes.once]
 upstream = "http://AUDITOR/once"
@@ -44,6 +45,7 @@ timeout = "5s"
 wait = "2s"
 retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
 held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
+breaker = { open = "50ms", open_max = "200ms" }
 "#;
 
 /// A folder, a configuration and an upstream.

@@ -21,6 +21,7 @@ const ROUTES: &str = r#"
 [routes.steady]
 upstream = "http://AUDITOR/keyed"
 effects = "keyed"
+breaker = false
 retry = { attempts_max = 100000, horizon = "72h", table = ["100ms"] }
 "#;
 

@@ -43,7 +43,7 @@ impl Case {
     fn route(&self) -> String {
         let effects = if self.keyed { "keyed" } else { "non-idempotent" };
         format!(
-            "[routes.{}]\nupstream = \"http://{}/{}\"\nhttp2 = {}\neffects = \"{effects}\"\ntimeout = \"5s\"\n\
+            "[routes.{}]\nupstream = \"http://{}/{}\"\nhttp2 = {}\neffects = \"{effects}\"\ntimeout = \"5s\"\nbreaker = false\nbudget = false\n\
              held = {{ attempts_max = 20, base = \"5ms\", floor = \"5ms\", cap = \"10ms\" }}\n",
             self.name,
             self.proxy.address,

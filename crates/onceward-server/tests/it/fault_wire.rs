@@ -120,7 +120,7 @@ async fn misbehave(mut line: Line) -> std::io::Result<()> {
 async fn world() -> World {
     let rogue = rogue().await;
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let held = "wait = \"2s\"\nheld = { attempts_max = 2, base = \"5ms\", floor = \"1ms\", cap = \"20ms\" }";
+    let held = "breaker = false\nwait = \"2s\"\nheld = { attempts_max = 2, base = \"5ms\", floor = \"1ms\", cap = \"20ms\" }";
     World::with(
         3,
         &format!(

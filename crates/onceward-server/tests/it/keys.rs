@@ -91,7 +91,7 @@ fn a_route_says_what_a_key_is_and_where_it_comes_from() {
         "onceward.toml",
         &[
             with("strong", r"key = { length_min = 8, refuse = ['\d+'] }"),
-            with("body", r#"key = { json = "/request_id" }"#),
+            with("body", r#"key = { json = "/request_id", missing = "require" }"#),
             with("made", r#"key = { template = "{json:/user}:{json:/plan}" }"#),
             with("timed", r#"key = { time = "refuse-late" }"#),
             with("once", r#"unique = { json = "/order", within = "24h" }"#),
@@ -206,7 +206,7 @@ fn a_check_asks_about_payments_with_the_default_window_and_tells_the_disk() {
         ("key = { json = \"/a\", template = \"{date}\" }", "keep one"),
         ("key = { template = \"{json:/a}{json:/b}\" }", "between two variables"),
         ("key = { pattern = \"a|b\" }", "no groups"),
-        ("redact = [\"card\"]", "no JSON pointer"),
+        ("redact = [\"card\"]", "points at no member"),
     ] {
         world.write("onceward.toml", &route(more));
         let said = world.run(&["check"]).failed(78);

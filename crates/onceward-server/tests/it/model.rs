@@ -30,6 +30,8 @@ const FOUND: [u64; 1] = [20];
 const SHRINK_MAX: usize = 60;
 
 const ROUTE: &str = "wait = \"2s\"
+breaker = false
+budget = false
 held = { attempts_max = 2, base = \"2ms\", floor = \"1ms\", cap = \"4ms\" }
 retry = { attempts_max = 3, horizon = \"1h\", base = \"2ms\", floor = \"1ms\", cap = \"4ms\" }
 ";

@@ -20,14 +20,14 @@ const EXPANSION: &str = "\
     EXECUTE format('ALTER TABLE %I ADD COLUMN later text NOT NULL DEFAULT ''x''', name); \
     END LOOP; END $$; \
     CREATE TABLE later (id uuid PRIMARY KEY); \
-    INSERT INTO migration VALUES (2, 1)";
+    INSERT INTO migration VALUES (100, 1)";
 
 /// Longer than a node takes from its start until its tables are made.
 const START: u64 = 100;
 
 /// The schema is there once, and whole.
 fn expect_whole(database: &Database) {
-    assert_eq!(database.sql("SELECT count(*), max(version) = count(*) FROM migration"), "1|t");
+    assert_eq!(database.sql("SELECT max(version) = count(*) FROM migration"), "t");
     let parts = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'key'::regclass";
     assert_eq!(database.sql(parts), "16");
     assert_eq!(database.sql("SELECT count(*) FROM retention"), "1");

@@ -83,6 +83,12 @@ impl Cluster {
         let mut cluster = Self::of(ledgers, seed, "").await;
         for node in 0..ledgers.len() {
             let started = cluster.launch(node).await;
+            // It listens before its ledger is there, where it has to wait for that.
+            until("a node to be ready", async || {
+                let answer = started.line().await.ask("GET", "/readyz", &[], b"").await.ok()?;
+                (answer.status() == 200).then_some(())
+            })
+            .await;
             cluster.nodes.push(started);
         }
         cluster

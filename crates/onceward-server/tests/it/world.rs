@@ -445,7 +445,7 @@ impl Upstream {
 /// A route to `upstream` that is tried again soon, and never given up within a test.
 pub(crate) fn route(name: &str, upstream: SocketAddr) -> String {
     format!(
-        "[routes.{name}]\nupstream = \"http://{upstream}\"\neffects = \"idempotent\"\n\
+        "[routes.{name}]\nupstream = \"http://{upstream}\"\neffects = \"idempotent\"\nbreaker = false\n\
          retry = {{ attempts_max = 1000, base = \"50ms\", floor = \"10ms\", cap = \"100ms\" }}\n"
     )
 }

@@ -154,14 +154,14 @@ impl Kept {
     }
 
     fn list(&self, query: &Query) -> Page {
-        let before = query.before.map_or_else(|| OperationId::from_u128(u128::MAX), first_at);
+        let before = query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX));
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
             if query.wants(operation) {
                 page.operations.push(operation.clone());
             }
             if page.operations.len() >= query.limit || looked_at + 1 >= Query::ROWS_MAX {
-                page.next = Some(id.sequence());
+                page.next = Some(*id);
                 break;
             }
         }
@@ -320,6 +320,14 @@ impl Store for MemoryStore {
         let now = self.clock.now();
         let orphans = self.kept().beat(session, max, now);
         Box::pin(ready(Ok(orphans)))
+    }
+
+    fn nodes(&self) -> Reply<'_, u32> {
+        let now = self.clock.now();
+        self.read(|kept| {
+            let alive = kept.sessions.values().filter(|lapses_at| **lapses_at > now).count();
+            (alive as u32).max(1)
+        })
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {

@@ -310,10 +310,7 @@ impl PostgresStore {
     async fn list_page(&self, query: &Query) -> Result<Page, StoreError> {
         let kinds: Vec<i16> =
             query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
-        let mut before = match query.before {
-            Some(place) => first_at(place),
-            None => Id(OperationId::from_u128(u128::MAX)),
-        };
+        let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
         let (mut page, mut looked_at) = (Page::default(), 0);
         loop {
             let rows = if kinds.is_empty() {
@@ -335,7 +332,7 @@ impl PostgresStore {
                     }
                 }
                 if page.operations.len() >= query.limit || looked_at >= Query::ROWS_MAX {
-                    page.next = Some(before.0.sequence());
+                    page.next = Some(before.0);
                     return Ok(page);
                 }
             }
@@ -438,6 +435,15 @@ impl Store for PostgresStore {
 
     fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>> {
         Box::pin(session::beat(&self.links, session, max))
+    }
+
+    fn nodes(&self) -> Reply<'_, u32> {
+        Box::pin(async move {
+            let sql = "SELECT count(*) FROM session WHERE lapses_at > now()";
+            let rows = self.links.query(sql, &[]).await?;
+            let alive: i64 = rows.first().map_or(1, |row| row.get(0));
+            Ok(u32::try_from(alive).unwrap_or(u32::MAX).max(1))
+        })
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {

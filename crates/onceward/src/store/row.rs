@@ -15,6 +15,7 @@ use onceward_core::operation::{
 };
 use onceward_core::policy::{Effects, Mode};
 use onceward_core::time::Timestamp;
+use onceward_core::upstream_key::KeyPlace;
 use serde::{Deserialize, Serialize};
 
 use super::{Standing, StoreError};
@@ -159,6 +160,8 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         State::Done => (3, 0),
         State::Dead(death) => (4 + place(&Death::ALL, &death), 0),
     };
+    let upstream_key =
+        operation.upstream_key.as_ref().map(|key| (key.place.to_string(), key.value.as_str()));
     let row = Row {
         id: operation.id.as_u128(),
         fence: operation.fence.0,
@@ -170,10 +173,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         print: operation.fingerprint.parts,
         accepted: operation.mode == Mode::Accepted,
         effects: place(&EFFECTS, &operation.effects),
-        upstream_key: operation
-            .upstream_key
-            .as_ref()
-            .map(|key| (key.header.as_str(), key.value.as_str())),
+        upstream_key: upstream_key.as_ref().map(|(place, value)| (place.as_str(), *value)),
         method: &operation.method,
         target: &operation.target,
         label: operation.label.as_deref(),
@@ -292,8 +292,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         fingerprint: Fingerprint { version: row.print_version, parts: row.print },
         mode: if row.accepted { Mode::Accepted } else { Mode::Held },
         effects: at(&EFFECTS, row.effects)?,
-        upstream_key: row.upstream_key.map(|(header, value)| UpstreamKey {
-            header: header.to_owned(),
+        upstream_key: row.upstream_key.map(|(place, value)| UpstreamKey {
+            place: KeyPlace::from_text(place),
             value: value.to_owned(),
         }),
         method: row.method.to_owned(),

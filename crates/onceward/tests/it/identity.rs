@@ -188,7 +188,14 @@ async fn a_key_comes_from_the_body_or_is_made_of_the_request() {
         call
     };
     for (policy, key) in [
-        (from(KeyFrom::Json("/order".into())), "o-1"),
+        (
+            Policy {
+                key_pointer: Some("/order".to_owned()),
+                key_missing: KeyMissing::Require,
+                ..from(KeyFrom::Headers)
+            },
+            "o-1",
+        ),
         (from(KeyFrom::Template(template("{json:/order}:{date}"))), "o-1:2026-01-01"),
     ] {
         for world in every(&policy) {

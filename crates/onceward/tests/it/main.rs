@@ -29,6 +29,7 @@ mod sessions;
 mod upstream_egress;
 mod upstream_endings;
 mod upstream_http2;
+mod upstream_key;
 mod upstream_leftover;
 mod upstream_tls;
 mod world;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use onceward::Answer;
 use onceward::Refusal;
 use onceward::core::attempt::Ending;
+use onceward::core::hint::HintHeader;
 use onceward::core::operation::{Death, State};
-use onceward::core::policy::{Backoff, Effects, KeyMissing, Policy};
+use onceward::core::policy::{Backoff, Effects, KeyMissing, Meaning, Policy};
 use onceward::core::time::Timestamp;
 
 use crate::world::{
@@ -51,7 +52,10 @@ async fn what_was_unsent_is_sent_again_even_where_a_second_arrival_would_be_a_se
 #[tokio::test]
 async fn what_was_not_processed_is_sent_again_even_where_a_second_arrival_would_be_a_second_effect()
 {
-    let policy = Policy { not_processed: vec![503], ..effects(Effects::NonIdempotent) };
+    let policy = Policy {
+        statuses: [(503, Meaning::NotProcessed)].into(),
+        ..effects(Effects::NonIdempotent)
+    };
     for world in every(&policy) {
         world.upstream.script([answer(429, ""), answer(503, ""), answer(201, "made")]);
         let got = answered(world.call_through(post("k")).await);
@@ -68,6 +72,26 @@ async fn an_unanswered_keyed_call_is_sent_again_and_has_one_effect() {
         assert_eq!(essence(&got.response), (201, &b"made once"[..]));
         assert_eq!(got.operation.attempts[0].ended.as_ref().unwrap().ending, Ending::Unanswered);
         assert_eq!((world.upstream.dispatched(), world.upstream.effects("k")), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_says_whether_to_ask_again_is_believed() {
+    let hints = vec![HintHeader::StripeShouldRetry];
+    for world in every(&Policy { hints, ..effects(Effects::Keyed) }) {
+        let says = |status, again| answer(status, "").header("stripe-should-retry", again);
+        world.upstream.script([says(409, "true"), answer(201, "made")]);
+        let got = answered(world.call_through(post("k")).await);
+        assert_eq!((got.response.status, got.operation.attempts.len()), (201, 2));
+        world.upstream.script([says(500, "false")]);
+        let got = answered(world.call_through(post("stop")).await);
+        assert_eq!((got.response.status, got.operation.attempts.len()), (500, 1));
+        assert_eq!(got.operation.state, State::Dead(Death::Exhausted));
+    }
+    for world in every(&effects(Effects::Keyed)) {
+        world.upstream.script([answer(409, "busy").header("stripe-should-retry", "true")]);
+        let got = answered(world.call_through(post("k")).await);
+        assert_eq!((got.response.status, world.upstream.dispatched()), (409, 1), "not believed");
     }
 }
 

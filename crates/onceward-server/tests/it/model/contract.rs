@@ -135,6 +135,9 @@ impl Model {
                 "201" => self.rest = Rest::Done(Outcome::Answer(201, body)),
                 "404" if is_held => self.rest = Rest::Done(Outcome::Answer(404, body)),
                 "404" => self.rest = Rest::Dead("refused", Some(Outcome::Answer(404, body))),
+                "401" if self.may_have_worked_before(asked) => {
+                    self.rest = Rest::Dead("exhausted", None);
+                }
                 "401" => self.rest = Rest::Dead("refused", None),
                 "503" | "drop" if asked.route == "model-once" => {
                     self.rest = Rest::InDoubt;
@@ -147,6 +150,14 @@ impl Model {
             }
             return told;
         }
+    }
+
+    /// Whether an attempt before the last may have been executed. Where a second one would be a
+    /// second effect, none was made but by a person who said that the first was not.
+    fn may_have_worked_before(&self, asked: &Asked) -> bool {
+        let deed = |attempt: usize| asked.script[attempt.min(asked.script.len() - 1)];
+        let is_unclear = |attempt| matches!(deed(attempt), "503" | "drop");
+        asked.route != "model-once" && (0..self.attempts - 1).any(is_unclear)
     }
 
     /// What a call with this key gets where it is known; nothing where the key is free again.

@@ -9,6 +9,7 @@ use onceward_core::operation::{
 };
 use onceward_core::policy::{Mode, Policy};
 use onceward_core::time::Timestamp;
+use onceward_core::upstream_key::KeyPlace;
 use onceward_core::verdict::{self, Verdict};
 use onceward_fuzz::Fuzz;
 
@@ -30,8 +31,10 @@ fn everywhere() -> Result<Vec<Operation>, Illegal> {
     let kept = Some(BodyRef { segment: 1, offset: 2, length: 3, crc: 4 });
     let pending = contract::operation(3, "key-1", "stripe", Mode::Accepted);
     let mut started = pending.after(Event::Started(Session(3)), NOW)?;
-    started.upstream_key =
-        Some(UpstreamKey { header: "idempotency-key".into(), value: "key-1".into() });
+    started.upstream_key = Some(UpstreamKey {
+        place: KeyPlace::Header("idempotency-key".into()),
+        value: "key-1".into(),
+    });
     started.request = kept;
     let ended = Ended {
         at: NOW,

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
@@ -319,7 +320,7 @@ impl Index {
 
     pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut page = Page::default();
-        let before = query.before.unwrap_or(i64::MAX as u64);
+        let before = query.before.map_or(i64::MAX as u64, OperationId::sequence);
         let mut looked_at = 0;
         let mut last = before;
         let mut visit = |seq: u64, operation: Operation| {
@@ -343,7 +344,7 @@ impl Index {
                 &mut visit,
             )?
         };
-        page.next = more.then_some(last);
+        page.next = more.then(|| OperationId::new(last, 0));
         Ok(page)
     }
 

@@ -1,0 +1,148 @@
+//! `/upstreams`: what stands before each upstream at this node, the worst first, and a form to
+//! pause or resume.
+
+use std::sync::Arc;
+
+use axum::Form;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Extension, Path, State};
+use axum::response::Redirect;
+use maud::{Markup, html};
+use onceward::core::time::Timestamp;
+use onceward::{Bar, Standing};
+use serde::Deserialize;
+
+use super::frame::{Frame, Here, Html};
+use super::words;
+use crate::access::Caller;
+use crate::node::Node;
+use crate::operator::person;
+use crate::problem::Problem;
+
+pub(super) async fn show(State(node): State<Arc<Node>>) -> Result<Html, Problem> {
+    let frame = Frame::of(&node).await?;
+    let now = crate::shape::now();
+    let mut gates = node.gates();
+    gates.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
+    let content = html! {
+        h1 { "Upstreams" }
+        p.lead {
+            "What stands before each route's upstream at this node. What is held back waits in the "
+            "ledger, and nothing of it is lost."
+        }
+        @if gates.is_empty() {
+            div.empty.card { p { strong { "No routes are configured." } } }
+        } @else {
+            div.scroll.card tabindex="0" role="region" aria-label="Upstreams" {
+                table.list {
+                    thead { tr {
+                        th { "Route" } th { "Flows" } th.number { "Under way" }
+                        th.number { "Waiting" } th { span.unseen { "Pause or resume" } }
+                    } }
+                    tbody { @for (name, standing) in &gates { (row(&node, name, standing, now)) } }
+                }
+            }
+        }
+    };
+    Ok(Html(frame.page(Here::Upstreams, "Upstreams", &content)))
+}
+
+/// The worst come first.
+fn rank(standing: &Standing) -> u8 {
+    match (standing.bar, standing.breaker) {
+        (Some(Bar::BreakerOpen), _) => 0,
+        (Some(Bar::UpstreamAsked), _) => 1,
+        (Some(Bar::Paused), _) => 2,
+        (Some(_), _) => 3,
+        (None, "closed") => 5,
+        (None, _) => 4,
+    }
+}
+
+fn row(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
+    let routes = node.engine.routes();
+    let upstream = routes.get(name).map(|route| route.target.base.to_string());
+    html! {
+        tr {
+            td.what {
+                strong { (name) }
+                @if let Some(upstream) = &upstream { span.request title=(upstream) { (upstream) } }
+            }
+            td { (flows(node, name, standing, now)) }
+            td.number { (standing.busy) }
+            td.number { (standing.waiting) }
+            td { (form(name, node.engine.paused().contains_key(name))) }
+        }
+    }
+}
+
+fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
+    let until =
+        html! { @if let Some(until) = standing.until { ", until " (words::time(until, now)) } };
+    let paused = node.engine.paused();
+    match standing.bar {
+        Some(Bar::Paused) => html! {
+            span.chip.told { "paused" }
+            @if let Some(pause) = paused.get(name) {
+                span.label { "by " (pause.who) " " (words::time(pause.at, now)) ": " (pause.reason) }
+            }
+        },
+        Some(Bar::BreakerOpen) => html! { span.chip.dead { "breaker open" } (until) },
+        Some(Bar::UpstreamAsked) => {
+            html! { span.chip.doubt { "it asked to be left alone" } (until) }
+        }
+        Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
+            html! { span.chip.doubt { "breaker half-open: it is probed" } }
+        }
+        Some(Bar::Rate | Bar::Slots) | None => html! { span.chip.done { "yes" } },
+    }
+}
+
+fn form(name: &str, is_paused: bool) -> Markup {
+    let (path, word) = if is_paused { ("resume", "Resume") } else { ("pause", "Pause") };
+    html! {
+        details {
+            summary.button { (word) }
+            form method="post" action={ "/upstreams/" (name) "/" (path) } {
+                label { "Why"
+                    input name="reason" required maxlength="1000" autocomplete="off";
+                }
+                button { (word) " " (name) }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Because {
+    reason: String,
+}
+
+type Sent = Result<Form<Because>, FormRejection>;
+
+fn read(form: Sent) -> Result<Because, Problem> {
+    form.map(|Form(form)| form)
+        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
+}
+
+pub(super) async fn pause(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(route): Path<String>,
+    form: Sent,
+) -> Result<Redirect, Problem> {
+    let person = person(&caller, &read(form)?.reason)?;
+    node.engine.pause(&route, &person).await?;
+    Ok(Redirect::to("/upstreams"))
+}
+
+pub(super) async fn resume(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(route): Path<String>,
+    form: Sent,
+) -> Result<Redirect, Problem> {
+    let person = person(&caller, &read(form)?.reason)?;
+    node.engine.resume(&route, &person).await?;
+    Ok(Redirect::to("/upstreams"))
+}
