@@ -91,6 +91,28 @@ pub fn leaves_its_mark(known: &Operation, now: Timestamp) -> bool {
         && !leaves_no_tombstone(known)
 }
 
+/// When the request and the answers of `known` are dropped, where that is before its window is over.
+/// What may still be sent again keeps its request.
+pub fn bodies_over_at(known: &Operation) -> Option<Timestamp> {
+    let is_final = match known.state {
+        State::Done | State::Dead(Death::Cancelled) => true,
+        State::Dead(_) => known.outcome.is_some(),
+        State::Pending { .. } | State::Delivering | State::InDoubt => false,
+    };
+    let over_at = known.ended_at?.plus(known.retain.filter(|_| is_final)?);
+    known.key_expires_at().filter(|expires_at| over_at < *expires_at).map(|_| over_at)
+}
+
+/// Whether the request and the answers of `known` are to be gone, while its key stays.
+pub fn are_bodies_over(known: &Operation, now: Timestamp) -> bool {
+    bodies_over_at(known).is_some_and(|at| now >= at)
+}
+
+/// Whether there is more left of `known` than its mark.
+pub fn is_more_than_its_mark(known: &Operation) -> bool {
+    known.request.is_some() || !known.attempts.is_empty()
+}
+
 /// An operation of which provably nothing was done leaves no mark: its key is as good as new.
 pub fn leaves_no_tombstone(known: &Operation) -> bool {
     matches!(known.state, State::Dead(Death::Refused | Death::Unsent)) && known.outcome.is_none()

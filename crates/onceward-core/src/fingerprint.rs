@@ -4,7 +4,7 @@
 //! for it, and is kept in parts, so that a mismatch can say which part differs without a value.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::exchange::{Headers, Request};
 
@@ -84,7 +84,8 @@ impl Part {
 /// The digest of what must be equal for "the same request", in four parts of 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Which rules made it: a later version is compared by the rules of the earlier.
+    /// Which rule made it: fingerprints of two rules say nothing about each other, and the requests
+    /// are compared under one.
     pub version: u8,
     /// The parts, in the order of [`Part::ALL`].
     pub parts: [[u8; 16]; 4],
@@ -123,7 +124,7 @@ impl Fingerprint {
             BodyRule::None => {}
             BodyRule::Raw | BodyRule::Auto => field(mac, &request.body),
         });
-        Self { version: VERSION, parts: [target, query, headers, body] }
+        Self { version: rule.version(), parts: [target, query, headers, body] }
     }
 
     /// The parts in which two requests differ; empty where they are the same request.
@@ -133,6 +134,26 @@ impl Fingerprint {
         }
         let pairs = self.parts.iter().zip(&other.parts).zip(Part::ALL);
         pairs.filter(|((mine, theirs), _)| mine != theirs).map(|(_, part)| part).collect()
+    }
+}
+
+impl FingerprintRule {
+    /// Which rule this is: [`VERSION`] for the one that holds where nothing is said, and else seven
+    /// bits of its digest.
+    fn version(&self) -> u8 {
+        if *self == Self::default() {
+            return VERSION;
+        }
+        let mut hash = Sha256::new();
+        hash.update([VERSION, self.body as u8, self.query as u8]);
+        for list in [&self.headers, &self.ignore] {
+            hash.update((list.len() as u64).to_be_bytes());
+            for entry in list {
+                hash.update((entry.len() as u64).to_be_bytes());
+                hash.update(entry.as_bytes());
+            }
+        }
+        0x80 | hash.finalize()[0]
     }
 }
 
@@ -515,6 +536,24 @@ mod tests {
         let json = |body| request("application/json", body);
         assert!(is_same(&json(r#"{"id":1,"a":[1,2]}"#), &json(r#"{"id":2,"a":[7,2]}"#), &rule));
         assert!(!is_same(&json(r#"{"id":1,"a":[1,2]}"#), &json(r#"{"id":1,"a":[1,3]}"#), &rule));
+    }
+
+    #[test]
+    fn each_rule_has_its_own_version_and_the_default_one_keeps_its() {
+        let rules = [
+            FingerprintRule::default(),
+            FingerprintRule { body: BodyRule::Raw, ..FingerprintRule::default() },
+            FingerprintRule { query: QueryRule::None, ..FingerprintRule::default() },
+            FingerprintRule { headers: vec!["a".into()], ..FingerprintRule::default() },
+            FingerprintRule { ignore: vec!["a".into()], ..FingerprintRule::default() },
+        ];
+        let one = request("text/plain", "1");
+        let versions = rules.map(|rule| Fingerprint::of(&one, &rule, &SECRET).version);
+        assert_eq!(versions[0], VERSION);
+        let mut different = versions.to_vec();
+        different.sort_unstable();
+        different.dedup();
+        assert_eq!(different.len(), versions.len());
     }
 
     #[test]

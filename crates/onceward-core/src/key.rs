@@ -115,6 +115,8 @@ fn unquote(rest: &str) -> Result<String, KeyError> {
 pub enum ScopeKind {
     /// A caller's key on a route or an ad hoc upstream.
     Call,
+    /// What a route calls one effect, whatever its key.
+    Unique,
 }
 
 /// Within what a key is unique. Two scopes that differ in any member share nothing.
@@ -147,6 +149,7 @@ impl Scope {
     pub fn digest(&self, key: &Key) -> KeyDigest {
         let kind = match self.kind {
             ScopeKind::Call => 1u8,
+            ScopeKind::Unique => 2,
         };
         let mut hash = Sha256::new();
         hash.update([1, kind]);

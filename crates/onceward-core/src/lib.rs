@@ -3,20 +3,23 @@
 //! which re-exports this one.
 //!
 //! In reading order:
-//! [`key`] and [`fingerprint`] say what "the same request" is; [`exchange`] is what the ledger
-//! keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes
+//! [`key`], [`pattern`], [`template`], [`key_age`] and [`fingerprint`] say what "the same request"
+//! is; [`exchange`] is what the ledger keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes
 //! a key; [`operation`] has the one function from state to state; [`admission`] decides on
 //! arrival; [`lease`] says who may attempt; [`line`] says whose turn it is among those about the same;
 //! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
-//! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`template`]) says what is
+//! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`path_template`]) says what is
 //! learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when accepted work
 //! may be sent.
+//! [`rate`] say what an upstream is spared; [`advice`] says what a route's window and retries should
+//! be; [`redact`] what people see of a body.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
 //! non-idempotent operation; a mismatch is decided before the state is looked at.
 
 pub mod admission;
+pub mod advice;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
@@ -27,13 +30,17 @@ pub mod hint;
 pub mod hours;
 pub mod id;
 pub mod key;
+pub mod key_age;
 pub mod lease;
 pub mod line;
 pub mod lookup;
 pub mod operation;
+pub mod path_template;
+pub mod pattern;
 pub mod policy;
 pub mod rate;
 pub mod reconcile;
+pub mod redact;
 pub mod template;
 pub mod time;
 pub mod upstream_key;

@@ -13,8 +13,8 @@ use crate::backoff;
 use crate::condition::{Condition, Subject};
 use crate::exchange::Headers;
 use crate::operation::{Looks, Operation, State};
+use crate::path_template::Template;
 use crate::policy::Backoff;
-use crate::template::Template;
 use crate::time::Timestamp;
 
 /// Answers in a row that know nothing of it, until it counts as not done.
@@ -279,6 +279,8 @@ mod tests {
             acts: Vec::new(),
             request: None,
             forgotten: None,
+            aliases: Vec::new(),
+            retain: None,
             flow: None,
             subject: None,
             parent: None,

@@ -95,6 +95,11 @@ pub struct Operation {
     pub ids: Vec<(String, String)>,
     /// How often the upstream was asked whether it was done, while it is in doubt.
     pub looks: Looks,
+    /// The operations whose keys are other names of this one: they last as long as it does.
+    pub aliases: Vec<OperationId>,
+    /// How long its request and its answer are kept after its end, where that is less than the
+    /// window; the key stays.
+    pub retain: Option<Duration>,
 }
 
 /// What an operation is about, and its place among all that are about the same.
@@ -307,16 +312,22 @@ pub enum Deed {
     ResolvedNotSent,
     /// Dropped the key before its time.
     Forgot,
+    /// Made the key last longer.
+    Extended,
+    /// Gave it another key beside its own.
+    Rotated,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Redelivered,
         Self::Cancelled,
         Self::ResolvedDone,
         Self::ResolvedNotSent,
         Self::Forgot,
+        Self::Extended,
+        Self::Rotated,
     ];
 
     /// The word for it in answers and logs.
@@ -327,6 +338,8 @@ impl Deed {
             Self::ResolvedDone => "resolved_done",
             Self::ResolvedNotSent => "resolved_not_sent",
             Self::Forgot => "forgot",
+            Self::Extended => "extended",
+            Self::Rotated => "rotated",
         }
     }
 }
@@ -378,6 +391,10 @@ pub enum Event {
     },
     /// The upstream is asked what became of it, or was asked and that decided nothing.
     Looked(Looks),
+    /// A person made its key last for so long, from completion.
+    Extended(Act, Duration),
+    /// A person gave it another key: this operation owns it.
+    Rotated(Act, OperationId),
 }
 
 /// A fact that cannot follow from where the operation stands. Nothing was changed.
@@ -513,6 +530,8 @@ impl Operation {
                 }
                 next.looks = looks;
             }
+            Event::Extended(act, window) => next.extend(act, window, now)?,
+            Event::Rotated(act, alias) => next.rotate(act, alias, now)?,
         }
         Ok(next)
     }
@@ -665,9 +684,42 @@ impl Operation {
                 self.rule(Verdict::Bury(Death::Unsent, None), now)?;
                 self.trust_that_nothing_was_done();
             }
+            Deed::Extended | Deed::Rotated => {
+                return Err(Illegal {
+                    from: self.state.name(),
+                    to: "acted upon by this deed alone",
+                });
+            }
         }
         self.acts.push(act);
         Ok(())
+    }
+
+    /// Only a key that still replays is extended, and never to an earlier end: retention cannot
+    /// reopen a key.
+    fn extend(&mut self, act: Act, window: Duration, now: Timestamp) -> Result<(), Illegal> {
+        let before = self.replaying(now).ok_or(Illegal { from: "over", to: "extended" })?;
+        self.window = window;
+        if self.key_expires_at() <= Some(before) {
+            return Err(Illegal { from: "kept as long already", to: "extended" });
+        }
+        self.acts.push(act);
+        Ok(())
+    }
+
+    fn rotate(&mut self, act: Act, alias: OperationId, now: Timestamp) -> Result<(), Illegal> {
+        self.replaying(now).ok_or(Illegal { from: "over", to: "rotated" })?;
+        if !self.aliases.contains(&alias) {
+            self.aliases.push(alias);
+        }
+        self.acts.push(act);
+        Ok(())
+    }
+
+    /// When its key expires, where it has ended and its key answers still.
+    fn replaying(&self, now: Timestamp) -> Option<Timestamp> {
+        let expires_at = self.key_expires_at().filter(|_| self.state.is_ended())?;
+        (self.forgotten.is_none() && now < expires_at).then_some(expires_at)
     }
 
     /// The session that has it in hand: it makes the attempt under way, or has the caller who
@@ -716,6 +768,21 @@ impl Operation {
         let answers = self.attempts.iter().filter_map(|attempt| attempt.ended.as_ref()?.answer);
         let outcome = self.outcome.as_ref().and_then(|outcome| outcome.answer);
         self.request.into_iter().chain(answers).chain(outcome)
+    }
+
+    /// The operation without its request and its answers; the key and all that happened stay.
+    #[must_use]
+    pub fn without_bodies(&self) -> Self {
+        let mut kept = self.clone();
+        kept.fence = Fence(self.fence.0 + 1);
+        kept.request = None;
+        for ended in kept.attempts.iter_mut().filter_map(|attempt| attempt.ended.as_mut()) {
+            ended.answer = None;
+        }
+        if let Some(outcome) = &mut kept.outcome {
+            outcome.answer = None;
+        }
+        kept
     }
 
     /// What stays of the operation after its window: that its key was used, and how it ended.

@@ -7,8 +7,10 @@ use std::time::Duration;
 use crate::fingerprint::FingerprintRule;
 use crate::hint::HintHeader;
 use crate::hours::Hours;
-use crate::key::KEY_BYTES_MAX;
+use crate::key::{KEY_BYTES_MAX, Key};
 use crate::lookup::LookupRule;
+use crate::pattern::Pattern;
+use crate::template::Template;
 use crate::time::Timestamp;
 use crate::upstream_key::KeyPlace;
 
@@ -205,6 +207,61 @@ pub enum Order {
     Subject,
 }
 
+/// Where a key comes from that no header carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFrom {
+    /// From nowhere: what [`KeyMissing`] says.
+    Headers,
+    /// Made of the request; where that lacks a part, it is refused.
+    Template(Template),
+}
+
+/// What the time is good for that a key bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyTime {
+    /// Nothing.
+    Ignore,
+    /// A key of which nothing is known, and that is older than keys are kept, is a late duplicate.
+    RefuseLate,
+    /// The same, and a key that bears no time is refused.
+    Require,
+}
+
+/// What a caller's key has to look like: a weak one is another's before long.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyRule {
+    /// No shorter than this, in bytes.
+    pub length_min: usize,
+    /// Like this.
+    pub pattern: Option<Pattern>,
+    /// And like none of these.
+    pub refuse: Vec<Pattern>,
+}
+
+impl KeyRule {
+    /// What the rule has against `key`.
+    pub fn objection(&self, key: &Key) -> Option<String> {
+        let key = key.as_str();
+        if key.len() < self.length_min {
+            return Some(format!("this route wants keys of at least {} signs", self.length_min));
+        }
+        if let Some(wanted) = self.pattern.as_ref().filter(|pattern| !pattern.matches(key)) {
+            return Some(format!("this route wants keys like {}", wanted.as_str()));
+        }
+        let unwanted = self.refuse.iter().find(|pattern| pattern.matches(key))?;
+        Some(format!("this route refuses keys like {}", unwanted.as_str()))
+    }
+}
+
+/// A second identity of an effect: two calls with two keys, and the same of this, are one effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueRule {
+    /// What names the effect; a call that lacks it has no second identity.
+    pub name: Template,
+    /// How long after the first call.
+    pub within: Duration,
+}
+
 /// Which shape our own refusals take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorShape {
@@ -228,6 +285,16 @@ pub struct Policy {
     pub key_missing: KeyMissing,
     /// Headers (lower case) that may carry the key, the first that is there counts.
     pub key_headers: Vec<String>,
+    /// Where a key comes from that no header carries.
+    pub key_from: KeyFrom,
+    /// What a caller's key has to look like.
+    pub key_rule: KeyRule,
+    /// What the time is good for that a key bears.
+    pub key_time: KeyTime,
+    /// What names an effect beside its key.
+    pub unique: Option<UniqueRule>,
+    /// For how long the same request under another key is told of; zero for never.
+    pub suspect_within: Duration,
     /// Where in a JSON body the key stands where no header has it (RFC 6901).
     pub key_pointer: Option<String>,
     /// How two requests are compared.
@@ -272,6 +339,10 @@ pub struct Policy {
     pub lookup: Option<Arc<LookupRule>>,
     /// When attempts of accepted operations may begin; without it always.
     pub hours: Option<Hours>,
+    /// How long requests and answers are kept after the end, where that is less than the window.
+    pub retain_bodies: Option<Duration>,
+    /// JSON pointers whose values people do not see.
+    pub redact: Vec<String>,
 }
 
 impl Default for Policy {
@@ -282,6 +353,11 @@ impl Default for Policy {
             mode: Mode::Held,
             key_missing: KeyMissing::Make,
             key_headers: vec!["idempotency-key".to_owned()],
+            key_from: KeyFrom::Headers,
+            key_rule: KeyRule::default(),
+            key_time: KeyTime::Ignore,
+            unique: None,
+            suspect_within: Duration::from_mins(10),
             key_pointer: None,
             fingerprint: FingerprintRule::default(),
             success: Vec::new(),
@@ -304,6 +380,8 @@ impl Default for Policy {
             subject_max: 1000,
             lookup: None,
             hours: None,
+            retain_bodies: None,
+            redact: Vec::new(),
         }
     }
 }

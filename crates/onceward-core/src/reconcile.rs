@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::condition::is_same;
-use crate::template::Template;
+use crate::path_template::Template;
 
 /// How a provider's list is read.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,221 +1,346 @@
-//! Paths with places to fill: what an upstream is asked about one operation.
+//! Keys made of the request: `{json:/user}:{json:/plan}:{date}`.
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-/// The longest path that is asked for.
-const FILLED_BYTES_MAX: usize = 8 << 10;
+use crate::exchange::Request;
+use crate::key::{KEY_BYTES_MAX, Key};
+use crate::time::Timestamp;
 
-/// A path and query with `{names}` in it.
+/// The longest template, in bytes.
+pub const TEMPLATE_BYTES_MAX: usize = 1000;
+
+/// A template that makes a key of a request. What it puts in is percent-encoded but for letters,
+/// digits, `-`, `.`, `_` and `~`, and between two values stands a sign that no value has, so that
+/// two requests with different values never get one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    parts: Vec<Part>,
-    text: String,
-}
+pub struct Template(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum Piece {
     Text(String),
-    Name(String),
-    /// A place in the request's JSON body.
+    Value(Variable),
+}
+
+/// What a template can put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Variable {
+    /// A text, a whole number, true or false in a JSON body (RFC 6901).
     Json(String),
+    /// A header, by its name in lower case.
+    Header(String),
+    /// A parameter of the query, as it stands there.
+    Query(String),
+    Method,
+    Path,
+    /// The day in UTC: a retry on the next day is another key.
+    Date,
+    /// The day and hour in UTC.
+    Hour,
 }
 
-/// Why a text is no template.
+/// Why a template cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotATemplate {
-    /// It does not begin a path.
-    #[error("{0:?} is no path: write \"/orders?ref={{key}}\"")]
-    NoPath(String),
-    /// A brace is left open, or what is in it is nothing.
-    #[error("{0:?} has a brace without a name in it: write {{key}} or {{json:/pointer}}")]
-    Brace(String),
+pub enum TemplateError {
+    /// Empty, too long, or with other signs than visible ASCII.
+    #[error("a template has 1 to {TEMPLATE_BYTES_MAX} signs of visible ASCII")]
+    Length,
+    /// `{` without `}`, or the other way round.
+    #[error("a template has {{ and }} in pairs")]
+    Braces,
+    /// A variable that there is not.
+    #[error(
+        "{{{0}}} is no variable: json:/pointer, header:name, query:name, method, path, date or hour"
+    )]
+    Unknown(String),
+    /// Two values that run together.
+    #[error("between two variables stands a sign that no value has, such as `:`")]
+    Together,
+    /// Every request would get one key.
+    #[error("a template without a variable makes one key for all")]
+    Constant,
 }
 
-/// Why a template cannot be filled for an operation.
+/// What a request lacks for its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unfilled {
-    /// There is no such value: asking without it would ask for everything.
-    #[error("{0} has no value for it")]
-    Missing(String),
-    /// A value that would be read as part of the path's shape.
-    #[error("the value of {0} cannot stand in a path")]
-    Unfit(String),
-    /// The path became too long.
-    #[error("the path would be longer than {FILLED_BYTES_MAX} bytes")]
-    TooLong,
-}
+#[error("the request has no usable {0}")]
+pub struct Missing(pub String);
 
 impl Template {
-    /// Reads `/orders?ref={key}`.
-    pub fn read(text: &str) -> Result<Self, NotATemplate> {
-        let is_path = text.starts_with('/')
-            && !text.starts_with("//")
-            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if !is_path {
-            return Err(NotATemplate::NoPath(text.to_owned()));
+    /// Reads a template.
+    pub fn new(text: &str) -> Result<Self, TemplateError> {
+        let fits = (1..=TEMPLATE_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !fits {
+            return Err(TemplateError::Length);
         }
-        let brace = || NotATemplate::Brace(text.to_owned());
-        let mut parts = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         let mut rest = text;
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, after) = rest.split_at(at);
-            let inside = after.strip_prefix('{').ok_or_else(brace)?;
-            let (name, behind) = inside.split_once('}').ok_or_else(brace)?;
-            parts.push(Part::Text(before.to_owned()));
-            parts.push(match name.strip_prefix("json:") {
-                Some(pointer) if pointer.starts_with('/') => Part::Json(pointer.to_owned()),
-                None if !name.is_empty() && !name.contains('{') => Part::Name(name.to_owned()),
-                _ => return Err(brace()),
-            });
-            rest = behind;
+        while !rest.is_empty() {
+            if let Some(inside) = rest.strip_prefix('{') {
+                let (name, after) = inside.split_once('}').ok_or(TemplateError::Braces)?;
+                pieces.push(Piece::Value(Variable::new(name)?));
+                rest = after;
+                continue;
+            }
+            let end = rest.find(['{', '}']).unwrap_or(rest.len());
+            if end == 0 {
+                return Err(TemplateError::Braces);
+            }
+            pieces.push(Piece::Text(rest[..end].to_owned()));
+            rest = &rest[end..];
         }
-        parts.push(Part::Text(rest.to_owned()));
-        Ok(Self { parts, text: text.to_owned() })
+        let is_value = |piece: &Piece| matches!(piece, Piece::Value(_));
+        if !pieces.iter().any(is_value) {
+            return Err(TemplateError::Constant);
+        }
+        // Between the first value and the last, every text parts two of them.
+        let values = pieces.iter().position(is_value).zip(pieces.iter().rposition(is_value));
+        let between = values.map_or(&[][..], |(first, last)| &pieces[first..=last]);
+        let parts = |piece: &Piece| matches!(piece, Piece::Text(text) if text.bytes().any(parts));
+        if between.chunks(2).any(|pair| pair.len() == 2 && !parts(&pair[1])) {
+            return Err(TemplateError::Together);
+        }
+        Ok(Self(pieces))
     }
 
-    /// The names in it.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Name(name) => Some(name.as_str()),
-            Part::Text(_) | Part::Json(_) => None,
-        })
+    /// The key that this makes of `request`, received at `now`. One that would be longer than a key
+    /// may be is the SHA-256 of what it would be.
+    pub fn key(&self, request: &Request, now: Timestamp) -> Result<Key, Missing> {
+        let text = self.render(request, now)?;
+        let text = if text.len() > KEY_BYTES_MAX { hashed(&text) } else { text };
+        Key::new(&text).map_err(|_| Missing("key".to_owned()))
     }
 
-    /// Whether it has places of the request's body in it.
-    pub fn needs_body(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Json(_)))
-    }
-
-    /// The path for one operation: every value percent-encoded (RFC 3986, section 2.3). An empty
-    /// value is none.
-    pub fn fill<'a>(
-        &self,
-        value: impl Fn(&str) -> Option<&'a str>,
-        body: Option<&Value>,
-    ) -> Result<String, Unfilled> {
-        let mut filled = String::with_capacity(self.text.len() + 64);
-        for part in &self.parts {
-            let missing = |name: &str| Unfilled::Missing(format!("{{{name}}}"));
-            match part {
-                Part::Text(text) => filled.push_str(text),
-                Part::Name(name) => {
-                    let value = value(name).filter(|value| !value.is_empty());
-                    put(&mut filled, name, value.ok_or_else(|| missing(name))?)?;
-                }
-                Part::Json(pointer) => {
-                    let name = format!("json:{pointer}");
-                    let value = body.and_then(|body| body.pointer(pointer)).and_then(plain);
-                    let value = value.filter(|value| !value.is_empty());
-                    put(&mut filled, &name, &value.ok_or_else(|| missing(&name))?)?;
+    /// The same at any length.
+    pub fn render(&self, request: &Request, now: Timestamp) -> Result<String, Missing> {
+        let mut body = None;
+        let mut text = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(piece) => text.push_str(piece),
+                Piece::Value(variable) => {
+                    let value = variable
+                        .of(request, now, &mut body)
+                        .filter(|value| !value.is_empty())
+                        .ok_or_else(|| Missing(variable.name()))?;
+                    encode(&value, &mut text);
                 }
             }
-            if filled.len() > FILLED_BYTES_MAX {
-                return Err(Unfilled::TooLong);
-            }
         }
-        Ok(filled)
-    }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
+        Ok(text)
     }
 }
 
-/// A value as text; a number only where it is whole, because others have several spellings.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(is) => Some(is.to_string()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        Value::Number(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
+impl Variable {
+    fn new(text: &str) -> Result<Self, TemplateError> {
+        let unknown = || TemplateError::Unknown(text.to_owned());
+        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+        let variable = match kind {
+            "json" if name.starts_with('/') => Self::Json(name.to_owned()),
+            "header" if !name.is_empty() => Self::Header(name.to_ascii_lowercase()),
+            "query" if !name.is_empty() => Self::Query(name.to_owned()),
+            "method" if text == "method" => Self::Method,
+            "path" if text == "path" => Self::Path,
+            "date" if text == "date" => Self::Date,
+            "hour" if text == "hour" => Self::Hour,
+            _ => return Err(unknown()),
+        };
+        Ok(variable)
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Json(pointer) => format!("{pointer} in its JSON body"),
+            Self::Header(name) => format!("header {name}"),
+            Self::Query(name) => format!("{name} in its query"),
+            Self::Method => "method".to_owned(),
+            Self::Path => "path".to_owned(),
+            Self::Date | Self::Hour => "time".to_owned(),
+        }
+    }
+
+    /// The value; the body is read once.
+    fn of(&self, request: &Request, now: Timestamp, body: &mut Option<Value>) -> Option<Vec<u8>> {
+        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        match self {
+            Self::Json(pointer) => {
+                // What is no JSON has nothing in it.
+                let read = || serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+                match body.get_or_insert_with(read).pointer(pointer)? {
+                    Value::String(text) => Some(text.clone().into_bytes()),
+                    // A number that is not whole may be spelt in more ways than one.
+                    Value::Number(number) if number.is_i64() || number.is_u64() => {
+                        Some(number.to_string().into_bytes())
+                    }
+                    Value::Bool(is) => Some(is.to_string().into_bytes()),
+                    Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+                }
+            }
+            Self::Header(name) => request.headers.get(name).map(|value| value.to_vec()),
+            Self::Query(name) => query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(other, _)| other == name)
+                .map(|(_, value)| value.as_bytes().to_vec()),
+            Self::Method => Some(request.method.clone().into_bytes()),
+            Self::Path => Some(path.as_bytes().to_vec()),
+            Self::Date => Some(date(now).into_bytes()),
+            Self::Hour => {
+                let hour = now.as_micros().div_euclid(3_600_000_000).rem_euclid(24);
+                Some(format!("{}T{hour:02}", date(now)).into_bytes())
+            }
+        }
     }
 }
 
-fn put(filled: &mut String, name: &str, value: &str) -> Result<(), Unfilled> {
+/// Whether a sign parts two values: none has it.
+fn parts(byte: u8) -> bool {
+    byte != b'%' && !is_plain(byte)
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+fn encode(value: &[u8], text: &mut String) {
     use std::fmt::Write as _;
-    // Dots alone are steps in a path, encoded or not (RFC 3986, section 5.2.4).
-    if value.bytes().all(|byte| byte == b'.') && !filled.contains('?') {
-        return Err(Unfilled::Unfit(format!("{{{name}}}")));
-    }
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            filled.push(byte as char);
+    for byte in value {
+        if is_plain(*byte) {
+            text.push(char::from(*byte));
         } else {
             // Writing into a string does not fail.
-            let _ = write!(filled, "%{byte:02X}");
-        }
-        if filled.len() > FILLED_BYTES_MAX {
-            return Err(Unfilled::TooLong);
+            let _ = write!(text, "%{byte:02X}");
         }
     }
-    Ok(())
+}
+
+fn hashed(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut hashed = "sha256-".to_owned();
+    for byte in Sha256::digest(text.as_bytes()) {
+        let _ = write!(hashed, "{byte:02x}");
+    }
+    hashed
+}
+
+/// The day of `at` in UTC, as `2026-01-31` (the civil calendar, by Howard Hinnant's algorithm).
+fn date(at: Timestamp) -> String {
+    let days = at.as_micros().div_euclid(86_400_000_000) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Headers;
+    use bytes::Bytes;
     use proptest::prelude::*;
-    use serde_json::json;
 
-    fn fill(template: &str, key: &str, body: &Value) -> Result<String, Unfilled> {
-        let key = |name: &str| (name == "key").then_some(key);
-        Template::read(template).unwrap().fill(key, Some(body))
+    /// 2026-01-31 23:59:59 UTC
+    const NOW: Timestamp = Timestamp::from_micros(1_769_903_999_000_000);
+
+    fn request(body: &str) -> Request {
+        Request {
+            method: "POST".into(),
+            target: "/orders/7?plan=gold&x".into(),
+            headers: Headers(vec![("x-shop".into(), Bytes::from_static(b"a:b"))]),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    fn made(template: &str, body: &str) -> Result<String, Missing> {
+        Template::new(template).unwrap().key(&request(body), NOW).map(|key| key.to_string())
     }
 
     #[test]
-    fn values_are_put_in_and_cannot_break_out() {
-        let body = json!({"ref": "a/b", "n": 12, "x": 1.5, "empty": "", "list": []});
-        for (template, key, filled) in [
-            ("/orders?ref={key}", "k 1&x=2", Ok("/orders?ref=k%201%26x%3D2")),
-            ("/orders/{json:/ref}/{key}", "k", Ok("/orders/a%2Fb/k")),
-            ("/orders?n={json:/n}", "k", Ok("/orders?n=12")),
-            ("/orders", "k", Ok("/orders")),
-            ("/orders/{key}", "..", Err("cannot stand in a path")),
-            ("/orders?ref={key}", "..", Ok("/orders?ref=..")),
-            ("/orders?ref={json:/none}", "k", Err("{json:/none}")),
-            ("/orders?ref={json:/empty}", "k", Err("{json:/empty}")),
-            ("/orders?ref={json:/list}", "k", Err("{json:/list}")),
-            ("/orders?ref={json:/x}", "k", Err("{json:/x}")),
-            ("/orders?ref={operation}", "k", Err("{operation}")),
+    fn a_key_is_made_of_what_the_template_names() {
+        let body = r#"{"user":"anna b","n":7,"deep":{"x/y":true},"f":1.5,"none":null,"e":""}"#;
+        for (template, key) in [
+            ("{json:/user}:{json:/n}:{date}", "anna%20b:7:2026-01-31"),
+            ("sub-{json:/deep/x~1y}", "sub-true"),
+            ("{header:X-Shop}/{query:plan}", "a%3Ab/gold"),
+            ("{method}:{path}:{hour}", "POST:%2Forders%2F7:2026-01-31T23"),
         ] {
-            match (fill(template, key, &body), filled) {
-                (Ok(path), Ok(wanted)) => assert_eq!(path, wanted),
-                (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{error}"),
-                (other, _) => panic!("{template}: {other:?}"),
-            }
+            assert_eq!(made(template, body).as_deref(), Ok(key), "{template}");
+        }
+        for (template, lacks) in [
+            ("{json:/nobody}", "/nobody in its JSON body"),
+            ("{json:/f}", "/f in its JSON body"),
+            ("{json:/none}", "/none in its JSON body"),
+            ("{json:/deep}", "/deep in its JSON body"),
+            ("{json:/e}", "/e in its JSON body"),
+            ("{header:x-other}", "header x-other"),
+            ("{query:x}", "x in its query"),
+        ] {
+            assert_eq!(made(template, body), Err(Missing(lacks.into())), "{template}");
+        }
+        assert!(made("{json:/user}", "no json").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let unknown = |name: &str| TemplateError::Unknown(name.into());
+        for (template, error) in [
+            ("", TemplateError::Length),
+            ("a b{date}", TemplateError::Length),
+            ("{date", TemplateError::Braces),
+            ("date}", TemplateError::Braces),
+            ("{json:user}", unknown("json:user")),
+            ("{day}", unknown("day")),
+            ("{date:x}", unknown("date:x")),
+            ("{json:/a}{json:/b}", TemplateError::Together),
+            ("{json:/a}x{json:/b}", TemplateError::Together),
+            ("all", TemplateError::Constant),
+        ] {
+            assert_eq!(Template::new(template), Err(error), "{template}");
         }
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
-        for text in
-            ["", "orders", "//host/x", "/a b", "/a#b", "/a{", "/a}", "/a{}", "/{json:x}", "/{a{b}"]
+    fn a_key_that_would_be_too_long_is_a_digest_of_it() {
+        let long = |last: char| format!(r#"{{"a":"{}{last}"}}"#, "x".repeat(300));
+        let (one, other) = (made("{json:/a}", &long('1')), made("{json:/a}", &long('2')));
+        assert_eq!(one.as_ref().unwrap().len(), "sha256-".len() + 64);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (seconds, day) in
+            [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (4_107_542_400, "2100-03-01")]
         {
-            assert!(Template::read(text).is_err(), "{text}");
+            assert_eq!(date(Timestamp::from_micros(seconds * 1_000_000)), day);
         }
-        let read = Template::read("/a/{key}?b={json:/c}&d={since}").unwrap();
-        assert_eq!(read.names().collect::<Vec<_>>(), ["key", "since"]);
-        assert!(read.needs_body());
+        assert_eq!(date(Timestamp::from_micros(-1)), "1969-12-31");
     }
 
     proptest! {
         #[test]
-        fn any_value_stays_where_it_was_put(key in "\\PC{1,30}") {
-            match fill("/a/{key}/b?c={key}", &key, &Value::Null) {
-                Ok(path) => {
-                    prop_assert!(path.bytes().all(|byte| byte.is_ascii_graphic()));
-                    prop_assert_eq!(path.matches(['/', '?', '&', '=', '#']).count(), 5);
-                }
-                Err(error) => prop_assert!(matches!(error, Unfilled::Unfit(_)), "{}", error),
+        fn any_text_is_a_template_or_none_and_what_is_one_renders(text in "[ -~]{0,40}") {
+            if let Ok(template) = Template::new(&text) {
+                let _ = template.key(&request("{}"), NOW);
             }
         }
 
         #[test]
-        fn any_text_is_a_template_or_refused(text in "\\PC{0,30}") {
-            if let Ok(template) = Template::read(&text) {
-                prop_assert_eq!(template.as_str(), text);
-            }
+        fn two_different_requests_never_get_one_key(
+            a in (".{1,200}", ".{1,200}"), b in (".{1,200}", ".{1,200}"),
+        ) {
+            let template = Template::new("{json:/a}:{json:/b}").unwrap();
+            let key = |(a, b): &(String, String)| {
+                template.key(&request(&serde_json::json!({"a": a, "b": b}).to_string()), NOW).unwrap()
+            };
+            prop_assert_eq!(key(&a) == key(&b), a == b);
         }
     }
 }

@@ -394,3 +394,24 @@ fn what_an_owner_left_behind_is_judged_by_whether_it_may_have_been_done() {
     assert_eq!(of(&operation(Effects::Keyed, Mode::Accepted, "POST"), None), None);
     assert_eq!(accepted.fingerprint, fingerprint("a"));
 }
+
+#[test]
+fn a_key_lasts_longer_or_as_long_and_is_never_opened_again() {
+    let ended = Event::Ended(how(Ending::Answered, Some(201)), Verdict::Finish(outcome(201)));
+    let done = begun(Effects::Keyed, Mode::Held, "POST").after(ended, NOW).unwrap();
+    let day = Duration::from_hours(24);
+    let extend =
+        |op: &Operation, window, at| op.after(Event::Extended(act(Deed::Extended), window), at);
+    let longer = extend(&done, done.window + day, NOW).unwrap();
+    assert_eq!(longer.key_expires_at(), Some(NOW.plus(done.window + day)));
+    assert!(extend(&done, done.window, NOW).is_err() && extend(&longer, done.window, NOW).is_err());
+    assert!(extend(&done, done.window + day, NOW.plus(done.window)).is_err(), "it is over");
+    let forget = Event::Acted(act(Deed::Forgot), None, Some(Forgotten::Refuse));
+    let forgotten = done.after(forget, NOW).unwrap();
+    assert!(extend(&forgotten, done.window + day, NOW).is_err());
+    for open in [begun(Effects::Keyed, Mode::Held, "POST"), doubted(Effects::NonIdempotent)] {
+        assert!(extend(&open, Duration::from_hours(9999), NOW).is_err());
+        assert!(open.after(Event::Rotated(act(Deed::Rotated), open.id), NOW).is_err());
+    }
+    assert!(done.after(Event::Acted(act(Deed::Extended), None, None), NOW).is_err());
+}

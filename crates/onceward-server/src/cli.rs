@@ -13,6 +13,7 @@ mod check;
 mod classify;
 mod client;
 mod doubt;
+mod keys;
 mod ls;
 mod migrate_store;
 mod output;
@@ -113,8 +114,14 @@ enum Verb {
     Lookup(doubt::Lookup),
     /// Drop a key before its time
     Forget(act::Forget),
+    /// Make a key last longer
+    Extend(keys::Extend),
+    /// Give an operation another key beside its own
+    Rotate(keys::Rotate),
+    /// Drop all keys of a principal whose operations have ended
+    Revoke(keys::Revoke),
     /// List the routes, and what stands before their upstreams
-    Routes,
+    Routes(routes::Routes),
     /// Send nothing through a route until it is resumed; what it accepts waits
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
@@ -207,9 +214,12 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Lookup(flags) => doubt::lookup(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
+        Verb::Extend(flags) => keys::extend(&flags, &client, json).await,
+        Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
+        Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
+        Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
-        Verb::Routes => routes::routes(&client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,

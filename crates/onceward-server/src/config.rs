@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
 use onceward::core::hint::HintHeader;
+use onceward::core::operation::Deed;
 use onceward::core::policy::{
     Backoff, Effects, ErrorShape, KeyMissing, Mode, OnDead, OnExpired, Order, Policy,
     UpstreamKeyValue,
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use self::doubt::{LookupWord, ReconcileFile};
+use self::keys::{ApproveWord, KeyTimeWord, PatternWord, TemplateWord, UniqueFile};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
@@ -38,6 +40,10 @@ macro_rules! words {
 }
 
 mod doubt;
+pub(crate) use self::forecast::Forecast;
+
+mod forecast;
+mod keys;
 mod profile;
 mod protection;
 mod settings;
@@ -74,6 +80,8 @@ struct File {
     data: Option<PathBuf>,
     demo: Option<bool>,
     strict: Option<bool>,
+    #[serde(default)]
+    approve: Vec<ApproveWord>,
     #[serde(default)]
     egress: EgressFile,
     #[serde(default)]
@@ -192,6 +200,10 @@ struct PolicyFile {
     subject_max: Option<usize>,
     lookup: Option<LookupWord>,
     hours: Option<String>,
+    unique: Option<UniqueFile>,
+    suspect_within: Option<Span>,
+    retain_bodies: Option<Span>,
+    redact: Option<Vec<Pointer>>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -213,7 +225,12 @@ struct UpstreamKeyFile {
 struct KeyFile {
     missing: Option<MissingWord>,
     headers: Option<Vec<Name>>,
+    length_min: Option<usize>,
+    pattern: Option<PatternWord>,
+    refuse: Option<Vec<PatternWord>>,
     json: Option<Pointer>,
+    template: Option<TemplateWord>,
+    time: Option<KeyTimeWord>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -411,6 +428,8 @@ pub(crate) struct Config {
     pub(crate) store: Ledger,
     pub(crate) demo: bool,
     pub(crate) strict: bool,
+    /// What wants two persons.
+    pub(crate) approve: Vec<Deed>,
     pub(crate) egress_allow: Vec<IpNet>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) connections_max: usize,
@@ -418,6 +437,8 @@ pub(crate) struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
     pub(crate) ad_hoc: Arc<Route>,
+    /// Routes of which the file says no window.
+    default_windows: Vec<String>,
     /// What is said of the routes, and who says so.
     pub(crate) settings: Vec<Setting>,
     /// The file it was read from, where there is one.
@@ -470,11 +491,15 @@ impl Config {
         }
         let profiles = Profiles::new(&file.profiles, name)?;
         let (mut routes, mut settings) = (BTreeMap::new(), Vec::new());
+        let mut default_windows = Vec::new();
         for (route_name, route) in &file.routes {
             let wrong =
                 |what: &str| ConfigError(format!("{name}: [routes.{}] {what}", route_name.0));
             let mut laid = profiles.lay(&route_name.0, route, &wrong)?;
             settings.append(&mut laid.settings);
+            if forecast::keeps_the_default(route, &laid.policy) {
+                default_windows.push(route_name.0.clone());
+            }
             let built = build_route(&route_name.0, route, laid, segment_bytes, name)?;
             if built.chaos.is_some() && !flags.allow_chaos {
                 return Err(ConfigError(format!(
@@ -500,6 +525,7 @@ impl Config {
             store,
             demo: file.demo.unwrap_or_else(|| found.is_none()),
             strict: file.strict.unwrap_or(false),
+            approve: file.approve.iter().flat_map(|word| word.deeds()).copied().collect(),
             egress_allow,
             ca_file: file.tls.ca_file,
             connections_max: file.limits.connections_max.unwrap_or(10_000),
@@ -508,6 +534,7 @@ impl Config {
             routes,
             settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
+            default_windows,
             file: found,
         })
     }
@@ -881,6 +908,7 @@ fn lay_over(
         if let Some(headers) = &key.headers {
             policy.key_headers = names(headers);
         }
+        keys::lay_key(&mut policy, key, wrong)?;
         if let Some(pointer) = &key.json {
             policy.key_pointer = Some(pointer.0.clone());
         }
@@ -929,6 +957,7 @@ fn lay_over(
             if word == OnExpiredWord::Refuse { OnExpired::Refuse } else { OnExpired::Execute };
     }
     policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
+    keys::lay_life(&mut policy, file, wrong)?;
     if let Some(word) = file.error_shape {
         policy.error_shape = match word {
             ErrorShapeWord::Problem => ErrorShape::Problem,
@@ -1045,6 +1074,9 @@ impl Config {
                     "[routes.{name}] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.",
                     crate::units::show(timeout)
                 ));
+            }
+            if self.default_windows.contains(name) && forecast::is_like_payments(route) {
+                warnings.push(forecast::warning(name));
             }
             let window = route.policy.upstream_key.window;
             if route.policy.effects == Some(Effects::Keyed)

@@ -17,13 +17,13 @@ use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
 use onceward::core::operation::{Death, Operation, State};
-use onceward::core::policy::{Effects, ErrorShape, Policy, UpstreamKeyValue};
+use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
 use onceward::upstream::{Egress, parse_ad_hoc};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
+use onceward::{Answer, Answered, Aside, Call, CallOptions, Engine, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -61,12 +61,15 @@ impl Gateway {
         caller: Caller,
     ) -> Response<Body> {
         let echo = echo_of(request.headers());
-        match self.call(request, caller).await {
+        let aside = Arc::new(Aside::default());
+        let mut response = match self.call(request, caller, &aside).await {
             Ok((Ok(answer), key_given)) => respond(answer, echo, key_given, self.engine.store()),
             Ok((Err(refusal), key_given)) => refuse(&refusal.into(), echo, key_given),
             // Nothing was made of it, a key neither.
             Err(problem) => refuse(&problem, echo, true),
-        }
+        };
+        tell_aside(response.headers_mut(), &aside);
+        response
     }
 
     /// Which shape our refusals take for the callers of the route that `uri` names.
@@ -87,6 +90,7 @@ impl Gateway {
         &self,
         request: Request<Incoming>,
         caller: Caller,
+        aside: &Arc<Aside>,
     ) -> Result<(Result<Answer, Refusal>, bool), Problem> {
         let (head, body) = request.into_parts();
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
@@ -98,7 +102,7 @@ impl Gateway {
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
         let body = read_body(body, route.body_bytes_max).await?;
-        let options = options_of(&head.headers)?;
+        let options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {
@@ -232,6 +236,7 @@ impl Gateway {
         caller: Caller,
     ) -> Result<Response<Body>, Problem> {
         let (call, _) = self.call_of(document, caller)?;
+        let aside = Arc::clone(&call.options.aside);
         let (status, shown, operation) = match self.engine.call(call).await? {
             Answer::Accepted(operation) => {
                 (StatusCode::ACCEPTED, shape::operation(&operation, None), *operation)
@@ -260,6 +265,7 @@ impl Gateway {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         shape::describe(headers, &operation);
+        tell_aside(headers, &aside);
         if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
             headers.insert(header::LOCATION, location);
         }
@@ -523,7 +529,8 @@ fn has_key(request: &exchange::Request, policy: &Policy) -> bool {
         let own = KeyPlace::Json(pointer.clone()).own(request);
         own.is_ok_and(|key| key.is_some())
     };
-    policy.key_headers.iter().any(|name| request.headers.get(name).is_some())
+    policy.key_from != KeyFrom::Headers
+        || policy.key_headers.iter().any(|name| request.headers.get(name).is_some())
         || policy.key_pointer.as_ref().is_some_and(in_body)
 }
 
@@ -605,6 +612,19 @@ fn respond(
             }
             tell_of(response.headers_mut(), &operation, echo, key_given, replayed);
             response
+        }
+    }
+}
+
+/// What there is to say beside an answer.
+fn tell_aside(headers: &mut HeaderMap, aside: &Aside) {
+    for (name, operation) in [
+        ("onceward-duplicate-of", aside.duplicate_of.get()),
+        ("onceward-suspect-of", aside.suspect_of.get()),
+    ] {
+        let value = operation.and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
+        if let Some(value) = value {
+            headers.insert(name, value);
         }
     }
 }

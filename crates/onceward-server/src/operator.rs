@@ -19,7 +19,7 @@ use onceward::core::operation::{Forgotten, Operation};
 use onceward::core::policy::Order;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
-use onceward::{Bar, Person, Resolution};
+use onceward::{Bar, Person, Refusal, Resolution};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -31,7 +31,9 @@ use crate::page;
 use crate::problem::Problem;
 use crate::shape;
 
+mod advice;
 mod doubt;
+mod keys;
 
 /// How many a page has where nothing says, and at most.
 const LIMIT: usize = 50;
@@ -59,8 +61,10 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}/cancel", post(cancel))
         .route("/v1/operations/{id}/resolve", post(resolve))
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
+        .merge(keys::router())
         .route("/v1/explain", post(explain))
         .route("/v1/routes", get(routes))
+        .route("/v1/routes/{route}/advice", get(advice::advice))
         .route("/v1/routes/{route}/pause", post(pause))
         .route("/v1/routes/{route}/resume", post(resume))
         .route("/v1/stats", get(stats))
@@ -111,6 +115,7 @@ pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
 pub(crate) struct Filter {
     pub(crate) state: Option<String>,
     pub(crate) route: Option<String>,
+    pub(crate) principal: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) label: Option<String>,
     pub(crate) subject: Option<String>,
@@ -137,6 +142,7 @@ impl Filter {
             standing,
             tenant: Some(TENANT.to_owned()),
             route: given(&self.route),
+            principal: given(&self.principal),
             key: given(&self.key),
             label: given(&self.label),
             subject: given(&self.subject),
@@ -168,6 +174,7 @@ async fn list(
 pub(crate) async fn find(node: &Node, id: &str) -> Result<Operation, Problem> {
     let found = node.engine.store().find(Which::Id(id_of(id)?)).await?;
     found
+        .map(|operation| node.engine.as_kept(operation))
         .filter(|operation| operation.scope.tenant == TENANT)
         .ok_or_else(|| Problem::new("not-found", format!("No operation {id} is in the ledger.")))
 }
@@ -194,7 +201,8 @@ async fn show_request(State(node): State<Arc<Node>>, Path(id): Path<String>) -> 
         .ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
     // Credentials stay sealed: nobody reads them here.
     let request = wire::decode_request(&node.engine.store().body(kept).await?, operation.id, None)?;
-    let shown = response_document(0, &request.headers, &request.body);
+    let body = node.engine.redacted(&operation, &request.body);
+    let shown = response_document(0, &request.headers, &body);
     Ok(Json(json!({
         "method": request.method, "path": request.target, "headers": lines(&request.headers),
         "body": shown["body"], "body_base64": shown["body_base64"],
@@ -217,13 +225,15 @@ pub(crate) async fn response_of(
     let store = node.engine.store();
     if let Some(kept) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) {
         let response = wire::decode_response(&store.body(kept).await?)?;
-        return Ok(Some(response_document(response.status, &response.headers, &response.body)));
+        let body = node.engine.redacted(operation, &response.body);
+        return Ok(Some(response_document(response.status, &response.headers, &body)));
     }
     let last = operation.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref()?.answer);
     let Some(kept) = last else { return Ok(None) };
     let (response, cut) =
         wire::decode_excerpt(&store.body(kept).await?, operation.id, node.engine.secrets())?;
-    let mut shown = response_document(response.status, &response.headers, &response.body);
+    let body = node.engine.redacted(operation, &response.body);
+    let mut shown = response_document(response.status, &response.headers, &body);
     shown["excerpt"] = json!(true);
     shown["cut"] = json!(cut);
     Ok(Some(shown))
@@ -362,9 +372,12 @@ async fn show_key(
     UrlQuery(whose): UrlQuery<Principal>,
 ) -> Answer {
     let scope = scope_of(&caller, route, whose.principal);
-    let found = node.engine.store().find(Which::Key(scope.digest(&key_of(&key)?))).await?;
-    let operation = found
-        .ok_or_else(|| Problem::new("not-found", "No operation has this key on this route."))?;
+    let operation = match node.engine.operation_of(&scope, &key_of(&key)?).await {
+        Err(Refusal::NotFound) => {
+            return Err(Problem::new("not-found", "No operation has this key on this route."));
+        }
+        found => found?,
+    };
     shown(&node, &operation).await
 }
 

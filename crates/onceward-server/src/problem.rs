@@ -28,8 +28,12 @@ pub(crate) struct Problem {
     pub(crate) more: Vec<(&'static str, Value)>,
 }
 
+/// What stands in for a code that the table has not.
+const GONE_WRONG: (&str, u16, &str, &str) =
+    ("gone-wrong", 500, "escalate", "Something of ours went wrong");
+
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 35] = [
+const TABLE: [(&str, u16, &str, &str); 36] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -67,16 +71,17 @@ const TABLE: [(&str, u16, &str, &str); 35] = [
     ("method-not-allowed", 405, "fix-request", "This method does not belong here"),
     ("unauthenticated", 401, "fix-request", "An access key is needed"),
     ("forbidden", 403, "fix-request", "This request is not taken from there"),
-    ("gone-wrong", 500, "escalate", "Something of ours went wrong"),
+    GONE_WRONG,
     ("no-outcome", 404, "wait", "There is no answer to show"),
     ("outside-hours", 503, "same-key", "This route sends at other hours"),
+    ("approval-wanted", 409, "wait", "Another person has to ask for the same"),
 ];
 
 impl Problem {
     /// The problem of this code, with its detail.
     pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
         let found = TABLE.iter().find(|(known, ..)| *known == code);
-        let (code, status, advice, _) = found.copied().unwrap_or(TABLE[32]);
+        let (code, status, advice, _) = found.copied().unwrap_or(GONE_WRONG);
         let detail = detail.into();
         Self { code, status, detail, advice, retry_after: None, operation: None, more: Vec::new() }
     }
@@ -208,7 +213,14 @@ impl From<Refusal> for Problem {
         let second = Duration::from_secs(1);
         match refusal {
             Refusal::KeyInvalid(error) => Self::new("key-invalid", format!("{error}: nothing was sent")),
-            Refusal::KeyRequired => Self::new("key-required", "Send an Idempotency-Key of your own making: it names one intended effect."),
+            Refusal::KeyRequired(None) => Self::new("key-required", "Send an Idempotency-Key of your own making: it names one intended effect."),
+            Refusal::KeyRequired(Some(why)) => Self::new("key-required", format!("On this route the key is made of the request, and {why}; nothing was sent.")),
+            Refusal::KeyWeak(why) => Self::new("key-invalid", format!("{why}; nothing was sent.")),
+            Refusal::KeyTooOld(made_at) => {
+                let made_at = shape::time(made_at);
+                Self::new("key-expired", format!("It was made at {made_at}, and what was done with a key of that age is forgotten. Nothing was sent now."))
+                    .with("made_at", json!(made_at))
+            }
             Refusal::NoPlaceForKey { place, why } => Self::new("request-invalid", format!("The upstream takes its key at {place}, and {why}. Nothing was sent.")),
             Refusal::KeyMismatch { operation, parts, paths, status } => {
                 let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
@@ -286,6 +298,9 @@ impl From<Refusal> for Problem {
             Refusal::Conflict { operation, why } => {
                 let code = if operation.state.is_ended() || operation.state == State::InDoubt { "operation-conflict" } else { "operation-open" };
                 Self::new(code, why).about(operation)
+            }
+            Refusal::SecondWanted { operation, who, what } => {
+                Self::new("approval-wanted", format!("{who} asked for it ({what}); within a day, another person who asks for the same has it done.")).with("what", json!(what)).about(operation)
             }
             Refusal::NotFound => Self::new("not-found", "It was never there, or it has been forgotten."),
             Refusal::Draining => Self::new("draining", "Nothing was sent; ask again.").retry_after(second),

@@ -184,6 +184,7 @@ impl Start {
             routes: self.routes.clone(),
             session: Session(u64::from_le_bytes(random())),
         });
+        engine.set_approved(config.approve.clone());
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
@@ -470,6 +471,7 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
         warn!("listen, store, demo, egress, tls and limits are read at a start only");
     }
     info!(routes = routes.named.len(), "the routes were read again");
+    node.engine.set_approved(fresh.approve.clone());
     node.engine.set_routes(routes);
 }
 
@@ -509,7 +511,10 @@ async fn keep_up(node: Arc<Node>) {
 }
 
 async fn drain(node: &Node) -> Result<(), Exit> {
-    let asked = node.engine.flush_asked().await;
+    let asked = match node.engine.flush_asked().await {
+        Ok(()) => node.engine.flush_seen().await,
+        error => error,
+    };
     if let Err(error) = asked {
         warn!(%error, "the last counts of duplicates are lost");
     }

@@ -107,6 +107,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
             Forgotten::Refuse => "refuse",
             Forgotten::New => "new",
         }),
+        "aliases": operation.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "acts": operation.acts.iter().map(|act| json!({
             "deed": act.deed.name(), "at": time(act.at), "who": act.who, "reason": act.reason,
         })).collect::<Vec<_>>(),

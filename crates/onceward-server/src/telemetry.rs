@@ -19,7 +19,6 @@ pub(crate) struct Telemetry {
     prometheus: PrometheusHandle,
     remembered: Counter,
     duplicates: [(Repeat, Counter); 5],
-    late: Counter,
     superseded: Counter,
     attempts: [(Ending, Counter); 4],
     rested: [(&'static str, Counter); 3],
@@ -40,6 +39,10 @@ impl Telemetry {
         describe_counter!(
             "onceward_superseded_total",
             "Operations that were not sent because a newer one about the same was done."
+        );
+        describe_counter!(
+            "onceward_suspected_doubles_total",
+            "New operations with the request of another one, under another key."
         );
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
@@ -91,7 +94,6 @@ impl Telemetry {
                 Repeat::Revived,
             ]
             .map(duplicate),
-            late: counter!("onceward_late_duplicates_total"),
             superseded: counter!("onceward_superseded_total"),
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
                 .map(attempt),
@@ -124,6 +126,10 @@ impl Telemetry {
         gauge!("onceward_ledger_commits").set(condition.commits as f64);
         self.prometheus.run_upkeep();
         self.prometheus.render()
+    }
+
+    fn count_late(route: &str) {
+        counter!("onceward_late_duplicates_total", "route" => label(route)).increment(1);
     }
 
     fn count<K: PartialEq>(counters: &[(K, Counter)], key: &K) {
@@ -213,11 +219,25 @@ impl Observer for Telemetry {
             Fact::Duplicate(operation, repeat) => {
                 Self::count(&self.duplicates, &repeat);
                 if repeat == Repeat::Late {
-                    self.late.increment(1);
+                    Self::count_late(&operation.scope.route);
                     about!(warn, operation, "late duplicate");
                 } else {
                     about!(debug, operation, answer = repeat.name(), "duplicate");
                 }
+            }
+            Fact::Suspected(operation, first, again) => {
+                counter!("onceward_suspected_doubles_total", "route" => label(&operation.scope.route))
+                    .increment(1);
+                // A flood of them is told once, and counted.
+                if again == 1 {
+                    about!(warn, operation, first = %first, "suspected double: the same request under another key");
+                } else {
+                    about!(debug, operation, first = %first, again, "suspected double");
+                }
+            }
+            Fact::TooOld(route) => {
+                Self::count_late(route);
+                warn!(route, "late duplicate, by the time that its key bears");
             }
             Fact::Injected(operation, fault) => {
                 Self::count(&self.faults, &fault);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use onceward::core::condition::Condition;
 use onceward::core::exchange::Headers;
 use onceward::core::lookup::{LookupRule, When};
+use onceward::core::path_template::Template;
 use onceward::core::policy::{
     Backoff, Effects, OnDead, OnExpired, Order, Policy, UpstreamKeyRule, UpstreamKeyValue,
 };
-use onceward::core::template::Template;
 use onceward::route::{Protection, Route, Routes};
 use onceward::upstream::{Target, Timeouts, Trust};
 use onceward_proof::chance::Chance;

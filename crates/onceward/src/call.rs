@@ -1,11 +1,12 @@
 //! What an edge hands in, and what it is once it was read: the nouns between an edge, the verbs
 //! and the engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
+use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
@@ -54,6 +55,17 @@ pub struct CallOptions {
     pub subject: Option<String>,
     /// Its place among those about the same.
     pub sequence: Option<u64>,
+    /// Where the engine says what else there is to say.
+    pub aside: Arc<Aside>,
+}
+
+/// What there is to say of a call beside its answer.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// The operation whose effect this is, where that has another key.
+    pub duplicate_of: OnceLock<OperationId>,
+    /// The operation that had the same request under another key a short while ago.
+    pub suspect_of: OnceLock<OperationId>,
 }
 
 /// A request received and not yet remembered.
@@ -65,6 +77,8 @@ pub struct Arrival {
     pub key: Key,
     /// Whether the key was made here: it protects our retries and not the caller's.
     pub key_made: bool,
+    /// When it says that it was first made; nothing where its route does not ask.
+    pub made_at: Option<Timestamp>,
     /// What counts as the same.
     pub fingerprint: Fingerprint,
     /// What a second arrival at the upstream would do.

@@ -14,18 +14,22 @@ use onceward_core::admission::{self, Admission};
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
-use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
+use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
 use onceward_core::hint::Hint;
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::KeyDigest;
+use onceward_core::key_age;
 use onceward_core::lease::{BEAT, Session};
-use onceward_core::operation::{Death, Event, Fence, Operation, State};
+use onceward_core::operation::{Death, Deed, Event, Fence, Operation, State};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
+use crate::advise::Counting;
+use crate::alias::Holder;
 use crate::call::{Arrival, Call, Received};
+use crate::claim::{Claim, Turns, is_twin};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
@@ -48,6 +52,7 @@ use crate::settle::settle;
 use crate::store::{
     Asked, Birth, Lane, Remembered, Slot as Place, Store, StoreError, Which, Write,
 };
+use crate::suspects::Suspects;
 use crate::upstream::{AnswerBody, Upstream};
 use crate::waiters::Waiters;
 use crate::wire;
@@ -94,6 +99,7 @@ pub struct Engine {
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) counting: Arc<Counting>,
     pub(crate) secrets: Secrets,
     routes: RwLock<Arc<Routes>>,
     pub(crate) gates: Gates,
@@ -103,6 +109,9 @@ pub struct Engine {
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
+    pub(crate) claims: Turns,
+    suspects: Suspects,
+    pub(crate) approved: RwLock<Vec<Deed>>,
     pub(crate) session: Session,
     sequence: AtomicU64,
     pub(crate) running: Running,
@@ -261,12 +270,17 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         let sequence = AtomicU64::new(parts.store.newest());
         let doubts = Arc::new(Doubts::default());
-        let listening = Listening { observer: parts.observer, doubts: Arc::clone(&doubts) };
+        let counting = Counting::new(parts.observer, Arc::clone(&parts.clock));
+        let listening = Listening {
+            observer: Arc::clone(&counting) as Arc<dyn Observer>,
+            doubts: Arc::clone(&doubts),
+        };
         Arc::new(Self {
             store: parts.store,
             upstream: parts.upstream,
             clock: parts.clock,
             observer: Arc::new(listening),
+            counting,
             secrets: parts.secrets,
             routes: RwLock::new(Arc::new(parts.routes)),
             gates: Gates::default(),
@@ -276,6 +290,9 @@ impl Engine {
             pauses: Mutex::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
+            claims: Turns::default(),
+            suspects: Suspects::default(),
+            approved: RwLock::default(),
             session: parts.session,
             sequence,
             running: Running::default(),
@@ -347,9 +364,10 @@ impl Engine {
             .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
-        match receive(call, Arc::clone(&route), &self.secrets)? {
+        match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
             Received::Pass(request) => pass(self, &lane, &route, request).await,
-            Received::Keyed(arrival) => self.remember(*arrival, &lane).await,
+            // Every edge carries this along: it has to be small.
+            Received::Keyed(arrival) => Box::pin(self.remember(*arrival, &lane)).await,
         }
     }
 
@@ -359,7 +377,7 @@ impl Engine {
             .routes()
             .get(&call.route)
             .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
-        receive(call, route, &self.secrets)
+        receive(call, route, &self.secrets, self.clock.now())
     }
 
     async fn remember(self: &Arc<Self>, arrival: Arrival, lane: &Lane) -> Result<Answer, Refusal> {
@@ -367,11 +385,13 @@ impl Engine {
         if self.recent.has(digest)
             && let Some(known) = self.store.recall(digest)
         {
-            let admission = self.admit(&known, &arrival).await?;
+            let holder = self.follow_for(known, &arrival).await?;
+            let admission = self.admit(&holder, &arrival).await?;
             if !matches!(admission, Admission::Fresh | Admission::Revive | Admission::TooLate) {
-                return self.answer_known(known, admission, &arrival).await;
+                return self.answer_known(*holder.operation, admission, &arrival).await;
             }
         }
+        Box::pin(self.refuse_too_old(digest, &arrival)).await?;
         let gate = self.gate_of(&arrival.route);
         let entrant = Entrant {
             lane: lane.clone(),
@@ -413,13 +433,22 @@ impl Engine {
                 let start = start.then_some(self.session);
                 let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
                 let request = Arc::clone(&arrival.request);
-                let remember = self.clone().write_birth(newborn);
+                let remember = self.clone().write_one(newborn, self.claim_of(&arrival));
                 match self.write_and_run(remember, request, slot, arrival.options.timeout).await? {
                     Written::Fresh(operation, ran) => {
+                        self.suspect(&operation, &arrival, now);
                         return self.answer_begun(operation, ran, &arrival).await;
                     }
                     Written::Known(known, unused) => {
                         slot = unused;
+                        let twin = arrival.policy.unique.as_ref();
+                        if let Some(twin) = twin.and_then(|_| is_twin(&known, digest)) {
+                            drop(slot);
+                            // Nobody else sets it.
+                            let _ = arrival.options.aside.duplicate_of.set(twin);
+                            let twin = self.answer_twin(known, &arrival, replaces.as_ref());
+                            return Box::pin(twin).await;
+                        }
                         known
                     }
                     Written::Stale(unused) => {
@@ -429,17 +458,19 @@ impl Engine {
                     }
                 }
             };
-            match self.admit(&known, &arrival).await? {
+            let holder = self.follow_for(known, &arrival).await?;
+            let known = &*holder.operation;
+            match self.admit(&holder, &arrival).await? {
                 Admission::Fresh => {
                     // Counted once, however often the race for the key is run again.
-                    if !is_late && admission::leaves_its_mark(&known, now) {
+                    if !is_late && admission::leaves_its_mark(known, now) {
                         is_late = true;
-                        self.note_asked(&known, Repeat::Late);
+                        self.note_asked(known, Repeat::Late);
                     }
                     if arrival.mode == Mode::Held && slot.is_none() {
                         slot = Some(self.wait_for_slot(&gate, &entrant, &arrival).await?);
                     }
-                    replaces = Some(known);
+                    replaces = Some(holder.gives_way());
                 }
                 Admission::Revive => {
                     if arrival.mode == Mode::Held && slot.is_none() {
@@ -447,7 +478,7 @@ impl Engine {
                     }
                     let now = self.clock.now();
                     let Some((write, request)) =
-                        self.revival(&known, &arrival, slot.is_some(), now).await?
+                        self.revival(known, &arrival, slot.is_some(), now).await?
                     else {
                         continue;
                     };
@@ -455,15 +486,15 @@ impl Engine {
                     match self.write_and_run(revive, request, slot, arrival.options.timeout).await?
                     {
                         Written::Fresh(revived, ran) => {
-                            self.note_asked(&known, Repeat::Revived);
+                            self.note_asked(known, Repeat::Revived);
                             return self.answer_begun(revived, ran, &arrival).await;
                         }
                         Written::Known(_, unused) | Written::Stale(unused) => slot = unused,
                     }
                 }
-                Admission::TooLate => match self.doubt(&known, now).await {
+                Admission::TooLate => match self.doubt(known, now).await {
                     Ok(operation) => {
-                        self.note_asked(&known, Repeat::Refused);
+                        self.note_asked(known, Repeat::Refused);
                         let operation = Box::new(operation);
                         return Err(Refusal::OutcomeUnknown { operation, first: false });
                     }
@@ -472,7 +503,7 @@ impl Engine {
                 },
                 admission => {
                     drop(slot);
-                    return self.answer_known(known, admission, &arrival).await;
+                    return self.answer_known(*holder.operation, admission, &arrival).await;
                 }
             }
         }
@@ -482,7 +513,59 @@ impl Engine {
         })
     }
 
-    async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
+    /// Writes a birth, under the call's second identity where it has one.
+    async fn write_one(
+        self: Arc<Self>,
+        newborn: Birth,
+        claim: Option<Claim>,
+    ) -> Result<Remembered, StoreError> {
+        match claim {
+            // Few routes have one, and what all calls carry has to be small.
+            Some(claim) => Box::pin(self.write_claimed(newborn, claim)).await,
+            None => self.write_birth(newborn).await,
+        }
+    }
+
+    /// What `owner` is another name of, which the caller is told.
+    async fn follow_for(&self, owner: Operation, arrival: &Arrival) -> Result<Holder, StoreError> {
+        let holder = self.follow(owner).await?;
+        if let Some(named) = holder.owner.alias_of {
+            // The race for a key is run more than once, with one end.
+            let _ = arrival.options.aside.duplicate_of.set(named);
+        }
+        Ok(holder)
+    }
+
+    /// Refuses a call whose key bears its time, where that is longer ago than keys are kept and
+    /// nothing is known of it.
+    async fn refuse_too_old(&self, digest: KeyDigest, arrival: &Arrival) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let late = arrival.made_at.filter(|at| key_age::is_late(*at, &arrival.policy, now));
+        let Some(made_at) = late else { return Ok(()) };
+        if let Some(known) = self.store.find(Which::Key(digest)).await? {
+            let holder = self.follow(known).await?;
+            if self.admit(&holder, arrival).await? != Admission::Fresh {
+                return Ok(());
+            }
+        }
+        self.observer.observe(Fact::TooOld(&arrival.route.name));
+        Err(Refusal::KeyTooOld(made_at))
+    }
+
+    /// Tells where another operation had the same request under another key a short while ago.
+    fn suspect(&self, operation: &Operation, arrival: &Arrival, now: Timestamp) {
+        let within = arrival.policy.suspect_within;
+        if let Some((first, again)) = self.suspects.note(operation, within, now) {
+            self.observer.observe(Fact::Suspected(operation, first, again));
+            // Nobody else sets it.
+            let _ = arrival.options.aside.suspect_of.set(first);
+        }
+    }
+
+    pub(crate) async fn write_birth(
+        self: Arc<Self>,
+        newborn: Birth,
+    ) -> Result<Remembered, StoreError> {
         match self.store.remember(newborn).await? {
             Remembered::Fresh(operation) => {
                 self.observer.observe(Fact::Remembered(&operation));
@@ -676,7 +759,7 @@ impl Engine {
         wait.min(arrival.route.answer_max)
     }
 
-    fn next_id(&self, now: Timestamp) -> OperationId {
+    pub(crate) fn next_id(&self, now: Timestamp) -> OperationId {
         let step = |last| Some(next_sequence(last, now));
         let last = self
             .sequence
@@ -864,6 +947,11 @@ impl Engine {
             State::Pending { .. } | State::Delivering => {
                 Err(Refusal::InProgress(Box::new(operation)))
             }
+            State::Done | State::Dead(_)
+                if admission::are_bodies_over(&operation, self.clock.now()) =>
+            {
+                Err(Refusal::ResponseNotRetained(Box::new(operation)))
+            }
             State::Done | State::Dead(_) if operation.outcome.is_some() => {
                 match replay(&*self.store, &operation).await? {
                     Some(response) => from_memory(operation, response),
@@ -886,7 +974,7 @@ impl Engine {
     }
 
     /// What a duplicate gets; the upstream is not asked.
-    async fn answer_known(
+    pub(crate) async fn answer_known(
         &self,
         known: Operation,
         admission: Admission,
@@ -930,19 +1018,38 @@ impl Engine {
     }
 
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
-    /// nothing else differs, by what they say.
-    async fn admit(&self, known: &Operation, arrival: &Arrival) -> Result<Admission, Refusal> {
-        let decide = |print| judgement::admit(known, print, &arrival.policy, self.clock.now());
+    /// nothing else differs, by what they say. Where the route's rule is another one than the key
+    /// was first used under, both requests are compared under the one of now.
+    async fn admit(&self, holder: &Holder, arrival: &Arrival) -> Result<Admission, Refusal> {
+        let Holder { owner, operation } = holder;
+        let known = Box::new(Operation { fingerprint: owner.fingerprint, ..(**operation).clone() });
+        let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
         let admission = decide(&arrival.fingerprint);
-        if admission != Admission::Mismatch(vec![Part::Body]) {
-            return Ok(admission);
+        let Admission::Mismatch(parts) = &admission else { return Ok(admission) };
+        let rule = &arrival.policy.fingerprint;
+        let (before, now) = (&owner.fingerprint, &arrival.fingerprint);
+        let Some(kept) = owner.request else {
+            // All that is left to compare is what every rule counts.
+            let is_same = before.version != now.version && before.parts[0] == now.parts[0];
+            return Ok(if is_same { decide(before) } else { admission });
+        };
+        let kept = self.store.body(kept).await?;
+        let mut parts = parts.clone();
+        if parts != [Part::Body] {
+            let Ok(stored) = wire::decode_request(&kept, owner.id, Some(&self.secrets)) else {
+                return Ok(admission);
+            };
+            parts = Fingerprint::of(&stored, rule, self.secrets.fingerprint()).differs_from(now);
         }
-        let Some(request) = known.request else { return Ok(admission) };
-        let stored = wire::decode_request(&self.store.body(request).await?, known.id, None)?;
-        if is_same_body(&stored, &arrival.request, &arrival.policy.fingerprint) {
-            return Ok(decide(&known.fingerprint));
-        }
-        Ok(admission)
+        let is_same = match parts[..] {
+            [] => true,
+            [Part::Body] => {
+                let stored = wire::decode_request(&kept, owner.id, None)?;
+                is_same_body(&stored, &arrival.request, rule)
+            }
+            _ => false,
+        };
+        Ok(if is_same { decide(before) } else { Admission::Mismatch(parts) })
     }
 
     async fn mismatch(

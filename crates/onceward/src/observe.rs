@@ -2,6 +2,7 @@
 
 use onceward_core::attempt::Attempt;
 use onceward_core::breaker::Turn;
+use onceward_core::id::OperationId;
 use onceward_core::lookup::Finding;
 use onceward_core::operation::Operation;
 
@@ -20,6 +21,11 @@ pub enum Fact<'a> {
     Rested(&'a Operation),
     /// A key was asked for again and answered without the upstream.
     Duplicate(&'a Operation, Repeat),
+    /// A new operation has the request that this one had under another key a short while ago; the
+    /// how manieth since.
+    Suspected(&'a Operation, OperationId, u32),
+    /// A call was refused whose key says by itself that it is older than keys are kept: its route.
+    TooOld(&'a str),
     /// An attempt met a fault on purpose.
     Injected(&'a Operation, Fault),
     /// A person acted.

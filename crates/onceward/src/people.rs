@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward_core::admission;
 use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
@@ -11,6 +12,7 @@ use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
 use onceward_core::policy::Mode;
+use onceward_core::redact;
 
 use crate::engine::Engine;
 use crate::observe::Fact;
@@ -56,7 +58,7 @@ impl Engine {
             if operation.state == State::Dead(Death::Superseded) {
                 return Err("a newer one about the same was done".to_owned());
             }
-            if operation.request.is_none() {
+            if operation.request.is_none() || admission::are_bodies_over(operation, now) {
                 return Err("its request was forgotten with its window".to_owned());
             }
             let act = deed(Deed::Redelivered, person, engine);
@@ -131,16 +133,29 @@ impl Engine {
         then: Forgotten,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        let found =
-            self.store.find(Which::Key(scope.digest(key))).await?.ok_or(Refusal::NotFound)?;
+        let found = self.operation_of(scope, key).await?;
         self.act(found.id, |_, engine| {
             Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))
         })
         .await
     }
 
+    /// The operation as people see it: without what is not kept any more.
+    pub fn as_kept(&self, operation: Operation) -> Operation {
+        if admission::are_bodies_over(&operation, self.clock.now()) {
+            return Operation { fence: operation.fence, ..operation.without_bodies() };
+        }
+        operation
+    }
+
+    /// A body of `operation` as people see it: without what its route redacts.
+    pub fn redacted(&self, operation: &Operation, body: &Bytes) -> Bytes {
+        let (_, policy) = self.route_of(operation);
+        redact::redacted(body, &policy.redact).unwrap_or_else(|| body.clone())
+    }
+
     /// Writes what a person decided, again where a worker's write came between.
-    async fn act(
+    pub(crate) async fn act(
         self: &Arc<Self>,
         id: OperationId,
         decide: impl Fn(&Operation, &Engine) -> Result<(Event, Option<(Slot, Bytes)>), String>,
@@ -155,11 +170,15 @@ impl Engine {
                 return Err(conflict("its key belongs to a later operation".to_owned()));
             }
             let (event, answer) = decide(&operation, self).map_err(conflict)?;
-            let next = operation
+            let mut next = operation
                 .after(event, self.clock.now())
                 .map_err(|illegal| conflict(illegal.to_string()))?;
+            let deed = self.approve_last(&operation, &mut next).await?;
             match self.store.commit(Write { operation: next, answer, visible: true }).await {
                 Ok(acted) => {
+                    if let Some(deed) = deed {
+                        self.settle_approval(id, deed).await?;
+                    }
                     self.observer.observe(Fact::Acted(&acted));
                     self.waiters.wake(acted.id);
                     self.advance(&acted).await;
@@ -173,6 +192,6 @@ impl Engine {
     }
 }
 
-fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
+pub(crate) fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
     Act { deed, at: engine.clock.now(), who: person.who.clone(), reason: person.reason.clone() }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
-use onceward_core::policy::{Effects, KeyMissing, Mode, Order, Policy, is_safe};
+use onceward_core::key_age;
+use onceward_core::policy::{Effects, KeyFrom, KeyMissing, KeyTime, Mode, Order, Policy, is_safe};
+use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
@@ -20,6 +22,7 @@ pub(crate) fn receive(
     call: Call,
     route: Arc<Route>,
     secrets: &Secrets,
+    now: Timestamp,
 ) -> Result<Received, Refusal> {
     let Call { tenant, principal, route: name, mut request, mut options } = call;
     if request.body.len() > route.body_bytes_max && !Sabotage::UnboundedBody.is_on() {
@@ -29,6 +32,14 @@ pub(crate) fn receive(
     let given = match &options.key {
         Some(key) => Some(Key::new(key).map_err(Refusal::KeyInvalid)?),
         None => key_of(&request, &policy).map_err(Refusal::KeyInvalid)?,
+    };
+    if let Some(why) = given.as_ref().and_then(|key| policy.key_rule.objection(key)) {
+        return Err(Refusal::KeyWeak(why));
+    }
+    let made_at = made_at(given.as_ref(), &request.headers, &policy)?;
+    let given = match given {
+        None if !is_safe(&request.method) => key_within(&request, &policy, now)?,
+        given => given,
     };
     for header in &policy.key_headers {
         request.headers.remove(header);
@@ -40,7 +51,10 @@ pub(crate) fn receive(
     }
     let (key, key_made) = match given {
         Some(key) => (key, false),
-        None if policy.key_missing == KeyMissing::Require => return Err(Refusal::KeyRequired),
+        None if policy.key_missing == KeyMissing::Require => {
+            let lacks = |pointer: &String| format!("the request has no {pointer} in its JSON body");
+            return Err(Refusal::KeyRequired(policy.key_pointer.as_ref().map(lacks)));
+        }
         None => (made_key(), true),
     };
     let fingerprint = Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint());
@@ -70,6 +84,7 @@ pub(crate) fn receive(
         scope,
         key,
         key_made,
+        made_at,
         fingerprint,
         effects,
         mode,
@@ -95,6 +110,40 @@ fn key_of(request: &Request, policy: &Policy) -> Result<Option<Key>, KeyError> {
         Err(NoPlace::NotText) => Err(KeyError::Malformed),
         Err(NoPlace::NotAnObject | NoPlace::NoParent) => Ok(None),
     }
+}
+
+/// The key that the request itself has, where its route says where.
+fn key_within(request: &Request, policy: &Policy, now: Timestamp) -> Result<Option<Key>, Refusal> {
+    match &policy.key_from {
+        KeyFrom::Headers => Ok(None),
+        KeyFrom::Template(template) => template
+            .key(request, now)
+            .map(Some)
+            .map_err(|missing| Refusal::KeyRequired(Some(missing.to_string()))),
+    }
+}
+
+/// When the call says that it was first made, where its route asks.
+fn made_at(
+    key: Option<&Key>,
+    headers: &Headers,
+    policy: &Policy,
+) -> Result<Option<Timestamp>, Refusal> {
+    if policy.key_time == KeyTime::Ignore {
+        return Ok(None);
+    }
+    if let Some(sent) = headers.get("repeatability-first-sent") {
+        let read = std::str::from_utf8(sent).ok().and_then(key_age::first_sent);
+        let why = || Refusal::KeyWeak("Repeatability-First-Sent is no HTTP date".to_owned());
+        return read.map(Some).ok_or_else(why);
+    }
+    let made_at = key.and_then(key_age::time_of);
+    if key.is_some() && made_at.is_none() && policy.key_time == KeyTime::Require {
+        return Err(Refusal::KeyWeak(
+            "this route wants keys that bear their time: a UUIDv7 or a ULID".to_owned(),
+        ));
+    }
+    Ok(made_at)
 }
 
 /// What `Prefer` asks of us was ours to honour; the rest goes on (RFC 7240, section 2).

@@ -5,6 +5,7 @@ use std::time::Duration;
 use onceward_core::fingerprint::Part;
 use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
+use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::NoPlace;
 
 use crate::gates::Bar;
@@ -16,8 +17,13 @@ use crate::store::StoreError;
 pub enum Refusal {
     /// The key cannot be read.
     KeyInvalid(KeyError),
-    /// The route wants a key and there is none.
-    KeyRequired,
+    /// The route wants a key and there is none: what the request lacks for it, where it is made of it.
+    KeyRequired(Option<String>),
+    /// The key is not what the route wants: why.
+    KeyWeak(String),
+    /// Nothing is known of the key, and by its own time it is older than keys are kept: when it was
+    /// made.
+    KeyTooOld(Timestamp),
     /// The upstream takes its key in a place that the request has not.
     NoPlaceForKey {
         /// Which place.
@@ -95,6 +101,15 @@ pub enum Refusal {
         operation: Box<Operation>,
         /// Why not.
         why: String,
+    },
+    /// What a person wants is kept, and done when another asks for the same.
+    SecondWanted {
+        /// The operation.
+        operation: Box<Operation>,
+        /// Who asked.
+        who: String,
+        /// For what.
+        what: String,
     },
     /// There is no such operation or key.
     NotFound,

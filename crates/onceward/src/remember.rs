@@ -81,6 +81,8 @@ pub(crate) fn birth(
         callback: None,
         ids: Vec::new(),
         looks: Looks::default(),
+        aliases: Vec::new(),
+        retain: policy.retain_bodies,
     };
     // From pending an attempt may start where it is its turn.
     if let Some(session) = start

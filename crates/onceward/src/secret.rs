@@ -18,6 +18,7 @@ pub struct NotOurs;
 pub struct Secrets {
     fingerprint: FingerprintSecret,
     upstream_key: hmac::Key,
+    name: hmac::Key,
     seal: LessSafeKey,
 }
 
@@ -55,6 +56,7 @@ impl Secrets {
         Self {
             fingerprint: FingerprintSecret(derive("onceward/fingerprint/1")),
             upstream_key: hmac::Key::new(HMAC_SHA256, &derive("onceward/upstream-key/1")),
+            name: hmac::Key::new(HMAC_SHA256, &derive("onceward/name/1")),
             // The key has the length that the algorithm takes.
             seal: LessSafeKey::new(seal.unwrap_or_else(|_| std::process::abort())),
         }
@@ -69,6 +71,11 @@ impl Secrets {
     pub fn upstream_key(&self, id: OperationId) -> String {
         let tag = hmac::sign(&self.upstream_key, &id.as_u128().to_be_bytes());
         base64_url(tag.as_ref())
+    }
+
+    /// A name for `value` that does not tell it: 43 characters.
+    pub fn name(&self, value: &[u8]) -> String {
+        base64_url(hmac::sign(&self.name, value).as_ref())
     }
 
     /// Seals `plain`; what it belongs to (`context`) has to be named again to open it.

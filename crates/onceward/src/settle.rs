@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};
+use onceward_core::exchange::Response;
 use onceward_core::hint::Hint;
 use onceward_core::operation::{Event, Illegal, Operation};
 use onceward_core::policy::Policy;
+use onceward_core::redact::redacted;
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 
@@ -78,7 +80,13 @@ fn answer_to_keep(
         // A part never poses as the whole.
         (true, false) => None,
         (false, _) => {
-            let excerpt = wire::encode_excerpt(response, is_whole, operation.id, secrets);
+            // What people are not to see is not kept for them; and what was changed is no answer.
+            let (seen, is_whole) = match redacted(&response.body, &policy.redact) {
+                Some(body) => (Some(Response { body, ..response.clone() }), false),
+                None => (None, is_whole),
+            };
+            let seen = seen.as_ref().unwrap_or(response);
+            let excerpt = wire::encode_excerpt(seen, is_whole, operation.id, secrets);
             Some((Slot::Attempt, excerpt))
         }
     }

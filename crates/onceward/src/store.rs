@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, Scope};
@@ -231,7 +232,7 @@ impl Standing {
     pub fn of(operation: &Operation) -> Self {
         use onceward_core::operation::State;
         use onceward_core::policy::Mode;
-        if operation.state.is_ended() && operation.request.is_none() {
+        if operation.state.is_ended() && !admission::is_more_than_its_mark(operation) {
             return Self::Tombstone;
         }
         match (operation.state, operation.mode) {
@@ -255,6 +256,8 @@ pub struct Query {
     pub tenant: Option<String>,
     /// Only this route's.
     pub route: Option<String>,
+    /// Only those of this principal.
+    pub principal: Option<String>,
     /// Only those with this key.
     pub key: Option<String>,
     /// Only those with this label.
@@ -279,9 +282,12 @@ impl Query {
             wanted.as_deref().is_none_or(|wanted| wanted == value)
         };
         let label = operation.label.as_deref().unwrap_or_default();
-        (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
+        // Another name of an operation is none.
+        operation.alias_of.is_none()
+            && (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
             && is(&self.tenant, &operation.scope.tenant)
             && is(&self.route, &operation.scope.route)
+            && is(&self.principal, &operation.scope.principal)
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
             && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))

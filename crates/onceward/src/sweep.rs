@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::advise;
 use crate::engine::Engine;
 use crate::sabotage::Sabotage;
 use crate::store::StoreError;
@@ -58,11 +59,17 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
     }
 }
 
-/// Writes the counts of duplicates, for ever.
+/// Writes the counts of duplicates, and now and then what routes have seen, for ever.
 pub(crate) async fn write_asked(engine: Arc<Engine>) {
+    let mut next = engine.clock.now().plus(advise::EVERY);
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
-        match engine.flush_asked().await {
+        let mut written = engine.flush_asked().await;
+        if written.is_ok() && engine.clock.now() >= next {
+            next = engine.clock.now().plus(advise::EVERY);
+            written = engine.flush_seen().await;
+        }
+        match written {
             Ok(()) => {}
             // A count is no promise: what a full ledger does not take is lost.
             Err(error) if error.may_pass() || error == StoreError::Stale => {}

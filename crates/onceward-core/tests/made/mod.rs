@@ -70,6 +70,8 @@ pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation
         callback: None,
         ids: Vec::new(),
         looks: Looks::default(),
+        aliases: Vec::new(),
+        retain: None,
     }
 }
 

@@ -139,7 +139,7 @@ pub(super) async fn forget(flags: &Forget, client: &Client, json: bool) -> Resul
 }
 
 /// The operation afterwards: a line of JSON, or its id and state.
-fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
+pub(super) fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
     if json {
         return print(&shown.to_string());
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Global;
 use super::output::print;
-use crate::config::{Config, Overrides, Places, Setting};
+use crate::config::{Config, Forecast, Overrides, Places, Setting};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -60,8 +60,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let overrides = Overrides { allow_chaos: flags.allow_chaos, ..Overrides::default() };
     let config = Config::load(global.config.as_deref(), &overrides)?;
     let (table, warnings) = (config.inferred(), config.warnings());
+    let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -82,6 +83,13 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
                 "{:<16} {:<wide$} {:<16} {said:<10} {}",
                 row.route, row.r#match, row.effects, row.after_no_answer
             ))?;
+        }
+        if !forecasts.is_empty() {
+            print("\nDisk at 1,000 calls a day of 2 KiB, about:")?;
+        }
+        for Forecast { route, bodies, keys, bytes } in &forecasts {
+            let mib = bytes.div_ceil(1 << 20);
+            print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
         print_settings(&config.settings)?;
         for warning in &warnings {

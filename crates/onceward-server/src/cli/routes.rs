@@ -1,13 +1,26 @@
 //! `routes`: what the gateway is configured to send to.
 
-use super::client::Client;
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, part};
 use super::ls::print_array;
-use super::output::{Table, each, is_terminal, text};
+use super::output::{Table, each, is_terminal, print, text};
 use crate::exit::Exit;
 
-pub(super) async fn routes(client: &Client, json: bool) -> Result<(), Exit> {
+#[derive(Debug, Args)]
+pub(super) struct Routes {
+    /// Say what their windows and retries should be, from what they have seen
+    #[arg(long)]
+    advice: bool,
+}
+
+pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Result<(), Exit> {
     let page = client.get("/v1/routes").await?;
     let routes = each(&page, "/data");
+    if flags.advice {
+        return advice(routes, client, json).await;
+    }
     if json {
         return print_array(routes);
     }
@@ -28,4 +41,22 @@ pub(super) async fn routes(client: &Client, json: bool) -> Result<(), Exit> {
         ]);
     }
     table.print(is_terminal())
+}
+
+async fn advice(routes: &[Value], client: &Client, json: bool) -> Result<(), Exit> {
+    let mut all = Vec::new();
+    for route in routes {
+        let path = format!("/v1/routes/{}/advice", part(&text(route, "/name")));
+        all.push(client.get(&path).await?);
+    }
+    if json {
+        return print_array(&all);
+    }
+    for advice in &all {
+        let name = text(advice, "/route");
+        for what in ["window", "held", "accepted"] {
+            print(&format!("{name}\t{what}\t{}", text(advice, &format!("/{what}/says"))))?;
+        }
+    }
+    Ok(())
 }

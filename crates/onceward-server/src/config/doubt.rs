@@ -8,9 +8,9 @@ use std::time::Duration;
 use onceward::core::condition::Condition;
 use onceward::core::hours::Hours;
 use onceward::core::lookup::{LookupRule, When};
+use onceward::core::path_template::Template;
 use onceward::core::policy::Policy;
 use onceward::core::reconcile::ReconcileRule;
-use onceward::core::template::Template;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 

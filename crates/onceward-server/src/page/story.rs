@@ -46,23 +46,33 @@ pub(super) async fn show(
     let asked = store.asked(operation.id).await?;
     let request = match operation.request {
         // Credentials stay sealed: nobody reads them here.
-        Some(kept) => Some(wire::decode_request(&store.body(kept).await?, operation.id, None)?),
+        Some(kept) => {
+            let kept = wire::decode_request(&store.body(kept).await?, operation.id, None)?;
+            let body = node.engine.redacted(&operation, &kept.body);
+            Some(exchange::Request { body, ..kept })
+        }
         None => None,
     };
     let mut attempts: Vec<Tried<'_>> = Vec::with_capacity(operation.attempts.len());
     for attempt in &operation.attempts {
         let excerpt = match attempt.ended.as_ref().and_then(|ended| ended.answer) {
-            Some(kept) => Some(wire::decode_excerpt(
-                &store.body(kept).await?,
-                operation.id,
-                node.engine.secrets(),
-            )?),
+            Some(kept) => {
+                let kept = store.body(kept).await?;
+                let (response, cut) =
+                    wire::decode_excerpt(&kept, operation.id, node.engine.secrets())?;
+                let body = node.engine.redacted(&operation, &response.body);
+                Some((exchange::Response { body, ..response }, cut))
+            }
             None => None,
         };
         attempts.push((attempt, excerpt));
     }
     let answer = match operation.outcome.as_ref().and_then(|outcome| outcome.answer) {
-        Some(kept) => Some(wire::decode_response(&store.body(kept).await?)?),
+        Some(kept) => {
+            let kept = wire::decode_response(&store.body(kept).await?)?;
+            let body = node.engine.redacted(&operation, &kept.body);
+            Some(exchange::Response { body, ..kept })
+        }
         None => None,
     };
     let rule = node.engine.lookup_of(&operation);

@@ -125,6 +125,8 @@ pub(super) fn deed(deed: Deed) -> &'static str {
         Deed::ResolvedDone => "Resolved as done",
         Deed::ResolvedNotSent => "Resolved as not sent",
         Deed::Forgot => "Key forgotten",
+        Deed::Extended => "Key extended",
+        Deed::Rotated => "Another key given",
     }
 }
 

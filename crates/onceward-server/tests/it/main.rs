@@ -24,6 +24,7 @@ mod fault_flap;
 mod fault_points;
 mod fault_stop;
 mod fault_wire;
+mod keys;
 mod ledger_fixture;
 mod limits;
 mod lookup;

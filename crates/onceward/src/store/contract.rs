@@ -107,6 +107,8 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         callback: None,
         ids: Vec::new(),
         looks: Looks::default(),
+        aliases: Vec::new(),
+        retain: None,
     }
 }
 

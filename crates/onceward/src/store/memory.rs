@@ -177,20 +177,25 @@ impl Kept {
             let Some(operation) = self.operations.get(&id) else {
                 continue;
             };
-            if !judgement::is_expired(operation, now) {
-                continue;
-            }
-            if admission::is_tombstone_over(operation, now)
-                || admission::leaves_no_tombstone(operation)
+            let expired = judgement::is_expired(operation, now);
+            if expired
+                && (admission::is_tombstone_over(operation, now)
+                    || admission::leaves_no_tombstone(operation))
             {
                 self.keys.retain(|_, owner| *owner != id);
                 self.operations.remove(&id);
                 self.asked.remove(&id);
                 swept.removed += 1;
-            } else if operation.request.is_some() {
+            } else if expired && admission::is_more_than_its_mark(operation) {
                 let mark = operation.forgotten_but_for_its_mark();
                 self.operations.insert(id, mark);
                 swept.forgotten += 1;
+            } else if !expired
+                && operation.request.is_some()
+                && admission::are_bodies_over(operation, now)
+            {
+                let kept = operation.without_bodies();
+                self.operations.insert(id, kept);
             }
         }
         swept

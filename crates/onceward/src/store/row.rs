@@ -85,6 +85,9 @@ struct Row<'a> {
     ids: Vec<(&'a str, &'a str)>,
     /// Made, absent, next.
     looks: (u32, u32, Option<i64>),
+    kind: u8,
+    aliases: Vec<u128>,
+    retain: Option<u64>,
 }
 
 type Body = (u32, u32, u32, u32);
@@ -126,6 +129,7 @@ struct ActRow {
 
 const ENDINGS: [Ending; 4] =
     [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered];
+const SCOPES: [ScopeKind; 2] = [ScopeKind::Call, ScopeKind::Unique];
 const EFFECTS: [Effects; 3] = [Effects::Idempotent, Effects::Keyed, Effects::NonIdempotent];
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
@@ -211,6 +215,9 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
             operation.looks.absent,
             operation.looks.next.map(Timestamp::as_micros),
         ),
+        kind: place(&SCOPES, &operation.scope.kind),
+        aliases: operation.aliases.iter().map(|alias| alias.as_u128()).collect(),
+        retain: operation.retain.map(|span| span.as_millis() as u64),
     };
     to.push(VERSION as u8);
     let at = to.len();
@@ -277,7 +284,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         id: OperationId::from_u128(row.id),
         fence: Fence(row.fence),
         scope: Scope {
-            kind: ScopeKind::Call,
+            kind: at(&SCOPES, row.kind)?,
             tenant: row.tenant.to_owned(),
             route: row.route.to_owned(),
             principal: row.principal.to_owned(),
@@ -321,6 +328,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         callback: row.callback.map(str::to_owned),
         ids: row.ids.into_iter().map(|(name, id)| (name.to_owned(), id.to_owned())).collect(),
         looks: Looks { made: row.looks.0, absent: row.looks.1, next: row.looks.2.map(time) },
+        aliases: row.aliases.into_iter().map(OperationId::from_u128).collect(),
+        retain: row.retain.map(Duration::from_millis),
     })
 }
 

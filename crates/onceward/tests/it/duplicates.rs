@@ -266,7 +266,7 @@ async fn a_call_without_a_key_is_given_one_or_refused_or_passed_on() {
                 call.request.headers.remove("idempotency-key");
                 let result = world.call(call).await;
                 if missing == KeyMissing::Require {
-                    assert!(matches!(result, Err(Refusal::KeyRequired)), "{result:?}");
+                    assert!(matches!(result, Err(Refusal::KeyRequired(None))), "{result:?}");
                 } else {
                     assert!(result.is_ok(), "{result:?}");
                 }

@@ -7,7 +7,7 @@ use onceward::core::condition::Condition;
 use onceward::core::lookup::{Finding, LookupRule, When};
 use onceward::core::operation::{Death, Deed, Operation, Source, State};
 use onceward::core::policy::{Effects, Policy};
-use onceward::core::template::Template;
+use onceward::core::path_template::Template;
 use onceward::{LOOKUP, Refusal};
 use serde_json::json;
 

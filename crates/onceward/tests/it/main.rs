@@ -2,11 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
+mod advice;
+mod bodies;
 mod dead;
 mod duplicates;
 mod gates;
 mod hours;
+mod identity;
 mod in_doubt;
+mod keys;
 mod ledger;
 mod ledger_flips;
 mod ledger_images;

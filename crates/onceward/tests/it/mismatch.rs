@@ -144,3 +144,38 @@ async fn another_tenant_principal_or_route_with_the_same_key_is_unrelated() {
         assert_eq!(hosts, ["pay.test", "pay.test", "pay.test", "mail.test"]);
     }
 }
+
+#[tokio::test]
+async fn a_route_that_compares_otherwise_from_now_on_breaks_no_key_that_is_there() {
+    use onceward::core::fingerprint::{BodyRule, FingerprintRule, QueryRule};
+    let rules = [
+        FingerprintRule::default(),
+        FingerprintRule { body: BodyRule::Raw, ..FingerprintRule::default() },
+        FingerprintRule { ignore: vec!["/at".into()], ..FingerprintRule::default() },
+        FingerprintRule { query: QueryRule::None, ..FingerprintRule::default() },
+        FingerprintRule { headers: vec!["authorization".into()], ..FingerprintRule::default() },
+    ];
+    let under = |rule: &FingerprintRule| Policy {
+        fingerprint: rule.clone(),
+        ..effects(Effects::NonIdempotent)
+    };
+    let call = || with_header(post("k"), "authorization", "Bearer caller");
+    for before in &rules {
+        for after in rules.iter().filter(|after| *after != before) {
+            for mut world in every(&under(before)).into_iter().take(2) {
+                world.answered(call()).await;
+                world.set_routes(routes([route("pay", &under(after))]));
+                assert!(world.answered(call()).await.replayed, "{before:?} {after:?}");
+                let other = with_body(call(), r#"{"amount": 4242, "to": "anna"}"#);
+                let refusal = world.refused(other).await;
+                let Refusal::KeyMismatch { parts, .. } = refusal else { panic!("{refusal:?}") };
+                assert_eq!(parts, [Part::Body], "compared under one rule: {before:?} {after:?}");
+                world.clock.advance(under(after).window);
+                world.pass_time(std::time::Duration::from_mins(30)).await;
+                let refusal = world.refused(call()).await;
+                assert!(matches!(refusal, Refusal::KeyExpired(_)), "{refusal:?}");
+                assert_eq!(world.upstream.dispatched(), 1);
+            }
+        }
+    }
+}

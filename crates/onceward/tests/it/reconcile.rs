@@ -6,7 +6,7 @@ use std::time::Duration;
 use onceward::Report;
 use onceward::core::policy::Effects;
 use onceward::core::reconcile::ReconcileRule;
-use onceward::core::template::Template;
+use onceward::core::path_template::Template;
 use onceward::route::{Route, Routes};
 use onceward::store::Query;
 use serde_json::json;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
-use onceward::core::operation::{Event, Operation, State};
+use onceward::core::operation::{Act, Deed, Event, Operation, State};
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::contract::{done, operation};
@@ -108,4 +108,28 @@ async fn a_node_that_did_not_drop_a_day_learns_that_its_keys_are_free() {
     client.execute(sql, &[&&digest[..], &uuid]).await.unwrap();
     let fresh = remember(&other, born(1, over)).await;
     assert_eq!(one.find(Which::Key(old.scope.digest(&old.key))).await.unwrap(), Some(fresh));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_whose_windows_grew_meanwhile_keeps_its_answers() {
+    let Some(server) = postgres::server() else { return };
+    let store = postgres::open(&server.database().await).await;
+    let now = SystemClock.now();
+    let old = settle(&store, &remember(&store, born(1, now)).await, now).await;
+    let late = remember(&store, born(2, now)).await;
+    let body_of = |operation: &Operation| operation.outcome.as_ref().unwrap().answer.unwrap();
+    let day = Duration::from_hours(24);
+    // What is known of the day is looked up here, and is not true any more later.
+    store.sweep(now.plus(2 * day), 0, 100).await.unwrap();
+    let act = Act { deed: Deed::Extended, at: now, who: "anna".into(), reason: "r".into() };
+    let longer = old.after(Event::Extended(act, old.window + 9 * day), now.plus(2 * day)).unwrap();
+    let longer =
+        store.commit(Write { operation: longer, answer: None, visible: true }).await.unwrap();
+    let late = settle(&store, &late, now.plus(3 * day)).await;
+    store.sweep(now.plus(old.window + 2 * day), 0, 100).await.unwrap();
+    for kept in [&longer, &late] {
+        assert_eq!(store.body(body_of(kept)).await.unwrap(), "answer");
+    }
+    store.sweep(now.plus(old.window + 12 * day), 0, 100).await.unwrap();
+    assert!(store.body(body_of(&longer)).await.is_err(), "then it goes");
 }

@@ -497,6 +497,8 @@ impl Observer for Notes {
             | Fact::Reconciled(..)
             | Fact::Injected(..)
             | Fact::Acted(_)
+            | Fact::Suspected(..)
+            | Fact::TooOld(_)
             | Fact::Breaker(..)
             | Fact::Paused(..)
             | Fact::Steered(..) => {}

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use onceward_core::admission::is_expired;
+use onceward_core::admission::{are_bodies_over, is_expired};
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::operation::Operation;
@@ -20,6 +20,9 @@ const AHEAD: i64 = 3;
 
 /// A day with more survivors than this is left for later.
 const SURVIVORS_MAX: i64 = 10_000;
+
+/// That the last window of a day was over when it was looked up.
+const OVER: i64 = 0;
 
 /// Pages of keys that are looked through at once.
 const KEY_PAGES: i64 = 256;
@@ -60,11 +63,13 @@ impl Gone {
     /// not there any more.
     pub(super) fn seen(&self, mut operation: Operation) -> Operation {
         let day = operation.request.map_or(i64::MAX, |body| i64::from(body.segment));
-        if day < i64::from(self.bodies_before.load(Ordering::Relaxed))
-            && is_expired(&operation, SystemClock.now())
-        {
-            let fence = operation.fence;
-            operation = operation.forgotten_but_for_its_mark();
+        if day < i64::from(self.bodies_before.load(Ordering::Relaxed)) {
+            let (fence, now) = (operation.fence, SystemClock.now());
+            if is_expired(&operation, now) {
+                operation = operation.forgotten_but_for_its_mark();
+            } else if are_bodies_over(&operation, now) {
+                operation = operation.without_bodies();
+            }
             operation.fence = fence;
         }
         operation
@@ -175,13 +180,16 @@ async fn last_of(
     if let Some(known) = known.first() {
         let (expires, gone): (Option<i64>, Option<i64>) = (known.get(0), known.get(1));
         let is_later = |at: Option<i64>| at.is_some_and(|at| at > now.as_micros());
-        if is_later(expires) || (is_later(gone) && !is_later(expires)) && expires.is_some() {
+        // Meanwhile a window may have been extended, or what was open have ended: when it passes,
+        // the day is looked up once more, and then said to be over.
+        if is_later(expires) || (expires == Some(OVER) && is_later(gone)) {
             return Ok((expires, gone));
         }
     }
     let sql = format!("SELECT max(expires), max(gone) FROM op_{day}");
     let found = link.client.query_one(&sql, &[]).await?;
     let (expires, gone): (Option<i64>, Option<i64>) = (found.get(0), found.get(1));
+    let expires = expires.map(|at| if at <= now.as_micros() { OVER } else { at });
     link.query(
         "INSERT INTO day VALUES ($1, $2, $3) ON CONFLICT (day) DO UPDATE SET \
          expires = EXCLUDED.expires, gone = EXCLUDED.gone",

@@ -72,6 +72,10 @@ pub(super) async fn step(
     for found in rows.iter().filter(|found| !row::is_later(found.get("row"))) {
         let operation = decode(found)?;
         if !judgement::is_expired(&operation, now) {
+            if operation.request.is_some() && admission::are_bodies_over(&operation, now) {
+                bodies.extend(operation.bodies());
+                marks.push(operation.without_bodies());
+            }
             continue;
         }
         if admission::is_tombstone_over(&operation, now)
@@ -80,7 +84,7 @@ pub(super) async fn step(
             digests.push(digest_of(&operation).0.to_vec());
             gone.push((Id(operation.id), operation.fence.0 as i64));
             bodies.extend(operation.bodies());
-        } else if operation.request.is_some() {
+        } else if admission::is_more_than_its_mark(&operation) {
             bodies.extend(operation.bodies());
             marks.push(operation.forgotten_but_for_its_mark());
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use onceward_core::admission::leaves_no_tombstone;
+use onceward_core::admission::{bodies_over_at, leaves_no_tombstone};
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
@@ -345,7 +345,9 @@ impl Columns {
         let expires = operation.key_expires_at().filter(|_| operation.state.is_ended());
         let kept_after =
             if leaves_no_tombstone(operation) { Duration::ZERO } else { operation.tombstone };
-        self.expires.push(expires.map(Timestamp::as_micros));
+        // When its bodies may go: its key may last longer.
+        let bodies_over = bodies_over_at(operation).or(expires);
+        self.expires.push(bodies_over.map(Timestamp::as_micros));
         self.gone.push(expires.map(|at| at.plus(kept_after).as_micros()));
         self.days.push(body.as_ref().map(|(body, _)| body.segment as i32));
         self.ns.push(body.as_ref().map(|(body, _)| i64::from(body.offset)));

@@ -655,17 +655,20 @@ impl Writer {
             {
                 self.record(&Record::Remove(seq))?;
                 swept.removed += 1;
-            } else if expired && operation.request.is_some() {
+            } else if (expired && admission::is_more_than_its_mark(&operation))
+                || (operation.request.is_some() && admission::are_bodies_over(&operation, now))
+            {
+                let left = if expired {
+                    operation.forgotten_but_for_its_mark()
+                } else {
+                    operation.without_bodies()
+                };
                 // Its key may have gone to a successor; then only the history is stripped.
                 let digest = digest_of(&operation);
                 let owns =
                     self.find(Which::Key(digest))?.is_some_and(|owner| owner.id == operation.id);
-                self.put_with_key(
-                    &operation.forgotten_but_for_its_mark(),
-                    owns.then_some(digest),
-                    false,
-                )?;
-                swept.forgotten += 1;
+                self.put_with_key(&left, owns.then_some(digest), false)?;
+                swept.forgotten += u32::from(expired);
             } else {
                 let bodies = operation.bodies().filter(|_| !Sabotage::SegmentDropped.is_on());
                 self.floor = bodies.map(|body| body.segment).fold(self.floor, u32::min);

@@ -1,0 +1,128 @@
+//! What each route sees of duplicates and attempts: counted in memory, added to the ledger each
+//! minute, and read when somebody asks for advice. A count is no promise: some may be lost.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceward_core::advice::Seen;
+use onceward_core::operation::{Death, Operation, State};
+use onceward_core::policy::Mode;
+
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::observe::{Fact, Observer, Repeat};
+use crate::refusal::Refusal;
+use crate::store::StoreError;
+
+/// What the setting of a route's counts is called.
+const PREFIX: &str = "advice/";
+
+/// How often what was counted is written.
+pub(crate) const EVERY: Duration = Duration::from_mins(1);
+
+/// Counts on behalf of an engine, and passes every fact on.
+pub(crate) struct Counting {
+    inner: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
+    seen: Mutex<HashMap<String, Seen>>,
+}
+
+impl Counting {
+    pub(crate) fn new(inner: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { inner, clock, seen: Mutex::default() })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts for a route; origins of ad hoc upstreams are many, and nobody configures them.
+    fn count(&self, route: &str, count: impl FnOnce(&mut Seen)) {
+        if route.contains("://") {
+            return;
+        }
+        let mut all = self.seen();
+        match all.get_mut(route) {
+            Some(seen) => count(seen),
+            None => count(all.entry(route.to_owned()).or_default()),
+        }
+    }
+
+    fn count_duplicate(&self, known: &Operation, repeat: Repeat) {
+        // A refusal is none: another request with the key, or one that nobody can answer.
+        if repeat == Repeat::Refused {
+            return;
+        }
+        let now = self.clock.now();
+        let age = known.ended_at.map_or(Duration::ZERO, |ended_at| now.since(ended_at));
+        self.count(&known.scope.route, |seen| {
+            seen.duplicates.add(age);
+            seen.late += u64::from(repeat == Repeat::Late);
+        });
+    }
+
+    fn count_rested(&self, operation: &Operation) {
+        let attempts = operation.attempts_in_run();
+        let (Some(ended_at), true) = (operation.ended_at, attempts > 0) else { return };
+        self.count(&operation.scope.route, |seen| {
+            let tries = match operation.mode {
+                Mode::Held => &mut seen.held,
+                Mode::Accepted => &mut seen.accepted,
+            };
+            match operation.state {
+                State::Done => tries.add_done(attempts, ended_at.since(operation.run.since)),
+                State::Dead(Death::Exhausted | Death::Unsent) => tries.add_dead(attempts),
+                // It was refused, or people or nodes came between: retries had no part in it.
+                _ => {}
+            }
+        });
+    }
+}
+
+impl Observer for Counting {
+    fn observe(&self, fact: Fact<'_>) {
+        match fact {
+            Fact::Duplicate(known, repeat) => self.count_duplicate(known, repeat),
+            Fact::Rested(operation) => self.count_rested(operation),
+            Fact::TooOld(route) => self.count(route, |seen| seen.late += 1),
+            _ => {}
+        }
+        self.inner.observe(fact);
+    }
+}
+
+impl Engine {
+    /// Adds what was counted since to what the ledger has.
+    pub async fn flush_seen(&self) -> Result<(), StoreError> {
+        let counted = std::mem::take(&mut *self.counting.seen());
+        for (route, seen) in counted.into_iter().filter(|(_, seen)| !seen.is_nothing()) {
+            let mut all = self.kept_seen(&route).await?;
+            all.add(&seen);
+            let value = postcard::to_allocvec(&all.to_counts())
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            self.store.set(format!("{PREFIX}{route}"), Some(Bytes::from(value))).await?;
+        }
+        Ok(())
+    }
+
+    /// What a route has seen, on all nodes, up to a minute ago, and on this one up to now.
+    pub async fn seen(&self, route: &str) -> Result<Seen, Refusal> {
+        if self.routes().get(route).is_none() {
+            return Err(Refusal::RouteUnknown(route.to_owned()));
+        }
+        let mut seen = self.kept_seen(route).await?;
+        if let Some(since) = self.counting.seen().get(route) {
+            seen.add(since);
+        }
+        Ok(seen)
+    }
+
+    async fn kept_seen(&self, route: &str) -> Result<Seen, StoreError> {
+        let kept = self.store.setting(format!("{PREFIX}{route}")).await?;
+        let counts = kept.and_then(|kept| postcard::from_bytes::<Vec<u64>>(&kept).ok());
+        // What cannot be read is another release's, and counted anew.
+        Ok(counts.and_then(|counts| Seen::from_counts(&counts)).unwrap_or_default())
+    }
+}

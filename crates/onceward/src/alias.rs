@@ -1,0 +1,113 @@
+//! Another name of an operation: a small operation of its own, which owns the other key, is done
+//! from the first, and is nothing else. Whoever finds it goes on to the one that it names.
+
+use std::time::Duration;
+
+use onceward_core::exchange::Request;
+use onceward_core::fingerprint::Fingerprint;
+use onceward_core::id::OperationId;
+use onceward_core::key::{Key, Scope};
+use onceward_core::operation::{Fence, Operation, Run, State};
+use onceward_core::policy::Mode;
+use onceward_core::time::Timestamp;
+
+use crate::engine::Engine;
+use crate::secret::Secrets;
+use crate::store::{Birth, StoreError, Which};
+use crate::wire;
+
+/// What another name is made of.
+pub(crate) struct Name<'a> {
+    pub(crate) id: OperationId,
+    pub(crate) scope: Scope,
+    pub(crate) key: Key,
+    /// What a call with this key is compared with.
+    pub(crate) request: &'a Request,
+    pub(crate) fingerprint: Fingerprint,
+    /// Since when, and how long it lasts.
+    pub(crate) ended_at: Timestamp,
+    pub(crate) window: Duration,
+    pub(crate) tombstone: Duration,
+}
+
+/// The birth of another name of the operation `of`.
+pub(crate) fn birth(
+    name: Name<'_>,
+    of: OperationId,
+    replaces: Option<&Operation>,
+    secrets: &Secrets,
+    seal: &[String],
+    now: Timestamp,
+) -> Birth {
+    let operation = Operation {
+        id: name.id,
+        fence: Fence(0),
+        scope: name.scope,
+        key: name.key,
+        fingerprint: name.fingerprint,
+        mode: Mode::Held,
+        effects: onceward_core::policy::Effects::Idempotent,
+        upstream_key: None,
+        method: name.request.method.clone(),
+        target: name.request.target.clone(),
+        label: None,
+        created_at: now,
+        state: State::Done,
+        attempts: Vec::new(),
+        run: Run { since: now, before: 0 },
+        deadline: None,
+        attempts_max: None,
+        send_by: None,
+        upstream_window: Duration::ZERO,
+        window: name.window,
+        tombstone: name.tombstone,
+        ended_at: Some(name.ended_at),
+        told: true,
+        outcome: None,
+        acts: Vec::new(),
+        request: None,
+        forgotten: None,
+        flow: None,
+        subject: None,
+        parent: None,
+        alias_of: Some(of),
+        callback: None,
+        ids: Vec::new(),
+        looks: onceward_core::operation::Looks::default(),
+        aliases: Vec::new(),
+        retain: None,
+    };
+    Birth {
+        request: wire::encode_request(name.request, name.id, secrets, seal),
+        operation,
+        replaces: replaces.map(|old| (old.id, old.fence)),
+    }
+}
+
+/// A key that is taken: the operation that owns it, and the one that it stands for. Boxed: calls carry it
+/// along.
+pub(crate) struct Holder {
+    /// Whose request a call with this key is compared with, and who gives the key up.
+    pub(crate) owner: Box<Operation>,
+    /// What was done under it.
+    pub(crate) operation: Box<Operation>,
+}
+
+impl Holder {
+    /// The owner, as whoever takes its key has to see it.
+    pub(crate) fn gives_way(self) -> Operation {
+        Operation { forgotten: self.operation.forgotten, ..*self.owner }
+    }
+}
+
+impl Engine {
+    /// What `owner` is another name of; itself where it is none, or where that is gone.
+    pub(crate) async fn follow(&self, owner: Operation) -> Result<Holder, StoreError> {
+        let named = match owner.alias_of {
+            Some(id) => self.store.find(Which::Id(id)).await?,
+            None => None,
+        };
+        let operation = Box::new(named.unwrap_or_else(|| owner.clone()));
+        Ok(Holder { operation, owner: Box::new(owner) })
+    }
+}
