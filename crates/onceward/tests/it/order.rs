@@ -458,6 +458,8 @@ async fn versions_in_any_order_end_with_the_newest_and_none_is_sent_after_a_newe
     let (shuffles, mut chance) = (number("TEST_SHUFFLES", 60), Chance(seed));
     let (mut figures, mut count) = (Figures::of("shuffles", seed), Count::default());
     let mut policy = effects(Effects::Keyed);
+    // However often an attempt fails, the next may work.
+    policy.accepted.attempts_max = 1000;
     policy.accepted.base = Duration::from_millis(200);
     policy.accepted.cap = Duration::from_millis(400);
     policy.accepted.floor = Duration::from_millis(100);
