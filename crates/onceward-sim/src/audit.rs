@@ -373,12 +373,11 @@ impl Audit {
                 Some(act) if act.deed == Deed::ResolvedDone => "found by a lookup",
                 _ => "not done by a lookup",
             }),
-            Fact::Reconciled(..) => {}
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
             Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),
-            Fact::Trouble(_) | Fact::Injected(..) => {}
+            Fact::Trouble(_) | Fact::Injected(..) | Fact::Reconciled(..) => {}
         }
     }
 
