@@ -121,8 +121,13 @@ const SUITES: &[Suite] = &[
     suite("down", "gates::an_upstream_that_is_down_for_long_costs_no_more_than_its_probes", &[]),
     suite(
         "recovery",
-        "gates::a_recovery_with_a_large_backlog_never_exceeds_the_rate_of_its_route",
-        &[("TEST_HELD", 2000, 100_000)],
+        "recovery::a_backlog_is_sent_no_faster_than_the_rate_of_its_route",
+        &[("TEST_HELD", 5000, 100_000)],
+    ),
+    suite(
+        "shuffles",
+        "order::versions_in_any_order_end_with_the_newest_and_none_is_sent_after_a_newer_one",
+        &[("TEST_SHUFFLES", 500, 10_000)],
     ),
     suite(
         "nodes-killed",

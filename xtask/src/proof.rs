@@ -17,7 +17,7 @@ const BEGIN: &str = "<!-- figures: written by `cargo xtask proof` -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
 /// How each suite's figures are called in the page; those that are not here go by their own name.
-const NAMES: [(&str, &str); 35] = [
+const NAMES: [(&str, &str); 36] = [
     ("simulation", "Simulated worlds, with faults at every door"),
     ("kill", "kill -9 at random moments under load"),
     ("kill-points", "kill -9 at storage calls, one after the other"),
@@ -50,6 +50,7 @@ const NAMES: [(&str, &str); 35] = [
     ("nodes-expansion", "Nodes from before and after an expansion side by side"),
     ("raw-corpus", "Malformed and smuggling requests"),
     ("model", "Calls against a model of the contract"),
+    ("shuffles", "Versions of a subject, shuffled and killed"),
     ("sabotage", "Promises broken on purpose, and noticed"),
     ("chaos", "`onceward chaos`"),
     ("verify", "`onceward verify`"),

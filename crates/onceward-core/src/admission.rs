@@ -63,7 +63,7 @@ pub fn admit(
     match known.state {
         State::Pending { .. } | State::Delivering => Admission::Join,
         State::InDoubt => Admission::InDoubt,
-        State::Done => Admission::Replay,
+        State::Done | State::Dead(Death::Superseded) => Admission::Replay,
         State::Dead(Death::Cancelled) => Admission::Cancelled,
         State::Dead(_) if known.outcome.is_some() => Admission::Replay,
         State::Dead(_) if policy.on_dead == OnDead::Replay => Admission::ReplayFailure,

@@ -104,8 +104,10 @@ pub struct Subject {
     pub name: String,
     /// Its place in the caller's own order.
     pub sequence: Option<u64>,
-    /// Whether it is this one's turn.
+    /// Whether it is this one's turn; always, where its kind has no order.
     pub is_first: bool,
+    /// The newer one that was done before this one was sent.
+    pub superseded_by: Option<OperationId>,
 }
 
 /// How often the upstream was asked whether an operation was done.
@@ -193,12 +195,20 @@ pub enum Death {
     Cancelled,
     /// The caller waited on a node that ended meanwhile.
     OwnerGone,
+    /// A newer one about the same was done first.
+    Superseded,
 }
 
 impl Death {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Refused, Self::Exhausted, Self::Unsent, Self::Cancelled, Self::OwnerGone];
+    pub const ALL: [Self; 6] = [
+        Self::Refused,
+        Self::Exhausted,
+        Self::Unsent,
+        Self::Cancelled,
+        Self::OwnerGone,
+        Self::Superseded,
+    ];
 
     /// The word for it in answers, logs and pages.
     pub fn name(self) -> &'static str {
@@ -208,6 +218,7 @@ impl Death {
             Self::Unsent => "unsent",
             Self::Cancelled => "cancelled",
             Self::OwnerGone => "owner_gone",
+            Self::Superseded => "superseded",
         }
     }
 }
@@ -350,6 +361,21 @@ pub enum Event {
     /// A person gave up, resolved a doubt, dropped the key, or wanted it sent again when that was
     /// not safe any more.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
+    /// It is its turn among those about the same.
+    TurnCame {
+        /// When its attempt may start.
+        due: Timestamp,
+    },
+    /// It is not its turn, or not any more.
+    TurnWent {
+        /// When it is looked at again, where it waits.
+        due: Timestamp,
+    },
+    /// A newer one about the same was done: this one is not sent any more.
+    Superseded {
+        /// Which.
+        by: OperationId,
+    },
     /// The upstream is asked what became of it, or was asked and that decided nothing.
     Looked(Looks),
 }
@@ -446,6 +472,9 @@ impl Operation {
         next.fence = Fence(self.fence.0 + 1);
         match event {
             Event::Started(by) => {
+                if !self.is_first() {
+                    return Err(Illegal { from: "not first", to: Step::Start.name() });
+                }
                 next.state = self.state.after(Step::Start)?;
                 next.attempts.push(Attempt {
                     n: self.attempts_made() + 1,
@@ -463,6 +492,9 @@ impl Operation {
                 next.told = false;
                 next.ended_at = None;
                 next.outcome = None;
+                if let Some(subject) = &mut next.subject {
+                    subject.superseded_by = None;
+                }
                 // They bound the call that set them; whoever wants it now sets their own.
                 next.deadline = None;
                 next.attempts_max = None;
@@ -472,6 +504,9 @@ impl Operation {
                 next.acts.extend(act);
             }
             Event::Acted(act, outcome, forgotten) => next.act(act, outcome, forgotten, now)?,
+            Event::TurnCame { due } => next.come_first(due)?,
+            Event::TurnWent { due } => next.step_back(due)?,
+            Event::Superseded { by } => next.supersede(by, now)?,
             Event::Looked(looks) => {
                 if self.state != State::InDoubt {
                     return Err(Illegal { from: self.state.name(), to: "looked for" });
@@ -480,6 +515,51 @@ impl Operation {
             }
         }
         Ok(next)
+    }
+
+    fn come_first(&mut self, due: Timestamp) -> Result<(), Illegal> {
+        let illegal = Illegal { from: self.state.name(), to: "first" };
+        let (State::Pending { .. }, Some(subject)) = (self.state, &mut self.subject) else {
+            return Err(illegal);
+        };
+        subject.is_first = true;
+        self.state = State::Pending { due };
+        // Waiting for its turn takes nothing of its time.
+        if self.attempts_in_run() == 0 {
+            self.run.since = self.run.since.max(due);
+        }
+        Ok(())
+    }
+
+    fn step_back(&mut self, due: Timestamp) -> Result<(), Illegal> {
+        let illegal = Illegal { from: self.state.name(), to: "behind others" };
+        let Some(subject) = &mut self.subject else { return Err(illegal) };
+        match self.state {
+            State::Pending { .. } => self.state = State::Pending { due },
+            // Whoever revives it begins behind the others.
+            State::InDoubt | State::Dead(_) => {}
+            State::Delivering | State::Done => return Err(illegal),
+        }
+        subject.is_first = false;
+        Ok(())
+    }
+
+    fn supersede(&mut self, by: OperationId, now: Timestamp) -> Result<(), Illegal> {
+        let illegal = Illegal { from: self.state.name(), to: Death::Superseded.name() };
+        let (State::Pending { .. }, Some(subject)) = (self.state, &mut self.subject) else {
+            return Err(illegal);
+        };
+        subject.superseded_by = Some(by);
+        self.state = self.state.after(Step::Bury(Death::Superseded))?;
+        self.ended_at = Some(now);
+        // It is as its caller wanted it: newer.
+        self.told = true;
+        Ok(())
+    }
+
+    /// Whether it is its turn among those about the same; always, where they have no order.
+    pub fn is_first(&self) -> bool {
+        self.subject.as_ref().is_none_or(|subject| subject.is_first)
     }
 
     fn end_attempt(

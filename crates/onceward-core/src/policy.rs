@@ -196,6 +196,15 @@ pub enum OnExpired {
     Execute,
 }
 
+/// Whether operations about one subject come one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Only those that have a sequence.
+    None,
+    /// All of them.
+    Subject,
+}
+
 /// Which shape our own refusals take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorShape {
@@ -251,6 +260,14 @@ pub struct Policy {
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
     pub seal_headers: Vec<String>,
+    /// Whether operations about one subject come one after the other.
+    pub order: Order,
+    /// How long one that is dead or in doubt keeps those behind it from going.
+    pub order_block_max: Duration,
+    /// How long one whose predecessors in the caller's count have not come waits for them.
+    pub order_gap_max: Duration,
+    /// Operations about one subject that wait, at most.
+    pub subject_max: usize,
     /// How the upstream is asked whether it was done.
     pub lookup: Option<Arc<LookupRule>>,
     /// When attempts of accepted operations may begin; without it always.
@@ -281,6 +298,10 @@ impl Default for Policy {
             error_shape: ErrorShape::Problem,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
+            order: Order::None,
+            order_block_max: Duration::from_hours(1),
+            order_gap_max: Duration::ZERO,
+            subject_max: 1000,
             lookup: None,
             hours: None,
         }

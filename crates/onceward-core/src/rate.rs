@@ -39,6 +39,11 @@ impl Meter {
     pub fn give_back(&mut self, rate: Rate) {
         self.expected = self.expected.minus(rate.interval);
     }
+
+    /// Whether it is as good as new at `now`.
+    pub fn is_rested(&self, now: Timestamp) -> bool {
+        self.expected <= now
+    }
 }
 
 /// After this many doublings a ramp holds nothing back any more.

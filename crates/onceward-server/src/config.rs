@@ -15,7 +15,8 @@ use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
 use onceward::core::hint::HintHeader;
 use onceward::core::policy::{
-    Backoff, Effects, ErrorShape, KeyMissing, Mode, OnDead, OnExpired, Policy, UpstreamKeyValue,
+    Backoff, Effects, ErrorShape, KeyMissing, Mode, OnDead, OnExpired, Order, Policy,
+    UpstreamKeyValue,
 };
 use onceward::core::upstream_key::KeyPlace;
 use onceward::route::{Route, Routes, Rule};
@@ -185,6 +186,10 @@ struct PolicyFile {
     error_shape: Option<ErrorShapeWord>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
+    order: Option<OrderWord>,
+    order_block_max: Option<Span>,
+    order_gap_max: Option<Span>,
+    subject_max: Option<usize>,
     lookup: Option<LookupWord>,
     hours: Option<String>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
@@ -239,6 +244,7 @@ words!(MissingWord { "make" => Make, "require" => Require, "pass" => Pass });
 words!(BodyWord { "auto" => Auto, "raw" => Raw, "none" => None });
 words!(QueryWord { "raw" => Raw, "none" => None });
 words!(DeleteGone { "ok" => Ok, "error" => Error });
+words!(OrderWord { "none" => None, "subject" => Subject });
 words!(OnDeadWord { "revive" => Revive, "replay" => Replay });
 words!(ErrorShapeWord { "problem" => Problem, "stripe" => Stripe });
 words!(OnExpiredWord { "refuse" => Refuse, "execute" => Execute });
@@ -909,6 +915,12 @@ fn lay_over(
     policy.held.horizon = file.wait.map_or(policy.held.horizon, |span| span.0);
     policy.window = file.window.map_or(policy.window, |span| span.0);
     policy.tombstone = file.tombstone.map_or(policy.tombstone, |span| span.0);
+    if let Some(word) = file.order {
+        policy.order = if word == OrderWord::Subject { Order::Subject } else { Order::None };
+    }
+    policy.order_block_max = file.order_block_max.map_or(policy.order_block_max, |span| span.0);
+    policy.order_gap_max = file.order_gap_max.map_or(policy.order_gap_max, |span| span.0);
+    policy.subject_max = file.subject_max.unwrap_or(policy.subject_max).max(1);
     if let Some(word) = file.on_dead {
         policy.on_dead = if word == OnDeadWord::Revive { OnDead::Revive } else { OnDead::Replay };
     }

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
-use onceward::core::operation::{Operation, State};
+use onceward::core::operation::{Death, Operation, State};
 use onceward::core::policy::{Effects, ErrorShape, Policy, UpstreamKeyValue};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
@@ -116,7 +116,7 @@ impl Gateway {
             request,
             options,
         };
-        Ok((self.engine.call(call).await, key_given))
+        Ok((Box::pin(self.engine.call(call)).await, key_given))
     }
 
     /// Reads what stands behind `/to/`.
@@ -186,6 +186,16 @@ impl Gateway {
             }
             (None, None) => Bytes::new(),
         };
+        for (name, value) in [
+            ("onceward-subject", document.subject),
+            ("onceward-sequence", document.sequence.map(|sequence| sequence.to_string())),
+            ("onceward-flow-key", document.flow_key),
+        ] {
+            let Some(value) = value else { continue };
+            let value = HeaderValue::from_str(&value)
+                .map_err(|_| invalid(format!("{name} {value:?} cannot stand in a header")))?;
+            headers.insert(name, value);
+        }
         let mut options = options_of(&headers)?;
         options.respond_async |= document.mode.as_deref() == Some("accepted");
         options.label = document.label.or(options.label);
@@ -281,6 +291,9 @@ impl Gateway {
             "key": arrival.key.as_str(),
             "key_given": key_given,
             "mode": arrival.mode.name(),
+            "flow": arrival.options.flow,
+            "subject": shape::subject(arrival.options.subject.as_deref(), arrival.options.sequence),
+            "in_order": arrival.is_in_order(),
             "effects": arrival.effects.name(),
             "effects_said": arrival.policy.effects.is_some() || arrival.options.effects.is_some(),
             "fingerprint": parts.iter().zip(arrival.fingerprint.parts).map(|(part, digest)| json!({"part": part, "digest": hex(digest)})).collect::<Vec<_>>(),
@@ -342,6 +355,9 @@ pub(crate) struct Document {
     mode: Option<String>,
     wait: Option<String>,
     label: Option<String>,
+    subject: Option<String>,
+    sequence: Option<u64>,
+    flow_key: Option<String>,
 }
 
 impl Document {
@@ -461,10 +477,35 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                     invalid("write idempotent, keyed or non-idempotent".to_owned())
                 })?);
             }
+            "flow-key" => {
+                let is_visible = value.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+                if value.is_empty() || value.len() > 255 || !is_visible {
+                    return Err(invalid("write 1 to 255 visible ASCII characters".to_owned()));
+                }
+                options.flow = Some(value.to_owned());
+            }
+            "subject" if value.is_empty() || value.len() > 255 => {
+                return Err(invalid("write 1 to 255 characters".to_owned()));
+            }
+            "subject" => options.subject = Some(value.to_owned()),
+            "sequence" => {
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                let number = value.parse().ok().filter(|_| is_number);
+                options.sequence = Some(
+                    number
+                        .ok_or_else(|| invalid(format!("{value:?} is no whole number from 0")))?,
+                );
+            }
             // Set by a gateway before us about its own operation.
             "attempt" | "operation" | "authorization" => {}
             _ => return Err(invalid("there is no such option".to_owned())),
         }
+    }
+    if options.sequence.is_some() && options.subject.is_none() {
+        return Err(Problem::new(
+            "option-invalid",
+            "Onceward-Sequence counts within an Onceward-Subject, and there is none; nothing was sent.",
+        ));
     }
     let waits = options.not_before.is_some_and(|at| at > now);
     if waits && !options.respond_async {
@@ -590,6 +631,7 @@ fn tell_of(
     let advice = match operation.state {
         State::Pending { .. } | State::Delivering => Some("wait"),
         State::InDoubt => Some("escalate"),
+        State::Dead(Death::Superseded) => None,
         State::Dead(_) if operation.outcome.is_none() => Some("same-key"),
         State::Done | State::Dead(_) => None,
     };

@@ -16,6 +16,7 @@ use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
+use onceward::core::policy::Order;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
 use onceward::{Bar, Person, Resolution};
@@ -112,6 +113,7 @@ pub(crate) struct Filter {
     pub(crate) route: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) label: Option<String>,
+    pub(crate) subject: Option<String>,
     pub(crate) text: Option<String>,
     pub(crate) cursor: Option<String>,
     pub(crate) limit: Option<usize>,
@@ -137,6 +139,7 @@ impl Filter {
             route: given(&self.route),
             key: given(&self.key),
             label: given(&self.label),
+            subject: given(&self.subject),
             text: given(&self.text),
             before,
             limit,
@@ -171,7 +174,12 @@ pub(crate) async fn find(node: &Node, id: &str) -> Result<Operation, Problem> {
 
 async fn shown(node: &Node, operation: &Operation) -> Answer {
     let asked = node.engine.store().asked(operation.id).await?;
-    Ok(Json(shape::operation(operation, Some(&asked))))
+    let mut shown = shape::operation(operation, Some(&asked));
+    if let Some(place) = node.engine.in_line(operation).await? {
+        shown["blocked_by"] = json!(place.blocked_by.map(|id| id.to_string()));
+        shown["blocks"] = json!(place.behind);
+    }
+    Ok(Json(shown))
 }
 
 async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
@@ -420,6 +428,11 @@ async fn routes(State(node): State<Arc<Node>>) -> Answer {
                 "window": crate::units::show(route.policy.window),
                 "rules": route.rules.len(),
                 "concurrency_max": route.protection.slots_max,
+                "flow": json!({"concurrency_max": route.protection.flow.slots_max}),
+                "order": match route.policy.order {
+                    Order::None => "none",
+                    Order::Subject => "subject",
+                },
                 "gate": gate(&node, &route.name),
                 "lookup": route.policy.lookup.as_ref().map(|rule| rule.get.as_str()),
                 "hours": route.policy.hours.as_ref().map(onceward::core::hours::Hours::as_str),

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue};
 use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::attempt::Attempt;
 use onceward::core::id::OperationId;
-use onceward::core::operation::{Forgotten, Operation, State};
+use onceward::core::operation::{Death, Forgotten, Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
@@ -40,6 +40,9 @@ pub(crate) fn describe(headers: &mut HeaderMap, operation: &Operation) {
     if let Some(at) = operation.key_expires_at() {
         set("onceward-key-expires", &http_date(at));
     }
+    if let Some(newer) = operation.subject.as_ref().and_then(|subject| subject.superseded_by) {
+        set("onceward-superseded-by", &newer.to_string());
+    }
 }
 
 /// An HTTP date (RFC 9110, section 5.6.7).
@@ -47,6 +50,11 @@ fn http_date(at: Timestamp) -> String {
     let at =
         jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+/// What an operation is about.
+pub(crate) fn subject(name: Option<&str>, sequence: Option<u64>) -> Value {
+    name.map_or(Value::Null, |name| json!({"name": name, "sequence": sequence}))
 }
 
 /// An operation.
@@ -69,6 +77,16 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         "method": operation.method,
         "path": operation.target,
         "label": operation.label,
+        "flow": operation.flow,
+        "subject": operation
+            .subject
+            .as_ref()
+            .map_or(Value::Null, |about| subject(Some(&about.name), about.sequence)),
+        "superseded_by": operation
+            .subject
+            .as_ref()
+            .and_then(|subject| subject.superseded_by)
+            .map(|newer| newer.to_string()),
         "created_at": time(operation.created_at),
         "due_at": match operation.state {
             State::Pending { due } => Some(time(due)),
@@ -141,6 +159,9 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
             "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice."
         }
         (State::Pending { .. } | State::Delivering, _) => "Under way: the gateway is at it.",
+        (State::Dead(Death::Superseded), _) => {
+            "Superseded: a newer one about the same was done; this one is not sent any more."
+        }
         (State::Dead(_), _) if !executed => "Safe to send again: nothing was done at the upstream.",
         (State::Dead(_), Effects::Idempotent) => "Safe to send again: repeating it is harmless.",
         (State::Dead(_), Effects::Keyed) => {

@@ -5,7 +5,7 @@ use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use onceward::core::attempt::Ending;
 use onceward::core::breaker::Turn;
-use onceward::core::operation::{Operation, State};
+use onceward::core::operation::{Death, Operation, State};
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::store::Condition;
 use onceward::upstream::Fault;
@@ -20,6 +20,7 @@ pub(crate) struct Telemetry {
     remembered: Counter,
     duplicates: [(Repeat, Counter); 5],
     late: Counter,
+    superseded: Counter,
     attempts: [(Ending, Counter); 4],
     rested: [(&'static str, Counter); 3],
     faults: [(Fault, Counter); 5],
@@ -36,6 +37,10 @@ impl Telemetry {
             "Calls whose key was known, by what they got."
         );
         describe_counter!("onceward_late_duplicates_total", "Calls whose key's window was over.");
+        describe_counter!(
+            "onceward_superseded_total",
+            "Operations that were not sent because a newer one about the same was done."
+        );
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
         describe_counter!(
@@ -87,6 +92,7 @@ impl Telemetry {
             ]
             .map(duplicate),
             late: counter!("onceward_late_duplicates_total"),
+            superseded: counter!("onceward_superseded_total"),
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
                 .map(attempt),
             rested: ["done", "dead", "in_doubt"].map(rested),
@@ -251,6 +257,9 @@ impl Telemetry {
     fn rested(&self, operation: &Operation) {
         Self::count(&self.rested, &operation.state.name());
         let attempts = operation.attempts_made();
+        if operation.state == State::Dead(Death::Superseded) {
+            self.superseded.increment(1);
+        }
         let status = operation.outcome.as_ref().and_then(|outcome| outcome.status);
         match operation.state {
             State::InDoubt => {

@@ -91,6 +91,8 @@ pub(crate) struct Audit {
     memory: BTreeMap<String, (Timestamp, String)>,
     /// Whether all that a caller ever heard of a request was that it is not taken.
     only_refused: BTreeMap<String, bool>,
+    /// Of those about one subject on a route: who has the turn, and the newest that was done.
+    lines: BTreeMap<(String, String), (BTreeSet<OperationId>, Option<u64>)>,
     /// Operations that were removed after their time.
     removed: BTreeSet<String>,
     /// Attempts that came back to a living node.
@@ -195,10 +197,10 @@ impl Audit {
         let end =
             |operation: &Operation| operation.attempts.last().and_then(|last| last.ended.clone());
         if before.state == State::InDoubt && !acted && before.looks == after.looks {
-            if end(before) == end(after) {
-                self.violation(format!("{id}: left its doubt without evidence"));
-            } else {
+            if end(before) != end(after) {
                 self.occasion("late evidence");
+            } else if after.state != State::InDoubt {
+                self.violation(format!("{id}: left its doubt without evidence"));
             }
         }
         if before.state == State::Done && before.outcome != after.outcome {
@@ -210,8 +212,38 @@ impl Audit {
         if after.attempts.len() < before.attempts.len() {
             self.violation(format!("{id}: an attempt was lost"));
         }
+        self.takes_its_turn(before, after);
         let moves = before.state != after.state;
         self.rests += u64::from(moves && is_at_rest(after.state) && !acted);
+    }
+
+    /// One at a time of those about one subject, and none after a newer one.
+    fn takes_its_turn(&mut self, before: &Operation, after: &Operation) {
+        let Some(subject) = &after.subject else { return };
+        let line = (after.scope.route.clone(), subject.name.clone());
+        let (turns, newest) = self.lines.entry(line).or_default();
+        let is_open = matches!(after.state, State::Pending { .. } | State::Delivering);
+        if is_open && subject.is_first {
+            turns.insert(after.id);
+        } else {
+            turns.remove(&after.id);
+        }
+        let starts = before.state != after.state && after.state == State::Delivering;
+        let is_late = starts && subject.sequence.is_some() && subject.sequence < *newest;
+        let is_done = after.state == State::Done && after.outcome.as_ref().is_some_and(|it| it.ok);
+        if is_done {
+            *newest = (*newest).max(subject.sequence);
+        }
+        let (turns, id) = (turns.len(), after.id);
+        if turns > 1 {
+            self.violation(format!("{id}: {turns} about one subject have the turn"));
+        }
+        if is_late {
+            self.violation(format!("{id}: sent after a newer one was done"));
+        }
+        if before.state != after.state && subject.superseded_by.is_some() {
+            self.occasion("superseded");
+        }
     }
 
     /// The sweep went over the ledger.

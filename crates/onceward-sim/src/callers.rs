@@ -10,7 +10,7 @@ use onceward::core::exchange::{Headers, Request};
 use onceward::core::operation::{Operation, State};
 use onceward::store::StoreError;
 use onceward::{Answer, Call, CallOptions, Refusal};
-use onceward_proof::chance::digest;
+use onceward_proof::chance::{Chance, digest};
 
 use crate::life::Pulse;
 use crate::node::Fleet;
@@ -28,6 +28,8 @@ struct Want {
     body: String,
     principal: &'static str,
     accepted: bool,
+    /// What it is about, and its number among those about the same.
+    subject: Option<(String, Option<u64>)>,
 }
 
 /// What a caller heard.
@@ -73,6 +75,7 @@ async fn live(caller: usize, world: Arc<World>, fleet: Arc<Fleet>) {
             Want {
                 kind,
                 body: format!("{{\"want\":\"{key}\"}}"),
+                subject: subject_of(&key, world.plan.seed),
                 key,
                 principal: ["anna", "ben"][world.below(2) as usize],
                 accepted: world.below(100) < 45,
@@ -119,6 +122,16 @@ async fn have(world: &Arc<World>, fleet: &Arc<Fleet>, want: &Want) {
     }
 }
 
+/// What a thing is about, in every third world: few subjects, so that they meet.
+fn subject_of(key: &str, seed: u64) -> Option<(String, Option<u64>)> {
+    let mut chance = Chance(digest(&(key, seed)));
+    if !seed.is_multiple_of(3) || chance.percent(20) {
+        return None;
+    }
+    let sequence = chance.percent(75).then(|| chance.below(8));
+    Some((format!("subject-{}", chance.below(2)), sequence))
+}
+
 fn request(want: &Want) -> Call {
     let mut headers = Headers::default();
     headers.set("content-type", "application/json");
@@ -137,6 +150,8 @@ fn request(want: &Want) -> Call {
             respond_async: want.accepted,
             // Whose request an operation was made from.
             label: Some(name(want)),
+            subject: want.subject.clone().map(|(name, _)| name),
+            sequence: want.subject.as_ref().and_then(|(_, sequence)| *sequence),
             ..CallOptions::default()
         },
     }

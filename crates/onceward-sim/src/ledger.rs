@@ -188,6 +188,20 @@ impl Store for FaultyStore {
         Box::pin(self.write("set", self.world.store.set(name, value)))
     }
 
+    fn settings_after(
+        &self,
+        prefix: String,
+        after: String,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
+        let settings = self.world.store.settings_after(prefix, after, max);
+        Box::pin(self.call("settings after", settings))
+    }
+
+    fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
+        Box::pin(self.write("swap", self.world.store.swap(name, expected, value)))
+    }
+
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(self.call("condition", self.world.store.condition()))
     }

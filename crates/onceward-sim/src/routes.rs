@@ -8,7 +8,7 @@ use onceward::core::condition::Condition;
 use onceward::core::exchange::Headers;
 use onceward::core::lookup::{LookupRule, When};
 use onceward::core::policy::{
-    Backoff, Effects, OnDead, OnExpired, Policy, UpstreamKeyRule, UpstreamKeyValue,
+    Backoff, Effects, OnDead, OnExpired, Order, Policy, UpstreamKeyRule, UpstreamKeyValue,
 };
 use onceward::core::template::Template;
 use onceward::route::{Protection, Route, Routes};
@@ -142,6 +142,8 @@ fn policy(kind: Kind, chance: &mut Chance) -> Policy {
         tombstone: minutes(chance, 10, 120),
         on_dead: if chance.percent(80) { OnDead::Revive } else { OnDead::Replay },
         on_expired: if chance.percent(80) { OnExpired::Refuse } else { OnExpired::Execute },
+        order: Order::Subject,
+        order_block_max: Duration::from_mins(2),
         ..Policy::default()
     }
 }

@@ -32,6 +32,7 @@ fn worlds_with_faults_at_every_door_keep_every_promise() {
         ("", "pending"),
         ("pending", "delivering"),
         ("pending", "cancelled"),
+        ("pending", "superseded"),
         ("delivering", "pending"),
         ("delivering", "done"),
         ("delivering", "in_doubt"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, Scope};
-use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 
 use crate::route::Route;
@@ -48,6 +48,12 @@ pub struct CallOptions {
     pub effects: Option<Effects>,
     /// A key that came another way than in a header.
     pub key: Option<String>,
+    /// Whose share of the route it counts against.
+    pub flow: Option<String>,
+    /// What it is about: those about the same have an order, where the route or a sequence says so.
+    pub subject: Option<String>,
+    /// Its place among those about the same.
+    pub sequence: Option<u64>,
 }
 
 /// A request received and not yet remembered.
@@ -73,6 +79,14 @@ pub struct Arrival {
     pub route: Arc<Route>,
     /// What it asks of us.
     pub options: CallOptions,
+}
+
+impl Arrival {
+    /// Whether it waits for its turn among those about the same.
+    pub fn is_in_order(&self) -> bool {
+        let CallOptions { subject, sequence, .. } = &self.options;
+        subject.is_some() && (sequence.is_some() || self.policy.order == Order::Subject)
+    }
 }
 
 /// What a request is.

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::gates::Entrant;
 use crate::judgement;
 use crate::observe::Fact;
+use crate::order;
 use crate::route::{Route, Routes};
 use crate::sabotage::Sabotage;
 use crate::store::{Judge, Lane, StoreError};
@@ -52,6 +53,7 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
     let now = engine.clock.now();
     let mut next = now.plus(LOOK_AT_LEAST_EVERY);
     let routes = engine.routes();
+    let mut ready = Vec::new();
     for (lane, due) in engine.store.lanes().await? {
         if due > now {
             next = next.min(due);
@@ -59,6 +61,11 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
         }
         // Work of a route that is gone waits until it is back.
         let Some(route) = routes.get(&lane.route) else { continue };
+        ready.push((engine.gate_of(&route).busy_on(&lane), due, lane, route));
+    }
+    // Who has the least under way is first: what became free is not always the same one's.
+    ready.sort_by_key(|(busy, due, ..)| (*busy, *due));
+    for (_, _, lane, route) in ready {
         if let Some(again) = take(engine, &lane, &route, &routes, now).await? {
             next = next.min(again);
         }
@@ -101,20 +108,21 @@ async fn take(
                 let Some(slot) = slots.pop() else { break };
                 engine.spawn_from_ledger(operation, slot);
             }
-            // Its hours are over: it waits for the next.
-            State::Pending { .. } => {}
+            // It is not its turn, or its hours are over.
+            State::Pending { .. } => engine.spawn_advance(operation),
             _ => rested(engine, &operation),
         }
     }
     Ok(again.filter(|_| is_full_page))
 }
 
-fn rested(engine: &Engine, operation: &Operation) {
+fn rested(engine: &Arc<Engine>, operation: &Operation) {
     engine.observer.observe(Fact::Rested(operation));
     engine.waiters.wake(operation.id);
+    engine.spawn_advance(operation.clone());
 }
 
-/// Start, unless time ran out.
+/// Start, unless time ran out or it is another's turn.
 fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
     Arc::new(move |operation| {
         let verdict = routes.get(&operation.scope.route).and_then(|route| {
@@ -124,6 +132,10 @@ fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
                 now,
             )
         });
-        verdict.map_or(Event::Started(session), Event::Ruled)
+        match verdict {
+            Some(verdict) => Event::Ruled(verdict),
+            None if operation.is_first() => Event::Started(session),
+            None => Event::TurnWent { due: order::look_again(operation.id, now) },
+        }
     })
 }

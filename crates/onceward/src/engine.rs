@@ -34,6 +34,7 @@ use crate::gates::{Bar, Barred, Entrant, Gate, Gates, Slot};
 use crate::judgement;
 use crate::lookup::Before;
 use crate::observe::{Fact, Observer, Repeat};
+use crate::order::{self, Lines};
 use crate::pass::pass;
 use crate::pause::Pause;
 use crate::receive::receive;
@@ -97,6 +98,7 @@ pub struct Engine {
     routes: RwLock<Arc<Routes>>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
+    pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     asked: Mutex<HashMap<OperationId, Asked>>,
@@ -269,6 +271,7 @@ impl Engine {
             routes: RwLock::new(Arc::new(parts.routes)),
             gates: Gates::default(),
             waiters: Waiters::default(),
+            lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
             asked: Mutex::default(),
@@ -342,7 +345,8 @@ impl Engine {
             .routes()
             .get(&call.route)
             .ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
-        let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone() };
+        let flow = call.options.flow.clone().unwrap_or_default();
+        let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets)? {
             Received::Pass(request) => pass(self, &lane, &route, request).await,
             Received::Keyed(arrival) => self.remember(*arrival, &lane).await,
@@ -374,11 +378,15 @@ impl Engine {
             is_harmless: arrival.effects != Effects::NonIdempotent,
             is_backlog: arrival.mode == Mode::Accepted,
         };
-        let closed = closed_until(&arrival, self.clock.now());
-        let mut slot = gate.try_enter(&entrant, self.clock.now()).ok().filter(|_| closed.is_none());
-        let is_full = slot.is_none()
+        // What waits for its turn needs no slot yet.
+        let in_order = arrival.is_in_order();
+        let waits = in_order || closed_until(&arrival, self.clock.now()).is_some();
+        let entered = || gate.try_enter(&entrant, self.clock.now()).ok();
+        let mut slot = if waits { None } else { entered() };
+        let mut is_full = slot.is_none()
             && arrival.mode == Mode::Accepted
             && !self.has_room(&gate, lane, &arrival).await?;
+        is_full |= in_order && !self.has_room_in_line(&arrival).await?;
         let mut replaces: Option<Operation> = None;
         let mut is_late = false;
         for _ in 0..RACES_MAX {
@@ -388,7 +396,8 @@ impl Engine {
                 let Some(known) = self.store.find(Which::Key(digest)).await? else {
                     if is_full {
                         return Err(Refusal::Limit {
-                            what: "as much as may wait for this upstream waits for it".to_owned(),
+                            what: "as much as may wait for this upstream, or about this subject, waits"
+                                .to_owned(),
                             retry_after: Duration::from_secs(1),
                         });
                     }
@@ -474,15 +483,18 @@ impl Engine {
     }
 
     async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
-        let remembered = self.store.remember(newborn).await?;
-        if let Remembered::Fresh(operation) = &remembered {
-            self.observer.observe(Fact::Remembered(operation));
+        match self.store.remember(newborn).await? {
+            Remembered::Fresh(operation) => {
+                self.observer.observe(Fact::Remembered(&operation));
+                Ok(Remembered::Fresh(self.put_in_line(operation).await))
+            }
+            known @ Remembered::Known(_) => Ok(known),
         }
-        Ok(remembered)
     }
 
     async fn write_revival(self: Arc<Self>, write: Write) -> Result<Remembered, StoreError> {
-        self.store.commit(write).await.map(Remembered::Fresh)
+        let revived = self.store.commit(write).await?;
+        Ok(Remembered::Fresh(self.put_in_line(revived).await))
     }
 
     /// Writes, and runs what was started by it, in a task of its own: a caller that hangs up
@@ -538,6 +550,8 @@ impl Engine {
             (operations_max, _) => operations_max.unwrap_or(COUNTED_MAX),
         };
         let bytes = arrival.request.body.len() as u64;
+        // All of a tenant's flows have it together.
+        let lane = &Lane { flow: String::new(), ..lane.clone() };
         if let Some(has_room) = gate.take_room(lane, bytes, self.clock.now()) {
             return Ok(has_room);
         }
@@ -608,10 +622,18 @@ impl Engine {
         let retry_after = wait.max(at_least);
         match barred.why {
             Bar::Slots => Refusal::Limit {
-                what: format!(
-                    "{} calls to this upstream are under way",
-                    route.protection.slots_max
-                ),
+                what: match route.protection.flow.slots_max {
+                    Some(_) => {
+                        "as many calls are under way to this upstream, or of this flow, as may be"
+                            .to_owned()
+                    }
+                    None => {
+                        format!(
+                            "{} calls to this upstream are under way",
+                            route.protection.slots_max
+                        )
+                    }
+                },
                 retry_after,
             },
             Bar::Rate => Refusal::Limit {
@@ -686,8 +708,9 @@ impl Engine {
         let answer = (request.headers != before).then(|| {
             (Place::Request, wire::encode_request(&request, known.id, &self.secrets, seal))
         });
-        let due = arrival.policy.opening(arrival.mode, now);
-        let revived = known.after(Event::Revived { due, mode: arrival.mode, act: None }, now);
+        let mode = if self.is_in_order(known) { Mode::Accepted } else { arrival.mode };
+        let due = arrival.policy.opening(mode, now);
+        let revived = known.after(Event::Revived { due, mode, act: None }, now);
         let Ok(mut operation) = revived else { return Ok(None) };
         operation.deadline = arrival.options.deadline;
         operation.attempts_max = arrival.options.attempts_max;
@@ -706,6 +729,7 @@ impl Engine {
         let operation = doubted.map_err(|_| StoreError::Stale)?;
         let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
         self.observer.observe(Fact::Rested(&doubted));
+        self.advance(&doubted).await;
         Ok(doubted)
     }
 
@@ -729,6 +753,9 @@ impl Engine {
             Mode::Held => Some(arrival.route.answer_max),
             Mode::Accepted => arrival.options.wait.map(|wait| wait.min(arrival.route.answer_max)),
         };
+        if operation.state == State::Dead(Death::Superseded) {
+            return self.answer_at_rest(operation, true).await;
+        }
         let Some(wait) = waits else {
             return Ok(Answer::Accepted(Box::new(operation)));
         };
@@ -845,6 +872,7 @@ impl Engine {
             }
             State::Done => Err(Refusal::ResponseNotRetained(Box::new(operation))),
             State::Dead(Death::Cancelled) => Err(Refusal::Cancelled(Box::new(operation))),
+            State::Dead(Death::Superseded) => from_memory(operation, order::superseded()),
             State::Dead(death) => {
                 match replay_failure(&*self.store, &operation, &self.secrets).await? {
                     Some(response) => from_memory(operation, response),
@@ -991,7 +1019,10 @@ impl Engine {
         let settled = settle(operation, &policy, &not_sent, true, &self.secrets, self.clock.now());
         let Ok(write) = settled else { return };
         match self.commit_when_there_is_room(write).await {
-            Ok(buried) => self.observer.observe(Fact::Rested(&buried)),
+            Ok(buried) => {
+                self.observer.observe(Fact::Rested(&buried));
+                self.advance(&buried).await;
+            }
             // Whoever was faster has decided.
             Err(StoreError::Stale) => {}
             Err(error) => drop(self.heed(error)),
@@ -1067,6 +1098,9 @@ impl Engine {
             self.heed(error);
         }
         self.waiters.wake(operation.id);
+        if !overtaken && !is_under_way(&operation) {
+            self.advance(&operation).await;
+        }
     }
 
     /// The operation with its next attempt started, where one may start still.

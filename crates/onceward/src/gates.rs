@@ -2,7 +2,7 @@
 //! person's pause. A gate holds work back and never discards any. It is this node's own: another
 //! node has its own of each, and only a pause holds for all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +23,12 @@ const WAITING_MAX: usize = 4096;
 
 /// Gates of upstreams that are not asked any more are forgotten past this many.
 const GATES_MAX: usize = 1024;
+
+/// Lanes that nobody uses are forgotten past this many.
+const LANES_MAX: usize = 1024;
+
+/// Past this many even those are that have used up their rate.
+const LANES_MAX_OWING: usize = 64 * 1024;
 
 /// A lane that is not alone takes a slot only while it has fewer than this many times the free
 /// ones, so that whoever comes finds one (dynamic thresholds, Choudhury and Hahne 1998).
@@ -111,6 +117,10 @@ struct Inner {
     /// How many nodes there are beside this one.
     others: u32,
     lanes: BTreeMap<Lane, Places>,
+    /// Those on which somebody waits.
+    awaited: BTreeSet<Lane>,
+    /// How many lanes there may be before it is looked who is gone.
+    lanes_max: usize,
     busy: usize,
     meter: Meter,
     breaker: Breaker,
@@ -128,6 +138,8 @@ struct Places {
     busy: usize,
     waiting: VecDeque<oneshot::Sender<Slot>>,
     room: Option<Room>,
+    /// What its flow has used of its rate.
+    meter: Meter,
 }
 
 /// How much more the backlog of a lane may take, since it was last counted.
@@ -257,7 +269,7 @@ impl Gate {
             && inner.breaker == Breaker::default()
             && inner.held_until.is_none()
             && !inner.is_paused
-            && inner.lanes.values().all(|places| places.waiting.is_empty())
+            && inner.awaited.is_empty()
     }
 
     /// A slot for what can go at once.
@@ -275,6 +287,7 @@ impl Gate {
         if turn > now {
             return Err(Barred::by(Bar::Rate, Some(turn)));
         }
+        inner.forget_lanes(now);
         let mut slot = inner.occupy(self, entrant);
         inner.pay(&mut slot, entrant, now)?;
         Ok(slot)
@@ -305,10 +318,16 @@ impl Gate {
     ) -> Result<oneshot::Receiver<Slot>, Barred> {
         let mut inner = self.inner();
         inner.bar(entrant, now)?;
-        let waiting = inner.lanes.values().map(|places| places.waiting.len()).sum::<usize>();
-        if waiting >= WAITING_MAX {
+        if inner.waiting() >= WAITING_MAX {
             return Err(Barred::by(Bar::Slots, None));
         }
+        // Whoever waits for the turn of its flow keeps no slot from others meanwhile.
+        let turn = inner.turn_of_flow(&entrant.lane, now);
+        if turn > now {
+            return Err(Barred::by(Bar::Rate, Some(turn)));
+        }
+        inner.forget_lanes(now);
+        inner.awaited.insert(entrant.lane.clone());
         let (give, given) = oneshot::channel();
         let places = inner.lanes.entry(entrant.lane.clone()).or_default();
         places.waiting.retain(|waiting| !waiting.is_closed());
@@ -398,6 +417,7 @@ impl Gate {
     /// The backlog of a lane was counted.
     pub(crate) fn set_room(&self, lane: &Lane, backlog: Backlog, now: Timestamp) {
         let mut inner = self.inner();
+        inner.forget_lanes(now);
         let most = |most: Option<u64>| most.unwrap_or(u64::MAX);
         let protection = &inner.protection;
         let room = Room {
@@ -433,28 +453,39 @@ impl Gate {
     /// How it stands.
     pub(crate) fn standing(&self, now: Timestamp) -> Standing {
         let inner = self.inner();
-        let lane = Lane { tenant: String::new(), route: String::new() };
+        let lane = Lane::default();
         let bar = inner.bar(&Entrant { lane, is_harmless: true, is_backlog: false }, now).err();
         Standing {
             breaker: inner.breaker.name(),
             until: bar.and_then(|barred| barred.until),
             bar: bar.map(|barred| barred.why),
             busy: inner.busy,
-            waiting: inner.lanes.values().map(|places| places.waiting.len()).sum(),
+            waiting: inner.waiting(),
         }
+    }
+
+    /// Calls of a lane that are under way.
+    pub(crate) fn busy_on(&self, lane: &Lane) -> usize {
+        self.inner().lanes.get(lane).map_or(0, |places| places.busy)
     }
 
     /// Gives free slots to those who wait, the lane with the fewest first.
     fn hand_over(self: &Arc<Self>) {
         loop {
             let mut inner = self.inner();
-            let fitting = |(lane, places): &(&Lane, &Places)| {
-                !places.waiting.is_empty() && !inner.is_full(lane)
+            let busy = |lane: &&Lane| inner.lanes.get(*lane).map_or(0, |places| places.busy);
+            let fitting = |lane: &&Lane| !inner.is_full(lane);
+            let next = inner.awaited.iter().filter(fitting).min_by_key(busy);
+            let Some(lane) = next.cloned() else { return };
+            let waiting = inner.lanes.get_mut(&lane).map(|places| &mut places.waiting);
+            let (give, is_last) = match waiting {
+                Some(waiting) => (waiting.pop_front(), waiting.is_empty()),
+                None => (None, true),
             };
-            let next = inner.lanes.iter().filter(fitting).min_by_key(|(_, places)| places.busy);
-            let Some(lane) = next.map(|(lane, _)| lane.clone()) else { return };
-            let waiting = inner.lanes.get_mut(&lane).and_then(|places| places.waiting.pop_front());
-            let Some(give) = waiting else { return };
+            if is_last {
+                inner.awaited.remove(&lane);
+            }
+            let Some(give) = give else { continue };
             let entrant = Entrant { lane, is_harmless: false, is_backlog: false };
             // What else may stand in the way is asked by whoever gets it.
             let slot = inner.occupy(self, &entrant);
@@ -490,11 +521,12 @@ impl Inner {
 
     /// This node's share of the rate.
     fn rate(&self) -> Option<Rate> {
+        self.protection.rate.map(|rate| self.share(rate))
+    }
+
+    fn share(&self, rate: Rate) -> Rate {
         let nodes = self.others + 1;
-        self.protection.rate.map(|rate| Rate {
-            interval: rate.interval.saturating_mul(nodes),
-            burst: (rate.burst / nodes).max(1),
-        })
+        Rate { interval: rate.interval.saturating_mul(nodes), burst: (rate.burst / nodes).max(1) }
     }
 
     /// When the next attempt may be made, by the rate and the ramp.
@@ -504,12 +536,49 @@ impl Inner {
         let by_ramp = ramp.map_or(now, |ramp| ramp.ready_at());
         let rate = self.rate().filter(|_| !Sabotage::RateIgnored.is_on());
         let by_rate = rate.map_or(now, |rate| self.meter.ready_at(rate));
-        by_ramp.max(by_rate).max(now)
+        by_ramp.max(by_rate).max(self.turn_of_flow(&entrant.lane, now))
+    }
+
+    /// What each flow may have in a time, where the lane is one's.
+    fn rate_of_flow(&self, lane: &Lane) -> Option<Rate> {
+        self.protection.flow.rate.filter(|_| !lane.flow.is_empty()).map(|rate| self.share(rate))
+    }
+
+    fn turn_of_flow(&self, lane: &Lane, now: Timestamp) -> Timestamp {
+        let used = self.rate_of_flow(lane).zip(self.lanes.get(lane));
+        used.map_or(now, |(rate, places)| places.meter.ready_at(rate).max(now))
+    }
+
+    fn waiting(&self) -> usize {
+        let places = self.awaited.iter().filter_map(|lane| self.lanes.get(lane));
+        places.map(|places| places.waiting.len()).sum()
+    }
+
+    /// Forgets the lanes that nobody uses any more, where there are many.
+    fn forget_lanes(&mut self, now: Timestamp) {
+        if self.lanes.len() < self.lanes_max.max(LANES_MAX) {
+            return;
+        }
+        let is_used = |places: &Places| places.busy > 0 || !places.waiting.is_empty();
+        let owes = |places: &Places| {
+            !places.meter.is_rested(now)
+                || places.room.is_some_and(|room| now.since(room.counted_at) < COUNT_AGAIN)
+        };
+        self.lanes.retain(|_, places| is_used(places) || owes(places));
+        if self.lanes.len() >= LANES_MAX_OWING {
+            self.lanes.retain(|_, places| is_used(places));
+        }
+        // Looking takes as long as there are lanes, so it is done the more seldom the more stay.
+        self.lanes_max = self.lanes.len() * 2;
     }
 
     fn is_full(&self, lane: &Lane) -> bool {
         let free = self.protection.slots_max.saturating_sub(self.busy);
         let has = self.lanes.get(lane).map_or(0, |places| places.busy);
+        let most = self.protection.flow.slots_max.filter(|_| !lane.flow.is_empty());
+        if most.is_some_and(|most| has >= most) {
+            return true;
+        }
         let is_alone =
             self.lanes.keys().all(|other| other == lane) || Sabotage::SlotsUnshared.is_on();
         free == 0 || (!is_alone && has >= SHARE * free)
@@ -535,6 +604,11 @@ impl Inner {
             Some(rate) => self.meter.take(rate, now),
             None => now,
         };
+        let of_flow = match self.rate_of_flow(&slot.lane) {
+            Some(rate) => self.lanes.entry(slot.lane.clone()).or_default().meter.take(rate, now),
+            None => now,
+        };
+        let turn = turn.max(of_flow);
         slot.turn = Some(turn);
         Ok(turn)
     }
@@ -571,6 +645,11 @@ impl Inner {
         let Some(turn) = slot.turn.filter(|_| !slot.is_used) else { return };
         if let Some(rate) = self.rate() {
             self.meter.give_back(rate);
+        }
+        if let Some(rate) = self.rate_of_flow(&slot.lane)
+            && let Some(places) = self.lanes.get_mut(&slot.lane)
+        {
+            places.meter.give_back(rate);
         }
         if let Some(ramp) = self.ramp.as_mut().filter(|_| slot.is_backlog) {
             ramp.give_back(turn);

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
-use onceward_core::operation::{Act, Deed, Event, Forgotten, Operation, Outcome, Source, State};
+use onceward_core::operation::{
+    Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
+};
 use onceward_core::policy::Mode;
 
 use crate::engine::Engine;
@@ -50,6 +52,9 @@ impl Engine {
                 return Err(
                     "an operation in doubt is resolved first: say whether it was done".to_owned()
                 );
+            }
+            if operation.state == State::Dead(Death::Superseded) {
+                return Err("a newer one about the same was done".to_owned());
             }
             if operation.request.is_none() {
                 return Err("its request was forgotten with its window".to_owned());
@@ -157,6 +162,7 @@ impl Engine {
                 Ok(acted) => {
                     self.observer.observe(Fact::Acted(&acted));
                     self.waiters.wake(acted.id);
+                    self.advance(&acted).await;
                     return Ok(acted);
                 }
                 Err(StoreError::Stale) => {}

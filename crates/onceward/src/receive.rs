@@ -6,7 +6,7 @@ use std::sync::Arc;
 use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
-use onceward_core::policy::{Effects, KeyMissing, Mode, Policy, is_safe};
+use onceward_core::policy::{Effects, KeyMissing, Mode, Order, Policy, is_safe};
 use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
@@ -21,7 +21,7 @@ pub(crate) fn receive(
     route: Arc<Route>,
     secrets: &Secrets,
 ) -> Result<Received, Refusal> {
-    let Call { tenant, principal, route: name, mut request, options } = call;
+    let Call { tenant, principal, route: name, mut request, mut options } = call;
     if request.body.len() > route.body_bytes_max && !Sabotage::UnboundedBody.is_on() {
         return Err(Refusal::BodyTooLarge { bytes_max: route.body_bytes_max });
     }
@@ -55,6 +55,14 @@ pub(crate) fn receive(
     // What is put off is nothing that a caller is held for.
     let accepted = options.respond_async || options.not_before.is_some();
     let mode = if accepted { Mode::Accepted } else { policy.mode };
+    let has_order = options.sequence.is_some() || policy.order == Order::Subject;
+    let mode = if has_order && options.subject.is_some() && mode == Mode::Held {
+        // Nobody can say how long it waits for its turn: its caller waits as long as a caller does.
+        options.wait = options.wait.or(Some(policy.held.horizon));
+        Mode::Accepted
+    } else {
+        mode
+    };
     let principal = if Sabotage::SharedByPrincipals.is_on() { String::new() } else { principal };
     let scope = Scope { kind: ScopeKind::Call, tenant, route: name, principal };
     let request = Arc::new(request);

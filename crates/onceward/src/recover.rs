@@ -92,5 +92,6 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         engine.observer.observe(Fact::Rested(&judged));
     }
     engine.waiters.wake(judged.id);
+    engine.advance(&judged).await;
     Ok(())
 }

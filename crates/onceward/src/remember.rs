@@ -4,13 +4,14 @@
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Event, Fence, Forgotten, Looks, Operation, Run, State, UpstreamKey,
+    Event, Fence, Forgotten, Looks, Operation, Run, State, Subject, UpstreamKey,
 };
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::KeyPlace;
 
 use crate::call::Arrival;
+use crate::order;
 use crate::secret::Secrets;
 use crate::store::Birth;
 use crate::wire;
@@ -26,6 +27,7 @@ pub(crate) fn birth(
     now: Timestamp,
 ) -> Birth {
     let policy = &arrival.policy;
+    let in_order = arrival.is_in_order();
     let due = policy.opening(arrival.mode, arrival.options.not_before.unwrap_or(now).max(now));
     // A key that a person freed may still be known to the upstream: there it must be another.
     let is_reused = replaces.is_some_and(|old| old.forgotten == Some(Forgotten::New));
@@ -49,7 +51,10 @@ pub(crate) fn birth(
         target: arrival.request.target.clone(),
         label: arrival.options.label.clone(),
         created_at: now,
-        state: State::Pending { due },
+        // Where it has to wait for its turn, that makes it due.
+        state: State::Pending {
+            due: if in_order { due.max(order::look_again(id, now)) } else { due },
+        },
         attempts: Vec::new(),
         run: Run { since: due, before: 0 },
         deadline: arrival.options.deadline,
@@ -64,15 +69,20 @@ pub(crate) fn birth(
         acts: Vec::new(),
         request: None,
         forgotten: None,
-        flow: None,
-        subject: None,
+        flow: arrival.options.flow.clone(),
+        subject: arrival.options.subject.clone().map(|name| Subject {
+            name,
+            sequence: arrival.options.sequence,
+            is_first: !in_order,
+            superseded_by: None,
+        }),
         parent: None,
         alias_of: None,
         callback: None,
         ids: Vec::new(),
         looks: Looks::default(),
     };
-    // From pending an attempt may always start.
+    // From pending an attempt may start where it is its turn.
     if let Some(session) = start
         && let Ok(started) = operation.after(Event::Started(session), now)
     {

@@ -59,6 +59,17 @@ pub struct Protection {
     pub backlog_max: Option<u64>,
     /// Bytes of their requests, at most.
     pub backlog_bytes_max: Option<u64>,
+    /// The share of each flow.
+    pub flow: FlowLimits,
+}
+
+/// What each flow of a route may have of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowLimits {
+    /// Calls at once, at most; without it there is no bound of its own.
+    pub slots_max: Option<usize>,
+    /// Attempts in a time; without it there is no bound of its own.
+    pub rate: Option<Rate>,
 }
 
 impl Default for Protection {
@@ -71,6 +82,7 @@ impl Default for Protection {
             health: None,
             backlog_max: None,
             backlog_bytes_max: None,
+            flow: FlowLimits::default(),
         }
     }
 }

@@ -125,6 +125,10 @@ sabotages! {
     SlotsUnshared = "slots-unshared",
     /// A pause ends with the process.
     PauseForgotten = "pause-forgotten",
+    /// A newer one that was done keeps no older one from being sent.
+    OlderSent = "older-sent",
+    /// The turn of one that has not started is given to another without a write.
+    TurnNotTakenBack = "turn-not-taken-back",
 
     // Outcomes.
     /// Of headers with one name the last is kept.

@@ -64,19 +64,25 @@ impl StoreError {
 }
 
 /// A lane: whose work goes where. What is due is found by lane, so that a dead upstream's
-/// backlog stands before nobody else's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// backlog stands before nobody else's, and one flow's not before another's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     /// Whose.
     pub tenant: String,
     /// The route, or the origin of an ad hoc upstream.
     pub route: String,
+    /// Whose share of the route; empty where nobody's.
+    pub flow: String,
 }
 
 impl Lane {
     /// The lane of an operation.
     pub fn of(operation: &Operation) -> Self {
-        Self { tenant: operation.scope.tenant.clone(), route: operation.scope.route.clone() }
+        Self {
+            tenant: operation.scope.tenant.clone(),
+            route: operation.scope.route.clone(),
+            flow: operation.flow.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -253,6 +259,8 @@ pub struct Query {
     pub key: Option<String>,
     /// Only those with this label.
     pub label: Option<String>,
+    /// Only those about this subject.
+    pub subject: Option<String>,
     /// Only those whose key, label, target or id contains this.
     pub text: Option<String>,
     /// Only those that are older than this place.
@@ -276,6 +284,7 @@ impl Query {
             && is(&self.route, &operation.scope.route)
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
+            && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))
             && self.text.as_deref().is_none_or(|text| {
                 [operation.key.as_str(), label, &operation.target]
                     .iter()
@@ -363,7 +372,7 @@ pub trait Store: Send + Sync + 'static {
     /// Lanes with accepted work that waits, and when the first of it is due.
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
 
-    /// What waits on `lane`, counted no further than `max` operations.
+    /// What waits on `lane` and on those of its flows, counted no further than `max` operations.
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog>;
 
     /// At most `max` accepted operations of `lane` that are due, each after what `judge` decided,
@@ -403,6 +412,14 @@ pub trait Store: Send + Sync + 'static {
     /// Every setting whose name begins with `prefix`.
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>>;
 
+    /// At most `max` of them whose names come after `after`, in order.
+    fn settings_after(
+        &self,
+        prefix: String,
+        after: String,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>>;
+
     /// Sets or, with `None`, removes a named value.
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()>;
 
@@ -416,6 +433,10 @@ pub trait Store: Send + Sync + 'static {
             Ok(value)
         })
     }
+
+    /// Sets or removes a named value that is as `expected`, whoever else does so now; tells whether it
+    /// was.
+    fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool>;
 
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;

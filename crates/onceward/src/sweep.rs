@@ -41,6 +41,20 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
             }
             engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
         }
+        let mut from = Some(String::new());
+        while let Some(place) = from {
+            match engine.sweep_lines(place, STEP).await {
+                Ok(next) => from = next,
+                Err(error) if error.may_pass() || error == StoreError::Stale => break,
+                Err(error) => {
+                    engine.heed(error);
+                    return;
+                }
+            }
+            if from.is_some() {
+                engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
+            }
+        }
     }
 }
 

@@ -396,6 +396,19 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "older-sent",
+        promise: "of those about one subject none is sent after a newer one",
+        catchers: &[library(
+            "order::an_older_one_than_one_that_was_done_is_not_sent",
+            "not an answer of the upstream's",
+        )],
+    },
+    Row {
+        name: "turn-not-taken-back",
+        promise: "of those about one subject one at a time has the turn",
+        catchers: &[library("order::a_turn_that_was_not_used_goes_to_an_older_one", "is_first")],
+    },
+    Row {
         name: "pause-forgotten",
         promise: "a pause outlives the process",
         catchers: &[library(

@@ -30,6 +30,9 @@ pub(super) struct Ls {
     /// With this label
     #[arg(long)]
     label: Option<String>,
+    /// About this subject
+    #[arg(long, value_name = "NAME")]
+    subject: Option<String>,
     /// With this text in its key, label, path or id
     #[arg(long)]
     text: Option<String>,
@@ -49,6 +52,7 @@ impl Ls {
             ("route", &self.route),
             ("key", &self.key),
             ("label", &self.label),
+            ("subject", &self.subject),
             ("text", &self.text),
         ] {
             if let Some(value) = value {

@@ -41,6 +41,15 @@ pub(super) struct Request {
     /// A name of your own for the operation
     #[arg(long)]
     label: Option<String>,
+    /// What it is about: those about the same can have an order
+    #[arg(long, value_name = "NAME")]
+    subject: Option<String>,
+    /// Its number among those about the same: an older one is not sent after a newer one
+    #[arg(long, value_name = "N", requires = "subject")]
+    sequence: Option<u64>,
+    /// Whose share of the route it takes
+    #[arg(long, value_name = "KEY")]
+    flow_key: Option<String>,
 }
 
 /// Text that stands in a flag or in a file; `-` is stdin.
@@ -82,10 +91,19 @@ impl Request {
             put_body(&mut document, body);
         }
         document.insert("headers".to_owned(), Value::Object(headers));
-        for (name, value) in [("key", &self.key), ("wait", &self.wait), ("label", &self.label)] {
+        for (name, value) in [
+            ("key", &self.key),
+            ("wait", &self.wait),
+            ("label", &self.label),
+            ("subject", &self.subject),
+            ("flow_key", &self.flow_key),
+        ] {
             if let Some(value) = value {
                 document.insert(name.to_owned(), json!(value));
             }
+        }
+        if let Some(sequence) = self.sequence {
+            document.insert("sequence".to_owned(), json!(sequence));
         }
         if self.accepted {
             document.insert("mode".to_owned(), json!("accepted"));
@@ -179,6 +197,17 @@ pub(super) async fn explain(request: &Request, client: &Client, json: bool) -> R
     row("recorded", "yes".to_owned(), "");
     row("key", text(&shown, "/key"), key);
     row("mode", text(&shown, "/mode"), "");
+    if !shown["flow"].is_null() {
+        row("flow", text(&shown, "/flow"), "");
+    }
+    if !shown["subject"].is_null() {
+        let turn = if shown["in_order"] == true {
+            "one at a time among those about the same"
+        } else {
+            "no order: no sequence is given, and the route asks for none"
+        };
+        row("subject", text(&shown, "/subject/name"), turn);
+    }
     row("effects", text(&shown, "/effects"), said);
     row("window", text(&shown, "/window"), "the key and its outcome are kept so long");
     row("attempts", text(&shown, "/attempts_max"), "at most");

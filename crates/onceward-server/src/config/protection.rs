@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onceward::core::breaker::BreakerRule;
 use onceward::core::rate::{BudgetRule, Rate};
-use onceward::route::Protection;
+use onceward::route::{FlowLimits, Protection};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -23,6 +23,17 @@ pub(super) struct ProtectionFile {
     budget: Option<Switch<BudgetFile>>,
     backlog_max: Option<u64>,
     backlog_bytes_max: Option<Size>,
+    #[serde(default)]
+    flow: FlowFile,
+}
+
+/// What each flow may have of the route.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlowFile {
+    concurrency_max: Option<usize>,
+    rate: Option<RateWord>,
+    burst: Option<u32>,
 }
 
 /// `false`, or what it is.
@@ -96,6 +107,7 @@ impl ProtectionFile {
                 .map(|rate| Rate { interval: rate.0, burst: self.burst.unwrap_or(1).max(1) }),
             backlog_max: self.backlog_max,
             backlog_bytes_max: self.backlog_bytes_max.map(|size| size.0 as u64),
+            flow: self.flow.build(wrong)?,
             ..Protection::default()
         };
         match &self.breaker {
@@ -117,6 +129,20 @@ impl ProtectionFile {
             Some(Switch::As(file)) => protection.budget = Some(budget(file, wrong)?),
         }
         Ok(protection)
+    }
+}
+
+impl FlowFile {
+    fn build(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<FlowLimits, ConfigError> {
+        if self.burst.is_some() && self.rate.is_none() {
+            return Err(wrong("has a flow.burst and no flow.rate\nhelp: add flow.rate = \"10/s\""));
+        }
+        if self.concurrency_max == Some(0) {
+            return Err(wrong("has a flow.concurrency_max of 0\nhelp: a flow may have 1 or more"));
+        }
+        let rate =
+            |rate: RateWord| Rate { interval: rate.0, burst: self.burst.unwrap_or(1).max(1) };
+        Ok(FlowLimits { slots_max: self.concurrency_max, rate: self.rate.map(rate) })
     }
 }
 

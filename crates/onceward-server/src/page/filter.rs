@@ -46,6 +46,9 @@ pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
             @if let Some(label) = filter.label.as_deref().filter(|label| !label.is_empty()) {
                 label { "Label" input name="label" value=(label); }
             }
+            @if let Some(subject) = filter.subject.as_deref().filter(|subject| !subject.is_empty()) {
+                label { "About" input name="subject" value=(subject); }
+            }
             div.row {
                 button { "Filter" }
                 @if is_filtered { a href="/operations" { "Clear" } }
@@ -66,6 +69,7 @@ pub(super) fn pager(path: &str, filter: &Filter, page: &Page) -> Markup {
             ("route", &filter.route),
             ("key", &filter.key),
             ("label", &filter.label),
+            ("subject", &filter.subject),
             ("text", &filter.text),
             ("limit", &limit),
             ("cursor", &Some(cursor)),

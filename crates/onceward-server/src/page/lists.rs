@@ -185,9 +185,10 @@ pub(super) async fn in_doubt(
 
 /// The filter form and what it finds.
 fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Timestamp) -> Markup {
-    let is_filtered = [&filter.state, &filter.route, &filter.key, &filter.label, &filter.text]
-        .into_iter()
-        .any(|field| field.as_deref().is_some_and(|value| !value.is_empty()));
+    let is_filtered =
+        [&filter.state, &filter.route, &filter.key, &filter.label, &filter.subject, &filter.text]
+            .into_iter()
+            .any(|field| field.as_deref().is_some_and(|value| !value.is_empty()));
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
     if page.operations.is_empty() && page.next.is_none() && !is_filtered && is_first {
         let teach = Empty {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{self, Extension, Path, Query};
 use http::HeaderMap;
 use maud::{Markup, html};
+use onceward::InLine;
 use onceward::core::attempt::{Attempt, Ended, Reached};
 use onceward::core::exchange;
 use onceward::core::operation::{Forgotten, Operation, State};
@@ -41,6 +42,7 @@ pub(super) async fn show(
     let operation = find(&node, &id).await?;
     let frame = Frame::of(&node).await?;
     let store = node.engine.store();
+    let place = node.engine.in_line(&operation).await?;
     let asked = store.asked(operation.id).await?;
     let request = match operation.request {
         // Credentials stay sealed: nobody reads them here.
@@ -88,7 +90,7 @@ pub(super) async fn show(
                     }
                 }
             }
-            aside { (facts(&operation)) (people(&operation)) (duplicates(&asked, now)) }
+            aside { (facts(&operation, place)) (people(&operation)) (duplicates(&asked, now)) }
         }
     };
     Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)))
@@ -123,7 +125,7 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
     }
 }
 
-fn facts(operation: &Operation) -> Markup {
+fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
     let fact = |name: &str, value: Markup| html! { dt { (name) } dd { (value) } };
     html! {
         section.card {
@@ -134,6 +136,30 @@ fn facts(operation: &Operation) -> Markup {
                 (fact("Mode", html! { (operation.mode.name()) }))
                 @if let Some(label) = &operation.label {
                     (fact("Label", html! { bdi { (label) } }))
+                }
+                @if let Some(flow) = &operation.flow {
+                    (fact("Flow", html! { bdi { (flow) } }))
+                }
+                @if let Some(subject) = &operation.subject {
+                    (fact("About", html! {
+                        bdi { (subject.name) }
+                        @if let Some(sequence) = subject.sequence { ", number " (sequence) }
+                    }))
+                    @if let Some(newer) = subject.superseded_by {
+                        (fact("Superseded by", html! {
+                            a href=(words::url_of(newer)) { code { (newer) } }
+                        }))
+                    }
+                }
+                @if let Some(place) = place {
+                    @if let Some(before) = place.blocked_by {
+                        (fact("Waits for", html! {
+                            a href=(words::url_of(before)) { code { (before) } }
+                        }))
+                    }
+                    @if place.behind > 0 {
+                        (fact("Keeps waiting", html! { (place.behind) " about the same" }))
+                    }
                 }
                 @if !operation.scope.principal.is_empty() {
                     (fact("Asked by", html! { bdi { (operation.scope.principal) } }))

@@ -55,6 +55,7 @@ pub(super) fn death(death: Death) -> &'static str {
         Death::Exhausted => "Attempts or time ran out",
         Death::Unsent => "Could never be sent",
         Death::Cancelled => "Given up by a person",
+        Death::Superseded => "A newer one about the same was done",
         Death::OwnerGone => "The gateway ended while its caller waited",
     }
 }

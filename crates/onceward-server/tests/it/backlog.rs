@@ -40,7 +40,7 @@ impl Observer for Silent {
 }
 
 /// An engine on the world's ledger that remembers and never sends: no slot, and not started.
-fn engine(world: &World) -> Arc<Engine> {
+pub(crate) fn engine(world: &World) -> Arc<Engine> {
     let master = [7; 32];
     let mut options = fs::OpenOptions::new();
     let mut file = options
@@ -87,7 +87,7 @@ fn engine(world: &World) -> Arc<Engine> {
     })
 }
 
-async fn remember(engine: Arc<Engine>, route: &str, n: u64, delay: Duration) {
+pub(crate) async fn remember(engine: Arc<Engine>, route: &str, n: u64, delay: Duration) {
     let key = format!("{route}-{n}");
     let body = format!("{{\"ask\":\"{key}\",\"pad\":\"{}\"}}", "p".repeat(200));
     let call = Call {

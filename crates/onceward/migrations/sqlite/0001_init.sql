@@ -20,7 +20,8 @@ CREATE TABLE lane (
   id     INTEGER PRIMARY KEY,
   tenant TEXT NOT NULL,
   route  TEXT NOT NULL,
-  UNIQUE (tenant, route)
+  flow   TEXT NOT NULL,
+  UNIQUE (tenant, route, flow)
 ) STRICT;
 
 -- How often keys were asked for again.

@@ -48,6 +48,9 @@ where
     duplicates_are_counted(&*make().await).await;
     settings_are_kept_and_removed(&*make().await).await;
     what_is_offered_is_kept_where_nothing_is(&*make().await).await;
+    settings_are_paged_by_their_names(&*make().await).await;
+    one_of_many_swaps_wins(make().await).await;
+    a_flow_is_a_lane_of_its_own(&*make().await).await;
 }
 
 /// An operation at place `n`, pending and due at `n` seconds.
@@ -246,7 +249,7 @@ fn start_it() -> Judge {
 }
 
 fn lane(route: &str) -> Lane {
-    Lane { tenant: "t".into(), route: route.into() }
+    Lane { tenant: "t".into(), route: route.into(), flow: String::new() }
 }
 
 async fn due_work_is_taken_once_and_in_order(store: Arc<dyn Store>) {
@@ -468,4 +471,58 @@ async fn what_is_offered_is_kept_where_nothing_is(store: &dyn Store) {
         assert_eq!(&kept[..], b"first");
     }
     assert_eq!(store.setting("s".into()).await.unwrap().as_deref(), Some(&b"first"[..]));
+}
+
+async fn settings_are_paged_by_their_names(store: &dyn Store) {
+    for name in ["l/1", "l/2", "l/3", "L/4", "m/5", "l"] {
+        store.set(name.into(), Some(Bytes::from_static(b"v"))).await.unwrap();
+    }
+    let names = |after: &'static str, max| async move {
+        let page = store.settings_after("l/".into(), after.into(), max).await.unwrap();
+        page.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("", 2).await, ["l/1", "l/2"]);
+    assert_eq!(names("l/2", 2).await, ["l/3"]);
+    assert!(names("l/3", 2).await.is_empty());
+}
+
+async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
+    let of = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
+    let value = async || store.setting("s".into()).await.unwrap();
+    assert!(!store.swap("s".into(), of("a"), of("b")).await.unwrap(), "it is not set");
+    for before in [None, of("first")] {
+        let racers = (0..16).map(|n| {
+            let (store, before, mine) = (Arc::clone(&store), before.clone(), of(&n.to_string()));
+            tokio::spawn(async move {
+                store.swap("s".into(), before, mine.clone()).await.unwrap().then_some(mine)
+            })
+        });
+        let mut won = Vec::new();
+        for racer in racers.collect::<Vec<_>>() {
+            won.extend(racer.await.unwrap());
+        }
+        assert_eq!(won, [value().await]);
+        assert!(store.swap("s".into(), won[0].clone(), of("first")).await.unwrap());
+    }
+    assert!(store.swap("s".into(), of("first"), None).await.unwrap());
+    assert_eq!(value().await, None);
+    assert!(!store.swap("s".into(), of("first"), None).await.unwrap());
+}
+
+async fn a_flow_is_a_lane_of_its_own(store: &dyn Store) {
+    let of = |n, flow: &str| Operation {
+        flow: Some(flow.to_owned()),
+        ..operation(n, &format!("k{n}"), "r", Mode::Accepted)
+    };
+    for one in [of(1, "a"), of(2, "a"), of(3, "b"), operation(4, "k4", "r", Mode::Accepted)] {
+        remember(store, &one).await;
+    }
+    let on = |flow: &str| Lane { flow: flow.into(), ..lane("r") };
+    let mut lanes = store.lanes().await.unwrap();
+    lanes.sort();
+    let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+    assert_eq!(lanes, [(on(""), at(4)), (on("a"), at(1)), (on("b"), at(3))]);
+    let taken = store.take(on("b"), at(9), 9, start_it()).await.unwrap();
+    assert_eq!(taken.len(), 1, "no other flow's");
+    assert_eq!(store.backlog(lane("r"), 9).await.unwrap().operations, 3, "of all flows");
 }

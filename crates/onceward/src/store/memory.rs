@@ -294,7 +294,9 @@ impl Store for MemoryStore {
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
         self.read(|kept| {
             let mut backlog = Backlog::default();
-            let on_it = kept.waiting().filter(|(operation, _)| Lane::of(operation) == lane);
+            let on_it = kept.waiting().filter(|(operation, _)| {
+                operation.scope.tenant == lane.tenant && operation.scope.route == lane.route
+            });
             on_it.take(max as usize).for_each(|(operation, _)| backlog.add(operation));
             backlog
         })
@@ -357,6 +359,20 @@ impl Store for MemoryStore {
         })
     }
 
+    fn settings_after(
+        &self,
+        prefix: String,
+        after: String,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
+        self.read(|kept| {
+            let first = prefix.clone().max(after.clone());
+            let all = kept.settings.range(first..).filter(|(name, _)| **name > after);
+            let of_prefix = all.take_while(|(name, _)| name.starts_with(&prefix));
+            of_prefix.take(max).map(|(name, value)| (name.clone(), value.clone())).collect()
+        })
+    }
+
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
         self.write(|kept| {
             match value {
@@ -364,6 +380,19 @@ impl Store for MemoryStore {
                 None => kept.settings.remove(&name),
             };
             Ok(())
+        })
+    }
+
+    fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
+        self.write(|kept| {
+            if kept.settings.get(&name) != expected.as_ref() {
+                return Ok(false);
+            }
+            match value {
+                Some(value) => kept.settings.insert(name, value),
+                None => kept.settings.remove(&name),
+            };
+            Ok(true)
         })
     }
 

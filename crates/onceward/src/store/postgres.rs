@@ -63,9 +63,15 @@ const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k
 
 const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
 
-const LANES: &str = "SELECT lane.tenant, lane.route, first.due FROM lane CROSS JOIN LATERAL \
-    (SELECT due FROM op WHERE kind = 0 AND lane = lane.id AND get_byte(row, 0) <= $1 \
-    ORDER BY due LIMIT 1) AS first";
+/// From one lane with waiting work to the next: those on which nothing waits cost nothing, however
+/// many there are.
+const LANES: &str = "WITH RECURSIVE busy (id) AS ( \
+    (SELECT lane FROM op WHERE kind = 0 ORDER BY lane LIMIT 1) UNION ALL \
+    SELECT (SELECT lane FROM op WHERE kind = 0 AND lane > busy.id ORDER BY lane LIMIT 1) \
+    FROM busy WHERE busy.id IS NOT NULL) \
+    SELECT lane.tenant, lane.route, lane.flow, first.due FROM busy JOIN lane ON lane.id = busy.id \
+    CROSS JOIN LATERAL (SELECT due FROM op WHERE kind = 0 AND lane = busy.id AND \
+    get_byte(row, 0) <= $1 ORDER BY due LIMIT 1) AS first";
 
 const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 AND \
     get_byte(row, 0) <= $4 ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED";
@@ -80,9 +86,10 @@ const NOTE_ASKED: &str = "\
 
 /// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
 /// expands leaves that as it was, one that contracts names the first that does without what goes.
-const MIGRATIONS: [(i32, &str); 2] = [
+const MIGRATIONS: [(i32, &str); 3] = [
     (1, include_str!("../../migrations/postgres/0001_init.sql")),
     (1, include_str!("../../migrations/postgres/0002_duty.sql")),
+    (1, include_str!("../../migrations/postgres/0003_flow.sql")),
 ];
 
 /// How a shared ledger is opened.
@@ -398,8 +405,8 @@ impl Store for PostgresStore {
         Box::pin(async move {
             let rows = self.links.query(LANES, &[&row::VERSION]).await?;
             let lane = |found: &tokio_postgres::Row| {
-                let lane = Lane { tenant: found.get(0), route: found.get(1) };
-                (lane, Timestamp::from_micros(found.get(2)))
+                let lane = Lane { tenant: found.get(0), route: found.get(1), flow: found.get(2) };
+                (lane, Timestamp::from_micros(found.get(3)))
             };
             Ok(rows.iter().map(lane).collect())
         })
@@ -407,7 +414,7 @@ impl Store for PostgresStore {
 
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
         Box::pin(async move {
-            let sql = "SELECT row FROM op WHERE kind = 0 AND lane = \
+            let sql = "SELECT row FROM op WHERE kind = 0 AND lane IN \
                 (SELECT id FROM lane WHERE tenant = $1 AND route = $2) LIMIT $3";
             let max = i64::try_from(max).unwrap_or(i64::MAX);
             let mut backlog = Backlog::default();
@@ -504,14 +511,22 @@ impl Store for PostgresStore {
     }
 
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
+        self.settings_after(prefix, String::new(), usize::MAX)
+    }
+
+    fn settings_after(
+        &self,
+        prefix: String,
+        after: String,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
         Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT name, value FROM setting WHERE starts_with(name, $1) ORDER BY name",
-                    &[&prefix],
-                )
-                .await?;
+            let sql = "SELECT name, value FROM setting WHERE name COLLATE \"C\" >= $1 AND \
+                name COLLATE \"C\" > $2 AND name COLLATE \"C\" < $3 \
+                ORDER BY name COLLATE \"C\" LIMIT $4";
+            let (end, max) =
+                (format!("{prefix}\u{10ffff}"), i64::try_from(max).unwrap_or(i64::MAX));
+            let rows = self.links.query(sql, &[&prefix, &after, &end, &max]).await?;
             Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
         })
     }
@@ -539,6 +554,29 @@ impl Store for PostgresStore {
             self.links.query(sql, &[&name, &&value[..]]).await?;
             let gone = || StoreError::Away(format!("the setting {name} went meanwhile"));
             self.setting(name.clone()).await?.ok_or_else(gone)
+        })
+    }
+
+    fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
+        Box::pin(async move {
+            let rows = match (&expected, &value) {
+                (None, None) => return Ok(self.setting(name).await?.is_none()),
+                (None, Some(value)) => {
+                    let sql = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING \
+                        RETURNING name";
+                    self.links.query(sql, &[&name, &&value[..]]).await?
+                }
+                (Some(expected), Some(value)) => {
+                    let sql = "UPDATE setting SET value = $3 WHERE name = $1 AND value = $2 \
+                        RETURNING name";
+                    self.links.query(sql, &[&name, &&expected[..], &&value[..]]).await?
+                }
+                (Some(expected), None) => {
+                    let sql = "DELETE FROM setting WHERE name = $1 AND value = $2 RETURNING name";
+                    self.links.query(sql, &[&name, &&expected[..]]).await?
+                }
+            };
+            Ok(!rows.is_empty())
         })
     }
 

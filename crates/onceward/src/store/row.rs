@@ -77,7 +77,8 @@ struct Row<'a> {
     request: Option<Body>,
     forgotten: Option<bool>,
     flow: Option<&'a str>,
-    subject: Option<(&'a str, Option<u64>, bool)>,
+    /// Name, sequence, whether it is first, and which one superseded it.
+    subject: Option<(&'a str, Option<u64>, bool, Option<u128>)>,
     parent: Option<u128>,
     alias_of: Option<u128>,
     callback: Option<&'a str>,
@@ -197,10 +198,10 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         request: operation.request.map(body),
         forgotten: operation.forgotten.map(|forgotten| forgotten == Forgotten::New),
         flow: operation.flow.as_deref(),
-        subject: operation
-            .subject
-            .as_ref()
-            .map(|subject| (subject.name.as_str(), subject.sequence, subject.is_first)),
+        subject: operation.subject.as_ref().map(|subject| {
+            let superseded_by = subject.superseded_by.map(OperationId::as_u128);
+            (subject.name.as_str(), subject.sequence, subject.is_first, superseded_by)
+        }),
         parent: operation.parent.map(OperationId::as_u128),
         alias_of: operation.alias_of.map(OperationId::as_u128),
         callback: operation.callback.as_deref(),
@@ -309,10 +310,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         request: row.request.map(body_ref),
         forgotten: row.forgotten.map(|new| if new { Forgotten::New } else { Forgotten::Refuse }),
         flow: row.flow.map(str::to_owned),
-        subject: row.subject.map(|(name, sequence, is_first)| Subject {
+        subject: row.subject.map(|(name, sequence, is_first, superseded_by)| Subject {
             name: name.to_owned(),
             sequence,
             is_first,
+            superseded_by: superseded_by.map(OperationId::from_u128),
         }),
         parent: row.parent.map(OperationId::from_u128),
         alias_of: row.alias_of.map(OperationId::from_u128),

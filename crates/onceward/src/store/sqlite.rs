@@ -406,10 +406,7 @@ impl Store for SqliteStore {
     }
 
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
-        Box::pin(async move {
-            let found = self.settings(name.clone()).await?;
-            Ok(found.into_iter().find(|(other, _)| *other == name).map(|(_, value)| value))
-        })
+        Box::pin(self.ask(|answer| Command::Setting(name, answer)))
     }
 
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
@@ -422,8 +419,24 @@ impl Store for SqliteStore {
         }))
     }
 
+    fn settings_after(
+        &self,
+        prefix: String,
+        after: String,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
+        Box::pin(self.read_latest(move |reader| {
+            let found = reader.settings_after(&prefix, &after, max)?;
+            Ok(found.into_iter().map(|(name, value)| (name, value.into())).collect())
+        }))
+    }
+
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
         Box::pin(self.ask(|answer| Command::Set(name, value, answer)))
+    }
+
+    fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
+        Box::pin(self.ask(|answer| Command::Swap(name, expected, value, answer)))
     }
 
     fn condition(&self) -> Reply<'_, Condition> {

@@ -17,6 +17,7 @@ mod lookup;
 mod misbehave;
 mod mismatch;
 mod moving;
+mod order;
 mod postgres;
 mod postgres_nodes;
 mod postgres_options;

@@ -275,7 +275,27 @@ impl Seen {
 /// An upstream that does what it is told, and keeps account of it.
 pub(crate) struct Scripted {
     script: Mutex<Script>,
+    /// Dispatches under way, and the most that there were.
+    under_way: Mutex<(usize, usize)>,
     pulse: Pulse,
+}
+
+/// A dispatch under way, for as long as it lives.
+struct UnderWay<'a>(&'a Mutex<(usize, usize)>);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a Mutex<(usize, usize)>) -> Self {
+        let mut now = lock(count);
+        now.0 += 1;
+        now.1 = now.1.max(now.0);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(self.0).0 -= 1;
+    }
 }
 
 #[derive(Default)]
@@ -309,6 +329,11 @@ impl Scripted {
 
     pub(crate) fn dispatched(&self) -> usize {
         lock(&self.script).seen.len()
+    }
+
+    /// The most dispatches that were under way at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        lock(&self.under_way).1
     }
 
     /// How many effects `key` (as the upstream saw it) had.
@@ -360,11 +385,14 @@ impl Scripted {
 impl Upstream for Scripted {
     fn send(&self, dispatch: Dispatch) -> Pin<Box<dyn Future<Output = Sent> + Send + '_>> {
         Box::pin(async move {
+            let _under_way = UnderWay::begin(&self.under_way);
             let step = self.take(&dispatch);
             self.pulse.beat();
             if let Some(gate) = &step.gate {
                 gate.passed().await;
             }
+            // Whoever comes meanwhile is seen.
+            tokio::task::yield_now().await;
             step.what.sent()
         })
     }
@@ -580,7 +608,11 @@ impl World {
         let now = Timestamp::from_micros(1_767_225_600_000_000);
         let time = Mutex::new(Time { now, sleepers: Vec::new() });
         let mut world = Self {
-            upstream: Arc::new(Scripted { script: Mutex::default(), pulse: pulse.clone() }),
+            upstream: Arc::new(Scripted {
+                script: Mutex::default(),
+                under_way: Mutex::default(),
+                pulse: pulse.clone(),
+            }),
             clock: Arc::new(ManualClock { time, pulse: pulse.clone() }),
             notes: Arc::new(Notes { told: Mutex::default(), pulse: pulse.clone() }),
             routes,
@@ -642,6 +674,11 @@ impl World {
     /// Another node on the same ledger, which does nothing by itself.
     pub(crate) fn neighbour(&self) -> Arc<Engine> {
         self.engine_on(Arc::clone(self.engine().store()))
+    }
+
+    /// The same where the ledger can have several nodes.
+    pub(crate) fn other_node(&self) -> Option<Arc<Engine>> {
+        (!matches!(self.ledger, Ledger::Sqlite(_))).then(|| self.neighbour())
     }
 
     /// Waits until the process has beaten; it beats again only when time passes.

@@ -6,7 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::link::Link;
 use crate::store::Lane;
 
-/// The lanes that this node has met.
+/// Lanes that are kept in mind, at most; the others are looked up.
+const LANES_MAX: usize = 64 * 1024;
+
+/// The lanes that this node has met lately.
 #[derive(Debug, Default)]
 pub(super) struct Lanes(Mutex<HashMap<Lane, i32>>);
 
@@ -24,16 +27,20 @@ impl Lanes {
         if let Some(number) = self.met().get(lane) {
             return Ok(*number);
         }
-        let with: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&lane.tenant, &lane.route];
+        let with: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&lane.tenant, &lane.route, &lane.flow];
         link.query(
-            "INSERT INTO lane (tenant, route) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            "INSERT INTO lane (tenant, route, flow) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             &with,
         )
         .await?;
-        let rows =
-            link.query("SELECT id FROM lane WHERE tenant = $1 AND route = $2", &with).await?;
-        let number = rows[0].get(0);
-        self.met().insert(lane.clone(), number);
+        let sql = "SELECT id FROM lane WHERE tenant = $1 AND route = $2 AND flow = $3";
+        let number = link.query(sql, &with).await?[0].get(0);
+        let mut met = self.met();
+        if met.len() >= LANES_MAX {
+            met.clear();
+        }
+        met.insert(lane.clone(), number);
         Ok(number)
     }
 }

@@ -34,11 +34,25 @@ pub(super) enum Record<'a> {
     /// An operation that is gone.
     Remove(u64),
     /// A lane that operations name by its number.
-    Lane(i64, &'a str, &'a str),
+    Lane(i64, LaneRow<'a>),
     /// A named value, or its absence.
     Setting(&'a str, Option<&'a [u8]>),
     /// How often an operation was asked for again, in all.
     Asked(u64, u64, &'a [u8]),
+}
+
+/// The columns of a lane's row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaneRow<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) route: &'a str,
+    pub(super) flow: &'a str,
+}
+
+impl<'a> From<&'a Lane> for LaneRow<'a> {
+    fn from(Lane { tenant, route, flow }: &'a Lane) -> Self {
+        Self { tenant, route, flow }
+    }
 }
 
 /// The columns of an operation's row.
@@ -208,10 +222,10 @@ impl Index {
                 self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;
             }
-            Record::Lane(id, tenant, route) => {
+            Record::Lane(id, LaneRow { tenant, route, flow }) => {
                 self.db
-                    .prepare_cached("INSERT OR REPLACE INTO lane VALUES (?1, ?2, ?3)")?
-                    .execute(params![id, tenant, route])?;
+                    .prepare_cached("INSERT OR REPLACE INTO lane VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![id, tenant, route, flow])?;
             }
             Record::Setting(name, Some(value)) => {
                 self.db
@@ -285,7 +299,7 @@ impl Index {
     pub(super) fn backlog(&self, lane: &Lane, max: u64) -> Result<Backlog, StoreError> {
         let mut backlog = Backlog::default();
         let mut statement = self.db.prepare_cached(
-            "SELECT row FROM op WHERE kind = 0 AND lane = \
+            "SELECT row FROM op WHERE kind = 0 AND lane IN \
              (SELECT id FROM lane WHERE tenant = ?1 AND route = ?2) LIMIT ?3",
         )?;
         let mut rows = statement.query(params![lane.tenant, lane.route, max])?;
@@ -311,11 +325,38 @@ impl Index {
     }
 
     pub(super) fn lanes(&self) -> Result<HashMap<Lane, i64>, StoreError> {
-        let mut statement = self.db.prepare("SELECT id, tenant, route FROM lane")?;
+        let mut statement = self.db.prepare("SELECT id, tenant, route, flow FROM lane")?;
         let rows = statement.query_map([], |row| {
-            Ok((Lane { tenant: row.get(1)?, route: row.get(2)? }, row.get(0)?))
+            Ok((Lane { tenant: row.get(1)?, route: row.get(2)?, flow: row.get(3)? }, row.get(0)?))
         })?;
         rows.collect::<Result<_, _>>().map_err(StoreError::from)
+    }
+
+    /// The number of a lane that is known.
+    pub(super) fn lane(&self, lane: &Lane) -> Result<Option<i64>, StoreError> {
+        let found = self
+            .db
+            .prepare_cached("SELECT id FROM lane WHERE tenant = ?1 AND route = ?2 AND flow = ?3")?
+            .query_row(params![lane.tenant, lane.route, lane.flow], |row| row.get(0))
+            .optional()?;
+        Ok(found)
+    }
+
+    /// The lane of a number.
+    pub(super) fn lane_of(&self, id: i64) -> Result<Option<Lane>, StoreError> {
+        let found = self
+            .db
+            .prepare_cached("SELECT tenant, route, flow FROM lane WHERE id = ?1")?
+            .query_row([id], |row| {
+                Ok(Lane { tenant: row.get(0)?, route: row.get(1)?, flow: row.get(2)? })
+            })
+            .optional()?;
+        Ok(found)
+    }
+
+    /// The highest number of a lane.
+    pub(super) fn last_lane(&self) -> Result<i64, StoreError> {
+        Ok(self.db.query_row("SELECT coalesce(max(id), 0) FROM lane", [], |row| row.get(0))?)
     }
 
     pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
@@ -452,11 +493,35 @@ impl Index {
     }
 
     pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.settings_after(prefix, "", usize::MAX)
+    }
+
+    /// At most `max` settings whose names begin with `prefix` and come after `after`, in order.
+    pub(super) fn settings_after(
+        &self,
+        prefix: &str,
+        after: &str,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT name, value FROM setting WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+            "SELECT name, value FROM setting WHERE name >= ?1 AND name > ?2 ORDER BY name",
         )?;
-        let rows = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect::<Result<_, _>>().map_err(StoreError::from)
+        let (mut rows, mut found) = (statement.query([prefix, after])?, Vec::new());
+        while found.len() < max
+            && let Some(row) = rows.next()?
+        {
+            let name: String = row.get(0)?;
+            if !name.starts_with(prefix) {
+                break;
+            }
+            found.push((name, row.get(1)?));
+        }
+        Ok(found)
+    }
+
+    pub(super) fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut statement = self.db.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
+        Ok(statement.query_row([name], |row| row.get(0)).optional()?)
     }
 
     pub(super) fn counts(&self) -> Result<Vec<(Standing, u64)>, StoreError> {
@@ -574,11 +639,12 @@ impl Record<'_> {
                 frame.extend(seq.to_le_bytes());
                 &[]
             }
-            Self::Lane(id, tenant, route) => {
+            Self::Lane(id, LaneRow { tenant, route, flow }) => {
                 frame.push(tag::LANE);
                 frame.extend(id.to_le_bytes());
                 piece(frame, tenant.as_bytes());
-                route.as_bytes()
+                piece(frame, route.as_bytes());
+                flow.as_bytes()
             }
             Self::Setting(name, value) => {
                 frame.push(tag::SETTING);
@@ -638,7 +704,9 @@ impl<'a> Records<'a> {
                 Record::Remove(seq)
             }
             tag::LANE => {
-                Record::Lane(self.number()? as i64, text(self.piece()?)?, text(self.piece()?)?)
+                let id = self.number()? as i64;
+                let (tenant, route) = (text(self.piece()?)?, text(self.piece()?)?);
+                Record::Lane(id, LaneRow { tenant, route, flow: text(self.piece()?)? })
             }
             tag::SETTING => {
                 let is_set = self.take(1)?[0] == 1;

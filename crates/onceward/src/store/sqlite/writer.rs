@@ -42,6 +42,9 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 /// A row's bytes, and the place of an answer in it, change little with what is filled in.
 const ROW_BYTES_MAX: usize = 64 << 10;
 
+/// Lanes that are kept in mind, at most; the others are looked up.
+const LANES_MAX: usize = 64 * 1024;
+
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer is asked for.
@@ -53,7 +56,9 @@ pub(super) enum Command {
     Take(Lane, Timestamp, usize, Judge, Answer<Vec<Operation>>),
     NoteAsked(Vec<(OperationId, Asked)>, Answer<()>),
     Sweep(Timestamp, u64, usize, Answer<Swept>),
+    Setting(String, Answer<Option<Bytes>>),
     Set(String, Option<Bytes>, Answer<()>),
+    Swap(String, Option<Bytes>, Option<Bytes>, Answer<bool>),
     /// Makes readers see all that was written, and tells where the journal ends.
     Publish(Answer<Position>),
     /// The checkpoint beside the writer met an error.
@@ -116,8 +121,10 @@ pub(super) struct Writer {
     wal: PathBuf,
     shared: Shared,
     checkpointer: std::sync::mpsc::SyncSender<()>,
+    /// The lanes that were met lately, and the numbers that stand for them in rows.
     lanes: HashMap<Lane, i64>,
     lane_names: HashMap<i64, Lane>,
+    last_lane: i64,
     young: Young,
     /// The frame that is being filled, its header's room in front.
     frame: Vec<u8>,
@@ -145,8 +152,7 @@ impl Writer {
         shared: Shared,
         checkpointer: std::sync::mpsc::SyncSender<()>,
     ) -> Result<Self, StoreError> {
-        let lanes = index.lanes()?;
-        let lane_names = lanes.iter().map(|(lane, id)| (*id, lane.clone())).collect();
+        let last_lane = index.last_lane()?;
         let floor = journal.end().segment;
         Ok(Self {
             index,
@@ -154,8 +160,9 @@ impl Writer {
             wal,
             shared,
             checkpointer,
-            lanes,
-            lane_names,
+            lanes: HashMap::new(),
+            lane_names: HashMap::new(),
+            last_lane,
             young: Young::default(),
             frame: vec![0; HEADER_BYTES],
             deferred: Vec::new(),
@@ -204,6 +211,7 @@ impl Writer {
             command,
             Command::Find(..)
                 | Command::Lanes(_)
+                | Command::Setting(..)
                 | Command::Publish(_)
                 | Command::Fail(_)
                 | Command::Close
@@ -228,13 +236,8 @@ impl Writer {
                 self.answer(answer, result);
             }
             Command::Lanes(answer) => {
-                let due = self.index.lanes_due();
-                let named = due.map(|due| {
-                    due.into_iter()
-                        .filter_map(|(id, at)| Some((self.lane_names.get(&id)?.clone(), at)))
-                        .collect()
-                });
-                self.answer(answer, named);
+                let result = self.lanes_due();
+                self.answer(answer, result);
             }
             Command::Take(lane, now, max, judge, answer) => {
                 let result = self.take(&lane, now, max, &judge);
@@ -246,6 +249,14 @@ impl Writer {
             }
             Command::Sweep(now, from, max, answer) => {
                 let result = self.sweep(now, from, max);
+                self.answer(answer, result);
+            }
+            Command::Setting(name, answer) => {
+                let found = self.index.setting(&name).map(|found| found.map(Bytes::from));
+                self.answer(answer, found);
+            }
+            Command::Swap(name, expected, value, answer) => {
+                let result = self.swap(&name, expected.as_deref(), value.as_deref());
                 self.answer(answer, result);
             }
             Command::Set(name, value, answer) => {
@@ -325,9 +336,12 @@ impl Writer {
                 (max * 4096 + ROW_BYTES_MAX).min(self.journal.payload_bytes_max() / 2)
             }
             Command::NoteAsked(asked, _) => asked.len() * 256,
-            Command::Set(name, value, _) => name.len() + value.as_ref().map_or(0, Bytes::len),
+            Command::Set(name, value, _) | Command::Swap(name, _, value, _) => {
+                name.len() + value.as_ref().map_or(0, Bytes::len)
+            }
             Command::Find(..)
             | Command::Lanes(_)
+            | Command::Setting(..)
             | Command::Publish(_)
             | Command::Fail(_)
             | Command::Close => {
@@ -549,11 +563,50 @@ impl Writer {
         if let Some(id) = self.lanes.get(&lane) {
             return Ok(*id);
         }
-        let id = self.lanes.len() as i64 + 1;
-        self.record(&Record::Lane(id, &lane.tenant, &lane.route))?;
+        let known = self.index.lane(&lane)?;
+        let id = known.unwrap_or(self.last_lane + 1);
+        if known.is_none() {
+            self.record(&Record::Lane(id, (&lane).into()))?;
+            self.last_lane = id;
+        }
+        self.meet(id, lane);
+        Ok(id)
+    }
+
+    /// Keeps in mind a lane that is in the index.
+    fn meet(&mut self, id: i64, lane: Lane) {
+        if self.lanes.len() >= LANES_MAX {
+            self.lanes.clear();
+            self.lane_names.clear();
+        }
         self.lane_names.insert(id, lane.clone());
         self.lanes.insert(lane, id);
-        Ok(id)
+    }
+
+    fn lanes_due(&mut self) -> Result<Vec<(Lane, Timestamp)>, StoreError> {
+        let mut named = Vec::new();
+        for (id, due) in self.index.lanes_due()? {
+            if !self.lane_names.contains_key(&id)
+                && let Some(lane) = self.index.lane_of(id)?
+            {
+                self.meet(id, lane);
+            }
+            named.extend(self.lane_names.get(&id).map(|lane| (lane.clone(), due)));
+        }
+        Ok(named)
+    }
+
+    /// Sets a named value where it is as `expected`; tells whether it was.
+    fn swap(
+        &mut self,
+        name: &str,
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        if self.index.setting(name)?.as_deref() != expected {
+            return Ok(false);
+        }
+        self.record(&Record::Setting(name, value)).map(|_| true)
     }
 
     fn take(
@@ -563,7 +616,8 @@ impl Writer {
         max: usize,
         judge: &Judge,
     ) -> Result<Vec<Operation>, StoreError> {
-        let Some(id) = self.lanes.get(lane).copied() else {
+        let met = self.lanes.get(lane).copied();
+        let Some(id) = met.map_or_else(|| self.index.lane(lane), |id| Ok(Some(id)))? else {
             return Ok(Vec::new());
         };
         let mut taken = Vec::new();
@@ -739,8 +793,9 @@ impl Writer {
         if end.sequence != self.journal.end().sequence && end != applied {
             return Err(StoreError::Damaged("the journal's end is not where it was".to_owned()));
         }
-        self.lanes = self.index.lanes()?;
-        self.lane_names = self.lanes.iter().map(|(lane, id)| (*id, lane.clone())).collect();
+        self.lanes.clear();
+        self.lane_names.clear();
+        self.last_lane = self.index.last_lane()?;
         self.unkept_since = Some(Instant::now());
         Ok(())
     }
@@ -764,6 +819,8 @@ fn refuse(command: Command, error: &StoreError) {
         Command::Remember(_, answer) => send(answer, error),
         Command::Commit(_, answer) => send(answer, error),
         Command::Find(_, answer) => send(answer, error),
+        Command::Setting(_, answer) => send(answer, error),
+        Command::Swap(.., answer) => send(answer, error),
         Command::Lanes(answer) => send(answer, error),
         Command::Take(.., answer) => send(answer, error),
         Command::NoteAsked(_, answer) | Command::Set(_, _, answer) => send(answer, error),
