@@ -405,14 +405,13 @@ impl Audit {
                 Some(act) if act.deed == Deed::ResolvedDone => "found by a lookup",
                 _ => "not done by a lookup",
             }),
-            Fact::Reconciled(..) => {}
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Suspected(..) => self.occasion("a request came under another key"),
             Fact::TooOld(_) => self.occasion("a key was too old by its own time"),
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
             Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),
-            Fact::Trouble(_) | Fact::Injected(..) => {}
+            Fact::Trouble(_) | Fact::Injected(..) | Fact::Reconciled(..) => {}
         }
     }
 

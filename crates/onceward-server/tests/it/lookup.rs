@@ -1,6 +1,8 @@
 //! Doubts from outside: the upstream is asked, again where a person wants it, and a provider's list
 //! resolves many.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
