@@ -7,7 +7,7 @@
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared.
+//! an upstream is spared; [`risk`] says what sending again by hand could do.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -25,5 +25,6 @@ pub mod lease;
 pub mod operation;
 pub mod policy;
 pub mod rate;
+pub mod risk;
 pub mod time;
 pub mod verdict;

@@ -291,16 +291,19 @@ pub enum Deed {
     ResolvedNotSent,
     /// Dropped the key before its time.
     Forgot,
+    /// Asked anew, changed or not, by an operation of its own: this one.
+    Resent,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Redelivered,
         Self::Cancelled,
         Self::ResolvedDone,
         Self::ResolvedNotSent,
         Self::Forgot,
+        Self::Resent,
     ];
 
     /// The word for it in answers and logs.
@@ -311,6 +314,7 @@ impl Deed {
             Self::ResolvedDone => "resolved_done",
             Self::ResolvedNotSent => "resolved_not_sent",
             Self::Forgot => "forgot",
+            Self::Resent => "resent",
         }
     }
 }
@@ -342,8 +346,7 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
-    /// A person gave up, resolved a doubt as done, dropped the key, or wanted it sent again when
-    /// that was not safe any more.
+    /// A person gave up, resolved a doubt as done, or dropped the key.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
 }
 
@@ -459,8 +462,13 @@ impl Operation {
                 // They bound the call that set them; whoever wants it now sets their own.
                 next.deadline = None;
                 next.attempts_max = None;
-                if act.as_ref().is_some_and(|act| act.deed == Deed::ResolvedNotSent) {
-                    next.trust_that_nothing_was_done();
+                match act.as_ref().map(|act| act.deed) {
+                    Some(Deed::ResolvedNotSent) => next.trust_that_nothing_was_done(),
+                    // A person took the risk that the upstream has forgotten the key.
+                    Some(_) if next.send_by.is_some_and(|send_by| now >= send_by) => {
+                        next.send_by = None;
+                    }
+                    _ => {}
                 }
                 next.acts.extend(act);
             }
@@ -554,16 +562,11 @@ impl Operation {
                 }
                 self.forgotten = forgotten;
             }
-            // Wanted when a second arrival could already be a second effect.
-            Deed::Redelivered => {
-                if !matches!(self.state, State::Dead(_)) {
-                    return Err(Illegal { from: self.state.name(), to: "redelivered" });
-                }
-                self.state = self.state.after(Step::Doubt)?;
-                self.ended_at = None;
-            }
-            Deed::ResolvedNotSent => {
+            Deed::Redelivered | Deed::ResolvedNotSent => {
                 return Err(Illegal { from: self.state.name(), to: "revived without a due time" });
+            }
+            Deed::Resent => {
+                return Err(Illegal { from: self.state.name(), to: "born again" });
             }
         }
         self.acts.push(act);
@@ -594,6 +597,15 @@ impl Operation {
     /// Whether any attempt so far may have been executed.
     pub fn may_have_executed(&self) -> bool {
         self.attempts.iter().any(Attempt::may_have_executed)
+    }
+
+    /// The status that it ended with, or that it met last.
+    pub fn last_status(&self) -> Option<u16> {
+        let met = || {
+            let last = self.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref());
+            last.and_then(|ended| ended.status)
+        };
+        self.outcome.as_ref().and_then(|outcome| outcome.status).or_else(met)
     }
 
     /// When the key is forgotten with its outcome, where the operation has ended. What may have

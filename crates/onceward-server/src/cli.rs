@@ -14,6 +14,7 @@ mod client;
 mod ls;
 mod migrate_store;
 mod output;
+mod resend;
 mod restore;
 mod routes;
 mod send;
@@ -100,7 +101,9 @@ enum Verb {
     /// Follow operations as they come and change, until Ctrl-C
     Tail(tail::Tail),
     /// Send dead operations again, on purpose
-    Redeliver(act::Several),
+    Redeliver(act::Redeliver),
+    /// Ask anew what an operation asked, changed: a new operation with its own key
+    Resend(resend::Resend),
     /// Give pending operations up
     Cancel(act::Several),
     /// Say what became of an operation in doubt
@@ -191,8 +194,9 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Ls(flags) => ls::ls(&flags, &client, json).await,
         Verb::Show(flags) => show::show(&flags, &client, json).await,
         Verb::Tail(flags) => tail::tail(&flags, &client, json).await,
-        Verb::Redeliver(flags) => act::several("redeliver", &flags, &client, json).await,
-        Verb::Cancel(flags) => act::several("cancel", &flags, &client, json).await,
+        Verb::Redeliver(flags) => act::redeliver(&flags, &client, json).await,
+        Verb::Resend(flags) => resend::resend(&flags, &client, json).await,
+        Verb::Cancel(flags) => act::cancel(&flags, &client, json).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
         Verb::Routes => routes::routes(&client, json).await,

@@ -309,12 +309,17 @@ impl Document {
         if self.key.is_some() {
             return Ok(());
         }
-        let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
-        let key = onceward::core::key::Key::from_field(lines)
-            .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
-        self.key = key.map(|key| key.as_str().to_owned());
+        self.key = key_of(headers)?;
         Ok(())
     }
+}
+
+/// The key in a request's own header.
+pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
+    let key = onceward::core::key::Key::from_field(lines)
+        .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
+    Ok(key.map(|key| key.as_str().to_owned()))
 }
 
 fn post() -> String {
@@ -323,7 +328,7 @@ fn post() -> String {
 
 /// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
 /// a request line as it is.
-fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
+pub(crate) fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
     if *method == Method::CONNECT {
         return Err(Problem::new("request-invalid", "CONNECT opens a tunnel, and sends nothing."));
     }

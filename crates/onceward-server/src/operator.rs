@@ -16,6 +16,8 @@ use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
+use onceward::core::risk::Risk;
+use onceward::core::time::Timestamp;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
 use onceward::{Bar, Person, Resolution};
@@ -53,6 +55,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}/request", get(show_request))
         .route("/v1/operations/{id}/response", get(show_response))
         .route("/v1/operations/{id}/redeliver", post(redeliver))
+        .route("/v1/operations/{id}/resend", post(resend::resend))
         .route("/v1/operations/{id}/cancel", post(cancel))
         .route("/v1/operations/{id}/resolve", post(resolve))
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
@@ -80,6 +83,22 @@ fn id_of(text: &str) -> Result<OperationId, Problem> {
     })
 }
 
+/// A time as RFC 3339 has it.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, Problem> {
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    at.map(|at| Timestamp::from_micros(at.as_microsecond())).map_err(|_| {
+        Problem::new("request-invalid", format!("{text:?} is no time: write 2026-01-31T12:00:00Z"))
+    })
+}
+
+/// `order:ord_123`, or `ord_123` whatever its name.
+fn made_of(text: &str) -> (Option<String>, String) {
+    match text.split_once(':') {
+        Some((name, id)) => (Some(name.to_owned()), id.to_owned()),
+        None => (None, text.to_owned()),
+    }
+}
+
 /// Where the operations stand that a filter's words name.
 pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
     Ok(match state {
@@ -102,7 +121,7 @@ pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
 }
 
 /// What a list is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     pub(crate) state: Option<String>,
@@ -110,6 +129,15 @@ pub(crate) struct Filter {
     pub(crate) key: Option<String>,
     pub(crate) label: Option<String>,
     pub(crate) text: Option<String>,
+    /// Of the last answer.
+    pub(crate) status: Option<u16>,
+    pub(crate) parent: Option<String>,
+    /// What its answer made: `NAME:ID`, or `ID` whatever its name.
+    pub(crate) id: Option<String>,
+    /// Came then or later.
+    pub(crate) after: Option<String>,
+    /// Came earlier.
+    pub(crate) before: Option<String>,
     pub(crate) cursor: Option<String>,
     pub(crate) limit: Option<usize>,
 }
@@ -137,6 +165,11 @@ impl Filter {
             key: given(&self.key),
             label: given(&self.label),
             text: given(&self.text),
+            status: self.status,
+            parent: given(&self.parent).map(|parent| id_of(&parent)).transpose()?,
+            made: given(&self.id).map(|id| made_of(&id)),
+            since: given(&self.after).map(|at| instant(&at)).transpose()?,
+            until: given(&self.before).map(|at| instant(&at)).transpose()?,
             before,
             limit,
         })
@@ -238,14 +271,43 @@ pub(crate) fn person(caller: &Caller, reason: &str) -> Result<Person, Problem> {
     Ok(Person { who: caller.who(), reason: reason.to_owned() })
 }
 
+/// Why, and which risk is taken.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redeliver {
+    reason: String,
+    /// `accepted`, or the name of one.
+    risk: Option<String>,
+}
+
+/// The risks that a word takes: all that can be, or the one that it names.
+pub(crate) fn risks(word: Option<&str>) -> Result<Vec<Risk>, Problem> {
+    let can_be = Risk::ALL.into_iter().filter(|risk| risk.wants_a_word() && risk.can_be_taken());
+    match word {
+        None | Some("") => Ok(Vec::new()),
+        Some("accepted") => Ok(can_be.collect()),
+        Some(name) => {
+            let named: Vec<Risk> = can_be.filter(|risk| risk.name() == name).collect();
+            if named.is_empty() {
+                let why = format!("risk {name:?}: unknown, window-over or accepted");
+                return Err(Problem::new("request-invalid", why));
+            }
+            Ok(named)
+        }
+    }
+}
+
 async fn redeliver(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    because: Result<Json<Because>, JsonRejection>,
+    document: Result<Json<Redeliver>, JsonRejection>,
 ) -> Answer {
-    let person = person(&caller, &read(because)?.reason)?;
-    let operation = node.engine.redeliver(find(&node, &id).await?.id, &person).await?;
+    let document = read(document)?;
+    let person = person(&caller, &document.reason)?;
+    let taken = risks(document.risk.as_deref())?;
+    let id = find(&node, &id).await?.id;
+    let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
     shown(&node, &operation).await
 }
 
@@ -578,6 +640,10 @@ async fn access_revoke(State(node): State<Arc<Node>>, Path(prefix): Path<String>
 pub(crate) fn from_axum(response: axum::response::Response) -> Response<Body> {
     response.map(Body::Axum)
 }
+
+mod resend;
+
+pub(crate) use resend::check_target;
 
 #[cfg(test)]
 mod fuzz;

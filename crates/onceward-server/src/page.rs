@@ -10,6 +10,7 @@ mod filter;
 mod frame;
 mod lists;
 mod payload;
+mod resend;
 mod story;
 mod words;
 
@@ -50,6 +51,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/in-doubt", get(lists::in_doubt))
         .route("/operations/{id}", get(story::show))
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
+        .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))

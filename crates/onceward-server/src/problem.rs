@@ -27,7 +27,7 @@ pub(crate) struct Problem {
 }
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 34] = [
+const TABLE: [(&str, u16, &str, &str); 35] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -60,20 +60,25 @@ const TABLE: [(&str, u16, &str, &str); 34] = [
         "The ledger was restored and sends nothing until it is released",
     ),
     ("operation-conflict", 409, "fix-request", "That cannot be done now"),
+    ("risk-unaccepted", 409, "fix-request", "It could be done twice, and nobody took that risk"),
     ("operation-open", 409, "wait", "The operation has not ended"),
     ("not-found", 404, "fix-request", "There is no such thing"),
     ("method-not-allowed", 405, "fix-request", "This method does not belong here"),
     ("unauthenticated", 401, "fix-request", "An access key is needed"),
     ("forbidden", 403, "fix-request", "This request is not taken from there"),
-    ("gone-wrong", 500, "escalate", "Something of ours went wrong"),
+    GONE_WRONG,
     ("no-outcome", 404, "wait", "There is no answer to show"),
 ];
+
+/// What a code stands for that is not in the table.
+const GONE_WRONG: (&str, u16, &str, &str) =
+    ("gone-wrong", 500, "escalate", "Something of ours went wrong");
 
 impl Problem {
     /// The problem of this code, with its detail.
     pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
         let found = TABLE.iter().find(|(known, ..)| *known == code);
-        let (code, status, advice, _) = found.copied().unwrap_or(TABLE[32]);
+        let (code, status, advice, _) = found.copied().unwrap_or(GONE_WRONG);
         let detail = detail.into();
         Self { code, status, detail, advice, retry_after: None, operation: None, more: Vec::new() }
     }
@@ -242,6 +247,12 @@ impl From<Refusal> for Problem {
             Refusal::Conflict { operation, why } => {
                 let code = if operation.state.is_ended() || operation.state == State::InDoubt { "operation-conflict" } else { "operation-open" };
                 Self::new(code, why).about(operation)
+            }
+            Refusal::RiskUnaccepted { operation, risk } => {
+                let first = if operation.state == State::InDoubt { " An operation in doubt is resolved first: say whether it was done." } else { "" };
+                Self::new("risk-unaccepted", format!("{} Nothing was sent.{first} Whoever wants it sent all the same says so: risk {:?}.", shape::risk_words(risk), risk.name()))
+                    .with("risk", json!(risk.name()))
+                    .about(operation)
             }
             Refusal::NotFound => Self::new("not-found", "It was never there, or it has been forgotten."),
             Refusal::Draining => Self::new("draining", "Nothing was sent; ask again.").retry_after(second),

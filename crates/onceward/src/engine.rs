@@ -640,7 +640,7 @@ impl Engine {
         wait.min(arrival.route.answer_max)
     }
 
-    fn next_id(&self, now: Timestamp) -> OperationId {
+    pub(crate) fn next_id(&self, now: Timestamp) -> OperationId {
         let step = |last| Some(next_sequence(last, now));
         let last = self
             .sequence

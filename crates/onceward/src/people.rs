@@ -9,6 +9,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::operation::{Act, Deed, Event, Forgotten, Operation, Outcome, Source, State};
 use onceward_core::policy::Mode;
+use onceward_core::risk::{Risk, risk};
 
 use crate::engine::Engine;
 use crate::observe::Fact;
@@ -37,30 +38,51 @@ pub enum Resolution {
     NotSent,
 }
 
+/// Why what a person wants is not done.
+enum Hindrance {
+    /// It cannot follow from where the operation stands.
+    Why(String),
+    /// It could be a second effect, and the person has not taken that risk.
+    Risk(Risk),
+}
+
 impl Engine {
-    /// Sends a dead operation again, on purpose.
+    /// Sends a dead operation again, on purpose, where that can do no harm.
     pub async fn redeliver(
         self: &Arc<Self>,
         id: OperationId,
         person: &Person,
     ) -> Result<Operation, Refusal> {
+        self.redeliver_at_risk(id, person, &[]).await
+    }
+
+    /// Sends an operation that is dead or in doubt again, on purpose: also where that could be a
+    /// second effect, if the person takes that risk by its name.
+    pub async fn redeliver_at_risk(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+        taken: &[Risk],
+    ) -> Result<Operation, Refusal> {
         self.act(id, |operation, engine| {
             let now = engine.clock.now();
-            if operation.state == State::InDoubt {
-                return Err(
-                    "an operation in doubt is resolved first: say whether it was done".to_owned()
-                );
+            let risk = risk(operation, now);
+            match operation.state {
+                State::Done => return Err(Hindrance::Why("it is done: edit and resend makes a new operation of it".to_owned())),
+                _ if operation.request.is_none() => {
+                    return Err(Hindrance::Why("its request was forgotten with its window".to_owned()));
+                }
+                State::Dead(_) | State::InDoubt if risk.wants_a_word() && !taken.contains(&risk) => {
+                    return Err(Hindrance::Risk(risk));
+                }
+                State::Dead(_) | State::InDoubt | State::Pending { .. } | State::Delivering => {}
             }
-            if operation.request.is_none() {
-                return Err("its request was forgotten with its window".to_owned());
+            let mut act = deed(Deed::Redelivered, person, engine);
+            if risk.wants_a_word() {
+                // What lets it leave its doubt is this person's word, and that is kept.
+                act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
             }
-            let act = deed(Deed::Redelivered, person, engine);
-            // Past the upstream's key window a second arrival would be a second effect.
-            let event = match (operation.state, operation.send_by) {
-                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Acted(act, None, None),
-                _ => Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) },
-            };
-            Ok((event, None))
+            Ok((Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) }, None))
         })
         .await
     }
@@ -86,7 +108,8 @@ impl Engine {
     ) -> Result<Operation, Refusal> {
         self.act(id, |operation, engine| {
             if operation.state != State::InDoubt {
-                return Err(format!("it is {}, not in doubt", operation.state.name()));
+                let why = format!("it is {}, not in doubt", operation.state.name());
+                return Err(Hindrance::Why(why));
             }
             match resolution {
                 Resolution::NotSent => {
@@ -138,7 +161,7 @@ impl Engine {
     async fn act(
         self: &Arc<Self>,
         id: OperationId,
-        decide: impl Fn(&Operation, &Engine) -> Result<(Event, Option<(Slot, Bytes)>), String>,
+        decide: impl Fn(&Operation, &Engine) -> Result<(Event, Option<(Slot, Bytes)>), Hindrance>,
     ) -> Result<Operation, Refusal> {
         for _ in 0..TRIES {
             let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
@@ -149,7 +172,12 @@ impl Engine {
             if owner.is_none_or(|owner| owner.id != id) {
                 return Err(conflict("its key belongs to a later operation".to_owned()));
             }
-            let (event, answer) = decide(&operation, self).map_err(conflict)?;
+            let (event, answer) = decide(&operation, self).map_err(|hindrance| match hindrance {
+                Hindrance::Why(why) => conflict(why),
+                Hindrance::Risk(risk) => {
+                    Refusal::RiskUnaccepted { operation: Box::new(operation.clone()), risk }
+                }
+            })?;
             let next = operation
                 .after(event, self.clock.now())
                 .map_err(|illegal| conflict(illegal.to_string()))?;
@@ -167,6 +195,7 @@ impl Engine {
     }
 }
 
-fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
+/// The record of what `person` does now.
+pub(crate) fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
     Act { deed, at: engine.clock.now(), who: person.who.clone(), reason: person.reason.clone() }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use onceward_core::fingerprint::Part;
 use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
+use onceward_core::risk::Risk;
 
 use crate::gates::Bar;
 use crate::store::StoreError;
@@ -87,6 +88,13 @@ pub enum Refusal {
         operation: Box<Operation>,
         /// Why not.
         why: String,
+    },
+    /// What a person wants could be a second effect, and that risk was not taken.
+    RiskUnaccepted {
+        /// The operation.
+        operation: Box<Operation>,
+        /// Which risk.
+        risk: Risk,
     },
     /// There is no such operation or key.
     NotFound,

@@ -65,9 +65,9 @@ pub(crate) fn birth(
         forgotten: None,
         flow: None,
         subject: None,
-        parent: None,
+        parent: arrival.options.parent,
         alias_of: None,
-        callback: None,
+        callback: arrival.options.callback.clone(),
         ids: Vec::new(),
         looks: Looks::default(),
     };

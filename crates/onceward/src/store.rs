@@ -255,6 +255,16 @@ pub struct Query {
     pub label: Option<String>,
     /// Only those whose key, label, target or id contains this.
     pub text: Option<String>,
+    /// Only those whose last answer had this status.
+    pub status: Option<u16>,
+    /// Only those that were born of this one.
+    pub parent: Option<OperationId>,
+    /// Only those whose answer made this: its name, where one is meant, and what it is called.
+    pub made: Option<(Option<String>, String)>,
+    /// Only those that came then or later.
+    pub since: Option<Timestamp>,
+    /// Only those that came earlier.
+    pub until: Option<Timestamp>,
     /// Only those that are older than this place.
     pub before: Option<u64>,
     /// How many at most.
@@ -265,17 +275,34 @@ impl Query {
     /// How many rows one list looks at: past it, it returns what it has with a `next`.
     pub const ROWS_MAX: usize = 20_000;
 
+    /// Whether nothing from `place` on can be wanted: an operation's place is no earlier than the
+    /// time it came.
+    pub(crate) fn ends_before(&self, place: u64) -> bool {
+        self.since.is_some_and(|since| place < since.as_millis() << 15)
+    }
+
     /// Whether the query wants `operation`.
     pub fn wants(&self, operation: &Operation) -> bool {
         let is = |wanted: &Option<String>, value: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == value)
         };
         let label = operation.label.as_deref().unwrap_or_default();
+        let made = |(name, id): &(Option<String>, String)| {
+            let is_it = |(other, value): &(String, String)| {
+                value == id && name.as_ref().is_none_or(|name| name == other)
+            };
+            operation.ids.iter().any(is_it)
+        };
         (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
             && is(&self.tenant, &operation.scope.tenant)
             && is(&self.route, &operation.scope.route)
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
+            && self.status.is_none_or(|status| operation.last_status() == Some(status))
+            && self.parent.is_none_or(|parent| operation.parent == Some(parent))
+            && self.made.as_ref().is_none_or(made)
+            && self.since.is_none_or(|since| operation.created_at >= since)
+            && self.until.is_none_or(|until| operation.created_at < until)
             && self.text.as_deref().is_none_or(|text| {
                 [operation.key.as_str(), label, &operation.target]
                     .iter()

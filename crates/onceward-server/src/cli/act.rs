@@ -12,6 +12,21 @@ use super::send::{bytes_of, put_body};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
+pub(super) struct Redeliver {
+    #[command(flatten)]
+    which: Several,
+    /// Send it also where that could do it twice: `accepted`, or the name of the one risk taken
+    #[arg(
+        long,
+        value_name = "RISK",
+        num_args = 0..=1,
+        default_missing_value = "accepted",
+        value_parser = ["accepted", "unknown", "window-over"]
+    )]
+    accept_risk: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Several {
     /// The operations
     #[arg(required = true, value_name = "ID")]
@@ -59,17 +74,31 @@ pub(super) struct Forget {
     reason: String,
 }
 
+pub(super) async fn redeliver(
+    flags: &Redeliver,
+    client: &Client,
+    json: bool,
+) -> Result<(), Exit> {
+    let document = json!({"reason": flags.which.reason, "risk": flags.accept_risk});
+    several("redeliver", &flags.which, &document, client, json).await
+}
+
+pub(super) async fn cancel(flags: &Several, client: &Client, json: bool) -> Result<(), Exit> {
+    several("cancel", flags, &json!({"reason": flags.reason}), client, json).await
+}
+
 /// Redelivers or cancels each; what fails is said, and the others are done all the same.
-pub(super) async fn several(
+async fn several(
     deed: &str,
     flags: &Several,
+    document: &Value,
     client: &Client,
     json: bool,
 ) -> Result<(), Exit> {
     let mut first_failure = None;
     for id in &flags.ids {
         let path = format!("/v1/operations/{}/{deed}", part(id));
-        match client.post(&path, &json!({"reason": flags.reason})).await {
+        match client.post(&path, document).await {
             Ok(shown) => tell(&shown, json)?,
             Err(refused) if refused.is_away => return Err(refused.into()),
             Err(refused) if flags.ids.len() == 1 => return Err(refused.into()),
@@ -106,7 +135,7 @@ pub(super) async fn forget(flags: &Forget, client: &Client, json: bool) -> Resul
 }
 
 /// The operation afterwards: a line of JSON, or its id and state.
-fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
+pub(super) fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
     if json {
         return print(&shown.to_string());
     }

@@ -33,6 +33,21 @@ pub(super) struct Ls {
     /// With this text in its key, label, path or id
     #[arg(long)]
     text: Option<String>,
+    /// Whose last answer had this status
+    #[arg(long)]
+    status: Option<u16>,
+    /// Born of this operation
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Whose answer made this: NAME:ID, or ID whatever its name
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// That came then or later, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    after: Option<String>,
+    /// That came earlier
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
     /// How many at most
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -50,6 +65,11 @@ impl Ls {
             ("key", &self.key),
             ("label", &self.label),
             ("text", &self.text),
+            ("status", &self.status.map(|status| status.to_string())),
+            ("parent", &self.parent),
+            ("id", &self.id),
+            ("after", &self.after),
+            ("before", &self.before),
         ] {
             if let Some(value) = value {
                 query.append_pair(name, value);

@@ -55,6 +55,9 @@ fn story(operation: &Value, terminal: bool) -> String {
     if is_there("/label") {
         line("label", field("/label"));
     }
+    if is_there("/parent") {
+        line("born of", field("/parent"));
+    }
     line("effects", format!("{}, {}", field("/effects"), field("/mode")));
     line("created", time("/created_at"));
     if is_there("/due_at") {
@@ -85,6 +88,9 @@ fn story(operation: &Value, terminal: bool) -> String {
         line("act", format!("{} {deed} by {who}: {reason}", when(&text(act, "/at"), terminal)));
     }
     let _ = writeln!(out, "\n{}", field("/retry"));
+    if matches!(field("/risk/name").as_str(), "unknown" | "window-over") {
+        let _ = writeln!(out, "Risk of a redelivery, {}: {}", field("/risk/name"), field("/risk/why"));
+    }
     if let Some(mend) = mend(operation) {
         let _ = writeln!(out, "{mend}");
     }
@@ -145,7 +151,14 @@ fn mend(operation: &Value) -> Option<String> {
         "in_doubt" => Some(format!(
             "Look at the upstream, then: onceward resolve {id} --as done|not-sent --reason …"
         )),
+        "dead" if matches!(text(operation, "/risk/name").as_str(), "unknown" | "window-over") => {
+            Some(format!(
+                "To send it all the same: onceward redeliver {id} --accept-risk={} --reason …",
+                text(operation, "/risk/name")
+            ))
+        }
         "dead" => Some(format!("To send it again: onceward redeliver {id} --reason …")),
+        "done" => Some(format!("To ask it anew: onceward resend {id} --reason …")),
         _ => None,
     }
 }

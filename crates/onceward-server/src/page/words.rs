@@ -123,6 +123,7 @@ pub(super) fn deed(deed: Deed) -> &'static str {
         Deed::ResolvedDone => "Resolved as done",
         Deed::ResolvedNotSent => "Resolved as not sent",
         Deed::Forgot => "Key forgotten",
+        Deed::Resent => "Resent",
     }
 }
 

@@ -41,6 +41,7 @@ where
     held_and_future_work_is_not_taken(&*make().await).await;
     lanes_tell_their_first_due_time(&*make().await).await;
     lists_are_newest_first_and_page_on(&*make().await).await;
+    lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
     a_forgotten_key_goes_to_its_successor(&*make().await).await;
     what_a_lapsed_session_had_in_hand_is_told(&*make().await).await;
@@ -340,6 +341,27 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
             .0
             .is_empty()
     );
+}
+
+async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Store) {
+    let place = |n: u64| (n * 1000) << 15;
+    for n in 1..=6 {
+        let mut born = operation(n, &format!("k{n}"), "r", Mode::Held);
+        born.id = OperationId::new(place(n), n);
+        born.parent = (n > 4).then(|| OperationId::new(place(1), 1));
+        remember(store, &born).await;
+    }
+    let found = |query: Query| async move {
+        let page = store.list(Query { limit: 9, ..query }).await.unwrap();
+        let keys: Vec<_> = page.operations.iter().map(|it| it.key.as_str().to_owned()).collect();
+        (keys.join(" "), page.next)
+    };
+    let at = |seconds: i64| Some(Timestamp::from_micros(seconds * 1_000_000));
+    let between = Query { since: at(3), until: at(6), ..Query::default() };
+    assert_eq!(found(between).await, ("k5 k4 k3".to_owned(), None));
+    let born = Query { parent: Some(OperationId::new(place(1), 1)), ..Query::default() };
+    assert_eq!(found(born).await.0, "k6 k5");
+    assert_eq!(found(Query { status: Some(200), ..Query::default() }).await.0, "");
 }
 
 async fn sweep_all(store: &dyn Store, now: Timestamp) -> (u32, u32) {

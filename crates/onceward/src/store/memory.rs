@@ -157,6 +157,9 @@ impl Kept {
         let before = query.before.map_or_else(|| OperationId::from_u128(u128::MAX), first_at);
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
+            if query.ends_before(id.sequence()) {
+                break;
+            }
             if query.wants(operation) {
                 page.operations.push(operation.clone());
             }

@@ -326,6 +326,9 @@ impl PostgresStore {
             };
             for found in &rows {
                 before = found.get("id");
+                if query.ends_before(before.0.sequence()) {
+                    return Ok(page);
+                }
                 looked_at += 1;
                 // A later release's are listed by its nodes.
                 if !row::is_later(found.get("row")) {

@@ -17,6 +17,7 @@ mod moving;
 mod postgres;
 mod postgres_nodes;
 mod postgres_options;
+mod redeliver;
 mod releases;
 mod replay_bytes;
 mod retention;

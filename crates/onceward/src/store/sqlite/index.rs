@@ -320,9 +320,13 @@ impl Index {
     pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut page = Page::default();
         let before = query.before.unwrap_or(i64::MAX as u64);
-        let mut looked_at = 0;
+        let (mut looked_at, mut is_over) = (0, false);
         let mut last = before;
         let mut visit = |seq: u64, operation: Operation| {
+            if query.ends_before(seq) {
+                is_over = true;
+                return false;
+            }
             looked_at += 1;
             last = seq;
             if query.wants(&operation) {
@@ -343,7 +347,7 @@ impl Index {
                 &mut visit,
             )?
         };
-        page.next = more.then_some(last);
+        page.next = (more && !is_over).then_some(last);
         Ok(page)
     }
 
