@@ -7,7 +7,9 @@
 
 mod access;
 mod act;
+mod audit;
 mod backup;
+mod bulk;
 mod chaos;
 mod check;
 mod client;
@@ -110,6 +112,11 @@ enum Verb {
     Resolve(act::Resolve),
     /// Drop a key before its time
     Forget(act::Forget),
+    /// Redeliver, cancel, resolve or forget all operations that match
+    #[command(subcommand)]
+    Bulk(bulk::Bulk),
+    /// List what people did, with who and why
+    Audit(audit::Audit),
     /// List the routes
     Routes,
     /// Make, list and revoke access keys
@@ -199,6 +206,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Cancel(flags) => act::cancel(&flags, &client, json).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
+        Verb::Bulk(verb) => bulk::bulk(&verb, &client, json).await,
+        Verb::Audit(flags) => audit::audit(&flags, &client, json).await,
         Verb::Routes => routes::routes(&client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,

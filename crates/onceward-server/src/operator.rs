@@ -58,6 +58,10 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}/resend", post(resend::resend))
         .route("/v1/operations/{id}/cancel", post(cancel))
         .route("/v1/operations/{id}/resolve", post(resolve))
+        .route("/v1/bulk", get(bulk::list).post(bulk::begin))
+        .route("/v1/bulk/{name}", get(bulk::show))
+        .route("/v1/bulk/{name}/stop", post(bulk::stop))
+        .route("/v1/audit", get(audit::list))
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
         .route("/v1/explain", post(explain))
         .route("/v1/routes", get(routes))
@@ -143,6 +147,28 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// Its words as they stand in an address, without the place and the number.
+    pub(crate) fn words(&self) -> [(&'static str, Option<String>); 10] {
+        let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
+        [
+            ("state", given(&self.state)),
+            ("route", given(&self.route)),
+            ("key", given(&self.key)),
+            ("label", given(&self.label)),
+            ("text", given(&self.text)),
+            ("status", self.status.map(|status| status.to_string())),
+            ("parent", given(&self.parent)),
+            ("id", given(&self.id)),
+            ("after", given(&self.after)),
+            ("before", given(&self.before)),
+        ]
+    }
+
+    /// Whether it leaves anything out.
+    pub(crate) fn is_set(&self) -> bool {
+        self.words().iter().any(|(_, value)| value.is_some())
+    }
+
     /// The store's query.
     pub(crate) fn query(&self) -> Result<Query, Problem> {
         let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
@@ -584,7 +610,14 @@ async fn backup(
     Ok(Json(json!({"backup": to})))
 }
 
-async fn release(State(node): State<Arc<Node>>) -> Answer {
+async fn release(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+) -> Answer {
+    let person = Person { who: caller.who(), reason: String::new() };
+    if node.is_quarantined() {
+        node.engine.note(&person, "released the ledger", "quarantine").await?;
+    }
     let judged = node.release().await?;
     Ok(Json(json!({"quarantined": false, "recovered": judged})))
 }
@@ -603,13 +636,24 @@ async fn access_list(State(node): State<Arc<Node>>) -> Answer {
 #[serde(deny_unknown_fields)]
 struct NewAccess {
     name: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Why, where somebody says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Perhaps {
+    #[serde(default)]
+    reason: String,
 }
 
 async fn access_create(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     document: Result<Json<NewAccess>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let name = read(document)?.name;
+    let NewAccess { name, reason } = read(document)?;
     let fits = !name.is_empty()
         && name.len() <= 64
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
@@ -619,6 +663,8 @@ async fn access_create(
             "name: letters, digits, `-`, `_`, `.` and `@`, at most 64: it stands in the scope of the caller's keys",
         ));
     }
+    let person = Person { who: caller.who(), reason };
+    node.engine.note(&person, "made an access key", &name).await?;
     let now = shape::time(shape::now());
     let (key, kept) = node.access.create(&name, now).await?;
     Ok((
@@ -629,7 +675,19 @@ async fn access_create(
     ))
 }
 
-async fn access_revoke(State(node): State<Arc<Node>>, Path(prefix): Path<String>) -> Answer {
+async fn access_revoke(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(prefix): Path<String>,
+    perhaps: Option<Json<Perhaps>>,
+) -> Answer {
+    let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
+    let named = node.access.list().into_iter().find(|key| key.prefix == prefix);
+    if let Some(key) = named {
+        let about = format!("{} ({prefix})", key.name);
+        let person = Person { who: caller.who(), reason };
+        node.engine.note(&person, "revoked an access key", &about).await?;
+    }
     if node.access.revoke(&prefix).await? {
         return Ok(Json(json!({"revoked": prefix})));
     }
@@ -641,6 +699,8 @@ pub(crate) fn from_axum(response: axum::response::Response) -> Response<Body> {
     response.map(Body::Axum)
 }
 
+pub(crate) mod audit;
+pub(crate) mod bulk;
 mod resend;
 
 pub(crate) use resend::check_target;

@@ -6,6 +6,8 @@
 //! elsewhere. Every change is a form of this origin's own; `access` refuses any other.
 
 mod acts;
+mod audit;
+mod bulk;
 mod filter;
 mod frame;
 mod lists;
@@ -49,6 +51,11 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations", get(lists::operations))
         .route("/dead", get(lists::dead))
         .route("/in-doubt", get(lists::in_doubt))
+        .route("/audit", get(audit::show))
+        .route("/bulk", axum::routing::post(bulk::begin))
+        .route("/bulk/plan", get(bulk::plan))
+        .route("/bulk/{name}", get(bulk::show))
+        .route("/bulk/{name}/stop", axum::routing::post(bulk::stop))
         .route("/operations/{id}", get(story::show))
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
         .route("/operations/{id}/resend", get(resend::form).post(resend::resend))

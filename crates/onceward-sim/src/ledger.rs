@@ -14,7 +14,7 @@ use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Way, Which, Write,
 };
 use tokio::sync::Notify;
 
@@ -178,6 +178,17 @@ impl Store for FaultyStore {
 
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
         Box::pin(self.call("settings", self.world.store.settings(prefix)))
+    }
+
+    fn settings_from(
+        &self,
+        prefix: String,
+        from: Option<String>,
+        way: Way,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
+        let page = self.world.store.settings_from(prefix, from, way, max);
+        Box::pin(self.call("settings from", page))
     }
 
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {

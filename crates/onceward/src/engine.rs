@@ -25,6 +25,8 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
 
+use crate::audit::Retention;
+use crate::bulk::InHand;
 use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
 use crate::deliver::deliver;
@@ -96,6 +98,8 @@ pub struct Engine {
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
+    pub(crate) notes_kept: Retention,
+    pub(crate) bulks: InHand,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
     pub(crate) session: Session,
@@ -265,6 +269,8 @@ impl Engine {
             gates: Gates::default(),
             waiters: Waiters::default(),
             pauses: Mutex::default(),
+            notes_kept: Retention::default(),
+            bulks: InHand::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
             session: parts.session,

@@ -16,6 +16,8 @@ pub mod store;
 pub mod upstream;
 pub mod wire;
 
+mod audit;
+mod bulk;
 mod call;
 mod deliver;
 mod delivered;
@@ -37,6 +39,8 @@ mod settle;
 mod sweep;
 mod waiters;
 
+pub use audit::{Note, NoteQuery, Notes};
+pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
 pub use call::{Arrival, Call, CallOptions, Received};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use gates::{Bar, Standing};

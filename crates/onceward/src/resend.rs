@@ -46,6 +46,7 @@ impl Engine {
         let now = self.clock.now();
         let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
+        let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
         match self.store.remember(newborn).await.map_err(|error| self.heed(error))? {
             Remembered::Fresh(operation) => {
                 self.observer.observe(Fact::Remembered(&operation));
@@ -58,6 +59,7 @@ impl Engine {
                 Ok(known)
             }
             Remembered::Known(known) => {
+                self.note_refused(note).await?;
                 let why = "its key belongs to another operation".to_owned();
                 Err(Refusal::Conflict { operation: Box::new(known), why })
             }

@@ -321,6 +321,20 @@ pub struct Page {
     pub next: Option<u64>,
 }
 
+/// In which order named values are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The least name first.
+    Up,
+    /// The greatest first.
+    Down,
+}
+
+/// The name that comes after all that begin with `prefix`.
+pub(crate) fn end_of(prefix: &str) -> String {
+    format!("{prefix}\u{7f}")
+}
+
 /// What a step of the sweep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
@@ -424,6 +438,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every setting whose name begins with `prefix`.
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>>;
+
+    /// At most `max` settings whose name begins with `prefix`, by name, from behind the name `from`
+    /// or from the beginning: up or down, so that a long list is read page by page. Names are of
+    /// visible ASCII.
+    fn settings_from(
+        &self,
+        prefix: String,
+        from: Option<String>,
+        way: Way,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>>;
 
     /// Sets or, with `None`, removes a named value.
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()>;

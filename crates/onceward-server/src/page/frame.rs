@@ -27,6 +27,7 @@ pub(super) enum Here {
     Operations,
     Dead,
     InDoubt,
+    Audit,
 }
 
 /// What every page shows of the ledger.
@@ -70,6 +71,7 @@ impl Frame {
                 (link(Here::Dead, "/dead", "Dead letters", Some(dead)))
                 (link(Here::InDoubt, "/in-doubt", "In doubt", Some(doubt)))
                 (link(Here::Operations, "/operations", "Operations", None))
+                (link(Here::Audit, "/audit", "Audit", None))
             }
         };
         let body = html! {

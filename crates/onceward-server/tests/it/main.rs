@@ -40,6 +40,7 @@ mod nodes_together;
 mod nodes_trouble;
 mod nodes_world;
 mod page;
+mod people;
 mod postgres;
 mod restore;
 mod signals;

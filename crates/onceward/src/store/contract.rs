@@ -23,7 +23,7 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::Verdict;
 
 use super::{
-    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Which, Write,
+    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Way, Which, Write,
 };
 
 /// Runs every behaviour against a fresh store from `make`.
@@ -48,6 +48,7 @@ where
     what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
     duplicates_are_counted(&*make().await).await;
     settings_are_kept_and_removed(&*make().await).await;
+    settings_are_read_page_by_page_and_either_way(&*make().await).await;
     what_is_offered_is_kept_where_nothing_is(&*make().await).await;
 }
 
@@ -482,6 +483,28 @@ async fn settings_are_kept_and_removed(store: &dyn Store) {
         store.settings("a/".into()).await.unwrap(),
         [("a/2".to_owned(), Bytes::from_static(b"v"))]
     );
+}
+
+async fn settings_are_read_page_by_page_and_either_way(store: &dyn Store) {
+    for n in 0..7 {
+        store.set(format!("p/{n:02}"), Some(Bytes::from_static(b"v"))).await.unwrap();
+    }
+    for other in ["p", "o/9", "q/0", "P/1"] {
+        store.set(other.into(), Some(Bytes::from_static(b"v"))).await.unwrap();
+    }
+    for (way, wanted) in [(Way::Up, "00 01 02|03 04 05|06"), (Way::Down, "06 05 04|03 02 01|00")] {
+        let (mut from, mut pages) = (None, Vec::new());
+        loop {
+            let page = store.settings_from("p/".into(), from.take(), way, 3).await.unwrap();
+            let names: Vec<_> = page.iter().map(|(name, _)| name[2..].to_owned()).collect();
+            pages.push(names.join(" "));
+            match page.last().filter(|_| page.len() == 3) {
+                Some((last, _)) => from = Some(last.clone()),
+                None => break,
+            }
+        }
+        assert_eq!(pages.join("|"), wanted);
+    }
 }
 
 async fn what_is_offered_is_kept_where_nothing_is(store: &dyn Store) {

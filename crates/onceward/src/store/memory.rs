@@ -22,7 +22,7 @@ use crate::sabotage::Sabotage;
 
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write, digest_of,
+    StoreError, Swept, Way, Which, Write, digest_of, end_of,
 };
 
 /// A ledger in memory.
@@ -349,6 +349,28 @@ impl Store for MemoryStore {
         self.read(|kept| {
             let all = kept.settings.iter().filter(|(name, _)| name.starts_with(&prefix));
             all.map(|(name, value)| (name.clone(), value.clone())).collect()
+        })
+    }
+
+    fn settings_from(
+        &self,
+        prefix: String,
+        from: Option<String>,
+        way: Way,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
+        let (least, greatest) = match way {
+            Way::Up => (from.unwrap_or_else(|| prefix.clone()), end_of(&prefix)),
+            Way::Down => (prefix.clone(), from.unwrap_or_else(|| end_of(&prefix))),
+        };
+        self.read(|kept| {
+            let all = kept.settings.iter();
+            let within = all.filter(|(name, _)| **name > least && **name < greatest);
+            let own = |(name, value): (&String, &Bytes)| (name.clone(), value.clone());
+            match way {
+                Way::Up => within.take(max).map(own).collect(),
+                Way::Down => within.rev().take(max).map(own).collect(),
+            }
         })
     }
 

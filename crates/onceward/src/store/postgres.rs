@@ -41,7 +41,7 @@ use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Way, Which, Write, end_of,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -80,9 +80,10 @@ const NOTE_ASKED: &str = "\
 
 /// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
 /// expands leaves that as it was, one that contracts names the first that does without what goes.
-const MIGRATIONS: [(i32, &str); 2] = [
+const MIGRATIONS: [(i32, &str); 3] = [
     (1, include_str!("../../migrations/postgres/0001_init.sql")),
     (1, include_str!("../../migrations/postgres/0002_duty.sql")),
+    (1, include_str!("../../migrations/postgres/0003_setting_order.sql")),
 ];
 
 /// How a shared ledger is opened.
@@ -505,10 +506,39 @@ impl Store for PostgresStore {
             let rows = self
                 .links
                 .query(
-                    "SELECT name, value FROM setting WHERE starts_with(name, $1) ORDER BY name",
-                    &[&prefix],
+                    "SELECT name, value FROM setting WHERE name >= $1 AND name < $2 ORDER BY name",
+                    &[&prefix, &end_of(&prefix)],
                 )
                 .await?;
+            Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
+        })
+    }
+
+    fn settings_from(
+        &self,
+        prefix: String,
+        from: Option<String>,
+        way: Way,
+        max: usize,
+    ) -> Reply<'_, Vec<(String, Bytes)>> {
+        Box::pin(async move {
+            let end = end_of(&prefix);
+            let (sql, least, greatest) = match way {
+                Way::Up => (
+                    "SELECT name, value FROM setting WHERE name > $1 AND name < $2 \
+                     ORDER BY name LIMIT $3",
+                    from.unwrap_or(prefix),
+                    end,
+                ),
+                Way::Down => (
+                    "SELECT name, value FROM setting WHERE name > $1 AND name < $2 \
+                     ORDER BY name DESC LIMIT $3",
+                    prefix,
+                    from.unwrap_or(end),
+                ),
+            };
+            let max = i64::try_from(max).unwrap_or(i64::MAX);
+            let rows = self.links.query(sql, &[&least, &greatest, &max]).await?;
             Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
         })
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
+mod bulk;
 mod dead;
 mod duplicates;
 mod gates;

@@ -23,7 +23,7 @@ const EXPANDED: &str = "\
     END LOOP; END $$; \
     CREATE TABLE later (id uuid PRIMARY KEY, op uuid NOT NULL); \
     CREATE INDEX later_op ON op (later, id); \
-    INSERT INTO migration VALUES (2, 1)";
+    INSERT INTO migration SELECT max(version) + 1, 1 FROM migration";
 
 async fn open(url: &str) -> Result<PostgresStore, StoreError> {
     PostgresStore::open(&PostgresOptions { url: url.to_owned(), ca_file: None }).await
@@ -49,10 +49,11 @@ async fn a_ledger_that_a_later_release_expanded_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_a_later_release_contracted_is_refused() {
     let Some(server) = postgres::server() else { return };
-    let url = changed(&server, "INSERT INTO migration VALUES (2, 1), (3, 2)").await;
+    let contracted = "INSERT INTO migration SELECT max(version) + 1, max(version) + 1 FROM migration";
+    let url = changed(&server, contracted).await;
     let refused = open(&url).await;
     let Err(StoreError::Unavailable(why)) = &refused else { panic!("{refused:?}") };
-    assert!(why.contains("schema 2 or later, this release has 1"), "{why}");
+    assert!(why.contains("or later, this release has"), "{why}");
 }
 
 fn birth(n: u64, key: &str) -> Birth {

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::journal::Position;
 use crate::store::moving::Kept;
 use crate::store::row::{self, kind};
-use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError};
+use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way, end_of};
 
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -456,9 +456,31 @@ impl Index {
 
     pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT name, value FROM setting WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+            "SELECT name, value FROM setting WHERE name >= ?1 AND name < ?2 ORDER BY name",
         )?;
-        let rows = statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let within = params![prefix, end_of(prefix)];
+        let rows = statement.query_map(within, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
+    }
+
+    /// At most `max` settings between these names, both left out.
+    pub(super) fn settings_between(
+        &self,
+        least: &str,
+        greatest: &str,
+        way: Way,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut statement = self.db.prepare_cached(match way {
+            Way::Up => {
+                "SELECT name, value FROM setting WHERE name > ?1 AND name < ?2 ORDER BY name LIMIT ?3"
+            }
+            Way::Down => {
+                "SELECT name, value FROM setting WHERE name > ?1 AND name < ?2 ORDER BY name DESC LIMIT ?3"
+            }
+        })?;
+        let within = params![least, greatest, max];
+        let rows = statement.query_map(within, |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
 
