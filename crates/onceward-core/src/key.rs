@@ -115,6 +115,13 @@ fn unquote(rest: &str) -> Result<String, KeyError> {
 pub enum ScopeKind {
     /// A caller's key on a route or an ad hoc upstream.
     Call,
+    /// A key made of an operation and a state, which tells of it.
+    Callback,
+}
+
+impl ScopeKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Call, Self::Callback];
 }
 
 /// Within what a key is unique. Two scopes that differ in any member share nothing.
@@ -147,6 +154,7 @@ impl Scope {
     pub fn digest(&self, key: &Key) -> KeyDigest {
         let kind = match self.kind {
             ScopeKind::Call => 1u8,
+            ScopeKind::Callback => 2,
         };
         let mut hash = Sha256::new();
         hash.update([1, kind]);

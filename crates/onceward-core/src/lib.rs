@@ -7,7 +7,8 @@
 //! keeps of the wire; [`policy`] is what a route says; [`operation`] has the one function from
 //! state to state; [`admission`] decides on arrival; [`lease`] says who may attempt;
 //! [`attempt`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and [`rate`] say what
-//! an upstream is spared; [`risk`] says what sending again by hand could do.
+//! an upstream is spared; [`risk`] says what sending again by hand could do,
+//! [`ids`] what an answer made.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -20,6 +21,7 @@ pub mod breaker;
 pub mod exchange;
 pub mod fingerprint;
 pub mod id;
+pub mod ids;
 pub mod key;
 pub mod lease;
 pub mod operation;

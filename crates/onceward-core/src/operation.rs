@@ -459,6 +459,7 @@ impl Operation {
                 next.told = false;
                 next.ended_at = None;
                 next.outcome = None;
+                next.ids.clear();
                 // They bound the call that set them; whoever wants it now sets their own.
                 next.deadline = None;
                 next.attempts_max = None;
@@ -638,6 +639,7 @@ impl Operation {
         mark.request = None;
         mark.attempts.clear();
         mark.label = None;
+        mark.ids.clear();
         if let Some(outcome) = &mut mark.outcome {
             outcome.answer = None;
         }

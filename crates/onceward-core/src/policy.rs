@@ -210,6 +210,10 @@ pub struct Policy {
     pub keep_headers: Vec<String>,
     /// Request headers (lower case) sealed beside the fixed ones.
     pub seal_headers: Vec<String>,
+    /// What an answer made: a name, and the JSON pointer to it.
+    pub ids: Vec<(String, String)>,
+    /// Whom to tell when an operation ends, where its caller names nobody.
+    pub callback: Option<String>,
 }
 
 impl Default for Policy {
@@ -233,6 +237,8 @@ impl Default for Policy {
             mismatch_status: 409,
             keep_headers: Vec::new(),
             seal_headers: Vec::new(),
+            ids: Vec::new(),
+            callback: None,
         }
     }
 }

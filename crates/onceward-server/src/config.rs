@@ -22,10 +22,12 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use self::people::{CallbacksFile, WebhookSecret};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
 
+mod people;
 mod protection;
 
 /// The listener where nothing says otherwise.
@@ -61,6 +63,10 @@ struct File {
     tls: TlsFile,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    callbacks: CallbacksFile,
+    #[serde(default)]
+    audit: people::AuditFile,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
 }
@@ -161,6 +167,8 @@ struct PolicyFile {
     mismatch_status: Option<MismatchStatus>,
     keep_headers: Option<Vec<Name>>,
     seal_headers: Option<Vec<Name>>,
+    ids: Option<BTreeMap<String, String>>,
+    callback: Option<String>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -352,6 +360,10 @@ pub(crate) struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
     pub(crate) ad_hoc: Arc<Route>,
+    /// What signs callbacks.
+    pub(crate) callbacks_secret: Option<WebhookSecret>,
+    /// How long it is kept what people did.
+    pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
     pub(crate) file: Option<PathBuf>,
 }
@@ -420,6 +432,7 @@ impl Config {
             segment_bytes,
             name,
         )?;
+        people::check_callbacks(&routes, &file.callbacks, name)?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
         Ok(Self {
             listen,
@@ -433,6 +446,8 @@ impl Config {
             segment_bytes: segment_bytes as u32,
             routes,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
+            callbacks_secret: file.callbacks.secret,
+            audit_kept: file.audit.kept(),
             file: found,
         })
     }
@@ -833,6 +848,12 @@ fn lay_over(
     policy.mismatch_status = file.mismatch_status.map_or(policy.mismatch_status, |status| status.0);
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
     policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
+    if let Some(ids) = &file.ids {
+        policy.ids = people::ids(ids, wrong)?;
+    }
+    if let Some(url) = &file.callback {
+        policy.callback = Some(people::callback(url, wrong)?);
+    }
     Ok(policy)
 }
 

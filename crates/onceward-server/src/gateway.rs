@@ -80,7 +80,8 @@ impl Gateway {
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
         let body = read_body(body, route.body_bytes_max).await?;
-        let options = options_of(&head.headers)?;
+        let mut options = options_of(&head.headers)?;
+        self.check_callback(&mut options)?;
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {
@@ -118,12 +119,31 @@ impl Gateway {
         Ok(Place { route: route.to_owned(), target })
     }
 
-    fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
+    /// Whether whoever is to be told can be: the same holds for it as for a URL that is called.
+    fn check_callback(&self, options: &mut CallOptions) -> Result<(), Problem> {
+        let Some(url) = options.callback.take() else { return Ok(()) };
+        if !self.engine.has_teller() {
+            return Err(Problem::new(
+                "option-invalid",
+                "onceward-callback: callbacks are signed, and no callbacks.secret is configured; nothing was sent.",
+            ));
+        }
+        options.callback = Some(self.admitted(&url)?.to_string());
+        Ok(())
+    }
+
+    /// A URL that callers may reach.
+    fn admitted(&self, text: &str) -> Result<Url, Problem> {
         let url = parse_ad_hoc(text)
             .map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
         self.egress
             .admits_url(&url)
             .map_err(|refusal| Problem::new("egress-refused", refusal.to_string()))?;
+        Ok(url)
+    }
+
+    fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
+        let url = self.admitted(text)?;
         Ok(Place { route: url.origin().ascii_serialization(), target: target_of(&url) })
     }
 
@@ -171,6 +191,7 @@ impl Gateway {
             (None, None) => Bytes::new(),
         };
         let mut options = options_of(&headers)?;
+        self.check_callback(&mut options)?;
         options.respond_async |= document.mode.as_deref() == Some("accepted");
         options.label = document.label.or(options.label);
         options.key = document.key;
@@ -417,6 +438,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                     invalid("write idempotent, keyed or non-idempotent".to_owned())
                 })?);
             }
+            "callback" => options.callback = Some(value.to_owned()),
             // Set by a gateway before us about its own operation.
             "attempt" | "operation" | "authorization" => {}
             _ => return Err(invalid("there is no such option".to_owned())),

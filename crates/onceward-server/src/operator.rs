@@ -54,6 +54,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}", get(show))
         .route("/v1/operations/{id}/request", get(show_request))
         .route("/v1/operations/{id}/response", get(show_response))
+        .route("/v1/operations/{id}/evidence", get(evidence::show))
         .route("/v1/operations/{id}/redeliver", post(redeliver))
         .route("/v1/operations/{id}/resend", post(resend::resend))
         .route("/v1/operations/{id}/cancel", post(cancel))
@@ -701,6 +702,7 @@ pub(crate) fn from_axum(response: axum::response::Response) -> Response<Body> {
 
 pub(crate) mod audit;
 pub(crate) mod bulk;
+mod evidence;
 mod resend;
 
 pub(crate) use resend::check_target;

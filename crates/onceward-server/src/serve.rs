@@ -22,7 +22,7 @@ use onceward::sabotage::Sabotage;
 use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts};
+use onceward::{Engine, Parts, Teller};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -184,6 +184,7 @@ impl Start {
             routes: self.routes.clone(),
             session: Session(u64::from_le_bytes(random())),
         });
+        set_for_people(&engine, config);
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
@@ -471,6 +472,16 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
     }
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_routes(routes);
+    set_for_people(&node.engine, &fresh);
+}
+
+/// How callbacks are made, and how long it is kept what people did.
+fn set_for_people(engine: &Engine, config: &Config) {
+    engine.set_teller(config.callbacks_secret.as_ref().map(|secret| Teller {
+        secret: secret.0.clone(),
+        describe: |operation| crate::shape::operation(operation, None).to_string().into_bytes(),
+    }));
+    engine.keep_notes_for(config.audit_kept);
 }
 
 async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, StoreError> {

@@ -21,10 +21,11 @@ pub(crate) async fn deliver(
     operation: &Operation,
     request: Arc<Request>,
     timeout: Option<Duration>,
+    signed: Headers,
 ) -> Delivered {
     let dispatch = Dispatch {
         target: target(route, timeout),
-        headers: headers_at_send(operation, &request, route),
+        headers: headers_at_send(operation, &request, route, signed),
         request,
         doom: route
             .chaos
@@ -50,7 +51,12 @@ fn target(route: &Route, timeout: Option<Duration>) -> Arc<Target> {
 
 /// The key goes to the upstream on every route, and on as W3C baggage; credentials of ours are
 /// laid on last.
-fn headers_at_send(operation: &Operation, request: &Request, route: &Route) -> Headers {
+fn headers_at_send(
+    operation: &Operation,
+    request: &Request,
+    route: &Route,
+    signed: Headers,
+) -> Headers {
     let mut headers = Headers(Vec::with_capacity(5 + route.set_headers.0.len()));
     let key = operation.key.as_str();
     headers.0.push(("idempotency-key".to_owned(), operation.key.to_field().into()));
@@ -70,6 +76,7 @@ fn headers_at_send(operation: &Operation, request: &Request, route: &Route) -> H
         }
         headers.set(&upstream_key.header, value);
     }
+    headers.0.extend(signed.0);
     for (name, value) in &route.set_headers.0 {
         headers.set(name, value.clone());
     }

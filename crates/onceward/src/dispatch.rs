@@ -11,7 +11,6 @@ use onceward_core::time::Timestamp;
 use crate::engine::Engine;
 use crate::gates::Entrant;
 use crate::judgement;
-use crate::observe::Fact;
 use crate::route::{Route, Routes};
 use crate::sabotage::Sabotage;
 use crate::store::{Judge, Lane, StoreError};
@@ -104,7 +103,7 @@ async fn take(
 }
 
 fn rested(engine: &Engine, operation: &Operation) {
-    engine.observer.observe(Fact::Rested(operation));
+    engine.rested(operation);
     engine.waiters.wake(operation.id);
 }
 

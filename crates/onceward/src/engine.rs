@@ -17,7 +17,7 @@ use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Part, differing_paths, is_same_body};
 use onceward_core::id::{OperationId, next_sequence};
-use onceward_core::key::KeyDigest;
+use onceward_core::key::{KeyDigest, ScopeKind};
 use onceward_core::lease::{BEAT, Session};
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::policy::{Effects, Mode, Policy};
@@ -27,6 +27,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::audit::Retention;
 use crate::bulk::InHand;
+use crate::callback::Callbacks;
 use crate::call::{Arrival, Call, Received};
 use crate::clock::Clock;
 use crate::deliver::deliver;
@@ -100,6 +101,7 @@ pub struct Engine {
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     pub(crate) notes_kept: Retention,
     pub(crate) bulks: InHand,
+    pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
     pub(crate) session: Session,
@@ -271,6 +273,7 @@ impl Engine {
             pauses: Mutex::default(),
             notes_kept: Retention::default(),
             bulks: InHand::default(),
+            callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
             session: parts.session,
@@ -470,6 +473,7 @@ impl Engine {
     }
 
     async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
+        self.mark_callback(&newborn.operation).await?;
         let remembered = self.store.remember(newborn).await?;
         if let Remembered::Fresh(operation) = &remembered {
             self.observer.observe(Fact::Remembered(operation));
@@ -478,6 +482,7 @@ impl Engine {
     }
 
     async fn write_revival(self: Arc<Self>, write: Write) -> Result<Remembered, StoreError> {
+        self.mark_callback(&write.operation).await?;
         self.store.commit(write).await.map(Remembered::Fresh)
     }
 
@@ -695,7 +700,7 @@ impl Engine {
         let doubted = known.after(Event::Ruled(Verdict::Doubt), now);
         let operation = doubted.map_err(|_| StoreError::Stale)?;
         let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
-        self.observer.observe(Fact::Rested(&doubted));
+        self.rested(&doubted);
         Ok(doubted)
     }
 
@@ -981,7 +986,7 @@ impl Engine {
         let settled = settle(operation, &policy, &not_sent, true, &self.secrets, self.clock.now());
         let Ok(write) = settled else { return };
         match self.commit_when_there_is_room(write).await {
-            Ok(buried) => self.observer.observe(Fact::Rested(&buried)),
+            Ok(buried) => self.rested(&buried),
             // Whoever was faster has decided.
             Err(StoreError::Stale) => {}
             Err(error) => drop(self.heed(error)),
@@ -1048,7 +1053,7 @@ impl Engine {
         }
         // Whoever was faster has told of it.
         if !overtaken && !is_under_way(&operation) {
-            self.observer.observe(Fact::Rested(&operation));
+            self.rested(&operation);
         }
         if let Some(tell) = tell {
             // A caller that hung up is not told; it can ask again.
@@ -1141,13 +1146,18 @@ impl Engine {
             _ if is_past_its_deadline(operation) => {
                 not_sent("the caller's deadline had passed before it could be sent")
             }
+            _ if operation.scope.kind == ScopeKind::Callback && !self.has_teller() => {
+                not_sent("callbacks.secret is not configured any more")
+            }
             _ if self.has_lost(operation).await? => {
                 not_sent("this node was taken for gone before it could be sent")
             }
             Some(route) => {
                 slot.spend();
                 let request = Arc::clone(request);
-                let delivered = deliver(&*self.upstream, route, operation, request, timeout).await;
+                let signed = self.signature(operation, &request);
+                let delivered =
+                    deliver(&*self.upstream, route, operation, request, timeout, signed).await;
                 self.learn_from(route, slot, &delivered);
                 delivered
             }

@@ -132,9 +132,11 @@ impl Engine {
                 let person = Person { who: act.who.clone(), reason: act.reason.clone() };
                 note = Some(self.note(&person, act.deed.name(), &id.to_string()).await?);
             }
+            self.mark_callback(&next).await?;
             match self.store.commit(Write { operation: next, answer, visible: true }).await {
                 Ok(acted) => {
                     self.observer.observe(Fact::Acted(&acted));
+                    self.callbacks.note(&acted);
                     self.waiters.wake(acted.id);
                     return Ok(acted);
                 }

@@ -67,7 +67,7 @@ pub(crate) fn birth(
         subject: None,
         parent: arrival.options.parent,
         alias_of: None,
-        callback: arrival.options.callback.clone(),
+        callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
         ids: Vec::new(),
         looks: Looks::default(),
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Deed, Operation};
 
 use crate::call::{Arrival, Call, CallOptions, Received};
@@ -47,6 +48,7 @@ impl Engine {
         let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
+        self.mark_callback(&newborn.operation).await?;
         match self.store.remember(newborn).await.map_err(|error| self.heed(error))? {
             Remembered::Fresh(operation) => {
                 self.observer.observe(Fact::Remembered(&operation));
@@ -74,6 +76,9 @@ impl Engine {
         };
         if original.request.is_none() {
             return Err(conflict("its request was forgotten with its window"));
+        }
+        if original.scope.kind == ScopeKind::Callback {
+            return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
         let name = &original.scope.route;
         let route =

@@ -88,5 +88,6 @@ impl Engine {
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(write_asked(Arc::clone(self)));
         tokio::spawn(crate::bulk::look_after(Arc::clone(self)));
+        tokio::spawn(crate::callback::tell(Arc::clone(self)));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::client::{Client, part};
 use super::ls::{Which, print_array};
@@ -103,7 +104,7 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(),
         Bulk::Stop { id, reason } => {
             let path = format!("/v1/bulk/{}/stop", part(id));
             client.post(&path, &json!({"reason": reason})).await?;
-            return follow(id, client, json).await;
+            return follow(id, interrupts()?, client, json).await;
         }
     };
     let filter: Map<String, Value> =
@@ -117,12 +118,18 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(),
     if common.dry_run {
         return plan(&answer, json);
     }
-    let id = text(&answer, "/id");
     if common.detach {
         return tell(&answer, json);
     }
+    let id = text(&answer, "/id");
+    let interrupted = interrupts()?;
     say(&format!("{id}: {} match; Ctrl-C stops looking, `onceward bulk stop {id}` stops it", text(&answer, "/matched")));
-    follow(&id, client, json).await
+    follow(&id, interrupted, client, json).await
+}
+
+/// Listened for before anybody is told of it, so that none is missed.
+fn interrupts() -> Result<Signal, Exit> {
+    signal(SignalKind::interrupt()).map_err(|error| Exit::failed(error.to_string()))
 }
 
 /// What it would do.
@@ -141,7 +148,12 @@ fn plan(plan: &Value, json: bool) -> Result<(), Exit> {
 }
 
 /// Looks until it has ended.
-async fn follow(id: &str, client: &Client, json: bool) -> Result<(), Exit> {
+async fn follow(
+    id: &str,
+    mut interrupted: Signal,
+    client: &Client,
+    json: bool,
+) -> Result<(), Exit> {
     let is_watched = std::io::stderr().is_terminal();
     loop {
         let shown = client.get(&format!("/v1/bulk/{}", part(id))).await?;
@@ -158,7 +170,7 @@ async fn follow(id: &str, client: &Client, json: bool) -> Result<(), Exit> {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupted.recv() => {
                 say(&format!("{id} goes on: `onceward bulk show {id}` tells how far it is"));
                 return Err(Exit::quiet(130));
             }

@@ -3,6 +3,7 @@
 mod access;
 mod backlog;
 mod browser_world;
+mod callbacks;
 mod chaos;
 mod chaos_route;
 mod check_ledger;

@@ -223,3 +223,77 @@ fn the_pages_plan_a_bulk_and_show_how_far_it_is_without_a_script() {
     let story = gateway.call("GET", &format!("/operations/{id}"), &[html], "").text();
     assert!(story.contains("Born of it:") && story.contains(key), "{story}");
 }
+
+#[test]
+fn the_evidence_tells_everything_but_credentials_and_its_digest_holds() {
+    let world = World::new();
+    let gateway = world.serve();
+    let call = |script: &str| {
+        let headers = [
+            ("idempotency-key", "e-1"),
+            ("x-api-key", "canary-credential"),
+            ("content-type", "application/json"),
+        ];
+        gateway.call("POST", &format!("/to/demo/orders?script={script}"), &headers, "{\"n\":1}")
+    };
+    assert_eq!(call("503,201").status, 201);
+    assert_eq!(call("503,201").status, 201);
+    let operation = until("the duplicate is counted", || {
+        let shown = gateway.run(&["ls", "--key", "e-1", "--json"]).json();
+        let id = shown[0]["id"].as_str().unwrap().to_owned();
+        let shown = gateway.run(&["show", &id, "--json"]).json();
+        (shown["duplicates"]["count"] == 1).then_some(shown)
+    });
+    let id = operation["id"].as_str().unwrap();
+    gateway.run(&["show", id, "--evidence", "story.json"]).ok();
+    let text = std::fs::read_to_string(world.path("story.json")).unwrap();
+    assert!(!text.contains("canary"), "{text}");
+    let mut document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["request"]["body"], "{\"n\":1}");
+    assert_eq!(document["operation"]["attempts"].as_array().unwrap().len(), 2);
+    assert_eq!(document["attempt_answers"][0]["answer"]["status"], 503);
+    assert_eq!(document["outcome_answer"]["status"], 201);
+    assert_eq!(document["operation"]["duplicates"]["count"], 1);
+    assert_eq!(document["policy_now"]["effects"], "keyed");
+    let digest = document.as_object_mut().unwrap().remove("sha256").unwrap();
+    let canonical =
+        onceward::core::fingerprint::canonical_json(document.to_string().as_bytes(), &[]).unwrap();
+    let wanted: String =
+        onceward::secret::sha256(&canonical).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, wanted);
+    let said = gateway.run(&["show", id, "--evidence", "story.json"]).failed(1);
+    assert!(said.contains("not there yet"), "what is there stays: {said}");
+    let printed = gateway.run(&["show", id, "--evidence", "-"]).json();
+    assert_eq!(printed["operation"]["id"], id);
+}
+
+#[test]
+fn an_operation_is_found_by_what_its_answer_made() {
+    let world = World::new();
+    let demo = world.serve();
+    // An upstream whose answers have ids: another gateway's operations.
+    let upstream = format!("http://{}", demo.address);
+    let other = World::new();
+    other.write(
+        "onceward.toml",
+        &format!(
+            "[routes.a]\nupstream = \"{upstream}\"\nids = {{ operation = \"/id\", key = \"/key\" }}\n\
+             [routes.b]\nupstream = \"{upstream}\"\n"
+        ),
+    );
+    let gateway = other.serve();
+    let document = json!({"to": "demo/orders", "key": "made-1", "body": {}}).to_string();
+    let headers = [JSON, ("idempotency-key", "i-1")];
+    let made = gateway.call("POST", "/to/a/v1/operations", &headers, &document);
+    assert_eq!(made.status, 200, "{}", made.text());
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    for wanted in [id.clone(), format!("operation:{id}"), "key:made-1".to_owned()] {
+        let found = gateway.run(&["ls", "--id", &wanted, "--json"]).json();
+        assert_eq!(found[0]["key"], "i-1", "{wanted}");
+        assert_eq!(found[0]["ids"], json!({"operation": id, "key": "made-1"}));
+    }
+    assert_eq!(gateway.run(&["ls", "--id", &format!("key:{id}")]).ok(), "");
+    other.write("bad.toml", &format!("[routes.a]\nupstream = \"{upstream}\"\nids = {{ a = \"id\" }}\n"));
+    let said = other.run(&["check", "--config", "bad.toml"]).failed(78);
+    assert!(said.contains("JSON pointer"), "{said}");
+}

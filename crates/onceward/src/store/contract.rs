@@ -41,6 +41,7 @@ where
     held_and_future_work_is_not_taken(&*make().await).await;
     lanes_tell_their_first_due_time(&*make().await).await;
     lists_are_newest_first_and_page_on(&*make().await).await;
+    what_an_answer_made_is_found(&*make().await).await;
     lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
     a_forgotten_key_goes_to_its_successor(&*make().await).await;
@@ -363,6 +364,34 @@ async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Stor
     let born = Query { parent: Some(OperationId::new(place(1), 1)), ..Query::default() };
     assert_eq!(found(born).await.0, "k6 k5");
     assert_eq!(found(Query { status: Some(200), ..Query::default() }).await.0, "");
+}
+
+async fn what_an_answer_made_is_found(store: &dyn Store) {
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, id)| ((*name).into(), (*id).into())).collect()
+    };
+    let made = [
+        pairs(&[("order", "o-1"), ("customer", "c-1")]),
+        pairs(&[("order", "o-2"), ("customer", "c-1")]),
+        pairs(&[("customer", "o-1")]),
+        pairs(&[]),
+    ];
+    for (n, ids) in (1..).zip(made) {
+        let born = remember(store, &operation(n, &format!("k{n}"), "r", Mode::Held)).await;
+        let next = commit(store, started(&born)).await.unwrap();
+        commit(store, Operation { ids, ..done(&next, born.created_at) }).await.unwrap();
+    }
+    let found = |name: Option<&str>, id: &str| {
+        let made = Some((name.map(str::to_owned), id.to_owned()));
+        async move {
+            let page = store.list(Query { made, limit: 9, ..Query::default() }).await.unwrap();
+            page.operations.iter().map(|it| it.id.sequence()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(found(None, "c-1").await, [2, 1]);
+    assert_eq!(found(Some("order"), "o-1").await, [1]);
+    assert_eq!(found(None, "o-1").await, [3, 1]);
+    assert!(found(Some("order"), "c-1").await.is_empty() && found(None, "o-3").await.is_empty());
 }
 
 async fn sweep_all(store: &dyn Store, now: Timestamp) -> (u32, u32) {

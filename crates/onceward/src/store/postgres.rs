@@ -83,7 +83,7 @@ const NOTE_ASKED: &str = "\
 const MIGRATIONS: [(i32, &str); 3] = [
     (1, include_str!("../../migrations/postgres/0001_init.sql")),
     (1, include_str!("../../migrations/postgres/0002_duty.sql")),
-    (1, include_str!("../../migrations/postgres/0003_setting_order.sql")),
+    (1, include_str!("../../migrations/postgres/0003_people.sql")),
 ];
 
 /// How a shared ledger is opened.
@@ -307,7 +307,21 @@ async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreEr
     rows.iter().filter(|found| !row::is_later(found.get("row"))).map(decode).collect()
 }
 
+const MADE: &str = "\
+    INSERT INTO made SELECT id, name, $3 FROM UNNEST($1::text[], $2::text[]) AS t(id, name) \
+    ON CONFLICT DO NOTHING";
+
 impl PostgresStore {
+    /// Lets an operation be found by what its answer made.
+    async fn note_made(&self, operation: &Operation) -> Result<(), StoreError> {
+        if operation.ids.is_empty() {
+            return Ok(());
+        }
+        let (names, ids): (Vec<&str>, Vec<&str>) =
+            operation.ids.iter().map(|(name, id)| (name.as_str(), id.as_str())).unzip();
+        self.links.query(MADE, &[&ids, &names, &Id(operation.id)]).await.map(drop)
+    }
+
     async fn list_page(&self, query: &Query) -> Result<Page, StoreError> {
         let kinds: Vec<i16> =
             query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
@@ -317,7 +331,11 @@ impl PostgresStore {
         };
         let (mut page, mut looked_at) = (Page::default(), 0);
         loop {
-            let rows = if kinds.is_empty() {
+            let rows = if let Some((_, id)) = &query.made {
+                let sql = "SELECT id, row FROM op WHERE id IN (SELECT op FROM made WHERE made.id = $3) \
+                    AND id < $1 ORDER BY id DESC LIMIT $2";
+                self.links.query(sql, &[&before, &PAGE, id]).await?
+            } else if kinds.is_empty() {
                 let sql = "SELECT id, row FROM op WHERE id < $1 ORDER BY id DESC LIMIT $2";
                 self.links.query(sql, &[&before, &PAGE]).await?
             } else {
@@ -362,7 +380,11 @@ impl Store for PostgresStore {
     }
 
     fn commit(&self, write: Write) -> Reply<'_, Operation> {
-        Box::pin(self.ask(|answer| Job::commit(write, answer)))
+        Box::pin(async move {
+            // First, so that none is missing whose operation is there; one too many is overlooked.
+            self.note_made(&write.operation).await?;
+            self.ask(|answer| Job::commit(write, answer)).await
+        })
     }
 
     fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {

@@ -83,6 +83,8 @@ struct Row<'a> {
     ids: Vec<(&'a str, &'a str)>,
     /// Made, absent, next.
     looks: (u32, u32, Option<i64>),
+    /// Whose kind the key is of.
+    scope: u8,
 }
 
 type Body = (u32, u32, u32, u32);
@@ -210,6 +212,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
             operation.looks.absent,
             operation.looks.next.map(Timestamp::as_micros),
         ),
+        scope: place(&ScopeKind::ALL, &operation.scope.kind),
     };
     to.push(VERSION as u8);
     let at = to.len();
@@ -276,7 +279,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         id: OperationId::from_u128(row.id),
         fence: Fence(row.fence),
         scope: Scope {
-            kind: ScopeKind::Call,
+            kind: at(&ScopeKind::ALL, row.scope)?,
             tenant: row.tenant.to_owned(),
             route: row.route.to_owned(),
             principal: row.principal.to_owned(),

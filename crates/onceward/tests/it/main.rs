@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
 mod bulk;
+mod callbacks;
 mod dead;
 mod duplicates;
 mod gates;
+mod ids;
 mod in_doubt;
 mod ledger;
 mod ledger_flips;

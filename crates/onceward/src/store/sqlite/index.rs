@@ -20,7 +20,10 @@ use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way,
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_init.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/0001_init.sql"),
+    include_str!("../../../migrations/sqlite/0002_made.sql"),
+];
 
 /// A record of the journal: what becomes of one row. Decided before it is written, so that
 /// applying it again changes nothing.
@@ -38,6 +41,8 @@ pub(super) enum Record<'a> {
     Setting(&'a str, Option<&'a [u8]>),
     /// How often an operation was asked for again, in all.
     Asked(u64, u64, &'a [u8]),
+    /// What an operation's answer said that it made: names and ids, one after the other.
+    Made(u64, &'a [u8]),
 }
 
 /// The columns of an operation's row.
@@ -206,6 +211,7 @@ impl Index {
             Record::Remove(seq) => {
                 self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;
+                self.db.prepare_cached("DELETE FROM made WHERE seq = ?1")?.execute([seq])?;
             }
             Record::Lane(id, tenant, route) => {
                 self.db
@@ -224,6 +230,14 @@ impl Index {
                 self.db
                     .prepare_cached("INSERT OR REPLACE INTO asked VALUES (?1, ?2, ?3)")?
                     .execute(params![seq, count, times])?;
+            }
+            Record::Made(seq, pieces) => {
+                let mut pieces = Records(pieces);
+                while let (Some(name), Some(id)) = (pieces.text()?, pieces.text()?) {
+                    self.db
+                        .prepare_cached("INSERT OR IGNORE INTO made VALUES (?1, ?2, ?3)")?
+                        .execute(params![id, name, seq])?;
+                }
             }
         }
         Ok(())
@@ -338,7 +352,14 @@ impl Index {
         let open = |standing: &Standing| {
             !matches!(standing, Standing::Done | Standing::Tombstone | Standing::Pending)
         };
-        let more = if !query.standing.is_empty() && query.standing.iter().all(open) {
+        let more = if let Some((_, id)) = &query.made {
+            self.scan(
+                "SELECT seq, row FROM op WHERE seq IN (SELECT seq FROM made WHERE id = ?1) \
+                 AND seq < ?2 ORDER BY seq DESC",
+                params![id, before],
+                &mut visit,
+            )?
+        } else if !query.standing.is_empty() && query.standing.iter().all(open) {
             self.list_open(query, before, &mut visit)?
         } else {
             self.scan(
@@ -570,6 +591,7 @@ mod tag {
     pub(super) const LANE: u8 = 4;
     pub(super) const SETTING: u8 = 5;
     pub(super) const ASKED: u8 = 6;
+    pub(super) const MADE: u8 = 7;
 }
 
 /// Bytes that a record takes in a frame beside its contents, at most.
@@ -617,9 +639,24 @@ impl Record<'_> {
                 frame.extend(count.to_le_bytes());
                 times
             }
+            Self::Made(seq, pieces) => {
+                frame.push(tag::MADE);
+                frame.extend(seq.to_le_bytes());
+                pieces
+            }
         };
         piece(frame, last)
     }
+}
+
+/// What an answer made, as a record has it.
+pub(super) fn pieces(ids: &[(String, String)]) -> Vec<u8> {
+    let mut pieces = Vec::new();
+    for (name, id) in ids {
+        piece(&mut pieces, name.as_bytes());
+        piece(&mut pieces, id.as_bytes());
+    }
+    pieces
 }
 
 fn piece(frame: &mut Vec<u8>, bytes: &[u8]) -> usize {
@@ -671,6 +708,7 @@ impl<'a> Records<'a> {
                 Record::Setting(name, is_set.then_some(value))
             }
             tag::ASKED => Record::Asked(self.number()?, self.number()?, self.piece()?),
+            tag::MADE => Record::Made(self.number()?, self.piece()?),
             _ => {
                 return Err(StoreError::Unavailable(
                     "the journal was written by a later release".to_owned(),
@@ -678,6 +716,14 @@ impl<'a> Records<'a> {
             }
         };
         Ok(Some(record))
+    }
+
+    /// The next piece as text; nothing at the end.
+    fn text(&mut self) -> Result<Option<&'a str>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        std::str::from_utf8(self.piece()?).map(Some).map_err(|_| damaged())
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
