@@ -446,7 +446,7 @@ impl Config {
             segment_bytes: segment_bytes as u32,
             routes,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
-            callbacks_secret: file.callbacks.secret,
+            callbacks_secret: file.callbacks.secret(name)?,
             audit_kept: file.audit.kept(),
             file: found,
         })

@@ -611,10 +611,7 @@ async fn backup(
     Ok(Json(json!({"backup": to})))
 }
 
-async fn release(
-    State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
-) -> Answer {
+async fn release(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Answer {
     let person = Person { who: caller.who(), reason: String::new() };
     if node.is_quarantined() {
         node.engine.note(&person, "released the ledger", "quarantine").await?;

@@ -132,14 +132,18 @@ fn attempt(attempt: &Attempt) -> Value {
 pub(crate) fn risk_words(risk: Risk) -> &'static str {
     match risk {
         Risk::Safe => "Nothing was done at the upstream, or doing it again is harmless.",
-        Risk::SameKey => "It may have been done; the upstream dedupes by the key that goes with it.",
+        Risk::SameKey => {
+            "It may have been done; the upstream dedupes by the key that goes with it."
+        }
         Risk::Unknown => {
             "It may have been done, and nobody knows: sending it again could do it twice."
         }
         Risk::WindowOver => {
             "It may have been done, and the upstream may have forgotten the key by now: sending it again could do it twice."
         }
-        Risk::DoneAlready => "It was done: only edit and resend, which makes a new operation, sends it again.",
+        Risk::DoneAlready => {
+            "It was done: only edit and resend, which makes a new operation, sends it again."
+        }
     }
 }
 

@@ -90,9 +90,8 @@ fn name_of(id: OperationId) -> String {
 }
 
 fn decode(name: &str, value: &[u8]) -> Result<Note, StoreError> {
-    let damaged = |why: &dyn std::fmt::Display| {
-        StoreError::Damaged(format!("the setting {name}: {why}"))
-    };
+    let damaged =
+        |why: &dyn std::fmt::Display| StoreError::Damaged(format!("the setting {name}: {why}"));
     let id = name.strip_prefix(PREFIX).unwrap_or_default();
     let id = u128::from_str_radix(id, 16).map_err(|error| damaged(&error))?;
     let row: NoteRow = postcard::from_bytes(value).map_err(|error| damaged(&error))?;
@@ -103,12 +102,7 @@ fn decode(name: &str, value: &[u8]) -> Result<Note, StoreError> {
 
 impl Engine {
     /// Notes that `person` does `deed` to what `about` names.
-    pub async fn note(
-        &self,
-        person: &Person,
-        deed: &str,
-        about: &str,
-    ) -> Result<Note, StoreError> {
+    pub async fn note(&self, person: &Person, deed: &str, about: &str) -> Result<Note, StoreError> {
         let at = self.clock.now();
         let note = Note {
             id: self.next_id(at),

@@ -226,12 +226,10 @@ impl BulkOrder {
     fn decide(&self, operation: &Operation, engine: &Engine, person: &Person) -> Decided {
         match self.deed {
             BulkDeed::Redeliver => redelivery(operation, engine, person, &self.taken),
-            BulkDeed::Cancel => cancellation(engine, person),
-            BulkDeed::ResolveDone => {
-                resolved(operation, engine, &Resolution::Done(None), person)
-            }
+            BulkDeed::Cancel => Ok(cancellation(engine, person)),
+            BulkDeed::ResolveDone => resolved(operation, engine, &Resolution::Done(None), person),
             BulkDeed::ResolveNotSent => resolved(operation, engine, &Resolution::NotSent, person),
-            BulkDeed::Forget(then) => forgetting(engine, then, person),
+            BulkDeed::Forget(then) => Ok(forgetting(engine, then, person)),
         }
     }
 }
@@ -252,13 +250,11 @@ impl Engine {
                 *plan.by_route.entry(operation.scope.route.clone()).or_default() += 1;
                 plan.left_out += u64::from(order.leaves_out(operation, now));
             }
-            match page.next {
-                Some(next) => before = next,
-                None => {
-                    plan.is_exact = true;
-                    break;
-                }
-            }
+            let Some(next) = page.next else {
+                plan.is_exact = true;
+                break;
+            };
+            before = next;
         }
         Ok(plan)
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
-use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -49,8 +48,6 @@ pub struct CallOptions {
     pub effects: Option<Effects>,
     /// A key that came another way than in a header.
     pub key: Option<String>,
-    /// The operation that it is born of.
-    pub parent: Option<OperationId>,
     /// Whom to tell when it ends.
     pub callback: Option<String>,
 }

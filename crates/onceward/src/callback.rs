@@ -190,6 +190,7 @@ impl Engine {
         };
         if let Some(arrival) = self.callback_of(&operation, state, &teller) {
             let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+            newborn.operation.parent = Some(id);
             newborn.operation.upstream_key = Some(UpstreamKey {
                 header: "webhook-id".to_owned(),
                 value: newborn.operation.key.as_str().to_owned(),
@@ -204,12 +205,7 @@ impl Engine {
     }
 
     /// The request that tells of `operation`; nothing where its URL names no route.
-    fn callback_of(
-        &self,
-        operation: &Operation,
-        state: &str,
-        teller: &Teller,
-    ) -> Option<Arrival> {
+    fn callback_of(&self, operation: &Operation, state: &str, teller: &Teller) -> Option<Arrival> {
         let url: Url = operation.callback.as_deref()?.parse().ok()?;
         let name = url.origin().ascii_serialization();
         let route = self.routes().get(&name)?;
@@ -240,7 +236,7 @@ impl Engine {
             request,
             policy,
             route,
-            options: CallOptions { parent: Some(operation.id), ..CallOptions::default() },
+            options: CallOptions::default(),
         })
     }
 

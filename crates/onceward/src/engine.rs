@@ -27,8 +27,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::audit::Retention;
 use crate::bulk::InHand;
-use crate::callback::Callbacks;
 use crate::call::{Arrival, Call, Received};
+use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
@@ -473,7 +473,9 @@ impl Engine {
     }
 
     async fn write_birth(self: Arc<Self>, newborn: Birth) -> Result<Remembered, StoreError> {
-        self.mark_callback(&newborn.operation).await?;
+        if newborn.operation.callback.is_some() {
+            Box::pin(self.mark_callback(&newborn.operation)).await?;
+        }
         let remembered = self.store.remember(newborn).await?;
         if let Remembered::Fresh(operation) = &remembered {
             self.observer.observe(Fact::Remembered(operation));
@@ -482,7 +484,9 @@ impl Engine {
     }
 
     async fn write_revival(self: Arc<Self>, write: Write) -> Result<Remembered, StoreError> {
-        self.mark_callback(&write.operation).await?;
+        if write.operation.callback.is_some() {
+            Box::pin(self.mark_callback(&write.operation)).await?;
+        }
         self.store.commit(write).await.map(Remembered::Fresh)
     }
 

@@ -48,7 +48,10 @@ pub(crate) enum Hindrance {
 }
 
 /// What follows from what a person wants, and what is kept with it.
-pub(crate) type Decided = Result<(Event, Option<(Slot, Bytes)>), Hindrance>;
+pub(crate) type Decided = Result<Deeds, Hindrance>;
+
+/// An event and the answer that is kept with it.
+pub(crate) type Deeds = (Event, Option<(Slot, Bytes)>);
 
 impl Engine {
     /// Sends a dead operation again, on purpose, where that can do no harm.
@@ -77,7 +80,7 @@ impl Engine {
         id: OperationId,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        self.act(id, |_, engine| cancellation(engine, person)).await
+        self.act(id, |_, engine| Ok(cancellation(engine, person))).await
     }
 
     /// Says what became of an operation in doubt.
@@ -100,7 +103,7 @@ impl Engine {
     ) -> Result<Operation, Refusal> {
         let found =
             self.store.find(Which::Key(scope.digest(key))).await?.ok_or(Refusal::NotFound)?;
-        self.act(found.id, |_, engine| forgetting(engine, then, person)).await
+        self.act(found.id, |_, engine| Ok(forgetting(engine, then, person))).await
     }
 
     /// Writes what a person decided, and notes it beside the ledger's operations.
@@ -194,7 +197,9 @@ pub(crate) fn redelivery(
     let why = |why: &str| Err(Hindrance::Why(why.to_owned()));
     match operation.state {
         State::Done => return why("it is done: edit and resend makes a new operation of it"),
-        _ if operation.request.is_none() => return why("its request was forgotten with its window"),
+        _ if operation.request.is_none() => {
+            return why("its request was forgotten with its window");
+        }
         State::Dead(_) | State::InDoubt if risk.wants_a_word() && !taken.contains(&risk) => {
             return Err(Hindrance::Risk(risk));
         }
@@ -209,13 +214,13 @@ pub(crate) fn redelivery(
 }
 
 /// Gives it up.
-pub(crate) fn cancellation(engine: &Engine, person: &Person) -> Decided {
-    Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))
+pub(crate) fn cancellation(engine: &Engine, person: &Person) -> Deeds {
+    (Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None)
 }
 
 /// Drops its key.
-pub(crate) fn forgetting(engine: &Engine, then: Forgotten, person: &Person) -> Decided {
-    Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))
+pub(crate) fn forgetting(engine: &Engine, then: Forgotten, person: &Person) -> Deeds {
+    (Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None)
 }
 
 /// Ends its doubt.

@@ -65,7 +65,7 @@ pub(crate) fn birth(
         forgotten: None,
         flow: None,
         subject: None,
-        parent: arrival.options.parent,
+        parent: None,
         alias_of: None,
         callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
         ids: Vec::new(),

@@ -46,6 +46,7 @@ impl Engine {
         let arrival = self.rearrival(&original, edit).await?;
         let now = self.clock.now();
         let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+        newborn.operation.parent = Some(id);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
         self.mark_callback(&newborn.operation).await?;
@@ -81,8 +82,7 @@ impl Engine {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
         let name = &original.scope.route;
-        let route =
-            self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.clone()))?;
+        let route = self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.clone()))?;
         let mut request = self.request_of(original).await?;
         request.target = edit.target.unwrap_or(request.target);
         request.body = edit.body.unwrap_or(request.body);
@@ -97,7 +97,6 @@ impl Engine {
             label: original.label.clone(),
             effects: Some(original.effects),
             key: Some(edit.key.unwrap_or_else(|| made_key().as_str().to_owned())),
-            parent: Some(original.id),
             callback: original.callback.clone(),
             ..CallOptions::default()
         };

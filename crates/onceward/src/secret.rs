@@ -116,20 +116,20 @@ pub fn webhook_signature(secret: &[u8], id: &str, seconds: i64, body: &[u8]) -> 
     let mut signed = format!("{id}.{seconds}.").into_bytes();
     signed.extend_from_slice(body);
     let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, secret), &signed);
-    let mut text = base64(tag.as_ref(), b"+/");
+    let mut text = base64(tag.as_ref(), *b"+/");
     // 32 bytes leave one of three places of the last group empty.
     text.push('=');
     format!("v1,{text}")
 }
 
 fn base64_url(bytes: &[u8]) -> String {
-    base64(bytes, b"-_")
+    base64(bytes, *b"-_")
 }
 
 /// Base64 without its padding; `last` has the two letters in which its kinds differ.
-fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
+fn base64(bytes: &[u8], last: [u8; 2]) -> String {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let letters: Vec<u8> = LETTERS.iter().chain(last).copied().collect();
+    let letters: Vec<u8> = LETTERS.iter().copied().chain(last).collect();
     let letter = |bits: u32| letters[(bits & 63) as usize] as char;
     let mut text = String::with_capacity(bytes.len() * 4 / 3 + 1);
     for group in bytes.chunks(3) {

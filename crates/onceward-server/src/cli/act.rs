@@ -74,11 +74,7 @@ pub(super) struct Forget {
     reason: String,
 }
 
-pub(super) async fn redeliver(
-    flags: &Redeliver,
-    client: &Client,
-    json: bool,
-) -> Result<(), Exit> {
+pub(super) async fn redeliver(flags: &Redeliver, client: &Client, json: bool) -> Result<(), Exit> {
     let document = json!({"reason": flags.which.reason, "risk": flags.accept_risk});
     several("redeliver", &flags.which, &document, client, json).await
 }

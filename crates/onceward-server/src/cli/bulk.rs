@@ -123,7 +123,10 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(),
     }
     let id = text(&answer, "/id");
     let interrupted = interrupts()?;
-    say(&format!("{id}: {} match; Ctrl-C stops looking, `onceward bulk stop {id}` stops it", text(&answer, "/matched")));
+    say(&format!(
+        "{id}: {} match; Ctrl-C stops looking, `onceward bulk stop {id}` stops it",
+        text(&answer, "/matched")
+    ));
     follow(&id, interrupted, client, json).await
 }
 
@@ -179,7 +182,11 @@ async fn follow(
 }
 
 fn failures(shown: &Value) -> Exit {
-    Exit::failed(format!("{} failed; the last: {}", text(shown, "/failed"), text(shown, "/last_failure")))
+    Exit::failed(format!(
+        "{} failed; the last: {}",
+        text(shown, "/failed"),
+        text(shown, "/last_failure")
+    ))
 }
 
 fn progress(shown: &Value) -> String {

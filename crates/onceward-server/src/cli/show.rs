@@ -114,7 +114,8 @@ fn story(operation: &Value, terminal: bool) -> String {
     }
     let _ = writeln!(out, "\n{}", field("/retry"));
     if matches!(field("/risk/name").as_str(), "unknown" | "window-over") {
-        let _ = writeln!(out, "Risk of a redelivery, {}: {}", field("/risk/name"), field("/risk/why"));
+        let _ =
+            writeln!(out, "Risk of a redelivery, {}: {}", field("/risk/name"), field("/risk/why"));
     }
     if let Some(mend) = mend(operation) {
         let _ = writeln!(out, "{mend}");

@@ -11,7 +11,6 @@ use onceward::core::ids::IDS_MAX;
 use onceward::route::Route;
 use onceward::upstream::parse_ad_hoc;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
 use super::ConfigError;
 use crate::units::Span;
@@ -25,7 +24,33 @@ const NAME_BYTES_MAX: usize = 64;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CallbacksFile {
-    pub(super) secret: Option<WebhookSecret>,
+    secret: Option<Given>,
+}
+
+/// A secret as it is written: not looked at while the file is read, so that no error repeats it.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+struct Given(String);
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl CallbacksFile {
+    /// What signs callbacks.
+    pub(super) fn secret(&self, source: &str) -> Result<Option<WebhookSecret>, ConfigError> {
+        let Some(Given(text)) = &self.secret else { return Ok(None) };
+        let read = || STANDARD.decode(text.strip_prefix("whsec_")?).ok();
+        // 24 to 64 bytes: Standard Webhooks 1.0, "Signature scheme".
+        let secret = read().filter(|secret| (24..=64).contains(&secret.len()));
+        secret.map(|secret| Some(WebhookSecret(secret))).ok_or_else(|| {
+            ConfigError(format!(
+                "{source}: callbacks.secret is no secret of Standard Webhooks: whsec_ and the base64 of 24 to 64 bytes\nhelp: echo whsec_$(openssl rand -base64 32)"
+            ))
+        })
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -47,20 +72,6 @@ pub(crate) struct WebhookSecret(pub(crate) Vec<u8>);
 impl fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
-    }
-}
-
-impl<'de> Deserialize<'de> for WebhookSecret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let read = || STANDARD.decode(text.strip_prefix("whsec_")?).ok();
-        // 24 to 64 bytes: Standard Webhooks 1.0, "Signature scheme".
-        let secret = read().filter(|secret| (24..=64).contains(&secret.len()));
-        secret.map(Self).ok_or_else(|| {
-            D::Error::custom(
-                "this is no secret of Standard Webhooks: whsec_ and the base64 of 24 to 64 bytes\nhelp: echo whsec_$(openssl rand -base64 32)",
-            )
-        })
     }
 }
 

@@ -77,10 +77,14 @@ impl Wanted {
     pub(crate) fn order(&self, caller: &Caller) -> Result<BulkOrder, Problem> {
         let invalid = |why: &str| Problem::new("request-invalid", why);
         if self.filter.cursor.is_some() || self.filter.limit.is_some() {
-            return Err(invalid("filter: a bulk goes through all that match; leave cursor and limit out"));
+            return Err(invalid(
+                "filter: a bulk goes through all that match; leave cursor and limit out",
+            ));
         }
         if !self.filter.is_set() {
-            return Err(invalid("filter: say which operations; an empty one would mean everything"));
+            return Err(invalid(
+                "filter: say which operations; an empty one would mean everything",
+            ));
         }
         let rate = self.rate.unwrap_or(RATE);
         if !(1..=RATE_MAX).contains(&rate) {
@@ -92,8 +96,7 @@ impl Wanted {
         } else {
             person(caller, &self.reason)?
         };
-        let (deed, filter, taken) =
-            (self.deed()?, self.filter.query()?, self.accept_risk.risks()?);
+        let (deed, filter, taken) = (self.deed()?, self.filter.query()?, self.accept_risk.risks()?);
         Ok(BulkOrder { deed, filter, taken, rate, person })
     }
 

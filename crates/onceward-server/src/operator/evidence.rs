@@ -101,11 +101,7 @@ async fn outcome(node: &Node, operation: &Operation) -> Result<Value, Problem> {
     Ok(shown)
 }
 
-async fn excerpt(
-    node: &Node,
-    operation: &Operation,
-    attempt: &Attempt,
-) -> Result<Value, Problem> {
+async fn excerpt(node: &Node, operation: &Operation, attempt: &Attempt) -> Result<Value, Problem> {
     let kept = attempt.ended.as_ref().and_then(|ended| ended.answer);
     let Some(kept) = kept else { return Ok(Value::Null) };
     let bytes = node.engine.store().body(kept).await?;

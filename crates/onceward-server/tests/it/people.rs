@@ -50,7 +50,9 @@ fn a_risky_redelivery_names_its_risk_and_needs_the_word() {
 fn what_is_resent_is_a_new_operation_and_both_name_each_other() {
     let world = World::new();
     let gateway = world.serve();
-    gateway.run(&["send", "demo/orders?script=422", "--key", "o-1", "--body", "{\"n\":1}"]).failed(1);
+    gateway
+        .run(&["send", "demo/orders?script=422", "--key", "o-1", "--body", "{\"n\":1}"])
+        .failed(1);
     let parent = gateway.until_state("o-1", "done")["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/operations/{parent}/resend");
     let document = json!({"reason": "a typo", "path": "/orders", "body": {"n": 2}});
@@ -137,7 +139,8 @@ fn a_bulk_goes_on_after_its_gateway_was_killed() {
     for n in 0..6 {
         gateway.until_state(&format!("d-{n}"), "dead");
     }
-    let flags = ["bulk", "redeliver", "--state", "dead", "--rate", "2", "--reason", "r", "--detach"];
+    let flags =
+        ["bulk", "redeliver", "--state", "dead", "--rate", "2", "--reason", "r", "--detach"];
     let told = gateway.run(&flags).ok();
     let id = told.split('\t').next().unwrap().to_owned();
     until("it has begun", || (upstream.calls() > 7).then_some(()));
@@ -167,7 +170,8 @@ fn what_people_do_is_in_the_audit() {
     let prefix = made["prefix"].as_str().unwrap();
     gateway.run(&["access", "revoke", prefix]).ok();
     let told = gateway.run(&["audit"]).ok();
-    let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split('\t').skip(1).collect()).collect();
+    let lines: Vec<Vec<&str>> =
+        told.lines().map(|line| line.split('\t').skip(1).collect()).collect();
     let revoked = format!("ada ({prefix})");
     let wanted = [
         vec!["local", "revoked an access key", &revoked, "-"],
@@ -293,7 +297,10 @@ fn an_operation_is_found_by_what_its_answer_made() {
         assert_eq!(found[0]["ids"], json!({"operation": id, "key": "made-1"}));
     }
     assert_eq!(gateway.run(&["ls", "--id", &format!("key:{id}")]).ok(), "");
-    other.write("bad.toml", &format!("[routes.a]\nupstream = \"{upstream}\"\nids = {{ a = \"id\" }}\n"));
+    other.write(
+        "bad.toml",
+        &format!("[routes.a]\nupstream = \"{upstream}\"\nids = {{ a = \"id\" }}\n"),
+    );
     let said = other.run(&["check", "--config", "bad.toml"]).failed(78);
     assert!(said.contains("JSON pointer"), "{said}");
 }

@@ -23,7 +23,8 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::Verdict;
 
 use super::{
-    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Way, Which, Write,
+    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Way, Which,
+    Write,
 };
 
 /// Runs every behaviour against a fresh store from `make`.

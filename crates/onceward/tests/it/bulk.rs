@@ -85,10 +85,9 @@ async fn all_that_match_are_redelivered_once_and_the_risky_ones_are_left_out() {
         world.until_dispatched(11).await;
         for n in 0..5 {
             let key = format!("d-{n}");
-            world.until("it has ended again", async || {
-                world.operation(&key).await.state.is_ended()
-            })
-            .await;
+            world
+                .until("it has ended again", async || world.operation(&key).await.state.is_ended())
+                .await;
             let acts = world.operation(&key).await.acts;
             assert_eq!((acts.len(), acts[0].deed), (1, Deed::Redelivered));
             assert!(acts[0].reason.contains(&begun.name()), "{:?}", acts[0]);
@@ -119,10 +118,11 @@ async fn no_more_are_done_in_a_time_than_the_rate_allows() {
         for acted in 1..=6 {
             world.until_dispatched(6 + acted).await;
             // The next may not come before a second has passed, however long is waited.
-            world.until("the bulk sleeps", async || {
-                acted == 6 || world.clock.is_anyone_asleep_for(SECOND / 2..SECOND * 2)
-            })
-            .await;
+            world
+                .until("the bulk sleeps", async || {
+                    acted == 6 || world.clock.is_anyone_asleep_for(SECOND / 2..SECOND * 2)
+                })
+                .await;
             assert_eq!(world.upstream.dispatched(), 6 + acted);
             world.clock.advance(SECOND);
         }

@@ -35,7 +35,9 @@ fn once(kind: Effects) -> Policy {
 
 fn worlds(policy: &Policy) -> Vec<World> {
     let worlds = every(policy);
-    worlds.iter().for_each(|world| world.engine().set_teller(Some(teller())));
+    for world in &worlds {
+        world.engine().set_teller(Some(teller()));
+    }
     worlds
 }
 
@@ -89,11 +91,12 @@ async fn a_callback_that_fails_is_tried_again_with_a_signature_of_that_moment() 
         world.answered(told(post("k"))).await;
         let done = world.operation("k").await;
         world.until_dispatched(2).await;
-        world.until("the retry is made", async || {
-            world.clock.advance(Duration::from_secs(1));
-            world.upstream.dispatched() == 3
-        })
-        .await;
+        world
+            .until("the retry is made", async || {
+                world.clock.advance(Duration::from_secs(1));
+                world.upstream.dispatched() == 3
+            })
+            .await;
         callbacks(&world, &done, 1).await;
         let seen = world.upstream.seen();
         assert_eq!(seen[1].header("webhook-id"), seen[2].header("webhook-id"));
@@ -146,11 +149,12 @@ async fn an_end_that_was_written_by_a_node_that_told_nobody_is_told_by_the_next(
         world.kill().await;
         world.begin_again().await;
         world.engine().set_teller(Some(teller()));
-        world.until("it is told", async || {
-            world.clock.advance(Duration::from_secs(10));
-            world.upstream.dispatched() == 2
-        })
-        .await;
+        world
+            .until("it is told", async || {
+                world.clock.advance(Duration::from_secs(10));
+                world.upstream.dispatched() == 2
+            })
+            .await;
         callbacks(&world, &done, 1).await;
         let marks = world.engine().store().settings("callback/".to_owned()).await.unwrap();
         assert!(marks.is_empty(), "{marks:?}");
@@ -166,11 +170,12 @@ async fn nothing_is_told_unsigned() {
         assert_eq!(world.upstream.dispatched(), 1, "there is no secret");
         world.engine().set_teller(Some(teller()));
         let done = world.operation("k").await;
-        world.until("it is told", async || {
-            world.clock.advance(Duration::from_secs(10));
-            world.upstream.dispatched() == 2
-        })
-        .await;
+        world
+            .until("it is told", async || {
+                world.clock.advance(Duration::from_secs(10));
+                world.upstream.dispatched() == 2
+            })
+            .await;
         callbacks(&world, &done, 1).await;
     }
 }

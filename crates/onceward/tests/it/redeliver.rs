@@ -134,9 +134,7 @@ async fn what_was_forgotten_with_its_window_cannot_be_asked_anew() {
     world.answered(post("k")).await;
     let done = world.operation("k").await;
     world.pass_time(Duration::from_hours(73)).await;
-    world
-        .until("it is forgotten", async || world.operation("k").await.request.is_none())
-        .await;
+    world.until("it is forgotten", async || world.operation("k").await.request.is_none()).await;
     let result = world.engine().resend(done.id, Edit::default(), &person()).await;
     assert!(matches!(result, Err(Refusal::Conflict { .. })), "{result:?}");
 }

@@ -49,7 +49,8 @@ async fn a_ledger_that_a_later_release_expanded_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_a_later_release_contracted_is_refused() {
     let Some(server) = postgres::server() else { return };
-    let contracted = "INSERT INTO migration SELECT max(version) + 1, max(version) + 1 FROM migration";
+    let contracted =
+        "INSERT INTO migration SELECT max(version) + 1, max(version) + 1 FROM migration";
     let url = changed(&server, contracted).await;
     let refused = open(&url).await;
     let Err(StoreError::Unavailable(why)) = &refused else { panic!("{refused:?}") };
