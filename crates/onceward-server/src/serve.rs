@@ -574,7 +574,8 @@ async fn answer(
         .response();
     }
     if is_call {
-        return node.gateway.handle(Request::from_parts(head, body), caller).await;
+        // A call's whole story: apart, so that a connection which asks for less holds less.
+        return Box::pin(node.gateway.handle(Request::from_parts(head, body), caller)).await;
     }
     head.extensions.insert(caller);
     match pages.call(Request::from_parts(head, body)).await {

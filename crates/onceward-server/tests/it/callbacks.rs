@@ -1,6 +1,8 @@
 //! Callbacks of the real gateway: a listener is told of each end, signed, and a kill -9 between the end
 //! and its telling loses none.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::collections::HashMap;
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};

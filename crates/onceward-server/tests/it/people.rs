@@ -1,6 +1,8 @@
 //! What a person does over the API and the command line: with the risk named before, one by one or
 //! many at once, and all of it in the audit.
 
+use std::fmt::Write as _;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -262,8 +264,10 @@ fn the_evidence_tells_everything_but_credentials_and_its_digest_holds() {
     let digest = document.as_object_mut().unwrap().remove("sha256").unwrap();
     let canonical =
         onceward::core::fingerprint::canonical_json(document.to_string().as_bytes(), &[]).unwrap();
-    let wanted: String =
-        onceward::secret::sha256(&canonical).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut wanted = String::new();
+    for byte in onceward::secret::sha256(&canonical) {
+        write!(wanted, "{byte:02x}").unwrap();
+    }
     assert_eq!(digest, wanted);
     let said = gateway.run(&["show", id, "--evidence", "story.json"]).failed(1);
     assert!(said.contains("not there yet"), "what is there stays: {said}");
