@@ -15,7 +15,7 @@ use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
-use onceward_core::operation::{Operation, State, UpstreamKey};
+use onceward_core::operation::{Fence, Operation, State, UpstreamKey};
 use onceward_core::policy::{Effects, Mode, Policy};
 use tokio::sync::Notify;
 use url::Url;
@@ -98,8 +98,14 @@ fn state_to_tell(operation: &Operation) -> Option<&'static str> {
     }
 }
 
-fn mark_of(id: OperationId) -> String {
-    format!("{PREFIX}{:032x}", id.as_u128())
+/// What the marks of an operation begin with.
+fn marks_of(id: OperationId) -> String {
+    format!("{PREFIX}{:032x}/", id.as_u128())
+}
+
+/// The mark that comes before the write with this fence.
+fn mark_of(id: OperationId, fence: Fence) -> String {
+    format!("{}{:016x}", marks_of(id), fence.0)
 }
 
 /// Tells whoever is to be told, for ever.
@@ -156,7 +162,23 @@ impl Engine {
         if operation.callback.is_none() || operation.state.is_ended() {
             return Ok(());
         }
-        self.store.set(mark_of(operation.id), Some(Bytes::new())).await
+        self.store.set(mark_of(operation.id, operation.fence), Some(Bytes::new())).await
+    }
+
+    /// Takes an operation's marks away, up to that of the write with this fence: what was marked
+    /// since is going to have an end of its own.
+    async fn unmark(&self, id: OperationId, up_to: Fence) -> Result<(), StoreError> {
+        let last = mark_of(id, up_to);
+        loop {
+            let page = self.store.settings_from(marks_of(id), None, Way::Up, PAGE).await?;
+            let over: Vec<_> = page.into_iter().filter(|(name, _)| *name <= last).collect();
+            for (name, _) in &over {
+                self.store.set(name.clone(), None).await?;
+            }
+            if over.len() < PAGE {
+                return Ok(());
+            }
+        }
     }
 
     /// Tells of everything that has ended and was not told of.
@@ -165,7 +187,8 @@ impl Engine {
         loop {
             let page = self.store.settings_from(PREFIX.to_owned(), from, Way::Up, PAGE).await?;
             for (name, _) in &page {
-                let id = name.strip_prefix(PREFIX).unwrap_or_default();
+                let id = name.strip_prefix(PREFIX).and_then(|rest| rest.split('/').next());
+                let id = id.unwrap_or_default();
                 let id = u128::from_str_radix(id, 16)
                     .map_err(|error| StoreError::Damaged(format!("the setting {name}: {error}")))?;
                 self.tell_of(OperationId::from_u128(id)).await?;
@@ -182,7 +205,7 @@ impl Engine {
         let now = self.clock.now();
         let Some(operation) = self.store.find(Which::Id(id)).await? else {
             let is_over = id.made_at().plus(BIRTH_MAX) < now;
-            return if is_over { self.store.set(mark_of(id), None).await } else { Ok(()) };
+            return if is_over { self.unmark(id, Fence(u64::MAX)).await } else { Ok(()) };
         };
         let (Some(state), Some(teller)) = (state_to_tell(&operation), self.callbacks.teller())
         else {
@@ -201,7 +224,7 @@ impl Engine {
             }
         }
         // In doubt it waits for another end, which is told of too.
-        if operation.state.is_ended() { self.store.set(mark_of(id), None).await } else { Ok(()) }
+        if operation.state.is_ended() { self.unmark(id, operation.fence).await } else { Ok(()) }
     }
 
     /// The request that tells of `operation`; nothing where its URL names no route.

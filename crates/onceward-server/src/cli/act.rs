@@ -20,6 +20,7 @@ pub(super) struct Redeliver {
         long,
         value_name = "RISK",
         num_args = 0..=1,
+        require_equals = true,
         default_missing_value = "accepted",
         value_parser = ["accepted", "unknown", "window-over"]
     )]

@@ -66,7 +66,14 @@ pub(super) struct Redeliver {
     #[command(flatten)]
     common: Common,
     /// Also what could be done twice: `accepted`, or the name of a risk; may be given several times
-    #[arg(long, value_name = "RISK", value_parser = ["accepted", "unknown", "window-over"])]
+    #[arg(
+        long,
+        value_name = "RISK",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "accepted",
+        value_parser = ["accepted", "unknown", "window-over"]
+    )]
     accept_risk: Vec<String>,
 }
 

@@ -88,6 +88,8 @@ fn a_bulk_is_planned_runs_and_is_told_of() {
     assert_eq!(plan, wanted);
     let told = gateway.run(&["bulk", "redeliver", "--state", "dead", "--dry-run"]).ok();
     assert!(told.contains("matched\t3\n") && told.contains("risk\tsafe\t3\n"), "{told}");
+    let risky = ["bulk", "redeliver", "--accept-risk", "--state", "dead", "--dry-run", "--json"];
+    assert_eq!(gateway.run(&risky).json(), wanted);
     for wrong in [
         json!({"action": "redeliver", "filter": {}, "reason": "r"}),
         json!({"action": "redeliver", "filter": filter}),
