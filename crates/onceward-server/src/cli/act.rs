@@ -15,7 +15,13 @@ use crate::exit::Exit;
 pub(super) struct Redeliver {
     #[command(flatten)]
     which: Several,
-    /// Send it also where that could do it twice: `accepted`, or the name of the one risk taken
+    #[command(flatten)]
+    risk: Risk,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Risk {
+    /// Also what could be done twice: without a name whatever its risk is, else that one alone
     #[arg(
         long,
         value_name = "RISK",
@@ -24,7 +30,7 @@ pub(super) struct Redeliver {
         default_missing_value = "accepted",
         value_parser = ["accepted", "unknown", "window-over"]
     )]
-    accept_risk: Option<String>,
+    pub(super) accept_risk: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -76,7 +82,7 @@ pub(super) struct Forget {
 }
 
 pub(super) async fn redeliver(flags: &Redeliver, client: &Client, json: bool) -> Result<(), Exit> {
-    let document = json!({"reason": flags.which.reason, "risk": flags.accept_risk});
+    let document = json!({"reason": flags.which.reason, "risk": flags.risk.accept_risk});
     several("redeliver", &flags.which, &document, client, json).await
 }
 

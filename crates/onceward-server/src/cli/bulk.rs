@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::act::Risk;
 use super::client::{Client, part};
 use super::ls::{Which, print_array};
 use super::output::{Table, each, is_terminal, print, say, text, when};
@@ -65,16 +66,8 @@ pub(super) struct Common {
 pub(super) struct Redeliver {
     #[command(flatten)]
     common: Common,
-    /// Also what could be done twice: `accepted`, or the name of a risk; may be given several times
-    #[arg(
-        long,
-        value_name = "RISK",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "accepted",
-        value_parser = ["accepted", "unknown", "window-over"]
-    )]
-    accept_risk: Vec<String>,
+    #[command(flatten)]
+    risk: Risk,
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +91,7 @@ pub(super) struct Forget {
 pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(), Exit> {
     let (action, common, more) = match verb {
         Bulk::Redeliver(flags) => {
-            ("redeliver", &flags.common, ("accept_risk", json!(flags.accept_risk)))
+            ("redeliver", &flags.common, ("accept_risk", json!(flags.risk.accept_risk.as_slice())))
         }
         Bulk::Cancel(flags) => ("cancel", flags, ("dry_run", json!(flags.dry_run))),
         Bulk::Resolve(flags) => ("resolve", &flags.common, ("as", json!(flags.outcome))),

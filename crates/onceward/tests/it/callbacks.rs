@@ -59,6 +59,12 @@ async fn callbacks(world: &World, parent: &Operation, count: usize) -> Vec<Opera
     born
 }
 
+/// Waits until nobody is left to be told of anything.
+async fn no_marks_are_left(world: &World) {
+    let marks = async || world.engine().store().settings("callback/".to_owned()).await.unwrap();
+    world.until("no marks are left", async || marks().await.is_empty()).await;
+}
+
 #[tokio::test]
 async fn an_end_is_told_once_signed_and_under_a_key_that_no_caller_has() {
     for world in worlds(&effects(Effects::NonIdempotent)) {
@@ -133,11 +139,7 @@ async fn a_redelivery_is_told_of_too() {
         world.engine().redeliver(dead.id, &person()).await.unwrap();
         world.stands("k", "done").await;
         assert_eq!(callbacks(&world, &dead, 2).await[1].key.as_str(), format!("{}/done", dead.id));
-        world
-            .until("nobody is left to be told", async || {
-                world.engine().store().settings("callback/".to_owned()).await.unwrap().is_empty()
-            })
-            .await;
+        no_marks_are_left(&world).await;
     }
 }
 
@@ -161,11 +163,7 @@ async fn an_end_that_was_written_by_a_node_that_told_nobody_is_told_by_the_next(
             })
             .await;
         callbacks(&world, &done, 1).await;
-        world
-            .until("its marks are gone", async || {
-                world.engine().store().settings("callback/".to_owned()).await.unwrap().is_empty()
-            })
-            .await;
+        no_marks_are_left(&world).await;
     }
 }
 
