@@ -117,6 +117,13 @@ pub enum ScopeKind {
     Call,
     /// What a route calls one effect, whatever its key.
     Unique,
+    /// A key made of an operation and a state, which tells of it.
+    Callback,
+}
+
+impl ScopeKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Call, Self::Unique, Self::Callback];
 }
 
 /// Within what a key is unique. Two scopes that differ in any member share nothing.
@@ -150,6 +157,7 @@ impl Scope {
         let kind = match self.kind {
             ScopeKind::Call => 1u8,
             ScopeKind::Unique => 2,
+            ScopeKind::Callback => 3,
         };
         let mut hash = Sha256::new();
         hash.update([1, kind]);

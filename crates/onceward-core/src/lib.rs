@@ -11,8 +11,9 @@
 //! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`path_template`]) says what is
 //! learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when accepted work
 //! may be sent.
-//! [`rate`] say what an upstream is spared; [`advice`] says what a route's window and retries should
-//! be; [`redact`] what people see of a body.
+//! [`advice`] says what a route's window and retries should
+//! be; [`redact`] what people see of a body; [`risk`] what sending again by hand could do; [`ids`] what
+//! an answer made.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -29,6 +30,7 @@ pub mod fingerprint;
 pub mod hint;
 pub mod hours;
 pub mod id;
+pub mod ids;
 pub mod key;
 pub mod key_age;
 pub mod lease;
@@ -41,6 +43,7 @@ pub mod policy;
 pub mod rate;
 pub mod reconcile;
 pub mod redact;
+pub mod risk;
 pub mod template;
 pub mod time;
 pub mod upstream_key;

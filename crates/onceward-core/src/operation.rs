@@ -316,11 +316,13 @@ pub enum Deed {
     Extended,
     /// Gave it another key beside its own.
     Rotated,
+    /// Asked anew, changed or not, by an operation of its own: this one.
+    Resent,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Redelivered,
         Self::Cancelled,
         Self::ResolvedDone,
@@ -328,6 +330,7 @@ impl Deed {
         Self::Forgot,
         Self::Extended,
         Self::Rotated,
+        Self::Resent,
     ];
 
     /// The word for it in answers and logs.
@@ -340,6 +343,7 @@ impl Deed {
             Self::Forgot => "forgot",
             Self::Extended => "extended",
             Self::Rotated => "rotated",
+            Self::Resent => "resent",
         }
     }
 }
@@ -371,8 +375,7 @@ pub enum Event {
         /// The person, where it was one.
         act: Option<Act>,
     },
-    /// A person gave up, resolved a doubt, dropped the key, or wanted it sent again when that was
-    /// not safe any more.
+    /// A person gave up, resolved a doubt, or dropped the key.
     Acted(Act, Option<Outcome>, Option<Forgotten>),
     /// It is its turn among those about the same.
     TurnCame {
@@ -512,11 +515,17 @@ impl Operation {
                 if let Some(subject) = &mut next.subject {
                     subject.superseded_by = None;
                 }
+                next.ids.clear();
                 // They bound the call that set them; whoever wants it now sets their own.
                 next.deadline = None;
                 next.attempts_max = None;
-                if act.as_ref().is_some_and(|act| act.deed == Deed::ResolvedNotSent) {
-                    next.trust_that_nothing_was_done();
+                match act.as_ref().map(|act| act.deed) {
+                    Some(Deed::ResolvedNotSent) => next.trust_that_nothing_was_done(),
+                    // A person took the risk that the upstream has forgotten the key.
+                    Some(_) if next.send_by.is_some_and(|send_by| now >= send_by) => {
+                        next.send_by = None;
+                    }
+                    _ => {}
                 }
                 next.acts.extend(act);
             }
@@ -667,15 +676,6 @@ impl Operation {
                 }
                 self.forgotten = forgotten;
             }
-            // Wanted when a second arrival could already be a second effect.
-            Deed::Redelivered => {
-                if !matches!(self.state, State::Dead(_)) {
-                    return Err(Illegal { from: self.state.name(), to: "redelivered" });
-                }
-                self.state = self.state.after(Step::Doubt)?;
-                self.ended_at = None;
-                self.looks = Looks::default();
-            }
             // Nobody waits for it any more: whoever asks again sends it.
             Deed::ResolvedNotSent => {
                 if self.state != State::InDoubt {
@@ -684,11 +684,14 @@ impl Operation {
                 self.rule(Verdict::Bury(Death::Unsent, None), now)?;
                 self.trust_that_nothing_was_done();
             }
-            Deed::Extended | Deed::Rotated => {
+            Deed::Redelivered | Deed::Extended | Deed::Rotated => {
                 return Err(Illegal {
                     from: self.state.name(),
                     to: "acted upon by this deed alone",
                 });
+            }
+            Deed::Resent => {
+                return Err(Illegal { from: self.state.name(), to: "born again" });
             }
         }
         self.acts.push(act);
@@ -748,6 +751,15 @@ impl Operation {
         self.attempts.iter().any(Attempt::may_have_executed)
     }
 
+    /// The status that it ended with, or that it met last.
+    pub fn last_status(&self) -> Option<u16> {
+        let met = || {
+            let last = self.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref());
+            last.and_then(|ended| ended.status)
+        };
+        self.outcome.as_ref().and_then(|outcome| outcome.status).or_else(met)
+    }
+
     /// When the key is forgotten with its outcome, where the operation has ended. What may have
     /// been executed and died stays longer: its key opens the way to run it again.
     pub fn key_expires_at(&self) -> Option<Timestamp> {
@@ -793,6 +805,7 @@ impl Operation {
         mark.request = None;
         mark.attempts.clear();
         mark.label = None;
+        mark.ids.clear();
         if let Some(outcome) = &mut mark.outcome {
             outcome.answer = None;
         }

@@ -343,6 +343,10 @@ pub struct Policy {
     pub retain_bodies: Option<Duration>,
     /// JSON pointers whose values people do not see.
     pub redact: Vec<String>,
+    /// What an answer made: a name, and the JSON pointer to it.
+    pub ids: Vec<(String, String)>,
+    /// Whom to tell when an operation ends, where its caller names nobody.
+    pub callback: Option<String>,
 }
 
 impl Default for Policy {
@@ -382,6 +386,8 @@ impl Default for Policy {
             hours: None,
             retain_bodies: None,
             redact: Vec::new(),
+            ids: Vec::new(),
+            callback: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
 use onceward_core::policy::{Effects, Meaning, Mode, Policy};
+use onceward_core::risk::{Risk, risk};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 
@@ -118,6 +119,27 @@ fn a_person_who_says_that_nothing_was_sent_is_believed() {
     let redelivered = dead.after(revive(Some(act(Deed::Redelivered))), NOW).unwrap();
     assert!(redelivered.may_have_executed() && redelivered.send_by.is_some());
     assert_eq!((redelivered.told, redelivered.ended_at), (false, None));
+    let late = NOW.plus(Duration::from_hours(24));
+    let at_risk = dead.after(revive(Some(act(Deed::Redelivered))), late).unwrap();
+    assert!(at_risk.may_have_executed() && at_risk.send_by.is_none(), "the person takes the risk");
+    assert_eq!(dead.after(revive(None), late).unwrap().send_by, dead.send_by, "a caller does not");
+}
+
+#[test]
+fn a_redelivery_is_as_risky_as_what_is_known_of_the_attempts() {
+    let late = NOW.plus(Duration::from_hours(24));
+    let unsent = operation(Effects::NonIdempotent, Mode::Accepted, "POST");
+    assert_eq!(risk(&unsent, late), Risk::Safe);
+    assert_eq!(risk(&doubted(Effects::NonIdempotent), NOW), Risk::Unknown);
+    assert_eq!(risk(&doubted(Effects::Idempotent), late), Risk::Safe);
+    let keyed = doubted(Effects::Keyed);
+    let send_by = keyed.send_by.unwrap();
+    let just_before = Timestamp::from_micros(send_by.as_micros() - 1);
+    assert_eq!(risk(&keyed, just_before), Risk::SameKey);
+    assert_eq!(risk(&keyed, send_by), Risk::WindowOver);
+    for risk in Risk::ALL {
+        assert_eq!(Risk::from_name(risk.name()), Some(risk));
+    }
 }
 
 #[test]
@@ -136,15 +158,15 @@ fn what_people_do_needs_the_state_that_it_is_for() {
     let cancel = |op| after(op, Deed::Cancelled, None, None);
     assert_eq!(cancel(&pending), Ok(State::Dead(Death::Cancelled)));
     assert!(cancel(&doubt).is_err() && cancel(&dead).is_err());
-    // Redelivered when a second arrival could already be a second effect.
-    let redeliver = |op| after(op, Deed::Redelivered, None, None);
-    assert_eq!(redeliver(&dead), Ok(State::InDoubt));
-    assert!(redeliver(&doubt).is_err() && redeliver(&pending).is_err());
+    for op in [&doubt, &dead, &pending] {
+        assert!(after(op, Deed::Redelivered, None, None).is_err(), "it would have no due time");
+    }
     let not_sent = |op| after(op, Deed::ResolvedNotSent, None, None);
     assert_eq!(not_sent(&doubt), Ok(State::Dead(Death::Unsent)));
     assert!(not_sent(&dead).is_err() && not_sent(&pending).is_err());
     let trusted = doubt.after(Event::Acted(act(Deed::ResolvedNotSent), None, None), NOW).unwrap();
     assert!(!trusted.may_have_executed() && trusted.ended_at == Some(NOW));
+    assert!(after(&dead, Deed::Resent, None, None).is_err(), "that is another operation's birth");
 }
 
 #[test]

@@ -7,7 +7,9 @@
 
 mod access;
 mod act;
+mod audit;
 mod backup;
+mod bulk;
 mod chaos;
 mod check;
 mod classify;
@@ -17,6 +19,7 @@ mod keys;
 mod ls;
 mod migrate_store;
 mod output;
+mod resend;
 mod restore;
 mod routes;
 mod send;
@@ -105,7 +108,9 @@ enum Verb {
     /// Follow operations as they come and change, until Ctrl-C
     Tail(tail::Tail),
     /// Send dead operations again, on purpose
-    Redeliver(act::Several),
+    Redeliver(act::Redeliver),
+    /// Ask anew what an operation asked, changed: a new operation with its own key
+    Resend(resend::Resend),
     /// Give pending operations up
     Cancel(act::Several),
     /// Say what became of an operation in doubt, or of many by a provider's list
@@ -126,6 +131,11 @@ enum Verb {
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
     Resume(act::Steer),
+    /// Redeliver, cancel, resolve or forget all operations that match
+    #[command(subcommand)]
+    Bulk(bulk::Bulk),
+    /// List what people did, with who and why
+    Audit(audit::Audit),
     /// Make, list and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
@@ -209,8 +219,9 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Ls(flags) => ls::ls(&flags, &client, json).await,
         Verb::Show(flags) => show::show(&flags, &client, json).await,
         Verb::Tail(flags) => tail::tail(&flags, &client, json).await,
-        Verb::Redeliver(flags) => act::several("redeliver", &flags, &client, json).await,
-        Verb::Cancel(flags) => act::several("cancel", &flags, &client, json).await,
+        Verb::Redeliver(flags) => act::redeliver(&flags, &client, json).await,
+        Verb::Resend(flags) => resend::resend(&flags, &client, json).await,
+        Verb::Cancel(flags) => act::cancel(&flags, &client, json).await,
         Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
         Verb::Lookup(flags) => doubt::lookup(&flags, &client, json).await,
         Verb::Forget(flags) => act::forget(&flags, &client, json).await,
@@ -220,6 +231,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
+        Verb::Bulk(verb) => bulk::bulk(&verb, &client, json).await,
+        Verb::Audit(flags) => audit::audit(&flags, &client, json).await,
         Verb::Access(verb) => access::access(&verb, &client, json).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
         Verb::Restore(_) => restore::release(&client, json).await,

@@ -28,6 +28,7 @@ use url::Url;
 
 use self::doubt::{LookupWord, ReconcileFile};
 use self::keys::{ApproveWord, KeyTimeWord, PatternWord, TemplateWord, UniqueFile};
+use self::people::{CallbacksFile, WebhookSecret};
 use self::protection::ProtectionFile;
 use crate::ledger::Ledger;
 use crate::units::{Size, Span};
@@ -44,6 +45,7 @@ pub(crate) use self::forecast::Forecast;
 
 mod forecast;
 mod keys;
+mod people;
 mod profile;
 mod protection;
 mod settings;
@@ -90,6 +92,10 @@ struct File {
     limits: LimitsFile,
     #[serde(default)]
     profiles: BTreeMap<RouteName, ProfileFile>,
+    #[serde(default)]
+    callbacks: CallbacksFile,
+    #[serde(default)]
+    audit: people::AuditFile,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
 }
@@ -204,6 +210,8 @@ struct PolicyFile {
     suspect_within: Option<Span>,
     retain_bodies: Option<Span>,
     redact: Option<Vec<Pointer>>,
+    ids: Option<BTreeMap<String, String>>,
+    callback: Option<String>,
     /// `deny_unknown_fields` does not reach through `flatten`: what is left over is refused by name.
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
@@ -441,6 +449,10 @@ pub(crate) struct Config {
     default_windows: Vec<String>,
     /// What is said of the routes, and who says so.
     pub(crate) settings: Vec<Setting>,
+    /// What signs callbacks.
+    pub(crate) callbacks_secret: Option<WebhookSecret>,
+    /// How long it is kept what people did.
+    pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
     pub(crate) file: Option<PathBuf>,
 }
@@ -519,6 +531,7 @@ impl Config {
             segment_bytes,
             name,
         )?;
+        people::check_callbacks(&routes, &file.callbacks, name)?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
         Ok(Self {
             listen,
@@ -535,6 +548,8 @@ impl Config {
             settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
+            callbacks_secret: file.callbacks.secret(name)?,
+            audit_kept: file.audit.kept(),
             file: found,
         })
     }
@@ -966,6 +981,12 @@ fn lay_over(
     }
     policy.keep_headers = file.keep_headers.as_deref().map_or(policy.keep_headers, names);
     policy.seal_headers = file.seal_headers.as_deref().map_or(policy.seal_headers, names);
+    if let Some(ids) = &file.ids {
+        policy.ids = people::ids(ids, wrong)?;
+    }
+    if let Some(url) = &file.callback {
+        policy.callback = Some(people::callback(url, wrong)?);
+    }
     doubt::lay_over(policy, file.lookup.as_ref(), file.hours.as_deref(), wrong)
 }
 

@@ -102,7 +102,8 @@ impl Gateway {
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
         let body = read_body(body, route.body_bytes_max).await?;
-        let options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
+        let mut options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
+        self.check_callback(&mut options)?;
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {
@@ -138,12 +139,31 @@ impl Gateway {
         Ok(Place { route: route.to_owned(), target })
     }
 
-    fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
+    /// Whether whoever is to be told can be: the same holds for it as for a URL that is called.
+    fn check_callback(&self, options: &mut CallOptions) -> Result<(), Problem> {
+        let Some(url) = options.callback.take() else { return Ok(()) };
+        if !self.engine.has_teller() {
+            return Err(Problem::new(
+                "option-invalid",
+                "onceward-callback: callbacks are signed, and no callbacks.secret is configured; nothing was sent.",
+            ));
+        }
+        options.callback = Some(self.admitted(&url)?.to_string());
+        Ok(())
+    }
+
+    /// A URL that callers may reach.
+    fn admitted(&self, text: &str) -> Result<Url, Problem> {
         let url = parse_ad_hoc(text)
             .map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
         self.egress
             .admits_url(&url)
             .map_err(|refusal| Problem::new("egress-refused", refusal.to_string()))?;
+        Ok(url)
+    }
+
+    fn ad_hoc(&self, text: &str) -> Result<Place, Problem> {
+        let url = self.admitted(text)?;
         Ok(Place { route: url.origin().ascii_serialization(), target: target_of(&url) })
     }
 
@@ -201,6 +221,7 @@ impl Gateway {
             headers.insert(name, value);
         }
         let mut options = options_of(&headers)?;
+        self.check_callback(&mut options)?;
         options.respond_async |= document.mode.as_deref() == Some("accepted");
         options.label = document.label.or(options.label);
         options.key = document.key;
@@ -372,10 +393,7 @@ impl Document {
         if self.key.is_some() {
             return Ok(());
         }
-        let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
-        let key = onceward::core::key::Key::from_field(lines)
-            .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
-        self.key = key.map(|key| key.as_str().to_owned());
+        self.key = key_of(headers)?;
         Ok(())
     }
 }
@@ -388,13 +406,21 @@ fn named(rest: &str) -> (&str, String) {
     (route, format!("{slash}{target}"))
 }
 
+/// The key in a request's own header.
+pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
+    let key = onceward::core::key::Key::from_field(lines)
+        .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
+    Ok(key.map(|key| key.as_str().to_owned()))
+}
+
 fn post() -> String {
     "POST".to_owned()
 }
 
 /// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
 /// a request line as it is.
-fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
+pub(crate) fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
     if *method == Method::CONNECT {
         return Err(Problem::new("request-invalid", "CONNECT opens a tunnel, and sends nothing."));
     }
@@ -502,6 +528,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                         .ok_or_else(|| invalid(format!("{value:?} is no whole number from 0")))?,
                 );
             }
+            "callback" => options.callback = Some(value.to_owned()),
             // Set by a gateway before us about its own operation.
             "attempt" | "operation" | "authorization" => {}
             _ => return Err(invalid("there is no such option".to_owned())),

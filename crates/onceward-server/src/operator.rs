@@ -17,6 +17,8 @@ use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
 use onceward::core::policy::Order;
+use onceward::core::risk::Risk;
+use onceward::core::time::Timestamp;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::wire;
 use onceward::{Bar, Person, Refusal, Resolution};
@@ -57,9 +59,15 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/operations/{id}", get(show))
         .route("/v1/operations/{id}/request", get(show_request))
         .route("/v1/operations/{id}/response", get(show_response))
+        .route("/v1/operations/{id}/evidence", get(evidence::show))
         .route("/v1/operations/{id}/redeliver", post(redeliver))
+        .route("/v1/operations/{id}/resend", post(resend::resend))
         .route("/v1/operations/{id}/cancel", post(cancel))
         .route("/v1/operations/{id}/resolve", post(resolve))
+        .route("/v1/bulk", get(bulk::list).post(bulk::begin))
+        .route("/v1/bulk/{name}", get(bulk::show))
+        .route("/v1/bulk/{name}/stop", post(bulk::stop))
+        .route("/v1/audit", get(audit::list))
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
         .merge(keys::router())
         .route("/v1/explain", post(explain))
@@ -88,6 +96,22 @@ fn id_of(text: &str) -> Result<OperationId, Problem> {
     })
 }
 
+/// A time as RFC 3339 has it.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, Problem> {
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    at.map(|at| Timestamp::from_micros(at.as_microsecond())).map_err(|_| {
+        Problem::new("request-invalid", format!("{text:?} is no time: write 2026-01-31T12:00:00Z"))
+    })
+}
+
+/// `order:ord_123`, or `ord_123` whatever its name.
+fn made_of(text: &str) -> (Option<String>, String) {
+    match text.split_once(':') {
+        Some((name, id)) => (Some(name.to_owned()), id.to_owned()),
+        None => (None, text.to_owned()),
+    }
+}
+
 /// Where the operations stand that a filter's words name.
 pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
     Ok(match state {
@@ -110,7 +134,7 @@ pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
 }
 
 /// What a list is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     pub(crate) state: Option<String>,
@@ -120,11 +144,42 @@ pub(crate) struct Filter {
     pub(crate) label: Option<String>,
     pub(crate) subject: Option<String>,
     pub(crate) text: Option<String>,
+    /// Of the last answer.
+    pub(crate) status: Option<u16>,
+    pub(crate) parent: Option<String>,
+    /// What its answer made: `NAME:ID`, or `ID` whatever its name.
+    pub(crate) id: Option<String>,
+    /// Came then or later.
+    pub(crate) after: Option<String>,
+    /// Came earlier.
+    pub(crate) before: Option<String>,
     pub(crate) cursor: Option<String>,
     pub(crate) limit: Option<usize>,
 }
 
 impl Filter {
+    /// Its words as they stand in an address, without the place and the number.
+    pub(crate) fn words(&self) -> [(&'static str, Option<String>); 10] {
+        let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
+        [
+            ("state", given(&self.state)),
+            ("route", given(&self.route)),
+            ("key", given(&self.key)),
+            ("label", given(&self.label)),
+            ("text", given(&self.text)),
+            ("status", self.status.map(|status| status.to_string())),
+            ("parent", given(&self.parent)),
+            ("id", given(&self.id)),
+            ("after", given(&self.after)),
+            ("before", given(&self.before)),
+        ]
+    }
+
+    /// Whether it leaves anything out.
+    pub(crate) fn is_set(&self) -> bool {
+        self.words().iter().any(|(_, value)| value.is_some())
+    }
+
     /// The store's query.
     pub(crate) fn query(&self) -> Result<Query, Problem> {
         let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
@@ -147,6 +202,11 @@ impl Filter {
             label: given(&self.label),
             subject: given(&self.subject),
             text: given(&self.text),
+            status: self.status,
+            parent: given(&self.parent).map(|parent| id_of(&parent)).transpose()?,
+            made: given(&self.id).map(|id| made_of(&id)),
+            since: given(&self.after).map(|at| instant(&at)).transpose()?,
+            until: given(&self.before).map(|at| instant(&at)).transpose()?,
             before,
             limit,
         })
@@ -257,14 +317,43 @@ pub(crate) fn person(caller: &Caller, reason: &str) -> Result<Person, Problem> {
     Ok(Person { who: caller.who(), reason: reason.to_owned() })
 }
 
+/// Why, and which risk is taken.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redeliver {
+    reason: String,
+    /// `accepted`, or the name of one.
+    risk: Option<String>,
+}
+
+/// The risks that a word takes: all that can be, or the one that it names.
+pub(crate) fn risks(word: Option<&str>) -> Result<Vec<Risk>, Problem> {
+    let can_be = Risk::ALL.into_iter().filter(|risk| risk.wants_a_word() && risk.can_be_taken());
+    match word {
+        None | Some("") => Ok(Vec::new()),
+        Some("accepted") => Ok(can_be.collect()),
+        Some(name) => {
+            let named: Vec<Risk> = can_be.filter(|risk| risk.name() == name).collect();
+            if named.is_empty() {
+                let why = format!("risk {name:?}: unknown, window-over or accepted");
+                return Err(Problem::new("request-invalid", why));
+            }
+            Ok(named)
+        }
+    }
+}
+
 async fn redeliver(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    because: Result<Json<Because>, JsonRejection>,
+    document: Result<Json<Redeliver>, JsonRejection>,
 ) -> Answer {
-    let person = person(&caller, &read(because)?.reason)?;
-    let operation = node.engine.redeliver(find(&node, &id).await?.id, &person).await?;
+    let document = read(document)?;
+    let person = person(&caller, &document.reason)?;
+    let taken = risks(document.risk.as_deref())?;
+    let id = find(&node, &id).await?.id;
+    let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
     shown(&node, &operation).await
 }
 
@@ -551,7 +640,11 @@ async fn backup(
     Ok(Json(json!({"backup": to})))
 }
 
-async fn release(State(node): State<Arc<Node>>) -> Answer {
+async fn release(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Answer {
+    let person = Person { who: caller.who(), reason: String::new() };
+    if node.is_quarantined() {
+        node.engine.note(&person, "released the ledger", "quarantine").await?;
+    }
     let judged = node.release().await?;
     Ok(Json(json!({"quarantined": false, "recovered": judged})))
 }
@@ -570,13 +663,24 @@ async fn access_list(State(node): State<Arc<Node>>) -> Answer {
 #[serde(deny_unknown_fields)]
 struct NewAccess {
     name: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Why, where somebody says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Perhaps {
+    #[serde(default)]
+    reason: String,
 }
 
 async fn access_create(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     document: Result<Json<NewAccess>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let name = read(document)?.name;
+    let NewAccess { name, reason } = read(document)?;
     let fits = !name.is_empty()
         && name.len() <= 64
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
@@ -586,6 +690,8 @@ async fn access_create(
             "name: letters, digits, `-`, `_`, `.` and `@`, at most 64: it stands in the scope of the caller's keys",
         ));
     }
+    let person = Person { who: caller.who(), reason };
+    node.engine.note(&person, "made an access key", &name).await?;
     let now = shape::time(shape::now());
     let (key, kept) = node.access.create(&name, now).await?;
     Ok((
@@ -596,7 +702,19 @@ async fn access_create(
     ))
 }
 
-async fn access_revoke(State(node): State<Arc<Node>>, Path(prefix): Path<String>) -> Answer {
+async fn access_revoke(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(prefix): Path<String>,
+    perhaps: Option<Json<Perhaps>>,
+) -> Answer {
+    let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
+    let named = node.access.list().into_iter().find(|key| key.prefix == prefix);
+    if let Some(key) = named {
+        let about = format!("{} ({prefix})", key.name);
+        let person = Person { who: caller.who(), reason };
+        node.engine.note(&person, "revoked an access key", &about).await?;
+    }
     if node.access.revoke(&prefix).await? {
         return Ok(Json(json!({"revoked": prefix})));
     }
@@ -607,6 +725,13 @@ async fn access_revoke(State(node): State<Arc<Node>>, Path(prefix): Path<String>
 pub(crate) fn from_axum(response: axum::response::Response) -> Response<Body> {
     response.map(Body::Axum)
 }
+
+pub(crate) mod audit;
+pub(crate) mod bulk;
+mod evidence;
+mod resend;
+
+pub(crate) use resend::check_target;
 
 #[cfg(test)]
 mod fuzz;

@@ -6,11 +6,14 @@
 //! elsewhere. Every change is a form of this origin's own; `access` refuses any other.
 
 mod acts;
+mod audit;
+mod bulk;
 mod doubt;
 mod filter;
 mod frame;
 mod lists;
 mod payload;
+mod resend;
 mod story;
 mod upstreams;
 mod words;
@@ -50,8 +53,14 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations", get(lists::operations))
         .route("/dead", get(lists::dead))
         .route("/in-doubt", get(lists::in_doubt))
+        .route("/audit", get(audit::show))
+        .route("/bulk", post(bulk::begin))
+        .route("/bulk/plan", get(bulk::plan))
+        .route("/bulk/{name}", get(bulk::show))
+        .route("/bulk/{name}/stop", post(bulk::stop))
         .route("/operations/{id}", get(story::show))
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
+        .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))

@@ -33,7 +33,7 @@ const GONE_WRONG: (&str, u16, &str, &str) =
     ("gone-wrong", 500, "escalate", "Something of ours went wrong");
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 36] = [
+const TABLE: [(&str, u16, &str, &str); 37] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -66,6 +66,7 @@ const TABLE: [(&str, u16, &str, &str); 36] = [
         "The ledger was restored and sends nothing until it is released",
     ),
     ("operation-conflict", 409, "fix-request", "That cannot be done now"),
+    ("risk-unaccepted", 409, "fix-request", "It could be done twice, and nobody took that risk"),
     ("operation-open", 409, "wait", "The operation has not ended"),
     ("not-found", 404, "fix-request", "There is no such thing"),
     ("method-not-allowed", 405, "fix-request", "This method does not belong here"),
@@ -301,6 +302,12 @@ impl From<Refusal> for Problem {
             }
             Refusal::SecondWanted { operation, who, what } => {
                 Self::new("approval-wanted", format!("{who} asked for it ({what}); within a day, another person who asks for the same has it done.")).with("what", json!(what)).about(operation)
+            }
+            Refusal::RiskUnaccepted { operation, risk } => {
+                let first = if operation.state == State::InDoubt { " An operation in doubt is resolved first: say whether it was done." } else { "" };
+                Self::new("risk-unaccepted", format!("{} Nothing was sent.{first} Whoever wants it sent all the same says so: risk {:?}.", shape::risk_words(risk), risk.name()))
+                    .with("risk", json!(risk.name()))
+                    .about(operation)
             }
             Refusal::NotFound => Self::new("not-found", "It was never there, or it has been forgotten."),
             Refusal::Draining => Self::new("draining", "Nothing was sent; ask again.").retry_after(second),

@@ -22,7 +22,7 @@ use onceward::sabotage::Sabotage;
 use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts};
+use onceward::{Engine, Parts, Teller};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -185,6 +185,7 @@ impl Start {
             session: Session(u64::from_le_bytes(random())),
         });
         engine.set_approved(config.approve.clone());
+        set_for_people(&engine, config);
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
@@ -473,6 +474,16 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_routes(routes);
+    set_for_people(&node.engine, &fresh);
+}
+
+/// How callbacks are made, and how long it is kept what people did.
+fn set_for_people(engine: &Engine, config: &Config) {
+    engine.set_teller(config.callbacks_secret.as_ref().map(|secret| Teller {
+        secret: secret.0.clone(),
+        describe: |operation| crate::shape::operation(operation, None).to_string().into_bytes(),
+    }));
+    engine.keep_notes_for(config.audit_kept);
 }
 
 async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, StoreError> {
@@ -580,7 +591,8 @@ async fn answer_plainly(
         .response();
     }
     if is_call {
-        return node.gateway.handle(Request::from_parts(head, body), caller).await;
+        // A call's whole story: apart, so that a connection which asks for less holds less.
+        return Box::pin(node.gateway.handle(Request::from_parts(head, body), caller)).await;
     }
     head.extensions.insert(caller);
     match pages.call(Request::from_parts(head, body)).await {

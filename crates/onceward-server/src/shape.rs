@@ -1,11 +1,14 @@
 //! Operations as JSON and as headers: the shapes that callers see.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderMap, HeaderValue};
 use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::attempt::Attempt;
 use onceward::core::id::OperationId;
 use onceward::core::operation::{Death, Forgotten, Operation, State};
 use onceward::core::policy::Effects;
+use onceward::core::risk::{Risk, risk};
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 use serde_json::{Value, json};
@@ -117,6 +120,13 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
             "next": operation.looks.next.filter(|_| operation.state == State::InDoubt).map(time),
         })),
         "retry": advice(operation),
+        "risk": operation.request.map(|_| {
+            let risk = risk(operation, now());
+            json!({"name": risk.name(), "why": risk_words(risk)})
+        }),
+        "parent": operation.parent.map(|parent| parent.to_string()),
+        "callback": operation.callback,
+        "ids": operation.ids.iter().cloned().collect::<BTreeMap<String, String>>(),
     });
     if let Some(asked) = asked {
         shown["duplicates"] = json!({
@@ -140,6 +150,25 @@ fn attempt(attempt: &Attempt) -> Value {
         "may_have_executed": attempt.may_have_executed(),
         "excerpt": ended.is_some_and(|ended| ended.answer.is_some()),
     })
+}
+
+/// What a redelivery could do, in a sentence.
+pub(crate) fn risk_words(risk: Risk) -> &'static str {
+    match risk {
+        Risk::Safe => "Nothing was done at the upstream, or doing it again is harmless.",
+        Risk::SameKey => {
+            "It may have been done; the upstream dedupes by the key that goes with it."
+        }
+        Risk::Unknown => {
+            "It may have been done, and nobody knows: sending it again could do it twice."
+        }
+        Risk::WindowOver => {
+            "It may have been done, and the upstream may have forgotten the key by now: sending it again could do it twice."
+        }
+        Risk::DoneAlready => {
+            "It was done: only edit and resend, which makes a new operation, sends it again."
+        }
+    }
 }
 
 /// One sentence on whether sending again is safe: the question that a person has.

@@ -14,7 +14,7 @@ use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Way, Which, Write,
 };
 use tokio::sync::Notify;
 
@@ -184,18 +184,19 @@ impl Store for FaultyStore {
         Box::pin(self.call("settings", self.world.store.settings(prefix)))
     }
 
-    fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
-        Box::pin(self.write("set", self.world.store.set(name, value)))
-    }
-
-    fn settings_after(
+    fn settings_from(
         &self,
         prefix: String,
-        after: String,
+        from: Option<String>,
+        way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
-        let settings = self.world.store.settings_after(prefix, after, max);
-        Box::pin(self.call("settings after", settings))
+        let page = self.world.store.settings_from(prefix, from, way, max);
+        Box::pin(self.call("settings from", page))
+    }
+
+    fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
+        Box::pin(self.write("set", self.world.store.set(name, value)))
     }
 
     fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {

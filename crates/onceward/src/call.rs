@@ -55,6 +55,8 @@ pub struct CallOptions {
     pub subject: Option<String>,
     /// Its place among those about the same.
     pub sequence: Option<u64>,
+    /// Whom to tell when it ends.
+    pub callback: Option<String>,
     /// Where the engine says what else there is to say.
     pub aside: Arc<Aside>,
 }

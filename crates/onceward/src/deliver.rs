@@ -22,6 +22,7 @@ pub(crate) async fn deliver(
     operation: &Operation,
     request: Arc<Request>,
     timeout: Option<Duration>,
+    signed: Headers,
 ) -> Delivered {
     let key = upstream_key(operation);
     let request = match key.as_ref().map(|key| with_key(&request, key)) {
@@ -31,7 +32,7 @@ pub(crate) async fn deliver(
     };
     let dispatch = Dispatch {
         target: target(route, timeout),
-        headers: headers_at_send(operation, key, &request, route),
+        headers: headers_at_send(operation, key, &request, route, signed),
         request,
         doom: route
             .chaos
@@ -92,6 +93,7 @@ fn headers_at_send(
     upstream_key: Option<UpstreamKey>,
     request: &Request,
     route: &Route,
+    signed: Headers,
 ) -> Headers {
     let mut headers = Headers(Vec::with_capacity(5 + route.set_headers.0.len()));
     let key = operation.key.as_str();
@@ -109,6 +111,7 @@ fn headers_at_send(
     if let Some(UpstreamKey { place: KeyPlace::Header(name), value }) = upstream_key {
         headers.set(&name, value);
     }
+    headers.0.extend(signed.0);
     for (name, value) in &route.set_headers.0 {
         headers.set(name, value.clone());
     }

@@ -11,7 +11,6 @@ use onceward_core::time::Timestamp;
 use crate::engine::Engine;
 use crate::gates::Entrant;
 use crate::judgement;
-use crate::observe::Fact;
 use crate::order;
 use crate::route::{Route, Routes};
 use crate::sabotage::Sabotage;
@@ -117,7 +116,7 @@ async fn take(
 }
 
 fn rested(engine: &Arc<Engine>, operation: &Operation) {
-    engine.observer.observe(Fact::Rested(operation));
+    engine.rested(operation);
     engine.waiters.wake(operation.id);
     engine.spawn_advance(operation.clone());
 }

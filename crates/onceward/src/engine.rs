@@ -17,7 +17,7 @@ use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
 use onceward_core::hint::Hint;
 use onceward_core::id::{OperationId, next_sequence};
-use onceward_core::key::KeyDigest;
+use onceward_core::key::{KeyDigest, ScopeKind};
 use onceward_core::key_age;
 use onceward_core::lease::{BEAT, Session};
 use onceward_core::operation::{Death, Deed, Event, Fence, Operation, State};
@@ -28,7 +28,10 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::advise::Counting;
 use crate::alias::Holder;
+use crate::audit::Retention;
+use crate::bulk::InHand;
 use crate::call::{Arrival, Call, Received};
+use crate::callback::Callbacks;
 use crate::claim::{Claim, Turns, is_twin};
 use crate::clock::Clock;
 use crate::deliver::deliver;
@@ -107,6 +110,9 @@ pub struct Engine {
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
+    pub(crate) notes_kept: Retention,
+    pub(crate) bulks: InHand,
+    pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
     pub(crate) claims: Turns,
@@ -288,6 +294,9 @@ impl Engine {
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
+            notes_kept: Retention::default(),
+            bulks: InHand::default(),
+            callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
             claims: Turns::default(),
@@ -566,6 +575,9 @@ impl Engine {
         self: Arc<Self>,
         newborn: Birth,
     ) -> Result<Remembered, StoreError> {
+        if newborn.operation.callback.is_some() {
+            Box::pin(self.mark_callback(&newborn.operation)).await?;
+        }
         match self.store.remember(newborn).await? {
             Remembered::Fresh(operation) => {
                 self.observer.observe(Fact::Remembered(&operation));
@@ -576,6 +588,9 @@ impl Engine {
     }
 
     async fn write_revival(self: Arc<Self>, write: Write) -> Result<Remembered, StoreError> {
+        if write.operation.callback.is_some() {
+            Box::pin(self.mark_callback(&write.operation)).await?;
+        }
         let revived = self.store.commit(write).await?;
         Ok(Remembered::Fresh(self.put_in_line(revived).await))
     }
@@ -811,7 +826,7 @@ impl Engine {
         let doubted = known.after(Event::Ruled(Verdict::Doubt), now);
         let operation = doubted.map_err(|_| StoreError::Stale)?;
         let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
-        self.observer.observe(Fact::Rested(&doubted));
+        self.rested(&doubted);
         self.advance(&doubted).await;
         Ok(doubted)
     }
@@ -1127,7 +1142,7 @@ impl Engine {
         let Ok(write) = settled else { return };
         match self.commit_when_there_is_room(write).await {
             Ok(buried) => {
-                self.observer.observe(Fact::Rested(&buried));
+                self.rested(&buried);
                 self.advance(&buried).await;
             }
             // Whoever was faster has decided.
@@ -1196,7 +1211,7 @@ impl Engine {
         }
         // Whoever was faster has told of it.
         if !overtaken && !is_under_way(&operation) {
-            self.observer.observe(Fact::Rested(&operation));
+            self.rested(&operation);
         }
         if let Some(tell) = tell {
             // A caller that hung up is not told; it can ask again.
@@ -1342,13 +1357,18 @@ impl Engine {
             _ if is_past_its_deadline(operation) => {
                 not_sent("the caller's deadline had passed before it could be sent")
             }
+            _ if operation.scope.kind == ScopeKind::Callback && !self.has_teller() => {
+                not_sent("callbacks.secret is not configured any more")
+            }
             _ if self.has_lost(operation).await? => {
                 not_sent("this node was taken for gone before it could be sent")
             }
             Some(route) => {
                 slot.spend();
                 let request = Arc::clone(request);
-                let delivered = deliver(&*self.upstream, route, operation, request, timeout).await;
+                let signed = self.signature(operation, &request);
+                let delivered =
+                    deliver(&*self.upstream, route, operation, request, timeout, signed).await;
                 self.learn_from(route, &policy, slot, &delivered);
                 delivered
             }

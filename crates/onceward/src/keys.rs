@@ -11,7 +11,7 @@ use onceward_core::time::Timestamp;
 
 use crate::alias::{self, Name};
 use crate::engine::Engine;
-use crate::people::{Person, deed};
+use crate::people::{Decided, Person, deed};
 use crate::refusal::Refusal;
 use crate::store::{Query, Remembered, Which};
 
@@ -59,7 +59,7 @@ impl Engine {
             (Longer::Until(at), Some(ended_at)) => Ok(at.since(ended_at)),
             (Longer::Until(_), None) => Err("it has not ended: give a window".to_owned()),
         };
-        let decide = |operation: &Operation, engine: &Self| {
+        let decide = |operation: &Operation, engine: &Self| -> Decided {
             Ok((Event::Extended(deed(Deed::Extended, person, engine), window(operation)?), None))
         };
         // Its other names first: whoever tries again after a crash goes on where this broke off.
@@ -123,7 +123,7 @@ impl Engine {
         };
         self.act(found.id, |operation, _| {
             if operation.aliases.contains(&alias.id) {
-                return Err(format!("{to} is its key already"));
+                return Err(format!("{to} is its key already").into());
             }
             Ok((Event::Rotated(act.clone(), alias.id), None))
         })

@@ -23,7 +23,7 @@ use crate::call::Arrival;
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::sabotage::Sabotage;
-use crate::store::{StoreError, Which, Write};
+use crate::store::{StoreError, Way, Which, Write};
 
 /// What the setting of a line is called.
 const PREFIX: &str = "line/";
@@ -400,7 +400,10 @@ impl Engine {
         after: String,
         max: usize,
     ) -> Result<Option<String>, StoreError> {
-        let page = self.store.settings_after(PREFIX.to_owned(), after, max).await?;
+        let page = {
+            let from = Some(after).filter(|after| !after.is_empty());
+            self.store.settings_from(PREFIX.to_owned(), from, Way::Up, max).await?
+        };
         let next = page.last().filter(|_| page.len() == max).map(|(name, _)| name.clone());
         for (name, cell) in page {
             let line = read(Some(&cell))?;

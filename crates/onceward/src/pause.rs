@@ -51,6 +51,7 @@ impl Engine {
         };
         let value = postcard::to_allocvec(&row)
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        self.note(person, "paused", route).await?;
         self.store.set(format!("{PREFIX}{route}"), Some(Bytes::from(value))).await?;
         self.observer.observe(Fact::Steered(route, "paused", person));
         self.read_pauses().await?;
@@ -62,6 +63,7 @@ impl Engine {
         if !self.paused().contains_key(route) {
             return Err(Refusal::NotFound);
         }
+        self.note(person, "resumed", route).await?;
         self.store.set(format!("{PREFIX}{route}"), None).await?;
         self.observer.observe(Fact::Steered(route, "resumed", person));
         Ok(self.read_pauses().await?)

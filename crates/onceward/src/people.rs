@@ -13,7 +13,9 @@ use onceward_core::operation::{
 };
 use onceward_core::policy::Mode;
 use onceward_core::redact;
+use onceward_core::risk::{Risk, risk};
 
+use crate::audit::Note;
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::refusal::Refusal;
@@ -41,35 +43,45 @@ pub enum Resolution {
     NotSent,
 }
 
+/// Why what a person wants is not done.
+pub(crate) enum Hindrance {
+    /// It cannot follow from where the operation stands.
+    Why(String),
+    /// It could be a second effect, and the person has not taken that risk.
+    Risk(Risk),
+}
+
+impl From<String> for Hindrance {
+    fn from(why: String) -> Self {
+        Self::Why(why)
+    }
+}
+
+/// What follows from what a person wants, and what is kept with it.
+pub(crate) type Decided = Result<Deeds, Hindrance>;
+
+/// An event and the answer that is kept with it.
+pub(crate) type Deeds = (Event, Option<(Slot, Bytes)>);
+
 impl Engine {
-    /// Sends a dead operation again, on purpose.
+    /// Sends a dead operation again, on purpose, where that can do no harm.
     pub async fn redeliver(
         self: &Arc<Self>,
         id: OperationId,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        self.act(id, |operation, engine| {
-            let now = engine.clock.now();
-            if operation.state == State::InDoubt {
-                return Err(
-                    "an operation in doubt is resolved first: say whether it was done".to_owned()
-                );
-            }
-            if operation.state == State::Dead(Death::Superseded) {
-                return Err("a newer one about the same was done".to_owned());
-            }
-            if operation.request.is_none() || admission::are_bodies_over(operation, now) {
-                return Err("its request was forgotten with its window".to_owned());
-            }
-            let act = deed(Deed::Redelivered, person, engine);
-            // Past the upstream's key window a second arrival would be a second effect.
-            let event = match (operation.state, operation.send_by) {
-                (State::Dead(_), Some(send_by)) if now >= send_by => Event::Acted(act, None, None),
-                _ => Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) },
-            };
-            Ok((event, None))
-        })
-        .await
+        self.redeliver_at_risk(id, person, &[]).await
+    }
+
+    /// Sends an operation that is dead or in doubt again, on purpose: also where that could be a
+    /// second effect, if the person takes that risk by its name.
+    pub async fn redeliver_at_risk(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+        taken: &[Risk],
+    ) -> Result<Operation, Refusal> {
+        self.act(id, |operation, engine| redelivery(operation, engine, person, taken)).await
     }
 
     /// Gives a pending operation up.
@@ -78,10 +90,7 @@ impl Engine {
         id: OperationId,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        self.act(id, |_, engine| {
-            Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))
-        })
-        .await
+        self.act(id, |_, engine| Ok(cancellation(engine, person))).await
     }
 
     /// Says what became of an operation in doubt.
@@ -91,38 +100,7 @@ impl Engine {
         resolution: &Resolution,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        self.act(id, |operation, engine| {
-            if operation.state != State::InDoubt {
-                return Err(format!("it is {}, not in doubt", operation.state.name()));
-            }
-            match resolution {
-                Resolution::NotSent => {
-                    let act = deed(Deed::ResolvedNotSent, person, engine);
-                    Ok((
-                        Event::Revived {
-                            due: engine.clock.now(),
-                            mode: Mode::Accepted,
-                            act: Some(act),
-                        },
-                        None,
-                    ))
-                }
-                Resolution::Done(answer) => {
-                    let (_, policy) = engine.route_of(operation);
-                    let status = answer.as_ref().map(|answer| answer.status);
-                    let ok = status.is_none_or(|status| policy.is_success(status));
-                    let outcome = Outcome { status, ok, source: Source::Person, answer: None };
-                    let answer = answer.as_ref().map(|answer| {
-                        (Slot::Outcome, wire::encode_response(answer, &answer.headers))
-                    });
-                    Ok((
-                        Event::Acted(deed(Deed::ResolvedDone, person, engine), Some(outcome), None),
-                        answer,
-                    ))
-                }
-            }
-        })
-        .await
+        self.act(id, |operation, engine| resolved(operation, engine, resolution, person)).await
     }
 
     /// Drops a key before its time: from now on it is refused, or new.
@@ -134,10 +112,7 @@ impl Engine {
         person: &Person,
     ) -> Result<Operation, Refusal> {
         let found = self.operation_of(scope, key).await?;
-        self.act(found.id, |_, engine| {
-            Ok((Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None))
-        })
-        .await
+        self.act(found.id, |_, engine| Ok(forgetting(engine, then, person))).await
     }
 
     /// The operation as people see it: without what is not kept any more.
@@ -154,44 +129,163 @@ impl Engine {
         redact::redacted(body, &policy.redact).unwrap_or_else(|| body.clone())
     }
 
-    /// Writes what a person decided, again where a worker's write came between.
+    /// Writes what a person decided, and notes it beside the ledger's operations.
     pub(crate) async fn act(
         self: &Arc<Self>,
         id: OperationId,
-        decide: impl Fn(&Operation, &Engine) -> Result<(Event, Option<(Slot, Bytes)>), String>,
+        decide: impl Fn(&Operation, &Engine) -> Decided,
     ) -> Result<Operation, Refusal> {
+        self.act_noting(id, true, decide).await
+    }
+
+    /// Writes what a person decided, again where a worker's write came between. What is noted is
+    /// noted first: a deed that nobody finds in the audit is worse than one that came to nothing.
+    pub(crate) async fn act_noting(
+        self: &Arc<Self>,
+        id: OperationId,
+        is_noted: bool,
+        decide: impl Fn(&Operation, &Engine) -> Decided,
+    ) -> Result<Operation, Refusal> {
+        let mut note: Option<Note> = None;
         for _ in 0..TRIES {
             let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
-            let conflict =
-                |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
-            let digest = operation.scope.digest(&operation.key);
-            let owner = self.store.find(Which::Key(digest)).await?;
-            if owner.is_none_or(|owner| owner.id != id) {
-                return Err(conflict("its key belongs to a later operation".to_owned()));
+            let decided = self.decide(&operation, &decide).await;
+            let (mut next, answer) = match decided {
+                Ok(decided) => decided,
+                Err(refusal) => return self.refused(note, refusal).await,
+            };
+            let deed = match self.approve_last(&operation, &mut next).await {
+                Ok(deed) => deed,
+                Err(refusal) => return self.refused(note, refusal).await,
+            };
+            if let Some(act) = next.acts.last().filter(|_| is_noted && note.is_none()) {
+                let person = Person { who: act.who.clone(), reason: act.reason.clone() };
+                note = Some(self.note(&person, act.deed.name(), &id.to_string()).await?);
             }
-            let (event, answer) = decide(&operation, self).map_err(conflict)?;
-            let mut next = operation
-                .after(event, self.clock.now())
-                .map_err(|illegal| conflict(illegal.to_string()))?;
-            let deed = self.approve_last(&operation, &mut next).await?;
+            self.mark_callback(&next).await?;
             match self.store.commit(Write { operation: next, answer, visible: true }).await {
                 Ok(acted) => {
                     if let Some(deed) = deed {
                         self.settle_approval(id, deed).await?;
                     }
                     self.observer.observe(Fact::Acted(&acted));
+                    self.callbacks.note(&acted);
                     self.waiters.wake(acted.id);
                     self.advance(&acted).await;
                     return Ok(acted);
                 }
                 Err(StoreError::Stale) => {}
-                Err(error) => return Err(self.heed(error)),
+                Err(error) => {
+                    let refusal = self.heed(error);
+                    return self.refused(note, refusal).await;
+                }
             }
         }
-        Err(Refusal::NotFound)
+        self.refused(note, Refusal::NotFound).await
+    }
+
+    /// The operation as it is after what a person decided, where that may be.
+    async fn decide(
+        &self,
+        operation: &Operation,
+        decide: &impl Fn(&Operation, &Engine) -> Decided,
+    ) -> Result<(Operation, Option<(Slot, Bytes)>), Refusal> {
+        let conflict =
+            |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
+        let digest = operation.scope.digest(&operation.key);
+        let owner = self.store.find(Which::Key(digest)).await?;
+        if owner.is_none_or(|owner| owner.id != operation.id) {
+            return Err(conflict("its key belongs to a later operation".to_owned()));
+        }
+        let (event, answer) = decide(operation, self).map_err(|hindrance| match hindrance {
+            Hindrance::Why(why) => conflict(why),
+            Hindrance::Risk(risk) => {
+                Refusal::RiskUnaccepted { operation: Box::new(operation.clone()), risk }
+            }
+        })?;
+        let next = operation.after(event, self.clock.now());
+        Ok((next.map_err(|illegal| conflict(illegal.to_string()))?, answer))
+    }
+
+    /// A deed that was noted and came to nothing says so.
+    async fn refused<T>(&self, note: Option<Note>, refusal: Refusal) -> Result<T, Refusal> {
+        if let Some(note) = note {
+            self.note_refused(note).await?;
+        }
+        Err(refusal)
     }
 }
 
+/// Sends it again, where that is safe or its risk is taken.
+pub(crate) fn redelivery(
+    operation: &Operation,
+    engine: &Engine,
+    person: &Person,
+    taken: &[Risk],
+) -> Decided {
+    let now = engine.clock.now();
+    let risk = risk(operation, now);
+    let why = |why: &str| Err(Hindrance::Why(why.to_owned()));
+    match operation.state {
+        State::Done => return why("it is done: edit and resend makes a new operation of it"),
+        State::Dead(Death::Superseded) => return why("a newer one about the same was done"),
+        _ if operation.request.is_none() || admission::are_bodies_over(operation, now) => {
+            return why("its request was forgotten with its window");
+        }
+        State::Dead(_) | State::InDoubt if risk.wants_a_word() && !taken.contains(&risk) => {
+            return Err(Hindrance::Risk(risk));
+        }
+        State::Dead(_) | State::InDoubt | State::Pending { .. } | State::Delivering => {}
+    }
+    let mut act = deed(Deed::Redelivered, person, engine);
+    if risk.wants_a_word() {
+        // What lets it leave its doubt is this person's word, and that is kept.
+        act.reason = format!("{} (the risk is taken: {})", act.reason, risk.name());
+    }
+    Ok((Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) }, None))
+}
+
+/// Gives it up.
+pub(crate) fn cancellation(engine: &Engine, person: &Person) -> Deeds {
+    (Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None)
+}
+
+/// Drops its key.
+pub(crate) fn forgetting(engine: &Engine, then: Forgotten, person: &Person) -> Deeds {
+    (Event::Acted(deed(Deed::Forgot, person, engine), None, Some(then)), None)
+}
+
+/// Ends its doubt.
+pub(crate) fn resolved(
+    operation: &Operation,
+    engine: &Engine,
+    resolution: &Resolution,
+    person: &Person,
+) -> Decided {
+    if operation.state != State::InDoubt {
+        return Err(Hindrance::Why(format!("it is {}, not in doubt", operation.state.name())));
+    }
+    match resolution {
+        Resolution::NotSent => {
+            let act = deed(Deed::ResolvedNotSent, person, engine);
+            let due = engine.clock.now();
+            Ok((Event::Revived { due, mode: Mode::Accepted, act: Some(act) }, None))
+        }
+        Resolution::Done(answer) => {
+            let (_, policy) = engine.route_of(operation);
+            let status = answer.as_ref().map(|answer| answer.status);
+            let ok = status.is_none_or(|status| policy.is_success(status));
+            let outcome = Outcome { status, ok, source: Source::Person, answer: None };
+            let answer = answer
+                .as_ref()
+                .map(|answer| (Slot::Outcome, wire::encode_response(answer, &answer.headers)));
+            let act = deed(Deed::ResolvedDone, person, engine);
+            Ok((Event::Acted(act, Some(outcome), None), answer))
+        }
+    }
+}
+
+/// The record of what `person` does now.
 pub(crate) fn deed(deed: Deed, person: &Person, engine: &Engine) -> Act {
     Act { deed, at: engine.clock.now(), who: person.who.clone(), reason: person.reason.clone() }
 }

@@ -159,7 +159,7 @@ fn strip_preferences(headers: &mut Headers) {
 }
 
 /// A key of our own making: 128 bits that nobody can foretell.
-fn made_key() -> Key {
+pub(crate) fn made_key() -> Key {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(37);
     text.push_str("made-");

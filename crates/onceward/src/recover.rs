@@ -89,7 +89,7 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         engine.observer.observe(Fact::Attempted(&judged, attempt));
     }
     if !matches!(judged.state, State::Pending { .. }) {
-        engine.observer.observe(Fact::Rested(&judged));
+        engine.rested(&judged);
     }
     engine.waiters.wake(judged.id);
     engine.advance(&judged).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use onceward_core::fingerprint::Part;
 use onceward_core::key::KeyError;
 use onceward_core::operation::Operation;
+use onceward_core::risk::Risk;
 use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::NoPlace;
 
@@ -110,6 +111,13 @@ pub enum Refusal {
         who: String,
         /// For what.
         what: String,
+    },
+    /// What a person wants could be a second effect, and that risk was not taken.
+    RiskUnaccepted {
+        /// The operation.
+        operation: Box<Operation>,
+        /// Which risk.
+        risk: Risk,
     },
     /// There is no such operation or key.
     NotFound,

@@ -78,7 +78,7 @@ pub(crate) fn birth(
         }),
         parent: None,
         alias_of: None,
-        callback: None,
+        callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
         ids: Vec::new(),
         looks: Looks::default(),
         aliases: Vec::new(),

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};
 use onceward_core::exchange::Response;
 use onceward_core::hint::Hint;
+use onceward_core::ids::ids_of;
 use onceward_core::operation::{Event, Illegal, Operation};
 use onceward_core::policy::Policy;
 use onceward_core::redact::redacted;
@@ -57,7 +58,10 @@ pub(crate) fn settle(
     };
     let verdict = judgement::decide(operation, policy, &ended, brought, now);
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
-    let operation = operation.after(Event::Ended(ended, verdict), now)?;
+    let mut operation = operation.after(Event::Ended(ended, verdict), now)?;
+    if let (Some((Slot::Outcome, _)), Some(response)) = (&answer, &delivered.response) {
+        operation.ids = ids_of(&policy.ids, &response.body);
+    }
     Ok(Write { operation, answer, visible: false })
 }
 

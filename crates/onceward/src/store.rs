@@ -266,6 +266,16 @@ pub struct Query {
     pub subject: Option<String>,
     /// Only those whose key, label, target or id contains this.
     pub text: Option<String>,
+    /// Only those whose last answer had this status.
+    pub status: Option<u16>,
+    /// Only those that were born of this one.
+    pub parent: Option<OperationId>,
+    /// Only those whose answer made this: its name, where one is meant, and what it is called.
+    pub made: Option<(Option<String>, String)>,
+    /// Only those that came then or later.
+    pub since: Option<Timestamp>,
+    /// Only those that came earlier.
+    pub until: Option<Timestamp>,
     /// Only those that are older than this place.
     pub before: Option<OperationId>,
     /// How many at most.
@@ -276,12 +286,24 @@ impl Query {
     /// How many rows one list looks at: past it, it returns what it has with a `next`.
     pub const ROWS_MAX: usize = 20_000;
 
+    /// Whether nothing from `place` on can be wanted: an operation's place is no earlier than the
+    /// time it came.
+    pub(crate) fn ends_before(&self, place: u64) -> bool {
+        self.since.is_some_and(|since| place < since.as_millis() << 15)
+    }
+
     /// Whether the query wants `operation`.
     pub fn wants(&self, operation: &Operation) -> bool {
         let is = |wanted: &Option<String>, value: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == value)
         };
         let label = operation.label.as_deref().unwrap_or_default();
+        let made = |(name, id): &(Option<String>, String)| {
+            let is_it = |(other, value): &(String, String)| {
+                value == id && name.as_ref().is_none_or(|name| name == other)
+            };
+            operation.ids.iter().any(is_it)
+        };
         // Another name of an operation is none.
         operation.alias_of.is_none()
             && (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
@@ -291,6 +313,11 @@ impl Query {
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
             && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))
+            && self.status.is_none_or(|status| operation.last_status() == Some(status))
+            && self.parent.is_none_or(|parent| operation.parent == Some(parent))
+            && self.made.as_ref().is_none_or(made)
+            && self.since.is_none_or(|since| operation.created_at >= since)
+            && self.until.is_none_or(|until| operation.created_at < until)
             && self.text.as_deref().is_none_or(|text| {
                 [operation.key.as_str(), label, &operation.target]
                     .iter()
@@ -307,6 +334,20 @@ pub struct Page {
     pub operations: Vec<Operation>,
     /// Where to go on with [`Query::before`], where there may be more.
     pub next: Option<OperationId>,
+}
+
+/// In which order named values are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The least name first.
+    Up,
+    /// The greatest first.
+    Down,
+}
+
+/// The name that comes after all that begin with `prefix`.
+pub(crate) fn end_of(prefix: &str) -> String {
+    format!("{prefix}\u{7f}")
 }
 
 /// What a step of the sweep did.
@@ -418,11 +459,14 @@ pub trait Store: Send + Sync + 'static {
     /// Every setting whose name begins with `prefix`.
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>>;
 
-    /// At most `max` of them whose names come after `after`, in order.
-    fn settings_after(
+    /// At most `max` settings whose name begins with `prefix`, by name, from behind the name `from`
+    /// or from the beginning: up or down, so that a long list is read page by page. Names are of
+    /// visible ASCII.
+    fn settings_from(
         &self,
         prefix: String,
-        after: String,
+        from: Option<String>,
+        way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>>;
 

@@ -29,6 +29,14 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
         pause = PASS_PAUSE;
+        match engine.forget_notes().await {
+            Ok(()) => {}
+            Err(error) if error.may_pass() || error == StoreError::Stale => {}
+            Err(error) => {
+                engine.heed(error);
+                return;
+            }
+        }
         let mut from = Some(0);
         while let Some(place) = from {
             match engine.store.sweep(engine.clock.now(), place, STEP).await {
@@ -104,5 +112,7 @@ impl Engine {
         tokio::spawn(crate::looking::look(Arc::clone(self)));
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(write_asked(Arc::clone(self)));
+        tokio::spawn(crate::bulk::look_after(Arc::clone(self)));
+        tokio::spawn(crate::callback::tell(Arc::clone(self)));
     }
 }

@@ -13,6 +13,28 @@ use super::send::{bytes_of, put_body};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
+pub(super) struct Redeliver {
+    #[command(flatten)]
+    which: Several,
+    #[command(flatten)]
+    risk: Risk,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Risk {
+    /// Also what could be done twice: without a name whatever its risk is, else that one alone
+    #[arg(
+        long,
+        value_name = "RISK",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "accepted",
+        value_parser = ["accepted", "unknown", "window-over"]
+    )]
+    pub(super) accept_risk: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Several {
     /// The operations
     #[arg(required = true, value_name = "ID")]
@@ -89,17 +111,27 @@ pub(super) async fn steer(
     print(&format!("{}\t{}", flags.route, if stands == "-" { "flows" } else { &stands }))
 }
 
+pub(super) async fn redeliver(flags: &Redeliver, client: &Client, json: bool) -> Result<(), Exit> {
+    let document = json!({"reason": flags.which.reason, "risk": flags.risk.accept_risk});
+    several("redeliver", &flags.which, &document, client, json).await
+}
+
+pub(super) async fn cancel(flags: &Several, client: &Client, json: bool) -> Result<(), Exit> {
+    several("cancel", flags, &json!({"reason": flags.reason}), client, json).await
+}
+
 /// Redelivers or cancels each; what fails is said, and the others are done all the same.
-pub(super) async fn several(
+async fn several(
     deed: &str,
     flags: &Several,
+    document: &Value,
     client: &Client,
     json: bool,
 ) -> Result<(), Exit> {
     let mut first_failure = None;
     for id in &flags.ids {
         let path = format!("/v1/operations/{}/{deed}", part(id));
-        match client.post(&path, &json!({"reason": flags.reason})).await {
+        match client.post(&path, document).await {
             Ok(shown) => tell(&shown, json)?,
             Err(refused) if refused.is_away => return Err(refused.into()),
             Err(refused) if flags.ids.len() == 1 => return Err(refused.into()),

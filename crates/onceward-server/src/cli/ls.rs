@@ -17,7 +17,7 @@ pub(super) const STATES: [&str; 7] =
 
 /// Which operations.
 #[derive(Debug, Args)]
-pub(super) struct Ls {
+pub(super) struct Which {
     /// In this state
     #[arg(long, value_parser = PossibleValuesParser::new(STATES))]
     state: Option<String>,
@@ -36,6 +36,27 @@ pub(super) struct Ls {
     /// With this text in its key, label, path or id
     #[arg(long)]
     text: Option<String>,
+    /// Whose last answer had this status
+    #[arg(long)]
+    status: Option<u16>,
+    /// Born of this operation
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Whose answer made this: NAME:ID, or ID whatever its name
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// That came then or later, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    after: Option<String>,
+    /// That came earlier
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    #[command(flatten)]
+    which: Which,
     /// How many at most
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -44,20 +65,33 @@ pub(super) struct Ls {
     all: bool,
 }
 
-impl Ls {
-    fn query(&self, limit: usize, cursor: Option<&str>) -> String {
-        let mut query = Serializer::new(String::new());
-        for (name, value) in [
+impl Which {
+    /// What the flags say, by the names that the gateway has for it.
+    pub(super) fn words(&self) -> Vec<(&'static str, Value)> {
+        let texts = [
             ("state", &self.state),
             ("route", &self.route),
             ("key", &self.key),
             ("label", &self.label),
             ("subject", &self.subject),
             ("text", &self.text),
-        ] {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
+            ("parent", &self.parent),
+            ("id", &self.id),
+            ("after", &self.after),
+            ("before", &self.before),
+        ];
+        let said = |(name, text): (_, &Option<String>)| Some((name, text.as_deref()?.into()));
+        let status = self.status.map(|status| ("status", status.into()));
+        texts.into_iter().filter_map(said).chain(status).collect()
+    }
+}
+
+impl Ls {
+    fn query(&self, limit: usize, cursor: Option<&str>) -> String {
+        let mut query = Serializer::new(String::new());
+        for (name, word) in self.which.words() {
+            let word = word.as_str().map_or_else(|| word.to_string(), str::to_owned);
+            query.append_pair(name, &word);
         }
         query.append_pair("limit", &limit.to_string());
         cursor.map(|cursor| query.append_pair("cursor", cursor));

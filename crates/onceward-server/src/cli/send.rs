@@ -74,9 +74,26 @@ pub(super) fn put_body(document: &mut Map<String, Value>, body: Vec<u8>) {
     };
 }
 
+/// Headers that stand in flags, by name.
+pub(super) fn headers_of(lines: &[String]) -> Result<Map<String, Value>, Exit> {
+    let mut headers = Map::new();
+    for line in lines {
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| Exit::usage(format!("--header {line:?}: write 'Name: value'")))?;
+        let name = name.trim().to_ascii_lowercase();
+        if headers.insert(name.clone(), json!(value.trim())).is_some() {
+            return Err(Exit::usage(format!(
+                "--header {name} is there twice\nhelp: a list stands in one header, with commas"
+            )));
+        }
+    }
+    Ok(headers)
+}
+
 impl Request {
     fn document(&self) -> Result<Value, Exit> {
-        let mut headers = self.headers()?;
+        let mut headers = headers_of(&self.headers)?;
         let mut document = Map::new();
         document.insert("to".to_owned(), json!(self.to));
         document.insert("method".to_owned(), json!(self.method));
@@ -109,22 +126,6 @@ impl Request {
             document.insert("mode".to_owned(), json!("accepted"));
         }
         Ok(Value::Object(document))
-    }
-
-    fn headers(&self) -> Result<Map<String, Value>, Exit> {
-        let mut headers = Map::new();
-        for line in &self.headers {
-            let (name, value) = line
-                .split_once(':')
-                .ok_or_else(|| Exit::usage(format!("--header {line:?}: write 'Name: value'")))?;
-            let name = name.trim().to_ascii_lowercase();
-            if headers.insert(name.clone(), json!(value.trim())).is_some() {
-                return Err(Exit::usage(format!(
-                    "--header {name} is there twice\nhelp: a list stands in one header, with commas"
-                )));
-            }
-        }
-        Ok(headers)
     }
 }
 

@@ -1,12 +1,14 @@
 //! `show`: an operation's story in words, and whether sending it again is safe.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, part};
-use super::output::{each, is_terminal, print, print_bytes, text, when};
+use super::output::{each, is_terminal, print, print_bytes, say, text, when};
 use super::send::print_body;
 use crate::exit::Exit;
 
@@ -20,9 +22,15 @@ pub(super) struct Show {
     /// Print the body of the answer, or of the last answer that failed
     #[arg(long)]
     response: bool,
+    /// Write everything that is known of it into a file, or - for stdout: for a dispute
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "response"])]
+    evidence: Option<PathBuf>,
 }
 
 pub(super) async fn show(flags: &Show, client: &Client, json: bool) -> Result<(), Exit> {
+    if let Some(file) = &flags.evidence {
+        return evidence(&flags.id, file, client).await;
+    }
     let part_of_it = match (flags.request, flags.response) {
         (true, _) => "/request",
         (_, true) => "/response",
@@ -36,6 +44,23 @@ pub(super) async fn show(flags: &Show, client: &Client, json: bool) -> Result<()
     } else {
         print_body(&shown)
     }
+}
+
+/// One document, whole, with its digest in it; a file that is there stays as it is.
+async fn evidence(id: &str, file: &Path, client: &Client) -> Result<(), Exit> {
+    let document = client.get(&format!("/v1/operations/{}/evidence", part(id))).await?;
+    let pretty = serde_json::to_string_pretty(&document).unwrap_or_default();
+    if file == Path::new("-") {
+        return print(&pretty);
+    }
+    let written = std::fs::File::create_new(file)
+        .and_then(|mut to| to.write_all(pretty.as_bytes()).and_then(|()| to.sync_all()));
+    written.map_err(|error| {
+        let help = "name a file that is not there yet, or - for stdout";
+        Exit::failed(format!("{}: {error}\nhelp: {help}", file.display()))
+    })?;
+    say(&format!("{}: sha256 {}", file.display(), text(&document, "/sha256")));
+    Ok(())
 }
 
 /// The story. Writing into a string does not fail, so the results are dropped.
@@ -54,6 +79,9 @@ fn story(operation: &Value, terminal: bool) -> String {
     line("key", key(operation));
     if is_there("/label") {
         line("label", field("/label"));
+    }
+    if is_there("/parent") {
+        line("born of", field("/parent"));
     }
     line("effects", format!("{}, {}", field("/effects"), field("/mode")));
     line("created", time("/created_at"));
@@ -89,6 +117,10 @@ fn story(operation: &Value, terminal: bool) -> String {
         line("act", format!("{} {deed} by {who}: {reason}", when(&text(act, "/at"), terminal)));
     }
     let _ = writeln!(out, "\n{}", field("/retry"));
+    if matches!(field("/risk/name").as_str(), "unknown" | "window-over") {
+        let _ =
+            writeln!(out, "Risk of a redelivery, {}: {}", field("/risk/name"), field("/risk/why"));
+    }
     if let Some(mend) = mend(operation) {
         let _ = writeln!(out, "{mend}");
     }
@@ -159,7 +191,14 @@ fn mend(operation: &Value) -> Option<String> {
         "in_doubt" => Some(format!(
             "Look at the upstream, then: onceward resolve {id} --as done|not-sent --reason …"
         )),
+        "dead" if matches!(text(operation, "/risk/name").as_str(), "unknown" | "window-over") => {
+            Some(format!(
+                "To send it all the same: onceward redeliver {id} --accept-risk={} --reason …",
+                text(operation, "/risk/name")
+            ))
+        }
         "dead" => Some(format!("To send it again: onceward redeliver {id} --reason …")),
+        "done" => Some(format!("To ask it anew: onceward resend {id} --reason …")),
         _ => None,
     }
 }

@@ -10,13 +10,14 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::operation::{Forgotten, Operation, State as Life};
+use onceward::core::risk::{Risk, risk};
 use onceward::store::Which;
 use serde::Deserialize;
 
 use super::words;
 use crate::access::Caller;
 use crate::node::Node;
-use crate::operator::{find, person, resolution};
+use crate::operator::{find, person, resolution, risks};
 use crate::problem::Problem;
 use crate::shape;
 
@@ -26,18 +27,18 @@ const LOOK_AFTER: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The longest reason, as `operator::person` takes it.
-const REASON_MAX: usize = 1000;
+pub(super) const REASON_MAX: usize = 1000;
 
-type Sent<T> = Result<Form<T>, FormRejection>;
-type Done = Result<Redirect, Problem>;
+pub(super) type Sent<T> = Result<Form<T>, FormRejection>;
+pub(super) type Done = Result<Redirect, Problem>;
 
-fn read<T>(form: Sent<T>) -> Result<T, Problem> {
+pub(super) fn read<T>(form: Sent<T>) -> Result<T, Problem> {
     form.map(|Form(form)| form)
         .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
 }
 
 /// Back to the story, which tells of the last act.
-fn told(operation: &Operation) -> Redirect {
+pub(super) fn told(operation: &Operation) -> Redirect {
     Redirect::to(&format!("{}?told=1", words::url_of(operation.id)))
 }
 
@@ -49,6 +50,8 @@ pub(super) async fn back(Path(id): Path<String>, State(node): State<Arc<Node>>) 
 #[derive(Debug, Deserialize)]
 pub(super) struct Because {
     reason: String,
+    /// The risk that is taken, by its name.
+    risk: Option<String>,
 }
 
 pub(super) async fn redeliver(
@@ -57,17 +60,11 @@ pub(super) async fn redeliver(
     Path(id): Path<String>,
     form: Sent<Because>,
 ) -> Done {
-    let person = person(&caller, &read(form)?.reason)?;
-    let operation = node.engine.redeliver(find(&node, &id).await?.id, &person).await?;
-    if operation.state == Life::InDoubt {
-        let mut problem = Problem::new(
-            "operation-conflict",
-            "The upstream may have forgotten the key by now, so sending again could do it twice. \
-             Nothing was sent; it is in doubt now, and you can resolve it.",
-        );
-        problem.operation = Some(Box::new(operation));
-        return Err(problem);
-    }
+    let form = read(form)?;
+    let person = person(&caller, &form.reason)?;
+    let taken = risks(form.risk.as_deref())?;
+    let id = find(&node, &id).await?.id;
+    let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
     look_after(&node, &operation).await?;
     Ok(told(&operation))
 }
@@ -162,19 +159,27 @@ pub(super) async fn forget(
 /// The forms that fit where the operation stands.
 pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
     let can_send = operation.request.is_some();
-    let is_risky = operation.may_have_executed()
-        && operation.effects == onceward::core::policy::Effects::NonIdempotent;
+    let risk = risk(operation, shape::now());
     html! {
         section.acts #acts aria-label="What you can do" {
             @match operation.state {
-                Life::Dead(_) if can_send => (form(operation, "redeliver", "Redeliver", &html! {
-                    @if is_risky { p.warn { (shape::advice(operation)) } }
-                }, is_risky)),
+                Life::Dead(_) if can_send => (redelivery(operation, risk)),
                 Life::Pending { .. } => (form(operation, "cancel", "Cancel", &html! {
                     p { "Gives it up: no further attempt is made, and its key answers 410." }
                 }, true)),
-                Life::InDoubt => (resolutions(operation)),
+                Life::InDoubt => {
+                    (resolutions(operation))
+                    @if can_send {
+                        details.card {
+                            summary { "Send it again all the same" }
+                            (redelivery(operation, risk))
+                        }
+                    }
+                }
                 Life::Dead(_) | Life::Delivering | Life::Done => {}
+            }
+            @if can_send {
+                p { a href={ (words::url_of(operation.id)) "/resend" } { "Edit and resend" } }
             }
             @if operation.state.is_ended() && operation.forgotten.is_none() {
                 details.card {
@@ -200,6 +205,26 @@ pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
             }
         }
     }
+}
+
+/// What it could do stands above the button; where that is harm, a person has to say yes to it.
+fn redelivery(operation: &Operation, risk: Risk) -> Markup {
+    let is_risky = risk.wants_a_word();
+    form(
+        operation,
+        "redeliver",
+        "Redeliver",
+        &html! {
+            p.warn[is_risky] { (shape::risk_words(risk)) }
+            @if is_risky {
+                label.choice {
+                    input type="checkbox" name="risk" value=(risk.name()) required;
+                    " Send it, whatever comes of it"
+                }
+            }
+        },
+        is_risky,
+    )
 }
 
 fn resolutions(operation: &Operation) -> Markup {

@@ -19,6 +19,9 @@ const STATES: [(&str, &str); 8] = [
     ("forgotten", "forgotten"),
 ];
 
+/// How many of a filter's words have a field of their own; the others have one where they are set.
+const SHOWN: usize = 5;
+
 /// The form: what it is told stands in the address afterwards.
 pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
     let value = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -43,6 +46,11 @@ pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
                 input name="text" value=(value(&filter.text)) autocomplete="off"
                     placeholder="in key, label or path";
             }
+            @for (name, value) in filter.words().into_iter().skip(SHOWN) {
+                @if let Some(value) = value {
+                    label { (name) input name=(name) value=(value); }
+                }
+            }
             @if let Some(label) = filter.label.as_deref().filter(|label| !label.is_empty()) {
                 label { "Label" input name="label" value=(label); }
             }
@@ -62,20 +70,12 @@ pub(super) fn pager(path: &str, filter: &Filter, page: &Page) -> Markup {
     let older = cursor(page).map(|cursor| {
         let mut query = Serializer::new(String::new());
         // What a path fixes is not said twice.
-        let state = filter.state.clone().filter(|_| path == "/operations");
+        let is_said = |name: &str| name != "state" || path == "/operations";
+        let words = filter.words().into_iter().filter(|(name, _)| is_said(name));
         let limit = filter.limit.map(|limit| limit.to_string());
-        for (name, value) in [
-            ("state", &state),
-            ("route", &filter.route),
-            ("key", &filter.key),
-            ("label", &filter.label),
-            ("subject", &filter.subject),
-            ("text", &filter.text),
-            ("limit", &limit),
-            ("cursor", &Some(cursor)),
-        ] {
-            if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-                query.append_pair(name, value);
+        for (name, value) in words.chain([("limit", limit), ("cursor", Some(cursor))]) {
+            if let Some(value) = value {
+                query.append_pair(name, &value);
             }
         }
         format!("{path}?{}", query.finish())

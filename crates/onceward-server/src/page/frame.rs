@@ -28,6 +28,7 @@ pub(super) enum Here {
     Dead,
     InDoubt,
     Upstreams,
+    Audit,
 }
 
 /// What every page shows of the ledger.
@@ -72,6 +73,7 @@ impl Frame {
                 (link(Here::InDoubt, "/in-doubt", "In doubt", Some(doubt)))
                 (link(Here::Operations, "/operations", "Operations", None))
                 (link(Here::Upstreams, "/upstreams", "Upstreams", None))
+                (link(Here::Audit, "/audit", "Audit", None))
             }
         };
         let body = html! {

@@ -11,7 +11,7 @@ use onceward::core::time::Timestamp;
 use onceward::store::{Page, Standing};
 
 use super::frame::{Frame, Here, Html, base_of};
-use super::{filter, words};
+use super::{bulk, filter, words};
 use crate::node::Node;
 use crate::operator::Filter;
 use crate::problem::Problem;
@@ -146,6 +146,7 @@ pub(super) async fn dead(
             }.show(&node, &headers))
         } @else {
             (found(Table::Dead, &page, true, crate::shape::now()))
+            (bulk::link(&filter))
             (filter::pager("/dead", &filter, &page))
         }
     };
@@ -185,10 +186,7 @@ pub(super) async fn in_doubt(
 
 /// The filter form and what it finds.
 fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Timestamp) -> Markup {
-    let is_filtered =
-        [&filter.state, &filter.route, &filter.key, &filter.label, &filter.subject, &filter.text]
-            .into_iter()
-            .any(|field| field.as_deref().is_some_and(|value| !value.is_empty()));
+    let is_filtered = filter.is_set();
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
     if page.operations.is_empty() && page.next.is_none() && !is_filtered && is_first {
         let teach = Empty {
@@ -203,6 +201,7 @@ fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
     html! {
         (filter::form(node, filter, is_filtered))
         (found(Table::All, page, is_filtered, now))
+        @if !page.operations.is_empty() { (bulk::link(filter)) }
         (filter::pager("/operations", filter, page))
     }
 }

@@ -11,7 +11,7 @@ use onceward::core::attempt::{Attempt, Ended, Reached};
 use onceward::core::exchange;
 use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::time::Timestamp;
-use onceward::store::Asked;
+use onceward::store::{Asked, Query as StoreQuery};
 use onceward::wire;
 use serde::Deserialize;
 
@@ -22,6 +22,9 @@ use crate::node::Node;
 use crate::operator::find;
 use crate::problem::Problem;
 use crate::shape;
+
+/// How many of those that were born of an operation its page names.
+const KIN_MAX: usize = 20;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Told {
@@ -76,6 +79,10 @@ pub(super) async fn show(
         None => None,
     };
     let rule = node.engine.lookup_of(&operation);
+    let born = StoreQuery { parent: Some(operation.id), limit: KIN_MAX, ..StoreQuery::default() };
+    // A child is no older than its parent, so the list ends there.
+    let born = StoreQuery { since: Some(operation.created_at), ..born };
+    let children = store.list(born).await?.operations;
     let now = shape::now();
     let is_told = told.told.is_some();
     let (base, needs_key) = (base_of(&headers), node.access.is_needed());
@@ -100,7 +107,7 @@ pub(super) async fn show(
                     }
                 }
             }
-            aside { (facts(&operation, place)) (people(&operation)) (duplicates(&asked, now)) }
+            aside { (facts(&operation, place)) (kin(&operation, &children)) (people(&operation)) (duplicates(&asked, now)) }
         }
     };
     Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)))
@@ -193,6 +200,31 @@ fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
                 }
             }
             p { a href=(shape::url_of(operation.id)) { "As JSON" } }
+        }
+    }
+}
+
+/// What it was born of, and what was born of it.
+fn kin(operation: &Operation, children: &[Operation]) -> Markup {
+    html! {
+        @if operation.parent.is_some() || !children.is_empty() {
+            section.card {
+                h2 { "Kin" }
+                @if let Some(parent) = operation.parent {
+                    p { "Born of " a href=(words::url_of(parent)) { code { (parent) } } }
+                }
+                @if !children.is_empty() {
+                    p { "Born of it:" }
+                    ol.plain {
+                        @for child in children {
+                            li {
+                                a href=(words::url_of(child.id)) { bdi { (child.key.as_str()) } }
+                                " " (words::chip(child))
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -127,6 +127,7 @@ pub(super) fn deed(deed: Deed) -> &'static str {
         Deed::Forgot => "Key forgotten",
         Deed::Extended => "Key extended",
         Deed::Rotated => "Another key given",
+        Deed::Resent => "Resent",
     }
 }
 

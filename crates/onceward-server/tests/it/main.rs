@@ -3,6 +3,7 @@
 mod access;
 mod backlog;
 mod browser_world;
+mod callbacks;
 mod chaos;
 mod chaos_route;
 mod check_ledger;
@@ -44,6 +45,7 @@ mod nodes_trouble;
 mod nodes_world;
 mod order;
 mod page;
+mod people;
 mod postgres;
 mod protection;
 mod recovery;

@@ -348,9 +348,9 @@ fn read_line(reader: &mut impl std::io::BufRead) -> std::io::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-type Head = (String, Vec<(String, String)>);
+pub(crate) type Head = (String, Vec<(String, String)>);
 
-fn read_head(reader: &mut impl std::io::BufRead) -> std::io::Result<Head> {
+pub(crate) fn read_head(reader: &mut impl std::io::BufRead) -> std::io::Result<Head> {
     let first = read_line(reader)?;
     let mut headers = Vec::new();
     loop {

@@ -23,7 +23,8 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::Verdict;
 
 use super::{
-    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Which, Write,
+    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Way, Which,
+    Write,
 };
 
 /// Runs every behaviour against a fresh store from `make`.
@@ -41,12 +42,15 @@ where
     held_and_future_work_is_not_taken(&*make().await).await;
     lanes_tell_their_first_due_time(&*make().await).await;
     lists_are_newest_first_and_page_on(&*make().await).await;
+    what_an_answer_made_is_found(&*make().await).await;
+    lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
     a_forgotten_key_goes_to_its_successor(&*make().await).await;
     what_a_lapsed_session_had_in_hand_is_told(&*make().await).await;
     what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
     duplicates_are_counted(&*make().await).await;
     settings_are_kept_and_removed(&*make().await).await;
+    settings_are_read_page_by_page_and_either_way(&*make().await).await;
     what_is_offered_is_kept_where_nothing_is(&*make().await).await;
     settings_are_paged_by_their_names(&*make().await).await;
     one_of_many_swaps_wins(make().await).await;
@@ -347,6 +351,55 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     );
 }
 
+async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Store) {
+    let place = |n: u64| (n * 1000) << 15;
+    for n in 1..=6 {
+        let mut born = operation(n, &format!("k{n}"), "r", Mode::Held);
+        born.id = OperationId::new(place(n), n);
+        born.parent = (n > 4).then(|| OperationId::new(place(1), 1));
+        remember(store, &born).await;
+    }
+    let found = |query: Query| async move {
+        let page = store.list(Query { limit: 9, ..query }).await.unwrap();
+        let keys: Vec<_> = page.operations.iter().map(|it| it.key.as_str().to_owned()).collect();
+        (keys.join(" "), page.next)
+    };
+    let at = |seconds: i64| Some(Timestamp::from_micros(seconds * 1_000_000));
+    let between = Query { since: at(3), until: at(6), ..Query::default() };
+    assert_eq!(found(between).await, ("k5 k4 k3".to_owned(), None));
+    let born = Query { parent: Some(OperationId::new(place(1), 1)), ..Query::default() };
+    assert_eq!(found(born).await.0, "k6 k5");
+    assert_eq!(found(Query { status: Some(200), ..Query::default() }).await.0, "");
+}
+
+async fn what_an_answer_made_is_found(store: &dyn Store) {
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, id)| ((*name).into(), (*id).into())).collect()
+    };
+    let made = [
+        pairs(&[("order", "o-1"), ("customer", "c-1")]),
+        pairs(&[("order", "o-2"), ("customer", "c-1")]),
+        pairs(&[("customer", "o-1")]),
+        pairs(&[]),
+    ];
+    for (n, ids) in (1..).zip(made) {
+        let born = remember(store, &operation(n, &format!("k{n}"), "r", Mode::Held)).await;
+        let next = commit(store, started(&born)).await.unwrap();
+        commit(store, Operation { ids, ..done(&next, born.created_at) }).await.unwrap();
+    }
+    let found = |name: Option<&str>, id: &str| {
+        let made = Some((name.map(str::to_owned), id.to_owned()));
+        async move {
+            let page = store.list(Query { made, limit: 9, ..Query::default() }).await.unwrap();
+            page.operations.iter().map(|it| it.id.sequence()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(found(None, "c-1").await, [2, 1]);
+    assert_eq!(found(Some("order"), "o-1").await, [1]);
+    assert_eq!(found(None, "o-1").await, [3, 1]);
+    assert!(found(Some("order"), "c-1").await.is_empty() && found(None, "o-3").await.is_empty());
+}
+
 async fn sweep_all(store: &dyn Store, now: Timestamp) -> (u32, u32) {
     let (mut from, mut forgotten, mut removed) = (0, 0, 0);
     loop {
@@ -467,6 +520,28 @@ async fn settings_are_kept_and_removed(store: &dyn Store) {
     );
 }
 
+async fn settings_are_read_page_by_page_and_either_way(store: &dyn Store) {
+    for n in 0..7 {
+        store.set(format!("p/{n:02}"), Some(Bytes::from_static(b"v"))).await.unwrap();
+    }
+    for other in ["p", "o/9", "q/0", "P/1"] {
+        store.set(other.into(), Some(Bytes::from_static(b"v"))).await.unwrap();
+    }
+    for (way, wanted) in [(Way::Up, "00 01 02|03 04 05|06"), (Way::Down, "06 05 04|03 02 01|00")] {
+        let (mut from, mut pages) = (None, Vec::new());
+        loop {
+            let page = store.settings_from("p/".into(), from.take(), way, 3).await.unwrap();
+            let names: Vec<_> = page.iter().map(|(name, _)| name[2..].to_owned()).collect();
+            pages.push(names.join(" "));
+            match page.last().filter(|_| page.len() == 3) {
+                Some((last, _)) => from = Some(last.clone()),
+                None => break,
+            }
+        }
+        assert_eq!(pages.join("|"), wanted);
+    }
+}
+
 async fn what_is_offered_is_kept_where_nothing_is(store: &dyn Store) {
     for offered in [b"first", b"later"] {
         let kept = store.offer("s".into(), Bytes::from_static(offered)).await.unwrap();
@@ -480,7 +555,10 @@ async fn settings_are_paged_by_their_names(store: &dyn Store) {
         store.set(name.into(), Some(Bytes::from_static(b"v"))).await.unwrap();
     }
     let names = |after: &'static str, max| async move {
-        let page = store.settings_after("l/".into(), after.into(), max).await.unwrap();
+        let page = {
+            let from = Some(after.to_owned()).filter(|after| !after.is_empty());
+            store.settings_from("l/".into(), from, Way::Up, max).await.unwrap()
+        };
         page.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     assert_eq!(names("", 2).await, ["l/1", "l/2"]);

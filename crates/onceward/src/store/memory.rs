@@ -22,7 +22,7 @@ use crate::sabotage::Sabotage;
 
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write, digest_of,
+    StoreError, Swept, Way, Which, Write, digest_of, end_of,
 };
 
 /// A ledger in memory.
@@ -157,6 +157,9 @@ impl Kept {
         let before = query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX));
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
+            if query.ends_before(id.sequence()) {
+                break;
+            }
             if query.wants(operation) {
                 page.operations.push(operation.clone());
             }
@@ -364,17 +367,25 @@ impl Store for MemoryStore {
         })
     }
 
-    fn settings_after(
+    fn settings_from(
         &self,
         prefix: String,
-        after: String,
+        from: Option<String>,
+        way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
+        let (least, greatest) = match way {
+            Way::Up => (from.unwrap_or_else(|| prefix.clone()), end_of(&prefix)),
+            Way::Down => (prefix.clone(), from.unwrap_or_else(|| end_of(&prefix))),
+        };
         self.read(|kept| {
-            let first = prefix.clone().max(after.clone());
-            let all = kept.settings.range(first..).filter(|(name, _)| **name > after);
-            let of_prefix = all.take_while(|(name, _)| name.starts_with(&prefix));
-            of_prefix.take(max).map(|(name, value)| (name.clone(), value.clone())).collect()
+            let all = kept.settings.iter();
+            let within = all.filter(|(name, _)| **name > least && **name < greatest);
+            let own = |(name, value): (&String, &Bytes)| (name.clone(), value.clone());
+            match way {
+                Way::Up => within.take(max).map(own).collect(),
+                Way::Down => within.rev().take(max).map(own).collect(),
+            }
         })
     }
 

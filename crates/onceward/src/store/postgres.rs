@@ -41,7 +41,7 @@ use self::writer::{Job, Queue, Writer};
 use super::row::{self, kind};
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Way, Which, Write, end_of,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -86,10 +86,11 @@ const NOTE_ASKED: &str = "\
 
 /// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
 /// expands leaves that as it was, one that contracts names the first that does without what goes.
-const MIGRATIONS: [(i32, &str); 3] = [
+const MIGRATIONS: [(i32, &str); 4] = [
     (1, include_str!("../../migrations/postgres/0001_init.sql")),
     (1, include_str!("../../migrations/postgres/0002_duty.sql")),
     (1, include_str!("../../migrations/postgres/0003_flow.sql")),
+    (1, include_str!("../../migrations/postgres/0004_people.sql")),
 ];
 
 /// How a shared ledger is opened.
@@ -313,14 +314,32 @@ async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreEr
     rows.iter().filter(|found| !row::is_later(found.get("row"))).map(decode).collect()
 }
 
+const MADE: &str = "\
+    INSERT INTO made SELECT id, name, $3 FROM UNNEST($1::text[], $2::text[]) AS t(id, name) \
+    ON CONFLICT DO NOTHING";
+
 impl PostgresStore {
+    /// Lets an operation be found by what its answer made.
+    async fn note_made(&self, operation: &Operation) -> Result<(), StoreError> {
+        if operation.ids.is_empty() {
+            return Ok(());
+        }
+        let (names, ids): (Vec<&str>, Vec<&str>) =
+            operation.ids.iter().map(|(name, id)| (name.as_str(), id.as_str())).unzip();
+        self.links.query(MADE, &[&ids, &names, &Id(operation.id)]).await.map(drop)
+    }
+
     async fn list_page(&self, query: &Query) -> Result<Page, StoreError> {
         let kinds: Vec<i16> =
             query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
         let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
         let (mut page, mut looked_at) = (Page::default(), 0);
         loop {
-            let rows = if kinds.is_empty() {
+            let rows = if let Some((_, id)) = &query.made {
+                let sql = "SELECT id, row FROM op WHERE id IN (SELECT op FROM made WHERE made.id = $3) \
+                    AND id < $1 ORDER BY id DESC LIMIT $2";
+                self.links.query(sql, &[&before, &PAGE, id]).await?
+            } else if kinds.is_empty() {
                 let sql = "SELECT id, row FROM op WHERE id < $1 ORDER BY id DESC LIMIT $2";
                 self.links.query(sql, &[&before, &PAGE]).await?
             } else {
@@ -330,6 +349,9 @@ impl PostgresStore {
             };
             for found in &rows {
                 before = found.get("id");
+                if query.ends_before(before.0.sequence()) {
+                    return Ok(page);
+                }
                 looked_at += 1;
                 // A later release's are listed by its nodes.
                 if !row::is_later(found.get("row")) {
@@ -362,7 +384,11 @@ impl Store for PostgresStore {
     }
 
     fn commit(&self, write: Write) -> Reply<'_, Operation> {
-        Box::pin(self.ask(|answer| Job::commit(write, answer)))
+        Box::pin(async move {
+            // First, so that none is missing whose operation is there; one too many is overlooked.
+            self.note_made(&write.operation).await?;
+            self.ask(|answer| Job::commit(write, answer)).await
+        })
     }
 
     fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {
@@ -511,22 +537,43 @@ impl Store for PostgresStore {
     }
 
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        self.settings_after(prefix, String::new(), usize::MAX)
+        Box::pin(async move {
+            let rows = self
+                .links
+                .query(
+                    "SELECT name, value FROM setting WHERE name >= $1 AND name < $2 ORDER BY name",
+                    &[&prefix, &end_of(&prefix)],
+                )
+                .await?;
+            Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
+        })
     }
 
-    fn settings_after(
+    fn settings_from(
         &self,
         prefix: String,
-        after: String,
+        from: Option<String>,
+        way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
         Box::pin(async move {
-            let sql = "SELECT name, value FROM setting WHERE name COLLATE \"C\" >= $1 AND \
-                name COLLATE \"C\" > $2 AND name COLLATE \"C\" < $3 \
-                ORDER BY name COLLATE \"C\" LIMIT $4";
-            let (end, max) =
-                (format!("{prefix}\u{10ffff}"), i64::try_from(max).unwrap_or(i64::MAX));
-            let rows = self.links.query(sql, &[&prefix, &after, &end, &max]).await?;
+            let end = end_of(&prefix);
+            let (sql, least, greatest) = match way {
+                Way::Up => (
+                    "SELECT name, value FROM setting WHERE name > $1 AND name < $2 \
+                     ORDER BY name LIMIT $3",
+                    from.unwrap_or(prefix),
+                    end,
+                ),
+                Way::Down => (
+                    "SELECT name, value FROM setting WHERE name > $1 AND name < $2 \
+                     ORDER BY name DESC LIMIT $3",
+                    prefix,
+                    from.unwrap_or(end),
+                ),
+            };
+            let max = i64::try_from(max).unwrap_or(i64::MAX);
+            let rows = self.links.query(sql, &[&least, &greatest, &max]).await?;
             Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
         })
     }

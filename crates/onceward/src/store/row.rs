@@ -129,7 +129,6 @@ struct ActRow {
 
 const ENDINGS: [Ending; 4] =
     [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered];
-const SCOPES: [ScopeKind; 2] = [ScopeKind::Call, ScopeKind::Unique];
 const EFFECTS: [Effects; 3] = [Effects::Idempotent, Effects::Keyed, Effects::NonIdempotent];
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
@@ -215,7 +214,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
             operation.looks.absent,
             operation.looks.next.map(Timestamp::as_micros),
         ),
-        kind: place(&SCOPES, &operation.scope.kind),
+        kind: place(&ScopeKind::ALL, &operation.scope.kind),
         aliases: operation.aliases.iter().map(|alias| alias.as_u128()).collect(),
         retain: operation.retain.map(|span| span.as_millis() as u64),
     };
@@ -284,7 +283,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         id: OperationId::from_u128(row.id),
         fence: Fence(row.fence),
         scope: Scope {
-            kind: at(&SCOPES, row.kind)?,
+            kind: at(&ScopeKind::ALL, row.kind)?,
             tenant: row.tenant.to_owned(),
             route: row.route.to_owned(),
             principal: row.principal.to_owned(),

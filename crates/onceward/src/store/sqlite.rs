@@ -32,7 +32,7 @@ use crate::sabotage::Sabotage;
 use super::moving::Kept;
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
-    StoreError, Swept, Which, Write,
+    StoreError, Swept, Way, Which, Write, end_of,
 };
 
 /// How the embedded store is opened.
@@ -419,15 +419,29 @@ impl Store for SqliteStore {
         }))
     }
 
-    fn settings_after(
+    fn settings_from(
         &self,
         prefix: String,
-        after: String,
+        from: Option<String>,
+        way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
         Box::pin(self.read_latest(move |reader| {
-            let found = reader.settings_after(&prefix, &after, max)?;
-            Ok(found.into_iter().map(|(name, value)| (name, value.into())).collect())
+            let found = match way {
+                Way::Up => reader.settings_between(
+                    from.as_deref().unwrap_or(&prefix),
+                    &end_of(&prefix),
+                    way,
+                    max,
+                ),
+                Way::Down => reader.settings_between(
+                    &prefix,
+                    &from.unwrap_or_else(|| end_of(&prefix)),
+                    way,
+                    max,
+                ),
+            };
+            Ok(found?.into_iter().map(|(name, value)| (name, value.into())).collect())
         }))
     }
 

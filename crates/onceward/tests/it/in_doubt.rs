@@ -6,6 +6,7 @@ use bytes::Bytes;
 use onceward::core::exchange::{Headers, Response};
 use onceward::core::operation::{Death, Deed, State};
 use onceward::core::policy::{Backoff, Effects, Policy};
+use onceward::core::risk::Risk;
 use onceward::{Refusal, Resolution};
 
 use crate::world::{
@@ -228,8 +229,9 @@ async fn what_is_in_doubt_is_neither_redelivered_nor_cancelled_nor_forgotten() {
         let before = world.operation("k").await;
         let (engine, who) = (world.engine(), person());
         let key = Key::new("k").unwrap();
+        let result = engine.redeliver(before.id, &who).await;
+        assert!(matches!(result, Err(Refusal::RiskUnaccepted { .. })), "{result:?}");
         for result in [
-            engine.redeliver(before.id, &who).await,
             engine.cancel(before.id, &who).await,
             engine.forget(&crate::world::scope(), &key, Forgotten::New, &who).await,
         ] {
@@ -288,16 +290,24 @@ async fn past_the_upstreams_memory_of_a_key_many_duplicates_at_once_are_all_told
 }
 
 #[tokio::test]
-async fn past_the_upstreams_memory_of_a_key_a_redelivery_does_not_send_it_again() {
+async fn past_the_upstreams_memory_of_a_key_only_who_takes_the_risk_sends_it_again() {
     for world in every(&short_memory()) {
         world.upstream.script([unanswered(), unanswered(), unanswered()]);
         let _ = world.call_through(post("k")).await;
         let dead = world.operation("k").await;
         assert_eq!(dead.state, State::Dead(Death::Exhausted));
         world.clock.advance(Duration::from_secs(80));
-        let after = world.engine().redeliver(dead.id, &person()).await.unwrap();
-        assert_eq!(after.state, State::InDoubt);
-        assert_eq!(world.upstream.dispatched(), 3);
+        let engine = world.engine();
+        let result = engine.redeliver_at_risk(dead.id, &person(), &[Risk::Unknown]).await;
+        assert!(
+            matches!(result, Err(Refusal::RiskUnaccepted { risk: Risk::WindowOver, .. })),
+            "{result:?}"
+        );
+        assert_eq!(world.operation("k").await, dead, "nothing was written");
+        engine.redeliver_at_risk(dead.id, &person(), &[Risk::WindowOver]).await.unwrap();
+        let done = world.stands("k", "done").await;
+        assert!(done.acts[0].reason.contains("window-over"), "what was taken is kept");
+        assert_eq!(world.upstream.dispatched(), 4);
     }
 }
 

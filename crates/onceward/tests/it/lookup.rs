@@ -6,8 +6,8 @@ use std::time::Duration;
 use onceward::core::condition::Condition;
 use onceward::core::lookup::{Finding, LookupRule, When};
 use onceward::core::operation::{Death, Deed, Operation, Source, State};
-use onceward::core::policy::{Effects, Policy};
 use onceward::core::path_template::Template;
+use onceward::core::policy::{Effects, Policy};
 use onceward::{LOOKUP, Refusal};
 use serde_json::json;
 

@@ -4,11 +4,14 @@
 
 mod advice;
 mod bodies;
+mod bulk;
+mod callbacks;
 mod dead;
 mod duplicates;
 mod gates;
 mod hours;
 mod identity;
+mod ids;
 mod in_doubt;
 mod keys;
 mod ledger;
@@ -26,6 +29,7 @@ mod postgres;
 mod postgres_nodes;
 mod postgres_options;
 mod reconcile;
+mod redeliver;
 mod releases;
 mod replay_bytes;
 mod retention;

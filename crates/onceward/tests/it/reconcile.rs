@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::Report;
+use onceward::core::path_template::Template;
 use onceward::core::policy::Effects;
 use onceward::core::reconcile::ReconcileRule;
-use onceward::core::path_template::Template;
 use onceward::route::{Route, Routes};
 use onceward::store::Query;
 use serde_json::json;

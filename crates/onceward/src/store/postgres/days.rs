@@ -99,6 +99,7 @@ pub(super) async fn make(link: &Link, today: i32) -> Result<(), tokio_postgres::
         for partition in [
             format!("op_{day} PARTITION OF op FOR VALUES FROM ('{from}') TO ('{to}')"),
             format!("asked_{day} PARTITION OF asked FOR VALUES FROM ('{from}') TO ('{to}')"),
+            format!("made_{day} PARTITION OF made FOR VALUES FROM ('{from}') TO ('{to}')"),
             format!("body_{day} PARTITION OF body FOR VALUES FROM ({day}) TO ({})", day + 1),
         ] {
             let sql = format!("BEGIN; {LOCK}; CREATE TABLE IF NOT EXISTS {partition}; COMMIT");
@@ -272,6 +273,7 @@ async fn drop_operations(link: &Link, before: i32) -> Result<(), tokio_postgres:
              ALTER TABLE asked DETACH PARTITION asked_{day}; \
              INSERT INTO asked SELECT a.* FROM asked_{day} a JOIN op_{day} o ON o.id = a.op WHERE o.expires IS NULL; \
              DROP TABLE asked_{day}; END IF; END $$; \
+             DROP TABLE IF EXISTS made_{day}; \
              DROP TABLE op_{day}; DELETE FROM day WHERE day = {day}; \
              UPDATE retention SET ops_before = greatest(ops_before, {}); COMMIT",
             day + 1

@@ -180,6 +180,11 @@ impl Intake {
     /// Puts an operation in, which refers to bodies that are in.
     pub(in crate::store) async fn operation(&mut self, kept: &Kept) -> Result<(), MoveError> {
         let operation = &kept.operation;
+        for (name, id) in &operation.ids {
+            let put = "INSERT INTO made VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+            let done = self.link.query(put, &[id, name, &Id(operation.id)]).await;
+            done.map_err(|error| failed(&error))?;
+        }
         let lane = self.lanes.number(&self.link, &Lane::of(operation)).await;
         self.columns.lanes.push(lane.map_err(|error| failed(&error))?);
         self.columns.digests.push(operation.scope.digest(&operation.key).0.to_vec());

@@ -111,6 +111,7 @@ pub(super) async fn step(
         .await
         .map_err(failed)?;
     link.query("DELETE FROM asked WHERE op = ANY($1)", &[&removed]).await.map_err(failed)?;
+    link.query("DELETE FROM made WHERE op = ANY($1)", &[&removed]).await.map_err(failed)?;
     swept.forgotten = writer::mark(&link, &marks).await.map_err(failed)? as u32;
     let (days, ns): (Vec<i32>, Vec<i64>) =
         bodies.iter().map(|body| (body.segment as i32, i64::from(body.offset))).unzip();

@@ -16,12 +16,15 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::journal::Position;
 use crate::store::moving::Kept;
 use crate::store::row::{self, kind};
-use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError};
+use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way, end_of};
 
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_init.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/0001_init.sql"),
+    include_str!("../../../migrations/sqlite/0002_made.sql"),
+];
 
 /// A record of the journal: what becomes of one row. Decided before it is written, so that
 /// applying it again changes nothing.
@@ -39,6 +42,8 @@ pub(super) enum Record<'a> {
     Setting(&'a str, Option<&'a [u8]>),
     /// How often an operation was asked for again, in all.
     Asked(u64, u64, &'a [u8]),
+    /// What an operation's answer said that it made: names and ids, one after the other.
+    Made(u64, &'a [u8]),
 }
 
 /// The columns of a lane's row.
@@ -221,6 +226,7 @@ impl Index {
             Record::Remove(seq) => {
                 self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;
+                self.db.prepare_cached("DELETE FROM made WHERE seq = ?1")?.execute([seq])?;
             }
             Record::Lane(id, LaneRow { tenant, route, flow }) => {
                 self.db
@@ -239,6 +245,14 @@ impl Index {
                 self.db
                     .prepare_cached("INSERT OR REPLACE INTO asked VALUES (?1, ?2, ?3)")?
                     .execute(params![seq, count, times])?;
+            }
+            Record::Made(seq, pieces) => {
+                let mut pieces = Records(pieces);
+                while let (Some(name), Some(id)) = (pieces.text()?, pieces.text()?) {
+                    self.db
+                        .prepare_cached("INSERT OR IGNORE INTO made VALUES (?1, ?2, ?3)")?
+                        .execute(params![id, name, seq])?;
+                }
             }
         }
         Ok(())
@@ -362,9 +376,13 @@ impl Index {
     pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut page = Page::default();
         let before = query.before.map_or(i64::MAX as u64, OperationId::sequence);
-        let mut looked_at = 0;
+        let (mut looked_at, mut is_over) = (0, false);
         let mut last = before;
         let mut visit = |seq: u64, operation: Operation| {
+            if query.ends_before(seq) {
+                is_over = true;
+                return false;
+            }
             looked_at += 1;
             last = seq;
             if query.wants(&operation) {
@@ -376,7 +394,14 @@ impl Index {
         let open = |standing: &Standing| {
             !matches!(standing, Standing::Done | Standing::Tombstone | Standing::Pending)
         };
-        let more = if !query.standing.is_empty() && query.standing.iter().all(open) {
+        let more = if let Some((_, id)) = &query.made {
+            self.scan(
+                "SELECT seq, row FROM op WHERE seq IN (SELECT seq FROM made WHERE id = ?1) \
+                 AND seq < ?2 ORDER BY seq DESC",
+                params![id, before],
+                &mut visit,
+            )?
+        } else if !query.standing.is_empty() && query.standing.iter().all(open) {
             self.list_open(query, before, &mut visit)?
         } else {
             self.scan(
@@ -385,7 +410,7 @@ impl Index {
                 &mut visit,
             )?
         };
-        page.next = more.then(|| OperationId::new(last, 0));
+        page.next = (more && !is_over).then(|| OperationId::new(last, 0));
         Ok(page)
     }
 
@@ -493,30 +518,33 @@ impl Index {
     }
 
     pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.settings_after(prefix, "", usize::MAX)
+        let mut statement = self.db.prepare_cached(
+            "SELECT name, value FROM setting WHERE name >= ?1 AND name < ?2 ORDER BY name",
+        )?;
+        let within = params![prefix, end_of(prefix)];
+        let rows = statement.query_map(within, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
 
-    /// At most `max` settings whose names begin with `prefix` and come after `after`, in order.
-    pub(super) fn settings_after(
+    /// At most `max` settings between these names, both left out.
+    pub(super) fn settings_between(
         &self,
-        prefix: &str,
-        after: &str,
+        least: &str,
+        greatest: &str,
+        way: Way,
         max: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT name, value FROM setting WHERE name >= ?1 AND name > ?2 ORDER BY name",
-        )?;
-        let (mut rows, mut found) = (statement.query([prefix, after])?, Vec::new());
-        while found.len() < max
-            && let Some(row) = rows.next()?
-        {
-            let name: String = row.get(0)?;
-            if !name.starts_with(prefix) {
-                break;
+        let mut statement = self.db.prepare_cached(match way {
+            Way::Up => {
+                "SELECT name, value FROM setting WHERE name > ?1 AND name < ?2 ORDER BY name LIMIT ?3"
             }
-            found.push((name, row.get(1)?));
-        }
-        Ok(found)
+            Way::Down => {
+                "SELECT name, value FROM setting WHERE name > ?1 AND name < ?2 ORDER BY name DESC LIMIT ?3"
+            }
+        })?;
+        let within = params![least, greatest, max];
+        let rows = statement.query_map(within, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
 
     pub(super) fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -610,6 +638,7 @@ mod tag {
     pub(super) const LANE: u8 = 4;
     pub(super) const SETTING: u8 = 5;
     pub(super) const ASKED: u8 = 6;
+    pub(super) const MADE: u8 = 7;
 }
 
 /// Bytes that a record takes in a frame beside its contents, at most.
@@ -658,9 +687,24 @@ impl Record<'_> {
                 frame.extend(count.to_le_bytes());
                 times
             }
+            Self::Made(seq, pieces) => {
+                frame.push(tag::MADE);
+                frame.extend(seq.to_le_bytes());
+                pieces
+            }
         };
         piece(frame, last)
     }
+}
+
+/// What an answer made, as a record has it.
+pub(super) fn pieces(ids: &[(String, String)]) -> Vec<u8> {
+    let mut pieces = Vec::new();
+    for (name, id) in ids {
+        piece(&mut pieces, name.as_bytes());
+        piece(&mut pieces, id.as_bytes());
+    }
+    pieces
 }
 
 fn piece(frame: &mut Vec<u8>, bytes: &[u8]) -> usize {
@@ -714,6 +758,7 @@ impl<'a> Records<'a> {
                 Record::Setting(name, is_set.then_some(value))
             }
             tag::ASKED => Record::Asked(self.number()?, self.number()?, self.piece()?),
+            tag::MADE => Record::Made(self.number()?, self.piece()?),
             _ => {
                 return Err(StoreError::Unavailable(
                     "the journal was written by a later release".to_owned(),
@@ -721,6 +766,14 @@ impl<'a> Records<'a> {
             }
         };
         Ok(Some(record))
+    }
+
+    /// The next piece as text; nothing at the end.
+    fn text(&mut self) -> Result<Option<&'a str>, StoreError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        std::str::from_utf8(self.piece()?).map(Some).map_err(|_| damaged())
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {

@@ -15,7 +15,7 @@ use onceward_core::operation::{Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records};
+use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, pieces};
 use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
 use super::young::{YOUNG_MAX, Young};
 use crate::judgement;
@@ -475,6 +475,9 @@ impl Writer {
             Err(error) => Err(error),
         };
         self.row = bytes;
+        if result.is_ok() && !operation.ids.is_empty() {
+            self.record(&Record::Made(operation.id.sequence(), &pieces(&operation.ids)))?;
+        }
         result
     }
 

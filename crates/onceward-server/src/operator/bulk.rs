@@ -1,0 +1,223 @@
+//! Bulk over the API: a plan, a run, how far it is, and its end.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, Path, State};
+use http::StatusCode;
+use onceward::core::operation::Forgotten;
+use onceward::core::risk::Risk;
+use onceward::{Bulk, BulkDeed, BulkOrder, BulkPlan, Person};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, Because, Filter, person, read, risks};
+use crate::access::Caller;
+use crate::node::Node;
+use crate::problem::Problem;
+use crate::shape;
+
+/// Acts a second where nothing says, and at most.
+pub(crate) const RATE: u32 = 10;
+const RATE_MAX: u32 = 1000;
+
+/// What is wanted of all that match.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    /// `redeliver`, `cancel`, `resolve` or `forget`.
+    pub(crate) action: String,
+    pub(crate) filter: Filter,
+    #[serde(default)]
+    pub(crate) reason: String,
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    /// Acts a second.
+    pub(crate) rate: Option<u32>,
+    /// `accepted`, or the names of the risks that are taken.
+    #[serde(default)]
+    pub(crate) accept_risk: Words,
+    /// Of `resolve`: `done` or `not-sent`.
+    pub(crate) r#as: Option<String>,
+    /// Of `forget`: `refuse` or `new`.
+    pub(crate) then: Option<String>,
+}
+
+/// One word or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Words {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Words {
+    fn risks(&self) -> Result<Vec<Risk>, Problem> {
+        let words = match self {
+            Self::One(word) => std::slice::from_ref(word),
+            Self::Many(words) => words,
+        };
+        let mut taken = Vec::new();
+        for word in words {
+            taken.extend(risks(Some(word))?);
+        }
+        Ok(taken)
+    }
+}
+
+impl Wanted {
+    /// The order, where it can be carried out.
+    pub(crate) fn order(&self, caller: &Caller) -> Result<BulkOrder, Problem> {
+        let invalid = |why: &str| Problem::new("request-invalid", why);
+        if self.filter.cursor.is_some() || self.filter.limit.is_some() {
+            return Err(invalid(
+                "filter: a bulk goes through all that match; leave cursor and limit out",
+            ));
+        }
+        if !self.filter.is_set() {
+            return Err(invalid(
+                "filter: say which operations; an empty one would mean everything",
+            ));
+        }
+        let rate = self.rate.unwrap_or(RATE);
+        if !(1..=RATE_MAX).contains(&rate) {
+            return Err(invalid("rate: acts a second, between 1 and 1000"));
+        }
+        // A plan does nothing, so it needs no reason.
+        let person = if self.dry_run {
+            Person { who: caller.who(), reason: String::new() }
+        } else {
+            person(caller, &self.reason)?
+        };
+        let (deed, filter, taken) = (self.deed()?, self.filter.query()?, self.accept_risk.risks()?);
+        Ok(BulkOrder { deed, filter, taken, rate, person })
+    }
+
+    fn deed(&self) -> Result<BulkDeed, Problem> {
+        let invalid = |why: &str| Problem::new("request-invalid", why);
+        match (self.action.as_str(), self.r#as.as_deref(), self.then.as_deref()) {
+            ("redeliver", None, None) => Ok(BulkDeed::Redeliver),
+            ("cancel", None, None) => Ok(BulkDeed::Cancel),
+            ("resolve", Some("done"), None) => Ok(BulkDeed::ResolveDone),
+            ("resolve", Some("not-sent"), None) => Ok(BulkDeed::ResolveNotSent),
+            ("resolve", ..) => Err(invalid("as: `done` or `not-sent`")),
+            ("forget", None, None | Some("refuse")) => Ok(BulkDeed::Forget(Forgotten::Refuse)),
+            ("forget", None, Some("new")) => Ok(BulkDeed::Forget(Forgotten::New)),
+            ("forget", None, Some(_)) => Err(invalid("then: `refuse` or `new`")),
+            ("redeliver" | "cancel" | "forget", ..) => {
+                Err(invalid("`as` belongs to resolve and `then` to forget"))
+            }
+            _ => Err(invalid("action: `redeliver`, `cancel`, `resolve` or `forget`")),
+        }
+    }
+}
+
+/// What a bulk would do.
+pub(crate) fn plan(plan: &BulkPlan) -> Value {
+    let by_risk: serde_json::Map<_, _> =
+        plan.by_risk.iter().map(|(risk, count)| (risk.name().to_owned(), json!(count))).collect();
+    json!({
+        "matched": plan.matched,
+        "by_risk": by_risk,
+        "by_route": plan.by_route,
+        "left_out": plan.left_out,
+        "exact": plan.is_exact,
+    })
+}
+
+/// A bulk and how far it is.
+pub(crate) fn shown(bulk: &Bulk) -> Value {
+    let order = &bulk.order;
+    let filter = &order.filter;
+    let standing: Vec<_> =
+        filter.standing.iter().map(|standing| super::standing_name(*standing)).collect();
+    json!({
+        "id": bulk.name(),
+        "action": order.deed.name(),
+        "state": bulk.standing.name(),
+        "filter": {
+            "standing": standing,
+            "route": filter.route,
+            "key": filter.key,
+            "label": filter.label,
+            "text": filter.text,
+            "status": filter.status,
+            "parent": filter.parent.map(|parent| parent.to_string()),
+            "id": filter.made.as_ref().map(|(name, id)| match name {
+                Some(name) => format!("{name}:{id}"),
+                None => id.clone(),
+            }),
+            "after": filter.since.map(shape::time),
+            "before": filter.until.map(shape::time),
+        },
+        "who": order.person.who,
+        "reason": order.person.reason,
+        "rate": order.rate,
+        "accept_risk": order.taken.iter().map(|risk| risk.name()).collect::<Vec<_>>(),
+        "matched": bulk.matched,
+        "exact": bulk.is_exact,
+        "done": bulk.done,
+        "failed": bulk.failed,
+        "left_out": bulk.left_out,
+        "last_failure": bulk.trouble,
+        "began_at": shape::time(bulk.began_at),
+        "ended_at": bulk.ended_at.map(shape::time),
+    })
+}
+
+/// Begins what is wanted; a restored ledger does nothing before its release.
+pub(crate) async fn begun(node: &Node, order: BulkOrder) -> Result<Bulk, Problem> {
+    if node.is_quarantined() {
+        return Err(Problem::new(
+            "quarantine",
+            "Nothing was done; `onceward restore --release` lets it send.",
+        ));
+    }
+    Ok(node.engine.begin_bulk(order).await?)
+}
+
+pub(super) async fn begin(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    document: Result<Json<Wanted>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let wanted = read(document)?;
+    let order = wanted.order(&caller)?;
+    if wanted.dry_run {
+        return Ok((StatusCode::OK, Json(plan(&node.engine.plan_bulk(&order).await?))));
+    }
+    Ok((StatusCode::ACCEPTED, Json(shown(&begun(&node, order).await?))))
+}
+
+pub(super) async fn list(State(node): State<Arc<Node>>) -> Answer {
+    let bulks = node.engine.bulks().await?;
+    let data: Vec<_> = bulks.iter().map(shown).collect();
+    Ok(Json(json!({"data": data, "next": null})))
+}
+
+/// The bulk of this name.
+pub(crate) async fn find(node: &Node, name: &str) -> Result<Bulk, Problem> {
+    let found = node.engine.bulk(name).await?;
+    found.ok_or_else(|| Problem::new("not-found", format!("No bulk {name} is known.")))
+}
+
+pub(super) async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
+    Ok(Json(shown(&find(&node, &name).await?)))
+}
+
+pub(super) async fn stop(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    because: Result<Json<Because>, JsonRejection>,
+) -> Answer {
+    let person = person(&caller, &read(because)?.reason)?;
+    Ok(Json(shown(&node.engine.stop_bulk(&name, &person).await?)))
+}

@@ -1,0 +1,160 @@
+//! The evidence: one document with everything that the ledger knows of an operation, for a dispute,
+//! and a digest over it. What is sealed stays sealed.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use onceward::core::attempt::Attempt;
+use onceward::core::fingerprint::{Part, canonical_json};
+use onceward::core::operation::Operation;
+use onceward::core::policy::{Backoff, KeyMissing, Meaning, Policy};
+use onceward::secret::sha256;
+use onceward::wire;
+use serde_json::{Value, json};
+
+use super::{Answer, find};
+use crate::gateway::{lines, response_document};
+use crate::node::Node;
+use crate::problem::Problem;
+use crate::{shape, units};
+
+/// The shape of the document.
+const VERSION: u32 = 1;
+
+pub(super) async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let operation = find(&node, &id).await?;
+    let mut document = story(&node, &operation).await?;
+    let canonical = canonical_json(document.to_string().as_bytes(), &[]);
+    let canonical = canonical.ok_or_else(|| {
+        Problem::new("gone-wrong", "The document has no canonical form, so nothing vouches for it.")
+    })?;
+    document["sha256"] = json!(hex(&sha256(&canonical)));
+    Ok(Json(document))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
+    let engine = &node.engine;
+    let asked = engine.store().asked(operation.id).await?;
+    let mut attempts = Vec::new();
+    for attempt in &operation.attempts {
+        attempts.push(json!({"n": attempt.n, "answer": excerpt(node, operation, attempt).await?}));
+    }
+    let parts = Part::ALL.iter().zip(operation.fingerprint.parts);
+    let parts: serde_json::Map<_, _> =
+        parts.map(|(part, digest)| (part.name().to_owned(), json!(hex(&digest)))).collect();
+    let routes = engine.routes();
+    let route = routes.get(&operation.scope.route);
+    Ok(json!({
+        "evidence": VERSION,
+        "gateway": format!("onceward {}", env!("CARGO_PKG_VERSION")),
+        "made_at": shape::time(shape::now()),
+        "operation": shape::operation(operation, Some(&asked)),
+        "frozen": {
+            "window": units::show(operation.window),
+            "tombstone": units::show(operation.tombstone),
+            "upstream_window": units::show(operation.upstream_window),
+            "deadline": operation.deadline.map(shape::time),
+            "attempts_max": operation.attempts_max,
+        },
+        "fingerprint": {"version": operation.fingerprint.version, "parts": parts},
+        "request": request(node, operation).await?,
+        "outcome_answer": outcome(node, operation).await?,
+        "attempt_answers": attempts,
+        "policy_now": route.map(|route| {
+            policy(route.policy_for(&operation.method, &operation.target))
+        }),
+    }))
+}
+
+/// What was remembered, without the credentials.
+async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
+    let Some(kept) = operation.request else { return Ok(Value::Null) };
+    let bytes = node.engine.store().body(kept).await?;
+    let request = wire::decode_request(&bytes, operation.id, None)?;
+    let shown = response_document(0, &request.headers, &request.body);
+    Ok(json!({
+        "method": request.method,
+        "path": request.target,
+        "headers": lines(&request.headers),
+        "body": shown["body"],
+        "body_base64": shown["body_base64"],
+        "body_sha256": hex(&sha256(&request.body)),
+    }))
+}
+
+async fn outcome(node: &Node, operation: &Operation) -> Result<Value, Problem> {
+    let answer = operation.outcome.as_ref().and_then(|outcome| outcome.answer);
+    let Some(kept) = answer else { return Ok(Value::Null) };
+    let answer = wire::decode_response(&node.engine.store().body(kept).await?)?;
+    let mut shown = response_document(answer.status, &answer.headers, &answer.body);
+    shown["body_sha256"] = json!(hex(&sha256(&answer.body)));
+    Ok(shown)
+}
+
+async fn excerpt(node: &Node, operation: &Operation, attempt: &Attempt) -> Result<Value, Problem> {
+    let kept = attempt.ended.as_ref().and_then(|ended| ended.answer);
+    let Some(kept) = kept else { return Ok(Value::Null) };
+    let bytes = node.engine.store().body(kept).await?;
+    let (answer, cut) = wire::decode_excerpt(&bytes, operation.id, node.engine.secrets())?;
+    let mut shown = response_document(answer.status, &answer.headers, &answer.body);
+    shown["cut"] = json!(cut);
+    Ok(shown)
+}
+
+/// The policy that governs it now: retries and statuses are read at each attempt.
+fn policy(policy: &Policy) -> Value {
+    let backoff = |backoff: &Backoff| {
+        json!({
+            "attempts_max": backoff.attempts_max,
+            "horizon": units::show(backoff.horizon),
+            "base": units::show(backoff.base),
+            "floor": units::show(backoff.floor),
+            "cap": units::show(backoff.cap),
+            "factor": backoff.factor.to_string(),
+            "table": backoff.table.iter().map(|delay| units::show(*delay)).collect::<Vec<_>>(),
+        })
+    };
+    let word = |meaning: &Meaning| match meaning {
+        Meaning::Final => "final",
+        Meaning::Refused => "refused",
+        Meaning::NotProcessed => "not_processed",
+        Meaning::Ambiguous => "ambiguous",
+    };
+    let statuses: std::collections::BTreeMap<String, &str> = policy
+        .statuses
+        .iter()
+        .map(|(status, meaning)| (status.to_string(), word(meaning)))
+        .collect();
+    json!({
+        "effects": policy.effects.map(onceward::core::policy::Effects::name),
+        "upstream_key": {
+            "place": policy.upstream_key.place.to_string(),
+            "window": units::show(policy.upstream_key.window),
+        },
+        "key_missing": match policy.key_missing {
+            KeyMissing::Make => "make",
+            KeyMissing::Require => "require",
+            KeyMissing::Pass => "pass",
+        },
+        "key_headers": policy.key_headers,
+        "success": policy.success,
+        "statuses": statuses,
+        "delete_gone": policy.delete_gone,
+        "held": backoff(&policy.held),
+        "retry": backoff(&policy.accepted),
+        "window": units::show(policy.window),
+        "tombstone": units::show(policy.tombstone),
+        "keep_headers": policy.keep_headers,
+        "ids": policy.ids.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+    })
+}

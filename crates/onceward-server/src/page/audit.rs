@@ -1,0 +1,78 @@
+//! The audit, as a plain list: who did what, when and why.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use maud::{Markup, html};
+use onceward::Note;
+use onceward::core::id::OperationId;
+use url::form_urlencoded::Serializer;
+
+use super::frame::{Frame, Here, Html};
+use super::words;
+use crate::node::Node;
+use crate::operator::audit::Which;
+use crate::problem::Problem;
+
+pub(super) async fn show(
+    State(node): State<Arc<Node>>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Html, Problem> {
+    let Query(which) =
+        which.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
+    let found = which.notes(&node).await?;
+    let frame = Frame::of(&node).await?;
+    let content = html! {
+        h1 { "Audit" }
+        p.lead { "Everything that people did, the newest first." }
+        form.filter method="get" action="/audit" role="search" aria-label="Filter" {
+            label { "Who"
+                input name="who" value=(which.who.clone().unwrap_or_default()) autocomplete="off";
+            }
+            div.row { button { "Filter" } }
+        }
+        @if found.notes.is_empty() { p.empty.card { "Nobody did anything." } }
+        @else {
+            div.scroll.card tabindex="0" role="region" aria-label="What people did" {
+                table.list {
+                    thead { tr { th { "When" } th { "Who" } th { "What" } th { "To what" } th { "Why" } } }
+                    tbody { @for note in &found.notes { (row(note)) } }
+                }
+            }
+        }
+        @if let Some(next) = found.next {
+            nav.pager aria-label="Older" { a.older href=(older(&which, next)) rel="next" { "Older" } }
+        }
+    };
+    Ok(Html(frame.page(Here::Audit, "Audit", &content)))
+}
+
+fn older(which: &Which, next: OperationId) -> String {
+    let mut query = Serializer::new(String::new());
+    for (name, value) in [("who", &which.who), ("after", &which.after)] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            query.append_pair(name, value);
+        }
+    }
+    query.append_pair("cursor", &next.to_string());
+    format!("/audit?{}", query.finish())
+}
+
+fn row(note: &Note) -> Markup {
+    html! {
+        tr {
+            td.when { (words::exact(note.at)) }
+            td { bdi { (note.who) } }
+            td { (note.deed.replace('_', " ")) @if note.refused { ", refused" } }
+            td {
+                @if note.about.parse::<OperationId>().is_ok() {
+                    a href={ "/operations/" (note.about) } { code { (note.about) } }
+                } @else if note.about.starts_with("bulk_") {
+                    a href={ "/bulk/" (note.about) } { code { (note.about) } }
+                } @else { bdi { (note.about) } }
+            }
+            td { bdi { (note.reason) } }
+        }
+    }
+}

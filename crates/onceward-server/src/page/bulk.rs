@@ -1,0 +1,234 @@
+//! Bulk, as pages: a plan of what matches, a form that runs it, and how far it is.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use http::HeaderValue;
+use maud::{Markup, html};
+use onceward::core::risk::Risk;
+use onceward::{Bulk, BulkPlan, BulkStanding};
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+
+use super::acts::{Done, REASON_MAX, Sent, read};
+use super::frame::{Frame, Here, Html};
+use super::words;
+use crate::access::Caller;
+use crate::node::Node;
+use crate::operator::Filter;
+use crate::operator::bulk::{RATE, Wanted, Words, begun, find};
+use crate::operator::person;
+use crate::problem::Problem;
+use crate::shape;
+
+/// The link to the plan for what a list shows.
+pub(super) fn link(filter: &Filter) -> Markup {
+    let mut query = Serializer::new(String::new());
+    for (name, value) in filter.words() {
+        if let Some(value) = value {
+            query.append_pair(name, &value);
+        }
+    }
+    html! {
+        @if filter.is_set() {
+            p.more { a href={ "/bulk/plan?" (query.finish()) } { "Redeliver all that match" } }
+        }
+    }
+}
+
+/// The same filter, with nothing of where a list stood.
+fn wanted(filter: &Filter) -> Wanted {
+    let filter = Filter { cursor: None, limit: None, ..filter.clone() };
+    Wanted { action: "redeliver".to_owned(), filter, ..Wanted::default() }
+}
+
+/// What it would do, and the form that does it.
+pub(super) async fn plan(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Html, Problem> {
+    let Query(filter) =
+        filter.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
+    let order = Wanted { dry_run: true, ..wanted(&filter) }.order(&caller)?;
+    let plan = node.engine.plan_bulk(&order).await?;
+    let frame = Frame::of(&node).await?;
+    let content = html! {
+        h1 { "Redeliver all that match" }
+        p.lead {
+            @for (name, value) in filter.words() {
+                @if let Some(value) = value { (name) " " strong { bdi { (value) } } ". " }
+            }
+            "Nothing has been done yet."
+        }
+        (counts(&plan))
+        @if plan.matched > 0 { (form(&filter, &plan)) }
+    };
+    Ok(Html(frame.page(Here::Operations, "Redeliver all that match", &content)))
+}
+
+fn counts(plan: &BulkPlan) -> Markup {
+    html! {
+        section.card {
+            h2 {
+                @if !plan.is_exact { "At least " }
+                (plan.matched) @if plan.matched == 1 { " operation" } @else { " operations" }
+            }
+            dl {
+                @for (risk, count) in &plan.by_risk {
+                    dt { (count) " " (risk.name()) }
+                    dd { (shape::risk_words(*risk)) }
+                }
+            }
+            dl {
+                @for (route, count) in &plan.by_route { dt { (count) } dd { "on " bdi { (route) } } }
+            }
+        }
+    }
+}
+
+fn form(filter: &Filter, plan: &BulkPlan) -> Markup {
+    let risky = |risk: &&Risk| risk.wants_a_word() && risk.can_be_taken();
+    html! {
+        form.card method="post" action="/bulk" {
+            @for (name, value) in filter.words() {
+                @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
+            }
+            @for risk in plan.by_risk.keys().filter(risky) {
+                label.choice {
+                    input type="checkbox" name=(risk.name()) value="yes";
+                    " Also those whose risk is " strong { (risk.name()) } ", whatever comes of it"
+                }
+            }
+            label { "Operations a second, at most"
+                input name="rate" inputmode="numeric" pattern="[0-9]+" value=(RATE) required;
+            }
+            label { "Reason"
+                input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
+            }
+            button.careful { "Redeliver them" }
+        }
+    }
+}
+
+/// The form, as a browser sends it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ordered {
+    reason: String,
+    rate: String,
+    unknown: Option<String>,
+    #[serde(rename = "window-over")]
+    window_over: Option<String>,
+    state: Option<String>,
+    route: Option<String>,
+    key: Option<String>,
+    label: Option<String>,
+    text: Option<String>,
+    status: Option<String>,
+    parent: Option<String>,
+    id: Option<String>,
+    after: Option<String>,
+    before: Option<String>,
+}
+
+fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem> {
+    let wrong = |_| Problem::new("request-invalid", format!("{name}: {text:?} is no number"));
+    text.trim().parse().map_err(wrong)
+}
+
+pub(super) async fn begin(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    form: Sent<Ordered>,
+) -> Done {
+    let form = read(form)?;
+    let status = form.status.filter(|status| !status.is_empty());
+    let filter = Filter {
+        state: form.state,
+        route: form.route,
+        key: form.key,
+        label: form.label,
+        text: form.text,
+        status: status.map(|status| number("status", &status)).transpose()?,
+        parent: form.parent,
+        id: form.id,
+        after: form.after,
+        before: form.before,
+        ..Filter::default()
+    };
+    let risks = [(Risk::Unknown, form.unknown), (Risk::WindowOver, form.window_over)];
+    let taken = risks.into_iter().filter_map(|(risk, yes)| yes.map(|_| risk.name().to_owned()));
+    let wanted = Wanted {
+        reason: form.reason,
+        rate: Some(number("rate", &form.rate)?),
+        accept_risk: Words::Many(taken.collect()),
+        ..wanted(&filter)
+    };
+    let bulk = begun(&node, wanted.order(&caller)?).await?;
+    Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
+}
+
+/// How far it is; the page looks again by itself while it runs.
+pub(super) async fn show(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let bulk = find(&node, &name).await?;
+    let frame = Frame::of(&node).await?;
+    let is_running = bulk.standing == BulkStanding::Running;
+    let content = progress(&bulk, is_running);
+    let page = Html(frame.page(Here::Operations, "Bulk", &content));
+    let mut response = page.into_response();
+    if is_running {
+        response.headers_mut().insert("refresh", HeaderValue::from_static("2"));
+    }
+    Ok(response)
+}
+
+fn progress(bulk: &Bulk, is_running: bool) -> Markup {
+    let now = shape::now();
+    html! {
+        h1 { "Bulk: " (bulk.order.deed.name()) }
+        p.notice.warn[bulk.failed > 0] role="status" {
+            strong { (bulk.standing.name()) } ". "
+            (bulk.done) " of " @if !bulk.is_exact { "at least " } (bulk.matched) " done, "
+            (bulk.left_out) " left out because nobody takes their risk, " (bulk.failed) " failed."
+        }
+        section.card {
+            dl {
+                dt { "Id" } dd { code { (bulk.name()) } }
+                dt { "By" } dd { bdi { (bulk.order.person.who) } }
+                dt { "Reason" } dd { bdi { (bulk.order.person.reason) } }
+                dt { "Began" } dd { (words::time(bulk.began_at, now)) }
+                @if let Some(at) = bulk.ended_at { dt { "Ended" } dd { (words::time(at, now)) } }
+                @if let Some(trouble) = &bulk.trouble { dt { "Last failure" } dd { (trouble) } }
+            }
+        }
+        @if is_running {
+            form.card method="post" action={ "/bulk/" (bulk.name()) "/stop" } {
+                label { "Reason"
+                    input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
+                }
+                button.careful { "Stop it" }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Stopped {
+    reason: String,
+}
+
+pub(super) async fn stop(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    form: Sent<Stopped>,
+) -> Done {
+    let person = person(&caller, &read(form)?.reason)?;
+    let bulk = node.engine.stop_bulk(&name, &person).await?;
+    Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
+}

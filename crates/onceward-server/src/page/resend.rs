@@ -1,0 +1,98 @@
+//! Edit and resend, as a form: what was asked, to be changed, and a new operation of it.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, State};
+use bytes::Bytes;
+use maud::html;
+use onceward::Edit;
+use onceward::core::operation::Operation;
+use onceward::secret::random;
+use onceward::wire;
+use serde::Deserialize;
+
+use super::acts::{Done, REASON_MAX, Sent, read, told};
+use super::frame::{Frame, Here, Html};
+use super::words;
+use crate::access::Caller;
+use crate::node::Node;
+use crate::operator::{check_target, find, person};
+use crate::problem::Problem;
+
+/// A body that is larger is not edited by hand.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Edited {
+    reason: String,
+    path: String,
+    /// Nothing where the body cannot be shown as text.
+    body: Option<String>,
+    /// Sent twice, the form makes one operation.
+    key: String,
+}
+
+/// The body as text, where it can be edited as such.
+async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, Problem> {
+    let Some(kept) = operation.request else {
+        return Err(Problem::new("no-outcome", "The request was forgotten with its window."));
+    };
+    let bytes = node.engine.store().body(kept).await?;
+    let body = wire::decode_request(&bytes, operation.id, None)?.body;
+    let text = Some(body).filter(|body| body.len() <= BODY_BYTES_MAX);
+    Ok(text.and_then(|body| String::from_utf8(body.to_vec()).ok()))
+}
+
+pub(super) async fn form(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+) -> Result<Html, Problem> {
+    let operation = find(&node, &id).await?;
+    let body = text_of(&node, &operation).await?;
+    let frame = Frame::of(&node).await?;
+    let key = format!("made-{:032x}", u128::from_be_bytes(random()));
+    let content = html! {
+        h1 { "Edit and resend" }
+        p.lead {
+            "Makes a new operation with a key of its own. "
+            a href=(words::url_of(operation.id)) { "The one that it is made of" }
+            " stays as it is; the credentials of its caller go with the new one."
+        }
+        form.card method="post" action={ (words::url_of(operation.id)) "/resend" } {
+            p { strong { (operation.method) } " on " strong { (operation.scope.route) } }
+            input type="hidden" name="key" value=(key);
+            label { "Path"
+                input name="path" required value=(operation.target) autocomplete="off" spellcheck="false";
+            }
+            @match body {
+                Some(body) => label { "Body"
+                    textarea name="body" rows="12" spellcheck="false" { "\n" (body) }
+                },
+                None => p.soft { "Its body is no text, or too large to be edited here: it goes as it is." },
+            }
+            label { "Reason"
+                input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
+            }
+            button.careful { "Send as a new operation" }
+        }
+    };
+    Ok(Html(frame.page(Here::Operations, "Edit and resend", &content)))
+}
+
+pub(super) async fn resend(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    form: Sent<Edited>,
+) -> Done {
+    let form = read(form)?;
+    let person = person(&caller, &form.reason)?;
+    let operation = find(&node, &id).await?;
+    check_target(&operation.method, &form.path)?;
+    // A form sends every line break as two letters: what only differs in that was not changed.
+    let plain = |text: String| text.replace("\r\n", "\n");
+    let before = text_of(&node, &operation).await?.map(plain);
+    let body = form.body.map(plain).filter(|body| Some(body) != before.as_ref()).map(Bytes::from);
+    let edit = Edit { key: Some(form.key), target: Some(form.path), body, ..Edit::default() };
+    Ok(told(&node.engine.resend(operation.id, edit, &person).await?))
+}

@@ -1,0 +1,157 @@
+//! Bulks as settings of the ledger: what was ordered, and how far it is.
+
+use bytes::Bytes;
+use onceward_core::id::OperationId;
+use onceward_core::risk::Risk;
+use onceward_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Bulk, BulkDeed, BulkOrder, BulkStanding};
+use crate::people::Person;
+use crate::store::{Query, Standing, StoreError};
+
+/// What the settings of bulks are called: the id follows, so that names are in the order of time.
+pub(super) const PREFIX: &str = "bulk/";
+
+pub(super) fn name_of(id: OperationId) -> String {
+    format!("{PREFIX}{:032x}", id.as_u128())
+}
+
+/// The setting that stops a bulk.
+pub(super) fn stop_of(id: OperationId) -> String {
+    format!("bulk.stop/{:032x}", id.as_u128())
+}
+
+/// The setting by which one node and no other takes a bulk over.
+pub(super) fn turn_of(id: OperationId, turn: u32) -> String {
+    format!("bulk.turn/{:032x}/{turn}", id.as_u128())
+}
+
+#[derive(Serialize, Deserialize)]
+struct BulkRow {
+    deed: u8,
+    filter: FilterRow,
+    taken: Vec<u8>,
+    rate: u32,
+    who: String,
+    reason: String,
+    standing: u8,
+    began_at: i64,
+    ended_at: Option<i64>,
+    matched: u64,
+    is_exact: bool,
+    done: u64,
+    failed: u64,
+    left_out: u64,
+    trouble: Option<String>,
+    cursor: u128,
+    turn: u32,
+    beats: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FilterRow {
+    standing: Vec<u8>,
+    tenant: Option<String>,
+    route: Option<String>,
+    key: Option<String>,
+    label: Option<String>,
+    text: Option<String>,
+    status: Option<u16>,
+    parent: Option<u128>,
+    made: Option<(Option<String>, String)>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
+    all.iter().position(|other| other == one).unwrap_or_default() as u8
+}
+
+pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
+    let (order, filter) = (&bulk.order, &bulk.order.filter);
+    let row = BulkRow {
+        deed: place(&BulkDeed::ALL, &order.deed),
+        filter: FilterRow {
+            standing: filter.standing.iter().map(|it| place(&Standing::ALL, it)).collect(),
+            tenant: filter.tenant.clone(),
+            route: filter.route.clone(),
+            key: filter.key.clone(),
+            label: filter.label.clone(),
+            text: filter.text.clone(),
+            status: filter.status,
+            parent: filter.parent.map(OperationId::as_u128),
+            made: filter.made.clone(),
+            since: filter.since.map(Timestamp::as_micros),
+            until: filter.until.map(Timestamp::as_micros),
+        },
+        taken: order.taken.iter().map(|risk| place(&Risk::ALL, risk)).collect(),
+        rate: order.rate,
+        who: order.person.who.clone(),
+        reason: order.person.reason.clone(),
+        standing: place(&BulkStanding::ALL, &bulk.standing),
+        began_at: bulk.began_at.as_micros(),
+        ended_at: bulk.ended_at.map(Timestamp::as_micros),
+        matched: bulk.matched,
+        is_exact: bulk.is_exact,
+        done: bulk.done,
+        failed: bulk.failed,
+        left_out: bulk.left_out,
+        trouble: bulk.trouble.clone(),
+        cursor: bulk.cursor.as_u128(),
+        turn: bulk.turn,
+        beats: bulk.beats,
+    };
+    let bytes = postcard::to_allocvec(&row);
+    bytes.map(Bytes::from).map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
+    let damaged = |why: &str| StoreError::Damaged(format!("the setting {name}: {why}"));
+    let id = u128::from_str_radix(name.strip_prefix(PREFIX).unwrap_or_default(), 16)
+        .map_err(|error| damaged(&error.to_string()))?;
+    let row: BulkRow = postcard::from_bytes(value).map_err(|error| damaged(&error.to_string()))?;
+    let filter = row.filter;
+    let unknown = || damaged("a word of a later release");
+    let all_of = |places: &[u8]| -> Option<Vec<Standing>> {
+        places.iter().map(|place| Standing::ALL.get(usize::from(*place)).copied()).collect()
+    };
+    let risks: Option<Vec<Risk>> =
+        row.taken.iter().map(|place| Risk::ALL.get(usize::from(*place)).copied()).collect();
+    let time = Timestamp::from_micros;
+    Ok(Bulk {
+        id: OperationId::from_u128(id),
+        order: BulkOrder {
+            deed: *BulkDeed::ALL.get(usize::from(row.deed)).ok_or_else(unknown)?,
+            filter: Query {
+                standing: all_of(&filter.standing).ok_or_else(unknown)?,
+                tenant: filter.tenant,
+                route: filter.route,
+                key: filter.key,
+                label: filter.label,
+                text: filter.text,
+                status: filter.status,
+                parent: filter.parent.map(OperationId::from_u128),
+                made: filter.made,
+                since: filter.since.map(time),
+                until: filter.until.map(time),
+                ..Query::default()
+            },
+            taken: risks.ok_or_else(unknown)?,
+            rate: row.rate,
+            person: Person { who: row.who, reason: row.reason },
+        },
+        standing: *BulkStanding::ALL.get(usize::from(row.standing)).ok_or_else(unknown)?,
+        began_at: time(row.began_at),
+        ended_at: row.ended_at.map(time),
+        matched: row.matched,
+        is_exact: row.is_exact,
+        done: row.done,
+        failed: row.failed,
+        left_out: row.left_out,
+        trouble: row.trouble,
+        cursor: OperationId::from_u128(row.cursor),
+        turn: row.turn,
+        beats: row.beats,
+    })
+}

@@ -1,0 +1,267 @@
+//! A bulk in hand: page after page, at its rate, and each second in the ledger how far it is. One
+//! node has it; another goes on where that one has not been heard of for a lease.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceward_core::id::OperationId;
+use onceward_core::lease::{BEAT, LEASE};
+use onceward_core::operation::Operation;
+use onceward_core::time::Timestamp;
+use tokio::sync::Notify;
+
+use super::{Bulk, BulkStanding, RATE_MAX, bears, row};
+use crate::engine::Engine;
+use crate::refusal::Refusal;
+use crate::store::StoreError;
+
+/// Operations read at once.
+const PAGE: usize = 200;
+
+/// How often it is written how far a bulk is, and looked whether it may go on.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a ledger that is full or away is waited for before it is asked again.
+const LEDGER_RETRY: Duration = Duration::from_secs(1);
+
+/// The bulks that this node has in hand, and what it has seen of others'.
+#[derive(Debug, Default)]
+pub(crate) struct InHand {
+    seen: Mutex<HashMap<OperationId, Seen>>,
+    /// One was begun.
+    begun: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    /// It was begun here, and waits to be taken up.
+    Begun,
+    /// This node is at it.
+    Ours,
+    /// Another is: it stood at this beat, seen first then.
+    Beating(u64, Timestamp),
+}
+
+impl InHand {
+    /// Lets one that was begun here be taken up.
+    pub(super) fn begin(&self, id: OperationId) {
+        self.set(id, Some(Seen::Begun));
+        self.begun.notify_one();
+    }
+
+    fn set(&self, id: OperationId, seen: Option<Seen>) {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen {
+            Some(seen) => all.insert(id, seen),
+            None => all.remove(&id),
+        };
+    }
+
+    fn get(&self, id: OperationId) -> Option<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+}
+
+/// Takes up bulks that nobody is at, for ever.
+pub(crate) async fn look_after(engine: Arc<Engine>) {
+    while !engine.is_halted() {
+        match take_up(&engine).await {
+            Ok(()) => {}
+            Err(error) if error.may_pass() || error == StoreError::Stale => {}
+            Err(error) => {
+                engine.heed(error);
+                return;
+            }
+        }
+        tokio::select! {
+            () = engine.bulks.begun.notified() => {}
+            () = engine.clock.sleep_until(engine.clock.now().plus(BEAT)) => {}
+        }
+    }
+}
+
+async fn take_up(engine: &Arc<Engine>) -> Result<(), StoreError> {
+    let now = engine.clock.now();
+    for bulk in engine.bulks().await? {
+        if bulk.standing != BulkStanding::Running {
+            continue;
+        }
+        let is_left = match engine.bulks.get(bulk.id) {
+            Some(Seen::Ours) => false,
+            Some(Seen::Begun) => {
+                engine.take_bulk_in_hand(bulk);
+                continue;
+            }
+            // Nobody else has this ledger: whoever was at it is gone.
+            _ if !engine.store.is_shared() => true,
+            Some(Seen::Beating(beats, since)) if beats == bulk.beats => now.since(since) >= LEASE,
+            _ => {
+                engine.bulks.set(bulk.id, Some(Seen::Beating(bulk.beats, now)));
+                false
+            }
+        };
+        if is_left {
+            engine.take_over(bulk).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What became of one operation.
+enum Became {
+    Done,
+    LeftOut,
+    Failed(String),
+    /// It is none of those that the bulk is for.
+    Other,
+}
+
+impl Engine {
+    /// Goes on with a bulk, unless another node was faster.
+    async fn take_over(self: &Arc<Self>, mut bulk: Bulk) -> Result<(), StoreError> {
+        bulk.turn += 1;
+        let ours = Bytes::copy_from_slice(&self.session.0.to_be_bytes());
+        let holder = self.store.offer(row::turn_of(bulk.id, bulk.turn), ours.clone()).await?;
+        if holder == ours {
+            self.take_bulk_in_hand(bulk);
+        }
+        Ok(())
+    }
+
+    fn take_bulk_in_hand(self: &Arc<Self>, bulk: Bulk) {
+        self.bulks.set(bulk.id, Some(Seen::Ours));
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let id = bulk.id;
+            if let Err(error) = engine.run_bulk(bulk).await
+                && !error.may_pass()
+            {
+                engine.heed(error);
+            }
+            engine.bulks.set(id, None);
+        });
+    }
+
+    /// Runs to its end, or until it is stopped or another's.
+    async fn run_bulk(self: &Arc<Self>, mut bulk: Bulk) -> Result<(), StoreError> {
+        let step = Duration::from_secs(1) / bulk.order.rate.clamp(1, RATE_MAX);
+        let mut next_act = self.clock.now();
+        let mut next_check = next_act;
+        loop {
+            let page = self.page_when_back(&bulk).await?;
+            for operation in page.operations {
+                if !self.checks(&mut bulk, &mut next_check).await? {
+                    return Ok(());
+                }
+                if !self.skips(&bulk, &operation) {
+                    self.clock.sleep_until(next_act).await;
+                    next_act = next_act.max(self.clock.now()).plus(step);
+                }
+                match self.do_one(&bulk, &operation).await? {
+                    Became::Done => bulk.done += 1,
+                    Became::LeftOut => bulk.left_out += 1,
+                    Became::Failed(why) => {
+                        bulk.failed += 1;
+                        bulk.trouble = Some(format!("{}: {why}", operation.id));
+                    }
+                    Became::Other => {}
+                }
+                bulk.cursor = operation.id;
+            }
+            // A page may have none and still a next.
+            match page.next {
+                Some(next) => bulk.cursor = next.min(bulk.cursor),
+                None => break,
+            }
+            if !self.checks(&mut bulk, &mut next_check).await? {
+                return Ok(());
+            }
+        }
+        self.end_bulk(&mut bulk, BulkStanding::Done).await
+    }
+
+    /// Writes how far it is, where a second has passed; tells whether it goes on.
+    async fn checks(&self, bulk: &mut Bulk, next: &mut Timestamp) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        if now < *next {
+            return Ok(true);
+        }
+        *next = now.plus(CHECK_EVERY);
+        if self.is_halted() {
+            return Ok(false);
+        }
+        let later = row::turn_of(bulk.id, bulk.turn + 1);
+        if self.store.setting(later).await?.is_some() {
+            return Ok(false);
+        }
+        if self.store.setting(row::stop_of(bulk.id)).await?.is_some() {
+            self.end_bulk(bulk, BulkStanding::Stopped).await?;
+            return Ok(false);
+        }
+        bulk.beats += 1;
+        match self.keep_bulk(bulk).await {
+            // It is written with the next check: an older place does no harm.
+            Err(error) if error.may_pass() => Ok(true),
+            written => written.map(|()| true),
+        }
+    }
+
+    async fn end_bulk(&self, bulk: &mut Bulk, standing: BulkStanding) -> Result<(), StoreError> {
+        bulk.standing = standing;
+        bulk.ended_at = Some(self.clock.now());
+        bulk.beats += 1;
+        self.keep_bulk(bulk).await
+    }
+
+    async fn page_when_back(&self, bulk: &Bulk) -> Result<crate::store::Page, StoreError> {
+        loop {
+            match self.store.list(bulk.order.page(bulk.cursor, PAGE)).await {
+                Err(error) if error.may_pass() && !self.is_halted() => {
+                    self.clock.sleep_until(self.clock.now().plus(LEDGER_RETRY)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether nothing is done to it, so that it costs none of the rate.
+    fn skips(&self, bulk: &Bulk, operation: &Operation) -> bool {
+        !bulk.order.deed.fits(operation)
+            || bears(operation, &bulk.mark())
+            || bulk.order.leaves_out(operation, self.clock.now())
+    }
+
+    async fn do_one(
+        self: &Arc<Self>,
+        bulk: &Bulk,
+        operation: &Operation,
+    ) -> Result<Became, StoreError> {
+        if bears(operation, &bulk.mark()) {
+            return Ok(Became::Done);
+        }
+        if !bulk.order.deed.fits(operation) {
+            return Ok(Became::Other);
+        }
+        if bulk.order.leaves_out(operation, self.clock.now()) {
+            return Ok(Became::LeftOut);
+        }
+        loop {
+            return Ok(match self.act_in_bulk(bulk, operation.id).await {
+                Ok(_) => Became::Done,
+                Err(Refusal::Ledger(error)) if error.may_pass() && !self.is_halted() => {
+                    self.clock.sleep_until(self.clock.now().plus(LEDGER_RETRY)).await;
+                    continue;
+                }
+                Err(Refusal::Ledger(error)) => return Err(error),
+                Err(Refusal::Conflict { operation, .. }) if bears(&operation, &bulk.mark()) => {
+                    Became::Done
+                }
+                Err(Refusal::Conflict { why, .. }) => Became::Failed(why),
+                Err(Refusal::RiskUnaccepted { .. }) => Became::LeftOut,
+                Err(_) => Became::Failed("it is not there any more".to_owned()),
+            });
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Edit and resend: what was asked once is asked anew, changed or not, by an operation of its own
+//! with a key of its own. It names the one that it is born of, and that one stays as it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
+use onceward_core::operation::{Deed, Operation};
+
+use crate::call::{Arrival, Call, CallOptions, Received};
+use crate::engine::Engine;
+use crate::observe::Fact;
+use crate::people::{Person, deed};
+use crate::receive::{made_key, receive};
+use crate::refusal::Refusal;
+use crate::remember::birth;
+use crate::store::{Remembered, Which};
+
+/// What is asked otherwise than before; what it does not name stays as it was.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    /// The new operation's key; without it one is made.
+    pub key: Option<String>,
+    /// The path and query.
+    pub target: Option<String>,
+    /// Headers (lower case) with their values; without a value they are left out.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// The body.
+    pub body: Option<Bytes>,
+}
+
+impl Engine {
+    /// Asks again what `id` asked, as a new operation. The caller's credentials go with it. The
+    /// same edit with the same key finds what the first one made.
+    pub async fn resend(
+        self: &Arc<Self>,
+        id: OperationId,
+        edit: Edit,
+        person: &Person,
+    ) -> Result<Operation, Refusal> {
+        if self.is_halted() {
+            return Err(Refusal::Draining);
+        }
+        let original = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
+        let arrival = self.rearrival(&original, edit).await?;
+        let now = self.clock.now();
+        let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+        newborn.operation.parent = Some(id);
+        newborn.operation.acts.push(deed(Deed::Resent, person, self));
+        let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
+        self.mark_callback(&newborn.operation).await?;
+        match self.store.remember(newborn).await.map_err(|error| self.heed(error))? {
+            Remembered::Fresh(operation) => {
+                self.observer.observe(Fact::Remembered(&operation));
+                self.observer.observe(Fact::Acted(&operation));
+                Ok(operation)
+            }
+            Remembered::Known(known)
+                if known.parent == Some(id) && known.fingerprint == arrival.fingerprint =>
+            {
+                Ok(known)
+            }
+            Remembered::Known(known) => {
+                self.note_refused(note).await?;
+                let why = "its key belongs to another operation".to_owned();
+                Err(Refusal::Conflict { operation: Box::new(known), why })
+            }
+        }
+    }
+
+    /// The remembered request with the changes, as if it had just been received.
+    async fn rearrival(&self, original: &Operation, edit: Edit) -> Result<Arrival, Refusal> {
+        let conflict = |why: &str| Refusal::Conflict {
+            operation: Box::new(original.clone()),
+            why: why.to_owned(),
+        };
+        if original.request.is_none() {
+            return Err(conflict("its request was forgotten with its window"));
+        }
+        if original.scope.kind == ScopeKind::Callback {
+            return Err(conflict("a callback is redelivered as it is, or not at all"));
+        }
+        let name = &original.scope.route;
+        let route = self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.clone()))?;
+        let mut request = self.request_of(original).await?;
+        request.target = edit.target.unwrap_or(request.target);
+        request.body = edit.body.unwrap_or(request.body);
+        for (name, value) in edit.headers {
+            match value {
+                Some(value) => request.headers.set(&name, value),
+                None => request.headers.remove(&name),
+            }
+        }
+        let options = CallOptions {
+            respond_async: true,
+            label: original.label.clone(),
+            effects: Some(original.effects),
+            key: Some(edit.key.unwrap_or_else(|| made_key().as_str().to_owned())),
+            callback: original.callback.clone(),
+            ..CallOptions::default()
+        };
+        let call = Call {
+            tenant: original.scope.tenant.clone(),
+            principal: original.scope.principal.clone(),
+            route: name.clone(),
+            request,
+            options,
+        };
+        match receive(call, route, &self.secrets, self.clock.now())? {
+            Received::Keyed(arrival) => Ok(*arrival),
+            Received::Pass(_) => Err(conflict("a request that only reads has no operation")),
+        }
+    }
+}
