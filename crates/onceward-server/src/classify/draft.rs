@@ -22,6 +22,7 @@ pub(super) fn draft(api: &Api, route: &str, upstream: Option<&str>) -> String {
         let _ = writeln!(out, "# The document does not say where it is.");
     }
     let _ = writeln!(out, "upstream = {}", quoted(upstream.unwrap_or(SOMEWHERE)));
+    let _ = writeln!(out, "window = \"72h\" # how long your callers may ask again");
     let _ = writeln!(out, "# What no rule below names: a second arrival would be a second effect.");
     let _ = writeln!(out, "effects  = \"non-idempotent\"");
     write_keys(&mut out, &keyed);

@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn every_ready_profile_reads_and_warns_of_nothing() {
         for (name, _) in READY {
-            let config = route(&format!("profile = \"{name}\"")).unwrap();
+            let config = route(&format!("profile = \"{name}\"\nwindow = \"7d\"")).unwrap();
             assert_eq!(config.warnings(), Vec::<String>::new(), "{name}");
             let policy = &config.routes["a"].policy;
             assert!(policy.effects.is_some(), "{name} says what a second arrival would do");

@@ -155,7 +155,9 @@ fn killed_at_any_moment_around_an_end_the_gateway_tells_of_it_after_all() {
             })
             .collect();
         // The first answer is out: its end is on disk, and its callback may be anywhere.
-        until("one was answered", || callers.iter().any(|it| it.is_finished()).then_some(()));
+        until("one was answered", || {
+            callers.iter().any(std::thread::JoinHandle::is_finished).then_some(())
+        });
         gateway.kill();
         // Whose connection broke was not told anything, and is promised nothing here.
         acknowledged.extend(callers.into_iter().filter_map(|caller| caller.join().ok().flatten()));
