@@ -159,6 +159,7 @@ async fn a_caller_that_would_wait_too_long_is_told_so_and_the_same_key_gets_the_
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let first = world.begin(post("k"));
         let until = world.clock.now().plus(Duration::from_mins(1));
+        world.until_dispatched(1).await;
         world.until("the first waits", async || world.clock.is_awaited(until)).await;
         world.clock.advance_to(until);
         let refusal = refused(first.result().await);

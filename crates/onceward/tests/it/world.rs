@@ -855,11 +855,14 @@ impl World {
             if self.clock.is_anyone_asleep_for(rests) {
                 return true;
             }
+            let first = Duration::from_millis(900)..Duration::from_millis(1001);
             // Between the steps of a pass it sleeps for a moment, before the first for longer: no
             // more time passes than that, however slow the ledger is.
             if self.clock.is_anyone_asleep_for(Duration::ZERO..Duration::from_millis(101)) {
                 self.clock.advance(Duration::from_millis(100));
-            } else if !self.swept.swap(true, Ordering::AcqRel) {
+            } else if self.clock.is_anyone_asleep_for(first)
+                && !self.swept.swap(true, Ordering::AcqRel)
+            {
                 self.clock.advance(Duration::from_secs(1));
             }
             false
