@@ -118,6 +118,8 @@ impl Engine {
         if written.state != State::InDoubt {
             self.observer.observe(Fact::Acted(&written));
             self.waiters.wake(written.id);
+            self.callbacks.note(&written);
+            Box::pin(self.advance(&written)).await;
         }
         Ok(Some((written, looked.finding)))
     }

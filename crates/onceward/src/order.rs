@@ -251,7 +251,7 @@ impl Engine {
                     let Some(buried) = self.turn(&found, Event::Superseded { by }).await? else {
                         return Ok(Some(false));
                     };
-                    self.observer.observe(Fact::Rested(&buried));
+                    self.rested(&buried);
                     self.waiters.wake(buried.id);
                 }
                 _ => {}
