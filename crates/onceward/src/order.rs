@@ -21,7 +21,6 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::call::Arrival;
 use crate::engine::Engine;
-use crate::observe::Fact;
 use crate::sabotage::Sabotage;
 use crate::store::{StoreError, Way, Which, Write};
 
