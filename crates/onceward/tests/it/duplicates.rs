@@ -154,12 +154,15 @@ async fn who_joins_and_waited_long_enough_is_told_that_it_is_under_way() {
 
 #[tokio::test]
 async fn a_caller_that_would_wait_too_long_is_told_so_and_the_same_key_gets_the_outcome() {
-    for world in every(&effects(Effects::NonIdempotent)) {
+    // A time that nobody else waits for.
+    let patience = Duration::from_secs(61);
+    let mut pay = route(PAY, &effects(Effects::NonIdempotent));
+    pay.answer_max = patience;
+    for world in every_with(&routes([pay])) {
         let gate = Gate::closed();
         world.upstream.script([answer(201, "made").behind(&gate)]);
         let first = world.begin(post("k"));
-        let until = world.clock.now().plus(Duration::from_mins(1));
-        world.until_dispatched(1).await;
+        let until = world.clock.now().plus(patience);
         world.until("the first waits", async || world.clock.is_awaited(until)).await;
         world.clock.advance_to(until);
         let refusal = refused(first.result().await);
