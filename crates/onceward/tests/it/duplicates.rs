@@ -8,7 +8,8 @@ use onceward::core::policy::{Effects, Policy};
 use onceward::observe::Repeat;
 
 use crate::world::{
-    Gate, accepted, answer, answered, effects, essence, every, post, refused, taken,
+    Gate, PAY, accepted, answer, answered, effects, essence, every, every_with, post, refused,
+    route, routes, taken,
 };
 
 fn binary() -> Bytes {
