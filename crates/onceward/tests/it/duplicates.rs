@@ -243,9 +243,9 @@ async fn with_one_slot_duplicates_still_join_and_are_sent_once() {
     for store in 0..2 {
         let policy = effects(Effects::NonIdempotent);
         let mut world = every(&policy).into_iter().nth(store).unwrap();
-        let mut narrow = crate::world::route(crate::world::PAY, &policy);
+        let mut narrow = route(PAY, &policy);
         narrow.protection.slots_max = 1;
-        world.set_routes(crate::world::routes([narrow]));
+        world.set_routes(routes([narrow]));
         let calls: Vec<_> = (0..40).map(|_| world.begin(post("k"))).collect();
         for call in calls {
             assert_eq!(answered(call.result().await).response.status, 201);
