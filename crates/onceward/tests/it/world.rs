@@ -855,7 +855,7 @@ impl World {
             if self.clock.is_anyone_asleep_for(rests) {
                 return true;
             }
-            let first = Duration::from_millis(900)..Duration::from_millis(1001);
+            let first = Duration::ZERO..Duration::from_millis(1001);
             // Between the steps of a pass it sleeps for a moment, before the first for longer: no
             // more time passes than that, however slow the ledger is.
             if self.clock.is_anyone_asleep_for(Duration::ZERO..Duration::from_millis(101)) {
