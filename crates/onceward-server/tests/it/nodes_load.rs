@@ -137,7 +137,9 @@ fn oddity(answer: &Message) -> Option<String> {
     let told = Told::of(answer);
     let says_when = answer.header("retry-after").is_some();
     let is_odd = match told.code.as_str() {
-        "ledger-unavailable" | "limit" => told.status != 503 || !says_when,
+        "ledger-unavailable" | "limit" | "draining" | "breaker-open" | "upstream-held" => {
+            told.status != 503 || !says_when
+        }
         "" | "in-progress" | "outcome-unknown" | "no-answer" | "still-working" => false,
         "upstream-unreachable" => told.status != 503,
         _ => true,
