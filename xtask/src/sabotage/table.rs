@@ -298,16 +298,10 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "stale-key-sent",
         promise: "no attempt begins once the upstream may have forgotten the key",
-        catchers: &[
-            library(
-                "in_doubt::past_the_upstreams_memory_of_a_key_a_retry_that_comes_due_late_is_not_sent",
-                "left: \"done\"",
-            ),
-            library(
-                "in_doubt::past_the_upstreams_memory_of_a_key_a_held_call_whose_wait_took_too_long_is_not_sent",
-                "left: \"done\"",
-            ),
-        ],
+        catchers: &[library(
+            "in_doubt::past_the_upstreams_memory_of_a_key_a_retry_that_comes_due_late_is_not_sent",
+            "left: \"done\"",
+        )],
     },
     Row {
         name: "fresh-upstream-key",
