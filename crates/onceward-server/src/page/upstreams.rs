@@ -77,14 +77,13 @@ fn row(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
 }
 
 fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
-    let until =
-        html! { @if let Some(until) = standing.until { ", until " (words::time(until, now)) } };
+    let until = html! { @if let Some(until) = standing.until { " asked again " (words::time(until, now)) } };
     let paused = node.engine.paused();
     match standing.bar {
         Some(Bar::Paused) => html! {
             span.chip.told { "paused" }
             @if let Some(pause) = paused.get(name) {
-                span.label { "by " (pause.who) " " (words::time(pause.at, now)) ": " (pause.reason) }
+                " " span.label { "by " (pause.who) " " (words::time(pause.at, now)) ": " (pause.reason) }
             }
         },
         Some(Bar::BreakerOpen) => html! { span.chip.dead { "breaker open" } (until) },
