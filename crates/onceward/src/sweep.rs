@@ -102,7 +102,11 @@ impl Engine {
         if !Sabotage::PauseForgotten.is_on() {
             self.read_pauses().await?;
         }
-        crate::recover::recover(self).await
+        let judged = crate::recover::recover(self).await?;
+        if self.store.is_shared() {
+            self.gates.share_with(self.store.nodes().await?);
+        }
+        Ok(judged)
     }
 
     /// Begins to deliver accepted work and to forget what is over.

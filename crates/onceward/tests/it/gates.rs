@@ -458,8 +458,8 @@ async fn a_rate_is_shared_by_all_nodes_of_a_ledger() {
         }
         let neighbour = world.neighbour();
         neighbour.recover().await.unwrap();
-        world.clock.advance(seconds(6));
-        world.until_it_has_beaten().await;
+        // As it does with each beat.
+        world.engine().recover().await.unwrap();
         let first = world.answered(post("first")).await;
         assert_eq!(first.response.status, 201);
         // A tenth of a second later it is not this node's turn yet, but the neighbour's.
