@@ -131,6 +131,11 @@ impl Breaker {
         }
     }
 
+    /// Whether traffic flows.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
     /// Whether a call may go now.
     pub fn flow(&self, rule: &BreakerRule, now: Timestamp) -> Flow {
         match self.state {

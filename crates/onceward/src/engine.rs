@@ -637,7 +637,8 @@ impl Engine {
 
     /// The gate before a route's upstream.
     pub(crate) fn gate_of(&self, route: &Route) -> Arc<Gate> {
-        self.gates.of(&route.name, &route.protection, || self.pauses().contains_key(&route.name))
+        let is_paused = || self.pauses().contains_key(&route.name);
+        self.gates.of(&route.name, &route.protection, is_paused, self.clock.now())
     }
 
     /// Whether one more may wait for the upstream.

@@ -1,6 +1,6 @@
 //! What stands before each upstream: send slots, a rate, a breaker, what it asked for itself, and a
-//! person's pause. A gate holds work back and never discards any. It is this node's own: another
-//! node has its own of each, and only a pause holds for all.
+//! person's pause. A gate holds work back and never discards any. It is this node's own: only a
+//! pause holds for all nodes, and a rate is shared by them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -218,6 +218,7 @@ impl Gates {
         route: &str,
         protection: &Protection,
         is_paused: impl FnOnce() -> bool,
+        now: Timestamp,
     ) -> Arc<Gate> {
         let mut gates = self.by_route.lock().unwrap_or_else(PoisonError::into_inner);
         let others = self.others.load(Ordering::Relaxed);
@@ -226,7 +227,7 @@ impl Gates {
             return Arc::clone(gate);
         }
         if gates.len() >= GATES_MAX {
-            gates.retain(|_, gate| !gate.is_idle());
+            gates.retain(|_, gate| !gate.is_idle(now));
         }
         let is_paused = is_paused();
         let inner = Inner { protection: protection.clone(), others, is_paused, ..Inner::default() };
@@ -263,13 +264,16 @@ impl Gate {
         self.hand_over();
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether a new one in its place would hold nothing back that this one does.
+    fn is_idle(&self, now: Timestamp) -> bool {
         let inner = self.inner();
         inner.busy == 0
-            && inner.breaker == Breaker::default()
-            && inner.held_until.is_none()
-            && !inner.is_paused
             && inner.awaited.is_empty()
+            && !inner.is_paused
+            && inner.breaker.is_closed()
+            && inner.held_until.is_none_or(|until| until <= now)
+            && inner.ramp.is_none_or(|ramp| ramp.is_over(now))
+            && inner.meter.is_rested(now)
     }
 
     /// A slot for what can go at once.
@@ -579,8 +583,9 @@ impl Inner {
         if most.is_some_and(|most| has >= most) {
             return true;
         }
-        let is_alone =
-            self.lanes.keys().all(|other| other == lane) || Sabotage::SlotsUnshared.is_on();
+        // Calls of our own, which are nobody's, are no company.
+        let is_company = |other: &Lane| other != lane && !other.tenant.is_empty();
+        let is_alone = !self.lanes.keys().any(is_company) || Sabotage::SlotsUnshared.is_on();
         free == 0 || (!is_alone && has >= SHARE * free)
     }
 
@@ -661,5 +666,71 @@ impl Inner {
         if until.since(now) >= RAMP_AFTER {
             self.ramp = self.held_until.map(Ramp::from);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
+
+    fn entrant(tenant: &str) -> Entrant {
+        let lane = Lane { tenant: tenant.to_owned(), route: "r".to_owned(), ..Lane::default() };
+        Entrant { lane, is_harmless: true, is_backlog: false }
+    }
+
+    fn with_slots(slots_max: usize) -> Protection {
+        Protection { slots_max, ..Protection::default() }
+    }
+
+    fn gate_of(gates: &Gates, route: &str, slots_max: usize) -> Arc<Gate> {
+        gates.of(route, &with_slots(slots_max), || false, NOW)
+    }
+
+    fn take(gate: &Arc<Gate>, max: usize) -> Vec<Slot> {
+        gate.enter_many(&entrant("t"), max, NOW).0
+    }
+
+    #[test]
+    fn a_route_has_as_many_slots_as_it_says_now() {
+        let gates = Gates::default();
+        let mut taken = take(&gate_of(&gates, "r", 4), 9);
+        assert_eq!(taken.len(), 4);
+        assert!(take(&gate_of(&gates, "r", 4), 1).is_empty());
+        taken.extend(take(&gate_of(&gates, "r", 5), 9));
+        assert_eq!(taken.len(), 5, "it grows at once");
+        taken.truncate(3);
+        assert!(take(&gate_of(&gates, "r", 2), 1).is_empty(), "what became free is gone");
+        taken.truncate(1);
+        taken.extend(take(&gate_of(&gates, "r", 2), 9));
+        assert_eq!(taken.len(), 2, "it shrinks as slots become free");
+    }
+
+    #[test]
+    fn our_own_calls_take_no_share_from_a_tenant_that_is_alone() {
+        let gates = Gates::default();
+        let gate = gate_of(&gates, "r", 8);
+        drop(gate.try_enter(&entrant(""), NOW).expect("a slot for a probe"));
+        assert_eq!(take(&gate, 9).len(), 8);
+        drop(gate.try_enter(&entrant("other"), NOW).expect("a slot for another"));
+        assert_eq!(take(&gate, 9).len(), 6, "whoever else has been here keeps room");
+    }
+
+    #[test]
+    fn gates_that_hold_nothing_back_any_more_are_forgotten_where_there_are_many() {
+        let gates = Gates::default();
+        let kept = gate_of(&gates, "kept", 8);
+        let mut slot = kept.try_enter(&entrant("t"), NOW).expect("a slot");
+        kept.learn(&mut slot, Sign::Good, Some(Duration::from_hours(1)), NOW);
+        drop(slot);
+        for n in 0..3 * GATES_MAX {
+            let gate = gate_of(&gates, &n.to_string(), 8);
+            let mut slot = gate.try_enter(&entrant("t"), NOW).expect("a slot");
+            gate.learn(&mut slot, Sign::Bad, None, NOW);
+        }
+        let left = gates.by_route.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(left.len() <= GATES_MAX, "{} are left", left.len());
+        assert!(left.contains_key("kept"), "it holds back still");
     }
 }

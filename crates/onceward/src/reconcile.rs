@@ -324,7 +324,7 @@ fn following(
 
 /// A slot for one page, waited for where the gate is shut.
 async fn enter(engine: &Engine, route: &Route) -> Result<Slot, String> {
-    let lane = Lane { tenant: String::new(), route: route.name.clone(), flow: String::new() };
+    let lane = Lane { route: route.name.clone(), ..Lane::default() };
     let entrant = Entrant { lane, is_harmless: true, is_backlog: true };
     for _ in 0..ENTRIES_MAX {
         match engine.gate_of(route).try_enter(&entrant, engine.clock.now()) {
