@@ -142,6 +142,16 @@ impl Log {
         asked.told.get(key).is_some_and(|told| told.iter().any(|told| !told.operation.is_empty()))
     }
 
+    /// What was asked for and acknowledged, oldest first.
+    pub fn acknowledged(&self) -> Vec<Ask> {
+        let asked = self.lock();
+        let was_told = |ask: &&Ask| {
+            let told = asked.told.get(&ask.key);
+            told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
+        };
+        asked.asks.iter().filter(was_told).cloned().collect()
+    }
+
     /// Notes an answer, or that none came.
     pub fn told(&self, key: &str, answer: &std::io::Result<Message>) {
         let mut asked = self.lock();

@@ -178,14 +178,7 @@ pub(crate) async fn send(
 
 /// Once more every key that was acknowledged: each gets its first answer.
 async fn ask_again_for_all(gateway: &Gateway, log: &Arc<Log>) {
-    let acknowledged: Vec<Ask> = {
-        let asked = log.lock();
-        let was_told = |ask: &&Ask| {
-            let told = asked.told.get(&ask.key);
-            told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
-        };
-        asked.asks.iter().filter(was_told).cloned().collect()
-    };
+    let acknowledged = log.acknowledged();
     let mut callers = Vec::new();
     for part in acknowledged.chunks(acknowledged.len().div_ceil(8).max(1)) {
         let (part, log, address) = (part.to_vec(), Arc::clone(log), gateway.address);

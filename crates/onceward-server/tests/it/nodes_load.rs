@@ -169,14 +169,7 @@ async fn exchange(
 
 /// Once more every key that was acknowledged, at two nodes: each gives the first answer.
 pub(crate) async fn ask_again_for_all(log: &Arc<Log>, places: &Places) {
-    let acknowledged: Vec<Ask> = {
-        let asked = log.lock();
-        let was_told = |ask: &&Ask| {
-            let told = asked.told.get(&ask.key);
-            told.is_some_and(|told| told.iter().any(Told::is_acknowledged))
-        };
-        asked.asks.iter().filter(was_told).cloned().collect()
-    };
+    let acknowledged = log.acknowledged();
     let mut callers = Vec::new();
     for part in acknowledged.chunks(acknowledged.len().div_ceil(8).max(1)) {
         let (part, log, places) = (part.to_vec(), Arc::clone(log), places.clone());
