@@ -111,7 +111,7 @@ const SUITES: &[Suite] = &[
     suite(
         "flapping",
         "fault_flap::an_upstream_that_comes_and_goes_sees_every_call_once",
-        &[("TEST_FLAPS", 40, 300)],
+        &[("TEST_FLAPS", 50, 300)],
     ),
     suite(
         "stops",

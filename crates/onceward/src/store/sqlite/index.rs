@@ -10,6 +10,7 @@ use onceward_core::key::KeyDigest;
 use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
@@ -93,6 +94,13 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+/// The last connection that closes would make a checkpoint and tell nobody that it failed: the next
+/// start makes it, and heeds what goes wrong.
+fn end_without_a_checkpoint(db: &Connection) -> Result<(), StoreError> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(())
+}
+
 impl Index {
     /// Opens the index for the one writer, and brings its tables up to date.
     pub(super) fn open_writer(path: &Path) -> Result<Self, StoreError> {
@@ -110,6 +118,7 @@ impl Index {
         db.pragma_update(None, "cache_size", -32 * 1024)?;
         db.pragma_update(None, "cache_spill", false)?;
         db.pragma_update(None, "cell_size_check", true)?;
+        end_without_a_checkpoint(&db)?;
         db.set_prepared_statement_cache_capacity(64);
         let mut index = Self { db };
         index.migrate()?;
@@ -125,6 +134,7 @@ impl Index {
         db.pragma_update(None, "query_only", true)?;
         db.pragma_update(None, "cache_size", -2 * 1024)?;
         db.pragma_update(None, "cell_size_check", true)?;
+        end_without_a_checkpoint(&db)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
         Ok(Self { db })
     }
