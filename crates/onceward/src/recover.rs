@@ -36,9 +36,14 @@ pub(crate) async fn beat(engine: Arc<Engine>) {
 /// What others have done to what is shared.
 async fn look(engine: &Engine) -> Result<(), StoreError> {
     recover(engine).await?;
-    if engine.store.is_shared() {
+    share_rates(engine).await?;
+    if engine.store.is_shared() { engine.read_pauses().await } else { Ok(()) }
+}
+
+/// A rate is for all nodes: where there is one, it is asked how many they are.
+pub(crate) async fn share_rates(engine: &Engine) -> Result<(), StoreError> {
+    if engine.store.is_shared() && engine.routes().have_rates() {
         engine.gates.share_with(engine.store.nodes().await?);
-        engine.read_pauses().await?;
     }
     Ok(())
 }

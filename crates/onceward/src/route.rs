@@ -152,6 +152,12 @@ pub struct Routes {
 }
 
 impl Routes {
+    /// Whether any of them, or a flow of it, has a rate.
+    pub fn have_rates(&self) -> bool {
+        let mut protections = self.named.values().map(|route| &route.protection);
+        protections.any(|it| it.rate.is_some() || it.flow.rate.is_some())
+    }
+
     /// The route of this name: a configured one, or the ad hoc one to an origin.
     pub fn get(&self, name: &str) -> Option<Arc<Route>> {
         if !name.contains("://") {

@@ -103,9 +103,7 @@ impl Engine {
             self.read_pauses().await?;
         }
         let judged = crate::recover::recover(self).await?;
-        if self.store.is_shared() {
-            self.gates.share_with(self.store.nodes().await?);
-        }
+        crate::recover::share_rates(self).await?;
         Ok(judged)
     }
 
