@@ -178,6 +178,8 @@ pub struct Bulk {
     pub trouble: Option<String>,
     /// Everything from this place on has been seen to.
     cursor: OperationId,
+    /// The operation that is seen to now: after a crash it says whether it was.
+    at: Option<OperationId>,
     /// Who has it in hand: it grows whenever another node takes it over.
     turn: u32,
     /// It grows while somebody has it in hand.
@@ -280,6 +282,7 @@ impl Engine {
             left_out: 0,
             trouble: None,
             cursor: id,
+            at: None,
             turn: 0,
             beats: 0,
             order,

@@ -45,6 +45,7 @@ struct BulkRow {
     left_out: u64,
     trouble: Option<String>,
     cursor: u128,
+    at: Option<u128>,
     turn: u32,
     beats: u64,
 }
@@ -99,6 +100,7 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         left_out: bulk.left_out,
         trouble: bulk.trouble.clone(),
         cursor: bulk.cursor.as_u128(),
+        at: bulk.at.map(OperationId::as_u128),
         turn: bulk.turn,
         beats: bulk.beats,
     };
@@ -151,6 +153,7 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
         left_out: row.left_out,
         trouble: row.trouble,
         cursor: OperationId::from_u128(row.cursor),
+        at: row.at.map(OperationId::from_u128),
         turn: row.turn,
         beats: row.beats,
     })

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{Bulk, BulkStanding, RATE_MAX, bears, row};
 use crate::engine::Engine;
 use crate::refusal::Refusal;
-use crate::store::StoreError;
+use crate::store::{StoreError, Which};
 
 /// Operations read at once.
 const PAGE: usize = 200;
@@ -149,6 +149,7 @@ impl Engine {
         let step = Duration::from_secs(1) / bulk.order.rate.clamp(1, RATE_MAX);
         let mut next_act = self.clock.now();
         let mut next_check = next_act;
+        self.count_what_was_in_hand(&mut bulk).await?;
         loop {
             let page = self.page_when_back(&bulk).await?;
             for operation in page.operations {
@@ -158,6 +159,8 @@ impl Engine {
                 if !self.skips(&bulk, &operation) {
                     self.clock.sleep_until(next_act).await;
                     next_act = next_act.max(self.clock.now()).plus(step);
+                    bulk.at = Some(operation.id);
+                    self.keep_progress(&mut bulk).await?;
                 }
                 match self.do_one(&bulk, &operation).await? {
                     Became::Done => bulk.done += 1,
@@ -168,7 +171,7 @@ impl Engine {
                     }
                     Became::Other => {}
                 }
-                bulk.cursor = operation.id;
+                (bulk.cursor, bulk.at) = (operation.id, None);
             }
             // A page may have none and still a next.
             match page.next {
@@ -200,12 +203,27 @@ impl Engine {
             self.end_bulk(bulk, BulkStanding::Stopped).await?;
             return Ok(false);
         }
+        self.keep_progress(bulk).await.map(|()| true)
+    }
+
+    /// Writes how far it is; where the ledger does not take that now, with the next: an older place
+    /// does no harm.
+    async fn keep_progress(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
         bulk.beats += 1;
-        match self.keep_bulk(bulk).await {
-            // It is written with the next check: an older place does no harm.
-            Err(error) if error.may_pass() => Ok(true),
-            written => written.map(|()| true),
+        self.keep_bulk(bulk)
+            .await
+            .or_else(|error| if error.may_pass() { Ok(()) } else { Err(error) })
+    }
+
+    /// What was seen to when the bulk was cut off may not match any more, and counts all the same.
+    async fn count_what_was_in_hand(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
+        let Some(id) = bulk.at.take() else { return Ok(()) };
+        let found = self.store.find(Which::Id(id)).await?;
+        if found.is_some_and(|found| bears(&found, &bulk.mark())) {
+            bulk.done += 1;
+            bulk.cursor = id;
         }
+        Ok(())
     }
 
     async fn end_bulk(&self, bulk: &mut Bulk, standing: BulkStanding) -> Result<(), StoreError> {
