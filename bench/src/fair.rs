@@ -139,6 +139,7 @@ fn call(tenant: &str, n: u64) -> Call {
 fn route(address: SocketAddr) -> Outcome<Route> {
     Ok(Route {
         name: "one".to_owned(),
+        scope: None,
         target: Arc::new(Target {
             base: format!("http://{address}").parse()?,
             trust: Trust::Operator,

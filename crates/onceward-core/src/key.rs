@@ -119,11 +119,13 @@ pub enum ScopeKind {
     Unique,
     /// A key made of an operation and a state, which tells of it.
     Callback,
+    /// A key of somebody else's handler, which begins and completes the effect itself.
+    Claim,
 }
 
 impl ScopeKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Call, Self::Unique, Self::Callback];
+    pub const ALL: [Self; 4] = [Self::Call, Self::Unique, Self::Callback, Self::Claim];
 }
 
 /// Within what a key is unique. Two scopes that differ in any member share nothing.
@@ -133,8 +135,9 @@ pub struct Scope {
     pub kind: ScopeKind,
     /// Whose data.
     pub tenant: String,
-    /// The route's name, or the origin of an ad hoc upstream.
-    pub route: String,
+    /// The name of the route, the source or the outbox, or one that several of them share; the
+    /// origin of an ad hoc upstream.
+    pub name: String,
     /// Who asks: a stable name, never a credential. Empty where callers do not differ.
     pub principal: String,
 }
@@ -158,10 +161,11 @@ impl Scope {
             ScopeKind::Call => 1u8,
             ScopeKind::Unique => 2,
             ScopeKind::Callback => 3,
+            ScopeKind::Claim => 4,
         };
         let mut hash = Sha256::new();
         hash.update([1, kind]);
-        for member in [&self.tenant, &self.route, &self.principal, &key.0] {
+        for member in [&self.tenant, &self.name, &self.principal, &key.0] {
             hash.update((member.len() as u64).to_be_bytes());
             hash.update(member.as_bytes());
         }
@@ -227,8 +231,8 @@ mod tests {
         #[test]
         fn no_two_scopes_share_a_key(a in ".{0,4}", b in ".{0,4}", c in ".{0,4}", d in ".{0,4}") {
             let key = Key::new("k").unwrap();
-            let scope = |tenant: &str, route: &str| Scope {
-                kind: ScopeKind::Call, tenant: tenant.into(), route: route.into(), principal: String::new(),
+            let scope = |tenant: &str, name: &str| Scope {
+                kind: ScopeKind::Call, tenant: tenant.into(), name: name.into(), principal: String::new(),
             };
             let same = (&a, &b) == (&c, &d);
             prop_assert_eq!(scope(&a, &b).digest(&key) == scope(&c, &d).digest(&key), same);

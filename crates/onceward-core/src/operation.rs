@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::attempt::{Attempt, BodyRef, Ended};
 use crate::fingerprint::Fingerprint;
 use crate::id::OperationId;
-use crate::key::{Key, Scope};
+use crate::key::{Key, Scope, ScopeKind};
 use crate::lease::Session;
 use crate::policy::{Effects, Mode};
 use crate::time::Timestamp;
@@ -41,6 +41,11 @@ pub struct Operation {
     pub effects: Effects,
     /// The key that the upstream dedupes by: one for all attempts.
     pub upstream_key: Option<UpstreamKey>,
+    /// Where it goes: a route's name, or the origin of an ad hoc upstream. Empty where it goes
+    /// nowhere: a claim.
+    pub route: String,
+    /// By which way it came, where that is no call: `source/NAME`, `outbox/NAME`.
+    pub via: Option<String>,
     /// The request's method.
     pub method: String,
     /// The request's path and query.
@@ -100,6 +105,8 @@ pub struct Operation {
     /// How long its request and its answer are kept after its end, where that is less than the
     /// window; the key stays.
     pub retain: Option<Duration>,
+    /// Until when whoever claimed it has it in hand: a claim keeps its own time, no session does.
+    pub lease_until: Option<Timestamp>,
 }
 
 /// What an operation is about, and its place among all that are about the same.
@@ -729,6 +736,9 @@ impl Operation {
     /// waits for the next one. Nothing where the operation is at rest or waits in the ledger.
     pub fn owner(&self) -> Option<Session> {
         let last = || self.attempts.last().map(|attempt| attempt.by);
+        if self.scope.kind == ScopeKind::Claim {
+            return None;
+        }
         match (self.state, self.mode) {
             (State::Delivering, _) | (State::Pending { .. }, Mode::Held) => last(),
             (State::Pending { .. }, Mode::Accepted)

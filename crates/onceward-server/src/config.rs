@@ -125,6 +125,7 @@ struct LimitsFile {
 #[derive(Debug, Clone, Default, Deserialize)]
 struct RouteFile {
     upstream: Option<HttpUrl>,
+    scope: Option<ScopeName>,
     http2: Option<bool>,
     timeout: Option<Span>,
     #[serde(default)]
@@ -319,6 +320,16 @@ impl<'de> Deserialize<'de> for RouteName {
                 "{name:?} is no route name: letters, digits, `-`, `_` and `.`, at most 64"
             )))
         }
+    }
+}
+
+/// A name that routes, sources and outboxes share; it cannot be the own one of any of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ScopeName(String);
+
+impl<'de> Deserialize<'de> for ScopeName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        RouteName::deserialize(deserializer).map(|name| Self(format!("scope/{}", name.0)))
     }
 }
 
@@ -814,6 +825,7 @@ fn build_route(
     }
     Ok(Route {
         name: name.to_owned(),
+        scope: file.scope.as_ref().map(|scope| scope.0.clone()),
         target: Arc::new(Target {
             base,
             trust: Trust::Operator,

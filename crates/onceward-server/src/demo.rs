@@ -183,6 +183,7 @@ pub(crate) fn routes(address: SocketAddr, like: &Route) -> Vec<(String, Arc<Rout
         let policy = Policy { effects: Some(effects), ..Policy::default() };
         let route = Route {
             name: name.to_owned(),
+            scope: None,
             target: Arc::new(target),
             policy: Arc::new(policy),
             // It fails when it is told to, and is to be seen failing.

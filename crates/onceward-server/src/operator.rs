@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{Response, StatusCode};
 use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::id::OperationId;
-use onceward::core::key::{Key, Scope, ScopeKind};
+use onceward::core::key::{Key, Scope};
 use onceward::core::operation::{Forgotten, Operation};
 use onceward::core::policy::Order;
 use onceward::core::risk::Risk;
@@ -441,13 +441,9 @@ struct Principal {
     principal: Option<String>,
 }
 
-fn scope_of(caller: &Caller, route: String, principal: Option<String>) -> Scope {
-    Scope {
-        kind: ScopeKind::Call,
-        tenant: TENANT.to_owned(),
-        route,
-        principal: principal.unwrap_or_else(|| caller.principal.clone()),
-    }
+/// The scope of a caller's keys on `route`; of another's, where an operator looks for those.
+fn scope_of(node: &Node, caller: &Caller, route: &str, principal: Option<&str>) -> Scope {
+    node.engine.scope_of(TENANT, route, principal.unwrap_or(&caller.principal))
 }
 
 fn key_of(text: &str) -> Result<Key, Problem> {
@@ -460,7 +456,7 @@ async fn show_key(
     Path((route, key)): Path<(String, String)>,
     UrlQuery(whose): UrlQuery<Principal>,
 ) -> Answer {
-    let scope = scope_of(&caller, route, whose.principal);
+    let scope = scope_of(&node, &caller, &route, whose.principal.as_deref());
     let operation = match node.engine.operation_of(&scope, &key_of(&key)?).await {
         Err(Refusal::NotFound) => {
             return Err(Problem::new("not-found", "No operation has this key on this route."));
@@ -492,7 +488,7 @@ async fn forget(
         Some(_) => return Err(Problem::new("request-invalid", "then: `refuse` or `new`")),
     };
     let person = person(&caller, &document.reason)?;
-    let scope = scope_of(&caller, route, document.principal);
+    let scope = scope_of(&node, &caller, &route, document.principal.as_deref());
     let operation = node.engine.forget(&scope, &key_of(&key)?, then, &person).await?;
     shown(&node, &operation).await
 }

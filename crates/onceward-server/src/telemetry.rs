@@ -169,7 +169,7 @@ macro_rules! about {
         $level!(
             operation = %$operation.id,
             key = $operation.key.as_str(),
-            route = $operation.scope.route,
+            route = $operation.route,
             state = $operation.state.name(),
             $($more)*
         )
@@ -219,14 +219,14 @@ impl Observer for Telemetry {
             Fact::Duplicate(operation, repeat) => {
                 Self::count(&self.duplicates, &repeat);
                 if repeat == Repeat::Late {
-                    Self::count_late(&operation.scope.route);
+                    Self::count_late(&operation.route);
                     about!(warn, operation, "late duplicate");
                 } else {
                     about!(debug, operation, answer = repeat.name(), "duplicate");
                 }
             }
             Fact::Suspected(operation, first, again) => {
-                counter!("onceward_suspected_doubles_total", "route" => label(&operation.scope.route))
+                counter!("onceward_suspected_doubles_total", "route" => label(&operation.route))
                     .increment(1);
                 // A flood of them is told once, and counted.
                 if again == 1 {

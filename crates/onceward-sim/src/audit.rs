@@ -169,7 +169,7 @@ impl Audit {
             self.violation(format!("{}: took the key of one that had not ended", operation.id));
         }
         let scope = &operation.scope;
-        let place = (scope.route.clone(), scope.principal.clone(), operation.key.to_string());
+        let place = (scope.name.clone(), scope.principal.clone(), operation.key.to_string());
         let owner = self.owners.insert(place, operation.id);
         if owner.is_some_and(|owner| {
             old.is_none_or(|old| old.id != owner) && !self.removed.contains(&owner.to_string())
@@ -220,7 +220,7 @@ impl Audit {
     /// One at a time of those about one subject, and none after a newer one.
     fn takes_its_turn(&mut self, before: &Operation, after: &Operation) {
         let Some(subject) = &after.subject else { return };
-        let line = (after.scope.route.clone(), subject.name.clone());
+        let line = (after.route.clone(), subject.name.clone());
         let (turns, newest) = self.lines.entry(line).or_default();
         let is_open = matches!(after.state, State::Pending { .. } | State::Delivering);
         if is_open && subject.is_first {
@@ -424,7 +424,7 @@ impl Audit {
 
     fn reckon_one(&mut self, operation: &Operation, undisturbed: bool) {
         let id = operation.id.to_string();
-        let kind = Kind::of(&operation.scope.route);
+        let kind = Kind::of(&operation.route);
         let vouched = operation.acts.iter().filter(|act| act.deed == Deed::ResolvedNotSent).count();
         let clear = self.is_clear(operation);
         let known = self.of(&id);

@@ -78,6 +78,7 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
     let base = format!("http://{}.sim", kind.name());
     Route {
         name: kind.name().to_owned(),
+        scope: None,
         target: Arc::new(Target {
             base: base.parse().unwrap_or_else(|_| unreachable!("a name of ours")),
             trust: Trust::Operator,

@@ -57,7 +57,7 @@ impl Counting {
         }
         let now = self.clock.now();
         let age = known.ended_at.map_or(Duration::ZERO, |ended_at| now.since(ended_at));
-        self.count(&known.scope.route, |seen| {
+        self.count(&known.route, |seen| {
             seen.duplicates.add(age);
             seen.late += u64::from(repeat == Repeat::Late);
         });
@@ -66,7 +66,7 @@ impl Counting {
     fn count_rested(&self, operation: &Operation) {
         let attempts = operation.attempts_in_run();
         let (Some(ended_at), true) = (operation.ended_at, attempts > 0) else { return };
-        self.count(&operation.scope.route, |seen| {
+        self.count(&operation.route, |seen| {
             let tries = match operation.mode {
                 Mode::Held => &mut seen.held,
                 Mode::Accepted => &mut seen.accepted,

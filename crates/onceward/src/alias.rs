@@ -42,12 +42,14 @@ pub(crate) fn birth(
     let operation = Operation {
         id: name.id,
         fence: Fence(0),
+        route: name.scope.name.clone(),
         scope: name.scope,
         key: name.key,
         fingerprint: name.fingerprint,
         mode: Mode::Held,
         effects: onceward_core::policy::Effects::Idempotent,
         upstream_key: None,
+        via: None,
         method: name.request.method.clone(),
         target: name.request.target.clone(),
         label: None,
@@ -76,6 +78,7 @@ pub(crate) fn birth(
         looks: onceward_core::operation::Looks::default(),
         aliases: Vec::new(),
         retain: None,
+        lease_until: None,
     };
     Birth {
         request: wire::encode_request(name.request, name.id, secrets, seal),

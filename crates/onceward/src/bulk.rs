@@ -249,7 +249,7 @@ impl Engine {
                 if order.deed == BulkDeed::Redeliver {
                     *plan.by_risk.entry(risk(operation, now)).or_default() += 1;
                 }
-                *plan.by_route.entry(operation.scope.route.clone()).or_default() += 1;
+                *plan.by_route.entry(operation.route.clone()).or_default() += 1;
                 plan.left_out += u64::from(order.leaves_out(operation, now));
             }
             let Some(next) = page.next else {

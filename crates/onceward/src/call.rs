@@ -55,6 +55,10 @@ pub struct CallOptions {
     pub subject: Option<String>,
     /// Its place among those about the same.
     pub sequence: Option<u64>,
+    /// By which way it came, where that is no call: `source/NAME`, `outbox/NAME`.
+    pub via: Option<String>,
+    /// The name of its scope, where that is not its route's.
+    pub scope: Option<String>,
     /// Whom to tell when it ends.
     pub callback: Option<String>,
     /// Where the engine says what else there is to say.

@@ -249,7 +249,7 @@ impl Engine {
             scope: Scope {
                 kind: ScopeKind::Callback,
                 tenant: operation.scope.tenant.clone(),
-                route: name,
+                name,
                 principal: String::new(),
             },
             key: Key::new(&format!("{}/{state}", operation.id)).ok()?,

@@ -124,7 +124,7 @@ fn rested(engine: &Arc<Engine>, operation: &Operation) {
 /// Start, unless time ran out or it is another's turn.
 fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
     Arc::new(move |operation| {
-        let verdict = routes.get(&operation.scope.route).and_then(|route| {
+        let verdict = routes.get(&operation.route).and_then(|route| {
             judgement::decide_unstarted(
                 operation,
                 route.policy_for(&operation.method, &operation.target),

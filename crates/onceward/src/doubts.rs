@@ -57,7 +57,7 @@ impl Observer for Listening {
         if let Fact::Rested(operation) | Fact::Acted(operation) = fact
             && operation.state == State::InDoubt
         {
-            self.doubts.wake(&operation.scope.route);
+            self.doubts.wake(&operation.route);
         }
     }
 }

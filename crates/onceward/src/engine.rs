@@ -17,7 +17,7 @@ use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
 use onceward_core::hint::Hint;
 use onceward_core::id::{OperationId, next_sequence};
-use onceward_core::key::{KeyDigest, ScopeKind};
+use onceward_core::key::{KeyDigest, Scope, ScopeKind};
 use onceward_core::key_age;
 use onceward_core::lease::{BEAT, Session};
 use onceward_core::operation::{Death, Deed, Event, Fence, Operation, State};
@@ -32,19 +32,19 @@ use crate::audit::Retention;
 use crate::bulk::InHand;
 use crate::call::{Arrival, Call, Received};
 use crate::callback::Callbacks;
-use crate::claim::{Claim, Turns, is_twin};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
 use crate::doubts::{Doubts, Listening};
 use crate::gates::{Bar, Barred, Entrant, Gate, Gates, Slot};
+use crate::identity::{Identity, Turns, is_twin};
 use crate::judgement;
 use crate::lookup::Before;
 use crate::observe::{Fact, Observer, Repeat};
 use crate::order::{self, Lines};
 use crate::pass::pass;
 use crate::pause::Pause;
-use crate::receive::receive;
+use crate::receive::{receive, scope_of};
 use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::replay::{replay, replay_failure};
@@ -115,7 +115,7 @@ pub struct Engine {
     pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
     recent: Recent,
-    pub(crate) claims: Turns,
+    pub(crate) turns: Turns,
     suspects: Suspects,
     pub(crate) approved: RwLock<Vec<Deed>>,
     pub(crate) session: Session,
@@ -299,7 +299,7 @@ impl Engine {
             callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
-            claims: Turns::default(),
+            turns: Turns::default(),
             suspects: Suspects::default(),
             approved: RwLock::default(),
             session: parts.session,
@@ -380,6 +380,16 @@ impl Engine {
         }
     }
 
+    /// The scope of the keys that `principal` uses on what is called `name`: a route, or a scope of
+    /// its own.
+    pub fn scope_of(&self, tenant: &str, name: &str, principal: &str) -> Scope {
+        let (tenant, principal) = (tenant.to_owned(), principal.to_owned());
+        match self.routes().get(name) {
+            Some(route) => scope_of(&route, None, tenant, principal),
+            None => Scope { kind: ScopeKind::Call, tenant, name: name.to_owned(), principal },
+        }
+    }
+
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
         let route = self
@@ -442,7 +452,7 @@ impl Engine {
                 let start = start.then_some(self.session);
                 let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
                 let request = Arc::clone(&arrival.request);
-                let remember = self.clone().write_one(newborn, self.claim_of(&arrival));
+                let remember = self.clone().write_one(newborn, self.identity_of(&arrival));
                 match self.write_and_run(remember, request, slot, arrival.options.timeout).await? {
                     Written::Fresh(operation, ran) => {
                         self.suspect(&operation, &arrival, now);
@@ -526,11 +536,11 @@ impl Engine {
     async fn write_one(
         self: Arc<Self>,
         newborn: Birth,
-        claim: Option<Claim>,
+        identity: Option<Identity>,
     ) -> Result<Remembered, StoreError> {
-        match claim {
+        match identity {
             // Few routes have one, and what all calls carry has to be small.
-            Some(claim) => Box::pin(self.write_claimed(newborn, claim)).await,
+            Some(identity) => Box::pin(self.write_identified(newborn, identity)).await,
             None => self.write_birth(newborn).await,
         }
     }
@@ -1040,6 +1050,10 @@ impl Engine {
         let Holder { owner, operation } = holder;
         let known = Box::new(Operation { fingerprint: owner.fingerprint, ..(**operation).clone() });
         let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
+        if owner.via != arrival.options.via {
+            // One business event looks different on each of its ways: its key is all there is of it.
+            return Ok(decide(&owner.fingerprint));
+        }
         let admission = decide(&arrival.fingerprint);
         let Admission::Mismatch(parts) = &admission else { return Ok(admission) };
         let rule = &arrival.policy.fingerprint;
@@ -1288,7 +1302,7 @@ impl Engine {
     /// The route of this moment and its policy for `operation`; a route that is gone has the
     /// default one.
     pub(crate) fn route_of(&self, operation: &Operation) -> (Option<Arc<Route>>, Arc<Policy>) {
-        let route = self.routes().get(&operation.scope.route);
+        let route = self.routes().get(&operation.route);
         let policy = route.as_ref().map_or_else(Arc::default, |route| {
             Arc::clone(route.policy_for(&operation.method, &operation.target))
         });

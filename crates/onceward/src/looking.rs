@@ -201,7 +201,7 @@ impl Engine {
             let why = format!("it is {}, not in doubt", operation.state.name());
             return Err(conflict(&operation, why));
         }
-        let route = self.routes().get(&operation.scope.route);
+        let route = self.routes().get(&operation.route);
         let rule = route.as_ref().and_then(|route| rule_of(route, &operation));
         let (Some(route), Some(rule)) = (route, rule) else {
             let why = "its route says no lookup, so nobody can be asked".to_owned();

@@ -87,7 +87,7 @@ pub(crate) fn superseded() -> Response {
 
 fn cell_of(operation: &Operation) -> Option<String> {
     let name = &operation.subject.as_ref()?.name;
-    let (tenant, route) = (&operation.scope.tenant, &operation.scope.route);
+    let (tenant, route) = (&operation.scope.tenant, &operation.route);
     Some(format!("{PREFIX}{}", Line::name(tenant, route, name)))
 }
 
@@ -103,7 +103,7 @@ impl Engine {
     /// Whether one more may wait about its subject.
     pub(crate) async fn has_room_in_line(&self, arrival: &Arrival) -> Result<bool, StoreError> {
         let Some(subject) = &arrival.options.subject else { return Ok(true) };
-        let name = Line::name(&arrival.scope.tenant, &arrival.scope.route, subject);
+        let name = Line::name(&arrival.scope.tenant, &arrival.route.name, subject);
         let cell = self.store.setting(format!("{PREFIX}{name}")).await?;
         Ok(read(cell.as_ref())?.waiting.len() < arrival.policy.subject_max)
     }

@@ -78,7 +78,7 @@ pub(crate) fn receive(
         mode
     };
     let principal = if Sabotage::SharedByPrincipals.is_on() { String::new() } else { principal };
-    let scope = Scope { kind: ScopeKind::Call, tenant, route: name, principal };
+    let scope = scope_of(&route, options.scope.take(), tenant, principal);
     let request = Arc::new(request);
     Ok(Received::Keyed(Box::new(Arrival {
         scope,
@@ -93,6 +93,21 @@ pub(crate) fn receive(
         route,
         options,
     })))
+}
+
+/// Within what a key is unique. Who shares a scope with others shares its keys with all of them, so
+/// that callers do not differ there.
+pub(crate) fn scope_of(
+    route: &Route,
+    own: Option<String>,
+    tenant: String,
+    principal: String,
+) -> Scope {
+    let kind = ScopeKind::Call;
+    match own.or_else(|| route.scope.clone()) {
+        Some(name) => Scope { kind, tenant, name, principal: String::new() },
+        None => Scope { kind, tenant, name: route.name.clone(), principal },
+    }
 }
 
 /// The key in the first of the policy's headers that is there, else the one in the body.

@@ -47,6 +47,8 @@ pub(crate) fn birth(
         mode: arrival.mode,
         effects: arrival.effects,
         upstream_key,
+        route: arrival.route.name.clone(),
+        via: arrival.options.via.clone(),
         method: arrival.request.method.clone(),
         target: arrival.request.target.clone(),
         label: arrival.options.label.clone(),
@@ -83,6 +85,7 @@ pub(crate) fn birth(
         looks: Looks::default(),
         aliases: Vec::new(),
         retain: policy.retain_bodies,
+        lease_until: None,
     };
     // From pending an attempt may start where it is its turn.
     if let Some(session) = start

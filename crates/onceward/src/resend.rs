@@ -81,7 +81,7 @@ impl Engine {
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
-        let name = &original.scope.route;
+        let name = &original.route;
         let route = self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.clone()))?;
         let mut request = self.request_of(original).await?;
         request.target = edit.target.unwrap_or(request.target);

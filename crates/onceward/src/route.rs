@@ -20,6 +20,9 @@ use crate::upstream::{Chaos, Target};
 pub struct Route {
     /// Its name, or the origin of an ad hoc upstream.
     pub name: String,
+    /// The name of the scope that it shares with other routes, sources and outboxes; without it, its
+    /// keys are its own.
+    pub scope: Option<String>,
     /// Whom its requests go to.
     pub target: Arc<Target>,
     /// What holds where no rule does.

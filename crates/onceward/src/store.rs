@@ -81,7 +81,7 @@ impl Lane {
     pub fn of(operation: &Operation) -> Self {
         Self {
             tenant: operation.scope.tenant.clone(),
-            route: operation.scope.route.clone(),
+            route: operation.route.clone(),
             flow: operation.flow.clone().unwrap_or_default(),
         }
     }
@@ -163,7 +163,7 @@ pub enum Which {
 /// What the key of `operation` is found by: it is unique within its scope.
 pub(crate) fn digest_of(operation: &Operation) -> KeyDigest {
     if Sabotage::SharedByRoutes.is_on() {
-        let scope = Scope { route: String::new(), ..operation.scope.clone() };
+        let scope = Scope { name: String::new(), ..operation.scope.clone() };
         return scope.digest(&operation.key);
     }
     operation.scope.digest(&operation.key)
@@ -308,7 +308,7 @@ impl Query {
         operation.alias_of.is_none()
             && (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
             && is(&self.tenant, &operation.scope.tenant)
-            && is(&self.route, &operation.scope.route)
+            && is(&self.route, &operation.route)
             && is(&self.principal, &operation.scope.principal)
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)

@@ -36,7 +36,7 @@ pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation
         scope: Scope {
             kind: ScopeKind::Call,
             tenant: "t".into(),
-            route: "r".into(),
+            name: "r".into(),
             principal: String::new(),
         },
         key: Key::new("k").expect("a key"),
@@ -44,6 +44,8 @@ pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation
         mode,
         effects,
         upstream_key: None,
+        route: "r".into(),
+        via: None,
         method: method.into(),
         target: "/orders".into(),
         label: None,
@@ -72,6 +74,7 @@ pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation
         looks: Looks::default(),
         aliases: Vec::new(),
         retain: None,
+        lease_until: None,
     }
 }
 

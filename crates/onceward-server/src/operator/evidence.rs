@@ -53,7 +53,7 @@ async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
     let parts: serde_json::Map<_, _> =
         parts.map(|(part, digest)| (part.name().to_owned(), json!(hex(&digest)))).collect();
     let routes = engine.routes();
-    let route = routes.get(&operation.scope.route);
+    let route = routes.get(&operation.route);
     Ok(json!({
         "evidence": VERSION,
         "gateway": format!("onceward {}", env!("CARGO_PKG_VERSION")),

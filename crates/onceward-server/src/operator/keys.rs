@@ -59,7 +59,7 @@ async fn extend(
         _ => return Err(invalid("give window or until, one of them".to_owned())),
     };
     let person = person(&caller, &document.reason)?;
-    let scope = scope_of(&caller, route, document.principal);
+    let scope = scope_of(&node, &caller, &route, document.principal.as_deref());
     let operation = node.engine.extend(&scope, &key_of(&key)?, longer, &person).await?;
     shown(&node, &operation).await
 }
@@ -81,7 +81,7 @@ async fn rotate(
 ) -> Answer {
     let document = read(document)?;
     let person = person(&caller, &document.reason)?;
-    let scope = scope_of(&caller, route, document.principal);
+    let scope = scope_of(&node, &caller, &route, document.principal.as_deref());
     let (key, to) = (key_of(&key)?, key_of(&document.to)?);
     let operation = node.engine.rotate(&scope, &key, &to, &person).await?;
     shown(&node, &operation).await

@@ -145,7 +145,6 @@ pub(super) fn curl(
     base: &str,
     needs_key: bool,
 ) -> String {
-    let scope = &operation.scope;
     let mut line = format!("curl -X {}", quoted(&request.method));
     let mut header = |text: &str| {
         line.push_str(" \\\n  -H ");
@@ -188,7 +187,7 @@ pub(super) fn curl(
     let _ = write!(
         line,
         " \\\n  --globoff {}",
-        quoted(&format!("{base}/to/{}{}", scope.route, request.target))
+        quoted(&format!("{base}/to/{}{}", operation.route, request.target))
     );
     line
 }

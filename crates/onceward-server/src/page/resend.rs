@@ -59,7 +59,7 @@ pub(super) async fn form(
             " stays as it is; the credentials of its caller go with the new one."
         }
         form.card method="post" action={ (words::url_of(operation.id)) "/resend" } {
-            p { strong { (operation.method) } " on " strong { (operation.scope.route) } }
+            p { strong { (operation.method) } " on " strong { (operation.route) } }
             input type="hidden" name="key" value=(key);
             label { "Path"
                 input name="path" required value=(operation.target) autocomplete="off" spellcheck="false";

@@ -132,7 +132,7 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
             }
             p.call {
                 strong { (operation.method) } " " code { (operation.target) }
-                " on " strong { (operation.scope.route) }
+                " on " strong { (operation.route) }
             }
             p.advice { (shape::advice(operation)) }
             @if !operation.state.is_ended() && operation.looks.made == 0 {

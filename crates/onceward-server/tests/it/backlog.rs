@@ -56,6 +56,7 @@ pub(crate) fn engine(world: &World) -> Arc<Engine> {
         let base = format!("http://{}", world.auditor.address).parse().unwrap();
         let policy = Policy { effects: Some(Effects::Keyed), ..Policy::default() };
         Arc::new(Route {
+            scope: None,
             name: name.to_owned(),
             target: Arc::new(Target {
                 base,

@@ -73,7 +73,7 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         scope: Scope {
             kind: ScopeKind::Call,
             tenant: "t".into(),
-            route: route.into(),
+            name: route.into(),
             principal: String::new(),
         },
         key: Key::new(key).unwrap(),
@@ -85,6 +85,8 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         mode,
         effects: Effects::Keyed,
         upstream_key: None,
+        route: route.to_owned(),
+        via: None,
         method: "POST".into(),
         target: "/x".into(),
         label: Some(format!("label-{n}")),
@@ -113,6 +115,7 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         looks: Looks::default(),
         aliases: Vec::new(),
         retain: None,
+        lease_until: None,
     }
 }
 

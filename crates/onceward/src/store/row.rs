@@ -46,7 +46,7 @@ struct Row<'a> {
     id: u128,
     fence: u64,
     tenant: &'a str,
-    route: &'a str,
+    name: &'a str,
     principal: &'a str,
     key: &'a str,
     print_version: u8,
@@ -88,6 +88,10 @@ struct Row<'a> {
     kind: u8,
     aliases: Vec<u128>,
     retain: Option<u64>,
+    /// Where its scope has another name.
+    route: Option<&'a str>,
+    via: Option<&'a str>,
+    lease_until: Option<i64>,
 }
 
 type Body = (u32, u32, u32, u32);
@@ -166,7 +170,7 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         id: operation.id.as_u128(),
         fence: operation.fence.0,
         tenant: &operation.scope.tenant,
-        route: &operation.scope.route,
+        name: &operation.scope.name,
         principal: &operation.scope.principal,
         key: operation.key.as_str(),
         print_version: operation.fingerprint.version,
@@ -217,6 +221,9 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
         kind: place(&ScopeKind::ALL, &operation.scope.kind),
         aliases: operation.aliases.iter().map(|alias| alias.as_u128()).collect(),
         retain: operation.retain.map(|span| span.as_millis() as u64),
+        route: (operation.route != operation.scope.name).then_some(operation.route.as_str()),
+        via: operation.via.as_deref(),
+        lease_until: operation.lease_until.map(Timestamp::as_micros),
     };
     to.push(VERSION as u8);
     let at = to.len();
@@ -285,7 +292,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         scope: Scope {
             kind: at(&ScopeKind::ALL, row.kind)?,
             tenant: row.tenant.to_owned(),
-            route: row.route.to_owned(),
+            name: row.name.to_owned(),
             principal: row.principal.to_owned(),
         },
         key: Key::new(row.key).map_err(damaged)?,
@@ -296,6 +303,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
             place: KeyPlace::from_text(place),
             value: value.to_owned(),
         }),
+        route: row.route.unwrap_or(row.name).to_owned(),
+        via: row.via.map(str::to_owned),
         method: row.method.to_owned(),
         target: row.target.to_owned(),
         label: row.label.map(str::to_owned),
@@ -329,6 +338,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         looks: Looks { made: row.looks.0, absent: row.looks.1, next: row.looks.2.map(time) },
         aliases: row.aliases.into_iter().map(OperationId::from_u128).collect(),
         retain: row.retain.map(Duration::from_millis),
+        lease_until: row.lease_until.map(time),
     })
 }
 

@@ -917,7 +917,7 @@ pub(crate) fn scope() -> Scope {
     Scope {
         kind: ScopeKind::Call,
         tenant: "t".to_owned(),
-        route: PAY.to_owned(),
+        name: PAY.to_owned(),
         principal: String::new(),
     }
 }
@@ -931,6 +931,7 @@ pub(crate) fn effects(effects: Effects) -> Policy {
 pub(crate) fn route(name: &str, policy: &Policy) -> Route {
     Route {
         name: name.to_owned(),
+        scope: None,
         target: Arc::new(Target {
             base: format!("http://{name}.test").parse().unwrap(),
             trust: Trust::Operator,

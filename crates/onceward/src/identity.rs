@@ -24,31 +24,31 @@ use crate::judgement;
 use crate::refusal::Refusal;
 use crate::store::{Birth, Remembered, StoreError, Which, digest_of};
 
-/// Callers of a node that can claim at once.
+/// Second identities of a node that can be taken at once.
 const TURNS: usize = 64;
 
-/// How often a claim is tried that others write too.
+/// How often one is tried that others write too.
 const TRIES: usize = 40;
 
 /// Between two looks at what another node is about to write.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A claim of another node's whose operation was not born for so long is nobody's: longer than a
+/// One of another node's whose operation was not born for so long is nobody's: longer than a
 /// write of the ledger is waited for.
 const ABANDONED: Duration = Duration::from_mins(1);
 
-/// A claim that is older than this is looked at again before anything is born under it.
+/// One that is older than this is looked at again before anything is born under it.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The second identity of a call.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub(crate) struct Identity {
     scope: Scope,
     name: Key,
     within: Duration,
 }
 
-/// Whoever claims the same takes turns: what is between a claim and a birth is not seen by others of
+/// Whoever has the same takes turns: what is between an identity and a birth is not seen by others of
 /// this process.
 pub(crate) struct Turns(Vec<Mutex<()>>);
 
@@ -59,30 +59,30 @@ impl Default for Turns {
 }
 
 impl Turns {
-    async fn take(&self, claim: KeyDigest) -> MutexGuard<'_, ()> {
-        self.0[usize::from(claim.0[0]) % TURNS].lock().await
+    async fn take(&self, identity: KeyDigest) -> MutexGuard<'_, ()> {
+        self.0[usize::from(identity.0[0]) % TURNS].lock().await
     }
 }
 
 impl Engine {
-    /// What `arrival` claims, where its route has second identities and it has one.
-    pub(crate) fn claim_of(&self, arrival: &Arrival) -> Option<Claim> {
+    /// The second identity of `arrival`, where its route has second identities and it has one.
+    pub(crate) fn identity_of(&self, arrival: &Arrival) -> Option<Identity> {
         let rule = arrival.policy.unique.as_ref()?;
         let name = rule.name.render(&arrival.request, self.clock.now()).ok()?;
         // Never in clear: it may be whose it is.
         let name = Key::new(&self.secrets.name(name.as_bytes())).ok()?;
         let scope = Scope { kind: ScopeKind::Unique, ..arrival.scope.clone() };
-        Some(Claim { scope, name, within: rule.within })
+        Some(Identity { scope, name, within: rule.within })
     }
 
-    /// Writes `newborn` under `claim`; what is known already under it, or under its own key, is
+    /// Writes `newborn` under `identity`; what is known already under it, or under its own key, is
     /// returned instead.
-    pub(crate) async fn write_claimed(
+    pub(crate) async fn write_identified(
         self: Arc<Self>,
         newborn: Birth,
-        claim: Claim,
+        identity: Identity,
     ) -> Result<Remembered, StoreError> {
-        let _turn = self.claims.take(claim.scope.digest(&claim.name)).await;
+        let _turn = self.turns.take(identity.scope.digest(&identity.name)).await;
         let own = digest_of(&newborn.operation);
         let mut replaces: Option<Operation> = None;
         for _ in 0..TRIES {
@@ -92,7 +92,7 @@ impl Engine {
                 return Ok(Remembered::Known(known));
             }
             let now = self.clock.now();
-            let name = self.birth_of(&claim, &newborn.operation, replaces.take().as_ref(), now);
+            let name = self.birth_of(&identity, &newborn.operation, replaces.take().as_ref(), now);
             let known = match self.store.remember(name).await {
                 Ok(Remembered::Fresh(name)) => {
                     if self.is_still_ours(&name).await? {
@@ -123,7 +123,7 @@ impl Engine {
 
     fn birth_of(
         &self,
-        claim: &Claim,
+        identity: &Identity,
         newborn: &Operation,
         replaces: Option<&Operation>,
         now: Timestamp,
@@ -137,12 +137,12 @@ impl Engine {
         };
         let name = Name {
             id: self.next_id(now),
-            scope: claim.scope.clone(),
-            key: claim.name.clone(),
+            scope: identity.scope.clone(),
+            key: identity.name.clone(),
             request: &request,
             fingerprint: newborn.fingerprint,
             ended_at: now,
-            window: claim.within,
+            window: identity.within,
             tombstone: Duration::ZERO,
         };
         alias::birth(name, newborn.id, replaces, &self.secrets, &[], now)
