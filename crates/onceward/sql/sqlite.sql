@@ -5,7 +5,7 @@
 
 -- Which version of this script ran last: one row.
 CREATE TABLE IF NOT EXISTS onceward_installed (
-    one          INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    one          INTEGER PRIMARY KEY CHECK (one = 1),
     version      INTEGER NOT NULL,
     installed_at INTEGER NOT NULL DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
 );
@@ -43,5 +43,5 @@ CREATE TABLE IF NOT EXISTS onceward_version (
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 
-INSERT INTO onceward_installed (version) VALUES (1)
+INSERT INTO onceward_installed (one, version) VALUES (1, 1)
     ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE excluded.version > onceward_installed.version;
