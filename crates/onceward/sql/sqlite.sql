@@ -28,17 +28,17 @@ CREATE TABLE IF NOT EXISTS onceward_outbox (
 
 -- Inbox: what each consumer has handled.
 CREATE TABLE IF NOT EXISTS onceward_inbox (
-    consumer     TEXT NOT NULL CHECK (consumer <> ''),
-    key          TEXT NOT NULL CHECK (key <> ''),
+    consumer     TEXT NOT NULL CONSTRAINT consumer_has_1_to_1024_bytes CHECK (length(CAST(consumer AS BLOB)) BETWEEN 1 AND 1024),
+    key          TEXT NOT NULL CONSTRAINT key_has_1_to_1024_bytes CHECK (length(CAST(key AS BLOB)) BETWEEN 1 AND 1024),
     processed_at INTEGER NOT NULL DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
     PRIMARY KEY (consumer, key)
 ) WITHOUT ROWID;
 
 -- Write boundary: the version at which each thing stands.
 CREATE TABLE IF NOT EXISTS onceward_version (
-    scope      TEXT NOT NULL CHECK (scope <> ''),
-    key        TEXT NOT NULL CHECK (key <> ''),
-    version    INTEGER NOT NULL CHECK (typeof(version) = 'integer'),
+    scope      TEXT NOT NULL CONSTRAINT scope_has_1_to_1024_bytes CHECK (length(CAST(scope AS BLOB)) BETWEEN 1 AND 1024),
+    key        TEXT NOT NULL CONSTRAINT key_has_1_to_1024_bytes CHECK (length(CAST(key AS BLOB)) BETWEEN 1 AND 1024),
+    version    INTEGER NOT NULL CONSTRAINT version_is_a_whole_number CHECK (typeof(version) = 'integer'),
     updated_at INTEGER NOT NULL DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;

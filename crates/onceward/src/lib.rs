@@ -12,6 +12,7 @@ pub mod observe;
 pub mod route;
 pub mod sabotage;
 pub mod secret;
+pub mod sql;
 pub mod store;
 pub mod upstream;
 pub mod wire;

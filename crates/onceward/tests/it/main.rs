@@ -41,4 +41,7 @@ mod upstream_http2;
 mod upstream_key;
 mod upstream_leftover;
 mod upstream_tls;
+mod within_events;
+mod within_postgres;
+mod within_sqlite;
 mod world;
