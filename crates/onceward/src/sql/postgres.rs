@@ -21,6 +21,9 @@ const SCRIPT: &str = include_str!("../../sql/postgres.sql");
 
 /// The SQL that lays down tables and functions in `schema`; see [`super::ddl`].
 pub fn ddl(schema: &Schema) -> String {
+    if *schema == Schema::default() {
+        return SCRIPT.to_owned();
+    }
     SCRIPT
         .replace("SCHEMA IF NOT EXISTS onceward;", &format!("SCHEMA IF NOT EXISTS {schema};"))
         .replace("onceward.", &format!("{schema}."))
