@@ -6,7 +6,7 @@
 DO $$
 BEGIN
     -- Two that install at once would trip over each other's half.
-    PERFORM pg_advisory_xact_lock(hashtext('onceward.installed'));
+    PERFORM pg_advisory_xact_lock(hashtext('onceward.installed'), 0);
     IF to_regclass('onceward.installed') IS NOT NULL THEN
         IF (SELECT version FROM onceward.installed) > 1 THEN
             RAISE EXCEPTION 'this database has a later version of Onceward''s SQL than this script, which is version 1'
@@ -207,6 +207,23 @@ LANGUAGE sql STABLE AS $$
     SELECT held.version FROM onceward.version AS held WHERE held.scope = $1 AND held.key = $2
 $$;
 
+-- Wakes whoever reads the outbox. NOTIFY makes commits go one by one, so one transaction at a time
+-- does it and the others commit beside it: a hint, and whoever reads looks by itself too.
+CREATE OR REPLACE FUNCTION onceward.tell_of_outbox() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_try_advisory_xact_lock(hashtext('onceward.outbox'), 0) THEN
+        PERFORM pg_notify('onceward_outbox', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- At the commit and not before, so that a long transaction keeps nobody from telling.
+DROP TRIGGER IF EXISTS tell ON onceward.outbox;
+CREATE CONSTRAINT TRIGGER tell AFTER INSERT ON onceward.outbox
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION onceward.tell_of_outbox();
+
 -- Writes a request that leaves when this transaction has committed, and gives its row's id. Without a
 -- key it gets one. The same request under a key that still waits here is that row again; another
 -- request under it is refused.
@@ -255,8 +272,6 @@ BEGIN
         ON CONFLICT (key) DO NOTHING
         RETURNING id INTO row_id;
         IF FOUND THEN
-            -- A hint only: whoever reads the table looks by itself too.
-            PERFORM pg_notify('onceward_outbox', '');
             RETURN row_id;
         END IF;
         SELECT held.id,

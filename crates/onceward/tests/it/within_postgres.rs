@@ -388,6 +388,15 @@ async fn a_request_is_written_from_sql_and_told() {
     );
     let form = "SELECT headers ->> 'Content-Type' FROM onceward.outbox WHERE key = 'k3'";
     assert_eq!(ask::<String>(&told, form).await, "application/x-www-form-urlencoded");
+    // Who has written but not committed keeps nobody from telling, and a plain row is told of too.
+    let mut open = connect(&url).await;
+    let tx = open.transaction().await.unwrap();
+    Outbox::new().add(&tx, &Message::new("pay").unwrap()).await.unwrap();
+    while heard.try_recv().is_ok() {}
+    told.batch_execute("INSERT INTO onceward.outbox (route) VALUES ('pay')").await.unwrap();
+    assert_eq!(heard.recv().await.unwrap(), "onceward_outbox");
+    tx.commit().await.unwrap();
+    assert_eq!(heard.recv().await.unwrap(), "onceward_outbox");
     let bare = "SELECT count(*) FROM onceward.outbox WHERE headers = '{}' AND key IN ('k4', 'k5')";
     assert_eq!(ask::<i64>(&told, bare).await, 2);
 }
