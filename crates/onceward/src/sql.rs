@@ -6,6 +6,24 @@
 //! for Rust. What they remember commits and rolls back with the effect itself, so nothing is ever
 //! remembered and not done, or done and not remembered. What reaches beyond the database (a mail, a
 //! call) is not in the transaction: write it to the outbox.
+//!
+//! ```no_run
+//! use onceward::core::key::Key;
+//! use onceward::sql::Message;
+//! use onceward::sql::postgres::{Inbox, Outbox, tokio_postgres::Client};
+//!
+//! # type Outcome = Result<(), Box<dyn std::error::Error>>;
+//! async fn handle(database: &mut Client, event: &str, order: &str) -> Outcome {
+//!     let tx = database.transaction().await?;
+//!     if Inbox::new("bills").first(&tx, event).await? {
+//!         tx.execute("INSERT INTO bill (for_order) VALUES ($1)", &[&order]).await?;
+//!         let mail = Message::new("mail")?.key(Key::new(&format!("bill-{order}"))?);
+//!         Outbox::new().add(&tx, &mail).await?;
+//!     }
+//!     tx.commit().await?;
+//!     Ok(())
+//! }
+//! ```
 
 pub mod postgres;
 pub mod sqlite;

@@ -1,7 +1,5 @@
 //! `sql ddl`: what is printed is what the library installs.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
-
 use serde_json::Value;
 
 use crate::world::World;

@@ -7,11 +7,12 @@
 //! then tells what is true. At REPEATABLE READ and SERIALIZABLE it fails with SQLSTATE 40001 where
 //! the other committed: begin again. In neither is anything done twice.
 
+use std::time::SystemTime;
+
+use onceward_core::key::Key;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Error, Transaction};
-
-use std::time::SystemTime;
 
 use super::{EnqueueError, Message, Schema};
 // The driver whose transactions these are: use it by this name, and the versions agree.
@@ -69,7 +70,8 @@ impl Inbox {
     }
 
     /// Whether `version` is greater than all that this consumer has seen of `subject`: an older
-    /// state that comes late is not applied.
+    /// state that comes late is not applied. It is kept in the [`WriteBoundary`] of the consumer's
+    /// name.
     pub async fn newest(
         &self,
         tx: &Transaction<'_>,
@@ -117,7 +119,7 @@ impl Outbox {
             "SELECT {}.enqueue($1, $2, $3::bytea, $4, $5, $6::text::jsonb, $7, $8, $9)",
             self.schema
         );
-        let key = message.key.as_ref().map(onceward_core::key::Key::as_str);
+        let key = message.key.as_ref().map(Key::as_str);
         let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
             (&message.route, Type::TEXT),
             (&key, Type::TEXT),

@@ -137,7 +137,8 @@ impl Inbox {
     }
 
     /// Whether `version` is greater than all that this consumer has seen of `subject`: an older
-    /// state that comes late is not applied.
+    /// state that comes late is not applied. It is kept in the [`WriteBoundary`] of the consumer's
+    /// name.
     pub fn newest(&self, tx: &Transaction<'_>, subject: &str, version: i64) -> Result<bool, Error> {
         changes(tx, &APPLY_IF_NEWER, params![self.consumer, subject, version])
     }

@@ -6,7 +6,7 @@
 //! killed is delivered once more. Nothing in the tables of the effects keeps a double out but the
 //! inbox.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -96,7 +96,7 @@ fn a_consumer_lives_until_it_is_killed() {
 
 /// Tells whoever delivers what is committed.
 fn acknowledge(until: usize) {
-    writeln!(std::io::stderr(), "acknowledged {until}").unwrap();
+    eprintln!("acknowledged {until}");
 }
 
 async fn consume_postgres(url: &str, order: &[usize], mut from: usize) {

@@ -198,6 +198,68 @@ async fn at_the_higher_levels_the_second_has_to_begin_again() {
     }
 }
 
+/// Handles `key` and commits, at the second try where it first gives up, and begins again whenever
+/// the server asks for it.
+async fn handle(client: &mut Client, level: IsolationLevel, key: &str, gives_up: bool) {
+    let mut gives_up = gives_up;
+    loop {
+        let tx = client.build_transaction().isolation_level(level).start().await.unwrap();
+        let done = async {
+            if Inbox::new("bills").first(&tx, key).await? {
+                tx.execute("INSERT INTO effect VALUES ($1)", &[&key]).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        let done = done.await;
+        if done.is_ok() && std::mem::take(&mut gives_up) {
+            tx.rollback().await.unwrap();
+            continue;
+        }
+        let ended = match done {
+            Ok(()) => tx.commit().await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => return,
+            Err(error) => assert_eq!(code(&error), &SqlState::T_R_SERIALIZATION_FAILURE),
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_has_the_effect_at_every_level() {
+    const HANDLERS: usize = 6;
+    const KEYS: usize = 10;
+    let Some(url) = database().await else { return };
+    let client = connect(&url).await;
+    client.batch_execute("CREATE TABLE effect (key text NOT NULL)").await.unwrap();
+    for level in [
+        IsolationLevel::ReadCommitted,
+        IsolationLevel::RepeatableRead,
+        IsolationLevel::Serializable,
+    ] {
+        let handler = |n: usize| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                let mut client = connect(&url).await;
+                for key in 0..KEYS {
+                    let name = format!("{level:?}-{key}");
+                    // Every other one rolls its first try back.
+                    handle(&mut client, level, &name, (n + key).is_multiple_of(2)).await;
+                }
+            })
+        };
+        let handlers: Vec<_> = (0..HANDLERS).map(handler).collect();
+        for handler in handlers {
+            handler.await.unwrap();
+        }
+    }
+    let effects = "SELECT count(*) FROM effect";
+    assert_eq!(ask::<i64>(&client, effects).await, 3 * KEYS as i64);
+    let different = "SELECT count(DISTINCT key) FROM effect";
+    assert_eq!(ask::<i64>(&client, different).await, 3 * KEYS as i64);
+}
+
 #[tokio::test]
 async fn of_two_versions_at_once_the_newer_one_stays() {
     let Some(url) = database().await else { return };
@@ -362,6 +424,33 @@ async fn a_message_is_in_the_table_as_it_will_leave() {
     let tx = client.transaction().await.unwrap();
     let refused = outbox.add(&tx, &other).await.unwrap_err();
     assert!(matches!(refused, EnqueueError::AnotherRequest(key) if key.as_str() == "order-1"));
+}
+
+#[tokio::test]
+async fn a_request_can_be_written_again_while_its_row_is_taken_away() {
+    const WRITERS: usize = 4;
+    const TIMES: usize = 50;
+    let Some(url) = database().await else { return };
+    let client = connect(&url).await;
+    let writer = || {
+        let url = url.clone();
+        tokio::spawn(async move {
+            let mut client = connect(&url).await;
+            let message = Message::new("pay").unwrap().key(Key::new("order-1").unwrap());
+            for _ in 0..TIMES {
+                let tx = client.transaction().await.unwrap();
+                Outbox::new().add(&tx, &message).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+        })
+    };
+    let writers: Vec<_> = (0..WRITERS).map(|_| writer()).collect();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        client.execute("DELETE FROM onceward.outbox", &[]).await.unwrap();
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
 }
 
 #[tokio::test]
