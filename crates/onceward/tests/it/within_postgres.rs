@@ -1,41 +1,41 @@
-//! Inbox, outbox and write boundary within a PostgreSQL database of one's own.
+//! An inbox within a PostgreSQL database of one's own, and how it is installed.
 
 use std::time::{Duration, SystemTime};
 
-use onceward::core::key::Key;
 use onceward::sql::postgres::{self as own, Inbox, Outbox, WriteBoundary};
-use onceward::sql::{Dialect, EnqueueError, Message, Schema, VERSION, ddl};
+use onceward::sql::{Dialect, Message, Schema, VERSION, ddl};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::FromSqlOwned;
-use tokio_postgres::{AsyncMessage, Client, Error, IsolationLevel, NoTls};
+use tokio_postgres::{Client, Error, IsolationLevel, NoTls};
 
 use crate::postgres;
 
 /// The address of a new database with the tables and functions; none without a server.
-async fn database() -> Option<String> {
+pub(crate) async fn database() -> Option<String> {
     let url = postgres::server()?.database().await;
     postgres::run(&url, &ddl(Dialect::Postgres)).await;
     Some(url)
 }
 
-async fn connect(url: &str) -> Client {
+pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-async fn ask<T: FromSqlOwned>(client: &Client, sql: &str) -> T {
+pub(crate) async fn ask<T: FromSqlOwned>(client: &Client, sql: &str) -> T {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 /// Waits until somebody in this database waits for somebody else's transaction.
-async fn until_one_waits(client: &Client) {
+pub(crate) async fn until_one_waits(client: &Client) {
     let waiting = "SELECT count(*) FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while ask::<i64>(client, waiting).await == 0 {}
+    let seen = async { while ask::<i64>(client, waiting).await == 0 {} };
+    tokio::time::timeout(Duration::from_mins(1), seen).await.expect("somebody waits");
 }
 
-fn code(error: &Error) -> &SqlState {
+pub(crate) fn code(error: &Error) -> &SqlState {
     error.code().unwrap_or_else(|| panic!("not of the server: {error}"))
 }
 
@@ -261,99 +261,6 @@ async fn of_many_at_once_one_has_the_effect_at_every_level() {
 }
 
 #[tokio::test]
-async fn of_two_versions_at_once_the_newer_one_stays() {
-    let Some(url) = database().await else { return };
-    let (mut one, look) = (connect(&url).await, connect(&url).await);
-    let inbox = Inbox::new("bills");
-    for (subject, late, wins) in [("order/1", 1, false), ("order/2", 3, true)] {
-        let first = one.transaction().await.unwrap();
-        assert!(inbox.newest(&first, subject, 2).await.unwrap());
-        let mut other = connect(&url).await;
-        let second = tokio::spawn(async move {
-            let tx = other.transaction().await.unwrap();
-            let is_newest = Inbox::new("bills").newest(&tx, subject, late).await.unwrap();
-            tx.commit().await.unwrap();
-            is_newest
-        });
-        until_one_waits(&look).await;
-        first.commit().await.unwrap();
-        assert_eq!(second.await.unwrap(), wins, "{subject}");
-    }
-    let tx = one.transaction().await.unwrap();
-    let seen = [3, 3, -1, 4, i64::MAX, 5].map(|version| inbox.newest(&tx, "order/2", version));
-    let mut is_newest = Vec::new();
-    for one in seen {
-        is_newest.push(one.await.unwrap());
-    }
-    assert_eq!(is_newest, [false, false, false, true, true, false]);
-    // A message's key and a subject of the same name are two things.
-    assert!(inbox.first(&tx, "order/2").await.unwrap());
-}
-
-#[tokio::test]
-async fn a_balance_that_many_change_at_once_comes_out_right() {
-    const WRITERS: i64 = 8;
-    const TIMES: i64 = 10;
-    let Some(url) = database().await else { return };
-    let client = connect(&url).await;
-    let account = "CREATE TABLE account (id text PRIMARY KEY, balance bigint NOT NULL); \
-                   INSERT INTO account VALUES ('a', 0)";
-    client.batch_execute(account).await.unwrap();
-    let writer = || {
-        let url = url.clone();
-        tokio::spawn(async move {
-            let mut client = connect(&url).await;
-            let boundary = WriteBoundary::new("account");
-            for _ in 0..TIMES {
-                loop {
-                    // Both are read from one view of the database: it is the pair that has to fit.
-                    let tx = client.transaction().await.unwrap();
-                    let read = "SELECT balance, onceward.version_of('account', 'a') FROM account";
-                    let row = tx.query_one(read, &[]).await.unwrap();
-                    let (balance, version): (i64, Option<i64>) = (row.get(0), row.get(1));
-                    if boundary.compare_and_swap(&tx, "a", version).await.unwrap() {
-                        let set = "UPDATE account SET balance = $1";
-                        tx.execute(set, &[&(balance + 1)]).await.unwrap();
-                        tx.commit().await.unwrap();
-                        break;
-                    }
-                }
-            }
-        })
-    };
-    let writers: Vec<_> = (0..WRITERS).map(|_| writer()).collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    assert_eq!(ask::<i64>(&client, "SELECT balance FROM account").await, WRITERS * TIMES);
-    let version = "SELECT onceward.version_of('account', 'a')";
-    assert_eq!(ask::<i64>(&client, version).await, WRITERS * TIMES);
-}
-
-#[tokio::test]
-async fn the_write_boundary_says_who_may_write() {
-    let Some(url) = database().await else { return };
-    let mut client = connect(&url).await;
-    let boundary = WriteBoundary::new("account");
-    let tx = client.transaction().await.unwrap();
-    assert_eq!(boundary.version(&tx, "a").await.unwrap(), None);
-    assert!(!boundary.compare_and_swap(&tx, "a", Some(1)).await.unwrap());
-    assert!(boundary.compare_and_swap(&tx, "a", None).await.unwrap());
-    assert!(!boundary.compare_and_swap(&tx, "a", None).await.unwrap());
-    assert!(boundary.compare_and_swap(&tx, "a", Some(1)).await.unwrap());
-    assert!(!boundary.compare_and_swap(&tx, "a", Some(1)).await.unwrap());
-    assert_eq!(boundary.version(&tx, "a").await.unwrap(), Some(2));
-
-    assert!(boundary.first_write(&tx, "b").await.unwrap());
-    assert!(!boundary.first_write(&tx, "b").await.unwrap());
-    assert_eq!(boundary.last_write(&tx, "b").await.unwrap(), 2);
-    assert_eq!(boundary.last_write(&tx, "c").await.unwrap(), 1);
-    assert!(!boundary.first_write(&tx, "c").await.unwrap());
-    assert!(!boundary.apply_if_newer(&tx, "c", 1).await.unwrap());
-    assert!(boundary.apply_if_newer(&tx, "c", 9).await.unwrap());
-}
-
-#[tokio::test]
 async fn what_the_functions_cannot_do_they_refuse_in_words() {
     let Some(url) = database().await else { return };
     let client = connect(&url).await;
@@ -394,119 +301,6 @@ async fn what_the_functions_cannot_do_they_refuse_in_words() {
         assert!(refused.message().starts_with(said), "{call}: {refused}");
     }
     assert_eq!(ask::<i64>(&client, "SELECT count(*) FROM onceward.outbox").await, 0);
-}
-
-#[tokio::test]
-async fn a_message_is_in_the_table_as_it_will_leave() {
-    let Some(url) = database().await else { return };
-    let mut client = connect(&url).await;
-    let message = Message::new("pay").unwrap().key(Key::new("order-1").unwrap());
-    let message = message.json(&serde_json::json!({"amount": 5})).path("/v1/charges?a=b").unwrap();
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-    let message = message.subject("order/1").sequence(4).not_before(at).method("PUT").unwrap();
-    let outbox = Outbox::new();
-    let tx = client.transaction().await.unwrap();
-    let id = outbox.add(&tx, &message).await.unwrap();
-    assert_eq!(outbox.add(&tx, &message).await.unwrap(), id);
-    tx.commit().await.unwrap();
-    let row: String = ask(
-        &client,
-        "SELECT concat_ws(' ', key, route, method, path, headers, convert_from(body, 'UTF8'), \
-         subject, sequence, round(extract(epoch FROM not_before) * 1000)) FROM onceward.outbox",
-    )
-    .await;
-    assert_eq!(
-        row,
-        "order-1 pay PUT /v1/charges?a=b {\"content-type\": \"application/json\"} \
-         {\"amount\":5} order/1 4 1700000000123"
-    );
-    let other = message.json(&serde_json::json!({"amount": 6}));
-    let tx = client.transaction().await.unwrap();
-    let refused = outbox.add(&tx, &other).await.unwrap_err();
-    assert!(matches!(refused, EnqueueError::AnotherRequest(key) if key.as_str() == "order-1"));
-}
-
-#[tokio::test]
-async fn a_request_can_be_written_again_while_its_row_is_taken_away() {
-    const WRITERS: usize = 4;
-    const TIMES: usize = 50;
-    let Some(url) = database().await else { return };
-    let client = connect(&url).await;
-    let writer = || {
-        let url = url.clone();
-        tokio::spawn(async move {
-            let mut client = connect(&url).await;
-            let message = Message::new("pay").unwrap().key(Key::new("order-1").unwrap());
-            for _ in 0..TIMES {
-                let tx = client.transaction().await.unwrap();
-                Outbox::new().add(&tx, &message).await.unwrap();
-                tx.commit().await.unwrap();
-            }
-        })
-    };
-    let writers: Vec<_> = (0..WRITERS).map(|_| writer()).collect();
-    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        client.execute("DELETE FROM onceward.outbox", &[]).await.unwrap();
-    }
-    for writer in writers {
-        writer.await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_request_is_written_from_sql_and_told() {
-    let Some(url) = database().await else { return };
-    let (mut heard, told) = (connect_listening(&url).await, connect(&url).await);
-    let json = "SELECT string_agg(convert_from(body, 'UTF8') || (headers ->> 'content-type'), ' ' \
-                ORDER BY id) FROM onceward.outbox";
-    told.batch_execute(
-        "SELECT onceward_enqueue('pay', 'k1', '{\"a\":1}'); \
-         SELECT onceward_enqueue('pay', 'k2', '{\"a\":2}'::jsonb); \
-         SELECT onceward_enqueue('pay', 'k3', 'a=3', \
-             headers => '{\"Content-Type\": \"application/x-www-form-urlencoded\"}'); \
-         SELECT onceward_enqueue('pay', 'k4', '\\x00ff'::bytea); \
-         SELECT onceward_enqueue('pay', key => 'k5', path => '/x', subject => 's', sequence => 1, \
-             not_before => now())",
-    )
-    .await
-    .unwrap();
-    assert_eq!(heard.recv().await.unwrap(), "onceward_outbox");
-    assert_eq!(
-        ask::<String>(&told, json.replace("body", "nullif(body, '\\x00ff')").as_str()).await,
-        "{\"a\":1}application/json {\"a\": 2}application/json"
-    );
-    let form = "SELECT headers ->> 'Content-Type' FROM onceward.outbox WHERE key = 'k3'";
-    assert_eq!(ask::<String>(&told, form).await, "application/x-www-form-urlencoded");
-    // Who has written but not committed keeps nobody from telling, and a plain row is told of too.
-    let mut open = connect(&url).await;
-    let tx = open.transaction().await.unwrap();
-    Outbox::new().add(&tx, &Message::new("pay").unwrap()).await.unwrap();
-    while heard.try_recv().is_ok() {}
-    told.batch_execute("INSERT INTO onceward.outbox (route) VALUES ('pay')").await.unwrap();
-    assert_eq!(heard.recv().await.unwrap(), "onceward_outbox");
-    tx.commit().await.unwrap();
-    assert_eq!(heard.recv().await.unwrap(), "onceward_outbox");
-    let bare = "SELECT count(*) FROM onceward.outbox WHERE headers = '{}' AND key IN ('k4', 'k5')";
-    assert_eq!(ask::<i64>(&told, bare).await, 2);
-}
-
-/// The channels that are notified.
-async fn connect_listening(url: &str) -> tokio::sync::mpsc::UnboundedReceiver<String> {
-    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    let (told, heard) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(Ok(message)) =
-            std::future::poll_fn(|context| connection.poll_message(context)).await
-        {
-            if let AsyncMessage::Notification(notification) = message {
-                let _ = told.send(notification.channel().to_owned());
-            }
-        }
-    });
-    client.batch_execute("LISTEN onceward_outbox").await.unwrap();
-    // The connection lives as long as its client.
-    std::mem::forget(client);
-    heard
 }
 
 #[tokio::test]
