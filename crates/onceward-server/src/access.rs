@@ -209,7 +209,7 @@ fn take_key(headers: &mut HeaderMap) -> Option<String> {
 }
 
 /// A browser says where a request comes from: what another site's page sends is refused.
-fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let foreign = match (text("origin"), text("host")) {
         (Some(origin), Some(host)) => {

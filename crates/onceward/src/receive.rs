@@ -46,6 +46,7 @@ pub(crate) fn receive(
     }
     request.headers = exchange::forwarded(request.headers);
     strip_preferences(&mut request.headers);
+    lay_over(&mut request.headers, std::mem::take(&mut options.headers));
     if is_safe(&request.method) || (given.is_none() && policy.key_missing == KeyMissing::Pass) {
         return Ok(Received::Pass(Arc::new(request)));
     }
@@ -171,6 +172,12 @@ fn strip_preferences(headers: &mut Headers) {
     let rest: Vec<String> =
         prefer.split(',').filter(is_ours).map(|preference| preference.trim().to_owned()).collect();
     if rest.is_empty() { headers.remove("prefer") } else { headers.set("prefer", rest.join(", ")) }
+}
+
+/// What an edge says takes the place of what the caller said.
+fn lay_over(headers: &mut Headers, said: Headers) {
+    headers.0.retain(|(name, _)| said.get(name).is_none());
+    headers.0.extend(said.0);
 }
 
 /// A key of our own making: 128 bits that nobody can foretell.
