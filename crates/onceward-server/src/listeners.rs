@@ -55,17 +55,13 @@ impl Sockets {
             Exit::failed(format!("cannot listen on {wanted}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078"))
         })?;
         let guards = bound(&config.guards, &BTreeMap::new()).await?;
+        guards.values().for_each(Bound::tell);
         Ok(Self { main: Arc::new(main), wanted, guards })
     }
 
     /// The address of the main listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.main.local_addr().unwrap_or(self.wanted)
-    }
-
-    /// Says where guards listen.
-    pub(crate) fn tell(&self) {
-        self.guards.values().for_each(Bound::tell);
     }
 
     /// Tells whoever calls that the ledger is away, for as long as what is returned lives.

@@ -209,7 +209,6 @@ impl Start {
             warn_of_missing_routes(&engine).await?;
             engine.start();
         }
-        sockets.tell();
         tell_ready(&engine, config, listen);
         Ok(node)
     }

@@ -64,7 +64,7 @@ fn of_credentials(headers: &HeaderMap, secrets: &Secrets) -> String {
             all.extend_from_slice(&value);
         }
     }
-    match super::joined(headers, "cookie") {
+    match cookies(headers) {
         _ if !all.is_empty() => digested("", &all, secrets),
         Some(cookies) => digested("cookie", &cookies, secrets),
         None => "anonymous:".to_owned(),
@@ -116,10 +116,16 @@ fn subject(token: &str, claim: &str) -> Option<String> {
     })
 }
 
+/// All cookies as one line: HTTP/2 may bring them apart (RFC 9113, section 8.2.3).
+fn cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let lines: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    (!lines.is_empty()).then(|| lines.join(&b"; "[..]))
+}
+
 /// The one cookie of this name.
 fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    let all = super::joined(headers, "cookie")?;
-    let mut found = all.split(|byte| matches!(byte, b';' | b',')).filter_map(|pair| {
+    let all = cookies(headers)?;
+    let mut found = all.split(|byte| *byte == b';').filter_map(|pair| {
         let pair = pair.trim_ascii();
         let at = pair.iter().position(|byte| *byte == b'=')?;
         (&pair[..at] == name.as_bytes()).then(|| pair[at + 1..].to_vec())
