@@ -11,14 +11,15 @@ mod principal;
 mod reauthorize;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use onceward::CallOptions;
-use onceward::core::policy::ErrorShape;
+use onceward::core::policy::{ErrorShape, is_safe};
 
 use crate::access;
 use crate::body::Body;
@@ -38,13 +39,17 @@ type ByRoute = BTreeMap<String, Arc<Guard>>;
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
     by_route: RwLock<Arc<ByRoute>>,
+    /// Whether any has a host on the main listener.
+    has_hosts: AtomicBool,
     /// What upstreams allow pages of other origins.
     origins: Origins,
 }
 
 impl Guards {
     pub(crate) fn new(guards: ByRoute) -> Self {
-        Self { by_route: RwLock::new(Arc::new(guards)), origins: Origins::default() }
+        let all = Self::default();
+        all.set(guards);
+        all
     }
 
     /// All of them, by their routes' names.
@@ -54,20 +59,25 @@ impl Guards {
 
     /// Changes them: requests from now on read the new ones.
     pub(crate) fn set(&self, guards: ByRoute) {
+        let has_hosts = guards.values().any(|guard| !guard.hosts.is_empty());
+        self.has_hosts.store(has_hosts, Ordering::Release);
         *self.by_route.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guards);
     }
 
     /// The guard whose host a request to the main listener is for.
     pub(crate) fn of_host<B>(&self, request: &Request<B>) -> Option<Arc<Guard>> {
+        if !self.has_hosts.load(Ordering::Acquire) {
+            return None;
+        }
         let all = self.all();
-        let mut hosts = all.values().filter(|guard| !guard.hosts.is_empty()).peekable();
-        hosts.peek()?;
         let host = host_of(request.uri().authority(), request.headers())?;
         let name = host
             .rsplit_once(':')
             .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
             .map_or(host, |(name, _)| name);
-        hosts.find(|guard| guard.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))).cloned()
+        let is_for =
+            |guard: &&Arc<Guard>| guard.hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
+        all.values().find(is_for).cloned()
     }
 }
 
@@ -105,10 +115,12 @@ pub(crate) async fn answer(
     peer: &Peer,
 ) -> Response<Body> {
     let asked = cors::Asked::of(&request);
-    let (method, target) = (request.method().clone(), target_of(&request));
-    let routes = node.engine.routes();
-    let policy =
-        routes.get(&guard.route).map(|it| Arc::clone(it.policy_for(method.as_str(), &target)));
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    // Most answers need it for nothing.
+    let policy = || {
+        let route = node.engine.routes().get(&guard.route)?;
+        Some(Arc::clone(route.policy_for(method.as_str(), target_of(&uri))))
+    };
     let mut response = match answer_plainly(node, guard, request, peer).await {
         Ok(response) => response,
         Err(problem) => problem.response(),
@@ -121,15 +133,15 @@ pub(crate) async fn answer(
         forwarded::tell_way(response.headers_mut());
     }
     if let Some(asked) = asked {
-        let keys = policy.as_ref().map(|policy| policy.key_headers.as_slice()).unwrap_or_default();
-        let rule = cors::Rule { guard, origins: &node.guards.origins, keys };
+        let keys = policy().map(|policy| policy.key_headers.clone()).unwrap_or_default();
+        let rule = cors::Rule { guard, origins: &node.guards.origins, keys: &keys };
         rule.tell(&asked, response.headers_mut(), is_ours);
     }
-    problem::dress(response, || policy.map_or(ErrorShape::Problem, |policy| policy.error_shape))
+    problem::dress(response, || policy().map_or(ErrorShape::Problem, |policy| policy.error_shape))
 }
 
-fn target_of<B>(request: &Request<B>) -> String {
-    request.uri().path_and_query().map_or("/", PathAndQuery::as_str).to_owned()
+fn target_of(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", PathAndQuery::as_str)
 }
 
 async fn answer_plainly(
@@ -144,19 +156,20 @@ async fn answer_plainly(
     if node.is_quarantined() {
         return Err(Problem::new("quarantine", "Nothing was sent."));
     }
-    let target = target_of(&request);
     let (mut head, body) = request.into_parts();
     if guard.lends {
-        // Our credentials do not serve whatever page a browser on this machine has open.
-        access::refuse_web_pages(&head.method, &head.headers)?;
+        refuse_strangers(guard, &head, peer)?;
     }
+    // What only reads has no key, so nobody has to know whose it would be.
+    let is_read = is_safe(head.method.as_str());
     let secrets = node.engine.secrets();
-    let principal = principal::of(guard, &mut head.headers, peer, secrets);
+    let principal = principal::of(guard, &mut head.headers, peer, is_read, secrets);
     let mut options = options(guard, &mut head)?;
     options.headers = forwarded::said(guard, &head, peer);
     let aside = Arc::clone(&options.aside);
-    let asking = guard.reauthorize.as_ref().map(|rule| rule.of(guard, &head, &options.headers));
-    let place = Place { route: guard.route.clone(), target };
+    let asks = guard.reauthorize.as_ref().filter(|_| !is_read);
+    let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));
+    let place = Place { route: guard.route.clone(), target: target_of(&head.uri).to_owned() };
     let entrance = Entrance { place, principal: principal.clone(), options };
     let response = node.gateway.enter(head, body, entrance).await;
     match asking.filter(|_| aside.known.get().is_some()) {
@@ -166,6 +179,26 @@ async fn answer_plainly(
             Some(refusal) => refusal,
         }),
         None => Ok(response),
+    }
+}
+
+/// Credentials of ours do not serve whatever page a browser on this machine has open, whatever name it
+/// has had pointed at this listener.
+fn refuse_strangers(guard: &Guard, head: &Parts, peer: &Peer) -> Result<(), Problem> {
+    let origin = head.headers.get(header::ORIGIN);
+    let is_named = |named: &String| origin.is_some_and(|origin| origin == named.as_str());
+    if guard.believes(peer.address.ip()) || guard.cors.origins.iter().any(is_named) {
+        return Ok(());
+    }
+    access::refuse_web_pages(&head.method, &head.headers)?;
+    match access::other_host(&head.headers).filter(|_| peer.address.ip().is_loopback()) {
+        Some(host) if guard.hosts.is_empty() => Err(Problem::new(
+            "forbidden",
+            format!(
+                "This listener lends its callers credentials, so from this machine it answers only to localhost, not to {host:?}. A proxy before it is named in trust_forwarded."
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::connections::Connections;
 use crate::exit::Exit;
 use crate::listening::{Closed, Listening};
 use crate::node::Node;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsFiles};
 use crate::{guard, operator, page, serve, waiting};
 
 /// Where a guard listens, as its configuration says it; with port 0, which is any, its route too.
@@ -71,12 +71,12 @@ impl Sockets {
             Arc::clone(&self.main),
             None,
             Arc::clone(&connections),
-            |request, _| waiting::tell_to_come_back(request),
+            |request, _| std::future::ready(waiting::tell_to_come_back(&request)),
         );
         let guards = self.guards.values().map(|bound| {
             let (socket, tls) = (Arc::clone(&bound.socket), bound.tls.clone());
             Listening::begin(socket, tls, Arc::clone(&connections), |_, _| {
-                waiting::tell_callers_of_a_guard()
+                std::future::ready(waiting::tell_callers_of_a_guard())
             })
         });
         std::iter::once(main).chain(guards).collect()
@@ -114,6 +114,24 @@ impl Bound {
     }
 }
 
+fn load(route: &str, files: &TlsFiles) -> Result<Arc<Tls>, Exit> {
+    Tls::load(files).map_err(|why| {
+        Exit::config(format!(
+            "[routes.{route}] cannot speak TLS: {why}\nhelp: cert_file has the certificate first and then what leads to its authority, key_file its key, both PEM"
+        ))
+    })
+}
+
+/// Whether guards could speak TLS: asked before anything is begun.
+pub(crate) fn check_certificates(config: &Config) -> Result<(), Exit> {
+    for (route, guard) in &config.guards {
+        if let Some(files) = &guard.tls {
+            load(route, files)?;
+        }
+    }
+    Ok(())
+}
+
 /// What `guards` are to listen on: what is there stays, what is not is bound.
 async fn bound(
     guards: &BTreeMap<String, Arc<Guard>>,
@@ -130,11 +148,7 @@ async fn bound(
             let tls = match (before, &guard.tls) {
                 (Some(before), _) => before.tls.clone(),
                 (None, None) => None,
-                (None, Some(files)) => Some(Tls::load(files).map_err(|why| {
-                    Exit::config(format!(
-                        "[routes.{route}] cannot speak TLS: {why}\nhelp: cert_file has the certificate first and then what leads to its authority, key_file its key, both PEM"
-                    ))
-                })?),
+                (None, Some(files)) => Some(load(route, files)?),
             };
             let socket = match there.get(&place) {
                 Some(before) => Arc::clone(&before.socket),

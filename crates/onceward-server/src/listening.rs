@@ -160,11 +160,11 @@ async fn serve<S, F, A>(
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let mut watched = std::pin::pin!(watcher.watch(connection));
+    let mut serving = std::pin::pin!(watcher.watch(connection));
     // A connection that ends badly ends alone. hyper times the head of HTTP/1.1, but not the bytes
     // that tell which HTTP it is, nor HTTP/2 before its first request.
-    let first = tokio::time::timeout(HEAD_TIMEOUT, watched.as_mut()).await;
+    let first = tokio::time::timeout(HEAD_TIMEOUT, serving.as_mut()).await;
     if first.is_err() && has_asked.load(Ordering::Relaxed) {
-        let _ = watched.await;
+        let _ = serving.await;
     }
 }

@@ -30,7 +30,7 @@ use crate::config::{Config, Overrides};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::guard::{self, Guards};
-use crate::listeners::{Listeners, Sockets};
+use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Peer;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::{self, Problem};
@@ -58,6 +58,7 @@ const GRACE_BROKEN: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     raise_descriptors();
     let config = Config::load(config_path, overrides)?;
+    check_certificates(&config)?;
     let data = config.data();
     make_folder(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
     if data.join(RESTORING).exists() {

@@ -33,22 +33,18 @@ pub(crate) async fn until_there<T>(begin: impl AsyncFn() -> Result<T, Exit>) -> 
 }
 
 /// Tells whoever calls that the ledger is away.
-pub(crate) async fn tell_to_come_back(request: Request<Incoming>) -> Response<Body> {
-    answer(&request)
+pub(crate) fn tell_to_come_back(request: &Request<Incoming>) -> Response<Body> {
+    match request.uri().path() {
+        "/healthz" => plain(200, "ok\n"),
+        _ => away().response(),
+    }
 }
 
 /// The same at the path root of a guard, where nothing of ours exists.
-pub(crate) async fn tell_callers_of_a_guard() -> Response<Body> {
+pub(crate) fn tell_callers_of_a_guard() -> Response<Body> {
     Problem { is_outside: true, ..away() }.response()
 }
 
 fn away() -> Problem {
     Problem::from(StoreError::Away("this node waits for it to start".to_owned()))
-}
-
-fn answer(request: &Request<Incoming>) -> Response<Body> {
-    match request.uri().path() {
-        "/healthz" => plain(200, "ok\n"),
-        _ => away().response(),
-    }
 }

@@ -2,7 +2,7 @@
 //! are, what they may ask of us, and what its upstream is told of them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -191,6 +191,8 @@ pub(crate) struct Guard {
     pub(crate) trusts: Vec<IpNet>,
     /// What callers may ask of us: of [`OPTIONS`].
     pub(crate) options: Vec<String>,
+    /// Headers that are credentials, beside those that always are.
+    pub(crate) sealed: Vec<String>,
     /// Whether it lends its callers credentials of ours.
     pub(crate) lends: bool,
 }
@@ -246,7 +248,7 @@ impl Guard {
     }
 
     /// Whether what this address says of others is believed.
-    pub(crate) fn believes(&self, address: std::net::IpAddr) -> bool {
+    pub(crate) fn believes(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusts.iter().any(|network| network.contains(&address))
     }
@@ -293,6 +295,7 @@ impl GuardFile {
             trusts,
             options: self.options.iter().flatten().map(|word| word.0.clone()).collect(),
             lends: set.any(|(name, _)| is_credential(name, &sealed)),
+            sealed,
         }))
     }
 
@@ -440,6 +443,20 @@ pub(super) fn check(
                 ));
             }
         }
+        let base = routes.get(name).map(|route| &route.target.base);
+        let own = guard.listen.iter().find(|address| {
+            let port = base.and_then(url::Url::port_or_known_default);
+            let host = base.and_then(|base| base.host_str());
+            port == Some(address.port()) && host == Some(&*bracketed(address.ip()))
+        });
+        if let Some(address) = own {
+            return Err(wrong(
+                name,
+                &format!(
+                    "listens on {address}, and calls itself there\nhelp: upstream is where the API is"
+                ),
+            ));
+        }
         for host in &guard.hosts {
             if let Some(other) = hosts.insert(host, name) {
                 return Err(wrong(
@@ -461,6 +478,14 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// An address as a URL has it.
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
 }
 
 /// What a careful reader would ask about.
@@ -559,6 +584,7 @@ mod tests {
             ("listen = \"localhost\"", "127.0.0.1:8080"),
             ("listen = []", "127.0.0.1:8080"),
             ("listen = \"127.0.0.1:7077\"", "the gateway itself"),
+            ("listen = \"127.0.0.1:3000\"", "calls itself"),
             ("cors = { expose = true }", "listen ="),
             ("listen = \"127.0.0.1:1\"\noptions = [\"effects\"]", "respond-async, delay"),
             ("listen = \"127.0.0.1:1\"\nreauthorize = { get = \"http://x\" }", "route = \"NAME\""),

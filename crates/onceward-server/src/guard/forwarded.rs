@@ -48,6 +48,18 @@ pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> Headers {
     {
         say("x-forwarded-host", host.into());
     }
+    for name in head.headers.keys().map(http::HeaderName::as_str) {
+        match name {
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {}
+            "x-real-ip" if !is_believed => say(name, Bytes::from(address.to_string())),
+            _ if name.starts_with("x-forwarded-") => {
+                if let Some(value) = before(name) {
+                    say(name, value.into());
+                }
+            }
+            _ => {}
+        }
+    }
     say("via", then(joined(&head.headers, "via"), format!("{} {NAME}", version(head.version))));
     // What is kept is asked for without a coding; what passes is the caller's and the upstream's.
     if let Some(codings) = joined(&head.headers, "accept-encoding") {
@@ -97,7 +109,9 @@ mod tests {
         said(&guard(lines), &head, &peer(from))
     }
 
-    const SPOOFED: [(&str, &str); 4] = [
+    const SPOOFED: [(&str, &str); 6] = [
+        ("x-forwarded-port", "443"),
+        ("x-real-ip", "1.2.3.4"),
         ("forwarded", "for=1.2.3.4"),
         ("x-forwarded-for", "1.2.3.4"),
         ("x-forwarded-proto", "https"),
@@ -115,6 +129,10 @@ mod tests {
         assert_eq!(said.text("x-forwarded-proto"), Some("http"));
         assert_eq!(said.text("x-forwarded-host"), Some("api.example:8080"));
         assert_eq!(said.text("via"), Some("1.1 before, 1.1 onceward"));
+        assert_eq!(
+            (said.text("x-real-ip"), said.text("x-forwarded-port")),
+            (Some("192.0.2.1"), None)
+        );
         assert_eq!(said.text("host"), None);
     }
 
@@ -126,6 +144,7 @@ mod tests {
         assert_eq!(said.text("x-forwarded-proto"), Some("https"));
         assert!(said.text("forwarded").unwrap().starts_with("for=1.2.3.4, for=192.0.2.1;"));
         assert_eq!(said.text("host"), Some("api.example:8080"));
+        assert_eq!((said.text("x-real-ip"), said.text("x-forwarded-port")), (None, Some("443")));
         let v6 = said_of(lines, "2001:db8::1", &SPOOFED);
         assert!(v6.text("forwarded").unwrap().starts_with("for=\"[2001:db8::1]\";"));
         assert_eq!(v6.text("x-forwarded-for"), Some("2001:db8::1"), "outside of the network");

@@ -23,18 +23,31 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// Who sent these headers. A header that names the caller is taken out of them where nobody who is
 /// believed has set it: the upstream is told no lie either.
-pub(super) fn of(guard: &Guard, headers: &mut HeaderMap, peer: &Peer, secrets: &Secrets) -> String {
+/// `is_read` where the name would be needed for nothing.
+pub(super) fn of(
+    guard: &Guard,
+    headers: &mut HeaderMap,
+    peer: &Peer,
+    is_read: bool,
+    secrets: &Secrets,
+) -> String {
+    let is_believed = guard.believes(peer.address.ip());
+    if let PrincipalRule::Header(name) = &guard.principal
+        && !is_believed
+    {
+        headers.remove(name);
+    }
+    if is_read {
+        return String::new();
+    }
     let told = match &guard.principal {
         PrincipalRule::Unsaid => None,
         PrincipalRule::Header(name) => {
-            if !guard.believes(peer.address.ip()) {
-                headers.remove(name);
-            }
             single(headers, name).map(|value| named("header", value, secrets))
         }
         PrincipalRule::Bearer(claim) => {
             // One of the two stands behind it: see the configuration.
-            let is_vouched = guard.reauthorize.is_some() || guard.believes(peer.address.ip());
+            let is_vouched = guard.reauthorize.is_some() || is_believed;
             let subject =
                 bearer(headers).filter(|_| is_vouched).and_then(|token| subject(token, claim));
             subject.map(|subject| named("bearer", subject.as_bytes(), secrets))
@@ -50,14 +63,15 @@ pub(super) fn of(guard: &Guard, headers: &mut HeaderMap, peer: &Peer, secrets: &
             super::joined(headers, name).map(|value| digested(name, &value, secrets))
         }
     };
-    told.unwrap_or_else(|| of_credentials(headers, secrets))
+    told.unwrap_or_else(|| of_credentials(guard, headers, secrets))
 }
 
 /// Whoever has the same credentials. Where there are none, all are one: what they know of each other's
 /// keys is all that keeps them apart.
-fn of_credentials(headers: &HeaderMap, secrets: &Secrets) -> String {
+fn of_credentials(guard: &Guard, headers: &HeaderMap, secrets: &Secrets) -> String {
     let mut all = Vec::new();
-    for name in CREDENTIALS {
+    let sealed = guard.sealed.iter().map(String::as_str).filter(|name| *name != "cookie");
+    for name in CREDENTIALS.into_iter().chain(sealed) {
         if let Some(value) = super::joined(headers, name) {
             all.extend_from_slice(name.as_bytes());
             all.extend_from_slice(&(value.len() as u64).to_be_bytes());
@@ -174,7 +188,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
             .collect();
-        of(&guard(lines), &mut map, &peer(from), &Secrets::new(KEY))
+        of(&guard(lines), &mut map, &peer(from), false, &Secrets::new(KEY))
     }
 
     fn token(claims: &str) -> String {
@@ -183,12 +197,15 @@ mod tests {
 
     #[test]
     fn where_nothing_is_said_callers_are_told_apart_by_their_credentials() {
+        let sealed =
+            |token| who("seal_headers = [\"X-Token\"]", "192.0.2.1", &[("x-token", token)]);
         let who = |headers: &[(&'static str, &str)]| who("", "192.0.2.1", headers);
         let alice = who(&[("authorization", "Bearer a"), ("cookie", "visits=1")]);
         assert!(alice.starts_with("credential:") && !alice.contains("Bearer"));
         assert_eq!(alice, who(&[("authorization", "Bearer a"), ("cookie", "visits=2")]));
         assert_ne!(alice, who(&[("authorization", "Bearer b")]));
         assert_ne!(alice, who(&[("x-api-key", "Bearer a")]));
+        assert_ne!(sealed("a"), sealed("b"), "what is sealed is a credential");
         assert_ne!(who(&[("cookie", "s=1")]), who(&[("cookie", "s=2")]));
         assert_eq!(who(&[]), "anonymous:");
     }
@@ -203,14 +220,12 @@ mod tests {
         assert!(spoofed.starts_with("credential:"));
         let mut map = HeaderMap::new();
         map.insert("x-user", HeaderValue::from_static("alice"));
-        of(&guard(lines), &mut map, &peer("192.0.2.1"), &Secrets::new(KEY));
+        of(&guard(lines), &mut map, &peer("192.0.2.1"), true, &Secrets::new(KEY));
         assert!(map.is_empty(), "the upstream is told no lie either");
-        let two = [("x-user", "alice"), ("x-user", "bob")];
-        assert_eq!(who(lines, "10.1.2.3", &two[..1]), "header:alice");
         let mut map = HeaderMap::new();
         map.append("x-user", HeaderValue::from_static("alice"));
         map.append("x-user", HeaderValue::from_static("bob"));
-        let both = of(&guard(lines), &mut map, &peer("10.1.2.3"), &Secrets::new(KEY));
+        let both = of(&guard(lines), &mut map, &peer("10.1.2.3"), false, &Secrets::new(KEY));
         assert_eq!(both, "anonymous:");
     }
 

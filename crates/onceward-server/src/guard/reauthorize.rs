@@ -27,12 +27,14 @@ impl Reauthorize {
     /// What is asked about the caller of `head`; `said` is what the upstream is told of its way.
     pub(super) fn of(&self, guard: &Guard, head: &Parts, said: &Headers) -> Asking {
         let mut headers = headers_of(&head.headers);
+        let is_credential = |name: &str| is_credential(name, &guard.sealed);
         let proves = |name: &str| match &guard.principal {
             // Whatever else the caller has may be good, too, and somebody else's.
             PrincipalRule::Bearer(_) => name == "authorization",
-            PrincipalRule::Header(named) => name == named || is_credential(name, &[]),
-            PrincipalRule::Credential(named) => name == named || is_credential(name, &[]),
-            _ => is_credential(name, &[]),
+            PrincipalRule::Header(named) | PrincipalRule::Credential(named) => {
+                name == named || is_credential(name)
+            }
+            _ => is_credential(name),
         };
         headers.0.retain(|(name, _)| proves(name) || name == "user-agent" || name == "origin");
         let mut said = said.clone();

@@ -274,7 +274,10 @@ fn each_method_and_path_has_its_own_rule() {
     world.write("onceward.toml", &crud.guard(rules));
     let gateway = world.serve();
     let guard = guard_of(&gateway, "orders");
-    let post = |headers: &[(&str, &str)], body: &str| ask(guard, "POST", "/orders", headers, body);
+    let post = |headers: &[(&str, &str)], body: &str| {
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        ask(guard, "POST", "/orders", &headers, body)
+    };
     let in_body = r#"{"ref":"a","request_id":"r1","sent_at":1}"#;
     let first = post(&[], in_body);
     let again = post(&[], &in_body.replace(":1}", ":2}"));
