@@ -16,7 +16,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -94,7 +94,9 @@ where
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
-    let builder = builder();
+    let builder = Arc::new(builder());
+    // Dropped with this task: who has not agreed on TLS by then is not waited for.
+    let (_open, is_open) = watch::channel(());
     loop {
         let (stream, address) = tokio::select! {
             biased;
@@ -115,7 +117,7 @@ where
         };
         // Small answers go out at once; where that cannot be set they go out a little later.
         let _ = stream.set_nodelay(true);
-        let (watcher, builder, answer) = (graceful.watcher(), builder.clone(), answer.clone());
+        let (watcher, builder, answer) = (graceful.watcher(), Arc::clone(&builder), answer.clone());
         match &tls {
             None => {
                 let peer = Peer { address, is_secured: false, certificate: None };
@@ -123,9 +125,13 @@ where
             }
             Some(tls) => {
                 let handshake = tls.acceptor().accept(stream);
+                let mut is_open = is_open.clone();
                 tokio::spawn(async move {
                     // Who does not agree in time, or at all, is no caller.
-                    let secured = tokio::time::timeout(HEAD_TIMEOUT, handshake).await;
+                    let secured = tokio::select! {
+                        secured = tokio::time::timeout(HEAD_TIMEOUT, handshake) => secured,
+                        _ = is_open.changed() => return,
+                    };
                     let Ok(Ok(stream)) = secured else { return };
                     let shown = stream.get_ref().1.peer_certificates();
                     let certificate =
@@ -141,7 +147,7 @@ where
 async fn serve<S, F, A>(
     stream: S,
     peer: Peer,
-    builder: auto::Builder<TokioExecutor>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
     watcher: Watcher,
     connected: Connected,
     answer: F,

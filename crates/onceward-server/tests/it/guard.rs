@@ -173,6 +173,43 @@ fn a_proxy_before_the_guard_names_the_callers() {
     assert_eq!(named, ["header:bob", "header:alice"]);
 }
 
+#[test]
+fn what_a_stranger_claims_to_be_is_not_believed() {
+    let (world, crud) = (World::new(), Crud::start());
+    let lines = "principal = { header = \"X-User\" }\ntrust_forwarded = [\"10.0.0.0/8\"]";
+    world.write("onceward.toml", &crud.guard(lines));
+    let gateway = world.serve();
+    let guard = guard_of(&gateway, "orders");
+    let alice = ("x-user", "alice");
+    order(guard, "claimed", &[alice, ALICE]);
+    let liar = order(guard, "claimed", &[alice, BOB]);
+    assert!(!is_replay(&liar), "of another: {liar:?}");
+    assert_eq!(crud.made(), 2);
+    assert!(crud.heard("POST /orders").iter().all(|heard| heard.header("x-user").is_none()));
+}
+
+#[test]
+fn a_guard_that_is_killed_in_the_middle_of_an_order_does_not_send_it_again() {
+    let (world, crud) = (World::new(), Crud::start());
+    world.write("onceward.toml", &crud.guard(""));
+    let gateway = world.serve();
+    let guard = guard_of(&gateway, "orders");
+    crud.hold(true);
+    let caller = thread::spawn(move || {
+        call(guard, "POST", "/orders", &[("idempotency-key", "cut")], "{\"ref\":\"cut\"}")
+    });
+    until("the call is under way", || (!crud.heard("POST /orders").is_empty()).then_some(()));
+    gateway.kill();
+    assert!(caller.join().expect("an end").is_err(), "nobody was answered");
+    crud.hold(false);
+    let gateway = world.serve();
+    let body = "{\"ref\":\"cut\"}";
+    let again =
+        ask(guard_of(&gateway, "orders"), "POST", "/orders", &[("idempotency-key", "cut")], body);
+    assert_eq!((again.status, &again.json()["code"]), (409, &"outcome-unknown".into()));
+    assert_eq!(crud.heard("POST /orders").len(), 1);
+}
+
 /// A token that says who it is of, and that nobody has signed.
 fn token(claims: &str) -> String {
     use base64::Engine as _;
