@@ -4,7 +4,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use onceward_core::exchange::{Headers, Request};
+use http::HeaderMap;
+use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
@@ -63,7 +64,7 @@ pub struct CallOptions {
     pub callback: Option<String>,
     /// What the edge says upstream, each in place of what the caller said by that name: who asked,
     /// and by which way.
-    pub headers: Headers,
+    pub headers: HeaderMap,
     /// Where the engine says what else there is to say.
     pub aside: Arc<Aside>,
 }

@@ -1,10 +1,11 @@
 //! What an upstream is told of the way of a request: `Forwarded` (RFC 7239), `Via` (RFC 9110,
 //! section 7.6.3) and the `X-Forwarded-…` that more servers read.
 
-use bytes::Bytes;
+use std::net::IpAddr;
+
+use http::header::InvalidHeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Version, header};
-use onceward::core::exchange::Headers;
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
@@ -15,63 +16,74 @@ use super::{host_of, joined};
 /// Our name in `Via`.
 const NAME: &str = "onceward";
 
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
 /// What is said upstream in place of what the caller said. Of whom a request is from, only a proxy
 /// that is believed has a say.
-pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> Headers {
+pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
     let address = peer.address.ip().to_canonical();
     let is_believed = guard.believes(address);
-    let before = |name: &str| joined(&head.headers, name).filter(|_| is_believed);
-    let then = |before: Option<Vec<u8>>, ours: String| match before {
-        Some(mut list) => {
-            list.extend_from_slice(b", ");
-            list.extend_from_slice(ours.as_bytes());
-            Bytes::from(list)
-        }
-        None => Bytes::from(ours),
-    };
+    let given = |name: &HeaderName| joined(&head.headers, name.as_str());
+    let believed = |name: &HeaderName| given(name).filter(|_| is_believed);
     let host = host_of(head.uri.authority(), &head.headers).filter(|host| is_plain(host));
     let scheme = if peer.is_secured { "https" } else { "http" };
-    let node = match address {
-        std::net::IpAddr::V4(address) => address.to_string(),
-        std::net::IpAddr::V6(address) => format!("\"[{address}]\""),
+    let mut said = HeaderMap::with_capacity(8);
+    // What came in headers, and what we make of plain hosts and addresses, can stand in one.
+    let mut say = |name: &HeaderName, value: Result<HeaderValue, InvalidHeaderValue>| {
+        if let Ok(value) = value {
+            said.insert(name, value);
+        }
     };
-    let of_host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    let mut said = Headers::default();
-    let mut say = |name: &str, value: Bytes| said.0.push((name.to_owned(), value));
-    say("forwarded", then(before("forwarded"), format!("for={node}{of_host};proto={scheme}")));
-    say("x-forwarded-for", then(before("x-forwarded-for"), address.to_string()));
-    say(
-        "x-forwarded-proto",
-        before("x-forwarded-proto").map_or_else(|| scheme.into(), Bytes::from),
-    );
-    if let Some(host) = before("x-forwarded-host").or_else(|| host.map(|it| it.as_bytes().to_vec()))
-    {
-        say("x-forwarded-host", host.into());
+    let element = match (address, host) {
+        (IpAddr::V4(address), Some(host)) => {
+            format!("for={address};host=\"{host}\";proto={scheme}")
+        }
+        (IpAddr::V4(address), None) => format!("for={address};proto={scheme}"),
+        (IpAddr::V6(address), Some(host)) => {
+            format!("for=\"[{address}]\";host=\"{host}\";proto={scheme}")
+        }
+        (IpAddr::V6(address), None) => format!("for=\"[{address}]\";proto={scheme}"),
+    };
+    say(&header::FORWARDED, then(believed(&header::FORWARDED), element));
+    say(&FOR, then(believed(&FOR), address.to_string()));
+    say(&PROTO, believed(&PROTO).map_or_else(|| scheme.parse(), HeaderValue::try_from));
+    if let Some(host) = believed(&HOST).or_else(|| host.map(|host| host.as_bytes().to_vec())) {
+        say(&HOST, HeaderValue::try_from(host));
     }
-    for name in head.headers.keys().map(http::HeaderName::as_str) {
-        match name {
-            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {}
-            "x-real-ip" if !is_believed => say(name, Bytes::from(address.to_string())),
-            _ if name.starts_with("x-forwarded-") => {
-                if let Some(value) = before(name) {
-                    say(name, value.into());
+    for name in head.headers.keys() {
+        match name.as_str() {
+            "x-real-ip" if !is_believed => say(name, address.to_string().try_into()),
+            text if text.starts_with("x-forwarded-") && ![FOR, PROTO, HOST].contains(name) => {
+                if let Some(value) = believed(name) {
+                    say(name, value.try_into());
                 }
             }
             _ => {}
         }
     }
-    say("via", then(joined(&head.headers, "via"), format!("{} {NAME}", version(head.version))));
+    say(&header::VIA, then(given(&header::VIA), format!("{} {NAME}", version(head.version))));
     // What is kept is asked for without a coding; what passes is the caller's and the upstream's.
-    if let Some(codings) = joined(&head.headers, "accept-encoding") {
-        say("accept-encoding", codings.into());
+    if let Some(codings) = given(&header::ACCEPT_ENCODING) {
+        say(&header::ACCEPT_ENCODING, codings.try_into());
     }
-    if let Some(prefer) = joined(&head.headers, "prefer").filter(|_| !guard.allows(RESPOND_ASYNC)) {
-        say("prefer", prefer.into());
+    if let Some(prefer) = given(&PREFER).filter(|_| !guard.allows(RESPOND_ASYNC)) {
+        say(&PREFER, prefer.try_into());
     }
     if let Some(host) = host.filter(|_| guard.passes_host) {
-        say("host", Bytes::copy_from_slice(host.as_bytes()));
+        say(&header::HOST, host.parse());
     }
     said
+}
+
+/// A list with one more at its end.
+fn then(list: Option<Vec<u8>>, more: String) -> Result<HeaderValue, InvalidHeaderValue> {
+    match list {
+        Some(list) => [list.as_slice(), b", ", more.as_bytes()].concat().try_into(),
+        None => more.try_into(),
+    }
 }
 
 /// What a caller is told of the way of its answer.
@@ -100,13 +112,17 @@ mod tests {
     use super::super::tests::{guard, peer};
     use super::*;
 
-    fn said_of(lines: &str, from: &str, headers: &[(&str, &str)]) -> Headers {
+    fn said_of(lines: &str, from: &str, headers: &[(&str, &str)]) -> HeaderMap {
         let mut request = Request::builder().uri("/a").header("host", "api.example:8080");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         said(&guard(lines), &head, &peer(from))
+    }
+
+    fn text<'a>(said: &'a HeaderMap, name: &str) -> Option<&'a str> {
+        said.get(name).map(|value| value.to_str().unwrap())
     }
 
     const SPOOFED: [(&str, &str); 6] = [
@@ -122,32 +138,38 @@ mod tests {
     fn what_a_stranger_says_of_its_way_is_replaced() {
         let said = said_of("", "192.0.2.1", &SPOOFED);
         assert_eq!(
-            said.text("forwarded"),
+            text(&said, "forwarded"),
             Some("for=192.0.2.1;host=\"api.example:8080\";proto=http")
         );
-        assert_eq!(said.text("x-forwarded-for"), Some("192.0.2.1"));
-        assert_eq!(said.text("x-forwarded-proto"), Some("http"));
-        assert_eq!(said.text("x-forwarded-host"), Some("api.example:8080"));
-        assert_eq!(said.text("via"), Some("1.1 before, 1.1 onceward"));
+        assert_eq!(text(&said, "x-forwarded-for"), Some("192.0.2.1"));
+        assert_eq!(text(&said, "x-forwarded-proto"), Some("http"));
+        assert_eq!(text(&said, "x-forwarded-host"), Some("api.example:8080"));
+        assert_eq!(text(&said, "via"), Some("1.1 before, 1.1 onceward"));
         assert_eq!(
-            (said.text("x-real-ip"), said.text("x-forwarded-port")),
+            (text(&said, "x-real-ip"), text(&said, "x-forwarded-port")),
             (Some("192.0.2.1"), None)
         );
-        assert_eq!(said.text("host"), None);
+        assert_eq!(text(&said, "host"), None);
     }
 
     #[test]
     fn a_proxy_that_is_believed_is_added_to() {
         let lines = "trust_forwarded = [\"192.0.2.0/24\"]\nupstream_host = \"caller\"";
         let said = said_of(lines, "192.0.2.1", &SPOOFED);
-        assert_eq!(said.text("x-forwarded-for"), Some("1.2.3.4, 192.0.2.1"));
-        assert_eq!(said.text("x-forwarded-proto"), Some("https"));
-        assert!(said.text("forwarded").unwrap().starts_with("for=1.2.3.4, for=192.0.2.1;"));
-        assert_eq!(said.text("host"), Some("api.example:8080"));
-        assert_eq!((said.text("x-real-ip"), said.text("x-forwarded-port")), (None, Some("443")));
+        assert_eq!(text(&said, "x-forwarded-for"), Some("1.2.3.4, 192.0.2.1"));
+        assert_eq!(text(&said, "x-forwarded-proto"), Some("https"));
+        assert!(
+            text(&said, "forwarded")
+                .is_some_and(|it| it.starts_with("for=1.2.3.4, for=192.0.2.1;"))
+        );
+        assert_eq!(text(&said, "host"), Some("api.example:8080"));
+        assert_eq!(
+            (text(&said, "x-real-ip"), text(&said, "x-forwarded-port")),
+            (None, Some("443"))
+        );
         let v6 = said_of(lines, "2001:db8::1", &SPOOFED);
-        assert!(v6.text("forwarded").unwrap().starts_with("for=\"[2001:db8::1]\";"));
-        assert_eq!(v6.text("x-forwarded-for"), Some("2001:db8::1"), "outside of the network");
+        assert!(text(&v6, "forwarded").is_some_and(|it| it.starts_with("for=\"[2001:db8::1]\";")));
+        assert_eq!(text(&v6, "x-forwarded-for"), Some("2001:db8::1"), "outside of the network");
     }
 
     #[test]
@@ -159,7 +181,7 @@ mod tests {
             .unwrap()
             .into_parts();
         let said = said(&guard("upstream_host = \"caller\""), &head, &peer("192.0.2.1"));
-        assert_eq!(said.text("forwarded"), Some("for=192.0.2.1;proto=http"));
-        assert_eq!((said.text("x-forwarded-host"), said.text("host")), (None, None));
+        assert_eq!(text(&said, "forwarded"), Some("for=192.0.2.1;proto=http"));
+        assert_eq!((text(&said, "x-forwarded-host"), text(&said, "host")), (None, None));
     }
 }

@@ -2,10 +2,10 @@
 //! credentials, each time. A revoked credential gets its 401 and not what was kept.
 
 use bytes::Bytes;
-use http::Response;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use onceward::core::exchange::{Headers, Request, is_credential};
+use http::{HeaderMap, HeaderValue, Response};
+use onceward::core::exchange::{Request, is_credential};
 use onceward::{Answer, Call, CallOptions};
 
 use crate::body::{Body, headers_of};
@@ -20,12 +20,12 @@ use crate::problem::Problem;
 pub(super) struct Asking {
     route: String,
     request: Request,
-    said: Headers,
+    said: HeaderMap,
 }
 
 impl Reauthorize {
     /// What is asked about the caller of `head`; `said` is what the upstream is told of its way.
-    pub(super) fn of(&self, guard: &Guard, head: &Parts, said: &Headers) -> Asking {
+    pub(super) fn of(&self, guard: &Guard, head: &Parts, said: &HeaderMap) -> Asking {
         let mut headers = headers_of(&head.headers);
         let is_credential = |name: &str| is_credential(name, &guard.sealed);
         let proves = |name: &str| match &guard.principal {
@@ -38,10 +38,16 @@ impl Reauthorize {
         };
         headers.0.retain(|(name, _)| proves(name) || name == "user-agent" || name == "origin");
         let mut said = said.clone();
+        said.remove("prefer");
         let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        said.0.push(("x-forwarded-method".to_owned(), head.method.as_str().to_owned().into()));
-        said.0.push(("x-forwarded-uri".to_owned(), target.to_owned().into()));
-        said.0.retain(|(name, _)| name != "prefer");
+        // What came on a request line can stand in a header.
+        for (name, value) in
+            [("x-forwarded-method", head.method.as_str()), ("x-forwarded-uri", target)]
+        {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                said.insert(name, value);
+            }
+        }
         let request = Request {
             method: "GET".to_owned(),
             target: self.get.clone(),
