@@ -209,7 +209,7 @@ fn take_key(headers: &mut HeaderMap) -> Option<String> {
 }
 
 /// A browser says where a request comes from: what another site's page sends is refused.
-fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let foreign = match (text("origin"), text("host")) {
         (Some(origin), Some(host)) => {
@@ -232,9 +232,20 @@ fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem>
 /// An open listener answers only to loopback names, so that no name of the web's can be pointed
 /// at it (DNS rebinding).
 fn refuse_other_hosts(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else {
-        return Ok(());
-    };
+    match other_host(headers) {
+        None => Ok(()),
+        Some(host) => Err(Problem::new(
+            "forbidden",
+            format!(
+                "This listener is open, so it answers only to localhost, not to {host:?}. Make an access key first: `onceward access create`."
+            ),
+        )),
+    }
+}
+
+/// The host that a request is for, where that is not this machine.
+pub(crate) fn other_host(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok())?;
     let name = host
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
@@ -244,15 +255,7 @@ fn refuse_other_hosts(headers: &HeaderMap) -> Result<(), Problem> {
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback());
-    if is_loopback {
-        return Ok(());
-    }
-    Err(Problem::new(
-        "forbidden",
-        format!(
-            "This listener is open, so it answers only to localhost, not to {host:?}. Make an access key first: `onceward access create`."
-        ),
-    ))
+    (!is_loopback).then_some(host)
 }
 
 #[cfg(test)]

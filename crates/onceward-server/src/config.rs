@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use self::doubt::{LookupWord, ReconcileFile};
+use self::guard::GuardFile;
 use self::keys::{ApproveWord, KeyTimeWord, PatternWord, TemplateWord, UniqueFile};
 use self::people::{CallbacksFile, WebhookSecret};
 use self::protection::ProtectionFile;
@@ -44,6 +45,7 @@ mod doubt;
 pub(crate) use self::forecast::Forecast;
 
 mod forecast;
+pub(crate) mod guard;
 mod keys;
 mod people;
 mod profile;
@@ -51,12 +53,16 @@ mod protection;
 mod settings;
 mod statuses;
 
+pub(crate) use guard::Guard;
 pub(crate) use profile::Setting;
 use profile::{Laid, ProfileFile, Profiles};
 use statuses::StatusesFile;
 
 /// The listener where nothing says otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:7077";
+
+/// How long a caller is kept waiting where nothing says otherwise.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 
 /// Variables that are ours and no part of the file.
 const NOT_OVERRIDES: [&str; 6] = [
@@ -139,6 +145,8 @@ struct RouteFile {
     rules: Vec<RuleFile>,
     chaos: Option<ChaosFile>,
     reconcile: Option<ReconcileFile>,
+    #[serde(flatten)]
+    guard: GuardFile,
     #[serde(flatten)]
     protection: ProtectionFile,
     #[serde(flatten)]
@@ -455,6 +463,8 @@ pub(crate) struct Config {
     pub(crate) connections_per_address_max: usize,
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
+    /// Routes at the path root of a listener or a host of their own.
+    pub(crate) guards: BTreeMap<String, Arc<Guard>>,
     pub(crate) ad_hoc: Arc<Route>,
     /// Routes of which the file says no window.
     default_windows: Vec<String>,
@@ -515,6 +525,7 @@ impl Config {
         let profiles = Profiles::new(&file.profiles, name)?;
         let (mut routes, mut settings) = (BTreeMap::new(), Vec::new());
         let mut default_windows = Vec::new();
+        let mut guards = BTreeMap::new();
         for (route_name, route) in &file.routes {
             let wrong =
                 |what: &str| ConfigError(format!("{name}: [routes.{}] {what}", route_name.0));
@@ -530,8 +541,12 @@ impl Config {
                     route_name.0
                 )));
             }
+            if let Some(guard) = route.guard.build(&built, &wrong)? {
+                guards.insert(route_name.0.clone(), Arc::new(guard));
+            }
             routes.insert(route_name.0.clone(), Arc::new(built));
         }
+        guard::check(&guards, &routes, listen, name)?;
         let ad_hoc = build_route(
             "https://ad-hoc.invalid",
             &RouteFile {
@@ -556,6 +571,7 @@ impl Config {
             connections_per_address_max: file.limits.connections_per_address_max.unwrap_or(1024),
             segment_bytes: segment_bytes as u32,
             routes,
+            guards,
             settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
@@ -823,6 +839,10 @@ fn build_route(
             "keeps bodies of more than {fits} bytes, half a segment of the ledger, which do not fit it\nhelp: raise limits.segment_bytes"
         )));
     }
+    let answer_max = file.answer_max.map_or_else(
+        || if file.guard.is_one() { longest(&laid, total) } else { ANSWER_MAX },
+        |span| span.0,
+    );
     Ok(Route {
         name: name.to_owned(),
         scope: file.scope.as_ref().map(|scope| scope.0.clone()),
@@ -836,7 +856,7 @@ fn build_route(
         rules: laid.rules,
         set_headers: Headers(set_headers),
         protection: file.protection.build(&wrong)?,
-        answer_max: file.answer_max.map_or(Duration::from_mins(1), |span| span.0),
+        answer_max,
         body_bytes_max,
         response_bytes_max,
         reconcile: file
@@ -846,6 +866,13 @@ fn build_route(
             .transpose()?,
         chaos: file.chaos.as_ref().map(|chaos| build_chaos(chaos, total, &wrong)).transpose()?,
     })
+}
+
+/// How long a held call takes at most: its last attempt begins within the wait.
+fn longest(laid: &Laid, timeout: Duration) -> Duration {
+    let policies = laid.rules.iter().map(|rule| &*rule.policy).chain([&laid.policy]);
+    let wait = policies.map(|policy| policy.held.horizon).max().unwrap_or_default();
+    ANSWER_MAX.max(wait.saturating_add(timeout))
 }
 
 fn build_chaos(
@@ -1072,6 +1099,7 @@ impl Config {
         let mut warnings = Vec::new();
         for route in self.routes.values() {
             let name = &route.name;
+            warnings.extend(self.guards.get(name).iter().flat_map(|guard| guard::warnings(guard)));
             if route.policy.effects.is_none() {
                 warnings.push(format!("[routes.{name}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
             }

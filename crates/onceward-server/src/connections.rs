@@ -11,24 +11,28 @@ use hyper_util::server::conn::auto;
 /// How long the head of a request may take to arrive.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections there are, in all and by address.
-#[derive(Debug, Default)]
-pub(crate) struct Connections(Mutex<(usize, HashMap<IpAddr, usize>)>);
+/// How many connections there are, in all and by address, on every listener.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    max: usize,
+    of_address_max: usize,
+    count: Mutex<(usize, HashMap<IpAddr, usize>)>,
+}
 
 /// One connection, for as long as it lives.
 pub(crate) struct Connected(Arc<Connections>, IpAddr);
 
 impl Connections {
+    /// None yet; so many at most.
+    pub(crate) fn new(max: usize, of_address_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, of_address_max, count: Mutex::default() })
+    }
+
     /// Counts one more, where there may be one.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        address: IpAddr,
-        max: usize,
-        of_address_max: usize,
-    ) -> Option<Connected> {
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Connected> {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = count.1.get(&address).copied().unwrap_or_default();
-        if count.0 >= max || of_address >= of_address_max {
+        if count.0 >= self.max || of_address >= self.of_address_max {
             return None;
         }
         count.0 += 1;
@@ -39,7 +43,7 @@ impl Connections {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let mut count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
         count.0 -= 1;
         let left = count.1.get(&self.1).map_or(0, |left| left - 1);
         if left == 0 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
@@ -48,10 +49,22 @@ pub(crate) struct Gateway {
 
 /// Where a request goes: a route, or the origin of an ad hoc upstream; and its path and query.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
-    route: String,
-    target: String,
+pub(crate) struct Place {
+    pub(crate) route: String,
+    pub(crate) target: String,
 }
+
+/// What an edge makes of a request's head: where it goes, who asks, and what is asked of us.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) place: Place,
+    pub(crate) principal: String,
+    pub(crate) options: CallOptions,
+}
+
+/// Marks an answer of ours that only says that a call was taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receipt;
 
 impl Gateway {
     /// Answers `ANY /to/{route}/{path}` and `ANY /to/https://host/path`.
@@ -60,12 +73,26 @@ impl Gateway {
         request: Request<Incoming>,
         caller: Caller,
     ) -> Response<Body> {
-        let echo = echo_of(request.headers());
-        let aside = Arc::new(Aside::default());
-        let mut response = match self.call(request, caller, &aside).await {
+        let (head, body) = request.into_parts();
+        match self.entrance(&head, caller) {
+            Ok(entrance) => self.enter(head, body, entrance).await,
+            // Nothing was made of it, a key neither.
+            Err(problem) => refuse(&problem, echo_of(&head.headers), true),
+        }
+    }
+
+    /// Answers a request, whatever edge it came in by.
+    pub(crate) async fn enter(
+        &self,
+        head: Parts,
+        body: Incoming,
+        entrance: Entrance,
+    ) -> Response<Body> {
+        let echo = echo_of(&head.headers);
+        let aside = Arc::clone(&entrance.options.aside);
+        let mut response = match self.call(head, body, entrance).await {
             Ok((Ok(answer), key_given)) => respond(answer, echo, key_given, self.engine.store()),
             Ok((Err(refusal), key_given)) => refuse(&refusal.into(), echo, key_given),
-            // Nothing was made of it, a key neither.
             Err(problem) => refuse(&problem, echo, true),
         };
         tell_aside(response.headers_mut(), &aside);
@@ -85,25 +112,29 @@ impl Gateway {
         shapes.find(|shape| *shape != ErrorShape::Problem).unwrap_or(ErrorShape::Problem)
     }
 
+    /// What a request on `/to/…` says of itself.
+    fn entrance(&self, head: &Parts, caller: Caller) -> Result<Entrance, Problem> {
+        let written = head.uri.path_and_query().map_or("", |written| written.as_str());
+        let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        Ok(Entrance { place, principal: caller.principal, options: options_of(&head.headers)? })
+    }
+
     /// What came of a call, and whether its key was the caller's.
     async fn call(
         &self,
-        request: Request<Incoming>,
-        caller: Caller,
-        aside: &Arc<Aside>,
+        head: Parts,
+        body: Incoming,
+        entrance: Entrance,
     ) -> Result<(Result<Answer, Refusal>, bool), Problem> {
-        let (head, body) = request.into_parts();
-        let written = head.uri.path_and_query().map_or("", |written| written.as_str());
-        let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        let Entrance { place, principal, mut options } = entrance;
         check_sendable(&head.method, &place.target)?;
         let route = self
             .engine
             .routes()
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
-        let body = read_body(body, route.body_bytes_max).await?;
-        let mut options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
         self.check_callback(&mut options)?;
+        let body = read_body(body, route.body_bytes_max).await?;
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {
@@ -114,13 +145,8 @@ impl Gateway {
         };
         let policy = route.policy_for(&request.method, &request.target);
         let key_given = has_key(&request, policy);
-        let call = Call {
-            tenant: TENANT.to_owned(),
-            principal: caller.principal,
-            route: place.route,
-            request,
-            options,
-        };
+        let call =
+            Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
         Ok((Box::pin(self.engine.call(call)).await, key_given))
     }
 
@@ -457,7 +483,7 @@ async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
 }
 
 /// What a request asks of us.
-fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
+pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     let mut options = CallOptions::default();
     for prefer in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
         for preference in prefer.split(',').map(str::trim) {
@@ -590,7 +616,7 @@ fn refuse(problem: &Problem, echo: Option<HeaderValue>, key_given: bool) -> Resp
     response
 }
 
-fn respond(
+pub(crate) fn respond(
     answer: Answer,
     echo: Option<HeaderValue>,
     key_given: bool,
@@ -608,6 +634,7 @@ fn respond(
             let shown = serde_json::to_vec(&shape::operation(&operation, None)).unwrap_or_default();
             let mut response = Response::new(Body::full(shown.into()));
             *response.status_mut() = StatusCode::ACCEPTED;
+            response.extensions_mut().insert(Receipt);
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert("preference-applied", HeaderValue::from_static("respond-async"));

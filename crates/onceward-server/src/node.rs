@@ -11,6 +11,7 @@ use onceward::{Engine, Standing};
 
 use crate::access::Access;
 use crate::gateway::Gateway;
+use crate::guard::Guards;
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 
@@ -32,6 +33,7 @@ pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
 pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gateway: Gateway,
+    pub(crate) guards: Guards,
     pub(crate) access: Access,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,

@@ -513,13 +513,16 @@ async fn explain(
 }
 
 async fn routes(State(node): State<Arc<Node>>) -> Answer {
-    let routes = node.engine.routes();
+    let (routes, guards) = (node.engine.routes(), node.guards.all());
     let shown: Vec<_> = routes
         .named
         .values()
         .map(|route| {
+            let guard = guards.get(&route.name);
             json!({
                 "name": route.name,
+                "listen": guard.map(|guard| &guard.listen),
+                "host": guard.map(|guard| &guard.hosts),
                 "upstream": route.target.base.as_str(),
                 "effects": route.policy.effects.map(onceward::core::policy::Effects::name),
                 "mode": route.policy.mode.name(),

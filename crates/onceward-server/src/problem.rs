@@ -26,6 +26,8 @@ pub(crate) struct Problem {
     pub(crate) operation: Option<Box<Operation>>,
     /// Further members.
     pub(crate) more: Vec<(&'static str, Value)>,
+    /// Whether it is told where no path of ours exists.
+    pub(crate) is_outside: bool,
 }
 
 /// What stands in for a code that the table has not.
@@ -33,7 +35,7 @@ const GONE_WRONG: (&str, u16, &str, &str) =
     ("gone-wrong", 500, "escalate", "Something of ours went wrong");
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 37] = [
+const TABLE: [(&str, u16, &str, &str); 38] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -76,6 +78,12 @@ const TABLE: [(&str, u16, &str, &str); 37] = [
     ("no-outcome", 404, "wait", "There is no answer to show"),
     ("outside-hours", 503, "same-key", "This route sends at other hours"),
     ("approval-wanted", 409, "wait", "Another person has to ask for the same"),
+    (
+        "reauthorize-failed",
+        503,
+        "same-key",
+        "Nobody could say whether this caller may have the answer",
+    ),
 ];
 
 impl Problem {
@@ -84,7 +92,16 @@ impl Problem {
         let found = TABLE.iter().find(|(known, ..)| *known == code);
         let (code, status, advice, _) = found.copied().unwrap_or(GONE_WRONG);
         let detail = detail.into();
-        Self { code, status, detail, advice, retry_after: None, operation: None, more: Vec::new() }
+        Self {
+            code,
+            status,
+            detail,
+            advice,
+            retry_after: None,
+            operation: None,
+            more: Vec::new(),
+            is_outside: false,
+        }
     }
 
     fn about(mut self, operation: Box<Operation>) -> Self {
@@ -124,7 +141,9 @@ impl Problem {
         });
         if let Some(operation) = &self.operation {
             document["operation"] = json!(operation.id.to_string());
-            document["instance"] = json!(shape::url_of(operation.id));
+            if !self.is_outside {
+                document["instance"] = json!(shape::url_of(operation.id));
+            }
             document["state"] = json!(operation.state.name());
         }
         for (name, value) in &self.more {
@@ -174,6 +193,18 @@ impl Problem {
         let message = format!("{}. {}", self.title(), self.detail);
         json!({"type": kind, "code": code, "message": message})
     }
+}
+
+/// Makes a refusal of ours one that is told where no path of ours exists; tells whether it is one.
+pub(crate) fn tell_outside(response: &mut Response<Body>) -> bool {
+    let Some(problem) = response.extensions().get::<Arc<Problem>>() else { return false };
+    if problem.operation.is_some() && !problem.is_outside {
+        let outside = Problem { is_outside: true, ..(**problem).clone() };
+        let body = serde_json::to_vec(&outside.document()).unwrap_or_default();
+        *response.body_mut() = Body::full(body.into());
+        response.extensions_mut().insert(Arc::new(outside));
+    }
+    true
 }
 
 /// Gives a refusal of ours the shape that its route's callers read; any other answer stays.

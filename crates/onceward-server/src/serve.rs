@@ -1,6 +1,5 @@
 //! Listeners, workers, graceful stop, in that order.
 
-use std::convert::Infallible;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -12,9 +11,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
 use onceward::clock::SystemClock;
 use onceward::core::lease::Session;
 use onceward::route::Routes;
@@ -23,7 +19,6 @@ use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
 use onceward::{Engine, Parts, Teller};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tower_service::Service as _;
@@ -32,9 +27,11 @@ use tracing::{error, info, warn};
 use crate::access::{Access, new_key};
 use crate::body::Body;
 use crate::config::{Config, Overrides};
-use crate::connections::{Connections, HEAD_TIMEOUT, builder};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
+use crate::guard::{self, Guards};
+use crate::listeners::{Listeners, Sockets, check_certificates};
+use crate::listening::Peer;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::{self, Problem};
 use crate::telemetry::Telemetry;
@@ -47,6 +44,9 @@ pub(crate) const OPERATOR_KEY: &str = "operator.key";
 /// while no hint could be heard the store says so each second.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether a certificate changed.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+
 /// The grace where every attempt would take longer.
 const GRACE_MIN: Duration = Duration::from_secs(5);
 
@@ -58,6 +58,7 @@ const GRACE_BROKEN: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
     raise_descriptors();
     let config = Config::load(config_path, overrides)?;
+    check_certificates(&config)?;
     let data = config.data();
     make_folder(&data).map_err(|error| Exit::failed(format!("{}: {error}", data.display())))?;
     if data.join(RESTORING).exists() {
@@ -81,20 +82,20 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         egress,
         upstream,
         master_key: given_master_key()?,
-        listener: OnceCell::new(),
+        sockets: OnceCell::new(),
     };
     let mut signals = Signals::new()?;
     let node = tokio::select! {
         node = start.node() => node?,
         () = signals.ends.recv() => return Ok(()),
     };
-    let Start { config, listener, .. } = start;
-    let listener = listener.into_inner().ok_or_else(|| Exit::failed("nothing listens"))?;
+    let Start { config, sockets, .. } = start;
+    let sockets = sockets.into_inner().ok_or_else(|| Exit::failed("nothing listens"))?;
     if node.engine.store().is_shared() {
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
-    let ended =
-        accept(listener, Arc::clone(&node), &config, config_path, overrides, &mut signals).await;
+    let listeners = Listeners::begin(sockets, &node, &config);
+    let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
     ended.and(drained)
 }
@@ -141,7 +142,7 @@ struct Start {
     upstream: Arc<dyn Upstream>,
     master_key: Option<[u8; 32]>,
     /// Bound once the ledger is open, or once it is known that it has to be waited for.
-    listener: OnceCell<TcpListener>,
+    sockets: OnceCell<Sockets>,
 }
 
 impl Start {
@@ -149,24 +150,17 @@ impl Start {
     async fn node(&self) -> Result<Arc<Node>, Exit> {
         match self.begin().await {
             Err(exit) if exit.may_pass => {
-                let (listener, listen) = self.listener().await?;
-                warn!(address = %listen, "{}; callers are told to come back until it is there", exit.message);
-                tokio::select! {
-                    node = waiting::until_there(async || self.begin().await) => node,
-                    never = waiting::tell_to_come_back(listener, &self.config) => match never {},
-                }
+                let sockets = self.sockets().await?;
+                warn!(address = %sockets.address(), "{}; callers are told to come back until it is there", exit.message);
+                let _telling = sockets.tell_to_come_back(&self.config);
+                waiting::until_there(async || self.begin().await).await
             }
             done => done,
         }
     }
 
-    async fn listener(&self) -> Result<(&TcpListener, SocketAddr), Exit> {
-        let wanted = self.config.listen;
-        let bound = self.listener.get_or_try_init(|| TcpListener::bind(wanted)).await;
-        let listener = bound.map_err(|error| {
-            Exit::failed(format!("cannot listen on {wanted}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078"))
-        })?;
-        Ok((listener, listener.local_addr().unwrap_or(wanted)))
+    async fn sockets(&self) -> Result<&Sockets, Exit> {
+        self.sockets.get_or_try_init(|| Sockets::bind(&self.config)).await
     }
 
     /// All that asks the ledger; nothing is sent before the last of it.
@@ -189,11 +183,13 @@ impl Start {
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
-        let (_, listen) = self.listener().await?;
+        let sockets = self.sockets().await?;
+        let listen = sockets.address();
         let access = Access::open(store, &operator_key, listen).await?;
         first_key(&access, listen).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let node = Arc::new(Node {
+            guards: Guards::new(config.guards.clone()),
             gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
             engine: Arc::clone(&engine),
             access,
@@ -363,69 +359,27 @@ async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Accepts connections until a signal comes or the ledger breaks.
-async fn accept(
-    listener: TcpListener,
-    node: Arc<Node>,
+/// Serves until a signal comes or the ledger breaks.
+async fn run(
+    mut listeners: Listeners,
+    node: &Arc<Node>,
     config: &Config,
     config_path: Option<&Path>,
     overrides: &Overrides,
     signals: &mut Signals,
 ) -> Result<(), Exit> {
-    let builder = builder();
-    let connections = Arc::new(Connections::default());
-    let graceful = GracefulShutdown::new();
-    let pages = operator::router().merge(page::router()).with_state(Arc::clone(&node));
+    let mut look = tokio::time::interval(CERTIFICATES_EVERY);
     let ended = loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors: those that are open go on, and end.
-                    warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+        tokio::select! {
             () = signals.ends.recv() => break Ok(()),
             _ = signals.hangup.recv() => {
-                reload(&node, config, config_path, overrides).await;
-                continue;
+                reload(node, &mut listeners, config, config_path, overrides).await;
             }
             () = node.engine.broken() => break Err(Exit::ledger("the ledger cannot be used any more; the next start recovers".to_owned())),
-        };
-        let Some(connected) = connections.begin(
-            peer.ip(),
-            config.connections_max,
-            config.connections_per_address_max,
-        ) else {
-            // Too many: closed before it costs anything.
-            continue;
-        };
-        // Small answers go out at once; where that cannot be set they go out a little later.
-        let _ = stream.set_nodelay(true);
-        let (node, pages) = (Arc::clone(&node), pages.clone());
-        let has_asked = Arc::new(AtomicBool::new(false));
-        let asks = Arc::clone(&has_asked);
-        let service = service_fn(move |request| {
-            asks.store(true, Ordering::Relaxed);
-            let (node, pages) = (Arc::clone(&node), pages.clone());
-            async move { Ok::<_, Infallible>(answer(&node, pages, request).await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _connected = connected;
-            let mut watched = std::pin::pin!(watched);
-            // A connection that ends badly ends alone. hyper times the head of HTTP/1.1, but not
-            // the bytes that tell which HTTP it is, nor HTTP/2 before its first request.
-            let first = tokio::time::timeout(HEAD_TIMEOUT, watched.as_mut()).await;
-            if first.is_err() && has_asked.load(Ordering::Relaxed) {
-                let _ = watched.await;
-            }
-        });
+            _ = look.tick() => listeners.refresh_certificates().await,
+        }
     };
-    drop(listener);
+    let closed = listeners.close().await;
     node.draining.store(true, Ordering::Release);
     node.engine.halt();
     info!("draining: what is under way runs to its end");
@@ -434,8 +388,14 @@ async fn accept(
         Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
         Err(_) => GRACE_BROKEN,
     };
+    let end_all = async {
+        node.engine.idle().await;
+        for closed in closed {
+            closed.end().await;
+        }
+    };
     tokio::select! {
-        () = async { node.engine.idle().await; graceful.shutdown().await } => {}
+        () = end_all => {}
         () = tokio::time::sleep(grace) => warn!("the grace is over: what is still under way is judged at the next start"),
         () = signals.ends.recv() => warn!("told twice to stop: what is still under way is judged at the next start"),
     }
@@ -444,7 +404,13 @@ async fn accept(
 
 /// Reads the configuration again: routes, their addresses, credentials and policies. What needs
 /// a restart is said.
-async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &Overrides) {
+async fn reload(
+    node: &Arc<Node>,
+    listeners: &mut Listeners,
+    config: &Config,
+    path: Option<&Path>,
+    overrides: &Overrides,
+) {
     let fresh = match Config::load(path, overrides) {
         Ok(fresh) => fresh,
         Err(error) => return error!("the configuration is kept as it was: {error}"),
@@ -468,6 +434,10 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
             Err(error) => return error!(%error, "the configuration is kept as it was"),
         }
     }
+    let change = match listeners.prepare(&fresh.guards).await {
+        Ok(change) => change,
+        Err(exit) => return error!("the configuration is kept as it was: {}", exit.message),
+    };
     if !fresh.is_served_as(config) {
         warn!("listen, store, demo, egress, tls and limits are read at a start only");
     }
@@ -475,6 +445,9 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_routes(routes);
     set_for_people(&node.engine, &fresh);
+    node.guards.set(fresh.guards.clone());
+    listeners.change(change, node).await;
+    listeners.refresh_certificates().await;
 }
 
 /// How callbacks are made, and how long it is kept what people did.
@@ -539,12 +512,16 @@ async fn drain(node: &Node) -> Result<(), Exit> {
     }
 }
 
-/// One request, whatever it is for; a refusal in the shape that its callers read.
-async fn answer(
+/// One request to the main listener, whatever it is for; a refusal in the shape that its callers read.
+pub(crate) async fn answer(
     node: &Arc<Node>,
     pages: axum::Router,
     request: Request<Incoming>,
+    peer: &Peer,
 ) -> Response<Body> {
+    if let Some(guard) = node.guards.of_host(&request) {
+        return Box::pin(guard::answer(node, &guard, request, peer)).await;
+    }
     let (method, uri) = (request.method().clone(), request.uri().clone());
     // On the heap: a call's whole way is in it, and an idle connection should not hold its room.
     let response = Box::pin(answer_plainly(node, pages, request)).await;
@@ -603,7 +580,7 @@ async fn answer_plainly(
 
 /// Whether a body came in another transfer coding than `chunked`, which was taken off already:
 /// sent on, its bytes would mean something else (RFC 9112, section 6.1).
-fn has_foreign_coding(headers: &http::HeaderMap) -> bool {
+pub(crate) fn has_foreign_coding(headers: &http::HeaderMap) -> bool {
     let mut codings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
     let is_chunked =
         |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -611,7 +588,7 @@ fn has_foreign_coding(headers: &http::HeaderMap) -> bool {
 }
 
 /// The connection goes with it: nobody has to agree on where such a body ends.
-fn refuse_coding() -> Response<Body> {
+pub(crate) fn refuse_coding() -> Response<Body> {
     let mut response = Problem::new(
         "request-invalid",
         "The body came in another transfer coding than chunked; nothing was sent.",

@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::HeaderMap;
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
@@ -61,6 +62,9 @@ pub struct CallOptions {
     pub scope: Option<String>,
     /// Whom to tell when it ends.
     pub callback: Option<String>,
+    /// What the edge says upstream, each in place of what the caller said by that name: who asked,
+    /// and by which way.
+    pub headers: HeaderMap,
     /// Where the engine says what else there is to say.
     pub aside: Arc<Aside>,
 }
@@ -72,6 +76,8 @@ pub struct Aside {
     pub duplicate_of: OnceLock<OperationId>,
     /// The operation that had the same request under another key a short while ago.
     pub suspect_of: OnceLock<OperationId>,
+    /// The operation that was there before, where what is answered comes of that.
+    pub known: OnceLock<OperationId>,
 }
 
 /// A request received and not yet remembered.

@@ -514,6 +514,7 @@ impl Engine {
                 Admission::TooLate => match self.doubt(known, now).await {
                     Ok(operation) => {
                         self.note_asked(known, Repeat::Refused);
+                        let _ = arrival.options.aside.known.set(known.id);
                         let operation = Box::new(operation);
                         return Err(Refusal::OutcomeUnknown { operation, first: false });
                     }
@@ -1013,6 +1014,7 @@ impl Engine {
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
+        let _ = arrival.options.aside.known.set(known.id);
         if admission == Admission::Replay {
             self.recent.add(arrival.scope.digest(&arrival.key));
         }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::HeaderMap;
 use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
@@ -46,6 +48,7 @@ pub(crate) fn receive(
     }
     request.headers = exchange::forwarded(request.headers);
     strip_preferences(&mut request.headers);
+    lay_over(&mut request.headers, &std::mem::take(&mut options.headers));
     if is_safe(&request.method) || (given.is_none() && policy.key_missing == KeyMissing::Pass) {
         return Ok(Received::Pass(Arc::new(request)));
     }
@@ -171,6 +174,15 @@ fn strip_preferences(headers: &mut Headers) {
     let rest: Vec<String> =
         prefer.split(',').filter(is_ours).map(|preference| preference.trim().to_owned()).collect();
     if rest.is_empty() { headers.remove("prefer") } else { headers.set("prefer", rest.join(", ")) }
+}
+
+/// What an edge says takes the place of what the caller said.
+fn lay_over(headers: &mut Headers, said: &HeaderMap) {
+    headers.0.retain(|(name, _)| !said.contains_key(name));
+    let lines = said
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+    headers.0.extend(lines);
 }
 
 /// A key of our own making: 128 bits that nobody can foretell.

@@ -77,6 +77,10 @@ sabotages! {
     SharedByPrincipals = "key-shared-by-principals",
     /// Two routes with one key share an operation.
     SharedByRoutes = "key-shared-by-routes",
+    /// A caller of a guard is whoever it says it is.
+    ClaimBelieved = "claim-believed",
+    /// A guard tells what is remembered before the upstream had its word.
+    ReauthorizeSkipped = "reauthorize-skipped",
     /// Another request with the same key gets the first one's answer.
     MismatchIgnored = "mismatch-ignored",
     /// The window counts from the first call and not from the outcome.

@@ -205,6 +205,19 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[library(SCOPES, "KeyMismatch")],
     },
     Row {
+        name: "claim-believed",
+        promise: "a caller of a guard is who it proves to be, or who a proxy that is believed says",
+        catchers: &[server("guard::what_a_stranger_claims_to_be_is_not_believed", "of another")],
+    },
+    Row {
+        name: "reauthorize-skipped",
+        promise: "what a guard remembers is told once the upstream had its word",
+        catchers: &[server(
+            "guard::what_is_remembered_is_told_only_after_the_upstream_had_its_word",
+            "it was asked",
+        )],
+    },
+    Row {
         name: "mismatch-ignored",
         promise: "another request with the same key is refused, and nothing is sent",
         catchers: &[

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use clap::Args;
 use onceward::store::sqlite::SqliteStore;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Global;
 use super::output::print;
-use crate::config::{Config, Forecast, Overrides, Places, Setting};
+use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting};
 use crate::exit::Exit;
+use crate::tls::Tls;
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -59,19 +60,25 @@ fn check_ledger(global: &Global) -> Result<(), Exit> {
 fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let overrides = Overrides { allow_chaos: flags.allow_chaos, ..Overrides::default() };
     let config = Config::load(global.config.as_deref(), &overrides)?;
-    let (table, warnings) = (config.inferred(), config.warnings());
+    let (table, mut warnings) = (config.inferred(), config.warnings());
+    warnings.extend(unreadable(&config));
+    let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
             |file: &Path| file.display().to_string(),
         );
-        print(&format!(
-            "configuration  {file}\nlisten         {}\nledger         {}\n",
-            config.listen, config.store
-        ))?;
+        print(&format!("configuration  {file}\nlisten         {}", config.listen))?;
+        for guard in config.guards.values() {
+            let places = guard.listen.iter().map(ToString::to_string).chain(guard.hosts.clone());
+            let places = places.collect::<Vec<_>>().join(", ");
+            let tls = if guard.tls.is_some() { " (TLS)" } else { "" };
+            print(&format!("guard          {} at {places}{tls}", guard.route))?;
+        }
+        print(&format!("ledger         {}\n", config.store))?;
         let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);
         print(&format!(
             "{:<16} {:<wide$} {:<16} {:<10} after no answer",
@@ -100,6 +107,27 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
         return Err(Exit::violation("strict = true, and there are warnings"));
     }
     Ok(())
+}
+
+/// A guard, for programs.
+fn shown(guard: &Guard) -> Value {
+    json!({
+        "route": guard.route,
+        "listen": guard.listen,
+        "host": guard.hosts,
+        "tls": guard.tls.is_some(),
+        "reauthorize": guard.reauthorize.as_ref().map(|it| &it.get),
+        "options": guard.options,
+    })
+}
+
+/// Certificates that a guard could not speak TLS with.
+fn unreadable(config: &Config) -> Vec<String> {
+    let why = |guard: &Guard| {
+        let why = Tls::load(guard.tls.as_ref()?).err()?;
+        Some(format!("[routes.{}] could not speak TLS now: {why}.", guard.route))
+    };
+    config.guards.values().filter_map(|guard| why(guard)).collect()
 }
 
 /// What is said of each route, and who says so: a profile, the route or its rule.

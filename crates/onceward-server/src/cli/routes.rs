@@ -25,7 +25,15 @@ pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Resul
         return print_array(routes);
     }
     let mut table = Table::new(&[
-        "NAME", "UPSTREAM", "EFFECTS", "MODE", "WINDOW", "RULES", "AT ONCE", "HELD BY",
+        "NAME",
+        "UPSTREAM",
+        "EFFECTS",
+        "MODE",
+        "WINDOW",
+        "RULES",
+        "AT ONCE",
+        "HELD BY",
+        "GUARDS AT",
     ]);
     for route in routes {
         let effects = text(route, "/effects");
@@ -38,9 +46,17 @@ pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Resul
             text(route, "/rules"),
             text(route, "/concurrency_max"),
             text(route, "/gate/held_by"),
+            guards_at(route),
         ]);
     }
     table.print(is_terminal())
+}
+
+/// Where a route is met at the path root.
+fn guards_at(route: &Value) -> String {
+    let places = ["/listen", "/host"].into_iter().flat_map(|of| each(route, of));
+    let places: Vec<_> = places.filter_map(Value::as_str).collect();
+    if places.is_empty() { "-".to_owned() } else { places.join(", ") }
 }
 
 async fn advice(routes: &[Value], client: &Client, json: bool) -> Result<(), Exit> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use onceward::core::policy::Policy;
+use onceward::core::policy::{KeyMissing, Policy};
 use onceward::route::Rule;
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,17 @@ struct Layers {
 }
 
 impl Layers {
+    /// What holds of a route where neither it nor a profile says anything: before an API of one's
+    /// own, callers who know of no keys change nothing.
+    fn of(route: &RouteFile) -> Self {
+        let mut layers = Self::default();
+        if route.guard.is_one() {
+            layers.policy.key_missing = KeyMissing::Pass;
+            layers.from.insert("key.missing", "guard".to_owned());
+        }
+        layers
+    }
+
     fn lay(
         &mut self,
         file: &PolicyFile,
@@ -145,7 +156,7 @@ impl<'a> Profiles<'a> {
                 ));
             }
             let chain = profiles.chain(&name.0, &wrong)?;
-            let base = profiles.base(&chain)?;
+            let base = profiles.base(Layers::default(), &chain)?;
             for (name, profile) in &chain {
                 for rule in &profile.rules {
                     profiles.rule(&base, name, rule)?;
@@ -163,7 +174,7 @@ impl<'a> Profiles<'a> {
         wrong: &impl Fn(&str) -> ConfigError,
     ) -> Result<Laid, ConfigError> {
         let chain = self.chain_of(&file.policy, wrong)?;
-        let base = self.base(&chain)?;
+        let base = self.base(Layers::of(file), &chain)?;
         let mut whole = base.clone();
         whole.lay(&file.policy, "route", wrong)?;
         let mut settings = whole.told(route, None, &Layers::default());
@@ -246,8 +257,12 @@ impl<'a> Profiles<'a> {
         Some(toml::from_str(text).map_err(|error| ConfigError(format!("{name}.toml: {error}"))))
     }
 
-    fn base(&self, chain: &[(String, ProfileFile)]) -> Result<Layers, ConfigError> {
-        let mut layers = Layers::default();
+    /// What a chain of profiles says, laid over `layers`.
+    fn base(
+        &self,
+        mut layers: Layers,
+        chain: &[(String, ProfileFile)],
+    ) -> Result<Layers, ConfigError> {
         for (name, profile) in chain {
             self.lay_profile(&mut layers, name, profile)?;
         }
@@ -295,7 +310,7 @@ mod tests {
     use std::time::Duration;
 
     use onceward::core::hint::HintHeader;
-    use onceward::core::policy::{Effects, ErrorShape, KeyMissing, Meaning};
+    use onceward::core::policy::{Effects, ErrorShape, Meaning};
     use onceward::core::upstream_key::KeyPlace;
 
     use super::super::{Config, Overrides, parse};

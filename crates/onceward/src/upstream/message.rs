@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
 use onceward_core::exchange::Headers;
@@ -48,8 +48,11 @@ impl Message {
         let path = join(dispatch.target.base.path(), &request.target)?;
         let lines = request.headers.0.len() + dispatch.headers.0.len();
         let mut headers = HeaderMap::with_capacity(lines + 2);
-        // First, as RFC 9110 recommends; its value is the connection's to say.
-        headers.insert(HOST, HeaderValue::from_static(""));
+        // First, as RFC 9110 recommends; its value is the connection's to say, unless an edge passes
+        // on the host that its caller asked for.
+        let host = request.headers.get("host").cloned().unwrap_or_default();
+        let host = HeaderValue::from_maybe_shared(host);
+        headers.insert(HOST, host.map_err(|_| Unfit::Header("host".to_owned()))?);
         let replaced = |name: &str| dispatch.headers.get(name).is_some();
         for (name, value) in &request.headers.0 {
             if !replaced(name) {
@@ -67,22 +70,25 @@ impl Message {
 
     /// The request as a connection of HTTP/1.1 takes it.
     pub(super) fn for_http1(mut self, wire: &Wire) -> Outgoing {
-        self.headers.insert(HOST, wire.host.clone());
+        if self.headers.get(HOST).is_none_or(HeaderValue::is_empty) {
+            self.headers.insert(HOST, wire.host.clone());
+        }
         self.into_request(None)
     }
 
     /// The request as a connection of HTTP/2 takes it: the authority stands in the URI.
     pub(super) fn for_http2(mut self, wire: &Wire) -> Outgoing {
-        self.headers.remove(HOST);
-        self.into_request(Some(wire))
+        let host =
+            self.headers.remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        self.into_request(Some((wire, host)))
     }
 
-    fn into_request(self, absolute: Option<&Wire>) -> Outgoing {
+    fn into_request(self, absolute: Option<(&Wire, Option<Authority>)>) -> Outgoing {
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.path);
-        if let Some(wire) = absolute {
+        if let Some((wire, host)) = absolute {
             uri.scheme = Some(if wire.secured { Scheme::HTTPS } else { Scheme::HTTP });
-            uri.authority = Some(wire.authority.clone());
+            uri.authority = Some(host.unwrap_or_else(|| wire.authority.clone()));
         }
         let mut request = Request::new(Full::new(self.body));
         *request.method_mut() = self.method;

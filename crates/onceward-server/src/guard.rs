@@ -1,0 +1,282 @@
+//! The inbound edge before an API of one's own: the same pipeline at the path root, for callers who
+//! know nothing of us. Nothing of ours exists here beside what is said of a keyed call.
+//!
+//! Who asks is in the scope of a key (`principal`), what is answered from memory may want the
+//! upstream's word first (`reauthorize`), what the upstream is told of the caller is in `forwarded`,
+//! and what pages of other origins may read in `cors`.
+
+mod cors;
+mod forwarded;
+mod principal;
+mod reauthorize;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use hyper::body::Incoming;
+use onceward::CallOptions;
+use onceward::core::policy::{ErrorShape, is_safe};
+use onceward::sabotage::Sabotage;
+
+use crate::access;
+use crate::body::Body;
+use crate::config::Guard;
+use crate::config::guard::RESPOND_ASYNC;
+use crate::gateway::{Entrance, Place, Receipt, options_of};
+use crate::listening::Peer;
+use crate::node::Node;
+use crate::problem::{self, Problem};
+use crate::serve::{has_foreign_coding, refuse_coding};
+
+use self::cors::Origins;
+
+type ByRoute = BTreeMap<String, Arc<Guard>>;
+
+/// The guards of this moment.
+#[derive(Debug, Default)]
+pub(crate) struct Guards {
+    by_route: RwLock<Arc<ByRoute>>,
+    /// Whether any has a host on the main listener.
+    has_hosts: AtomicBool,
+    /// What upstreams allow pages of other origins.
+    origins: Origins,
+}
+
+impl Guards {
+    pub(crate) fn new(guards: ByRoute) -> Self {
+        let all = Self::default();
+        all.set(guards);
+        all
+    }
+
+    /// All of them, by their routes' names.
+    pub(crate) fn all(&self) -> Arc<ByRoute> {
+        Arc::clone(&self.by_route.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes them: requests from now on read the new ones.
+    pub(crate) fn set(&self, guards: ByRoute) {
+        let has_hosts = guards.values().any(|guard| !guard.hosts.is_empty());
+        self.has_hosts.store(has_hosts, Ordering::Release);
+        *self.by_route.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guards);
+    }
+
+    /// The guard whose host a request to the main listener is for.
+    pub(crate) fn of_host<B>(&self, request: &Request<B>) -> Option<Arc<Guard>> {
+        if !self.has_hosts.load(Ordering::Acquire) {
+            return None;
+        }
+        let all = self.all();
+        let host = host_of(request.uri().authority(), request.headers())?;
+        let name = host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .map_or(host, |(name, _)| name);
+        let is_for =
+            |guard: &&Arc<Guard>| guard.hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
+        all.values().find(is_for).cloned()
+    }
+}
+
+/// The host that a request is for, as the caller wrote it.
+fn host_of<'a>(
+    authority: Option<&'a http::uri::Authority>,
+    headers: &'a HeaderMap,
+) -> Option<&'a str> {
+    match authority {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(header::HOST)?.to_str().ok(),
+    }
+}
+
+/// Answers a request on a listener of the route's.
+pub(crate) async fn answer_on(
+    node: &Arc<Node>,
+    route: &str,
+    request: Request<Incoming>,
+    peer: &Peer,
+) -> Response<Body> {
+    // It is gone where the configuration has just changed.
+    let Some(guard) = node.guards.all().get(route).cloned() else {
+        return Problem::new("route-unknown", "This route does not listen here any more.")
+            .response();
+    };
+    answer(node, &guard, request, peer).await
+}
+
+/// Answers a request at the path root.
+pub(crate) async fn answer(
+    node: &Arc<Node>,
+    guard: &Guard,
+    request: Request<Incoming>,
+    peer: &Peer,
+) -> Response<Body> {
+    let asked = cors::Asked::of(&request);
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    // Most answers need it for nothing.
+    let policy = || {
+        let route = node.engine.routes().get(&guard.route)?;
+        Some(Arc::clone(route.policy_for(method.as_str(), target_of(&uri))))
+    };
+    let mut response = match answer_plainly(node, guard, request, peer).await {
+        Ok(response) => response,
+        Err(problem) => problem.response(),
+    };
+    let is_ours = problem::tell_outside(&mut response);
+    if response.extensions_mut().remove::<Receipt>().is_some() || is_ours {
+        // What it names is on another listener.
+        response.headers_mut().remove(header::LOCATION);
+    } else {
+        forwarded::tell_way(response.headers_mut());
+    }
+    if let Some(asked) = asked {
+        let keys = policy().map(|policy| policy.key_headers.clone()).unwrap_or_default();
+        let rule = cors::Rule { guard, origins: &node.guards.origins, keys: &keys };
+        rule.tell(&asked, response.headers_mut(), is_ours);
+    }
+    problem::dress(response, || policy().map_or(ErrorShape::Problem, |policy| policy.error_shape))
+}
+
+fn target_of(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+async fn answer_plainly(
+    node: &Arc<Node>,
+    guard: &Guard,
+    request: Request<Incoming>,
+    peer: &Peer,
+) -> Result<Response<Body>, Problem> {
+    if has_foreign_coding(request.headers()) {
+        return Ok(refuse_coding());
+    }
+    if node.is_quarantined() {
+        return Err(Problem::new("quarantine", "Nothing was sent."));
+    }
+    let (mut head, body) = request.into_parts();
+    if guard.lends {
+        refuse_strangers(guard, &head, peer)?;
+    }
+    // What only reads has no key, so nobody has to know whose it would be.
+    let is_read = is_safe(head.method.as_str());
+    let secrets = node.engine.secrets();
+    let principal = principal::of(guard, &mut head.headers, peer, is_read, secrets);
+    let mut options = options(guard, &mut head)?;
+    options.headers = forwarded::said(guard, &head, peer);
+    let aside = Arc::clone(&options.aside);
+    let asks = guard.reauthorize.as_ref().filter(|_| !is_read);
+    let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));
+    let place = Place { route: guard.route.clone(), target: target_of(&head.uri).to_owned() };
+    let entrance = Entrance { place, principal: principal.clone(), options };
+    let response = node.gateway.enter(head, body, entrance).await;
+    let is_known = aside.known.get().is_some() && !Sabotage::ReauthorizeSkipped.is_on();
+    match asking.filter(|_| is_known) {
+        // What is known of a key is told to nobody before the upstream has had its word.
+        Some(asking) => Ok(match asking.ask(node, principal).await? {
+            None => response,
+            Some(refusal) => refusal,
+        }),
+        None => Ok(response),
+    }
+}
+
+/// Credentials of ours do not serve whatever page a browser on this machine has open, whatever name it
+/// has had pointed at this listener.
+fn refuse_strangers(guard: &Guard, head: &Parts, peer: &Peer) -> Result<(), Problem> {
+    let origin = head.headers.get(header::ORIGIN);
+    let is_named = |named: &String| origin.is_some_and(|origin| origin == named.as_str());
+    if guard.believes(peer.address.ip()) || guard.cors.origins.iter().any(is_named) {
+        return Ok(());
+    }
+    access::refuse_web_pages(&head.method, &head.headers)?;
+    match access::other_host(&head.headers).filter(|_| peer.address.ip().is_loopback()) {
+        Some(host) if guard.hosts.is_empty() => Err(Problem::new(
+            "forbidden",
+            format!(
+                "This listener lends its callers credentials, so from this machine it answers only to localhost, not to {host:?}. A proxy before it is named in trust_forwarded."
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a caller may ask of us, and does. The rest is not heard: callers of an API that happens to
+/// have us before it change nothing.
+fn options(guard: &Guard, head: &mut Parts) -> Result<CallOptions, Problem> {
+    let is_heard =
+        |name: &str| name.strip_prefix("onceward-").is_none_or(|option| guard.allows(option));
+    let unheard: Vec<_> =
+        head.headers.keys().filter(|name| !is_heard(name.as_str())).cloned().collect();
+    for name in unheard {
+        head.headers.remove(name);
+    }
+    let mut options = options_of(&head.headers)?;
+    if !guard.allows(RESPOND_ASYNC) {
+        options.respond_async = false;
+        options.wait = None;
+    }
+    Ok(options)
+}
+
+/// All lines of a list, as one.
+fn joined(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// A guard with these lines beside what it needs.
+    pub(super) fn guard(lines: &str) -> Guard {
+        let text = format!(
+            "[routes.a]\nlisten = \"127.0.0.1:8080\"\nupstream = \"http://127.0.0.1:3000\"\n{lines}"
+        );
+        (*Config::of_text(&text).unwrap().guards["a"]).clone()
+    }
+
+    /// A caller at this address, without TLS.
+    pub(super) fn peer(address: &str) -> Peer {
+        let address = (address.parse::<std::net::IpAddr>().unwrap(), 1).into();
+        Peer { address, is_secured: false, certificate: None }
+    }
+
+    #[test]
+    fn what_a_stranger_may_not_ask_is_not_heard() {
+        let ask = |lines: &str| {
+            let request = Request::builder()
+                .header("onceward-callback", "https://evil.example")
+                .header("onceward-label", "mine")
+                .header("onceward-nonsense", "x")
+                .header("prefer", "respond-async, wait=5");
+            let (mut head, ()) = request.body(()).unwrap().into_parts();
+            options(&guard(lines), &mut head).unwrap()
+        };
+        let none = ask("");
+        assert_eq!((none.callback, none.label, none.wait), (None, None, None));
+        assert!(!none.respond_async);
+        let some = ask("options = [\"label\", \"respond-async\"]");
+        assert_eq!((some.callback, some.label.as_deref()), (None, Some("mine")));
+        assert!(some.respond_async && some.wait.is_some());
+    }
+
+    #[test]
+    fn a_host_is_found_whatever_its_port_and_its_case() {
+        let mut guard = guard("");
+        guard.hosts = vec!["orders.example".to_owned()];
+        let guards = Guards::new([("a".to_owned(), Arc::new(guard))].into());
+        let found = |uri: &str, host: &str| {
+            let request = Request::builder().uri(uri).header("host", host).body(()).unwrap();
+            guards.of_host(&request).is_some()
+        };
+        assert!(found("/", "Orders.example:7077") && found("/", "orders.example"));
+        assert!(found("http://orders.example/", "other.example"), "HTTP/2 has it in the URI");
+        assert!(!found("/", "x.orders.example") && !found("/", "127.0.0.1:7077"));
+    }
+}

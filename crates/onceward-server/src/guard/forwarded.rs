@@ -1,0 +1,187 @@
+//! What an upstream is told of the way of a request: `Forwarded` (RFC 7239), `Via` (RFC 9110,
+//! section 7.6.3) and the `X-Forwarded-…` that more servers read.
+
+use std::net::IpAddr;
+
+use http::header::InvalidHeaderValue;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use crate::config::Guard;
+use crate::config::guard::RESPOND_ASYNC;
+use crate::listening::Peer;
+
+use super::{host_of, joined};
+
+/// Our name in `Via`.
+const NAME: &str = "onceward";
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// What is said upstream in place of what the caller said. Of whom a request is from, only a proxy
+/// that is believed has a say.
+pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
+    let address = peer.address.ip().to_canonical();
+    let is_believed = guard.believes(address);
+    let given = |name: &HeaderName| joined(&head.headers, name.as_str());
+    let believed = |name: &HeaderName| given(name).filter(|_| is_believed);
+    let host = host_of(head.uri.authority(), &head.headers).filter(|host| is_plain(host));
+    let scheme = if peer.is_secured { "https" } else { "http" };
+    let mut said = HeaderMap::with_capacity(8);
+    // What came in headers, and what we make of plain hosts and addresses, can stand in one.
+    let mut say = |name: &HeaderName, value: Result<HeaderValue, InvalidHeaderValue>| {
+        if let Ok(value) = value {
+            said.insert(name, value);
+        }
+    };
+    let element = match (address, host) {
+        (IpAddr::V4(address), Some(host)) => {
+            format!("for={address};host=\"{host}\";proto={scheme}")
+        }
+        (IpAddr::V4(address), None) => format!("for={address};proto={scheme}"),
+        (IpAddr::V6(address), Some(host)) => {
+            format!("for=\"[{address}]\";host=\"{host}\";proto={scheme}")
+        }
+        (IpAddr::V6(address), None) => format!("for=\"[{address}]\";proto={scheme}"),
+    };
+    say(&header::FORWARDED, then(believed(&header::FORWARDED), element));
+    say(&FOR, then(believed(&FOR), address.to_string()));
+    say(&PROTO, believed(&PROTO).map_or_else(|| scheme.parse(), HeaderValue::try_from));
+    if let Some(host) = believed(&HOST).or_else(|| host.map(|host| host.as_bytes().to_vec())) {
+        say(&HOST, HeaderValue::try_from(host));
+    }
+    for name in head.headers.keys() {
+        match name.as_str() {
+            "x-real-ip" if !is_believed => say(name, address.to_string().try_into()),
+            text if text.starts_with("x-forwarded-") && ![FOR, PROTO, HOST].contains(name) => {
+                if let Some(value) = believed(name) {
+                    say(name, value.try_into());
+                }
+            }
+            _ => {}
+        }
+    }
+    say(&header::VIA, then(given(&header::VIA), format!("{} {NAME}", version(head.version))));
+    // What is kept is asked for without a coding; what passes is the caller's and the upstream's.
+    if let Some(codings) = given(&header::ACCEPT_ENCODING) {
+        say(&header::ACCEPT_ENCODING, codings.try_into());
+    }
+    if let Some(prefer) = given(&PREFER).filter(|_| !guard.allows(RESPOND_ASYNC)) {
+        say(&PREFER, prefer.try_into());
+    }
+    if let Some(host) = host.filter(|_| guard.passes_host) {
+        say(&header::HOST, host.parse());
+    }
+    said
+}
+
+/// A list with one more at its end.
+fn then(list: Option<Vec<u8>>, more: String) -> Result<HeaderValue, InvalidHeaderValue> {
+    match list {
+        Some(list) => [list.as_slice(), b", ", more.as_bytes()].concat().try_into(),
+        None => more.try_into(),
+    }
+}
+
+/// What a caller is told of the way of its answer.
+pub(super) fn tell_way(headers: &mut HeaderMap) {
+    headers.append(header::VIA, HeaderValue::from_static("1.1 onceward"));
+}
+
+/// Whether it can stand in a header within quotes, and is a host at all.
+fn is_plain(host: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]%".contains(&byte);
+    !host.is_empty() && host.len() <= 255 && host.bytes().all(fits)
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::super::tests::{guard, peer};
+    use super::*;
+
+    fn said_of(lines: &str, from: &str, headers: &[(&str, &str)]) -> HeaderMap {
+        let mut request = Request::builder().uri("/a").header("host", "api.example:8080");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        said(&guard(lines), &head, &peer(from))
+    }
+
+    fn text<'a>(said: &'a HeaderMap, name: &str) -> Option<&'a str> {
+        said.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    const SPOOFED: [(&str, &str); 6] = [
+        ("x-forwarded-port", "443"),
+        ("x-real-ip", "1.2.3.4"),
+        ("forwarded", "for=1.2.3.4"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("x-forwarded-proto", "https"),
+        ("via", "1.1 before"),
+    ];
+
+    #[test]
+    fn what_a_stranger_says_of_its_way_is_replaced() {
+        let said = said_of("", "192.0.2.1", &SPOOFED);
+        assert_eq!(
+            text(&said, "forwarded"),
+            Some("for=192.0.2.1;host=\"api.example:8080\";proto=http")
+        );
+        assert_eq!(text(&said, "x-forwarded-for"), Some("192.0.2.1"));
+        assert_eq!(text(&said, "x-forwarded-proto"), Some("http"));
+        assert_eq!(text(&said, "x-forwarded-host"), Some("api.example:8080"));
+        assert_eq!(text(&said, "via"), Some("1.1 before, 1.1 onceward"));
+        assert_eq!(
+            (text(&said, "x-real-ip"), text(&said, "x-forwarded-port")),
+            (Some("192.0.2.1"), None)
+        );
+        assert_eq!(text(&said, "host"), None);
+    }
+
+    #[test]
+    fn a_proxy_that_is_believed_is_added_to() {
+        let lines = "trust_forwarded = [\"192.0.2.0/24\"]\nupstream_host = \"caller\"";
+        let said = said_of(lines, "192.0.2.1", &SPOOFED);
+        assert_eq!(text(&said, "x-forwarded-for"), Some("1.2.3.4, 192.0.2.1"));
+        assert_eq!(text(&said, "x-forwarded-proto"), Some("https"));
+        assert!(
+            text(&said, "forwarded")
+                .is_some_and(|it| it.starts_with("for=1.2.3.4, for=192.0.2.1;"))
+        );
+        assert_eq!(text(&said, "host"), Some("api.example:8080"));
+        assert_eq!(
+            (text(&said, "x-real-ip"), text(&said, "x-forwarded-port")),
+            (None, Some("443"))
+        );
+        let v6 = said_of(lines, "2001:db8::1", &SPOOFED);
+        assert!(text(&v6, "forwarded").is_some_and(|it| it.starts_with("for=\"[2001:db8::1]\";")));
+        assert_eq!(text(&v6, "x-forwarded-for"), Some("2001:db8::1"), "outside of the network");
+    }
+
+    #[test]
+    fn a_host_that_would_break_out_of_its_quotes_is_left_out() {
+        let (head, ()) = Request::builder()
+            .uri("/")
+            .header("host", "a\";for=1.2.3.4;x=\"")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let said = said(&guard("upstream_host = \"caller\""), &head, &peer("192.0.2.1"));
+        assert_eq!(text(&said, "forwarded"), Some("for=192.0.2.1;proto=http"));
+        assert_eq!((text(&said, "x-forwarded-host"), text(&said, "host")), (None, None));
+    }
+}
