@@ -8,7 +8,10 @@
 pub use onceward_core as core;
 
 pub mod clock;
+pub mod edge;
+pub mod master_key;
 pub mod observe;
+pub mod problem;
 pub mod route;
 pub mod sabotage;
 pub mod secret;
@@ -55,7 +58,7 @@ mod waiters;
 pub use approval::Wanted;
 pub use audit::{Note, NoteQuery, Notes};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
-pub use call::{Arrival, Aside, Call, CallOptions, Received};
+pub use call::{Arrival, Aside, Call, CallOptions, Handler, Received};
 pub use callback::Teller;
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use gates::{Bar, Standing};
