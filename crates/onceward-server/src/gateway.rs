@@ -19,7 +19,7 @@ use onceward::core::lookup::LookupRule;
 use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
-use onceward::edge::{refuse, tell_of};
+use onceward::edge::{refuse, tell_aside, tell_of};
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
 use onceward::upstream::{Egress, parse_ad_hoc};
@@ -615,19 +615,6 @@ fn respond(
             }
             tell_of(response.headers_mut(), &operation, echo, key_given, replayed);
             response
-        }
-    }
-}
-
-/// What there is to say beside an answer.
-fn tell_aside(headers: &mut HeaderMap, aside: &Aside) {
-    for (name, operation) in [
-        ("onceward-duplicate-of", aside.duplicate_of.get()),
-        ("onceward-suspect-of", aside.suspect_of.get()),
-    ] {
-        let value = operation.and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
-        if let Some(value) = value {
-            headers.insert(name, value);
         }
     }
 }

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use onceward_core::exchange::Headers;
 use onceward_core::operation::{Death, Operation, State};
 
+use crate::call::Aside;
 use crate::problem::Problem;
 
 /// Header lines as hyper takes them; a line that is no header any more is left out.
@@ -105,4 +106,17 @@ pub fn refuse<B: From<Bytes>>(
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
+}
+
+/// What there is to say beside an answer.
+pub fn tell_aside(headers: &mut HeaderMap, aside: &Aside) {
+    for (name, operation) in [
+        ("onceward-duplicate-of", aside.duplicate_of.get()),
+        ("onceward-suspect-of", aside.suspect_of.get()),
+    ] {
+        let value = operation.and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
 }

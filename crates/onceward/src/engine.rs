@@ -25,7 +25,7 @@ use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::advise::Counting;
 use crate::alias::Holder;
@@ -123,7 +123,7 @@ pub struct Engine {
     sequence: AtomicU64,
     pub(crate) running: Running,
     /// What goes on for as long as the engine does.
-    tasks: Mutex<Vec<AbortHandle>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Why nothing is sent now, where nothing is.
     halted: AtomicBool,
     /// Woken when the ledger cannot be used any more.
@@ -331,7 +331,15 @@ impl Engine {
 
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+        self.change_routes(|_| routes);
+    }
+
+    /// Changes the routes, whoever else does so now.
+    pub(crate) fn change_routes(&self, change: impl FnOnce(&Routes) -> Routes) {
+        {
+            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+            *routes = Arc::new(change(&routes));
+        }
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
         self.doubts.routes_changed().notify_one();
@@ -363,7 +371,7 @@ impl Engine {
 
     /// Lets `task` go on until the engine is [stopped](Engine::stop).
     pub(crate) fn keep_up(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = tokio::spawn(task).abort_handle();
+        let handle = tokio::spawn(task);
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
 
@@ -375,7 +383,11 @@ impl Engine {
         // Counts are no promise, and the ledger may be away.
         let _ = self.flush_asked().await;
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.iter().for_each(AbortHandle::abort);
+        tasks.iter().for_each(JoinHandle::abort);
+        for task in tasks {
+            // It was cut off, or had ended.
+            let _ = task.await;
+        }
     }
 
     /// Waits until the ledger cannot be used any more: then the process has to end and recover.

@@ -14,6 +14,8 @@ mod identity;
 mod ids;
 mod in_doubt;
 mod keys;
+mod layer;
+mod layer_world;
 mod ledger;
 mod ledger_flips;
 mod ledger_images;
