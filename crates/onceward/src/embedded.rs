@@ -152,8 +152,8 @@ impl Onceward {
 
     /// A layer that gives handlers the contract. `name` is within what their keys are unique, and
     /// what their operations are called in the ledger: a name is for ever, and for one place.
-    pub fn layer(&self, name: impl Into<String>) -> OncewardLayer {
-        OncewardLayer::new(Arc::clone(&self.engine), name.into())
+    pub fn layer(&self, name: &str) -> OncewardLayer {
+        OncewardLayer::new(Arc::clone(&self.engine), name)
     }
 
     /// The engine, to look at operations and to act as a person on them.

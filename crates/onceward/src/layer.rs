@@ -87,14 +87,14 @@ impl fmt::Debug for OncewardLayer {
 }
 
 impl OncewardLayer {
-    pub(crate) fn new(engine: Arc<Engine>, name: String) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, name: &str) -> Self {
         let policy = Policy {
             key_missing: KeyMissing::Pass,
             held: Backoff { attempts_max: 1, ..Backoff::held() },
             ..Policy::default()
         };
         let principal: Principal = Arc::new(|_| String::new());
-        Self { engine, route: embedded::route(&name), policy, principal }
+        Self { engine, route: embedded::route(name), policy, principal }
     }
 
     /// Who asks, by the head of a request: keys of different callers are unrelated, and none of them
@@ -212,8 +212,9 @@ impl OncewardLayer {
         self
     }
 
-    /// Puts the layer's route among the engine's.
-    fn register(&self) -> Arc<Route> {
+    /// Puts the layer's route among the engine's, for calls that are handed to that; whoever uses the
+    /// layer as one does not need it.
+    pub fn register(&self) -> Arc<Route> {
         let route = Arc::new(Route { policy: Arc::new(self.policy.clone()), ..self.route.clone() });
         self.engine.change_routes(|routes| {
             let mut named = routes.named.clone();

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 /// A test that waits longer than this waits for what does not come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A POST with a key.
 pub(crate) fn keyed(key: &str, body: &'static str) -> Request<Body> {
@@ -47,8 +47,9 @@ pub(crate) async fn text(response: Response<Body>) -> String {
 /// Waits until `condition` holds.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     let wait = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            looks.tick().await;
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.expect("it never came");

@@ -6,6 +6,7 @@ mod advice;
 mod bodies;
 mod bulk;
 mod callbacks;
+mod client;
 mod dead;
 mod duplicates;
 mod gates;
