@@ -60,11 +60,12 @@ fn app(once: &Onceward) -> Router {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let once = Onceward::sqlite("onceward-data/ledger.db").await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    let serve = axum::serve(listener, app(&once)).with_graceful_shutdown(async {
+    let watched = once.clone();
+    let serve = axum::serve(listener, app(&once)).with_graceful_shutdown(async move {
         // Ends by Ctrl-C, or where the ledger cannot be used: then the next start recovers.
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
-            () = once.broken() => eprintln!("the ledger cannot be used any more"),
+            () = watched.broken() => eprintln!("the ledger cannot be used any more"),
         }
     });
     serve.await?;

@@ -354,7 +354,8 @@ impl Engine {
         self.halted.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_halted(&self) -> bool {
+    /// Whether nothing is sent any more.
+    pub fn is_halted(&self) -> bool {
         self.halted.load(Ordering::Acquire)
     }
 

@@ -1,8 +1,11 @@
 //! Handlers behind the layer: the contract in one's own process.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -18,12 +21,13 @@ use onceward::core::operation::State;
 use onceward::core::policy::{Effects, KeyMissing, Meaning};
 use onceward::layer::{self, Keyed, OncewardLayer};
 use onceward::store::Query;
-use onceward::{Onceward, Person, Resolution};
+use onceward::{Onceward, Person, Resolution, StartError};
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tower::ServiceExt as _;
 
 use crate::layer_world::{Piped, Process, Server, get, keyed, send, text, until};
+use crate::postgres;
 
 /// What the handlers of a test did.
 struct Books {
@@ -358,10 +362,67 @@ async fn what_was_stopped_refuses_and_lets_its_ledger_go() {
     // Under another key every repeat would be a mismatch.
     std::fs::write(folder.path().join("master.key"), [1; 32]).unwrap();
     let error = Onceward::sqlite(&path).await.unwrap_err();
-    assert!(matches!(error, onceward::StartError::OtherKey), "{error}");
+    assert!(matches!(error, StartError::OtherKey), "{error}");
 }
 
-/// The process of the test below, where it is started as such: one effect is a line in a file, and
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_stops_waits_for_the_handlers_that_run() {
+    let (once, books) = open().await;
+    let slow = async |extract::State(books): extract::State<Arc<Books>>| {
+        books.began.notify_one();
+        let _go = books.go_on.acquire().await;
+        "done"
+    };
+    let app = Router::new()
+        .route("/orders", post(slow))
+        .layer(once.layer("orders"))
+        .with_state(Arc::clone(&books));
+    let server = Server::start(app).await;
+    let running = tokio::spawn(server.post("/orders", &[("idempotency-key", "k")], "{}"));
+    books.began.notified().await;
+    let stopping = once.clone();
+    let stopping = tokio::spawn(async move { stopping.stop().await });
+    let refuses = async || {
+        let (status, _, body) = server.post("/orders", &[("idempotency-key", "l")], "{}").await;
+        status == 503 && body.windows(8).any(|part| part == b"draining")
+    };
+    // Until it has begun to stop, a handler begins and waits with the first.
+    until(|| once.engine().is_halted()).await;
+    assert!(refuses().await);
+    assert!(!stopping.is_finished(), "a handler runs still");
+    books.go_on.add_permits(1);
+    assert_eq!(running.await.unwrap().2, "done");
+    stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_share_a_ledger_run_a_handler_once_between_them() {
+    let Some(server) = postgres::server() else { return };
+    let url = server.database().await;
+    let books = Arc::<Books>::default();
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        let once = Onceward::postgres(&url, [7; 32]).await.unwrap();
+        servers.push(Server::start(orders(once.layer("orders"), &books)).await);
+    }
+    let calls: Vec<_> = (0..30)
+        .map(|n| tokio::spawn(servers[n % 3].post("/orders", &[("idempotency-key", "k")], "x")))
+        .collect();
+    for call in calls {
+        let (status, _, body) = call.await.unwrap();
+        assert_eq!((status, body.as_ref()), (201, &b"order 1: x"[..]));
+    }
+    assert_eq!(books.effects(), 1);
+    let other = Onceward::postgres(&url, [8; 32]).await.unwrap_err();
+    assert!(matches!(other, StartError::OtherKey), "{other}");
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+/// The process of the tests below, where it is started as such: one effect is a line in a file, and
 /// then the handler never comes back.
 #[test]
 fn a_process_to_kill() {
@@ -371,17 +432,22 @@ fn a_process_to_kill() {
         let folder = Path::new(&folder).to_owned();
         let once = Onceward::sqlite(folder.join("ledger.db")).await.unwrap();
         let effects = folder.join("effects");
+        let log = folder.join("log");
+        // An effect is a line with its key; a kill falls before it, after it, or nowhere.
+        let note = async move |Extension(keyed): Extension<Keyed>| {
+            append(&log, format!("{}\n", keyed.key).as_bytes());
+            tokio::task::yield_now().await;
+            keyed.operation.to_string()
+        };
         let hang = async move || -> Response {
-            use std::io::Write as _;
-            let mut file =
-                std::fs::OpenOptions::new().create(true).append(true).open(&effects).unwrap();
-            file.write_all(b"x").unwrap();
+            append(&effects, b"x");
             std::future::pending().await
         };
         let quick = async || "quick";
         let app = Router::new()
             .route("/hang", post(hang))
             .route("/quick", post(quick))
+            .route("/note", post(note))
             .layer(once.layer("killed"));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -395,21 +461,19 @@ fn a_process_to_kill() {
 async fn a_process_that_is_killed_in_a_handler_leaves_a_doubt_and_nothing_is_run_again() {
     let folder = tempfile::tempdir().unwrap();
     let effects = || std::fs::read(folder.path().join("effects")).unwrap_or_default().len();
-    let key = [("idempotency-key", "k")];
     let mut killed = Process::start(folder.path()).await;
-    let (_, _, quick) = killed.server.post("/quick", &[("idempotency-key", "q")], "{}").await;
-    let gone = tokio::spawn(killed.server.post("/hang", &key, "{}"));
+    let (_, _, quick) = killed.server.keyed("/quick", "q").await.unwrap();
+    let gone = tokio::spawn(killed.server.keyed("/hang", "k"));
     until(|| effects() == 1).await;
     killed.kill();
-    assert!(gone.await.is_err(), "its caller got no answer");
+    assert!(gone.await.unwrap().is_err(), "its caller got no answer");
     for _ in 0..2 {
         let mut next = Process::start(folder.path()).await;
-        let (status, headers, body) = next.server.post("/hang", &key, "{}").await;
+        let (status, headers, body) = next.server.keyed("/hang", "k").await.unwrap();
         let problem: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((status, &problem["code"]), (409, &"outcome-unknown".into()));
         assert_eq!(headers["onceward-state"], "in_doubt");
-        let (_, headers, again) =
-            next.server.post("/quick", &[("idempotency-key", "q")], "{}").await;
+        let (_, headers, again) = next.server.keyed("/quick", "q").await.unwrap();
         assert_eq!((&again, &headers["idempotent-replayed"]), (&quick, &"true".parse().unwrap()));
         next.kill();
     }
@@ -429,10 +493,113 @@ async fn a_process_that_is_killed_in_a_handler_leaves_a_doubt_and_nothing_is_run
     let done = Resolution::Done(Some(answer));
     once.engine().resolve(doubtful.id, &done, &person).await.unwrap();
     let app = Router::new().route("/hang", post(async || "again")).layer(once.layer("killed"));
-    let mut request = keyed("k", "{}");
+    let mut request = keyed("k", "");
     *request.uri_mut() = "/hang".parse().unwrap();
-    request.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+    request.headers_mut().remove("content-type");
     let answer = send(&app, request).await;
     assert_eq!(answer.status(), StatusCode::CREATED);
     assert_eq!(text(answer).await, "found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_person_says_was_not_done_is_run_again_under_its_key() {
+    let (once, books) = open().await;
+    let fails = async |extract::State(books): extract::State<Arc<Books>>| match books
+        .effects
+        .fetch_add(1, Ordering::AcqRel)
+    {
+        0 => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::OK,
+    };
+    let app = Router::new()
+        .route("/orders", post(fails))
+        .layer(once.layer("orders"))
+        .with_state(Arc::clone(&books));
+    let first = send(&app, keyed("k", "{}")).await;
+    assert_eq!(first.status(), StatusCode::BAD_GATEWAY, "the handler's own answer");
+    let operation = first.headers()["onceward-operation"].to_str().unwrap().parse().unwrap();
+    let person = Person { who: "anna".to_owned(), reason: "it is not in the books".to_owned() };
+    once.engine().resolve(operation, &Resolution::NotSent, &person).await.unwrap();
+    // Nobody is there whose handler it could be done by, until the caller is.
+    loop {
+        let again = send(&app, keyed("k", "{}")).await;
+        if again.status() == StatusCode::OK {
+            break;
+        }
+        assert_eq!(again.headers()["onceward-advice"], "same-key", "{again:?}");
+    }
+    assert_eq!(books.effects(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_often_the_process_is_killed_no_effect_is_doubled_and_no_answer_changes() {
+    const CALLERS: usize = 12;
+    const KILLS: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    let mut process = Process::start(folder.path()).await;
+    let address = Arc::new(Mutex::new(process.server.clone()));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| tokio::spawn(call_until(Arc::clone(&address), Arc::clone(&is_over), caller)))
+        .collect();
+    for kill in 1..=KILLS {
+        // Each falls into work: so many effects later.
+        let seen = log().lines().count();
+        until(|| log().lines().count() >= seen + 17 + kill).await;
+        process.kill();
+        process = Process::start(folder.path()).await;
+        *address.lock().unwrap() = process.server.clone();
+    }
+    is_over.store(true, Ordering::Release);
+    let mut heard = Vec::new();
+    for caller in callers {
+        heard.extend(caller.await.unwrap());
+    }
+    let log = log();
+    let mut effects = BTreeMap::<&str, usize>::new();
+    log.lines().for_each(|key| *effects.entry(key).or_default() += 1);
+    assert!(effects.values().all(|count| *count == 1), "an effect is there twice");
+    let (mut done, mut doubts) = (0, 0);
+    for (key, body) in &heard {
+        match body {
+            Some(body) => {
+                assert!(effects.contains_key(key.as_str()), "{key} was answered and is missing");
+                let (_, _, again) = process.server.keyed("/note", key).await.unwrap();
+                assert_eq!(again, *body, "{key} has another answer now");
+                done += 1;
+            }
+            None => doubts += 1,
+        }
+    }
+    assert!(done > 0 && doubts <= CALLERS * KILLS, "{done} done, {doubts} in doubt");
+}
+
+/// Posts under one key after the other, each until it is answered or in doubt.
+async fn call_until(
+    address: Arc<Mutex<Server>>,
+    is_over: Arc<AtomicBool>,
+    caller: usize,
+) -> Vec<(String, Option<Bytes>)> {
+    let mut heard = Vec::new();
+    for n in 0.. {
+        let key = format!("{caller}-{n}");
+        let outcome = loop {
+            let server = address.lock().unwrap().clone();
+            match tokio::spawn(server.keyed("/note", &key)).await {
+                Ok((200, _, body)) => break Some(body),
+                Ok((409 | 504, headers, _)) if headers["onceward-state"] == "in_doubt" => {
+                    break None;
+                }
+                // It is under way, the process is gone, or not there yet.
+                Ok(_) => {}
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        heard.push((key, outcome));
+        if is_over.load(Ordering::Acquire) {
+            break;
+        }
+    }
+    heard
 }

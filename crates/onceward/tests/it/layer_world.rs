@@ -70,6 +70,8 @@ impl http_body::Body for Piped {
     }
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// What answered: status, headers, body.
 pub(crate) type Heard = (u16, HeaderMap, Bytes);
 
@@ -100,32 +102,44 @@ impl Server {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::from(body)).unwrap();
-        let address = self.address.clone();
-        async move {
-            let answer = ask(&address, request).await;
-            let (head, body) = answer.into_parts();
-            (head.status.as_u16(), head.headers, body.collect().await.unwrap().to_bytes())
-        }
+        let heard = hear(self.address.clone(), request);
+        async move { heard.await.unwrap() }
+    }
+
+    /// Posts under `key`; fails where no answer comes.
+    pub(crate) fn keyed(
+        &self,
+        path: &'static str,
+        key: &str,
+    ) -> impl Future<Output = Result<Heard, BoxError>> + Send + 'static {
+        let request = Request::post(path).header("host", &self.address);
+        let request = request.header("idempotency-key", key).body(Full::default()).unwrap();
+        hear(self.address.clone(), request)
     }
 
     /// Posts what is sent into the channel, and reads the answer meanwhile.
     pub(crate) async fn upload(&self, path: &str) -> (mpsc::Sender<Bytes>, Incoming) {
         let (pieces, body) = mpsc::channel(1);
         let request = Request::post(path).header("host", &self.address).body(Piped(body)).unwrap();
-        (pieces, ask(&self.address, request).await.into_body())
+        (pieces, ask(&self.address, request).await.unwrap().into_body())
     }
 }
 
-async fn ask<B>(address: &str, request: Request<B>) -> Response<Incoming>
+async fn hear(address: String, request: Request<Full<Bytes>>) -> Result<Heard, BoxError> {
+    let (head, body) = ask(&address, request).await?.into_parts();
+    Ok((head.status.as_u16(), head.headers, body.collect().await?.to_bytes()))
+}
+
+async fn ask<B>(address: &str, request: Request<B>) -> Result<Response<Incoming>, BoxError>
 where
     B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
-    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends where its caller lets go of the answer.
     tokio::spawn(connection);
-    sender.send_request(request).await.unwrap()
+    Ok(sender.send_request(request).await?)
 }
 
 /// A server in a process of its own: this very binary, as its test `a_process_to_kill`.
