@@ -31,6 +31,7 @@ use crate::upstream::{Dispatch, Failure, Sent, Target, Timeouts, Trust, Upstream
 
 /// Why Onceward cannot begin in this process.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The ledger cannot be opened, or not be used.
     #[error("the ledger cannot be opened")]

@@ -24,6 +24,7 @@ use crate::secret::random;
 
 /// Why a call through a breaker brought no answer.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum BreakerError {
     /// The breaker is open: nothing was sent.
     #[error("the upstream fails, and is left alone for a while")]

@@ -586,14 +586,13 @@ async fn call_until(
         let key = format!("{caller}-{n}");
         let outcome = loop {
             let server = address.lock().unwrap().clone();
-            match tokio::spawn(server.keyed("/note", &key)).await {
+            match server.keyed("/note", &key).await {
                 Ok((200, _, body)) => break Some(body),
                 Ok((409 | 504, headers, _)) if headers["onceward-state"] == "in_doubt" => {
                     break None;
                 }
-                // It is under way, the process is gone, or not there yet.
-                Ok(_) => {}
-                Err(_) => tokio::task::yield_now().await,
+                // It is under way, or the process is gone, or not there yet.
+                Ok(_) | Err(_) => tokio::task::yield_now().await,
             }
         };
         heard.push((key, outcome));
