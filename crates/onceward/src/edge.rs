@@ -100,8 +100,8 @@ pub fn refuse<B: From<Bytes>>(
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("false"));
     }
     let is_open = problem.code == "in-progress" || problem.code == "still-working";
-    if let Some(instance) = problem.instance.as_ref().filter(|_| is_open)
-        && let Ok(location) = HeaderValue::from_str(instance)
+    if let Some(instance) = problem.instance().filter(|_| is_open)
+        && let Ok(location) = HeaderValue::try_from(instance)
     {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -31,8 +31,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// The operation that it is about.
     pub operation: Option<Box<Operation>>,
-    /// Where that is looked at: the gateway's path, which an edge without it takes away.
-    pub instance: Option<String>,
+    /// Whether that has a page of its own, as it has at the gateway.
+    pub has_page: bool,
     /// Further members.
     pub more: Vec<(&'static str, Value)>,
 }
@@ -104,7 +104,7 @@ impl Problem {
             advice,
             retry_after: None,
             operation: None,
-            instance: None,
+            has_page: true,
             more: Vec::new(),
         }
     }
@@ -117,7 +117,6 @@ impl Problem {
     /// It is about this operation.
     #[must_use]
     pub fn about(mut self, operation: Box<Operation>) -> Self {
-        self.instance = Some(instance_of(operation.id));
         self.operation = Some(operation);
         self
     }
@@ -148,6 +147,12 @@ impl Problem {
         TABLE.iter().find(|(code, ..)| *code == self.code).map_or("", |(.., title)| title)
     }
 
+    /// Where its operation is looked at.
+    pub fn instance(&self) -> Option<String> {
+        let operation = self.operation.as_ref().filter(|_| self.has_page)?;
+        Some(instance_of(operation.id))
+    }
+
     /// The document.
     pub fn document(&self) -> Value {
         let mut document = json!({
@@ -162,7 +167,7 @@ impl Problem {
             document["operation"] = json!(operation.id.to_string());
             document["state"] = json!(operation.state.name());
         }
-        if let Some(instance) = &self.instance {
+        if let Some(instance) = self.instance() {
             document["instance"] = json!(instance);
         }
         for (name, value) in &self.more {

@@ -151,7 +151,7 @@ impl Shared {
             Ok(answer) => respond(answer, echo, key_given),
             Err(refusal) => {
                 let nothing_known = matches!(refusal, Refusal::KeyInvalid(_));
-                let problem = Problem { instance: None, ..refusal.into() };
+                let problem = Problem { has_page: false, ..refusal.into() };
                 edge::refuse(&problem, echo, key_given || nothing_known)
             }
         };
@@ -208,7 +208,7 @@ fn respond<R>(answer: Answer, echo: Option<HeaderValue>, key_given: bool) -> Res
         }
         // Whoever shares the ledger made it one that is done while nobody waits.
         Answer::Accepted(operation) => {
-            let problem = Problem { instance: None, ..Refusal::InProgress(operation).into() };
+            let problem = Problem { has_page: false, ..Refusal::InProgress(operation).into() };
             edge::refuse(&problem, echo, key_given)
         }
         Answer::Passed { status: code, headers, body } => {
