@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header, request};
@@ -15,7 +15,13 @@ use tracing::{Instrument as _, Span};
 use super::Keyed;
 use super::body::{BoxError, Coming};
 use crate::edge::headers_of;
+use crate::route::Route;
 use crate::upstream::{Answer, Dispatch, Failure, Sent, Upstream};
+
+/// The layer's name, on a request that is inside of it: a second one of that name, further in, lets it
+/// pass, for else it would wait for itself.
+#[derive(Clone)]
+pub(super) struct Inside(pub(super) Arc<Route>);
 
 /// What a call met: the service, ready for one request, and the request's head as it came.
 pub(super) struct Handler<S, B> {
@@ -33,8 +39,9 @@ struct Met<S> {
 }
 
 impl<S: Clone, B> Handler<S, B> {
-    pub(super) fn new(ready: S, head: request::Parts) -> Self {
+    pub(super) fn new(ready: S, mut head: request::Parts, inside: Inside) -> Self {
         let next = ready.clone();
+        head.extensions.insert(inside);
         Self {
             met: Mutex::new(Met { ready: Some(ready), next, head }),
             span: Span::current(),

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::Principal;
 use super::body::{Body, BoxError};
-use super::handler::Handler;
+use super::handler::{Handler, Inside};
 use crate::call::{self, Aside, Call, CallOptions};
 use crate::edge::{self, header_map, headers_of};
 use crate::engine::{Answer, Answered, Engine};
@@ -94,21 +94,24 @@ where
             return Box::pin(async move { Ok(passing.await?.map(Body::new)) });
         }
         let (head, body) = request.into_parts();
-        let handler_head = head.clone();
-        let handler = call::Handler(Arc::new(Handler::<S, B>::new(ready, handler_head)));
+        let inside = Inside(Arc::clone(&self.shared.route));
+        let handler = Handler::<S, B>::new(ready, head.clone(), inside);
+        let handler = call::Handler(Arc::new(handler));
         let shared = Arc::clone(&self.shared);
         Box::pin(async move { Ok(shared.answer(head, body, handler).await) })
     }
 }
 
 impl Shared {
-    /// Whether it needs no record: it only reads, or has no key where none is wanted.
+    /// Whether it needs no record: it only reads, has no key where none is wanted, or has one.
     fn lets_pass<B>(&self, request: &Request<B>) -> bool {
         let policy = &self.route.policy;
         let has_key = || policy.key_headers.iter().any(|name| request.headers().contains_key(name));
+        let is_ours = |inside: &Inside| inside.0.name == self.route.name;
         is_safe(request.method().as_str())
             || *request.method() == Method::CONNECT
             || (policy.key_missing == KeyMissing::Pass && !has_key())
+            || request.extensions().get::<Inside>().is_some_and(is_ours)
     }
 
     async fn answer<B, R>(

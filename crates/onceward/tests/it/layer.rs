@@ -345,6 +345,17 @@ async fn any_service_has_it_that_speaks_http() {
 }
 
 #[tokio::test]
+async fn a_layer_within_itself_does_not_wait_for_itself() {
+    let (once, books) = open().await;
+    let app = orders(once.layer("orders"), &books).layer(once.layer("orders"));
+    for replayed in ["false", "true"] {
+        let answer = send(&app, keyed("k", "{}")).await;
+        assert_eq!(answer.headers()["idempotent-replayed"], replayed);
+        assert_eq!(text(answer).await, "order 1: {}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_stopped_refuses_and_lets_its_ledger_go() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
