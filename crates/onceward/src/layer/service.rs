@@ -150,6 +150,8 @@ impl Shared {
             },
             options,
         };
+        // Whoever stops waits until it is answered.
+        let _run = self.engine.begin();
         let mut response = match Box::pin(self.engine.call(call)).await {
             Ok(answer) => respond(answer, echo, key_given),
             Err(refusal) => {
