@@ -11,7 +11,7 @@
 //! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`path_template`]) says what is
 //! learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when accepted work
 //! may be sent.
-//! [`advice`] says what a route's window and retries should
+//! [`retry`] is what a client asks whose calls no ledger remembers; [`advice`] says what a route's window and retries should
 //! be; [`redact`] what people see of a body; [`risk`] what sending again by hand could do; [`ids`] what
 //! an answer made.
 //!
@@ -43,6 +43,7 @@ pub mod policy;
 pub mod rate;
 pub mod reconcile;
 pub mod redact;
+pub mod retry;
 pub mod risk;
 pub mod template;
 pub mod time;

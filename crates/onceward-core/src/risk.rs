@@ -41,6 +41,25 @@ impl Risk {
         Self::ALL.into_iter().find(|risk| risk.name() == name)
     }
 
+    /// What a redelivery could do, in a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Safe => "Nothing was done at the upstream, or doing it again is harmless.",
+            Self::SameKey => {
+                "It may have been done; the upstream dedupes by the key that goes with it."
+            }
+            Self::Unknown => {
+                "It may have been done, and nobody knows: sending it again could do it twice."
+            }
+            Self::WindowOver => {
+                "It may have been done, and the upstream may have forgotten the key by now: sending it again could do it twice."
+            }
+            Self::DoneAlready => {
+                "It was done: only edit and resend, which makes a new operation, sends it again."
+            }
+        }
+    }
+
     /// Whether a second effect is possible, so that a person has to say that they take it.
     pub fn wants_a_word(self) -> bool {
         match self {

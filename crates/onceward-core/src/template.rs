@@ -185,10 +185,10 @@ impl Variable {
                 .map(|(_, value)| value.as_bytes().to_vec()),
             Self::Method => Some(request.method.clone().into_bytes()),
             Self::Path => Some(path.as_bytes().to_vec()),
-            Self::Date => Some(date(now).into_bytes()),
+            Self::Date => Some(now.date().into_bytes()),
             Self::Hour => {
                 let hour = now.as_micros().div_euclid(3_600_000_000).rem_euclid(24);
-                Some(format!("{}T{hour:02}", date(now)).into_bytes())
+                Some(format!("{}T{hour:02}", now.date()).into_bytes())
             }
         }
     }
@@ -222,21 +222,6 @@ fn hashed(text: &str) -> String {
         let _ = write!(hashed, "{byte:02x}");
     }
     hashed
-}
-
-/// The day of `at` in UTC, as `2026-01-31` (the civil calendar, by Howard Hinnant's algorithm).
-fn date(at: Timestamp) -> String {
-    let days = at.as_micros().div_euclid(86_400_000_000) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 #[cfg(test)]
@@ -319,9 +304,9 @@ mod tests {
         for (seconds, day) in
             [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (4_107_542_400, "2100-03-01")]
         {
-            assert_eq!(date(Timestamp::from_micros(seconds * 1_000_000)), day);
+            assert_eq!(Timestamp::from_micros(seconds * 1_000_000).date(), day);
         }
-        assert_eq!(date(Timestamp::from_micros(-1)), "1969-12-31");
+        assert_eq!(Timestamp::from_micros(-1).date(), "1969-12-31");
     }
 
     proptest! {

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// The year 10000 in seconds, which four digits cannot say.
+const HTTP_DATE_END: i64 = 253_402_300_800;
+
 /// An instant, in microseconds since the Unix epoch. Arithmetic saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -38,6 +43,37 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0).max(0) as u64)
     }
+
+    /// Its day in UTC, as `2026-01-31` (the civil calendar, by Howard Hinnant's algorithm).
+    pub fn date(self) -> String {
+        let days = self.0.div_euclid(DAY_MICROS) + 719_468;
+        let era = days.div_euclid(146_097);
+        let day_of_era = days.rem_euclid(146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+
+    /// RFC 3339, UTC, to the millisecond.
+    pub fn rfc3339(self) -> String {
+        let millis = self.0.rem_euclid(DAY_MICROS) / 1000;
+        let (seconds, millis) = (millis / 1000, millis % 1000);
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        format!("{}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z", self.date())
+    }
+
+    /// An HTTP date (RFC 9110, section 5.6.7); those that it cannot say are the epoch's.
+    pub fn http_date(self) -> String {
+        // What the format has no year for: the formatter would panic.
+        let seconds = self.0.div_euclid(1_000_000);
+        let known = if (0..HTTP_DATE_END).contains(&seconds) { self } else { Self(0) };
+        httpdate::fmt_http_date(known.into())
+    }
 }
 
 impl From<SystemTime> for Timestamp {
@@ -61,4 +97,21 @@ impl From<Timestamp> for SystemTime {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_written_as_answers_have_it() {
+        let at = Timestamp::from_micros(1_769_903_999_123_456);
+        assert_eq!(at.date(), "2026-01-31");
+        assert_eq!(at.rfc3339(), "2026-01-31T23:59:59.123Z");
+        assert_eq!(at.http_date(), "Sat, 31 Jan 2026 23:59:59 GMT");
+        assert_eq!(Timestamp::from_micros(-1).rfc3339(), "1969-12-31T23:59:59.999Z");
+        for far in [i64::MIN, i64::MAX] {
+            assert_eq!(Timestamp::from_micros(far).http_date(), "Thu, 01 Jan 1970 00:00:00 GMT");
+        }
+    }
 }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use onceward::core::attempt::BodyRef;
-use onceward::core::exchange::Headers;
+pub(crate) use onceward::edge::{header_map, headers_of};
 use onceward::store::{Reply, Store};
 use onceward::upstream::{AnswerBody, Failure};
 
@@ -164,28 +163,4 @@ impl http_body::Body for Body {
             Self::Axum(body) => body.size_hint(),
         }
     }
-}
-
-/// Header lines as hyper takes them; a line that is no header any more is left out.
-pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(headers.0.len());
-    for (name, value) in &headers.0 {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_maybe_shared(value.clone()))
-        {
-            map.append(name, value);
-        }
-    }
-    map
-}
-
-/// Header lines as the ledger keeps them.
-pub(crate) fn headers_of(map: &HeaderMap) -> Headers {
-    Headers(
-        map.iter()
-            .map(|(name, value)| {
-                (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
-            })
-            .collect(),
-    )
 }

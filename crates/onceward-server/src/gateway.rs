@@ -17,14 +17,14 @@ use hyper::body::Incoming;
 use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
-use onceward::core::operation::{Death, Operation, State};
 use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
+use onceward::edge::{refuse, tell_aside, tell_of};
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
 use onceward::upstream::{Egress, parse_ad_hoc};
-use onceward::{Answer, Answered, Aside, Call, CallOptions, Engine, Refusal};
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -592,30 +592,6 @@ fn echo_of(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get("idempotency-key").cloned()
 }
 
-fn refuse(problem: &Problem, echo: Option<HeaderValue>, key_given: bool) -> Response<Body> {
-    let mut response = problem.response();
-    // Whoever is to ask again has to know the key, above all one that was made here.
-    let made = || HeaderValue::from_str(problem.operation.as_ref()?.key.as_str()).ok();
-    if let Some(key) = echo.or_else(made) {
-        response.headers_mut().insert("idempotency-key", key);
-        if !key_given {
-            response.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
-        }
-    }
-    if problem.operation.is_some() {
-        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("false"));
-    }
-    if let Some(operation) = problem
-        .operation
-        .as_ref()
-        .filter(|_| problem.code == "in-progress" || problem.code == "still-working")
-        && let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id))
-    {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
-}
-
 pub(crate) fn respond(
     answer: Answer,
     echo: Option<HeaderValue>,
@@ -667,50 +643,6 @@ pub(crate) fn respond(
             tell_of(response.headers_mut(), &operation, echo, key_given, replayed);
             response
         }
-    }
-}
-
-/// What there is to say beside an answer.
-fn tell_aside(headers: &mut HeaderMap, aside: &Aside) {
-    for (name, operation) in [
-        ("onceward-duplicate-of", aside.duplicate_of.get()),
-        ("onceward-suspect-of", aside.suspect_of.get()),
-    ] {
-        let value = operation.and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
-        if let Some(value) = value {
-            headers.insert(name, value);
-        }
-    }
-}
-
-/// What every keyed answer says about its operation.
-fn tell_of(
-    headers: &mut HeaderMap,
-    operation: &Operation,
-    echo: Option<HeaderValue>,
-    key_given: bool,
-    replayed: bool,
-) {
-    shape::describe(headers, operation);
-    headers.insert(
-        "idempotent-replayed",
-        HeaderValue::from_static(if replayed { "true" } else { "false" }),
-    );
-    if let Some(key) = echo.or_else(|| HeaderValue::from_str(operation.key.as_str()).ok()) {
-        headers.insert("idempotency-key", key);
-    }
-    if !key_given {
-        headers.insert("onceward-key-made", HeaderValue::from_static("true"));
-    }
-    let advice = match operation.state {
-        State::Pending { .. } | State::Delivering => Some("wait"),
-        State::InDoubt => Some("escalate"),
-        State::Dead(Death::Superseded) => None,
-        State::Dead(_) if operation.outcome.is_none() => Some("same-key"),
-        State::Done | State::Dead(_) => None,
-    };
-    if let Some(advice) = advice {
-        headers.insert("onceward-advice", HeaderValue::from_static(advice));
     }
 }
 

@@ -43,7 +43,7 @@ const LIMIT_MAX: usize = 1000;
 
 impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
-        let mut response = self.response().map(axum::body::Body::new);
+        let mut response = self.response::<Body>().map(axum::body::Body::new);
         // A page shows it to a browser in its own way.
         response.extensions_mut().insert(self);
         response

@@ -1,9 +1,6 @@
 //! Listeners, workers, graceful stop, in that order.
 
-use std::fs;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +10,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use onceward::clock::SystemClock;
 use onceward::core::lease::Session;
+use onceward::master_key::{self, write_secret};
 use onceward::route::Routes;
-use onceward::sabotage::Sabotage;
 use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
@@ -272,19 +269,12 @@ fn given_master_key() -> Result<Option<[u8; 32]>, Exit> {
 /// The master key: from the variable `ONCEWARD_MASTER_KEY` (64 hexadecimal digits, the same on every
 /// node of a shared ledger), else from the data folder, made at first start.
 fn master_key(given: Option<[u8; 32]>, data: &Path) -> Result<[u8; 32], Exit> {
-    if let Some(given) = given {
-        return Ok(given);
-    }
-    let path = data.join(MASTER_KEY);
-    match fs::read(&path) {
-        Ok(bytes) => bytes.try_into().map_err(|_| Exit::failed(format!("{} is not 32 bytes: restore it from a backup; without it, what is sealed in the ledger cannot be opened", path.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = random();
-            write_secret(&path, &key).map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
-            Ok(key)
-        }
-        Err(error) => Err(Exit::failed(format!("{}: {error}", path.display()))),
-    }
+    let kept = || {
+        let path = data.join(MASTER_KEY);
+        master_key::read_or_make(&path)
+            .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))
+    };
+    given.map_or_else(kept, Ok)
 }
 
 fn from_hex(text: &str) -> Option<[u8; 32]> {
@@ -297,32 +287,14 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     (digits.len() == 64).then_some(key)
 }
 
-/// Writes a file that only its owner reads, whole or not at all.
-fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    let mode = if Sabotage::KeyFileOpen.is_on() { 0o644 } else { 0o600 };
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |folder| {
-        fs::File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?
-            .sync_all()
-    })
-}
-
 /// A ledger under another master key would take every duplicate for a mismatch: it is refused.
 async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
-    const NAME: &str = "secret/check";
-    // Of nodes that start together on a new ledger one says which key it has.
-    let offered = secrets.seal(b"onceward", NAME.as_bytes());
-    let sealed = store.offer(NAME.to_owned(), offered.into()).await?;
-    secrets.open(&sealed, NAME.as_bytes()).map(drop).map_err(|_| {
-        Exit::failed(format!(
-            "{MASTER_KEY} is not the key of this ledger\nhelp: put the one that belongs to it into the data folder, or into ONCEWARD_MASTER_KEY: all nodes of a ledger have the same"
-        ))
-    })
+    if master_key::is_of(store, secrets).await? {
+        return Ok(());
+    }
+    Err(Exit::failed(format!(
+        "{MASTER_KEY} is not the key of this ledger\nhelp: put the one that belongs to it into the data folder, or into ONCEWARD_MASTER_KEY: all nodes of a ledger have the same"
+    )))
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderValue};
 use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::attempt::Attempt;
 use onceward::core::id::OperationId;
 use onceward::core::operation::{Death, Forgotten, Operation, State};
 use onceward::core::policy::Effects;
-use onceward::core::risk::{Risk, risk};
+use onceward::core::risk::risk;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 use serde_json::{Value, json};
 
+pub(crate) use onceward::edge::describe;
+
 /// Where an operation is looked at.
 pub(crate) fn url_of(id: OperationId) -> String {
-    format!("/v1/operations/{id}")
+    onceward::problem::instance_of(id)
 }
 
 /// Now, by the machine's clock.
@@ -25,34 +26,7 @@ pub(crate) fn now() -> Timestamp {
 
 /// RFC 3339, UTC, to the millisecond.
 pub(crate) fn time(at: Timestamp) -> String {
-    let at =
-        jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{at:.3}")
-}
-
-/// The headers that tell about an operation.
-pub(crate) fn describe(headers: &mut HeaderMap, operation: &Operation) {
-    let mut set = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    set("onceward-operation", &operation.id.to_string());
-    set("onceward-state", operation.state.name());
-    set("onceward-attempts", &operation.attempts_made().to_string());
-    if let Some(at) = operation.key_expires_at() {
-        set("onceward-key-expires", &http_date(at));
-    }
-    if let Some(newer) = operation.subject.as_ref().and_then(|subject| subject.superseded_by) {
-        set("onceward-superseded-by", &newer.to_string());
-    }
-}
-
-/// An HTTP date (RFC 9110, section 5.6.7).
-fn http_date(at: Timestamp) -> String {
-    let at =
-        jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    at.rfc3339()
 }
 
 /// What an operation is about.
@@ -123,7 +97,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         "retry": advice(operation),
         "risk": operation.request.map(|_| {
             let risk = risk(operation, now());
-            json!({"name": risk.name(), "why": risk_words(risk)})
+            json!({"name": risk.name(), "why": risk.words()})
         }),
         "parent": operation.parent.map(|parent| parent.to_string()),
         "callback": operation.callback,
@@ -151,25 +125,6 @@ fn attempt(attempt: &Attempt) -> Value {
         "may_have_executed": attempt.may_have_executed(),
         "excerpt": ended.is_some_and(|ended| ended.answer.is_some()),
     })
-}
-
-/// What a redelivery could do, in a sentence.
-pub(crate) fn risk_words(risk: Risk) -> &'static str {
-    match risk {
-        Risk::Safe => "Nothing was done at the upstream, or doing it again is harmless.",
-        Risk::SameKey => {
-            "It may have been done; the upstream dedupes by the key that goes with it."
-        }
-        Risk::Unknown => {
-            "It may have been done, and nobody knows: sending it again could do it twice."
-        }
-        Risk::WindowOver => {
-            "It may have been done, and the upstream may have forgotten the key by now: sending it again could do it twice."
-        }
-        Risk::DoneAlready => {
-            "It was done: only edit and resend, which makes a new operation, sends it again."
-        }
-    }
 }
 
 /// One sentence on whether sending again is safe: the question that a person has.

@@ -1,6 +1,7 @@
 //! What an edge hands in, and what it is once it was read: the nouns between an edge, the verbs
 //! and the engine.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 
 use crate::route::Route;
+use crate::upstream::Upstream;
 
 /// A request as an edge hands it in.
 #[derive(Debug, Clone)]
@@ -65,8 +67,36 @@ pub struct CallOptions {
     /// What the edge says upstream, each in place of what the caller said by that name: who asked,
     /// and by which way.
     pub headers: HeaderMap,
+    /// By what it is done, where that is nothing that its route names.
+    pub handler: Option<Handler>,
     /// Where the engine says what else there is to say.
     pub aside: Arc<Aside>,
+}
+
+/// What does a call in this process: attempts for its caller go to it, and not by the engine's own
+/// door. What is to be done without that caller cannot, and finds nobody.
+#[derive(Clone)]
+pub struct Handler(pub Arc<dyn Upstream>);
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handler(…)")
+    }
+}
+
+/// By which means the attempts of one run go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Means {
+    /// How long each may take, where that is less than the route says.
+    pub(crate) timeout: Option<Duration>,
+    /// What they go to, where that is not the route's upstream.
+    pub(crate) handler: Option<Handler>,
+}
+
+impl Means {
+    pub(crate) fn of(options: &CallOptions) -> Self {
+        Self { timeout: options.timeout, handler: options.handler.clone() }
+    }
 }
 
 /// What there is to say of a call beside its answer.

@@ -25,12 +25,13 @@ use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Verdict};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::advise::Counting;
 use crate::alias::Holder;
 use crate::audit::Retention;
 use crate::bulk::InHand;
-use crate::call::{Arrival, Call, Received};
+use crate::call::{Arrival, Call, Means, Received};
 use crate::callback::Callbacks;
 use crate::clock::Clock;
 use crate::deliver::deliver;
@@ -121,6 +122,8 @@ pub struct Engine {
     pub(crate) session: Session,
     sequence: AtomicU64,
     pub(crate) running: Running,
+    /// What goes on for as long as the engine does.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Why nothing is sent now, where nothing is.
     halted: AtomicBool,
     /// Woken when the ledger cannot be used any more.
@@ -305,6 +308,7 @@ impl Engine {
             session: parts.session,
             sequence,
             running: Running::default(),
+            tasks: Mutex::default(),
             halted: AtomicBool::new(false),
             broken: Notify::new(),
         })
@@ -327,7 +331,15 @@ impl Engine {
 
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+        self.change_routes(|_| routes);
+    }
+
+    /// Changes the routes, whoever else does so now.
+    pub(crate) fn change_routes(&self, change: impl FnOnce(&Routes) -> Routes) {
+        {
+            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+            *routes = Arc::new(change(&routes));
+        }
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
         self.doubts.routes_changed().notify_one();
@@ -342,7 +354,8 @@ impl Engine {
         self.halted.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_halted(&self) -> bool {
+    /// Whether nothing is sent any more.
+    pub fn is_halted(&self) -> bool {
         self.halted.load(Ordering::Acquire)
     }
 
@@ -354,6 +367,27 @@ impl Engine {
                 return;
             }
             idle.await;
+        }
+    }
+
+    /// Lets `task` go on until the engine is [stopped](Engine::stop).
+    pub(crate) fn keep_up(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(task);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once
+    /// nobody else has the engine either, the ledger can be opened anew.
+    pub async fn stop(&self) {
+        self.halt();
+        self.idle().await;
+        // Counts are no promise, and the ledger may be away.
+        let _ = self.flush_asked().await;
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(JoinHandle::abort);
+        for task in tasks {
+            // It was cut off, or had ended.
+            let _ = task.await;
         }
     }
 
@@ -453,7 +487,10 @@ impl Engine {
                 let newborn = birth(&arrival, id, start, replaces.as_ref(), &self.secrets, now);
                 let request = Arc::clone(&arrival.request);
                 let remember = self.clone().write_one(newborn, self.identity_of(&arrival));
-                match self.write_and_run(remember, request, slot, arrival.options.timeout).await? {
+                match self
+                    .write_and_run(remember, request, slot, Means::of(&arrival.options))
+                    .await?
+                {
                     Written::Fresh(operation, ran) => {
                         self.suspect(&operation, &arrival, now);
                         return self.answer_begun(operation, ran, &arrival).await;
@@ -502,7 +539,9 @@ impl Engine {
                         continue;
                     };
                     let revive = self.clone().write_revival(write);
-                    match self.write_and_run(revive, request, slot, arrival.options.timeout).await?
+                    match self
+                        .write_and_run(revive, request, slot, Means::of(&arrival.options))
+                        .await?
                     {
                         Written::Fresh(revived, ran) => {
                             self.note_asked(known, Repeat::Revived);
@@ -613,7 +652,7 @@ impl Engine {
         write: impl Future<Output = Result<Remembered, StoreError>> + Send + 'static,
         request: Arc<Request>,
         slot: Option<Slot>,
-        timeout: Option<Duration>,
+        means: Means,
     ) -> Result<Written, Refusal> {
         let (tell, told) = oneshot::channel();
         let engine = Arc::clone(self);
@@ -626,7 +665,7 @@ impl Engine {
                         let (tell_end, ran) = oneshot::channel();
                         // Whoever hung up is told nothing, now and at the end.
                         let _ = tell.send(Ok(Written::Fresh(operation.clone(), Some(ran))));
-                        return engine.run(operation, request, slot, timeout, Some(tell_end)).await;
+                        return engine.run(operation, request, slot, means, Some(tell_end)).await;
                     }
                     _ => Ok(Written::Fresh(operation, None)),
                 },
@@ -1119,7 +1158,9 @@ impl Engine {
         tokio::spawn(async move {
             let _run = run;
             match engine.request_when_back(&operation).await {
-                Ok(request) => engine.run(operation, Arc::new(request), slot, None, None).await,
+                Ok(request) => {
+                    engine.run(operation, Arc::new(request), slot, Means::default(), None).await;
+                }
                 Err(error) => engine.bury_unreadable(&operation, &error).await,
             }
         });
@@ -1181,7 +1222,7 @@ impl Engine {
         mut operation: Operation,
         request: Arc<Request>,
         slot: Slot,
-        timeout: Option<Duration>,
+        means: Means,
         tell: Option<oneshot::Sender<Result<Ran, Refusal>>>,
     ) {
         let mut slot = slot;
@@ -1192,7 +1233,7 @@ impl Engine {
             {
                 break Err(StoreError::Stale);
             }
-            let delivered = match self.attempt(&operation, &request, &mut slot, timeout).await {
+            let delivered = match self.attempt(&operation, &request, &mut slot, &means).await {
                 Ok(Settled::Ours(settled, delivered)) => {
                     operation = settled;
                     delivered
@@ -1317,7 +1358,7 @@ impl Engine {
         operation: &Operation,
         request: &Arc<Request>,
         slot: &mut Slot,
-        timeout: Option<Duration>,
+        means: &Means,
     ) -> Result<Settled, StoreError> {
         let (route, policy) = self.route_of(operation);
         let looked = match &route {
@@ -1330,7 +1371,7 @@ impl Engine {
                 let why = format!("not sent, because nobody knows whether it was done: {why}");
                 Delivered { permanent: false, ..not_sent(&why) }
             }
-            (route, _) => self.deliver(operation, request, route.as_ref(), slot, timeout).await?,
+            (route, _) => self.deliver(operation, request, route.as_ref(), slot, means).await?,
         };
         let now = self.clock.now();
         // A retry for a caller who waits is paid for by all who call; what is not made costs nothing.
@@ -1367,7 +1408,7 @@ impl Engine {
         request: &Arc<Request>,
         route: Option<&Arc<Route>>,
         slot: &mut Slot,
-        timeout: Option<Duration>,
+        means: &Means,
     ) -> Result<Delivered, StoreError> {
         let (_, policy) = self.route_of(operation);
         Ok(match route {
@@ -1384,9 +1425,13 @@ impl Engine {
                 slot.spend();
                 let request = Arc::clone(request);
                 let signed = self.signature(operation, &request);
+                let upstream = means.handler.as_ref().map_or(&self.upstream, |own| &own.0);
                 let delivered =
-                    deliver(&*self.upstream, route, operation, request, timeout, signed).await;
-                self.learn_from(route, &policy, slot, &delivered);
+                    deliver(&**upstream, route, operation, request, means.timeout, signed).await;
+                // A handler of this process is nothing that has to be spared.
+                if means.handler.is_none() {
+                    self.learn_from(route, &policy, slot, &delivered);
+                }
                 delivered
             }
             None => not_sent("the route is not configured any more"),

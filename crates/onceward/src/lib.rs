@@ -1,14 +1,92 @@
-//! Every post lands, once: a durable ledger and an engine that make HTTP side effects safe to
-//! retry. The gateway `onceward` is built of it.
+//! **Every post lands, once.** Callers repeat themselves: a timeout, a retry, a second click. This
+//! crate makes that harmless. What comes with an `Idempotency-Key` is on disk before it is done, its
+//! outcome is kept, and whoever asks again with that key gets the same bytes. What nobody can know,
+//! after a crash in the middle, is called *in doubt* and never done again by itself.
+//!
+//! It is what the gateway `onceward` is built of; here it is for a service of one's own.
+//!
+//! # Two minutes
+//!
+//! A handler of axum, or of anything that is a tower service, gets the contract by a layer:
+//!
+//! ```
+//! use axum::{Router, body::Body, http::Request, routing::post};
+//! use onceward::Onceward;
+//! use tower::ServiceExt;
+//! # use http_body_util::BodyExt;
+//! # async fn bytes(response: axum::response::Response) -> bytes::Bytes {
+//! #     response.into_body().collect().await.unwrap().to_bytes()
+//! # }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("ledger.db");
+//! // The ledger: a file of this process, or `postgres` for several, or `memory` to try it out.
+//! let once = Onceward::sqlite(&path).await?;
+//!
+//! // This charges a card: a second run would be a second charge.
+//! let charge = async || format!("charge {}", std::process::id());
+//! let app: Router = Router::new().route("/charges", post(charge)).layer(once.layer("charges"));
+//!
+//! let ask = || {
+//!     Request::post("/charges").header("idempotency-key", "order-1").body(Body::from("100 EUR"))
+//! };
+//! let first = app.clone().oneshot(ask()?).await?;
+//! let again = app.clone().oneshot(ask()?).await?;
+//! assert_eq!(first.headers()["idempotent-replayed"], "false");
+//! assert_eq!(again.headers()["idempotent-replayed"], "true");
+//! assert_eq!(bytes(first).await, bytes(again).await);
+//!
+//! // The same key for another charge is refused: somebody mixed up two orders.
+//! let other = Request::post("/charges").header("idempotency-key", "order-1");
+//! let refused = app.oneshot(other.body(Body::from("999 EUR"))?).await?;
+//! assert_eq!(refused.status(), 409);
+//!
+//! once.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the layer can be told is at [`layer`]: who asks (keys of different callers are unrelated), what
+//! a second run would do, whether a key is wanted.
+//!
+//! # Which ledger
+//!
+//! | | where | for |
+//! | --- | --- | --- |
+//! | [`Onceward::sqlite`] | a folder of this process: a journal, and SQLite as its index | one process; no database to run |
+//! | [`Onceward::postgres`] | a PostgreSQL that processes share | several instances of a service behind one address |
+//! | [`Onceward::memory`] | this process's memory | tests |
+//! | [`Onceward::on`] | any [`Store`](store::Store), yours too | the suite `store::contract` says whether it is one |
+//!
+//! # The other way round
+//!
+//! [`client`] has the layers for calls that go *out*: retries that never risk a second effect, and a
+//! breaker. What has to arrive although the process dies goes through the gateway.
+//!
+//! # Inside
 //!
 //! In the order in which a call meets them: [`receive`](Call), remember, deliver, settle, replay;
 //! [`Engine`] puts them in order. Three doors lead out of it and no more: [`store`], [`upstream`]
-//! and [`clock`]. What decides is in [`core`].
+//! and [`clock`]. What decides is in [`core`]. Whoever builds an edge of their own hands [`Call`]s to
+//! [`Engine::call`]; refusals are in one table ([`problem`]).
+//!
+//! # Features
+//!
+//! - `contract`: the suite that every store must pass, `store::contract`.
+//!
+//! Examples, one question each, are in the crate's folder `examples`.
 
 pub use onceward_core as core;
 
+pub mod client;
 pub mod clock;
+pub mod edge;
+pub mod layer;
+pub mod master_key;
 pub mod observe;
+pub mod problem;
 pub mod route;
 pub mod sabotage;
 pub mod secret;
@@ -28,6 +106,7 @@ mod deliver;
 mod delivered;
 mod dispatch;
 mod doubts;
+mod embedded;
 mod engine;
 mod gates;
 mod identity;
@@ -56,8 +135,9 @@ mod waiters;
 pub use approval::Wanted;
 pub use audit::{Note, NoteQuery, Notes};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
-pub use call::{Arrival, Aside, Call, CallOptions, Received};
+pub use call::{Arrival, Aside, Call, CallOptions, Handler, Received};
 pub use callback::Teller;
+pub use embedded::{Onceward, Opening, StartError};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use gates::{Bar, Standing};
 pub use keys::{Longer, Revoked};

@@ -107,14 +107,14 @@ impl Engine {
         Ok(judged)
     }
 
-    /// Begins to deliver accepted work and to forget what is over.
+    /// Begins to deliver accepted work and to forget what is over, until [`Engine::stop`].
     pub fn start(self: &Arc<Self>) {
-        tokio::spawn(crate::recover::beat(Arc::clone(self)));
-        tokio::spawn(crate::dispatch::dispatch(Arc::clone(self)));
-        tokio::spawn(crate::looking::look(Arc::clone(self)));
-        tokio::spawn(sweep(Arc::clone(self)));
-        tokio::spawn(write_asked(Arc::clone(self)));
-        tokio::spawn(crate::bulk::look_after(Arc::clone(self)));
-        tokio::spawn(crate::callback::tell(Arc::clone(self)));
+        self.keep_up(crate::recover::beat(Arc::clone(self)));
+        self.keep_up(crate::dispatch::dispatch(Arc::clone(self)));
+        self.keep_up(crate::looking::look(Arc::clone(self)));
+        self.keep_up(sweep(Arc::clone(self)));
+        self.keep_up(write_asked(Arc::clone(self)));
+        self.keep_up(crate::bulk::look_after(Arc::clone(self)));
+        self.keep_up(crate::callback::tell(Arc::clone(self)));
     }
 }

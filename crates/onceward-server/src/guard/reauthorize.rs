@@ -85,7 +85,7 @@ impl Asking {
             Err(refusal) => {
                 let problem = Problem::from(refusal);
                 let detail = format!("{}: {}", problem.title(), problem.detail);
-                Err(Problem { retry_after: problem.retry_after, ..failed(detail) })
+                Err(failed(detail).after(problem.retry_after))
             }
         }
     }

@@ -215,7 +215,7 @@ fn redelivery(operation: &Operation, risk: Risk) -> Markup {
         "redeliver",
         "Redeliver",
         &html! {
-            p.warn[is_risky] { (shape::risk_words(risk)) }
+            p.warn[is_risky] { (risk.words()) }
             @if is_risky {
                 label.choice {
                     input type="checkbox" name="risk" value=(risk.name()) required;

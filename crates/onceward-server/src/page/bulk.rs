@@ -79,7 +79,7 @@ fn counts(plan: &BulkPlan) -> Markup {
             dl {
                 @for (risk, count) in &plan.by_risk {
                     dt { (count) " " (risk.name()) }
-                    dd { (shape::risk_words(*risk)) }
+                    dd { (risk.words()) }
                 }
             }
             dl {

@@ -1,5 +1,19 @@
 //! The suite that every store must pass, concurrency included; also the best account of what a
-//! store must do. [`run`] takes whatever makes an empty store.
+//! store must do. [`run`] takes whatever makes an empty store, and panics where one fails.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use onceward::store::{Store, contract, memory::MemoryStore};
+//!
+//! # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+//! # async fn main() {
+//! contract::run(|| async { Arc::new(MemoryStore::new()) as Arc<dyn Store> }).await;
+//! # }
+//! ```
+//!
+//! The feature `contract` has it: name it among the dev-dependencies of the crate with the store. What
+//! the suite cannot see is for the store's own tests: that an answer comes after its write is on stable
+//! storage, and that what was written is there after a crash.
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a suite")]
 
