@@ -14,6 +14,7 @@ pub mod sabotage;
 pub mod secret;
 pub mod store;
 pub mod upstream;
+pub mod webhook;
 pub mod wire;
 
 mod advise;

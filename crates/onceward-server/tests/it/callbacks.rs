@@ -8,7 +8,7 @@ use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use onceward::secret::webhook_signature;
+use onceward::webhook;
 use serde_json::{Value, json};
 
 use crate::world::{Upstream, World, read_head, route, until};
@@ -85,7 +85,7 @@ fn an_end_is_told_with_the_operation_and_a_signature_that_holds() {
     let id = &told.headers["webhook-id"];
     assert_eq!(*id, format!("{}/done", shown["id"].as_str().unwrap()));
     let seconds = told.headers["webhook-timestamp"].parse().unwrap();
-    let wanted = webhook_signature(&SECRET_BYTES, id, seconds, &told.body);
+    let wanted = webhook::sign(&SECRET_BYTES, id, seconds, &told.body);
     assert_eq!(told.headers["webhook-signature"], wanted);
     let parent = shown["id"].as_str().unwrap();
     let born = until("it has ended", || {
