@@ -16,6 +16,7 @@ mod page;
 mod problem;
 mod serve;
 mod shape;
+mod source;
 mod telemetry;
 mod units;
 mod verify;

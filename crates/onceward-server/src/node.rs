@@ -12,6 +12,7 @@ use onceward::{Engine, Standing};
 use crate::access::Access;
 use crate::gateway::Gateway;
 use crate::problem::Problem;
+use crate::source::Sources;
 use crate::telemetry::Telemetry;
 
 /// The file whose presence keeps a restored ledger from sending.
@@ -32,6 +33,7 @@ pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
 pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gateway: Gateway,
+    pub(crate) sources: Sources,
     pub(crate) access: Access,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,

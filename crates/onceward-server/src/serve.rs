@@ -37,6 +37,7 @@ use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::{self, Problem};
+use crate::source::{self, Sources};
 use crate::telemetry::Telemetry;
 use crate::{demo, ledger, operator, page, waiting};
 
@@ -195,6 +196,7 @@ impl Start {
         let quarantined = data.join(QUARANTINE).exists();
         let node = Arc::new(Node {
             gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
+            sources: Sources::new(config.sources.clone()),
             engine: Arc::clone(&engine),
             access,
             telemetry: Arc::clone(&self.telemetry),
@@ -474,6 +476,7 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_routes(routes);
+    node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
 }
 
@@ -565,6 +568,8 @@ async fn answer_plainly(
         "/readyz" if node.is_draining() => return plain(503, "draining\n"),
         "/readyz" if node.is_quarantined() => return plain(503, "quarantine\n"),
         "/readyz" => return ready(node).await,
+        // Who sends it is shown by its signature, and not by a key of ours.
+        _ if path.starts_with("/in/") => return Box::pin(source::receive(node, request)).await,
         _ => {}
     }
     let is_call = path.starts_with("/to/") || path == "/to";

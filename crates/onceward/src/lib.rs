@@ -51,6 +51,7 @@ mod resend;
 mod settle;
 mod suspects;
 mod sweep;
+mod testimony;
 mod waiters;
 
 pub use approval::Wanted;
@@ -70,3 +71,4 @@ pub use people::{Person, Resolution};
 pub use reconcile::Report;
 pub use refusal::Refusal;
 pub use resend::Edit;
+pub use testimony::{Heard, Named, Says, Testimony};

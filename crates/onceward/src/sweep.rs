@@ -112,6 +112,7 @@ impl Engine {
         tokio::spawn(crate::recover::beat(Arc::clone(self)));
         tokio::spawn(crate::dispatch::dispatch(Arc::clone(self)));
         tokio::spawn(crate::looking::look(Arc::clone(self)));
+        tokio::spawn(crate::testimony::hear(Arc::clone(self)));
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(write_asked(Arc::clone(self)));
         tokio::spawn(crate::bulk::look_after(Arc::clone(self)));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use onceward::store::sqlite::SqliteStore;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Global;
 use super::output::print;
@@ -62,7 +62,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let (table, warnings) = (config.inferred(), config.warnings());
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "sources": config.described_sources(), "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -92,12 +92,34 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
         print_settings(&config.settings)?;
+        print_sources(&config.described_sources())?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
     }
     if config.strict && !warnings.is_empty() {
         return Err(Exit::violation("strict = true, and there are warnings"));
+    }
+    Ok(())
+}
+
+/// Where webhooks come in.
+fn print_sources(sources: &[Value]) -> Result<(), Exit> {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    print(&format!("\n{:<16} {:<24} {:<18} {:<8} GOES TO", "SOURCE", "PATH", "SCHEME", "SECRETS"))?;
+    for source in sources {
+        let of = |name: &str| source[name].as_str().unwrap_or("-");
+        let goes_to = format!("{} {}", of("route"), source["target"].as_str().unwrap_or_default());
+        print(&format!(
+            "{:<16} {:<24} {:<18} {:<8} {}",
+            of("name"),
+            of("path"),
+            of("scheme"),
+            source["secrets"].to_string(),
+            goes_to.trim_end()
+        ))?;
     }
     Ok(())
 }
