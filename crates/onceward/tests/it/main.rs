@@ -13,6 +13,7 @@ mod hours;
 mod identity;
 mod ids;
 mod in_doubt;
+mod inbound;
 mod keys;
 mod ledger;
 mod ledger_flips;
