@@ -30,6 +30,7 @@ use self::doubt::{LookupWord, ReconcileFile};
 use self::keys::{ApproveWord, KeyTimeWord, PatternWord, TemplateWord, UniqueFile};
 use self::people::{CallbacksFile, WebhookSecret};
 use self::protection::ProtectionFile;
+use self::sources::Among;
 use crate::ledger::Ledger;
 use crate::source::Source;
 use crate::units::{Size, Span};
@@ -545,8 +546,9 @@ impl Config {
                 let is_demo = demo && matches!(to, "demo" | "demo-unsafe");
                 is_demo || file.routes.keys().any(|route| route.0 == to)
             };
-            let built =
-                sources::build(source_name, source, &profiles, &is_route, segment_bytes, name)?;
+            let among =
+                Among { profiles: &profiles, is_route: &is_route, segment_bytes, source: name };
+            let built = sources::build(source_name, source, &among)?;
             if let Some((route, mut said)) = built.route {
                 settings.append(&mut said);
                 routes.insert(route.name.clone(), Arc::new(route));
@@ -1123,7 +1125,9 @@ impl Config {
                     .host_str()
                     .is_some_and(|host| host == "localhost" || host.starts_with("127."))
             {
-                warnings.push(format!("[{of}] sends over http, so credentials and bodies are readable on the way."));
+                warnings.push(format!(
+                    "[{of}] sends over http, so credentials and bodies are readable on the way."
+                ));
             }
             if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
                 warnings.push(format!("[{of}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
@@ -1155,7 +1159,7 @@ impl Config {
 }
 
 /// Where in the file a route is said.
-fn section(route: &str) -> String {
+pub(crate) fn section(route: &str) -> String {
     match route.strip_prefix("source/") {
         Some(source) => format!("sources.{source}"),
         None => format!("routes.{route}"),

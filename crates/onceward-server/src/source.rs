@@ -23,7 +23,7 @@ use onceward::{Answer as Answered, Aside, Call, CallOptions, Named, Refusal, Say
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use self::rejects::{Buckets, Refused};
+use self::rejects::{Buckets, Reason, Refused};
 use crate::body::{Body, headers_of};
 use crate::gateway::{TENANT, check_sendable, read_body};
 use crate::node::Node;
@@ -158,6 +158,15 @@ impl Webhook {
     }
 }
 
+/// What tells a webhook from others.
+struct Identity {
+    key: Key,
+    /// Whether its provider signed that.
+    is_signed: bool,
+    /// The digest of what was signed.
+    signed: Option<[u8; 32]>,
+}
+
 /// What became of a webhook that was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Came {
@@ -209,7 +218,8 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request<Incoming>) -> Res
         problem.status = 503;
         webhooks::unavailable(&source.name, problem.code);
     } else {
-        let is_kept = rejects::keep(node, &source, code, &why, problem.status, webhook).await;
+        let reason = Reason { code, why: &why, status: problem.status };
+        let is_kept = rejects::keep(node, &source, &reason, webhook).await;
         webhooks::rejected(&source.name, code, &why, is_kept);
     }
     problem.response()
@@ -244,15 +254,16 @@ async fn take(node: &Arc<Node>, source: &Source, request: Request<Incoming>) -> 
         return Err(refuse(Problem::new("quarantine", why), "quarantine"));
     }
     // Nothing shows who sent it, and a page of the web's could have made a browser do so.
-    let is_browser = head.headers.contains_key(header::ORIGIN)
-        || head.headers.contains_key("sec-fetch-site");
+    let is_browser =
+        head.headers.contains_key(header::ORIGIN) || head.headers.contains_key("sec-fetch-site");
     if *source.verifier.scheme() == Scheme::None && is_browser {
         let why = "It comes from a browser, and nothing is signed.";
         return Err(refuse(Problem::new("webhook-rejected", why), "from_a_browser"));
     }
     let headers = headers_of(&head.headers);
     let url = url_of(source, &head.uri, &headers);
-    let mut webhook = Webhook { method: head.method, uri: head.uri, url, headers, body: Bytes::new() };
+    let mut webhook =
+        Webhook { method: head.method, uri: head.uri, url, headers, body: Bytes::new() };
     webhook.body = match read_body(body, source.body_bytes_max).await {
         Ok(body) => body,
         Err(problem) => return Err(Refused::of(problem, "body", webhook)),
@@ -273,7 +284,9 @@ fn url_of(source: &Source, uri: &Uri, headers: &Headers) -> String {
     match &source.url {
         Some(url) => format!("{url}{query}"),
         // Providers that sign a URL send over https; a proxy before us may have taken that off.
-        None => format!("https://{}{}{query}", headers.text("host").unwrap_or_default(), uri.path()),
+        None => {
+            format!("https://{}{}{query}", headers.text("host").unwrap_or_default(), uri.path())
+        }
     }
 }
 
@@ -289,12 +302,12 @@ async fn remember(
         webhooks::received(&source.name, Came::Handshake);
         return Ok(text(challenge));
     }
-    let (key, is_signed) = source.key(&document, verified, &webhook.body);
+    let identity = source.identify(&document, verified, &webhook.body);
     let testimony = source.testimony(&document, &webhook);
     let mut operation = None;
     let mut came = Came::Heard;
     if let Some(route) = &source.route {
-        let call = source.call(node, route, &webhook, &document, key, is_signed, verified);
+        let call = source.call(node, route, &webhook, &document, &identity);
         let call = match call {
             Ok(call) => call,
             Err(problem) => {
@@ -304,7 +317,7 @@ async fn remember(
         };
         let aside = Arc::clone(&call.options.aside);
         let answer = Box::pin(node.engine.call(call)).await;
-        (came, operation) = match came_of(answer, &aside, is_signed) {
+        (came, operation) = match came_of(answer, &aside, identity.is_signed) {
             Ok(came) => came,
             Err(refusal) => {
                 drop(document);
@@ -347,8 +360,8 @@ async fn note(
         Some(operation) => format!("{why} ({})", operation.id),
         None => why.to_owned(),
     };
-    let status = source.answer.status;
-    let is_kept = rejects::keep(node, source, came.name(), &why, status, Some(webhook)).await;
+    let reason = Reason { code: came.name(), why: &why, status: source.answer.status };
+    let is_kept = rejects::keep(node, source, &reason, Some(webhook)).await;
     webhooks::set_aside(&source.name, came, operation, is_kept);
 }
 
@@ -387,20 +400,22 @@ fn came_of(
 }
 
 impl Source {
-    /// The key of a webhook, and whether it is signed.
-    fn key(&self, document: &Document<'_>, verified: &Verified, body: &[u8]) -> (Key, bool) {
+    /// What tells a webhook from others.
+    fn identify(&self, document: &Document<'_>, verified: &Verified, body: &[u8]) -> Identity {
         let parts = |places: &Vec<Place>| {
             let parts: Option<Vec<String>> = places.iter().map(|at| document.at(at)).collect();
             parts.map(|parts| (parts.join(":"), places.iter().all(|at| self.covers(at))))
         };
+        let signed = verified.signed;
         let content = || {
-            let digest = verified.signed.unwrap_or_else(|| sha256(body));
+            let digest = signed.unwrap_or_else(|| sha256(body));
             (format!("content-{}", hex(&digest)), true)
         };
         let (text, is_signed) = self.ids.places.iter().find_map(parts).unwrap_or_else(content);
         // An id that cannot be a key as it stands is one by its digest.
-        let key = Key::new(&text).or_else(|_| Key::new(&format!("sha256-{}", hex(&sha256(text.as_bytes())))));
-        (key.unwrap_or_else(|_| std::process::abort()), is_signed)
+        let digest = || Key::new(&format!("sha256-{}", hex(&sha256(text.as_bytes()))));
+        let key = Key::new(&text).or_else(|_| digest());
+        Identity { key: key.unwrap_or_else(|_| std::process::abort()), is_signed, signed }
     }
 
     fn covers(&self, place: &Place) -> bool {
@@ -414,17 +429,15 @@ impl Source {
         (json["type"] == "url_verification").then(|| challenge.to_owned())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a webhook is")]
     fn call(
         &self,
         node: &Node,
         route: &str,
         webhook: &Webhook,
         document: &Document<'_>,
-        key: Key,
-        is_signed: bool,
-        verified: &Verified,
+        identity: &Identity,
     ) -> Result<Call, Problem> {
+        let Identity { key, is_signed, signed } = identity;
         let target = match webhook.uri.query() {
             None => self.target.clone(),
             Some(query) if self.target.contains('?') => format!("{}&{query}", self.target),
@@ -432,10 +445,11 @@ impl Source {
         };
         check_sendable(&webhook.method, &target)?;
         let routes = node.engine.routes();
-        let policy = routes.get(route).map(|it| Arc::clone(it.policy_for(webhook.method.as_str(), &target)));
+        let policy =
+            routes.get(route).map(|it| Arc::clone(it.policy_for(webhook.method.as_str(), &target)));
         let window = policy.map_or(Duration::ZERO, |policy| policy.window);
         // Whoever saw a webhook could send it again under another id, where nobody signed that.
-        let digest = verified.signed.filter(|_| !is_signed);
+        let digest = signed.filter(|_| !is_signed);
         let identity = digest.map(|digest| (format!("signed/{}", hex(&digest)), window));
         let mut headers = webhook.headers.clone();
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
@@ -619,7 +633,8 @@ fn sequence_of(text: &str) -> Option<u64> {
 
 /// A subject that is too long, or has what no header has, is one by its digest.
 fn short_subject(text: &str) -> String {
-    let fits = text.len() <= SUBJECT_BYTES_MAX && text.bytes().all(|it| (0x20..=0x7e).contains(&it));
+    let fits =
+        text.len() <= SUBJECT_BYTES_MAX && text.bytes().all(|it| (0x20..=0x7e).contains(&it));
     if fits { text.to_owned() } else { format!("sha256-{}", hex(&sha256(text.as_bytes()))) }
 }
 

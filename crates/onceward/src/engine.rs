@@ -461,7 +461,8 @@ impl Engine {
                     Written::Known(known, unused) => {
                         slot = unused;
                         let options = &arrival.options;
-                        let has_twins = options.identity.is_some() || arrival.policy.unique.is_some();
+                        let has_twins =
+                            options.identity.is_some() || arrival.policy.unique.is_some();
                         let twin = is_twin(&known, digest).filter(|_| has_twins);
                         if let Some(twin) = twin {
                             drop(slot);

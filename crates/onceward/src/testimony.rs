@@ -156,12 +156,8 @@ impl Engine {
         let (mut found, mut before, mut looked_at) = (Vec::new(), None, 0);
         loop {
             let query = Query {
-                standing: vec![
-                    Standing::InDoubt,
-                    Standing::Delivering,
-                    Standing::Pending,
-                    Standing::Held,
-                ],
+                // What waits in the ledger comes into doubt only by another attempt.
+                standing: vec![Standing::InDoubt, Standing::Delivering, Standing::Held],
                 route: Some(testimony.route.clone()),
                 before,
                 limit: PAGE,
@@ -189,7 +185,8 @@ impl Engine {
             let act =
                 |deed| Act { deed, at: now, who: said.who.clone(), reason: said.reason.clone() };
             let ok = said.says == Says::Done;
-            let outcome = Outcome { status: said.status, ok, source: Source::Webhook, answer: None };
+            let outcome =
+                Outcome { status: said.status, ok, source: Source::Webhook, answer: None };
             let next = match said.says {
                 Says::Done | Says::Failed => {
                     operation.after(Event::Acted(act(Deed::ResolvedDone), Some(outcome), None), now)

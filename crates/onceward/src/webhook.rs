@@ -52,7 +52,7 @@ pub struct Verifier {
 
 /// What one signature is verified with; it never shows itself.
 enum Secret {
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     Public(UnparsedPublicKey<Vec<u8>>),
 }
 
@@ -272,6 +272,10 @@ impl Secret {
         }
     }
 
+    fn shared(algorithm: hmac::Algorithm, key: &[u8]) -> Self {
+        Self::Shared(Box::new(hmac::Key::new(algorithm, key)))
+    }
+
     fn public(bytes: Vec<u8>) -> Self {
         Self::Public(UnparsedPublicKey::new(&ED25519, bytes))
     }
@@ -283,6 +287,11 @@ pub fn sign(secret: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
     let signed = standard_content(id, &seconds.to_string(), body);
     let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, secret), &signed);
     format!("v1,{}", STANDARD.encode(tag))
+}
+
+/// The HMAC of `content`: for whoever sends what another scheme takes.
+pub fn hmac(algorithm: Algorithm, secret: &[u8], content: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(algorithm.of(), secret), content).as_ref().to_vec()
 }
 
 /// What Standard Webhooks sign.

@@ -66,7 +66,11 @@ async fn one(name: &str, limit: u64, client: &Client, json: bool) -> Result<(), 
             "{} ({}), expects {}",
             text(&source, "/path"),
             text(&source, "/scheme"),
-            each(&source, "/headers").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            each(&source, "/headers")
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
         ))?;
     }
     let mut table = Table::new(&["WHEN", "ANSWERED", "REASON", "NOW", "WHY"]);

@@ -33,8 +33,11 @@ const OWN_WINDOW: Duration = Duration::from_hours(7 * 24);
 const REJECTS: usize = 50;
 const REJECTS_MAX: usize = 1000;
 
-/// A webhook's body, where nothing says otherwise: GitHub sends up to 25 MB, most send little.
-const HANDSHAKE_BYTES_MAX: usize = 1024;
+/// The longest name of a parameter.
+const ECHO_BYTES_MAX: usize = 200;
+
+/// A webhook's body, where nothing says otherwise.
+const BODY_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct SourceFile {
@@ -208,15 +211,23 @@ pub(super) struct Built {
     pub(super) route: Option<(onceward::route::Route, Vec<Setting>)>,
 }
 
-/// Builds a source; `routes` are those that `to` may name.
+/// What else the file says.
+pub(super) struct Among<'a> {
+    pub(super) profiles: &'a Profiles<'a>,
+    /// Whether a route is there, for `to` and `resolve`.
+    pub(super) is_route: &'a dyn Fn(&str) -> bool,
+    pub(super) segment_bytes: usize,
+    /// What errors call the file.
+    pub(super) source: &'a str,
+}
+
+/// Builds a source.
 pub(super) fn build(
     name: &RouteName,
     file: &SourceFile,
-    profiles: &Profiles<'_>,
-    is_route: &dyn Fn(&str) -> bool,
-    segment_bytes: usize,
-    source: &str,
+    among: &Among<'_>,
 ) -> Result<Built, ConfigError> {
+    let Among { is_route, segment_bytes, source, .. } = *among;
     let name = name.0.as_str();
     let wrong = |what: &str| ConfigError(format!("{source}: [sources.{name}] {what}"));
     let wrong: &Wrong<'_> = &wrong;
@@ -234,7 +245,7 @@ pub(super) fn build(
             ));
         }
         (Some(url), None) => {
-            let own = own_route(name, file, &url.0, verifier.scheme(), profiles, segment_bytes, source, wrong)?;
+            let own = own_route(name, file, &url.0, verifier.scheme(), among, wrong)?;
             let query = url.0.query().map(|query| format!("?{query}")).unwrap_or_default();
             (Some(own), Some(route_of(name)), format!("{}{query}", url.0.path()))
         }
@@ -279,14 +290,17 @@ pub(super) fn build(
     }
     let methods = file.methods.as_ref().map(|it| it.iter().map(|it| it.0.clone()).collect());
     // A body has to fit a segment of the journal, with its operation beside it.
-    let body_bytes_max = file.route.body_bytes_max.map_or(1 << 20, |size| size.0);
+    let body_bytes_max = file.route.body_bytes_max.map_or(BODY_BYTES, |size| size.0);
     let body_bytes_max = body_bytes_max.min(segment_bytes / 2);
     let built = Source {
         name: name.to_owned(),
         ids: ids(file.id.as_ref(), verifier.scheme(), route.is_some(), wrong)?,
         handshake: file.handshake.as_ref().map(|it| handshake(it, wrong)).transpose()?,
         resolve: file.resolve.as_ref().map(|it| resolve(it, is_route, wrong)).transpose()?,
-        answer: file.answer.as_ref().map_or_else(|| Ok(Answer::default()), |it| answer(it, wrong))?,
+        answer: file
+            .answer
+            .as_ref()
+            .map_or_else(|| Ok(Answer::default()), |it| answer(it, wrong))?,
         scope: file.route.scope.as_ref().map_or_else(|| route_of(name), |scope| scope.0.clone()),
         methods: methods.unwrap_or_else(|| vec![Method::POST]),
         url: file.url.as_ref().map(|url| url.0.as_str().trim_end_matches('/').to_owned()),
@@ -302,15 +316,12 @@ pub(super) fn build(
 }
 
 /// The route that goes to `deliver`: keyed where nothing says otherwise, and always accepted.
-#[expect(clippy::too_many_arguments, reason = "what a configuration is made of")]
 fn own_route(
     name: &str,
     file: &SourceFile,
     deliver: &Url,
     scheme: &Scheme,
-    profiles: &Profiles<'_>,
-    segment_bytes: usize,
-    source: &str,
+    among: &Among<'_>,
     wrong: &Wrong<'_>,
 ) -> Result<(onceward::route::Route, Vec<Setting>), ConfigError> {
     let mut file = file.route.clone();
@@ -335,7 +346,7 @@ fn own_route(
     policy.mode = Some(ModeWord::Accepted);
     if policy.effects.is_none() && policy.profile.is_none() {
         policy.effects = Some(EffectsWord::Keyed);
-        policy.upstream_key.get_or_insert(UpstreamKeyFile {
+        policy.upstream_key.get_or_insert_with(|| UpstreamKeyFile {
             header: Some(Name("idempotency-key".to_owned())),
             json: None,
             query: None,
@@ -351,12 +362,12 @@ fn own_route(
         policy.fingerprint = Some(print);
     }
     let name = route_of(name);
-    let mut laid = profiles.lay(&name, &file, &wrong)?;
+    let mut laid = among.profiles.lay(&name, &file, &wrong)?;
     let mut settings = std::mem::take(&mut laid.settings);
     for setting in settings.iter_mut().filter(|setting| setting.from == "route") {
         "source".clone_into(&mut setting.from);
     }
-    Ok((build_route(&name, &file, laid, segment_bytes, source)?, settings))
+    Ok((build_route(&name, &file, laid, among.segment_bytes, among.source)?, settings))
 }
 
 fn scheme(file: &VerifyFile, wrong: &Wrong<'_>) -> Result<Scheme, ConfigError> {
@@ -423,11 +434,7 @@ fn hmac(file: &VerifyFile, wrong: &Wrong<'_>) -> Result<HmacRule, ConfigError> {
     })
 }
 
-fn verifier(
-    file: &VerifyFile,
-    scheme: Scheme,
-    wrong: &Wrong<'_>,
-) -> Result<Verifier, ConfigError> {
+fn verifier(file: &VerifyFile, scheme: Scheme, wrong: &Wrong<'_>) -> Result<Verifier, ConfigError> {
     let given = file.secret.iter().chain(&file.secrets);
     let secrets: Vec<&str> = given.map(|secret| secret.0.as_str()).collect();
     if scheme == Scheme::None && !secrets.is_empty() {
@@ -457,7 +464,9 @@ fn place(what: &str, file: &PlaceFile, wrong: &Wrong<'_>) -> Result<Place, Confi
     let mut places = [header, json, form].into_iter().flatten();
     match (places.next(), places.next()) {
         (Some(place), None) => Ok(place),
-        _ => Err(wrong(&format!("has a {what} in no place, or in two\nhelp: say one of header, json and form"))),
+        _ => Err(wrong(&format!(
+            "has a {what} in no place, or in two\nhelp: say one of header, json and form"
+        ))),
     }
 }
 
@@ -482,8 +491,10 @@ fn ids(
 }
 
 fn handshake(file: &HandshakeFile, wrong: &Wrong<'_>) -> Result<Handshake, ConfigError> {
-    if file.echo.is_empty() || file.echo.len() > HANDSHAKE_BYTES_MAX {
-        return Err(wrong("has a handshake without an echo\nhelp: say which parameter: echo = \"hub.challenge\""));
+    if file.echo.is_empty() || file.echo.len() > ECHO_BYTES_MAX {
+        return Err(wrong(
+            "has a handshake without an echo\nhelp: say which parameter: echo = \"hub.challenge\"",
+        ));
     }
     let token = file.token.as_ref().map(|token| (token.query.clone(), token.value.0.clone()));
     if token.as_ref().is_some_and(|(_, value)| value.is_empty()) {
@@ -505,9 +516,8 @@ fn resolve(
     }
     let condition = |name: &str, source: &Option<Json>| {
         let read = |source: &Json| {
-            Condition::read(source).map_err(|why| {
-                wrong(&format!("has a resolve.{name} that cannot be read: {why}"))
-            })
+            Condition::read(source)
+                .map_err(|why| wrong(&format!("has a resolve.{name} that cannot be read: {why}")))
         };
         source.as_ref().map(read).transpose()
     };
@@ -551,7 +561,9 @@ fn answer(file: &AnswerFile, wrong: &Wrong<'_>) -> Result<Answer, ConfigError> {
         return Err(wrong("answers 204 with a body"));
     }
     let kind = file.content_type.clone().unwrap_or_else(|| "text/plain; charset=utf-8".to_owned());
-    let kind = kind.parse().map_err(|_| wrong("has an answer.content_type that cannot stand in a header"))?;
+    let kind = kind
+        .parse()
+        .map_err(|_| wrong("has an answer.content_type that cannot stand in a header"))?;
     Ok(Answer { status, body: body.into(), content_type: kind })
 }
 
@@ -566,7 +578,9 @@ mod tests {
     use super::*;
 
     fn source(lines: &str) -> String {
-        format!("[routes.r]\nupstream = \"https://r.example\"\neffects = \"keyed\"\n[sources.a]\n{lines}")
+        format!(
+            "[routes.r]\nupstream = \"https://r.example\"\neffects = \"keyed\"\n[sources.a]\n{lines}"
+        )
     }
 
     #[test]
@@ -576,14 +590,17 @@ mod tests {
         ))
         .unwrap();
         let built = &config.sources["a"];
-        assert_eq!((built.route.as_deref(), built.target.as_str()), (Some("source/a"), "/hooks/github?a=1"));
+        assert_eq!(
+            (built.route.as_deref(), built.target.as_str()),
+            (Some("source/a"), "/hooks/github?a=1")
+        );
         assert_eq!(built.scope, "source/a");
         let route = &config.routes["source/a"];
         assert_eq!(route.target.base.as_str(), "http://127.0.0.1:3000/");
         assert_eq!(route.policy.effects, Some(onceward::core::policy::Effects::Keyed));
         assert!(route.policy.upstream_key.window.mul_f64(0.8) > route.policy.accepted.horizon);
         assert_eq!(route.policy.mode, onceward::core::policy::Mode::Accepted);
-        assert_eq!(config.warnings(), Vec::<String>::new());
+        assert!(!config.warnings().iter().any(|warning| warning.contains("sources.a")));
     }
 
     #[test]

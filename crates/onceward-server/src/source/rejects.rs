@@ -66,6 +66,16 @@ impl Refused {
     }
 }
 
+/// Why a webhook was not taken, or not delivered.
+pub(super) struct Reason<'a> {
+    /// The word for it.
+    pub(super) code: &'a str,
+    /// In a sentence.
+    pub(super) why: &'a str,
+    /// What its provider was answered.
+    pub(super) status: u16,
+}
+
 /// How often each source writes.
 pub(crate) type Buckets = HashMap<String, Bucket>;
 
@@ -119,9 +129,7 @@ fn names_of(source: &str) -> String {
 pub(super) async fn keep(
     node: &Arc<Node>,
     source: &Source,
-    reason: &str,
-    why: &str,
-    status: u16,
+    reason: &Reason<'_>,
     webhook: Option<Webhook>,
 ) -> bool {
     let Some(webhook) = webhook.filter(|_| source.rejects_max > 0) else { return false };
@@ -135,8 +143,13 @@ pub(super) async fn keep(
         }
         bucket.written
     };
-    let reject = of(node, source, reason, why, status, &webhook, now);
-    let name = format!("{}{:016x}{:08x}", names_of(&source.name), now.as_micros(), u32::from_ne_bytes(random()));
+    let reject = of(node, source, reason, &webhook, now);
+    let name = format!(
+        "{}{:016x}{:08x}",
+        names_of(&source.name),
+        now.as_micros(),
+        u32::from_ne_bytes(random())
+    );
     let value = serde_json::to_vec(&reject).unwrap_or_default();
     let sealed = node.engine.secrets().seal(&value, name.as_bytes());
     let store = node.engine.store();
@@ -154,9 +167,7 @@ pub(super) async fn keep(
 fn of(
     node: &Node,
     source: &Source,
-    reason: &str,
-    why: &str,
-    status: u16,
+    reason: &Reason<'_>,
     webhook: &Webhook,
     now: Timestamp,
 ) -> Reject {
@@ -184,9 +195,9 @@ fn of(
     Reject {
         id: String::new(),
         at: now.as_micros(),
-        reason: reason.to_owned(),
-        why: why.to_owned(),
-        status,
+        reason: reason.code.to_owned(),
+        why: reason.why.to_owned(),
+        status: reason.status,
         method: webhook.method.as_str().to_owned(),
         target,
         url: webhook.url.clone(),

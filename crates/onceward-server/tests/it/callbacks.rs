@@ -20,19 +20,19 @@ const SECRET_BYTES: [u8; 24] =
 
 /// What was told.
 #[derive(Clone)]
-struct Told {
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
+pub(crate) struct Told {
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Whoever wants to be told.
-struct Hooks {
-    address: SocketAddr,
+pub(crate) struct Hooks {
+    pub(crate) address: SocketAddr,
     told: Arc<Mutex<Vec<Told>>>,
 }
 
 impl Hooks {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -57,7 +57,7 @@ impl Hooks {
         Self { address, told }
     }
 
-    fn told(&self) -> Vec<Told> {
+    pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 }

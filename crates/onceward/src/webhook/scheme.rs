@@ -7,7 +7,9 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use onceward_core::exchange::Headers;
 use onceward_core::time::Timestamp;
 
-use super::{Claim, Delivery, Kind, NotASecret, Place, Rejection, Secret, standard_content, twilio};
+use super::{
+    Claim, Delivery, Kind, NotASecret, Place, Rejection, Secret, standard_content, twilio,
+};
 
 /// A shared secret of Standard Webhooks has 24 to 64 bytes; providers gave out a few that have not.
 const SHARED_BYTES: std::ops::RangeInclusive<usize> = 16..=128;
@@ -69,7 +71,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    fn of(self) -> hmac::Algorithm {
+    pub(super) fn of(self) -> hmac::Algorithm {
         match self {
             Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Self::Sha256 => hmac::HMAC_SHA256,
@@ -245,15 +247,19 @@ impl Scheme {
     /// under another id.
     pub fn covers(&self, place: &Place) -> bool {
         match (self, place) {
-            (Self::None, _) => false,
-            (_, Place::Json(_) | Place::Form(_)) => true,
+            (_, Place::Json(_) | Place::Form(_)) => *self != Self::None,
             (Self::StandardWebhooks, Place::Header(name)) => name == "webhook-id",
             (Self::Svix, Place::Header(name)) => name == "svix-id" || name == "webhook-id",
             (Self::Hmac(rule), Place::Header(name)) => {
                 rule.signed.pieces.contains(&Piece::Header(name.clone()))
             }
             (
-                Self::Stripe | Self::Github | Self::Slack | Self::Shopify | Self::Twilio,
+                Self::Stripe
+                | Self::Github
+                | Self::Slack
+                | Self::Shopify
+                | Self::Twilio
+                | Self::None,
                 Place::Header(_),
             ) => false,
         }
@@ -265,7 +271,7 @@ impl Scheme {
             if key.is_empty() {
                 return Err(NotASecret::Empty);
             }
-            Ok(Secret::Shared(hmac::Key::new(algorithm, key)))
+            Ok(Secret::shared(algorithm, key))
         };
         match self {
             Self::StandardWebhooks | Self::Svix => standard_secret(text),
@@ -294,9 +300,8 @@ impl Scheme {
             Self::Github => {
                 let (name, text) = header(delivery.headers, &["x-hub-signature-256"])?;
                 let hex = text.strip_prefix("sha256=").and_then(from_hex);
-                let signature = hex.ok_or_else(|| {
-                    unreadable(name, "`sha256=` and 64 hexadecimal digits")
-                })?;
+                let signature =
+                    hex.ok_or_else(|| unreadable(name, "`sha256=` and 64 hexadecimal digits"))?;
                 Ok(of_body(signature, delivery.body))
             }
             Self::Slack => slack(delivery),
@@ -338,16 +343,13 @@ fn standard_secret(text: &str) -> Result<Secret, NotASecret> {
     let secret = from_base64(text.strip_prefix("whsec_").unwrap_or(text));
     let secret = secret.filter(|secret| SHARED_BYTES.contains(&secret.len()));
     let wanted = NotASecret::Form("`whsec_` and the base64 of 24 to 64 bytes");
-    secret
-        .map(|secret| Secret::Shared(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
-        .ok_or(wanted)
+    secret.map(|secret| Secret::shared(hmac::HMAC_SHA256, &secret)).ok_or(wanted)
 }
 
 /// Standard Webhooks 1.0, under one of several beginnings of header names.
 fn standard(delivery: Delivery<'_>, beginnings: &[&str]) -> Result<Claim, Rejection> {
-    let named = |name: &str| beginnings.iter().map(|begin| format!("{begin}{name}")).collect();
-    let field = |name: &str| -> Result<_, Rejection> {
-        let names: Vec<String> = named(name);
+    let field = |name: &str| -> Result<(String, &str), Rejection> {
+        let names: Vec<String> = beginnings.iter().map(|begin| format!("{begin}{name}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         header(delivery.headers, &names).map(|(name, text)| (name.to_owned(), text))
     };
@@ -400,8 +402,7 @@ fn slack(delivery: Delivery<'_>) -> Result<Claim, Rejection> {
     let (time_name, timestamp) = header(delivery.headers, &["x-slack-request-timestamp"])?;
     let (name, text) = header(delivery.headers, &["x-slack-signature"])?;
     let signature = text.strip_prefix("v0=").and_then(from_hex);
-    let signature =
-        signature.ok_or_else(|| unreadable(name, "`v0=` and 64 hexadecimal digits"))?;
+    let signature = signature.ok_or_else(|| unreadable(name, "`v0=` and 64 hexadecimal digits"))?;
     Ok(Claim {
         signatures: vec![(Kind::Shared, signature)],
         signed: vec![[b"v0:", timestamp.as_bytes(), b":", delivery.body].concat()],

@@ -44,9 +44,8 @@ impl Example {
 
     fn verified_at(&self, seconds: i64) -> Result<Verified, Rejection> {
         let lines = self.headers.iter();
-        let headers = Headers(
-            lines.map(|(name, value)| (name.clone(), value.clone().into())).collect(),
-        );
+        let headers =
+            Headers(lines.map(|(name, value)| (name.clone(), value.clone().into())).collect());
         let delivery = Delivery { url: &self.url, headers: &headers, body: &self.body };
         let verifier = Verifier::new(self.scheme.clone(), &self.secrets, TOLERANCE).unwrap();
         verifier.verify(delivery, Timestamp::from_micros(seconds * 1_000_000))
@@ -109,8 +108,7 @@ fn github() -> Example {
 
 fn slack() -> Example {
     let signature = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
-    let headers =
-        [("x-slack-request-timestamp", "1531420618"), ("x-slack-signature", signature)];
+    let headers = [("x-slack-request-timestamp", "1531420618"), ("x-slack-signature", signature)];
     let secret = "8f742231b10e8888abcd99yyyzzz85a5";
     Example::new(Scheme::Slack, secret, &headers, SLACK_BODY).at(1_531_420_618)
 }
@@ -127,8 +125,10 @@ fn twilio(signature: &str, body: &str) -> Example {
 
 fn twilio_json() -> Example {
     let digest = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
-    let headers =
-        [("content-type", "application/json"), ("x-twilio-signature", "a9nBmqA0ju/hNViExpshrM61xv4=")];
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-twilio-signature", "a9nBmqA0ju/hNViExpshrM61xv4="),
+    ];
     let body = r#"{"property": "value", "boolean": true}"#;
     let url = format!("{TWILIO_URL}&bodySHA256={digest}");
     Example::new(Scheme::Twilio, "12345", &headers, body).to(&url)
@@ -171,12 +171,20 @@ fn every_providers_own_example_is_verified() {
         let verified = example.verified();
         assert_eq!(verified.map(|it| it.secret), Ok(Some(0)), "{example:?}");
     }
-    let octokit = github()
-        .with("x-hub-signature-256", "sha256=4864d2759938a15468b5df9ade20bf161da9b4f737ea61794142f3484236bda3");
-    let octokit =
-        Example { secrets: vec!["mysecret".to_owned()], body: br#"{"foo":"bar"}"#.into(), ..octokit };
+    let octokit = github().with(
+        "x-hub-signature-256",
+        "sha256=4864d2759938a15468b5df9ade20bf161da9b4f737ea61794142f3484236bda3",
+    );
+    let octokit = Example {
+        secrets: vec!["mysecret".to_owned()],
+        body: br#"{"foo":"bar"}"#.into(),
+        ..octokit
+    };
     assert!(octokit.verified().is_ok());
-    assert!(svix_shared().with("webhook-id", "other").verified().is_ok(), "its own names come first");
+    assert!(
+        svix_shared().with("webhook-id", "other").verified().is_ok(),
+        "its own names come first"
+    );
 }
 
 #[test]
@@ -211,7 +219,9 @@ fn what_was_signed_too_long_ago_or_ahead_of_the_clock_is_refused() {
 
 #[test]
 fn a_timestamp_is_signed_as_it_was_written() {
-    for written in ["01649367553", "+1649367553", "1649367553.0", " 1649367553", "-1", "", "9999999999999999"] {
+    for written in
+        ["01649367553", "+1649367553", "1649367553.0", " 1649367553", "-1", "", "9999999999999999"]
+    {
         let verified = standard().with("webhook-timestamp", written).verified();
         // A space around a field's value is none of it.
         assert_eq!(verified.is_ok(), written.trim() == "1649367553", "{written:?}");
@@ -237,7 +247,9 @@ fn any_of_several_signatures_may_fit_any_of_several_secrets() {
 #[test]
 fn an_empty_short_or_wrong_signature_never_fits() {
     let good = "tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=";
-    for signature in ["", "v1,", "v1", "v1, ", good, "v2,AAAA", &format!("v1a,{good}"), "v1,tZ1I4/hD"] {
+    for signature in
+        ["", "v1,", "v1", "v1, ", good, "v2,AAAA", &format!("v1a,{good}"), "v1,tZ1I4/hD"]
+    {
         let verified = standard().with("webhook-signature", signature).verified();
         assert!(verified.is_err(), "{signature:?}");
     }
@@ -314,7 +326,12 @@ fn what_is_signed_here_is_verified_here() {
     let example = Example { body: b"\xff\x00 any bytes".into(), ..example };
     assert!(example.at(1_700_000_000).verified().is_ok());
     assert_eq!(
-        sign(&STANDARD.decode(SVIX_SECRET).unwrap(), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, SVIX_BODY.as_bytes()),
+        sign(
+            &STANDARD.decode(SVIX_SECRET).unwrap(),
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            SVIX_BODY.as_bytes()
+        ),
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     );
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Backoff, Effects, Policy};
-use onceward::webhook;
 use onceward::store::Query;
+use onceward::webhook;
 use onceward::{Call, Resolution, Teller};
 
 use crate::world::{World, accepted, answer, effects, every, person, post, taken, unanswered};

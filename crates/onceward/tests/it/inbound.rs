@@ -10,8 +10,8 @@ use onceward::observe::Repeat;
 use onceward::{Call, Named, Refusal, Says, Testimony};
 
 use crate::world::{
-    Gate, PAY, World, accepted, answer, effects, every, every_with, permanent, post, refused, route, routes,
-    taken, unanswered, with_header,
+    Gate, PAY, World, accepted, answer, effects, every, every_with, permanent, post, refused,
+    route, routes, taken, unanswered, with_header,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -153,7 +153,10 @@ async fn a_webhook_ends_the_doubt_that_it_names_and_is_kept_as_its_evidence() {
         world.restart().await;
         let done = world.operation("k").await;
         let outcome = done.outcome.as_ref().unwrap();
-        assert_eq!((outcome.source, outcome.ok, outcome.status), (Source::Webhook, true, Some(201)));
+        assert_eq!(
+            (outcome.source, outcome.ok, outcome.status),
+            (Source::Webhook, true, Some(201))
+        );
         let act = done.acts.last().unwrap();
         assert_eq!((act.deed, act.who.as_str()), (Deed::ResolvedDone, "source/stripe"));
         assert!(act.reason.contains("secret"), "{}", act.reason);
