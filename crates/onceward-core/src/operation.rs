@@ -164,7 +164,7 @@ pub enum State {
     /// where its owner is gone.
     Delivering,
     /// It may have been executed, and sending again could double it. Entered by a verdict;
-    /// left only with evidence: a late answer, a lookup, or a person.
+    /// left only with evidence: a late answer, a lookup, a webhook, or a person.
     InDoubt,
     /// The final answer is known and kept. Never left.
     Done,

@@ -300,4 +300,6 @@ fn standard_content(id: &str, timestamp: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -75,17 +75,42 @@ struct VerifyFile {
     signed: Option<String>,
 }
 
-words!(SchemeWord {
-    "standard-webhooks" => StandardWebhooks,
-    "svix" => Svix,
-    "stripe" => Stripe,
-    "github" => Github,
-    "slack" => Slack,
-    "shopify" => Shopify,
-    "twilio" => Twilio,
-    "hmac" => Hmac,
-    "none" => None,
-});
+/// How webhooks are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SchemeWord {
+    StandardWebhooks,
+    Svix,
+    Stripe,
+    Github,
+    Slack,
+    Shopify,
+    Twilio,
+    Hmac,
+    None,
+}
+
+impl SchemeWord {
+    /// The scheme that its word says all of.
+    fn whole(self) -> Option<Scheme> {
+        Some(match self {
+            Self::StandardWebhooks => Scheme::StandardWebhooks,
+            Self::Svix => Scheme::Svix,
+            Self::Stripe => Scheme::Stripe,
+            Self::Github => Scheme::Github,
+            Self::Slack => Scheme::Slack,
+            Self::Shopify => Scheme::Shopify,
+            Self::Twilio => Scheme::Twilio,
+            Self::None => Scheme::None,
+            Self::Hmac => return None,
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.whole().map_or("hmac", |scheme| scheme.name())
+    }
+}
+
 words!(AlgorithmWord { "sha1" => Sha1, "sha256" => Sha256, "sha512" => Sha512 });
 words!(EncodingWord { "hex" => Hex, "base64" => Base64 });
 words!(SecretEncodingWord { "text" => Text, "hex" => Hex, "base64" => Base64 });
@@ -439,17 +464,10 @@ fn scheme(file: &VerifyFile, wrong: &Wrong<'_>) -> Result<Scheme, ConfigError> {
             "has verify.{key}, which its scheme knows by itself\nhelp: take it out, or say scheme = \"hmac\""
         )));
     }
-    Ok(match file.scheme {
-        SchemeWord::StandardWebhooks => Scheme::StandardWebhooks,
-        SchemeWord::Svix => Scheme::Svix,
-        SchemeWord::Stripe => Scheme::Stripe,
-        SchemeWord::Github => Scheme::Github,
-        SchemeWord::Slack => Scheme::Slack,
-        SchemeWord::Shopify => Scheme::Shopify,
-        SchemeWord::Twilio => Scheme::Twilio,
-        SchemeWord::Hmac => Scheme::Hmac(Box::new(hmac(file, wrong)?)),
-        SchemeWord::None => Scheme::None,
-    })
+    match file.scheme.whole() {
+        Some(scheme) => Ok(scheme),
+        None => Ok(Scheme::Hmac(Box::new(hmac(file, wrong)?))),
+    }
 }
 
 fn hmac(file: &VerifyFile, wrong: &Wrong<'_>) -> Result<HmacRule, ConfigError> {
@@ -654,6 +672,28 @@ mod tests {
         assert!(route.policy.upstream_key.window.mul_f64(0.8) > route.policy.accepted.horizon);
         assert_eq!(route.policy.mode, onceward::core::policy::Mode::Accepted);
         assert!(!config.warnings().iter().any(|warning| warning.contains("sources.a")));
+    }
+
+    #[test]
+    fn what_the_page_about_sources_shows_is_read() {
+        let page = include_str!("../../../../docs/sources.md");
+        let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let mut read = 0;
+        for block in blocks {
+            let text = |name: &str| Some(name.to_owned());
+            let block = super::super::interpolate(block, "page", None, text).unwrap();
+            let frame = if block.contains("[sources.") {
+                ""
+            } else {
+                "[sources.a]\nverify = { scheme = \"github\", secret = \"s\" }\ndeliver = \"http://x\"\n"
+            };
+            let routes =
+                "[routes.app]\nupstream = \"http://a\"\n[routes.stripe]\nupstream = \"http://b\"\n";
+            let loaded = load(&format!("{routes}{frame}{block}"));
+            assert!(loaded.is_ok(), "{block}\n{:?}", loaded.err());
+            read += 1;
+        }
+        assert_eq!(read, 5);
     }
 
     #[test]

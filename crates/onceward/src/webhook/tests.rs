@@ -12,12 +12,12 @@ const SLACK_BODY: &str = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_
 
 /// A webhook that is good at its time.
 #[derive(Debug, Clone)]
-struct Example {
+pub(super) struct Example {
     scheme: Scheme,
     secrets: Vec<String>,
-    url: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub(super) url: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
     seconds: i64,
 }
 
@@ -51,7 +51,7 @@ impl Example {
         verifier.verify(delivery, Timestamp::from_micros(seconds * 1_000_000))
     }
 
-    fn verified(&self) -> Result<Verified, Rejection> {
+    pub(super) fn verified(&self) -> Result<Verified, Rejection> {
         self.verified_at(self.seconds)
     }
 
@@ -150,7 +150,7 @@ fn generic() -> Example {
     Example::new(Scheme::Hmac(Box::new(rule)), "Jefe", &headers, "nothing")
 }
 
-fn all() -> Vec<Example> {
+pub(super) fn all() -> Vec<Example> {
     vec![
         standard(),
         svix_shared(),
