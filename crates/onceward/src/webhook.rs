@@ -3,6 +3,19 @@
 //! Pure: what came and the time are arguments. What is signed are bytes as they came (the body, and
 //! the timestamp as it was written, never as it was read); every signature is tried with every
 //! secret, each in constant time; and what was signed too long ago, or in the future, is refused.
+//!
+//! ```
+//! use onceward::core::{exchange::Headers, time::Timestamp};
+//! use onceward::webhook::{Delivery, Scheme, TOLERANCE, Verifier};
+//!
+//! let verifier = Verifier::new(Scheme::Github, &["It's a Secret to Everybody"], TOLERANCE).unwrap();
+//! let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+//! let headers = Headers(vec![("x-hub-signature-256".to_owned(), signature.into())]);
+//! let delivery = |body| Delivery { url: "", headers: &headers, body };
+//! let now = Timestamp::from_micros(0);
+//! assert!(verifier.verify(delivery(b"Hello, World!"), now).is_ok());
+//! assert!(verifier.verify(delivery(b"Hello, world!"), now).is_err());
+//! ```
 
 mod place;
 mod scheme;

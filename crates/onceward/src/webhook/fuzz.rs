@@ -60,8 +60,10 @@ fn only_what_was_signed_is_verified_whatever_comes() {
         let (which, example) = read(input)?;
         let verified = example.verified();
         if let Ok(verified) = &verified {
-            let original = examples[which].verified().expect("a good one");
-            assert_eq!(verified.signed, original.signed, "{example:?}");
+            // Several of a provider's examples may have one secret.
+            let is_theirs =
+                |it: &Example| it.verified().is_ok_and(|it| it.signed == verified.signed);
+            assert!(examples.iter().any(is_theirs), "{example:?}");
         }
         Some((which, verified.map(|it| it.secret).map_err(|why| why.code())))
     });

@@ -19,7 +19,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// A webhook with this id, which goes to the route `hook`.
 fn webhook(id: &str, scope: &str) -> Call {
     let mut call = accepted("none");
-    call.route = "hook".to_owned();
+    "hook".clone_into(&mut call.route);
     call.request.headers.remove("idempotency-key");
     call.request.body = format!("{{\"event\": \"{id}\"}}").into();
     call.options.key = Some(id.to_owned());
