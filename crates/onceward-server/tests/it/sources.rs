@@ -50,7 +50,7 @@ fn send_github(gateway: &Gateway, delivery: &str) -> Response {
     gateway.call("POST", "/in/github", &headers, GITHUB_BODY)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a string does not fail.
         let _ = write!(text, "{byte:02x}");
