@@ -118,6 +118,11 @@ const SUITES: &[Suite] = &[
         "fault_stop::told_to_stop_under_load_it_ends_well_and_loses_nothing",
         &[("TEST_STOPS", 8, 100)],
     ),
+    suite(
+        "webhooks",
+        "crash_sources::killed_while_webhooks_stream_in_it_delivers_each_that_it_acknowledged_once",
+        &[(CYCLES, 30, 500)],
+    ),
     suite("down", "gates::an_upstream_that_is_down_for_long_costs_no_more_than_its_probes", &[]),
     suite(
         "recovery",

@@ -22,7 +22,7 @@ const LIBRARY: &[&str] = &["-p", "onceward", "--lib"];
 const BINARY: &[&str] = &["-p", "onceward-server", "--bin", "onceward"];
 const GATEWAY: &[&str] = &["-p", "onceward-server", "--test", "it"];
 
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     Target { name: "key", place: OWN, test: "key::" },
     Target { name: "retry_after", place: OWN, test: "retry_after::" },
     Target { name: "body", place: OWN, test: "body::" },
@@ -30,6 +30,7 @@ const TARGETS: [Target; 12] = [
     Target { name: "exchange", place: OWN, test: "exchange::" },
     Target { name: "egress", place: OWN, test: "egress::no_text" },
     Target { name: "row", place: LIBRARY, test: "store::row::fuzz::" },
+    Target { name: "webhook", place: LIBRARY, test: "webhook::fuzz::" },
     Target { name: "journal", place: LIBRARY, test: "journal::fuzz::" },
     Target { name: "config", place: BINARY, test: "config::fuzz::" },
     Target { name: "openapi", place: BINARY, test: "classify::fuzz::" },

@@ -17,7 +17,7 @@ const BEGIN: &str = "<!-- figures: written by `cargo xtask proof` -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
 /// How each suite's figures are called in the page; those that are not here go by their own name.
-const NAMES: [(&str, &str); 36] = [
+const NAMES: [(&str, &str); 37] = [
     ("simulation", "Simulated worlds, with faults at every door"),
     ("kill", "kill -9 at random moments under load"),
     ("kill-points", "kill -9 at storage calls, one after the other"),
@@ -37,6 +37,7 @@ const NAMES: [(&str, &str); 36] = [
     ("hang-ups", "Callers that hang up"),
     ("flapping", "An upstream that comes and goes"),
     ("stops", "Told to stop under load"),
+    ("webhooks", "kill -9 while webhooks stream in"),
     ("down", "An upstream that is down for an hour, with work that waits for it"),
     ("recovery", "An upstream that comes back to a backlog"),
     ("nodes-killed", "Nodes killed at random, and paused past their right"),

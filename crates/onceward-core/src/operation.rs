@@ -164,7 +164,7 @@ pub enum State {
     /// where its owner is gone.
     Delivering,
     /// It may have been executed, and sending again could double it. Entered by a verdict;
-    /// left only with evidence: a late answer, a lookup, or a person.
+    /// left only with evidence: a late answer, a lookup, a webhook, or a person.
     InDoubt,
     /// The final answer is known and kept. Never left.
     Done,
@@ -265,11 +265,13 @@ pub enum Source {
     Person,
     /// The upstream was asked, and knew of it.
     Lookup,
+    /// The provider said so by itself, in a webhook.
+    Webhook,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Upstream,
         Self::LateAnswer,
         Self::Truncated,
@@ -277,6 +279,7 @@ impl Source {
         Self::Inferred,
         Self::Person,
         Self::Lookup,
+        Self::Webhook,
     ];
 
     /// The word for it in answers and logs.
@@ -289,6 +292,7 @@ impl Source {
             Self::Inferred => "inferred",
             Self::Person => "person",
             Self::Lookup => "lookup",
+            Self::Webhook => "webhook",
         }
     }
 }

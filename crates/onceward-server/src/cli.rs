@@ -24,6 +24,7 @@ mod restore;
 mod routes;
 mod send;
 mod show;
+mod sources;
 mod sql;
 mod tail;
 mod verify;
@@ -128,6 +129,8 @@ enum Verb {
     Revoke(keys::Revoke),
     /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
+    /// List the sources of webhooks; of one, those that were not taken, and why
+    Sources(sources::Sources),
     /// Send nothing through a route until it is resumed; what it accepts waits
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
@@ -234,6 +237,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
+        Verb::Sources(flags) => sources::sources(&flags, &client, json).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
         Verb::Bulk(verb) => bulk::bulk(&verb, &client, json).await,

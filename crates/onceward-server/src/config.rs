@@ -31,7 +31,9 @@ use self::guard::GuardFile;
 use self::keys::{ApproveWord, KeyTimeWord, PatternWord, TemplateWord, UniqueFile};
 use self::people::{CallbacksFile, WebhookSecret};
 use self::protection::ProtectionFile;
+use self::sources::Among;
 use crate::ledger::Ledger;
+use crate::source::Source;
 use crate::units::{Size, Span};
 
 macro_rules! words {
@@ -51,6 +53,7 @@ mod people;
 mod profile;
 mod protection;
 mod settings;
+mod sources;
 mod statuses;
 
 pub(crate) use guard::Guard;
@@ -104,6 +107,8 @@ struct File {
     audit: people::AuditFile,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
+    #[serde(default)]
+    sources: BTreeMap<RouteName, sources::SourceFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -466,6 +471,8 @@ pub(crate) struct Config {
     /// Routes at the path root of a listener or a host of their own.
     pub(crate) guards: BTreeMap<String, Arc<Guard>>,
     pub(crate) ad_hoc: Arc<Route>,
+    /// Where webhooks come in.
+    pub(crate) sources: BTreeMap<String, Arc<Source>>,
     /// Routes of which the file says no window.
     default_windows: Vec<String>,
     /// What is said of the routes, and who says so.
@@ -546,6 +553,22 @@ impl Config {
             }
             routes.insert(route_name.0.clone(), Arc::new(built));
         }
+        let demo = file.demo.unwrap_or_else(|| found.is_none());
+        let mut sources = BTreeMap::new();
+        for (source_name, source) in &file.sources {
+            let is_route = |to: &str| {
+                let is_demo = demo && matches!(to, "demo" | "demo-unsafe");
+                is_demo || file.routes.keys().any(|route| route.0 == to)
+            };
+            let among =
+                Among { profiles: &profiles, is_route: &is_route, segment_bytes, source: name };
+            let built = sources::build(source_name, source, &among)?;
+            if let Some((route, mut said)) = built.route {
+                settings.append(&mut said);
+                routes.insert(route.name.clone(), Arc::new(route));
+            }
+            sources.insert(source_name.0.clone(), Arc::new(built.source));
+        }
         guard::check(&guards, &routes, listen, name)?;
         let ad_hoc = build_route(
             "https://ad-hoc.invalid",
@@ -562,7 +585,7 @@ impl Config {
         Ok(Self {
             listen,
             store,
-            demo: file.demo.unwrap_or_else(|| found.is_none()),
+            demo,
             strict: file.strict.unwrap_or(false),
             approve: file.approve.iter().flat_map(|word| word.deeds()).copied().collect(),
             egress_allow,
@@ -572,6 +595,7 @@ impl Config {
             segment_bytes: segment_bytes as u32,
             routes,
             guards,
+            sources,
             settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
@@ -808,7 +832,7 @@ fn build_route(
     segment_bytes: usize,
     source: &str,
 ) -> Result<Route, ConfigError> {
-    let wrong = |what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
+    let wrong = |what: &str| ConfigError(format!("{source}: [{}] {what}", section(name)));
     let base = file
         .upstream
         .as_ref()
@@ -1094,14 +1118,20 @@ impl Config {
         table
     }
 
+    /// What is said of the sources.
+    pub(crate) fn described_sources(&self) -> Vec<serde_json::Value> {
+        sources::shown(&self.sources)
+    }
+
     /// What a careful reader would ask about.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.sources.values().flat_map(|it| it.warnings()).collect::<Vec<_>>();
         for route in self.routes.values() {
             let name = &route.name;
             warnings.extend(self.guards.get(name).iter().flat_map(|guard| guard::warnings(guard)));
+            let of = section(name);
             if route.policy.effects.is_none() {
-                warnings.push(format!("[routes.{name}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
+                warnings.push(format!("[{of}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
             }
             if let Some(chaos) = &route.chaos {
                 let faults = chaos
@@ -1112,7 +1142,7 @@ impl Config {
                     .collect::<Vec<_>>()
                     .join(", ");
                 warnings.push(format!(
-                    "[routes.{name}.chaos] makes attempts fail on purpose: {faults} (seed {}).",
+                    "[{of}.chaos] makes attempts fail on purpose: {faults} (seed {}).",
                     chaos.seed
                 ));
             }
@@ -1123,16 +1153,18 @@ impl Config {
                     .host_str()
                     .is_some_and(|host| host == "localhost" || host.starts_with("127."))
             {
-                warnings.push(format!("[routes.{name}] sends over http, so credentials and bodies are readable on the way."));
+                warnings.push(format!(
+                    "[{of}] sends over http, so credentials and bodies are readable on the way."
+                ));
             }
             if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
-                warnings.push(format!("[routes.{name}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
+                warnings.push(format!("[{of}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
             }
             let timeout = route.target.timeouts.total;
             let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
             if policies.filter_map(|it| it.lookup.as_ref()).any(|it| it.settle < timeout) {
                 warnings.push(format!(
-                    "[routes.{name}] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.",
+                    "[{of}] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.",
                     crate::units::show(timeout)
                 ));
             }
@@ -1144,13 +1176,21 @@ impl Config {
                 && route.policy.accepted.horizon > window.mul_f64(0.8)
             {
                 warnings.push(format!(
-                    "[routes.{name}] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
+                    "[{of}] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
                     crate::units::show(route.policy.accepted.horizon),
                     crate::units::show(window)
                 ));
             }
         }
         warnings
+    }
+}
+
+/// Where in the file a route is said.
+pub(crate) fn section(route: &str) -> String {
+    match route.strip_prefix("source/") {
+        Some(source) => format!("sources.{source}"),
+        None => format!("routes.{route}"),
     }
 }
 

@@ -466,7 +466,7 @@ fn target_of(url: &Url) -> String {
     }
 }
 
-async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
     let limit = if Sabotage::UnboundedBody.is_on() { usize::MAX } else { bytes_max };
     let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
     match read {

@@ -173,7 +173,7 @@ async fn answer_plainly(
     let place = Place { route: guard.route.clone(), target: target_of(&head.uri).to_owned() };
     let entrance = Entrance { place, principal: principal.clone(), options };
     let response = node.gateway.enter(head, body, entrance).await;
-    let is_known = aside.known.get().is_some() && !Sabotage::ReauthorizeSkipped.is_on();
+    let is_known = aside.repeat.get().is_some() && !Sabotage::ReauthorizeSkipped.is_on();
     match asking.filter(|_| is_known) {
         // What is known of a key is told to nobody before the upstream has had its word.
         Some(asking) => Ok(match asking.ask(node, principal).await? {

@@ -19,6 +19,7 @@ mod page;
 mod problem;
 mod serve;
 mod shape;
+mod source;
 mod telemetry;
 mod tls;
 mod units;

@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::problem::Problem;
+use crate::source::Sources;
 use crate::telemetry::Telemetry;
 
 /// The file whose presence keeps a restored ledger from sending.
@@ -34,6 +35,7 @@ pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gateway: Gateway,
     pub(crate) guards: Guards,
+    pub(crate) sources: Sources,
     pub(crate) access: Access,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,

@@ -14,6 +14,7 @@ mod frame;
 mod lists;
 mod payload;
 mod resend;
+mod sources;
 mod story;
 mod upstreams;
 mod words;
@@ -65,6 +66,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
         .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))
+        .route("/sources", get(sources::show))
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
@@ -103,7 +105,7 @@ async fn dress(request: Request, next: Next) -> Response {
 
 /// A refusal that came before any page: to a browser that wanted a page, as one.
 pub(crate) fn refused(path: &str, asked: &HeaderMap, problem: &Problem) -> http::Response<Body> {
-    let is_api = ["/v1/", "/to/", "/metrics"].iter().any(|api| path.starts_with(api));
+    let is_api = ["/v1/", "/to/", "/in/", "/metrics"].iter().any(|api| path.starts_with(api));
     if is_api || !wants_html(asked) {
         return problem.response();
     }

@@ -1,8 +1,7 @@
 //! Refusals on the wire: the library's table, and the shape that a route's callers read.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response};
@@ -23,16 +22,6 @@ impl Problem {
     pub(crate) fn new(code: &str, detail: impl Into<String>) -> Self {
         Self(problem::Problem::new(code, detail))
     }
-
-    /// The same, with the time after which to come back.
-    pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
-        Self(problem::Problem { retry_after, ..self.0 })
-    }
-
-    /// The same where no path of ours exists.
-    pub(crate) fn outside(self) -> Self {
-        Self(problem::Problem { has_page: false, ..self.0 })
-    }
 }
 
 impl Deref for Problem {
@@ -40,6 +29,12 @@ impl Deref for Problem {
 
     fn deref(&self) -> &problem::Problem {
         &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut problem::Problem {
+        &mut self.0
     }
 }
 

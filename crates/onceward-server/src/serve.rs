@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::access::{Access, new_key};
 use crate::body::Body;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::guard::{self, Guards};
@@ -31,6 +31,7 @@ use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Peer;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::problem::{self, Problem};
+use crate::source::{self, Sources};
 use crate::telemetry::Telemetry;
 use crate::{demo, ledger, operator, page, waiting};
 
@@ -188,6 +189,7 @@ impl Start {
         let node = Arc::new(Node {
             guards: Guards::new(config.guards.clone()),
             gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
+            sources: Sources::new(config.sources.clone()),
             engine: Arc::clone(&engine),
             access,
             telemetry: Arc::clone(&self.telemetry),
@@ -323,8 +325,8 @@ async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
         if routes.get(&lane.route).is_none() {
             warn!(
                 route = lane.route,
-                "work of this route waits in the ledger, but the route is not configured: put [routes.{}] back",
-                lane.route
+                "work of this route waits in the ledger, but the route is not configured: put [{}] back",
+                section(&lane.route)
             );
         }
     }
@@ -416,6 +418,7 @@ async fn reload(
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_routes(routes);
+    node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
@@ -514,6 +517,8 @@ async fn answer_plainly(
         "/readyz" if node.is_draining() => return plain(503, "draining\n"),
         "/readyz" if node.is_quarantined() => return plain(503, "quarantine\n"),
         "/readyz" => return ready(node).await,
+        // Who sends it is shown by its signature, and not by a key of ours.
+        _ if path.starts_with("/in/") => return Box::pin(source::receive(node, request)).await,
         _ => {}
     }
     let is_call = path.starts_with("/to/") || path == "/to";

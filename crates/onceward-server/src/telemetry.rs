@@ -14,6 +14,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::operator::standing_name;
 
+pub(crate) mod webhooks;
+
 /// Counters that the hot path moves are looked up once.
 pub(crate) struct Telemetry {
     prometheus: PrometheusHandle,
@@ -50,6 +52,7 @@ impl Telemetry {
             "onceward_chaos_faults_total",
             "Faults on purpose that attempts met, by kind."
         );
+        webhooks::describe();
         describe_counter!("onceward_breaker_opened_total", "Times that a breaker opened.");
         describe_counter!(
             "onceward_lookups_total",

@@ -42,7 +42,9 @@ pub(crate) fn tell_to_come_back(request: &Request<Incoming>) -> Response<Body> {
 
 /// The same at the path root of a guard, where nothing of ours exists.
 pub(crate) fn tell_callers_of_a_guard() -> Response<Body> {
-    away().outside().response()
+    let mut problem = away();
+    problem.has_page = false;
+    problem.response()
 }
 
 fn away() -> Problem {

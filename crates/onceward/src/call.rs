@@ -13,6 +13,7 @@ use onceward_core::key::{Key, Scope};
 use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 
+use crate::observe::Repeat;
 use crate::route::Route;
 use crate::upstream::Upstream;
 
@@ -62,6 +63,8 @@ pub struct CallOptions {
     pub via: Option<String>,
     /// The name of its scope, where that is not its route's.
     pub scope: Option<String>,
+    /// A second identity of it, and how long that holds: in the place of its route's.
+    pub identity: Option<(String, Duration)>,
     /// Whom to tell when it ends.
     pub callback: Option<String>,
     /// What the edge says upstream, each in place of what the caller said by that name: who asked,
@@ -104,10 +107,10 @@ impl Means {
 pub struct Aside {
     /// The operation whose effect this is, where that has another key.
     pub duplicate_of: OnceLock<OperationId>,
+    /// What it got as a duplicate, where it is one.
+    pub repeat: OnceLock<Repeat>,
     /// The operation that had the same request under another key a short while ago.
     pub suspect_of: OnceLock<OperationId>,
-    /// The operation that was there before, where what is answered comes of that.
-    pub known: OnceLock<OperationId>,
 }
 
 /// A request received and not yet remembered.

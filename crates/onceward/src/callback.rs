@@ -25,8 +25,8 @@ use crate::call::{Arrival, CallOptions};
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::remember::birth;
-use crate::secret::webhook_signature;
 use crate::store::{Remembered, StoreError, Way, Which};
+use crate::webhook;
 
 /// What the mark of an operation is called that somebody wants to be told of.
 const PREFIX: &str = "callback/";
@@ -273,7 +273,7 @@ impl Engine {
         };
         let id = operation.key.as_str();
         let seconds = self.clock.now().as_micros().div_euclid(1_000_000);
-        let signature = webhook_signature(&teller.secret, id, seconds, &request.body);
+        let signature = webhook::sign(&teller.secret, id, seconds, &request.body);
         Headers(vec![
             ("webhook-timestamp".to_owned(), seconds.to_string().into()),
             ("webhook-signature".to_owned(), signature.into()),

@@ -13,6 +13,8 @@ use crate::observe::{Fact, Observer};
 pub(crate) struct Doubts {
     looking: Mutex<BTreeMap<String, Arc<Notify>>>,
     routes_changed: Arc<Notify>,
+    testimony_kept: Arc<Notify>,
+    came: Arc<Notify>,
 }
 
 impl Doubts {
@@ -37,7 +39,18 @@ impl Doubts {
         Arc::clone(&self.routes_changed)
     }
 
+    /// Something was said of an operation that is not in doubt yet.
+    pub(crate) fn testimony_kept(&self) -> Arc<Notify> {
+        Arc::clone(&self.testimony_kept)
+    }
+
+    /// An operation came into doubt.
+    pub(crate) fn came(&self) -> Arc<Notify> {
+        Arc::clone(&self.came)
+    }
+
     fn wake(&self, route: &str) {
+        self.came.notify_one();
         let looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(woken) = looking.get(route) {
             woken.notify_one();

@@ -497,8 +497,11 @@ impl Engine {
                     }
                     Written::Known(known, unused) => {
                         slot = unused;
-                        let twin = arrival.policy.unique.as_ref();
-                        if let Some(twin) = twin.and_then(|_| is_twin(&known, digest)) {
+                        let options = &arrival.options;
+                        let has_twins =
+                            options.identity.is_some() || arrival.policy.unique.is_some();
+                        let twin = is_twin(&known, digest).filter(|_| has_twins);
+                        if let Some(twin) = twin {
                             drop(slot);
                             // Nobody else sets it.
                             let _ = arrival.options.aside.duplicate_of.set(twin);
@@ -545,6 +548,7 @@ impl Engine {
                     {
                         Written::Fresh(revived, ran) => {
                             self.note_asked(known, Repeat::Revived);
+                            let _ = arrival.options.aside.repeat.set(Repeat::Revived);
                             return self.answer_begun(revived, ran, &arrival).await;
                         }
                         Written::Known(_, unused) | Written::Stale(unused) => slot = unused,
@@ -553,7 +557,7 @@ impl Engine {
                 Admission::TooLate => match self.doubt(known, now).await {
                     Ok(operation) => {
                         self.note_asked(known, Repeat::Refused);
-                        let _ = arrival.options.aside.known.set(known.id);
+                        let _ = arrival.options.aside.repeat.set(Repeat::Refused);
                         let operation = Box::new(operation);
                         return Err(Refusal::OutcomeUnknown { operation, first: false });
                     }
@@ -846,13 +850,15 @@ impl Engine {
     ) -> Result<Option<(Write, Arc<Request>)>, Refusal> {
         let mut request = self.request_of(known).await?;
         let before = request.headers.clone();
+        // What came another way has other credentials, or none.
+        let is_same_way = known.via == arrival.options.via;
         let seal = &arrival.policy.seal_headers;
         let is_secret = |name: &str| onceward_core::exchange::is_credential(name, seal);
-        request.headers.0.retain(|(name, _)| !is_secret(name));
-        request
-            .headers
-            .0
-            .extend(arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name)).cloned());
+        if is_same_way {
+            request.headers.0.retain(|(name, _)| !is_secret(name));
+            let given = arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name));
+            request.headers.0.extend(given.cloned());
+        }
         // A later attempt may be made from the ledger, so that has the new credentials too.
         let answer = (request.headers != before).then(|| {
             (Place::Request, wire::encode_request(&request, known.id, &self.secrets, seal))
@@ -1053,7 +1059,8 @@ impl Engine {
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
-        let _ = arrival.options.aside.known.set(known.id);
+        // Nobody else sets it.
+        let _ = arrival.options.aside.repeat.set(repeat);
         if admission == Admission::Replay {
             self.recent.add(arrival.scope.digest(&arrival.key));
         }

@@ -65,14 +65,19 @@ impl Turns {
 }
 
 impl Engine {
-    /// The second identity of `arrival`, where its route has second identities and it has one.
+    /// The second identity of `arrival`, where its edge or its route knows one.
     pub(crate) fn identity_of(&self, arrival: &Arrival) -> Option<Identity> {
-        let rule = arrival.policy.unique.as_ref()?;
-        let name = rule.name.render(&arrival.request, self.clock.now()).ok()?;
+        let (name, within) = match (&arrival.options.identity, &arrival.policy.unique) {
+            (Some((name, within)), _) => (name.clone(), *within),
+            (None, Some(rule)) => {
+                (rule.name.render(&arrival.request, self.clock.now()).ok()?, rule.within)
+            }
+            (None, None) => return None,
+        };
         // Never in clear: it may be whose it is.
         let name = Key::new(&self.secrets.name(name.as_bytes())).ok()?;
         let scope = Scope { kind: ScopeKind::Unique, ..arrival.scope.clone() };
-        Some(Identity { scope, name, within: rule.within })
+        Some(Identity { scope, name, within })
     }
 
     /// Writes `newborn` under `identity`; what is known already under it, or under its own key, is

@@ -93,6 +93,7 @@ pub mod secret;
 pub mod sql;
 pub mod store;
 pub mod upstream;
+pub mod webhook;
 pub mod wire;
 
 mod advise;
@@ -130,6 +131,7 @@ mod resend;
 mod settle;
 mod suspects;
 mod sweep;
+mod testimony;
 mod waiters;
 
 pub use approval::Wanted;
@@ -150,3 +152,4 @@ pub use people::{Person, Resolution};
 pub use reconcile::Report;
 pub use refusal::Refusal;
 pub use resend::Edit;
+pub use testimony::{Heard, Named, Says, Testimony};

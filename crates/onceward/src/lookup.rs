@@ -116,16 +116,21 @@ impl Engine {
         let Some(written) = self.write(next, answer).await? else { return Ok(None) };
         self.observer.observe(Fact::Looked(&written, looked.finding, &looked.told));
         if written.state != State::InDoubt {
-            self.observer.observe(Fact::Acted(&written));
-            self.waiters.wake(written.id);
-            self.callbacks.note(&written);
-            Box::pin(self.advance(&written)).await;
+            self.left_doubt(&written).await;
         }
         Ok(Some((written, looked.finding)))
     }
 
+    /// Tells of an operation that evidence led out of its doubt, and lets those behind it go on.
+    pub(crate) async fn left_doubt(&self, operation: &Operation) {
+        self.observer.observe(Fact::Acted(operation));
+        self.waiters.wake(operation.id);
+        self.callbacks.note(operation);
+        Box::pin(self.advance(operation)).await;
+    }
+
     /// Writes what the core decided; nothing where somebody else wrote meanwhile.
-    async fn write(
+    pub(crate) async fn write(
         &self,
         decided: Result<Operation, onceward_core::operation::Illegal>,
         answer: Option<(Place, bytes::Bytes)>,
@@ -295,7 +300,7 @@ fn outcome_of(
 }
 
 /// What was not done is sent again, or, where a caller waited for it, by that caller.
-fn not_done(
+pub(crate) fn not_done(
     operation: &Operation,
     policy: &Policy,
     act: Act,

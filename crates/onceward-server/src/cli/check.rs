@@ -65,7 +65,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": config.described_sources(), "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -99,6 +99,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
         print_settings(&config.settings)?;
+        print_sources(&config.described_sources())?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
@@ -128,6 +129,27 @@ fn unreadable(config: &Config) -> Vec<String> {
         Some(format!("[routes.{}] could not speak TLS now: {why}.", guard.route))
     };
     config.guards.values().filter_map(|guard| why(guard)).collect()
+}
+
+/// Where webhooks come in.
+fn print_sources(sources: &[Value]) -> Result<(), Exit> {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    print(&format!("\n{:<16} {:<24} {:<18} {:<8} GOES TO", "SOURCE", "PATH", "SCHEME", "SECRETS"))?;
+    for source in sources {
+        let of = |name: &str| source[name].as_str().unwrap_or("-");
+        let goes_to = format!("{} {}", of("route"), source["target"].as_str().unwrap_or_default());
+        print(&format!(
+            "{:<16} {:<24} {:<18} {:<8} {}",
+            of("name"),
+            of("path"),
+            of("scheme"),
+            source["secrets"].to_string(),
+            goes_to.trim_end()
+        ))?;
+    }
+    Ok(())
 }
 
 /// What is said of each route, and who says so: a profile, the route or its rule.

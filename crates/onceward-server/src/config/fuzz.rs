@@ -39,6 +39,12 @@ const WORDS: &[&str] = &[
     "#",
     "\"\"\"",
     "'",
+    "[sources.a]\nverify = { scheme = \"github\", secret = \"${SECRET}\" }\n",
+    "verify = { scheme = \"hmac\", header = \"x\", secrets = [\"${SECRET}\"] }\n",
+    "deliver = \"http://a.example/hooks\"\n",
+    "to = \"a\"\n",
+    "id = \"content\"\n",
+    "resolve = { route = \"a\", key = { json = \"/k\" }, found = { status = 200 } }\n",
     "[egress]\nallow = [\"10.0.0.0/8\"]\n",
     "unknown = 1\n",
 ];
@@ -64,7 +70,9 @@ fn names_its_place(said: &str) -> bool {
         rest.contains(" at line ") || rest.starts_with(|first: char| first.is_ascii_digit())
     });
     by_line
-        || ["[routes.", "[profiles.", "limits.", "store = "].iter().any(|name| said.contains(name))
+        || ["[routes.", "[sources.", "[profiles.", "limits.", "store = "]
+            .iter()
+            .any(|name| said.contains(name))
 }
 
 #[test]

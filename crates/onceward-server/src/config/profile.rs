@@ -11,6 +11,7 @@ use onceward::route::Rule;
 use serde::{Deserialize, Serialize};
 
 use super::settings::{said, settings};
+use super::sources::SchemeWord;
 use super::{ConfigError, PolicyFile, RouteFile, RouteName, RuleFile, lay_over};
 
 /// Ours: data, with the source of each fact beside it.
@@ -34,38 +35,11 @@ const DEPTH_MAX: usize = 8;
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct ProfileFile {
     /// How the provider signs its webhooks: for whoever receives them.
-    signature: Option<Signature>,
+    signature: Option<SchemeWord>,
     #[serde(default)]
     rules: Vec<RuleFile>,
     #[serde(flatten)]
     policy: PolicyFile,
-}
-
-/// How webhooks are signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Signature {
-    StandardWebhooks,
-    Svix,
-    Stripe,
-    Github,
-    Slack,
-    Shopify,
-    Twilio,
-}
-
-impl Signature {
-    fn name(self) -> &'static str {
-        match self {
-            Self::StandardWebhooks => "standard-webhooks",
-            Self::Svix => "svix",
-            Self::Stripe => "stripe",
-            Self::Github => "github",
-            Self::Slack => "slack",
-            Self::Shopify => "shopify",
-            Self::Twilio => "twilio",
-        }
-    }
 }
 
 /// The profiles that a file may name.
@@ -301,7 +275,7 @@ fn shown(rule: &Rule) -> String {
 }
 
 /// The signature that the last profile to name one names.
-fn signature(chain: &[(String, ProfileFile)]) -> Option<(&str, Signature)> {
+fn signature(chain: &[(String, ProfileFile)]) -> Option<(&str, SchemeWord)> {
     chain.iter().rev().find_map(|(name, profile)| Some((name.as_str(), profile.signature?)))
 }
 

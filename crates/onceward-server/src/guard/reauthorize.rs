@@ -85,7 +85,9 @@ impl Asking {
             Err(refusal) => {
                 let problem = Problem::from(refusal);
                 let detail = format!("{}: {}", problem.title(), problem.detail);
-                Err(failed(detail).after(problem.retry_after))
+                let mut failed = failed(detail);
+                failed.retry_after = problem.retry_after;
+                Err(failed)
             }
         }
     }

@@ -28,6 +28,7 @@ pub(super) enum Here {
     Dead,
     InDoubt,
     Upstreams,
+    Sources,
     Audit,
 }
 
@@ -73,6 +74,7 @@ impl Frame {
                 (link(Here::InDoubt, "/in-doubt", "In doubt", Some(doubt)))
                 (link(Here::Operations, "/operations", "Operations", None))
                 (link(Here::Upstreams, "/upstreams", "Upstreams", None))
+                (link(Here::Sources, "/sources", "Sources", None))
                 (link(Here::Audit, "/audit", "Audit", None))
             }
         };

@@ -114,6 +114,7 @@ pub(super) fn source(source: Source) -> &'static str {
         Source::Inferred => "inferred from an answer that says an earlier attempt had done it",
         Source::Person => "a person said so",
         Source::Lookup => "the upstream was asked, and knew of it",
+        Source::Webhook => "the provider said so, in a webhook",
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use onceward::secret::webhook_signature;
+use onceward::webhook;
 use serde_json::{Value, json};
 
 use crate::world::{Upstream, World, read_head, route, until};
@@ -20,19 +20,19 @@ const SECRET_BYTES: [u8; 24] =
 
 /// What was told.
 #[derive(Clone)]
-struct Told {
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
+pub(crate) struct Told {
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Whoever wants to be told.
-struct Hooks {
-    address: SocketAddr,
+pub(crate) struct Hooks {
+    pub(crate) address: SocketAddr,
     told: Arc<Mutex<Vec<Told>>>,
 }
 
 impl Hooks {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -57,7 +57,7 @@ impl Hooks {
         Self { address, told }
     }
 
-    fn told(&self) -> Vec<Told> {
+    pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 }
@@ -85,7 +85,7 @@ fn an_end_is_told_with_the_operation_and_a_signature_that_holds() {
     let id = &told.headers["webhook-id"];
     assert_eq!(*id, format!("{}/done", shown["id"].as_str().unwrap()));
     let seconds = told.headers["webhook-timestamp"].parse().unwrap();
-    let wanted = webhook_signature(&SECRET_BYTES, id, seconds, &told.body);
+    let wanted = webhook::sign(&SECRET_BYTES, id, seconds, &told.body);
     assert_eq!(told.headers["webhook-signature"], wanted);
     let parent = shown["id"].as_str().unwrap();
     let born = until("it has ended", || {

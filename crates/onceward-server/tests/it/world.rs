@@ -206,6 +206,11 @@ impl Gateway {
         Ended::from(self.command(arguments).output().unwrap())
     }
 
+    /// A file in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Starts a verb that does not end by itself: what it says, and the process.
     pub(crate) fn start(&self, arguments: &[&str]) -> (Running, Log, Log) {
         Running::start(self.command(arguments))

@@ -5,8 +5,8 @@ use std::time::Duration;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Backoff, Effects, Policy};
-use onceward::secret::webhook_signature;
 use onceward::store::Query;
+use onceward::webhook;
 use onceward::{Call, Resolution, Teller};
 
 use crate::world::{World, accepted, answer, effects, every, person, post, taken, unanswered};
@@ -79,7 +79,7 @@ async fn an_end_is_told_once_signed_and_under_a_key_that_no_caller_has() {
         assert_eq!((seen.header("webhook-id"), seen.key()), (key.as_str(), key.as_str()));
         assert_eq!(seen.body, format!("{} is done", done.id).as_bytes());
         let seconds = seen.header("webhook-timestamp").parse().unwrap();
-        let wanted = webhook_signature(&teller().secret, &key, seconds, &seen.body);
+        let wanted = webhook::sign(&teller().secret, &key, seconds, &seen.body);
         assert_eq!(seen.header("webhook-signature"), wanted);
         // A caller that chose the very same key means something else.
         let mut same = post(&key);

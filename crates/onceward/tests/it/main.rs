@@ -14,6 +14,7 @@ mod hours;
 mod identity;
 mod ids;
 mod in_doubt;
+mod inbound;
 mod keys;
 mod layer;
 mod layer_world;
