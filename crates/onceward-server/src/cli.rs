@@ -18,6 +18,7 @@ mod doubt;
 mod keys;
 mod ls;
 mod migrate_store;
+mod outbox;
 mod output;
 mod resend;
 mod restore;
@@ -127,6 +128,8 @@ enum Verb {
     Revoke(keys::Revoke),
     /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
+    /// List the outboxes, how far behind they are, and what of them is parked
+    Outbox(outbox::Outbox),
     /// Send nothing through a route until it is resumed; what it accepts waits
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
@@ -229,6 +232,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
+        Verb::Outbox(flags) => outbox::outbox(&flags, &client, json).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
         Verb::Bulk(verb) => bulk::bulk(&verb, &client, json).await,

@@ -45,12 +45,14 @@ pub(crate) use self::forecast::Forecast;
 
 mod forecast;
 mod keys;
+mod outbox;
 mod people;
 mod profile;
 mod protection;
 mod settings;
 mod statuses;
 
+pub(crate) use outbox::{Outbox, To};
 pub(crate) use profile::Setting;
 use profile::{Laid, ProfileFile, Profiles};
 use statuses::StatusesFile;
@@ -96,6 +98,8 @@ struct File {
     callbacks: CallbacksFile,
     #[serde(default)]
     audit: people::AuditFile,
+    #[serde(default)]
+    outbox: BTreeMap<RouteName, outbox::OutboxFile>,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
 }
@@ -456,6 +460,8 @@ pub(crate) struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
     pub(crate) ad_hoc: Arc<Route>,
+    /// Tables whose rows are remembered.
+    pub(crate) outboxes: BTreeMap<String, Arc<Outbox>>,
     /// Routes of which the file says no window.
     default_windows: Vec<String>,
     /// What is said of the routes, and who says so.
@@ -542,12 +548,19 @@ impl Config {
             segment_bytes,
             name,
         )?;
+        let demo = file.demo.unwrap_or_else(|| found.is_none());
+        let around = outbox::Around { source: name, ca_file: file.tls.ca_file.as_deref(), demo };
+        let outboxes = outbox::outboxes(&file.outbox, &mut routes, &around, |own, route| {
+            let wrong = |what: &str| ConfigError(format!("{name}: [routes.{own}] {what}"));
+            let laid = profiles.lay(own, route, &wrong)?;
+            build_route(own, route, laid, segment_bytes, name)
+        })?;
         people::check_callbacks(&routes, &file.callbacks, name)?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
         Ok(Self {
             listen,
             store,
-            demo: file.demo.unwrap_or_else(|| found.is_none()),
+            demo,
             strict: file.strict.unwrap_or(false),
             approve: file.approve.iter().flat_map(|word| word.deeds()).copied().collect(),
             egress_allow,
@@ -556,6 +569,7 @@ impl Config {
             connections_per_address_max: file.limits.connections_per_address_max.unwrap_or(1024),
             segment_bytes: segment_bytes as u32,
             routes,
+            outboxes,
             settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
@@ -1122,7 +1136,8 @@ impl Config {
                 ));
             }
         }
-        warnings
+        warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
+        warnings.into_iter().map(outbox::in_its_section).collect()
     }
 }
 

@@ -140,7 +140,7 @@ impl Gateway {
     }
 
     /// Whether whoever is to be told can be: the same holds for it as for a URL that is called.
-    fn check_callback(&self, options: &mut CallOptions) -> Result<(), Problem> {
+    pub(crate) fn check_callback(&self, options: &mut CallOptions) -> Result<(), Problem> {
         let Some(url) = options.callback.take() else { return Ok(()) };
         if !self.engine.has_teller() {
             return Err(Problem::new(
@@ -457,7 +457,7 @@ async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
 }
 
 /// What a request asks of us.
-fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
+pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     let mut options = CallOptions::default();
     for prefer in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
         for preference in prefer.split(',').map(str::trim) {

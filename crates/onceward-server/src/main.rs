@@ -12,6 +12,7 @@ mod gateway;
 mod ledger;
 mod node;
 mod operator;
+mod outbox;
 mod page;
 mod problem;
 mod serve;

@@ -11,6 +11,7 @@ use onceward::{Engine, Standing};
 
 use crate::access::Access;
 use crate::gateway::Gateway;
+use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::telemetry::Telemetry;
 
@@ -33,6 +34,7 @@ pub(crate) struct Node {
     pub(crate) engine: Arc<Engine>,
     pub(crate) gateway: Gateway,
     pub(crate) access: Access,
+    pub(crate) outboxes: Outboxes,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,
     pub(crate) quarantined: AtomicBool,
@@ -68,6 +70,7 @@ impl Node {
         let judged = self.engine.recover().await?;
         self.quarantined.store(false, Ordering::Release);
         self.engine.start();
+        self.outboxes.start();
         Ok(judged)
     }
 

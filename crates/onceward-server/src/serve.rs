@@ -36,6 +36,7 @@ use crate::connections::{Connections, HEAD_TIMEOUT, builder};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::outbox::Outboxes;
 use crate::problem::{self, Problem};
 use crate::telemetry::Telemetry;
 use crate::{demo, ledger, operator, page, waiting};
@@ -193,8 +194,12 @@ impl Start {
         let access = Access::open(store, &operator_key, listen).await?;
         first_key(&access, listen).await?;
         let quarantined = data.join(QUARANTINE).exists();
+        let gateway = || Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) };
+        let outboxes = Outboxes::new(gateway());
+        outboxes.follow(&config.outboxes);
         let node = Arc::new(Node {
-            gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
+            gateway: gateway(),
+            outboxes,
             engine: Arc::clone(&engine),
             access,
             telemetry: Arc::clone(&self.telemetry),
@@ -213,6 +218,7 @@ impl Start {
             }
             warn_of_missing_routes(&engine).await?;
             engine.start();
+            node.outboxes.start();
         }
         tell_ready(&engine, config, listen);
         Ok(node)
@@ -427,6 +433,9 @@ async fn accept(
     };
     drop(listener);
     node.draining.store(true, Ordering::Release);
+    if ended.is_ok() && tokio::time::timeout(GRACE_MIN, node.outboxes.stop()).await.is_err() {
+        warn!("an outbox does not answer: what was in hand is read again at the next start");
+    }
     node.engine.halt();
     info!("draining: what is under way runs to its end");
     let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
@@ -475,6 +484,7 @@ async fn reload(node: &Node, config: &Config, path: Option<&Path>, overrides: &O
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_routes(routes);
     set_for_people(&node.engine, &fresh);
+    node.outboxes.follow(&fresh.outboxes);
 }
 
 /// How callbacks are made, and how long it is kept what people did.
@@ -575,6 +585,7 @@ async fn answer_plainly(
         Err(problem) => return page::refused(head.uri.path(), &head.headers, &problem),
     };
     if is_metrics {
+        node.outboxes.gauge();
         return match node.engine.store().condition().await {
             Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
             Err(error) => Problem::from(error).response(),

@@ -14,6 +14,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::operator::standing_name;
 
+pub(crate) mod outbox;
+
 /// Counters that the hot path moves are looked up once.
 pub(crate) struct Telemetry {
     prometheus: PrometheusHandle,
@@ -74,6 +76,7 @@ impl Telemetry {
             "onceward_ledger_commits",
             "Durable writes since the start, each for a group."
         );
+        outbox::describe();
         gauge!("onceward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let duplicate = |repeat: Repeat| {
             (repeat, counter!("onceward_duplicates_total", "answer" => repeat.name()))

@@ -11,6 +11,7 @@ use onceward_core::key::{Key, Scope};
 use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 
+use crate::observe::Repeat;
 use crate::route::Route;
 
 /// A request as an edge hands it in.
@@ -72,6 +73,8 @@ pub struct Aside {
     pub duplicate_of: OnceLock<OperationId>,
     /// The operation that had the same request under another key a short while ago.
     pub suspect_of: OnceLock<OperationId>,
+    /// What it got as a duplicate, where it is one.
+    pub repeat: OnceLock<Repeat>,
 }
 
 /// A request received and not yet remembered.

@@ -506,6 +506,8 @@ impl Engine {
                     {
                         Written::Fresh(revived, ran) => {
                             self.note_asked(known, Repeat::Revived);
+                            // The race for a key has one end.
+                            let _ = arrival.options.aside.repeat.set(Repeat::Revived);
                             return self.answer_begun(revived, ran, &arrival).await;
                         }
                         Written::Known(_, unused) | Written::Stale(unused) => slot = unused,
@@ -1013,6 +1015,8 @@ impl Engine {
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
+        // The race for a key has one end.
+        let _ = arrival.options.aside.repeat.set(repeat);
         if admission == Admission::Replay {
             self.recent.add(arrival.scope.digest(&arrival.key));
         }

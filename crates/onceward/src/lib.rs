@@ -9,6 +9,7 @@ pub use onceward_core as core;
 
 pub mod clock;
 pub mod observe;
+pub mod relay;
 pub mod route;
 pub mod sabotage;
 pub mod secret;

@@ -103,7 +103,7 @@ fn form(name: &str, is_paused: bool) -> Markup {
     html! {
         details {
             summary.button { (word) }
-            form method="post" action={ "/upstreams/" (name) "/" (path) } {
+            form method="post" action={ "/upstreams/" (name.replace('/', "%2F")) "/" (path) } {
                 label { "Why"
                     input name="reason" required maxlength="1000" autocomplete="off";
                 }
