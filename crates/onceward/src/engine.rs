@@ -1020,6 +1020,10 @@ impl Engine {
         if admission == Admission::Replay {
             self.recent.add(arrival.scope.digest(&arrival.key));
         }
+        if admission == Admission::Join && !known.is_first() {
+            // Its process may have ended before its line had it; what comes after it must not pass.
+            Box::pin(self.advance(&known)).await;
+        }
         let known_box = || Box::new(known.clone());
         match admission {
             Admission::Mismatch(parts) => self.mismatch(known, parts, arrival).await,

@@ -311,11 +311,12 @@ fn quoted_path(name: &str) -> String {
 }
 
 /// What rows are ordered by. Of an id that is no number nobody knows whether it grows, unless it is
-/// said to.
+/// said to. Of the table `t`: without its name, what is selected under the same name would count, which
+/// is a text.
 fn order_of(columns: &Columns, is_number: bool) -> Result<String, String> {
-    let id = quoted(&columns.id);
+    let id = format!("t.{}", quoted(&columns.id));
     match &columns.order {
-        Some(order) => Ok(format!("{}, {id}", quoted(order))),
+        Some(order) => Ok(format!("t.{}, {id}", quoted(order))),
         None if is_number => Ok(id),
         None => Err(format!(
             "the column {:?} is no number, and does not say which row came first: name one that does with order_by",

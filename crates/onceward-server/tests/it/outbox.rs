@@ -10,7 +10,6 @@ use crate::crash_world;
 use crate::nodes_server::Database;
 use crate::nodes_world::Cluster;
 use crate::outbox_tables::{POSTGRES, SQLITE, postgres, sqlite};
-use crate::postgres::database;
 use crate::world::{Gateway, Upstream, World, route, until};
 
 /// The one outbox, as the API shows it.
@@ -272,7 +271,7 @@ fn an_outbox_that_was_reconfigured_is_read_as_it_is_now() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mapped_table_is_delivered_to_its_address_and_its_rows_are_marked() {
-    let Some(url) = database() else { return };
+    let Some(url) = Database::shared().map(|app| app.url()) else { return };
     let app = postgres(&url).await;
     app.batch_execute(
         "CREATE TABLE outboxevent (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), \
@@ -328,7 +327,7 @@ async fn a_mapped_table_is_delivered_to_its_address_and_its_rows_are_marked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_table_lacks_is_said() {
-    let Some(url) = database() else { return };
+    let Some(url) = Database::shared().map(|app| app.url()) else { return };
     let app = postgres(&url).await;
     app.batch_execute("CREATE TABLE t (id uuid, payload text, at text)").await.unwrap();
     for (more, why) in [
@@ -354,7 +353,7 @@ async fn what_a_table_lacks_is_said() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_nodes_one_reads_and_another_goes_on_when_it_is_gone() {
     let Some(ledger) = Database::shared() else { return };
-    let Some(url) = database() else { return };
+    let Some(url) = Database::shared().map(|app| app.url()) else { return };
     let app = postgres(&url).await;
     app.batch_execute(POSTGRES).await.unwrap();
     let outbox = format!("[outbox.app]\ndatabase = {url:?}\npoll = \"50ms\"\n");

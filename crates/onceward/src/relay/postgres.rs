@@ -209,7 +209,7 @@ impl Statements {
         };
         Ok(Self {
             read: format!(
-                "SELECT {} FROM {path} WHERE {open} AND {id} <> ALL({}) \
+                "SELECT {} FROM {path} AS t WHERE {open} AND {id} <> ALL({}) \
                  AND COALESCE({}, '') <> ALL($4::text[]) ORDER BY {} LIMIT $1",
                 selected(columns, &type_of)?,
                 ids("$3"),
@@ -240,7 +240,7 @@ fn selected<'a>(columns: &Columns, type_of: &impl Fn(&str) -> &'a str) -> Result
         "bytea" => quoted(&columns.body),
         _ => format!("convert_to({}, 'UTF8')", text(&columns.body)),
     };
-    all.push(format!("CASE WHEN octet_length({body}) <= $2 THEN {body} END"));
+    all.push(format!("CASE WHEN octet_length({body}) <= $2::bigint THEN {body} END"));
     all.push(format!("octet_length({body})"));
     for column in [&columns.not_before, &columns.created_at] {
         all.push(match column {

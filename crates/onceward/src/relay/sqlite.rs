@@ -174,7 +174,7 @@ impl Statements {
         };
         Ok(Self {
             read: format!(
-                "SELECT {} FROM {path} WHERE {open} \
+                "SELECT {} FROM {path} AS t WHERE {open} \
                  AND {id} NOT IN (SELECT value FROM json_each(?3)) \
                  AND COALESCE({}, '') NOT IN (SELECT value FROM json_each(?4)) \
                  ORDER BY {} LIMIT ?1",
