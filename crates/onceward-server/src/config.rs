@@ -551,7 +551,7 @@ impl Config {
         let demo = file.demo.unwrap_or_else(|| found.is_none());
         let around = outbox::Around { source: name, ca_file: file.tls.ca_file.as_deref(), demo };
         let outboxes = outbox::outboxes(&file.outbox, &mut routes, &around, |own, route| {
-            let wrong = |what: &str| ConfigError(format!("{name}: [routes.{own}] {what}"));
+            let wrong = |what: &str| ConfigError(format!("{name}: [{}] {what}", section(own)));
             let laid = profiles.lay(own, route, &wrong)?;
             build_route(own, route, laid, segment_bytes, name)
         })?;
@@ -806,7 +806,7 @@ fn build_route(
     segment_bytes: usize,
     source: &str,
 ) -> Result<Route, ConfigError> {
-    let wrong = |what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
+    let wrong = |what: &str| ConfigError(format!("{source}: [{}] {what}", section(name)));
     let base = file
         .upstream
         .as_ref()
@@ -1081,13 +1081,19 @@ impl Config {
         table
     }
 
+    /// What is said of the outboxes.
+    pub(crate) fn described_outboxes(&self) -> Vec<serde_json::Value> {
+        self.outboxes.values().map(|outbox| outbox.described()).collect()
+    }
+
     /// What a careful reader would ask about.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for route in self.routes.values() {
             let name = &route.name;
+            let of = section(name);
             if route.policy.effects.is_none() {
-                warnings.push(format!("[routes.{name}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
+                warnings.push(format!("[{of}] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\"."));
             }
             if let Some(chaos) = &route.chaos {
                 let faults = chaos
@@ -1098,7 +1104,7 @@ impl Config {
                     .collect::<Vec<_>>()
                     .join(", ");
                 warnings.push(format!(
-                    "[routes.{name}.chaos] makes attempts fail on purpose: {faults} (seed {}).",
+                    "[{of}.chaos] makes attempts fail on purpose: {faults} (seed {}).",
                     chaos.seed
                 ));
             }
@@ -1109,16 +1115,18 @@ impl Config {
                     .host_str()
                     .is_some_and(|host| host == "localhost" || host.starts_with("127."))
             {
-                warnings.push(format!("[routes.{name}] sends over http, so credentials and bodies are readable on the way."));
+                warnings.push(format!(
+                    "[{of}] sends over http, so credentials and bodies are readable on the way."
+                ));
             }
             if route.policy.key_headers.iter().any(|header| header == "x-request-id") {
-                warnings.push(format!("[routes.{name}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
+                warnings.push(format!("[{of}] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped."));
             }
             let timeout = route.target.timeouts.total;
             let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
             if policies.filter_map(|it| it.lookup.as_ref()).any(|it| it.settle < timeout) {
                 warnings.push(format!(
-                    "[routes.{name}] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.",
+                    "[{of}] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.",
                     crate::units::show(timeout)
                 ));
             }
@@ -1130,14 +1138,23 @@ impl Config {
                 && route.policy.accepted.horizon > window.mul_f64(0.8)
             {
                 warnings.push(format!(
-                    "[routes.{name}] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
+                    "[{of}] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
                     crate::units::show(route.policy.accepted.horizon),
                     crate::units::show(window)
                 ));
             }
         }
         warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
-        warnings.into_iter().map(outbox::in_its_section).collect()
+        warnings
+    }
+}
+
+/// Where in the file a route is said.
+pub(crate) fn section(route: &str) -> String {
+    match route.split_once('/') {
+        Some(("source", source)) => format!("sources.{source}"),
+        Some(("outbox", outbox)) => format!("outbox.{outbox}"),
+        _ => format!("routes.{route}"),
     }
 }
 

@@ -85,7 +85,9 @@ impl Outboxes {
             state.running.insert(name.clone(), running);
         }
         // What is not wanted any more ends by itself.
-        before.into_values().for_each(|gone| drop(gone.end()));
+        for gone in before.into_values() {
+            drop(gone.end());
+        }
     }
 
     /// Reads `outbox`, once the task `before` it has ended.

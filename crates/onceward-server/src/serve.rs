@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 
 use crate::access::{Access, new_key};
 use crate::body::Body;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, section};
 use crate::connections::{Connections, HEAD_TIMEOUT, builder};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -361,8 +361,8 @@ async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
         if routes.get(&lane.route).is_none() {
             warn!(
                 route = lane.route,
-                "work of this route waits in the ledger, but the route is not configured: put [routes.{}] back",
-                lane.route
+                "work of this route waits in the ledger, but the route is not configured: put [{}] back",
+                section(&lane.route)
             );
         }
     }

@@ -71,10 +71,10 @@ pub struct CallOptions {
 pub struct Aside {
     /// The operation whose effect this is, where that has another key.
     pub duplicate_of: OnceLock<OperationId>,
-    /// The operation that had the same request under another key a short while ago.
-    pub suspect_of: OnceLock<OperationId>,
     /// What it got as a duplicate, where it is one.
     pub repeat: OnceLock<Repeat>,
+    /// The operation that had the same request under another key a short while ago.
+    pub suspect_of: OnceLock<OperationId>,
 }
 
 /// A request received and not yet remembered.

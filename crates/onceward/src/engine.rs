@@ -384,6 +384,9 @@ impl Engine {
     /// its own.
     pub fn scope_of(&self, tenant: &str, name: &str, principal: &str) -> Scope {
         let (tenant, principal) = (tenant.to_owned(), principal.to_owned());
+        // The scopes of sources and outboxes, and those that are shared, are not of one caller.
+        let is_shared = ["source/", "outbox/", "scope/"].iter().any(|kind| name.starts_with(kind));
+        let principal = if is_shared { String::new() } else { principal };
         match self.routes().get(name) {
             Some(route) => scope_of(&route, None, tenant, principal),
             None => Scope { kind: ScopeKind::Call, tenant, name: name.to_owned(), principal },
@@ -506,7 +509,6 @@ impl Engine {
                     {
                         Written::Fresh(revived, ran) => {
                             self.note_asked(known, Repeat::Revived);
-                            // The race for a key has one end.
                             let _ = arrival.options.aside.repeat.set(Repeat::Revived);
                             return self.answer_begun(revived, ran, &arrival).await;
                         }
@@ -1015,7 +1017,7 @@ impl Engine {
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
-        // The race for a key has one end.
+        // Nobody else sets it.
         let _ = arrival.options.aside.repeat.set(repeat);
         if admission == Admission::Replay {
             self.recent.add(arrival.scope.digest(&arrival.key));

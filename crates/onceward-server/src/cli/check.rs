@@ -8,7 +8,7 @@ use onceward::store::sqlite::SqliteStore;
 use serde_json::json;
 
 use super::Global;
-use super::output::print;
+use super::output::{print, text};
 use crate::config::{Config, Forecast, Overrides, Places, Setting};
 use crate::exit::Exit;
 
@@ -62,7 +62,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let (table, warnings) = (config.inferred(), config.warnings());
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "effects": table, "settings": config.settings, "disk": forecasts, "outboxes": config.described_outboxes(), "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -92,12 +92,33 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
         print_settings(&config.settings)?;
+        print_outboxes(&config)?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
     }
     if config.strict && !warnings.is_empty() {
         return Err(Exit::violation("strict = true, and there are warnings"));
+    }
+    Ok(())
+}
+
+/// Which tables are relayed, and where their rows go.
+fn print_outboxes(config: &Config) -> Result<(), Exit> {
+    let outboxes = config.described_outboxes();
+    if outboxes.is_empty() {
+        return Ok(());
+    }
+    print(&format!("\n{:<16} {:<24} {:<24} {:<8} GO TO", "OUTBOX", "TABLE", "SCOPE", "THEN"))?;
+    for outbox in &outboxes {
+        print(&format!(
+            "{:<16} {:<24} {:<24} {:<8} {}",
+            text(outbox, "/name"),
+            text(outbox, "/table"),
+            text(outbox, "/scope"),
+            text(outbox, "/after"),
+            text(outbox, "/to"),
+        ))?;
     }
     Ok(())
 }

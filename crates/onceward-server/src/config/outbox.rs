@@ -9,8 +9,9 @@ use onceward::core::policy::Order;
 use onceward::relay::{After, Columns, Database, Table};
 use onceward::route::Route;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::{ConfigError, HttpUrl, OrderWord, RouteFile, RouteName, ScopeName, Value};
+use super::{ConfigError, HttpUrl, OrderWord, RouteFile, RouteName, ScopeName, Value as Secret};
 use crate::units::Span;
 
 /// Rows that are read at once, where nothing says otherwise, and at most.
@@ -31,7 +32,7 @@ words!(AfterWord { "delete" => Delete, "mark" => Mark });
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct OutboxFile {
     /// It may hold a password.
-    database: Option<Value>,
+    database: Option<Secret>,
     table: Option<String>,
     columns: Option<ColumnsFile>,
     order_by: Option<String>,
@@ -98,21 +99,29 @@ impl Outbox {
     pub(crate) fn via(&self) -> String {
         route_of(&self.name)
     }
+
+    /// What is configured, as people are shown it.
+    pub(crate) fn described(&self) -> Value {
+        let Table { database, name, after, .. } = &self.table;
+        let to = match &self.to {
+            To::Route(route, path) => format!("{route}{path}"),
+            To::Rows(routes) if routes.is_empty() => "the route of each row".to_owned(),
+            To::Rows(routes) => routes.join(", "),
+        };
+        json!({
+            "name": self.name,
+            "database": database.to_string(),
+            "table": name,
+            "to": to,
+            "scope": self.scope,
+            "after": if *after == After::Delete { "delete" } else { "mark" },
+        })
+    }
 }
 
 /// The name of the route that an outbox with an address of its own has.
 fn route_of(name: &str) -> String {
     format!("outbox/{name}")
-}
-
-/// What is said of an outbox's own route is said of the outbox.
-fn about(error: ConfigError) -> ConfigError {
-    ConfigError(in_its_section(error.0))
-}
-
-/// A word about a route of an outbox, as a word about the outbox.
-pub(super) fn in_its_section(words: String) -> String {
-    words.replace("[routes.outbox/", "[outbox.")
 }
 
 /// The outboxes of the file, and the routes that some of them have of their own, which `build` makes.
@@ -139,7 +148,7 @@ pub(super) fn outboxes(
             // Who names subjects wants them in order.
             own.policy.order = own.policy.order.or(Some(OrderWord::Subject));
             let route = route_of(name);
-            routes.insert(route.clone(), Arc::new(build(&route, &own).map_err(about)?));
+            routes.insert(route.clone(), Arc::new(build(&route, &own)?));
             to = To::Route(route, url.path().to_owned());
         } else if let Some(key) = file.route.keys().next() {
             return Err(wrong(&format!(
@@ -242,7 +251,7 @@ fn read(
 }
 
 fn database(
-    text: Option<&Value>,
+    text: Option<&Secret>,
     ca_file: Option<&Path>,
     wrong: &impl Fn(&str) -> ConfigError,
 ) -> Result<Database, ConfigError> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, person, read};
 use crate::access::Caller;
-use crate::config::{Outbox, To};
+use crate::config::Outbox;
 use crate::node::Node;
 use crate::outbox::{Shown, parked, retry};
 use crate::problem::Problem;
@@ -32,26 +32,20 @@ async fn list(State(node): State<Arc<Node>>) -> Answer {
 }
 
 fn document(outbox: &Outbox, shown: &Shown) -> Value {
-    let to = match &outbox.to {
-        To::Route(route, _) => json!(route),
-        To::Rows(routes) if routes.is_empty() => Value::Null,
-        To::Rows(routes) => json!(routes),
-    };
-    json!({
-        "name": outbox.name,
-        "database": outbox.table.database.to_string(),
-        "table": outbox.table.name,
-        "to": to,
-        "scope": outbox.scope,
-        "state": shown.stands.name(),
-        "lag_seconds": shown.lag.map(|lag| lag.as_millis() as f64 / 1000.0),
-        "read_at": shown.read_at.map(shape::time),
-        "remembered": shown.counts.remembered,
-        "duplicates": shown.counts.duplicates,
-        "parked": shown.parked_now,
-        "last_error": shown.error.as_ref().map(|(why, _)| why),
-        "last_error_at": shown.error.as_ref().map(|(_, at)| shape::time(*at)),
-    })
+    let mut document = outbox.described();
+    for (member, value) in [
+        ("state", json!(shown.stands.name())),
+        ("lag_seconds", json!(shown.lag.map(|lag| lag.as_millis() as f64 / 1000.0))),
+        ("read_at", json!(shown.read_at.map(shape::time))),
+        ("remembered", json!(shown.counts.remembered)),
+        ("duplicates", json!(shown.counts.duplicates)),
+        ("parked", json!(shown.parked_now)),
+        ("last_error", json!(shown.error.as_ref().map(|(why, _)| why))),
+        ("last_error_at", json!(shown.error.as_ref().map(|(_, at)| shape::time(*at)))),
+    ] {
+        document[member] = value;
+    }
+    document
 }
 
 fn find(node: &Node, name: &str) -> Result<(Arc<Outbox>, Shown), Problem> {

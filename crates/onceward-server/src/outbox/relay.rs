@@ -321,19 +321,16 @@ impl Relay {
 
 /// Rows that are taken one after the other: those about one subject, in their order.
 fn in_lines(rows: Vec<Row>) -> Vec<Vec<Row>> {
-    let (mut lines, mut places) = (Vec::<Vec<Row>>::new(), HashMap::new());
+    let (mut lines, mut places) = (Vec::<Vec<Row>>::new(), HashMap::<String, usize>::new());
     for row in rows {
-        match row.subject.as_ref().and_then(|subject| places.get(subject).copied()) {
-            Some(place) => {
-                let line: &mut Vec<Row> = &mut lines[place];
-                line.push(row);
-            }
-            None => {
-                if let Some(subject) = &row.subject {
-                    places.insert(subject.clone(), lines.len());
-                }
-                lines.push(vec![row]);
-            }
+        let next = lines.len();
+        let place = match &row.subject {
+            Some(subject) => *places.entry(subject.clone()).or_insert(next),
+            None => next,
+        };
+        match lines.get_mut(place) {
+            Some(line) => line.push(row),
+            None => lines.push(vec![row]),
         }
     }
     lines

@@ -47,8 +47,9 @@ fn a_row_becomes_an_operation_with_all_that_it_says_and_leaves_its_table() {
     assert_eq!((&done["route"], &done["label"]), (&json!("crm"), &json!("first")));
     assert_eq!(done["subject"], json!({"name": "contact-7", "sequence": 3}));
     assert_eq!((upstream.calls(), upstream.authorization().as_deref()), (1, Some("Bearer t")));
-    let request = gateway.run(&["show", done["id"].as_str().unwrap(), "--json"]).json();
-    assert_eq!(request["key"], "order-1", "{request}");
+    assert_eq!(done["via"], "outbox/app", "{done}");
+    let found = gateway.call("GET", "/v1/keys/outbox%2Fapp/order-1", &[], "").json();
+    assert_eq!(found["id"], done["id"]);
     until("the row is gone", || (rows_in(&db) == 0).then_some(()));
     let outbox = until_outbox(&gateway, "it has caught up", |outbox| outbox["lag_seconds"] == 0.0);
     assert_eq!((&outbox["state"], &outbox["remembered"]), (&json!("reading"), &json!(1)));

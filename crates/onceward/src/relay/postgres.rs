@@ -86,7 +86,7 @@ impl Source {
         let age = created_at.map(|at| (now - at).clamp(0.0, 1e10));
         Row {
             // A body that is nothing is empty.
-            body: body.map(Bytes::from).or(size.is_none().then(Bytes::new)),
+            body: body.map(Bytes::from).or_else(|| size.is_none().then(Bytes::new)),
             body_bytes: size.unwrap_or_default() as u64,
             is_json: self.is_json,
             not_before: found.get(10),
@@ -213,7 +213,7 @@ impl Statements {
                  AND COALESCE({}, '') <> ALL($4::text[]) ORDER BY {} LIMIT $1",
                 selected(columns, &type_of)?,
                 ids("$3"),
-                columns.route.as_deref().map_or("NULL".to_owned(), text),
+                columns.route.as_deref().map_or_else(|| "NULL".to_owned(), text),
                 order_of(columns, is_number)?,
             ),
             settle,
@@ -234,7 +234,7 @@ fn text(column: &str) -> String {
 fn selected<'a>(columns: &Columns, type_of: &impl Fn(&str) -> &'a str) -> Result<String, String> {
     let mut all: Vec<String> = Field::ALL
         .iter()
-        .map(|field| field.of(columns).map_or("NULL::text".to_owned(), text))
+        .map(|field| field.of(columns).map_or_else(|| "NULL::text".to_owned(), text))
         .collect();
     let body = match type_of(&columns.body) {
         "bytea" => quoted(&columns.body),

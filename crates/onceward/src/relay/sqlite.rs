@@ -117,7 +117,7 @@ fn row(found: &rusqlite::Row<'_>, now: f64) -> rusqlite::Result<Row> {
     let age = created_at.map(|at| Duration::from_secs_f64((now - at).clamp(0.0, 1e10)));
     Ok(Row {
         // A body that is nothing is empty.
-        body: body.map(Bytes::from).or(size.is_none().then(Bytes::new)),
+        body: body.map(Bytes::from).or_else(|| size.is_none().then(Bytes::new)),
         body_bytes: size.unwrap_or_default(),
         not_before: found.get(10)?,
         age,
@@ -179,7 +179,7 @@ impl Statements {
                  AND COALESCE({}, '') NOT IN (SELECT value FROM json_each(?4)) \
                  ORDER BY {} LIMIT ?1",
                 selected(columns),
-                columns.route.as_deref().map_or("NULL".to_owned(), quoted),
+                columns.route.as_deref().map_or_else(|| "NULL".to_owned(), quoted),
                 order_of(columns, kind.contains("INT"))?,
             ),
             settle,
@@ -193,13 +193,13 @@ impl Statements {
 fn selected(columns: &Columns) -> String {
     let mut all: Vec<String> = Field::ALL
         .iter()
-        .map(|field| field.of(columns).map_or("NULL".to_owned(), quoted))
+        .map(|field| field.of(columns).map_or_else(|| "NULL".to_owned(), quoted))
         .collect();
     let body = format!("CAST({} AS BLOB)", quoted(&columns.body));
     all.push(format!("CASE WHEN length({body}) <= ?2 THEN {body} END"));
     all.push(format!("length({body})"));
     for column in [&columns.not_before, &columns.created_at] {
-        all.push(column.as_deref().map_or("NULL".to_owned(), seconds));
+        all.push(column.as_deref().map_or_else(|| "NULL".to_owned(), seconds));
     }
     all.join(", ")
 }
