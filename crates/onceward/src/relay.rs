@@ -7,6 +7,7 @@
 //! by transaction ids would not keep that: a transaction gets its id at its first write, and may wait
 //! for its turn after that.)
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -195,6 +196,8 @@ pub struct Ask<'a> {
     pub but_ids: &'a [String],
     /// Rows that go on these routes are passed over.
     pub but_routes: &'a [String],
+    /// Rows that are about these are passed over.
+    pub but_subjects: &'a [String],
 }
 
 /// An open table. What goes wrong with it is told in words: it is not ours, and opened anew after that.
@@ -325,14 +328,21 @@ fn order_of(columns: &Columns, is_number: bool) -> Result<String, String> {
     }
 }
 
-/// What is said where a column is missing.
-fn no_column(table: &Table, column: &str) -> String {
-    format!("the table {} has no column {column:?}", table.name)
-}
-
-/// What is said where the table is missing.
-fn no_table(table: &Table) -> String {
-    format!("there is no table {}: `onceward sql ddl` prints one", table.name)
+/// Whether a table that has columns of these types, by name, has all that is read; tells the column
+/// by which its rows are marked.
+fn check<'a>(table: &'a Table, types: &HashMap<String, String>) -> Result<Option<&'a str>, String> {
+    let Table { name, columns, after, .. } = table;
+    if types.is_empty() {
+        return Err(format!("there is no table {name}: `onceward sql ddl` prints one"));
+    }
+    let mark = match after {
+        After::Delete => None,
+        After::Mark(column) => Some(column.as_str()),
+    };
+    match columns.all().chain(mark).find(|column| !types.contains_key(*column)) {
+        Some(missing) => Err(format!("the table {name} has no column {missing:?}")),
+        None => Ok(mark),
+    }
 }
 
 #[cfg(test)]

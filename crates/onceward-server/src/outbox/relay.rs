@@ -26,8 +26,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether the node that reads a table is still there.
 const STANDBY: Duration = Duration::from_secs(2);
 
-/// How long a route is left alone that takes no more.
+/// How long a route, or a subject, is left alone that takes no more.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// Subjects that are left alone, at most; past it their route is.
+const HELD_MAX: usize = 64;
 
 /// How often parked rows are looked at that a person at another node may have given free.
 const PARKED_EVERY: Duration = Duration::from_secs(5);
@@ -45,8 +48,8 @@ pub(super) struct Relay {
     /// Remembered, and not taken away yet.
     taken: Vec<String>,
     parked: Passed,
-    /// Routes that take no more for a while.
-    held: BTreeMap<String, Hold>,
+    /// What takes no more for a while.
+    held: BTreeMap<Held, Hold>,
 }
 
 /// Rows that are passed over.
@@ -55,6 +58,14 @@ struct Passed {
     ids: BTreeSet<String>,
     read_at: Option<Instant>,
     compared_at: Option<Instant>,
+}
+
+/// What rows wait for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    Route(String),
+    /// What they are about: its line may be full, and others of the same route may go.
+    Subject(String),
 }
 
 #[derive(Debug)]
@@ -91,10 +102,10 @@ enum Fate {
     Taken { is_duplicate: bool },
     /// It can never be.
     Parked(Problem),
-    /// Not now: the route, or the subject, takes no more.
-    Held(String),
+    /// Not now: what it waits for takes no more.
+    Held(Held),
     /// Not now: nothing is taken.
-    Stopped(Option<String>),
+    Stopped(String),
 }
 
 impl Relay {
@@ -178,23 +189,23 @@ impl Relay {
         self.look_at_parked().await?;
         let now = Instant::now();
         self.held.retain(|_, hold| hold.until > now);
-        if matches!(self.outbox.to, To::Route(..)) && !self.held.is_empty() {
+        let is_route_held = self.held.keys().any(|held| matches!(held, Held::Route(_)));
+        if matches!(self.outbox.to, To::Route(..)) && is_route_held {
             return Ok(Pass::All);
         }
         let rows = self.read().await?;
-        self.seen.read(oldest(&rows, now).into_iter().chain(self.held_since()).min());
+        let oldest = oldest(&rows, self.seen.oldest().unwrap_or(now), now);
+        self.seen.read(oldest.into_iter().chain(self.held_since()).min());
         self.stands(Stands::Reading);
         let is_full = rows.len() == self.outbox.batch_max;
-        let stopped = self.take(rows).await?;
+        let (moved, stopped) = self.take(rows).await;
         self.settle().await?;
         if let Some(why) = stopped {
             return Err(Trouble::Ledger(why));
         }
-        if is_full {
-            return Ok(Pass::More);
-        }
         self.seen.caught_up(self.held_since());
-        Ok(Pass::All)
+        // Where nothing moved the same rows would come again at once.
+        Ok(if is_full && moved > 0 { Pass::More } else { Pass::All })
     }
 
     fn stands(&self, stands: Stands) {
@@ -215,26 +226,36 @@ impl Relay {
         let routes = self.gateway.engine.routes();
         let body_bytes_max = routes.named.values().map(|route| route.body_bytes_max).max();
         let but_ids: Vec<String> = self.parked.ids.iter().cloned().collect();
-        let but_routes: Vec<String> = self.held.keys().cloned().collect();
+        let (mut but_routes, mut but_subjects) = (Vec::new(), Vec::new());
+        for held in self.held.keys().cloned() {
+            match held {
+                Held::Route(route) => but_routes.push(route),
+                Held::Subject(subject) => but_subjects.push(subject),
+            }
+        }
         let ask = Ask {
             max: self.outbox.batch_max,
             body_bytes_max: body_bytes_max.unwrap_or_default(),
             but_ids: &but_ids,
             but_routes: &but_routes,
+            but_subjects: &but_subjects,
         };
         self.source()?.read(ask).await.map_err(Trouble::Table)
     }
 
-    /// Remembers `rows`; tells why that broke off, where it did for a reason that concerns all.
-    async fn take(&mut self, rows: Vec<Row>) -> Result<Option<String>, Trouble> {
+    /// Remembers `rows`; tells for how many that is decided, and why it broke off, where it did for a
+    /// reason that concerns all.
+    async fn take(&mut self, rows: Vec<Row>) -> (usize, Option<String>) {
         let mut lines = JoinSet::new();
         for line in in_lines(rows) {
             lines.spawn(take_line(Arc::clone(&self.gateway), Arc::clone(&self.outbox), line));
         }
-        let (mut stopped, mut duplicates, mut remembered) = (None, 0, 0);
+        let (mut moved, mut stopped) = (0, None);
+        let (mut duplicates, mut remembered) = (0, 0);
         while let Some(line) = lines.join_next().await {
             // What a task that failed had in hand is read again.
             for (row, fate) in line.unwrap_or_default() {
+                moved += usize::from(!matches!(fate, Fate::Stopped(_)));
                 match fate {
                     Fate::Taken { is_duplicate } => {
                         *if is_duplicate { &mut duplicates } else { &mut remembered } += 1;
@@ -245,12 +266,8 @@ impl Relay {
                             stopped = stopped.or(Some(why));
                         }
                     }
-                    Fate::Held(route) => {
-                        let oldest = oldest(std::slice::from_ref(&row), Instant::now());
-                        let until = Instant::now() + HOLD;
-                        self.held.entry(route).or_insert(Hold { until, oldest });
-                    }
-                    Fate::Stopped(why) => stopped = stopped.or(why),
+                    Fate::Held(held) => self.hold(held, &row),
+                    Fate::Stopped(why) => stopped = stopped.or(Some(why)),
                 }
             }
         }
@@ -259,7 +276,21 @@ impl Relay {
             counts.remembered += remembered;
         });
         tell::took(&self.outbox.name, remembered, duplicates);
-        Ok(stopped)
+        (moved, stopped)
+    }
+
+    /// Leaves what `row` waits for alone for a while.
+    fn hold(&mut self, what: Held, row: &Row) {
+        let has_many = self.held.len() >= HELD_MAX;
+        let what = match (&self.outbox.to, &row.route) {
+            (To::Route(route, _), _) | (To::Rows(_), Some(route)) if has_many => {
+                Held::Route(route.clone())
+            }
+            _ => what,
+        };
+        let now = Instant::now();
+        let oldest = oldest(std::slice::from_ref(row), now, now);
+        self.held.entry(what).or_insert(Hold { until: now + HOLD, oldest });
     }
 
     async fn park(&mut self, row: &Row, problem: &Problem) -> Result<(), String> {
@@ -336,9 +367,9 @@ fn in_lines(rows: Vec<Row>) -> Vec<Vec<Row>> {
     lines
 }
 
-/// When the oldest of `rows` was written; now where none says.
-fn oldest(rows: &[Row], now: Instant) -> Option<Instant> {
-    let written = |row: &Row| row.age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
+/// When the oldest of `rows` was written; `unknown` where none says.
+fn oldest(rows: &[Row], unknown: Instant, now: Instant) -> Option<Instant> {
+    let written = |row: &Row| row.age.and_then(|age| now.checked_sub(age)).unwrap_or(unknown);
     rows.iter().map(written).min()
 }
 
@@ -364,12 +395,12 @@ async fn take_one(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Fate {
     let (aside, route): (Arc<Aside>, _) = (Arc::clone(&call.options.aside), call.route.clone());
     match Box::pin(gateway.engine.call(call)).await {
         Ok(_) => Fate::Taken { is_duplicate: aside.repeat.get().is_some() },
-        Err(refusal) => fate_of(refusal, route),
+        Err(refusal) => fate_of(refusal, route, row),
     }
 }
 
 /// What a refusal means for a row.
-fn fate_of(refusal: Refusal, route: String) -> Fate {
+fn fate_of(refusal: Refusal, route: String, row: &Row) -> Fate {
     match refusal {
         // It is in the ledger: what became of it there is no matter of the row's.
         Refusal::InProgress(_)
@@ -381,9 +412,12 @@ fn fate_of(refusal: Refusal, route: String) -> Fate {
         | Refusal::UpstreamUnreachable(_)
         | Refusal::NoAnswer(_)
         | Refusal::StillWorking(_) => Fate::Taken { is_duplicate: true },
-        Refusal::Limit { .. } | Refusal::Barred { .. } => Fate::Held(route),
-        Refusal::Ledger(error) => Fate::Stopped(Some(error.to_string())),
-        Refusal::Draining => Fate::Stopped(None),
+        Refusal::Limit { .. } | Refusal::Barred { .. } => {
+            let subject = row.subject.clone().filter(|subject| !subject.is_empty());
+            Fate::Held(subject.map_or(Held::Route(route), Held::Subject))
+        }
+        Refusal::Ledger(error) => Fate::Stopped(error.to_string()),
+        Refusal::Draining => Fate::Stopped("the gateway is ending".to_owned()),
         refusal => Fate::Parked(refusal.into()),
     }
 }

@@ -129,6 +129,11 @@ impl Seen {
         state.oldest = oldest;
     }
 
+    /// When the oldest row was written that is known of.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.state().oldest
+    }
+
     /// Nothing but what is held back is left of what was read.
     pub(super) fn caught_up(&self, oldest: Option<Instant>) {
         self.state().oldest = oldest;

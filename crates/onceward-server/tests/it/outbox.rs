@@ -375,25 +375,15 @@ async fn of_several_nodes_one_reads_and_another_goes_on_when_it_is_gone() {
         }
     })
     .await;
+    let auditor = cluster.auditor.clone();
     let insert = async |key: &str| {
         let sql = format!("INSERT INTO onceward.outbox (key, route) VALUES ('{key}', 'keyed')");
         app.batch_execute(&sql).await.unwrap();
-        crash_world::until(key, async || {
-            (cluster.auditor.effects("keyed", key) == 1).then_some(())
-        })
-        .await;
+        crash_world::until(key, async || (auditor.effects("keyed", key) == 1).then_some(())).await;
     };
     insert("before").await;
     let other = 1 - reader;
     cluster.nodes[reader].kill();
-    let insert = async |key: &str| {
-        let sql = format!("INSERT INTO onceward.outbox (key, route) VALUES ('{key}', 'keyed')");
-        app.batch_execute(&sql).await.unwrap();
-        crash_world::until(key, async || {
-            (cluster.auditor.effects("keyed", key) == 1).then_some(())
-        })
-        .await;
-    };
     insert("after").await;
     let shown = cluster.nodes[other].get("/v1/outbox/app").await;
     assert_eq!(shown["state"], "reading", "{shown}");

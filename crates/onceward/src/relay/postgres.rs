@@ -12,10 +12,7 @@ use tokio::sync::Notify;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Statement};
 
-use super::{
-    After, Ask, Columns, Field, Row, Table, no_column, no_table, order_of, quoted, quoted_path,
-    row_of,
-};
+use super::{After, Ask, Columns, Field, Row, Table, check, order_of, quoted, quoted_path, row_of};
 use crate::store::StoreError;
 use crate::store::postgres::PostgresOptions;
 use crate::store::postgres::link::{Address, meaning};
@@ -73,7 +70,8 @@ impl Source {
 
     pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Vec<Row>, String> {
         let (max, bytes_max) = (ask.max as i64, ask.body_bytes_max as i64);
-        let with: [&(dyn ToSql + Sync); 4] = [&max, &bytes_max, &ask.but_ids, &ask.but_routes];
+        let with: [&(dyn ToSql + Sync); 5] =
+            [&max, &bytes_max, &ask.but_ids, &ask.but_routes, &ask.but_subjects];
         let found = timed(self.client.query(&self.read, &with)).await?;
         Ok(found.iter().map(|found| self.row(found)).collect())
     }
@@ -182,16 +180,7 @@ struct Statements {
 impl Statements {
     fn of(table: &Table, path: &str, types: &HashMap<String, String>) -> Result<Self, String> {
         let Table { columns, after, .. } = table;
-        if types.is_empty() {
-            return Err(no_table(table));
-        }
-        let mark = match after {
-            After::Delete => None,
-            After::Mark(column) => Some(column.as_str()),
-        };
-        if let Some(missing) = columns.all().chain(mark).find(|name| !types.contains_key(*name)) {
-            return Err(no_column(table, missing));
-        }
+        let mark = check(table, types)?;
         let type_of = |name: &str| types.get(name).map_or("", String::as_str);
         let id = quoted(&columns.id);
         // As the column's own type, so that its index serves.
@@ -210,10 +199,11 @@ impl Statements {
         Ok(Self {
             read: format!(
                 "SELECT {} FROM {path} AS t WHERE {open} AND {id} <> ALL({}) \
-                 AND COALESCE({}, '') <> ALL($4::text[]) ORDER BY {} LIMIT $1",
+                 AND COALESCE({}, '') <> ALL($4::text[]) AND COALESCE({}, '') <> ALL($5::text[]) ORDER BY {} LIMIT $1",
                 selected(columns, &type_of)?,
                 ids("$3"),
-                columns.route.as_deref().map_or_else(|| "NULL".to_owned(), text),
+                columns.route.as_deref().map_or_else(nothing, text),
+                columns.subject.as_deref().map_or_else(nothing, text),
                 order_of(columns, is_number)?,
             ),
             settle,
@@ -226,16 +216,18 @@ impl Statements {
     }
 }
 
+fn nothing() -> String {
+    "NULL::text".to_owned()
+}
+
 fn text(column: &str) -> String {
     format!("{}::text", quoted(column))
 }
 
 /// The columns of an answer, in the order in which [`Source::row`] takes them.
 fn selected<'a>(columns: &Columns, type_of: &impl Fn(&str) -> &'a str) -> Result<String, String> {
-    let mut all: Vec<String> = Field::ALL
-        .iter()
-        .map(|field| field.of(columns).map_or_else(|| "NULL::text".to_owned(), text))
-        .collect();
+    let mut all: Vec<String> =
+        Field::ALL.iter().map(|field| field.of(columns).map_or_else(nothing, text)).collect();
     let body = match type_of(&columns.body) {
         "bytea" => quoted(&columns.body),
         _ => format!("convert_to({}, 'UTF8')", text(&columns.body)),

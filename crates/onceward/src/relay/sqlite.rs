@@ -9,10 +9,7 @@ use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{
-    After, Ask, Columns, Field, Row, Table, no_column, no_table, order_of, quoted, quoted_path,
-    row_of,
-};
+use super::{After, Ask, Columns, Field, Row, Table, check, order_of, quoted, quoted_path, row_of};
 use crate::clock::{Clock as _, SystemClock};
 
 /// How long somebody else may be writing.
@@ -64,10 +61,11 @@ impl Source {
     pub(super) async fn read(&self, ask: Ask<'_>) -> Result<Vec<Row>, String> {
         let (max, bytes_max) = (ask.max as i64, ask.body_bytes_max as i64);
         let (ids, routes) = (list(ask.but_ids), list(ask.but_routes));
+        let subjects = list(ask.but_subjects);
         self.with(move |db, sql| {
             let now = SystemClock.now().as_micros() as f64 / 1e6;
             let mut read = db.prepare_cached(&sql.read)?;
-            let mut found = read.query((max, bytes_max, ids, routes))?;
+            let mut found = read.query((max, bytes_max, ids, routes, subjects))?;
             let mut rows = Vec::new();
             while let Some(found) = found.next()? {
                 rows.push(Row { is_json: sql.is_json, ..row(found, now)? });
@@ -91,6 +89,10 @@ impl Source {
         })
         .await
     }
+}
+
+fn nothing() -> String {
+    "NULL".to_owned()
 }
 
 /// Values for `json_each`.
@@ -140,16 +142,7 @@ fn look(db: &Connection, table: &Table) -> rusqlite::Result<(HashMap<String, Str
 impl Statements {
     fn of(table: &Table, types: &HashMap<String, String>, made: &str) -> Result<Self, String> {
         let Table { columns, after, .. } = table;
-        if types.is_empty() {
-            return Err(no_table(table));
-        }
-        let mark = match after {
-            After::Delete => None,
-            After::Mark(column) => Some(column.as_str()),
-        };
-        if let Some(missing) = columns.all().chain(mark).find(|name| !types.contains_key(*name)) {
-            return Err(no_column(table, missing));
-        }
+        let mark = check(table, types)?;
         let type_of = |name: &str| types.get(name).map_or("", String::as_str);
         let kind = type_of(&columns.id);
         if kind.is_empty() || kind == "BLOB" {
@@ -177,9 +170,11 @@ impl Statements {
                 "SELECT {} FROM {path} AS t WHERE {open} \
                  AND {id} NOT IN (SELECT value FROM json_each(?3)) \
                  AND COALESCE({}, '') NOT IN (SELECT value FROM json_each(?4)) \
+                 AND COALESCE({}, '') NOT IN (SELECT value FROM json_each(?5)) \
                  ORDER BY {} LIMIT ?1",
                 selected(columns),
-                columns.route.as_deref().map_or_else(|| "NULL".to_owned(), quoted),
+                columns.route.as_deref().map_or_else(nothing, quoted),
+                columns.subject.as_deref().map_or_else(nothing, quoted),
                 order_of(columns, kind.contains("INT"))?,
             ),
             settle,
@@ -191,15 +186,13 @@ impl Statements {
 
 /// The columns of an answer, in the order in which [`row`] takes them.
 fn selected(columns: &Columns) -> String {
-    let mut all: Vec<String> = Field::ALL
-        .iter()
-        .map(|field| field.of(columns).map_or_else(|| "NULL".to_owned(), quoted))
-        .collect();
+    let mut all: Vec<String> =
+        Field::ALL.iter().map(|field| field.of(columns).map_or_else(nothing, quoted)).collect();
     let body = format!("CAST({} AS BLOB)", quoted(&columns.body));
     all.push(format!("CASE WHEN length({body}) <= ?2 THEN {body} END"));
     all.push(format!("length({body})"));
     for column in [&columns.not_before, &columns.created_at] {
-        all.push(column.as_deref().map_or_else(|| "NULL".to_owned(), seconds));
+        all.push(column.as_deref().map_or_else(nothing, seconds));
     }
     all.join(", ")
 }
