@@ -1,6 +1,6 @@
 //! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `classify`, `restore`
-//! and `migrate-store` work on files and ledgers, `verify` asks any API, and the others speak to a
-//! running gateway.
+//! and `migrate-store` work on files and ledgers, `verify` asks any API, `sql` prints, and the others
+//! speak to a running gateway.
 //!
 //! Below, each story has its file: the connection (`client`), what is printed (`output`), and the
 //! verbs.
@@ -25,6 +25,7 @@ mod restore;
 mod routes;
 mod send;
 mod show;
+mod sql;
 mod tail;
 mod verify;
 
@@ -152,6 +153,9 @@ enum Verb {
     Chaos(chaos::Chaos),
     /// Move a stopped embedded ledger into PostgreSQL, whole or not at all
     MigrateStore(migrate_store::MigrateStore),
+    /// Print what belongs into your own database: inbox, outbox, and the write boundary
+    #[command(subcommand)]
+    Sql(sql::Sql),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -199,6 +203,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Check(flags) => check::check(&flags, &global),
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
+        Verb::Sql(verb) => sql::sql(&verb, &global),
         Verb::Completions { shell } => completions(shell),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         Verb::Verify(flags) => block_on(verify::verify(&flags, &global)),
@@ -247,6 +252,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Chaos(_)
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
+        | Verb::Sql(_)
         | Verb::Completions { .. } => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ pub mod relay;
 pub mod route;
 pub mod sabotage;
 pub mod secret;
+pub mod sql;
 pub mod store;
 pub mod upstream;
 pub mod wire;

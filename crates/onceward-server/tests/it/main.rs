@@ -54,6 +54,7 @@ mod protection;
 mod recovery;
 mod restore;
 mod signals;
+mod sql;
 mod stripe_shape;
 mod verify;
 mod verify_world;

@@ -2,14 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
-use rusqlite::Connection;
+use onceward::sql::sqlite::rusqlite::Connection;
+use onceward::sql::{Dialect, ddl};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::crash_world;
 use crate::nodes_server::Database;
 use crate::nodes_world::Cluster;
-use crate::outbox_tables::{POSTGRES, SQLITE, postgres, sqlite};
+use crate::outbox_tables::{postgres, sqlite};
 use crate::world::{Gateway, Upstream, World, route, until};
 
 /// The one outbox, as the API shows it.
@@ -29,7 +30,7 @@ fn rows_in(db: &Connection) -> i64 {
 fn a_row_becomes_an_operation_with_all_that_it_says_and_leaves_its_table() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
     let db = sqlite(&world.path("app.db"));
-    db.execute_batch(SQLITE).unwrap();
+    db.execute_batch(&ddl(Dialect::Sqlite)).unwrap();
     world.write(
         "onceward.toml",
         &format!("{}[outbox.app]\ndatabase = \"sqlite:app.db\"\n", route("crm", upstream.address)),
@@ -67,7 +68,7 @@ fn a_row_becomes_an_operation_with_all_that_it_says_and_leaves_its_table() {
 fn a_row_that_can_never_become_a_call_is_parked_and_told_and_keeps_nobody_waiting() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
     let db = sqlite(&world.path("app.db"));
-    db.execute_batch(SQLITE).unwrap();
+    db.execute_batch(&ddl(Dialect::Sqlite)).unwrap();
     let config = format!(
         "{}[outbox.app]\ndatabase = \"sqlite:app.db\"\nbatch_max = 2\n",
         route("crm", upstream.address)
@@ -167,7 +168,7 @@ fn a_database_that_is_away_is_waited_for_and_how_long_is_told() {
     until_outbox(&gateway, "the table is missed", |outbox| {
         outbox["last_error"].as_str().is_some_and(|why| why.contains("no table onceward_outbox"))
     });
-    db.execute_batch(SQLITE).unwrap();
+    db.execute_batch(&ddl(Dialect::Sqlite)).unwrap();
     db.execute_batch("INSERT INTO onceward_outbox (key, route) VALUES ('k', 'crm')").unwrap();
     gateway.until_state("k", "done");
     assert_eq!(shown(&gateway)["state"], "reading");
@@ -178,7 +179,7 @@ fn a_route_that_takes_no_more_holds_its_own_rows_and_no_others() {
     let (world, upstream) = (World::new(), Upstream::answering(None));
     let free = Upstream::answering(Some(201));
     let db = sqlite(&world.path("app.db"));
-    db.execute_batch(SQLITE).unwrap();
+    db.execute_batch(&ddl(Dialect::Sqlite)).unwrap();
     let full = route("full", upstream.address);
     world.write(
         "onceward.toml",
@@ -213,7 +214,7 @@ fn a_route_that_takes_no_more_holds_its_own_rows_and_no_others() {
 fn an_event_that_comes_by_a_call_and_by_a_row_is_one_operation() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
     let db = sqlite(&world.path("app.db"));
-    db.execute_batch(SQLITE).unwrap();
+    db.execute_batch(&ddl(Dialect::Sqlite)).unwrap();
     world.write(
         "onceward.toml",
         &format!(
@@ -238,7 +239,7 @@ fn an_event_that_comes_by_a_call_and_by_a_row_is_one_operation() {
 fn an_outbox_that_was_reconfigured_is_read_as_it_is_now() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
     for name in ["a.db", "b.db"] {
-        sqlite(&world.path(name)).execute_batch(SQLITE).unwrap();
+        sqlite(&world.path(name)).execute_batch(&ddl(Dialect::Sqlite)).unwrap();
     }
     let config = |database: &str| {
         format!(
@@ -356,7 +357,7 @@ async fn of_several_nodes_one_reads_and_another_goes_on_when_it_is_gone() {
     let Some(ledger) = Database::shared() else { return };
     let Some(url) = Database::shared().map(|app| app.url()) else { return };
     let app = postgres(&url).await;
-    app.batch_execute(POSTGRES).await.unwrap();
+    app.batch_execute(&ddl(Dialect::Postgres)).await.unwrap();
     let outbox = format!("[outbox.app]\ndatabase = {url:?}\npoll = \"50ms\"\n");
     let mut cluster = Cluster::of(&[ledger.url(), ledger.url()], 1, &outbox).await;
     for node in 0..2 {

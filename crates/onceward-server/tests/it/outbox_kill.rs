@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use onceward::sql::{Dialect, ddl};
 use onceward_proof::chance::Chance;
 use onceward_proof::figures::{Figures, number, seed, tell};
 use tokio::task::JoinSet;
 
 use crate::crash_world::{Gateway, World, until};
 use crate::nodes_server::Database;
-use crate::outbox_tables::{POSTGRES, SQLITE, postgres, sqlite};
+use crate::outbox_tables::{postgres, sqlite};
 
 /// Who commits at once.
 const WRITERS: u64 = 50;
@@ -219,7 +220,7 @@ async fn what_fifty_writers_commit_lands_once_and_in_order_though_its_relay_is_k
     let (seed, rounds) = (seed(), number("TEST_ROUNDS", 10));
     tell(&format!("TEST_SEED={seed} TEST_ROUNDS={rounds}"));
     let client = postgres(&url).await;
-    for sql in [POSTGRES, SUBJECT_TABLES, &subjects()] {
+    for sql in [&ddl(Dialect::Postgres), SUBJECT_TABLES, &subjects()] {
         client.batch_execute(sql).await.unwrap();
     }
     let world = World::with(seed, &ROUTES.replace("DATABASE", &url)).await;
@@ -240,7 +241,7 @@ async fn what_fifty_writers_commit_to_sqlite_lands_once_and_in_order_though_its_
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().join("app.db");
     let db = sqlite(&path);
-    for sql in [SQLITE, SUBJECT_TABLES, &subjects()] {
+    for sql in [&ddl(Dialect::Sqlite), SUBJECT_TABLES, &subjects()] {
         db.execute_batch(sql).unwrap();
     }
     let database = format!("sqlite:{}", path.display());
