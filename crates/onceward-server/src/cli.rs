@@ -18,6 +18,7 @@ mod doubt;
 mod keys;
 mod ls;
 mod migrate_store;
+mod outbox;
 mod output;
 mod resend;
 mod restore;
@@ -129,6 +130,8 @@ enum Verb {
     Revoke(keys::Revoke),
     /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
+    /// List the outboxes, how far behind they are, and what of them is parked
+    Outbox(outbox::Outbox),
     /// List the sources of webhooks; of one, those that were not taken, and why
     Sources(sources::Sources),
     /// Send nothing through a route until it is resumed; what it accepts waits
@@ -237,6 +240,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
+        Verb::Outbox(flags) => outbox::outbox(&flags, &client, json).await,
         Verb::Sources(flags) => sources::sources(&flags, &client, json).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,

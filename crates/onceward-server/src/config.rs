@@ -49,6 +49,7 @@ pub(crate) use self::forecast::Forecast;
 mod forecast;
 pub(crate) mod guard;
 mod keys;
+mod outbox;
 mod people;
 mod profile;
 mod protection;
@@ -57,6 +58,7 @@ mod sources;
 mod statuses;
 
 pub(crate) use guard::Guard;
+pub(crate) use outbox::{Outbox, To};
 pub(crate) use profile::Setting;
 use profile::{Laid, ProfileFile, Profiles};
 use statuses::StatusesFile;
@@ -105,6 +107,8 @@ struct File {
     callbacks: CallbacksFile,
     #[serde(default)]
     audit: people::AuditFile,
+    #[serde(default)]
+    outbox: BTreeMap<RouteName, outbox::OutboxFile>,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
     #[serde(default)]
@@ -473,6 +477,8 @@ pub(crate) struct Config {
     pub(crate) ad_hoc: Arc<Route>,
     /// Where webhooks come in.
     pub(crate) sources: BTreeMap<String, Arc<Source>>,
+    /// Tables whose rows are remembered.
+    pub(crate) outboxes: BTreeMap<String, Arc<Outbox>>,
     /// Routes of which the file says no window.
     default_windows: Vec<String>,
     /// What is said of the routes, and who says so.
@@ -580,6 +586,13 @@ impl Config {
             segment_bytes,
             name,
         )?;
+        let demo = file.demo.unwrap_or_else(|| found.is_none());
+        let around = outbox::Around { source: name, ca_file: file.tls.ca_file.as_deref(), demo };
+        let outboxes = outbox::outboxes(&file.outbox, &mut routes, &around, |own, route| {
+            let wrong = |what: &str| ConfigError(format!("{name}: [{}] {what}", section(own)));
+            let laid = profiles.lay(own, route, &wrong)?;
+            build_route(own, route, laid, segment_bytes, name)
+        })?;
         people::check_callbacks(&routes, &file.callbacks, name)?;
         let ad_hoc_target = Target { trust: Trust::Caller, ..(*ad_hoc.target).clone() };
         Ok(Self {
@@ -596,6 +609,7 @@ impl Config {
             routes,
             guards,
             sources,
+            outboxes,
             settings,
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
@@ -1123,6 +1137,11 @@ impl Config {
         sources::shown(&self.sources)
     }
 
+    /// What is said of the outboxes.
+    pub(crate) fn described_outboxes(&self) -> Vec<serde_json::Value> {
+        self.outboxes.values().map(|outbox| outbox.described()).collect()
+    }
+
     /// What a careful reader would ask about.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.sources.values().flat_map(|it| it.warnings()).collect::<Vec<_>>();
@@ -1182,15 +1201,17 @@ impl Config {
                 ));
             }
         }
+        warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
         warnings
     }
 }
 
 /// Where in the file a route is said.
 pub(crate) fn section(route: &str) -> String {
-    match route.strip_prefix("source/") {
-        Some(source) => format!("sources.{source}"),
-        None => format!("routes.{route}"),
+    match route.split_once('/') {
+        Some(("source", source)) => format!("sources.{source}"),
+        Some(("outbox", outbox)) => format!("outbox.{outbox}"),
+        _ => format!("routes.{route}"),
     }
 }
 

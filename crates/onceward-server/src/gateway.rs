@@ -166,7 +166,7 @@ impl Gateway {
     }
 
     /// Whether whoever is to be told can be: the same holds for it as for a URL that is called.
-    fn check_callback(&self, options: &mut CallOptions) -> Result<(), Problem> {
+    pub(crate) fn check_callback(&self, options: &mut CallOptions) -> Result<(), Problem> {
         let Some(url) = options.callback.take() else { return Ok(()) };
         if !self.engine.has_teller() {
             return Err(Problem::new(

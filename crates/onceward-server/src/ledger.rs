@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use onceward::relay::without_secrets;
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Store, StoreError};
@@ -35,11 +36,7 @@ impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => path.display().fmt(f),
-            Self::Postgres { url, .. } => {
-                let place = url.split_once("://").map_or("", |(_, rest)| rest);
-                let place = place.split('?').next().unwrap_or_default();
-                write!(f, "postgres://{}", place.rsplit('@').next().unwrap_or_default())
-            }
+            Self::Postgres { url, .. } => f.write_str(&without_secrets(url)),
         }
     }
 }

@@ -15,6 +15,7 @@ mod listeners;
 mod listening;
 mod node;
 mod operator;
+mod outbox;
 mod page;
 mod problem;
 mod serve;

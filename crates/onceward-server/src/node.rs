@@ -12,6 +12,7 @@ use onceward::{Engine, Standing};
 use crate::access::Access;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
+use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::source::Sources;
 use crate::telemetry::Telemetry;
@@ -37,6 +38,7 @@ pub(crate) struct Node {
     pub(crate) guards: Guards,
     pub(crate) sources: Sources,
     pub(crate) access: Access,
+    pub(crate) outboxes: Outboxes,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,
     pub(crate) quarantined: AtomicBool,
@@ -72,6 +74,7 @@ impl Node {
         let judged = self.engine.recover().await?;
         self.quarantined.store(false, Ordering::Release);
         self.engine.start();
+        self.outboxes.start();
         Ok(judged)
     }
 

@@ -36,6 +36,7 @@ use crate::shape;
 mod advice;
 mod doubt;
 mod keys;
+mod outbox;
 mod sources;
 
 /// How many a page has where nothing says, and at most.
@@ -78,6 +79,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/routes/{route}/resume", post(resume))
         .route("/v1/stats", get(stats))
         .merge(doubt::router())
+        .merge(outbox::router())
         .merge(sources::router())
         .route("/v1/backup", post(backup))
         .route("/v1/release", post(release))

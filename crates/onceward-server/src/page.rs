@@ -12,6 +12,7 @@ mod doubt;
 mod filter;
 mod frame;
 mod lists;
+mod outboxes;
 mod payload;
 mod resend;
 mod sources;

@@ -30,6 +30,7 @@ use crate::guard::{self, Guards};
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Peer;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::outbox::Outboxes;
 use crate::problem::{self, Problem};
 use crate::source::{self, Sources};
 use crate::telemetry::Telemetry;
@@ -186,10 +187,14 @@ impl Start {
         let access = Access::open(store, &operator_key, listen).await?;
         first_key(&access, listen).await?;
         let quarantined = data.join(QUARANTINE).exists();
+        let gateway = || Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) };
+        let outboxes = Outboxes::new(gateway());
+        outboxes.follow(&config.outboxes);
         let node = Arc::new(Node {
             guards: Guards::new(config.guards.clone()),
-            gateway: Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) },
+            gateway: gateway(),
             sources: Sources::new(config.sources.clone()),
+            outboxes,
             engine: Arc::clone(&engine),
             access,
             telemetry: Arc::clone(&self.telemetry),
@@ -208,6 +213,7 @@ impl Start {
             }
             warn_of_missing_routes(&engine).await?;
             engine.start();
+            node.outboxes.start();
         }
         tell_ready(&engine, config, listen);
         Ok(node)
@@ -355,6 +361,9 @@ async fn run(
     };
     let closed = listeners.close().await;
     node.draining.store(true, Ordering::Release);
+    if ended.is_ok() && tokio::time::timeout(GRACE_MIN, node.outboxes.stop()).await.is_err() {
+        warn!("an outbox does not answer: what was in hand is read again at the next start");
+    }
     node.engine.halt();
     info!("draining: what is under way runs to its end");
     let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
@@ -420,6 +429,7 @@ async fn reload(
     node.engine.set_routes(routes);
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
+    node.outboxes.follow(&fresh.outboxes);
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
     listeners.refresh_certificates().await;
@@ -529,6 +539,7 @@ async fn answer_plainly(
         Err(problem) => return page::refused(head.uri.path(), &head.headers, &problem),
     };
     if is_metrics {
+        node.outboxes.gauge();
         return match node.engine.store().condition().await {
             Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
             Err(error) => Problem::from(error).response(),

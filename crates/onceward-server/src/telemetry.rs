@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::operator::standing_name;
 
+pub(crate) mod outbox;
 pub(crate) mod webhooks;
 
 /// Counters that the hot path moves are looked up once.
@@ -77,6 +78,7 @@ impl Telemetry {
             "onceward_ledger_commits",
             "Durable writes since the start, each for a group."
         );
+        outbox::describe();
         gauge!("onceward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let duplicate = |repeat: Repeat| {
             (repeat, counter!("onceward_duplicates_total", "answer" => repeat.name()))

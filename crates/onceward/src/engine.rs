@@ -418,6 +418,9 @@ impl Engine {
     /// its own.
     pub fn scope_of(&self, tenant: &str, name: &str, principal: &str) -> Scope {
         let (tenant, principal) = (tenant.to_owned(), principal.to_owned());
+        // The scopes of sources and outboxes, and those that are shared, are not of one caller.
+        let is_shared = ["source/", "outbox/", "scope/"].iter().any(|kind| name.starts_with(kind));
+        let principal = if is_shared { String::new() } else { principal };
         match self.routes().get(name) {
             Some(route) => scope_of(&route, None, tenant, principal),
             None => Scope { kind: ScopeKind::Call, tenant, name: name.to_owned(), principal },
@@ -1063,6 +1066,10 @@ impl Engine {
         let _ = arrival.options.aside.repeat.set(repeat);
         if admission == Admission::Replay {
             self.recent.add(arrival.scope.digest(&arrival.key));
+        }
+        if admission == Admission::Join && !known.is_first() {
+            // Its process may have ended before its line had it; what comes after it must not pass.
+            Box::pin(self.advance(&known)).await;
         }
         let known_box = || Box::new(known.clone());
         match admission {

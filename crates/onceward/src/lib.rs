@@ -87,6 +87,7 @@ pub mod layer;
 pub mod master_key;
 pub mod observe;
 pub mod problem;
+pub mod relay;
 pub mod route;
 pub mod sabotage;
 pub mod secret;

@@ -408,14 +408,19 @@ impl Engine {
             let line = read(Some(&cell))?;
             if line.is_over(self.clock.now()) {
                 self.store.swap(name, Some(cell), None).await?;
-            } else if let Some(head) = line.head().filter(|_| line.waiting.is_empty()) {
-                // Nobody waits who would look whether it has ended.
-                match self.store.find(Which::Id(head.id)).await? {
-                    Some(found) if End::of(&found, Duration::ZERO, self.clock.now()).is_some() => {
+            } else if let Some(first) = line.head().or_else(|| line.waiting.first().copied()) {
+                // Whoever was to move it on may have ended before.
+                match self.store.find(Which::Id(first.id)).await? {
+                    Some(found)
+                        if !line.waiting.is_empty()
+                            || End::of(&found, Duration::ZERO, self.clock.now()).is_some() =>
+                    {
                         self.advance(&found).await;
                     }
-                    Some(_) => {}
-                    None => drop(self.store.swap(name, Some(cell), None).await?),
+                    None if line.waiting.is_empty() => {
+                        self.store.swap(name, Some(cell), None).await?;
+                    }
+                    _ => {}
                 }
             }
         }

@@ -8,7 +8,7 @@ use onceward::store::sqlite::SqliteStore;
 use serde_json::{Value, json};
 
 use super::Global;
-use super::output::print;
+use super::output::{print, text};
 use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting};
 use crate::exit::Exit;
 use crate::tls::Tls;
@@ -65,7 +65,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": config.described_sources(), "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": config.described_sources(), "outboxes": config.described_outboxes(), "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -100,6 +100,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
         }
         print_settings(&config.settings)?;
         print_sources(&config.described_sources())?;
+        print_outboxes(&config)?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
@@ -147,6 +148,26 @@ fn print_sources(sources: &[Value]) -> Result<(), Exit> {
             of("scheme"),
             source["secrets"].to_string(),
             goes_to.trim_end()
+        ))?;
+    }
+    Ok(())
+}
+
+/// Which tables are relayed, and where their rows go.
+fn print_outboxes(config: &Config) -> Result<(), Exit> {
+    let outboxes = config.described_outboxes();
+    if outboxes.is_empty() {
+        return Ok(());
+    }
+    print(&format!("\n{:<16} {:<24} {:<24} {:<8} GO TO", "OUTBOX", "TABLE", "SCOPE", "THEN"))?;
+    for outbox in &outboxes {
+        print(&format!(
+            "{:<16} {:<24} {:<24} {:<8} {}",
+            text(outbox, "/name"),
+            text(outbox, "/table"),
+            text(outbox, "/scope"),
+            text(outbox, "/after"),
+            text(outbox, "/to"),
         ))?;
     }
     Ok(())

@@ -43,6 +43,7 @@ pub(super) async fn show(State(node): State<Arc<Node>>) -> Result<Html, Problem>
                 }
             }
         }
+        (super::outboxes::section(&node))
     };
     Ok(Html(frame.page(Here::Upstreams, "Upstreams", &content)))
 }

@@ -8,7 +8,7 @@ mod days;
 mod hints;
 mod intake;
 mod lanes;
-mod link;
+pub(crate) mod link;
 #[cfg(test)]
 mod plans;
 mod session;

@@ -34,6 +34,7 @@ mod postgres_nodes;
 mod postgres_options;
 mod reconcile;
 mod redeliver;
+mod relay;
 mod releases;
 mod replay_bytes;
 mod retention;

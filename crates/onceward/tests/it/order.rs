@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onceward::core::operation::{Death, Operation, State};
 use onceward::core::policy::{Effects, Order, Policy};
 use onceward::store::Query;
@@ -111,6 +112,47 @@ async fn where_the_route_says_so_they_have_an_order_without_numbers() {
         world.engine().idle().await;
         let cells = world.engine().store().settings("line/".into()).await.unwrap();
         assert!(cells.is_empty(), "nothing is left of a line that nobody waits in");
+    }
+}
+
+/// One is being sent and another waits; then the line is gone, and the first is done: the name of the
+/// line's cell, and what it was.
+async fn with_a_line_that_is_lost(world: &World) -> (String, Bytes) {
+    let gate = Gate::closed();
+    world.upstream.script([answer(201, "one").behind(&gate)]);
+    taken(world.call(about("a1", "a")).await);
+    world.until_dispatched(1).await;
+    taken(world.call(about("a2", "a")).await);
+    let store = world.engine().store();
+    let (name, cell) = store.settings("line/".into()).await.unwrap().remove(0);
+    store.set(name.clone(), None).await.unwrap();
+    gate.open();
+    world.stands("a1", "done").await;
+    world.engine().idle().await;
+    (name, cell)
+}
+
+#[tokio::test]
+async fn one_whose_process_ended_before_its_line_had_it_is_not_passed_once_it_is_asked_for_again() {
+    for world in every(&in_order(Effects::Keyed)) {
+        with_a_line_that_is_lost(&world).await;
+        for key in ["a2", "a3"] {
+            taken(world.call(about(key, "a")).await);
+        }
+        world.stands("a3", "done").await;
+        assert_eq!(sent(&world), ["a1", "a2", "a3"]);
+    }
+}
+
+#[tokio::test]
+async fn a_line_whose_process_ended_before_it_was_moved_on_goes_on_soon_after_a_start() {
+    for world in every(&in_order(Effects::Keyed)) {
+        let (name, cell) = with_a_line_that_is_lost(&world).await;
+        world.engine().store().set(name, Some(cell)).await.unwrap();
+        assert_eq!(sent(&world), ["a1"]);
+        // Long before it is looked at because it waits.
+        world.pass_time(Duration::from_secs(5)).await;
+        world.stands("a2", "done").await;
     }
 }
 

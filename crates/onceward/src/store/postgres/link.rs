@@ -131,7 +131,7 @@ impl Link {
 
 /// How to reach the server.
 #[derive(Clone)]
-pub(super) struct Address {
+pub(crate) struct Address {
     config: Config,
     tls: Option<MakeRustlsConnect>,
 }
@@ -146,9 +146,9 @@ impl std::fmt::Debug for Address {
 impl Address {
     /// Reads a connection string. `sslmode=require` means TLS whose certificate is verified; else
     /// there is none.
-    pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
+    pub(crate) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
         let mut config: Config = options.url.parse().map_err(|error: tokio_postgres::Error| {
-            StoreError::Unavailable(format!("the address of the ledger cannot be read: {error}"))
+            StoreError::Unavailable(format!("the address of the database cannot be read: {error}"))
         })?;
         let tls = if config.get_ssl_mode() == SslMode::Require {
             let trusted = trusted(options.ca_file.as_deref());
@@ -199,7 +199,7 @@ impl Address {
     }
 
     /// The configuration and TLS, for a connection that listens.
-    pub(super) fn parts(&self) -> (&Config, Option<&MakeRustlsConnect>) {
+    pub(crate) fn parts(&self) -> (&Config, Option<&MakeRustlsConnect>) {
         (&self.config, self.tls.as_ref())
     }
 }
@@ -272,7 +272,7 @@ impl Spare {
 
 /// What an error says about the ledger. What comes from a broken connection says nothing about
 /// what was written; whoever wrote has to look.
-pub(super) fn meaning(error: &tokio_postgres::Error) -> StoreError {
+pub(crate) fn meaning(error: &tokio_postgres::Error) -> StoreError {
     let Some(said) = error.as_db_error() else {
         // What it does not say itself: that a certificate is not believed, for example.
         let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();

@@ -1,0 +1,92 @@
+//! `outbox`: the tables that are relayed, how far behind they are, and the rows that are parked.
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::{Client, part};
+use super::ls::print_array;
+use super::output::{Table, each, is_terminal, print, say, text, when};
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(super) struct Outbox {
+    /// Show this one, and its rows that can never become a call
+    name: Option<String>,
+    /// Read its parked rows again
+    #[arg(long, requires = "name", requires = "reason")]
+    retry: bool,
+    /// Only the row with this id
+    #[arg(long, requires = "retry")]
+    id: Option<String>,
+    /// Why
+    #[arg(long, requires = "retry")]
+    reason: Option<String>,
+}
+
+pub(super) async fn outbox(flags: &Outbox, client: &Client, json: bool) -> Result<(), Exit> {
+    match &flags.name {
+        None => list(client, json).await,
+        Some(name) if flags.retry => retry(name, flags, client, json).await,
+        Some(name) => show(name, client, json).await,
+    }
+}
+
+async fn list(client: &Client, json: bool) -> Result<(), Exit> {
+    let page = client.get("/v1/outbox").await?;
+    let outboxes = each(&page, "/data");
+    if json {
+        return print_array(outboxes);
+    }
+    let mut table =
+        Table::new(&["NAME", "TABLE", "STATE", "LAG", "TAKEN", "AGAIN", "PARKED", "LAST ERROR"]);
+    for outbox in outboxes {
+        let lag = text(outbox, "/lag_seconds");
+        table.push(vec![
+            text(outbox, "/name"),
+            text(outbox, "/table"),
+            text(outbox, "/state"),
+            if lag == "-" { lag } else { format!("{lag}s") },
+            text(outbox, "/remembered"),
+            text(outbox, "/duplicates"),
+            text(outbox, "/parked"),
+            text(outbox, "/last_error"),
+        ]);
+    }
+    table.print(is_terminal())
+}
+
+async fn show(name: &str, client: &Client, json: bool) -> Result<(), Exit> {
+    let outbox = client.get(&format!("/v1/outbox/{}", part(name))).await?;
+    if json {
+        return print(&outbox.to_string());
+    }
+    let mut table = Table::new(&["ROW", "KEY", "ROUTE", "PARKED", "CODE", "WHY"]);
+    for row in each(&outbox, "/parked_rows") {
+        table.push(vec![
+            text(row, "/id"),
+            text(row, "/key"),
+            text(row, "/route"),
+            when(&text(row, "/at"), is_terminal()),
+            text(row, "/code"),
+            text(row, "/why"),
+        ]);
+    }
+    table.print(is_terminal())?;
+    say(&format!(
+        "{}: {}, {} rows remembered, {} parked",
+        text(&outbox, "/name"),
+        text(&outbox, "/state"),
+        text(&outbox, "/remembered"),
+        text(&outbox, "/parked"),
+    ));
+    Ok(())
+}
+
+async fn retry(name: &str, flags: &Outbox, client: &Client, json: bool) -> Result<(), Exit> {
+    let document = json!({"reason": flags.reason, "id": flags.id});
+    let done = client.post(&format!("/v1/outbox/{}/retry", part(name)), &document).await?;
+    if json {
+        return print(&done.to_string());
+    }
+    print(&format!("{}\trows are read again", each(&done, "/retried").len()))
+}

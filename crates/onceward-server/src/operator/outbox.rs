@@ -1,0 +1,92 @@
+//! Outboxes as the JSON API shows them, and parked rows given free again.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, person, read};
+use crate::access::Caller;
+use crate::config::Outbox;
+use crate::node::Node;
+use crate::outbox::{Shown, parked, retry};
+use crate::problem::Problem;
+use crate::shape;
+
+/// The paths.
+pub(super) fn router() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/outbox", get(list))
+        .route("/v1/outbox/{name}", get(show))
+        .route("/v1/outbox/{name}/retry", post(retry_parked))
+}
+
+async fn list(State(node): State<Arc<Node>>) -> Answer {
+    let shown: Vec<Value> =
+        node.outboxes.shown().iter().map(|(outbox, shown)| document(outbox, shown)).collect();
+    Ok(Json(json!({"data": shown, "next": null})))
+}
+
+fn document(outbox: &Outbox, shown: &Shown) -> Value {
+    let mut document = outbox.described();
+    for (member, value) in [
+        ("state", json!(shown.stands.name())),
+        ("lag_seconds", json!(shown.lag.map(|lag| lag.as_millis() as f64 / 1000.0))),
+        ("read_at", json!(shown.read_at.map(shape::time))),
+        ("remembered", json!(shown.counts.remembered)),
+        ("duplicates", json!(shown.counts.duplicates)),
+        ("parked", json!(shown.parked_now)),
+        ("last_error", json!(shown.error.as_ref().map(|(why, _)| why))),
+        ("last_error_at", json!(shown.error.as_ref().map(|(_, at)| shape::time(*at)))),
+    ] {
+        document[member] = value;
+    }
+    document
+}
+
+fn find(node: &Node, name: &str) -> Result<(Arc<Outbox>, Shown), Problem> {
+    let mut all = node.outboxes.shown().into_iter();
+    all.find(|(outbox, _)| outbox.name == name)
+        .ok_or_else(|| Problem::new("not-found", format!("No outbox is called {name:?}.")))
+}
+
+async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
+    let (outbox, shown) = find(&node, &name)?;
+    let mut document = document(&outbox, &shown);
+    document["parked_rows"] = json!(parked(&**node.engine.store(), &name).await?);
+    Ok(Json(document))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    reason: String,
+    /// One of them; all where nothing says.
+    id: Option<String>,
+}
+
+async fn retry_parked(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    document: Result<Json<Retry>, JsonRejection>,
+) -> Answer {
+    let Retry { reason, id } = read(document)?;
+    let person = person(&caller, &reason)?;
+    find(&node, &name)?;
+    let store = &**node.engine.store();
+    let rows = parked(store, &name).await?;
+    let is_meant = |row: &&crate::outbox::Parked| id.as_ref().is_none_or(|id| *id == row.id);
+    let ids: Vec<&str> = rows.iter().filter(is_meant).map(|row| row.id.as_str()).collect();
+    if let (Some(id), true) = (&id, ids.is_empty()) {
+        return Err(Problem::new("not-found", format!("No row {id:?} is parked.")));
+    }
+    node.engine.note(&person, "retried parked rows", &format!("outbox {name}")).await?;
+    retry(store, &name, ids.iter().copied()).await?;
+    node.outboxes.look_again(&name);
+    Ok(Json(json!({"retried": ids})))
+}

@@ -1,0 +1,58 @@
+//! Outboxes, as a part of the page about upstreams: how far behind they are, and what is parked.
+
+use maud::{Markup, html};
+
+use crate::node::Node;
+use crate::outbox::{Shown, Stands};
+
+/// Nothing where there are none.
+pub(super) fn section(node: &Node) -> Markup {
+    let all = node.outboxes.shown();
+    html! {
+        @if !all.is_empty() {
+            h2 { "Outboxes" }
+            p.lead {
+                "Tables whose rows become operations. A parked row can never become one; "
+                code { "onceward outbox NAME" } " says why."
+            }
+            div.scroll.card tabindex="0" role="region" aria-label="Outboxes" {
+                table.list {
+                    thead { tr {
+                        th { "Outbox" } th { "Read" } th.number { "Behind" }
+                        th.number { "Remembered" } th.number { "Parked" }
+                    } }
+                    tbody { @for (outbox, shown) in &all {
+                        tr {
+                            td.what {
+                                strong { (outbox.name) }
+                                span.request title=(outbox.table.database.to_string()) {
+                                    (outbox.table.name)
+                                }
+                            }
+                            td { (read(shown)) }
+                            td.number { (behind(shown)) }
+                            td.number { (shown.counts.remembered) }
+                            td.number { (shown.parked_now) }
+                        }
+                    } }
+                }
+            }
+        }
+    }
+}
+
+fn read(shown: &Shown) -> Markup {
+    match shown.stands {
+        Stands::Reading => html! { span.chip.done { "yes" } },
+        Stands::Standby => html! { span.chip.told { "by another node" } },
+        Stands::Starting => html! { span.chip.told { "not yet" } },
+        Stands::Failing => html! {
+            span.chip.dead { "no" }
+            @if let Some((why, _)) = &shown.error { " " span.label { (why) } }
+        },
+    }
+}
+
+fn behind(shown: &Shown) -> String {
+    shown.lag.map_or_else(|| "-".to_owned(), |lag| format!("{:.1} s", lag.as_secs_f64()))
+}
