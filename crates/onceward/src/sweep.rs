@@ -116,5 +116,6 @@ impl Engine {
         tokio::spawn(write_asked(Arc::clone(self)));
         tokio::spawn(crate::bulk::look_after(Arc::clone(self)));
         tokio::spawn(crate::callback::tell(Arc::clone(self)));
+        tokio::spawn(crate::claim::look_for_lapses(Arc::clone(self)));
     }
 }

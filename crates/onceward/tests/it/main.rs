@@ -6,6 +6,7 @@ mod advice;
 mod bodies;
 mod bulk;
 mod callbacks;
+mod claims;
 mod dead;
 mod duplicates;
 mod gates;

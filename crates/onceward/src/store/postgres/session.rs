@@ -26,7 +26,7 @@ pub(super) const BEAT: &str = "\
         WHERE session.id = others.id AND others.is_back), \
     lapsed AS (DELETE FROM session USING others \
         WHERE session.id = others.id AND NOT others.is_back RETURNING session.id) \
-    SELECT row FROM op WHERE kind IN (1, 6) AND owner IS DISTINCT FROM $1 AND NOT EXISTS \
+    SELECT row FROM op WHERE kind IN (1, 6) AND owner <> $1 AND NOT EXISTS \
         (SELECT FROM session WHERE session.id = op.owner \
         AND session.id NOT IN (SELECT id FROM lapsed)) AND get_byte(row, 0) <= $4 \
     ORDER BY id LIMIT $3";
