@@ -11,7 +11,7 @@ use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
 use onceward::core::operation::{Deed, Operation, Outcome, Source, State};
 use onceward::core::time::Timestamp;
-use onceward::observe::Fact;
+use onceward::observe::{ClaimTurn, Fact};
 use onceward::store::Store as _;
 use onceward::upstream::Dispatch;
 use onceward_proof::chance::digest;
@@ -404,6 +404,15 @@ impl Audit {
                 Some(act) if act.who != LOOKUP => "a person acted",
                 Some(act) if act.deed == Deed::ResolvedDone => "found by a lookup",
                 _ => "not done by a lookup",
+            }),
+            Fact::Claimed(_, turn) => self.occasion(match turn {
+                ClaimTurn::Begun => "a claim was begun",
+                ClaimTurn::Done => "a claim was completed",
+                ClaimTurn::Released => "a claim was given back",
+                ClaimTurn::Lapsed => "a claim lapsed",
+                ClaimTurn::Busy => "a claim was busy",
+                ClaimTurn::Told => "a claim was done already",
+                ClaimTurn::Stale => "an old fence was refused",
             }),
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Suspected(..) => self.occasion("a request came under another key"),

@@ -8,6 +8,7 @@ mod chaos;
 mod chaos_route;
 mod check_ledger;
 mod classify;
+mod claims;
 mod cli;
 mod config;
 mod crash_backup;
