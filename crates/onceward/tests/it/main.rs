@@ -25,6 +25,7 @@ mod lookup;
 mod misbehave;
 mod mismatch;
 mod moving;
+mod once;
 mod order;
 mod postgres;
 mod postgres_nodes;
