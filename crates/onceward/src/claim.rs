@@ -3,6 +3,7 @@
 //! that learns so, and does nothing.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -119,6 +120,14 @@ pub struct GivenBack {
 #[derive(Debug, Default)]
 pub(crate) struct Rules(RwLock<Arc<BTreeMap<String, ClaimRule>>>);
 
+/// What somebody says of a claim, what is kept with it, and what is told when it is written.
+#[derive(Debug, Clone)]
+struct Said {
+    event: ClaimEvent,
+    answer: Option<(Slot, Bytes)>,
+    turn: Option<ClaimTurn>,
+}
+
 /// The request of a claim: its begin, for people and for whoever says it again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept<'a> {
@@ -196,10 +205,9 @@ impl Engine {
         };
         let event = ClaimEvent::Completed { status: None, ok: ended.ok };
         let answer = (Slot::Outcome, wire::encode_response(&response, &response.headers));
-        let (claim, worth) =
-            self.say(which, fence, claim::complete, event, Some(answer)).await?;
+        let said = Said { event, answer: Some(answer), turn: Some(ClaimTurn::Done) };
+        let (claim, worth) = self.say(which, fence, claim::complete, said).await?;
         if worth == Word::Holds {
-            self.tell(&claim, ClaimTurn::Done);
             return Ok(claim);
         }
         let is_same = match replay(&*self.store, &claim).await? {
@@ -219,17 +227,16 @@ impl Engine {
     ) -> Result<Operation, Refusal> {
         let free_at = self.clock.now().plus(back.retry_after);
         let why = back.reason.clone();
-        let (claim, worth) = if back.may_have_executed {
+        let (claim, _) = if back.may_have_executed {
             let why = why.unwrap_or_else(|| "its holder does not know whether it was done".into());
-            self.say(which, fence, claim::give_up, ClaimEvent::Lapsed { why }, None).await?
+            let event = ClaimEvent::Lapsed { why };
+            let said = Said { event, answer: None, turn: Some(ClaimTurn::Lapsed) };
+            self.say(which, fence, claim::give_up, said).await?
         } else {
             let event = ClaimEvent::Released { why, free_at };
-            self.say(which, fence, claim::release, event, None).await?
+            let said = Said { event, answer: None, turn: Some(ClaimTurn::Released) };
+            self.say(which, fence, claim::release, said).await?
         };
-        if worth == Word::Holds {
-            let turn = if back.may_have_executed { ClaimTurn::Lapsed } else { ClaimTurn::Released };
-            self.tell(&claim, turn);
-        }
         Ok(claim)
     }
 
@@ -243,7 +250,8 @@ impl Engine {
         let rule = self.claim_rule(&which.scope);
         let lease_until = self.clock.now().plus(lease_of(&rule, lease));
         let event = ClaimEvent::Renewed { lease_until };
-        let (claim, _) = self.say(which, fence, claim::renew, event, None).await?;
+        let said = Said { event, answer: None, turn: None };
+        let (claim, _) = self.say(which, fence, claim::renew, said).await?;
         Ok(claim)
     }
 
@@ -271,8 +279,10 @@ impl Engine {
                 Some(claim) => claim,
                 None => {
                     let newborn = self.birth_of_claim(which, beginning, rule, replaces.take(), now);
-                    match self.written(self.store.remember(newborn).await)? {
-                        Some(Remembered::Fresh(claim)) => return Ok(self.acquired(claim, true)),
+                    match self.remember_claim(newborn).await? {
+                        Some(Remembered::Fresh(claim)) => {
+                            return Ok(Begun::Acquired(Box::new(claim)));
+                        }
                         Some(Remembered::Known(claim)) => claim,
                         None => continue,
                     }
@@ -285,9 +295,11 @@ impl Engine {
                     let holder = beginning.holder.clone();
                     let event = ClaimEvent::Begun { lease_until, holder };
                     let kept = self.request_of_claim(&claim, beginning);
-                    if let Some(ours) = self.change(&claim, event, Some(kept), now).await? {
+                    let turn = Some(ClaimTurn::Begun);
+                    let said = Said { event, answer: Some(kept), turn };
+                    if let Some(ours) = self.change(&claim, said, now).await? {
                         self.note_asked(&claim, Repeat::Revived);
-                        return Ok(self.acquired(ours, false));
+                        return Ok(Begun::Acquired(Box::new(ours)));
                     }
                 }
                 Begin::Lapse => {
@@ -335,13 +347,36 @@ impl Engine {
         })
     }
 
-    fn acquired(&self, claim: Operation, is_new: bool) -> Begun {
-        if is_new {
-            self.observer.observe(Fact::Remembered(&claim));
-        }
-        self.leases.note(&claim);
-        self.tell(&claim, ClaimTurn::Begun);
-        Begun::Acquired(Box::new(claim))
+    /// Writes a new claim, and tells of it; nothing where the key's last one has moved on.
+    async fn remember_claim(
+        self: &Arc<Self>,
+        newborn: Birth,
+    ) -> Result<Option<Remembered>, Refusal> {
+        let engine = Arc::clone(self);
+        self.see_through(async move {
+            let remembered = engine.written(engine.store.remember(newborn).await)?;
+            if let Some(Remembered::Fresh(claim)) = &remembered {
+                engine.observer.observe(Fact::Remembered(claim));
+                engine.leases.note(claim);
+                engine.tell(claim, ClaimTurn::Begun);
+            }
+            Ok(remembered)
+        })
+        .await
+    }
+
+    /// Does it in a task of its own: whoever hangs up meanwhile leaves nothing half done.
+    async fn see_through<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let run = self.begin();
+        let working = tokio::spawn(async move {
+            let _run = run;
+            work.await
+        });
+        // It ends without a word only where the process ends.
+        working.await.unwrap_or(Err(Refusal::Draining))
     }
 
     /// Waits until `claim` has come to rest, at most until its lease is over or `until`; tells whether
@@ -379,8 +414,7 @@ impl Engine {
         which: &ClaimKey,
         fence: Fence,
         worth: fn(&Operation, Fence) -> Word,
-        event: ClaimEvent,
-        answer: Option<(Slot, Bytes)>,
+        said: Said,
     ) -> Result<(Operation, Word), Refusal> {
         for _ in 0..RACES_MAX {
             let claim =
@@ -390,8 +424,7 @@ impl Engine {
                 Word::Said => return Ok((claim, Word::Said)),
                 Word::Holds => {
                     let now = self.clock.now();
-                    let changed = self.change(&claim, event.clone(), answer.clone(), now).await?;
-                    if let Some(changed) = changed {
+                    if let Some(changed) = self.change(&claim, said.clone(), now).await? {
                         return Ok((changed, Word::Holds));
                     }
                 }
@@ -408,29 +441,29 @@ impl Engine {
         Refusal::FenceStale(Box::new(claim))
     }
 
-    /// Writes what follows for `claim`, and tells of it; nothing where somebody was faster. A task of
-    /// its own: whoever hangs up meanwhile leaves nobody waiting for what is written.
+    /// Writes what follows for `claim`, and tells of it; nothing where somebody was faster.
     async fn change(
         self: &Arc<Self>,
         claim: &Operation,
-        event: ClaimEvent,
-        answer: Option<(Slot, Bytes)>,
+        said: Said,
         now: Timestamp,
     ) -> Result<Option<Operation>, Refusal> {
+        let Said { event, answer, turn } = said;
         let Ok(operation) = claim.after(Event::Claim(event), now) else { return Ok(None) };
         let visible = operation.state == State::InDoubt;
         let write = Write { operation, answer, visible };
-        let (engine, before, run) = (Arc::clone(self), claim.clone(), self.begin());
-        let changing = tokio::spawn(async move {
-            let _run = run;
+        let (engine, before) = (Arc::clone(self), claim.clone());
+        self.see_through(async move {
             let written = engine.store.commit(write).await;
             let Some(changed) = engine.written(written)? else { return Ok(None) };
             engine.leases.forget(&before);
             engine.changed(&changed);
+            if let Some(turn) = turn {
+                engine.tell(&changed, turn);
+            }
             Ok(Some(changed))
-        });
-        // It ends without a word only where the process ends.
-        changing.await.unwrap_or(Err(Refusal::Draining))
+        })
+        .await
     }
 
     /// What follows from a claim's new state for others.
@@ -456,12 +489,9 @@ impl Engine {
     /// What is written where its lease is over; nothing where somebody was faster.
     async fn lapse(self: &Arc<Self>, claim: &Operation) -> Result<Option<Operation>, Refusal> {
         let why = "its lease was over, and its holder was silent".to_owned();
-        let now = self.clock.now();
-        let lapsed = self.change(claim, ClaimEvent::Lapsed { why }, None, now).await?;
-        if let Some(lapsed) = &lapsed {
-            self.tell(lapsed, ClaimTurn::Lapsed);
-        }
-        Ok(lapsed)
+        let event = ClaimEvent::Lapsed { why };
+        let said = Said { event, answer: None, turn: Some(ClaimTurn::Lapsed) };
+        self.change(claim, said, self.clock.now()).await
     }
 
     /// What was written; nothing where somebody was faster.
@@ -485,9 +515,11 @@ impl Engine {
         replaces: Option<Operation>,
         now: Timestamp,
     ) -> Birth {
+        // Nodes' clocks differ a little, and a person may free a key at once.
+        let after_the_last = replaces.as_ref().map_or(Fence(0), |old| Fence(old.fence.0 + 1));
         let mut operation = Operation {
             id: self.next_id(now),
-            fence: claim::first_fence(now),
+            fence: claim::first_fence(now).max(after_the_last),
             scope: which.scope(),
             key: which.key.clone(),
             fingerprint: self.print_of(beginning),
