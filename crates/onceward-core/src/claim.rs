@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::admission::{is_expired, is_tombstone_over, leaves_no_tombstone};
+use crate::admission::{is_expired, is_more_than_its_mark, is_tombstone_over, leaves_no_tombstone};
 use crate::attempt::{Attempt, Ended, Ending, Reached};
 use crate::fingerprint::Fingerprint;
 use crate::key::ScopeKind;
@@ -135,7 +135,9 @@ pub fn begin(known: &Operation, print: &Fingerprint, now: Timestamp) -> Begin {
         Some(Forgotten::New | Forgotten::Refuse) => return Begin::Fresh,
         None => {}
     }
-    let expired = is_expired(known, now);
+    // Where a node whose clock is ahead has left only the mark, it is over for all.
+    let expired =
+        is_expired(known, now) || (known.state.is_ended() && !is_more_than_its_mark(known));
     if expired && (is_tombstone_over(known, now) || leaves_no_tombstone(known)) {
         return Begin::Fresh;
     }

@@ -114,7 +114,8 @@ fn the_late_word_of_who_had_it_last_is_evidence() {
     let freed = told(&doubtful, released(at(31)), at(31));
     assert!(!freed.may_have_executed());
     assert_eq!(claim::begin(&freed, &UNCOMPARED, at(31)), Begin::Acquire);
-    let taken = begun(&told(&begun(&newborn(Effects::Keyed, at(0)), at(0)), lapsed(), at(30)), at(31));
+    let taken =
+        begun(&told(&begun(&newborn(Effects::Keyed, at(0)), at(0)), lapsed(), at(30)), at(31));
     let old = claim::first_fence(at(0)).0 + 1;
     assert_eq!(claim::complete(&taken, Fence(old)), Word::Stale, "somebody else has it in hand");
 }
@@ -146,6 +147,9 @@ fn what_is_done_is_told_for_its_window_and_refused_for_its_tombstone() {
     ] {
         assert_eq!(claim::begin(&done, &UNCOMPARED, now), expected);
     }
+    let mark = done.forgotten_but_for_its_mark();
+    let asked = claim::begin(&mark, &UNCOMPARED, at(11));
+    assert_eq!(asked, Begin::Expired, "another node's clock was ahead");
     let outcome = Outcome { status: None, ok: true, source: Source::Person, answer: None };
     let doubt = told(&begun(&newborn(Effects::NonIdempotent, at(0)), at(0)), lapsed(), at(30));
     let by_person = Event::Acted(act(Deed::ResolvedDone), Some(outcome), None);

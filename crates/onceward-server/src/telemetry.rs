@@ -45,7 +45,10 @@ impl Telemetry {
             "onceward_suspected_doubles_total",
             "New operations with the request of another one, under another key."
         );
-        describe_counter!("onceward_claims_total", "Claims, by what somebody did to them or learnt.");
+        describe_counter!(
+            "onceward_claims_total",
+            "Claims, by what somebody did to them or learnt."
+        );
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
         describe_counter!(

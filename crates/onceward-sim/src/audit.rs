@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use onceward::{ClaimKey, LOOKUP};
 use onceward::core::breaker::Turn;
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
@@ -14,6 +13,7 @@ use onceward::core::time::Timestamp;
 use onceward::observe::{ClaimTurn, Fact};
 use onceward::store::Store as _;
 use onceward::upstream::Dispatch;
+use onceward::{ClaimKey, LOOKUP};
 use onceward_proof::chance::digest;
 
 use crate::claims::{self, Claims, is_claim};
@@ -139,6 +139,12 @@ impl Audit {
         }
     }
 
+    fn perhaps(&mut self, wrong: Option<String>) {
+        if let Some(what) = wrong {
+            self.violation(what);
+        }
+    }
+
     pub(crate) fn fault(&mut self, name: &'static str) {
         *self.faults.entry(name).or_default() += 1;
     }
@@ -172,7 +178,7 @@ impl Audit {
         }
         if is_claim(operation) {
             let wrong = self.claims.written(None, operation);
-            wrong.into_iter().for_each(|what| self.violation(what));
+            self.perhaps(wrong);
         }
         let scope = &operation.scope;
         let place = (scope.name.clone(), scope.principal.clone(), operation.key.to_string());
@@ -198,7 +204,7 @@ impl Audit {
         let is_claimed = is_claim(after);
         if is_claimed {
             let wrong = self.claims.written(Some(before), after);
-            wrong.into_iter().for_each(|what| self.violation(what));
+            self.perhaps(wrong);
         }
         let may_follow = if is_claimed {
             claims::may_follow(before, after)
@@ -463,7 +469,7 @@ impl Audit {
     pub(crate) fn claim_lands(&mut self, claim: &Operation, fence: Fence) -> String {
         self.note(&(claim.id.to_string(), fence.0));
         let (outcome, wrong) = self.claims.lands(claim, fence);
-        wrong.into_iter().for_each(|what| self.violation(what));
+        self.perhaps(wrong);
         outcome
     }
 
@@ -472,13 +478,13 @@ impl Audit {
         self.note(&(claim.id.to_string(), outcome));
         self.of(&claim.id.to_string()).acknowledged = true;
         let wrong = self.claims.told(claim, outcome);
-        wrong.into_iter().for_each(|what| self.violation(what));
+        self.perhaps(wrong);
     }
 
     fn reckon_one(&mut self, operation: &Operation, undisturbed: bool) {
         if is_claim(operation) {
             let wrong = self.claims.reckon(operation);
-            return wrong.into_iter().for_each(|what| self.violation(what));
+            return self.perhaps(wrong);
         }
         let id = operation.id.to_string();
         let kind = Kind::of(&operation.route);

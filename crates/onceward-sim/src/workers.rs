@@ -57,7 +57,7 @@ pub(crate) async fn work(world: &Arc<World>, fleet: &Arc<Fleet>) {
 
 async fn live(world: Arc<World>, fleet: Arc<Fleet>) {
     for _ in 0..world.plan.wants * 2 {
-        tokio::time::sleep(world.moment(Duration::from_secs(60))).await;
+        tokio::time::sleep(world.moment(Duration::from_mins(1))).await;
         let (scope, _) = SCOPES[world.below(2) as usize];
         let key = format!("key-{}", world.below(KEYS));
         // Both are names of our own.
@@ -81,24 +81,22 @@ enum Word {
 /// What it hears.
 enum Heard {
     Begun(Begun),
-    Said(Operation),
+    Said(Box<Operation>),
 }
 
 impl Word {
     async fn said_to(&self, node: &Node, which: &ClaimKey) -> Result<Heard, Refusal> {
         let engine = &node.engine;
         match self {
-            Self::Begin(beginning) => {
-                engine.begin_claim(which, beginning).await.map(Heard::Begun)
-            }
+            Self::Begin(beginning) => engine.begin_claim(which, beginning).await.map(Heard::Begun),
             Self::Renew(fence) => {
-                engine.renew_claim(which, *fence, None).await.map(Heard::Said)
+                engine.renew_claim(which, *fence, None).await.map(Box::new).map(Heard::Said)
             }
             Self::Release(fence, back) => {
-                engine.release_claim(which, *fence, back).await.map(Heard::Said)
+                engine.release_claim(which, *fence, back).await.map(Box::new).map(Heard::Said)
             }
             Self::Complete(fence, ended) => {
-                engine.complete_claim(which, *fence, ended).await.map(Heard::Said)
+                engine.complete_claim(which, *fence, ended).await.map(Box::new).map(Heard::Said)
             }
         }
     }
@@ -109,7 +107,7 @@ async fn say(
     world: &Arc<World>,
     fleet: &Arc<Fleet>,
     which: &ClaimKey,
-    word: &Word,
+    said: &Word,
 ) -> Option<Result<Heard, Refusal>> {
     for _ in 0..TRIES {
         if let Some(node) = fleet.any(world) {
@@ -119,7 +117,7 @@ async fn say(
             let heard = tokio::select! {
                 biased;
                 () = node.life.death() => None,
-                heard = word.said_to(&node, which) => Some(heard),
+                heard = said.said_to(&node, which) => Some(heard),
                 () = tokio::time::sleep(patience) => None,
             };
             // The last words of a dead node reach nobody.
@@ -151,8 +149,10 @@ async fn take(world: &Arc<World>, fleet: &Arc<Fleet>, which: &ClaimKey) {
             let outcome = outcome.map(|outcome| digest(&&outcome.body[..]));
             world.audit().claim_told(&claim, outcome);
         }
-        Some(Ok(Heard::Begun(Begun::Busy(..) | Begun::InDoubt(_)) | Heard::Said(_)))
-        | Some(Err(Refusal::KeyExpired(_) | Refusal::KeyInvalidated(_)))
+        Some(
+            Ok(Heard::Begun(Begun::Busy(..) | Begun::InDoubt(_)) | Heard::Said(_))
+            | Err(Refusal::KeyExpired(_) | Refusal::KeyInvalidated(_)),
+        )
         | None => {}
         Some(Err(other)) => {
             world.audit().violation(format!("{}: refused with {other:?}", which.key));
@@ -192,9 +192,8 @@ async fn do_it(
     let told = digest(&&ended.outcome[..]);
     match say(world, fleet, which, &Word::Complete(fence, ended)).await {
         Some(Ok(Heard::Said(claim))) => world.audit().claim_told(&claim, Some(told)),
-        Some(Ok(Heard::Begun(_))) => {}
         // Somebody else began it since, or a person has decided, or it has been forgotten.
-        Some(Err(Refusal::FenceStale(_) | Refusal::NotFound)) | None => {}
+        Some(Ok(Heard::Begun(_)) | Err(Refusal::FenceStale(_) | Refusal::NotFound)) | None => {}
         Some(Err(other)) => {
             world.audit().violation(format!("{}: not completed: {other:?}", which.key));
         }

@@ -149,7 +149,8 @@ async fn live(plan: Plan) -> Report {
     fleet.start_all(&world).await;
     let trouble = tokio::spawn(nemesis(Arc::clone(&world), Arc::clone(&fleet)));
     let acting = tokio::spawn(people::act(Arc::clone(&world), Arc::clone(&fleet)));
-    let calling = async { tokio::join!(callers::call(&world, &fleet), workers::work(&world, &fleet)) };
+    let calling =
+        async { tokio::join!(callers::call(&world, &fleet), workers::work(&world, &fleet)) };
     // Whoever still waits then has waited long enough.
     let _ = tokio::time::timeout(TROUBLED, calling).await;
     world.healed.store(true, Ordering::Relaxed);

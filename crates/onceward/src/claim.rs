@@ -19,7 +19,7 @@ use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, RACES_MAX};
-use crate::observe::{Fact, Repeat, ClaimTurn};
+use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
 use crate::replay::replay;
 use crate::store::{Birth, Remembered, Slot, StoreError, Which, Write};
@@ -164,7 +164,8 @@ impl Engine {
     ) -> Result<Begun, Refusal> {
         let rule = self.claim_rule(&which.scope);
         if rule.fingerprint_required && beginning.fingerprint.is_none() {
-            let why = format!("the claims of {:?} say what they are about: fingerprint", which.scope);
+            let why =
+                format!("the claims of {:?} say what they are about: fingerprint", which.scope);
             return Err(Refusal::KeyWeak(why));
         }
         let until = self.clock.now().plus(beginning.wait);
@@ -275,17 +276,14 @@ impl Engine {
         let mut replaces = None;
         for _ in 0..RACES_MAX {
             let now = self.clock.now();
-            let claim = match known.take() {
-                Some(claim) => claim,
-                None => {
-                    let newborn = self.birth_of_claim(which, beginning, rule, replaces.take(), now);
-                    match self.remember_claim(newborn).await? {
-                        Some(Remembered::Fresh(claim)) => {
-                            return Ok(Begun::Acquired(Box::new(claim)));
-                        }
-                        Some(Remembered::Known(claim)) => claim,
-                        None => continue,
-                    }
+            let claim = if let Some(claim) = known.take() {
+                claim
+            } else {
+                let newborn = self.birth_of_claim(which, beginning, rule, replaces.take(), now);
+                match self.remember_claim(newborn).await? {
+                    Some(Remembered::Fresh(claim)) => return Ok(Begun::Acquired(Box::new(claim))),
+                    Some(Remembered::Known(claim)) => claim,
+                    None => continue,
                 }
             };
             match claim::begin(&claim, &print, now) {

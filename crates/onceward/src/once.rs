@@ -199,18 +199,14 @@ impl Once {
 
     /// Runs `effect` unless somebody has, and gives its outcome, which is kept as JSON. The effect
     /// gets its fence: it grows with each run, so that what is written to can refuse a late one.
-    pub async fn run<T, E, F>(
-        &self,
-        effect: impl FnOnce(Fence) -> F,
-    ) -> Result<T, OnceError<E>>
+    pub async fn run<T, E, F>(&self, effect: impl FnOnce(Fence) -> F) -> Result<T, OnceError<E>>
     where
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T, E>>,
     {
         Key::new(&self.scope)?;
         let key = Key::new(&self.key)?;
-        let which =
-            ClaimKey { tenant: self.tenant.clone(), scope: self.scope.clone(), key };
+        let which = ClaimKey { tenant: self.tenant.clone(), scope: self.scope.clone(), key };
         match self.engine.begin_claim(&which, &self.beginning).await? {
             Begun::Acquired(claim) => self.do_it(&which, &claim, effect).await,
             Begun::Busy(_, until) => Err(OnceError::Busy(until)),

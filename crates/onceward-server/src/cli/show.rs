@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, part};
-use super::output::{each, is_terminal, print, print_bytes, say, text, when};
 use super::ls::place;
+use super::output::{each, is_terminal, print, print_bytes, say, text, when};
 use super::send::print_body;
 use crate::exit::Exit;
 

@@ -64,7 +64,7 @@ pub(super) fn rules(
             fingerprint_required: matches!(said.fingerprint, Some(FingerprintWord::Required)),
             outcome_bytes_max: said
                 .outcome_bytes_max
-                .map_or(default.outcome_bytes_max.min(fits), |size| size.0),
+                .map_or_else(|| default.outcome_bytes_max.min(fits), |size| size.0),
         };
         if rule.lease > rule.lease_max {
             return Err(wrong("has a lease that is longer than its lease_max"));

@@ -382,7 +382,10 @@ fn only_claims<T>(many: Many<T>, has_lease: bool) -> Result<Many<T>, Problem> {
 
 fn claim_of(scope: &str, key: &str) -> Result<ClaimKey, Problem> {
     if let Err(error) = Key::new(scope) {
-        return Err(invalid(format!("the scope {scope:?}: {}", error.to_string().replace("the key", "it"))));
+        return Err(invalid(format!(
+            "the scope {scope:?}: {}",
+            error.to_string().replace("the key", "it")
+        )));
     }
     Ok(ClaimKey { tenant: TENANT.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
 }
@@ -452,7 +455,9 @@ async fn say(
                 && beginning.fingerprint.is_none()
             {
                 let scope = &which.scope;
-                return Err(invalid(format!("the claims of {scope:?} say what they are about: fingerprint")));
+                return Err(invalid(format!(
+                    "the claims of {scope:?} say what they are about: fingerprint"
+                )));
             }
             match engine.begin_claim(which, &beginning).await? {
                 Begun::Acquired(claim) => ("acquired", claim, None, None),
@@ -520,7 +525,10 @@ async fn show(
     let found = node.engine.claim(&claim_of(&scope, &key)?).await;
     let (claim, outcome) = match found {
         Err(Refusal::NotFound) => {
-            return Err(Problem::new("not-found", "Nobody has begun it, or it has been forgotten."));
+            return Err(Problem::new(
+                "not-found",
+                "Nobody has begun it, or it has been forgotten.",
+            ));
         }
         found => found?,
     };

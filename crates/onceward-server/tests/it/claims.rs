@@ -41,7 +41,8 @@ fn fence(response: &Response) -> u64 {
 fn a_worker_begins_completes_and_every_other_gets_the_same_bytes() {
     let world = World::new();
     let gateway = world.serve();
-    let begin = json!({"lease": "30s", "fingerprint": "to anna", "holder": "worker-1", "nonce": "a"});
+    let begin =
+        json!({"lease": "30s", "fingerprint": "to anna", "holder": "worker-1", "nonce": "a"});
     let first = post(&gateway, "mails/welcome%2F42/begin", &begin);
     assert_eq!(status(&first), "acquired");
     assert!(first.header("onceward-operation").is_some_and(|id| id.starts_with("op_")));
@@ -54,7 +55,8 @@ fn a_worker_begins_completes_and_every_other_gets_the_same_bytes() {
     assert!((1..=30).contains(&busy.header("retry-after").unwrap().parse().unwrap()));
     assert_eq!((&told["holder"], &told["fence"]), (&json!("worker-1"), &Value::Null));
     let other = json!({"fingerprint": {"to": "ben"}});
-    let mismatch = refused(&post(&gateway, "mails/welcome%2F42/begin", &other), 409, "key-mismatch");
+    let mismatch =
+        refused(&post(&gateway, "mails/welcome%2F42/begin", &other), 409, "key-mismatch");
     assert_eq!(mismatch["differs"], json!(["fingerprint"]));
     let shown = gateway.call("GET", "/v1/claims/mails/welcome%2F42", &[], "").json();
     assert_eq!((&shown["status"], &shown["fence"]), (&json!("busy"), &first.json()["fence"]));
@@ -140,7 +142,11 @@ fn what_cannot_be_read_is_refused_and_says_why() {
         ("s/k/complete", json!({}), "fence"),
         ("s/k/complete", json!({"fence": 1, "outcome": 1, "outcome_base64": ""}), "not both"),
         ("s/k/complete", json!({"fence": 1, "outcome_base64": "*"}), "base64"),
-        ("s/k/release", json!({"fence": 1, "may_have_executed": true, "retry_after": "1s"}), "retry"),
+        (
+            "s/k/release",
+            json!({"fence": 1, "may_have_executed": true, "retry_after": "1s"}),
+            "retry",
+        ),
         ("s/begin", json!({"claims": []}), "between 1 and 1000"),
         ("s/complete", json!({"claims": [], "holder": "x"}), "holder belongs to begin"),
         ("strict/k/begin", json!({}), "fingerprint"),
@@ -198,9 +204,13 @@ fn many_at_once_are_told_in_order_and_share_their_durable_writes() {
     assert!(cost <= 100, "{cost} durable writes for 2,000 words");
 
     // What is wrong with one is told of that one.
-    let mixed = json!({"claims": [{"key": "m-1"}, {"key": ""}, {"key": "new", "fingerprint": "a"}]});
+    let mixed =
+        json!({"claims": [{"key": "m-1"}, {"key": ""}, {"key": "new", "fingerprint": "a"}]});
     let told = post(&gateway, "mails/begin", &mixed).json();
-    assert_eq!((&told["data"][0]["status"], &told["data"][0]["outcome"]), (&json!("done"), &json!("m-1")));
+    assert_eq!(
+        (&told["data"][0]["status"], &told["data"][0]["outcome"]),
+        (&json!("done"), &json!("m-1"))
+    );
     assert_eq!(told["data"][1]["problem"]["code"], "key-invalid");
     assert_eq!(told["data"][2]["status"], "acquired");
     let fence = &told["data"][2]["fence"];
@@ -244,7 +254,8 @@ fn a_person_sees_who_has_it_in_hand_and_resolves_what_nobody_knows() {
     assert_eq!((status(&done), &done.json()["outcome"]), ("done".into(), &json!({"found": 1})));
 
     let first = post(&gateway, "mails/n/begin", &json!({}));
-    let unknown = json!({"fence": fence(&first), "may_have_executed": true, "reason": "it timed out"});
+    let unknown =
+        json!({"fence": fence(&first), "may_have_executed": true, "reason": "it timed out"});
     let told = post(&gateway, "mails/n/release", &unknown);
     assert_eq!(status(&told), "in_doubt");
     let id = told.json()["operation"].as_str().unwrap().to_owned();
@@ -391,7 +402,11 @@ fn killed_under_its_workers_it_gives_nothing_to_two_and_takes_every_completion()
     for (key, outcome) in &seen.done {
         let told = post(&gateway, &format!("crash/{key}/begin"), &json!({})).json();
         assert_eq!((&told["status"], &told["outcome"]), (&json!("done"), &json!(outcome)));
-        assert_eq!(told["attempt"].as_u64(), seen.begun.get(key).copied(), "{key}: as often as begun");
+        assert_eq!(
+            told["attempt"].as_u64(),
+            seen.begun.get(key).copied(),
+            "{key}: as often as begun"
+        );
     }
     assert!(kills >= 3, "{kills} kills prove little");
     tell(&format!("{kills} kills, {} begins", seen.begun.values().sum::<u64>()));

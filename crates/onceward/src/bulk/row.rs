@@ -128,8 +128,8 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     let damaged = |why: &str| StoreError::Damaged(format!("the setting {name}: {why}"));
     let id = u128::from_str_radix(name.strip_prefix(PREFIX).unwrap_or_default(), 16)
         .map_err(|error| damaged(&error.to_string()))?;
-    let (row, behind) = postcard::take_from_bytes::<BulkRow>(value)
-        .map_err(|error| damaged(&error.to_string()))?;
+    let (row, behind) =
+        postcard::take_from_bytes::<BulkRow>(value).map_err(|error| damaged(&error.to_string()))?;
     let further: FurtherRow = if behind.is_empty() {
         FurtherRow::default()
     } else {
@@ -144,9 +144,7 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
         row.taken.iter().map(|place| Risk::ALL.get(usize::from(*place)).copied()).collect();
     let kind = match further.kind {
         None => None,
-        Some(place) => {
-            Some(*ScopeKind::ALL.get(usize::from(place)).ok_or_else(unknown)?)
-        }
+        Some(place) => Some(*ScopeKind::ALL.get(usize::from(place)).ok_or_else(unknown)?),
     };
     let time = Timestamp::from_micros;
     Ok(Bulk {

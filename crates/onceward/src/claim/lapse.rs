@@ -86,15 +86,12 @@ pub(crate) async fn look_for_lapses(engine: Arc<Engine>) {
             look_at = now.plus(LOOK_EVERY);
             looked = engine.lapse_unknown().await;
         }
-        match looked {
-            Ok(()) => {}
-            // What is full or away now is looked at again.
-            Err(Refusal::Ledger(error)) if error.may_pass() || error == StoreError::Stale => {}
-            Err(Refusal::Ledger(error)) => {
-                engine.heed(error);
-                return;
-            }
-            Err(_) => {}
+        // What is full or away now is looked at again.
+        if let Err(Refusal::Ledger(error)) = looked
+            && !(error.may_pass() || error == StoreError::Stale)
+        {
+            engine.heed(error);
+            return;
         }
         let next = engine.leases.first_before(look_at);
         tokio::select! {

@@ -57,7 +57,7 @@ fn done(begun: Begun) -> Response {
 }
 
 #[track_caller]
-fn is_stale<T: std::fmt::Debug>(said: Result<T, Refusal>) {
+fn is_stale(said: &Result<Operation, Refusal>) {
     assert!(matches!(said, Err(Refusal::FenceStale(_))), "{said:?}");
 }
 
@@ -104,9 +104,9 @@ async fn what_is_said_twice_changes_nothing_and_what_is_said_otherwise_is_refuse
         let first = engine.complete_claim(&mail("k"), fence, &ended(b"1")).await.unwrap();
         let second = engine.complete_claim(&mail("k"), fence, &ended(b"1")).await.unwrap();
         assert_eq!(first, second);
-        is_stale(engine.complete_claim(&mail("k"), fence, &ended(b"2")).await);
-        is_stale(engine.release_claim(&mail("k"), fence, &GivenBack::default()).await);
-        is_stale(engine.renew_claim(&mail("k"), fence, None).await);
+        is_stale(&engine.complete_claim(&mail("k"), fence, &ended(b"2")).await);
+        is_stale(&engine.release_claim(&mail("k"), fence, &GivenBack::default()).await);
+        is_stale(&engine.renew_claim(&mail("k"), fence, None).await);
         assert_eq!(&done(begin(engine, "k", &it).await).body[..], b"1");
     }
 }
@@ -117,7 +117,8 @@ async fn of_many_workers_on_two_nodes_one_at_a_time_has_a_key_in_hand() {
     const KEYS: usize = 12;
     for world in on_every_store() {
         // A ledger on disk has one.
-        let other = world.other_node().unwrap_or_else(|| Arc::clone(world.engine()));
+        let apart = world.node_apart().await;
+        let other = apart.unwrap_or_else(|| Arc::clone(world.engine()));
         let engines = [Arc::clone(world.engine()), other];
         // Who has a key in hand now, and what each was completed with.
         let in_hand: Arc<Mutex<HashMap<usize, usize>>> = Arc::default();
@@ -201,12 +202,12 @@ async fn what_may_be_repeated_goes_to_the_next_and_the_old_fence_changes_nothing
             let (new, claim) = acquired(begin(world.engine(), "k", &it).await);
             assert!(new > old && claim.attempts_made() == 2);
             let engine = world.engine();
-            is_stale(engine.complete_claim(&mail("k"), old, &ended(b"old")).await);
-            is_stale(engine.release_claim(&mail("k"), old, &GivenBack::default()).await);
-            is_stale(engine.renew_claim(&mail("k"), old, None).await);
+            is_stale(&engine.complete_claim(&mail("k"), old, &ended(b"old")).await);
+            is_stale(&engine.release_claim(&mail("k"), old, &GivenBack::default()).await);
+            is_stale(&engine.renew_claim(&mail("k"), old, None).await);
             assert_eq!(standing(engine, "k").await, *claim);
             engine.complete_claim(&mail("k"), new, &ended(b"new")).await.unwrap();
-            is_stale(engine.complete_claim(&mail("k"), old, &ended(b"old")).await);
+            is_stale(&engine.complete_claim(&mail("k"), old, &ended(b"old")).await);
             assert_eq!(&done(begin(engine, "k", &it).await).body[..], b"new");
             assert_eq!(world.notes.claimed(ClaimTurn::Stale), 4);
         }
@@ -255,7 +256,7 @@ async fn what_may_not_be_repeated_waits_for_a_person_or_for_its_holder() {
             for _ in 0..2 {
                 assert!(matches!(begin(engine, key, &it).await, Begun::InDoubt(_)), "{key}");
             }
-            is_stale(engine.renew_claim(&mail(key), fences[key], None).await);
+            is_stale(&engine.renew_claim(&mail(key), fences[key], None).await);
         }
         let id = async |key| standing(engine, key).await.id;
         let answer = Response {
@@ -267,7 +268,7 @@ async fn what_may_not_be_repeated_waits_for_a_person_or_for_its_holder() {
         let found = Resolution::Done(Some(answer));
         engine.resolve(id("done").await, &found, &person()).await.unwrap();
         assert_eq!(&done(begin(engine, "done", &it).await).body[..], b"found");
-        is_stale(engine.complete_claim(&mail("done"), fences["done"], &ended(b"late")).await);
+        is_stale(&engine.complete_claim(&mail("done"), fences["done"], &ended(b"late")).await);
 
         engine.resolve(id("not-sent").await, &Resolution::NotSent, &person()).await.unwrap();
         let (next, _) = acquired(begin(engine, "not-sent", &it).await);
@@ -305,7 +306,7 @@ async fn what_is_given_back_is_free_again_at_its_time() {
     for world in on_every_store() {
         let (engine, it) = (world.engine(), beginning(Effects::NonIdempotent));
         let (first, _) = acquired(begin(engine, "k", &it).await);
-        let later = Duration::from_secs(60);
+        let later = Duration::from_mins(1);
         let back = GivenBack {
             reason: Some("the mail server is busy".into()),
             retry_after: later,
@@ -332,7 +333,7 @@ async fn whoever_waits_gets_the_outcome_or_the_claim_itself() {
         let it = beginning(Effects::Idempotent);
         for how in ["completed", "released", "lapsed"] {
             let (fence, claim) = acquired(begin(&engine, how, &it).await);
-            let patient = Beginning { wait: Duration::from_secs(3600), ..it.clone() };
+            let patient = Beginning { wait: Duration::from_hours(1), ..it.clone() };
             let waits = |engine: Arc<Engine>, patient: Beginning| {
                 world.spawn(async move { engine.begin_claim(&mail(how), &patient).await })
             };
@@ -435,7 +436,7 @@ async fn a_done_key_is_kept_for_its_window_and_its_mark_for_the_tombstone() {
         world.pass_time(tombstone).await;
         let (second, _) = acquired(begin(engine, "k", &it).await);
         assert!(second > first, "a fence is never given twice, however much was forgotten");
-        is_stale(engine.complete_claim(&mail("k"), first, &ended(b"old")).await);
+        is_stale(&engine.complete_claim(&mail("k"), first, &ended(b"old")).await);
         let old = engine.store().find(Which::Id(claim.id)).await.unwrap();
         assert!(old.is_none_or(|old| old.request.is_none() || old.fence.0 > first.0));
     }

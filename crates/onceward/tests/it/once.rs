@@ -71,9 +71,8 @@ async fn while_it_runs_it_stays_in_hand_and_what_panics_or_is_dropped_lapses() {
     for world in on_every_store() {
         let (engine, second) = (Arc::clone(world.engine()), Arc::clone(world.engine()));
         let (end, ended) = oneshot::channel::<()>();
-        let running = world.spawn(async move {
-            mail(&engine).run(async move |_| ended.await.map(|()| 7)).await
-        });
+        let running = world
+            .spawn(async move { mail(&engine).run(async move |_| ended.await.map(|()| 7)).await });
         let state = async || {
             let found = world.engine().claim(&which()).await;
             found.map(|(claim, _)| (claim.state, claim.lease_until)).ok()

@@ -698,6 +698,16 @@ impl World {
         (!matches!(self.ledger, Ledger::Sqlite(_))).then(|| self.neighbour())
     }
 
+    /// Another node with a ledger's door of its own, where the ledger can have several nodes; it does
+    /// nothing by itself.
+    pub(crate) async fn node_apart(&self) -> Option<Arc<Engine>> {
+        match &self.ledger {
+            Ledger::Postgres(url) => Some(self.engine_on(Arc::new(postgres::open(url).await))),
+            Ledger::Memory(_) => self.other_node(),
+            Ledger::Sqlite(_) => None,
+        }
+    }
+
     /// Waits until the process has beaten; it beats again only when time passes.
     pub(crate) async fn until_it_has_beaten(&self) {
         let next = self.clock.now().plus(BEAT);
