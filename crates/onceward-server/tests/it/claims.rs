@@ -312,39 +312,39 @@ struct Seen {
 }
 
 /// One worker takes key after key through all of the gateway's lives.
-fn work(worker: usize, address: SocketAddr, keys: usize, seen: &Mutex<Seen>, mut chance: Chance) {
+fn work(worker: usize, address: SocketAddr, keys: usize, known: &Mutex<Seen>, mut chance: Chance) {
     for n in 0..keys {
         let key = format!("k{}", (n + worker * 7) % keys);
         let path = |verb: &str| format!("/v1/claims/crash/{key}/{verb}");
         loop {
             let nonce = format!("{worker}-{}", chance.next());
-            let begin = json!({"lease": "1h", "wait": "1s", "nonce": nonce});
-            let begun = ask(address, &path("begin"), &begin);
+            let words = json!({"lease": "1h", "wait": "1s", "nonce": nonce});
+            let begun = ask(address, &path("begin"), &words);
             let fence = match status(&begun).as_str() {
                 "acquired" => fence(&begun),
                 "busy" => continue,
                 "done" => {
                     let outcome = begun.json()["outcome"].as_str().unwrap().to_owned();
-                    assert_eq!(seen.lock().unwrap().done.get(&key), Some(&outcome), "{key}");
+                    assert_eq!(known.lock().unwrap().done.get(&key), Some(&outcome), "{key}");
                     break;
                 }
                 other => panic!("{key} is {other}: {}", begun.text()),
             };
             {
-                let mut seen = seen.lock().unwrap();
-                let before = seen.in_hand.insert(key.clone(), worker);
+                let mut known = known.lock().unwrap();
+                let before = known.in_hand.insert(key.clone(), worker);
                 assert_eq!(before, None, "{key}: two have it in hand");
-                assert_eq!(seen.done.get(&key), None, "{key}: begun though it is done");
-                *seen.begun.entry(key.clone()).or_default() += 1;
+                assert_eq!(known.done.get(&key), None, "{key}: begun though it is done");
+                *known.begun.entry(key.clone()).or_default() += 1;
             }
             std::thread::sleep(Duration::from_millis(chance.below(12)));
             let gives_back = chance.percent(30);
             let outcome = format!("{key} by {worker}");
             {
-                let mut seen = seen.lock().unwrap();
-                seen.in_hand.remove(&key);
+                let mut known = known.lock().unwrap();
+                known.in_hand.remove(&key);
                 if !gives_back {
-                    seen.done.insert(key.clone(), outcome.clone());
+                    known.done.insert(key.clone(), outcome.clone());
                 }
             }
             let (verb, word) = if gives_back {
@@ -374,11 +374,11 @@ fn killed_under_its_workers_it_gives_nothing_to_two_and_takes_every_completion()
     let mut gateway = world.serve();
     let address = gateway.address;
     let listen = address.to_string();
-    let (seen, ended) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+    let (known, ended) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
-            let (seen, chance) = (Arc::clone(&seen), Chance(seed ^ (worker as u64 + 1)));
-            std::thread::spawn(move || work(worker, address, KEYS, &seen, chance))
+            let (known, chance) = (Arc::clone(&known), Chance(seed ^ (worker as u64 + 1)));
+            std::thread::spawn(move || work(worker, address, KEYS, &known, chance))
         })
         .collect();
     let all = {
@@ -397,17 +397,17 @@ fn killed_under_its_workers_it_gives_nothing_to_two_and_takes_every_completion()
         gateway = world.serve_at(&listen);
     }
     assert_eq!(all.join().unwrap(), 0, "a worker broke");
-    let seen = seen.lock().unwrap();
-    assert_eq!((seen.done.len(), seen.in_hand.len()), (KEYS, 0));
-    for (key, outcome) in &seen.done {
+    let known = known.lock().unwrap();
+    assert_eq!((known.done.len(), known.in_hand.len()), (KEYS, 0));
+    for (key, outcome) in &known.done {
         let told = post(&gateway, &format!("crash/{key}/begin"), &json!({})).json();
         assert_eq!((&told["status"], &told["outcome"]), (&json!("done"), &json!(outcome)));
         assert_eq!(
             told["attempt"].as_u64(),
-            seen.begun.get(key).copied(),
+            known.begun.get(key).copied(),
             "{key}: as often as begun"
         );
     }
     assert!(kills >= 3, "{kills} kills prove little");
-    tell(&format!("{kills} kills, {} begins", seen.begun.values().sum::<u64>()));
+    tell(&format!("{kills} kills, {} begins", known.begun.values().sum::<u64>()));
 }
