@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 pub struct Attempt {
     /// Its number; redeliveries count on.
     pub n: u32,
-    /// Whose it is.
+    /// Whose it is; of a claim, the fence that its holder was given.
     pub by: Session,
     /// When it was allowed to start.
     pub started_at: Timestamp,

@@ -126,6 +126,16 @@ pub enum ScopeKind {
 impl ScopeKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Call, Self::Unique, Self::Callback, Self::Claim];
+
+    /// The word for it in answers and requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Unique => "unique",
+            Self::Callback => "callback",
+            Self::Claim => "claim",
+        }
+    }
 }
 
 /// Within what a key is unique. Two scopes that differ in any member share nothing.

@@ -6,7 +6,7 @@
 //! [`key`], [`pattern`], [`template`], [`key_age`] and [`fingerprint`] say what "the same request"
 //! is; [`exchange`] is what the ledger keeps of the wire; [`policy`] is what a route says; [`upstream_key`] is where its upstream takes
 //! a key; [`operation`] has the one function from state to state; [`admission`] decides on
-//! arrival; [`lease`] says who may attempt; [`mod@line`] says whose turn it is among those about the same;
+//! arrival; [`lease`] says who may attempt; [`claim`] decides where somebody else's handler does; [`mod@line`] says whose turn it is among those about the same;
 //! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
 //! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`path_template`]) says what is
 //! learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when accepted work
@@ -24,6 +24,7 @@ pub mod advice;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
+pub mod claim;
 pub mod condition;
 pub mod exchange;
 pub mod fingerprint;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::attempt::{Attempt, BodyRef, Ended};
+use crate::claim::ClaimEvent;
 use crate::fingerprint::Fingerprint;
 use crate::id::OperationId;
 use crate::key::{Key, Scope, ScopeKind};
@@ -50,7 +51,7 @@ pub struct Operation {
     pub method: String,
     /// The request's path and query.
     pub target: String,
-    /// What the caller calls it.
+    /// What the caller calls it; what whoever has a claim in hand calls themselves.
     pub label: Option<String>,
     /// When it was remembered.
     pub created_at: Timestamp,
@@ -106,6 +107,7 @@ pub struct Operation {
     /// window; the key stays.
     pub retain: Option<Duration>,
     /// Until when whoever claimed it has it in hand: a claim keeps its own time, no session does.
+    /// Where a claim was given back: from when on it may be begun again.
     pub lease_until: Option<Timestamp>,
 }
 
@@ -267,11 +269,13 @@ pub enum Source {
     Lookup,
     /// The provider said so by itself, in a webhook.
     Webhook,
+    /// Whoever had claimed it said so.
+    Holder,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Upstream,
         Self::LateAnswer,
         Self::Truncated,
@@ -280,6 +284,7 @@ impl Source {
         Self::Person,
         Self::Lookup,
         Self::Webhook,
+        Self::Holder,
     ];
 
     /// The word for it in answers and logs.
@@ -293,6 +298,7 @@ impl Source {
             Self::Person => "person",
             Self::Lookup => "lookup",
             Self::Webhook => "webhook",
+            Self::Holder => "holder",
         }
     }
 }
@@ -409,6 +415,8 @@ pub enum Event {
     Extended(Act, Duration),
     /// A person gave it another key: this operation owns it.
     Rotated(Act, OperationId),
+    /// Somebody's own handler says what becomes of its claim.
+    Claim(ClaimEvent),
 }
 
 /// A fact that cannot follow from where the operation stands. Nothing was changed.
@@ -423,23 +431,25 @@ pub struct Illegal {
 
 /// Where a state is to go: the arrows of the life of an operation.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(crate) enum Step {
     Start,
     Wait(Timestamp),
     Doubt,
     Finish,
+    /// Finished, by the word of whoever had it in hand last.
+    Prove,
     Bury(Death),
     Revive(Timestamp),
     Cancel,
 }
 
 impl Step {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Start => "delivering",
             Self::Wait(_) | Self::Revive(_) => "pending",
             Self::Doubt => "in_doubt",
-            Self::Finish => "done",
+            Self::Finish | Self::Prove => "done",
             Self::Bury(_) | Self::Cancel => "dead",
         }
     }
@@ -448,7 +458,7 @@ impl Step {
 impl State {
     /// The state after `step`; every pair is written out, so that a new state does not compile
     /// until somebody has decided about it.
-    fn after(self, step: Step) -> Result<Self, Illegal> {
+    pub(crate) fn after(self, step: Step) -> Result<Self, Illegal> {
         let illegal = Err(Illegal { from: self.name(), to: step.name() });
         match self {
             Self::Pending { .. } => match step {
@@ -458,18 +468,18 @@ impl State {
                 Step::Bury(death) => Ok(Self::Dead(death)),
                 Step::Cancel => Ok(Self::Dead(Death::Cancelled)),
                 // Nothing is under way that could answer, and nothing has ended that could revive.
-                Step::Finish | Step::Revive(_) => illegal,
+                Step::Finish | Step::Prove | Step::Revive(_) => illegal,
             },
             Self::Delivering => match step {
                 Step::Wait(due) => Ok(Self::Pending { due }),
                 Step::Doubt => Ok(Self::InDoubt),
-                Step::Finish => Ok(Self::Done),
+                Step::Finish | Step::Prove => Ok(Self::Done),
                 Step::Bury(death) => Ok(Self::Dead(death)),
                 // What may be on the wire can be neither called back nor sent beside itself.
                 Step::Start | Step::Revive(_) | Step::Cancel => illegal,
             },
             Self::InDoubt => match step {
-                Step::Finish => Ok(Self::Done),
+                Step::Finish | Step::Prove => Ok(Self::Done),
                 Step::Bury(death) => Ok(Self::Dead(death)),
                 Step::Revive(due) => Ok(Self::Pending { due }),
                 // Only evidence ends a doubt, and giving up is none.
@@ -480,17 +490,23 @@ impl State {
                 | Step::Wait(_)
                 | Step::Doubt
                 | Step::Finish
+                | Step::Prove
                 | Step::Bury(_)
                 | Step::Revive(_)
                 | Step::Cancel => illegal,
             },
-            Self::Dead(_) => match step {
+            Self::Dead(death) => match step {
                 Step::Revive(due) => Ok(Self::Pending { due }),
+                // It was silent for too long, and nobody has had it in hand since.
+                Step::Prove if death == Death::OwnerGone => Ok(Self::Done),
                 // The upstream's window passed before it could be revived.
                 Step::Doubt => Ok(Self::InDoubt),
-                Step::Start | Step::Wait(_) | Step::Finish | Step::Bury(_) | Step::Cancel => {
-                    illegal
-                }
+                Step::Start
+                | Step::Wait(_)
+                | Step::Finish
+                | Step::Prove
+                | Step::Bury(_)
+                | Step::Cancel => illegal,
             },
         }
     }
@@ -552,6 +568,7 @@ impl Operation {
             }
             Event::Extended(act, window) => next.extend(act, window, now)?,
             Event::Rotated(act, alias) => next.rotate(act, alias, now)?,
+            Event::Claim(event) => next.claim(event, now)?,
         }
         Ok(next)
     }
@@ -637,7 +654,7 @@ impl Operation {
         }
     }
 
-    fn rule(&mut self, verdict: Verdict, now: Timestamp) -> Result<(), Illegal> {
+    pub(crate) fn rule(&mut self, verdict: Verdict, now: Timestamp) -> Result<(), Illegal> {
         match verdict {
             Verdict::Finish(outcome) => {
                 self.state = self.state.after(Step::Finish)?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use onceward::core::claim::ClaimRule;
 use onceward::core::exchange::Headers;
 use onceward::core::fingerprint::{BodyRule, QueryRule};
 use onceward::core::hint::HintHeader;
@@ -43,6 +44,7 @@ macro_rules! words {
     };
 }
 
+mod claims;
 mod doubt;
 pub(crate) use self::forecast::Forecast;
 
@@ -109,6 +111,8 @@ struct File {
     audit: people::AuditFile,
     #[serde(default)]
     outbox: BTreeMap<RouteName, outbox::OutboxFile>,
+    #[serde(default)]
+    claims: BTreeMap<claims::ClaimScope, claims::ClaimsFile>,
     #[serde(default)]
     routes: BTreeMap<RouteName, RouteFile>,
     #[serde(default)]
@@ -291,6 +295,16 @@ words!(OrderWord { "none" => None, "subject" => Subject });
 words!(OnDeadWord { "revive" => Revive, "replay" => Replay });
 words!(ErrorShapeWord { "problem" => Problem, "stripe" => Stripe });
 words!(OnExpiredWord { "refuse" => Refuse, "execute" => Execute });
+
+impl From<EffectsWord> for Effects {
+    fn from(word: EffectsWord) -> Self {
+        match word {
+            EffectsWord::Idempotent => Self::Idempotent,
+            EffectsWord::Keyed => Self::Keyed,
+            EffectsWord::NonIdempotent => Self::NonIdempotent,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct MismatchStatus(u16);
@@ -485,6 +499,8 @@ pub(crate) struct Config {
     pub(crate) settings: Vec<Setting>,
     /// What signs callbacks.
     pub(crate) callbacks_secret: Option<WebhookSecret>,
+    /// What holds for claims, by the names of their scopes.
+    pub(crate) claims: BTreeMap<String, ClaimRule>,
     /// How long it is kept what people did.
     pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
@@ -614,6 +630,7 @@ impl Config {
             ad_hoc: Arc::new(Route { target: Arc::new(ad_hoc_target), ..ad_hoc }),
             default_windows,
             callbacks_secret: file.callbacks.secret(name)?,
+            claims: claims::rules(file.claims, segment_bytes, name)?,
             audit_kept: file.audit.kept(),
             file: found,
         })
@@ -956,11 +973,7 @@ fn lay_over(
     }
     let names = |names: &[Name]| names.iter().map(|name| name.0.clone()).collect::<Vec<_>>();
     if let Some(effects) = file.effects {
-        policy.effects = Some(match effects {
-            EffectsWord::Idempotent => Effects::Idempotent,
-            EffectsWord::Keyed => Effects::Keyed,
-            EffectsWord::NonIdempotent => Effects::NonIdempotent,
-        });
+        policy.effects = Some(effects.into());
     }
     if let Some(key) = &file.upstream_key {
         if policy.effects != Some(Effects::Keyed) {

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{Response, StatusCode};
 use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::id::OperationId;
-use onceward::core::key::{Key, Scope};
+use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::{Forgotten, Operation};
 use onceward::core::policy::Order;
 use onceward::core::risk::Risk;
@@ -34,6 +34,7 @@ use crate::problem::Problem;
 use crate::shape;
 
 mod advice;
+mod claims;
 mod doubt;
 mod keys;
 mod outbox;
@@ -72,6 +73,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/v1/audit", get(audit::list))
         .route("/v1/keys/{route}/{key}", get(show_key).delete(forget))
         .merge(keys::router())
+        .merge(claims::router())
         .route("/v1/explain", post(explain))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{route}/advice", get(advice::advice))
@@ -137,12 +139,24 @@ pub(crate) fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
     })
 }
 
+/// The kind of a key by its word.
+fn kind_of(word: &str) -> Result<ScopeKind, Problem> {
+    let named = ScopeKind::ALL.into_iter().find(|kind| kind.name() == word);
+    named.ok_or_else(|| {
+        let why = format!("kind {word:?}: call, unique, callback or claim");
+        Problem::new("request-invalid", why)
+    })
+}
+
 /// What a list is asked for.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     pub(crate) state: Option<String>,
     pub(crate) route: Option<String>,
+    /// `call`, `unique`, `callback` or `claim`.
+    pub(crate) kind: Option<String>,
+    pub(crate) scope: Option<String>,
     pub(crate) principal: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) label: Option<String>,
@@ -163,7 +177,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Its words as they stand in an address, without the place and the number.
-    pub(crate) fn words(&self) -> [(&'static str, Option<String>); 10] {
+    pub(crate) fn words(&self) -> [(&'static str, Option<String>); 12] {
         let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
         [
             ("state", given(&self.state)),
@@ -176,6 +190,8 @@ impl Filter {
             ("id", given(&self.id)),
             ("after", given(&self.after)),
             ("before", given(&self.before)),
+            ("kind", given(&self.kind)),
+            ("scope", given(&self.scope)),
         ]
     }
 
@@ -201,6 +217,8 @@ impl Filter {
             standing,
             tenant: Some(TENANT.to_owned()),
             route: given(&self.route),
+            kind: given(&self.kind).map(|kind| kind_of(&kind)).transpose()?,
+            scope: given(&self.scope),
             principal: given(&self.principal),
             key: given(&self.key),
             label: given(&self.label),
@@ -479,6 +497,16 @@ struct Forget {
     principal: Option<String>,
 }
 
+impl Forget {
+    fn then(&self) -> Result<Forgotten, Problem> {
+        match self.then.as_deref() {
+            None | Some("refuse") => Ok(Forgotten::Refuse),
+            Some("new") => Ok(Forgotten::New),
+            Some(_) => Err(Problem::new("request-invalid", "then: `refuse` or `new`")),
+        }
+    }
+}
+
 async fn forget(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
@@ -486,11 +514,7 @@ async fn forget(
     document: Result<Json<Forget>, JsonRejection>,
 ) -> Answer {
     let document = read(document)?;
-    let then = match document.then.as_deref() {
-        None | Some("refuse") => Forgotten::Refuse,
-        Some("new") => Forgotten::New,
-        Some(_) => return Err(Problem::new("request-invalid", "then: `refuse` or `new`")),
-    };
+    let then = document.then()?;
     let person = person(&caller, &document.reason)?;
     let scope = scope_of(&node, &caller, &route, document.principal.as_deref());
     let operation = node.engine.forget(&scope, &key_of(&key)?, then, &person).await?;

@@ -178,6 +178,7 @@ impl Start {
             session: Session(u64::from_le_bytes(random())),
         });
         engine.set_approved(config.approve.clone());
+        engine.set_claims(config.claims.clone());
         set_for_people(&engine, config);
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
@@ -426,6 +427,7 @@ async fn reload(
     }
     info!(routes = routes.named.len(), "the routes were read again");
     node.engine.set_approved(fresh.approve.clone());
+    node.engine.set_claims(fresh.claims.clone());
     node.engine.set_routes(routes);
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
@@ -546,7 +548,8 @@ async fn answer_plainly(
         };
     }
     let path = head.uri.path();
-    let asks = path == "/v1/operations" || path.ends_with("/lookup");
+    let begins = path.starts_with("/v1/claims/") && path.ends_with("/begin");
+    let asks = path == "/v1/operations" || path.ends_with("/lookup") || begins;
     let sends = is_call || (head.method == http::Method::POST && asks);
     if sends && node.is_quarantined() {
         return Problem::new(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use onceward::clock::{Clock as _, SystemClock};
 use onceward::core::attempt::Attempt;
 use onceward::core::id::OperationId;
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, Forgotten, Operation, State};
 use onceward::core::policy::Effects;
 use onceward::core::risk::risk;
@@ -41,6 +42,8 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         "tenant": operation.scope.tenant,
         "principal": operation.scope.principal,
         "route": operation.route,
+        "kind": operation.scope.kind.name(),
+        "scope": operation.scope.name,
         "via": operation.via,
         "key": operation.key.as_str(),
         "state": operation.state.name(),
@@ -72,6 +75,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         },
         "ended_at": operation.ended_at.map(time),
         "send_by": operation.send_by.map(time),
+        "lease_until": operation.lease_until.map(time),
         "key_expires_at": operation.key_expires_at().map(time),
         "upstream_key": operation.upstream_key.as_ref().map(|key| json!({"place": key.place.to_string(), "value": key.value})),
         "attempts": operation.attempts.iter().map(attempt).collect::<Vec<_>>(),
@@ -138,6 +142,9 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
         }
         None => {}
     }
+    if operation.scope.kind == ScopeKind::Claim {
+        return claim_advice(operation);
+    }
     let executed = operation.may_have_executed();
     match (operation.state, operation.effects) {
         (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",
@@ -156,5 +163,20 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
         (State::Dead(_), Effects::NonIdempotent) => {
             "Careful: it may have been done, and sending again would do it twice."
         }
+    }
+}
+
+/// The same of a claim: nothing of it is ever sent.
+fn claim_advice(claim: &Operation) -> &'static str {
+    match claim.state {
+        State::Done => "Done: whoever begins it gets the same outcome, and does nothing.",
+        State::InDoubt => {
+            "In doubt: whoever had it in hand has not said how it ended. Doing it again could do it twice."
+        }
+        State::Pending { .. } | State::Delivering => "Somebody's handler has it in hand.",
+        State::Dead(Death::OwnerGone) => {
+            "Free again: whoever had it in hand was silent, and doing it again is harmless."
+        }
+        State::Dead(_) => "Free again: nothing was done, and whoever begins it has it in hand.",
     }
 }

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use onceward::core::attempt::Ending;
 use onceward::core::breaker::Turn;
 use onceward::core::operation::{Death, Operation, State};
-use onceward::observe::{Fact, Observer, Repeat};
+use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::Condition;
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
@@ -26,6 +26,7 @@ pub(crate) struct Telemetry {
     attempts: [(Ending, Counter); 4],
     rested: [(&'static str, Counter); 3],
     faults: [(Fault, Counter); 5],
+    claims: [(ClaimTurn, Counter); 7],
 }
 
 impl Telemetry {
@@ -46,6 +47,10 @@ impl Telemetry {
         describe_counter!(
             "onceward_suspected_doubles_total",
             "New operations with the request of another one, under another key."
+        );
+        describe_counter!(
+            "onceward_claims_total",
+            "Claims, by what somebody did to them or learnt."
         );
         describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
         describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
@@ -103,6 +108,8 @@ impl Telemetry {
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
                 .map(attempt),
             rested: ["done", "dead", "in_doubt"].map(rested),
+            claims: ClaimTurn::ALL
+                .map(|turn| (turn, counter!("onceward_claims_total", "event" => turn.name()))),
             faults: Fault::ALL.map(|fault| {
                 (fault, counter!("onceward_chaos_faults_total", "fault" => fault.name()))
             }),
@@ -249,6 +256,7 @@ impl Observer for Telemetry {
                 let attempt = operation.attempts_made();
                 about!(info, operation, attempt, fault = fault.name(), "chaos: a fault on purpose");
             }
+            Fact::Claimed(claim, turn) => self.claimed(claim, turn),
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };
                 // What follows a line break is evidence, and may be somebody's data.
@@ -279,6 +287,21 @@ impl Observer for Telemetry {
 }
 
 impl Telemetry {
+    fn claimed(&self, claim: &Operation, turn: ClaimTurn) {
+        Self::count(&self.claims, &turn);
+        let (scope, attempt) = (claim.scope.name.as_str(), claim.attempts_made());
+        let (holder, event) = (claim.label.as_deref(), turn.name());
+        match turn {
+            ClaimTurn::Lapsed | ClaimTurn::Stale => {
+                about!(warn, claim, scope, attempt, holder, event, "claim");
+            }
+            ClaimTurn::Released => about!(info, claim, scope, attempt, holder, event, "claim"),
+            ClaimTurn::Begun | ClaimTurn::Done | ClaimTurn::Busy | ClaimTurn::Told => {
+                about!(debug, claim, scope, attempt, holder, event, "claim");
+            }
+        }
+    }
+
     fn rested(&self, operation: &Operation) {
         Self::count(&self.rested, &operation.state.name());
         let attempts = operation.attempts_made();

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use onceward::LOOKUP;
 use onceward::core::breaker::Turn;
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
-use onceward::core::operation::{Deed, Operation, Outcome, Source, State};
+use onceward::core::operation::{Deed, Fence, Operation, Outcome, Source, State};
 use onceward::core::time::Timestamp;
-use onceward::observe::Fact;
+use onceward::observe::{ClaimTurn, Fact};
 use onceward::store::Store as _;
 use onceward::upstream::Dispatch;
+use onceward::{ClaimKey, LOOKUP};
 use onceward_proof::chance::digest;
 
+use crate::claims::{self, Claims, is_claim};
 use crate::ledger::everything;
 use crate::life::Life;
 use crate::routes::{Kind, UPSTREAM_WINDOW};
@@ -95,6 +96,7 @@ pub(crate) struct Audit {
     lines: BTreeMap<(String, String), (BTreeSet<OperationId>, Option<u64>)>,
     /// Operations that were removed after their time.
     removed: BTreeSet<String>,
+    claims: Claims,
     /// Attempts that came back to a living node.
     attempts: u64,
     /// Times that an operation came to rest by itself.
@@ -137,6 +139,12 @@ impl Audit {
         }
     }
 
+    fn perhaps(&mut self, wrong: Option<String>) {
+        if let Some(what) = wrong {
+            self.violation(what);
+        }
+    }
+
     pub(crate) fn fault(&mut self, name: &'static str) {
         *self.faults.entry(name).or_default() += 1;
     }
@@ -168,6 +176,10 @@ impl Audit {
         if old.is_some_and(|old| !old.state.is_ended()) {
             self.violation(format!("{}: took the key of one that had not ended", operation.id));
         }
+        if is_claim(operation) {
+            let wrong = self.claims.written(None, operation);
+            self.perhaps(wrong);
+        }
         let scope = &operation.scope;
         let place = (scope.name.clone(), scope.principal.clone(), operation.key.to_string());
         let owner = self.owners.insert(place, operation.id);
@@ -189,7 +201,17 @@ impl Audit {
         if before.fence.0 + 1 != after.fence.0 {
             self.violation(format!("{id}: fence {} after {}", after.fence.0, before.fence.0));
         }
-        if !may_follow(before.state, after.state) {
+        let is_claimed = is_claim(after);
+        if is_claimed {
+            let wrong = self.claims.written(Some(before), after);
+            self.perhaps(wrong);
+        }
+        let may_follow = if is_claimed {
+            claims::may_follow(before, after)
+        } else {
+            may_follow(before.state, after.state)
+        };
+        if !may_follow {
             let (from, to) = (before.state, after.state);
             self.violation(format!("{id}: went from {from:?} to {to:?}"));
         }
@@ -214,7 +236,9 @@ impl Audit {
         }
         self.takes_its_turn(before, after);
         let moves = before.state != after.state;
-        self.rests += u64::from(moves && is_at_rest(after.state) && !acted);
+        // A claim that is free again is not at its end.
+        let is_free = is_claimed && matches!(after.state, State::Dead(_));
+        self.rests += u64::from(moves && is_at_rest(after.state) && !acted && !is_free);
     }
 
     /// One at a time of those about one subject, and none after a newer one.
@@ -360,6 +384,9 @@ impl Audit {
         operation: &Operation,
         is_dead: impl Fn(Session) -> bool,
     ) -> Option<bool> {
+        if is_claim(operation) {
+            return self.claims.truth(operation);
+        }
         let known = self.known.get(&operation.id.to_string());
         let settled = operation.attempts.iter().all(|attempt| {
             is_dead(attempt.by) || known.is_some_and(|known| known.returned.contains(&attempt.n))
@@ -394,6 +421,8 @@ impl Audit {
     pub(crate) fn observe(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Remembered(_) => self.told_remembered += 1,
+            // An attempt of a worker's own arrives at no upstream.
+            Fact::Attempted(operation, _) if is_claim(operation) => {}
             Fact::Attempted(..) => self.told_attempts += 1,
             Fact::Rested(_) => self.told_rests += 1,
             Fact::Duplicate(_, repeat) => {
@@ -404,6 +433,15 @@ impl Audit {
                 Some(act) if act.who != LOOKUP => "a person acted",
                 Some(act) if act.deed == Deed::ResolvedDone => "found by a lookup",
                 _ => "not done by a lookup",
+            }),
+            Fact::Claimed(_, turn) => self.occasion(match turn {
+                ClaimTurn::Begun => "a claim was begun",
+                ClaimTurn::Done => "a claim was completed",
+                ClaimTurn::Released => "a claim was given back",
+                ClaimTurn::Lapsed => "a claim lapsed",
+                ClaimTurn::Busy => "a claim was busy",
+                ClaimTurn::Told => "a claim was done already",
+                ClaimTurn::Stale => "an old fence was refused",
             }),
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Suspected(..) => self.occasion("a request came under another key"),
@@ -422,7 +460,32 @@ impl Audit {
         })
     }
 
+    /// A worker begins to be at a key, or ends.
+    pub(crate) fn engaged(&mut self, which: &ClaimKey, change: i64) {
+        self.claims.engaged(which, change);
+    }
+
+    /// A worker does what it has in hand; tells the outcome.
+    pub(crate) fn claim_lands(&mut self, claim: &Operation, fence: Fence) -> String {
+        self.note(&(claim.id.to_string(), fence.0));
+        let (outcome, wrong) = self.claims.lands(claim, fence);
+        self.perhaps(wrong);
+        outcome
+    }
+
+    /// Somebody was told how a claim ended.
+    pub(crate) fn claim_told(&mut self, claim: &Operation, outcome: Option<u64>) {
+        self.note(&(claim.id.to_string(), outcome));
+        self.of(&claim.id.to_string()).acknowledged = true;
+        let wrong = self.claims.told(claim, outcome);
+        self.perhaps(wrong);
+    }
+
     fn reckon_one(&mut self, operation: &Operation, undisturbed: bool) {
+        if is_claim(operation) {
+            let wrong = self.claims.reckon(operation);
+            return self.perhaps(wrong);
+        }
         let id = operation.id.to_string();
         let kind = Kind::of(&operation.route);
         let vouched = operation.acts.iter().filter(|act| act.deed == Deed::ResolvedNotSent).count();

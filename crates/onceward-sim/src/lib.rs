@@ -1,4 +1,4 @@
-//! Whole worlds from a seed: callers, nodes, the ledger and upstreams on one thread, with time
+//! Whole worlds from a seed: callers, workers, nodes, the ledger and upstreams on one thread, with time
 //! that passes only when nothing else can happen.
 //!
 //! The nodes are the real engine on the reference ledger. Faults come in at its three doors, which
@@ -9,6 +9,7 @@
 
 mod audit;
 mod callers;
+mod claims;
 mod ledger;
 mod life;
 mod node;
@@ -17,6 +18,7 @@ mod plan;
 mod routes;
 mod tally;
 mod upstream;
+mod workers;
 mod world;
 
 pub use tally::{Amount, Tally, run_many};

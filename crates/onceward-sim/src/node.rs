@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::ledger::FaultyStore;
 use crate::life::{Life, Pulse};
 use crate::upstream::SimulatedUpstream;
+use crate::workers;
 use crate::world::World;
 
 /// One life of a node.
@@ -112,6 +113,7 @@ impl Fleet {
                 routes: world.routes.clone(),
                 session,
             });
+            engine.set_claims(workers::rules());
             let recovered = tokio::select! {
                 biased;
                 () = life.death() => false,

@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     pub(crate) callers: usize,
     /// What each caller wants, one after the other.
     pub(crate) wants: usize,
+    /// Workers, each of whom claims several things.
+    pub(crate) workers: usize,
     /// Which faults there are.
     pub(crate) faults: Faults,
 }
@@ -58,6 +60,8 @@ pub(crate) struct Faults {
     pub(crate) slow: u64,
     /// The caller hangs up.
     pub(crate) hang_up: u64,
+    /// A worker dies with a claim in hand.
+    pub(crate) worker: u64,
 }
 
 impl Faults {
@@ -93,6 +97,7 @@ impl Plan {
             refusal: some(50, 100),
             slow: some(50, 150),
             hang_up: some(50, 150),
+            worker: 0,
         };
         faults.deaf = chance.percent(30);
         // In every fourth world the nodes are left alone, and every count has to agree.
@@ -100,13 +105,12 @@ impl Plan {
             faults =
                 Faults { die_before: 0, die_after: 0, full: 0, unknown: 0, pause: 0, ..faults };
         }
-        Self {
-            seed,
-            nodes: 1 + chance.below(4) as usize,
-            callers: 2 + chance.below(6) as usize,
-            wants: 2 + chance.below(8) as usize,
-            faults,
-        }
+        let nodes = 1 + chance.below(4) as usize;
+        let callers = 2 + chance.below(6) as usize;
+        let wants = 2 + chance.below(8) as usize;
+        let workers = chance.below(5) as usize;
+        faults.worker = if chance.percent(60) { 1 + chance.below(250) } else { 0 };
+        Self { seed, nodes, callers, wants, workers, faults }
     }
 }
 

@@ -57,6 +57,12 @@ fn worlds_with_faults_at_every_door_keep_every_promise() {
         "a doubt was looked for",
         "found by a lookup",
         "not done by a lookup",
+        "a claim was begun",
+        "a claim was completed",
+        "a claim was done already",
+        "a claim was given back",
+        "a claim lapsed",
+        "an old fence was refused",
     ] {
         assert!(tally.occasions.contains_key(occasion), "never: {occasion}: {:?}", tally.occasions);
     }

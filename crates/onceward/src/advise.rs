@@ -38,9 +38,10 @@ impl Counting {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts for a route; origins of ad hoc upstreams are many, and nobody configures them.
+    /// Counts for a route; a claim has none, and origins of ad hoc upstreams are many, and nobody
+    /// configures them.
     fn count(&self, route: &str, count: impl FnOnce(&mut Seen)) {
-        if route.contains("://") {
+        if route.is_empty() || route.contains("://") {
             return;
         }
         let mut all = self.seen();

@@ -228,7 +228,7 @@ impl BulkOrder {
     fn decide(&self, operation: &Operation, engine: &Engine, person: &Person) -> Decided {
         match self.deed {
             BulkDeed::Redeliver => redelivery(operation, engine, person, &self.taken),
-            BulkDeed::Cancel => Ok(cancellation(engine, person)),
+            BulkDeed::Cancel => cancellation(operation, engine, person),
             BulkDeed::ResolveDone => resolved(operation, engine, &Resolution::Done(None), person),
             BulkDeed::ResolveNotSent => resolved(operation, engine, &Resolution::NotSent, person),
             BulkDeed::Forget(then) => Ok(forgetting(engine, then, person)),

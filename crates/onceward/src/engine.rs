@@ -33,6 +33,7 @@ use crate::audit::Retention;
 use crate::bulk::InHand;
 use crate::call::{Arrival, Call, Means, Received};
 use crate::callback::Callbacks;
+use crate::claim::{Leases, Rules};
 use crate::clock::Clock;
 use crate::deliver::deliver;
 use crate::delivered::Delivered;
@@ -65,7 +66,7 @@ use crate::wire;
 const PATHS_MAX: usize = 10;
 
 /// How often a race for a key is run again before it is given up as a busy ledger.
-const RACES_MAX: usize = 8;
+pub(crate) const RACES_MAX: usize = 8;
 
 /// How long a caller waits for the ledger; what was begun goes on without it.
 const LEDGER_WAIT: Duration = Duration::from_secs(15);
@@ -115,7 +116,9 @@ pub struct Engine {
     pub(crate) bulks: InHand,
     pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
-    recent: Recent,
+    pub(crate) recent: Recent,
+    pub(crate) claims: Rules,
+    pub(crate) leases: Leases,
     pub(crate) turns: Turns,
     suspects: Suspects,
     pub(crate) approved: RwLock<Vec<Deed>>,
@@ -247,7 +250,7 @@ impl Drop for Run {
 /// Which keys were settled by this process lately: asked before the ledger is, so that a
 /// duplicate needs no write and a fresh call no look-up. It may forget, and may be wrong the
 /// harmless way.
-struct Recent(Vec<AtomicU64>);
+pub(crate) struct Recent(Vec<AtomicU64>);
 
 impl Recent {
     const PLACES: usize = 1 << 16;
@@ -263,12 +266,12 @@ impl Recent {
         (&self.0[number(high) as usize % Self::PLACES], number(low))
     }
 
-    fn add(&self, key: KeyDigest) {
+    pub(crate) fn add(&self, key: KeyDigest) {
         let (place, mark) = self.place(key);
         place.store(mark, Ordering::Relaxed);
     }
 
-    fn has(&self, key: KeyDigest) -> bool {
+    pub(crate) fn has(&self, key: KeyDigest) -> bool {
         let (place, mark) = self.place(key);
         place.load(Ordering::Relaxed) == mark
     }
@@ -302,6 +305,8 @@ impl Engine {
             callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
+            claims: Rules::default(),
+            leases: Leases::default(),
             turns: Turns::default(),
             suspects: Suspects::default(),
             approved: RwLock::default(),
@@ -997,7 +1002,7 @@ impl Engine {
 
     /// What other nodes do is not heard here: whoever waits for it looks again after a while. Never
     /// comes where nobody else could have it in hand.
-    async fn look_elsewhere(&self, operation: &Operation) {
+    pub(crate) async fn look_elsewhere(&self, operation: &Operation) {
         let is_ours = operation.owner() == Some(self.session);
         if is_ours || !self.store.is_shared() {
             std::future::pending::<()>().await;
@@ -1152,7 +1157,7 @@ impl Engine {
         Err(Refusal::KeyMismatch { operation: Box::new(known), parts, paths, status })
     }
 
-    fn note_asked(&self, known: &Operation, repeat: Repeat) {
+    pub(crate) fn note_asked(&self, known: &Operation, repeat: Repeat) {
         self.observer.observe(Fact::Duplicate(known, repeat));
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.entry(known.id).or_default().add(&Asked { count: 1, times: vec![self.clock.now()] });

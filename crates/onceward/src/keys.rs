@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
-use onceward_core::key::{Key, Scope};
+use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::{Deed, Event, Forgotten, Operation};
 use onceward_core::time::Timestamp;
 
@@ -86,6 +86,9 @@ impl Engine {
             operation: Box::new(found.clone()),
             why: why.to_owned(),
         };
+        if scope.kind == ScopeKind::Claim {
+            return Err(conflict("it is a claim: it has one key"));
+        }
         let now = self.clock.now();
         let (Some(ended_at), Some(expires_at)) = (found.ended_at, found.key_expires_at()) else {
             return Err(conflict("it has not ended: a key in use is not rotated"));

@@ -28,6 +28,8 @@ pub enum Fact<'a> {
     TooOld(&'a str),
     /// An attempt met a fault on purpose.
     Injected(&'a Operation, Fault),
+    /// Somebody's own handler did this to a claim, or learnt this of it.
+    Claimed(&'a Operation, ClaimTurn),
     /// A person acted.
     Acted(&'a Operation),
     /// The upstream was asked what became of an operation in doubt: what came of it, in words
@@ -69,6 +71,51 @@ impl Repeat {
             Self::Refused => "refused",
             Self::Late => "late",
             Self::Revived => "revived",
+        }
+    }
+}
+
+/// A turn in a claim's life, or what somebody learnt who wanted one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimTurn {
+    /// Somebody has it in hand from now on.
+    Begun,
+    /// It is done.
+    Done,
+    /// It was given back undone.
+    Released,
+    /// Its lease was over, or its holder did not know how it ended.
+    Lapsed,
+    /// Somebody else had it in hand.
+    Busy,
+    /// It was done already, and its outcome was told.
+    Told,
+    /// A word under an old fence was refused.
+    Stale,
+}
+
+impl ClaimTurn {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Begun,
+        Self::Done,
+        Self::Released,
+        Self::Lapsed,
+        Self::Busy,
+        Self::Told,
+        Self::Stale,
+    ];
+
+    /// The word for it in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Done => "done",
+            Self::Released => "released",
+            Self::Lapsed => "lapsed",
+            Self::Busy => "busy",
+            Self::Told => "told",
+            Self::Stale => "stale",
         }
     }
 }

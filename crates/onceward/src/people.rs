@@ -7,7 +7,7 @@ use bytes::Bytes;
 use onceward_core::admission;
 use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
-use onceward_core::key::{Key, Scope};
+use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
@@ -90,7 +90,7 @@ impl Engine {
         id: OperationId,
         person: &Person,
     ) -> Result<Operation, Refusal> {
-        self.act(id, |_, engine| Ok(cancellation(engine, person))).await
+        self.act(id, |operation, engine| cancellation(operation, engine, person)).await
     }
 
     /// Says what became of an operation in doubt.
@@ -226,6 +226,9 @@ pub(crate) fn redelivery(
     let now = engine.clock.now();
     let risk = risk(operation, now);
     let why = |why: &str| Err(Hindrance::Why(why.to_owned()));
+    if operation.scope.kind == ScopeKind::Claim {
+        return why("it is a claim: only its own handler begins it again");
+    }
     match operation.state {
         State::Done => return why("it is done: edit and resend makes a new operation of it"),
         State::Dead(Death::Superseded) => return why("a newer one about the same was done"),
@@ -246,8 +249,12 @@ pub(crate) fn redelivery(
 }
 
 /// Gives it up.
-pub(crate) fn cancellation(engine: &Engine, person: &Person) -> Deeds {
-    (Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None)
+pub(crate) fn cancellation(operation: &Operation, engine: &Engine, person: &Person) -> Decided {
+    if operation.scope.kind == ScopeKind::Claim {
+        let why = "it is a claim: its holder gives it back, or its lease ends";
+        return Err(Hindrance::Why(why.to_owned()));
+    }
+    Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))
 }
 
 /// Drops its key.
@@ -268,6 +275,10 @@ pub(crate) fn resolved(
     match resolution {
         Resolution::NotSent => {
             let act = deed(Deed::ResolvedNotSent, person, engine);
+            if operation.scope.kind == ScopeKind::Claim {
+                // Whoever begins it next has it in hand.
+                return Ok((Event::Acted(act, None, None), None));
+            }
             let due = engine.clock.now();
             Ok((Event::Revived { due, mode: Mode::Accepted, act: Some(act) }, None))
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use onceward_core::fingerprint::Part;
 use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Deed, Operation, State};
 use onceward_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -51,6 +53,7 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
+    ("fence-stale", 409, "escalate", "Its holder has it in hand no more"),
     ("in-progress", 409, "wait", "The first call with this key is under way"),
     ("outcome-unknown", 409, "escalate", "Nobody knows whether it was done"),
     ("key-expired", 410, "new-key", "The key was used, and its window is over"),
@@ -243,11 +246,18 @@ impl From<Refusal> for Problem {
             }
             Refusal::NoPlaceForKey { place, why } => Self::new("request-invalid", format!("The upstream takes its key at {place}, and {why}. Nothing was sent.")),
             Refusal::KeyMismatch { operation, parts, paths, status } => {
-                let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
+                let is_claim = operation.scope.kind == ScopeKind::Claim;
+                let name = |part: &Part| if is_claim { "fingerprint" } else { part.name() };
+                let names: Vec<_> = parts.iter().map(name).collect();
                 Self::new("key-mismatch", format!("It differs in: {}. Nothing was sent; a new intent needs a new key.", names.join(", ")))
                     .status(status)
                     .with("differs", json!(names))
                     .with("paths", json!(paths))
+                    .about(operation)
+            }
+            Refusal::FenceStale(operation) => {
+                let stands = operation.state.name().replace('_', " ");
+                Self::new("fence-stale", format!("Somebody has begun it since, or it has ended otherwise: it is {stands}. Nothing was changed."))
                     .about(operation)
             }
             Refusal::InProgress(operation) => {

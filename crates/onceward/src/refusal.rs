@@ -43,6 +43,9 @@ pub enum Refusal {
         /// The status that the route wants it refused with.
         status: u16,
     },
+    /// Whoever says it has not the claim in hand any more: somebody began it since, or a person has
+    /// decided.
+    FenceStale(Box<Operation>),
     /// The first call is under way and did not end in time.
     InProgress(Box<Operation>),
     /// Nobody knows whether it was done; `first` where this call is the one that sent it.

@@ -78,6 +78,9 @@ impl Engine {
         if original.request.is_none() {
             return Err(conflict("its request was forgotten with its window"));
         }
+        if original.scope.kind == ScopeKind::Claim {
+            return Err(conflict("it is a claim: only its own handler begins it again"));
+        }
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
-use onceward_core::key::{KeyDigest, Scope};
+use onceward_core::key::{KeyDigest, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Event, Fence, Operation};
 use onceward_core::time::Timestamp;
@@ -256,6 +256,10 @@ pub struct Query {
     pub tenant: Option<String>,
     /// Only this route's.
     pub route: Option<String>,
+    /// Only those whose key is of this kind.
+    pub kind: Option<ScopeKind>,
+    /// Only those whose scope has this name.
+    pub scope: Option<String>,
     /// Only those of this principal.
     pub principal: Option<String>,
     /// Only those with this key.
@@ -309,6 +313,8 @@ impl Query {
             && (self.standing.is_empty() || self.standing.contains(&Standing::of(operation)))
             && is(&self.tenant, &operation.scope.tenant)
             && is(&self.route, &operation.route)
+            && is(&self.scope, &operation.scope.name)
+            && self.kind.is_none_or(|kind| operation.scope.kind == kind)
             && is(&self.principal, &operation.scope.principal)
             && is(&self.key, operation.key.as_str())
             && is(&self.label, label)
@@ -433,7 +439,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Reply<'_, Vec<Operation>>;
 
     /// Keeps the right of `session` alive for a [lease](onceward_core::lease::LEASE) by the store's
-    /// own clock, and tells at most `max` operations whose owner's right has lapsed.
+    /// own clock, and tells at most `max` operations whose [owner](Operation::owner)'s right has
+    /// lapsed: a claim has none.
     fn beat(&self, session: Session, max: usize) -> Reply<'_, Vec<Operation>>;
 
     /// How many sessions have a right now: at least the one that asks.

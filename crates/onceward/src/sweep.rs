@@ -117,5 +117,6 @@ impl Engine {
         self.keep_up(write_asked(Arc::clone(self)));
         self.keep_up(crate::bulk::look_after(Arc::clone(self)));
         self.keep_up(crate::callback::tell(Arc::clone(self)));
+        self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
     }
 }

@@ -15,6 +15,9 @@ const PAGE_MAX: usize = 1000;
 pub(super) const STATES: [&str; 7] =
     ["pending", "delivering", "in_doubt", "done", "dead", "dead_letter", "forgotten"];
 
+/// What a key is: a caller's, what a route calls one effect, of a callback, of a handler's claim.
+const KINDS: [&str; 4] = ["call", "unique", "callback", "claim"];
+
 /// Which operations.
 #[derive(Debug, Args)]
 pub(super) struct Which {
@@ -24,6 +27,12 @@ pub(super) struct Which {
     /// Of this route, or of this origin of ad hoc URLs
     #[arg(long)]
     route: Option<String>,
+    /// Whose key is of this kind
+    #[arg(long, value_parser = PossibleValuesParser::new(KINDS))]
+    kind: Option<String>,
+    /// Whose scope has this name, such as that of claims
+    #[arg(long, value_name = "NAME")]
+    scope: Option<String>,
     /// With this key
     #[arg(long)]
     key: Option<String>,
@@ -71,6 +80,8 @@ impl Which {
         let texts = [
             ("state", &self.state),
             ("route", &self.route),
+            ("kind", &self.kind),
+            ("scope", &self.scope),
             ("key", &self.key),
             ("label", &self.label),
             ("subject", &self.subject),
@@ -147,11 +158,16 @@ fn row(operation: &Value, terminal: bool) -> Vec<String> {
         text(operation, "/state"),
         last(operation),
         text(operation, "/method"),
-        text(operation, "/route"),
+        place(operation),
         text(operation, "/path"),
         text(operation, "/key"),
         when(&text(operation, "/created_at"), terminal),
     ]
+}
+
+/// Where it goes; a claim goes nowhere, and has a scope.
+pub(super) fn place(operation: &Value) -> String {
+    text(operation, if operation["kind"] == "claim" { "/scope" } else { "/route" })
 }
 
 /// The status that it ended with or that it met last, or how the last attempt ended without one.

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, part};
+use super::ls::place;
 use super::output::{each, is_terminal, print, print_bytes, say, text, when};
 use super::send::print_body;
 use crate::exit::Exit;
@@ -75,10 +76,15 @@ fn story(operation: &Value, terminal: bool) -> String {
     let mut line = |name: &str, words: String| {
         let _ = writeln!(out, "{name:<11} {words}");
     };
-    line("request", format!("{} {} on {}", field("/method"), field("/path"), field("/route")));
+    line("request", format!("{} {} on {}", field("/method"), field("/path"), place(operation)));
     line("key", key(operation));
+    let is_claim = operation["kind"] == "claim";
     if is_there("/label") {
-        line("label", field("/label"));
+        line(if is_claim { "holder" } else { "label" }, field("/label"));
+    }
+    if is_claim && is_there("/lease_until") {
+        let name = if operation["state"] == "delivering" { "in hand to" } else { "free from" };
+        line(name, time("/lease_until"));
     }
     if is_there("/parent") {
         line("born of", field("/parent"));
@@ -187,6 +193,10 @@ fn attempt_words(attempt: &Value, terminal: bool) -> String {
 /// The command that a person would give next.
 fn mend(operation: &Value) -> Option<String> {
     let id = operation["id"].as_str().filter(|_| operation["forgotten"].is_null())?;
+    // Nothing of a claim is sent: only its own handler begins it again.
+    if operation["kind"] == "claim" && operation["state"] != "in_doubt" {
+        return None;
+    }
     match operation["state"].as_str()? {
         "in_doubt" => Some(format!(
             "Look at the upstream, then: onceward resolve {id} --as done|not-sent --reason …"

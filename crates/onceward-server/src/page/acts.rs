@@ -9,6 +9,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Forgotten, Operation, State as Life};
 use onceward::core::risk::{Risk, risk};
 use onceward::store::Which;
@@ -158,7 +159,8 @@ pub(super) async fn forget(
 
 /// The forms that fit where the operation stands.
 pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
-    let can_send = operation.request.is_some();
+    let is_sent = operation.scope.kind != ScopeKind::Claim;
+    let can_send = operation.request.is_some() && is_sent;
     let risk = risk(operation, shape::now());
     html! {
         section.acts #acts aria-label="What you can do" {

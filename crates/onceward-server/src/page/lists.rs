@@ -268,7 +268,7 @@ fn row(kind: Table, operation: &Operation, now: Timestamp) -> Markup {
                 td { @if let Life::Dead(why) = operation.state { (words::death(why)) } }
             }
             td.last { (words::last(operation)) }
-            td.route { (operation.route) }
+            td.route { (words::place(operation)) }
             td.number { (operation.attempts_made()) }
             td.when { (words::time(when, now)) }
             @if kind == Table::InDoubt { td { a.button href={ (url) "#acts" } { "Resolve" } } }

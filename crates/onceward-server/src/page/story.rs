@@ -132,7 +132,7 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
             }
             p.call {
                 strong { (operation.method) } " " code { (operation.target) }
-                " on " strong { (operation.route) }
+                " on " strong { (words::place(operation)) }
             }
             p.advice { (shape::advice(operation)) }
             @if !operation.state.is_ended() && operation.looks.made == 0 {

@@ -6,6 +6,7 @@ use http::StatusCode;
 use maud::{Markup, PreEscaped, html};
 use onceward::core::attempt::{Attempt, Ending, Reached};
 use onceward::core::id::OperationId;
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, Deed, Operation, Source, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
@@ -48,6 +49,14 @@ pub(super) fn chip(operation: &Operation) -> Markup {
     html! { span.chip.(class) { (PreEscaped(icon)) (word) } }
 }
 
+/// Where it goes; a claim goes nowhere, and has a scope.
+pub(super) fn place(operation: &Operation) -> &str {
+    if operation.scope.kind == ScopeKind::Claim {
+        return &operation.scope.name;
+    }
+    &operation.route
+}
+
 /// Why it is dead.
 pub(super) fn death(death: Death) -> &'static str {
     match death {
@@ -62,6 +71,9 @@ pub(super) fn death(death: Death) -> &'static str {
 
 /// The state with what belongs to it.
 pub(super) fn state(operation: &Operation, now: Timestamp) -> Markup {
+    if operation.scope.kind == ScopeKind::Claim {
+        return claim_state(operation, now);
+    }
     match operation.state {
         State::Pending { due } if due <= now => html! { "Its next attempt is due." },
         State::Pending { due } => html! { "Next attempt " (time(due, now)) "." },
@@ -69,6 +81,19 @@ pub(super) fn state(operation: &Operation, now: Timestamp) -> Markup {
         State::InDoubt => html! { "Waits for somebody who knows." },
         State::Done => html! {},
         State::Dead(why) => html! { (death(why)) },
+    }
+}
+
+fn claim_state(claim: &Operation, now: Timestamp) -> Markup {
+    match (claim.state, claim.lease_until) {
+        (State::Delivering, Some(until)) => html! { "In hand until " (time(until, now)) "." },
+        (State::Dead(Death::OwnerGone), _) => html! { "Its holder was silent; it is free again." },
+        (State::Dead(_), Some(from)) if from > now => {
+            html! { "Given back; free again " (time(from, now)) "." }
+        }
+        (State::Dead(_), _) => html! { "Given back; it is free again." },
+        (State::InDoubt, _) => html! { "Waits for somebody who knows." },
+        (State::Pending { .. } | State::Delivering | State::Done, _) => html! {},
     }
 }
 
@@ -115,6 +140,7 @@ pub(super) fn source(source: Source) -> &'static str {
         Source::Person => "a person said so",
         Source::Lookup => "the upstream was asked, and knew of it",
         Source::Webhook => "the provider said so, in a webhook",
+        Source::Holder => "whoever had it in hand said so",
     }
 }
 

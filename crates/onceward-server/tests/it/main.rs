@@ -7,6 +7,7 @@ mod callbacks;
 mod chaos;
 mod chaos_route;
 mod check_ledger;
+mod claims;
 mod classify;
 mod cli;
 mod config;

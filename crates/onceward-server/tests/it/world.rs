@@ -335,8 +335,9 @@ pub(crate) fn call(
     let mut reader = BufReader::new(stream);
     let (first, headers) = read_head(&mut reader)?;
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let mut response =
-        Response { status: status.expect("a status line"), headers, body: Vec::new() };
+    // A gateway that was killed says nothing.
+    let status = status.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let mut response = Response { status, headers, body: Vec::new() };
     response.body = if response.header("transfer-encoding") == Some("chunked") {
         read_chunks(&mut reader)?
     } else {

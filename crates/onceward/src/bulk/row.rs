@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
 use onceward_core::risk::Risk;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,15 @@ struct FilterRow {
     until: Option<i64>,
 }
 
+/// What a filter says beside, behind the row: an earlier release wrote none.
+#[derive(Default, Serialize, Deserialize)]
+struct FurtherRow {
+    principal: Option<String>,
+    subject: Option<String>,
+    kind: Option<u8>,
+    scope: Option<String>,
+}
+
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
     all.iter().position(|other| other == one).unwrap_or_default() as u8
 }
@@ -104,7 +114,13 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         turn: bulk.turn,
         beats: bulk.beats,
     };
-    let bytes = postcard::to_allocvec(&row);
+    let further = FurtherRow {
+        principal: filter.principal.clone(),
+        subject: filter.subject.clone(),
+        kind: filter.kind.map(|kind| place(&ScopeKind::ALL, &kind)),
+        scope: filter.scope.clone(),
+    };
+    let bytes = postcard::to_allocvec(&(row, further));
     bytes.map(Bytes::from).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
@@ -112,7 +128,13 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     let damaged = |why: &str| StoreError::Damaged(format!("the setting {name}: {why}"));
     let id = u128::from_str_radix(name.strip_prefix(PREFIX).unwrap_or_default(), 16)
         .map_err(|error| damaged(&error.to_string()))?;
-    let row: BulkRow = postcard::from_bytes(value).map_err(|error| damaged(&error.to_string()))?;
+    let (row, behind) =
+        postcard::take_from_bytes::<BulkRow>(value).map_err(|error| damaged(&error.to_string()))?;
+    let further: FurtherRow = if behind.is_empty() {
+        FurtherRow::default()
+    } else {
+        postcard::from_bytes(behind).map_err(|error| damaged(&error.to_string()))?
+    };
     let filter = row.filter;
     let unknown = || damaged("a word of a later release");
     let all_of = |places: &[u8]| -> Option<Vec<Standing>> {
@@ -120,6 +142,10 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     };
     let risks: Option<Vec<Risk>> =
         row.taken.iter().map(|place| Risk::ALL.get(usize::from(*place)).copied()).collect();
+    let kind = match further.kind {
+        None => None,
+        Some(place) => Some(*ScopeKind::ALL.get(usize::from(place)).ok_or_else(unknown)?),
+    };
     let time = Timestamp::from_micros;
     Ok(Bulk {
         id: OperationId::from_u128(id),
@@ -137,7 +163,13 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
                 made: filter.made,
                 since: filter.since.map(time),
                 until: filter.until.map(time),
-                ..Query::default()
+                principal: further.principal,
+                subject: further.subject,
+                kind,
+                scope: further.scope,
+                // A bulk has its own place, and goes through all of them.
+                before: None,
+                limit: 0,
             },
             taken: risks.ok_or_else(unknown)?,
             rate: row.rate,

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::claim::ClaimEvent;
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward_core::id::OperationId;
@@ -69,6 +70,7 @@ where
     settings_are_paged_by_their_names(&*make().await).await;
     one_of_many_swaps_wins(make().await).await;
     a_flow_is_a_lane_of_its_own(&*make().await).await;
+    a_claim_is_no_sessions_and_nobody_takes_it(&*make().await).await;
 }
 
 /// An operation at place `n`, pending and due at `n` seconds.
@@ -498,6 +500,37 @@ async fn what_a_lapsed_session_had_in_hand_is_told(store: &dyn Store) {
     told.sort_by_key(|operation| operation.id);
     assert_eq!(told, in_hand, "what is under way, and neither what waits nor what is done");
     assert_eq!(store.find(Which::Id(settled.id)).await.unwrap(), Some(settled));
+}
+
+async fn a_claim_is_no_sessions_and_nobody_takes_it(store: &dyn Store) {
+    let mut claim = operation(1, "k", "handlers", Mode::Held);
+    claim.scope.kind = ScopeKind::Claim;
+    claim.route = String::new();
+    let lease_until = claim.created_at.plus(Duration::from_secs(30));
+    let begun = Event::Claim(ClaimEvent::Begun { lease_until, holder: Some("ada".into()) });
+    let claim = claim.after(begun, claim.created_at).unwrap();
+    let request = Bytes::from_static(b"begin");
+    store.remember(Birth { operation: claim.clone(), request, replaces: None }).await.unwrap();
+    for session in [1, 2] {
+        let told = store.beat(Session(session), 9).await.unwrap();
+        assert!(told.is_empty(), "it keeps its own time");
+    }
+    assert!(store.lanes().await.unwrap().is_empty(), "nothing of it is sent");
+    let found = store.find(Which::Id(claim.id)).await.unwrap().unwrap();
+    assert_eq!((found.lease_until, found.label), (Some(lease_until), Some("ada".into())));
+    let query = |kind, scope: &str| Query {
+        kind: Some(kind),
+        scope: Some(scope.to_owned()),
+        limit: 9,
+        ..Query::default()
+    };
+    for (query, count) in [
+        (query(ScopeKind::Claim, "handlers"), 1),
+        (query(ScopeKind::Claim, "others"), 0),
+        (query(ScopeKind::Call, "handlers"), 0),
+    ] {
+        assert_eq!(store.list(query).await.unwrap().operations.len(), count);
+    }
 }
 
 async fn what_a_living_session_has_in_hand_stays_its_own(store: &dyn Store) {

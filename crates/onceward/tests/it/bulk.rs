@@ -167,6 +167,32 @@ async fn a_bulk_outlives_its_process_and_does_nothing_twice() {
 }
 
 #[tokio::test]
+async fn whoever_takes_a_bulk_over_keeps_to_all_of_its_filter() {
+    for mut world in every(&once(Effects::NonIdempotent)) {
+        bury(&world, 2).await;
+        world.upstream.script((0..99).map(|_| answer(404, "no")));
+        for n in 0..4 {
+            let mut about = accepted(&format!("s-{n}"));
+            about.options.subject = Some("anna".into());
+            taken(world.call(about).await);
+            world.stands(&format!("s-{n}"), "dead").await;
+        }
+        let mut order = order(BulkDeed::Redeliver, 1);
+        order.filter.subject = Some("anna".into());
+        let begun = world.engine().begin_bulk(order).await.unwrap();
+        world.restart().await;
+        let ended = until_ended(&world, &begun.name()).await;
+        assert_eq!((ended.standing, ended.matched, ended.done), (BulkStanding::Done, 4, 4));
+        for n in 0..2 {
+            assert!(
+                world.operation(&format!("d-{n}")).await.acts.is_empty(),
+                "it is about nothing"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn two_nodes_that_both_believe_to_have_a_bulk_do_nothing_twice() {
     for world in every(&once(Effects::NonIdempotent)) {
         bury(&world, 8).await;

@@ -26,7 +26,7 @@ use onceward::core::lease::{BEAT, Session};
 use onceward::core::operation::{Operation, State};
 use onceward::core::policy::{Effects, Policy};
 use onceward::core::time::Timestamp;
-use onceward::observe::{Fact, Observer, Repeat};
+use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::route::{Protection, Route, Routes};
 use onceward::secret::{Secrets, random};
 use onceward::store::memory::MemoryStore;
@@ -461,6 +461,7 @@ struct Told {
     attempted: Vec<&'static str>,
     rested: Vec<String>,
     looked: usize,
+    claimed: Vec<ClaimTurn>,
     trouble: Vec<String>,
 }
 
@@ -472,6 +473,11 @@ impl Notes {
     /// How many looks for what is in doubt were told of.
     pub(crate) fn looked(&self) -> usize {
         lock(&self.told).looked
+    }
+
+    /// How often this happened to claims.
+    pub(crate) fn claimed(&self, turn: ClaimTurn) -> usize {
+        lock(&self.told).claimed.iter().filter(|other| **other == turn).count()
     }
 
     /// How the attempts ended that were told of.
@@ -493,6 +499,7 @@ impl Observer for Notes {
                 lock(&self.told).attempted.push(ending);
             }
             Fact::Looked(..) => lock(&self.told).looked += 1,
+            Fact::Claimed(_, turn) => lock(&self.told).claimed.push(turn),
             Fact::Remembered(_)
             | Fact::Reconciled(..)
             | Fact::Injected(..)
@@ -673,6 +680,14 @@ impl World {
         })
     }
 
+    /// A task of the process: it ends with it.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.process().runtime.spawn(work)
+    }
+
     /// Another node on the same ledger, which does nothing by itself.
     pub(crate) fn neighbour(&self) -> Arc<Engine> {
         self.engine_on(Arc::clone(self.engine().store()))
@@ -681,6 +696,16 @@ impl World {
     /// The same where the ledger can have several nodes.
     pub(crate) fn other_node(&self) -> Option<Arc<Engine>> {
         (!matches!(self.ledger, Ledger::Sqlite(_))).then(|| self.neighbour())
+    }
+
+    /// Another node with a ledger's door of its own, where the ledger can have several nodes; it does
+    /// nothing by itself.
+    pub(crate) async fn node_apart(&self) -> Option<Arc<Engine>> {
+        match &self.ledger {
+            Ledger::Postgres(url) => Some(self.engine_on(Arc::new(postgres::open(url).await))),
+            Ledger::Memory(_) => self.other_node(),
+            Ledger::Sqlite(_) => None,
+        }
     }
 
     /// Waits until the process has beaten; it beats again only when time passes.
@@ -705,6 +730,10 @@ impl World {
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.process().engine
+    }
+
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.ledger, Ledger::Memory(_))
     }
 
     /// The folder of the ledger on disk.

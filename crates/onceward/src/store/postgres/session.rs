@@ -14,6 +14,8 @@ use crate::store::{StoreError, row};
 ///
 /// Whoever finds its own right lapsed and not taken was away together with the server: those who had
 /// theirs until then have a lease to come back too.
+///
+/// What is under way and has no owner is a claim: it keeps its own time.
 pub(super) const BEAT: &str = "\
     WITH beaten AS (INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
         ON CONFLICT (id) DO UPDATE SET lapses_at = EXCLUDED.lapses_at RETURNING id), \
@@ -26,7 +28,8 @@ pub(super) const BEAT: &str = "\
         WHERE session.id = others.id AND others.is_back), \
     lapsed AS (DELETE FROM session USING others \
         WHERE session.id = others.id AND NOT others.is_back RETURNING session.id) \
-    SELECT row FROM op WHERE kind IN (1, 6) AND owner IS DISTINCT FROM $1 AND NOT EXISTS \
+    SELECT row FROM op WHERE kind IN (1, 6) AND owner IS DISTINCT FROM $1 \
+        AND (owner IS NOT NULL OR kind = 6) AND NOT EXISTS \
         (SELECT FROM session WHERE session.id = op.owner \
         AND session.id NOT IN (SELECT id FROM lapsed)) AND get_byte(row, 0) <= $4 \
     ORDER BY id LIMIT $3";
