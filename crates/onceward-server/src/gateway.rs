@@ -7,12 +7,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
@@ -20,21 +21,25 @@ use onceward::core::operation::{Death, Operation, State};
 use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
+use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
-use onceward::upstream::{Egress, parse_ad_hoc};
-use onceward::{Answer, Answered, Aside, Call, CallOptions, Engine, Refusal};
+use onceward::upstream::{Egress, Upload, header_map, parse_ad_hoc};
+use onceward::{Answer, Answered, Aside, Call, CallOptions, Engine, Passing, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::access::Caller;
-use crate::body::{Body, Kept, header_map, headers_of};
+use crate::body::{Body, Kept, headers_of};
 use crate::problem::Problem;
 use crate::{shape, units};
 
 /// How long a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The largest body that is read before it is passed on.
+const WHOLE_BYTES_MAX: u64 = 64 << 10;
 
 /// The one tenant that there is.
 pub(crate) const TENANT: &str = "default";
@@ -44,6 +49,14 @@ pub(crate) const TENANT: &str = "default";
 pub(crate) struct Gateway {
     pub(crate) engine: Arc<Engine>,
     pub(crate) egress: Arc<Egress>,
+}
+
+/// What came of a call.
+enum Called {
+    /// It passed without a record.
+    Passed(Response<Body>),
+    /// It was received whole; and whether its key was the caller's.
+    Received(Result<Answer, Refusal>, bool),
 }
 
 /// Where a request goes: a route, or the origin of an ad hoc upstream; and its path and query.
@@ -63,8 +76,13 @@ impl Gateway {
         let echo = echo_of(request.headers());
         let aside = Arc::new(Aside::default());
         let mut response = match self.call(request, caller, &aside).await {
-            Ok((Ok(answer), key_given)) => respond(answer, echo, key_given, self.engine.store()),
-            Ok((Err(refusal), key_given)) => refuse(&refusal.into(), echo, key_given),
+            Ok(Called::Passed(response)) => return response,
+            Ok(Called::Received(Ok(answer), key_given)) => {
+                respond(answer, echo, key_given, self.engine.store())
+            }
+            Ok(Called::Received(Err(refusal), key_given)) => {
+                refuse(&refusal.into(), echo, key_given)
+            }
             // Nothing was made of it, a key neither.
             Err(problem) => refuse(&problem, echo, true),
         };
@@ -85,14 +103,15 @@ impl Gateway {
         shapes.find(|shape| *shape != ErrorShape::Problem).unwrap_or(ErrorShape::Problem)
     }
 
-    /// What came of a call, and whether its key was the caller's.
+    /// What came of a call.
     async fn call(
         &self,
         request: Request<Incoming>,
         caller: Caller,
         aside: &Arc<Aside>,
-    ) -> Result<(Result<Answer, Refusal>, bool), Problem> {
+    ) -> Result<Called, Problem> {
         let (head, body) = request.into_parts();
+        refuse_upgrade(&head.headers)?;
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
         check_sendable(&head.method, &place.target)?;
@@ -101,9 +120,12 @@ impl Gateway {
             .routes()
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
-        let body = read_body(body, route.body_bytes_max).await?;
         let mut options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
         self.check_callback(&mut options)?;
+        if route.passes(head.method.as_str(), &place.target, &head.headers) {
+            return self.pass(head, body, place, route, options).await;
+        }
+        let body = read_body(body, route.body_bytes_max).await?;
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {
@@ -121,7 +143,31 @@ impl Gateway {
             request,
             options,
         };
-        Ok((Box::pin(self.engine.call(call)).await, key_given))
+        Ok(Called::Received(Box::pin(self.engine.call(call)).await, key_given))
+    }
+
+    /// What passes by its head alone goes on before its body is there.
+    async fn pass(
+        &self,
+        head: Parts,
+        body: Incoming,
+        place: Place,
+        route: Arc<Route>,
+        options: CallOptions,
+    ) -> Result<Called, Problem> {
+        let path = PathAndQuery::try_from(place.target)
+            .map_err(|error| Problem::new("request-invalid", error.to_string()))?;
+        let passing = Passing {
+            tenant: TENANT.to_owned(),
+            route,
+            flow: options.flow,
+            method: head.method,
+            path,
+            headers: head.headers,
+            upload: upload(body).await?,
+        };
+        let response = self.engine.pass(passing).await?;
+        Ok(Called::Passed(response.map(Body::Download)))
     }
 
     /// Reads what stands behind `/to/`.
@@ -437,6 +483,31 @@ fn target_of(url: &Url) -> String {
     match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
+    }
+}
+
+/// A connection that leaves HTTP has no requests that could be told apart. HTTP/2 over an upgrade is
+/// only offered, and an offer may be passed over (RFC 9110, section 7.8).
+fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_offer = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"h2c");
+    if headers.get_all(header::UPGRADE).iter().all(is_offer) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        "upgrade-refused",
+        "Only HTTP goes through, and this asks to leave it (Upgrade), as WebSockets do; nothing was sent.",
+    ))
+}
+
+/// The body of what passes: a small one is read, so that it can be sent again where nothing was sent;
+/// any other goes on as it comes.
+async fn upload(body: Incoming) -> Result<Upload, Problem> {
+    match body.size_hint().exact() {
+        Some(0) => Ok(Upload::default()),
+        Some(length) if length <= WHOLE_BYTES_MAX => {
+            read_body(body, length as usize).await.map(Upload::whole)
+        }
+        _ => Ok(Upload::streamed(body)),
     }
 }
 

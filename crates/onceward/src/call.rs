@@ -4,6 +4,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
@@ -12,6 +14,7 @@ use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 
 use crate::route::Route;
+use crate::upstream::Upload;
 
 /// A request as an edge hands it in.
 #[derive(Debug, Clone)]
@@ -26,6 +29,26 @@ pub struct Call {
     pub request: Request,
     /// What the request asks of us.
     pub options: CallOptions,
+}
+
+/// A request that passes without a record, as an edge hands it in: nothing of it is kept, so its body
+/// may still be on its way.
+#[derive(Debug)]
+pub struct Passing {
+    /// Whose data this is.
+    pub tenant: String,
+    /// The route, [which lets it pass](Route::passes).
+    pub route: Arc<Route>,
+    /// Whose share of the route it counts against.
+    pub flow: Option<String>,
+    /// The method.
+    pub method: Method,
+    /// Path and query, beginning with `/`.
+    pub path: PathAndQuery,
+    /// Its header lines as they came.
+    pub headers: HeaderMap,
+    /// The body.
+    pub upload: Upload,
 }
 
 /// What a request asks of us.

@@ -55,7 +55,7 @@ mod waiters;
 pub use approval::Wanted;
 pub use audit::{Note, NoteQuery, Notes};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
-pub use call::{Arrival, Aside, Call, CallOptions, Received};
+pub use call::{Arrival, Aside, Call, CallOptions, Passing, Received};
 pub use callback::Teller;
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use gates::{Bar, Standing};
