@@ -114,7 +114,7 @@ impl Gateway {
         refuse_upgrade(&head.headers)?;
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
-        check_sendable(&head.method, &place.target)?;
+        let path = check_sendable(&head.method, &place.target)?;
         let route = self
             .engine
             .routes()
@@ -123,7 +123,7 @@ impl Gateway {
         let mut options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
         self.check_callback(&mut options)?;
         if route.passes(head.method.as_str(), &place.target, &head.headers) {
-            return self.pass(head, body, place, route, options).await;
+            return self.pass(head, path, body, route, options).await;
         }
         let body = read_body(body, route.body_bytes_max).await?;
         let mut headers = headers_of(&head.headers);
@@ -150,13 +150,11 @@ impl Gateway {
     async fn pass(
         &self,
         head: Parts,
+        path: PathAndQuery,
         body: Incoming,
-        place: Place,
         route: Arc<Route>,
         options: CallOptions,
     ) -> Result<Called, Problem> {
-        let path = PathAndQuery::try_from(place.target)
-            .map_err(|error| Problem::new("request-invalid", error.to_string()))?;
         let passing = Passing {
             tenant: TENANT.to_owned(),
             route,
@@ -466,17 +464,17 @@ fn post() -> String {
 
 /// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
 /// a request line as it is.
-pub(crate) fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
+pub(crate) fn check_sendable(method: &Method, target: &str) -> Result<PathAndQuery, Problem> {
     if *method == Method::CONNECT {
         return Err(Problem::new("request-invalid", "CONNECT opens a tunnel, and sends nothing."));
     }
-    if target.contains('#') || PathAndQuery::try_from(target).is_err() {
-        return Err(Problem::new(
+    let path = PathAndQuery::try_from(target).ok().filter(|_| !target.contains('#'));
+    path.ok_or_else(|| {
+        Problem::new(
             "request-invalid",
             format!("{target:?} cannot stand on a request line: percent-encode it"),
-        ));
-    }
-    Ok(())
+        )
+    })
 }
 
 fn target_of(url: &Url) -> String {
@@ -544,7 +542,6 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             }
         }
     }
-    let now = shape::now();
     for (name, value) in headers {
         let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
         let invalid = |why: String| {
@@ -559,7 +556,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         };
         let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
         match option {
-            "delay" => options.not_before = Some(now.plus(span()?)),
+            "delay" => options.not_before = Some(shape::now().plus(span()?)),
             "not-before" => options.not_before = Some(micros(instant()?)),
             "deadline" => options.deadline = Some(micros(instant()?)),
             "timeout" => options.timeout = Some(span()?),
@@ -611,7 +608,7 @@ fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             "Onceward-Sequence counts within an Onceward-Subject, and there is none; nothing was sent.",
         ));
     }
-    let waits = options.not_before.is_some_and(|at| at > now);
+    let waits = options.not_before.is_some_and(|at| at > shape::now());
     if waits && !options.respond_async {
         return Err(Problem::new(
             "option-invalid",

@@ -33,7 +33,7 @@ const GONE_WRONG: (&str, u16, &str, &str) =
     ("gone-wrong", 500, "escalate", "Something of ours went wrong");
 
 /// The table: code, status, advice, title.
-const TABLE: [(&str, u16, &str, &str); 37] = [
+const TABLE: [(&str, u16, &str, &str); 38] = [
     ("key-invalid", 400, "fix-request", "The idempotency key cannot be read"),
     ("key-required", 400, "fix-request", "This route wants an Idempotency-Key"),
     ("key-mismatch", 409, "new-key", "The key was used for another request"),
@@ -75,6 +75,7 @@ const TABLE: [(&str, u16, &str, &str); 37] = [
     GONE_WRONG,
     ("no-outcome", 404, "wait", "There is no answer to show"),
     ("outside-hours", 503, "same-key", "This route sends at other hours"),
+    ("upgrade-refused", 501, "fix-request", "Only HTTP goes through here"),
     ("approval-wanted", 409, "wait", "Another person has to ask for the same"),
 ];
 

@@ -374,7 +374,7 @@ impl Engine {
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
-            Received::Pass(request) => Box::pin(pass_whole(self, &lane, &route, &request)).await,
+            Received::Pass(request) => Box::pin(pass_whole(self, lane, &route, &request)).await,
             // Every edge carries this along: it has to be small.
             Received::Keyed(arrival) => Box::pin(self.remember(*arrival, &lane)).await,
         }
@@ -660,7 +660,7 @@ impl Engine {
     /// The gate before a route's upstream.
     pub(crate) fn gate_of(&self, route: &Route) -> Arc<Gate> {
         let is_paused = || self.pauses().contains_key(&route.name);
-        self.gates.of(&route.name, &route.protection, is_paused, self.clock.now())
+        self.gates.of(&route.name, &route.protection, is_paused, || self.clock.now())
     }
 
     /// Whether one more may wait for the upstream.

@@ -46,13 +46,13 @@ pub(crate) async fn pass(
         };
     }
     let lane = Lane { tenant, route: route.name.clone(), flow: flow.unwrap_or_default() };
-    through(engine, &lane, &route, method, path, headers, upload).await
+    through(engine, lane, &route, method, path, headers, upload).await
 }
 
 /// The same for a request that was received whole before anybody could tell that it passes.
 pub(crate) async fn pass_whole(
     engine: &Arc<Engine>,
-    lane: &Lane,
+    lane: Lane,
     route: &Arc<Route>,
     request: &Request,
 ) -> Result<Answer, Refusal> {
@@ -75,7 +75,7 @@ pub(crate) async fn pass_whole(
 
 async fn through(
     engine: &Arc<Engine>,
-    lane: &Lane,
+    lane: Lane,
     route: &Arc<Route>,
     method: Method,
     path: PathAndQuery,
@@ -83,7 +83,7 @@ async fn through(
     upload: Upload,
 ) -> Result<Response<Download>, Refusal> {
     let is_harmless = is_safe(method.as_str());
-    let entrant = Entrant { lane: lane.clone(), is_harmless, is_backlog: false };
+    let entrant = Entrant { lane, is_harmless, is_backlog: false };
     let gate = engine.gate_of(route);
     let mut slot = gate.try_enter(&entrant, engine.clock.now()).map_err(|barred| {
         if barred.wants_probe {
@@ -95,7 +95,6 @@ async fn through(
     let policy = route.policy_for(method.as_str(), path.as_str());
     let mut passage = Passage { target: Arc::clone(&route.target), method, path, headers, upload };
     lay_on(&mut passage.headers, &route.set_headers);
-    let chance = OperationId::from_u128(u128::from_le_bytes(random()));
     let mut attempt = 1;
     loop {
         passage.headers.insert(ATTEMPT, HeaderValue::from(attempt));
@@ -116,6 +115,7 @@ async fn through(
             && attempt < policy.held.attempts_max
             && gate.withdraw(engine.clock.now())
         {
+            let chance = OperationId::from_u128(u128::from_le_bytes(random()));
             let delay = backoff::delay(&policy.held, chance, attempt, asked);
             // A caller waits for an answer, not for an hour.
             if delay <= policy.held.cap {

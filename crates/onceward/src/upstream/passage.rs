@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -48,8 +48,8 @@ pub(crate) fn forward(headers: &mut HeaderMap) {
     let takes_trailers = headers.get_all(TE).iter().any(is_trailers);
     retain(headers, |name| {
         // The last two keep their place among the lines; what they say is said at each attempt.
-        [ACCEPT_ENCODING, TRAILER, HOST, CONTENT_LENGTH].contains(name)
-            || exchange::is_forwarded(name.as_str())
+        matches!(name, "accept-encoding" | "trailer" | "host" | "content-length")
+            || exchange::is_forwarded(name)
     });
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -59,7 +59,7 @@ pub(crate) fn forward(headers: &mut HeaderMap) {
 /// Leaves of an upstream's header lines what goes back to the caller.
 pub(super) fn give_back(headers: &mut HeaderMap) {
     retain(headers, |name| {
-        [CONTENT_LENGTH, TRAILER].contains(name) || exchange::is_returned(name.as_str())
+        matches!(name, "content-length" | "trailer") || exchange::is_returned(name)
     });
 }
 
@@ -68,12 +68,13 @@ fn is_trailers_coding(coding: &str) -> bool {
 }
 
 /// Removes the lines of names that do not travel, and of those that `Connection` names.
-fn retain(headers: &mut HeaderMap, travels: impl Fn(&HeaderName) -> bool) {
+fn retain(headers: &mut HeaderMap, travels: impl Fn(&str) -> bool) {
     let lines = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
     for name in exchange::named_by_connection(lines) {
         headers.remove(name.as_str());
     }
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| !travels(name)).cloned().collect();
+    let gone: Vec<HeaderName> =
+        headers.keys().filter(|name| !travels(name.as_str())).cloned().collect();
     for name in gone {
         headers.remove(name);
     }
