@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -18,7 +18,7 @@ use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
 use onceward::core::operation::{Death, Operation, State};
-use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue};
+use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue, is_safe};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
 use onceward::route::Route;
@@ -155,14 +155,15 @@ impl Gateway {
         route: Arc<Route>,
         options: CallOptions,
     ) -> Result<Called, Problem> {
+        let upload = upload(&head, body, route.body_bytes_max).await?;
         let passing = Passing {
             tenant: TENANT.to_owned(),
             route,
-            flow: options.flow,
             method: head.method,
             path,
             headers: head.headers,
-            upload: upload(body).await?,
+            upload,
+            options,
         };
         let response = self.engine.pass(passing).await?;
         Ok(Called::Passed(response.map(Body::Download)))
@@ -497,13 +498,17 @@ fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-/// The body of what passes: a small one is read, so that it can be sent again where nothing was sent;
-/// any other goes on as it comes.
-async fn upload(body: Incoming) -> Result<Upload, Problem> {
+/// The body of what passes. A small one is read first, so that it can be sent again where nothing was
+/// sent, and so is what a method that only reads brings without saying how much it is; any other goes
+/// on as it comes. Over HTTP/2 even a small one may have trailers behind it.
+async fn upload(head: &Parts, body: Incoming, bytes_max: usize) -> Result<Upload, Problem> {
     match body.size_hint().exact() {
         Some(0) => Ok(Upload::default()),
-        Some(length) if length <= WHOLE_BYTES_MAX => {
+        Some(length) if length <= WHOLE_BYTES_MAX && head.version < Version::HTTP_2 => {
             read_body(body, length as usize).await.map(Upload::whole)
+        }
+        None if is_safe(head.method.as_str()) => {
+            read_body(body, bytes_max).await.map(Upload::whole)
         }
         _ => Ok(Upload::streamed(body)),
     }

@@ -39,8 +39,6 @@ pub struct Passing {
     pub tenant: String,
     /// The route, [which lets it pass](Route::passes).
     pub route: Arc<Route>,
-    /// Whose share of the route it counts against.
-    pub flow: Option<String>,
     /// The method.
     pub method: Method,
     /// Path and query, beginning with `/`.
@@ -49,6 +47,8 @@ pub struct Passing {
     pub headers: HeaderMap,
     /// The body.
     pub upload: Upload,
+    /// What the request asks of us.
+    pub options: CallOptions,
 }
 
 /// What a request asks of us.

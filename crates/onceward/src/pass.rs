@@ -37,7 +37,7 @@ pub(crate) async fn pass(
     engine: &Arc<Engine>,
     passing: Passing,
 ) -> Result<Response<Download>, Refusal> {
-    let Passing { tenant, route, flow, method, path, mut headers, upload } = passing;
+    let Passing { tenant, route, method, path, mut headers, upload, options } = passing;
     forward(&mut headers);
     if let Some(rest) = headers.get(PREFER).and_then(|it| it.to_str().ok()) {
         match HeaderValue::from_str(&preferences_of_others(rest)) {
@@ -45,7 +45,7 @@ pub(crate) async fn pass(
             _ => headers.remove(PREFER),
         };
     }
-    let lane = Lane { tenant, route: route.name.clone(), flow: flow.unwrap_or_default() };
+    let lane = Lane { tenant, route: route.name.clone(), flow: options.flow.unwrap_or_default() };
     through(engine, lane, &route, method, path, headers, upload).await
 }
 

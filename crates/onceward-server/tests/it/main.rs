@@ -45,6 +45,7 @@ mod nodes_trouble;
 mod nodes_world;
 mod order;
 mod page;
+mod passing;
 mod people;
 mod postgres;
 mod protection;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING,
 };
 use http::uri::{PathAndQuery, Scheme};
@@ -87,6 +87,10 @@ impl Message {
         let body = upload.load().ok_or(Unfit::Taken)?;
         let mut headers = headers.clone();
         let length = upload.length();
+        if upload.is_over() {
+            // Only a body that is still to come can have trailers.
+            headers.remove(TRAILER);
+        }
         match length {
             Some(0) if !expects_body(method) => {
                 headers.remove(CONTENT_LENGTH);
