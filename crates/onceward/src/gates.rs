@@ -604,15 +604,18 @@ impl Inner {
 
     fn is_full(&self, lane: &Lane) -> bool {
         let free = self.protection.slots_max.saturating_sub(self.busy);
-        let has = self.lanes.get(lane).map_or(0, |places| places.busy);
+        if free == 0 {
+            return true;
+        }
+        let has = || self.lanes.get(lane).map_or(0, |places| places.busy);
         let most = self.protection.flow.slots_max.filter(|_| !lane.flow.is_empty());
-        if most.is_some_and(|most| has >= most) {
+        if most.is_some_and(|most| has() >= most) {
             return true;
         }
         // Calls of our own, which are nobody's, are no company.
         let is_company = |other: &Lane| other != lane && !other.tenant.is_empty();
         let is_alone = !self.lanes.keys().any(is_company) || Sabotage::SlotsUnshared.is_on();
-        free == 0 || (!is_alone && has >= SHARE * free)
+        !is_alone && has() >= SHARE * free
     }
 
     /// Takes a turn for a slot; tells when it is.

@@ -323,7 +323,7 @@ fn an_answer_that_comes_before_the_upload_ends_is_given_at_once() {
     let mut upstream = world.accept();
     upstream.head();
     upstream.write("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nno.");
-    assert_eq!(caller.head().0, "HTTP/1.1 413 Payload Too Large");
+    assert_eq!(caller.head().0, "HTTP/1.1 413 Too Large");
     assert_eq!(caller.take(3), "no.");
     drop(upstream);
     // The connection that has half a request on it carries no other.
@@ -437,7 +437,7 @@ fn a_keyed_call_is_received_whole_and_remembered_as_before() {
     let mut upstream = world.accept();
     let (_, headers) = upstream.head();
     assert_eq!(header(&headers, "content-length"), Some("2"), "it was kept whole before");
-    assert_eq!(header(&headers, "idempotency-key"), Some("\"k\""));
+    assert_eq!(header(&headers, "idempotency-key"), Some("k"));
     upstream.take(2);
     upstream.write("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok");
     assert_eq!(caller.head().0, "HTTP/1.1 201 Created");
@@ -447,7 +447,7 @@ fn a_keyed_call_is_received_whole_and_remembered_as_before() {
 
 #[test]
 fn where_the_key_is_in_the_body_the_body_tells_what_passes() {
-    let world = Passing::new("effects = \"keyed\"\nkey.pointer = \"/id\"\n");
+    let world = Passing::new("effects = \"keyed\"\nkey.json = \"/id\"\n");
     let mut caller = world.caller();
     caller.write("POST /to/api/pay HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 10\r\n\r\n");
     caller.write("{\"id\":\"k\"}");

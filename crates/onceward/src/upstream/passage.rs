@@ -41,15 +41,12 @@ pub struct Passage {
 
 /// Leaves of a caller's header lines what goes on to the upstream. Beside what a remembered request
 /// carries on these are the codings that the caller accepts, since nobody else will have to decode
-/// the answer, and what tells of trailers.
+/// the answer, and what tells of trailers. What the door says itself keeps its place among the lines.
 pub(crate) fn forward(headers: &mut HeaderMap) {
-    let is_trailers =
-        |te: &HeaderValue| te.to_str().is_ok_and(|te| te.split(',').any(is_trailers_coding));
-    let takes_trailers = headers.get_all(TE).iter().any(is_trailers);
-    retain(headers, |name| {
-        // The last two keep their place among the lines; what they say is said at each attempt.
-        matches!(name, "accept-encoding" | "trailer" | "host" | "content-length")
-            || exchange::is_forwarded(name)
+    let takes_trailers = headers.get_all(TE).iter().any(says_trailers);
+    retain(headers, |name| match name {
+        "accept-encoding" | "trailer" | "host" | "content-length" => true,
+        _ => exchange::is_forwarded(name),
     });
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -58,23 +55,29 @@ pub(crate) fn forward(headers: &mut HeaderMap) {
 
 /// Leaves of an upstream's header lines what goes back to the caller.
 pub(super) fn give_back(headers: &mut HeaderMap) {
-    retain(headers, |name| {
-        matches!(name, "content-length" | "trailer") || exchange::is_returned(name)
+    retain(headers, |name| match name {
+        "content-length" | "trailer" => true,
+        _ => exchange::is_returned(name),
     });
 }
 
-fn is_trailers_coding(coding: &str) -> bool {
-    coding.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("trailers")
+fn says_trailers(te: &HeaderValue) -> bool {
+    let is_it = |coding: &str| {
+        let coding = coding.split(';').next().unwrap_or_default();
+        coding.trim().eq_ignore_ascii_case("trailers")
+    };
+    te.to_str().is_ok_and(|te| te.split(',').any(is_it))
 }
 
 /// Removes the lines of names that do not travel, and of those that `Connection` names.
 fn retain(headers: &mut HeaderMap, travels: impl Fn(&str) -> bool) {
-    let lines = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
-    for name in exchange::named_by_connection(lines) {
-        headers.remove(name.as_str());
-    }
-    let gone: Vec<HeaderName> =
+    let mut gone: Vec<HeaderName> =
         headers.keys().filter(|name| !travels(name.as_str())).cloned().collect();
+    if gone.contains(&CONNECTION) {
+        let lines = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+        let named = exchange::named_by_connection(lines);
+        gone.extend(named.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()));
+    }
     for name in gone {
         headers.remove(name);
     }
