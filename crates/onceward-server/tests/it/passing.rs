@@ -6,6 +6,12 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 use crate::world::{Gateway, World, read_head, read_line};
 
 /// Longer than anything takes on a busy machine.
@@ -462,6 +468,43 @@ fn where_the_key_is_in_the_body_the_body_tells_what_passes() {
     caller.write("{\"a\":1}");
     let (_, headers) = upstream.head();
     assert_eq!(header(&headers, "onceward-operation"), None, "it passes: {headers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_may_speak_http2_to_an_upstream_that_does_not() {
+    let world = Passing::new("");
+    let socket = tokio::net::TcpStream::connect(world.gateway.address).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    tokio::spawn(connection);
+    let trailers: HeaderMap =
+        [("x-sum".parse().unwrap(), "3".parse().unwrap())].into_iter().collect();
+    let body = Full::new(Bytes::from_static(b"ab")).with_trailers(async { Some(Ok(trailers)) });
+    let request = http::Request::post(format!("http://{}/to/api/up", world.gateway.address))
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("trailer", "x-sum")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap();
+    let upstream = std::thread::spawn(move || {
+        let mut upstream = world.accept();
+        let (line, headers) = upstream.head();
+        assert_eq!(line, "POST /up HTTP/1.1");
+        assert_eq!(header(&headers, "cookie"), Some("a=1; b=2"));
+        assert_eq!(header(&headers, "content-length"), None, "only chunks have trailers");
+        assert_eq!((upstream.chunk(), upstream.chunk()), ("ab".to_owned(), String::new()));
+        assert_eq!((upstream.line(), upstream.line()), ("x-sum: 3".to_owned(), String::new()));
+        upstream.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
+        upstream.write("1\r\nc\r\n0\r\nx-sum: 1\r\n\r\n");
+        world
+    });
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.headers().get("transfer-encoding"), None);
+    let answer = answer.into_body().collect().await.unwrap();
+    assert_eq!(answer.trailers().unwrap()["x-sum"], "1");
+    assert_eq!(answer.to_bytes(), "c");
+    upstream.join().unwrap();
 }
 
 #[test]

@@ -108,7 +108,9 @@ impl Message {
     /// The request as a connection of HTTP/1.1 takes it.
     pub(super) fn for_http1(mut self, wire: &Wire) -> Outgoing {
         self.headers.insert(HOST, wire.host.clone());
-        if self.length.is_none() {
+        // Only chunks have trailers behind them.
+        if self.length.is_none() || self.headers.contains_key(TRAILER) {
+            self.headers.remove(CONTENT_LENGTH);
             self.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if self.headers.contains_key(TE) {
