@@ -21,7 +21,6 @@ use onceward::core::operation::{Death, Operation, State};
 use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue, is_safe};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
-use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, header_map, parse_ad_hoc};
@@ -123,7 +122,13 @@ impl Gateway {
         let mut options = CallOptions { aside: Arc::clone(aside), ..options_of(&head.headers)? };
         self.check_callback(&mut options)?;
         if route.passes(head.method.as_str(), &place.target, &head.headers) {
-            return self.pass(head, path, body, route, options).await;
+            // What passes by its head alone goes on before its body is there.
+            let upload = upload(&head, body, route.body_bytes_max).await?;
+            let Parts { method, headers, .. } = head;
+            let tenant = TENANT.to_owned();
+            let passing = Passing { tenant, route, method, path, headers, upload, options };
+            let response = self.engine.pass(passing).await?;
+            return Ok(Called::Passed(response.map(Body::Download)));
         }
         let body = read_body(body, route.body_bytes_max).await?;
         let mut headers = headers_of(&head.headers);
@@ -144,29 +149,6 @@ impl Gateway {
             options,
         };
         Ok(Called::Received(Box::pin(self.engine.call(call)).await, key_given))
-    }
-
-    /// What passes by its head alone goes on before its body is there.
-    async fn pass(
-        &self,
-        head: Parts,
-        path: PathAndQuery,
-        body: Incoming,
-        route: Arc<Route>,
-        options: CallOptions,
-    ) -> Result<Called, Problem> {
-        let upload = upload(&head, body, route.body_bytes_max).await?;
-        let passing = Passing {
-            tenant: TENANT.to_owned(),
-            route,
-            method: head.method,
-            path,
-            headers: head.headers,
-            upload,
-            options,
-        };
-        let response = self.engine.pass(passing).await?;
-        Ok(Called::Passed(response.map(Body::Download)))
     }
 
     /// Reads what stands behind `/to/`.

@@ -32,7 +32,7 @@ use tracing::{error, info, warn};
 use crate::access::{Access, new_key};
 use crate::body::Body;
 use crate::config::{Config, Overrides};
-use crate::connections::{Connections, HEAD_TIMEOUT, builder};
+use crate::connections::{Connections, Gathering, HEAD_TIMEOUT, builder};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
@@ -412,7 +412,8 @@ async fn accept(
             let (node, pages) = (Arc::clone(&node), pages.clone());
             async move { Ok::<_, Infallible>(answer(&node, pages, request).await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection =
+            builder.serve_connection(TokioIo::new(Gathering(stream)), service).into_owned();
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             let _connected = connected;
@@ -591,8 +592,7 @@ async fn answer_plainly(
         .response();
     }
     if is_call {
-        // A call's whole story: apart, so that a connection which asks for less holds less.
-        return Box::pin(node.gateway.handle(Request::from_parts(head, body), caller)).await;
+        return node.gateway.handle(Request::from_parts(head, body), caller).await;
     }
     head.extensions.insert(caller);
     match pages.call(Request::from_parts(head, body)).await {

@@ -382,14 +382,11 @@ impl Engine {
 
     /// One call that passes without a record, from the head of its request to the head of its answer:
     /// both bodies go through as they come.
-    pub async fn pass(
+    pub fn pass(
         self: &Arc<Self>,
         passing: Passing,
-    ) -> Result<http::Response<Download>, Refusal> {
-        if self.is_halted() {
-            return Err(Refusal::Draining);
-        }
-        pass(self, passing).await
+    ) -> impl Future<Output = Result<http::Response<Download>, Refusal>> + Send {
+        pass(self, passing)
     }
 
     /// The scope of the keys that `principal` uses on what is called `name`: a route, or a scope of

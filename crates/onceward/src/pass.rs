@@ -4,6 +4,7 @@
 //! upstream works on: it is free again once the head of the answer came, however long the rest of it
 //! takes, so that streams without an end starve nobody.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use http::header::HeaderName;
@@ -33,10 +34,10 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 const ATTEMPT: HeaderName = HeaderName::from_static("onceward-attempt");
 
 /// Passes a request on, and its answer back.
-pub(crate) async fn pass(
+pub(crate) fn pass(
     engine: &Arc<Engine>,
     passing: Passing,
-) -> Result<Response<Download>, Refusal> {
+) -> impl Future<Output = Result<Response<Download>, Refusal>> + Send {
     let Passing { tenant, route, method, path, mut headers, upload, options } = passing;
     forward(&mut headers);
     if let Some(rest) = headers.get(PREFER).and_then(|it| it.to_str().ok()) {
@@ -46,7 +47,8 @@ pub(crate) async fn pass(
         };
     }
     let lane = Lane { tenant, route: route.name.clone(), flow: options.flow.unwrap_or_default() };
-    through(engine, lane, &route, method, path, headers, upload).await
+    let target = Arc::clone(&route.target);
+    through(engine, lane, route, Passage { target, method, path, headers, upload })
 }
 
 /// The same for a request that was received whole before anybody could tell that it passes.
@@ -64,7 +66,9 @@ pub(crate) async fn pass_whole(
     let path = PathAndQuery::try_from(request.target.as_str()).map_err(|_| unfit("path"))?;
     let headers = header_map(&request.headers);
     let upload = Upload::whole(request.body.clone());
-    let response = through(engine, lane, route, method, path, headers, upload).await?;
+    let target = Arc::clone(&route.target);
+    let passage = Passage { target, method, path, headers, upload };
+    let response = through(engine, lane, Arc::clone(route), passage).await?;
     let (head, body) = response.into_parts();
     Ok(Answer::Passed {
         status: head.status.as_u16(),
@@ -76,13 +80,14 @@ pub(crate) async fn pass_whole(
 async fn through(
     engine: &Arc<Engine>,
     lane: Lane,
-    route: &Arc<Route>,
-    method: Method,
-    path: PathAndQuery,
-    headers: HeaderMap,
-    upload: Upload,
+    route: Arc<Route>,
+    mut passage: Passage,
 ) -> Result<Response<Download>, Refusal> {
-    let is_harmless = is_safe(method.as_str());
+    if engine.is_halted() {
+        return Err(Refusal::Draining);
+    }
+    let route = &route;
+    let is_harmless = is_safe(passage.method.as_str());
     let entrant = Entrant { lane, is_harmless, is_backlog: false };
     let gate = engine.gate_of(route);
     let mut slot = gate.try_enter(&entrant, engine.clock.now()).map_err(|barred| {
@@ -92,8 +97,7 @@ async fn through(
         engine.barred(barred, route)
     })?;
     slot.spend();
-    let policy = route.policy_for(method.as_str(), path.as_str());
-    let mut passage = Passage { target: Arc::clone(&route.target), method, path, headers, upload };
+    let policy = route.policy_for(passage.method.as_str(), passage.path.as_str());
     lay_on(&mut passage.headers, &route.set_headers);
     let mut attempt = 1;
     loop {

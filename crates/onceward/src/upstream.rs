@@ -5,7 +5,7 @@
 //! one attempt.
 //!
 //! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
-//! opened (`connect`) and what proves that nothing was written to it (`wire`), how it speaks HTTP
+//! opened (`connect`), what proves that nothing was written to it (`wire`, `gather`), how it speaks HTTP
 //! (`line`) and waits for its next use (`pool`), what goes out and comes in (`message`, `upload`,
 //! `answer`), what only passes through (`passage`), how long nothing comes (`silence`), the attempt
 //! that strings them together (`door`), and the same with faults on purpose (`chaos`).
@@ -15,6 +15,7 @@ mod chaos;
 mod connect;
 mod door;
 mod egress;
+mod gather;
 mod line;
 mod message;
 mod passage;
@@ -40,6 +41,7 @@ pub use connect::DoorError;
 pub(crate) use connect::trusted;
 pub use door::{Door, DoorOptions};
 pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, parse_ad_hoc};
+pub use gather::poll_write_gathered;
 pub(crate) use message::lines;
 pub(crate) use passage::forward;
 pub use passage::{Download, Passage, header_map};

@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::gather::poll_write_gathered;
+
 /// Writes pass: a handshake, HTTP/2's shared frames, or an exchange that has begun to write.
 const OPEN: u8 = 0;
 /// An exchange on a fresh connection has written nothing yet.
@@ -207,7 +209,7 @@ impl AsyncWrite for Metered {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.pass()?;
-        let outcome = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        let outcome = ready!(poll_write_gathered(Pin::new(&mut self.stream), cx, bufs));
         self.count(&outcome);
         Poll::Ready(outcome)
     }
