@@ -51,6 +51,7 @@ pub(crate) struct Gateway {
 }
 
 /// What came of a call.
+#[expect(clippy::large_enum_variant, reason = "one lives a moment, for one call")]
 enum Called {
     /// It passed without a record.
     Passed(Response<Body>),

@@ -7,10 +7,12 @@
 //! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
 //! opened (`connect`), what proves that nothing was written to it (`wire`, `gather`), how it speaks HTTP
 //! (`line`) and waits for its next use (`pool`), what goes out and comes in (`message`, `upload`,
-//! `answer`), what only passes through (`passage`), how long nothing comes (`silence`), the attempt
-//! that strings them together (`door`), and the same with faults on purpose (`chaos`).
+//! `answer`), what only passes through (`passage`), how long something is waited for (`patience`,
+//! `silence`), the attempt that strings them together (`door`) and how it breaks (`broken`), and the
+//! same with faults on purpose (`chaos`).
 
 mod answer;
+mod broken;
 mod chaos;
 mod connect;
 mod door;
@@ -19,6 +21,7 @@ mod gather;
 mod line;
 mod message;
 mod passage;
+mod patience;
 mod pool;
 mod silence;
 mod upload;

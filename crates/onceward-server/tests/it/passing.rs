@@ -1,6 +1,8 @@
 //! What passes without a record: both bodies go through as they come, however large and however
 //! long, and none that broke off looks whole.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread::JoinHandle;
@@ -204,6 +206,22 @@ fn head_answers_say_how_long_the_body_would_be() {
     upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 12345\r\n\r\n");
     let (_, headers) = caller.head();
     assert_eq!(header(&headers, "content-length"), Some("12345"));
+}
+
+#[test]
+fn an_upstream_of_http_1_0_is_answered_on_in_the_callers_http() {
+    let world = Passing::new("");
+    let mut caller = world.caller();
+    caller.write("GET /to/api/old HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
+    let mut upstream = world.accept();
+    upstream.head();
+    upstream.write("HTTP/1.0 200 OK\r\n\r\nold");
+    let (line, headers) = caller.head();
+    assert_eq!(line, "HTTP/1.1 200 OK");
+    assert_eq!(header(&headers, "transfer-encoding"), Some("chunked"));
+    assert_eq!(caller.chunk(), "old");
+    upstream.close();
+    assert_eq!(caller.chunk(), "");
 }
 
 #[test]
@@ -424,7 +442,7 @@ fn whoever_wants_to_leave_http_is_told_that_it_does_not_go_through_here() {
     );
     let mut upstream = world.accept();
     let (_, headers) = upstream.head();
-    assert_eq!(header(&headers, "upgrade").or(header(&headers, "http2-settings")), None);
+    assert_eq!(header(&headers, "upgrade").or_else(|| header(&headers, "http2-settings")), None);
     upstream.write("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(caller.head().0, "HTTP/1.1 204 No Content");
 }
@@ -480,6 +498,7 @@ async fn a_caller_may_speak_http2_to_an_upstream_that_does_not() {
     let trailers: HeaderMap =
         [("x-sum".parse().unwrap(), "3".parse().unwrap())].into_iter().collect();
     let body = Full::new(Bytes::from_static(b"ab")).with_trailers(async { Some(Ok(trailers)) });
+    let body = Box::pin(body);
     let request = http::Request::post(format!("http://{}/to/api/up", world.gateway.address))
         .header("cookie", "a=1")
         .header("cookie", "b=2")

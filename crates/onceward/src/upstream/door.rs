@@ -15,17 +15,16 @@
 //! a fresh one: that is still the same attempt, because nothing was sent. Nothing else is sent
 //! again, no redirect is followed, nothing is decoded, and no proxy is asked.
 
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::response::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use onceward_core::attempt::{Ending, Reached};
 use tokio::time::{Instant, timeout_at};
@@ -34,15 +33,16 @@ use url::Position;
 use crate::sabotage::{self, Sabotage};
 
 use super::answer::Reading;
+use super::broken::Broken;
 use super::connect::{ConnectError, Connector, DoorError, named};
 use super::egress::Egress;
 use super::line::{self, Line, Sender};
 use super::message::{Message, Unfit, lines};
 use super::passage::{self, Passage};
+use super::patience::Patience;
 use super::pool::{self, Pool};
-use super::upload::{self, Upload};
 use super::wire::{Metered, Wire};
-use super::{Answer, Dispatch, Download, Failure, Sent, Target, Timeouts, Upstream};
+use super::{Answer, Dispatch, Download, Failure, Sent, Target, Upstream};
 
 /// What can be set on a [`Door`].
 #[derive(Debug, Clone)]
@@ -154,6 +154,8 @@ impl Door {
         let (mut head, body, line) =
             self.carry(target, || Message::pass(passage), &patience).await?;
         passage::give_back(&mut head.headers);
+        // Which HTTP its caller is answered in is for the edge to say.
+        head.version = Version::HTTP_11;
         let pool = Arc::clone(&self.pool);
         let upload = (!upload.is_over()).then(|| upload.clone());
         let body = Reading::new(body, line, pool, target.timeouts.body, None, upload);
@@ -167,10 +169,12 @@ impl Door {
         compose: impl Fn() -> Result<Message, Unfit>,
         patience: &Patience<'_>,
     ) -> Result<(Parts, Incoming, Line), Failure> {
-        let mut message = compose().map_err(unfit)?;
+        let mut message = compose().map_err(|why| unfit(&why))?;
         if let Some(line) = self.take(target) {
             match self.exchange(line, message, target, patience).await {
-                Err(Failed { stale: true, .. }) => message = compose().map_err(unfit)?,
+                Err(Failed { stale: true, .. }) => {
+                    message = compose().map_err(|why| unfit(&why))?;
+                }
                 ended => return ended.map_err(|failed| failed.failure),
             }
         }
@@ -321,49 +325,6 @@ impl Door {
     }
 }
 
-/// How long an answer is waited for.
-enum Patience<'a> {
-    /// For `timeouts.head`, and not past this instant.
-    Within(Instant),
-    /// For `timeouts.head` once the upload is over; for as long as it goes on before.
-    WhileMoving(&'a Upload),
-}
-
-impl Patience<'_> {
-    /// The deadline of a part of the attempt, where the attempt as a whole has none before.
-    fn least(&self, deadline: Instant) -> Instant {
-        match self {
-            Self::Within(total) => deadline.min(*total),
-            Self::WhileMoving(_) => deadline,
-        }
-    }
-
-    /// What comes of `exchange`; none where it was waited for in vain.
-    async fn wait<T>(&self, timeouts: &Timeouts, exchange: impl Future<Output = T>) -> Option<T> {
-        let mut exchange = pin!(exchange);
-        let begun = Instant::now();
-        let mut due = self.least(begun + timeouts.head);
-        loop {
-            if let Ok(came) = timeout_at(due, exchange.as_mut()).await {
-                return Some(came);
-            }
-            let Self::WhileMoving(upload) = self else { return None };
-            due = upload.head_due(begun, timeouts.head, timeouts.body);
-            if due <= Instant::now() {
-                return None;
-            }
-        }
-    }
-
-    /// Whether the attempt failed by its caller, and how.
-    fn broken_upload(&self) -> Option<upload::Broken> {
-        match self {
-            Self::Within(_) => None,
-            Self::WhileMoving(upload) => upload.broken(),
-        }
-    }
-}
-
 /// A request that failed on a connection that stood.
 struct Failed {
     failure: Failure,
@@ -371,71 +332,7 @@ struct Failed {
     stale: bool,
 }
 
-/// What went wrong on it.
-enum Broken {
-    /// hyper says why, and whether it had not begun with the request.
-    Off { error: hyper::Error, handed_back: bool },
-    /// No head came in time.
-    Late,
-    /// The upstream left HTTP.
-    Upgraded,
-}
-
-impl Broken {
-    /// Whether only this request's stream ended, by the upstream's wish.
-    fn is_reset(&self) -> bool {
-        matches!(self, Self::Off { error, .. } if h2_error(error).is_some_and(h2::Error::is_reset))
-    }
-
-    /// Whether the upstream said that it did not process this request: by refusing its stream,
-    /// or by a graceful GOAWAY, which reaches only the streams that it leaves out (RFC 9113,
-    /// sections 6.8 and 8.7).
-    fn is_refused(&self) -> bool {
-        let Self::Off { error, .. } = self else {
-            return false;
-        };
-        let Some(error) = h2_error(error) else {
-            return false;
-        };
-        error.is_remote()
-            && match error.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
-                Some(h2::Reason::NO_ERROR) => error.is_go_away(),
-                _ => false,
-            }
-    }
-}
-
-/// In words of ours: what the other side wrote into an error is not repeated.
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = match self {
-            Self::Late => return f.write_str("no answer came in time"),
-            Self::Upgraded => {
-                return f.write_str("the upstream wanted to change the protocol (101)");
-            }
-            Self::Off { handed_back: true, .. } => {
-                return f.write_str("the connection closed before the request was sent");
-            }
-            Self::Off { error, .. } => error,
-        };
-        if let Some(reason) = h2_error(error).and_then(h2::Error::reason) {
-            write!(f, "HTTP/2 ended the request: {reason}")
-        } else if error.is_parse() {
-            f.write_str("the answer is not HTTP, or its head is too large")
-        } else if error.is_incomplete_message() {
-            f.write_str("the connection closed before an answer came")
-        } else {
-            f.write_str("the connection broke before an answer came")
-        }
-    }
-}
-
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source().and_then(|source| source.downcast_ref())
-}
-
-fn unfit(unfit: Unfit) -> Failure {
+fn unfit(unfit: &Unfit) -> Failure {
     Failure {
         ending: Ending::Unsent,
         reached: Reached::Nothing,
