@@ -119,6 +119,15 @@ impl Passing {
         Side::new(self.upstream.accept().unwrap().0)
     }
 
+    /// A caller that has asked for `path`, and the upstream that has heard it.
+    fn asked(&self, path: &str) -> (Side, Side) {
+        let mut caller = self.caller();
+        caller.write(&format!("GET /to/api{path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"));
+        let mut upstream = self.accept();
+        upstream.head();
+        (caller, upstream)
+    }
+
     /// What has been asked of the upstream so far, where nothing is to be asked.
     fn nothing_was_sent(&self) {
         self.upstream.set_nonblocking(true).unwrap();
@@ -179,10 +188,7 @@ fn a_download_keeps_its_length_and_takes_no_memory_however_slow_the_caller_is() 
     const MEBIBYTES: usize = 256;
     let world = Passing::new("");
     let before = world.gateway.memory("VmHWM");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/down HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/down");
     let length = MEBIBYTES << 20;
     upstream.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"));
     let pouring = pour(&upstream, MEBIBYTES);
@@ -211,10 +217,7 @@ fn head_answers_say_how_long_the_body_would_be() {
 #[test]
 fn an_upstream_of_http_1_0_is_answered_on_in_the_callers_http() {
     let world = Passing::new("");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/old HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/old");
     upstream.write("HTTP/1.0 200 OK\r\n\r\nold");
     let (line, headers) = caller.head();
     assert_eq!(line, "HTTP/1.1 200 OK");
@@ -227,10 +230,7 @@ fn an_upstream_of_http_1_0_is_answered_on_in_the_callers_http() {
 #[test]
 fn each_event_of_a_stream_is_there_before_the_next_one() {
     let world = Passing::new("");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/events");
     upstream.write(SSE);
     assert_eq!(caller.head().0, "HTTP/1.1 200 OK");
     for n in 0..20 {
@@ -247,10 +247,7 @@ fn a_stream_that_never_ends_keeps_no_slot() {
     let world = Passing::new("concurrency_max = 1\n");
     let mut streams = Vec::new();
     for _ in 0..3 {
-        let mut caller = world.caller();
-        caller.write("GET /to/api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-        let mut upstream = world.accept();
-        upstream.head();
+        let (mut caller, mut upstream) = world.asked("/events");
         upstream.write(SSE);
         assert_eq!(caller.head().0, "HTTP/1.1 200 OK");
         streams.push((caller, upstream));
@@ -306,10 +303,7 @@ fn an_upload_that_breaks_off_never_looks_whole() {
 fn a_download_that_breaks_off_never_looks_whole() {
     let world = Passing::new("");
     for head in ["content-length: 10", "transfer-encoding: chunked"] {
-        let mut caller = world.caller();
-        caller.write("GET /to/api/down HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-        let mut upstream = world.accept();
-        upstream.head();
+        let (mut caller, mut upstream) = world.asked("/down");
         upstream.write(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n"));
         upstream.write(if head.starts_with('c') { "abc" } else { "3\r\nabc\r\n" });
         caller.head();
@@ -322,17 +316,11 @@ fn a_download_that_breaks_off_never_looks_whole() {
 #[test]
 fn a_caller_that_hangs_up_ends_the_call_before_the_head_and_after_it() {
     let world = Passing::new("");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/slow HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (caller, mut upstream) = world.asked("/slow");
     caller.close();
     assert_eq!(upstream.rest(), "", "the connection ended");
 
-    let mut caller = world.caller();
-    caller.write("GET /to/api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/events");
     upstream.write(SSE);
     caller.head();
     caller.close();
@@ -378,10 +366,7 @@ fn an_upload_may_take_longer_than_a_head() {
 #[test]
 fn an_answer_may_take_longer_than_an_attempt_as_long_as_it_moves() {
     let world = Passing::new("timeout = \"300ms\"\ntimeouts = { body = \"30s\" }\n");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/events");
     upstream.write(SSE);
     caller.head();
     for _ in 0..5 {
@@ -422,10 +407,7 @@ fn a_caller_is_told_to_continue_once_the_upstream_was_reached_and_not_before() {
 #[test]
 fn interim_answers_are_passed_over_and_the_final_one_comes() {
     let world = Passing::new("");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/page HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/page");
     upstream.write("HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
     upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     assert_eq!(caller.head().0, "HTTP/1.1 200 OK");
@@ -534,10 +516,7 @@ async fn a_caller_may_speak_http2_to_an_upstream_that_does_not() {
 #[test]
 fn an_idle_connection_that_was_closed_costs_an_upload_nothing() {
     let world = Passing::new("retry = { attempts_max = 1 }\n");
-    let mut caller = world.caller();
-    caller.write("GET /to/api/first HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
-    let mut upstream = world.accept();
-    upstream.head();
+    let (mut caller, mut upstream) = world.asked("/first");
     upstream.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     caller.head();
     upstream.close();
