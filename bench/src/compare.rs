@@ -326,7 +326,7 @@ impl Counter {
 }
 
 /// A subject that refuses is not measured: its refusals would be the fastest answers of all.
-fn expect_clean(measured: &Measured, what: &str) -> Outcome<()> {
+pub(crate) fn expect_clean(measured: &Measured, what: &str) -> Outcome<()> {
     if measured.clean() && measured.ok > 0 {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! The load: keep-alive POSTs over plain sockets, and as little else as possible.
+//! The load: keep-alive requests over plain sockets, and as little else as possible.
 //!
 //! It shares the machine with what it measures, so it reads a status line, a length, and no more.
 //! Each thread has its own runtime and its own connections: nothing moves between cores.
@@ -25,9 +25,13 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(75);
 /// Between two tries after a broken connection, so that a dead subject is not hammered.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Which idempotency keys the requests carry.
+/// What a request is: its method, its body, and which idempotency key it carries.
 #[derive(Debug, Clone)]
 pub(crate) enum Keys {
+    /// No key.
+    None,
+    /// No key and no body: GET.
+    Read,
     /// `{prefix}-{n}`, a new one for each.
     Fresh(String),
     /// `{prefix}-{n mod count}`.
@@ -233,28 +237,39 @@ struct Template {
     /// Where the head without the key's number ends.
     head: usize,
     body: Vec<u8>,
+    /// The key's number comes again after so many; 0 where there is no key.
     cycle: u64,
 }
 
 impl Template {
     fn new(plan: &Plan, to: SocketAddr) -> Self {
-        let (prefix, cycle) = match &plan.keys {
-            Keys::Fresh(prefix) => (prefix, u64::MAX),
-            Keys::Cycle(prefix, count) => (prefix, *count),
+        let (method, more, cycle) = match &plan.keys {
+            Keys::Read => ("GET", String::new(), 0),
+            Keys::None => ("POST", String::new(), 0),
+            Keys::Fresh(prefix) => ("POST", format!("Idempotency-Key: {prefix}-"), u64::MAX),
+            Keys::Cycle(prefix, count) => ("POST", format!("Idempotency-Key: {prefix}-"), *count),
+        };
+        let body = if method == "GET" { Vec::new() } else { body() };
+        let of_body = match body.len() {
+            0 => String::new(),
+            length => {
+                format!("Content-Type: application/json\r\nContent-Length: {length}\r\n")
+            }
         };
         let head = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}\
-             Content-Length: {BODY_BYTES}\r\nIdempotency-Key: {prefix}-",
+            "{method} {} HTTP/1.1\r\nHost: {}\r\n{of_body}{}{more}",
             plan.path, to, plan.headers
         );
-        Self { head: head.len(), bytes: head.into_bytes(), body: body(), cycle }
+        Self { head: head.len(), bytes: head.into_bytes(), body, cycle }
     }
 
     fn with(&mut self, n: u64) -> &[u8] {
         self.bytes.truncate(self.head);
-        let number = n % self.cycle;
-        // Writing to memory does not fail.
-        let _ = std::io::Write::write_fmt(&mut self.bytes, format_args!("{number}\r\n\r\n"));
+        if let Some(number) = n.checked_rem(self.cycle) {
+            // Writing to memory does not fail.
+            let _ = std::io::Write::write_fmt(&mut self.bytes, format_args!("{number}\r\n"));
+        }
+        self.bytes.extend_from_slice(b"\r\n");
         self.bytes.extend_from_slice(&self.body);
         &self.bytes
     }
@@ -351,6 +366,14 @@ mod tests {
         );
         let mut cycle = template(Keys::Cycle("b".into(), 10));
         assert!(String::from_utf8_lossy(cycle.with(12)).contains("Idempotency-Key: b-2\r\n"));
+    }
+
+    #[test]
+    fn what_has_no_key_says_none() {
+        let read = String::from_utf8_lossy(template(Keys::Read).with(7)).into_owned();
+        assert!(read.starts_with("GET /x HTTP/1.1\r\n") && read.ends_with("async\r\n\r\n"));
+        let post = String::from_utf8_lossy(template(Keys::None).with(7)).into_owned();
+        assert!(!post.contains("Key") && post.contains("async\r\n\r\n{"), "{post}");
     }
 
     #[test]

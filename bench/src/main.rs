@@ -4,7 +4,8 @@
 //! turns within one run, and what counts are the ratios. Each subject, the sink and the load are
 //! processes (the load is this one), so that the kernel can say who used how much.
 //!
-//! `onceward-bench` compares; `onceward-bench ledger` measures the ledger alone, `onceward-bench
+//! `onceward-bench` compares; `onceward-bench pass` compares what passes without a record;
+//! `onceward-bench ledger` measures the ledger alone, `onceward-bench
 //! postgres` a shared one; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
 
 mod compare;
@@ -13,6 +14,7 @@ mod ledger;
 mod load;
 mod meter;
 mod options;
+mod passing;
 mod phase;
 mod postgres;
 mod proxy;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Proxy { sink } => proxy::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
         Command::Fair { data } => fair::run(&data),
+        Command::Pass(options) => passing::run(&options),
         Command::Postgres(options) => postgres::run(&options),
         Command::Compare(options) => compare::run(&options),
     };

@@ -21,11 +21,15 @@ pub(crate) const USAGE: &str = "\
 usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- ledger [OPERATIONS [CALLERS [DIR]]]
        cargo run --release -p onceward-bench -- fair [DIR]
+       cargo run --release -p onceward-bench -- pass [options]
        cargo run --release -p onceward-bench -- postgres [options]
 
   ledger 200000 64,256 target      the ledger alone: durable operations a second, and their cost
 
   fair                             what one tenant's flood costs another
+
+  pass                             what passes without a record, beside the bare proxy
+    --rounds, --seconds, --connections, --binary, --data as below
 
   postgres                         a ledger in PostgreSQL, on a throw-away server with fsync
     --parts writes,nodes,idle,growth   which to measure (default: all)
@@ -62,6 +66,8 @@ pub(crate) enum Command {
     Fair {
         data: PathBuf,
     },
+    /// What passes without a record.
+    Pass(Options),
     /// A ledger in PostgreSQL.
     Postgres(postgres::Options),
     Compare(Options),
@@ -112,12 +118,21 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             return Ok(Command::Fair { data });
         }
         Some("postgres") => return postgres(args.skip(1)),
+        Some("pass") => return compare(args.skip(1), Command::Pass),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
             return Ok(Command::Proxy { sink });
         }
         _ => {}
     }
+    compare(args, Command::Compare)
+}
+
+/// What a comparison takes.
+fn compare(
+    mut args: impl Iterator<Item = String>,
+    of: fn(Options) -> Command,
+) -> Result<Command, String> {
     let mut options = Options::default();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -138,7 +153,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             other => return Err(format!("no such option: {other}")),
         }
     }
-    Ok(Command::Compare(options))
+    Ok(of(options))
 }
 
 /// What `postgres` takes.

@@ -228,12 +228,12 @@ pub(crate) fn json(report: &Report) -> Value {
     })
 }
 
-fn figure(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn figure(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
 /// Appends a table: names to the left, figures to the right.
-fn align<const N: usize>(text: &mut String, table: &[[String; N]]) {
+pub(crate) fn align<const N: usize>(text: &mut String, table: &[[String; N]]) {
     let width =
         |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();

@@ -61,6 +61,9 @@ async fn answer(
     request: Request<Incoming>,
     count: Arc<AtomicU64>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() == Method::GET && request.uri().path() != "/" {
+        return Ok(answered(StatusCode::OK));
+    }
     if request.method() == Method::GET {
         let count = count.load(Ordering::SeqCst).to_string();
         return Ok(Response::new(Full::new(Bytes::from(count))));
@@ -73,13 +76,17 @@ async fn answer(
         }
     }
     count.fetch_add(1, Ordering::SeqCst);
-    let mut response = plain(StatusCode::CREATED);
+    Ok(answered(StatusCode::CREATED))
+}
+
+fn answered(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = plain(status);
     response.headers_mut().insert(
         hyper::header::CONTENT_TYPE,
         hyper::header::HeaderValue::from_static("application/json"),
     );
     *response.body_mut() = Full::new(Bytes::from_static(ANSWER));
-    Ok(response)
+    response
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {

@@ -149,7 +149,8 @@ http {{
             &file,
             format!(
                 "listen = \"{address}\"\n{store}\n\n\
-                 [routes.sink]\nupstream = \"http://{sink}\"\neffects = \"keyed\"\n",
+                 [routes.sink]\nupstream = \"http://{sink}\"\neffects = \"keyed\"\n\n\
+                 [routes.pass]\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n",
             ),
         )?;
         let mut command = Command::new(program);

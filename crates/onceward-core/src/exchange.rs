@@ -77,10 +77,9 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// The names that the `Connection` lines declare to be hop-by-hop, in lower case.
-fn named_by_connection(headers: &Headers) -> Vec<String> {
-    headers
-        .all("connection")
+/// The names that `Connection` lines declare to be hop-by-hop, in lower case.
+pub fn named_by_connection<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+    lines
         .flat_map(|value| {
             let names = String::from_utf8_lossy(value);
             names.split(',').map(str::to_owned).collect::<Vec<_>>()
@@ -96,42 +95,48 @@ fn is_ours(name: &str) -> bool {
         || matches!(name, "idempotent-replayed" | "idempotency-replayed" | "x-idempotent-replayed")
 }
 
-/// What a request carries on to the upstream: end-to-end headers only. Framing is ours; names
+/// Whether a caller's header goes on to the upstream: end-to-end headers only. Framing is ours; names
 /// with `_` are dropped (they spoof others at CGI-like upstreams), and so is what only a proxy
 /// may say (`X-Forwarded-*`, `Proxy-*`). A replay has to be decodable by whoever asks later, so
 /// no content coding is accepted.
-pub fn forwarded(mut headers: Headers) -> Headers {
-    let named = named_by_connection(&headers);
-    headers.0.retain(|(name, _)| {
-        !(is_hop_by_hop(name)
-            || is_ours(name)
-            || named.contains(name)
-            || name.contains('_')
-            || name.starts_with("x-forwarded-")
-            || name.starts_with("proxy-")
-            || matches!(
-                name.as_str(),
-                "host"
-                    | "content-length"
-                    | "expect"
-                    | "forwarded"
-                    | "accept-encoding"
-                    | "idempotency-key"
-            ))
-    });
-    headers
+pub fn is_forwarded(name: &str) -> bool {
+    !(is_hop_by_hop(name)
+        || is_ours(name)
+        || name.contains('_')
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("proxy-")
+        || matches!(
+            name,
+            "host"
+                | "content-length"
+                | "expect"
+                | "forwarded"
+                | "accept-encoding"
+                | "idempotency-key"
+        ))
+}
+
+/// Whether an upstream's header goes back to the caller whose request it answers.
+pub fn is_returned(name: &str) -> bool {
+    !(is_hop_by_hop(name)
+        || is_ours(name)
+        || name.starts_with("proxy-")
+        || matches!(name, "content-length" | "alt-svc" | "idempotency-key"))
+}
+
+/// What a request carries on to the upstream.
+pub fn forwarded(headers: Headers) -> Headers {
+    only(headers, is_forwarded)
 }
 
 /// What an upstream's answer carries on to the caller whose request it answers.
-pub fn returned(mut headers: Headers) -> Headers {
-    let named = named_by_connection(&headers);
-    headers.0.retain(|(name, _)| {
-        !(is_hop_by_hop(name)
-            || is_ours(name)
-            || named.contains(name)
-            || name.starts_with("proxy-")
-            || matches!(name.as_str(), "content-length" | "alt-svc" | "idempotency-key"))
-    });
+pub fn returned(headers: Headers) -> Headers {
+    only(headers, is_returned)
+}
+
+fn only(mut headers: Headers, travels: fn(&str) -> bool) -> Headers {
+    let named = named_by_connection(headers.all("connection").map(AsRef::as_ref));
+    headers.0.retain(|(name, _)| travels(name) && !named.contains(name));
     headers
 }
 

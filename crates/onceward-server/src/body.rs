@@ -1,6 +1,5 @@
 //! The one type of body that our responses have.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,10 +9,7 @@ use http_body::{Frame, SizeHint};
 use onceward::core::attempt::BodyRef;
 pub(crate) use onceward::edge::{header_map, headers_of};
 use onceward::store::{Reply, Store};
-use onceward::upstream::{AnswerBody, Failure};
-
-type Next =
-    Pin<Box<dyn Future<Output = (Box<dyn AnswerBody>, Result<Option<Bytes>, Failure>)> + Send>>;
+use onceward::upstream::{AnswerBody, Download};
 
 /// How much of a kept answer is in memory for a caller that takes its time.
 const PIECE_BYTES: u32 = 64 << 10;
@@ -21,10 +17,11 @@ const PIECE_BYTES: u32 = 64 << 10;
 /// A body: whole, or as it comes from an upstream or from the ledger.
 pub(crate) enum Body {
     Full(Option<Bytes>),
-    /// What was read before, and what is still to come. A failure breaks the connection off, so
-    /// that a part never poses as the whole.
-    Stream(Option<Bytes>, Next),
-    Ended,
+    /// An upstream's, as it comes. A failure breaks the connection off, so that a part never poses
+    /// as the whole.
+    Download(Download),
+    /// What was read before, and what is still to come.
+    Rest(Option<Bytes>, Download),
     /// An answer that is kept, read from the ledger as the caller takes it: a caller that never
     /// does costs a piece and not the whole.
     Kept(Kept),
@@ -38,7 +35,7 @@ impl Body {
     }
 
     pub(crate) fn stream(first: Bytes, rest: Box<dyn AnswerBody>) -> Self {
-        Self::Stream(Some(first).filter(|first| !first.is_empty()), next(rest))
+        Self::Rest(Some(first).filter(|first| !first.is_empty()), rest.into())
     }
 }
 
@@ -88,13 +85,6 @@ impl Kept {
     }
 }
 
-fn next(mut body: Box<dyn AnswerBody>) -> Next {
-    Box::pin(async move {
-        let piece = body.chunk().await;
-        (body, piece)
-    })
-}
-
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer broke off: {0}")]
@@ -111,30 +101,12 @@ impl http_body::Body for Body {
         let this = &mut *self;
         match this {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(first, rest) => {
-                if let Some(first) = first.take() {
-                    return Poll::Ready(Some(Ok(Frame::data(first))));
-                }
-                let Poll::Ready((mut body, piece)) = rest.as_mut().poll(cx) else {
-                    return Poll::Pending;
-                };
-                match piece {
-                    Ok(Some(piece)) => {
-                        *rest = next(body);
-                        Poll::Ready(Some(Ok(Frame::data(piece))))
-                    }
-                    Ok(None) => {
-                        let trailers = header_map(&body.trailers());
-                        *this = Self::Ended;
-                        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
-                    }
-                    Err(failure) => {
-                        *this = Self::Ended;
-                        Poll::Ready(Some(Err(Broken(failure.error))))
-                    }
-                }
+            Self::Rest(first @ Some(_), _) => {
+                Poll::Ready(first.take().map(|first| Ok(Frame::data(first))))
             }
-            Self::Ended => Poll::Ready(None),
+            Self::Download(rest) | Self::Rest(None, rest) => {
+                Pin::new(rest).poll_frame(cx).map_err(|failure| Broken(failure.error))
+            }
             Self::Kept(kept) => {
                 kept.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
@@ -147,8 +119,8 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Stream(..) => false,
-            Self::Ended => true,
+            Self::Download(body) => body.is_end_stream(),
+            Self::Rest(..) => false,
             Self::Kept(kept) => kept.left() == 0,
             Self::Axum(body) => body.is_end_stream(),
         }
@@ -157,8 +129,8 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Stream(..) => SizeHint::default(),
-            Self::Ended => SizeHint::with_exact(0),
+            Self::Download(body) => body.size_hint(),
+            Self::Rest(..) => SizeHint::default(),
             Self::Kept(kept) => SizeHint::with_exact(u64::from(kept.left())),
             Self::Axum(body) => body.size_hint(),
         }

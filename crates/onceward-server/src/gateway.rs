@@ -10,21 +10,21 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
-use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue};
+use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue, is_safe};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
 use onceward::edge::{refuse, tell_aside, tell_of};
 use onceward::sabotage::Sabotage;
 use onceward::store::Store;
-use onceward::upstream::{Egress, parse_ad_hoc};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Refusal};
+use onceward::upstream::{Egress, Upload, parse_ad_hoc};
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -37,6 +37,9 @@ use crate::{shape, units};
 /// How long a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// The largest body that is read before it is passed on.
+const WHOLE_BYTES_MAX: u64 = 64 << 10;
+
 /// The one tenant that there is.
 pub(crate) const TENANT: &str = "default";
 
@@ -45,6 +48,15 @@ pub(crate) const TENANT: &str = "default";
 pub(crate) struct Gateway {
     pub(crate) engine: Arc<Engine>,
     pub(crate) egress: Arc<Egress>,
+}
+
+/// What came of a call.
+#[expect(clippy::large_enum_variant, reason = "one lives a moment, for one call")]
+enum Called {
+    /// It passed without a record.
+    Passed(Response<Body>),
+    /// It was received whole; and whether its key was the caller's.
+    Received(Result<Answer, Refusal>, bool),
 }
 
 /// Where a request goes: a route, or the origin of an ad hoc upstream; and its path and query.
@@ -91,8 +103,13 @@ impl Gateway {
         let echo = echo_of(&head.headers);
         let aside = Arc::clone(&entrance.options.aside);
         let mut response = match self.call(head, body, entrance).await {
-            Ok((Ok(answer), key_given)) => respond(answer, echo, key_given, self.engine.store()),
-            Ok((Err(refusal), key_given)) => refuse(&refusal.into(), echo, key_given),
+            Ok(Called::Passed(response)) => return response,
+            Ok(Called::Received(Ok(answer), key_given)) => {
+                respond(answer, echo, key_given, self.engine.store())
+            }
+            Ok(Called::Received(Err(refusal), key_given)) => {
+                refuse(&refusal.into(), echo, key_given)
+            }
             Err(problem) => refuse(&problem, echo, true),
         };
         tell_aside(response.headers_mut(), &aside);
@@ -119,21 +136,31 @@ impl Gateway {
         Ok(Entrance { place, principal: caller.principal, options: options_of(&head.headers)? })
     }
 
-    /// What came of a call, and whether its key was the caller's.
+    /// What came of a call.
     async fn call(
         &self,
         head: Parts,
         body: Incoming,
         entrance: Entrance,
-    ) -> Result<(Result<Answer, Refusal>, bool), Problem> {
+    ) -> Result<Called, Problem> {
+        refuse_upgrade(&head.headers)?;
         let Entrance { place, principal, mut options } = entrance;
-        check_sendable(&head.method, &place.target)?;
+        let path = check_sendable(&head.method, &place.target)?;
         let route = self
             .engine
             .routes()
             .get(&place.route)
             .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
         self.check_callback(&mut options)?;
+        if route.passes(head.method.as_str(), &place.target, &head.headers) {
+            // What passes by its head alone goes on before its body is there.
+            let upload = upload(&head, body, route.body_bytes_max).await?;
+            let Parts { method, headers, .. } = head;
+            let tenant = TENANT.to_owned();
+            let passing = Passing { tenant, route, method, path, headers, upload, options };
+            let response = self.engine.pass(passing).await?;
+            return Ok(Called::Passed(response.map(Body::Download)));
+        }
         let body = read_body(body, route.body_bytes_max).await?;
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
@@ -147,7 +174,7 @@ impl Gateway {
         let key_given = has_key(&request, policy);
         let call =
             Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
-        Ok((Box::pin(self.engine.call(call)).await, key_given))
+        Ok(Called::Received(Box::pin(self.engine.call(call)).await, key_given))
     }
 
     /// Reads what stands behind `/to/`.
@@ -446,23 +473,52 @@ fn post() -> String {
 
 /// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
 /// a request line as it is.
-pub(crate) fn check_sendable(method: &Method, target: &str) -> Result<(), Problem> {
+pub(crate) fn check_sendable(method: &Method, target: &str) -> Result<PathAndQuery, Problem> {
     if *method == Method::CONNECT {
         return Err(Problem::new("request-invalid", "CONNECT opens a tunnel, and sends nothing."));
     }
-    if target.contains('#') || PathAndQuery::try_from(target).is_err() {
-        return Err(Problem::new(
+    let path = PathAndQuery::try_from(target).ok().filter(|_| !target.contains('#'));
+    path.ok_or_else(|| {
+        Problem::new(
             "request-invalid",
             format!("{target:?} cannot stand on a request line: percent-encode it"),
-        ));
-    }
-    Ok(())
+        )
+    })
 }
 
 fn target_of(url: &Url) -> String {
     match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
+    }
+}
+
+/// A connection that leaves HTTP has no requests that could be told apart. HTTP/2 over an upgrade is
+/// only offered, and an offer may be passed over (RFC 9110, section 7.8).
+fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_offer = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"h2c");
+    if headers.get_all(header::UPGRADE).iter().all(is_offer) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        "upgrade-refused",
+        "Only HTTP goes through, and this asks to leave it (Upgrade), as WebSockets do; nothing was sent.",
+    ))
+}
+
+/// The body of what passes. A small one is read first, so that it can be sent again where nothing was
+/// sent, and so is what a method that only reads brings without saying how much it is; any other goes
+/// on as it comes. Over HTTP/2 even a small one may have trailers behind it.
+async fn upload(head: &Parts, body: Incoming, bytes_max: usize) -> Result<Upload, Problem> {
+    match body.size_hint().exact() {
+        Some(0) => Ok(Upload::default()),
+        Some(length) if length <= WHOLE_BYTES_MAX && head.version < Version::HTTP_2 => {
+            read_body(body, length as usize).await.map(Upload::whole)
+        }
+        None if is_safe(head.method.as_str()) => {
+            read_body(body, bytes_max).await.map(Upload::whole)
+        }
+        _ => Ok(Upload::streamed(body)),
     }
 }
 
@@ -499,7 +555,6 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             }
         }
     }
-    let now = shape::now();
     for (name, value) in headers {
         let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
         let invalid = |why: String| {
@@ -514,7 +569,7 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         };
         let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
         match option {
-            "delay" => options.not_before = Some(now.plus(span()?)),
+            "delay" => options.not_before = Some(shape::now().plus(span()?)),
             "not-before" => options.not_before = Some(micros(instant()?)),
             "deadline" => options.deadline = Some(micros(instant()?)),
             "timeout" => options.timeout = Some(span()?),
@@ -566,7 +621,7 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             "Onceward-Sequence counts within an Onceward-Subject, and there is none; nothing was sent.",
         ));
     }
-    let waits = options.not_before.is_some_and(|at| at > now);
+    let waits = options.not_before.is_some_and(|at| at > shape::now());
     if waits && !options.respond_async {
         return Err(Problem::new(
             "option-invalid",

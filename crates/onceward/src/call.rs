@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
@@ -15,7 +16,7 @@ use onceward_core::time::Timestamp;
 
 use crate::observe::Repeat;
 use crate::route::Route;
-use crate::upstream::Upstream;
+use crate::upstream::{Upload, Upstream};
 
 /// A request as an edge hands it in.
 #[derive(Debug, Clone)]
@@ -28,6 +29,26 @@ pub struct Call {
     pub route: String,
     /// The request, all of its headers as they came.
     pub request: Request,
+    /// What the request asks of us.
+    pub options: CallOptions,
+}
+
+/// A request that passes without a record, as an edge hands it in: nothing of it is kept, so its body
+/// may still be on its way.
+#[derive(Debug)]
+pub struct Passing {
+    /// Whose data this is.
+    pub tenant: String,
+    /// The route, [which lets it pass](Route::passes).
+    pub route: Arc<Route>,
+    /// The method.
+    pub method: Method,
+    /// Path and query, beginning with `/`.
+    pub path: PathAndQuery,
+    /// Its header lines as they came.
+    pub headers: HeaderMap,
+    /// The body.
+    pub upload: Upload,
     /// What the request asks of us.
     pub options: CallOptions,
 }

@@ -31,7 +31,7 @@ use crate::advise::Counting;
 use crate::alias::Holder;
 use crate::audit::Retention;
 use crate::bulk::InHand;
-use crate::call::{Arrival, Call, Means, Received};
+use crate::call::{Arrival, Call, Means, Passing, Received};
 use crate::callback::Callbacks;
 use crate::claim::{Leases, Rules};
 use crate::clock::Clock;
@@ -44,7 +44,7 @@ use crate::judgement;
 use crate::lookup::Before;
 use crate::observe::{Fact, Observer, Repeat};
 use crate::order::{self, Lines};
-use crate::pass::pass;
+use crate::pass::{pass, pass_whole};
 use crate::pause::Pause;
 use crate::receive::{receive, scope_of};
 use crate::refusal::Refusal;
@@ -58,7 +58,7 @@ use crate::store::{
     Asked, Birth, Lane, Remembered, Slot as Place, Store, StoreError, Which, Write,
 };
 use crate::suspects::Suspects;
-use crate::upstream::{AnswerBody, Upstream};
+use crate::upstream::{AnswerBody, Download, Upstream};
 use crate::waiters::Waiters;
 use crate::wire;
 
@@ -413,10 +413,19 @@ impl Engine {
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
-            Received::Pass(request) => pass(self, &lane, &route, request).await,
+            Received::Pass(request) => Box::pin(pass_whole(self, lane, &route, &request)).await,
             // Every edge carries this along: it has to be small.
             Received::Keyed(arrival) => Box::pin(self.remember(*arrival, &lane)).await,
         }
+    }
+
+    /// One call that passes without a record, from the head of its request to the head of its answer:
+    /// both bodies go through as they come.
+    pub fn pass(
+        self: &Arc<Self>,
+        passing: Passing,
+    ) -> impl Future<Output = Result<http::Response<Download>, Refusal>> + Send {
+        pass(self, passing)
     }
 
     /// The scope of the keys that `principal` uses on what is called `name`: a route, or a scope of
@@ -700,7 +709,7 @@ impl Engine {
     /// The gate before a route's upstream.
     pub(crate) fn gate_of(&self, route: &Route) -> Arc<Gate> {
         let is_paused = || self.pauses().contains_key(&route.name);
-        self.gates.of(&route.name, &route.protection, is_paused, self.clock.now())
+        self.gates.of(&route.name, &route.protection, is_paused, || self.clock.now())
     }
 
     /// Whether one more may wait for the upstream.

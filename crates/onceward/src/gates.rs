@@ -130,6 +130,9 @@ struct Inner {
     is_paused: bool,
     /// Whether somebody probes it now.
     is_probed: bool,
+    /// Whether backlog was held back since the dispatcher was last woken: else nothing that opens is
+    /// news to it.
+    holds_backlog: bool,
 }
 
 /// Who is at the gate on one lane.
@@ -205,9 +208,17 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some(gate) = self.gate.take() else { return };
-        gate.inner().leave(self);
-        gate.hand_over();
-        gate.opened.notify_one();
+        let mut inner = gate.inner();
+        inner.leave(self);
+        let is_awaited = !inner.awaited.is_empty();
+        let holds_backlog = std::mem::take(&mut inner.holds_backlog);
+        drop(inner);
+        if is_awaited {
+            gate.hand_over();
+        }
+        if holds_backlog {
+            gate.opened.notify_one();
+        }
     }
 }
 
@@ -218,7 +229,7 @@ impl Gates {
         route: &str,
         protection: &Protection,
         is_paused: impl FnOnce() -> bool,
-        now: Timestamp,
+        now: impl FnOnce() -> Timestamp,
     ) -> Arc<Gate> {
         let mut gates = self.by_route.lock().unwrap_or_else(PoisonError::into_inner);
         let others = self.others.load(Ordering::Relaxed);
@@ -227,6 +238,7 @@ impl Gates {
             return Arc::clone(gate);
         }
         if gates.len() >= GATES_MAX {
+            let now = now();
             gates.retain(|_, gate| !gate.is_idle(now));
         }
         let is_paused = is_paused();
@@ -283,18 +295,9 @@ impl Gate {
         now: Timestamp,
     ) -> Result<Slot, Barred> {
         let mut inner = self.inner();
-        inner.bar(entrant, now)?;
-        if inner.is_full(&entrant.lane) {
-            return Err(Barred::by(Bar::Slots, None));
-        }
-        let turn = inner.turn(entrant, now);
-        if turn > now {
-            return Err(Barred::by(Bar::Rate, Some(turn)));
-        }
-        inner.forget_lanes(now);
-        let mut slot = inner.occupy(self, entrant);
-        inner.pay(&mut slot, entrant, now)?;
-        Ok(slot)
+        let entered = inner.enter(self, entrant, now);
+        inner.holds_backlog |= entrant.is_backlog && entered.is_err();
+        entered
     }
 
     /// As many slots as there are, `max` at most; and what stands before the next.
@@ -381,8 +384,11 @@ impl Gate {
         if turn == Some(Turn::Closed) {
             inner.ramp = Some(Ramp::from(now));
         }
+        let holds_backlog = std::mem::take(&mut inner.holds_backlog);
         drop(inner);
-        self.opened.notify_one();
+        if holds_backlog {
+            self.opened.notify_one();
+        }
         turn
     }
 
@@ -504,6 +510,26 @@ impl Gate {
 }
 
 impl Inner {
+    fn enter(
+        &mut self,
+        gate: &Arc<Gate>,
+        entrant: &Entrant,
+        now: Timestamp,
+    ) -> Result<Slot, Barred> {
+        self.bar(entrant, now)?;
+        if self.is_full(&entrant.lane) {
+            return Err(Barred::by(Bar::Slots, None));
+        }
+        let turn = self.turn(entrant, now);
+        if turn > now {
+            return Err(Barred::by(Bar::Rate, Some(turn)));
+        }
+        self.forget_lanes(now);
+        let mut slot = self.occupy(gate, entrant);
+        self.pay(&mut slot, entrant, now)?;
+        Ok(slot)
+    }
+
     /// What stands in the way beside slots and rate; whether it goes as a probe.
     fn bar(&self, entrant: &Entrant, now: Timestamp) -> Result<bool, Barred> {
         if self.is_paused {
@@ -549,8 +575,8 @@ impl Inner {
     }
 
     fn turn_of_flow(&self, lane: &Lane, now: Timestamp) -> Timestamp {
-        let used = self.rate_of_flow(lane).zip(self.lanes.get(lane));
-        used.map_or(now, |(rate, places)| places.meter.ready_at(rate).max(now))
+        let Some(rate) = self.rate_of_flow(lane) else { return now };
+        self.lanes.get(lane).map_or(now, |places| places.meter.ready_at(rate).max(now))
     }
 
     fn waiting(&self) -> usize {
@@ -578,15 +604,18 @@ impl Inner {
 
     fn is_full(&self, lane: &Lane) -> bool {
         let free = self.protection.slots_max.saturating_sub(self.busy);
-        let has = self.lanes.get(lane).map_or(0, |places| places.busy);
+        if free == 0 {
+            return true;
+        }
+        let has = || self.lanes.get(lane).map_or(0, |places| places.busy);
         let most = self.protection.flow.slots_max.filter(|_| !lane.flow.is_empty());
-        if most.is_some_and(|most| has >= most) {
+        if most.is_some_and(|most| has() >= most) {
             return true;
         }
         // Calls of our own, which are nobody's, are no company.
         let is_company = |other: &Lane| other != lane && !other.tenant.is_empty();
         let is_alone = !self.lanes.keys().any(is_company) || Sabotage::SlotsUnshared.is_on();
-        free == 0 || (!is_alone && has >= SHARE * free)
+        !is_alone && has() >= SHARE * free
     }
 
     /// Takes a turn for a slot; tells when it is.
@@ -627,7 +656,10 @@ impl Inner {
 
     fn occupy(&mut self, gate: &Arc<Gate>, entrant: &Entrant) -> Slot {
         self.busy += 1;
-        self.lanes.entry(entrant.lane.clone()).or_default().busy += 1;
+        match self.lanes.get_mut(&entrant.lane) {
+            Some(places) => places.busy += 1,
+            None => self.lanes.entry(entrant.lane.clone()).or_default().busy = 1,
+        }
         Slot {
             gate: Some(Arc::clone(gate)),
             lane: entrant.lane.clone(),
@@ -685,7 +717,7 @@ mod tests {
     }
 
     fn gate_of(gates: &Gates, route: &str, slots_max: usize) -> Arc<Gate> {
-        gates.of(route, &with_slots(slots_max), || false, NOW)
+        gates.of(route, &with_slots(slots_max), || false, || NOW)
     }
 
     fn take(gate: &Arc<Gate>, max: usize) -> Vec<Slot> {

@@ -140,7 +140,7 @@ mod waiters;
 pub use approval::Wanted;
 pub use audit::{Note, NoteQuery, Notes};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
-pub use call::{Arrival, Aside, Call, CallOptions, Handler, Received};
+pub use call::{Arrival, Aside, Call, CallOptions, Handler, Passing, Received};
 pub use callback::Teller;
 pub use claim::{Beginning, Begun, ClaimKey, Ended, GivenBack};
 pub use embedded::{Onceward, Opening, StartError};

@@ -1,54 +1,98 @@
 //! Calls that pass through without a record: what only reads, and what a route lets pass.
+//!
+//! Nothing of them is kept, so both bodies go through as they come. A slot is a call that the
+//! upstream works on: it is free again once the head of the answer came, however long the rest of it
+//! takes, so that streams without an end starve nobody.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use http::header::{HOST, HeaderName};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Response};
 use onceward_core::attempt::Ending;
 use onceward_core::backoff;
 use onceward_core::breaker::Sign;
-use onceward_core::exchange::{self, Headers, Request};
-use onceward_core::hint::Hint;
+use onceward_core::exchange::{Headers, Request};
+use onceward_core::hint::{Hint, HintHeader};
 use onceward_core::id::OperationId;
 use onceward_core::policy::is_safe;
+use onceward_core::time::Timestamp;
 
+use crate::call::Passing;
+use crate::edge::header_map;
 use crate::engine::{Answer, Engine};
 use crate::gates::{Entrant, Slot};
+use crate::receive::preferences_of_others;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::sabotage::Sabotage;
 use crate::secret::random;
 use crate::store::Lane;
-use crate::upstream::{AnswerBody, Dispatch, Failure, Sent};
+use crate::upstream::{Download, Failure, Passage, Upload, forward, lines};
 
-/// A body that holds its send slot until it was read.
-struct Held {
-    body: Box<dyn AnswerBody>,
-    _slot: Slot,
-}
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const ATTEMPT: HeaderName = HeaderName::from_static("onceward-attempt");
 
-impl AnswerBody for Held {
-    fn chunk(
-        &mut self,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
-        self.body.chunk()
-    }
-
-    fn trailers(&mut self) -> Headers {
-        self.body.trailers()
-    }
-}
-
-/// Passes `request` on and its answer back, as it comes.
-pub(crate) async fn pass(
+/// Passes a request on, and its answer back.
+pub(crate) fn pass(
     engine: &Arc<Engine>,
-    lane: &Lane,
+    passing: Passing,
+) -> impl Future<Output = Result<Response<Download>, Refusal>> + Send {
+    let Passing { tenant, route, method, path, mut headers, upload, options } = passing;
+    forward(&mut headers);
+    if let Some(rest) = headers.get(PREFER).and_then(|it| it.to_str().ok()) {
+        match HeaderValue::from_str(&preferences_of_others(rest)) {
+            Ok(rest) if !rest.is_empty() => headers.insert(PREFER, rest),
+            _ => headers.remove(PREFER),
+        };
+    }
+    // Which host is asked is the connection's to say, unless the edge says it.
+    headers.insert(HOST, HeaderValue::from_static(""));
+    headers.extend(options.headers);
+    let lane = Lane { tenant, route: route.name.clone(), flow: options.flow.unwrap_or_default() };
+    let target = Arc::clone(&route.target);
+    through(engine, lane, route, Passage { target, method, path, headers, upload })
+}
+
+/// The same for a request that was received whole before anybody could tell that it passes.
+pub(crate) async fn pass_whole(
+    engine: &Arc<Engine>,
+    lane: Lane,
     route: &Arc<Route>,
-    request: Arc<Request>,
+    request: &Request,
 ) -> Result<Answer, Refusal> {
-    let is_harmless = is_safe(&request.method);
-    let entrant = Entrant { lane: lane.clone(), is_harmless, is_backlog: false };
+    let unfit = |what: &str| Refusal::PassFailed {
+        error: format!("the {what} cannot be sent as it is"),
+        unsent: true,
+    };
+    let method = Method::from_bytes(request.method.as_bytes()).map_err(|_| unfit("method"))?;
+    let path = PathAndQuery::try_from(request.target.as_str()).map_err(|_| unfit("path"))?;
+    let headers = header_map(&request.headers);
+    let upload = Upload::whole(request.body.clone());
+    let target = Arc::clone(&route.target);
+    let passage = Passage { target, method, path, headers, upload };
+    let response = through(engine, lane, Arc::clone(route), passage).await?;
+    let (head, body) = response.into_parts();
+    Ok(Answer::Passed {
+        status: head.status.as_u16(),
+        headers: lines(head.headers),
+        body: Box::new(body),
+    })
+}
+
+async fn through(
+    engine: &Arc<Engine>,
+    lane: Lane,
+    route: Arc<Route>,
+    mut passage: Passage,
+) -> Result<Response<Download>, Refusal> {
+    if engine.is_halted() {
+        return Err(Refusal::Draining);
+    }
+    let route = &route;
+    let is_harmless = is_safe(passage.method.as_str());
+    let entrant = Entrant { lane, is_harmless, is_backlog: false };
     let gate = engine.gate_of(route);
     let mut slot = gate.try_enter(&entrant, engine.clock.now()).map_err(|barred| {
         if barred.wants_probe {
@@ -57,35 +101,29 @@ pub(crate) async fn pass(
         engine.barred(barred, route)
     })?;
     slot.spend();
-    let policy = route.policy_for(&request.method, &request.target);
-    let chance = OperationId::from_u128(u128::from_le_bytes(random()));
+    let policy = route.policy_for(passage.method.as_str(), passage.path.as_str());
+    lay_on(&mut passage.headers, &route.set_headers);
     let mut attempt = 1;
     loop {
-        let mut headers = route.set_headers.clone();
-        headers.0.push(("onceward-attempt".to_owned(), attempt.to_string().into()));
-        let dispatch = Dispatch {
-            target: Arc::clone(&route.target),
-            request: Arc::clone(&request),
-            headers,
-            doom: None,
-        };
-        let sent = engine.upstream.send(dispatch).await;
+        passage.headers.insert(ATTEMPT, HeaderValue::from(attempt));
+        let sent = engine.upstream.pass(&passage).await;
         let asked = match &sent {
-            Sent::Answered(answer) => {
-                Hint::of(&answer.headers, &policy.hints, engine.clock.now()).wait
-            }
-            Sent::Failed(_) => None,
+            Ok(response) => wait_asked(response, &policy.hints, engine.clock.now()),
+            Err(_) => None,
         };
         learn(engine, route, &mut slot, &sent, asked);
         let may_repeat = match &sent {
-            Sent::Failed(failure) if failure.permanent => false,
-            Sent::Failed(_) if Sabotage::PassResent.is_on() => true,
-            Sent::Failed(failure) => failure.ending == Ending::Unsent || is_safe(&request.method),
-            Sent::Answered(answer) => {
-                is_safe(&request.method) && matches!(answer.status, 502..=504)
-            }
+            Err(failure) if failure.permanent => false,
+            Err(_) if Sabotage::PassResent.is_on() => true,
+            Err(failure) => failure.ending == Ending::Unsent || is_harmless,
+            Ok(response) => is_harmless && matches!(response.status().as_u16(), 502..=504),
         };
-        if may_repeat && attempt < policy.held.attempts_max && gate.withdraw(engine.clock.now()) {
+        if may_repeat
+            && passage.upload.is_fresh()
+            && attempt < policy.held.attempts_max
+            && gate.withdraw(engine.clock.now())
+        {
+            let chance = OperationId::from_u128(u128::from_le_bytes(random()));
             let delay = backoff::delay(&policy.held, chance, attempt, asked);
             // A caller waits for an answer, not for an hour.
             if delay <= policy.held.cap {
@@ -98,18 +136,30 @@ pub(crate) async fn pass(
                 }
             }
         }
-        return match sent {
-            Sent::Answered(answer) => Ok(Answer::Passed {
-                status: answer.status,
-                headers: exchange::returned(answer.headers),
-                body: Box::new(Held { body: answer.body, _slot: slot }),
-            }),
-            Sent::Failed(failure) => Err(Refusal::PassFailed {
-                error: failure.error,
-                unsent: failure.ending == Ending::Unsent,
-            }),
-        };
+        return sent.map_err(|failure| Refusal::PassFailed {
+            error: failure.error,
+            unsent: failure.ending == Ending::Unsent,
+        });
     }
+}
+
+/// Credentials of ours, in the place of a caller's.
+fn lay_on(headers: &mut HeaderMap, set: &Headers) {
+    for (name, value) in header_map(set) {
+        if let Some(name) = name {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// How long an upstream that refuses asks to be left alone.
+fn wait_asked(
+    response: &Response<Download>,
+    hints: &[HintHeader],
+    now: Timestamp,
+) -> Option<std::time::Duration> {
+    let refuses = matches!(response.status().as_u16(), 429 | 502..=504);
+    refuses.then(|| Hint::of(&lines(response.headers().clone()), hints, now).wait).flatten()
 }
 
 /// What came back says something of the upstream, too.
@@ -117,14 +167,14 @@ fn learn(
     engine: &Engine,
     route: &Route,
     slot: &mut Slot,
-    sent: &Sent,
+    sent: &Result<Response<Download>, Failure>,
     asked: Option<std::time::Duration>,
 ) {
     let (ending, status) = match sent {
-        Sent::Answered(answer) => (Ending::Answered, Some(answer.status)),
+        Ok(response) => (Ending::Answered, Some(response.status().as_u16())),
         // What was refused here says nothing of it.
-        Sent::Failed(failure) if failure.permanent => return,
-        Sent::Failed(failure) => (failure.ending, None),
+        Err(failure) if failure.permanent => return,
+        Err(failure) => (failure.ending, None),
     };
     let asked = asked.filter(|_| matches!(status, Some(429 | 503)));
     engine.learn(route, slot, Sign::of(ending, status), asked);

@@ -98,6 +98,19 @@ pub(crate) fn receive(
     })))
 }
 
+/// Whether a request with this head passes without a record, whatever its body is. Where only the body
+/// tells, and where the head may be refused, it is for [`receive`] to say.
+pub(crate) fn passes(policy: &Policy, method: &str, headers: &HeaderMap) -> bool {
+    let may_lack_key = policy.key_missing == KeyMissing::Pass
+        && policy.key_pointer.is_none()
+        && policy.key_from == KeyFrom::Headers;
+    let is_read_for_time =
+        policy.key_time != KeyTime::Ignore && headers.contains_key("repeatability-first-sent");
+    (is_safe(method) || may_lack_key)
+        && !is_read_for_time
+        && !policy.key_headers.iter().any(|name| headers.contains_key(name.as_str()))
+}
+
 /// Within what a key is unique. Who shares a scope with others shares its keys with all of them, so
 /// that callers do not differ there.
 pub(crate) fn scope_of(
@@ -166,14 +179,18 @@ fn made_at(
 
 /// What `Prefer` asks of us was ours to honour; the rest goes on (RFC 7240, section 2).
 fn strip_preferences(headers: &mut Headers) {
-    let Some(prefer) = headers.text("prefer") else { return };
+    let Some(rest) = headers.text("prefer").map(preferences_of_others) else { return };
+    if rest.is_empty() { headers.remove("prefer") } else { headers.set("prefer", rest) }
+}
+
+/// The part of a `Prefer` line that is not for us.
+pub(crate) fn preferences_of_others(prefer: &str) -> String {
     let is_ours = |preference: &&str| {
         let name = preference.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
         !matches!(name.as_str(), "respond-async" | "wait")
     };
-    let rest: Vec<String> =
-        prefer.split(',').filter(is_ours).map(|preference| preference.trim().to_owned()).collect();
-    if rest.is_empty() { headers.remove("prefer") } else { headers.set("prefer", rest.join(", ")) }
+    let rest: Vec<&str> = prefer.split(',').filter(is_ours).map(str::trim).collect();
+    rest.join(", ")
 }
 
 /// What an edge says takes the place of what the caller said.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use onceward_core::breaker::BreakerRule;
 use onceward_core::exchange::Headers;
 use onceward_core::policy::{Effects, Mode, Policy};
@@ -13,6 +14,7 @@ use onceward_core::reconcile::ReconcileRule;
 use onceward_core::time::Timestamp;
 use url::Url;
 
+use crate::receive;
 use crate::upstream::{Chaos, Target};
 
 /// A configured name: an upstream and the policies for it.
@@ -134,6 +136,12 @@ impl Route {
     pub fn opens_at(&self, now: Timestamp) -> Timestamp {
         let policies = self.rules.iter().map(|rule| &rule.policy).chain([&self.policy]);
         policies.map(|policy| policy.opening(Mode::Accepted, now)).min().unwrap_or(now)
+    }
+
+    /// Whether a request with this head passes without a record, whatever its body is: then the body
+    /// need not be read before it is sent. Elsewhere only the whole request tells.
+    pub fn passes(&self, method: &str, target: &str, headers: &HeaderMap) -> bool {
+        receive::passes(self.policy_for(method, target), method, headers)
     }
 
     /// The policy for a request on this route.

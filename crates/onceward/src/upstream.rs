@@ -5,19 +5,25 @@
 //! one attempt.
 //!
 //! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
-//! opened (`connect`) and what proves that nothing was written to it (`wire`), how it speaks HTTP
-//! (`line`) and waits for its next use (`pool`), what goes out and comes in (`message`,
-//! `answer`), the attempt that strings them together (`door`), and the same with faults on purpose
-//! (`chaos`).
+//! opened (`connect`), what proves that nothing was written to it (`wire`), how it speaks HTTP
+//! (`line`) and waits for its next use (`pool`), what goes out and comes in (`message`, `upload`,
+//! `answer`), what only passes through (`passage`), how long something is waited for (`patience`,
+//! `silence`), the attempt that strings them together (`door`) and how it breaks (`broken`), and the
+//! same with faults on purpose (`chaos`).
 
 mod answer;
+mod broken;
 mod chaos;
 mod connect;
 mod door;
 mod egress;
 mod line;
 mod message;
+mod passage;
+mod patience;
 mod pool;
+mod silence;
+mod upload;
 mod wire;
 
 use std::fmt;
@@ -27,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Headers, Request};
 use url::Url;
@@ -36,6 +43,10 @@ pub use connect::DoorError;
 pub(crate) use connect::trusted;
 pub use door::{Door, DoorOptions};
 pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, parse_ad_hoc};
+pub(crate) use message::lines;
+pub(crate) use passage::forward;
+pub use passage::{Download, Passage};
+pub use upload::Upload;
 
 /// Whom a request goes to: read at each attempt, never stored with an operation.
 #[derive(Debug, Clone)]
@@ -131,7 +142,8 @@ pub trait AnswerBody: Send + Sync {
 }
 
 /// Why no whole answer came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
 pub struct Failure {
     /// `Unsent` where that is proven; else `Unanswered`, or `Truncated` from a body that began.
     pub ending: Ending,
@@ -149,4 +161,13 @@ pub trait Upstream: Send + Sync + 'static {
     /// Sends one request once. Dropping the future gives the attempt up and closes its
     /// connection: whoever does so has to treat it as unanswered.
     fn send(&self, dispatch: Dispatch) -> Pin<Box<dyn Future<Output = Sent> + Send + '_>>;
+
+    /// Passes one request on as it comes, once, and its answer back the same way. An upstream that
+    /// has no way of its own for that takes it whole.
+    fn pass<'a>(
+        &'a self,
+        passage: &'a Passage,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Download>, Failure>> + Send + 'a>> {
+        Box::pin(passage::dispatched(self, passage))
+    }
 }

@@ -74,7 +74,7 @@ pub(crate) fn check_target(method: &str, path: &str) -> Result<(), Problem> {
         return Err(Problem::new("request-invalid", why));
     }
     let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::POST);
-    check_sendable(&method, path)
+    check_sendable(&method, path).map(drop)
 }
 
 fn headers(

@@ -53,6 +53,7 @@ mod outbox;
 mod outbox_kill;
 mod outbox_tables;
 mod page;
+mod passing;
 mod people;
 mod postgres;
 mod protection;

@@ -244,6 +244,13 @@ impl Gateway {
         wait(&mut self.child)
     }
 
+    /// A figure of `/proc/{id}/status`, in KiB.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Ends it as a power cut would.
     pub(crate) fn kill(self) {
         self.signal(Signal::KILL);
@@ -348,7 +355,7 @@ pub(crate) fn call(
     Ok(response)
 }
 
-fn read_line(reader: &mut impl std::io::BufRead) -> std::io::Result<String> {
+pub(crate) fn read_line(reader: &mut impl std::io::BufRead) -> std::io::Result<String> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     Ok(line.trim_end().to_owned())

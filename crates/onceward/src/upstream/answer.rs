@@ -1,37 +1,38 @@
 //! The body of an answer, as it comes.
 //!
-//! It is bounded twice: between two pieces, and by the whole attempt, so that a trickle of single
-//! bytes ends too. Only a body that was read to its end gives the connection back.
+//! The body of an attempt is bounded twice: between two pieces, and by the whole attempt, so that a
+//! trickle of single bytes ends too. What passes through may go on for as long as something comes.
+//! Only a body that was read to its end gives the connection back.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::Body;
-use http_body_util::BodyExt;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use onceward_core::attempt::{Ending, Reached};
-use onceward_core::exchange::Headers;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::Failure;
 use super::line::Line;
-use super::message::lines;
 use super::pool::Pool;
-use super::{AnswerBody, Failure};
+use super::silence::Silence;
+use super::upload::Upload;
 
 /// A body that is being read.
 pub(super) struct Reading {
     /// The body and what it is read from; gone once it was read to its end or given up.
     source: Option<(Incoming, Line)>,
     pool: Arc<Pool>,
-    trailers: HeaderMap,
+    /// What is still being sent meanwhile, where the answer came before its end.
+    upload: Option<Upload>,
+    silence: Silence,
     /// How long a piece may take.
     pause_max: Duration,
     /// When all of it has to be there.
-    deadline: Instant,
+    deadline: Option<Instant>,
     /// Set once it broke off: it never looks whole afterwards.
     failed: Option<Failure>,
 }
@@ -42,49 +43,29 @@ impl Reading {
         line: Line,
         pool: Arc<Pool>,
         pause_max: Duration,
-        deadline: Instant,
+        deadline: Option<Instant>,
+        upload: Option<Upload>,
     ) -> Self {
         let is_whole = body.is_end_stream();
-        let source = Some((body, line));
-        let trailers = HeaderMap::new();
-        let mut reading = Self { source, pool, trailers, pause_max, deadline, failed: None };
+        let mut reading = Self {
+            source: Some((body, line)),
+            pool,
+            upload,
+            silence: Silence::default(),
+            pause_max,
+            deadline,
+            failed: None,
+        };
         if is_whole {
             reading.finish();
         }
         reading
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        if let Some(failure) = &self.failed {
-            return Err(failure.clone());
-        }
-        while let Some((body, _)) = &mut self.source {
-            let until = self.deadline.min(Instant::now() + self.pause_max);
-            match timeout_at(until, body.frame()).await {
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
-                        if body.is_end_stream() {
-                            self.finish();
-                        }
-                        if !data.is_empty() {
-                            return Ok(Some(data));
-                        }
-                    }
-                    Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
-                },
-                Ok(Some(Err(_))) => return Err(self.give_up("the answer broke off")),
-                Ok(None) => self.finish(),
-                Err(_) if until == self.deadline => {
-                    return Err(self.give_up("the answer took longer than the attempt may"));
-                }
-                Err(_) => return Err(self.give_up("the answer stopped coming")),
-            }
-        }
-        Ok(None)
-    }
-
     fn finish(&mut self) {
-        if let Some((_, line)) = self.source.take() {
+        let Some((_, line)) = self.source.take() else { return };
+        // A request that is still on its way keeps its connection to itself until that has ended.
+        if self.upload.as_ref().is_none_or(Upload::is_over) {
             self.pool.give_back(line);
         }
     }
@@ -105,14 +86,52 @@ impl Reading {
     }
 }
 
-impl AnswerBody for Reading {
-    fn chunk(
-        &mut self,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
-        Box::pin(self.next())
+impl Body for Reading {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let this = &mut *self;
+        if let Some(failure) = &this.failed {
+            return Poll::Ready(Some(Err(failure.clone())));
+        }
+        let Some((body, _)) = &mut this.source else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+            if !this.silence.is_over(this.pause_max, this.deadline, cx) {
+                return Poll::Pending;
+            }
+            let is_late = this.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            let late = "the answer took longer than the attempt may";
+            let failure = this.give_up(if is_late { late } else { "the answer stopped coming" });
+            return Poll::Ready(Some(Err(failure)));
+        };
+        this.silence.ends();
+        match frame {
+            Some(Ok(frame)) => {
+                if body.is_end_stream() {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => Poll::Ready(Some(Err(this.give_up("the answer broke off")))),
+            None => {
+                this.finish();
+                Poll::Ready(None)
+            }
+        }
     }
 
-    fn trailers(&mut self) -> Headers {
-        lines(std::mem::take(&mut self.trailers))
+    fn is_end_stream(&self) -> bool {
+        self.source.is_none() && self.failed.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Some((body, _)) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::Headers;
 use onceward_core::operation::Operation;
 
-use super::{Answer, AnswerBody, Dispatch, Failure, Sent, Upstream};
+use super::{Answer, AnswerBody, Dispatch, Download, Failure, Passage, Sent, Upstream};
 use crate::clock::Clock;
 use crate::observe::{Fact, Observer};
 use crate::secret::sha256;
@@ -199,6 +200,13 @@ impl Upstream for Faulty {
                 Box::pin(async move { self.send_under(fault, &doom, dispatch).await })
             }
         }
+    }
+
+    fn pass<'a>(
+        &'a self,
+        passage: &'a Passage,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Download>, Failure>> + Send + 'a>> {
+        self.door.pass(passage)
     }
 }
 

@@ -8,11 +8,13 @@
 //! - HTTP/2 upstreams say so: `REFUSED_STREAM`, or a `GOAWAY` that leaves this stream out.
 //! - Everything else is *unanswered*.
 //!
+//! A request that passes has no bound as a whole: while its upload goes on, and while its answer
+//! comes, it is under way.
+//!
 //! A connection from the pool that turns out to be closed before a byte left is replaced once by
 //! a fresh one: that is still the same attempt, because nothing was sent. Nothing else is sent
 //! again, no redirect is followed, nothing is decoded, and no proxy is asked.
 
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,8 +22,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::response::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Response, StatusCode, Version};
+use hyper::body::Incoming;
 use onceward_core::attempt::{Ending, Reached};
 use tokio::time::{Instant, timeout_at};
 use url::Position;
@@ -29,13 +33,16 @@ use url::Position;
 use crate::sabotage::{self, Sabotage};
 
 use super::answer::Reading;
+use super::broken::Broken;
 use super::connect::{ConnectError, Connector, DoorError, named};
 use super::egress::Egress;
 use super::line::{self, Line, Sender};
-use super::message::{Message, lines};
+use super::message::{Message, Unfit, lines};
+use super::passage::{self, Passage};
+use super::patience::Patience;
 use super::pool::{self, Pool};
 use super::wire::{Metered, Wire};
-use super::{Answer, Dispatch, Failure, Sent, Target, Upstream};
+use super::{Answer, Dispatch, Download, Failure, Sent, Target, Upstream};
 
 /// What can be set on a [`Door`].
 #[derive(Debug, Clone)]
@@ -93,6 +100,13 @@ impl Upstream for Door {
             }
         })
     }
+
+    fn pass<'a>(
+        &'a self,
+        passage: &'a Passage,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Download>, Failure>> + Send + 'a>> {
+        Box::pin(self.through(passage))
+    }
 }
 
 impl Door {
@@ -121,16 +135,52 @@ impl Door {
     async fn attempt(&self, dispatch: &Dispatch) -> Result<Answer, Failure> {
         let target = &*dispatch.target;
         let total = Instant::now() + target.timeouts.total;
-        let mut message = compose(dispatch)?;
+        let patience = Patience::Within(total);
+        let (head, body, line) =
+            self.carry(target, || Message::compose(dispatch), &patience).await?;
+        let pool = Arc::clone(&self.pool);
+        let body = Reading::new(body, line, pool, target.timeouts.body, Some(total), None);
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: lines(head.headers),
+            body: Box::new(Download::from(body)),
+            note: None,
+        })
+    }
+
+    async fn through(&self, passage: &Passage) -> Result<Response<Download>, Failure> {
+        let Passage { target, upload, .. } = passage;
+        let patience = Patience::WhileMoving(upload);
+        let (mut head, body, line) =
+            self.carry(target, || Message::pass(passage), &patience).await?;
+        passage::give_back(&mut head.headers);
+        // Which HTTP its caller is answered in is for the edge to say.
+        head.version = Version::HTTP_11;
+        let pool = Arc::clone(&self.pool);
+        let upload = (!upload.is_over()).then(|| upload.clone());
+        let body = Reading::new(body, line, pool, target.timeouts.body, None, upload);
+        Ok(Response::from_parts(head, body.into()))
+    }
+
+    /// Sends what `compose` makes, once, and waits for the head of its answer.
+    async fn carry(
+        &self,
+        target: &Target,
+        compose: impl Fn() -> Result<Message, Unfit>,
+        patience: &Patience<'_>,
+    ) -> Result<(Parts, Incoming, Line), Failure> {
+        let mut message = compose().map_err(|why| unfit(&why))?;
         if let Some(line) = self.take(target) {
-            match self.exchange(line, message, target, total).await {
-                Err(Failed { stale: true, .. }) => message = compose(dispatch)?,
+            match self.exchange(line, message, target, patience).await {
+                Err(Failed { stale: true, .. }) => {
+                    message = compose().map_err(|why| unfit(&why))?;
+                }
                 ended => return ended.map_err(|failed| failed.failure),
             }
         }
         // Connecting is rare and its future large: it is not carried through every attempt.
-        let line = Box::pin(self.open(target, total)).await?;
-        let ended = self.exchange(line, message, target, total).await;
+        let line = Box::pin(self.open(target, patience)).await?;
+        let ended = self.exchange(line, message, target, patience).await;
         ended.map_err(|failed| failed.failure)
     }
 
@@ -139,8 +189,8 @@ impl Door {
     }
 
     /// A fresh connection, or one that somebody else opened meanwhile and that can be shared.
-    async fn open(&self, target: &Target, total: Instant) -> Result<Line, Failure> {
-        let deadline = total.min(Instant::now() + target.timeouts.connect);
+    async fn open(&self, target: &Target, patience: &Patience<'_>) -> Result<Line, Failure> {
+        let deadline = patience.least(Instant::now() + target.timeouts.connect);
         let mut reached = Reached::Nothing;
         let outcome = timeout_at(deadline, async {
             let turn = self.pool.turn(target).await;
@@ -228,9 +278,8 @@ impl Door {
         mut line: Line,
         message: Message,
         target: &Target,
-        total: Instant,
-    ) -> Result<Answer, Failed> {
-        let deadline = total.min(Instant::now() + target.timeouts.head);
+        patience: &Patience<'_>,
+    ) -> Result<(Parts, Incoming, Line), Failed> {
         let http2 = line.is_http2();
         let (request, before) = if http2 {
             (message.for_http2(line.wire()), 0)
@@ -238,26 +287,20 @@ impl Door {
             let request = message.for_http1(line.wire());
             (request, line.wire().arm(line.reused))
         };
-        let cause = match timeout_at(deadline, line.exchange(request)).await {
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        let cause = match patience.wait(&target.timeouts, line.exchange(request)).await {
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Broken::Upgraded
             }
-            Ok(Ok(response)) => {
+            Some(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                let pool = Arc::clone(&self.pool);
-                let body = Reading::new(body, line, pool, target.timeouts.body, total);
-                return Ok(Answer {
-                    status: head.status.as_u16(),
-                    headers: lines(head.headers),
-                    body: Box::new(body),
-                    note: None,
-                });
+                return Ok((head, body, line));
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 Broken::Off { handed_back: error.message().is_some(), error: error.into_error() }
             }
-            Err(_) => Broken::Late,
+            None => Broken::Late,
         };
+        let by_caller = patience.broken_upload();
         // No further request shall meet a connection that failed; one that reset a single
         // stream did not.
         if !cause.is_reset() {
@@ -273,8 +316,9 @@ impl Door {
                 (true, false) => Reached::Connected,
                 (false, _) => Reached::Sent,
             },
-            error: cause.to_string(),
-            permanent: false,
+            error: by_caller.as_ref().map_or_else(|| cause.to_string(), ToString::to_string),
+            // What its caller broke off cannot be sent by anyone.
+            permanent: by_caller.is_some(),
         };
         let stale = silent && line.reused && !matches!(cause, Broken::Late);
         Err(Failed { failure, stale })
@@ -288,75 +332,11 @@ struct Failed {
     stale: bool,
 }
 
-/// What went wrong on it.
-enum Broken {
-    /// hyper says why, and whether it had not begun with the request.
-    Off { error: hyper::Error, handed_back: bool },
-    /// No head came in time.
-    Late,
-    /// The upstream left HTTP.
-    Upgraded,
-}
-
-impl Broken {
-    /// Whether only this request's stream ended, by the upstream's wish.
-    fn is_reset(&self) -> bool {
-        matches!(self, Self::Off { error, .. } if h2_error(error).is_some_and(h2::Error::is_reset))
-    }
-
-    /// Whether the upstream said that it did not process this request: by refusing its stream,
-    /// or by a graceful GOAWAY, which reaches only the streams that it leaves out (RFC 9113,
-    /// sections 6.8 and 8.7).
-    fn is_refused(&self) -> bool {
-        let Self::Off { error, .. } = self else {
-            return false;
-        };
-        let Some(error) = h2_error(error) else {
-            return false;
-        };
-        error.is_remote()
-            && match error.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
-                Some(h2::Reason::NO_ERROR) => error.is_go_away(),
-                _ => false,
-            }
-    }
-}
-
-/// In words of ours: what the other side wrote into an error is not repeated.
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = match self {
-            Self::Late => return f.write_str("no answer came in time"),
-            Self::Upgraded => {
-                return f.write_str("the upstream wanted to change the protocol (101)");
-            }
-            Self::Off { handed_back: true, .. } => {
-                return f.write_str("the connection closed before the request was sent");
-            }
-            Self::Off { error, .. } => error,
-        };
-        if let Some(reason) = h2_error(error).and_then(h2::Error::reason) {
-            write!(f, "HTTP/2 ended the request: {reason}")
-        } else if error.is_parse() {
-            f.write_str("the answer is not HTTP, or its head is too large")
-        } else if error.is_incomplete_message() {
-            f.write_str("the connection closed before an answer came")
-        } else {
-            f.write_str("the connection broke before an answer came")
-        }
-    }
-}
-
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source().and_then(|source| source.downcast_ref())
-}
-
-fn compose(dispatch: &Dispatch) -> Result<Message, Failure> {
-    Message::compose(dispatch).map_err(|unfit| Failure {
+fn unfit(unfit: &Unfit) -> Failure {
+    Failure {
         ending: Ending::Unsent,
         reached: Reached::Nothing,
         error: unfit.to_string(),
         permanent: true,
-    })
+    }
 }

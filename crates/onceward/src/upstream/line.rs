@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::rt::Executor;
@@ -19,14 +17,15 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
+use super::upload::Load;
 use super::wire::Wire;
 
 /// The largest head of an answer, in bytes: beyond it no honest upstream says anything. The
 /// number of its lines is bounded by hyper, to 100, in HTTP/1.1; by this in HTTP/2.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// A request as it is handed to hyper. Its body is whole, and shared, not copied.
-pub(super) type Outgoing = Request<Full<Bytes>>;
+/// A request as it is handed to hyper. A body that is whole is shared, not copied.
+pub(super) type Outgoing = Request<Load>;
 
 /// What one exchange came to, in hyper's words.
 pub(super) type Exchanged = Result<Response<Incoming>, TrySendError<Outgoing>>;
@@ -34,9 +33,9 @@ pub(super) type Exchanged = Result<Response<Incoming>, TrySendError<Outgoing>>;
 /// The way to hand requests to a connection.
 pub(super) enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Load>),
     /// Many at once, over clones.
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Load>),
 }
 
 impl Sender {

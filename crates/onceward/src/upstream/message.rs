@@ -1,18 +1,22 @@
-//! A remembered request as it goes out, and the head of an answer as it comes in.
+//! A request as it goes out, remembered or passing, and the head of an answer as it comes in.
 //!
-//! Framing is ours: the body is whole, so its length is known, and no line that speaks of one
-//! connection is taken from anyone. The path and query travel as they are.
+//! Framing is ours: the length of the body where it is known, chunks where it is not, and no line
+//! that speaks of one connection is taken from anyone. The path and query travel as they are.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING,
+};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri};
-use http_body_util::Full;
 use onceward_core::exchange::Headers;
 use thiserror::Error;
 
 use super::Dispatch;
 use super::line::Outgoing;
+use super::passage::Passage;
+use super::upload::Load;
 use super::wire::Wire;
 
 /// Why a request cannot be put on a wire at all.
@@ -24,6 +28,8 @@ pub(super) enum Unfit {
     Target,
     #[error("the header `{0}` cannot be sent as it is")]
     Header(String),
+    #[error("the body was taken by an attempt that failed")]
+    Taken,
 }
 
 /// A request that is fit to be sent, for whichever protocol the connection speaks.
@@ -32,7 +38,9 @@ pub(super) struct Message {
     method: Method,
     path: PathAndQuery,
     headers: HeaderMap,
-    body: Bytes,
+    body: Load,
+    /// The length of the body, where that is known.
+    length: Option<u64>,
 }
 
 impl Message {
@@ -65,7 +73,39 @@ impl Message {
         if !request.body.is_empty() || expects_body(&method) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
         }
-        Ok(Self { method, path, headers, body: request.body.clone() })
+        let length = Some(request.body.len() as u64);
+        Ok(Self { method, path, headers, body: Load::Whole(request.body.clone()), length })
+    }
+
+    /// What passes, as it came: its head was made fit for the next hop before.
+    pub(super) fn pass(passage: &Passage) -> Result<Self, Unfit> {
+        let Passage { target, method, path, headers, upload } = passage;
+        if *method == Method::CONNECT {
+            return Err(Unfit::Method(method.to_string()));
+        }
+        let path = match target.base.path() {
+            "" | "/" if path.as_str().starts_with('/') => path.clone(),
+            base => join(base, path.as_str())?,
+        };
+        let body = upload.load().ok_or(Unfit::Taken)?;
+        let mut headers = headers.clone();
+        let length = upload.length();
+        if upload.is_over() {
+            // Only a body that is still to come can have trailers.
+            headers.remove(TRAILER);
+        }
+        match length {
+            Some(0) if !expects_body(method) => {
+                headers.remove(CONTENT_LENGTH);
+            }
+            Some(length) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            None => {
+                headers.remove(CONTENT_LENGTH);
+            }
+        }
+        Ok(Self { method: method.clone(), path, headers, body, length })
     }
 
     /// The request as a connection of HTTP/1.1 takes it.
@@ -73,6 +113,15 @@ impl Message {
         if self.headers.get(HOST).is_none_or(HeaderValue::is_empty) {
             self.headers.insert(HOST, wire.host.clone());
         }
+        // Only chunks have trailers behind them.
+        if self.length.is_none() || self.headers.contains_key(TRAILER) {
+            self.headers.remove(CONTENT_LENGTH);
+            self.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if self.headers.contains_key(TE) {
+            self.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        join_cookies(&mut self.headers);
         self.into_request(None)
     }
 
@@ -90,7 +139,7 @@ impl Message {
             uri.scheme = Some(if wire.secured { Scheme::HTTPS } else { Scheme::HTTP });
             uri.authority = Some(host.unwrap_or_else(|| wire.authority.clone()));
         }
-        let mut request = Request::new(Full::new(self.body));
+        let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
         // A path alone, or all three: neither can fail.
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
@@ -100,7 +149,7 @@ impl Message {
 }
 
 /// Every line of a head, values byte for byte, repeats apart.
-pub(super) fn lines(map: HeaderMap) -> Headers {
+pub(crate) fn lines(map: HeaderMap) -> Headers {
     let mut lines: Vec<(String, Bytes)> = Vec::with_capacity(map.len());
     for (name, value) in map {
         // A name comes once, with the first of its lines.
@@ -127,6 +176,17 @@ fn join(base: &str, target: &str) -> Result<PathAndQuery, Unfit> {
         PathAndQuery::try_from(format!("{base}{target}"))
     };
     joined.map_err(|_| Unfit::Target)
+}
+
+/// HTTP/2 may bring cookies apart; before HTTP/1.1 they are one line (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// Whether a request of this method without a body says so (RFC 9110, section 8.6).

@@ -47,6 +47,7 @@ mod upstream_endings;
 mod upstream_http2;
 mod upstream_key;
 mod upstream_leftover;
+mod upstream_pass;
 mod upstream_tls;
 mod within_boundary;
 mod within_events;

@@ -24,6 +24,10 @@ pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 pub(crate) enum Act {
     /// Reads one request to its end and keeps it.
     Read,
+    /// Reads the head of a request, and keeps nothing.
+    ReadHead,
+    /// Reads so many bytes.
+    ReadBytes(usize),
     /// Writes these bytes.
     Write(&'static [u8]),
     /// Writes these bytes again and again, until nobody reads them.
@@ -136,6 +140,16 @@ async fn play(
                 Some(request) => kept.lock().expect("not poisoned").push(request),
                 None => return,
             },
+            Act::ReadHead => {
+                if read_head(&mut stream).await.is_none() {
+                    return;
+                }
+            }
+            Act::ReadBytes(length) => {
+                if stream.read_exact(&mut vec![0; length]).await.is_err() {
+                    return;
+                }
+            }
             Act::Write(bytes) => {
                 if stream.write_all(bytes).await.is_err() {
                     return;
@@ -160,13 +174,17 @@ async fn play(
     }
 }
 
-/// One request, whole, or nothing.
-async fn read(stream: &mut TcpStream, connection: usize) -> Option<Arrived> {
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// One request, whole, or nothing.
+async fn read(stream: &mut TcpStream, connection: usize) -> Option<Arrived> {
+    let head = read_head(stream).await?;
     let mut request = Arrived { connection, head, body: Vec::new() };
     let length = request.header("content-length").first().map_or(0, |n| n.parse().expect("digits"));
     request.body = vec![0; length];
