@@ -14,25 +14,25 @@ use serde_json::{Value, json};
 use crate::world::{Upstream, World, read_head, route, until};
 
 /// The secret of the standard's own example, and its bytes.
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SECRET_BYTES: [u8; 24] =
     *b"\x31\xf2\x90\xf6\xbf\x06\x29\x8a\xab\x4f\x08\xd4\x3c\x3f\x08\x2c\xf6\x48\xa3\x62\xda\x2d\xa4\xb0";
 
 /// What was told.
 #[derive(Clone)]
-struct Told {
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
+pub(crate) struct Told {
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Whoever wants to be told.
-struct Hooks {
-    address: SocketAddr,
+pub(crate) struct Hooks {
+    pub(crate) address: SocketAddr,
     told: Arc<Mutex<Vec<Told>>>,
 }
 
 impl Hooks {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -57,12 +57,12 @@ impl Hooks {
         Self { address, told }
     }
 
-    fn told(&self) -> Vec<Told> {
+    pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 }
 
-fn configure(world: &World, upstream: SocketAddr) {
+pub(crate) fn configure(world: &World, upstream: SocketAddr) {
     let route = route("a", upstream);
     let text =
         format!("[callbacks]\nsecret = \"{SECRET}\"\n[egress]\nallow = [\"127.0.0.0/8\"]\n{route}");
