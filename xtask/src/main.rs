@@ -10,6 +10,7 @@ mod fuzz;
 mod postgres;
 mod proof;
 mod sabotage;
+mod sdks;
 mod steps;
 mod tidy;
 mod tools;

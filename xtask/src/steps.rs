@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres, tools};
+use crate::{Outcome, browser, postgres, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -96,6 +96,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
     let server = postgres::find_or_start()?;
     tools::find_or_install();
+    let sdks = sdks::find_or_install();
     println!("server: building the binary that the tests start");
     cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let mut args = vec!["test", "--locked"];
@@ -104,14 +105,13 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         args.push("--workspace");
     }
     args.extend(extra.iter().map(String::as_str));
-    cargo(
-        &args,
-        &[
-            ("TEST_CHROMEDRIVER", browser.driver.into()),
-            ("TEST_CHROMIUM", browser.chromium.into()),
-            ("TEST_POSTGRES", server.url().into()),
-        ],
-    )
+    let mut environment = vec![
+        ("TEST_CHROMEDRIVER", browser.driver.into()),
+        ("TEST_CHROMIUM", browser.chromium.into()),
+        ("TEST_POSTGRES", server.url().into()),
+    ];
+    environment.extend(sdks);
+    cargo(&args, &environment)
 }
 
 /// Worlds from a seed, in a build that is quick.

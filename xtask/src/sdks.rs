@@ -1,0 +1,89 @@
+//! The SDKs whose callers must not notice a gateway, as their makers ship them: in folders of their
+//! own below the target folder. Where they cannot be had, their tests are skipped, and say so.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::debian::{self, on_path};
+use crate::{Outcome, steps};
+
+/// What the tests are told: the variable, and the program with the SDKs.
+pub(crate) fn find_or_install() -> Vec<(&'static str, OsString)> {
+    let mut found = Vec::new();
+    for (variable, name, install) in [
+        ("TEST_SDKS_PYTHON", "python", python as fn(&Path, &Path) -> Outcome<PathBuf>),
+        ("TEST_SDKS_NODE", "node", node),
+    ] {
+        match kept(name, install) {
+            Ok(place) => found.push((variable, place.into_os_string())),
+            Err(error) => println!("sdks: NO {name} ({error}): its tests are SKIPPED"),
+        }
+    }
+    found
+}
+
+/// The SDKs of a language, installed anew where the wanted versions are others.
+fn kept(name: &str, install: fn(&Path, &Path) -> Outcome<PathBuf>) -> Outcome<PathBuf> {
+    let wanted = steps::root().join("crates/onceward-server/tests/sdks");
+    let folder = steps::root().join("target/sdks").join(name);
+    let list = wanted.join(if name == "node" { "package.json" } else { "requirements.txt" });
+    let (list, stamp) = (fs::read_to_string(list)?, folder.join("installed"));
+    let place = folder.join("place");
+    if fs::read_to_string(&stamp).is_ok_and(|there| there == list)
+        && let Ok(place) = fs::read_to_string(&place)
+        && Path::new(&place).exists()
+    {
+        return Ok(place.into());
+    }
+    println!("sdks: installing those for {name} into {}", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let installed = install(&wanted, &folder)?;
+    fs::write(place, installed.display().to_string())?;
+    fs::write(stamp, list)?;
+    Ok(installed)
+}
+
+/// The interpreter of an environment that has them.
+fn python(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
+    need("python3", &["python3", "python3-venv"])?;
+    let environment = folder.join("environment");
+    let made = steps::output(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+    if made.is_err() {
+        // Debian's python3 has no way to make one by itself.
+        debian::install(&["python3-venv"])?;
+        steps::output(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    }
+    let program = environment.join("bin/python");
+    steps::output(
+        Command::new(&program)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .arg(wanted.join("requirements.txt")),
+    )?;
+    Ok(program)
+}
+
+/// The folder in which modules are found.
+fn node(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
+    need("node", &["nodejs", "npm"])?;
+    need("npm", &["npm"])?;
+    fs::copy(wanted.join("package.json"), folder.join("package.json"))?;
+    steps::output(
+        Command::new("npm")
+            .args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"])
+            .current_dir(folder),
+    )?;
+    Ok(folder.to_owned())
+}
+
+fn need(program: &str, packages: &[&str]) -> Outcome<()> {
+    if on_path(program).is_some() {
+        return Ok(());
+    }
+    println!("sdks: installing {} with apt-get", packages.join(", "));
+    debian::install(packages)
+}
