@@ -100,7 +100,12 @@ async fn take(
         .store
         .take(lane.clone(), now, free, judge(Arc::clone(routes), engine.session, now))
         .await?;
-    let is_full_page = taken.len() == free;
+    // What is due on the lane after these is not known before it is looked at again.
+    let again = match taken.len() {
+        0 => None,
+        length if length < free => Some(now),
+        _ => again,
+    };
     for operation in taken {
         match operation.state {
             State::Delivering => {
@@ -112,7 +117,7 @@ async fn take(
             _ => rested(engine, &operation),
         }
     }
-    Ok(again.filter(|_| is_full_page))
+    Ok(again)
 }
 
 fn rested(engine: &Arc<Engine>, operation: &Operation) {

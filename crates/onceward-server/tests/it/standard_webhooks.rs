@@ -67,9 +67,9 @@ fn what_they_sign_is_accepted(language: Language) {
     let is_accepted = |status| (200..300).contains(&status);
     assert!(is_accepted(send("msg_1", now, body)));
     assert!(is_accepted(send("msg_1", now, body)), "a duplicate is accepted, too");
-    assert_eq!(send("msg_2", now, &format!("{body} ")), 401, "the body was changed");
-    assert_eq!(send("msg_3", now - 600, body), 401, "it is too old");
-    assert_eq!(send("msg_4", now + 600, body), 401, "it is of a time to come");
+    assert_eq!(send("msg_2", now, &format!("{body} ")), 400, "the body was changed");
+    assert_eq!(send("msg_3", now - 600, body), 400, "it is too old");
+    assert_eq!(send("msg_4", now + 600, body), 400, "it is of a time to come");
     gateway.until_state("msg_1", "done");
     assert_eq!(upstream.calls(), 1, "what was refused is not delivered, and a duplicate neither");
 }

@@ -233,6 +233,25 @@ async fn what_is_due_is_sent_though_nobody_says_so() {
 }
 
 #[tokio::test]
+async fn what_is_due_a_moment_after_another_is_sent_though_nobody_says_so() {
+    for world in every(&effects(Effects::NonIdempotent)) {
+        let first = world.clock.now().plus(Duration::from_secs(20));
+        let each = (0..8).map(|n| (format!("k{n}"), first.plus(Duration::from_millis(7 * n))));
+        let each: Vec<(String, Timestamp)> = each.collect();
+        for (key, due) in &each {
+            let mut call = accepted(key);
+            call.options.not_before = Some(*due);
+            taken(world.call(call).await);
+        }
+        for (key, due) in each {
+            world.until("the dispatcher waits for it", async || world.clock.is_awaited(due)).await;
+            world.clock.advance_to(due);
+            world.stands(&key, "done").await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_sent_a_moment_before_its_time() {
     for world in every(&effects(Effects::NonIdempotent)) {
         let due = world.clock.now().plus(Duration::from_secs(20));
