@@ -34,7 +34,7 @@ pub struct Passage {
     pub method: Method,
     /// Path and query, beginning with `/`.
     pub path: PathAndQuery,
-    /// Its header lines, [made fit](forward) for the next hop. Host and framing are the door's.
+    /// Its header lines, made fit for the next hop. Host and framing are the door's.
     pub headers: HeaderMap,
     /// The body.
     pub upload: Upload,

@@ -290,7 +290,8 @@ async fn a_paused_route_keeps_what_it_accepts_until_it_is_resumed() {
         world.clock.advance(seconds(31));
         world.until("and again", async || dispatcher()).await;
         assert_eq!(world.upstream.dispatched(), 0, "a pause outlives the process");
-        assert!(world.engine().paused().contains_key(PAY));
+        let is_paused = world.engine().paused().contains_key(PAY);
+        assert!(is_paused, "a pause outlives the process");
         world.engine().resume(PAY, &person).await.unwrap();
         world.stands("kept", "done").await;
         assert_eq!(world.answered(post("held")).await.response.status, 201);
