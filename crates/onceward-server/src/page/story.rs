@@ -117,8 +117,8 @@ pub(super) async fn show(
 /// Whether a call on `/to/…` with its key is this operation, and not another one that is sent.
 fn can_be_called(node: &Node, operation: &Operation) -> bool {
     // A guard's callers are told apart by the way in which they are known.
-    let is_guarded = operation.scope.principal.contains(':')
-        && node.guards.all().contains_key(&operation.route);
+    let is_guarded =
+        operation.scope.principal.contains(':') && node.guards.all().contains_key(&operation.route);
     operation.scope.kind == ScopeKind::Call && operation.via.is_none() && !is_guarded
 }
 
