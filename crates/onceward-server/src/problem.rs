@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, header};
 use onceward::Refusal;
 use onceward::core::policy::ErrorShape;
 use onceward::problem;
@@ -62,7 +62,7 @@ pub(crate) fn tell_outside(response: &mut Response<Body>) -> bool {
     if problem.operation.is_some() && problem.has_page {
         let outside = problem::Problem { has_page: false, ..(**problem).clone() };
         let body = serde_json::to_vec(&outside.document()).unwrap_or_default();
-        *response.body_mut() = Body::full(body.into());
+        put(response, body);
         response.extensions_mut().insert(Arc::new(outside));
     }
     true
@@ -82,8 +82,14 @@ pub(crate) fn dress(
     let again = has_key && matches!(problem.advice, "same-key" | "wait");
     let again = HeaderValue::from_static(if again { "true" } else { "false" });
     response.headers_mut().insert("stripe-should-retry", again);
-    *response.body_mut() = Body::full(serde_json::to_vec(&document).unwrap_or_default().into());
+    put(&mut response, serde_json::to_vec(&document).unwrap_or_default());
     response
+}
+
+/// Another body; the router has told the length of the one before.
+fn put(response: &mut Response<Body>, body: Vec<u8>) {
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::full(body.into());
 }
 
 /// The error object that Stripe's SDKs throw on (docs.stripe.com/api/errors). Without one they
@@ -120,6 +126,10 @@ mod tests {
             let known = ["idempotency_error", "invalid_request_error", "api_error"];
             assert!(known.contains(&document["error"]["type"].as_str().unwrap()), "{document}");
         }
+        let mut routed = Problem::new("not-found", "why").response();
+        routed.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(7));
+        let dressed = dress(routed, || ErrorShape::Stripe);
+        assert!(!dressed.headers().contains_key(header::CONTENT_LENGTH), "it was another body's");
         let mut made = Problem::new("no-answer", "why").response();
         made.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
         let dressed = dress(made, || ErrorShape::Stripe);

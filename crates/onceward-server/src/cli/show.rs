@@ -89,7 +89,11 @@ fn story(operation: &Value, terminal: bool) -> String {
     if is_there("/parent") {
         line("born of", field("/parent"));
     }
-    line("effects", format!("{}, {}", field("/effects"), field("/mode")));
+    if is_there("/via") {
+        line("came by", field("/via"));
+    }
+    let mode = if is_claim { String::new() } else { format!(", {}", field("/mode")) };
+    line("effects", format!("{}{mode}", field("/effects")));
     line("created", time("/created_at"));
     if is_there("/due_at") {
         line("due", time("/due_at"));
@@ -123,7 +127,7 @@ fn story(operation: &Value, terminal: bool) -> String {
         line("act", format!("{} {deed} by {who}: {reason}", when(&text(act, "/at"), terminal)));
     }
     let _ = writeln!(out, "\n{}", field("/retry"));
-    if matches!(field("/risk/name").as_str(), "unknown" | "window-over") {
+    if !is_claim && matches!(field("/risk/name").as_str(), "unknown" | "window-over") {
         let _ =
             writeln!(out, "Risk of a redelivery, {}: {}", field("/risk/name"), field("/risk/why"));
     }
@@ -198,6 +202,9 @@ fn mend(operation: &Value) -> Option<String> {
         return None;
     }
     match operation["state"].as_str()? {
+        "in_doubt" if operation["kind"] == "claim" => Some(format!(
+            "Find out whether it was done, then: onceward resolve {id} --as done|not-sent --reason …"
+        )),
         "in_doubt" => Some(format!(
             "Look at the upstream, then: onceward resolve {id} --as done|not-sent --reason …"
         )),

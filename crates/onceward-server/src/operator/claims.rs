@@ -206,6 +206,9 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, P
         Problem::new(code, rejection.body_text())
     })?;
     let document = if body.is_empty() { &b"{}"[..] } else { &body };
+    if document.trim_ascii_start().first() != Some(&b'{') {
+        return Err(invalid("the body is no JSON object"));
+    }
     serde_json::from_slice(document).map_err(|error| invalid(error.to_string()))
 }
 

@@ -230,10 +230,24 @@ fn redelivery(operation: &Operation, risk: Risk) -> Markup {
 }
 
 fn resolutions(operation: &Operation) -> Markup {
+    // Nothing of a claim is sent: what was not done is for whoever begins it next.
+    let (seen, not_sent, looked) = if operation.scope.kind == ScopeKind::Claim {
+        (
+            "You know that it was done. Whoever begins it gets the outcome that you give here.",
+            "It was not done: free it",
+            "You know that it was not done. If it was, whoever begins it next does it twice.",
+        )
+    } else {
+        (
+            "You saw it at the upstream. Duplicates get the answer that you give here.",
+            "It was not sent: send it now",
+            "You looked, and the upstream has not done it. If it has, this does it twice.",
+        )
+    };
     html! {
         div.choices {
             (form_as(operation, Some("done"), "resolve", "It was done", &html! {
-                p { "You saw it at the upstream. Duplicates get the answer that you give here." }
+                p { (seen) }
                 label { "Status of that answer " span.soft { "(optional)" }
                     input name="status" inputmode="numeric" pattern="[2-5][0-9][0-9]"
                         placeholder="201" autocomplete="off";
@@ -242,8 +256,8 @@ fn resolutions(operation: &Operation) -> Markup {
                     textarea name="body" rows="3" spellcheck="false" {}
                 }
             }, false))
-            (form_as(operation, Some("not-sent"), "resolve", "It was not sent: send it now", &html! {
-                p { "You looked, and the upstream has not done it. If it has, this does it twice." }
+            (form_as(operation, Some("not-sent"), "resolve", not_sent, &html! {
+                p { (looked) }
             }, true))
         }
     }

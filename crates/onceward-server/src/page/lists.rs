@@ -165,8 +165,8 @@ pub(super) async fn in_doubt(
     let content = html! {
         h1 { "In doubt" }
         p.lead {
-            "Sent, and no answer says whether it was done. Look at the upstream, then resolve it: "
-            "the gateway does not send it again by itself."
+            "Sent or begun, and nobody has said whether it was done. Look where it would show, then "
+            "resolve it: nothing does it again by itself."
         }
         @if frame.count(&[Standing::InDoubt]) == 0 {
             (Empty {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use http::HeaderMap;
 use maud::{Markup, html};
+use onceward::webhook::Scheme;
 
 use super::frame::{Frame, Here, Html, base_of};
 use super::words;
@@ -60,15 +61,19 @@ fn card(source: &Source, rejected: &[Reject], base: &str) -> Markup {
                 dt { "Address" } dd { code { (base) "/in/" (source.name) } }
                 dt { "Verified by" }
                 dd {
-                    (scheme.name()) ", "
-                    (source.verifier.secrets())
-                    @if source.verifier.secrets() == 1 { " secret" } @else { " secrets" }
+                    @if *scheme == Scheme::None { "nothing: whoever knows the address can send" }
+                    @else {
+                        (scheme.name()) ", " (source.verifier.secrets())
+                        @if source.verifier.secrets() == 1 { " secret" } @else { " secrets" }
+                    }
                     @if !scheme.headers().is_empty() {
                         "; expects " @for (n, name) in scheme.headers().iter().enumerate() {
                             @if n > 0 { ", " } code { (name) }
                         }
                     }
-                    "; tolerates " (units::show(source.verifier.tolerance()))
+                    @if scheme.signs_time() {
+                        "; tolerates " (units::show(source.verifier.tolerance()))
+                    }
                 }
                 dt { "Goes to" }
                 dd {
@@ -101,6 +106,7 @@ fn row(source: &Source, reject: &Reject, now: onceward::core::time::Timestamp) -
             p {
                 "Answered " (reject.status) ". "
                 @match reject.verifies_now(source) {
+                    Some(true) if reject.status < 300 => "It verifies, and nothing was delivered.",
                     Some(true) => strong { "With the secrets of now it verifies: its provider may send it again." },
                     Some(false) => "With the secrets of now it does not verify either.",
                     None => "Not all of it is kept, so that it cannot be verified again.",

@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use onceward::InLine;
 use onceward::core::attempt::{Attempt, Ended, Reached};
 use onceward::core::exchange;
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::store::{Asked, Query as StoreQuery};
@@ -96,7 +97,7 @@ pub(super) async fn show(
                 (tries(&operation, &attempts, now))
                 (outcome(&operation, answer.as_ref()))
                 (sent(&operation, request.as_ref()))
-                @if let Some(request) = &request {
+                @if let Some(request) = request.as_ref().filter(|_| can_be_called(&node, &operation)) {
                     section {
                         h2 { "The same call, as a line for a shell" }
                         p.soft {
@@ -111,6 +112,14 @@ pub(super) async fn show(
         }
     };
     Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)))
+}
+
+/// Whether a call on `/to/…` with its key is this operation, and not another one that is sent.
+fn can_be_called(node: &Node, operation: &Operation) -> bool {
+    // A guard's callers are told apart by the way in which they are known.
+    let is_guarded =
+        operation.scope.principal.contains(':') && node.guards.all().contains_key(&operation.route);
+    operation.scope.kind == ScopeKind::Call && operation.via.is_none() && !is_guarded
 }
 
 fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
@@ -144,15 +153,17 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
 
 fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
     let fact = |name: &str, value: Markup| html! { dt { (name) } dd { (value) } };
+    let is_claim = operation.scope.kind == ScopeKind::Claim;
     html! {
         section.card {
             h2 { "Facts" }
             dl {
                 (fact("Id", html! { code { (operation.id) } }))
                 (fact("Effects", html! { (words::effects(operation.effects)) }))
-                (fact("Mode", html! { (operation.mode.name()) }))
+                @if !is_claim { (fact("Mode", html! { (operation.mode.name()) })) }
+                @if let Some(via) = &operation.via { (fact("Came by", html! { (via) })) }
                 @if let Some(label) = &operation.label {
-                    (fact("Label", html! { bdi { (label) } }))
+                    (fact(if is_claim { "Holder" } else { "Label" }, html! { bdi { (label) } }))
                 }
                 @if let Some(flow) = &operation.flow {
                     (fact("Flow", html! { bdi { (flow) } }))
@@ -326,7 +337,9 @@ fn attempt_of(
             @if ended.is_some() { "took " } @else { "for " } (words::took(attempt, now)) ". "
             @if attempt.may_have_executed() { "It may have been done." } @else { "It was not done." }
         }
-        @if let Some(ended) = ended { (track(ended)) }
+        @if let Some(ended) = ended.filter(|_| operation.scope.kind != ScopeKind::Claim) {
+            (track(ended))
+        }
         @if let Some((response, cut)) = excerpt {
             details {
                 summary { "Its answer" @if *cut { ", the beginning" } }

@@ -265,6 +265,16 @@ impl Scheme {
         }
     }
 
+    /// Whether the time of signing comes with a webhook.
+    #[must_use]
+    pub fn signs_time(&self) -> bool {
+        match self {
+            Self::StandardWebhooks | Self::Svix | Self::Stripe | Self::Slack => true,
+            Self::Github | Self::Shopify | Self::Twilio | Self::None => false,
+            Self::Hmac(rule) => rule.timestamp.is_some(),
+        }
+    }
+
     /// A secret as the scheme writes it.
     pub(super) fn secret(&self, text: &str) -> Result<Secret, NotASecret> {
         let shared = |algorithm: hmac::Algorithm, key: &[u8]| {
