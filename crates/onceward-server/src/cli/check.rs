@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use clap::Args;
+use onceward::core::claim::ClaimRule;
 use onceward::store::sqlite::SqliteStore;
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use super::output::{print, text};
 use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting};
 use crate::exit::Exit;
 use crate::tls::Tls;
+use crate::units;
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -65,7 +67,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": config.described_sources(), "outboxes": config.described_outboxes(), "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": config.described_sources(), "outboxes": config.described_outboxes(), "claims": described_claims(&config), "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -101,12 +103,47 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
         print_settings(&config.settings)?;
         print_sources(&config.described_sources())?;
         print_outboxes(&config)?;
+        print_claims(&config)?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
     }
     if config.strict && !warnings.is_empty() {
         return Err(Exit::violation("strict = true, and there are warnings"));
+    }
+    Ok(())
+}
+
+/// What the file says of claims, scope by scope.
+fn described_claims(config: &Config) -> Vec<Value> {
+    let described = |(scope, rule): (&String, &ClaimRule)| {
+        json!({
+            "scope": scope,
+            "effects": rule.effects.name(),
+            "lease": units::show(rule.lease),
+            "lease_max": units::show(rule.lease_max),
+            "window": units::show(rule.window),
+            "fingerprint_required": rule.fingerprint_required,
+        })
+    };
+    config.claims.iter().map(described).collect()
+}
+
+fn print_claims(config: &Config) -> Result<(), Exit> {
+    let claims = described_claims(config);
+    if claims.is_empty() {
+        return Ok(());
+    }
+    print(&format!("\n{:<24} {:<16} {:<8} {:<8} WINDOW", "CLAIMS", "EFFECTS", "LEASE", "MOST"))?;
+    for scope in &claims {
+        print(&format!(
+            "{:<24} {:<16} {:<8} {:<8} {}",
+            text(scope, "/scope"),
+            text(scope, "/effects"),
+            text(scope, "/lease"),
+            text(scope, "/lease_max"),
+            text(scope, "/window"),
+        ))?;
     }
     Ok(())
 }

@@ -38,6 +38,17 @@ fn fence(response: &Response) -> u64 {
 }
 
 #[test]
+fn what_the_file_says_of_claims_is_shown_before_it_is_trusted() {
+    let world = World::new();
+    world.write("onceward.toml", "[claims.mails]\neffects = \"idempotent\"\nlease = \"1m\"\n");
+    let shown = world.run(&["check", "--json"]).json();
+    assert_eq!(shown["claims"][0]["scope"], "mails");
+    assert_eq!(shown["claims"][0]["effects"], "idempotent");
+    assert_eq!(shown["claims"][0]["lease"], "1m");
+    assert!(world.run(&["check"]).ok().contains("mails"));
+}
+
+#[test]
 fn a_worker_begins_completes_and_every_other_gets_the_same_bytes() {
     let world = World::new();
     let gateway = world.serve();
