@@ -175,7 +175,7 @@ fn carry(mut near: TcpStream, to: SocketAddr, calls: &AtomicUsize) -> std::io::R
     let mut far = TcpStream::connect(to)?;
     let (mut from_near, mut to_far) = (near.try_clone()?, far.try_clone()?);
     std::thread::spawn(move || std::io::copy(&mut from_near, &mut to_far));
-    let mut piece = [0; 64 << 10];
+    let mut piece = vec![0; 64 << 10];
     loop {
         let length = far.read(&mut piece)?;
         if length == 0 || calls.fetch_add(1, Ordering::Relaxed) == 0 {
