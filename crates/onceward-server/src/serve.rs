@@ -548,8 +548,7 @@ async fn answer_plainly(
         };
     }
     let path = head.uri.path();
-    let begins = path.starts_with("/v1/claims/") && path.ends_with("/begin");
-    let asks = path == "/v1/operations" || path.ends_with("/lookup") || begins;
+    let asks = path == "/v1/operations" || path.ends_with("/lookup");
     let sends = is_call || (head.method == http::Method::POST && asks);
     if sends && node.is_quarantined() {
         return Problem::new(
