@@ -402,16 +402,20 @@ fn came_of(
 impl Source {
     /// What tells a webhook from others.
     fn identify(&self, document: &Document<'_>, verified: &Verified, body: &[u8]) -> Identity {
+        let signed = verified.signed;
         let parts = |places: &Vec<Place>| {
             let parts: Option<Vec<String>> = places.iter().map(|at| document.at(at)).collect();
-            parts.map(|parts| (parts.join(":"), places.iter().all(|at| self.covers(at))))
+            parts.map(|parts| parts.join(":"))
         };
-        let signed = verified.signed;
-        let content = || {
-            let digest = signed.unwrap_or_else(|| sha256(body));
-            (format!("content-{}", hex(&digest)), true)
-        };
-        let (text, is_signed) = self.ids.places.iter().find_map(parts).unwrap_or_else(content);
+        // Whoever saw a webhook can leave out an id that nobody signed: then it is told by another
+        // place, or by its content, and is the same webhook all the same.
+        let mut is_signed = true;
+        let found = self.ids.places.iter().find_map(|places| {
+            is_signed &= places.iter().all(|at| self.covers(at));
+            parts(places)
+        });
+        let content = || format!("content-{}", hex(&signed.unwrap_or_else(|| sha256(body))));
+        let text = found.unwrap_or_else(content);
         // An id that cannot be a key as it stands is one by its digest.
         let digest = || Key::new(&format!("sha256-{}", hex(&sha256(text.as_bytes()))));
         let key = Key::new(&text).or_else(|_| digest());

@@ -217,11 +217,15 @@ fn what_was_signed_once_is_not_delivered_again_under_an_id_that_nobody_signed() 
     for _ in 0..2 {
         assert_eq!(send_github(&gateway, "guid-1").status, 200, "redelivered by its provider");
         assert_eq!(send_github(&gateway, "guid-2").status, 200, "sent again by somebody else");
+        let headers = [("x-hub-signature-256", GITHUB_SIGNATURE)];
+        let nameless = gateway.call("POST", "/in/github", &headers, GITHUB_BODY);
+        assert_eq!(nameless.status, 200, "sent again without an id");
     }
-    let count = |result: &str| {
-        format!("onceward_webhooks_total{{source=\"github\",result=\"{result}\"}} 2")
-    };
-    assert!(metric(&gateway, &count("duplicate")) && metric(&gateway, &count("suspected_replay")));
+    for (result, count) in [("duplicate", 2), ("suspected_replay", 4)] {
+        let line =
+            format!("onceward_webhooks_total{{source=\"github\",result=\"{result}\"}} {count}");
+        assert!(metric(&gateway, &line), "{line}");
+    }
     let kept = gateway.run(&["sources", "github", "--json"]).json();
     assert_eq!(kept["rejects"][0]["reason"], "suspected_replay");
     assert_eq!((hooks.told().len(), &kept["source"]["id_signed"]), (1, &json!(false)));
