@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onceward::core::operation::Operation;
+use onceward::core::policy::Mode;
 use onceward::relay::{Ask, Row, Source};
 use onceward::secret::random;
-use onceward::{Aside, Refusal};
+use onceward::{Answer, Aside, Refusal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -66,6 +68,8 @@ enum Held {
     Route(String),
     /// What they are about: its line may be full, and others of the same route may go.
     Subject(String),
+    /// A caller of the same scope, who has the row of this id under way and may yet fail.
+    Caller(String),
 }
 
 #[derive(Debug)]
@@ -225,12 +229,13 @@ impl Relay {
     async fn read(&self) -> Result<Vec<Row>, Trouble> {
         let routes = self.gateway.engine.routes();
         let body_bytes_max = routes.named.values().map(|route| route.body_bytes_max).max();
-        let but_ids: Vec<String> = self.parked.ids.iter().cloned().collect();
+        let mut but_ids: Vec<String> = self.parked.ids.iter().cloned().collect();
         let (mut but_routes, mut but_subjects) = (Vec::new(), Vec::new());
         for held in self.held.keys().cloned() {
             match held {
                 Held::Route(route) => but_routes.push(route),
                 Held::Subject(subject) => but_subjects.push(subject),
+                Held::Caller(id) => but_ids.push(id),
             }
         }
         let ask = Ask {
@@ -394,9 +399,22 @@ async fn take_one(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Fate {
     };
     let (aside, route): (Arc<Aside>, _) = (Arc::clone(&call.options.aside), call.route.clone());
     match Box::pin(gateway.engine.call(call)).await {
+        // Where its caller's attempts are over, nobody would make another.
+        Ok(Answer::Accepted(operation)) if is_of_a_caller(&operation) => {
+            Fate::Held(subject_of(row).map_or(Held::Caller(row.id.clone()), Held::Subject))
+        }
         Ok(_) => Fate::Taken { is_duplicate: aside.repeat.get().is_some() },
         Err(refusal) => fate_of(refusal, route, row),
     }
+}
+
+/// Whether somebody waits for it, and it goes on only for as long as they do.
+fn is_of_a_caller(operation: &Operation) -> bool {
+    operation.mode == Mode::Held && !operation.state.is_ended()
+}
+
+fn subject_of(row: &Row) -> Option<String> {
+    row.subject.clone().filter(|subject| !subject.is_empty())
 }
 
 /// What a refusal means for a row.
@@ -413,8 +431,7 @@ fn fate_of(refusal: Refusal, route: String, row: &Row) -> Fate {
         | Refusal::NoAnswer(_)
         | Refusal::StillWorking(_) => Fate::Taken { is_duplicate: true },
         Refusal::Limit { .. } | Refusal::Barred { .. } => {
-            let subject = row.subject.clone().filter(|subject| !subject.is_empty());
-            Fate::Held(subject.map_or(Held::Route(route), Held::Subject))
+            Fate::Held(subject_of(row).map_or(Held::Route(route), Held::Subject))
         }
         Refusal::Ledger(error) => Fate::Stopped(error.to_string()),
         Refusal::Draining => Fate::Stopped("the gateway is ending".to_owned()),
