@@ -16,7 +16,10 @@ use hyper::body::{Body as _, Incoming};
 use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
-use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue, is_safe};
+use onceward::core::operation::Operation;
+use onceward::core::policy::{
+    Effects, ErrorShape, KeyFrom, Mode, Policy, UpstreamKeyValue, is_safe,
+};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
 use onceward::edge::{self, refuse, tell_aside, tell_of};
@@ -612,6 +615,11 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         ));
     }
     Ok(options)
+}
+
+/// Whether somebody waits for it, and it is tried again only for as long as they do.
+pub(crate) fn is_of_a_caller(operation: &Operation) -> bool {
+    operation.mode == Mode::Held && !operation.state.is_ended()
 }
 
 /// Whether the caller brought a key, in a header or in the body.

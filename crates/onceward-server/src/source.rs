@@ -25,7 +25,7 @@ use url::form_urlencoded;
 
 use self::rejects::{Buckets, Reason, Refused};
 use crate::body::{Body, headers_of};
-use crate::gateway::{TENANT, check_sendable, read_body};
+use crate::gateway::{TENANT, check_sendable, is_of_a_caller, read_body};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::telemetry::webhooks;
@@ -317,6 +317,17 @@ async fn remember(
         };
         let aside = Arc::clone(&call.options.aside);
         let answer = Box::pin(node.engine.call(call)).await;
+        // Where its caller's attempts are over nobody would make another, and its provider would not
+        // send it again.
+        if let Ok(Answered::Accepted(known)) = &answer
+            && is_of_a_caller(known)
+        {
+            let why = "A caller has it under way; send it again, and be told what came of it.";
+            let mut problem = Problem::new("in-progress", why);
+            problem.status = 503;
+            drop(document);
+            return Err(Refused::of(problem, "under_way", webhook));
+        }
         (came, operation) = match came_of(answer, &aside, identity.is_signed) {
             Ok(came) => came,
             Err(refusal) => {

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onceward::core::operation::Operation;
-use onceward::core::policy::Mode;
 use onceward::relay::{Ask, Row, Source};
 use onceward::secret::random;
 use onceward::{Answer, Aside, Refusal};
@@ -17,7 +15,7 @@ use super::call::call_of;
 use super::parked::{self, PARKED_MAX, Parked};
 use super::seen::{Seen, Stands};
 use crate::config::{Outbox, To};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, is_of_a_caller};
 use crate::problem::Problem;
 use crate::telemetry::outbox as tell;
 
@@ -406,11 +404,6 @@ async fn take_one(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Fate {
         Ok(_) => Fate::Taken { is_duplicate: aside.repeat.get().is_some() },
         Err(refusal) => fate_of(refusal, route, row),
     }
-}
-
-/// Whether somebody waits for it, and it goes on only for as long as they do.
-fn is_of_a_caller(operation: &Operation) -> bool {
-    operation.mode == Mode::Held && !operation.state.is_ended()
 }
 
 fn subject_of(row: &Row) -> Option<String> {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::callbacks::Hooks;
-use crate::world::{Gateway, Response, Upstream, World, is_in_a_file, until};
+use crate::world::{Gateway, Response, Upstream, World, is_in_a_file, route, until};
 
 /// 24 bytes, and how a provider shows them.
 const SECRET_BYTES: &[u8; 24] = b"canary-of-24-bytes-is-me";
@@ -339,6 +339,27 @@ fn one_event_by_two_ways_within_one_scope_is_one_operation() {
     assert_eq!(send(&gateway, "shop", "msg_2", "{\"order\": \"order-2\"}").status, 200);
     let second = gateway.until_state("order-2", "done");
     assert_eq!((&second["route"], &second["via"]), (&json!("app"), &json!("source/shop")));
+}
+
+#[test]
+fn what_a_caller_has_under_way_comes_again_until_that_one_is_through_or_has_failed() {
+    let (world, upstream) = (World::new(), Upstream::answering(None));
+    let app = route("app", upstream.address);
+    let more = "to = \"app\"\nscope = \"orders\"\nid = { json = \"/order\" }";
+    world.write("onceward.toml", &format!("{app}scope = \"orders\"\n{}", standard("shop", more)));
+    let gateway = world.serve();
+    let key = [("idempotency-key", "order-1")];
+    let body = "{\"order\": \"order-1\"}";
+    std::thread::scope(|threads| {
+        let call = threads.spawn(|| gateway.call("POST", "/to/app/orders", &key, "{}"));
+        until("it is under way", || (upstream.calls() == 1).then_some(()));
+        assert_eq!(send(&gateway, "shop", "msg_1", body).status, 503);
+        upstream.set(429);
+        assert_eq!(call.join().unwrap().status, 429);
+    });
+    assert_eq!(send(&gateway, "shop", "msg_1", body).status, 200);
+    upstream.set(201);
+    gateway.until_state("order-1", "done");
 }
 
 #[test]
