@@ -399,7 +399,8 @@ async fn take_one(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Fate {
     match Box::pin(gateway.engine.call(call)).await {
         // Where its caller's attempts are over, nobody would make another.
         Ok(Answer::Accepted(operation)) if is_of_a_caller(&operation) => {
-            Fate::Held(subject_of(row).map_or(Held::Caller(row.id.clone()), Held::Subject))
+            let caller = || Held::Caller(row.id.clone());
+            Fate::Held(subject_of(row).map_or_else(caller, Held::Subject))
         }
         Ok(_) => Fate::Taken { is_duplicate: aside.repeat.get().is_some() },
         Err(refusal) => fate_of(refusal, route, row),
