@@ -602,7 +602,6 @@ impl Config {
             segment_bytes,
             name,
         )?;
-        let demo = file.demo.unwrap_or_else(|| found.is_none());
         let around = outbox::Around { source: name, ca_file: file.tls.ca_file.as_deref(), demo };
         let outboxes = outbox::outboxes(&file.outbox, &mut routes, &around, |own, route| {
             let wrong = |what: &str| ConfigError(format!("{name}: [{}] {what}", section(own)));

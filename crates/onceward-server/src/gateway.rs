@@ -12,16 +12,17 @@ use http::uri::PathAndQuery;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
-use onceward::core::policy::{Effects, ErrorShape, KeyFrom, Policy, UpstreamKeyValue, is_safe};
+use onceward::core::operation::Operation;
+use onceward::core::policy::{
+    Effects, ErrorShape, KeyFrom, Mode, Policy, UpstreamKeyValue, is_safe,
+};
 use onceward::core::time::Timestamp;
 use onceward::core::upstream_key::KeyPlace;
-use onceward::edge::{refuse, tell_aside, tell_of};
-use onceward::sabotage::Sabotage;
+use onceward::edge::{self, refuse, tell_aside, tell_of};
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Refusal};
@@ -33,9 +34,6 @@ use crate::access::Caller;
 use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::{shape, units};
-
-/// How long a request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The largest body that is read before it is passed on.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
@@ -523,19 +521,7 @@ async fn upload(head: &Parts, body: Incoming, bytes_max: usize) -> Result<Upload
 }
 
 pub(crate) async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
-    let limit = if Sabotage::UnboundedBody.is_on() { usize::MAX } else { bytes_max };
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
-    match read {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refusal::BodyTooLarge { bytes_max }.into())
-        }
-        Ok(Err(_)) => Err(Problem::new("request-invalid", "The body broke off; nothing was sent.")),
-        Err(_) => Err(Problem::new(
-            "request-invalid",
-            "The body took longer than a minute; nothing was sent.",
-        )),
-    }
+    edge::read_body(body, bytes_max).await.map_err(Problem::from)
 }
 
 /// What a request asks of us.
@@ -629,6 +615,11 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         ));
     }
     Ok(options)
+}
+
+/// Whether somebody waits for it, and it is tried again only for as long as they do.
+pub(crate) fn is_of_a_caller(operation: &Operation) -> bool {
+    operation.mode == Mode::Held && !operation.state.is_ended()
 }
 
 /// Whether the caller brought a key, in a header or in the body.

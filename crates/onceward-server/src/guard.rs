@@ -193,7 +193,9 @@ fn refuse_strangers(guard: &Guard, head: &Parts, peer: &Peer) -> Result<(), Prob
         return Ok(());
     }
     access::refuse_web_pages(&head.method, &head.headers)?;
-    match access::other_host(&head.headers).filter(|_| peer.address.ip().is_loopback()) {
+    // On a listener for both families an IPv4 address comes within an IPv6 one.
+    let is_here = peer.address.ip().to_canonical().is_loopback();
+    match access::other_host(&head.headers).filter(|_| is_here) {
         Some(host) if guard.hosts.is_empty() => Err(Problem::new(
             "forbidden",
             format!(
@@ -264,6 +266,22 @@ mod tests {
         let some = ask("options = [\"label\", \"respond-async\"]");
         assert_eq!((some.callback, some.label.as_deref()), (None, Some("mine")));
         assert!(some.respond_async && some.wait.is_some());
+    }
+
+    #[test]
+    fn a_name_of_the_webs_that_points_at_this_machine_is_not_lent_to_whichever_way_it_comes() {
+        let mut guard = guard("");
+        guard.lends = true;
+        let is_lent_to = |from: &str, host: &str| {
+            let request = Request::builder().method("POST").header("host", host);
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            refuse_strangers(&guard, &head, &peer(from)).is_ok()
+        };
+        for from in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_lent_to(from, "localhost:8080"), "{from}");
+            assert!(!is_lent_to(from, "evil.example:8080"), "{from}");
+        }
+        assert!(is_lent_to("192.0.2.1", "api.example"));
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl DerefMut for Problem {
     }
 }
 
+impl From<problem::Problem> for Problem {
+    fn from(problem: problem::Problem) -> Self {
+        Self(problem)
+    }
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         Self(refusal.into())

@@ -425,7 +425,7 @@ async fn reload(
     if !fresh.is_served_as(config) {
         warn!("listen, store, demo, egress, tls and limits are read at a start only");
     }
-    info!(routes = routes.named.len(), "the routes were read again");
+    let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_claims(fresh.claims.clone());
     node.engine.set_routes(routes);
@@ -435,6 +435,7 @@ async fn reload(
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
     listeners.refresh_certificates().await;
+    info!(routes = count, "the routes were read again");
 }
 
 /// How callbacks are made, and how long it is kept what people did.
@@ -548,8 +549,7 @@ async fn answer_plainly(
         };
     }
     let path = head.uri.path();
-    let begins = path.starts_with("/v1/claims/") && path.ends_with("/begin");
-    let asks = path == "/v1/operations" || path.ends_with("/lookup") || begins;
+    let asks = path == "/v1/operations" || path.ends_with("/lookup");
     let sends = is_call || (head.method == http::Method::POST && asks);
     if sends && node.is_quarantined() {
         return Problem::new(

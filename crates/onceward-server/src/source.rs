@@ -25,7 +25,7 @@ use url::form_urlencoded;
 
 use self::rejects::{Buckets, Reason, Refused};
 use crate::body::{Body, headers_of};
-use crate::gateway::{TENANT, check_sendable, read_body};
+use crate::gateway::{TENANT, check_sendable, is_of_a_caller, read_body};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::telemetry::webhooks;
@@ -317,6 +317,17 @@ async fn remember(
         };
         let aside = Arc::clone(&call.options.aside);
         let answer = Box::pin(node.engine.call(call)).await;
+        // Where its caller's attempts are over nobody would make another, and its provider would not
+        // send it again.
+        if let Ok(Answered::Accepted(known)) = &answer
+            && is_of_a_caller(known)
+        {
+            let why = "A caller has it under way; send it again, and be told what came of it.";
+            let mut problem = Problem::new("in-progress", why);
+            problem.status = 503;
+            drop(document);
+            return Err(Refused::of(problem, "under_way", webhook));
+        }
         (came, operation) = match came_of(answer, &aside, identity.is_signed) {
             Ok(came) => came,
             Err(refusal) => {
@@ -402,18 +413,20 @@ fn came_of(
 impl Source {
     /// What tells a webhook from others.
     fn identify(&self, document: &Document<'_>, verified: &Verified, body: &[u8]) -> Identity {
+        let signed = verified.signed;
         let parts = |places: &Vec<Place>| {
             let parts: Option<Vec<String>> = places.iter().map(|at| document.at(at)).collect();
-            parts.map(|parts| (parts.join(":"), places.iter().all(|at| self.covers(at))))
+            parts.map(|parts| parts.join(":"))
         };
-        let signed = verified.signed;
-        let content = || {
-            let digest = signed.unwrap_or_else(|| sha256(body));
-            // Whoever saw a webhook could take the id off, where nobody signed that.
-            let is_signed = self.ids.places.iter().flatten().all(|at| self.covers(at));
-            (format!("content-{}", hex(&digest)), is_signed)
-        };
-        let (text, is_signed) = self.ids.places.iter().find_map(parts).unwrap_or_else(content);
+        // Whoever saw a webhook can leave out an id that nobody signed: then it is told by another
+        // place, or by its content, and is the same webhook all the same.
+        let mut is_signed = true;
+        let found = self.ids.places.iter().find_map(|places| {
+            is_signed &= places.iter().all(|at| self.covers(at));
+            parts(places)
+        });
+        let content = || format!("content-{}", hex(&signed.unwrap_or_else(|| sha256(body))));
+        let text = found.unwrap_or_else(content);
         // An id that cannot be a key as it stands is one by its digest.
         let digest = || Key::new(&format!("sha256-{}", hex(&sha256(text.as_bytes()))));
         let key = Key::new(&text).or_else(|_| digest());

@@ -2,6 +2,7 @@
 //! under a key, has it in hand for a time, and says how it ended; whoever begins it beside or after
 //! that learns so, and does nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -132,11 +133,11 @@ struct Said {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    holder: Option<&'a str>,
+    holder: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    nonce: Option<&'a str>,
+    nonce: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fingerprint: Option<&'a str>,
+    fingerprint: Option<Cow<'a, str>>,
 }
 
 impl Engine {
@@ -571,9 +572,9 @@ impl Engine {
     fn request_of_claim(&self, claim: &Operation, beginning: &Beginning) -> (Slot, Bytes) {
         let print = beginning.fingerprint.as_deref().map(|print| std::str::from_utf8(print));
         let kept = Kept {
-            holder: beginning.holder.as_deref(),
-            nonce: beginning.nonce.as_deref(),
-            fingerprint: print.and_then(Result::ok),
+            holder: beginning.holder.as_deref().map(Cow::Borrowed),
+            nonce: beginning.nonce.as_deref().map(Cow::Borrowed),
+            fingerprint: print.and_then(Result::ok).map(Cow::Borrowed),
         };
         let mut headers = Headers::default();
         headers.set("content-type", "application/json");
@@ -592,13 +593,15 @@ impl Engine {
         claim: &Operation,
         beginning: &Beginning,
     ) -> Result<bool, Refusal> {
-        let Some(nonce) = &beginning.nonce else { return Ok(false) };
+        // An empty one was not drawn: everybody's would be the same.
+        let drawn = beginning.nonce.as_deref().filter(|nonce| !nonce.is_empty());
+        let Some(nonce) = drawn else { return Ok(false) };
         if claim.state != State::Delivering {
             return Ok(false);
         }
         let request = self.request_of(claim).await?;
         let kept: Result<Kept<'_>, _> = serde_json::from_slice(&request.body);
-        Ok(kept.is_ok_and(|kept| kept.nonce == Some(nonce)))
+        Ok(kept.is_ok_and(|kept| kept.nonce.as_deref() == Some(nonce)))
     }
 
     fn print_of(&self, beginning: &Beginning) -> Fingerprint {

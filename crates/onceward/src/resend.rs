@@ -101,6 +101,8 @@ impl Engine {
             effects: Some(original.effects),
             key: Some(edit.key.unwrap_or_else(|| made_key().as_str().to_owned())),
             callback: original.callback.clone(),
+            scope: (original.scope.name != original.route).then(|| original.scope.name.clone()),
+            via: original.via.clone(),
             ..CallOptions::default()
         };
         let call = Call {

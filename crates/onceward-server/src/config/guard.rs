@@ -274,6 +274,11 @@ impl GuardFile {
                 None => Ok(None),
             };
         }
+        if route.scope.is_some() {
+            return Err(wrong(
+                "shares a scope, in which callers do not differ: one would get what another was answered\nhelp: leave out scope, or say it on a route without a listener",
+            ));
+        }
         if self.tls.is_some() && self.listen.is_none() {
             return Err(wrong(
                 "has tls, and a host on the main listener, which has none\nhelp: add listen = \"127.0.0.1:8443\"",
@@ -558,6 +563,7 @@ mod tests {
             ("principal = { mtls = \"san\" }", "client_ca_file"),
             ("principal = { header = \"X-User\", bearer = \"sub\" }", "one of"),
             ("principal = {}", "one of"),
+            ("scope = \"orders\"", "callers do not differ"),
         ] {
             let error = guard(lines).unwrap_err();
             assert!(error.contains("[routes.a]") && error.contains(mend), "{lines}: {error}");

@@ -351,6 +351,11 @@ pub(super) fn build(
     if file.path.is_some() && file.to.is_none() {
         return Err(wrong("has a path without a to\nhelp: the path of deliver stands in its URL"));
     }
+    if file.resolve.is_some() && *verifier.scheme() == Scheme::None {
+        return Err(wrong(
+            "verifies nothing, and resolves: anybody could end a doubt\nhelp: say how it is signed in verify, or leave out resolve",
+        ));
+    }
     let subject = file.subject.as_ref().map(|it| place("subject", it, wrong)).transpose()?;
     let sequence = file.sequence.as_ref().map(|it| place("sequence", it, wrong)).transpose()?;
     if sequence.is_some() && subject.is_none() {
@@ -762,6 +767,10 @@ mod tests {
             (
                 format!("{TO}resolve = {{ route = \"r\", key = {{ json = \"/k\" }} }}\nverify = {{ scheme = \"github\", secret = \"canary\" }}"),
                 "found = ",
+            ),
+            (
+                format!("{TO}resolve = {{ route = \"r\", key = {{ json = \"/k\" }}, found = {{ json = {{ \"/t\" = \"x\" }} }} }}\nverify = {{ scheme = \"none\" }}"),
+                "anybody could end a doubt",
             ),
             (format!("{TO}verify = {{ scheme = \"github\", secret = [\"canary\"] }}"), "is text"),
             (format!("{TO}verify = {{ scheme = \"github\", secrets = \"canary\" }}"), "a list"),

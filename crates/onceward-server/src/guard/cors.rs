@@ -119,12 +119,12 @@ impl Rule<'_> {
         let name = header::ACCESS_CONTROL_ALLOW_HEADERS;
         let there = super::joined(headers, name.as_str()).unwrap_or_default();
         let there = String::from_utf8_lossy(&there).to_ascii_lowercase();
-        let mut listed = there.split(',').map(str::trim);
-        if listed.clone().any(|it| it == "*") && !with_credentials(headers) {
+        let listed: Vec<_> = there.split(',').map(str::trim).collect();
+        if listed.contains(&"*") && !with_credentials(headers) {
             return;
         }
         let missing: Vec<_> =
-            self.keys.iter().filter(|key| !listed.any(|it| it == key.as_str())).cloned().collect();
+            self.keys.iter().filter(|key| !listed.contains(&key.as_str())).cloned().collect();
         append_list(headers, name, &missing);
     }
 
@@ -214,6 +214,20 @@ mod tests {
             "",
             "the upstream allowed nothing"
         );
+    }
+
+    #[test]
+    fn keys_that_a_page_may_send_are_allowed_once_in_whatever_order_they_stand() {
+        let keys = ["idempotency-key".to_owned(), "x-key".to_owned()];
+        let (guard, origins) = (guard(""), Origins::default());
+        let mut headers = HeaderMap::new();
+        headers.insert("access-control-allow-origin", HeaderValue::from_static(PAGE));
+        let allowed = HeaderValue::from_static("X-Key, Idempotency-Key");
+        headers.insert("access-control-allow-headers", allowed.clone());
+        let rule = Rule { guard: &guard, origins: &origins, keys: &keys };
+        rule.tell(&asked(true), &mut headers, false);
+        assert_eq!(headers.get_all("access-control-allow-headers").iter().count(), 1);
+        assert_eq!(headers["access-control-allow-headers"], allowed);
     }
 
     #[test]

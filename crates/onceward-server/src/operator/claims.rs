@@ -393,12 +393,23 @@ fn claim_of(scope: &str, key: &str) -> Result<ClaimKey, Problem> {
     Ok(ClaimKey { tenant: TENANT.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
 }
 
+/// What a restored ledger does not know may have been done by others: nobody begins before a person
+/// has looked. Whoever had something in hand may say how it ended.
+fn refuse_begins(node: &Node, verb: &str) -> Result<(), Problem> {
+    if verb == "begin" && node.is_quarantined() {
+        let why = "Nothing was begun; `onceward restore --release` lets handlers begin.";
+        return Err(Problem::new("quarantine", why));
+    }
+    Ok(())
+}
+
 async fn one(
     State(node): State<Arc<Node>>,
     Path((scope, key, verb)): Path<(String, String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let which = claim_of(&scope, &key)?;
+    refuse_begins(&node, &verb)?;
     let word = word_of(&verb, body)?;
     let (told, claim) = say(&node.engine, &which, word).await?;
     let mut response = Json(&told).into_response();
@@ -417,6 +428,7 @@ async fn many(
     Path((scope, verb)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    refuse_begins(&node, &verb)?;
     let words = words_of(&verb, body)?;
     if words.is_empty() || words.len() > MANY_MAX {
         return Err(invalid(format!("claims: between 1 and {MANY_MAX} at once")));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use onceward::relay::{Ask, Row, Source};
 use onceward::secret::random;
-use onceward::{Aside, Refusal};
+use onceward::{Answer, Aside, Refusal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use super::call::call_of;
 use super::parked::{self, PARKED_MAX, Parked};
 use super::seen::{Seen, Stands};
 use crate::config::{Outbox, To};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, is_of_a_caller};
 use crate::problem::Problem;
 use crate::telemetry::outbox as tell;
 
@@ -66,6 +66,8 @@ enum Held {
     Route(String),
     /// What they are about: its line may be full, and others of the same route may go.
     Subject(String),
+    /// A caller of the same scope, who has the row of this id under way and may yet fail.
+    Caller(String),
 }
 
 #[derive(Debug)]
@@ -225,12 +227,13 @@ impl Relay {
     async fn read(&self) -> Result<Vec<Row>, Trouble> {
         let routes = self.gateway.engine.routes();
         let body_bytes_max = routes.named.values().map(|route| route.body_bytes_max).max();
-        let but_ids: Vec<String> = self.parked.ids.iter().cloned().collect();
+        let mut but_ids: Vec<String> = self.parked.ids.iter().cloned().collect();
         let (mut but_routes, mut but_subjects) = (Vec::new(), Vec::new());
         for held in self.held.keys().cloned() {
             match held {
                 Held::Route(route) => but_routes.push(route),
                 Held::Subject(subject) => but_subjects.push(subject),
+                Held::Caller(id) => but_ids.push(id),
             }
         }
         let ask = Ask {
@@ -394,9 +397,18 @@ async fn take_one(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Fate {
     };
     let (aside, route): (Arc<Aside>, _) = (Arc::clone(&call.options.aside), call.route.clone());
     match Box::pin(gateway.engine.call(call)).await {
+        // Where its caller's attempts are over, nobody would make another.
+        Ok(Answer::Accepted(operation)) if is_of_a_caller(&operation) => {
+            let caller = || Held::Caller(row.id.clone());
+            Fate::Held(subject_of(row).map_or_else(caller, Held::Subject))
+        }
         Ok(_) => Fate::Taken { is_duplicate: aside.repeat.get().is_some() },
         Err(refusal) => fate_of(refusal, route, row),
     }
+}
+
+fn subject_of(row: &Row) -> Option<String> {
+    row.subject.clone().filter(|subject| !subject.is_empty())
 }
 
 /// What a refusal means for a row.
@@ -413,8 +425,7 @@ fn fate_of(refusal: Refusal, route: String, row: &Row) -> Fate {
         | Refusal::NoAnswer(_)
         | Refusal::StillWorking(_) => Fate::Taken { is_duplicate: true },
         Refusal::Limit { .. } | Refusal::Barred { .. } => {
-            let subject = row.subject.clone().filter(|subject| !subject.is_empty());
-            Fate::Held(subject.map_or(Held::Route(route), Held::Subject))
+            Fate::Held(subject_of(row).map_or(Held::Route(route), Held::Subject))
         }
         Refusal::Ledger(error) => Fate::Stopped(error.to_string()),
         Refusal::Draining => Fate::Stopped("the gateway is ending".to_owned()),

@@ -294,8 +294,10 @@ fn a_restored_ledger_lets_nobody_begin_and_whoever_began_say_how_it_ended() {
     gateway.kill();
     std::fs::write(world.path("onceward-data/quarantine"), "").unwrap();
     let gateway = world.serve();
-    let begun = gateway.call("POST", "/v1/claims/s/other/begin", &headers, "{}");
-    refused(&begun, 503, "quarantine");
+    for path in ["/v1/claims/s/other/begin", "/v1/claims/s/other/%62egin"] {
+        let begun = gateway.call("POST", path, &headers, "{}");
+        refused(&begun, 503, "quarantine");
+    }
     let begun = gateway.call("POST", "/v1/claims/s/begin", &headers, r#"{"claims":[{"key":"a"}]}"#);
     refused(&begun, 503, "quarantine");
     let complete = json!({"fence": fence(&first), "outcome": 1}).to_string();

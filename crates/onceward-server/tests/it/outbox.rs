@@ -65,6 +65,31 @@ fn a_row_becomes_an_operation_with_all_that_it_says_and_leaves_its_table() {
 }
 
 #[test]
+fn a_row_that_a_caller_has_under_way_stays_until_that_one_is_through_or_has_failed() {
+    let (world, upstream) = (World::new(), Upstream::answering(None));
+    let db = sqlite(&world.path("app.db"));
+    db.execute_batch(&ddl(Dialect::Sqlite)).unwrap();
+    let outbox = "[outbox.app]\ndatabase = \"sqlite:app.db\"\nscope = \"orders\"\n";
+    let crm = route("crm", upstream.address);
+    world.write("onceward.toml", &format!("{crm}scope = \"orders\"\n{outbox}"));
+    let gateway = world.serve();
+    let key = [("idempotency-key", "order-1")];
+    std::thread::scope(|threads| {
+        let call = threads.spawn(|| gateway.call("POST", "/to/crm/", &key, ""));
+        until("it is under way", || (upstream.calls() == 1).then_some(()));
+        db.execute_batch("INSERT INTO onceward_outbox (key, route) VALUES ('order-1', 'crm')")
+            .unwrap();
+        until_outbox(&gateway, "it waits", |outbox| outbox["lag_seconds"].as_f64() > Some(1.5));
+        assert_eq!(rows_in(&db), 1);
+        upstream.set(429);
+        assert_eq!(call.join().unwrap().status, 429);
+    });
+    upstream.set(201);
+    gateway.until_state("order-1", "done");
+    until("the row is gone", || (rows_in(&db) == 0).then_some(()));
+}
+
+#[test]
 fn a_row_that_can_never_become_a_call_is_parked_and_told_and_keeps_nobody_waiting() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
     let db = sqlite(&world.path("app.db"));

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::callbacks::Hooks;
-use crate::world::{Gateway, Response, Upstream, World, is_in_a_file, until};
+use crate::world::{Gateway, Response, Upstream, World, is_in_a_file, route, until};
 
 /// 24 bytes, and how a provider shows them.
 const SECRET_BYTES: &[u8; 24] = b"canary-of-24-bytes-is-me";
@@ -217,17 +217,15 @@ fn what_was_signed_once_is_not_delivered_again_under_an_id_that_nobody_signed() 
     for _ in 0..2 {
         assert_eq!(send_github(&gateway, "guid-1").status, 200, "redelivered by its provider");
         assert_eq!(send_github(&gateway, "guid-2").status, 200, "sent again by somebody else");
-        let bare = [("x-hub-signature-256", GITHUB_SIGNATURE)];
-        let sent = gateway.call("POST", "/in/github", &bare, GITHUB_BODY);
-        assert_eq!(sent.status, 200, "sent again by somebody else, without an id");
+        let headers = [("x-hub-signature-256", GITHUB_SIGNATURE)];
+        let nameless = gateway.call("POST", "/in/github", &headers, GITHUB_BODY);
+        assert_eq!(nameless.status, 200, "sent again without an id");
     }
-    let count = |result: &str, times: u32| {
-        metric(
-            &gateway,
-            &format!("onceward_webhooks_total{{source=\"github\",result=\"{result}\"}} {times}"),
-        )
-    };
-    assert!(count("duplicate", 2) && count("suspected_replay", 4));
+    for (result, count) in [("duplicate", 2), ("suspected_replay", 4)] {
+        let line =
+            format!("onceward_webhooks_total{{source=\"github\",result=\"{result}\"}} {count}");
+        assert!(metric(&gateway, &line), "{line}");
+    }
     let kept = gateway.run(&["sources", "github", "--json"]).json();
     assert_eq!(kept["rejects"][0]["reason"], "suspected_replay");
     assert_eq!((hooks.told().len(), &kept["source"]["id_signed"]), (1, &json!(false)));
@@ -341,6 +339,27 @@ fn one_event_by_two_ways_within_one_scope_is_one_operation() {
     assert_eq!(send(&gateway, "shop", "msg_2", "{\"order\": \"order-2\"}").status, 200);
     let second = gateway.until_state("order-2", "done");
     assert_eq!((&second["route"], &second["via"]), (&json!("app"), &json!("source/shop")));
+}
+
+#[test]
+fn what_a_caller_has_under_way_comes_again_until_that_one_is_through_or_has_failed() {
+    let (world, upstream) = (World::new(), Upstream::answering(None));
+    let app = route("app", upstream.address);
+    let more = "to = \"app\"\nscope = \"orders\"\nid = { json = \"/order\" }";
+    world.write("onceward.toml", &format!("{app}scope = \"orders\"\n{}", standard("shop", more)));
+    let gateway = world.serve();
+    let key = [("idempotency-key", "order-1")];
+    let body = "{\"order\": \"order-1\"}";
+    std::thread::scope(|threads| {
+        let call = threads.spawn(|| gateway.call("POST", "/to/app/orders", &key, "{}"));
+        until("it is under way", || (upstream.calls() == 1).then_some(()));
+        assert_eq!(send(&gateway, "shop", "msg_1", body).status, 503);
+        upstream.set(429);
+        assert_eq!(call.join().unwrap().status, 429);
+    });
+    assert_eq!(send(&gateway, "shop", "msg_1", body).status, 200);
+    upstream.set(201);
+    gateway.until_state("order-1", "done");
 }
 
 #[test]

@@ -13,14 +13,11 @@ use http_body_util::BodyExt as _;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::Headers;
 
-use crate::edge::{header_map, headers_of};
-use crate::upstream::{AnswerBody, Failure};
+use crate::edge::headers_of;
+use crate::upstream::{AnswerBody, Download, Failure};
 
 /// An error of a body that is not ours.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
-
-type Next =
-    Pin<Box<dyn Future<Output = (Box<dyn AnswerBody>, Result<Option<Bytes>, Failure>)> + Send>>;
 
 /// A body: one that passes by as it is, or one that is in memory.
 ///
@@ -34,7 +31,7 @@ enum Kind<B> {
     Whole(Option<Bytes>),
     /// What was read before, and what is still to come. A failure breaks it off, so that a part
     /// never poses as the whole.
-    Rest(Option<Bytes>, Next),
+    Rest(Option<Bytes>, Box<Download>),
     Ended,
 }
 
@@ -45,7 +42,7 @@ impl<B> Body<B> {
     }
 
     pub(super) fn rest(first: Bytes, rest: Box<dyn AnswerBody>) -> Self {
-        Self(Kind::Rest(Some(first).filter(|first| !first.is_empty()), next(rest)))
+        Self(Kind::Rest(Some(first).filter(|first| !first.is_empty()), Box::new(rest.into())))
     }
 }
 
@@ -67,13 +64,6 @@ impl<B> fmt::Debug for Body<B> {
     }
 }
 
-fn next(mut body: Box<dyn AnswerBody>) -> Next {
-    Box::pin(async move {
-        let piece = body.chunk().await;
-        (body, piece)
-    })
-}
-
 impl<B> http_body::Body for Body<B>
 where
     B: http_body::Body<Data = Bytes>,
@@ -90,28 +80,11 @@ where
         match kind {
             Kind::Passing(body) => body.as_mut().poll_frame(cx).map_err(Into::into),
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Rest(first, rest) => {
-                if let Some(first) = first.take() {
-                    return Poll::Ready(Some(Ok(Frame::data(first))));
-                }
-                let Poll::Ready((mut body, piece)) = rest.as_mut().poll(cx) else {
-                    return Poll::Pending;
-                };
-                match piece {
-                    Ok(Some(piece)) => {
-                        *rest = next(body);
-                        Poll::Ready(Some(Ok(Frame::data(piece))))
-                    }
-                    Ok(None) => {
-                        let trailers = header_map(&body.trailers());
-                        *kind = Kind::Ended;
-                        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
-                    }
-                    Err(failure) => {
-                        *kind = Kind::Ended;
-                        Poll::Ready(Some(Err(failure.error.into())))
-                    }
-                }
+            Kind::Rest(first @ Some(_), _) => {
+                Poll::Ready(first.take().map(|first| Ok(Frame::data(first))))
+            }
+            Kind::Rest(None, rest) => {
+                Pin::new(&mut **rest).poll_frame(cx).map_err(|failure| failure.error.into())
             }
             Kind::Ended => Poll::Ready(None),
         }

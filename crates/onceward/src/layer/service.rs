@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use onceward_core::exchange;
 use onceward_core::policy::{KeyMissing, is_safe};
 use tower_service::Service;
@@ -24,9 +23,6 @@ use crate::engine::{Answer, Answered, Engine};
 use crate::problem::Problem;
 use crate::refusal::Refusal;
 use crate::route::Route;
-
-/// How long a keyed request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Whose data it is, where a process is one's own.
 const TENANT: &str = "default";
@@ -128,7 +124,7 @@ impl Shared {
         let key_given =
             self.route.policy.key_headers.iter().any(|name| head.headers.contains_key(name));
         let aside = Arc::new(Aside::default());
-        let body = match read(body, self.route.body_bytes_max).await {
+        let body = match edge::read_body(body, self.route.body_bytes_max).await {
             Ok(body) => body,
             Err(problem) => return edge::refuse(&problem, echo, true),
         };
@@ -162,23 +158,6 @@ impl Shared {
         };
         edge::tell_aside(response.headers_mut(), &aside);
         response
-    }
-}
-
-/// The whole body, which is compared and remembered.
-async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let unread = |why: &str| Problem::new("request-invalid", why);
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::BodyTooLarge { bytes_max }.into())
-        }
-        Ok(Err(_)) => Err(unread("The body broke off; nothing was sent.")),
-        Err(_) => Err(unread("The body took longer than a minute; nothing was sent.")),
     }
 }
 

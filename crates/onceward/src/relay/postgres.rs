@@ -81,14 +81,16 @@ impl Source {
         let size: Option<i32> = found.get(9);
         let body: Option<Vec<u8>> = found.get(8);
         let (created_at, now): (Option<f64>, f64) = (found.get(11), found.get(12));
-        let age = created_at.map(|at| (now - at).clamp(0.0, 1e10));
+        // A numeric column can hold what is no number at all.
+        let age =
+            created_at.and_then(|at| Duration::try_from_secs_f64((now - at).clamp(0.0, 1e10)).ok());
         Row {
             // A body that is nothing is empty.
             body: body.map(Bytes::from).or_else(|| size.is_none().then(Bytes::new)),
             body_bytes: size.unwrap_or_default() as u64,
             is_json: self.is_json,
             not_before: found.get(10),
-            age: age.map(Duration::from_secs_f64),
+            age,
             ..row_of(texts)
         }
     }

@@ -247,7 +247,9 @@ impl Scheme {
     /// under another id.
     pub fn covers(&self, place: &Place) -> bool {
         match (self, place) {
-            (_, Place::Json(_) | Place::Form(_)) => *self != Self::None,
+            (_, Place::Json(_)) => *self != Self::None,
+            // What Twilio signs does not say where a field's name ends: it can be read as other fields.
+            (_, Place::Form(_)) => !matches!(self, Self::Twilio | Self::None),
             (Self::StandardWebhooks, Place::Header(name)) => name == "webhook-id",
             (Self::Svix, Place::Header(name)) => name == "svix-id" || name == "webhook-id",
             (Self::Hmac(rule), Place::Header(name)) => {

@@ -287,6 +287,7 @@ fn only_what_is_signed_counts_as_signed() {
     assert!(!Scheme::Github.covers(&header("x-github-delivery")));
     assert!(Scheme::Stripe.covers(&Place::Json("/id".to_owned())));
     assert!(!Scheme::None.covers(&Place::Json("/id".to_owned())));
+    assert!(!Scheme::Twilio.covers(&Place::Form("MessageSid".to_owned())));
     assert!(generic().scheme.covers(&header("x-do")) && !generic().scheme.covers(&header("x-id")));
 }
 

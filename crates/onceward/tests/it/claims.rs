@@ -99,6 +99,16 @@ async fn what_is_said_twice_changes_nothing_and_what_is_said_otherwise_is_refuse
         let (fence, _) = acquired(begin(engine, "k", &it).await);
         let (again, _) = acquired(begin(engine, "k", &it).await);
         assert_eq!(again, fence, "its answer was lost");
+        let odd = Beginning {
+            fingerprint: Some(Bytes::from_static(br#"{"to":"anna"}"#)),
+            holder: Some("a \"worker\"\n".into()),
+            ..it.clone()
+        };
+        let (first, _) = acquired(begin(engine, "odd", &odd).await);
+        assert_eq!(acquired(begin(engine, "odd", &odd).await).0, first, "whatever letters it has");
+        let undrawn = Beginning { nonce: Some(String::new()), ..it.clone() };
+        acquired(begin(engine, "undrawn", &undrawn).await);
+        assert!(matches!(begin(engine, "undrawn", &undrawn).await, Begun::Busy(..)));
         let other = Beginning { nonce: Some("n2".into()), ..it.clone() };
         assert!(matches!(begin(engine, "k", &other).await, Begun::Busy(..)));
         let first = engine.complete_claim(&mail("k"), fence, &ended(b"1")).await.unwrap();

@@ -7,11 +7,11 @@ use onceward::core::id::OperationId;
 use onceward::core::operation::{Death, Deed, Source, State};
 use onceward::core::policy::Effects;
 use onceward::observe::Repeat;
-use onceward::{Call, Named, Refusal, Says, Testimony};
+use onceward::{Call, Edit, Named, Refusal, Says, Testimony};
 
 use crate::world::{
-    Gate, PAY, World, accepted, answer, effects, every, every_with, permanent, post, refused,
-    route, routes, taken, unanswered, with_header,
+    Gate, PAY, World, accepted, answer, effects, every, every_with, permanent, person, post,
+    refused, route, routes, taken, unanswered, with_header,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -62,6 +62,17 @@ async fn one_event_that_comes_as_a_call_and_as_a_webhook_is_one_operation() {
         // In a scope of its own it is another event.
         taken(world.call(webhook("order-1", "source/hook")).await);
         world.until("it is sent", async || world.upstream.seen().len() == 3).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_anew_stays_within_the_scope_that_it_came_in() {
+    for world in every_with(&two_ways()) {
+        let first = taken(world.call(webhook("order-1", "source/hook")).await);
+        is_done(&world, first.id).await;
+        let child = world.engine().resend(first.id, Edit::default(), &person()).await.unwrap();
+        assert_eq!((&child.scope, &child.via), (&first.scope, &first.via));
+        assert_eq!((child.route, child.parent), (first.route, Some(first.id)));
     }
 }
 

@@ -229,6 +229,12 @@ async fn times_that_never_come_keep_no_other_row_from_being_read() {
         assert_eq!(rows[1].age, Some(Duration::ZERO));
         let hour = Duration::from_hours(1);
         assert!(rows[2].age.unwrap().abs_diff(hour) < Duration::from_mins(1), "{:?}", rows[2].age);
+        client.batch_execute("ALTER TABLE t ADD made numeric DEFAULT 'NaN'").await.unwrap();
+        // The table has one reader at a time.
+        drop(source);
+        let columns = Columns { created_at: Some("made".to_owned()), ..self::columns() };
+        let rows = opened(&app.table(columns, After::Delete)).await.read(ALL).await.unwrap();
+        assert!(rows.len() == 3 && rows.iter().all(|row| row.age.is_none()), "{rows:?}");
     }
 }
 
