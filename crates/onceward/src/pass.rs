@@ -108,7 +108,7 @@ async fn through(
         passage.headers.insert(ATTEMPT, HeaderValue::from(attempt));
         let sent = engine.upstream.pass(&passage).await;
         let asked = match &sent {
-            Ok(response) => wait_asked(response, &policy.hints, engine.clock.now()),
+            Ok(response) => wait_asked(response, &policy.hints, || engine.clock.now()),
             Err(_) => None,
         };
         learn(engine, route, &mut slot, &sent, asked);
@@ -156,10 +156,10 @@ fn lay_on(headers: &mut HeaderMap, set: &Headers) {
 fn wait_asked(
     response: &Response<Download>,
     hints: &[HintHeader],
-    now: Timestamp,
+    now: impl FnOnce() -> Timestamp,
 ) -> Option<std::time::Duration> {
     let refuses = matches!(response.status().as_u16(), 429 | 502..=504);
-    refuses.then(|| Hint::of(&lines(response.headers().clone()), hints, now).wait).flatten()
+    refuses.then(|| Hint::of(&lines(response.headers().clone()), hints, now()).wait).flatten()
 }
 
 /// What came back says something of the upstream, too.
