@@ -298,9 +298,12 @@ impl Browser {
 
     /// The text that a person reads there.
     pub(crate) fn text(&self, selector: &str) -> String {
-        let element = self.element("css selector", selector);
-        let text = self.run("GET", &format!("{element}/text"), &Value::Null);
-        text.as_str().unwrap_or_default().to_owned()
+        until(&format!("{selector} can be read"), || {
+            let element = self.element("css selector", selector);
+            // A page that goes away takes its elements along; the next one has them, too.
+            let text = self.command("GET", &format!("{element}/text"), &Value::Null).ok()?;
+            text.as_str().map(str::to_owned)
+        })
     }
 
     /// What an expression is in the page.
