@@ -517,7 +517,7 @@ impl Engine {
                         let options = &arrival.options;
                         let has_twins =
                             options.identity.is_some() || arrival.policy.unique.is_some();
-                        let twin = is_twin(&known, digest).filter(|_| has_twins);
+                        let twin = has_twins.then(|| is_twin(&known, digest)).flatten();
                         if let Some(twin) = twin {
                             drop(slot);
                             // Nobody else sets it.
