@@ -28,6 +28,7 @@ pub mod claim;
 pub mod condition;
 pub mod exchange;
 pub mod fingerprint;
+pub mod hex;
 pub mod hint;
 pub mod hours;
 pub mod id;

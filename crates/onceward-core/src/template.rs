@@ -4,6 +4,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::exchange::Request;
+use crate::hex;
 use crate::key::{KEY_BYTES_MAX, Key};
 use crate::time::Timestamp;
 
@@ -216,12 +217,7 @@ fn encode(value: &[u8], text: &mut String) {
 }
 
 fn hashed(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut hashed = "sha256-".to_owned();
-    for byte in Sha256::digest(text.as_bytes()) {
-        let _ = write!(hashed, "{byte:02x}");
-    }
-    hashed
+    format!("sha256-{}", hex::encode(&Sha256::digest(text.as_bytes())))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use onceward::clock::SystemClock;
+use onceward::core::hex;
 use onceward::core::lease::Session;
 use onceward::master_key::{self, write_secret};
 use onceward::route::Routes;
@@ -268,7 +269,8 @@ async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
 fn given_master_key() -> Result<Option<[u8; 32]>, Exit> {
     let given = std::env::var("ONCEWARD_MASTER_KEY").ok().filter(|key| !key.is_empty());
     let key = given.map(|given| {
-        from_hex(given.trim()).ok_or_else(|| {
+        let key = hex::decode(given.trim()).and_then(|key| key.try_into().ok());
+        key.ok_or_else(|| {
             Exit::config("ONCEWARD_MASTER_KEY is not 64 hexadecimal digits".to_owned())
         })
     });
@@ -284,16 +286,6 @@ fn master_key(given: Option<[u8; 32]>, data: &Path) -> Result<[u8; 32], Exit> {
             .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))
     };
     given.map_or_else(kept, Ok)
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    let digit = |place: usize| (*digits.get(place)? as char).to_digit(16);
-    let mut key = [0; 32];
-    for (place, byte) in key.iter_mut().enumerate() {
-        *byte = (digit(2 * place)? << 4 | digit(2 * place + 1)?) as u8;
-    }
-    (digits.len() == 64).then_some(key)
 }
 
 /// A ledger under another master key would take every duplicate for a mismatch: it is refused.

@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use onceward::core::condition::{self, Condition};
 use onceward::core::exchange::{self, Headers};
+use onceward::core::hex;
 use onceward::core::key::Key;
 use onceward::core::operation::Operation;
 use onceward::secret::sha256;
@@ -425,10 +426,11 @@ impl Source {
             is_signed &= places.iter().all(|at| self.covers(at));
             parts(places)
         });
-        let content = || format!("content-{}", hex(&signed.unwrap_or_else(|| sha256(body))));
+        let content =
+            || format!("content-{}", hex::encode(&signed.unwrap_or_else(|| sha256(body))));
         let text = found.unwrap_or_else(content);
         // An id that cannot be a key as it stands is one by its digest.
-        let digest = || Key::new(&format!("sha256-{}", hex(&sha256(text.as_bytes()))));
+        let digest = || Key::new(&format!("sha256-{}", hex::encode(&sha256(text.as_bytes()))));
         let key = Key::new(&text).or_else(|_| digest());
         Identity { key: key.unwrap_or_else(|_| std::process::abort()), is_signed, signed }
     }
@@ -465,7 +467,7 @@ impl Source {
         let window = policy.map_or(Duration::ZERO, |policy| policy.window);
         // Whoever saw a webhook could send it again under another id, where nobody signed that.
         let digest = signed.filter(|_| !is_signed);
-        let identity = digest.map(|digest| (format!("signed/{}", hex(&digest)), window));
+        let identity = digest.map(|digest| (format!("signed/{}", hex::encode(&digest)), window));
         let mut headers = webhook.headers.clone();
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         if headers.get("webhook-id").is_none() {
@@ -650,17 +652,7 @@ fn sequence_of(text: &str) -> Option<u64> {
 fn short_subject(text: &str) -> String {
     let fits =
         text.len() <= SUBJECT_BYTES_MAX && text.bytes().all(|it| (0x20..=0x7e).contains(&it));
-    if fits { text.to_owned() } else { format!("sha256-{}", hex(&sha256(text.as_bytes()))) }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    if fits { text.to_owned() } else { format!("sha256-{}", hex::encode(&sha256(text.as_bytes()))) }
 }
 
 #[cfg(test)]

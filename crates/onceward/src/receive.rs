@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
+use onceward_core::hex;
 use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
 use onceward_core::key_age;
 use onceward_core::policy::{Effects, KeyFrom, KeyMissing, KeyTime, Mode, Order, Policy, is_safe};
@@ -204,12 +205,6 @@ fn lay_over(headers: &mut Headers, said: &HeaderMap) {
 
 /// A key of our own making: 128 bits that nobody can foretell.
 pub(crate) fn made_key() -> Key {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(37);
-    text.push_str("made-");
-    for byte in random::<16>() {
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
+    let text = format!("made-{}", hex::encode(&random::<16>()));
     Key::new(&text).unwrap_or_else(|_| std::process::abort())
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use onceward::core::attempt::Attempt;
 use onceward::core::fingerprint::{Part, canonical_json};
+use onceward::core::hex;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Backoff, KeyMissing, Meaning, Policy};
 use onceward::secret::sha256;
@@ -29,17 +30,8 @@ pub(super) async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) 
     let canonical = canonical.ok_or_else(|| {
         Problem::new("gone-wrong", "The document has no canonical form, so nothing vouches for it.")
     })?;
-    document["sha256"] = json!(hex(&sha256(&canonical)));
+    document["sha256"] = json!(hex::encode(&sha256(&canonical)));
     Ok(Json(document))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
@@ -51,7 +43,7 @@ async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
     }
     let parts = Part::ALL.iter().zip(operation.fingerprint.parts);
     let parts: serde_json::Map<_, _> =
-        parts.map(|(part, digest)| (part.name().to_owned(), json!(hex(&digest)))).collect();
+        parts.map(|(part, digest)| (part.name().to_owned(), json!(hex::encode(&digest)))).collect();
     let routes = engine.routes();
     let route = routes.get(&operation.route);
     Ok(json!({
@@ -88,7 +80,7 @@ async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
         "headers": lines(&request.headers),
         "body": shown["body"],
         "body_base64": shown["body_base64"],
-        "body_sha256": hex(&sha256(&request.body)),
+        "body_sha256": hex::encode(&sha256(&request.body)),
     }))
 }
 
@@ -97,7 +89,7 @@ async fn outcome(node: &Node, operation: &Operation) -> Result<Value, Problem> {
     let Some(kept) = answer else { return Ok(Value::Null) };
     let answer = wire::decode_response(&node.engine.store().body(kept).await?)?;
     let mut shown = response_document(answer.status, &answer.headers, &answer.body);
-    shown["body_sha256"] = json!(hex(&sha256(&answer.body)));
+    shown["body_sha256"] = json!(hex::encode(&sha256(&answer.body)));
     Ok(shown)
 }
 

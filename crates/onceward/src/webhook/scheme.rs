@@ -5,6 +5,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use onceward_core::exchange::Headers;
+use onceward_core::hex;
 use onceward_core::time::Timestamp;
 
 use super::{
@@ -92,7 +93,7 @@ pub enum Encoding {
 impl Encoding {
     fn read(self, text: &str) -> Option<Vec<u8>> {
         match self {
-            Self::Hex => from_hex(text),
+            Self::Hex => hex::decode(text),
             Self::Base64 => from_base64(text),
         }
     }
@@ -311,7 +312,7 @@ impl Scheme {
             Self::Stripe => stripe(delivery),
             Self::Github => {
                 let (name, text) = header(delivery.headers, &["x-hub-signature-256"])?;
-                let hex = text.strip_prefix("sha256=").and_then(from_hex);
+                let hex = text.strip_prefix("sha256=").and_then(hex::decode);
                 let signature =
                     hex.ok_or_else(|| unreadable(name, "`sha256=` and 64 hexadecimal digits"))?;
                 Ok(of_body(signature, delivery.body))
@@ -398,7 +399,7 @@ fn stripe(delivery: Delivery<'_>) -> Result<Claim, Rejection> {
     if times.next().is_some() {
         return Err(unreadable(name, "one `t=`"));
     }
-    let signature = |(field, value): (&str, &str)| (field == "v1").then(|| from_hex(value))?;
+    let signature = |(field, value): (&str, &str)| (field == "v1").then(|| hex::decode(value))?;
     let signatures: Vec<_> = fields().filter_map(signature).map(|it| (Kind::Shared, it)).collect();
     if signatures.is_empty() {
         return Err(unreadable(name, WANTED));
@@ -413,7 +414,7 @@ fn stripe(delivery: Delivery<'_>) -> Result<Claim, Rejection> {
 fn slack(delivery: Delivery<'_>) -> Result<Claim, Rejection> {
     let (time_name, timestamp) = header(delivery.headers, &["x-slack-request-timestamp"])?;
     let (name, text) = header(delivery.headers, &["x-slack-signature"])?;
-    let signature = text.strip_prefix("v0=").and_then(from_hex);
+    let signature = text.strip_prefix("v0=").and_then(hex::decode);
     let signature = signature.ok_or_else(|| unreadable(name, "`v0=` and 64 hexadecimal digits"))?;
     Ok(Claim {
         signatures: vec![(Kind::Shared, signature)],
@@ -472,11 +473,4 @@ fn time(header: &str, text: &str) -> Result<Timestamp, Rejection> {
 
 pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let digit = |digit: &u8| (*digit as char).to_digit(16).map(|digit| digit as u8);
-    let pair = |pair: &[u8]| Some(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?);
-    digits.chunks(2).map(pair).collect()
 }

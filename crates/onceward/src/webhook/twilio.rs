@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use onceward_core::hex;
 use url::form_urlencoded;
 
 use super::scheme::{from_base64, header, unreadable};
@@ -28,12 +29,8 @@ fn fields(delivery: Delivery<'_>) -> Result<Vec<u8>, Rejection> {
     let query = delivery.url.split_once('?').map_or("", |(_, query)| query);
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     if let Some((_, digest)) = pairs.find(|(name, _)| name == "bodySHA256") {
-        let mut hex = String::with_capacity(64);
-        for byte in sha256(delivery.body) {
-            // Writing into a string does not fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        return if digest.eq_ignore_ascii_case(&hex) {
+        let own = hex::encode(&sha256(delivery.body));
+        return if digest.eq_ignore_ascii_case(&own) {
             Ok(Vec::new())
         } else {
             Err(Rejection::BodyDiffers)
