@@ -177,8 +177,8 @@ mod tests {
     use crate::id::OperationId;
     use crate::key::{Key, Scope, ScopeKind};
     use crate::lease::Session;
-    use crate::operation::{Fence, Run};
-    use crate::policy::{Effects, Mode};
+    use crate::operation::Fence;
+    use crate::policy::Mode;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -246,51 +246,26 @@ mod tests {
                 answer: None,
             }),
         };
+        let scope = Scope {
+            kind: ScopeKind::Call,
+            tenant: "t".into(),
+            name: "r".into(),
+            principal: String::new(),
+        };
+        let key = Key::new("k").unwrap();
+        let print = Fingerprint { version: 1, parts: [[0; 16]; 4] };
         Operation {
-            id: OperationId::from_u128(7),
             fence: Fence(3),
-            scope: Scope {
-                kind: ScopeKind::Call,
-                tenant: "t".into(),
-                name: "r".into(),
-                principal: String::new(),
-            },
-            key: Key::new("k").unwrap(),
-            fingerprint: Fingerprint { version: 1, parts: [[0; 16]; 4] },
             mode: Mode::Accepted,
-            effects: Effects::NonIdempotent,
-            upstream_key: None,
-            route: "r".into(),
-            via: None,
             method: "POST".into(),
             target: "/".into(),
-            label: None,
-            created_at: at(0),
             state: State::InDoubt,
             attempts: vec![attempt],
-            run: Run { since: at(0), before: 0 },
-            deadline: None,
-            attempts_max: None,
-            send_by: None,
             upstream_window: Duration::from_secs(1),
             window: Duration::from_secs(1),
             tombstone: Duration::from_secs(1),
-            ended_at: None,
-            told: false,
-            outcome: None,
-            acts: Vec::new(),
-            request: None,
-            forgotten: None,
-            aliases: Vec::new(),
-            retain: None,
-            lease_until: None,
-            flow: None,
-            subject: None,
-            parent: None,
-            alias_of: None,
-            callback: None,
-            ids: Vec::new(),
             looks,
+            ..Operation::new(OperationId::from_u128(7), scope, key, print, at(0))
         }
     }
 

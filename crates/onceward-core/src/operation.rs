@@ -513,6 +513,58 @@ impl State {
 }
 
 impl Operation {
+    /// An operation that is due at once, of which nothing else is said: it goes where its scope is
+    /// called, it is held, doing it twice may be two effects, and its key lasts no time.
+    pub fn new(
+        id: OperationId,
+        scope: Scope,
+        key: Key,
+        fingerprint: Fingerprint,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            fence: Fence(0),
+            route: scope.name.clone(),
+            scope,
+            key,
+            fingerprint,
+            mode: Mode::Held,
+            effects: Effects::NonIdempotent,
+            upstream_key: None,
+            via: None,
+            method: String::new(),
+            target: String::new(),
+            label: None,
+            created_at: now,
+            state: State::Pending { due: now },
+            attempts: Vec::new(),
+            run: Run { since: now, before: 0 },
+            deadline: None,
+            attempts_max: None,
+            send_by: None,
+            upstream_window: Duration::ZERO,
+            window: Duration::ZERO,
+            tombstone: Duration::ZERO,
+            ended_at: None,
+            told: false,
+            outcome: None,
+            acts: Vec::new(),
+            request: None,
+            forgotten: None,
+            flow: None,
+            subject: None,
+            parent: None,
+            alias_of: None,
+            callback: None,
+            ids: Vec::new(),
+            looks: Looks::default(),
+            aliases: Vec::new(),
+            retain: None,
+            lease_until: None,
+        }
+    }
+
     /// The operation after `event` at `now`, with the next fence; or why that cannot be.
     pub fn after(&self, event: Event, now: Timestamp) -> Result<Self, Illegal> {
         let mut next = self.clone();

@@ -7,8 +7,8 @@ use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
-use onceward_core::operation::{Fence, Operation, Run, State};
-use onceward_core::policy::Mode;
+use onceward_core::operation::{Operation, State};
+use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 
 use crate::engine::Engine;
@@ -40,45 +40,16 @@ pub(crate) fn birth(
     now: Timestamp,
 ) -> Birth {
     let operation = Operation {
-        id: name.id,
-        fence: Fence(0),
-        route: name.scope.name.clone(),
-        scope: name.scope,
-        key: name.key,
-        fingerprint: name.fingerprint,
-        mode: Mode::Held,
-        effects: onceward_core::policy::Effects::Idempotent,
-        upstream_key: None,
-        via: None,
+        effects: Effects::Idempotent,
         method: name.request.method.clone(),
         target: name.request.target.clone(),
-        label: None,
-        created_at: now,
         state: State::Done,
-        attempts: Vec::new(),
-        run: Run { since: now, before: 0 },
-        deadline: None,
-        attempts_max: None,
-        send_by: None,
-        upstream_window: Duration::ZERO,
         window: name.window,
         tombstone: name.tombstone,
         ended_at: Some(name.ended_at),
         told: true,
-        outcome: None,
-        acts: Vec::new(),
-        request: None,
-        forgotten: None,
-        flow: None,
-        subject: None,
-        parent: None,
         alias_of: Some(of),
-        callback: None,
-        ids: Vec::new(),
-        looks: onceward_core::operation::Looks::default(),
-        aliases: Vec::new(),
-        retain: None,
-        lease_until: None,
+        ..Operation::new(name.id, name.scope, name.key, name.fingerprint, now)
     };
     Birth {
         request: wire::encode_request(name.request, name.id, secrets, seal),

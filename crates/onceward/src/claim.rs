@@ -14,8 +14,8 @@ use onceward_core::claim::{self, Begin, ClaimEvent, ClaimRule, UNCOMPARED, Word}
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, Part};
 use onceward_core::key::{Key, KeyDigest, Scope, ScopeKind};
-use onceward_core::operation::{Event, Fence, Looks, Operation, Run, State};
-use onceward_core::policy::{Effects, Mode};
+use onceward_core::operation::{Event, Fence, Operation, State};
+use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -280,7 +280,8 @@ impl Engine {
             let claim = if let Some(claim) = known.take() {
                 claim
             } else {
-                let newborn = self.birth_of_claim(which, beginning, rule, replaces.take(), now);
+                let old = replaces.take();
+                let newborn = self.birth_of_claim(which, beginning, print, rule, old, now);
                 match self.remember_claim(newborn).await? {
                     Some(Remembered::Fresh(claim)) => return Ok(Begun::Acquired(Box::new(claim))),
                     Some(Remembered::Known(claim)) => claim,
@@ -510,6 +511,7 @@ impl Engine {
         &self,
         which: &ClaimKey,
         beginning: &Beginning,
+        print: Fingerprint,
         rule: &ClaimRule,
         replaces: Option<Operation>,
         now: Timestamp,
@@ -517,45 +519,15 @@ impl Engine {
         // Nodes' clocks differ a little, and a person may free a key at once.
         let after_the_last = replaces.as_ref().map_or(Fence(0), |old| Fence(old.fence.0 + 1));
         let mut operation = Operation {
-            id: self.next_id(now),
             fence: claim::first_fence(now).max(after_the_last),
-            scope: which.scope(),
-            key: which.key.clone(),
-            fingerprint: self.print_of(beginning),
-            mode: Mode::Held,
             effects: beginning.effects.unwrap_or(rule.effects),
-            upstream_key: None,
+            // It goes nowhere.
             route: String::new(),
-            via: None,
             method: METHOD.to_owned(),
             target: format!("{}/{}", which.scope, which.key),
-            label: None,
-            created_at: now,
-            state: State::Pending { due: now },
-            attempts: Vec::new(),
-            run: Run { since: now, before: 0 },
-            deadline: None,
-            attempts_max: None,
-            send_by: None,
-            upstream_window: Duration::ZERO,
             window: rule.window,
             tombstone: rule.tombstone,
-            ended_at: None,
-            told: false,
-            outcome: None,
-            acts: Vec::new(),
-            request: None,
-            forgotten: None,
-            flow: None,
-            subject: None,
-            parent: None,
-            alias_of: None,
-            callback: None,
-            ids: Vec::new(),
-            looks: Looks::default(),
-            aliases: Vec::new(),
-            retain: None,
-            lease_until: None,
+            ..Operation::new(self.next_id(now), which.scope(), which.key.clone(), print, now)
         };
         let lease_until = now.plus(lease_of(rule, beginning.lease));
         let event = ClaimEvent::Begun { lease_until, holder: beginning.holder.clone() };

@@ -3,9 +3,7 @@
 
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
-use onceward_core::operation::{
-    Event, Fence, Forgotten, Looks, Operation, Run, State, Subject, UpstreamKey,
-};
+use onceward_core::operation::{Event, Forgotten, Operation, Run, State, Subject, UpstreamKey};
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::KeyPlace;
@@ -39,11 +37,6 @@ pub(crate) fn birth(
         }
     });
     let mut operation = Operation {
-        id,
-        fence: Fence(0),
-        scope: arrival.scope.clone(),
-        key: arrival.key.clone(),
-        fingerprint: arrival.fingerprint,
         mode: arrival.mode,
         effects: arrival.effects,
         upstream_key,
@@ -52,25 +45,16 @@ pub(crate) fn birth(
         method: arrival.request.method.clone(),
         target: arrival.request.target.clone(),
         label: arrival.options.label.clone(),
-        created_at: now,
         // Where it has to wait for its turn, that makes it due.
         state: State::Pending {
             due: if in_order { due.max(order::look_again(id, now)) } else { due },
         },
-        attempts: Vec::new(),
         run: Run { since: due, before: 0 },
         deadline: arrival.options.deadline,
         attempts_max: arrival.options.attempts_max,
-        send_by: None,
         upstream_window: policy.upstream_key.window,
         window: policy.window,
         tombstone: policy.tombstone,
-        ended_at: None,
-        told: false,
-        outcome: None,
-        acts: Vec::new(),
-        request: None,
-        forgotten: None,
         flow: arrival.options.flow.clone(),
         subject: arrival.options.subject.clone().map(|name| Subject {
             name,
@@ -78,14 +62,9 @@ pub(crate) fn birth(
             is_first: !in_order,
             superseded_by: None,
         }),
-        parent: None,
-        alias_of: None,
         callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
-        ids: Vec::new(),
-        looks: Looks::default(),
-        aliases: Vec::new(),
         retain: policy.retain_bodies,
-        lease_until: None,
+        ..Operation::new(id, arrival.scope.clone(), arrival.key.clone(), arrival.fingerprint, now)
     };
     // From pending an attempt may start where it is its turn.
     if let Some(session) = start

@@ -8,7 +8,7 @@ use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret
 use onceward_core::hint::Hint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
-use onceward_core::operation::{Fence, Looks, Operation, Run, State};
+use onceward_core::operation::Operation;
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict;
@@ -30,51 +30,22 @@ pub(crate) fn fingerprint(body: &str) -> Fingerprint {
 /// An operation that was just remembered.
 pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation {
     let policy = Policy::default();
+    let scope = Scope {
+        kind: ScopeKind::Call,
+        tenant: "t".into(),
+        name: "r".into(),
+        principal: String::new(),
+    };
+    let key = Key::new("k").expect("a key");
     Operation {
-        id: OperationId::new(7, 7),
-        fence: Fence::default(),
-        scope: Scope {
-            kind: ScopeKind::Call,
-            tenant: "t".into(),
-            name: "r".into(),
-            principal: String::new(),
-        },
-        key: Key::new("k").expect("a key"),
-        fingerprint: fingerprint("a"),
         mode,
         effects,
-        upstream_key: None,
-        route: "r".into(),
-        via: None,
         method: method.into(),
         target: "/orders".into(),
-        label: None,
-        created_at: Timestamp::default(),
-        state: State::Pending { due: Timestamp::default() },
-        attempts: Vec::new(),
-        run: Run { since: Timestamp::default(), before: 0 },
-        deadline: None,
-        attempts_max: None,
-        send_by: None,
         upstream_window: Duration::from_hours(24),
         window: policy.window,
         tombstone: policy.tombstone,
-        ended_at: None,
-        told: false,
-        outcome: None,
-        acts: Vec::new(),
-        request: None,
-        forgotten: None,
-        flow: None,
-        subject: None,
-        parent: None,
-        alias_of: None,
-        callback: None,
-        ids: Vec::new(),
-        looks: Looks::default(),
-        aliases: Vec::new(),
-        retain: None,
-        lease_until: None,
+        ..Operation::new(OperationId::new(7, 7), scope, key, fingerprint("a"), Timestamp::default())
     }
 }
 

@@ -31,7 +31,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Deed, Event, Fence, Forgotten, Looks, Operation, Outcome, Run, Source, State,
+    Act, Deed, Event, Fence, Forgotten, Operation, Outcome, Source, State,
 };
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -83,55 +83,24 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         body: Bytes::new(),
     };
     let at = Timestamp::from_micros(n as i64 * 1_000_000);
+    let scope = Scope {
+        kind: ScopeKind::Call,
+        tenant: "t".into(),
+        name: route.into(),
+        principal: String::new(),
+    };
+    let print = Fingerprint::of(&request, &FingerprintRule::default(), &FingerprintSecret([0; 32]));
     Operation {
-        id: OperationId::new(n, n),
         fence: Fence(1),
-        scope: Scope {
-            kind: ScopeKind::Call,
-            tenant: "t".into(),
-            name: route.into(),
-            principal: String::new(),
-        },
-        key: Key::new(key).unwrap(),
-        fingerprint: Fingerprint::of(
-            &request,
-            &FingerprintRule::default(),
-            &FingerprintSecret([0; 32]),
-        ),
         mode,
         effects: Effects::Keyed,
-        upstream_key: None,
-        route: route.to_owned(),
-        via: None,
         method: "POST".into(),
         target: "/x".into(),
         label: Some(format!("label-{n}")),
-        created_at: at,
-        state: State::Pending { due: at },
-        attempts: Vec::new(),
-        run: Run { since: at, before: 0 },
-        deadline: None,
-        attempts_max: None,
-        send_by: None,
         upstream_window: Duration::from_mins(1),
         window: policy.window,
         tombstone: policy.tombstone,
-        ended_at: None,
-        told: false,
-        outcome: None,
-        acts: Vec::new(),
-        request: None,
-        forgotten: None,
-        flow: None,
-        subject: None,
-        parent: None,
-        alias_of: None,
-        callback: None,
-        ids: Vec::new(),
-        looks: Looks::default(),
-        aliases: Vec::new(),
-        retain: None,
-        lease_until: None,
+        ..Operation::new(OperationId::new(n, n), scope, Key::new(key).unwrap(), print, at)
     }
 }
 
