@@ -177,7 +177,7 @@ mod tests {
     use crate::id::OperationId;
     use crate::key::{Key, Scope, ScopeKind};
     use crate::lease::Session;
-    use crate::operation::Fence;
+    use crate::operation::{Fence, Intent};
     use crate::policy::Mode;
     use proptest::prelude::*;
     use serde_json::json;
@@ -254,18 +254,21 @@ mod tests {
         };
         let key = Key::new("k").unwrap();
         let print = Fingerprint { version: 1, parts: [[0; 16]; 4] };
+        let intent = Intent {
+            upstream_window: Duration::from_secs(1),
+            method: "POST".into(),
+            target: "/".into(),
+            tombstone: Duration::from_secs(1),
+            ..Intent::new(OperationId::from_u128(7), scope, key, print, at(0))
+        };
         Operation {
             fence: Fence(3),
             mode: Mode::Accepted,
-            method: "POST".into(),
-            target: "/".into(),
             state: State::InDoubt,
             attempts: vec![attempt],
-            upstream_window: Duration::from_secs(1),
             window: Duration::from_secs(1),
-            tombstone: Duration::from_secs(1),
             looks,
-            ..Operation::new(OperationId::from_u128(7), scope, key, print, at(0))
+            ..Operation::new(intent)
         }
     }
 

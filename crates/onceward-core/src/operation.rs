@@ -1,5 +1,7 @@
 //! One intended effect and its life: the only place where a state becomes another.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attempt::{Attempt, BodyRef, Ended};
@@ -21,27 +23,24 @@ pub const EXHAUSTED_WINDOW: Duration = Duration::from_hours(720);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Fence(pub u64);
 
-/// One intended effect, identified by its scope and key. What is here and in its request is
-/// frozen when it is remembered; addresses, credentials, timeouts and retry policy are read at
-/// each attempt.
+/// What is wanted of an operation, frozen when it is remembered: addresses, credentials, timeouts
+/// and retry policy are read at each attempt, this never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operation {
-    /// Its identity.
+pub struct Intent {
+    /// The operation's identity.
     pub id: OperationId,
-    /// Grows with every write.
-    pub fence: Fence,
     /// Within what its key is unique.
     pub scope: Scope,
     /// The caller's key, or one that was made.
     pub key: Key,
     /// What must be equal for "the same request".
     pub fingerprint: Fingerprint,
-    /// Who waits for the outcome.
-    pub mode: Mode,
     /// What a second arrival would do.
     pub effects: Effects,
     /// The key that the upstream dedupes by: one for all attempts.
     pub upstream_key: Option<UpstreamKey>,
+    /// How long the upstream remembers our key.
+    pub upstream_window: Duration,
     /// Where it goes: a route's name, or the origin of an ad hoc upstream. Empty where it goes
     /// nowhere: a claim.
     pub route: String,
@@ -51,10 +50,33 @@ pub struct Operation {
     pub method: String,
     /// The request's path and query.
     pub target: String,
-    /// What the caller calls it; what whoever has a claim in hand calls themselves.
-    pub label: Option<String>,
     /// When it was remembered.
     pub created_at: Timestamp,
+    /// How long the mark of the used key stays after its window.
+    pub tombstone: Duration,
+    /// How long its request and its answer are kept after its end, where that is less than the
+    /// window; the key stays.
+    pub retain: Option<Duration>,
+    /// Whose share of the route it counts against.
+    pub flow: Option<String>,
+    /// The operation that it was born of: an original that was edited, or one that it reports.
+    pub parent: Option<OperationId>,
+    /// The operation that its key is another name of: then it is nothing else.
+    pub alias_of: Option<OperationId>,
+    /// Whom to tell when it ends.
+    pub callback: Option<String>,
+}
+
+/// One intended effect, identified by its scope and key, and what has become of it. It reads as
+/// its [`Intent`] does; all copies of an operation share that one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// What is wanted.
+    pub intent: Arc<Intent>,
+    /// Grows with every write.
+    pub fence: Fence,
+    /// Who waits for the outcome.
+    pub mode: Mode,
     /// Where it stands.
     pub state: State,
     /// Every attempt, oldest first.
@@ -69,46 +91,41 @@ pub struct Operation {
     /// No attempt begins later, because the upstream may have forgotten our key: the first send
     /// that may have been executed, and 0.8 of the upstream's window.
     pub send_by: Option<Timestamp>,
-    /// How long the upstream remembers our key.
-    pub upstream_window: Duration,
     /// How long the outcome is replayed, from completion.
     pub window: Duration,
-    /// How long the mark of the used key stays after that.
-    pub tombstone: Duration,
     /// When it became done or dead.
     pub ended_at: Option<Timestamp>,
     /// Whether a dead one's caller was told: then it is no dead letter.
     pub told: bool,
     /// The final answer.
     pub outcome: Option<Outcome>,
-    /// What people did, oldest first.
-    pub acts: Vec<Act>,
     /// Where the request is kept; nothing once it is forgotten.
     pub request: Option<BodyRef>,
+    /// What the caller calls it; what whoever has a claim in hand calls themselves.
+    pub label: Option<String>,
+    /// What people did, oldest first.
+    pub acts: Vec<Act>,
     /// Set by a person who dropped the key before its time.
     pub forgotten: Option<Forgotten>,
-    /// Whose share of the route it counts against.
-    pub flow: Option<String>,
-    /// What it is about, where that has an order.
-    pub subject: Option<Subject>,
-    /// The operation that it was born of: an original that was edited, or one that it reports.
-    pub parent: Option<OperationId>,
-    /// The operation that its key is another name of: then it is nothing else.
-    pub alias_of: Option<OperationId>,
-    /// Whom to tell when it ends.
-    pub callback: Option<String>,
+    /// What it is about, where that has an order. Boxed: few have one.
+    pub subject: Option<Box<Subject>>,
     /// What its answer says that it made, by name.
     pub ids: Vec<(String, String)>,
     /// How often the upstream was asked whether it was done, while it is in doubt.
     pub looks: Looks,
     /// The operations whose keys are other names of this one: they last as long as it does.
     pub aliases: Vec<OperationId>,
-    /// How long its request and its answer are kept after its end, where that is less than the
-    /// window; the key stays.
-    pub retain: Option<Duration>,
     /// Until when whoever claimed it has it in hand: a claim keeps its own time, no session does.
     /// Where a claim was given back: from when on it may be begun again.
     pub lease_until: Option<Timestamp>,
+}
+
+impl Deref for Operation {
+    type Target = Intent;
+
+    fn deref(&self) -> &Intent {
+        &self.intent
+    }
 }
 
 /// What an operation is about, and its place among all that are about the same.
@@ -512,9 +529,9 @@ impl State {
     }
 }
 
-impl Operation {
-    /// An operation that is due at once, of which nothing else is said: it goes where its scope is
-    /// called, it is held, doing it twice may be two effects, and its key lasts no time.
+impl Intent {
+    /// What is wanted where nothing else is said: it goes where its scope is called, and doing it
+    /// twice may be two effects.
     pub fn new(
         id: OperationId,
         scope: Scope,
@@ -524,45 +541,61 @@ impl Operation {
     ) -> Self {
         Self {
             id,
-            fence: Fence(0),
             route: scope.name.clone(),
             scope,
             key,
             fingerprint,
-            mode: Mode::Held,
             effects: Effects::NonIdempotent,
             upstream_key: None,
+            upstream_window: Duration::ZERO,
             via: None,
             method: String::new(),
             target: String::new(),
-            label: None,
             created_at: now,
+            tombstone: Duration::ZERO,
+            retain: None,
+            flow: None,
+            parent: None,
+            alias_of: None,
+            callback: None,
+        }
+    }
+}
+
+impl Operation {
+    /// An operation that is due at once, of which nothing else is said: it is held, and its key
+    /// lasts no time.
+    pub fn new(intent: Intent) -> Self {
+        let now = intent.created_at;
+        Self {
+            intent: Arc::new(intent),
+            fence: Fence(0),
+            mode: Mode::Held,
             state: State::Pending { due: now },
             attempts: Vec::new(),
             run: Run { since: now, before: 0 },
             deadline: None,
             attempts_max: None,
             send_by: None,
-            upstream_window: Duration::ZERO,
             window: Duration::ZERO,
-            tombstone: Duration::ZERO,
             ended_at: None,
             told: false,
             outcome: None,
-            acts: Vec::new(),
             request: None,
+            label: None,
+            acts: Vec::new(),
             forgotten: None,
-            flow: None,
             subject: None,
-            parent: None,
-            alias_of: None,
-            callback: None,
             ids: Vec::new(),
             looks: Looks::default(),
             aliases: Vec::new(),
-            retain: None,
             lease_until: None,
         }
+    }
+
+    /// What is wanted of an operation that is not remembered yet.
+    pub fn intent_mut(&mut self) -> &mut Intent {
+        Arc::make_mut(&mut self.intent)
     }
 
     /// The operation after `event` at `now`, with the next fence; or why that cannot be.
@@ -575,6 +608,8 @@ impl Operation {
                     return Err(Illegal { from: "not first", to: Step::Start.name() });
                 }
                 next.state = self.state.after(Step::Start)?;
+                // Most have one attempt and no more.
+                next.attempts.reserve_exact(1);
                 next.attempts.push(Attempt {
                     n: self.attempts_made() + 1,
                     by,
@@ -677,13 +712,13 @@ impl Operation {
         now: Timestamp,
     ) -> Result<(), Illegal> {
         let illegal = Illegal { from: self.state.name(), to: "after an attempt" };
-        let upstream_window = self.upstream_window;
+        let (effects, upstream_window) = (self.effects, self.upstream_window);
         let attempt = self.attempts.last_mut().ok_or(illegal)?;
         // A late answer belongs to the attempt whose end was only assumed.
         if attempt.ended.is_some() && self.state != State::InDoubt {
             return Err(illegal);
         }
-        if ended.may_have_executed && self.effects == Effects::Keyed && self.send_by.is_none() {
+        if ended.may_have_executed && effects == Effects::Keyed && self.send_by.is_none() {
             self.send_by = Some(attempt.started_at.plus(upstream_window.mul_f64(0.8)));
         }
         attempt.ended = Some(ended);

@@ -214,12 +214,13 @@ impl Engine {
         };
         if let Some(arrival) = self.callback_of(&operation, state, &teller) {
             let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
-            newborn.operation.parent = Some(id);
-            newborn.operation.upstream_key = Some(UpstreamKey {
+            let intent = newborn.operation.intent_mut();
+            intent.parent = Some(id);
+            intent.upstream_key = Some(UpstreamKey {
                 place: KeyPlace::Header("webhook-id".to_owned()),
-                value: newborn.operation.key.as_str().to_owned(),
+                value: intent.key.as_str().to_owned(),
             });
-            newborn.operation.upstream_window = RECEIVER_WINDOW;
+            intent.upstream_window = RECEIVER_WINDOW;
             if let Remembered::Fresh(born) = self.store.remember(newborn).await? {
                 self.observer.observe(Fact::Remembered(&born));
             }

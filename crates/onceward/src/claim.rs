@@ -14,7 +14,7 @@ use onceward_core::claim::{self, Begin, ClaimEvent, ClaimRule, UNCOMPARED, Word}
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, Part};
 use onceward_core::key::{Key, KeyDigest, Scope, ScopeKind};
-use onceward_core::operation::{Event, Fence, Operation, State};
+use onceward_core::operation::{Event, Fence, Intent, Operation, State};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -518,16 +518,19 @@ impl Engine {
     ) -> Birth {
         // Nodes' clocks differ a little, and a person may free a key at once.
         let after_the_last = replaces.as_ref().map_or(Fence(0), |old| Fence(old.fence.0 + 1));
-        let mut operation = Operation {
-            fence: claim::first_fence(now).max(after_the_last),
+        let intent = Intent {
             effects: beginning.effects.unwrap_or(rule.effects),
             // It goes nowhere.
             route: String::new(),
             method: METHOD.to_owned(),
             target: format!("{}/{}", which.scope, which.key),
-            window: rule.window,
             tombstone: rule.tombstone,
-            ..Operation::new(self.next_id(now), which.scope(), which.key.clone(), print, now)
+            ..Intent::new(self.next_id(now), which.scope(), which.key.clone(), print, now)
+        };
+        let mut operation = Operation {
+            fence: claim::first_fence(now).max(after_the_last),
+            window: rule.window,
+            ..Operation::new(intent)
         };
         let lease_until = now.plus(lease_of(rule, beginning.lease));
         let event = ClaimEvent::Begun { lease_until, holder: beginning.holder.clone() };

@@ -1117,7 +1117,10 @@ impl Engine {
     /// was first used under, both requests are compared under the one of now.
     async fn admit(&self, holder: &Holder, arrival: &Arrival) -> Result<Admission, Refusal> {
         let Holder { owner, operation } = holder;
-        let known = Box::new(Operation { fingerprint: owner.fingerprint, ..(**operation).clone() });
+        let mut known = operation.clone();
+        if known.fingerprint != owner.fingerprint {
+            known.intent_mut().fingerprint = owner.fingerprint;
+        }
         let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
         if owner.via != arrival.options.via {
             // One business event looks different on each of its ways: its key is all there is of it.

@@ -46,7 +46,7 @@ impl Engine {
         let arrival = self.rearrival(&original, edit).await?;
         let now = self.clock.now();
         let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
-        newborn.operation.parent = Some(id);
+        newborn.operation.intent_mut().parent = Some(id);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
         self.mark_callback(&newborn.operation).await?;

@@ -93,7 +93,7 @@ mod tests {
         let at = |minutes: i64| Timestamp::from_micros(minutes * 60_000_000);
         let (one, other) = (operation(1, "a", "r", Mode::Held), operation(2, "b", "r", Mode::Held));
         let mut unlike = operation(3, "c", "r", Mode::Held);
-        unlike.fingerprint.parts[3][0] ^= 1;
+        unlike.intent_mut().fingerprint.parts[3][0] ^= 1;
         let elsewhere = operation(4, "d", "other", Mode::Held);
         assert_eq!(suspects.note(&one, WITHIN, at(0)), None);
         assert_eq!(suspects.note(&one, WITHIN, at(1)), None, "the same key is a duplicate");
@@ -111,7 +111,7 @@ mod tests {
         let suspects = Suspects::default();
         for n in 0..=REQUESTS_MAX as u64 {
             let mut made = operation(n, "a", "r", Mode::Held);
-            made.fingerprint.parts[3][..8].copy_from_slice(&n.to_be_bytes());
+            made.intent_mut().fingerprint.parts[3][..8].copy_from_slice(&n.to_be_bytes());
             suspects.note(&made, WITHIN, Timestamp::from_micros(0));
         }
         assert_eq!(suspects.0.lock().unwrap().first.len(), REQUESTS_MAX);

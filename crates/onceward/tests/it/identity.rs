@@ -141,11 +141,13 @@ async fn a_call_without_the_identity_has_its_key_alone() {
 async fn an_identity_whose_process_ended_before_its_operation_was_born_is_taken_over() {
     for world in every(&unique()) {
         let mut claim = contract::operation(9, "x", "pay", Mode::Held);
-        claim.scope = Scope { kind: ScopeKind::Unique, ..scope() };
-        claim.key = Key::new(&Secrets::new([7; 32]).name(b"o-1")).unwrap();
-        claim.alias_of = Some(OperationId::new(77, 77));
-        (claim.state, claim.window, claim.tombstone) = (State::Done, WITHIN, Duration::ZERO);
-        claim.created_at = world.clock.now();
+        let intent = claim.intent_mut();
+        intent.scope = Scope { kind: ScopeKind::Unique, ..scope() };
+        intent.key = Key::new(&Secrets::new([7; 32]).name(b"o-1")).unwrap();
+        intent.alias_of = Some(OperationId::new(77, 77));
+        intent.tombstone = Duration::ZERO;
+        intent.created_at = world.clock.now();
+        (claim.state, claim.window) = (State::Done, WITHIN);
         claim.ended_at = Some(claim.created_at);
         let birth =
             Birth { operation: claim, request: Bytes::from_static(b"nothing"), replaces: None };
