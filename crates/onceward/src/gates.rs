@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use onceward_core::backoff;
-use onceward_core::breaker::{Breaker, Flow, Sign, Turn};
+use onceward_core::breaker::{Breaker, Leave, Sign, Turn};
 use onceward_core::id::OperationId;
 use onceward_core::rate::{Budget, Meter, Ramp, Rate};
 use onceward_core::time::Timestamp;
@@ -541,11 +541,11 @@ impl Inner {
         let rule = self.protection.breaker.as_ref();
         let rule = rule.filter(|_| !Sabotage::BreakerStuck.is_on());
         let may_probe = entrant.is_harmless || Sabotage::ProbeUnguarded.is_on();
-        match rule.map_or(Flow::Free, |rule| self.breaker.flow(rule, now)) {
-            Flow::Free => Ok(false),
-            Flow::Probe if may_probe => Ok(true),
-            Flow::Probe => Err(Barred { wants_probe: true, ..Barred::by(Bar::BreakerOpen, None) }),
-            Flow::Shut { until } => Err(Barred::by(Bar::BreakerOpen, until)),
+        match rule.map_or(Leave::Free, |rule| self.breaker.leave(rule, now)) {
+            Leave::Free => Ok(false),
+            Leave::Probe if may_probe => Ok(true),
+            Leave::Probe => Err(Barred { wants_probe: true, ..Barred::by(Bar::BreakerOpen, None) }),
+            Leave::Shut { until } => Err(Barred::by(Bar::BreakerOpen, until)),
         }
     }
 

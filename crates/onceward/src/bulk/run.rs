@@ -67,13 +67,8 @@ impl InHand {
 /// Takes up bulks that nobody is at, for ever.
 pub(crate) async fn look_after(engine: Arc<Engine>) {
     while !engine.is_halted() {
-        match take_up(&engine).await {
-            Ok(()) => {}
-            Err(error) if error.may_pass() || error == StoreError::Stale => {}
-            Err(error) => {
-                engine.heed(error);
-                return;
-            }
+        if take_up(&engine).await.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
         }
         tokio::select! {
             () = engine.bulks.begun.notified() => {}

@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
+use onceward::core::key_template::KeyTemplate;
 use onceward::core::operation::{Forgotten, State};
 use onceward::core::pattern::Pattern;
 use onceward::core::policy::{
     Effects, KeyFrom, KeyMissing, KeyRule, KeyTime, Mode, Policy, UniqueRule,
 };
-use onceward::core::template::Template;
 use onceward::secret::Secrets;
 use onceward::store::{Birth, Remembered, contract};
 use onceward::{Call, Refusal};
@@ -27,8 +27,8 @@ use crate::world::{
 
 const WITHIN: Duration = Duration::from_hours(24);
 
-fn template(text: &str) -> Template {
-    Template::new(text).unwrap()
+fn template(text: &str) -> KeyTemplate {
+    KeyTemplate::read(text).unwrap()
 }
 
 fn unique() -> Policy {
@@ -222,8 +222,8 @@ async fn a_key_comes_from_the_body_or_is_made_of_the_request() {
 async fn a_weak_key_is_refused_with_what_the_route_wants() {
     let rule = KeyRule {
         length_min: 8,
-        pattern: Some(Pattern::new("[a-z0-9-]+").unwrap()),
-        refuse: vec![Pattern::new(r"\d+").unwrap()],
+        pattern: Some(Pattern::read("[a-z0-9-]+").unwrap()),
+        refuse: vec![Pattern::read(r"\d+").unwrap()],
     };
     let policy =
         Policy { key_rule: rule, key_missing: KeyMissing::Make, ..effects(Effects::NonIdempotent) };
