@@ -24,11 +24,6 @@ pub(super) fn stop_of(id: OperationId) -> String {
     setting::name_of("bulk.stop/", id)
 }
 
-/// The setting by which one node and no other takes a bulk over.
-pub(super) fn turn_of(id: OperationId, turn: u32) -> String {
-    format!("{}/{turn}", setting::name_of("bulk.turn/", id))
-}
-
 #[derive(Serialize, Deserialize)]
 struct BulkRow {
     deed: u8,
@@ -183,5 +178,6 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
         at: row.at.map(OperationId::from_u128),
         turn: row.turn,
         beats: row.beats,
+        kept: Some(Bytes::copy_from_slice(value)),
     })
 }
