@@ -89,12 +89,12 @@ impl Condition {
     }
 
     /// Whether it says which status it wants.
-    pub fn names_status(&self) -> bool {
+    pub(crate) fn names_status(&self) -> bool {
         any_test(&self.tests, &|test| matches!(test, Test::Status(_)))
     }
 
     /// Whether it looks into a JSON document.
-    pub fn names_json(&self) -> bool {
+    pub(crate) fn names_json(&self) -> bool {
         any_test(&self.tests, &|test| matches!(test, Test::Json(..)))
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 pub const IDS_MAX: usize = 8;
 
 /// The longest id that is kept, in bytes: a longer one is left out.
-pub const ID_BYTES_MAX: usize = 255;
+const ID_BYTES_MAX: usize = 255;
 
 /// The ids that `wanted` names (a name and a JSON pointer each) in the JSON of `body`. Texts and
 /// whole numbers are ids; what is something else, or not there, is left out.

@@ -13,6 +13,7 @@ pub struct Key(String);
 
 /// Why a key was refused. It is never ignored: an ignored key is an unprotected effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// Nothing between the quotes, or no value at all.
     #[error("the key is empty")]

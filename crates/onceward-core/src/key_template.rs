@@ -9,7 +9,7 @@ use crate::key::{KEY_BYTES_MAX, Key};
 use crate::time::Timestamp;
 
 /// The longest template, in bytes.
-pub const TEMPLATE_BYTES_MAX: usize = 1000;
+const TEMPLATE_BYTES_MAX: usize = 1000;
 
 /// A template that makes a key of a request. What it puts in is percent-encoded but for letters,
 /// digits, `-`, `.`, `_` and `~`, and between two values stands a sign that no value has, so that
@@ -42,6 +42,7 @@ enum Variable {
 
 /// Why a template cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotAKeyTemplate {
     /// Empty, too long, or with other signs than visible ASCII.
     #[error("a template has 1 to {TEMPLATE_BYTES_MAX} signs of visible ASCII")]

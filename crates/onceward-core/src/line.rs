@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use crate::id::OperationId;
-use crate::operation::{Death, Operation, State};
+use crate::operation::{Death, EXHAUSTED_WINDOW, Operation, State};
 use crate::time::Timestamp;
 
 /// Where an operation stands in its line.
@@ -100,7 +100,7 @@ impl End {
     /// How `operation` came to rest; nothing where it has not. A dead one and one in doubt keep
     /// others waiting for `block_max` from its end, unless a person gave it up.
     pub fn of(operation: &Operation, block_max: Duration, now: Timestamp) -> Option<Self> {
-        let kept = operation.window.max(crate::operation::EXHAUSTED_WINDOW);
+        let kept = operation.window.max(EXHAUSTED_WINDOW);
         let ended = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref());
         let ended_at = operation.ended_at.or_else(|| Some(ended?.at)).unwrap_or(now);
         let forgotten_at = ended_at.plus(kept).plus(operation.tombstone);

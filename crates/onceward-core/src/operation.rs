@@ -19,7 +19,7 @@ pub(crate) use life::Step;
 pub use life::{Event, Illegal};
 
 /// How long an exhausted operation stays, at least.
-pub const EXHAUSTED_WINDOW: Duration = Duration::from_hours(720);
+pub(crate) const EXHAUSTED_WINDOW: Duration = Duration::from_hours(720);
 
 /// The number that grows with every write of an operation: a write that carries an older one
 /// is refused by the store, in the statement that writes.

@@ -22,6 +22,7 @@ enum Part {
 
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotAPathTemplate {
     /// It does not begin a path.
     #[error("{0:?} is no path: write \"/orders?ref={{key}}\"")]
@@ -33,6 +34,7 @@ pub enum NotAPathTemplate {
 
 /// Why a template cannot be filled for an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unfilled {
     /// There is no such value: asking without it would ask for everything.
     #[error("{0} has no value for it")]

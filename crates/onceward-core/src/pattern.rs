@@ -2,7 +2,7 @@
 //! no key and no pattern takes long.
 
 /// The longest pattern, in bytes.
-pub const PATTERN_BYTES_MAX: usize = 255;
+const PATTERN_BYTES_MAX: usize = 255;
 
 /// The most that `{n,m}` repeats.
 const REPEAT_MAX: u16 = 255;
@@ -40,8 +40,9 @@ impl Signs {
 
 /// Why a pattern cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotAPattern {
-    /// Empty, longer than [`PATTERN_BYTES_MAX`], or not ASCII.
+    /// Empty, longer than 255 bytes, or not ASCII.
     #[error("a pattern has 1 to {PATTERN_BYTES_MAX} signs, all of them ASCII")]
     Length,
     /// A `[` without its `]`, or nothing between them.

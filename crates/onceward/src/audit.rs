@@ -110,7 +110,7 @@ impl Engine {
     }
 
     /// What was noted came to nothing.
-    pub async fn note_refused(&self, note: Note) -> Result<(), StoreError> {
+    pub(crate) async fn note_refused(&self, note: Note) -> Result<(), StoreError> {
         self.keep_note(&Note { refused: true, ..note }).await
     }
 

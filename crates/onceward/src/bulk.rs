@@ -115,6 +115,7 @@ pub struct BulkOrder {
 
 /// What a bulk would do; nothing was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BulkPlan {
     /// Operations that match and that the deed can be done to.
     pub matched: u64,

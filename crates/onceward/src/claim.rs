@@ -2,7 +2,6 @@
 //! under a key, has it in hand for a time, and says how it ended; whoever begins it beside or after
 //! that learns so, and does nothing.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,31 +9,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::attempt::{Attempt, Ending};
-use onceward_core::claim::{self, Begin, ClaimEvent, ClaimRule, UNCOMPARED, Word};
-use onceward_core::exchange::{Headers, Request, Response};
-use onceward_core::fingerprint::{Fingerprint, FingerprintRule, Part};
+use onceward_core::claim::{ClaimEvent, ClaimRule};
+use onceward_core::exchange::Response;
 use onceward_core::key::{Key, KeyDigest, Scope, ScopeKind};
-use onceward_core::operation::{Event, Fence, Intent, Operation, State};
+use onceward_core::operation::{Event, Operation, State};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, RACES_MAX};
-use crate::observe::{ClaimTurn, Fact, Repeat};
+use crate::engine::Engine;
+use crate::observe::{ClaimTurn, Fact};
 use crate::refusal::Refusal;
 use crate::replay::replay;
-use crate::store::{Birth, Remembered, Slot, StoreError, Which, Write};
-use crate::wire;
+use crate::store::{Slot, StoreError, Which, Write};
 
+mod begin;
 mod lapse;
+mod word;
 
 pub(crate) use lapse::{Leases, look_for_lapses};
 
 /// The shortest lease: what is shorter lapses on its way.
 const LEASE_MIN: Duration = Duration::from_millis(100);
-
-/// The method of a claim's request: it is none of HTTP's, because nothing is sent.
-const METHOD: &str = "CLAIM";
 
 /// Whose claim it is, and of what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,17 +124,6 @@ struct Said {
     turn: Option<ClaimTurn>,
 }
 
-/// The request of a claim: its begin, for people and for whoever says it again.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Kept<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    holder: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nonce: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fingerprint: Option<Cow<'a, str>>,
-}
-
 impl Engine {
     /// Sets what holds for claims, by the names of their scopes.
     pub fn set_claims(&self, rules: BTreeMap<String, ClaimRule>) {
@@ -157,212 +141,11 @@ impl Engine {
         Arc::clone(&self.claims.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Begins what has the key `which`: whoever acquires it does it now, and nobody else does.
-    pub async fn begin_claim(
-        self: &Arc<Self>,
-        which: &ClaimKey,
-        beginning: &Beginning,
-    ) -> Result<Begun, Refusal> {
-        let rule = self.claim_rule(&which.scope);
-        if rule.fingerprint_required && beginning.fingerprint.is_none() {
-            let why =
-                format!("the claims of {:?} say what they are about: fingerprint", which.scope);
-            return Err(Refusal::KeyWeak(why));
-        }
-        let until = self.clock.now().plus(beginning.wait);
-        loop {
-            if self.is_halted() {
-                return Err(Refusal::Draining);
-            }
-            let begun = self.begin_now(which, beginning, &rule).await?;
-            let Begun::Busy(claim, free_at) = &begun else { return Ok(begun) };
-            if until <= self.clock.now() || !self.wait_for_claim(claim, *free_at, until).await? {
-                self.tell(claim, ClaimTurn::Busy);
-                self.note_asked(claim, Repeat::Refused);
-                return Ok(begun);
-            }
-        }
-    }
-
-    /// Says that it is done, and how it ended; the same words again change nothing.
-    pub async fn complete_claim(
-        self: &Arc<Self>,
-        which: &ClaimKey,
-        fence: Fence,
-        ended: &Ended,
-    ) -> Result<Operation, Refusal> {
-        let bytes_max = self.claim_rule(&which.scope).outcome_bytes_max;
-        if ended.outcome.len() > bytes_max {
-            return Err(Refusal::BodyTooLarge { bytes_max });
-        }
-        let mut headers = Headers::default();
-        if let Some(kind) = &ended.content_type {
-            headers.set("content-type", kind.clone());
-        }
-        let response = Response {
-            status: if ended.ok { 200 } else { 500 },
-            headers,
-            body: ended.outcome.clone(),
-            trailers: Headers::default(),
-        };
-        let event = ClaimEvent::Completed { status: None, ok: ended.ok };
-        let answer = (Slot::Outcome, wire::encode_response(&response, &response.headers));
-        let said = Said { event, answer: Some(answer), turn: Some(ClaimTurn::Done) };
-        let (claim, worth) = self.say(which, fence, claim::complete, said).await?;
-        if worth == Word::Holds {
-            return Ok(claim);
-        }
-        let is_same = match replay(&*self.store, &claim).await? {
-            Some(kept) => kept == response,
-            // Nothing is left to compare.
-            None => true,
-        };
-        if is_same { Ok(claim) } else { Err(self.stale(claim)) }
-    }
-
-    /// Gives it back: nothing was done, or its holder does not know.
-    pub async fn release_claim(
-        self: &Arc<Self>,
-        which: &ClaimKey,
-        fence: Fence,
-        back: &GivenBack,
-    ) -> Result<Operation, Refusal> {
-        let free_at = self.clock.now().plus(back.retry_after);
-        let why = back.reason.clone();
-        let (claim, _) = if back.may_have_executed {
-            let why = why.unwrap_or_else(|| "its holder does not know whether it was done".into());
-            let event = ClaimEvent::Lapsed { why };
-            let said = Said { event, answer: None, turn: Some(ClaimTurn::Lapsed) };
-            self.say(which, fence, claim::give_up, said).await?
-        } else {
-            let event = ClaimEvent::Released { why, free_at };
-            let said = Said { event, answer: None, turn: Some(ClaimTurn::Released) };
-            self.say(which, fence, claim::release, said).await?
-        };
-        Ok(claim)
-    }
-
-    /// Has it in hand for longer, from now on.
-    pub async fn renew_claim(
-        self: &Arc<Self>,
-        which: &ClaimKey,
-        fence: Fence,
-        lease: Option<Duration>,
-    ) -> Result<Operation, Refusal> {
-        let rule = self.claim_rule(&which.scope);
-        let lease_until = self.clock.now().plus(lease_of(&rule, lease));
-        let event = ClaimEvent::Renewed { lease_until };
-        let said = Said { event, answer: None, turn: None };
-        let (claim, _) = self.say(which, fence, claim::renew, said).await?;
-        Ok(claim)
-    }
-
     /// A claim as it stands, and its outcome where one is kept.
     pub async fn claim(&self, which: &ClaimKey) -> Result<(Operation, Option<Response>), Refusal> {
         let found = self.store.find(Which::Key(which.digest())).await?.ok_or(Refusal::NotFound)?;
         let outcome = replay(&*self.store, &found).await?;
         Ok((found, outcome))
-    }
-
-    /// What a begin gets now; a race that is lost is run again.
-    async fn begin_now(
-        self: &Arc<Self>,
-        which: &ClaimKey,
-        beginning: &Beginning,
-        rule: &ClaimRule,
-    ) -> Result<Begun, Refusal> {
-        let digest = which.digest();
-        let print = self.print_of(beginning);
-        let mut known = if self.recent.has(digest) { self.store.recall(digest) } else { None };
-        let mut replaces = None;
-        for _ in 0..RACES_MAX {
-            let now = self.clock.now();
-            let claim = if let Some(claim) = known.take() {
-                claim
-            } else {
-                let old = replaces.take();
-                let newborn = self.birth_of_claim(which, beginning, print, rule, old, now);
-                match self.remember_claim(newborn).await? {
-                    Some(Remembered::Fresh(claim)) => return Ok(Begun::Acquired(Box::new(claim))),
-                    Some(Remembered::Known(claim)) => claim,
-                    None => continue,
-                }
-            };
-            match claim::begin(&claim, &print, now) {
-                Begin::Fresh => replaces = Some(claim),
-                Begin::Acquire => {
-                    let lease_until = now.plus(lease_of(rule, beginning.lease));
-                    let holder = beginning.holder.clone();
-                    let event = ClaimEvent::Begun { lease_until, holder };
-                    let kept = self.request_of_claim(&claim, beginning);
-                    let turn = Some(ClaimTurn::Begun);
-                    let said = Said { event, answer: Some(kept), turn };
-                    if let Some(ours) = self.change(&claim, said, now).await? {
-                        self.note_asked(&claim, Repeat::Revived);
-                        return Ok(Begun::Acquired(Box::new(ours)));
-                    }
-                }
-                Begin::Lapse => {
-                    if let Some(doubtful) = self.lapse(&claim).await? {
-                        return Ok(Begun::InDoubt(Box::new(doubtful)));
-                    }
-                }
-                Begin::Busy { .. } if self.is_said_again(&claim, beginning).await? => {
-                    return Ok(Begun::Acquired(Box::new(claim)));
-                }
-                Begin::Busy { until } => return Ok(Begun::Busy(Box::new(claim), until)),
-                Begin::Done => {
-                    self.note_asked(&claim, Repeat::Replayed);
-                    self.recent.add(digest);
-                    self.tell(&claim, ClaimTurn::Told);
-                    let outcome = replay(&*self.store, &claim).await?;
-                    return Ok(Begun::Done(Box::new(claim), outcome));
-                }
-                Begin::InDoubt => {
-                    self.note_asked(&claim, Repeat::Refused);
-                    return Ok(Begun::InDoubt(Box::new(claim)));
-                }
-                Begin::Mismatch => {
-                    self.note_asked(&claim, Repeat::Refused);
-                    return Err(Refusal::KeyMismatch {
-                        operation: Box::new(claim),
-                        parts: vec![Part::Body],
-                        paths: Vec::new(),
-                        status: 409,
-                    });
-                }
-                Begin::Expired => {
-                    self.note_asked(&claim, Repeat::Late);
-                    return Err(Refusal::KeyExpired(Box::new(claim)));
-                }
-                Begin::Invalidated => {
-                    self.note_asked(&claim, Repeat::Refused);
-                    return Err(Refusal::KeyInvalidated(Box::new(claim)));
-                }
-            }
-        }
-        Err(Refusal::Limit {
-            what: "too many begins race for this key".to_owned(),
-            retry_after: Duration::from_secs(1),
-        })
-    }
-
-    /// Writes a new claim, and tells of it; nothing where the key's last one has moved on.
-    async fn remember_claim(
-        self: &Arc<Self>,
-        newborn: Birth,
-    ) -> Result<Option<Remembered>, Refusal> {
-        let engine = Arc::clone(self);
-        self.see_through(async move {
-            let remembered = engine.written(engine.store.remember(newborn).await)?;
-            if let Some(Remembered::Fresh(claim)) = &remembered {
-                engine.observer.observe(Fact::Remembered(claim));
-                engine.leases.note(claim);
-                engine.tell(claim, ClaimTurn::Begun);
-            }
-            Ok(remembered)
-        })
-        .await
     }
 
     /// Does it in a task of its own: whoever hangs up meanwhile leaves nothing half done.
@@ -377,68 +160,6 @@ impl Engine {
         });
         // It ends without a word only where the process ends.
         working.await.unwrap_or(Err(Refusal::Draining))
-    }
-
-    /// Waits until `claim` has come to rest, at most until its lease is over or `until`; tells whether
-    /// a begin may get something else now.
-    async fn wait_for_claim(
-        &self,
-        claim: &Operation,
-        free_at: Timestamp,
-        until: Timestamp,
-    ) -> Result<bool, Refusal> {
-        let mut timer = self.clock.sleep_until(free_at.min(until));
-        loop {
-            let woken = self.waiters.join(claim.id);
-            let found = self.store.find(Which::Id(claim.id)).await?;
-            let is_as_it_was = found.is_some_and(|found| {
-                found.state == claim.state && claim::fence_of(&found) == claim::fence_of(claim)
-            });
-            if !is_as_it_was {
-                return Ok(true);
-            }
-            // As many wait as may.
-            let Some(woken) = woken else { return Ok(false) };
-            tokio::select! {
-                biased;
-                _ = woken => return Ok(true),
-                () = &mut timer => return Ok(free_at < until),
-                () = self.look_elsewhere(claim) => {}
-            }
-        }
-    }
-
-    /// Somebody's word about a claim, under their fence: the claim after it, where it holds.
-    async fn say(
-        self: &Arc<Self>,
-        which: &ClaimKey,
-        fence: Fence,
-        worth: fn(&Operation, Fence) -> Word,
-        said: Said,
-    ) -> Result<(Operation, Word), Refusal> {
-        for _ in 0..RACES_MAX {
-            let claim =
-                self.store.find(Which::Key(which.digest())).await?.ok_or(Refusal::NotFound)?;
-            match worth(&claim, fence) {
-                Word::Stale => return Err(self.stale(claim)),
-                Word::Said => return Ok((claim, Word::Said)),
-                Word::Holds => {
-                    let now = self.clock.now();
-                    if let Some(changed) = self.change(&claim, said.clone(), now).await? {
-                        return Ok((changed, Word::Holds));
-                    }
-                }
-            }
-        }
-        Err(Refusal::Limit {
-            what: "too many write this claim at once".to_owned(),
-            retry_after: Duration::from_secs(1),
-        })
-    }
-
-    fn stale(&self, claim: Operation) -> Refusal {
-        self.tell(&claim, ClaimTurn::Stale);
-        Refusal::FenceStale(Box::new(claim))
     }
 
     /// Writes what follows for `claim`, and tells of it; nothing where somebody was faster.
@@ -505,89 +226,6 @@ impl Engine {
 
     fn tell(&self, claim: &Operation, turn: ClaimTurn) {
         self.observer.observe(Fact::Claimed(claim, turn));
-    }
-
-    fn birth_of_claim(
-        &self,
-        which: &ClaimKey,
-        beginning: &Beginning,
-        print: Fingerprint,
-        rule: &ClaimRule,
-        replaces: Option<Operation>,
-        now: Timestamp,
-    ) -> Birth {
-        // Nodes' clocks differ a little, and a person may free a key at once.
-        let after_the_last = replaces.as_ref().map_or(Fence(0), |old| Fence(old.fence.0 + 1));
-        let intent = Intent {
-            effects: beginning.effects.unwrap_or(rule.effects),
-            // It goes nowhere.
-            route: String::new(),
-            method: METHOD.to_owned(),
-            target: format!("{}/{}", which.scope, which.key),
-            tombstone: rule.tombstone,
-            ..Intent::new(self.next_id(now), which.scope(), which.key.clone(), print, now)
-        };
-        let mut operation = Operation {
-            fence: claim::first_fence(now).max(after_the_last),
-            window: rule.window,
-            ..Operation::new(intent)
-        };
-        let lease_until = now.plus(lease_of(rule, beginning.lease));
-        let event = ClaimEvent::Begun { lease_until, holder: beginning.holder.clone() };
-        // From pending it may be begun.
-        if let Ok(begun) = operation.after(Event::Claim(event), now) {
-            operation = begun;
-        }
-        let (_, request) = self.request_of_claim(&operation, beginning);
-        let replaces = replaces.map(|old| (old.id, old.fence));
-        Birth { operation, request, replaces }
-    }
-
-    /// The begin of `claim` as it is kept.
-    fn request_of_claim(&self, claim: &Operation, beginning: &Beginning) -> (Slot, Bytes) {
-        let print = beginning.fingerprint.as_deref().map(|print| std::str::from_utf8(print));
-        let kept = Kept {
-            holder: beginning.holder.as_deref().map(Cow::Borrowed),
-            nonce: beginning.nonce.as_deref().map(Cow::Borrowed),
-            fingerprint: print.and_then(Result::ok).map(Cow::Borrowed),
-        };
-        let mut headers = Headers::default();
-        headers.set("content-type", "application/json");
-        let request = Request {
-            method: claim.method.clone(),
-            target: claim.target.clone(),
-            headers,
-            body: serde_json::to_vec(&kept).unwrap_or_default().into(),
-        };
-        (Slot::Request, wire::encode_request(&request, claim.id, &self.secrets, &[]))
-    }
-
-    /// Whether `beginning` is the one that has `claim` in hand, said again.
-    async fn is_said_again(
-        &self,
-        claim: &Operation,
-        beginning: &Beginning,
-    ) -> Result<bool, Refusal> {
-        // An empty one was not drawn: everybody's would be the same.
-        let drawn = beginning.nonce.as_deref().filter(|nonce| !nonce.is_empty());
-        let Some(nonce) = drawn else { return Ok(false) };
-        if claim.state != State::Delivering {
-            return Ok(false);
-        }
-        let request = self.request_of(claim).await?;
-        let kept: Result<Kept<'_>, _> = serde_json::from_slice(&request.body);
-        Ok(kept.is_ok_and(|kept| kept.nonce.as_deref() == Some(nonce)))
-    }
-
-    fn print_of(&self, beginning: &Beginning) -> Fingerprint {
-        let Some(about) = &beginning.fingerprint else { return UNCOMPARED };
-        let request = Request {
-            method: METHOD.to_owned(),
-            target: String::new(),
-            headers: Headers::default(),
-            body: about.clone(),
-        };
-        Fingerprint::of(&request, &FingerprintRule::default(), self.secrets.fingerprint())
     }
 }
 

@@ -35,6 +35,7 @@ pub enum Longer {
 
 /// What a step of a revocation did.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Revoked {
     /// Keys that are refused from now on.
     pub keys: u64,

@@ -32,30 +32,14 @@ const SAY_AGAIN: Duration = Duration::from_millis(250);
 /// there is to say.
 ///
 /// ```
-/// # use std::{collections::BTreeMap, sync::Arc, time::Duration};
-/// # use onceward::{Engine, Parts, clock::SystemClock, observe::Unobserved, route::*, upstream::*};
-/// # use onceward::{core::lease::Session, secret::{Secrets, random}, store::memory::MemoryStore};
+/// use onceward::{Onceward, once};
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (base, timeouts) = ("https://ad-hoc.invalid".parse()?, Timeouts::default());
-/// # let ad_hoc = Arc::new(Route {
-/// #     name: String::new(), scope: None, policy: Arc::default(), rules: Vec::new(),
-/// #     target: Arc::new(Target { base, trust: Trust::Caller, http2: false, timeouts }),
-/// #     set_headers: Default::default(), protection: Protection::default(),
-/// #     answer_max: Duration::from_secs(1), body_bytes_max: 0, response_bytes_max: 0,
-/// #     reconcile: None, chaos: None,
-/// # });
-/// # let door = Door::new(Egress::new(Vec::new()), &DoorOptions::default())?;
-/// # let engine = Engine::new(Parts {
-/// #     store: Arc::new(MemoryStore::new()), upstream: Arc::new(door), clock: Arc::new(SystemClock),
-/// #     observer: Arc::new(Unobserved), secrets: Secrets::new(random()),
-/// #     routes: Routes { named: BTreeMap::new(), ad_hoc }, session: Session(1),
-/// # });
-/// use onceward::once;
-///
+/// let ledger = Onceward::memory().await?;
 /// let mut sent = 0;
 /// for _delivery in 0..3 {
-///     let id: String = once(&engine, "mails", "welcome/anna", async |_fence| {
+///     let id: String = once(ledger.engine(), "mails", "welcome/anna", async |_fence| {
 ///         sent += 1;
 ///         Ok::<_, std::io::Error>(format!("mail-{sent}"))
 ///     })
@@ -107,6 +91,7 @@ pub enum OnError {
 
 /// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OnceError<E> {
     /// The effect failed; whoever asks next gets what [`OnError`] says.
     #[error("the effect failed: {0}")]
@@ -124,8 +109,8 @@ pub enum OnceError<E> {
     #[error("{0}")]
     Key(#[from] KeyError),
     /// The ledger refused it.
-    #[error("refused: {0:?}")]
-    Refused(Box<Refusal>),
+    #[error("refused: {0}")]
+    Refused(#[source] Box<Refusal>),
 }
 
 /// How an effect ended.

@@ -47,6 +47,7 @@ const ENTRIES_MAX: usize = 20;
 
 /// How the ledger and a provider's list agreed last.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// When, in microseconds since 1970.
     at: i64,
@@ -368,7 +369,7 @@ impl Times {
 /// RFC 3339 in UTC, to the second.
 fn rfc3339(at: Timestamp) -> String {
     let text = at.rfc3339();
-    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+    text.split_once('.').map_or_else(|| text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
 
 #[cfg(test)]

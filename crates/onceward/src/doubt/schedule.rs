@@ -39,6 +39,7 @@ const READ_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What became of the looks that a person asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Tally {
     /// Found: they are done.
     pub found: u32,

@@ -88,6 +88,7 @@ impl Says {
 
 /// What came of a testimony.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Heard {
     /// Operations whose doubt it ended.
     pub ended: Vec<OperationId>,

@@ -25,6 +25,7 @@ pub struct Message {
 
 /// Why a message could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MessageError {
     /// No name at all, or one that is too long.
     #[error("a route's name has 1 to {ROUTE_BYTES_MAX} bytes")]
@@ -42,6 +43,7 @@ pub enum MessageError {
 
 /// Why a message was not written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EnqueueError<E> {
     /// Its key is that of another request, which still waits in the outbox.
     #[error("the key {0} is in the outbox already, with another request")]

@@ -117,6 +117,7 @@ enum Piece {
 
 /// Why a template cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotATemplate {
     /// A piece that is none.
     #[error("{{{0}}} is nothing: there are {{body}}, {{timestamp}}, {{url}} and {{header:NAME}}")]
