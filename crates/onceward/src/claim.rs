@@ -19,6 +19,7 @@ use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::detached::Detached;
 use crate::engine::{Engine, RACES_MAX};
 use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
@@ -365,18 +366,17 @@ impl Engine {
         .await
     }
 
-    /// Does it in a task of its own: whoever hangs up meanwhile leaves nothing half done.
+    /// Does it to its end: whoever hangs up meanwhile leaves nothing half done.
     async fn see_through<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let run = self.begin();
-        let working = tokio::spawn(async move {
+        Detached::begin(async move {
             let _run = run;
             work.await
-        });
-        // It ends without a word only where the process ends.
-        working.await.unwrap_or(Err(Refusal::Draining))
+        })
+        .await
     }
 
     /// Waits until `claim` has come to rest, at most until its lease is over or `until`; tells whether
