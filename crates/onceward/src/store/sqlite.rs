@@ -4,6 +4,9 @@
 mod examine;
 mod index;
 mod journal;
+mod keys;
+mod record;
+mod runs;
 mod writer;
 mod young;
 
@@ -121,7 +124,7 @@ impl SqliteStore {
         index.checkpoint(true)?;
         let newest = index.newest()?;
         let readers = (0..READERS)
-            .map(|_| Index::open_reader(path).map(Mutex::new))
+            .map(|_| Index::open_reader(path, index.keys()).map(Mutex::new))
             .collect::<Result<_, _>>()?;
         let shared = Shared {
             inbox: Arc::new(Inbox::default()),
@@ -294,7 +297,7 @@ fn start_checkpointer(
     inbox: Arc<Inbox>,
 ) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
     let (wake, woken) = sync_channel(1);
-    let index = Index::open_reader(path)?;
+    let index = Index::open_reader(path, &Arc::default())?;
     let run = move || {
         while woken.recv().is_ok() {
             // What a checkpoint leaves, the next one takes.

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, pieces};
+use super::index::Index;
 use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
+use super::record::{Put, RECORD_OVERHEAD, Record, Records, pieces};
 use super::young::{YOUNG_MAX, Young};
 use crate::judgement;
 use crate::sabotage::Sabotage;
@@ -406,7 +408,7 @@ impl Writer {
         operation.request = Some(self.keep_body(&request)?);
         match self.put(&operation, true) {
             Ok(()) => Ok(Remembered::Fresh(operation)),
-            // The unique index decides; what was written for nothing leaves the frame.
+            // What was written for nothing leaves the frame.
             Err(StoreError::Stale) => {
                 self.frame.truncate(before);
                 let known = self.find(Which::Key(digest_of(&operation)))?;
@@ -443,7 +445,7 @@ impl Writer {
     fn put_with_key(
         &mut self,
         operation: &Operation,
-        key: Option<onceward_core::key::KeyDigest>,
+        key: Option<KeyDigest>,
         new: bool,
     ) -> Result<(), StoreError> {
         let lane = self.lane(Lane::of(operation))?;
@@ -486,15 +488,15 @@ impl Writer {
     fn place(&mut self, put: &Put<'_>, new: bool, standing: Standing) -> Result<bool, StoreError> {
         let waits = standing == Standing::Pending;
         if new {
-            let is_known = put.key.is_some_and(|key| self.young.has_key(key))
-                && !Sabotage::SelectThenInsert.is_on();
-            if is_known || waits {
-                return if is_known { Ok(false) } else { self.index.insert(put) };
-            }
-            if put.key.map_or(Ok(false), |key| self.index.has_key(key))? {
+            let is_known = put.key.map_or(Ok(false), |key| self.has_key(key))?;
+            if is_known && !Sabotage::SelectThenInsert.is_on() {
                 return Ok(false);
             }
-            self.young.put(put, self.journal.end());
+            if waits {
+                self.index.insert(put)?;
+            } else {
+                self.young.put(put, self.journal.end());
+            }
             return Ok(true);
         }
         match self.young.fence(put.seq) {
@@ -505,13 +507,18 @@ impl Writer {
             Some(fence) if fence + 1 != put.fence && !Sabotage::NoFence.is_on() => Ok(false),
             Some(_) if waits => {
                 self.young.remove(put.seq);
-                self.index.insert(put)
+                self.index.insert(put).map(|()| true)
             }
             Some(_) => {
                 self.young.put(put, self.journal.end());
                 Ok(true)
             }
         }
+    }
+
+    /// Whether a row has `key`: there is one writer, so that what it finds here decides.
+    fn has_key(&self, key: KeyDigest) -> Result<bool, StoreError> {
+        Ok(self.young.has_key(key) || self.index.has_key(key)?)
     }
 
     fn find(&self, which: Which) -> Result<Option<Operation>, StoreError> {
@@ -532,21 +539,16 @@ impl Writer {
 
     /// Lets the oldest rows go to the index, until no more than `left` are young.
     fn age(&mut self, left: usize) -> Result<(), StoreError> {
-        while self.young.len() > left {
-            self.index.begin()?;
-            let index = &self.index;
-            match self.young.pop(|put| index.insert(put)) {
-                Some(Ok(true)) => {}
-                Some(Ok(false)) => {
-                    return Err(StoreError::Damaged(
-                        "a young row has the key of an old one".to_owned(),
-                    ));
-                }
-                Some(Err(error)) => return Err(error),
-                None => break,
-            }
+        if self.young.len() <= left {
+            return Ok(());
         }
-        Ok(())
+        self.index.begin()?;
+        while self.young.len() > left {
+            let index = &self.index;
+            let Some(inserted) = self.young.pop(|put| index.insert(put)) else { break };
+            inserted?;
+        }
+        self.index.tidy()
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<usize, StoreError> {
@@ -785,9 +787,8 @@ impl Writer {
     }
 
     fn try_reindex(&mut self) -> Result<(), StoreError> {
-        self.index.roll_back()?;
+        self.index.begin_again()?;
         self.young.clear();
-        self.index.begin()?;
         let applied = self.index.applied()?;
         let index = &self.index;
         let mut end = applied;
