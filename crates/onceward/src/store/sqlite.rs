@@ -2,6 +2,7 @@
 //! its index. One writer thread groups commits; readers stand apart from it.
 
 mod examine;
+mod inbox;
 mod index;
 mod journal;
 mod keys;
@@ -27,9 +28,10 @@ use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 pub use self::examine::Examined;
+use self::inbox::{Answer, Command, Inbox};
 use self::index::Index;
 use self::journal::{Journal, Position, Segments};
-use self::writer::{Answer, Command, Inbox, QUEUE_MAX, Shared, Writer, apply_all};
+use self::writer::{QUEUE_MAX, Shared, Writer, apply_all};
 use crate::sabotage::Sabotage;
 
 use super::moving::Kept;

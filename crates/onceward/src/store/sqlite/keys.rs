@@ -27,6 +27,9 @@ const FANOUT: usize = 8;
 /// Entries that a merge goes on by with each key that comes: it ends before the next one begins.
 const PACE: usize = 2;
 
+/// The work goes on once so many came: it is counted in pages.
+const STRIDE: usize = 64;
+
 /// From this level on a merge looks whether rows are gone.
 const CHECKED_LEVEL: u8 = 2;
 
@@ -284,6 +287,9 @@ impl KeyWriter {
     fn advance(&self, db: &Connection) -> Result<(), StoreError> {
         let mut work = self.work.borrow_mut();
         let work = &mut *work;
+        if work.came < STRIDE {
+            return Ok(());
+        }
         let pace = PACE * std::mem::take(&mut work.came);
         for mut merge in std::mem::take(&mut work.merges) {
             work.is_ahead = true;

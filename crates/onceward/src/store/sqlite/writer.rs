@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,10 +14,11 @@ use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation};
 use onceward_core::time::Timestamp;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 
+use super::inbox::{Answer, Command, Inbox};
 use super::index::Index;
-use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
+use super::journal::{HEADER_BYTES, Journal, full_or_unavailable};
 use super::record::{Put, RECORD_OVERHEAD, Record, Records, pieces};
 use super::young::{YOUNG_MAX, Young};
 use crate::judgement;
@@ -47,62 +48,6 @@ const ROW_BYTES_MAX: usize = 64 << 10;
 /// Lanes that are kept in mind, at most; the others are looked up.
 const LANES_MAX: usize = 64 * 1024;
 
-pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What the writer is asked for.
-pub(super) enum Command {
-    Remember(Box<Birth>, Answer<Remembered>),
-    Commit(Box<Write>, Answer<Operation>),
-    Find(Which, Answer<Option<Operation>>),
-    Lanes(Answer<Vec<(Lane, Timestamp)>>),
-    Take(Lane, Timestamp, usize, Judge, Answer<Vec<Operation>>),
-    NoteAsked(Vec<(OperationId, Asked)>, Answer<()>),
-    Sweep(Timestamp, u64, usize, Answer<Swept>),
-    Setting(String, Answer<Option<Bytes>>),
-    Set(String, Option<Bytes>, Answer<()>),
-    Swap(String, Option<Bytes>, Option<Bytes>, Answer<bool>),
-    /// Makes readers see all that was written, and tells where the journal ends.
-    Publish(Answer<Position>),
-    /// The checkpoint beside the writer met an error.
-    Fail(StoreError),
-    Close,
-}
-
-/// The queue before the writer.
-#[derive(Default)]
-pub(super) struct Inbox {
-    queue: Mutex<Vec<Command>>,
-    wake: Condvar,
-}
-
-impl Inbox {
-    pub(super) fn push(&self, command: Command) {
-        lock(&self.queue).push(command);
-        self.wake.notify_one();
-    }
-
-    /// Everything that waits, or nothing once `until` has come.
-    fn take(&self, until: Option<Instant>) -> Vec<Command> {
-        let mut queue = lock(&self.queue);
-        while queue.is_empty() {
-            let Some(until) = until else {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            queue = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        std::mem::take(&mut queue)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What the writer shares with the store's front.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -126,6 +71,7 @@ pub(super) struct Writer {
     /// The lanes that were met lately, and the numbers that stand for them in rows.
     lanes: HashMap<Lane, i64>,
     lane_names: HashMap<i64, Lane>,
+    last_met: Option<(Lane, i64)>,
     last_lane: i64,
     young: Young,
     /// The frame that is being filled, its header's room in front.
@@ -143,6 +89,8 @@ pub(super) struct Writer {
     broken: Option<StoreError>,
     /// The oldest segment that the present pass of the sweep has seen in use.
     floor: u32,
+    /// How many commands came at once, the latest first.
+    batches: [usize; 4],
     row: Vec<u8>,
 }
 
@@ -164,6 +112,7 @@ impl Writer {
             checkpointer,
             lanes: HashMap::new(),
             lane_names: HashMap::new(),
+            last_met: None,
             last_lane,
             young: Young::default(),
             frame: vec![0; HEADER_BYTES],
@@ -175,6 +124,7 @@ impl Writer {
             full: None,
             broken: None,
             floor,
+            batches: [0; 4],
             row: Vec::new(),
         })
     }
@@ -182,8 +132,10 @@ impl Writer {
     /// Runs until it is closed.
     pub(super) fn run(mut self) {
         loop {
-            let commands =
-                self.shared.inbox.take(self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY));
+            let until = self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY);
+            let commands = self.shared.inbox.take(until, self.company());
+            self.batches.rotate_right(1);
+            self.batches[0] = commands.len();
             self.shared.room.add_permits(commands.len());
             let is_quiet = commands.is_empty();
             let closing = commands.iter().any(|command| matches!(command, Command::Close));
@@ -203,6 +155,12 @@ impl Writer {
             }
             self.keep(is_quiet);
         }
+    }
+
+    /// How many commands may be expected at once: as many as came lately.
+    fn company(&self) -> usize {
+        if std::env::var_os("NOCOMPANY").is_some() { return 0; }
+        self.batches.iter().copied().max().unwrap_or_default()
     }
 
     fn execute(&mut self, command: Command) {
@@ -403,7 +361,7 @@ impl Writer {
             self.visible |= !Sabotage::KeyTakenBack.is_on();
             self.give_up_key(id, fence)?;
         }
-        self.lane(Lane::of(&operation))?;
+        self.lane(&operation)?;
         let before = self.frame.len();
         operation.request = Some(self.keep_body(&request)?);
         match self.put(&operation, true) {
@@ -448,7 +406,7 @@ impl Writer {
         key: Option<KeyDigest>,
         new: bool,
     ) -> Result<(), StoreError> {
-        let lane = self.lane(Lane::of(operation))?;
+        let lane = self.lane(operation)?;
         let standing = Standing::of(operation);
         self.wakes |= standing == Standing::Pending;
         let mut bytes = std::mem::take(&mut self.row);
@@ -564,17 +522,30 @@ impl Writer {
         Ok(BodyRef { segment, offset, length, crc: crc32fast::hash(bytes) })
     }
 
-    fn lane(&mut self, lane: Lane) -> Result<i64, StoreError> {
-        if let Some(id) = self.lanes.get(&lane) {
+    /// The number of an operation's lane; most come as the one before.
+    fn lane(&mut self, operation: &Operation) -> Result<i64, StoreError> {
+        if let Some((lane, id)) = &self.last_met
+            && lane.is_of(operation)
+        {
             return Ok(*id);
         }
-        let known = self.index.lane(&lane)?;
+        let lane = Lane::of(operation);
+        let id = match self.lanes.get(&lane) {
+            Some(id) => *id,
+            None => self.look_up_lane(&lane)?,
+        };
+        self.last_met = Some((lane, id));
+        Ok(id)
+    }
+
+    fn look_up_lane(&mut self, lane: &Lane) -> Result<i64, StoreError> {
+        let known = self.index.lane(lane)?;
         let id = known.unwrap_or(self.last_lane + 1);
         if known.is_none() {
-            self.record(&Record::Lane(id, (&lane).into()))?;
+            self.record(&Record::Lane(id, lane.into()))?;
             self.last_lane = id;
         }
-        self.meet(id, lane);
+        self.meet(id, lane.clone());
         Ok(id)
     }
 
@@ -802,6 +773,7 @@ impl Writer {
         }
         self.lanes.clear();
         self.lane_names.clear();
+        self.last_met = None;
         self.last_lane = self.index.last_lane()?;
         self.unkept_since = Some(Instant::now());
         Ok(())
