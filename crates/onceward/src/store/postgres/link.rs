@@ -3,16 +3,18 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresOptions;
@@ -127,6 +129,16 @@ impl Link {
         let statement = self.prepare(sql).await?;
         self.client.query(&statement, with).await
     }
+
+    /// Begins a transaction. Nothing was written yet: whoever is not answered can go.
+    pub(super) async fn begin(&self) -> Result<(), StoreError> {
+        let begun = tokio::time::timeout(ANSWER_TIMEOUT, self.client.batch_execute("BEGIN"));
+        begun.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))
+    }
+
+    pub(super) async fn commit(&self) -> Result<(), StoreError> {
+        self.client.batch_execute("COMMIT").await.map_err(|error| meaning(&error))
+    }
 }
 
 /// How to reach the server.
@@ -177,31 +189,49 @@ impl Address {
     /// The same for a store that is being opened: who is not let in then has a wrong password, or a
     /// wrong name.
     pub(super) async fn first(&self) -> Result<Link, StoreError> {
-        // A server that accepts and says nothing is no server.
-        let client = tokio::time::timeout(CONNECT_TIMEOUT * 2, async {
-            let client = match &self.tls {
-                None => {
-                    let (client, connection) = self.config.connect(NoTls).await?;
-                    tokio::spawn(connection);
-                    client
-                }
-                Some(tls) => {
-                    let (client, connection) = self.config.connect(tls.clone()).await?;
-                    tokio::spawn(connection);
-                    client
-                }
-            };
-            client.batch_execute(&session(self.config.get_options())).await?;
-            Ok::<_, tokio_postgres::Error>(client)
-        });
-        let client = client.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))?;
+        let client = self.connect(&session(self.config.get_options()), |_| {}).await?;
         Ok(Link { client, prepared: Mutex::default() })
     }
 
-    /// The configuration and TLS, for a connection that listens.
-    pub(crate) fn parts(&self) -> (&Config, Option<&MakeRustlsConnect>) {
-        (&self.config, self.tls.as_ref())
+    /// Opens a connection that begins with `words`. What it is notified of `hear` is told, and at last
+    /// that it has ended: that is nothing.
+    pub(crate) async fn connect(
+        &self,
+        words: &str,
+        hear: impl FnMut(Option<Notification>) + Send + 'static,
+    ) -> Result<Client, StoreError> {
+        let opened = async {
+            let client = match &self.tls {
+                None => drive(self.config.connect(NoTls).await?, hear),
+                Some(tls) => drive(self.config.connect(tls.clone()).await?, hear),
+            };
+            client.batch_execute(words).await?;
+            Ok(client)
+        };
+        // A server that accepts and says nothing is no server.
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT * 2, opened);
+        opened.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))
     }
+}
+
+/// Drives a connection to its end, in a task of its own.
+fn drive<S, T>(
+    (client, mut connection): (Client, Connection<S, T>),
+    mut hear: impl FnMut(Option<Notification>) + Send + 'static,
+) -> Client
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(hint) = message {
+                hear(Some(hint));
+            }
+        }
+        hear(None);
+    });
+    client
 }
 
 /// A few connections that many share: statements are sent one behind the other, without waiting.
