@@ -10,6 +10,7 @@ mod hints;
 mod intake;
 mod lanes;
 pub(crate) mod link;
+mod list;
 mod numbers;
 #[cfg(test)]
 mod plans;
@@ -41,8 +42,8 @@ use self::days::day_of;
 pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
 use self::link::{Address, Id, Link, Links, Spare, meaning};
-use self::sweep::Sweeper;
 use self::queue::{Job, Queue};
+use self::sweep::Sweeper;
 use self::writer::Writer;
 use super::row::{self, kind};
 use super::{
@@ -201,50 +202,6 @@ impl PostgresStore {
     }
 }
 
-impl PostgresStore {
-    async fn list_page(&self, query: &Query) -> Result<Page, StoreError> {
-        let kinds: Vec<i16> =
-            query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
-        let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
-        let (mut page, mut looked_at) = (Page::default(), 0);
-        loop {
-            let rows = if let Some((_, id)) = &query.made {
-                let sql = "SELECT id, row FROM op WHERE id IN (SELECT op FROM made WHERE made.id = $3) \
-                    AND id < $1 ORDER BY id DESC LIMIT $2";
-                self.links.query(sql, &[&before, &PAGE, id]).await?
-            } else if kinds.is_empty() {
-                let sql = "SELECT id, row FROM op WHERE id < $1 ORDER BY id DESC LIMIT $2";
-                self.links.query(sql, &[&before, &PAGE]).await?
-            } else {
-                let sql = "SELECT id, row FROM op WHERE kind = ANY($3) AND id < $1 \
-                    ORDER BY id DESC LIMIT $2";
-                self.links.query(sql, &[&before, &PAGE, &kinds]).await?
-            };
-            for found in &rows {
-                before = found.get("id");
-                if query.ends_before(before.0.sequence()) {
-                    return Ok(page);
-                }
-                looked_at += 1;
-                // A later release's are listed by its nodes.
-                if !row::is_later(found.get("row")) {
-                    let operation = self.queue.gone.seen(decode(found)?);
-                    if query.wants(&operation) {
-                        page.operations.push(operation);
-                    }
-                }
-                if page.operations.len() >= query.limit || looked_at >= Query::ROWS_MAX {
-                    page.next = Some(before.0);
-                    return Ok(page);
-                }
-            }
-            if (rows.len() as i64) < PAGE {
-                return Ok(page);
-            }
-        }
-    }
-}
-
 impl Store for PostgresStore {
     fn remember(&self, birth: Birth) -> Reply<'_, Remembered> {
         Box::pin(async move {
@@ -349,7 +306,7 @@ impl Store for PostgresStore {
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {
-        Box::pin(async move { self.list_page(&query).await })
+        Box::pin(async move { list::page(&self.links, &self.queue.gone, &query).await })
     }
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {

@@ -20,9 +20,6 @@ use crate::sabotage::Sabotage;
 use crate::store::row::{self, kind};
 use crate::store::{Standing, StoreError};
 
-/// Arrays of every length have the same plan: to make one takes longer than to write a batch.
-pub(super) const PLAN_ONCE: &str = "SET plan_cache_mode = force_generic_plan";
-
 /// Arrays are unfolded where they are used, each row once: what is copied from step to step is never
 /// a body. The bounds say before anything is read which days are concerned; put to the new rows too,
 /// they let the planner expect few of those, so that each is looked up by its id, where all between
@@ -149,6 +146,9 @@ impl Bodies {
     }
 }
 
+/// Which operations were written, and whether the transaction is known to have ended.
+type Committed = (HashSet<OperationId>, Result<(), tokio_postgres::Error>);
+
 /// What is written together.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -189,6 +189,21 @@ impl Batch {
         link: &Link,
     ) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
         self.sabotage(link).await?;
+        self.send(link).await
+    }
+
+    /// The same at the end of a transaction, in one way there and back; tells too what came of that.
+    pub(super) async fn write_and_commit(
+        &self,
+        link: &Link,
+    ) -> Result<Committed, tokio_postgres::Error> {
+        self.sabotage(link).await?;
+        link.prepare(WRITE).await?;
+        let (written, committed) = tokio::join!(biased; self.send(link), link.commit());
+        Ok((written?, committed))
+    }
+
+    async fn send(&self, link: &Link) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
         let in_order = |id: &&Id| id.0;
         let ids = &self.changed.ids;
         let (first, last) = (ids.iter().min_by_key(in_order), ids.iter().max_by_key(in_order));

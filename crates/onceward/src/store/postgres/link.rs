@@ -27,13 +27,15 @@ use crate::upstream::trusted;
 /// otherwise. A commit is answered only once it is on stable storage; nothing waits for a lock, or
 /// stays in a transaction, for longer than a caller would.
 ///
-/// A plan is made once and kept, often while tables are still empty, and then reading all of a
-/// table looks cheapest: so each goes by its indexes from the beginning.
-const SESSION: [(&str, &str); 8] = [
+/// A plan is made once and kept: to make one takes longer than to write a batch, and the more days
+/// there are, the longer. It is made while tables may still be empty, and then reading all of a table
+/// looks cheapest: so each goes by its indexes from the beginning.
+const SESSION: [(&str, &str); 9] = [
     ("synchronous_commit", "on"),
     ("statement_timeout", "30s"),
     ("lock_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "15s"),
+    ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
@@ -56,7 +58,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer is waited for that somebody reads for a caller.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An operation's id as the server keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,8 +92,16 @@ impl<'a> FromSql<'a> for Id {
 }
 
 /// What is said of a server that accepts and says nothing.
-pub(super) fn no_answer() -> StoreError {
+fn no_answer() -> StoreError {
     StoreError::Away("the server does not answer".to_owned())
+}
+
+/// What comes of a question whose asker can go where it is not answered.
+pub(super) async fn answered<T>(
+    question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, question).await.map_err(|_| no_answer())?;
+    answer.map_err(|error| meaning(&error))
 }
 
 /// Lets time pass.
@@ -130,14 +140,22 @@ impl Link {
         self.client.query(&statement, with).await
     }
 
-    /// Begins a transaction. Nothing was written yet: whoever is not answered can go.
-    pub(super) async fn begin(&self) -> Result<(), StoreError> {
-        let begun = tokio::time::timeout(ANSWER_TIMEOUT, self.client.batch_execute("BEGIN"));
-        begun.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))
+    /// Begins a transaction with a question, in one way there and back.
+    pub(super) async fn begin_with(
+        &self,
+        sql: &'static str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+        // What is not prepared would come after what is sent behind it; here and below.
+        self.prepare(sql).await?;
+        let (begun, found) =
+            tokio::join!(biased; self.client.batch_execute("BEGIN"), self.query(sql, with));
+        begun?;
+        found
     }
 
-    pub(super) async fn commit(&self) -> Result<(), StoreError> {
-        self.client.batch_execute("COMMIT").await.map_err(|error| meaning(&error))
+    pub(super) async fn commit(&self) -> Result<(), tokio_postgres::Error> {
+        self.client.batch_execute("COMMIT").await
     }
 }
 

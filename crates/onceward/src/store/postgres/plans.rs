@@ -3,9 +3,10 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::batch::{FREE, KNOWN, PLAN_ONCE, STORED, WRITE};
+use super::batch::{FREE, KNOWN, STORED, WRITE};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
+use super::list::OPEN;
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -35,7 +36,7 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 11] = [
+const HOT: [Hot; 12] = [
     hot(
         "write",
         WRITE,
@@ -46,11 +47,17 @@ const HOT: [Hot; 11] = [
         Days::Today,
     ),
     hot("known", KNOWN, "ARRAY[sha256('k1'::bytea)]", Days::Today),
-    hot("free", FREE, "ARRAY[sha256('k1'::bytea)], '00000000-0000-0000-0000-000000000000'", Days::Today),
+    hot(
+        "free",
+        FREE,
+        "ARRAY[sha256('k1'::bytea)], '00000000-0000-0000-0000-000000000000'",
+        Days::Today,
+    ),
     hot("stored", STORED, "'{ID}'", Days::Today),
     hot("find", FIND, "'ID'", Days::Today),
     hot("find by key", FIND_KEY, "sha256('k1'::bytea)", Days::Today),
     hot("body", BODY, "TODAY, 1", Days::Today),
+    hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),
     hot("beat", BEAT, "1, 15, 500, 1", Days::All),
@@ -168,7 +175,6 @@ async fn the_statements_that_calls_wait_for_go_by_indexes_to_the_days_concerned(
         days::make(&link, day).await.unwrap();
     }
     // What is kept longest is planned once, while the ledger is empty.
-    link.client.batch_execute(PLAN_ONCE).await.unwrap();
     for (place, hot) in HOT.iter().enumerate() {
         let prepare = format!("PREPARE hot_{place} AS {}", hot.sql);
         link.client.batch_execute(&prepare).await.unwrap();

@@ -23,8 +23,7 @@ const PUT: &str = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
 const REMOVE: &str = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
     SELECT pg_notify('onceward', $2)";
 
-const PUT_NEW: &str =
-    "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING name";
+const PUT_NEW: &str = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING name";
 
 const SWAP: &str = "UPDATE setting SET value = $3 WHERE name = $1 AND value = $2 RETURNING name";
 
@@ -60,11 +59,7 @@ fn pairs(rows: &[tokio_postgres::Row]) -> Vec<(String, Bytes)> {
     rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect()
 }
 
-pub(super) async fn set(
-    links: &Links,
-    name: &str,
-    value: Option<Bytes>,
-) -> Result<(), StoreError> {
+pub(super) async fn set(links: &Links, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
     match value {
         Some(value) => links.query(PUT, &[&name, &&value[..], &hints::SETTING]).await?,
         None => links.query(REMOVE, &[&name, &hints::SETTING]).await?,

@@ -95,7 +95,7 @@ pub(super) async fn step(
     if gone.is_empty() && marks.is_empty() {
         return Ok(swept);
     }
-    link.begin().await?;
+    link.client.batch_execute("BEGIN").await.map_err(failed)?;
     let (ids, fences): (Vec<Id>, Vec<i64>) = gone.into_iter().unzip();
     let removed = link
         .query(
@@ -122,6 +122,6 @@ pub(super) async fn step(
     )
     .await
     .map_err(failed)?;
-    link.commit().await?;
+    link.commit().await.map_err(failed)?;
     Ok(swept)
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
+use tokio_postgres::types::ToSql;
 
 use super::batch::Batch;
 use super::decode;
-use super::link::{Address, Id, Link, meaning, pause};
+use super::link::{Address, Id, Link, answered, meaning, pause};
 use super::writer::RETRY;
 use crate::store::{Judge, StoreError, row};
 
@@ -17,7 +18,8 @@ pub(super) const LANES: &str = "WITH RECURSIVE busy (id) AS ( \
     (SELECT lane FROM op WHERE kind = 0 ORDER BY lane LIMIT 1) UNION ALL \
     SELECT (SELECT lane FROM op WHERE kind = 0 AND lane > busy.id ORDER BY lane LIMIT 1) \
     FROM busy WHERE busy.id IS NOT NULL) \
-    SELECT lane.tenant, lane.route, lane.flow, first.due FROM busy JOIN lane ON lane.id = busy.id \
+    SELECT lane.tenant, lane.route, lane.flow, first.due FROM busy \
+    CROSS JOIN LATERAL (SELECT * FROM lane WHERE id = busy.id LIMIT 1) AS lane \
     CROSS JOIN LATERAL (SELECT due FROM op WHERE kind = 0 AND lane = busy.id AND \
     get_byte(row, 0) <= $1 ORDER BY due LIMIT 1) AS first";
 
@@ -33,11 +35,9 @@ pub(super) async fn take(
     max: usize,
     judge: Judge,
 ) -> Result<Vec<Operation>, StoreError> {
-    link.begin().await?;
-    let due = link
-        .query(DUE, &[&lane, &now.as_micros(), &(max as i64), &row::VERSION])
-        .await
-        .map_err(|error| meaning(&error))?;
+    let (now_micros, max) = (now.as_micros(), max as i64);
+    let with: [&(dyn ToSql + Sync); 4] = [&lane, &now_micros, &max, &row::VERSION];
+    let due = answered(link.begin_with(DUE, &with)).await?;
     let mut taken = Vec::new();
     for found in &due {
         let operation = decode(found)?;
@@ -46,9 +46,10 @@ pub(super) async fn take(
             taken.push(next);
         }
     }
-    let written = Batch::of_changed(&taken).write(&link).await.map_err(|error| meaning(&error))?;
+    let written = Batch::of_changed(&taken).write_and_commit(&link).await;
+    let (written, committed) = written.map_err(|error| meaning(&error))?;
     taken.retain(|operation| written.contains(&operation.id));
-    match link.commit().await {
+    match committed {
         Ok(()) => Ok(taken),
         Err(_) => kept(&address, taken).await,
     }

@@ -13,7 +13,7 @@ use onceward_core::operation::Fence;
 use onceward_core::time::Timestamp;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::batch::{self, Batch, PLAN_ONCE};
+use super::batch::{self, Batch};
 use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
@@ -215,7 +215,6 @@ impl Writer {
         let link = self.address.open().await.map_err(Failure::Away)?;
         // A server that came back, or one in its place, may give the rest of a block to others.
         self.numbers = Numbers::default();
-        link.client.batch_execute(PLAN_ONCE).await?;
         Ok(link)
     }
 
@@ -260,6 +259,12 @@ async fn in_time<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T,
     tokio::time::timeout(BATCH_TIMEOUT, work).await.unwrap_or(Err(Failure::Unknown))
 }
 
+const HELD: &str = "SELECT row FROM op WHERE id = $1 AND fence = $2 AND has_key FOR UPDATE";
+
+const GIVE_UP: &str = "\
+    WITH old AS (UPDATE op SET fence = $2, row = $3, has_key = false WHERE id = $1) \
+    DELETE FROM key WHERE digest = $4 AND op = $1";
+
 /// Puts an operation in the place of the one that had its key: in one transaction that reads
 /// before it writes, since the old row has to say that it moved on. Nothing where it had moved on
 /// before.
@@ -269,13 +274,7 @@ async fn take_over(
     batch: &Batch,
 ) -> Result<Option<HashSet<OperationId>>, Failure> {
     let Some((old, fence)) = birth.replaces else { return Ok(None) };
-    link.client.batch_execute("BEGIN").await?;
-    let held = link
-        .query(
-            "SELECT row FROM op WHERE id = $1 AND fence = $2 AND has_key FOR UPDATE",
-            &[&Id(old), &(fence.0 as i64)],
-        )
-        .await?;
+    let held = link.begin_with(HELD, &[&Id(old), &(fence.0 as i64)]).await?;
     let Some(held) = held.first() else {
         link.client.batch_execute("ROLLBACK").await?;
         return Ok(None);
@@ -284,16 +283,10 @@ async fn take_over(
     before.fence = Fence(fence.0 + 1);
     let mut bytes = Vec::new();
     row::encode(&before, &mut bytes);
-    link.query(
-        "UPDATE op SET fence = $2, row = $3, has_key = false WHERE id = $1",
-        &[&Id(old), &(before.fence.0 as i64), &bytes],
-    )
-    .await?;
     let digest = digest_of(&birth.operation);
-    link.query("DELETE FROM key WHERE digest = $1 AND op = $2", &[&&digest.0[..], &Id(old)])
-        .await?;
-    let written = batch.write(link).await?;
-    link.client.batch_execute("COMMIT").await?;
+    link.query(GIVE_UP, &[&Id(old), &(before.fence.0 as i64), &bytes, &&digest.0[..]]).await?;
+    let (written, committed) = batch.write_and_commit(link).await?;
+    committed?;
     Ok(Some(written))
 }
 
