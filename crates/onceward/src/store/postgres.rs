@@ -56,7 +56,7 @@ use crate::clock::{Clock, SystemClock};
 const QUEUE_MAX: usize = 8192;
 
 /// Connections that write, each a batch at a time.
-const WRITERS: usize = 3;
+const WRITERS: usize = 2;
 
 /// Connections that read and do the rest.
 const READERS: usize = 3;

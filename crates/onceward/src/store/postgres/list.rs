@@ -13,8 +13,12 @@ const PAGE: i64 = 500;
 
 const ALL: &str = "SELECT id, row FROM op WHERE id < $1 ORDER BY id DESC LIMIT $2";
 
-const MADE: &str = "SELECT id, row FROM op WHERE id IN (SELECT op FROM made WHERE made.id = $3) \
-    AND id < $1 ORDER BY id DESC LIMIT $2";
+/// From what was made to who made it, and never the other way.
+pub(super) const MADE: &str = "\
+    WITH ids AS MATERIALIZED (SELECT DISTINCT op FROM made WHERE made.id = $3 AND op < $1) \
+    SELECT found.id, found.row FROM ids CROSS JOIN LATERAL \
+        (SELECT id, row FROM op WHERE op.id = ids.op LIMIT 1) AS found \
+    ORDER BY found.id DESC LIMIT $2";
 
 /// What somebody has to look after: of each kind the newest, and of those the newest.
 pub(super) const OPEN: &str = "\

@@ -6,7 +6,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::batch::{FREE, KNOWN, STORED, WRITE};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
-use super::list::OPEN;
+use super::list::{MADE, OPEN};
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -36,7 +36,7 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 12] = [
+const HOT: [Hot; 13] = [
     hot(
         "write",
         WRITE,
@@ -58,6 +58,7 @@ const HOT: [Hot; 12] = [
     hot("find by key", FIND_KEY, "sha256('k1'::bytea)", Days::Today),
     hot("body", BODY, "TODAY, 1", Days::Today),
     hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
+    hot("list by what was made", MADE, "'NEXT', 500, 'm1'", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),
     hot("beat", BEAT, "1, 15, 500, 1", Days::All),
@@ -84,6 +85,8 @@ fn fill(today: i32) -> String {
              CASE WHEN n % 500 = 0 THEN n END, CASE WHEN n % 700 = 0 THEN 1 END, 1, 1, true, \
              '\\x00' FROM generate_series(1, 3000) n; \
              INSERT INTO key SELECT sha256(({key})::bytea), \
+             ('{first}' || lpad(to_hex(n), 12, '0'))::uuid FROM generate_series(1, 3000) n; \
+             INSERT INTO made SELECT 'm' || n % 1000, 'name', \
              ('{first}' || lpad(to_hex(n), 12, '0'))::uuid FROM generate_series(1, 3000) n; \
              INSERT INTO body SELECT DAY, n, '\\x00' FROM generate_series(1, 3000) n;"
         )
