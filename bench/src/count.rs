@@ -5,20 +5,29 @@
 //! the ledger have one write each.
 
 use std::fmt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::callgrind::{Callgrind, Counts};
-use crate::load::{self, Keys, Plan, Until};
-use crate::report::align;
+use crate::callgrind::{self, Callgrind, Counts};
+use crate::load::{self, Keys, Plan, Template, Until};
+use crate::report::{align, figure};
 use crate::subject::Subject;
 use crate::{Outcome, compare, effects};
 
 /// The gateway passes what has no key here, and holds what has one.
 const PATH: &str = "/to/sink/x";
 const PASS: &str = "/to/pass/x";
+/// Far longer than an answer takes at a fiftieth of the speed.
+const ANSWER_TIME_MAX: Duration = Duration::from_mins(1);
+/// A sync of the disk, during which nothing runs, takes less.
+const SETTLE_TIME: Duration = Duration::from_millis(6);
+/// Answers here are far smaller.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// What to count.
 #[derive(Debug, Clone)]
@@ -52,14 +61,16 @@ pub(crate) enum Way {
 }
 
 impl Way {
+    /// Those that write come last, so that what they leave for later is in the figures of none
+    /// that only reads.
     const ALL: [Self; 7] = [
         Self::BareGet,
         Self::BarePost,
         Self::Get,
         Self::Post,
+        Self::Duplicate,
         Self::Held,
         Self::Accepted,
-        Self::Duplicate,
     ];
 
     fn is_bare(self) -> bool {
@@ -156,47 +167,85 @@ fn count(
     ways: &[Way],
     options: &Options,
 ) -> Outcome<Vec<(Way, Counts)>> {
+    let mut caller = Caller::connect(subject, sink)?;
     let mut counted = Vec::new();
     for &way in ways {
         compare::say(&format!("counting {way}"));
-        let mut plan = Plan {
-            to: vec![subject.address],
-            path: if way == Way::Get || way == Way::Post { PASS } else { PATH },
-            headers: if way == Way::Accepted { "Prefer: respond-async\r\n" } else { "" },
-            keys: way.keys("warm", options.requests),
-            connections: 1,
-            until: Until::Requests(warm_up(options.requests)),
-        };
-        ask(&plan, way, sink)?;
+        caller.ask(way, "warm", warm_up(options.requests), options.requests)?;
         callgrind.counts(subject.pid(), "between")?;
-        plan.keys = way.keys("counted", options.requests);
-        plan.until = Until::Requests(options.requests);
-        ask(&plan, way, sink)?;
+        caller.ask(way, "counted", options.requests, options.requests)?;
         counted.push((way, callgrind.counts(subject.pid(), &way.to_string())?));
     }
     Ok(counted)
 }
 
-/// Sends the requests, and waits until their effects are there.
-fn ask(plan: &Plan, way: Way, sink: &Subject) -> Outcome<()> {
-    let before = effects::at(sink.address)?;
-    let measured = load::run(plan)?;
-    compare::expect_clean(&measured, &way.to_string())?;
-    if way == Way::Accepted {
-        let seen = effects::reach(sink.address, before + measured.ok)?;
-        if seen != before + measured.ok {
-            return Err(format!("{way}: {} effects of {}", seen - before, measured.ok).into());
+/// One connection, over which one thing is asked after another.
+struct Caller<'a> {
+    stream: TcpStream,
+    subject: &'a Subject,
+    sink: &'a Subject,
+}
+
+impl<'a> Caller<'a> {
+    fn connect(subject: &'a Subject, sink: &'a Subject) -> Outcome<Self> {
+        let stream = TcpStream::connect(subject.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+        Ok(Self { stream, subject, sink })
+    }
+
+    /// Asks `count` times, and waits each time until the whole of the work is done.
+    fn ask(&mut self, way: Way, prefix: &str, count: u64, requests: u64) -> Outcome<()> {
+        let plan = Plan {
+            to: vec![self.subject.address],
+            path: if way == Way::Get || way == Way::Post { PASS } else { PATH },
+            headers: if way == Way::Accepted { "Prefer: respond-async\r\n" } else { "" },
+            keys: way.keys(prefix, requests),
+            connections: 1,
+            until: Until::Requests(count),
+        };
+        let mut template = Template::new(&plan, self.subject.address);
+        let mut effects = effects::at(self.sink.address)?;
+        for n in 0..count {
+            self.exchange(template.with(n))?;
+            if way == Way::Accepted {
+                effects += 1;
+                if effects::reach(self.sink.address, effects)? != effects {
+                    return Err(format!("{way}: what was accepted is not delivered once").into());
+                }
+                // What came is kept, too.
+                callgrind::quiet(self.subject.pid(), SETTLE_TIME);
+            }
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> Outcome<()> {
+        self.stream.write_all(request)?;
+        let mut buffer = vec![0; ANSWER_BYTES_MAX];
+        let mut filled = 0;
+        loop {
+            let read = self.stream.read(&mut buffer[filled..])?;
+            filled += read;
+            match load::parse(&buffer[..filled]) {
+                Some(answer) if (200..300).contains(&answer.status) => return Ok(()),
+                None if read > 0 => {}
+                _ => {
+                    let said = String::from_utf8_lossy(&buffer[..filled]).into_owned();
+                    return Err(format!("not answered 2xx:\n{said}").into());
+                }
+            }
         }
     }
-    Ok(())
 }
 
 fn as_json(start: Counts, counted: &[(Way, Counts)], requests: u64) -> serde_json::Value {
     let one = |counts: Counts, requests: u64| {
-        let each = |sum: u64| sum as f64 / requests as f64;
+        let [instructions, hashing, allocations] = each(counts, requests);
         json!({
-            "instructions": each(counts.instructions),
-            "allocations": each(counts.allocations),
+            "instructions": instructions,
+            "hashing": hashing,
+            "allocations": allocations,
         })
     };
     let mut all = serde_json::Map::new();
@@ -206,30 +255,36 @@ fn as_json(start: Counts, counted: &[(Way, Counts)], requests: u64) -> serde_jso
 }
 
 fn text(start: Counts, counted: &[(Way, Counts)], requests: u64) -> String {
-    let each = |sum: u64| sum as f64 / requests as f64;
-    let head = ["", "instructions", "÷ bare", "allocations", "÷ bare"];
+    let head = ["", "instructions", "÷ bare", "hashing", "allocations"];
     let mut table = vec![head.map(str::to_owned)];
+    let start = each(start, 1);
+    table.push(row("start", start, None));
     for (way, counts) in counted {
-        let bare = counted.iter().find(|(other, _)| *other == way.bare()).map(|(_, bare)| *bare);
-        let ratio = |of: fn(&Counts) -> u64| {
-            bare.map_or_else(
-                || "–".to_owned(),
-                |bare| format!("{:.2}", of(counts) as f64 / of(&bare) as f64),
-            )
-        };
-        table.push([
-            way.to_string(),
-            format!("{:.0}", each(counts.instructions)),
-            ratio(|counts| counts.instructions),
-            format!("{:.1}", each(counts.allocations)),
-            ratio(|counts| counts.allocations),
-        ]);
+        let bare = counted.iter().find(|(other, _)| *other == way.bare());
+        let ratio = bare.map(|(_, bare)| counts.instructions as f64 / bare.instructions as f64);
+        table.push(row(&way.to_string(), each(*counts, requests), ratio));
     }
     let mut text = format!("\nfor a request, of {requests} over one connection\n\n");
     align(&mut text, &table);
-    text.push_str(&format!(
-        "\na start: {} instructions, {} allocations\n",
-        start.instructions, start.allocations
-    ));
     text
+}
+
+fn row(
+    name: &str,
+    [instructions, hashing, allocations]: [f64; 3],
+    ratio: Option<f64>,
+) -> [String; 5] {
+    [
+        name.to_owned(),
+        figure(Some(instructions), 0),
+        figure(ratio, 2),
+        figure(Some(hashing), 0),
+        figure(Some(allocations), 1),
+    ]
+}
+
+/// Instructions, hashing and allocations for one request.
+fn each(counts: Counts, requests: u64) -> [f64; 3] {
+    [counts.instructions, counts.hashing, counts.allocations]
+        .map(|sum| sum as f64 / requests as f64)
 }
