@@ -77,6 +77,10 @@ impl Way {
         matches!(self, Self::BareGet | Self::BarePost)
     }
 
+    fn writes(self) -> bool {
+        matches!(self, Self::Held | Self::Accepted)
+    }
+
     /// The way through the bare proxy with the same request.
     fn bare(self) -> Self {
         if matches!(self, Self::BareGet | Self::Get) { Self::BareGet } else { Self::BarePost }
@@ -213,7 +217,9 @@ impl<'a> Caller<'a> {
                 if effects::reach(self.sink.address, effects)? != effects {
                     return Err(format!("{way}: what was accepted is not delivered once").into());
                 }
-                // What came is kept, too.
+            }
+            if way.writes() {
+                // What it left for later is its own.
                 callgrind::quiet(self.subject.pid(), SETTLE_TIME);
             }
         }

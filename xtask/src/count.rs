@@ -110,12 +110,14 @@ fn ratio(counted: &Value, way: &str, what: &str, came: f64) -> String {
         "get" => "bare-get",
         _ => "bare-post",
     };
-    counted[bare][what].as_f64().map_or_else(String::new, |bare| format!("{:.2}", came / bare))
+    let bare = counted[bare][what].as_f64().filter(|bare| *bare > 0.0);
+    bare.map_or_else(String::new, |bare| format!("{:.2}", came / bare))
 }
 
 fn number(budget: &Table, way: &str, what: &str) -> Outcome<f64> {
     let value = budget.get(way).and_then(|figures| figures.get(what));
-    let number = value.and_then(|value| value.as_float().or(value.as_integer().map(|n| n as f64)));
+    let number =
+        value.and_then(|value| value.as_float().or_else(|| Some(value.as_integer()? as f64)));
     number.ok_or_else(|| {
         format!("{BUDGET} has no {way}.{what}\nmend: cargo xtask count --set").into()
     })
