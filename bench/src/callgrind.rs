@@ -109,16 +109,16 @@ pub(crate) fn quiet(pid: u32, pause: Duration) {
 /// `cfn=`, `calls=`, and what the call cost.
 fn read(profile: &str) -> Outcome<Counts> {
     let mut names = HashMap::new();
-    let (mut caller, mut called) = ("", "");
+    let (mut within, mut to) = ("", "");
     let mut is_of_call = false;
     let mut counts = Counts::default();
     for line in profile.lines() {
         match line.split_once('=') {
-            Some(("fn", value)) => caller = name(value, &mut names),
-            Some(("cfn", value)) => called = name(value, &mut names),
+            Some(("fn", value)) => within = name(value, &mut names),
+            Some(("cfn", value)) => to = name(value, &mut names),
             Some(("calls", value)) => {
                 is_of_call = true;
-                if is_allocation(caller, called) {
+                if is_allocation(within, to) {
                     let count = value.split(' ').next().unwrap_or_default();
                     counts.allocations += count.parse::<u64>()?;
                 }
@@ -126,7 +126,7 @@ fn read(profile: &str) -> Outcome<Counts> {
             Some(_) => {}
             None if std::mem::take(&mut is_of_call) => {}
             None => {
-                let is_hashing = caller.contains("sha256");
+                let is_hashing = within.contains("sha256");
                 let cost = cost(line);
                 *(if is_hashing { &mut counts.hashing } else { &mut counts.instructions }) += cost;
             }
@@ -155,12 +155,12 @@ fn name<'a>(value: &'a str, names: &mut HashMap<&'a str, &'a str>) -> &'a str {
 }
 
 /// Whether a call asks for memory: of mimalloc, which calls itself, or of the C library.
-fn is_allocation(caller: &str, called: &str) -> bool {
+fn is_allocation(within: &str, to: &str) -> bool {
     const ENDS: [&str; 3] = ["alloc", "alloc_aligned", "memalign"];
-    let within = caller.starts_with("mi_") || caller.starts_with("_mi_");
-    called.strip_prefix("mi_").map_or_else(
-        || matches!(called, "malloc" | "calloc" | "realloc" | "aligned_alloc" | "posix_memalign"),
-        |name| !within && ENDS.iter().any(|end| name.ends_with(end)),
+    let is_own = within.starts_with("mi_") || within.starts_with("_mi_");
+    to.strip_prefix("mi_").map_or_else(
+        || matches!(to, "malloc" | "calloc" | "realloc" | "aligned_alloc" | "posix_memalign"),
+        |name| !is_own && ENDS.iter().any(|end| name.ends_with(end)),
     )
 }
 
