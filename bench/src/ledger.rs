@@ -114,7 +114,7 @@ pub(crate) async fn one(store: &dyn Store, n: u64) -> Result<(), StoreError> {
 /// Remembers an operation, its first attempt started.
 pub(crate) async fn remember(store: &dyn Store, n: u64) -> Result<Operation, StoreError> {
     let mut pending = operation(0, &format!("bench-{n}"), "sink", Mode::Held);
-    pending.id = OperationId::new(n, n);
+    pending.intent_mut().id = OperationId::new(n, n);
     let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
     let birth = Birth { operation: started(&pending), request, replaces: None };
     let (Remembered::Fresh(operation) | Remembered::Known(operation)) =

@@ -70,7 +70,7 @@ impl Sign {
 
 /// Whether a call may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
+pub enum Leave {
     /// Traffic flows.
     Free,
     /// Only as a probe: something whose second arrival does no harm.
@@ -137,15 +137,15 @@ impl Breaker {
     }
 
     /// Whether a call may go now.
-    pub fn flow(&self, rule: &BreakerRule, now: Timestamp) -> Flow {
+    pub fn leave(&self, rule: &BreakerRule, now: Timestamp) -> Leave {
         match self.state {
-            State::Closed => Flow::Free,
-            State::Open { until } if now < until => Flow::Shut { until: Some(until) },
-            State::Open { .. } => Flow::Probe,
+            State::Closed => Leave::Free,
+            State::Open { until } if now < until => Leave::Shut { until: Some(until) },
+            State::Open { .. } => Leave::Probe,
             State::HalfOpen { under_way, good } if under_way + good < rule.probes.max(1) => {
-                Flow::Probe
+                Leave::Probe
             }
-            State::HalfOpen { .. } => Flow::Shut { until: None },
+            State::HalfOpen { .. } => Leave::Shut { until: None },
         }
     }
 
@@ -288,21 +288,21 @@ mod tests {
     fn open_lets_nothing_by_and_then_as_many_probes_as_it_says() {
         let rule = BreakerRule::default();
         let mut breaker = tripped(&rule);
-        assert_eq!(breaker.flow(&rule, at(129)), Flow::Shut { until: Some(at(130)) });
+        assert_eq!(breaker.leave(&rule, at(129)), Leave::Shut { until: Some(at(130)) });
         for _ in 0..3 {
-            assert_eq!(breaker.flow(&rule, at(130)), Flow::Probe);
+            assert_eq!(breaker.leave(&rule, at(130)), Leave::Probe);
             breaker.begin_probe();
         }
-        assert_eq!(breaker.flow(&rule, at(130)), Flow::Shut { until: None });
+        assert_eq!(breaker.leave(&rule, at(130)), Leave::Shut { until: None });
         breaker.drop_probe();
-        assert_eq!(breaker.flow(&rule, at(130)), Flow::Probe, "one came to nothing");
+        assert_eq!(breaker.leave(&rule, at(130)), Leave::Probe, "one came to nothing");
         breaker.begin_probe();
         assert_eq!(breaker.learn(&rule, Sign::Bad, false, at(131), 0.5), None, "sent before");
         assert_eq!(breaker.learn(&rule, Sign::Good, true, at(131), 0.5), None);
         assert_eq!(breaker.learn(&rule, Sign::Good, true, at(131), 0.5), None);
-        assert_eq!(breaker.flow(&rule, at(131)), Flow::Shut { until: None });
+        assert_eq!(breaker.leave(&rule, at(131)), Leave::Shut { until: None });
         assert_eq!(breaker.learn(&rule, Sign::Good, true, at(131), 0.5), Some(Turn::Closed));
-        assert_eq!(breaker.flow(&rule, at(131)), Flow::Free);
+        assert_eq!(breaker.leave(&rule, at(131)), Leave::Free);
     }
 
     #[test]
@@ -332,9 +332,9 @@ mod tests {
             for (step, sign, pause) in steps {
                 now += pause;
                 let sign = [Sign::Good, Sign::Bad, Sign::Unconnected][usize::from(sign)];
-                match (step, breaker.flow(&rule, at(now))) {
-                    (0, Flow::Free) => plain += 1,
-                    (0, Flow::Probe) => {
+                match (step, breaker.leave(&rule, at(now))) {
+                    (0, Leave::Free) => plain += 1,
+                    (0, Leave::Probe) => {
                         breaker.begin_probe();
                         probes += 1;
                     }

@@ -20,7 +20,7 @@ const COMPARED_DEPTH_MAX: usize = 128;
 /// What a condition is asked about. What is not there is a test that fails, unless the test wants
 /// it so.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct Given<'a> {
     /// The status, where it is an answer.
     pub status: Option<u16>,
     /// The headers.
@@ -83,9 +83,9 @@ impl Condition {
         Ok(Self { tests, source: source.clone() })
     }
 
-    /// Whether it holds of `subject`.
-    pub fn holds(&self, subject: Subject<'_>) -> bool {
-        all_hold(&self.tests, subject)
+    /// Whether it holds of `given`.
+    pub fn holds(&self, given: Given<'_>) -> bool {
+        all_hold(&self.tests, given)
     }
 
     /// Whether it says which status it wants.
@@ -282,23 +282,23 @@ fn any_test(tests: &[Test], is_it: &impl Fn(&Test) -> bool) -> bool {
     })
 }
 
-fn all_hold(tests: &[Test], subject: Subject<'_>) -> bool {
+fn all_hold(tests: &[Test], given: Given<'_>) -> bool {
     tests.iter().all(|test| match test {
         Test::Status(operators) => {
-            let status = subject.status.map(Value::from);
+            let status = given.status.map(Value::from);
             all_true(operators, status.as_ref(), false)
         }
         Test::Header(name, operators) => {
-            let text = subject.headers.text(name).map(Value::from);
+            let text = given.headers.text(name).map(Value::from);
             all_true(operators, text.as_ref(), true)
         }
         Test::Json(pointer, operators) => {
-            let value = subject.document.and_then(|document| document.pointer(pointer));
+            let value = given.document.and_then(|document| document.pointer(pointer));
             all_true(operators, value, false)
         }
-        Test::Not(tests) => !all_hold(tests, subject),
-        Test::Any(each) => each.iter().any(|tests| all_hold(tests, subject)),
-        Test::All(each) => each.iter().all(|tests| all_hold(tests, subject)),
+        Test::Not(tests) => !all_hold(tests, given),
+        Test::Any(each) => each.iter().any(|tests| all_hold(tests, given)),
+        Test::All(each) => each.iter().all(|tests| all_hold(tests, given)),
     })
 }
 
@@ -401,8 +401,8 @@ mod tests {
             ("x-count".to_owned(), Bytes::from_static(b"12")),
             ("x-kind".to_owned(), Bytes::from_static(b"charge")),
         ]);
-        let subject = Subject { status: Some(200), headers: &headers, document: Some(document) };
-        Condition::read(condition).unwrap().holds(subject)
+        let given = Given { status: Some(200), headers: &headers, document: Some(document) };
+        Condition::read(condition).unwrap().holds(given)
     }
 
     #[test]
@@ -550,13 +550,13 @@ mod tests {
         ) {
             if let Ok(condition) = Condition::read(&source) {
                 let headers = Headers(vec![("a".to_owned(), header.into())]);
-                let subject = Subject { status, headers: &headers, document: document.as_ref() };
-                let once = condition.holds(subject);
-                prop_assert_eq!(once, condition.holds(subject));
+                let given = Given { status, headers: &headers, document: document.as_ref() };
+                let once = condition.holds(given);
+                prop_assert_eq!(once, condition.holds(given));
                 prop_assert_eq!(condition.source(), &source);
                 let not = Condition::read(&json!({"not": source}));
                 if let Ok(not) = not {
-                    prop_assert_eq!(not.holds(subject), !once);
+                    prop_assert_eq!(not.holds(given), !once);
                 }
             }
         }
@@ -571,11 +571,11 @@ mod tests {
             };
             let headers = Headers::default();
             let document = json!({"v": value});
-            let subject = Subject { status: None, headers: &headers, document: Some(&document) };
-            let (left, right) = (of(&a).holds(subject), of(&b).holds(subject));
-            prop_assert_eq!(of(&json!({"not": a})).holds(subject), !left);
-            prop_assert_eq!(of(&json!({"any": [a, b]})).holds(subject), left || right);
-            prop_assert_eq!(of(&json!({"all": [a, b]})).holds(subject), left && right);
+            let given = Given { status: None, headers: &headers, document: Some(&document) };
+            let (left, right) = (of(&a).holds(given), of(&b).holds(given));
+            prop_assert_eq!(of(&json!({"not": a})).holds(given), !left);
+            prop_assert_eq!(of(&json!({"any": [a, b]})).holds(given), left || right);
+            prop_assert_eq!(of(&json!({"all": [a, b]})).holds(given), left && right);
         }
     }
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::backoff;
-use crate::condition::{Condition, Subject};
+use crate::condition::{Condition, Given};
 use crate::exchange::Headers;
 use crate::operation::{Looks, Operation, State};
-use crate::path_template::Template;
+use crate::path_template::PathTemplate;
 use crate::policy::Backoff;
 use crate::time::Timestamp;
 
@@ -24,7 +24,7 @@ const ABSENT_MIN: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub struct LookupRule {
     /// Path and query of the GET.
-    pub get: Template,
+    pub get: PathTemplate,
     /// What an answer says that knows the operation.
     pub found: Condition,
     /// What one says that does not; without it a 2xx or 404 that does not meet `found`.
@@ -99,14 +99,14 @@ impl LookupRule {
     /// the condition names its status.
     pub fn read(&self, status: u16, headers: &Headers, body: &[u8]) -> Finding {
         let document: Option<Value> = serde_json::from_slice(body).ok();
-        let subject = Subject { status: Some(status), headers, document: document.as_ref() };
+        let given = Given { status: Some(status), headers, document: document.as_ref() };
         let is_success = (200..300).contains(&status);
-        if (is_success || self.found.names_status()) && self.found.holds(subject) {
+        if (is_success || self.found.names_status()) && self.found.holds(given) {
             return Finding::Found;
         }
         let is_absent = match &self.absent {
             Some(absent) => {
-                (is_success || status == 404 || absent.names_status()) && absent.holds(subject)
+                (is_success || status == 404 || absent.names_status()) && absent.holds(given)
             }
             // A page that is no JSON says nothing of what it should list.
             None => {
@@ -118,11 +118,11 @@ impl LookupRule {
 }
 
 /// When the effect of what was sent last shows for sure.
-pub fn settled_at(operation: &Operation, rule: &LookupRule) -> Timestamp {
+pub fn settled_at(operation: &Operation, settle: Duration) -> Timestamp {
     let ended = operation.attempts.iter().filter_map(|attempt| {
         attempt.may_have_executed().then(|| attempt.ended.as_ref().map(|ended| ended.at))?
     });
-    ended.max().unwrap_or(operation.created_at).plus(rule.settle)
+    ended.max().unwrap_or(operation.created_at).plus(settle)
 }
 
 /// When the upstream is asked about an operation in doubt: at once where it never was, and not any
@@ -152,7 +152,7 @@ pub fn conclude(
     now: Timestamp,
 ) -> Conclusion {
     let looks = operation.looks;
-    let settled_at = settled_at(operation, rule);
+    let settled_at = settled_at(operation, rule.settle);
     let absent = match finding {
         Finding::Found => return Conclusion::Done,
         Finding::Absent => looks.absent.saturating_add(1),
@@ -177,14 +177,14 @@ mod tests {
     use crate::id::OperationId;
     use crate::key::{Key, Scope, ScopeKind};
     use crate::lease::Session;
-    use crate::operation::Fence;
+    use crate::operation::{Fence, Intent};
     use crate::policy::Mode;
     use proptest::prelude::*;
     use serde_json::json;
 
     fn rule(found: &Value, absent: Option<&Value>) -> LookupRule {
         LookupRule {
-            get: Template::read("/orders?ref={key}").unwrap(),
+            get: PathTemplate::read("/orders?ref={key}").unwrap(),
             found: Condition::read(found).unwrap(),
             absent: absent.map(|absent| Condition::read(absent).unwrap()),
             settle: Duration::from_secs(30),
@@ -254,18 +254,21 @@ mod tests {
         };
         let key = Key::new("k").unwrap();
         let print = Fingerprint { version: 1, parts: [[0; 16]; 4] };
+        let intent = Intent {
+            upstream_window: Duration::from_secs(1),
+            method: "POST".into(),
+            target: "/".into(),
+            tombstone: Duration::from_secs(1),
+            ..Intent::new(OperationId::from_u128(7), scope, key, print, at(0))
+        };
         Operation {
             fence: Fence(3),
             mode: Mode::Accepted,
-            method: "POST".into(),
-            target: "/".into(),
             state: State::InDoubt,
             attempts: vec![attempt],
-            upstream_window: Duration::from_secs(1),
             window: Duration::from_secs(1),
-            tombstone: Duration::from_secs(1),
             looks,
-            ..Operation::new(OperationId::from_u128(7), scope, key, print, at(0))
+            ..Operation::new(intent)
         }
     }
 

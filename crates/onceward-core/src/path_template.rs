@@ -7,7 +7,7 @@ const FILLED_BYTES_MAX: usize = 8 << 10;
 
 /// A path and query with `{names}` in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
+pub struct PathTemplate {
     parts: Vec<Part>,
     text: String,
 }
@@ -22,7 +22,7 @@ enum Part {
 
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotATemplate {
+pub enum NotAPathTemplate {
     /// It does not begin a path.
     #[error("{0:?} is no path: write \"/orders?ref={{key}}\"")]
     NoPath(String),
@@ -45,16 +45,16 @@ pub enum Unfilled {
     TooLong,
 }
 
-impl Template {
+impl PathTemplate {
     /// Reads `/orders?ref={key}`.
-    pub fn read(text: &str) -> Result<Self, NotATemplate> {
+    pub fn read(text: &str) -> Result<Self, NotAPathTemplate> {
         let is_path = text.starts_with('/')
             && !text.starts_with("//")
             && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         if !is_path {
-            return Err(NotATemplate::NoPath(text.to_owned()));
+            return Err(NotAPathTemplate::NoPath(text.to_owned()));
         }
-        let brace = || NotATemplate::Brace(text.to_owned());
+        let brace = || NotAPathTemplate::Brace(text.to_owned());
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
@@ -160,7 +160,7 @@ mod tests {
 
     fn fill(template: &str, key: &str, body: &Value) -> Result<String, Unfilled> {
         let key = |name: &str| (name == "key").then_some(key);
-        Template::read(template).unwrap().fill(key, Some(body))
+        PathTemplate::read(template).unwrap().fill(key, Some(body))
     }
 
     #[test]
@@ -192,9 +192,9 @@ mod tests {
         for text in
             ["", "orders", "//host/x", "/a b", "/a#b", "/a{", "/a}", "/a{}", "/{json:x}", "/{a{b}"]
         {
-            assert!(Template::read(text).is_err(), "{text}");
+            assert!(PathTemplate::read(text).is_err(), "{text}");
         }
-        let read = Template::read("/a/{key}?b={json:/c}&d={since}").unwrap();
+        let read = PathTemplate::read("/a/{key}?b={json:/c}&d={since}").unwrap();
         assert_eq!(read.names().collect::<Vec<_>>(), ["key", "since"]);
         assert!(read.needs_body());
     }
@@ -213,7 +213,7 @@ mod tests {
 
         #[test]
         fn any_text_is_a_template_or_refused(text in "\\PC{0,30}") {
-            if let Ok(template) = Template::read(&text) {
+            if let Ok(template) = PathTemplate::read(&text) {
                 prop_assert_eq!(template.as_str(), text);
             }
         }

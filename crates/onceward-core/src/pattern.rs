@@ -40,7 +40,7 @@ impl Signs {
 
 /// Why a pattern cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
+pub enum NotAPattern {
     /// Empty, longer than [`PATTERN_BYTES_MAX`], or not ASCII.
     #[error("a pattern has 1 to {PATTERN_BYTES_MAX} signs, all of them ASCII")]
     Length,
@@ -59,9 +59,9 @@ pub enum PatternError {
 
 impl Pattern {
     /// Reads a pattern.
-    pub fn new(text: &str) -> Result<Self, PatternError> {
+    pub fn read(text: &str) -> Result<Self, NotAPattern> {
         if text.is_empty() || text.len() > PATTERN_BYTES_MAX || !text.is_ascii() {
-            return Err(PatternError::Length);
+            return Err(NotAPattern::Length);
         }
         let mut rest = text.as_bytes();
         let mut pieces = Vec::new();
@@ -106,36 +106,36 @@ impl Piece {
     }
 }
 
-fn signs(rest: &mut &[u8]) -> Result<Signs, PatternError> {
+fn signs(rest: &mut &[u8]) -> Result<Signs, NotAPattern> {
     let one = |sign| Signs { ranges: vec![(sign, sign)], others: false };
-    match take(rest).ok_or(PatternError::Length)? {
+    match take(rest).ok_or(NotAPattern::Length)? {
         b'.' => Ok(Signs { ranges: Vec::new(), others: true }),
         b'[' => class(rest),
-        b'\\' => match take(rest).ok_or(PatternError::Sign)? {
+        b'\\' => match take(rest).ok_or(NotAPattern::Sign)? {
             b'd' => Ok(Signs { ranges: vec![(b'0', b'9')], others: false }),
-            sign if sign.is_ascii_alphanumeric() => Err(PatternError::Sign),
+            sign if sign.is_ascii_alphanumeric() => Err(NotAPattern::Sign),
             sign => Ok(one(sign)),
         },
-        b'?' | b'*' | b'+' | b'{' | b'}' => Err(PatternError::Repeat),
-        b'(' | b')' | b'|' | b'^' | b'$' => Err(PatternError::Sign),
-        b']' => Err(PatternError::Class),
+        b'?' | b'*' | b'+' | b'{' | b'}' => Err(NotAPattern::Repeat),
+        b'(' | b')' | b'|' | b'^' | b'$' => Err(NotAPattern::Sign),
+        b']' => Err(NotAPattern::Class),
         sign => Ok(one(sign)),
     }
 }
 
-fn class(rest: &mut &[u8]) -> Result<Signs, PatternError> {
+fn class(rest: &mut &[u8]) -> Result<Signs, NotAPattern> {
     let others = rest.first() == Some(&b'^');
     if others {
         take(rest);
     }
     let mut ranges = Vec::new();
     loop {
-        let mut from = take(rest).ok_or(PatternError::Class)?;
+        let mut from = take(rest).ok_or(NotAPattern::Class)?;
         if from == b']' {
             break;
         }
         if from == b'\\' {
-            from = take(rest).ok_or(PatternError::Class)?;
+            from = take(rest).ok_or(NotAPattern::Class)?;
             if from == b'd' {
                 ranges.push((b'0', b'9'));
                 continue;
@@ -149,24 +149,24 @@ fn class(rest: &mut &[u8]) -> Result<Signs, PatternError> {
             *rest = &rest[2..];
         }
         if to < from {
-            return Err(PatternError::Class);
+            return Err(NotAPattern::Class);
         }
         ranges.push((from, to));
     }
-    if ranges.is_empty() { Err(PatternError::Class) } else { Ok(Signs { ranges, others }) }
+    if ranges.is_empty() { Err(NotAPattern::Class) } else { Ok(Signs { ranges, others }) }
 }
 
-fn repeat(rest: &mut &[u8]) -> Result<(u16, Option<u16>), PatternError> {
+fn repeat(rest: &mut &[u8]) -> Result<(u16, Option<u16>), NotAPattern> {
     let often = match rest.first() {
         Some(b'?') => (0, Some(1)),
         Some(b'*') => (0, None),
         Some(b'+') => (1, None),
         Some(b'{') => {
-            let end = rest.iter().position(|sign| *sign == b'}').ok_or(PatternError::Repeat)?;
-            let inside = std::str::from_utf8(&rest[1..end]).map_err(|_| PatternError::Repeat)?;
+            let end = rest.iter().position(|sign| *sign == b'}').ok_or(NotAPattern::Repeat)?;
+            let inside = std::str::from_utf8(&rest[1..end]).map_err(|_| NotAPattern::Repeat)?;
             *rest = &rest[end..];
             let number = |text: &str| {
-                text.parse().ok().filter(|n| *n <= REPEAT_MAX).ok_or(PatternError::Repeat)
+                text.parse().ok().filter(|n| *n <= REPEAT_MAX).ok_or(NotAPattern::Repeat)
             };
             match inside.split_once(',') {
                 None => (number(inside)?, Some(number(inside)?)),
@@ -178,7 +178,7 @@ fn repeat(rest: &mut &[u8]) -> Result<(u16, Option<u16>), PatternError> {
     };
     take(rest);
     if often.1.is_some_and(|max| max < often.0) {
-        return Err(PatternError::Repeat);
+        return Err(NotAPattern::Repeat);
     }
     Ok(often)
 }
@@ -216,7 +216,7 @@ mod tests {
             ("[a-]+", "a-a", true),
         ] {
             assert_eq!(
-                Pattern::new(pattern).is_ok_and(|it| it.matches(key)),
+                Pattern::read(pattern).is_ok_and(|it| it.matches(key)),
                 matches,
                 "{pattern} {key}"
             );
@@ -226,30 +226,30 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_said() {
         for (pattern, error) in [
-            ("", PatternError::Length),
-            ("é", PatternError::Length),
-            ("[a", PatternError::Class),
-            ("[]", PatternError::Class),
-            ("[z-a]", PatternError::Class),
-            ("a]", PatternError::Class),
-            ("+a", PatternError::Repeat),
-            ("a{2,1}", PatternError::Repeat),
-            ("a{256}", PatternError::Repeat),
-            ("a{x}", PatternError::Repeat),
-            ("a{1", PatternError::Repeat),
-            ("^a$", PatternError::Sign),
-            ("a|b", PatternError::Sign),
-            (r"\w", PatternError::Sign),
-            ("a\\", PatternError::Sign),
+            ("", NotAPattern::Length),
+            ("é", NotAPattern::Length),
+            ("[a", NotAPattern::Class),
+            ("[]", NotAPattern::Class),
+            ("[z-a]", NotAPattern::Class),
+            ("a]", NotAPattern::Class),
+            ("+a", NotAPattern::Repeat),
+            ("a{2,1}", NotAPattern::Repeat),
+            ("a{256}", NotAPattern::Repeat),
+            ("a{x}", NotAPattern::Repeat),
+            ("a{1", NotAPattern::Repeat),
+            ("^a$", NotAPattern::Sign),
+            ("a|b", NotAPattern::Sign),
+            (r"\w", NotAPattern::Sign),
+            ("a\\", NotAPattern::Sign),
         ] {
-            assert_eq!(Pattern::new(pattern), Err(error), "{pattern}");
+            assert_eq!(Pattern::read(pattern), Err(error), "{pattern}");
         }
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused_and_matched_in_no_time(pattern in "[ -~]{0,40}", key in "[ -~]{0,255}") {
-            if let Ok(pattern) = Pattern::new(&pattern) {
+            if let Ok(pattern) = Pattern::read(&pattern) {
                 let _ = pattern.matches(&key);
             }
         }
@@ -263,14 +263,14 @@ mod tests {
                 }
                 text.push(sign);
             }
-            let pattern = Pattern::new(&text).unwrap();
+            let pattern = Pattern::read(&text).unwrap();
             prop_assert!(pattern.matches(&key));
             prop_assert_eq!(pattern.matches(&other), key == other);
         }
 
         #[test]
         fn repeats_count(min in 0usize..20, more in 0usize..20, n in 0usize..50) {
-            let pattern = Pattern::new(&format!("a{{{min},{}}}", min + more)).unwrap();
+            let pattern = Pattern::read(&format!("a{{{min},{}}}", min + more)).unwrap();
             prop_assert_eq!(pattern.matches(&"a".repeat(n)), (min..=min + more).contains(&n));
         }
     }

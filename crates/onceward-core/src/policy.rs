@@ -8,9 +8,9 @@ use crate::fingerprint::FingerprintRule;
 use crate::hint::HintHeader;
 use crate::hours::Hours;
 use crate::key::{KEY_BYTES_MAX, Key};
+use crate::key_template::KeyTemplate;
 use crate::lookup::LookupRule;
 use crate::pattern::Pattern;
-use crate::template::Template;
 use crate::time::Timestamp;
 use crate::upstream_key::KeyPlace;
 
@@ -213,7 +213,7 @@ pub enum KeyFrom {
     /// From nowhere: what [`KeyMissing`] says.
     Headers,
     /// Made of the request; where that lacks a part, it is refused.
-    Template(Template),
+    Template(KeyTemplate),
 }
 
 /// What the time is good for that a key bears.
@@ -257,7 +257,7 @@ impl KeyRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UniqueRule {
     /// What names the effect; a call that lacks it has no second identity.
-    pub name: Template,
+    pub name: KeyTemplate,
     /// How long after the first call.
     pub within: Duration,
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::condition::is_same;
-use crate::path_template::Template;
+use crate::path_template::PathTemplate;
 
 /// How a provider's list is read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReconcileRule {
     /// Path and query of the first page.
-    pub get: Template,
+    pub get: PathTemplate,
     /// Path and query of the pages after it, where the list tells a cursor and no address.
-    pub get_next: Option<Template>,
+    pub get_next: Option<PathTemplate>,
     /// How often.
     pub every: Duration,
     /// How long after an attempt its effect is listed for sure.
@@ -126,7 +126,7 @@ mod tests {
 
     fn rule() -> ReconcileRule {
         ReconcileRule {
-            get: Template::read("/charges?since={since}").unwrap(),
+            get: PathTemplate::read("/charges?since={since}").unwrap(),
             get_next: None,
             every: Duration::from_hours(1),
             settle: Duration::from_mins(1),

@@ -16,7 +16,7 @@ use crate::verdict;
 
 /// A call and how it stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct Tried {
     /// What a second arrival would do.
     pub effects: Effects,
     /// By what its delays are drawn.
@@ -40,7 +40,7 @@ pub struct Ended<'a> {
 
 /// How long to wait before the next attempt; nothing where there is none.
 pub fn decide(
-    standing: &Standing,
+    tried: &Tried,
     policy: &Policy,
     ended: &Ended<'_>,
     now: Timestamp,
@@ -48,18 +48,17 @@ pub fn decide(
     let hint = ended
         .answer
         .map_or_else(Hint::default, |(_, headers)| Hint::of(headers, &policy.hints, now));
-    if standing.attempts >= policy.held.attempts_max || !may_go_again(standing, policy, ended, hint)
-    {
+    if tried.attempts >= policy.held.attempts_max || !may_go_again(tried, policy, ended, hint) {
         return None;
     }
-    let delay = backoff::delay(&policy.held, standing.id, standing.attempts, hint.wait);
-    let end = standing.since.plus(policy.held.horizon);
+    let delay = backoff::delay(&policy.held, tried.id, tried.attempts, hint.wait);
+    let end = tried.since.plus(policy.held.horizon);
     (now.plus(delay) <= end).then_some(delay)
 }
 
 /// Whether a second arrival is harmless now, and of use.
-fn may_go_again(standing: &Standing, policy: &Policy, ended: &Ended<'_>, hint: Hint) -> bool {
-    let is_harmless = standing.effects != Effects::NonIdempotent;
+fn may_go_again(tried: &Tried, policy: &Policy, ended: &Ended<'_>, hint: Hint) -> bool {
+    let is_harmless = tried.effects != Effects::NonIdempotent;
     let status = match (ended.ending, ended.answer) {
         (Ending::Unsent, _) => return true,
         (Ending::Unanswered, _) | (_, None) => return is_harmless,
@@ -69,9 +68,7 @@ fn may_go_again(standing: &Standing, policy: &Policy, ended: &Ended<'_>, hint: H
         Meaning::NotProcessed => true,
         Meaning::Ambiguous => is_harmless && hint.again != Some(false),
         // An upstream that dedupes answers so while the first of two is under way.
-        Meaning::Final if status == 409 && standing.effects == Effects::Keyed => {
-            standing.maybe_executed
-        }
+        Meaning::Final if status == 409 && tried.effects == Effects::Keyed => tried.maybe_executed,
         Meaning::Final => ended.ending == Ending::Truncated && is_harmless,
         Meaning::Refused => false,
     }
@@ -91,8 +88,8 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    fn standing(effects: Effects, attempts: u32) -> Standing {
-        Standing {
+    fn tried(effects: Effects, attempts: u32) -> Tried {
+        Tried {
             effects,
             id: OperationId::from_u128(7),
             since: Timestamp::default(),
@@ -104,7 +101,7 @@ mod tests {
     fn again(effects: Effects, status: u16) -> bool {
         let headers = Headers::default();
         let ended = Ended { ending: Ending::Answered, answer: Some((status, &headers)) };
-        decide(&standing(effects, 1), &Policy::default(), &ended, Timestamp::default()).is_some()
+        decide(&tried(effects, 1), &Policy::default(), &ended, Timestamp::default()).is_some()
     }
 
     #[test]
@@ -131,10 +128,10 @@ mod tests {
     fn a_conflict_after_an_attempt_that_may_have_worked_is_the_first_one_under_way() {
         let headers = Headers::default();
         let ended = Ended { ending: Ending::Answered, answer: Some((409, &headers)) };
-        let before = Standing { maybe_executed: true, ..standing(Effects::Keyed, 2) };
+        let before = Tried { maybe_executed: true, ..tried(Effects::Keyed, 2) };
         let policy = Policy::default();
         assert!(decide(&before, &policy, &ended, Timestamp::default()).is_some());
-        let other = Standing { effects: Effects::Idempotent, ..before };
+        let other = Tried { effects: Effects::Idempotent, ..before };
         assert_eq!(decide(&other, &policy, &ended, Timestamp::default()), None);
     }
 
@@ -146,8 +143,8 @@ mod tests {
         let (soon, late) = (headers("3"), headers("30"));
         let asks = |headers| {
             let ended = Ended { ending: Ending::Answered, answer: Some((503, headers)) };
-            let standing = standing(Effects::Idempotent, 1);
-            decide(&standing, &Policy::default(), &ended, Timestamp::default())
+            let tried = tried(Effects::Idempotent, 1);
+            decide(&tried, &Policy::default(), &ended, Timestamp::default())
         };
         assert!(asks(&soon).is_some_and(|wait| wait >= Duration::from_secs(3)));
         assert_eq!(asks(&late), None);
@@ -166,7 +163,7 @@ mod tests {
                 .then_some((status, &headers));
             let (policy, now) = (Policy::default(), Timestamp::default());
             let ended = Ended { ending, answer };
-            let next = decide(&standing(Effects::NonIdempotent, attempts), &policy, &ended, now);
+            let next = decide(&tried(Effects::NonIdempotent, attempts), &policy, &ended, now);
             prop_assert!(next.is_none() || !may_have_executed(&policy, &ended, now));
             prop_assert!(next.is_none() || attempts < policy.held.attempts_max);
         }

@@ -27,8 +27,8 @@ fn at(seconds: u64) -> Timestamp {
 /// A claim that nobody has in hand yet.
 fn newborn(effects: Effects, now: Timestamp) -> Operation {
     let mut claim = operation(effects, Mode::Held, "CLAIM");
-    claim.scope.kind = ScopeKind::Claim;
-    claim.route = String::new();
+    claim.intent_mut().scope.kind = ScopeKind::Claim;
+    claim.intent_mut().route = String::new();
     claim.fence = claim::first_fence(now);
     claim
 }
@@ -165,7 +165,7 @@ fn what_says_nothing_of_itself_is_compared_with_nothing() {
     let asked = |claim: &Operation, print| claim::begin(claim, &print, at(1));
     assert_eq!(asked(&claim, fingerprint("b")), Begin::Mismatch);
     assert!(matches!(asked(&claim, UNCOMPARED), Begin::Busy { .. }));
-    claim.fingerprint = UNCOMPARED;
+    claim.intent_mut().fingerprint = UNCOMPARED;
     assert!(matches!(asked(&claim, fingerprint("b")), Begin::Busy { .. }));
 }
 

@@ -417,7 +417,7 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
     let now = Timestamp::from_micros(1);
     let policy = Policy::default();
     let mut op = operation(Effects::Keyed, Mode::Accepted, "POST");
-    op.upstream_window = Duration::from_millis(10);
+    op.intent_mut().upstream_window = Duration::from_millis(10);
     let op = op.after(Event::Started(Session(1)), now).unwrap();
     let brought = Brought { headers: None, permanent: false, too_large: false, may_retry: true };
     let decide = |op: &Operation| {
@@ -425,7 +425,8 @@ fn an_accepted_retry_that_would_fall_behind_the_upstreams_window_goes_into_doubt
         verdict::decide(op, &policy, &end, brought, now)
     };
     assert_eq!(decide(&op), Verdict::Doubt);
-    let known = Operation { upstream_window: Duration::from_hours(24), ..op };
+    let mut known = op;
+    known.intent_mut().upstream_window = Duration::from_hours(24);
     assert!(matches!(decide(&known), Verdict::Retry { .. }));
 }
 

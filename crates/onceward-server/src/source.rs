@@ -518,12 +518,9 @@ impl Source {
     /// What a webhook says of an operation of a route's.
     fn testimony(&self, document: &Document<'_>, webhook: &Webhook) -> Option<Testimony> {
         let rule = self.resolve.as_ref()?;
-        let subject = condition::Subject {
-            status: None,
-            headers: &webhook.headers,
-            document: document.json(),
-        };
-        let holds = |it: &Option<Condition>| it.as_ref().is_some_and(|it| it.holds(subject));
+        let given =
+            condition::Given { status: None, headers: &webhook.headers, document: document.json() };
+        let holds = |it: &Option<Condition>| it.as_ref().is_some_and(|it| it.holds(given));
         let says = if holds(&rule.found) {
             Says::Done
         } else if holds(&rule.failed) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use onceward::core::condition::Condition;
 use onceward::core::exchange::Headers;
 use onceward::core::lookup::{LookupRule, When};
-use onceward::core::path_template::Template;
+use onceward::core::path_template::PathTemplate;
 use onceward::core::policy::{
     Backoff, Effects, OnDead, OnExpired, Order, Policy, UpstreamKeyRule, UpstreamKeyValue,
 };
@@ -100,7 +100,7 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
 /// The upstream's books are open to whoever asks.
 fn lookup() -> Option<LookupRule> {
     Some(LookupRule {
-        get: Template::read("/books/{operation}").ok()?,
+        get: PathTemplate::read("/books/{operation}").ok()?,
         found: Condition::read(&json!({"json": {"/effects": {"gt": 0}}})).ok()?,
         absent: None,
         settle: SETTLE,

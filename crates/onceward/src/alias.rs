@@ -7,7 +7,7 @@ use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope};
-use onceward_core::operation::{Operation, State};
+use onceward_core::operation::{Intent, Operation, State};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 
@@ -39,17 +39,20 @@ pub(crate) fn birth(
     seal: &[String],
     now: Timestamp,
 ) -> Birth {
-    let operation = Operation {
+    let intent = Intent {
         effects: Effects::Idempotent,
         method: name.request.method.clone(),
         target: name.request.target.clone(),
+        tombstone: name.tombstone,
+        alias_of: Some(of),
+        ..Intent::new(name.id, name.scope, name.key, name.fingerprint, now)
+    };
+    let operation = Operation {
         state: State::Done,
         window: name.window,
-        tombstone: name.tombstone,
         ended_at: Some(name.ended_at),
         told: true,
-        alias_of: Some(of),
-        ..Operation::new(name.id, name.scope, name.key, name.fingerprint, now)
+        ..Operation::new(intent)
     };
     Birth {
         request: wire::encode_request(name.request, name.id, secrets, seal),

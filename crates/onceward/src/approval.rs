@@ -4,7 +4,6 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use bytes::Bytes;
 use onceward_core::id::OperationId;
 use onceward_core::operation::{Act, Deed, Operation};
 use onceward_core::time::Timestamp;
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::refusal::Refusal;
-use crate::store::StoreError;
+use crate::setting;
 
 /// What the setting of an act that waits is called.
 const PREFIX: &str = "approval/";
@@ -98,9 +97,7 @@ impl Engine {
                     reason: act.reason.clone(),
                 };
                 if first.is_none() {
-                    let value = postcard::to_allocvec(&row)
-                        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-                    self.store.set(name, Some(Bytes::from(value))).await?;
+                    self.store.set(name, Some(setting::encode(&row)?)).await?;
                 }
                 let operation = Box::new(operation.clone());
                 Err(Refusal::SecondWanted { operation, who: row.who, what: row.what })

@@ -4,13 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use onceward_core::id::OperationId;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::people::Person;
+use crate::setting;
 use crate::store::{StoreError, Way};
 
 /// What the setting of a note is called: its id follows, so that names are in the order of time.
@@ -85,19 +85,11 @@ pub struct Notes {
     pub next: Option<OperationId>,
 }
 
-fn name_of(id: OperationId) -> String {
-    format!("{PREFIX}{:032x}", id.as_u128())
-}
-
 fn decode(name: &str, value: &[u8]) -> Result<Note, StoreError> {
-    let damaged =
-        |why: &dyn std::fmt::Display| StoreError::Damaged(format!("the setting {name}: {why}"));
-    let id = name.strip_prefix(PREFIX).unwrap_or_default();
-    let id = u128::from_str_radix(id, 16).map_err(|error| damaged(&error))?;
-    let row: NoteRow = postcard::from_bytes(value).map_err(|error| damaged(&error))?;
+    let id = setting::id_of(PREFIX, name)?;
+    let row: NoteRow = setting::decode(name, value)?;
     let NoteRow { at, who, deed, about, reason, refused } = row;
-    let (id, at) = (OperationId::from_u128(id), Timestamp::from_micros(at));
-    Ok(Note { id, at, who, deed, about, reason, refused })
+    Ok(Note { id, at: Timestamp::from_micros(at), who, deed, about, reason, refused })
 }
 
 impl Engine {
@@ -131,9 +123,7 @@ impl Engine {
             reason: note.reason.clone(),
             refused: note.refused,
         };
-        let value = postcard::to_allocvec(&row)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        self.store.set(name_of(note.id), Some(Bytes::from(value))).await
+        self.store.set(setting::name_of(PREFIX, note.id), Some(setting::encode(&row)?)).await
     }
 
     /// What people did, newest first, from a bounded number of notes.
@@ -141,7 +131,7 @@ impl Engine {
         let mut found = Notes::default();
         let (mut before, mut looked_at) = (query.before, 0);
         loop {
-            let from = before.map(name_of);
+            let from = before.map(|before| setting::name_of(PREFIX, before));
             let page = self.store.settings_from(PREFIX.to_owned(), from, Way::Down, PAGE).await?;
             for (name, value) in &page {
                 let note = decode(name, value)?;

@@ -3,12 +3,14 @@
 //! its process.
 //!
 //! A bulk goes from the newest operation that was there when it began to the oldest, so it meets
-//! none twice. Its acts bear its id: whoever goes on after a crash, or believes to be alone and is
-//! not, does nothing to an operation that has it already.
+//! none twice. Whoever has it in hand writes its row by compare and swap, so that another node that
+//! took it over is noticed before the next act. Its acts bear its id: whoever goes on after a crash
+//! does nothing to an operation that has it already.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use onceward_core::id::OperationId;
 use onceward_core::operation::{Forgotten, Operation, State};
 use onceward_core::risk::{Risk, risk};
@@ -180,10 +182,12 @@ pub struct Bulk {
     cursor: OperationId,
     /// The operation that is seen to now: after a crash it says whether it was.
     at: Option<OperationId>,
-    /// Who has it in hand: it grows whenever another node takes it over.
+    /// How often another node took it over.
     turn: u32,
     /// It grows while somebody has it in hand.
     beats: u64,
+    /// Its row as it was written or read last: whoever writes it over another's has not got it.
+    kept: Option<Bytes>,
 }
 
 impl Bulk {
@@ -270,7 +274,7 @@ impl Engine {
         self.forget_ended_bulks().await?;
         let now = self.clock.now();
         let id = self.next_id(now);
-        let bulk = Bulk {
+        let mut bulk = Bulk {
             id,
             standing: BulkStanding::Running,
             began_at: now,
@@ -285,11 +289,12 @@ impl Engine {
             at: None,
             turn: 0,
             beats: 0,
+            kept: None,
             order,
         };
         let deed = format!("began to {} in bulk", bulk.order.deed.name());
         self.note(&bulk.order.person, &deed, &bulk.name()).await?;
-        self.keep_bulk(&bulk).await?;
+        self.keep_bulk(&mut bulk).await?;
         self.bulks.begin(id);
         Ok(bulk)
     }
@@ -317,14 +322,21 @@ impl Engine {
         let bulk = self.bulk(name).await?.ok_or(Refusal::NotFound)?;
         if bulk.standing == BulkStanding::Running {
             self.note(person, "stopped", name).await?;
-            let who = bytes::Bytes::from(person.who.clone());
+            let who = Bytes::from(person.who.clone());
             self.store.set(row::stop_of(bulk.id), Some(who)).await?;
         }
         Ok(bulk)
     }
 
-    async fn keep_bulk(&self, bulk: &Bulk) -> Result<(), StoreError> {
-        self.store.set(row::name_of(bulk.id), Some(row::encode(bulk)?)).await
+    /// Writes how far it is; tells whether nobody else did meanwhile.
+    async fn keep_bulk(&self, bulk: &mut Bulk) -> Result<bool, StoreError> {
+        let row = row::encode(bulk)?;
+        let before = bulk.kept.clone();
+        let is_kept = self.store.swap(row::name_of(bulk.id), before, Some(row.clone())).await?;
+        if is_kept {
+            bulk.kept = Some(row);
+        }
+        Ok(is_kept)
     }
 
     /// Of those that have ended only the newest are kept.
@@ -332,9 +344,6 @@ impl Engine {
         let ended = |bulk: &Bulk| bulk.standing != BulkStanding::Running;
         let all = self.bulks().await?;
         for old in all.iter().filter(|bulk| ended(bulk)).skip(ENDED_MAX) {
-            for turn in 1..=old.turn {
-                self.store.set(row::turn_of(old.id, turn), None).await?;
-            }
             self.store.set(row::stop_of(old.id), None).await?;
             self.store.set(row::name_of(old.id), None).await?;
         }

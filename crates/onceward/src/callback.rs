@@ -25,6 +25,7 @@ use crate::call::{Arrival, CallOptions};
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::remember::birth;
+use crate::setting;
 use crate::store::{Remembered, StoreError, Way, Which};
 use crate::webhook;
 
@@ -101,7 +102,7 @@ fn state_to_tell(operation: &Operation) -> Option<&'static str> {
 
 /// What the marks of an operation begin with.
 fn marks_of(id: OperationId) -> String {
-    format!("{PREFIX}{:032x}/", id.as_u128())
+    format!("{}/", setting::name_of(PREFIX, id))
 }
 
 /// The mark that comes before the write with this fence.
@@ -123,14 +124,9 @@ pub(crate) async fn tell(engine: Arc<Engine>) {
             }
             Ok(())
         };
-        match told.await {
-            Ok(()) => {}
-            // What was not told of now has its mark still.
-            Err(error) if StoreError::may_pass(&error) || error == StoreError::Stale => {}
-            Err(error) => {
-                engine.heed(error);
-                return;
-            }
+        // What was not told of now has its mark still.
+        if told.await.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
         }
         tokio::select! {
             () = engine.callbacks.wake.notified() => {}
@@ -188,11 +184,7 @@ impl Engine {
         loop {
             let page = self.store.settings_from(PREFIX.to_owned(), from, Way::Up, PAGE).await?;
             for (name, _) in &page {
-                let id = name.strip_prefix(PREFIX).and_then(|rest| rest.split('/').next());
-                let id = id.unwrap_or_default();
-                let id = u128::from_str_radix(id, 16)
-                    .map_err(|error| StoreError::Damaged(format!("the setting {name}: {error}")))?;
-                self.tell_of(OperationId::from_u128(id)).await?;
+                self.tell_of(setting::id_of(PREFIX, name)?).await?;
             }
             if page.len() < PAGE {
                 return Ok(());
@@ -214,12 +206,13 @@ impl Engine {
         };
         if let Some(arrival) = self.callback_of(&operation, state, &teller) {
             let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
-            newborn.operation.parent = Some(id);
-            newborn.operation.upstream_key = Some(UpstreamKey {
+            let intent = newborn.operation.intent_mut();
+            intent.parent = Some(id);
+            intent.upstream_key = Some(UpstreamKey {
                 place: KeyPlace::Header("webhook-id".to_owned()),
-                value: newborn.operation.key.as_str().to_owned(),
+                value: intent.key.as_str().to_owned(),
             });
-            newborn.operation.upstream_window = RECEIVER_WINDOW;
+            intent.upstream_window = RECEIVER_WINDOW;
             if let Remembered::Fresh(born) = self.store.remember(newborn).await? {
                 self.observer.observe(Fact::Remembered(&born));
             }

@@ -14,11 +14,12 @@ use onceward_core::claim::{self, Begin, ClaimEvent, ClaimRule, UNCOMPARED, Word}
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, Part};
 use onceward_core::key::{Key, KeyDigest, Scope, ScopeKind};
-use onceward_core::operation::{Event, Fence, Operation, State};
+use onceward_core::operation::{Event, Fence, Intent, Operation, State};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::detached::Detached;
 use crate::engine::{Engine, RACES_MAX};
 use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
@@ -365,18 +366,17 @@ impl Engine {
         .await
     }
 
-    /// Does it in a task of its own: whoever hangs up meanwhile leaves nothing half done.
+    /// Does it to its end: whoever hangs up meanwhile leaves nothing half done.
     async fn see_through<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let run = self.begin();
-        let working = tokio::spawn(async move {
+        Detached::begin(async move {
             let _run = run;
             work.await
-        });
-        // It ends without a word only where the process ends.
-        working.await.unwrap_or(Err(Refusal::Draining))
+        })
+        .await
     }
 
     /// Waits until `claim` has come to rest, at most until its lease is over or `until`; tells whether
@@ -518,16 +518,19 @@ impl Engine {
     ) -> Birth {
         // Nodes' clocks differ a little, and a person may free a key at once.
         let after_the_last = replaces.as_ref().map_or(Fence(0), |old| Fence(old.fence.0 + 1));
-        let mut operation = Operation {
-            fence: claim::first_fence(now).max(after_the_last),
+        let intent = Intent {
             effects: beginning.effects.unwrap_or(rule.effects),
             // It goes nowhere.
             route: String::new(),
             method: METHOD.to_owned(),
             target: format!("{}/{}", which.scope, which.key),
-            window: rule.window,
             tombstone: rule.tombstone,
-            ..Operation::new(self.next_id(now), which.scope(), which.key.clone(), print, now)
+            ..Intent::new(self.next_id(now), which.scope(), which.key.clone(), print, now)
+        };
+        let mut operation = Operation {
+            fence: claim::first_fence(now).max(after_the_last),
+            window: rule.window,
+            ..Operation::new(intent)
         };
         let lease_until = now.plus(lease_of(rule, beginning.lease));
         let event = ClaimEvent::Begun { lease_until, holder: beginning.holder.clone() };

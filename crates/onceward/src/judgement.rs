@@ -67,7 +67,8 @@ pub(crate) fn decide_orphan(
     now: Timestamp,
 ) -> Option<Verdict> {
     if Sabotage::OrphanResent.is_on() {
-        let harmless = Operation { effects: Effects::Idempotent, ..operation.clone() };
+        let mut harmless = operation.clone();
+        harmless.intent_mut().effects = Effects::Idempotent;
         return verdict::decide_orphan(&harmless, policy, ended, now);
     }
     verdict::decide_orphan(operation, policy, ended, now)

@@ -11,7 +11,7 @@ use onceward_core::time::Timestamp;
 
 use crate::alias::{self, Name};
 use crate::engine::Engine;
-use crate::people::{Decided, Person, deed};
+use crate::people::{Decided, Person, deed, forgetting};
 use crate::refusal::Refusal;
 use crate::store::{Query, Remembered, Which};
 
@@ -82,10 +82,7 @@ impl Engine {
         person: &Person,
     ) -> Result<Operation, Refusal> {
         let found = self.as_kept(self.operation_of(scope, key).await?);
-        let conflict = |why: &str| Refusal::Conflict {
-            operation: Box::new(found.clone()),
-            why: why.to_owned(),
-        };
+        let conflict = |why: &str| Refusal::conflict(&found, why);
         if scope.kind == ScopeKind::Claim {
             return Err(conflict("it is a claim: it has one key"));
         }
@@ -121,7 +118,7 @@ impl Engine {
             Remembered::Known(known) if known.alias_of == Some(found.id) => known,
             Remembered::Known(known) => {
                 let why = format!("the key {to} belongs to {} already", known.id);
-                return Err(Refusal::Conflict { operation: Box::new(found), why });
+                return Err(Refusal::conflict(&found, why));
             }
         };
         self.act(found.id, |operation, _| {
@@ -156,10 +153,8 @@ impl Engine {
             if operation.forgotten.is_some() || (operation.state.is_ended() && is_over) {
                 continue;
             }
-            let dropped = self.act(operation.id, |_, engine| {
-                let act = deed(Deed::Forgot, person, engine);
-                Ok((Event::Acted(act, None, Some(Forgotten::Refuse)), None))
-            });
+            let dropped = self
+                .act(operation.id, |_, engine| Ok(forgetting(engine, Forgotten::Refuse, person)));
             match dropped.await {
                 Ok(_) => revoked.keys += 1,
                 Err(Refusal::Conflict { operation, .. }) => {

@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::call::Arrival;
 use crate::engine::Engine;
 use crate::sabotage::Sabotage;
-use crate::store::{StoreError, Way, Which, Write};
+use crate::store::{StoreError, Way, Which};
 
 /// What the setting of a line is called.
 const PREFIX: &str = "line/";
@@ -131,11 +131,11 @@ impl Engine {
     }
 
     /// The same as [`Engine::advance`], beside whoever asks for it.
-    pub(crate) fn spawn_advance(self: &Arc<Self>, operation: Operation) {
-        if !self.is_in_order(&operation) {
+    pub(crate) fn spawn_advance(self: &Arc<Self>, operation: &Operation) {
+        if !self.is_in_order(operation) {
             return;
         }
-        let engine = Arc::clone(self);
+        let (engine, operation) = (Arc::clone(self), operation.clone());
         let run = self.begin();
         tokio::spawn(async move {
             let _run = run;
@@ -152,8 +152,10 @@ impl Engine {
             match Box::pin(self.move_line(&cell, operation)).await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) if error.may_pass() || error == StoreError::Stale => return,
-                Err(error) => return drop(self.heed(error)),
+                Err(error) => {
+                    self.goes_on_after(&error);
+                    return;
+                }
             }
         }
     }
@@ -378,12 +380,7 @@ impl Engine {
 
     /// Writes what became of an operation's turn; nothing where somebody else wrote it meanwhile.
     async fn turn(&self, found: &Operation, event: Event) -> Result<Option<Operation>, StoreError> {
-        let Ok(operation) = found.after(event, self.clock.now()) else { return Ok(None) };
-        match self.store.commit(Write { operation, answer: None, visible: false }).await {
-            Ok(turned) => Ok(Some(turned)),
-            Err(StoreError::Stale) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.write(found.after(event, self.clock.now()), None, false).await
     }
 
     /// Whether the key of an operation has gone to another: then nothing changes it any more.

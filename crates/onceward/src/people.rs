@@ -190,21 +190,19 @@ impl Engine {
         operation: &Operation,
         decide: &impl Fn(&Operation, &Engine) -> Decided,
     ) -> Result<(Operation, Option<(Slot, Bytes)>), Refusal> {
-        let conflict =
-            |why: String| Refusal::Conflict { operation: Box::new(operation.clone()), why };
         let digest = operation.scope.digest(&operation.key);
         let owner = self.store.find(Which::Key(digest)).await?;
         if owner.is_none_or(|owner| owner.id != operation.id) {
-            return Err(conflict("its key belongs to a later operation".to_owned()));
+            return Err(Refusal::conflict(operation, "its key belongs to a later operation"));
         }
         let (event, answer) = decide(operation, self).map_err(|hindrance| match hindrance {
-            Hindrance::Why(why) => conflict(why),
+            Hindrance::Why(why) => Refusal::conflict(operation, why),
             Hindrance::Risk(risk) => {
                 Refusal::RiskUnaccepted { operation: Box::new(operation.clone()), risk }
             }
         })?;
         let next = operation.after(event, self.clock.now());
-        Ok((next.map_err(|illegal| conflict(illegal.to_string()))?, answer))
+        Ok((next.map_err(|illegal| Refusal::conflict(operation, illegal.to_string()))?, answer))
     }
 
     /// A deed that was noted and came to nothing says so.

@@ -12,12 +12,13 @@ use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::doubt::{cut, names};
 use crate::engine::Engine;
 use crate::gates::{Entrant, Slot};
-use crate::listed::names;
 use crate::observe::Fact;
 use crate::refusal::Refusal;
 use crate::route::Route;
+use crate::setting;
 use crate::store::{Lane, Query, StoreError};
 
 /// What the setting of a route's last report is called.
@@ -129,9 +130,8 @@ async fn take_turn(
     }
     let before = engine.report(&route.name).await?;
     let report = compared(engine, route, rule, before.as_ref()).await?;
-    let value = postcard::to_allocvec(&report)
-        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    engine.store.set(format!("{REPORT}{}", route.name), Some(Bytes::from(value))).await?;
+    let name = format!("{REPORT}{}", route.name);
+    engine.store.set(name, Some(setting::encode(&report)?)).await?;
     engine.observer.observe(Fact::Reconciled(&route.name, &report));
     Ok(())
 }
@@ -147,9 +147,8 @@ impl Engine {
 
     async fn report(&self, route: &str) -> Result<Option<Report>, StoreError> {
         let name = format!("{REPORT}{route}");
-        let Some(value) = self.store.setting(name.clone()).await? else { return Ok(None) };
-        let read = postcard::from_bytes(&value);
-        read.map(Some).map_err(|error| StoreError::Damaged(format!("the setting {name}: {error}")))
+        let kept = self.store.setting(name.clone()).await?;
+        kept.map(|value| setting::decode(&name, &value)).transpose()
     }
 }
 
@@ -195,12 +194,12 @@ async fn compared(
         report.missing = (found.missing.len() as u64, told.collect());
     }
     if is_all {
-        let told = found.unknown.iter().take(TOLD_MAX).map(|name| cut(name));
+        let told = found.unknown.iter().take(TOLD_MAX).map(|name| cut(name, VALUE_BYTES_MAX));
         report.unknown = (found.unknown.len() as u64, told.collect());
     }
     let told = found.differing.iter().take(TOLD_MAX).map(|it| {
         let id = operations[it.operation].id.to_string();
-        (id, it.place.clone(), cut(&it.here), cut(&it.there))
+        (id, it.place.clone(), cut(&it.here, VALUE_BYTES_MAX), cut(&it.there, VALUE_BYTES_MAX))
     });
     report.differing = (found.differing.len() as u64, told.collect());
     Ok(report)
@@ -213,8 +212,8 @@ async fn operations(
     route: &Route,
     since: Timestamp,
 ) -> Result<(Vec<Operation>, bool), StoreError> {
-    let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
-    let horizon = policies.map(|policy| policy.accepted.horizon).max().unwrap_or_default();
+    let horizons = route.policies().map(|policy| policy.accepted.horizon);
+    let horizon = horizons.max().unwrap_or_default();
     let oldest = since.minus(horizon);
     let mut operations: Vec<Operation> = Vec::new();
     let mut before = None;
@@ -277,13 +276,19 @@ async fn listed(
         let answer = engine.get(route, target.clone(), &mut slot).await?;
         drop(slot);
         if !(200..300).contains(&answer.status) {
-            return Err(format!("GET {} answered {}", cut(&target), answer.status));
+            return Err(format!(
+                "GET {} answered {}",
+                cut(&target, VALUE_BYTES_MAX),
+                answer.status
+            ));
         }
-        let page: Value = serde_json::from_slice(&answer.body)
-            .map_err(|_| format!("GET {} answered what is no JSON", cut(&target)))?;
+        let page: Value = serde_json::from_slice(&answer.body).map_err(|_| {
+            format!("GET {} answered what is no JSON", cut(&target, VALUE_BYTES_MAX))
+        })?;
         let listed = page.pointer(&rule.items).and_then(Value::as_array);
-        let listed =
-            listed.ok_or_else(|| format!("GET {} has no list at {}", cut(&target), rule.items))?;
+        let listed = listed.ok_or_else(|| {
+            format!("GET {} has no list at {}", cut(&target, VALUE_BYTES_MAX), rule.items)
+        })?;
         for item in listed {
             if let Some(name) = item.pointer(&rule.key).and_then(name_of) {
                 items.insert(name, item.clone());
@@ -296,7 +301,10 @@ async fn listed(
         let Some(next) = next else { return Ok((items, true)) };
         let following = following(route, rule, &times, &next)?;
         if following == target {
-            return Err(format!("GET {} names itself as the next page", cut(&target)));
+            return Err(format!(
+                "GET {} names itself as the next page",
+                cut(&target, VALUE_BYTES_MAX)
+            ));
         }
         target = following;
     }
@@ -325,7 +333,7 @@ fn following(
 /// A slot for one page, waited for where the gate is shut.
 async fn enter(engine: &Engine, route: &Route) -> Result<Slot, String> {
     let lane = Lane { route: route.name.clone(), ..Lane::default() };
-    let entrant = Entrant { lane, is_harmless: true, is_backlog: true };
+    let entrant = Entrant { lane: lane.into(), is_harmless: true, is_backlog: true };
     for _ in 0..ENTRIES_MAX {
         match engine.gate_of(route).try_enter(&entrant, engine.clock.now()) {
             Ok(slot) => return Ok(slot),
@@ -357,25 +365,10 @@ impl Times {
     }
 }
 
-/// RFC 3339 in UTC, to the second (days to dates: Hinnant, "chrono-compatible low-level date
-/// algorithms").
+/// RFC 3339 in UTC, to the second.
 fn rfc3339(at: Timestamp) -> String {
-    let seconds = at.as_micros().div_euclid(1_000_000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(VALUE_BYTES_MAX)].to_owned()
+    let text = at.rfc3339();
+    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
 
 #[cfg(test)]

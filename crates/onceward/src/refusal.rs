@@ -1,5 +1,7 @@
 //! Every refusal there is, as a value; an edge gives it a status and words.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use onceward_core::fingerprint::Part;
@@ -10,6 +12,7 @@ use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::NoPlace;
 
 use crate::gates::Bar;
+use crate::problem::Problem;
 use crate::store::StoreError;
 
 /// Why a call gets no answer of its upstream's. A refused request has sent nothing, except where
@@ -127,6 +130,22 @@ pub enum Refusal {
     /// The gateway is ending.
     Draining,
 }
+
+impl Refusal {
+    /// What a person wants cannot follow from where `operation` stands, and why.
+    pub(crate) fn conflict(operation: &Operation, why: impl Into<String>) -> Self {
+        Self::Conflict { operation: Box::new(operation.clone()), why: why.into() }
+    }
+}
+
+/// What its problem says of it.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Problem::from(self.clone()).detail)
+    }
+}
+
+impl Error for Refusal {}
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {

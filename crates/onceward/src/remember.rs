@@ -3,7 +3,9 @@
 
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
-use onceward_core::operation::{Event, Forgotten, Operation, Run, State, Subject, UpstreamKey};
+use onceward_core::operation::{
+    Event, Forgotten, Intent, Operation, Run, State, Subject, UpstreamKey,
+};
 use onceward_core::policy::{Effects, UpstreamKeyValue};
 use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::KeyPlace;
@@ -36,14 +38,22 @@ pub(crate) fn birth(
             value: passed.unwrap_or_else(|| secrets.upstream_key(id)),
         }
     });
-    let mut operation = Operation {
-        mode: arrival.mode,
+    let intent = Intent {
         effects: arrival.effects,
         upstream_key,
+        upstream_window: policy.upstream_key.window,
         route: arrival.route.name.clone(),
         via: arrival.options.via.clone(),
         method: arrival.request.method.clone(),
         target: arrival.request.target.clone(),
+        tombstone: policy.tombstone,
+        retain: policy.retain_bodies,
+        flow: arrival.options.flow.clone(),
+        callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
+        ..Intent::new(id, arrival.scope.clone(), arrival.key.clone(), arrival.fingerprint, now)
+    };
+    let mut operation = Operation {
+        mode: arrival.mode,
         label: arrival.options.label.clone(),
         // Where it has to wait for its turn, that makes it due.
         state: State::Pending {
@@ -52,19 +62,16 @@ pub(crate) fn birth(
         run: Run { since: due, before: 0 },
         deadline: arrival.options.deadline,
         attempts_max: arrival.options.attempts_max,
-        upstream_window: policy.upstream_key.window,
         window: policy.window,
-        tombstone: policy.tombstone,
-        flow: arrival.options.flow.clone(),
-        subject: arrival.options.subject.clone().map(|name| Subject {
-            name,
-            sequence: arrival.options.sequence,
-            is_first: !in_order,
-            superseded_by: None,
+        subject: arrival.options.subject.clone().map(|name| {
+            Box::new(Subject {
+                name,
+                sequence: arrival.options.sequence,
+                is_first: !in_order,
+                superseded_by: None,
+            })
         }),
-        callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
-        retain: policy.retain_bodies,
-        ..Operation::new(id, arrival.scope.clone(), arrival.key.clone(), arrival.fingerprint, now)
+        ..Operation::new(intent)
     };
     // From pending an attempt may start where it is its turn.
     if let Some(session) = start

@@ -46,7 +46,7 @@ impl Engine {
         let arrival = self.rearrival(&original, edit).await?;
         let now = self.clock.now();
         let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
-        newborn.operation.parent = Some(id);
+        newborn.operation.intent_mut().parent = Some(id);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
         self.mark_callback(&newborn.operation).await?;
@@ -63,18 +63,14 @@ impl Engine {
             }
             Remembered::Known(known) => {
                 self.note_refused(note).await?;
-                let why = "its key belongs to another operation".to_owned();
-                Err(Refusal::Conflict { operation: Box::new(known), why })
+                Err(Refusal::conflict(&known, "its key belongs to another operation"))
             }
         }
     }
 
     /// The remembered request with the changes, as if it had just been received.
     async fn rearrival(&self, original: &Operation, edit: Edit) -> Result<Arrival, Refusal> {
-        let conflict = |why: &str| Refusal::Conflict {
-            operation: Box::new(original.clone()),
-            why: why.to_owned(),
-        };
+        let conflict = |why: &str| Refusal::conflict(original, why);
         if original.request.is_none() {
             return Err(conflict("its request was forgotten with its window"));
         }

@@ -124,18 +124,21 @@ fn is_like(pattern: &str, path: &str) -> bool {
 }
 
 impl Route {
+    /// Every policy that holds for something on this route.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.rules.iter().map(|rule| &rule.policy).chain([&self.policy])
+    }
+
     /// Whether a second arrival of anything on this route does no harm.
     pub fn is_harmless(&self) -> bool {
-        let policies = self.rules.iter().map(|rule| &rule.policy).chain([&self.policy]);
-        policies
-            .map(|policy| policy.effects)
-            .all(|effects| matches!(effects, Some(Effects::Idempotent | Effects::Keyed)))
+        let mut effects = self.policies().map(|policy| policy.effects);
+        effects.all(|effects| matches!(effects, Some(Effects::Idempotent | Effects::Keyed)))
     }
 
     /// When an attempt of accepted work may begin on this route, of whatever kind.
-    pub fn opens_at(&self, now: Timestamp) -> Timestamp {
-        let policies = self.rules.iter().map(|rule| &rule.policy).chain([&self.policy]);
-        policies.map(|policy| policy.opening(Mode::Accepted, now)).min().unwrap_or(now)
+    pub(crate) fn opens_at(&self, now: Timestamp) -> Timestamp {
+        let openings = self.policies().map(|policy| policy.opening(Mode::Accepted, now));
+        openings.min().unwrap_or(now)
     }
 
     /// Whether a request with this head passes without a record, whatever its body is: then the body
@@ -164,7 +167,7 @@ pub struct Routes {
 
 impl Routes {
     /// Whether any of them, or a flow of it, has a rate.
-    pub fn have_rates(&self) -> bool {
+    pub(crate) fn have_rates(&self) -> bool {
         let mut protections = self.named.values().map(|route| &route.protection);
         protections.any(|it| it.rate.is_some() || it.flow.rate.is_some())
     }

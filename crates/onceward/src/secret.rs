@@ -56,7 +56,7 @@ impl Secrets {
         };
         let seal = UnboundKey::new(&AES_256_GCM, &derive("onceward/seal/1"));
         Self {
-            fingerprint: FingerprintSecret(derive("onceward/fingerprint/1")),
+            fingerprint: FingerprintSecret::new(derive("onceward/fingerprint/1")),
             upstream_key: hmac::Key::new(HMAC_SHA256, &derive("onceward/upstream-key/1")),
             name: hmac::Key::new(HMAC_SHA256, &derive("onceward/name/1")),
             // The key has the length that the algorithm takes.

@@ -111,8 +111,8 @@ impl Engine {
     pub fn start(self: &Arc<Self>) {
         self.keep_up(crate::recover::beat(Arc::clone(self)));
         self.keep_up(crate::dispatch::dispatch(Arc::clone(self)));
-        self.keep_up(crate::looking::look(Arc::clone(self)));
-        self.keep_up(crate::testimony::hear(Arc::clone(self)));
+        self.keep_up(crate::doubt::look(Arc::clone(self)));
+        self.keep_up(crate::doubt::hear(Arc::clone(self)));
         self.keep_up(sweep(Arc::clone(self)));
         self.keep_up(write_asked(Arc::clone(self)));
         self.keep_up(crate::bulk::look_after(Arc::clone(self)));

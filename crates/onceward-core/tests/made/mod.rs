@@ -8,7 +8,7 @@ use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret
 use onceward_core::hint::Hint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
-use onceward_core::operation::Operation;
+use onceward_core::operation::{Intent, Operation};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict;
@@ -24,7 +24,7 @@ fn request(body: &str) -> Request {
 
 /// The fingerprint of a request with this body.
 pub(crate) fn fingerprint(body: &str) -> Fingerprint {
-    Fingerprint::of(&request(body), &FingerprintRule::default(), &FingerprintSecret([1; 32]))
+    Fingerprint::of(&request(body), &FingerprintRule::default(), &FingerprintSecret::new([1; 32]))
 }
 
 /// An operation that was just remembered.
@@ -37,16 +37,16 @@ pub(crate) fn operation(effects: Effects, mode: Mode, method: &str) -> Operation
         principal: String::new(),
     };
     let key = Key::new("k").expect("a key");
-    Operation {
-        mode,
+    let id = OperationId::new(7, 7);
+    let intent = Intent {
         effects,
+        upstream_window: Duration::from_hours(24),
         method: method.into(),
         target: "/orders".into(),
-        upstream_window: Duration::from_hours(24),
-        window: policy.window,
         tombstone: policy.tombstone,
-        ..Operation::new(OperationId::new(7, 7), scope, key, fingerprint("a"), Timestamp::default())
-    }
+        ..Intent::new(id, scope, key, fingerprint("a"), Timestamp::default())
+    };
+    Operation { mode, window: policy.window, ..Operation::new(intent) }
 }
 
 /// How an attempt ended whose request went out whole.

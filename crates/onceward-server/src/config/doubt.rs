@@ -8,7 +8,7 @@ use std::time::Duration;
 use onceward::core::condition::Condition;
 use onceward::core::hours::Hours;
 use onceward::core::lookup::{LookupRule, When};
-use onceward::core::path_template::Template;
+use onceward::core::path_template::PathTemplate;
 use onceward::core::policy::Policy;
 use onceward::core::reconcile::ReconcileRule;
 use serde::Deserialize;
@@ -127,9 +127,9 @@ fn template(
     text: &str,
     names: &[&str],
     wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<Template, ConfigError> {
+) -> Result<PathTemplate, ConfigError> {
     let template =
-        Template::read(text).map_err(|error| wrong(&format!("has a {place}: {error}")))?;
+        PathTemplate::read(text).map_err(|error| wrong(&format!("has a {place}: {error}")))?;
     if let Some(unknown) = template.names().find(|name| !names.contains(name)) {
         let known: Vec<_> = names.iter().map(|name| format!("{{{name}}}")).collect();
         let known = known.join(", ");
@@ -164,7 +164,7 @@ pub(super) fn reconcile(
         .as_ref()
         .map(|text| template("reconcile.get_next", text, &next_names, wrong))
         .transpose()?;
-    if get.needs_body() || get_next.as_ref().is_some_and(Template::needs_body) {
+    if get.needs_body() || get_next.as_ref().is_some_and(PathTemplate::needs_body) {
         return Err(wrong("has a reconcile that asks by a request's body, and asks for many"));
     }
     if get_next.is_some() && file.next.is_none() {

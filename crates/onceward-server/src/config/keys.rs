@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 
+use onceward::core::key_template::KeyTemplate;
 use onceward::core::operation::Deed;
 use onceward::core::pattern::Pattern;
 use onceward::core::policy::{KeyFrom, KeyTime, Policy, UniqueRule};
-use onceward::core::template::Template;
 use serde::Deserialize;
 use serde::de::Deserializer;
 
@@ -18,7 +18,7 @@ pub(super) struct PatternWord(Pattern);
 
 /// A template for keys.
 #[derive(Debug, Clone)]
-pub(super) struct TemplateWord(Template);
+pub(super) struct TemplateWord(KeyTemplate);
 
 /// What a person does that wants a second one.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -70,21 +70,21 @@ fn told<E: serde::de::Error>(text: &str, error: impl Display) -> E {
 impl<'de> Deserialize<'de> for PatternWord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Pattern::new(&text).map(Self).map_err(|error| told(&text, error))
+        Pattern::read(&text).map(Self).map_err(|error| told(&text, error))
     }
 }
 
 impl<'de> Deserialize<'de> for TemplateWord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Template::new(&text).map(Self).map_err(|error| told(&text, error))
+        KeyTemplate::read(&text).map(Self).map_err(|error| told(&text, error))
     }
 }
 
 impl Pointer {
     /// The template that names what is there.
-    fn template(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<Template, ConfigError> {
-        Template::new(&format!("{{json:{}}}", self.0))
+    fn template(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<KeyTemplate, ConfigError> {
+        KeyTemplate::read(&format!("{{json:{}}}", self.0))
             .map_err(|error| wrong(&format!("has the pointer {:?}: {error}", self.0)))
     }
 }

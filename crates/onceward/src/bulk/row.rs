@@ -9,23 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bulk, BulkDeed, BulkOrder, BulkStanding};
 use crate::people::Person;
+use crate::setting;
 use crate::store::{Query, Standing, StoreError};
 
 /// What the settings of bulks are called: the id follows, so that names are in the order of time.
 pub(super) const PREFIX: &str = "bulk/";
 
 pub(super) fn name_of(id: OperationId) -> String {
-    format!("{PREFIX}{:032x}", id.as_u128())
+    setting::name_of(PREFIX, id)
 }
 
 /// The setting that stops a bulk.
 pub(super) fn stop_of(id: OperationId) -> String {
-    format!("bulk.stop/{:032x}", id.as_u128())
-}
-
-/// The setting by which one node and no other takes a bulk over.
-pub(super) fn turn_of(id: OperationId, turn: u32) -> String {
-    format!("bulk.turn/{:032x}/{turn}", id.as_u128())
+    setting::name_of("bulk.stop/", id)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,23 +116,17 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         kind: filter.kind.map(|kind| place(&ScopeKind::ALL, &kind)),
         scope: filter.scope.clone(),
     };
-    let bytes = postcard::to_allocvec(&(row, further));
-    bytes.map(Bytes::from).map_err(|error| StoreError::Unavailable(error.to_string()))
+    setting::encode(&(row, further))
 }
 
 pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
-    let damaged = |why: &str| StoreError::Damaged(format!("the setting {name}: {why}"));
-    let id = u128::from_str_radix(name.strip_prefix(PREFIX).unwrap_or_default(), 16)
-        .map_err(|error| damaged(&error.to_string()))?;
-    let (row, behind) =
-        postcard::take_from_bytes::<BulkRow>(value).map_err(|error| damaged(&error.to_string()))?;
-    let further: FurtherRow = if behind.is_empty() {
-        FurtherRow::default()
-    } else {
-        postcard::from_bytes(behind).map_err(|error| damaged(&error.to_string()))?
-    };
+    let id = setting::id_of(PREFIX, name)?;
+    let (row, behind) = postcard::take_from_bytes::<BulkRow>(value)
+        .map_err(|error| setting::damaged(name, error))?;
+    let further: FurtherRow =
+        if behind.is_empty() { FurtherRow::default() } else { setting::decode(name, behind)? };
     let filter = row.filter;
-    let unknown = || damaged("a word of a later release");
+    let unknown = || setting::damaged(name, "a word of a later release");
     let all_of = |places: &[u8]| -> Option<Vec<Standing>> {
         places.iter().map(|place| Standing::ALL.get(usize::from(*place)).copied()).collect()
     };
@@ -148,7 +138,7 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     };
     let time = Timestamp::from_micros;
     Ok(Bulk {
-        id: OperationId::from_u128(id),
+        id,
         order: BulkOrder {
             deed: *BulkDeed::ALL.get(usize::from(row.deed)).ok_or_else(unknown)?,
             filter: Query {
@@ -188,5 +178,6 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
         at: row.at.map(OperationId::from_u128),
         turn: row.turn,
         beats: row.beats,
+        kept: Some(Bytes::copy_from_slice(value)),
     })
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use onceward_core::id::OperationId;
 use onceward_core::lease::{BEAT, LEASE};
 use onceward_core::operation::Operation;
@@ -67,13 +66,8 @@ impl InHand {
 /// Takes up bulks that nobody is at, for ever.
 pub(crate) async fn look_after(engine: Arc<Engine>) {
     while !engine.is_halted() {
-        match take_up(&engine).await {
-            Ok(()) => {}
-            Err(error) if error.may_pass() || error == StoreError::Stale => {}
-            Err(error) => {
-                engine.heed(error);
-                return;
-            }
+        if take_up(&engine).await.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
         }
         tokio::select! {
             () = engine.bulks.begun.notified() => {}
@@ -122,9 +116,7 @@ impl Engine {
     /// Goes on with a bulk, unless another node was faster.
     async fn take_over(self: &Arc<Self>, mut bulk: Bulk) -> Result<(), StoreError> {
         bulk.turn += 1;
-        let ours = Bytes::copy_from_slice(&self.session.0.to_be_bytes());
-        let holder = self.store.offer(row::turn_of(bulk.id, bulk.turn), ours.clone()).await?;
-        if holder == ours {
+        if self.keep_bulk(&mut bulk).await? {
             self.take_bulk_in_hand(bulk);
         }
         Ok(())
@@ -160,7 +152,9 @@ impl Engine {
                     self.clock.sleep_until(next_act).await;
                     next_act = next_act.max(self.clock.now()).plus(step);
                     bulk.at = Some(operation.id);
-                    self.keep_progress(&mut bulk).await?;
+                    if !self.keep_progress(&mut bulk).await? {
+                        return Ok(());
+                    }
                 }
                 match self.do_one(&bulk, &operation).await? {
                     Became::Done => bulk.done += 1,
@@ -195,24 +189,20 @@ impl Engine {
         if self.is_halted() {
             return Ok(false);
         }
-        let later = row::turn_of(bulk.id, bulk.turn + 1);
-        if self.store.setting(later).await?.is_some() {
-            return Ok(false);
-        }
         if self.store.setting(row::stop_of(bulk.id)).await?.is_some() {
             self.end_bulk(bulk, BulkStanding::Stopped).await?;
             return Ok(false);
         }
-        self.keep_progress(bulk).await.map(|()| true)
+        self.keep_progress(bulk).await
     }
 
     /// Writes how far it is; where the ledger does not take that now, with the next: an older place
-    /// does no harm.
-    async fn keep_progress(&self, bulk: &mut Bulk) -> Result<(), StoreError> {
+    /// does no harm. Tells whether it is this node's still.
+    async fn keep_progress(&self, bulk: &mut Bulk) -> Result<bool, StoreError> {
         bulk.beats += 1;
         self.keep_bulk(bulk)
             .await
-            .or_else(|error| if error.may_pass() { Ok(()) } else { Err(error) })
+            .or_else(|error| if error.may_pass() { Ok(true) } else { Err(error) })
     }
 
     /// What was seen to when the bulk was cut off may not match any more, and counts all the same.
@@ -230,7 +220,7 @@ impl Engine {
         bulk.standing = standing;
         bulk.ended_at = Some(self.clock.now());
         bulk.beats += 1;
-        self.keep_bulk(bulk).await
+        self.keep_bulk(bulk).await.map(drop)
     }
 
     async fn page_when_back(&self, bulk: &Bulk) -> Result<crate::store::Page, StoreError> {

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::refusal::Refusal;
-use crate::store::{Query, Standing, StoreError, Which};
+use crate::store::{Query, Standing, Which};
 
 /// Leases that one process keeps in mind; what is more is found with the next look.
 const LEASES_MAX: usize = 64 * 1024;
@@ -88,9 +88,8 @@ pub(crate) async fn look_for_lapses(engine: Arc<Engine>) {
         }
         // What is full or away now is looked at again.
         if let Err(Refusal::Ledger(error)) = looked
-            && !(error.may_pass() || error == StoreError::Stale)
+            && !engine.goes_on_after(&error)
         {
-            engine.heed(error);
             return;
         }
         let next = engine.leases.first_before(look_at);

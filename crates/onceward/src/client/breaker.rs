@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use onceward_core::attempt::Ending;
 use onceward_core::backoff;
-use onceward_core::breaker::{Breaker, BreakerRule, Flow, Sign};
+use onceward_core::breaker::{Breaker, BreakerRule, Leave, Sign};
 use onceward_core::id::OperationId;
 use onceward_core::policy::Effects;
 use thiserror::Error;
@@ -175,14 +175,14 @@ impl<R> BreakerLayer<R> {
     fn enter<B>(&self, request: &Request<B>) -> Result<Pass<R>, BreakerError> {
         let now = self.clock.now();
         let mut breaker = self.shared.lock();
-        let is_probe = match breaker.flow(&self.rule, now) {
-            Flow::Free => false,
-            Flow::Probe if self.probes == Probes::Any || is_harmless(request) => {
+        let is_probe = match breaker.leave(&self.rule, now) {
+            Leave::Free => false,
+            Leave::Probe if self.probes == Probes::Any || is_harmless(request) => {
                 breaker.begin_probe();
                 true
             }
-            Flow::Probe => return Err(BreakerError::Open { retry_after: None }),
-            Flow::Shut { until } => {
+            Leave::Probe => return Err(BreakerError::Open { retry_after: None }),
+            Leave::Shut { until } => {
                 let retry_after = until.map(|until| until.since(now));
                 return Err(BreakerError::Open { retry_after });
             }

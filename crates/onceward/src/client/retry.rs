@@ -15,7 +15,7 @@ use onceward_core::hint::HintHeader;
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::policy::{Backoff, Effects, Meaning, Policy};
 use onceward_core::rate::{Budget, BudgetRule};
-use onceward_core::retry::{self, Ended, Standing};
+use onceward_core::retry::{self, Ended, Tried};
 use onceward_core::time::Timestamp;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -216,18 +216,18 @@ impl<R> RetryLayer<R> {
         let id = OperationId::new(next_sequence(0, since), u64::from_le_bytes(random()));
         let effects = rules.prepare(&mut request, id);
         rules.deposit(since);
-        let mut standing = Standing { effects, id, since, attempts: 1, maybe_executed: false };
+        let mut tried = Tried { effects, id, since, attempts: 1, maybe_executed: false };
         loop {
             let came = service.call(request.clone()).await;
             let now = self.clock.now();
-            let (again, executed) = self.judge(&standing, &came, now);
+            let (again, executed) = self.judge(&tried, &came, now);
             let Some(delay) = again.filter(|_| rules.withdraw(now)) else { return came };
             // What is asked again is not read to its end.
             drop(came);
             self.clock.sleep_until(now.plus(delay)).await;
             poll_fn(|cx| service.poll_ready(cx)).await?;
-            standing.attempts += 1;
-            standing.maybe_executed |= executed;
+            tried.attempts += 1;
+            tried.maybe_executed |= executed;
         }
     }
 
@@ -235,7 +235,7 @@ impl<R> RetryLayer<R> {
     /// been executed.
     fn judge<A, E>(
         &self,
-        standing: &Standing,
+        tried: &Tried,
         came: &Result<Response<A>, E>,
         now: Timestamp,
     ) -> (Option<Duration>, bool)
@@ -244,7 +244,7 @@ impl<R> RetryLayer<R> {
     {
         let policy = &self.rules.policy;
         let judged = |ended: &Ended<'_>| {
-            let again = retry::decide(standing, policy, ended, now);
+            let again = retry::decide(tried, policy, ended, now);
             (again, retry::may_have_executed(policy, ended, now))
         };
         match came {

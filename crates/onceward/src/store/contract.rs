@@ -31,7 +31,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Deed, Event, Fence, Forgotten, Operation, Outcome, Source, State,
+    Act, Deed, Event, Fence, Forgotten, Intent, Operation, Outcome, Source, State,
 };
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
@@ -89,18 +89,22 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         name: route.into(),
         principal: String::new(),
     };
-    let print = Fingerprint::of(&request, &FingerprintRule::default(), &FingerprintSecret([0; 32]));
+    let print =
+        Fingerprint::of(&request, &FingerprintRule::default(), &FingerprintSecret::new([0; 32]));
+    let intent = Intent {
+        effects: Effects::Keyed,
+        upstream_window: Duration::from_mins(1),
+        method: "POST".into(),
+        target: "/x".into(),
+        tombstone: policy.tombstone,
+        ..Intent::new(OperationId::new(n, n), scope, Key::new(key).unwrap(), print, at)
+    };
     Operation {
         fence: Fence(1),
         mode,
-        effects: Effects::Keyed,
-        method: "POST".into(),
-        target: "/x".into(),
         label: Some(format!("label-{n}")),
-        upstream_window: Duration::from_mins(1),
         window: policy.window,
-        tombstone: policy.tombstone,
-        ..Operation::new(OperationId::new(n, n), scope, Key::new(key).unwrap(), print, at)
+        ..Operation::new(intent)
     }
 }
 
@@ -189,7 +193,7 @@ async fn keys_of_other_scopes_are_unrelated(store: &dyn Store) {
     let first = remember(store, &operation(1, "k", "r", Mode::Held)).await;
     let other_route = remember(store, &operation(2, "k", "s", Mode::Held)).await;
     let mut other_principal = operation(3, "k", "r", Mode::Held);
-    other_principal.scope.principal = "p".into();
+    other_principal.intent_mut().scope.principal = "p".into();
     remember(store, &other_principal).await;
     assert_ne!(first.id, other_route.id);
 }
@@ -343,8 +347,8 @@ async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Stor
     let place = |n: u64| (n * 1000) << 15;
     for n in 1..=6 {
         let mut born = operation(n, &format!("k{n}"), "r", Mode::Held);
-        born.id = OperationId::new(place(n), n);
-        born.parent = (n > 4).then(|| OperationId::new(place(1), 1));
+        born.intent_mut().id = OperationId::new(place(n), n);
+        born.intent_mut().parent = (n > 4).then(|| OperationId::new(place(1), 1));
         remember(store, &born).await;
     }
     let found = |query: Query| async move {
@@ -473,8 +477,8 @@ async fn what_a_lapsed_session_had_in_hand_is_told(store: &dyn Store) {
 
 async fn a_claim_is_no_sessions_and_nobody_takes_it(store: &dyn Store) {
     let mut claim = operation(1, "k", "handlers", Mode::Held);
-    claim.scope.kind = ScopeKind::Claim;
-    claim.route = String::new();
+    claim.intent_mut().scope.kind = ScopeKind::Claim;
+    claim.intent_mut().route = String::new();
     let lease_until = claim.created_at.plus(Duration::from_secs(30));
     let begun = Event::Claim(ClaimEvent::Begun { lease_until, holder: Some("ada".into()) });
     let claim = claim.after(begun, claim.created_at).unwrap();
@@ -609,9 +613,10 @@ async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
 }
 
 async fn a_flow_is_a_lane_of_its_own(store: &dyn Store) {
-    let of = |n, flow: &str| Operation {
-        flow: Some(flow.to_owned()),
-        ..operation(n, &format!("k{n}"), "r", Mode::Accepted)
+    let of = |n, flow: &str| {
+        let mut made = operation(n, &format!("k{n}"), "r", Mode::Accepted);
+        made.intent_mut().flow = Some(flow.to_owned());
+        made
     };
     for one in [of(1, "a"), of(2, "a"), of(3, "b"), operation(4, "k4", "r", Mode::Accepted)] {
         remember(store, &one).await;

@@ -2,6 +2,7 @@
 //! which shape follows; a row of a later version is refused, never guessed at. A checksum comes
 //! next: SQLite has none, and a row that was changed on disk must not be replayed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use onceward_core::attempt::{Attempt, BodyRef, Ended, Ending, Reached};
@@ -10,8 +11,8 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
-    Act, Death, Deed, Fence, Forgotten, Looks, Operation, Outcome, Run, Source, State, Subject,
-    UpstreamKey,
+    Act, Death, Deed, Fence, Forgotten, Intent, Looks, Operation, Outcome, Run, Source, State,
+    Subject, UpstreamKey,
 };
 use onceward_core::policy::{Effects, Mode};
 use onceward_core::time::Timestamp;
@@ -286,9 +287,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         dead => State::Dead(at(&Death::ALL, dead - 4)?),
     };
     let time = Timestamp::from_micros;
-    Ok(Operation {
+    let intent = Intent {
         id: OperationId::from_u128(row.id),
-        fence: Fence(row.fence),
         scope: Scope {
             kind: at(&ScopeKind::ALL, row.kind)?,
             tenant: row.tenant.to_owned(),
@@ -297,47 +297,53 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         },
         key: Key::new(row.key).map_err(damaged)?,
         fingerprint: Fingerprint { version: row.print_version, parts: row.print },
-        mode: if row.accepted { Mode::Accepted } else { Mode::Held },
         effects: at(&EFFECTS, row.effects)?,
         upstream_key: row.upstream_key.map(|(place, value)| UpstreamKey {
             place: KeyPlace::from_text(place),
             value: value.to_owned(),
         }),
+        upstream_window: Duration::from_millis(row.upstream_window),
         route: row.route.unwrap_or(row.name).to_owned(),
         via: row.via.map(str::to_owned),
         method: row.method.to_owned(),
         target: row.target.to_owned(),
-        label: row.label.map(str::to_owned),
         created_at: time(row.created_at),
+        tombstone: Duration::from_millis(row.tombstone),
+        retain: row.retain.map(Duration::from_millis),
+        flow: row.flow.map(str::to_owned),
+        parent: row.parent.map(OperationId::from_u128),
+        alias_of: row.alias_of.map(OperationId::from_u128),
+        callback: row.callback.map(str::to_owned),
+    };
+    Ok(Operation {
+        intent: Arc::new(intent),
+        fence: Fence(row.fence),
+        mode: if row.accepted { Mode::Accepted } else { Mode::Held },
         state,
         attempts: row.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
         run: Run { since: time(row.run_since), before: row.run_before },
         deadline: row.deadline.map(time),
         attempts_max: row.attempts_max,
         send_by: row.send_by.map(time),
-        upstream_window: Duration::from_millis(row.upstream_window),
         window: Duration::from_millis(row.window),
-        tombstone: Duration::from_millis(row.tombstone),
         ended_at: row.ended_at.map(time),
         told: row.told,
         outcome: row.outcome.as_ref().map(outcome).transpose()?,
-        acts: row.acts.into_iter().map(act).collect::<Result<_, _>>()?,
         request: row.request.map(body_ref),
+        label: row.label.map(str::to_owned),
+        acts: row.acts.into_iter().map(act).collect::<Result<_, _>>()?,
         forgotten: row.forgotten.map(|new| if new { Forgotten::New } else { Forgotten::Refuse }),
-        flow: row.flow.map(str::to_owned),
-        subject: row.subject.map(|(name, sequence, is_first, superseded_by)| Subject {
-            name: name.to_owned(),
-            sequence,
-            is_first,
-            superseded_by: superseded_by.map(OperationId::from_u128),
+        subject: row.subject.map(|(name, sequence, is_first, superseded_by)| {
+            Box::new(Subject {
+                name: name.to_owned(),
+                sequence,
+                is_first,
+                superseded_by: superseded_by.map(OperationId::from_u128),
+            })
         }),
-        parent: row.parent.map(OperationId::from_u128),
-        alias_of: row.alias_of.map(OperationId::from_u128),
-        callback: row.callback.map(str::to_owned),
         ids: row.ids.into_iter().map(|(name, id)| (name.to_owned(), id.to_owned())).collect(),
         looks: Looks { made: row.looks.0, absent: row.looks.1, next: row.looks.2.map(time) },
         aliases: row.aliases.into_iter().map(OperationId::from_u128).collect(),
-        retain: row.retain.map(Duration::from_millis),
         lease_until: row.lease_until.map(time),
     })
 }

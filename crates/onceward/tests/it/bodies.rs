@@ -67,7 +67,7 @@ async fn things_go_in_order_payload_then_answer_then_the_key_to_its_mark_and_the
             })
             .await;
         let mark = find().await.unwrap();
-        assert_eq!((mark.key.as_str(), mark.attempts.len(), mark.label), ("k", 0, None));
+        assert_eq!((mark.key.as_str(), mark.attempts.len(), mark.label.as_deref()), ("k", 0, None));
         let refusal = world.refused(post("k")).await;
         assert!(matches!(refusal, Refusal::KeyExpired(_)), "{refusal:?}");
         world.pass_time(kept.tombstone).await;

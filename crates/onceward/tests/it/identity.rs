@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
+use onceward::core::key_template::KeyTemplate;
 use onceward::core::operation::{Forgotten, State};
 use onceward::core::pattern::Pattern;
 use onceward::core::policy::{
     Effects, KeyFrom, KeyMissing, KeyRule, KeyTime, Mode, Policy, UniqueRule,
 };
-use onceward::core::template::Template;
 use onceward::secret::Secrets;
 use onceward::store::{Birth, Remembered, contract};
 use onceward::{Call, Refusal};
@@ -27,8 +27,8 @@ use crate::world::{
 
 const WITHIN: Duration = Duration::from_hours(24);
 
-fn template(text: &str) -> Template {
-    Template::new(text).unwrap()
+fn template(text: &str) -> KeyTemplate {
+    KeyTemplate::read(text).unwrap()
 }
 
 fn unique() -> Policy {
@@ -141,11 +141,13 @@ async fn a_call_without_the_identity_has_its_key_alone() {
 async fn an_identity_whose_process_ended_before_its_operation_was_born_is_taken_over() {
     for world in every(&unique()) {
         let mut claim = contract::operation(9, "x", "pay", Mode::Held);
-        claim.scope = Scope { kind: ScopeKind::Unique, ..scope() };
-        claim.key = Key::new(&Secrets::new([7; 32]).name(b"o-1")).unwrap();
-        claim.alias_of = Some(OperationId::new(77, 77));
-        (claim.state, claim.window, claim.tombstone) = (State::Done, WITHIN, Duration::ZERO);
-        claim.created_at = world.clock.now();
+        let intent = claim.intent_mut();
+        intent.scope = Scope { kind: ScopeKind::Unique, ..scope() };
+        intent.key = Key::new(&Secrets::new([7; 32]).name(b"o-1")).unwrap();
+        intent.alias_of = Some(OperationId::new(77, 77));
+        intent.tombstone = Duration::ZERO;
+        intent.created_at = world.clock.now();
+        (claim.state, claim.window) = (State::Done, WITHIN);
         claim.ended_at = Some(claim.created_at);
         let birth =
             Birth { operation: claim, request: Bytes::from_static(b"nothing"), replaces: None };
@@ -220,8 +222,8 @@ async fn a_key_comes_from_the_body_or_is_made_of_the_request() {
 async fn a_weak_key_is_refused_with_what_the_route_wants() {
     let rule = KeyRule {
         length_min: 8,
-        pattern: Some(Pattern::new("[a-z0-9-]+").unwrap()),
-        refuse: vec![Pattern::new(r"\d+").unwrap()],
+        pattern: Some(Pattern::read("[a-z0-9-]+").unwrap()),
+        refuse: vec![Pattern::read(r"\d+").unwrap()],
     };
     let policy =
         Policy { key_rule: rule, key_missing: KeyMissing::Make, ..effects(Effects::NonIdempotent) };

@@ -72,7 +72,7 @@ async fn what_is_asked_anew_stays_within_the_scope_that_it_came_in() {
         is_done(&world, first.id).await;
         let child = world.engine().resend(first.id, Edit::default(), &person()).await.unwrap();
         assert_eq!((&child.scope, &child.via), (&first.scope, &first.via));
-        assert_eq!((child.route, child.parent), (first.route, Some(first.id)));
+        assert_eq!((&child.route, child.parent), (&first.route, Some(first.id)));
     }
 }
 

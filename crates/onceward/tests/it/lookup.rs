@@ -6,7 +6,7 @@ use std::time::Duration;
 use onceward::core::condition::Condition;
 use onceward::core::lookup::{Finding, LookupRule, When};
 use onceward::core::operation::{Death, Deed, Operation, Source, State};
-use onceward::core::path_template::Template;
+use onceward::core::path_template::PathTemplate;
 use onceward::core::policy::{Effects, Policy};
 use onceward::{LOOKUP, Refusal};
 use serde_json::json;
@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 
 fn rule() -> LookupRule {
     LookupRule {
-        get: Template::read("/payments?ref={key}").unwrap(),
+        get: PathTemplate::read("/payments?ref={key}").unwrap(),
         found: Condition::read(&json!({"json": {"/items/0/id": {"exists": true}}})).unwrap(),
         absent: None,
         settle: SETTLE,
@@ -352,7 +352,7 @@ async fn what_nobody_knows_of_before_it_is_sent_is_not_sent() {
 
 #[tokio::test]
 async fn a_lookup_takes_values_of_the_request_and_asks_nothing_where_there_are_none() {
-    let get = |text| LookupRule { get: Template::read(text).unwrap(), ..rule() };
+    let get = |text| LookupRule { get: PathTemplate::read(text).unwrap(), ..rule() };
     let rule = get("/payments/{json:/to}?op={operation}&n={json:/amount}");
     let world = World::in_memory(routes([route(PAY, &with(rule, Effects::NonIdempotent))]));
     world.upstream.script([unanswered(), found()]);

@@ -72,8 +72,8 @@ async fn fill(store: &dyn Store) -> Vec<Operation> {
     let old = &made[1];
     let replaces = Some((old.id, old.fence));
     let mut heir = birth(601, Mode::Held);
-    heir.operation.key = old.key.clone();
-    heir.operation.scope = old.scope.clone();
+    heir.operation.intent_mut().key = old.key.clone();
+    heir.operation.intent_mut().scope = old.scope.clone();
     made.push(remember(store, Birth { replaces, ..heir }).await);
     made[1] = store.find(Which::Id(made[1].id)).await.unwrap().unwrap();
     let times = vec![Timestamp::from_micros(7), Timestamp::from_micros(9)];

@@ -196,7 +196,7 @@ async fn an_older_one_than_one_that_was_done_is_not_sent() {
         assert_eq!((old.response.status, old.replayed), (204, false));
         let kept = world.operation("v4").await;
         assert_eq!((kept.state, kept.told), (State::Dead(Death::Superseded), true));
-        assert_eq!(kept.subject.unwrap().superseded_by, Some(newest.operation.id));
+        assert_eq!(kept.subject.as_ref().unwrap().superseded_by, Some(newest.operation.id));
         let again = answered(world.call(version("v4", 4)).await);
         assert_eq!((again.response.status, again.replayed), (204, true));
         let refusal = world.engine().redeliver(kept.id, &person()).await;

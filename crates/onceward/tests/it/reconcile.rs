@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::Report;
-use onceward::core::path_template::Template;
+use onceward::core::path_template::PathTemplate;
 use onceward::core::policy::Effects;
 use onceward::core::reconcile::ReconcileRule;
 use onceward::route::{Route, Routes};
@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 fn rule() -> ReconcileRule {
     ReconcileRule {
-        get: Template::read("/charges?since={since}").unwrap(),
+        get: PathTemplate::read("/charges?since={since}").unwrap(),
         get_next: None,
         every: HOUR,
         settle: Duration::from_mins(1),

@@ -58,7 +58,7 @@ async fn a_ledger_that_a_later_release_contracted_is_refused() {
 
 fn birth(n: u64, key: &str) -> Birth {
     let mut operation = operation(n, key, "r", Mode::Accepted);
-    operation.created_at = SystemClock.now();
+    operation.intent_mut().created_at = SystemClock.now();
     Birth { operation, request: Bytes::from(format!("request {key}")), replaces: None }
 }
 
@@ -135,7 +135,7 @@ async fn a_list_that_pages_on_leaves_out_nothing_that_two_nodes_made_at_once() {
     // Two nodes may give the same place in time; only the tails of the ids differ.
     for tail in 1..=3 {
         let mut birth = birth(7, &format!("k{tail}"));
-        birth.operation.id = OperationId::new(7, tail);
+        birth.operation.intent_mut().id = OperationId::new(7, tail);
         store.remember(birth).await.unwrap();
     }
     let (mut found, mut before) = (Vec::new(), None);

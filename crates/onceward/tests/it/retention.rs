@@ -19,8 +19,8 @@ use crate::postgres;
 /// An operation that is born at `at`.
 fn born(n: u64, at: Timestamp) -> Operation {
     let mut made = operation(n, &format!("k{n}"), "r", Mode::Held);
-    made.id = OperationId::new(at.as_millis() << 15 | n, n);
-    made.created_at = at;
+    made.intent_mut().id = OperationId::new(at.as_millis() << 15 | n, n);
+    made.intent_mut().created_at = at;
     made
 }
 

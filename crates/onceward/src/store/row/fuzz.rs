@@ -31,7 +31,7 @@ fn everywhere() -> Result<Vec<Operation>, Illegal> {
     let kept = Some(BodyRef { segment: 1, offset: 2, length: 3, crc: 4 });
     let pending = contract::operation(3, "key-1", "stripe", Mode::Accepted);
     let mut started = pending.after(Event::Started(Session(3)), NOW)?;
-    started.upstream_key = Some(UpstreamKey {
+    started.intent_mut().upstream_key = Some(UpstreamKey {
         place: KeyPlace::Header("idempotency-key".into()),
         value: "key-1".into(),
     });

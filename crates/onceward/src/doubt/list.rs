@@ -3,15 +3,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use onceward_core::condition::{Condition, Subject};
+use onceward_core::condition::{Condition, Given};
 use onceward_core::exchange::Headers;
 use onceward_core::id::OperationId;
+use onceward_core::lookup;
 use onceward_core::operation::Operation;
 use onceward_core::reconcile::name_of;
 use onceward_core::time::Timestamp;
 use serde_json::Value;
 
+use super::{cut, names};
 use crate::engine::Engine;
 use crate::people::{Person, Resolution};
 use crate::refusal::Refusal;
@@ -22,6 +25,9 @@ const PAGE: usize = 500;
 
 /// How much of an item is kept as evidence.
 const ITEM_BYTES_MAX: usize = 500;
+
+/// How long after an attempt its effect is listed, where nothing says so.
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// A provider's list of what it did.
 #[derive(Debug, Clone)]
@@ -125,20 +131,9 @@ impl Engine {
 
     /// When what was sent of an operation shows for sure: as its lookup says, else a minute after.
     fn settled_at(&self, operation: &Operation) -> Timestamp {
-        let minute = std::time::Duration::from_mins(1);
-        let ended = operation.attempts.iter().filter_map(|attempt| attempt.ended.as_ref());
-        let last = ended.map(|ended| ended.at).max().unwrap_or(operation.created_at);
-        let settle = self.lookup_of(operation).map_or(minute, |rule| rule.settle);
-        last.plus(settle)
+        let rule = self.lookup_of(operation);
+        lookup::settled_at(operation, rule.map_or(SETTLE, |rule| rule.settle))
     }
-}
-
-/// What an operation may be called in a provider's list.
-pub(crate) fn names(operation: &Operation) -> Vec<String> {
-    let mut names = vec![operation.key.as_str().to_owned(), operation.id.to_string()];
-    names.extend(operation.upstream_key.as_ref().map(|key| key.value.clone()));
-    names.extend(operation.label.clone());
-    names
 }
 
 fn places(evidence: &Evidence) -> HashMap<String, Place<'_>> {
@@ -147,8 +142,8 @@ fn places(evidence: &Evidence) -> HashMap<String, Place<'_>> {
     for item in &evidence.items {
         let Some(name) = item.pointer(&evidence.name).and_then(name_of) else { continue };
         let place = places.entry(name).or_default();
-        let subject = Subject { status: None, headers: &headers, document: Some(item) };
-        if evidence.found.as_ref().is_none_or(|found| found.holds(subject)) {
+        let given = Given { status: None, headers: &headers, document: Some(item) };
+        if evidence.found.as_ref().is_none_or(|found| found.holds(given)) {
             place.times += 1;
             place.item.get_or_insert(item);
         }
@@ -161,10 +156,7 @@ fn with_evidence(person: &Person, item: Option<&Value>) -> Person {
     let said = match item {
         None => "it is not in the provider's list".to_owned(),
         Some(item) => {
-            let text = item.to_string();
-            let end = text.floor_char_boundary(ITEM_BYTES_MAX);
-            let more = if end < text.len() { "…" } else { "" };
-            format!("the provider's list has {}{more}", &text[..end])
+            format!("the provider's list has {}", cut(&item.to_string(), ITEM_BYTES_MAX))
         }
     };
     Person { who: person.who.clone(), reason: format!("{}\n{said}", person.reason) }

@@ -15,7 +15,7 @@ pub const TEMPLATE_BYTES_MAX: usize = 1000;
 /// digits, `-`, `.`, `_` and `~`, and between two values stands a sign that no value has, so that
 /// two requests with different values never get one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Piece>);
+pub struct KeyTemplate(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
@@ -42,7 +42,7 @@ enum Variable {
 
 /// Why a template cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
+pub enum NotAKeyTemplate {
     /// Empty, too long, or with other signs than visible ASCII.
     #[error("a template has 1 to {TEMPLATE_BYTES_MAX} signs of visible ASCII")]
     Length,
@@ -67,40 +67,40 @@ pub enum TemplateError {
 #[error("the request has no usable {0}")]
 pub struct Missing(pub String);
 
-impl Template {
+impl KeyTemplate {
     /// Reads a template.
-    pub fn new(text: &str) -> Result<Self, TemplateError> {
+    pub fn read(text: &str) -> Result<Self, NotAKeyTemplate> {
         let fits = (1..=TEMPLATE_BYTES_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_graphic());
         if !fits {
-            return Err(TemplateError::Length);
+            return Err(NotAKeyTemplate::Length);
         }
         let mut pieces: Vec<Piece> = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
             if let Some(inside) = rest.strip_prefix('{') {
-                let (name, after) = inside.split_once('}').ok_or(TemplateError::Braces)?;
+                let (name, after) = inside.split_once('}').ok_or(NotAKeyTemplate::Braces)?;
                 pieces.push(Piece::Value(Variable::new(name)?));
                 rest = after;
                 continue;
             }
             let end = rest.find(['{', '}']).unwrap_or(rest.len());
             if end == 0 {
-                return Err(TemplateError::Braces);
+                return Err(NotAKeyTemplate::Braces);
             }
             pieces.push(Piece::Text(rest[..end].to_owned()));
             rest = &rest[end..];
         }
         let is_value = |piece: &Piece| matches!(piece, Piece::Value(_));
         if !pieces.iter().any(is_value) {
-            return Err(TemplateError::Constant);
+            return Err(NotAKeyTemplate::Constant);
         }
         // Between the first value and the last, every text parts two of them.
         let values = pieces.iter().position(is_value).zip(pieces.iter().rposition(is_value));
         let between = values.map_or(&[][..], |(first, last)| &pieces[first..=last]);
         let parts = |piece: &Piece| matches!(piece, Piece::Text(text) if text.bytes().any(parts));
         if between.chunks(2).any(|pair| pair.len() == 2 && !parts(&pair[1])) {
-            return Err(TemplateError::Together);
+            return Err(NotAKeyTemplate::Together);
         }
         Ok(Self(pieces))
     }
@@ -134,8 +134,8 @@ impl Template {
 }
 
 impl Variable {
-    fn new(text: &str) -> Result<Self, TemplateError> {
-        let unknown = || TemplateError::Unknown(text.to_owned());
+    fn new(text: &str) -> Result<Self, NotAKeyTemplate> {
+        let unknown = || NotAKeyTemplate::Unknown(text.to_owned());
         let (kind, name) = text.split_once(':').unwrap_or((text, ""));
         let variable = match kind {
             "json" if name.starts_with('/') => Self::Json(name.to_owned()),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn made(template: &str, body: &str) -> Result<String, Missing> {
-        Template::new(template).unwrap().key(&request(body), NOW).map(|key| key.to_string())
+        KeyTemplate::read(template).unwrap().key(&request(body), NOW).map(|key| key.to_string())
     }
 
     #[test]
@@ -270,20 +270,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said() {
-        let unknown = |name: &str| TemplateError::Unknown(name.into());
+        let unknown = |name: &str| NotAKeyTemplate::Unknown(name.into());
         for (template, error) in [
-            ("", TemplateError::Length),
-            ("a b{date}", TemplateError::Length),
-            ("{date", TemplateError::Braces),
-            ("date}", TemplateError::Braces),
+            ("", NotAKeyTemplate::Length),
+            ("a b{date}", NotAKeyTemplate::Length),
+            ("{date", NotAKeyTemplate::Braces),
+            ("date}", NotAKeyTemplate::Braces),
             ("{json:user}", unknown("json:user")),
             ("{day}", unknown("day")),
             ("{date:x}", unknown("date:x")),
-            ("{json:/a}{json:/b}", TemplateError::Together),
-            ("{json:/a}x{json:/b}", TemplateError::Together),
-            ("all", TemplateError::Constant),
+            ("{json:/a}{json:/b}", NotAKeyTemplate::Together),
+            ("{json:/a}x{json:/b}", NotAKeyTemplate::Together),
+            ("all", NotAKeyTemplate::Constant),
         ] {
-            assert_eq!(Template::new(template), Err(error), "{template}");
+            assert_eq!(KeyTemplate::read(template), Err(error), "{template}");
         }
     }
 
@@ -308,7 +308,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_template_or_none_and_what_is_one_renders(text in "[ -~]{0,40}") {
-            if let Ok(template) = Template::new(&text) {
+            if let Ok(template) = KeyTemplate::read(&text) {
                 let _ = template.key(&request("{}"), NOW);
             }
         }
@@ -317,7 +317,7 @@ mod tests {
         fn two_different_requests_never_get_one_key(
             a in (".{1,200}", ".{1,200}"), b in (".{1,200}", ".{1,200}"),
         ) {
-            let template = Template::new("{json:/a}:{json:/b}").unwrap();
+            let template = KeyTemplate::read("{json:/a}:{json:/b}").unwrap();
             let key = |(a, b): &(String, String)| {
                 template.key(&request(&serde_json::json!({"a": a, "b": b}).to_string()), NOW).unwrap()
             };

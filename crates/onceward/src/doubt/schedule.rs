@@ -10,9 +10,9 @@ use onceward_core::operation::{Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::task::JoinSet;
 
+use super::lookup::rule_of;
 use crate::engine::Engine;
 use crate::gates::Entrant;
-use crate::lookup::rule_of;
 use crate::reconcile::reconcile;
 use crate::refusal::Refusal;
 use crate::route::Route;
@@ -73,8 +73,7 @@ pub(crate) async fn look(engine: Arc<Engine>) {
 }
 
 fn has_lookup(route: &Route) -> bool {
-    let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
-    policies.into_iter().any(|policy| policy.lookup.is_some())
+    route.policies().any(|policy| policy.lookup.is_some())
 }
 
 /// Looks for what is in doubt on one route, as long as it says how.
@@ -183,7 +182,7 @@ async fn in_doubt(
 
 /// A lookup reads and changes nothing, so it may be a probe.
 fn entrant(operation: &Operation) -> Entrant {
-    Entrant { lane: Lane::of(operation), is_harmless: true, is_backlog: true }
+    Entrant { lane: Lane::of(operation).into(), is_harmless: true, is_backlog: true }
 }
 
 impl Engine {
@@ -193,19 +192,15 @@ impl Engine {
         id: OperationId,
     ) -> Result<(Operation, Finding), Refusal> {
         let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
-        let conflict = |operation: &Operation, why: String| Refusal::Conflict {
-            operation: Box::new(operation.clone()),
-            why,
-        };
         if operation.state != State::InDoubt {
             let why = format!("it is {}, not in doubt", operation.state.name());
-            return Err(conflict(&operation, why));
+            return Err(Refusal::conflict(&operation, why));
         }
         let route = self.routes().get(&operation.route);
         let rule = route.as_ref().and_then(|route| rule_of(route, &operation));
         let (Some(route), Some(rule)) = (route, rule) else {
-            let why = "its route says no lookup, so nobody can be asked".to_owned();
-            return Err(conflict(&operation, why));
+            let why = "its route says no lookup, so nobody can be asked";
+            return Err(Refusal::conflict(&operation, why));
         };
         let slot = self
             .gate_of(&route)
@@ -221,9 +216,7 @@ impl Engine {
         });
         match look.await.map_err(|_| Refusal::Draining)? {
             Ok(Some(looked)) => Ok(looked),
-            Ok(None) => {
-                Err(conflict(&operation, "it has moved on meanwhile: look at it".to_owned()))
-            }
+            Ok(None) => Err(Refusal::conflict(&operation, "it has moved on meanwhile: look at it")),
             Err(error) => Err(self.heed(error)),
         }
     }

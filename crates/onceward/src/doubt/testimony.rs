@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::id::OperationId;
-use onceward_core::operation::{Act, Deed, Event, Operation, Outcome, Source, State};
+use onceward_core::operation::{Operation, Outcome, Source, State};
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{Proof, names};
 use crate::engine::Engine;
-use crate::listed::names;
-use crate::lookup::not_done;
+use crate::setting;
 use crate::store::{Query, Standing, StoreError, Way, Which};
 
 /// What the setting of a testimony is called that waits for its operation: its id follows.
@@ -104,14 +104,6 @@ struct Kept {
     reason: String,
 }
 
-fn mark_of(id: OperationId) -> String {
-    format!("{PREFIX}{:032x}", id.as_u128())
-}
-
-fn damaged(name: &str, why: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Damaged(format!("the setting {name}: {why}"))
-}
-
 impl Engine {
     /// Hears what a provider says. When this returns, either the doubt is over, or what was said is
     /// on disk for when it begins; hearing the same again changes nothing.
@@ -128,9 +120,8 @@ impl Engine {
                 heard.ended.push(operation.id);
                 continue;
             }
-            let name = mark_of(operation.id);
-            let row = postcard::to_allocvec(&kept).map_err(|error| damaged(&name, &error))?;
-            let sealed = self.secrets.seal(&row, name.as_bytes());
+            let name = setting::name_of(PREFIX, operation.id);
+            let sealed = self.secrets.seal(&setting::encode(&kept)?, name.as_bytes());
             self.store.set(name, Some(Bytes::from(sealed))).await?;
             // It may have come into doubt before that was written.
             if self.end_doubt(operation.id, &kept).await? {
@@ -182,18 +173,16 @@ impl Engine {
             }
             let now = self.clock.now();
             let (_, policy) = self.route_of(&operation);
-            let act =
-                |deed| Act { deed, at: now, who: said.who.clone(), reason: said.reason.clone() };
-            let ok = said.says == Says::Done;
             let outcome =
-                Outcome { status: said.status, ok, source: Source::Webhook, answer: None };
-            let next = match said.says {
-                Says::Done | Says::Failed => {
-                    operation.after(Event::Acted(act(Deed::ResolvedDone), Some(outcome), None), now)
-                }
-                Says::NotDone => not_done(&operation, &policy, act(Deed::ResolvedNotSent), now),
+                |ok| Outcome { status: said.status, ok, source: Source::Webhook, answer: None };
+            let done = match said.says {
+                Says::Done => Some(outcome(true)),
+                Says::Failed => Some(outcome(false)),
+                Says::NotDone => None,
             };
-            if let Some(written) = self.write(next, None).await? {
+            let proof = Proof { done, who: said.who.clone(), reason: said.reason.clone() };
+            let next = proof.ends(&operation, &policy, now);
+            if let Some(written) = self.write(next, None, true).await? {
                 self.left_doubt(&written).await;
                 return Ok(true);
             }
@@ -208,12 +197,10 @@ impl Engine {
             let page =
                 self.store.settings_from(PREFIX.to_owned(), from.clone(), Way::Up, PAGE).await?;
             for (name, sealed) in &page {
-                let id = name.strip_prefix(PREFIX).unwrap_or_default();
-                let id = u128::from_str_radix(id, 16).map_err(|error| damaged(name, &error))?;
-                let id = OperationId::from_u128(id);
+                let id = setting::id_of(PREFIX, name)?;
                 let row = self.secrets.open(sealed, name.as_bytes());
-                let row = row.map_err(|error| damaged(name, &error))?;
-                let said = postcard::from_bytes(&row).map_err(|error| damaged(name, &error))?;
+                let said =
+                    setting::decode(name, &row.map_err(|error| setting::damaged(name, error))?)?;
                 let is_over = self.end_doubt(id, &said).await?
                     || self.store.find(Which::Id(id)).await?.is_none_or(|it| it.state.is_ended());
                 if is_over {
@@ -237,11 +224,8 @@ pub(crate) async fn hear(engine: Arc<Engine>) {
     while !engine.is_halted() {
         let waits = match engine.hear_kept().await {
             Ok(waits) => waits,
-            Err(error) if error.may_pass() || error == StoreError::Stale => true,
-            Err(error) => {
-                engine.heed(error);
-                return;
-            }
+            Err(error) if engine.goes_on_after(&error) => true,
+            Err(_) => return,
         };
         let next = match (waits, engine.store.is_shared()) {
             (true, _) => Some(LOOK_EVERY),

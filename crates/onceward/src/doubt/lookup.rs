@@ -10,13 +10,13 @@ use onceward_core::backoff;
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::lookup::{self, Conclusion, Finding, LookupRule, When};
-use onceward_core::operation::{Act, Deed, Event, Operation, Outcome, Source, State};
-use onceward_core::path_template::Template;
-use onceward_core::policy::{Mode, Policy};
-use onceward_core::time::Timestamp;
+use onceward_core::operation::{Event, Operation, Outcome, Source, State};
+use onceward_core::path_template::PathTemplate;
+use onceward_core::policy::Policy;
 use onceward_core::verdict::Verdict;
 use serde_json::Value;
 
+use super::{Proof, cut};
 use crate::deliver::collect;
 use crate::engine::Engine;
 use crate::gates::Slot;
@@ -68,7 +68,7 @@ pub(crate) enum Before {
 }
 
 /// How the upstream of an operation is asked.
-pub(crate) fn rule_of(route: &Route, operation: &Operation) -> Option<Arc<LookupRule>> {
+pub(super) fn rule_of(route: &Route, operation: &Operation) -> Option<Arc<LookupRule>> {
     route.policy_for(&operation.method, &operation.target).lookup.clone()
 }
 
@@ -80,7 +80,7 @@ impl Engine {
 
     /// One look: claimed, made, and what follows written. Nothing where somebody else wrote
     /// meanwhile.
-    pub(crate) async fn look_for(
+    pub(super) async fn look_for(
         &self,
         operation: &Operation,
         route: &Route,
@@ -90,7 +90,7 @@ impl Engine {
         let asked_at = self.clock.now();
         let until = asked_at.plus(route.target.timeouts.total).plus(LOST_AFTER);
         let claim = Event::Looked(lookup::begin(operation.looks, until));
-        let Some(claimed) = self.write(operation.after(claim, asked_at), None).await? else {
+        let Some(claimed) = self.write(operation.after(claim, asked_at), None, true).await? else {
             return Ok(None);
         };
         let looked = self.ask(&claimed, route, rule, &mut slot).await;
@@ -99,48 +99,21 @@ impl Engine {
         let policy = Arc::clone(route.policy_for(&claimed.method, &claimed.target));
         let backoff = &policy.accepted;
         let conclusion = lookup::conclude(&claimed, rule, backoff, looked.finding, asked_at, now);
-        let act = |deed| Act { deed, at: now, who: WHO.to_owned(), reason: looked.reason() };
+        let proof = |done| Proof { done, who: WHO.to_owned(), reason: looked.reason() };
         let (next, answer) = match conclusion {
             Conclusion::Again(looks) => (claimed.after(Event::Looked(looks), now), None),
             Conclusion::Done => {
                 let (outcome, answer) = outcome_of(rule, &policy, &looked);
-                (
-                    claimed.after(Event::Acted(act(Deed::ResolvedDone), Some(outcome), None), now),
-                    answer,
-                )
+                (proof(Some(outcome)).ends(&claimed, &policy, now), answer)
             }
-            Conclusion::NotDone => {
-                (not_done(&claimed, &policy, act(Deed::ResolvedNotSent), now), None)
-            }
+            Conclusion::NotDone => (proof(None).ends(&claimed, &policy, now), None),
         };
-        let Some(written) = self.write(next, answer).await? else { return Ok(None) };
+        let Some(written) = self.write(next, answer, true).await? else { return Ok(None) };
         self.observer.observe(Fact::Looked(&written, looked.finding, &looked.told));
         if written.state != State::InDoubt {
             self.left_doubt(&written).await;
         }
         Ok(Some((written, looked.finding)))
-    }
-
-    /// Tells of an operation that evidence led out of its doubt, and lets those behind it go on.
-    pub(crate) async fn left_doubt(&self, operation: &Operation) {
-        self.observer.observe(Fact::Acted(operation));
-        self.waiters.wake(operation.id);
-        self.callbacks.note(operation);
-        Box::pin(self.advance(operation)).await;
-    }
-
-    /// Writes what the core decided; nothing where somebody else wrote meanwhile.
-    pub(crate) async fn write(
-        &self,
-        decided: Result<Operation, onceward_core::operation::Illegal>,
-        answer: Option<(Place, bytes::Bytes)>,
-    ) -> Result<Option<Operation>, StoreError> {
-        let Ok(operation) = decided else { return Ok(None) };
-        match self.store.commit(Write { operation, answer, visible: true }).await {
-            Ok(written) => Ok(Some(written)),
-            Err(StoreError::Stale) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     /// Looks before anything is sent, where the route wants that and nothing was sent yet.
@@ -199,20 +172,23 @@ impl Engine {
                 return unknown(format!("GET {template} cannot be asked: {why}"), String::new());
             }
         };
-        let asked = cut(&format!("GET {target}"));
+        let asked = cut(&format!("GET {target}"), EVIDENCE_BYTES_MAX);
         slot.spend();
         match self.get(route, target, slot).await {
-            Err(why) => unknown(format!("GET {template} brought no answer: {}", cut(&why)), asked),
+            Err(why) => unknown(
+                format!("GET {template} brought no answer: {}", cut(&why, EVIDENCE_BYTES_MAX)),
+                asked,
+            ),
             Ok(answer) => {
                 let finding = rule.read(answer.status, &answer.headers, &answer.body);
                 let told = format!("GET {template} answered {}, {}", answer.status, finding.name());
-                let body = cut(String::from_utf8_lossy(&answer.body).trim());
+                let body = cut(String::from_utf8_lossy(&answer.body).trim(), EVIDENCE_BYTES_MAX);
                 Looked { finding, told, evidence: format!("{asked}: {body}"), answer: Some(answer) }
             }
         }
     }
 
-    async fn fill(&self, template: &Template, operation: &Operation) -> Result<String, String> {
+    async fn fill(&self, template: &PathTemplate, operation: &Operation) -> Result<String, String> {
         let body: Option<Value> = if template.needs_body() {
             let request = self.request_of(operation).await.map_err(|error| error.to_string())?;
             serde_json::from_slice(&request.body).ok()
@@ -297,27 +273,4 @@ fn outcome_of(
         (Place::Outcome, wire::encode_response(&found, &kept))
     });
     (Outcome { status, ok: true, source: Source::Lookup, answer: None }, answer)
-}
-
-/// What was not done is sent again, or, where a caller waited for it, by that caller.
-pub(crate) fn not_done(
-    operation: &Operation,
-    policy: &Policy,
-    act: Act,
-    now: Timestamp,
-) -> Result<Operation, onceward_core::operation::Illegal> {
-    if operation.mode == Mode::Held {
-        return operation.after(Event::Acted(act, None, None), now);
-    }
-    let due = policy.opening(Mode::Accepted, now);
-    let mut next =
-        operation.after(Event::Revived { due, mode: Mode::Accepted, act: Some(act) }, now)?;
-    // Nobody asked for it anew: the bounds of the call that made it hold still.
-    (next.deadline, next.attempts_max) = (operation.deadline, operation.attempts_max);
-    Ok(next)
-}
-
-fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(EVIDENCE_BYTES_MAX);
-    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
