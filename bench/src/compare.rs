@@ -1,8 +1,7 @@
 //! The run: everything started, warmed, then measured in turns, round after round.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +12,7 @@ use crate::options::Options;
 use crate::phase::{Phase, Total, Turn, Used};
 use crate::report::{Memory, Report};
 use crate::subject::{self, Kind, Subject};
-use crate::{Outcome, report};
+use crate::{Outcome, effects, report};
 
 /// The same for all: what the gateway calls a route is a path to the others.
 pub(crate) const PATH: &str = "/to/sink/x";
@@ -22,10 +21,6 @@ const ASYNC: &str = "Prefer: respond-async\r\n";
 const REPEATED: u64 = 1000;
 /// Unmeasured work of each subject before the first round: connections, caches, first pages.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// Between two looks at the sink's count.
-const LOOK: Duration = Duration::from_millis(5);
-/// How long the sink may see nothing new before what is missing counts as missing.
-const STALL_MAX: Duration = Duration::from_secs(15);
 
 /// Measures, and prints the report.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
@@ -168,10 +163,10 @@ impl<'a> Bench<'a> {
                     until: Until::Requests(REPEATED),
                     ..plan
                 };
-                let before = self.effects()?;
+                let before = effects::at(self.sink.address)?;
                 let accepted = load::run(&plan)?;
                 expect_clean(&accepted, "warming up accepted calls")?;
-                self.delivered(before + accepted.ok)?;
+                effects::reach(self.sink.address, before + accepted.ok)?;
             }
         }
         Ok(())
@@ -203,7 +198,7 @@ impl<'a> Bench<'a> {
             connections: options.connections,
             until: Until::Elapsed(options.phase()),
         };
-        let effects = self.effects()?;
+        let effects = effects::at(self.sink.address)?;
         let before = self.used(subject);
         let started = Instant::now();
         let measured = load::run(&plan)?;
@@ -211,11 +206,11 @@ impl<'a> Bench<'a> {
             let turn = Turn {
                 measured,
                 used: Some(self.used_since(subject, before)),
-                effects: self.effects()? - effects,
+                effects: effects::at(self.sink.address)? - effects,
             };
             return Ok(vec![(phase, turn)]);
         }
-        let seen = self.delivered(effects + measured.ok)?;
+        let seen = effects::reach(self.sink.address, effects + measured.ok)?;
         let delivered = Turn {
             measured: Measured {
                 ok: seen.min(effects + measured.ok) - effects,
@@ -275,53 +270,6 @@ impl<'a> Bench<'a> {
             kept: now.kept.saturating_sub(before.kept),
             cores: now.cores.since(before.cores),
         }
-    }
-
-    fn effects(&self) -> Outcome<u64> {
-        Counter::open(self.sink.address)?.read()
-    }
-
-    /// Waits until the sink has seen `goal` effects, or nothing new comes; how many it has seen.
-    fn delivered(&self, goal: u64) -> Outcome<u64> {
-        let mut counter = Counter::open(self.sink.address)?;
-        let mut seen = counter.read()?;
-        let mut moved = Instant::now();
-        while seen < goal && moved.elapsed() < STALL_MAX {
-            std::thread::sleep(LOOK);
-            let now = counter.read()?;
-            if now > seen {
-                (seen, moved) = (now, Instant::now());
-            }
-        }
-        Ok(seen)
-    }
-}
-
-/// The sink's count, over one connection.
-struct Counter {
-    stream: TcpStream,
-}
-
-impl Counter {
-    fn open(sink: SocketAddr) -> Outcome<Self> {
-        let stream = TcpStream::connect(sink)?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream })
-    }
-
-    fn read(&mut self) -> Outcome<u64> {
-        self.stream.write_all(b"GET / HTTP/1.1\r\nHost: sink\r\n\r\n")?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 1024];
-        while load::parse(&answer).is_none() {
-            match self.stream.read(&mut buffer)? {
-                0 => return Err("the sink went away".into()),
-                read => answer.extend_from_slice(&buffer[..read]),
-            }
-        }
-        let text = String::from_utf8(answer)?;
-        let (_, count) = text.rsplit_once("\r\n").ok_or("the sink answered without a body")?;
-        Ok(count.parse()?)
     }
 }
 

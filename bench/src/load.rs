@@ -232,7 +232,7 @@ async fn one_connection(
 }
 
 /// A request of which only the key changes.
-struct Template {
+pub(crate) struct Template {
     bytes: Vec<u8>,
     /// Where the head without the key's number ends.
     head: usize,
@@ -242,7 +242,7 @@ struct Template {
 }
 
 impl Template {
-    fn new(plan: &Plan, to: SocketAddr) -> Self {
+    pub(crate) fn new(plan: &Plan, to: SocketAddr) -> Self {
         let (method, more, cycle) = match &plan.keys {
             Keys::Read => ("GET", String::new(), 0),
             Keys::None => ("POST", String::new(), 0),
@@ -263,7 +263,8 @@ impl Template {
         Self { head: head.len(), bytes: head.into_bytes(), body, cycle }
     }
 
-    fn with(&mut self, n: u64) -> &[u8] {
+    /// The bytes of the request with number `n`.
+    pub(crate) fn with(&mut self, n: u64) -> &[u8] {
         self.bytes.truncate(self.head);
         if let Some(number) = n.checked_rem(self.cycle) {
             // Writing to memory does not fail.

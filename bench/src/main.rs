@@ -5,10 +5,14 @@
 //! processes (the load is this one), so that the kernel can say who used how much.
 //!
 //! `onceward-bench` compares; `onceward-bench pass` compares what passes without a record;
+//! `onceward-bench count` counts instructions, which no other program on the machine changes;
 //! `onceward-bench ledger` measures the ledger alone, `onceward-bench
 //! postgres` a shared one; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
 
+mod callgrind;
 mod compare;
+mod count;
+mod effects;
 mod fair;
 mod ledger;
 mod load;
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Proxy { sink } => proxy::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
         Command::Fair { data } => fair::run(&data),
+        Command::Count(options) => count::run(&options),
         Command::Pass(options) => passing::run(&options),
         Command::Postgres(options) => postgres::run(&options),
         Command::Compare(options) => compare::run(&options),

@@ -97,6 +97,18 @@ impl std::ops::AddAssign for Cores {
     }
 }
 
+/// How long all threads of a process ran so far, to the nanosecond; waiting for a core is not
+/// in it.
+pub(crate) fn ran(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        })
+        .sum()
+}
+
 /// Memory in bytes: now, and the most there was.
 pub(crate) fn memory(pids: &[u32]) -> (u64, u64) {
     pids.iter().fold((0, 0), |(now, most), pid| {

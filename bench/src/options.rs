@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::count;
 use crate::postgres;
 use crate::subject::Kind;
 
@@ -14,6 +15,8 @@ const SECONDS_MAX: u64 = 60;
 const WATCH_MAX: u64 = 600;
 /// Enough for a steady median.
 const ROUNDS_MAX: u32 = 20;
+/// Instructions are counted a fiftieth as fast as they run.
+const REQUESTS_MAX: u64 = 100_000;
 /// The gateway itself takes no more than this from one address.
 const CONNECTIONS_MAX: usize = 1024;
 
@@ -23,6 +26,7 @@ usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- fair [DIR]
        cargo run --release -p onceward-bench -- pass [options]
        cargo run --release -p onceward-bench -- postgres [options]
+       cargo run --release -p onceward-bench -- count [options]
 
   ledger 200000 64,256 target      the ledger alone: durable operations a second, and their cost
 
@@ -37,6 +41,12 @@ usage: cargo run --release -p onceward-bench -- [options]
     --watch N                      seconds that idle nodes are watched (default 60)
     --set NAME=VALUE               a setting of the server
     --rounds, --seconds, --binary, --data as below
+
+  count                            instructions and allocations for a request, under callgrind
+    --only held,duplicate          some of the paths (default: all)
+    --requests N                   how many of each are counted (default 400)
+    --keep DIR                     keep callgrind's files, for callgrind_annotate
+    --binary, --data, --json as below
 
   --subjects bare,nginx,onceward   which to run (default: all; nginx only where it is installed)
   --rounds N                       turns of each subject (default 3)
@@ -68,6 +78,8 @@ pub(crate) enum Command {
     },
     /// What passes without a record.
     Pass(Options),
+    /// Instructions and allocations for a request.
+    Count(count::Options),
     /// A ledger in PostgreSQL.
     Postgres(postgres::Options),
     Compare(Options),
@@ -118,6 +130,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             return Ok(Command::Fair { data });
         }
         Some("postgres") => return postgres(args.skip(1)),
+        Some("count") => return count(args.skip(1)),
         Some("pass") => return compare(args.skip(1), Command::Pass),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
@@ -186,6 +199,26 @@ fn postgres(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
         }
     }
     Ok(Command::Postgres(options))
+}
+
+/// What `count` takes.
+fn count(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut options = count::Options::default();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--only" => {
+                let names: String = value_of("--only", args.next())?;
+                options.only = names.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            }
+            "--requests" => options.requests = within("--requests", args.next(), REQUESTS_MAX)?,
+            "--keep" => options.keep = Some(value_of("--keep", args.next())?),
+            "--binary" => options.binary = Some(value_of("--binary", args.next())?),
+            "--data" => options.data = Some(value_of("--data", args.next())?),
+            "--json" => options.json = true,
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(Command::Count(options))
 }
 
 /// What `ledger` takes, in order.

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::{Outcome, meter};
 
-/// How long a subject may take until it listens.
-const START_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a subject may take until it listens: minutes only where its instructions are counted.
+const START_TIME_MAX: Duration = Duration::from_mins(2);
 /// How long it may take to end when asked, before it is killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at a process that starts or ends.
@@ -70,12 +70,17 @@ pub(crate) struct Subject {
 impl Subject {
     /// The upstream of all.
     pub(crate) fn sink() -> Outcome<Self> {
-        own(&["sink"])
+        own(Command::new(std::env::current_exe()?), &["sink"])
     }
 
     /// A hyper proxy without a ledger.
     pub(crate) fn bare(sink: SocketAddr) -> Outcome<Self> {
-        own(&["proxy", &sink.to_string()])
+        Self::bare_by(Command::new(std::env::current_exe()?), sink)
+    }
+
+    /// The same, started by a command that takes this program's arguments.
+    pub(crate) fn bare_by(command: Command, sink: SocketAddr) -> Outcome<Self> {
+        own(command, &["proxy", &sink.to_string()])
     }
 
     /// As an operator would set it up for many small requests.
@@ -127,9 +132,14 @@ http {{
 
     /// The gateway with an embedded ledger and one keyed route.
     pub(crate) fn onceward(program: &Path, sink: SocketAddr, data: &Path) -> Outcome<Self> {
+        Self::onceward_by(Command::new(program), sink, data)
+    }
+
+    /// The same, started by a command that takes the gateway's arguments.
+    pub(crate) fn onceward_by(command: Command, sink: SocketAddr, data: &Path) -> Outcome<Self> {
         let folder = tempfile::Builder::new().prefix("bench-onceward-").tempdir_in(data)?;
         let store = format!("store = \"sqlite:{}/data/ledger.db\"", folder.path().display());
-        Self::gateway(program, sink, folder, &store)
+        Self::gateway(command, sink, folder, &store)
     }
 
     /// A gateway whose ledger others share, at `url`.
@@ -137,10 +147,15 @@ http {{
         let folder = tempfile::Builder::new().prefix("bench-node-").tempdir_in(data)?;
         let keys = folder.path().join("data");
         let store = format!("store = \"{url}\"\ndata = \"{}\"", keys.display());
-        Self::gateway(program, sink, folder, &store)
+        Self::gateway(Command::new(program), sink, folder, &store)
     }
 
-    fn gateway(program: &Path, sink: SocketAddr, folder: TempDir, store: &str) -> Outcome<Self> {
+    fn gateway(
+        mut command: Command,
+        sink: SocketAddr,
+        folder: TempDir,
+        store: &str,
+    ) -> Outcome<Self> {
         let address = free_address()?;
         let data = folder.path().join("data");
         fs::create_dir(&data)?;
@@ -153,7 +168,6 @@ http {{
                  [routes.pass]\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n",
             ),
         )?;
-        let mut command = Command::new(program);
         command.arg("serve").arg("--config").arg(&file).current_dir(&data);
         command.env("ONCEWARD_MASTER_KEY", MASTER_KEY);
         Self::start(command, address, folder)
@@ -189,6 +203,11 @@ http {{
         Ok(subject)
     }
 
+    /// The process that was started.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its process and the workers of it.
     pub(crate) fn pids(&self) -> Vec<u32> {
         meter::family(self.child.id())
@@ -209,29 +228,31 @@ http {{
 impl Drop for Subject {
     fn drop(&mut self) {
         // Asked first: an nginx that is killed leaves its workers behind.
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        end(&mut self.child, Signal::TERM, STOP_TIME_MAX);
+    }
+}
+
+/// Asks a process to end, and kills it where it has not `within` that time.
+pub(crate) fn end(child: &mut Child, signal: Signal, within: Duration) {
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+        // Gone already is as good; here and below.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+    let asked = Instant::now();
+    while let Ok(None) = child.try_wait() {
+        if asked.elapsed() > within {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
         }
-        let asked = Instant::now();
-        while let Ok(None) = self.child.try_wait() {
-            if asked.elapsed() > STOP_TIME_MAX {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
+        std::thread::sleep(LOOK);
     }
 }
 
 /// Starts this program under another name; it tells where it listens, and ends when its standard
 /// input does.
-fn own(args: &[&str]) -> Outcome<Subject> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
+fn own(mut command: Command, args: &[&str]) -> Outcome<Subject> {
+    let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     let output = child.stdout.take().ok_or("no standard output")?;
     let mut subject =
@@ -242,7 +263,7 @@ fn own(args: &[&str]) -> Outcome<Subject> {
 }
 
 /// A port that nobody had a moment ago.
-fn free_address() -> Outcome<SocketAddr> {
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

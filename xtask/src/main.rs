@@ -3,6 +3,7 @@
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
 mod browser;
+mod count;
 mod crash;
 mod debian;
 mod deny;
@@ -24,12 +25,15 @@ usage: cargo xtask <command>
 
   test [args]   start or install what the tests need, then run them all;
                 arguments go to cargo test
-  ci            format, lints, docs, tidy, deny, test, sabotage: what has to pass before a merge
+  ci            format, lints, docs, tidy, deny, test, sabotage, count: what has to pass before a merge
   fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
                 inputs that nobody would write, for so long each
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
   postgres      start a throw-away PostgreSQL server, for tests by hand
+  count [--set] [--only WAY,…] [--binary FILE] [--keep DIR]
+                instructions and allocations for a request, held against bench/budget.toml;
+                --set writes that file
   sabotage [name…]
                 break one promise at a time, and show which test notices
   tidy          layering, links, markers, manifests, paths
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         "crash" => crash::run(&rest),
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
+        "count" => count::run(&rest),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -99,7 +104,8 @@ fn ci() -> Outcome<()> {
             })
         })
         .and_then(|()| steps.run("test", || steps::test(&[])))
-        .and_then(|()| steps.run("sabotage", || sabotage::run(&[])));
+        .and_then(|()| steps.run("sabotage", || sabotage::run(&[])))
+        .and_then(|()| steps.run("count", || count::run(&[])));
     steps.print();
     done
 }

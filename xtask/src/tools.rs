@@ -33,6 +33,17 @@ pub(crate) fn find_or_install() {
     }
 }
 
+/// Whether a program is there, or could be installed; says so where it could not.
+pub(crate) fn there_or_installed(tool: &str, package: &str) -> bool {
+    if on_path(tool).is_none() {
+        println!("tools: installing {package} with apt-get");
+        if let Err(error) = debian::install(&[package]) {
+            println!("tools: {error}");
+        }
+    }
+    on_path(tool).is_some()
+}
+
 fn missing() -> Vec<(&'static str, &'static str)> {
     TOOLS.into_iter().filter(|(tool, _)| !is_there(tool)).collect()
 }

@@ -16,6 +16,7 @@ use onceward_core::operation::{Event, Operation, State};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 
+use crate::detached::Detached;
 use crate::engine::Engine;
 use crate::observe::{ClaimTurn, Fact};
 use crate::refusal::Refusal;
@@ -148,18 +149,17 @@ impl Engine {
         Ok((found, outcome))
     }
 
-    /// Does it in a task of its own: whoever hangs up meanwhile leaves nothing half done.
+    /// Does it to its end: whoever hangs up meanwhile leaves nothing half done.
     async fn see_through<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let run = self.begin();
-        let working = tokio::spawn(async move {
+        Detached::begin(async move {
             let _run = run;
             work.await
-        });
-        // It ends without a word only where the process ends.
-        working.await.unwrap_or(Err(Refusal::Draining))
+        })
+        .await
     }
 
     /// Writes what follows for `claim`, and tells of it; nothing where somebody was faster.

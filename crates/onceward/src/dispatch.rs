@@ -86,7 +86,7 @@ async fn take(
         return Ok(Some(opens));
     }
     let is_harmless = route.is_harmless();
-    let entrant = Entrant { lane: lane.clone(), is_harmless, is_backlog: true };
+    let entrant = Entrant { lane: lane.clone().into(), is_harmless, is_backlog: true };
     let (mut slots, barred) = engine.gate_of(route).enter_many(&entrant, PAGE, now);
     if barred.is_some_and(|barred| barred.wants_probe) {
         engine.probe(route);
@@ -113,7 +113,7 @@ async fn take(
                 engine.spawn_from_ledger(operation, slot);
             }
             // It is not its turn, or its hours are over.
-            State::Pending { .. } => engine.spawn_advance(operation),
+            State::Pending { .. } => engine.spawn_advance(&operation),
             _ => rested(engine, &operation),
         }
     }
@@ -123,7 +123,7 @@ async fn take(
 fn rested(engine: &Arc<Engine>, operation: &Operation) {
     engine.rested(operation);
     engine.waiters.wake(operation.id);
-    engine.spawn_advance(operation.clone());
+    engine.spawn_advance(operation);
 }
 
 /// Start, unless time ran out or it is another's turn.

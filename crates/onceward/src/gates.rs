@@ -86,7 +86,7 @@ impl Barred {
 /// Who wants to go.
 #[derive(Debug, Clone)]
 pub(crate) struct Entrant {
-    pub(crate) lane: Lane,
+    pub(crate) lane: Arc<Lane>,
     /// Whether a second arrival does no harm, so that it may be a probe.
     pub(crate) is_harmless: bool,
     /// Whether it has waited in the ledger: then it goes slowly after a hold.
@@ -180,7 +180,7 @@ pub struct Standing {
 pub(crate) struct Slot {
     /// Nothing once it is given up.
     gate: Option<Arc<Gate>>,
-    lane: Lane,
+    lane: Arc<Lane>,
     /// When its next attempt may be made, once that is known.
     turn: Option<Timestamp>,
     is_backlog: bool,
@@ -334,9 +334,9 @@ impl Gate {
             return Err(Barred::by(Bar::Rate, Some(turn)));
         }
         inner.forget_lanes(now);
-        inner.awaited.insert(entrant.lane.clone());
+        inner.awaited.insert((*entrant.lane).clone());
         let (give, given) = oneshot::channel();
-        let places = inner.lanes.entry(entrant.lane.clone()).or_default();
+        let places = inner.lanes.entry((*entrant.lane).clone()).or_default();
         places.waiting.retain(|waiting| !waiting.is_closed());
         places.waiting.push_back(give);
         drop(inner);
@@ -355,7 +355,7 @@ impl Gate {
         patience: Timestamp,
     ) -> Result<Timestamp, Barred> {
         let is_backlog = slot.is_backlog;
-        let entrant = Entrant { lane: slot.lane.clone(), is_harmless, is_backlog };
+        let entrant = Entrant { lane: Arc::clone(&slot.lane), is_harmless, is_backlog };
         let mut inner = self.inner();
         inner.bar(&entrant, now)?;
         let turn = inner.turn(&entrant, now);
@@ -463,7 +463,7 @@ impl Gate {
     /// How it stands.
     pub(crate) fn standing(&self, now: Timestamp) -> Standing {
         let inner = self.inner();
-        let lane = Lane::default();
+        let lane = Arc::default();
         let bar = inner.bar(&Entrant { lane, is_harmless: true, is_backlog: false }, now).err();
         Standing {
             breaker: inner.breaker.name(),
@@ -496,6 +496,7 @@ impl Gate {
                 inner.awaited.remove(&lane);
             }
             let Some(give) = give else { continue };
+            let lane = Arc::new(lane);
             let entrant = Entrant { lane, is_harmless: false, is_backlog: false };
             // What else may stand in the way is asked by whoever gets it.
             let slot = inner.occupy(self, &entrant);
@@ -639,7 +640,7 @@ impl Inner {
             None => now,
         };
         let of_flow = match self.rate_of_flow(&slot.lane) {
-            Some(rate) => self.lanes.entry(slot.lane.clone()).or_default().meter.take(rate, now),
+            Some(rate) => self.lanes.entry((*slot.lane).clone()).or_default().meter.take(rate, now),
             None => now,
         };
         let turn = turn.max(of_flow);
@@ -658,11 +659,11 @@ impl Inner {
         self.busy += 1;
         match self.lanes.get_mut(&entrant.lane) {
             Some(places) => places.busy += 1,
-            None => self.lanes.entry(entrant.lane.clone()).or_default().busy = 1,
+            None => self.lanes.entry((*entrant.lane).clone()).or_default().busy = 1,
         }
         Slot {
             gate: Some(Arc::clone(gate)),
-            lane: entrant.lane.clone(),
+            lane: Arc::clone(&entrant.lane),
             turn: None,
             is_backlog: entrant.is_backlog,
             is_used: false,
@@ -709,7 +710,7 @@ mod tests {
 
     fn entrant(tenant: &str) -> Entrant {
         let lane = Lane { tenant: tenant.to_owned(), route: "r".to_owned(), ..Lane::default() };
-        Entrant { lane, is_harmless: true, is_backlog: false }
+        Entrant { lane: Arc::new(lane), is_harmless: true, is_backlog: false }
     }
 
     fn with_slots(slots_max: usize) -> Protection {

@@ -84,7 +84,7 @@ impl Engine {
     /// returned instead.
     pub(crate) async fn write_identified(
         self: Arc<Self>,
-        newborn: Birth,
+        newborn: Box<Birth>,
         identity: Identity,
     ) -> Result<Remembered, StoreError> {
         let _turn = self.turns.take(identity.scope.digest(&identity.name)).await;

@@ -107,6 +107,7 @@ mod callback;
 mod claim;
 mod deliver;
 mod delivered;
+mod detached;
 mod dispatch;
 mod doubt;
 mod embedded;

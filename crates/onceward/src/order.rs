@@ -133,11 +133,11 @@ impl Engine {
     }
 
     /// The same as [`Engine::advance`], beside whoever asks for it.
-    pub(crate) fn spawn_advance(self: &Arc<Self>, operation: Operation) {
-        if !self.is_in_order(&operation) {
+    pub(crate) fn spawn_advance(self: &Arc<Self>, operation: &Operation) {
+        if !self.is_in_order(operation) {
             return;
         }
-        let engine = Arc::clone(self);
+        let (engine, operation) = (Arc::clone(self), operation.clone());
         let run = self.begin();
         tokio::spawn(async move {
             let _run = run;

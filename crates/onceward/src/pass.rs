@@ -92,7 +92,7 @@ async fn through(
     }
     let route = &route;
     let is_harmless = is_safe(passage.method.as_str());
-    let entrant = Entrant { lane, is_harmless, is_backlog: false };
+    let entrant = Entrant { lane: lane.into(), is_harmless, is_backlog: false };
     let gate = engine.gate_of(route);
     let mut slot = gate.try_enter(&entrant, engine.clock.now()).map_err(|barred| {
         if barred.wants_probe {

@@ -33,7 +33,7 @@ impl Engine {
 
 /// One probe, where one is wanted still.
 async fn probe_once(engine: &Engine, route: &Route, gate: &Arc<Gate>) -> bool {
-    let lane = Lane { route: route.name.clone(), ..Lane::default() };
+    let lane = Arc::new(Lane { route: route.name.clone(), ..Lane::default() });
     let entrant = Entrant { lane, is_harmless: true, is_backlog: false };
     let Ok(mut slot) = gate.try_enter(&entrant, engine.clock.now()) else { return false };
     if !slot.is_probe() {

@@ -334,7 +334,7 @@ fn following(
 /// A slot for one page, waited for where the gate is shut.
 async fn enter(engine: &Engine, route: &Route) -> Result<Slot, String> {
     let lane = Lane { route: route.name.clone(), ..Lane::default() };
-    let entrant = Entrant { lane, is_harmless: true, is_backlog: true };
+    let entrant = Entrant { lane: lane.into(), is_harmless: true, is_backlog: true };
     for _ in 0..ENTRIES_MAX {
         match engine.gate_of(route).try_enter(&entrant, engine.clock.now()) {
             Ok(slot) => return Ok(slot),

@@ -2,7 +2,7 @@
 //! this node alone, and bounded: it may forget.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
@@ -10,6 +10,9 @@ use onceward_core::key::KeyDigest;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 
+use crate::call::{Arrival, Aside};
+use crate::engine::Engine;
+use crate::observe::Fact;
 use crate::store::digest_of;
 
 /// Requests that are remembered, at most.
@@ -32,6 +35,33 @@ struct First {
     operation: OperationId,
     key: KeyDigest,
     again: u32,
+}
+
+/// That a new operation is to be compared with those of a while ago.
+pub(crate) struct Watch {
+    within: Duration,
+    now: Timestamp,
+    aside: Arc<Aside>,
+}
+
+impl Watch {
+    /// What the route of `arrival` wants; nothing where it wants none.
+    pub(crate) fn of(arrival: &Arrival, now: Timestamp) -> Option<Self> {
+        let within = arrival.policy.suspect_within;
+        let aside = || Arc::clone(&arrival.options.aside);
+        (!within.is_zero()).then(|| Self { within, now, aside: aside() })
+    }
+}
+
+impl Engine {
+    /// Tells where another operation had the same request under another key a short while ago.
+    pub(crate) fn suspect(&self, operation: &Operation, watch: &Watch) {
+        if let Some((first, again)) = self.suspects.note(operation, watch.within, watch.now) {
+            self.observer.observe(Fact::Suspected(operation, first, again));
+            // Nobody else sets it.
+            let _ = watch.aside.suspect_of.set(first);
+        }
+    }
 }
 
 impl Suspects {

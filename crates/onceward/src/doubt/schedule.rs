@@ -183,7 +183,7 @@ async fn in_doubt(
 
 /// A lookup reads and changes nothing, so it may be a probe.
 fn entrant(operation: &Operation) -> Entrant {
-    Entrant { lane: Lane::of(operation), is_harmless: true, is_backlog: true }
+    Entrant { lane: Lane::of(operation).into(), is_harmless: true, is_backlog: true }
 }
 
 impl Engine {

@@ -98,8 +98,8 @@ impl Body for Reading {
         if let Some(failure) = &this.failed {
             return Poll::Ready(Some(Err(failure.clone())));
         }
-        let Some((body, _)) = &mut this.source else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+        let Some((body, line)) = &mut this.source else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = line.poll_frame(body, cx) else {
             if !this.silence.is_over(this.pause_max, this.deadline, cx) {
                 return Poll::Pending;
             }

@@ -36,11 +36,13 @@ use super::answer::Reading;
 use super::broken::Broken;
 use super::connect::{ConnectError, Connector, DoorError, named};
 use super::egress::Egress;
-use super::line::{self, Line, Sender};
+use super::http1::Http1;
+use super::http2::{self, Shared};
+use super::line::{Line, Way};
 use super::message::{Message, Unfit, lines};
 use super::passage::{self, Passage};
 use super::patience::Patience;
-use super::pool::{self, Pool};
+use super::pool::Pool;
 use super::wire::{Metered, Wire};
 use super::{Answer, Dispatch, Download, Failure, Sent, Target, Upstream};
 
@@ -151,13 +153,16 @@ impl Door {
     async fn through(&self, passage: &Passage) -> Result<Response<Download>, Failure> {
         let Passage { target, upload, .. } = passage;
         let patience = Patience::WhileMoving(upload);
-        let (mut head, body, line) =
+        let (mut head, body, mut line) =
             self.carry(target, || Message::pass(passage), &patience).await?;
         passage::give_back(&mut head.headers);
         // Which HTTP its caller is answered in is for the edge to say.
         head.version = Version::HTTP_11;
         let pool = Arc::clone(&self.pool);
         let upload = (!upload.is_over()).then(|| upload.clone());
+        if upload.is_some() {
+            line.go_both_ways();
+        }
         let body = Reading::new(body, line, pool, target.timeouts.body, None, upload);
         Ok(Response::from_parts(head, body.into()))
     }
@@ -225,7 +230,8 @@ impl Door {
         let authority = Authority::try_from(authority).map_err(|_| ConnectError::Url)?;
         let (stream, peer) = self.connector.dial(target, deadline, reached).await?;
         let id = self.pool.next_id();
-        let wire = Arc::new(Wire::new(id, pool::name(target), peer, authority, host, secured));
+        let berth = self.pool.berth(target);
+        let wire = Arc::new(Wire::new(id, berth, peer, authority, host, secured));
         let socket = Metered::new(stream, Arc::clone(&wire));
         if !secured {
             return self.speak(target, socket, wire, target.http2).await;
@@ -236,7 +242,7 @@ impl Door {
         self.speak(target, socket, wire, http2).await
     }
 
-    /// Begins to speak HTTP on a socket, and leaves the connection to its task.
+    /// Begins to speak HTTP on a socket.
     async fn speak<I>(
         &self,
         target: &Target,
@@ -245,32 +251,26 @@ impl Door {
         http2: bool,
     ) -> Result<Line, ConnectError>
     where
-        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + Sync + 'static,
     {
         let mute = |error| ConnectError::Http(named(target), error);
-        if http2 {
-            let (sender, connection) = line::http2(io).await.map_err(mute)?;
-            Ok(self.tend(sender, connection, wire))
-        } else {
-            let (sender, connection) = line::http1(io).await.map_err(mute)?;
-            Ok(self.tend(sender, connection, wire))
+        if !http2 {
+            self.pool.cannot_share(&wire);
+            let own = Http1::begin(io, wire, self.pool.stirred()).await.map_err(mute)?;
+            return Ok(Line::new(Way::Http1(own), false));
         }
-    }
-
-    fn tend(
-        &self,
-        sender: Sender,
-        connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
-        wire: Arc<Wire>,
-    ) -> Line {
-        let berth = self.pool.opened(&sender, &wire);
-        let idle_for_max = self.pool.options.idle_for_max;
-        let line = Line::new(sender, Arc::clone(&wire), false);
+        let (sender, connection) = http2::begin(io).await.map_err(mute)?;
+        let shared = Shared::new(sender, Arc::clone(&wire));
+        let line = Line::new(Way::Http2(shared.take_up()), false);
+        self.pool.share(shared);
+        let (pool, idle_for_max) = (Arc::downgrade(&self.pool), self.pool.options.idle_for_max);
         tokio::spawn(async move {
-            line::tend(connection, &wire, idle_for_max).await;
-            drop(berth);
+            http2::tend(connection, &wire, idle_for_max).await;
+            if let Some(pool) = pool.upgrade() {
+                pool.retire(&wire);
+            }
         });
-        line
+        Ok(line)
     }
 
     async fn exchange(

@@ -1,26 +1,26 @@
 //! Connections between two uses: idle ones of HTTP/1.1, shared ones of HTTP/2.
 //!
 //! A connection comes back only after a whole answer was read from it. It remembers the address
-//! that was judged, and whoever takes it up judges it again. Each one is taken off its shelf when
-//! it ends, and a shelf goes with its last connection: what callers may name without end leaves
-//! nothing behind.
+//! that was judged, and whoever takes it up judges it again. One that ends is taken off its shelf,
+//! and a shelf goes with its last connection: what callers may name without end leaves nothing
+//! behind. Nobody tends idle ones but one task for all of them, while there are any.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 use url::{Position, Url};
 
 use super::door::DoorOptions;
-use super::line::{Line, Sender};
-use super::wire::{ShelfName, Wire};
+use super::http1::Http1;
+use super::http2::Shared;
+use super::line::{Line, Way};
+use super::wire::Wire;
 use super::{Target, Trust};
-
-/// How many requests share one HTTP/2 connection: what most servers accept at once. One more
-/// would wait unsent in a queue where nobody can tell that it was not sent.
-const STREAMS_MAX: u32 = 100;
 
 /// Trust and protocol make four rows of shelves.
 const ROWS: usize = 4;
@@ -30,6 +30,8 @@ pub(super) struct Pool {
     pub(super) options: DoorOptions,
     shelves: Mutex<Shelves>,
     next_id: AtomicU64,
+    /// Rung where an idle connection moves, which none should.
+    stirred: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -37,6 +39,8 @@ struct Shelves {
     rows: [HashMap<Box<str>, Shelf>; ROWS],
     /// Idle connections on all of them.
     idle: usize,
+    /// Looks after the idle ones while there are any.
+    sweeper: Option<JoinHandle<()>>,
 }
 
 /// The connections of one origin.
@@ -48,15 +52,31 @@ struct Shelf {
     speaks_http1: bool,
     /// Held by whoever opens a connection that others may then share.
     opening: Arc<tokio::sync::Mutex<()>>,
-    idle: Vec<(Sender, Arc<Wire>)>,
-    shared: Vec<(Sender, Arc<Wire>)>,
+    /// The last one put down is the last.
+    idle: Vec<Idle>,
+    shared: Vec<Shared>,
 }
 
-/// Keeps a shelf, and takes a connection off it at the end.
+/// A connection that lies idle.
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+/// The name of a shelf: what connections have to agree in to stand in for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ShelfName {
+    /// Trust and protocol, as an index.
+    row: usize,
+    /// Scheme, host and port.
+    origin: Box<str>,
+}
+
+/// A place at an origin, of a connection or of whoever is about to open one: keeps its shelf.
+#[derive(Debug)]
 pub(super) struct Berth {
     pool: Weak<Pool>,
     name: ShelfName,
-    wire: Option<Arc<Wire>>,
 }
 
 /// The right to open a connection; where it may be shared, one at a time has it.
@@ -67,7 +87,12 @@ pub(super) struct Turn {
 
 impl Pool {
     pub(super) fn new(options: DoorOptions) -> Self {
-        Self { options, shelves: Mutex::default(), next_id: AtomicU64::new(0) }
+        Self {
+            options,
+            shelves: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            stirred: Arc::default(),
+        }
     }
 
     /// A number for a new connection.
@@ -75,49 +100,54 @@ impl Pool {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What is rung where an idle connection moves.
+    pub(super) fn stirred(&self) -> Arc<Notify> {
+        Arc::clone(&self.stirred)
+    }
+
     /// A connection that can take a request now, at an address that still may be reached.
     pub(super) fn take(&self, target: &Target, may: impl Fn(IpAddr) -> bool) -> Option<Line> {
         let mut kept = self.lock();
-        let stock = kept.rows[row(target)].get_mut(origin(&target.base))?;
-        let room = |wire: &Wire| wire.busy.load(Ordering::Acquire) < STREAMS_MAX;
-        for (sender, wire) in &stock.shared {
-            if sender.is_ready() && room(wire) && may(wire.peer.ip()) {
-                return sender.share().map(|sender| Line::new(sender, Arc::clone(wire), true));
-            }
+        let shelf = kept.rows[row(target)].get_mut(origin(&target.base))?;
+        let shared = shelf.shared.iter().find(|it| it.is_ready() && may(it.wire().peer.ip()));
+        if let Some(shared) = shared {
+            return Some(Line::new(Way::Http2(shared.take_up()), true));
         }
-        // The last one put down is the least likely to be closed. One that is still busy with
-        // the end of its exchange stays where it is.
-        let at = stock
-            .idle
-            .iter()
-            .rposition(|(sender, wire)| sender.is_ready() && may(wire.peer.ip()))?;
-        let (sender, wire) = stock.idle.remove(at);
+        // The last one put down is the least likely to be closed.
+        let fits =
+            |idle: &Idle| may(idle.connection.wire().peer.ip()) && idle.connection.bell().take_up();
+        let at = shelf.idle.iter().rposition(fits)?;
+        let Idle { connection, .. } = shelf.idle.remove(at);
         kept.idle -= 1;
-        Some(Line::new(sender, wire, true))
+        Some(Line::new(Way::Http1(connection), true))
     }
 
     /// Takes back a connection from which a whole answer was read.
-    pub(super) fn give_back(&self, line: Line) {
-        if line.is_http2() {
-            return;
-        }
-        let (sender, wire) = line.put_down();
+    pub(super) fn give_back(self: &Arc<Self>, line: Line) {
+        let Some(connection) = line.put_down() else { return };
+        let idle = Idle { connection, since: Instant::now() };
         let mut kept = self.lock();
-        if wire.ended.load(Ordering::Acquire) || kept.idle >= self.options.idle_max {
+        if kept.idle >= self.options.idle_max {
             return;
         }
-        let Some(stock) = kept.rows[wire.shelf.row].get_mut(&wire.shelf.origin) else {
+        let Berth { name, .. } = &idle.connection.wire().berth;
+        let Some(shelf) = kept.rows[name.row].get_mut(&name.origin) else { return };
+        // It may have stirred by now, when nobody could find it here.
+        let is_full = shelf.idle.len() >= self.options.idle_per_origin_max;
+        if is_full || idle.connection.bell().has_stirred() {
             return;
-        };
-        if stock.idle.len() < self.options.idle_per_origin_max {
-            stock.idle.push((sender, wire));
-            kept.idle += 1;
+        }
+        shelf.idle.push(idle);
+        kept.idle += 1;
+        if kept.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (pool, stirred) = (Arc::downgrade(self), self.stirred());
+            kept.sweeper = Some(tokio::spawn(sweep(pool, stirred)));
         }
     }
 
     /// Waits for the right to open a connection. Whoever waited looks for a shared one first.
     pub(super) async fn turn(self: &Arc<Self>, target: &Target) -> Turn {
-        let berth = self.berth(name(target), None);
+        let berth = self.berth(target);
         // Only an origin that may speak HTTP/2 makes anyone wait.
         let opening = (target.http2 || target.base.scheme() == "https")
             .then(|| self.opening(&berth.name))
@@ -133,30 +163,45 @@ impl Pool {
 
     fn opening(&self, name: &ShelfName) -> Option<Arc<tokio::sync::Mutex<()>>> {
         let kept = self.lock();
-        let stock = kept.rows[name.row].get(&name.origin)?;
-        (!stock.speaks_http1).then(|| Arc::clone(&stock.opening))
+        let shelf = kept.rows[name.row].get(&name.origin)?;
+        (!shelf.speaks_http1).then(|| Arc::clone(&shelf.opening))
     }
 
-    /// Puts up a new connection, to be shared if it can be. The berth lasts as long as it does.
-    pub(super) fn opened(self: &Arc<Self>, sender: &Sender, wire: &Arc<Wire>) -> Berth {
-        let berth = self.berth(wire.shelf.clone(), Some(Arc::clone(wire)));
+    /// A place at the target's origin.
+    pub(super) fn berth(self: &Arc<Self>, target: &Target) -> Berth {
+        let name = ShelfName { row: row(target), origin: origin(&target.base).into() };
         let mut kept = self.lock();
-        if let Some(stock) = kept.rows[wire.shelf.row].get_mut(&wire.shelf.origin) {
-            match sender.share() {
-                Some(sender) => stock.shared.push((sender, Arc::clone(wire))),
-                None => stock.speaks_http1 = true,
-            }
-        }
+        kept.rows[name.row].entry(name.origin.clone()).or_default().berths += 1;
         drop(kept);
-        berth
+        Berth { pool: Arc::downgrade(self), name }
     }
 
-    /// Takes a shared connection off its shelf: it gave no answer in time, so the next request
-    /// shall not depend on it. Requests under way on it go on.
-    pub(super) fn retire(&self, wire: &Wire) {
-        if let Some(stock) = self.lock().rows[wire.shelf.row].get_mut(&wire.shelf.origin) {
-            stock.shared.retain(|(_, other)| other.id != wire.id);
+    /// Notes that a new connection is one request's at a time.
+    pub(super) fn cannot_share(&self, wire: &Wire) {
+        if let Some(shelf) = self.lock().shelf(&wire.berth.name) {
+            shelf.speaks_http1 = true;
         }
+    }
+
+    /// Puts up a new connection to be shared.
+    pub(super) fn share(&self, connection: Shared) {
+        let mut kept = self.lock();
+        if let Some(shelf) = kept.shelf(&connection.wire().berth.name) {
+            shelf.shared.push(connection);
+        }
+    }
+
+    /// Takes a shared connection off its shelf: it ended, or gave no answer in time, so that the next
+    /// request shall not depend on it. Requests under way on it go on.
+    pub(super) fn retire(&self, wire: &Wire) {
+        let is_it = |shared: &mut Shared| shared.wire().id == wire.id;
+        let mut kept = self.lock();
+        let shelf = kept.shelf(&wire.berth.name);
+        let gone: Vec<_> =
+            shelf.into_iter().flat_map(|it| it.shared.extract_if(.., is_it)).collect();
+        // Its berth wants the lock.
+        drop(kept);
+        drop(gone);
     }
 
     /// How many connections lie idle.
@@ -169,16 +214,56 @@ impl Pool {
         self.lock().rows.iter().map(HashMap::len).sum()
     }
 
-    fn berth(self: &Arc<Self>, name: ShelfName, wire: Option<Arc<Wire>>) -> Berth {
+    /// Closes the idle connections that moved or have lain for long; tells when the next will have,
+    /// nothing where none is left.
+    fn sweep(&self) -> Option<Instant> {
+        let due = |idle: &Idle| idle.since + self.options.idle_for_max;
+        let now = Instant::now();
+        let is_over = |idle: &mut Idle| idle.connection.bell().has_stirred() || due(idle) <= now;
         let mut kept = self.lock();
-        kept.rows[name.row].entry(name.origin.clone()).or_default().berths += 1;
+        let mut gone = Vec::new();
+        for shelf in kept.rows.iter_mut().flat_map(HashMap::values_mut) {
+            gone.extend(shelf.idle.extract_if(.., is_over));
+        }
+        let left = kept.rows.iter().flat_map(HashMap::values).flat_map(|shelf| &shelf.idle);
+        let next = left.map(due).min();
+        kept.idle -= gone.len();
+        if next.is_none() {
+            // Whoever comes next finds none at work.
+            kept.sweeper = None;
+        }
+        // Their berths want the lock.
         drop(kept);
-        Berth { pool: Arc::downgrade(self), name, wire }
+        drop(gone);
+        next
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelves> {
         // Nothing in here is half done when a panic could strike.
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // The sweeper has nothing more to do.
+        self.stirred.notify_one();
+    }
+}
+
+impl Shelves {
+    fn shelf(&mut self, name: &ShelfName) -> Option<&mut Shelf> {
+        self.rows[name.row].get_mut(&name.origin)
+    }
+}
+
+/// Looks after the idle connections of a pool until there are none.
+async fn sweep(pool: Weak<Pool>, stirred: Arc<Notify>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.sweep()) {
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = stirred.notified() => {}
+        }
     }
 }
 
@@ -189,34 +274,24 @@ impl Turn {
     }
 }
 
-impl Drop for Berth {
-    fn drop(&mut self) {
-        let Some(pool) = self.pool.upgrade() else {
-            return;
-        };
-        let mut kept = pool.lock();
-        let Some(stock) = kept.rows[self.name.row].get_mut(&self.name.origin) else {
-            return;
-        };
-        let idle_before = stock.idle.len();
-        if let Some(wire) = &self.wire {
-            wire.ended.store(true, Ordering::Release);
-            stock.idle.retain(|(_, other)| other.id != wire.id);
-            stock.shared.retain(|(_, other)| other.id != wire.id);
-        }
-        stock.berths -= 1;
-        let gone = idle_before - stock.idle.len();
-        let is_last = stock.berths == 0;
-        kept.idle -= gone;
-        if is_last {
-            kept.rows[self.name.row].remove(&self.name.origin);
-        }
+#[cfg(test)]
+impl Berth {
+    /// A place in no pool.
+    pub(super) fn nowhere() -> Self {
+        Self { pool: Weak::new(), name: ShelfName { row: 0, origin: "".into() } }
     }
 }
 
-/// The shelf of a target's connections.
-pub(super) fn name(target: &Target) -> ShelfName {
-    ShelfName { row: row(target), origin: origin(&target.base).into() }
+impl Drop for Berth {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let mut kept = pool.lock();
+        let Some(shelf) = kept.shelf(&self.name) else { return };
+        shelf.berths -= 1;
+        if shelf.berths == 0 {
+            kept.rows[self.name.row].remove(&self.name.origin);
+        }
+    }
 }
 
 fn row(target: &Target) -> usize {

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use super::pool::Berth;
 
 /// Writes pass: a handshake, HTTP/2's shared frames, or an exchange that has begun to write.
 const OPEN: u8 = 0;
@@ -34,8 +36,8 @@ const SHUT: u8 = 3;
 pub(super) struct Wire {
     /// Which one it is in the pool.
     pub(super) id: u64,
-    /// The shelf of the pool on which it belongs.
-    pub(super) shelf: ShelfName,
+    /// Its place in the pool.
+    pub(super) berth: Berth,
     /// The address that was judged and dialled.
     pub(super) peer: SocketAddr,
     /// Whether TLS is on it.
@@ -44,10 +46,8 @@ pub(super) struct Wire {
     pub(super) authority: Authority,
     /// The same as HTTP/1.1 says them.
     pub(super) host: HeaderValue,
-    /// Exchanges under way.
+    /// Exchanges under way, where many share it.
     pub(super) busy: AtomicU32,
-    /// Whether its task has ended: nothing more can come of it.
-    pub(super) ended: AtomicBool,
     opened_at: Instant,
     /// When it was last given back, in milliseconds after `opened_at`.
     idle_since: AtomicU64,
@@ -56,19 +56,10 @@ pub(super) struct Wire {
     gate: AtomicU8,
 }
 
-/// The name of a shelf: what connections have to agree in to stand in for each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ShelfName {
-    /// Trust and protocol, as an index.
-    pub(super) row: usize,
-    /// Scheme, host and port.
-    pub(super) origin: Box<str>,
-}
-
 impl Wire {
     pub(super) fn new(
         id: u64,
-        shelf: ShelfName,
+        berth: Berth,
         peer: SocketAddr,
         authority: Authority,
         host: HeaderValue,
@@ -76,13 +67,12 @@ impl Wire {
     ) -> Self {
         Self {
             id,
-            shelf,
+            berth,
             peer,
             secured,
             authority,
             host,
             busy: AtomicU32::new(0),
-            ended: AtomicBool::new(false),
             opened_at: Instant::now(),
             idle_since: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -240,9 +230,8 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(address).await.expect("a listener");
         let (other, _) = listener.accept().await.expect("a connection");
-        let shelf = ShelfName { row: 0, origin: "http://h".into() };
         let (authority, host) = (Authority::from_static("h"), HeaderValue::from_static("h"));
-        let wire = Arc::new(Wire::new(0, shelf, address, authority, host, false));
+        let wire = Arc::new(Wire::new(0, Berth::nowhere(), address, authority, host, false));
         (Metered::new(stream, Arc::clone(&wire)), wire, other)
     }
 

@@ -1,0 +1,296 @@
+//! Instructions and allocations for a request of each kind: figures that no other program on the
+//! machine changes.
+//!
+//! One connection asks one thing after another, so that each run does the same work; batches of
+//! the ledger have one write each.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::callgrind::{self, Callgrind, Counts};
+use crate::load::{self, Keys, Plan, Template, Until};
+use crate::report::{align, figure};
+use crate::subject::Subject;
+use crate::{Outcome, compare, effects};
+
+/// The gateway passes what has no key here, and holds what has one.
+const PATH: &str = "/to/sink/x";
+const PASS: &str = "/to/pass/x";
+/// Far longer than an answer takes at a fiftieth of the speed.
+const ANSWER_TIME_MAX: Duration = Duration::from_mins(1);
+/// A sync of the disk, during which nothing runs, takes less.
+const SETTLE_TIME: Duration = Duration::from_millis(6);
+/// Answers here are far smaller.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// What to count.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Empty: all.
+    pub(crate) only: Vec<Way>,
+    pub(crate) requests: u64,
+    pub(crate) keep: Option<PathBuf>,
+    pub(crate) binary: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) json: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { only: Vec::new(), requests: 400, keep: None, binary: None, data: None, json: false }
+    }
+}
+
+/// One way of a request through a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    BareGet,
+    BarePost,
+    Get,
+    Post,
+    Held,
+    /// Until the sink has it.
+    Accepted,
+    Duplicate,
+}
+
+impl Way {
+    /// Those that write come last, so that what they leave for later is in the figures of none
+    /// that only reads.
+    const ALL: [Self; 7] = [
+        Self::BareGet,
+        Self::BarePost,
+        Self::Get,
+        Self::Post,
+        Self::Duplicate,
+        Self::Held,
+        Self::Accepted,
+    ];
+
+    fn is_bare(self) -> bool {
+        matches!(self, Self::BareGet | Self::BarePost)
+    }
+
+    fn writes(self) -> bool {
+        matches!(self, Self::Held | Self::Accepted)
+    }
+
+    /// The way through the bare proxy with the same request.
+    fn bare(self) -> Self {
+        if matches!(self, Self::BareGet | Self::Get) { Self::BareGet } else { Self::BarePost }
+    }
+
+    fn keys(self, prefix: &str, requests: u64) -> Keys {
+        match self {
+            Self::BareGet | Self::Get => Keys::Read,
+            Self::BarePost | Self::Post => Keys::None,
+            Self::Held | Self::Accepted => Keys::Fresh(format!("{prefix}-{self}")),
+            // Those of the warm-up.
+            Self::Duplicate => Keys::Cycle(format!("again-{self}"), warm_up(requests)),
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::BareGet => "bare-get",
+            Self::BarePost => "bare-post",
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Held => "held",
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+        })
+    }
+}
+
+impl FromStr for Way {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|way| way.to_string() == name).ok_or_else(|| {
+            format!(
+                "no such way: {name} (there are {})",
+                Self::ALL.map(|way| way.to_string()).join(", ")
+            )
+        })
+    }
+}
+
+/// Connections, caches and first pages are there after so many.
+fn warm_up(requests: u64) -> u64 {
+    (requests / 4).max(1)
+}
+
+/// Counts, and prints the table.
+pub(crate) fn run(options: &Options) -> Outcome<()> {
+    let target = compare::target_folder()?;
+    let data = options.data.clone().unwrap_or_else(|| target.clone());
+    std::fs::create_dir_all(&data)?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => compare::build(&target)?,
+    };
+    let (bare, own): (Vec<Way>, Vec<Way>) = Way::ALL
+        .into_iter()
+        .filter(|way| options.only.is_empty() || options.only.contains(way))
+        .partition(|way| way.is_bare());
+    let sink = Subject::sink()?;
+    let mut counted = Vec::new();
+    if !bare.is_empty() {
+        let callgrind = Callgrind::new(&data, options.keep.as_deref())?;
+        let command = callgrind.command(&std::env::current_exe()?)?;
+        let subject = Subject::bare_by(command, sink.address)?;
+        callgrind.counts(subject.pid(), "bare-start")?;
+        counted.extend(count(&callgrind, &subject, &sink, &bare, options)?);
+    }
+    let callgrind = Callgrind::new(&data, options.keep.as_deref())?;
+    let subject = Subject::onceward_by(callgrind.command(&binary)?, sink.address, &data)?;
+    let start = callgrind.counts(subject.pid(), "start")?;
+    counted.extend(count(&callgrind, &subject, &sink, &own, options)?);
+    if options.json {
+        println!("{:#}", as_json(start, &counted, options.requests));
+    } else {
+        print!("{}", text(start, &counted, options.requests));
+    }
+    Ok(())
+}
+
+/// Each way through one program: warmed, then counted.
+fn count(
+    callgrind: &Callgrind,
+    subject: &Subject,
+    sink: &Subject,
+    ways: &[Way],
+    options: &Options,
+) -> Outcome<Vec<(Way, Counts)>> {
+    let mut caller = Caller::connect(subject, sink)?;
+    let mut counted = Vec::new();
+    for &way in ways {
+        compare::say(&format!("counting {way}"));
+        caller.ask(way, "warm", warm_up(options.requests), options.requests)?;
+        callgrind.counts(subject.pid(), "between")?;
+        caller.ask(way, "counted", options.requests, options.requests)?;
+        counted.push((way, callgrind.counts(subject.pid(), &way.to_string())?));
+    }
+    Ok(counted)
+}
+
+/// One connection, over which one thing is asked after another.
+struct Caller<'a> {
+    stream: TcpStream,
+    subject: &'a Subject,
+    sink: &'a Subject,
+}
+
+impl<'a> Caller<'a> {
+    fn connect(subject: &'a Subject, sink: &'a Subject) -> Outcome<Self> {
+        let stream = TcpStream::connect(subject.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+        Ok(Self { stream, subject, sink })
+    }
+
+    /// Asks `count` times, and waits each time until the whole of the work is done.
+    fn ask(&mut self, way: Way, prefix: &str, count: u64, requests: u64) -> Outcome<()> {
+        let plan = Plan {
+            to: vec![self.subject.address],
+            path: if way == Way::Get || way == Way::Post { PASS } else { PATH },
+            headers: if way == Way::Accepted { "Prefer: respond-async\r\n" } else { "" },
+            keys: way.keys(prefix, requests),
+            connections: 1,
+            until: Until::Requests(count),
+        };
+        let mut template = Template::new(&plan, self.subject.address);
+        let mut effects = effects::at(self.sink.address)?;
+        for n in 0..count {
+            self.exchange(template.with(n))?;
+            if way == Way::Accepted {
+                effects += 1;
+                if effects::reach(self.sink.address, effects)? != effects {
+                    return Err(format!("{way}: what was accepted is not delivered once").into());
+                }
+            }
+            if way.writes() {
+                // What it left for later is its own.
+                callgrind::quiet(self.subject.pid(), SETTLE_TIME);
+            }
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> Outcome<()> {
+        self.stream.write_all(request)?;
+        let mut buffer = vec![0; ANSWER_BYTES_MAX];
+        let mut filled = 0;
+        loop {
+            let read = self.stream.read(&mut buffer[filled..])?;
+            filled += read;
+            match load::parse(&buffer[..filled]) {
+                Some(answer) if (200..300).contains(&answer.status) => return Ok(()),
+                None if read > 0 => {}
+                _ => {
+                    let said = String::from_utf8_lossy(&buffer[..filled]).into_owned();
+                    return Err(format!("not answered 2xx:\n{said}").into());
+                }
+            }
+        }
+    }
+}
+
+fn as_json(start: Counts, counted: &[(Way, Counts)], requests: u64) -> serde_json::Value {
+    let one = |counts: Counts, requests: u64| {
+        let [instructions, hashing, allocations] = each(counts, requests);
+        json!({
+            "instructions": instructions,
+            "hashing": hashing,
+            "allocations": allocations,
+        })
+    };
+    let mut all = serde_json::Map::new();
+    all.insert("start".to_owned(), one(start, 1));
+    all.extend(counted.iter().map(|(way, counts)| (way.to_string(), one(*counts, requests))));
+    all.into()
+}
+
+fn text(start: Counts, counted: &[(Way, Counts)], requests: u64) -> String {
+    let head = ["", "instructions", "÷ bare", "hashing", "allocations"];
+    let mut table = vec![head.map(str::to_owned)];
+    let start = each(start, 1);
+    table.push(row("start", start, None));
+    for (way, counts) in counted {
+        let bare = counted.iter().find(|(other, _)| *other == way.bare());
+        let ratio = bare.map(|(_, bare)| counts.instructions as f64 / bare.instructions as f64);
+        table.push(row(&way.to_string(), each(*counts, requests), ratio));
+    }
+    let mut text = format!("\nfor a request, of {requests} over one connection\n\n");
+    align(&mut text, &table);
+    text
+}
+
+fn row(
+    name: &str,
+    [instructions, hashing, allocations]: [f64; 3],
+    ratio: Option<f64>,
+) -> [String; 5] {
+    [
+        name.to_owned(),
+        figure(Some(instructions), 0),
+        figure(ratio, 2),
+        figure(Some(hashing), 0),
+        figure(Some(allocations), 1),
+    ]
+}
+
+/// Instructions, hashing and allocations for one request.
+fn each(counts: Counts, requests: u64) -> [f64; 3] {
+    [counts.instructions, counts.hashing, counts.allocations]
+        .map(|sum| sum as f64 / requests as f64)
+}

@@ -1,0 +1,464 @@
+//! An operation that is under way: attempt after attempt, each with its verdict on disk before the next.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use onceward_core::attempt::{Ending, Reached};
+use onceward_core::exchange::{Request, Response};
+use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
+use onceward_core::lease::BEAT;
+use onceward_core::operation::{Event, Operation, State};
+use onceward_core::policy::{Mode, Policy};
+use onceward_core::verdict;
+use tokio::sync::Notify;
+
+use super::{Engine, RACES_MAX, is_under_way};
+use crate::call::Means;
+use crate::deliver::deliver;
+use crate::delivered::Delivered;
+use crate::detached::Detached;
+use crate::doubt::Before;
+use crate::gates::Slot;
+use crate::judgement;
+use crate::observe::Fact;
+use crate::refusal::Refusal;
+use crate::route::Route;
+use crate::sabotage::{self, Sabotage};
+use crate::settle::settle;
+use crate::store::{Remembered, StoreError, Write};
+use crate::upstream::AnswerBody;
+
+/// What a write brought that may begin a run.
+pub(super) enum Written {
+    /// It is in the ledger.
+    Fresh(Fresh),
+    /// The key was there before; the slot was not needed.
+    Known(Box<Operation>, Option<Slot>),
+    /// Somebody else wrote meanwhile.
+    Stale(Option<Slot>),
+}
+
+/// An operation that was made or revived.
+pub(super) enum Fresh {
+    /// Its first attempt is under way.
+    Started {
+        id: OperationId,
+        /// It goes on by itself where nobody waits for it.
+        run: Detached<Result<Ran, Refusal>>,
+        /// What a caller gets who does not wait for its end; nothing where it is held.
+        receipt: Option<Box<Operation>>,
+    },
+    /// It waits in the ledger.
+    Waits(Box<Operation>),
+}
+
+/// How a run of attempts ended.
+pub(super) struct Ran {
+    pub(super) operation: Operation,
+    pub(super) response: Option<Response>,
+    pub(super) rest: Option<Box<dyn AnswerBody>>,
+    /// Whether its end was written here: whoever was faster has told of theirs.
+    is_ours: bool,
+}
+
+impl Ran {
+    fn overtaken(found: Operation) -> Self {
+        Self { operation: found, response: None, rest: None, is_ours: false }
+    }
+}
+
+/// What became of an attempt.
+enum Settled {
+    /// Its end is written.
+    Ours(Operation, Delivered),
+    /// Somebody else had written meanwhile, and its end says nothing that is not known.
+    Overtaken(Operation),
+}
+
+/// What became of starting another attempt.
+enum Again {
+    /// It may be made.
+    Started(Operation),
+    /// Time ran out while the operation waited.
+    Over(Operation),
+    /// Somebody else had written meanwhile.
+    Overtaken(Operation),
+}
+
+/// Work that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    count: AtomicUsize,
+    idle: Notify,
+}
+
+impl Running {
+    /// Waits until nothing is under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// One piece of work that is under way, for as long as it lives.
+pub(crate) struct Run(Arc<Engine>);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.0.running.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.running.idle.notify_waiters();
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn begin(self: &Arc<Self>) -> Run {
+        self.running.count.fetch_add(1, Ordering::AcqRel);
+        Run(Arc::clone(self))
+    }
+
+    /// Writes, and runs what was started by it: a caller that hangs up, now or later, leaves no
+    /// started attempt behind that nobody makes.
+    pub(super) fn write_and_run(
+        self: &Arc<Self>,
+        write: impl Future<Output = Result<Remembered, StoreError>> + Send + 'static,
+        request: Arc<Request>,
+        slot: Option<Slot>,
+        means: Means,
+    ) -> Detached<Result<Written, Refusal>> {
+        let engine = Arc::clone(self);
+        let run = self.begin();
+        Detached::begin(async move {
+            match write.await {
+                Ok(Remembered::Fresh(operation)) => Ok(Written::Fresh(match slot {
+                    Some(slot) if operation.state == State::Delivering => {
+                        let (id, mode) = (operation.id, operation.mode);
+                        let receipt = (mode == Mode::Accepted).then(|| Box::new(operation.clone()));
+                        let run = Detached::begin(async move {
+                            let _run = run;
+                            engine.run(operation, request, slot, means).await
+                        });
+                        Fresh::Started { id, run, receipt }
+                    }
+                    _ => Fresh::Waits(Box::new(operation)),
+                })),
+                Ok(Remembered::Known(known)) => Ok(Written::Known(Box::new(known), slot)),
+                Err(StoreError::Stale) => Ok(Written::Stale(slot)),
+                Err(error) => Err(engine.heed(error)),
+            }
+        })
+    }
+
+    /// Runs a started operation to its rest, or to the point where it waits in the ledger.
+    pub(crate) fn spawn_from_ledger(self: &Arc<Self>, operation: Operation, slot: Slot) {
+        let engine = Arc::clone(self);
+        let run = self.begin();
+        tokio::spawn(async move {
+            let _run = run;
+            match engine.request_when_back(&operation).await {
+                Ok(request) => {
+                    // Its end is in the ledger, and what went wrong was told of.
+                    let _ = engine.run(operation, Arc::new(request), slot, Means::default()).await;
+                }
+                Err(error) => engine.bury_unreadable(&operation, &error).await,
+            }
+        });
+    }
+
+    /// Attempt after attempt, until the operation rests, or waits for longer than a caller does; and
+    /// whoever wants to know is told.
+    async fn run(
+        self: &Arc<Self>,
+        operation: Operation,
+        request: Arc<Request>,
+        slot: Slot,
+        means: Means,
+    ) -> Result<Ran, Refusal> {
+        let id = operation.id;
+        let ran = self.attempt_until_rest(operation, &request, slot, &means).await;
+        let ran = ran.map_err(|error| self.heed(error));
+        if let Ok(Ran { operation, is_ours, .. }) = &ran {
+            if operation.state == State::Done {
+                self.recent.add(operation.scope.digest(&operation.key));
+            }
+            if *is_ours && !is_under_way(operation) {
+                self.rested(operation);
+                self.spawn_advance(operation);
+            }
+        }
+        self.waiters.wake(id);
+        ran
+    }
+
+    async fn attempt_until_rest(
+        &self,
+        mut operation: Operation,
+        request: &Arc<Request>,
+        mut slot: Slot,
+        means: &Means,
+    ) -> Result<Ran, StoreError> {
+        loop {
+            let delivered = match self.attempt(&operation, request, &mut slot, means).await? {
+                Settled::Ours(settled, delivered) => {
+                    operation = settled;
+                    delivered
+                }
+                Settled::Overtaken(found) => return Ok(Ran::overtaken(found)),
+            };
+            if let State::Pending { due } = operation.state
+                && operation.mode == Mode::Held
+            {
+                self.clock.sleep_until(due).await;
+                match Box::pin(self.start_again(&operation, &mut slot)).await? {
+                    Again::Started(next) => {
+                        operation = next;
+                        continue;
+                    }
+                    Again::Over(next) => operation = next,
+                    Again::Overtaken(found) => return Ok(Ran::overtaken(found)),
+                }
+            }
+            let Delivered { response, rest, .. } = delivered;
+            return Ok(Ran { operation, response, rest, is_ours: true });
+        }
+    }
+
+    /// The operation with its next attempt started, where one may start still.
+    async fn start_again(
+        &self,
+        operation: &Operation,
+        slot: &mut Slot,
+    ) -> Result<Again, StoreError> {
+        let (route, policy) = self.route_of(operation);
+        let may_go = match &route {
+            Some(route) => self.go_again(operation, route, &policy, slot).await,
+            None => true,
+        };
+        let now = self.clock.now();
+        let verdict = judgement::decide_unstarted(operation, &policy, now)
+            .or_else(|| (!may_go).then(|| verdict::decide_barred(operation, now)));
+        let event = verdict.map_or(Event::Started(self.session), Event::Ruled);
+        let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
+        if Sabotage::AttemptNotRemembered.is_on() {
+            return Ok(Again::Started(Operation { fence: operation.fence, ..next }));
+        }
+        let write = || Write { operation: next.clone(), answer: None, visible: false };
+        match self.commit_when_there_is_room(write(), || Ok(write())).await {
+            Ok(next) if next.state == State::Delivering => Ok(Again::Started(next)),
+            Ok(next) => Ok(Again::Over(next)),
+            Err(StoreError::Stale) => self.find_overtaken(operation.id).await.map(Again::Overtaken),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One attempt and its verdict.
+    async fn attempt(
+        &self,
+        operation: &Operation,
+        request: &Arc<Request>,
+        slot: &mut Slot,
+        means: &Means,
+    ) -> Result<Settled, StoreError> {
+        let (route, policy) = self.route_of(operation);
+        let looked = match &route {
+            Some(route) if policy.lookup.is_some() => {
+                Box::pin(self.look_before(operation, route, &policy, slot)).await
+            }
+            _ => None,
+        };
+        let delivered = match (&route, looked) {
+            (_, Some(Before::Found(write))) => {
+                return Box::pin(self.settle_unsent(*write)).await;
+            }
+            (Some(_), Some(Before::Unknown(why))) => {
+                let why = format!("not sent, because nobody knows whether it was done: {why}");
+                Delivered { permanent: false, ..not_sent(&why) }
+            }
+            (route, _) => {
+                let route = route.as_ref();
+                self.deliver(operation, request, route, &policy, slot, means).await?
+            }
+        };
+        let now = self.clock.now();
+        // A retry for a caller who waits is paid for by all who call; what is not made costs nothing.
+        let gate = slot.gate().filter(|_| operation.mode == Mode::Held);
+        let may_retry = gate.is_none_or(|gate| gate.withdraw(now));
+        let settle = || settle(operation, &policy, &delivered, may_retry, &self.secrets, now);
+        let write = settle().map_err(|_| StoreError::Stale)?;
+        if let Some(gate) = gate.filter(|_| may_retry)
+            && !matches!(write.operation.state, State::Pending { .. })
+        {
+            gate.refund();
+        }
+        if Sabotage::AnswerBeforeSettle.is_on() {
+            let settled = sabotage::commit_later(&self.store, write);
+            return Ok(Settled::Ours(settled, delivered));
+        }
+        let settled = match self.commit_when_there_is_room(write, settle).await {
+            Err(StoreError::Stale) => {
+                match Box::pin(self.add_evidence(operation, &delivered)).await? {
+                    Some(settled) => settled,
+                    None => {
+                        return self.find_overtaken(operation.id).await.map(Settled::Overtaken);
+                    }
+                }
+            }
+            done => done?,
+        };
+        self.observe_attempt(&settled);
+        Ok(Settled::Ours(settled, delivered))
+    }
+
+    fn observe_attempt(&self, operation: &Operation) {
+        if let Some(attempt) = operation.attempts.last() {
+            self.observer.observe(Fact::Attempted(operation, attempt));
+        }
+    }
+
+    /// Sends what an attempt was begun for, where it may be sent still.
+    async fn deliver(
+        &self,
+        operation: &Operation,
+        request: &Arc<Request>,
+        route: Option<&Arc<Route>>,
+        policy: &Policy,
+        slot: &mut Slot,
+        means: &Means,
+    ) -> Result<Delivered, StoreError> {
+        Ok(match route {
+            _ if is_past_its_deadline(operation) => {
+                not_sent("the caller's deadline had passed before it could be sent")
+            }
+            _ if operation.scope.kind == ScopeKind::Callback && !self.has_teller() => {
+                not_sent("callbacks.secret is not configured any more")
+            }
+            _ if self.has_lost(operation).await? => {
+                not_sent("this node was taken for gone before it could be sent")
+            }
+            Some(route) => {
+                slot.spend();
+                let request = Arc::clone(request);
+                let signed = self.signature(operation, &request);
+                let upstream = means.handler.as_ref().map_or(&self.upstream, |own| &own.0);
+                let delivered =
+                    deliver(&**upstream, route, operation, request, means.timeout, signed).await;
+                // A handler of this process is nothing that has to be spared.
+                if means.handler.is_none() {
+                    self.learn_from(route, policy, slot, &delivered);
+                }
+                delivered
+            }
+            None => not_sent("the route is not configured any more"),
+        })
+    }
+
+    /// The end of an attempt that was not sent, because what it is for was done already.
+    async fn settle_unsent(&self, write: Write) -> Result<Settled, StoreError> {
+        let id = write.operation.id;
+        let settled = match self
+            .commit_when_there_is_room(write.clone(), || Ok(write.clone()))
+            .await
+        {
+            Err(StoreError::Stale) => return self.find_overtaken(id).await.map(Settled::Overtaken),
+            done => done?,
+        };
+        self.observe_attempt(&settled);
+        Ok(Settled::Ours(settled, not_sent("it was found")))
+    }
+
+    /// Whether somebody else wrote an operation whose attempt is about to be sent. That takes a lapsed
+    /// right, so it is looked for only where the attempt was begun a while ago: the node was paused,
+    /// or the ledger answered late.
+    async fn has_lost(&self, operation: &Operation) -> Result<bool, StoreError> {
+        let begun = operation.attempts.last().map(|attempt| attempt.started_at);
+        let is_late = begun.is_some_and(|at| at.plus(BEAT) < self.clock.now());
+        if !is_late || !self.store.is_shared() {
+            return Ok(false);
+        }
+        let found = self.find_when_back(operation.id).await?;
+        Ok(found.is_none_or(|found| found.fence != operation.fence))
+    }
+
+    /// How an attempt really ended whose end was only assumed, because its session was taken for
+    /// gone: evidence that may end the doubt, and changes nothing else. Nothing where there is
+    /// no such doubt any more.
+    async fn add_evidence(
+        &self,
+        begun: &Operation,
+        delivered: &Delivered,
+    ) -> Result<Option<Operation>, StoreError> {
+        for _ in 0..RACES_MAX {
+            let Some(found) = self.find_when_back(begun.id).await? else { return Ok(None) };
+            let is_ours = found.attempts_made() == begun.attempts_made();
+            if found.state != State::InDoubt || !is_ours {
+                return Ok(None);
+            }
+            let (_, policy) = self.route_of(&found);
+            let now = self.clock.now();
+            let settle = || settle(&found, &policy, delivered, true, &self.secrets, now);
+            let write = settle().map_err(|_| StoreError::Stale)?;
+            match self.commit_when_there_is_room(write, settle).await {
+                Err(StoreError::Stale) => {}
+                done => return done.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// An operation whose request cannot be read is a dead letter, which says so.
+    async fn bury_unreadable(&self, operation: &Operation, error: &StoreError) {
+        let why = format!("its request cannot be read: {error}");
+        self.observer.observe(Fact::Trouble(&format!("{}: {why}", operation.id)));
+        let (_, policy) = self.route_of(operation);
+        let not_sent = not_sent(&why);
+        let now = self.clock.now();
+        let settle = || settle(operation, &policy, &not_sent, true, &self.secrets, now);
+        let Ok(write) = settle() else { return };
+        match self.commit_when_there_is_room(write, settle).await {
+            Ok(buried) => {
+                self.rested(&buried);
+                self.advance(&buried).await;
+            }
+            // Whoever was faster has decided.
+            Err(StoreError::Stale) => {}
+            Err(error) => drop(self.heed(error)),
+        }
+        self.waiters.wake(operation.id);
+    }
+
+    /// The route of this moment and its policy for `operation`; a route that is gone has the
+    /// default one.
+    pub(crate) fn route_of(&self, operation: &Operation) -> (Option<Arc<Route>>, Arc<Policy>) {
+        let route = self.routes().get(&operation.route);
+        let policy = route.as_ref().map_or_else(Arc::default, |route| {
+            Arc::clone(route.policy_for(&operation.method, &operation.target))
+        });
+        (route, policy)
+    }
+}
+
+/// Whether the attempt under way began after the caller's own bound.
+fn is_past_its_deadline(operation: &Operation) -> bool {
+    let started_at = operation.attempts.last().map(|attempt| attempt.started_at);
+    operation.deadline.is_some_and(|deadline| started_at.is_some_and(|at| at > deadline))
+}
+
+/// An attempt that provably sent nothing, and that trying again cannot help.
+fn not_sent(why: &str) -> Delivered {
+    Delivered {
+        ending: Ending::Unsent,
+        reached: Reached::Nothing,
+        status: None,
+        error: Some(why.to_owned()),
+        permanent: true,
+        response: None,
+        rest: None,
+    }
+}

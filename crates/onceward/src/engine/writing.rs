@@ -1,0 +1,193 @@
+//! What is written for a call, and a ledger that is full or away: what is known is kept until it is on
+//! disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::exchange::{self, Request};
+use onceward_core::id::OperationId;
+use onceward_core::operation::{Event, Fence, Illegal, Operation};
+use onceward_core::policy::Mode;
+use onceward_core::time::Timestamp;
+use onceward_core::verdict::Verdict;
+
+use super::Engine;
+use crate::call::Arrival;
+use crate::identity::Identity;
+use crate::observe::Fact;
+use crate::refusal::Refusal;
+use crate::store::{Birth, Remembered, Slot, StoreError, Which, Write};
+use crate::suspects::Watch;
+use crate::wire;
+
+/// How long a ledger that is full or away is waited for before it is asked again.
+const LEDGER_RETRY: Duration = Duration::from_millis(250);
+
+impl Engine {
+    /// A dead operation runs again: the remembered bytes, with the caller's credentials and
+    /// bounds of now. Nothing where it has moved on.
+    pub(super) async fn revival(
+        &self,
+        known: &Operation,
+        arrival: &Arrival,
+        start: bool,
+        now: Timestamp,
+    ) -> Result<Option<(Write, Arc<Request>)>, Refusal> {
+        let mut request = self.request_of(known).await?;
+        let before = request.headers.clone();
+        // What came another way has other credentials, or none.
+        let is_same_way = known.via == arrival.options.via;
+        let seal = &arrival.policy.seal_headers;
+        let is_secret = |name: &str| exchange::is_credential(name, seal);
+        if is_same_way {
+            request.headers.0.retain(|(name, _)| !is_secret(name));
+            let given = arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name));
+            request.headers.0.extend(given.cloned());
+        }
+        // A later attempt may be made from the ledger, so that has the new credentials too.
+        let answer = (request.headers != before).then(|| {
+            (Slot::Request, wire::encode_request(&request, known.id, &self.secrets, seal))
+        });
+        let mode = if self.is_in_order(known) { Mode::Accepted } else { arrival.mode };
+        let due = arrival.policy.opening(mode, now);
+        let revived = known.after(Event::Revived { due, mode, act: None }, now);
+        let Ok(mut operation) = revived else { return Ok(None) };
+        operation.deadline = arrival.options.deadline;
+        operation.attempts_max = arrival.options.attempts_max;
+        let start = start && arrival.policy.opening(arrival.mode, now) <= now;
+        if start && let Ok(started) = operation.after(Event::Started(self.session), now) {
+            operation = started;
+        }
+        // Both facts are one write.
+        operation.fence = Fence(known.fence.0 + 1);
+        Ok(Some((Write { operation, answer, visible: false }, Arc::new(request))))
+    }
+
+    /// A dead operation that is too old to be sent again safely goes into doubt.
+    pub(super) async fn doubt(
+        &self,
+        known: &Operation,
+        now: Timestamp,
+    ) -> Result<Operation, StoreError> {
+        let doubted = known.after(Event::Ruled(Verdict::Doubt), now);
+        let operation = doubted.map_err(|_| StoreError::Stale)?;
+        let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
+        self.rested(&doubted);
+        self.advance(&doubted).await;
+        Ok(doubted)
+    }
+
+    /// Writes a birth, under the call's second identity where it has one, and watches for doubles.
+    pub(super) async fn write_one(
+        self: Arc<Self>,
+        newborn: Box<Birth>,
+        identity: Option<Identity>,
+        watch: Option<Watch>,
+    ) -> Result<Remembered, StoreError> {
+        let written = match identity {
+            // Few routes have one, and what all calls carry has to be small.
+            Some(identity) => Box::pin(self.clone().write_identified(newborn, identity)).await,
+            None => self.clone().write_birth(newborn).await,
+        };
+        if let (Ok(Remembered::Fresh(operation)), Some(watch)) = (&written, watch) {
+            self.suspect(operation, &watch);
+        }
+        written
+    }
+
+    pub(crate) async fn write_birth(
+        self: Arc<Self>,
+        newborn: Box<Birth>,
+    ) -> Result<Remembered, StoreError> {
+        if newborn.operation.callback.is_some() {
+            Box::pin(self.mark_callback(&newborn.operation)).await?;
+        }
+        match self.store.remember(*newborn).await? {
+            Remembered::Fresh(operation) => {
+                self.observer.observe(Fact::Remembered(&operation));
+                Ok(Remembered::Fresh(self.put_in_line(operation).await))
+            }
+            known @ Remembered::Known(_) => Ok(known),
+        }
+    }
+
+    pub(super) async fn write_revival(
+        self: Arc<Self>,
+        write: Write,
+    ) -> Result<Remembered, StoreError> {
+        if write.operation.callback.is_some() {
+            Box::pin(self.mark_callback(&write.operation)).await?;
+        }
+        let revived = self.store.commit(write).await?;
+        Ok(Remembered::Fresh(self.put_in_line(revived).await))
+    }
+
+    /// What is known is kept until it is on disk: a full ledger is waited for, and then `again` makes
+    /// the same write anew.
+    pub(super) async fn commit_when_there_is_room(
+        &self,
+        mut write: Write,
+        again: impl Fn() -> Result<Write, Illegal>,
+    ) -> Result<Operation, StoreError> {
+        loop {
+            match self.store.commit(write).await {
+                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
+                done => return done,
+            }
+            write = again().map_err(|_| StoreError::Stale)?;
+        }
+    }
+
+    /// The operation as somebody else wrote it meanwhile: a person, or a node that took this one
+    /// for gone.
+    pub(super) async fn find_overtaken(&self, id: OperationId) -> Result<Operation, StoreError> {
+        self.find_when_back(id).await?.ok_or(StoreError::Stale)
+    }
+
+    /// The same for an operation that is in hand, as it stands.
+    pub(super) async fn find_when_back(
+        &self,
+        id: OperationId,
+    ) -> Result<Option<Operation>, StoreError> {
+        loop {
+            match self.store.find(Which::Id(id)).await {
+                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
+                done => return done,
+            }
+        }
+    }
+
+    /// The remembered request of an operation, its credentials opened.
+    pub(crate) async fn request_of(&self, operation: &Operation) -> Result<Request, StoreError> {
+        let body = operation
+            .request
+            .ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
+        wire::decode_request(&self.store.body(body).await?, operation.id, Some(&self.secrets))
+    }
+
+    /// The request of an operation in hand: a ledger that is away is waited for.
+    pub(super) async fn request_when_back(
+        &self,
+        operation: &Operation,
+    ) -> Result<Request, StoreError> {
+        loop {
+            match self.request_of(operation).await {
+                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
+                done => return done,
+            }
+        }
+    }
+
+    async fn wait_for_the_ledger(&self) {
+        self.clock.sleep_until(self.clock.now().plus(LEDGER_RETRY)).await;
+    }
+
+    /// An error that leaves the ledger's state unknown ends the process: no answer, stop, recover.
+    pub(crate) fn heed(&self, error: StoreError) -> Refusal {
+        if let StoreError::Unavailable(_) | StoreError::Damaged(_) = &error {
+            self.observer.observe(Fact::Trouble(&format!("the ledger cannot be used: {error}")));
+            self.broken.notify_one();
+        }
+        Refusal::Ledger(error)
+    }
+}
