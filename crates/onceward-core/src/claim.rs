@@ -283,8 +283,8 @@ impl Operation {
         let n = self.attempts_made() + 1;
         let surplus = (self.attempts.len() + 1).saturating_sub(ATTEMPTS_KEPT);
         self.attempts.drain(..surplus);
-        // In a claim it is its fence that tells whose an attempt is: processes come and go.
-        let by = Session(self.fence.0);
+        // In a claim it is the fence of this write that tells whose an attempt is: processes come and go.
+        let by = Session(self.fence.0 + 1);
         self.attempts.push(Attempt { n, by, started_at: now, ended: None });
         self.lease_until = Some(lease_until);
         self.label = holder;
