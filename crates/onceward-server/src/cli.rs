@@ -16,6 +16,7 @@ mod classify;
 mod client;
 mod doubt;
 mod keys;
+mod list;
 mod ls;
 mod migrate_store;
 mod outbox;
@@ -39,7 +40,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use self::client::Client;
-use self::output::{print_bytes, say};
+use self::output::{Printer, print_bytes, say};
 use crate::config::Overrides;
 use crate::exit::Exit;
 use crate::serve::serve;
@@ -223,32 +224,32 @@ fn block_on(verb: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
 /// The verbs that speak to the running gateway.
 async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
     let client = Client::new(global)?;
-    let json = global.json;
+    let out = Printer::new(global.json);
     match verb {
-        Verb::Send(request) => send::send(&request, &client, json).await,
-        Verb::Explain(request) => send::explain(&request, &client, json).await,
-        Verb::Ls(flags) => ls::ls(&flags, &client, json).await,
-        Verb::Show(flags) => show::show(&flags, &client, json).await,
-        Verb::Tail(flags) => tail::tail(&flags, &client, json).await,
-        Verb::Redeliver(flags) => act::redeliver(&flags, &client, json).await,
-        Verb::Resend(flags) => resend::resend(&flags, &client, json).await,
-        Verb::Cancel(flags) => act::cancel(&flags, &client, json).await,
-        Verb::Resolve(flags) => act::resolve(&flags, &client, json).await,
-        Verb::Lookup(flags) => doubt::lookup(&flags, &client, json).await,
-        Verb::Forget(flags) => act::forget(&flags, &client, json).await,
-        Verb::Extend(flags) => keys::extend(&flags, &client, json).await,
-        Verb::Rotate(flags) => keys::rotate(&flags, &client, json).await,
-        Verb::Revoke(flags) => keys::revoke(&flags, &client, json).await,
-        Verb::Routes(flags) => routes::routes(&flags, &client, json).await,
-        Verb::Outbox(flags) => outbox::outbox(&flags, &client, json).await,
-        Verb::Sources(flags) => sources::sources(&flags, &client, json).await,
-        Verb::Pause(flags) => act::steer("pause", &flags, &client, json).await,
-        Verb::Resume(flags) => act::steer("resume", &flags, &client, json).await,
-        Verb::Bulk(verb) => bulk::bulk(&verb, &client, json).await,
-        Verb::Audit(flags) => audit::audit(&flags, &client, json).await,
-        Verb::Access(verb) => access::access(&verb, &client, json).await,
-        Verb::Backup(flags) => backup::backup(&flags, &client, json).await,
-        Verb::Restore(_) => restore::release(&client, json).await,
+        Verb::Send(request) => send::send(&request, &client, out).await,
+        Verb::Explain(request) => send::explain(&request, &client, out).await,
+        Verb::Ls(flags) => ls::ls(&flags, &client, out).await,
+        Verb::Show(flags) => show::show(&flags, &client, out).await,
+        Verb::Tail(flags) => tail::tail(&flags, &client, out).await,
+        Verb::Redeliver(flags) => act::redeliver(&flags, &client, out).await,
+        Verb::Resend(flags) => resend::resend(&flags, &client, out).await,
+        Verb::Cancel(flags) => act::cancel(&flags, &client, out).await,
+        Verb::Resolve(flags) => act::resolve(&flags, &client, out).await,
+        Verb::Lookup(flags) => doubt::lookup(&flags, &client, out).await,
+        Verb::Forget(flags) => act::forget(&flags, &client, out).await,
+        Verb::Extend(flags) => keys::extend(&flags, &client, out).await,
+        Verb::Rotate(flags) => keys::rotate(&flags, &client, out).await,
+        Verb::Revoke(flags) => keys::revoke(&flags, &client, out).await,
+        Verb::Routes(flags) => routes::routes(&flags, &client, out).await,
+        Verb::Outbox(flags) => outbox::outbox(&flags, &client, out).await,
+        Verb::Sources(flags) => sources::sources(&flags, &client, out).await,
+        Verb::Pause(flags) => act::steer("pause", &flags, &client, out).await,
+        Verb::Resume(flags) => act::steer("resume", &flags, &client, out).await,
+        Verb::Bulk(verb) => bulk::bulk(&verb, &client, out).await,
+        Verb::Audit(flags) => audit::audit(&flags, &client, out).await,
+        Verb::Access(verb) => access::access(&verb, &client, out).await,
+        Verb::Backup(flags) => backup::backup(&flags, &client, out).await,
+        Verb::Restore(_) => restore::release(&client, out).await,
         // Handled without a gateway.
         Verb::Serve(_)
         | Verb::Check(_)

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::{Client, part};
-use super::ls::print_array;
-use super::output::{Table, each, is_terminal, print, say, text, when};
+use super::list::whole;
+use super::output::{Printer, print, say, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Subcommand)]
@@ -31,51 +31,38 @@ pub(super) struct Create {
     named: Option<String>,
 }
 
-pub(super) async fn access(verb: &Access, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn access(verb: &Access, client: &Client, out: Printer) -> Result<(), Exit> {
     match verb {
-        Access::Create(flags) => create(flags, client, json).await,
-        Access::Ls => list(client, json).await,
-        Access::Revoke { prefix } => revoke(prefix, client, json).await,
+        Access::Create(flags) => create(flags, client, out).await,
+        Access::Ls => list(client, out).await,
+        Access::Revoke { prefix } => revoke(prefix, client, out).await,
     }
 }
 
-async fn create(flags: &Create, client: &Client, json: bool) -> Result<(), Exit> {
+async fn create(flags: &Create, client: &Client, out: Printer) -> Result<(), Exit> {
     let name = flags.name.as_ref().or(flags.named.as_ref());
     let made = client.post("/v1/access", &json!({"name": name})).await?;
-    if json {
-        return print(&made.to_string());
-    }
-    print(&text(&made, "/key"))?;
-    say(&format!(
-        "the key of {}, shown this once. While there is a key, every call needs one: `Onceward-Authorization: Bearer ow_…`",
-        text(&made, "/name")
-    ));
-    Ok(())
+    out.document(&made, || {
+        print(&text(&made, "/key"))?;
+        say(&format!(
+            "the key of {}, shown this once. While there is a key, every call needs one: `Onceward-Authorization: Bearer ow_…`",
+            text(&made, "/name")
+        ));
+        Ok(())
+    })
 }
 
-async fn list(client: &Client, json: bool) -> Result<(), Exit> {
-    let page = client.get("/v1/access").await?;
-    let keys = each(&page, "/data");
-    if json {
-        return print_array(keys);
-    }
-    let terminal = is_terminal();
-    let mut table = Table::new(&["NAME", "PREFIX", "CREATED"]);
-    for key in keys {
-        table.push(vec![
-            text(key, "/name"),
-            text(key, "/prefix"),
-            when(&text(key, "/created_at"), terminal),
-        ]);
-    }
-    table.print(terminal)
+async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
+    whole(client, "/v1/access", out, &["NAME", "PREFIX", "CREATED"], |key| {
+        vec![text(key, "/name"), text(key, "/prefix"), out.when(key, "/created_at")]
+    })
+    .await
 }
 
-async fn revoke(prefix: &str, client: &Client, json: bool) -> Result<(), Exit> {
+async fn revoke(prefix: &str, client: &Client, out: Printer) -> Result<(), Exit> {
     let revoked = client.delete(&format!("/v1/access/{}", part(prefix)), &json!({})).await?;
-    if json {
-        return print(&revoked.to_string());
-    }
-    say(&format!("revoked: {}", text(&revoked, "/revoked")));
-    Ok(())
+    out.document(&revoked, || {
+        say(&format!("revoked: {}", text(&revoked, "/revoked")));
+        Ok(())
+    })
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, part};
 use super::doubt::{ByList, by_list};
-use super::output::{print, say, text};
+use super::output::{Printer, print, say, text};
 use super::send::{bytes_of, put_body};
 use crate::exit::Exit;
 
@@ -100,41 +100,45 @@ pub(super) async fn steer(
     deed: &str,
     flags: &Steer,
     client: &Client,
-    json: bool,
+    out: Printer,
 ) -> Result<(), Exit> {
     let path = format!("/v1/routes/{}/{deed}", part(&flags.route));
     let gate = client.post(&path, &json!({"reason": flags.reason})).await?;
-    if json {
-        return print(&gate.to_string());
-    }
-    let stands = text(&gate, "/held_by");
-    print(&format!("{}\t{}", flags.route, if stands == "-" { "flows" } else { &stands }))
+    out.document(&gate, || {
+        let stands = text(&gate, "/held_by");
+        print(&format!("{}\t{}", flags.route, if stands == "-" { "flows" } else { &stands }))
+    })
 }
 
-pub(super) async fn redeliver(flags: &Redeliver, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn redeliver(
+    flags: &Redeliver,
+    client: &Client,
+    out: Printer,
+) -> Result<(), Exit> {
     let document = json!({"reason": flags.which.reason, "risk": flags.risk.accept_risk});
-    several("redeliver", &flags.which, &document, client, json).await
+    for_each("redeliver", &flags.which.ids, &document, client, |shown| tell(shown, out)).await
 }
 
-pub(super) async fn cancel(flags: &Several, client: &Client, json: bool) -> Result<(), Exit> {
-    several("cancel", flags, &json!({"reason": flags.reason}), client, json).await
+pub(super) async fn cancel(flags: &Several, client: &Client, out: Printer) -> Result<(), Exit> {
+    let document = json!({"reason": flags.reason});
+    for_each("cancel", &flags.ids, &document, client, |shown| tell(shown, out)).await
 }
 
-/// Redelivers or cancels each; what fails is said, and the others are done all the same.
-async fn several(
+/// Posts `document` for each operation, and tells what came of it; what fails is said, and the others
+/// are done all the same.
+pub(super) async fn for_each(
     deed: &str,
-    flags: &Several,
+    ids: &[String],
     document: &Value,
     client: &Client,
-    json: bool,
+    tell: impl Fn(&Value) -> Result<(), Exit>,
 ) -> Result<(), Exit> {
     let mut first_failure = None;
-    for id in &flags.ids {
+    for id in ids {
         let path = format!("/v1/operations/{}/{deed}", part(id));
         match client.post(&path, document).await {
-            Ok(shown) => tell(&shown, json)?,
-            Err(refused) if refused.is_away => return Err(refused.into()),
-            Err(refused) if flags.ids.len() == 1 => return Err(refused.into()),
+            Ok(shown) => tell(&shown)?,
+            Err(refused) if refused.is_away || ids.len() == 1 => return Err(refused.into()),
             Err(refused) => {
                 say(&format!("error: {id}: {}", refused.exit.message));
                 first_failure.get_or_insert(refused.exit.code);
@@ -144,9 +148,9 @@ async fn several(
     first_failure.map_or(Ok(()), |code| Err(Exit::quiet(code)))
 }
 
-pub(super) async fn resolve(flags: &Resolve, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn resolve(flags: &Resolve, client: &Client, out: Printer) -> Result<(), Exit> {
     if let Some(file) = &flags.list.from {
-        return by_list(&flags.list, file, &flags.reason, client, json).await;
+        return by_list(&flags.list, file, &flags.reason, client, out).await;
     }
     let mut document = Map::new();
     document.insert("as".to_owned(), json!(flags.outcome));
@@ -158,23 +162,19 @@ pub(super) async fn resolve(flags: &Resolve, client: &Client, json: bool) -> Res
         put_body(&mut document, body);
     }
     let path = format!("/v1/operations/{}/resolve", part(flags.id.as_deref().unwrap_or_default()));
-    tell(&client.post(&path, &Value::Object(document)).await?, json)
+    tell(&client.post(&path, &Value::Object(document)).await?, out)
 }
 
-pub(super) async fn forget(flags: &Forget, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn forget(flags: &Forget, client: &Client, out: Printer) -> Result<(), Exit> {
     let mut document = json!({"reason": flags.reason, "then": flags.then});
     if let Some(principal) = &flags.principal {
         document["principal"] = json!(principal);
     }
     let path = format!("/v1/keys/{}/{}", part(&flags.route), part(&flags.key));
-    tell(&client.delete(&path, &document).await?, json)
+    tell(&client.delete(&path, &document).await?, out)
 }
 
 /// The operation afterwards: a line of JSON, or its id and state.
-pub(super) fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
-    if json {
-        return print(&shown.to_string());
-    }
-    print(&format!("{}\t{}", text(shown, "/id"), text(shown, "/state")))?;
-    Ok(())
+pub(super) fn tell(shown: &Value, out: Printer) -> Result<(), Exit> {
+    out.document(shown, || print(&format!("{}\t{}", text(shown, "/id"), text(shown, "/state"))))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::Client;
-use super::output::{print, say, text};
+use super::output::{Printer, print, say, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -15,14 +15,13 @@ pub(super) struct Backup {
     folder: PathBuf,
 }
 
-pub(super) async fn backup(flags: &Backup, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn backup(flags: &Backup, client: &Client, out: Printer) -> Result<(), Exit> {
     let folder = std::path::absolute(&flags.folder)
         .map_err(|error| Exit::usage(format!("{}: {error}", flags.folder.display())))?;
     let made = client.post("/v1/backup", &json!({"to": folder})).await?;
-    if json {
-        return print(&made.to_string());
-    }
-    print(&text(&made, "/backup"))?;
-    say("the master key is in it: keep it as you keep credentials");
-    Ok(())
+    out.document(&made, || {
+        print(&text(&made, "/backup"))?;
+        say("the master key is in it: keep it as you keep credentials");
+        Ok(())
+    })
 }

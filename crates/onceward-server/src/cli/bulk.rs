@@ -10,8 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::act::Risk;
 use super::client::{Client, part};
-use super::ls::{Which, print_array};
-use super::output::{Table, each, is_terminal, print, say, text, when};
+use super::list::whole;
+use super::ls::Which;
+use super::output::{Printer, print, say, text};
 use crate::exit::Exit;
 
 /// How often it is looked how far a bulk is.
@@ -88,7 +89,7 @@ pub(super) struct Forget {
     then: String,
 }
 
-pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn bulk(verb: &Bulk, client: &Client, out: Printer) -> Result<(), Exit> {
     let (action, common, more) = match verb {
         Bulk::Redeliver(flags) => {
             ("redeliver", &flags.common, ("accept_risk", json!(flags.risk.accept_risk.as_slice())))
@@ -96,15 +97,15 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(),
         Bulk::Cancel(flags) => ("cancel", flags, ("dry_run", json!(flags.dry_run))),
         Bulk::Resolve(flags) => ("resolve", &flags.common, ("as", json!(flags.outcome))),
         Bulk::Forget(flags) => ("forget", &flags.common, ("then", json!(flags.then))),
-        Bulk::Ls => return list(client, json).await,
+        Bulk::Ls => return list(client, out).await,
         Bulk::Show { id } => {
             let shown = client.get(&format!("/v1/bulk/{}", part(id))).await?;
-            return tell(&shown, json);
+            return tell(&shown, out);
         }
         Bulk::Stop { id, reason } => {
             let path = format!("/v1/bulk/{}/stop", part(id));
             client.post(&path, &json!({"reason": reason})).await?;
-            return follow(id, interrupts()?, client, json).await;
+            return follow(id, interrupts()?, client, out).await;
         }
     };
     let filter: Map<String, Value> =
@@ -116,10 +117,10 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(),
     document[more.0] = more.1;
     let answer = client.post("/v1/bulk", &document).await?;
     if common.dry_run {
-        return plan(&answer, json);
+        return plan(&answer, out);
     }
     if common.detach {
-        return tell(&answer, json);
+        return tell(&answer, out);
     }
     let id = text(&answer, "/id");
     let interrupted = interrupts()?;
@@ -127,7 +128,7 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, json: bool) -> Result<(),
         "{id}: {} match; Ctrl-C stops looking, `onceward bulk stop {id}` stops it",
         text(&answer, "/matched")
     ));
-    follow(&id, interrupted, client, json).await
+    follow(&id, interrupted, client, out).await
 }
 
 /// Listened for before anybody is told of it, so that none is missed.
@@ -136,8 +137,8 @@ fn interrupts() -> Result<Signal, Exit> {
 }
 
 /// What it would do.
-fn plan(plan: &Value, json: bool) -> Result<(), Exit> {
-    if json {
+fn plan(plan: &Value, out: Printer) -> Result<(), Exit> {
+    if out.is_json {
         return print(&plan.to_string());
     }
     let at_least = if plan["exact"] == true { "" } else { "at least " };
@@ -155,7 +156,7 @@ async fn follow(
     id: &str,
     mut interrupted: Signal,
     client: &Client,
-    json: bool,
+    out: Printer,
 ) -> Result<(), Exit> {
     let is_watched = std::io::stderr().is_terminal();
     loop {
@@ -167,7 +168,7 @@ async fn follow(
             let _ = write!(std::io::stderr(), "\r{}\u{1b}[K{end}", progress(&shown));
         }
         if is_over {
-            tell(&shown, json)?;
+            tell(&shown, out)?;
             let failed = shown["failed"].as_u64().unwrap_or_default();
             return if failed > 0 { Err(failures(&shown)) } else { Ok(()) };
         }
@@ -202,29 +203,18 @@ fn progress(shown: &Value) -> String {
 }
 
 /// A line of JSON, or its name and how far it is.
-fn tell(shown: &Value, json: bool) -> Result<(), Exit> {
-    if json {
-        return print(&shown.to_string());
-    }
-    print(&format!("{}\t{}\t{}", text(shown, "/id"), text(shown, "/state"), progress(shown)))
+fn tell(shown: &Value, out: Printer) -> Result<(), Exit> {
+    out.document(shown, || {
+        print(&format!("{}\t{}\t{}", text(shown, "/id"), text(shown, "/state"), progress(shown)))
+    })
 }
 
-async fn list(client: &Client, json: bool) -> Result<(), Exit> {
-    let page = client.get("/v1/bulk").await?;
-    let bulks = each(&page, "/data");
-    if json {
-        return print_array(bulks);
-    }
-    let terminal = is_terminal();
-    let mut table =
-        Table::new(&["ID", "ACTION", "STATE", "DONE", "MATCHED", "FAILED", "WHO", "BEGAN"]);
-    for bulk in bulks {
-        let mut row: Vec<String> =
-            ["/id", "/action", "/state", "/done", "/matched", "/failed", "/who"]
-                .map(|member| text(bulk, member))
-                .to_vec();
-        row.push(when(&text(bulk, "/began_at"), terminal));
-        table.push(row);
-    }
-    table.print(terminal)
+async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
+    let names = &["ID", "ACTION", "STATE", "DONE", "MATCHED", "FAILED", "WHO", "BEGAN"];
+    whole(client, "/v1/bulk", out, names, |bulk| {
+        let members = ["/id", "/action", "/state", "/done", "/matched", "/failed", "/who"];
+        let members = members.map(|member| text(bulk, member));
+        members.into_iter().chain([out.when(bulk, "/began_at")]).collect()
+    })
+    .await
 }

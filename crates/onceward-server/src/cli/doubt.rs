@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::act::for_each;
 use super::client::{Client, part};
-use super::output::{print, say, text};
+use super::output::{Printer, print, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -49,11 +50,11 @@ pub(super) struct ByList {
 }
 
 /// Asks the upstream what became of each.
-pub(super) async fn lookup(flags: &Lookup, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn lookup(flags: &Lookup, client: &Client, out: Printer) -> Result<(), Exit> {
     if let Some(route) = &flags.route {
         let path = format!("/v1/routes/{}/lookup", part(route));
         let tally = client.post(&path, &json!({})).await?;
-        if json {
+        if out.is_json {
             return print(&tally.to_string());
         }
         for name in ["found", "absent", "unknown", "left"] {
@@ -61,23 +62,13 @@ pub(super) async fn lookup(flags: &Lookup, client: &Client, json: bool) -> Resul
         }
         return Ok(());
     }
-    let mut first_failure = None;
-    for id in &flags.ids {
-        let path = format!("/v1/operations/{}/lookup", part(id));
-        match client.post(&path, &json!({})).await {
-            Ok(shown) if json => print(&shown.to_string())?,
-            Ok(shown) => {
-                let field = |pointer| text(&shown, pointer);
-                print(&format!("{}\t{}\t{}", field("/id"), field("/finding"), field("/state")))?;
-            }
-            Err(refused) if refused.is_away || flags.ids.len() == 1 => return Err(refused.into()),
-            Err(refused) => {
-                say(&format!("error: {id}: {}", refused.exit.message));
-                first_failure.get_or_insert(refused.exit.code);
-            }
-        }
-    }
-    first_failure.map_or(Ok(()), |code| Err(Exit::quiet(code)))
+    for_each("lookup", &flags.ids, &json!({}), client, |shown| {
+        out.document(shown, || {
+            let field = |pointer| text(shown, pointer);
+            print(&format!("{}\t{}\t{}", field("/id"), field("/finding"), field("/state")))
+        })
+    })
+    .await
 }
 
 /// Resolves the doubts of a route by a list.
@@ -86,7 +77,7 @@ pub(super) async fn by_list(
     file: &Path,
     reason: &str,
     client: &Client,
-    json: bool,
+    out: Printer,
 ) -> Result<(), Exit> {
     let wrong = |why: String| Exit::usage(format!("{}: {why}", file.display()));
     let text_of = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
@@ -104,7 +95,7 @@ pub(super) async fn by_list(
         document["as_of"] = json!(flags.as_of);
     }
     let sifted = client.post("/v1/resolve", &document).await?;
-    if json {
+    if out.is_json {
         return print(&sifted.to_string());
     }
     for name in ["listed", "doubled", "unclear", "absent", "recent"] {

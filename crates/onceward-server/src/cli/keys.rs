@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::act::tell;
 use super::client::{Client, part};
-use super::output::{each, print, say, text};
+use super::output::{Printer, each, print, say, text};
 use crate::exit::Exit;
 
 /// Which key.
@@ -60,22 +60,22 @@ impl Which {
     }
 }
 
-pub(super) async fn extend(flags: &Extend, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn extend(flags: &Extend, client: &Client, out: Printer) -> Result<(), Exit> {
     let Extend { which, window, until } = flags;
     let document = json!({
         "reason": which.reason, "principal": which.principal, "window": window, "until": until,
     });
-    tell(&client.post(&which.path("extend"), &document).await?, json)
+    tell(&client.post(&which.path("extend"), &document).await?, out)
 }
 
-pub(super) async fn rotate(flags: &Rotate, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn rotate(flags: &Rotate, client: &Client, out: Printer) -> Result<(), Exit> {
     let Rotate { which, to } = flags;
     let document = json!({"reason": which.reason, "principal": which.principal, "to": to});
-    tell(&client.post(&which.path("rotate"), &document).await?, json)
+    tell(&client.post(&which.path("rotate"), &document).await?, out)
 }
 
 /// Step by step, until all of the ledger was looked at.
-pub(super) async fn revoke(flags: &Revoke, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn revoke(flags: &Revoke, client: &Client, out: Printer) -> Result<(), Exit> {
     let (mut revoked, mut open, mut cursor) = (0, Vec::new(), None::<String>);
     loop {
         let document = json!({
@@ -89,7 +89,7 @@ pub(super) async fn revoke(flags: &Revoke, client: &Client, json: bool) -> Resul
             break;
         }
     }
-    if json {
+    if out.is_json {
         return print(&json!({"revoked": revoked, "open": open}).to_string());
     }
     print(&format!("{revoked}\tkeys are refused from now on"))?;

@@ -3,14 +3,11 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::Value;
-use url::form_urlencoded::Serializer;
 
 use super::client::Client;
-use super::output::{Table, each, is_terminal, print, print_bytes, say, text, when};
+use super::list::{paged, query};
+use super::output::{Printer, each, say, text};
 use crate::exit::Exit;
-
-/// The most that the gateway gives in one page.
-const PAGE_MAX: usize = 1000;
 
 pub(super) const STATES: [&str; 7] =
     ["pending", "delivering", "in_doubt", "done", "dead", "dead_letter", "forgotten"];
@@ -99,52 +96,21 @@ impl Which {
 
 impl Ls {
     fn query(&self, limit: usize, cursor: Option<&str>) -> String {
-        let mut query = Serializer::new(String::new());
-        for (name, word) in self.which.words() {
-            let word = word.as_str().map_or_else(|| word.to_string(), str::to_owned);
-            query.append_pair(name, &word);
-        }
-        query.append_pair("limit", &limit.to_string());
-        cursor.map(|cursor| query.append_pair("cursor", cursor));
-        format!("/v1/operations?{}", query.finish())
+        let words = self.which.words().into_iter().map(|(name, word)| {
+            (name, word.as_str().map_or_else(|| word.to_string(), str::to_owned))
+        });
+        let place = cursor.map(|cursor| ("cursor", cursor.to_owned()));
+        query("/v1/operations", words.chain([("limit", limit.to_string())]).chain(place))
     }
 }
 
-/// Lists them. A page may have few and still a next: the gateway looks at a bounded number of
-/// rows at a time.
-pub(super) async fn ls(flags: &Ls, client: &Client, json: bool) -> Result<(), Exit> {
-    let terminal = is_terminal();
-    let mut left =
+/// Lists them.
+pub(super) async fn ls(flags: &Ls, client: &Client, out: Printer) -> Result<(), Exit> {
+    let left =
         if flags.all { usize::MAX } else { usize::try_from(flags.limit).unwrap_or(usize::MAX) };
-    let mut cursor: Option<String> = None;
-    let mut array = Array::default();
-    let mut table = Table::new(&NAMES);
-    loop {
-        let page = client.get(&flags.query(left.min(PAGE_MAX), cursor.as_deref())).await?;
-        let operations = each(&page, "/data");
-        left -= operations.len().min(left);
-        for operation in operations {
-            if json {
-                array.print(operation)?;
-            } else {
-                table.push(row(operation, terminal));
-            }
-        }
-        cursor = page["next"].as_str().map(str::to_owned);
-        if cursor.is_none() || left == 0 {
-            break;
-        }
-        if !json && !terminal {
-            // Columns do not depend on each other: what is there goes out.
-            table.print(terminal)?;
-            table = Table::new(&NAMES);
-        }
-    }
-    if json {
-        return array.end();
-    }
-    table.print(terminal)?;
-    if cursor.is_some() && terminal {
+    let page = |limit: usize, cursor: Option<&str>| flags.query(limit, cursor);
+    let has_more = paged(client, page, left, out, &NAMES, |it| row(it, out)).await?;
+    if has_more && out.is_terminal && !out.is_json {
         say(&format!("the newest {}; --limit N or --all shows more", flags.limit));
     }
     Ok(())
@@ -152,7 +118,7 @@ pub(super) async fn ls(flags: &Ls, client: &Client, json: bool) -> Result<(), Ex
 
 const NAMES: [&str; 8] = ["ID", "STATE", "LAST", "METHOD", "ROUTE", "PATH", "KEY", "CREATED"];
 
-fn row(operation: &Value, terminal: bool) -> Vec<String> {
+fn row(operation: &Value, out: Printer) -> Vec<String> {
     vec![
         text(operation, "/id"),
         text(operation, "/state"),
@@ -161,7 +127,7 @@ fn row(operation: &Value, terminal: bool) -> Vec<String> {
         place(operation),
         text(operation, "/path"),
         text(operation, "/key"),
-        when(&text(operation, "/created_at"), terminal),
+        out.when(operation, "/created_at"),
     ]
 }
 
@@ -184,31 +150,6 @@ pub(super) fn last(operation: &Value) -> String {
             if status == "-" { text(attempt, "/ending") } else { status }
         },
     )
-}
-
-/// One JSON array, element by element, so that a list of any length needs no memory.
-#[derive(Debug, Default)]
-pub(super) struct Array {
-    begun: bool,
-}
-
-impl Array {
-    pub(super) fn print(&mut self, element: &Value) -> Result<(), Exit> {
-        let before = if self.begun { ",\n" } else { "[" };
-        self.begun = true;
-        print_bytes(format!("{before}{element}").as_bytes())
-    }
-
-    pub(super) fn end(self) -> Result<(), Exit> {
-        print(if self.begun { "]" } else { "[]" })
-    }
-}
-
-/// A list of few elements as one JSON array.
-pub(super) fn print_array(elements: &[Value]) -> Result<(), Exit> {
-    let mut array = Array::default();
-    elements.iter().try_for_each(|element| array.print(element))?;
-    array.end()
 }
 
 #[cfg(test)]

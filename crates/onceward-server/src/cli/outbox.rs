@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::{Client, part};
-use super::ls::print_array;
-use super::output::{Table, each, is_terminal, print, say, text, when};
+use super::list::whole;
+use super::output::{Printer, Table, each, print, say, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -23,25 +23,19 @@ pub(super) struct Outbox {
     reason: Option<String>,
 }
 
-pub(super) async fn outbox(flags: &Outbox, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn outbox(flags: &Outbox, client: &Client, out: Printer) -> Result<(), Exit> {
     match &flags.name {
-        None => list(client, json).await,
-        Some(name) if flags.retry => retry(name, flags, client, json).await,
-        Some(name) => show(name, client, json).await,
+        None => list(client, out).await,
+        Some(name) if flags.retry => retry(name, flags, client, out).await,
+        Some(name) => show(name, client, out).await,
     }
 }
 
-async fn list(client: &Client, json: bool) -> Result<(), Exit> {
-    let page = client.get("/v1/outbox").await?;
-    let outboxes = each(&page, "/data");
-    if json {
-        return print_array(outboxes);
-    }
-    let mut table =
-        Table::new(&["NAME", "TABLE", "STATE", "LAG", "TAKEN", "AGAIN", "PARKED", "LAST ERROR"]);
-    for outbox in outboxes {
+async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
+    let names = &["NAME", "TABLE", "STATE", "LAG", "TAKEN", "AGAIN", "PARKED", "LAST ERROR"];
+    whole(client, "/v1/outbox", out, names, |outbox| {
         let lag = text(outbox, "/lag_seconds");
-        table.push(vec![
+        vec![
             text(outbox, "/name"),
             text(outbox, "/table"),
             text(outbox, "/state"),
@@ -50,43 +44,41 @@ async fn list(client: &Client, json: bool) -> Result<(), Exit> {
             text(outbox, "/duplicates"),
             text(outbox, "/parked"),
             text(outbox, "/last_error"),
-        ]);
-    }
-    table.print(is_terminal())
+        ]
+    })
+    .await
 }
 
-async fn show(name: &str, client: &Client, json: bool) -> Result<(), Exit> {
+async fn show(name: &str, client: &Client, out: Printer) -> Result<(), Exit> {
     let outbox = client.get(&format!("/v1/outbox/{}", part(name))).await?;
-    if json {
-        return print(&outbox.to_string());
-    }
-    let mut table = Table::new(&["ROW", "KEY", "ROUTE", "PARKED", "CODE", "WHY"]);
-    for row in each(&outbox, "/parked_rows") {
-        table.push(vec![
-            text(row, "/id"),
-            text(row, "/key"),
-            text(row, "/route"),
-            when(&text(row, "/at"), is_terminal()),
-            text(row, "/code"),
-            text(row, "/why"),
-        ]);
-    }
-    table.print(is_terminal())?;
-    say(&format!(
-        "{}: {}, {} rows remembered, {} parked",
-        text(&outbox, "/name"),
-        text(&outbox, "/state"),
-        text(&outbox, "/remembered"),
-        text(&outbox, "/parked"),
-    ));
-    Ok(())
+    out.document(&outbox, || {
+        let mut table = Table::new(&["ROW", "KEY", "ROUTE", "PARKED", "CODE", "WHY"]);
+        for row in each(&outbox, "/parked_rows") {
+            table.push(vec![
+                text(row, "/id"),
+                text(row, "/key"),
+                text(row, "/route"),
+                out.when(row, "/at"),
+                text(row, "/code"),
+                text(row, "/why"),
+            ]);
+        }
+        table.print(out.is_terminal)?;
+        say(&format!(
+            "{}: {}, {} rows remembered, {} parked",
+            text(&outbox, "/name"),
+            text(&outbox, "/state"),
+            text(&outbox, "/remembered"),
+            text(&outbox, "/parked"),
+        ));
+        Ok(())
+    })
 }
 
-async fn retry(name: &str, flags: &Outbox, client: &Client, json: bool) -> Result<(), Exit> {
+async fn retry(name: &str, flags: &Outbox, client: &Client, out: Printer) -> Result<(), Exit> {
     let document = json!({"reason": flags.reason, "id": flags.id});
     let done = client.post(&format!("/v1/outbox/{}/retry", part(name)), &document).await?;
-    if json {
-        return print(&done.to_string());
-    }
-    print(&format!("{}\trows are read again", each(&done, "/retried").len()))
+    out.document(&done, || {
+        print(&format!("{}\trows are read again", each(&done, "/retried").len()))
+    })
 }

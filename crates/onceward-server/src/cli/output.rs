@@ -19,6 +19,34 @@ pub(super) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// How what came back is printed: JSON as it is, or words and tables for whoever reads them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Printer {
+    pub(super) is_json: bool,
+    /// Whether a person reads them.
+    pub(super) is_terminal: bool,
+}
+
+impl Printer {
+    pub(super) fn new(is_json: bool) -> Self {
+        Self { is_json, is_terminal: is_terminal() }
+    }
+
+    /// A document as it is, or what it says in words.
+    pub(super) fn document(
+        self,
+        document: &Value,
+        words: impl FnOnce() -> Result<(), Exit>,
+    ) -> Result<(), Exit> {
+        if self.is_json { print(&document.to_string()) } else { words() }
+    }
+
+    /// A time in a document: relative for a person, as it is elsewhere.
+    pub(super) fn when(self, document: &Value, pointer: &str) -> String {
+        when(&text(document, pointer), self.is_terminal)
+    }
+}
+
 /// Prints data and ends the line.
 pub(super) fn print(line: &str) -> Result<(), Exit> {
     print_bytes(format!("{line}\n").as_bytes())

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::act::tell;
 use super::client::{Client, part};
+use super::output::Printer;
 use super::send::{bytes_of, headers_of, put_body};
 use crate::exit::Exit;
 
@@ -37,7 +38,7 @@ pub(super) struct Resend {
     reason: String,
 }
 
-pub(super) async fn resend(flags: &Resend, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn resend(flags: &Resend, client: &Client, out: Printer) -> Result<(), Exit> {
     let mut document = Map::new();
     document.insert("reason".to_owned(), json!(flags.reason));
     let mut headers = headers_of(&flags.headers)?;
@@ -52,5 +53,5 @@ pub(super) async fn resend(flags: &Resend, client: &Client, json: bool) -> Resul
         put_body(&mut document, body);
     }
     let path = format!("/v1/operations/{}/resend", part(&flags.id));
-    tell(&client.post(&path, &Value::Object(document)).await?, json)
+    tell(&client.post(&path, &Value::Object(document)).await?, out)
 }

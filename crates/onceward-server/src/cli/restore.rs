@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::Global;
 use super::client::Client;
-use super::output::{print, say, text};
+use super::output::{Printer, print, say, text};
 use crate::config::Places;
 use crate::exit::Exit;
 use crate::node::{MASTER_KEY, QUARANTINE, RESTORING, make_folder};
@@ -38,16 +38,15 @@ pub(super) struct Restore {
 }
 
 /// Ends the quarantine.
-pub(super) async fn release(client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn release(client: &Client, out: Printer) -> Result<(), Exit> {
     let released = client.post("/v1/release", &json!({})).await?;
-    if json {
-        return print(&released.to_string());
-    }
-    say(&format!(
-        "released: the ledger sends again; {} operations that were under way at the backup were judged",
-        text(&released, "/recovered")
-    ));
-    Ok(())
+    out.document(&released, || {
+        say(&format!(
+            "released: the ledger sends again; {} operations that were under way at the backup were judged",
+            text(&released, "/recovered")
+        ));
+        Ok(())
+    })
 }
 
 pub(super) fn restore(flags: &Restore, global: &Global) -> Result<(), Exit> {
@@ -77,23 +76,21 @@ pub(super) fn restore(flags: &Restore, global: &Global) -> Result<(), Exit> {
         )));
     }
     place.fill(from, &segments).map_err(failed)?;
-    tell(&place, from, global.json)
+    tell(&place, from, Printer::new(global.json))
 }
 
-fn tell(place: &Place, from: &Path, json: bool) -> Result<(), Exit> {
-    if json {
-        return print(
-            &json!({"restored": place.index, "from": from, "quarantined": true}).to_string(),
-        );
-    }
-    print(&place.index.display().to_string())?;
-    say("\
+fn tell(place: &Place, from: &Path, out: Printer) -> Result<(), Exit> {
+    let restored = json!({"restored": place.index, "from": from, "quarantined": true});
+    out.document(&restored, || {
+        print(&place.index.display().to_string())?;
+        say("\
 The ledger is in quarantine: it sends nothing, because what it holds as pending may have been sent
 after the backup was made. Next:
   onceward serve                 to start on it
   onceward ls --state pending    to see what it would send; `onceward cancel ID` gives one up
   onceward restore --release     to let it send");
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Checks that `from` is a whole backup; gives the names of its segments.

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, part};
-use super::ls::print_array;
-use super::output::{Table, each, is_terminal, print, text};
+use super::list::{print_array, whole};
+use super::output::{Printer, each, print, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -15,29 +15,17 @@ pub(super) struct Routes {
     advice: bool,
 }
 
-pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Result<(), Exit> {
-    let page = client.get("/v1/routes").await?;
-    let routes = each(&page, "/data");
+const NAMES: [&str; 9] =
+    ["NAME", "UPSTREAM", "EFFECTS", "MODE", "WINDOW", "RULES", "AT ONCE", "HELD BY", "GUARDS AT"];
+
+pub(super) async fn routes(flags: &Routes, client: &Client, out: Printer) -> Result<(), Exit> {
     if flags.advice {
-        return advice(routes, client, json).await;
+        let page = client.get("/v1/routes").await?;
+        return advice(each(&page, "/data"), client, out).await;
     }
-    if json {
-        return print_array(routes);
-    }
-    let mut table = Table::new(&[
-        "NAME",
-        "UPSTREAM",
-        "EFFECTS",
-        "MODE",
-        "WINDOW",
-        "RULES",
-        "AT ONCE",
-        "HELD BY",
-        "GUARDS AT",
-    ]);
-    for route in routes {
+    whole(client, "/v1/routes", out, &NAMES, |route| {
         let effects = text(route, "/effects");
-        table.push(vec![
+        vec![
             text(route, "/name"),
             text(route, "/upstream"),
             if effects == "-" { "by method".to_owned() } else { effects },
@@ -47,9 +35,9 @@ pub(super) async fn routes(flags: &Routes, client: &Client, json: bool) -> Resul
             text(route, "/concurrency_max"),
             text(route, "/gate/held_by"),
             guards_at(route),
-        ]);
-    }
-    table.print(is_terminal())
+        ]
+    })
+    .await
 }
 
 /// Where a route is met at the path root.
@@ -59,13 +47,13 @@ fn guards_at(route: &Value) -> String {
     if places.is_empty() { "-".to_owned() } else { places.join(", ") }
 }
 
-async fn advice(routes: &[Value], client: &Client, json: bool) -> Result<(), Exit> {
+async fn advice(routes: &[Value], client: &Client, out: Printer) -> Result<(), Exit> {
     let mut all = Vec::new();
     for route in routes {
         let path = format!("/v1/routes/{}/advice", part(&text(route, "/name")));
         all.push(client.get(&path).await?);
     }
-    if json {
+    if out.is_json {
         return print_array(&all);
     }
     for advice in &all {

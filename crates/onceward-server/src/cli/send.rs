@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
-use super::output::{Table, each, is_terminal, print, print_bytes, say, text};
+use super::output::{Printer, Table, each, is_terminal, print, print_bytes, say, text};
 use crate::exit::Exit;
 
 /// A request as the command line writes it.
@@ -130,7 +130,7 @@ impl Request {
 }
 
 /// Sends it; the answer's body is the data, the rest is talk.
-pub(super) async fn send(request: &Request, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn send(request: &Request, client: &Client, out: Printer) -> Result<(), Exit> {
     let shown = client.post("/v1/operations", &request.document()?).await?;
     if request.key.is_none() && !request.headers.iter().any(|line| is_key(line)) {
         say(&format!(
@@ -139,7 +139,7 @@ pub(super) async fn send(request: &Request, client: &Client, json: bool) -> Resu
         ));
     }
     let (id, response) = (text(&shown, "/id"), &shown["response"]);
-    if json {
+    if out.is_json {
         print(&shown.to_string())?;
     } else if response.is_null() {
         say(&format!("accepted: `onceward show {id}` tells how it goes"));
@@ -178,9 +178,9 @@ pub(super) fn print_body(shown: &Value) -> Result<(), Exit> {
 }
 
 /// Shows what it would be.
-pub(super) async fn explain(request: &Request, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn explain(request: &Request, client: &Client, out: Printer) -> Result<(), Exit> {
     let shown = client.post("/v1/explain", &request.document()?).await?;
-    if json {
+    if out.is_json {
         return print(&shown.to_string());
     }
     let mut table = Table::new(&["WHAT", "", ""]);
@@ -190,7 +190,7 @@ pub(super) async fn explain(request: &Request, client: &Client, json: bool) -> R
     row("route", text(&shown, "/route"), "");
     if shown["record"] == false {
         row("recorded", "no".to_owned(), &text(&shown, "/why"));
-        return table.print(is_terminal());
+        return table.print(out.is_terminal);
     }
     let key =
         if shown["key_given"] == true { "given" } else { "made anew for each call without one" };
@@ -227,5 +227,5 @@ pub(super) async fn explain(request: &Request, client: &Client, json: bool) -> R
     if !shown["hours"].is_null() {
         row("hours", text(&shown, "/hours"), "attempts of accepted calls begin then");
     }
-    table.print(is_terminal())
+    table.print(out.is_terminal)
 }

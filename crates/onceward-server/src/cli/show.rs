@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::client::{Client, part};
 use super::ls::place;
-use super::output::{each, is_terminal, print, print_bytes, say, text, when};
+use super::output::{Printer, each, print, print_bytes, say, text, when};
 use super::send::print_body;
 use crate::exit::Exit;
 
@@ -28,7 +28,7 @@ pub(super) struct Show {
     evidence: Option<PathBuf>,
 }
 
-pub(super) async fn show(flags: &Show, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn show(flags: &Show, client: &Client, out: Printer) -> Result<(), Exit> {
     if let Some(file) = &flags.evidence {
         return evidence(&flags.id, file, client).await;
     }
@@ -38,13 +38,13 @@ pub(super) async fn show(flags: &Show, client: &Client, json: bool) -> Result<()
         _ => "",
     };
     let shown = client.get(&format!("/v1/operations/{}{part_of_it}", part(&flags.id))).await?;
-    if json {
-        print(&shown.to_string())
-    } else if part_of_it.is_empty() {
-        print_bytes(story(&shown, is_terminal()).as_bytes())
-    } else {
-        print_body(&shown)
-    }
+    out.document(&shown, || {
+        if part_of_it.is_empty() {
+            print_bytes(story(&shown, out.is_terminal).as_bytes())
+        } else {
+            print_body(&shown)
+        }
+    })
 }
 
 /// One document, whole, with its digest in it; a file that is there stays as it is.

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{Client, part};
-use super::ls::print_array;
-use super::output::{Table, each, is_terminal, print, text, when};
+use super::list::whole;
+use super::output::{Printer, Table, each, print, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -17,23 +17,17 @@ pub(super) struct Sources {
     limit: u64,
 }
 
-pub(super) async fn sources(flags: &Sources, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn sources(flags: &Sources, client: &Client, out: Printer) -> Result<(), Exit> {
     match &flags.name {
-        Some(name) => one(name, flags.limit, client, json).await,
-        None => all(client, json).await,
+        Some(name) => one(name, flags.limit, client, out).await,
+        None => all(client, out).await,
     }
 }
 
-async fn all(client: &Client, json: bool) -> Result<(), Exit> {
-    let page = client.get("/v1/sources").await?;
-    let sources = each(&page, "/data");
-    if json {
-        return print_array(sources);
-    }
-    let mut table =
-        Table::new(&["NAME", "PATH", "SCHEME", "SECRETS", "ID", "SIGNED", "ROUTE", "RESOLVES"]);
-    for source in sources {
-        table.push(vec![
+async fn all(client: &Client, out: Printer) -> Result<(), Exit> {
+    let names = &["NAME", "PATH", "SCHEME", "SECRETS", "ID", "SIGNED", "ROUTE", "RESOLVES"];
+    whole(client, "/v1/sources", out, names, |source| {
+        vec![
             text(source, "/name"),
             text(source, "/path"),
             text(source, "/scheme"),
@@ -42,9 +36,9 @@ async fn all(client: &Client, json: bool) -> Result<(), Exit> {
             if source["id_signed"] == true { "yes" } else { "no" }.to_owned(),
             text(source, "/route"),
             text(source, "/resolves"),
-        ]);
-    }
-    table.print(is_terminal())
+        ]
+    })
+    .await
 }
 
 fn ids(source: &Value) -> String {
@@ -52,16 +46,15 @@ fn ids(source: &Value) -> String {
     if ids.is_empty() { "content".to_owned() } else { ids.join(", else ") }
 }
 
-async fn one(name: &str, limit: u64, client: &Client, json: bool) -> Result<(), Exit> {
+async fn one(name: &str, limit: u64, client: &Client, out: Printer) -> Result<(), Exit> {
     let path = format!("/v1/sources/{}", part(name));
     let source = client.get(&path).await?;
     let page = client.get(&format!("{path}/rejects?limit={limit}")).await?;
     let rejects = each(&page, "/data");
-    if json {
+    if out.is_json {
         return print(&json!({"source": source, "rejects": rejects}).to_string());
     }
-    let terminal = is_terminal();
-    if terminal {
+    if out.is_terminal {
         print(&format!(
             "{} ({}), expects {}",
             text(&source, "/path"),
@@ -81,12 +74,12 @@ async fn one(name: &str, limit: u64, client: &Client, json: bool) -> Result<(), 
             None => "-",
         };
         table.push(vec![
-            when(&text(reject, "/at"), terminal),
+            out.when(reject, "/at"),
             text(reject, "/status"),
             text(reject, "/reason").replace('_', " "),
             now.to_owned(),
             text(reject, "/why"),
         ]);
     }
-    table.print(terminal)
+    table.print(out.is_terminal)
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::Value;
-use url::form_urlencoded::Serializer;
 
 use super::client::{Client, Refused, part};
+use super::list::query;
 use super::ls::last;
-use super::output::{each, is_terminal, print, say, text};
+use super::output::{Printer, each, print, say, text};
 use crate::exit::Exit;
 
 /// Between two looks: soon enough for a person, and next to nothing for the gateway.
@@ -40,14 +40,14 @@ pub(super) struct Tail {
 }
 
 /// Follows until a person ends it.
-pub(super) async fn tail(flags: &Tail, client: &Client, json: bool) -> Result<(), Exit> {
+pub(super) async fn tail(flags: &Tail, client: &Client, out: Printer) -> Result<(), Exit> {
     tokio::select! {
-        ended = follow(flags, client, json) => ended,
+        ended = follow(flags, client, out) => ended,
         _ = tokio::signal::ctrl_c() => Err(Exit::quiet(130)),
     }
 }
 
-async fn follow(flags: &Tail, client: &Client, json: bool) -> Result<(), Exit> {
+async fn follow(flags: &Tail, client: &Client, out: Printer) -> Result<(), Exit> {
     let mut followed = Followed::default();
     followed.look(flags, client).await?;
     say("following; Ctrl-C ends it");
@@ -58,7 +58,7 @@ async fn follow(flags: &Tail, client: &Client, json: bool) -> Result<(), Exit> {
             Ok(changes) => {
                 away = false;
                 for operation in changes.iter().filter(|operation| flags.wants(operation)) {
-                    print(&line(operation, json))?;
+                    print(&line(operation, out))?;
                 }
             }
             Err(refused) if refused.is_away => {
@@ -82,11 +82,9 @@ impl Tail {
     }
 
     fn page(&self, cursor: Option<&str>) -> String {
-        let mut query = Serializer::new(String::new());
-        query.append_pair("limit", &PAGE.to_string());
-        self.route.as_ref().map(|route| query.append_pair("route", route));
-        cursor.map(|cursor| query.append_pair("cursor", cursor));
-        format!("/v1/operations?{}", query.finish())
+        let route = self.route.clone().map(|route| ("route", route));
+        let place = cursor.map(|cursor| ("cursor", cursor.to_owned()));
+        query("/v1/operations", [("limit", PAGE.to_string())].into_iter().chain(route).chain(place))
     }
 }
 
@@ -164,8 +162,8 @@ impl Followed {
     }
 }
 
-fn line(operation: &Value, json: bool) -> String {
-    if json {
+fn line(operation: &Value, out: Printer) -> String {
+    if out.is_json {
         return operation.to_string();
     }
     let now = format!("{:.3}", jiff::Timestamp::now());
@@ -173,7 +171,7 @@ fn line(operation: &Value, json: bool) -> String {
         ["/id", "/state", "/method", "/route", "/path", "/key"].map(|at| text(operation, at));
     let [id, state, method, route, path, key] = members;
     let last = last(operation);
-    if is_terminal() {
+    if out.is_terminal {
         format!("{now}  {id}  {state:<10} {last:<10} {method} {route}{path}  {key}")
     } else {
         [now, id, state, last, method, route, path, key].join("\t")

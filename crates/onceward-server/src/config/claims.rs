@@ -31,14 +31,14 @@ fn rule(table: &Table<'_>, fits: usize) -> Result<ClaimRule, ConfigError> {
         table.span_or("lease_max", usual.lease_max.max(lease.unwrap_or(usual.lease)))?;
     let rule = ClaimRule {
         effects: table.word("effects", EFFECTS)?.unwrap_or(usual.effects),
-        lease: lease.unwrap_or(usual.lease.min(lease_max)),
+        lease: lease.unwrap_or_else(|| usual.lease.min(lease_max)),
         lease_max,
         window: table.span_or("window", usual.window)?,
         tombstone: table.span_or("tombstone", usual.tombstone)?,
         fingerprint_required: table.word("fingerprint", FINGERPRINTS)?.unwrap_or(false),
         outcome_bytes_max: table
             .size("outcome_bytes_max")?
-            .unwrap_or(usual.outcome_bytes_max.min(fits)),
+            .unwrap_or_else(|| usual.outcome_bytes_max.min(fits)),
     };
     table.done()?;
     if rule.lease > rule.lease_max {

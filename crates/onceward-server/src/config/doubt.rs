@@ -1,6 +1,7 @@
 //! What the file says of operations in doubt: how the upstream is asked about one, and how its list
 //! is held against the ledger.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use onceward::core::reconcile::ReconcileRule;
 
 use super::ConfigError;
 use super::table::{Switch, Table, Words};
-use super::words::any;
 
 /// An effect shows so long after an attempt has ended, where nothing says otherwise.
 const SETTLE: Duration = Duration::from_mins(1);
@@ -25,15 +25,19 @@ const WHENS: &Words<When> = &[("doubt", When::Doubt), ("before", When::Before)];
 /// Whether what is found is the answer.
 const ANSWERS: &Words<bool> = &[("body", true), ("none", false)];
 
-/// How the upstream is asked, where the table says anything of that.
-pub(super) fn lookup(table: &Table<'_>) -> Result<Option<Option<Arc<LookupRule>>>, ConfigError> {
+/// Lays over `lookup` what the table says of how the upstream is asked.
+pub(super) fn lay_lookup(
+    lookup: &mut Option<Arc<LookupRule>>,
+    table: &Table<'_>,
+) -> Result<(), ConfigError> {
     let mend = "a lookup is false, or { get = \"/orders?ref={key}\", found = { json = { \"/items/0/id\" = { exists = true } } } }";
     match table.switch("lookup", mend, rule)? {
-        None => Ok(None),
-        Some(Switch::Off) => Ok(Some(None)),
-        Some(Switch::As(rule)) => Ok(Some(Some(Arc::new(rule)))),
-        Some(Switch::On) => Err(table.cannot("lookup", mend)),
+        None => {}
+        Some(Switch::Off) => *lookup = None,
+        Some(Switch::As(rule)) => *lookup = Some(Arc::new(rule)),
+        Some(Switch::On) => return Err(table.cannot("lookup", mend)),
     }
+    Ok(())
 }
 
 fn rule(table: &Table<'_>) -> Result<LookupRule, ConfigError> {
@@ -91,7 +95,7 @@ pub(super) fn reconcile(table: &Table<'_>) -> Result<Arc<ReconcileRule>, ConfigE
     let get_next = template("reconcile.", "get_next", &NEXT_NAMES, table)?;
     let (items, key) = (table.read::<String>("items")?, table.read::<String>("key")?);
     let next = table.read::<String>("next")?;
-    let equal = table.pairs("equal", any, any)?.unwrap_or_default();
+    let equal: BTreeMap<String, String> = table.or("equal", BTreeMap::new())?;
     if every < Duration::from_mins(1) {
         return Err(table.wrong("has a reconcile.every of less than a minute"));
     }
@@ -113,7 +117,16 @@ pub(super) fn reconcile(table: &Table<'_>) -> Result<Arc<ReconcileRule>, ConfigE
         );
     }
     let (items, key) = (table.need("items", items)?, table.need("key", key)?);
-    Ok(Arc::new(ReconcileRule { get, get_next, every, settle, items, key, next, equal }))
+    Ok(Arc::new(ReconcileRule {
+        get,
+        get_next,
+        every,
+        settle,
+        items,
+        key,
+        next,
+        equal: equal.into_iter().collect(),
+    }))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use onceward::upstream::parse_ad_hoc;
 use super::table::Table;
 use super::words::{
     BODIES, DELETE_GONE, EFFECTS, ERROR_SHAPES, KEY_TIMES, MEANINGS, MISSING, MODES, ON_DEAD,
-    ON_EXPIRED, ORDERS, QUERIES, UPSTREAM_KEYS, any, header_name, hint, is_name, pointer,
+    ON_EXPIRED, ORDERS, QUERIES, UPSTREAM_KEYS, header_name, hint, is_name, pointer,
 };
 use super::{ConfigError, doubt};
 
@@ -67,7 +67,7 @@ pub(super) fn lay_over(mut policy: Policy, table: &Table<'_>) -> Result<Policy, 
     if let Some(headers) = table.texts("seal_headers", header_name)? {
         policy.seal_headers = headers;
     }
-    if let Some(ids) = table.pairs("ids", any, any)? {
+    if let Some(ids) = table.read("ids")? {
         policy.ids = check_ids(ids, table)?;
     }
     if let Some(url) = table.read::<String>("callback")? {
@@ -76,7 +76,7 @@ pub(super) fn lay_over(mut policy: Policy, table: &Table<'_>) -> Result<Policy, 
         })?;
         policy.callback = Some(url.to_string());
     }
-    policy.lookup = doubt::lookup(table)?.unwrap_or(policy.lookup);
+    doubt::lay_lookup(&mut policy.lookup, table)?;
     policy.hours = table.text("hours", Hours::read)?.or(policy.hours);
     Ok(policy)
 }
@@ -155,13 +155,11 @@ fn lay_unique(policy: &mut Policy, table: &Table<'_>) -> Result<(), ConfigError>
         KeyTemplate::read(&format!("{{json:{pointer}}}"))
             .map_err(|error| format!("{text:?}: {error}"))
     };
-    let name = match (table.text("json", at)?, table.text("template", template)?) {
-        (Some(name), None) | (None, Some(name)) => name,
-        _ => {
-            return Err(table.wrong(
-                "has a unique that names nothing\nhelp: unique = { json = \"/order\", within = \"24h\" }",
-            ));
-        }
+    let (json, made) = (table.text("json", at)?, table.text("template", template)?);
+    let ((Some(name), None) | (None, Some(name))) = (json, made) else {
+        return Err(table.wrong(
+            "has a unique that names nothing\nhelp: unique = { json = \"/order\", within = \"24h\" }",
+        ));
     };
     let within = table.span_or("within", policy.window)?;
     if within > policy.window.saturating_add(policy.tombstone) {
@@ -217,7 +215,7 @@ fn examine(
 
 /// Names and where in the answer they are.
 fn check_ids(
-    ids: Vec<(String, String)>,
+    ids: BTreeMap<String, String>,
     table: &Table<'_>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
     if ids.len() > IDS_MAX {
@@ -233,7 +231,7 @@ fn check_ids(
             "has ids.{name} = {pointer:?}, which is no JSON pointer\nhelp: write \"/id\" or \"/customer/id\""
         )));
     }
-    Ok(ids)
+    Ok(ids.into_iter().collect())
 }
 
 #[cfg(test)]

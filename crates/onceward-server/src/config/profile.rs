@@ -142,7 +142,7 @@ impl<'a> Profiles<'a> {
         whole.lay(table, "route")?;
         let mut settings = whole.told(route, None, &Layers::default());
         if let Some((name, signature)) = signature(&chain)? {
-            let (from, value) = (format!("profile {name}"), signature.to_owned());
+            let (from, value) = (format!("profile {name}"), signature);
             let (route, key) = (route.to_owned(), "signature");
             settings.push(Setting { route, r#match: None, key, value, from });
         }

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::route::{Around, Made};
 use super::table::{Table, Words};
-use super::words::{any, header_name, name as route_name, pointer, shared_scope, url};
+use super::words::{header_name, name as route_name, pointer, shared_scope, url};
 use super::{ConfigError, doubt, text, verify};
 use crate::source::{Answer, Handshake, Ids, Resolve, Source};
 
@@ -257,7 +257,7 @@ fn resolve(table: &Table<'_>, around: &Around<'_>) -> Result<Resolve, ConfigErro
     let route = table.text("route", route_name)?;
     let key = table.within("key", |table| place("resolve.key", table))?;
     let made = table.within("id", |table| {
-        let (name, json) = (table.text("name", any)?, table.text("json", pointer)?);
+        let (name, json) = (table.read("name")?, table.text("json", pointer)?);
         Ok((table.need("name", name)?, table.need("json", json)?))
     })?;
     let found = doubt::condition("resolve.", "found", table)?;

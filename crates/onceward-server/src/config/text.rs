@@ -24,7 +24,7 @@ const NOT_OVERRIDES: [&str; 6] = [
 pub(super) struct Text {
     /// What errors call it.
     pub(super) name: String,
-    text: String,
+    written: String,
     overrides: Vec<Override>,
 }
 
@@ -48,12 +48,12 @@ impl Text {
             Override { variable, value, line }
         };
         let overrides = overrides.map(read).collect();
-        Self { name: name.to_owned(), text: text.into(), overrides }
+        Self { name: name.to_owned(), written: text.into(), overrides }
     }
 
     /// Its tables, where it is TOML.
     pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
-        let mut file = DeTable::parse(&self.text)
+        let mut file = DeTable::parse(&self.written)
             .map_err(|error| self.unreadable(error.span(), error.message()))?;
         for (number, over) in self.overrides.iter().enumerate() {
             let path = over.variable["ONCEWARD_".len()..].to_lowercase();
@@ -78,7 +78,7 @@ impl Text {
         let Some(at) = place.map(|place| place.start) else {
             return ConfigError(format!("{name}: {what}"));
         };
-        if let Some(before) = self.text.get(..at) {
+        if let Some(before) = self.written.get(..at) {
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             return ConfigError(format!("{name}: at line {line}, column {column}: {what}"));
@@ -97,7 +97,7 @@ impl Text {
 
     /// Whether what stands there was laid over the file.
     pub(super) fn is_laid_over(&self, place: &Range<usize>) -> bool {
-        place.start > self.text.len()
+        place.start > self.written.len()
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) const MEANINGS: &Words<Meaning> = &[
 ];
 /// Whether a 404 or 410 to a DELETE is a success.
 pub(super) const DELETE_GONE: &Words<bool> = &[("ok", true), ("error", false)];
-pub(super) const ORDERS: &Words<Order> = &[("none", Order::None), ("subject", Order::Subject)];
+pub(crate) const ORDERS: &Words<Order> = &[("none", Order::None), ("subject", Order::Subject)];
 pub(super) const ON_DEAD: &Words<OnDead> =
     &[("revive", OnDead::Revive), ("replay", OnDead::Replay)];
 pub(super) const ON_EXPIRED: &Words<OnExpired> =
@@ -158,9 +158,4 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 /// What a person does that wants a second one.
 pub(super) fn approved(text: &str) -> Result<&'static [Deed], String> {
     one_of(text, APPROVED)
-}
-
-/// As it is.
-pub(super) fn any(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
 }

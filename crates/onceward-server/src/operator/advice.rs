@@ -8,7 +8,7 @@ use onceward::core::advice::{Fit, RetryAdvice, WindowAdvice, retry_advice, windo
 use onceward::core::policy::Mode;
 use serde_json::json;
 
-use super::Answer;
+use super::handler::Answer;
 use crate::node::Node;
 use crate::units::show;
 

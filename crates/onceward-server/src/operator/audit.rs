@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
 use onceward::{Note, NoteQuery, Notes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, LIMIT, LIMIT_MAX, id_of, instant};
+use super::handler::{Answer, Asked, given, id_of, instant, limit_of, some};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+
+/// The paths.
+pub(super) fn router() -> Router<Arc<Node>> {
+    Router::new().route("/v1/audit", get(list))
+}
 
 /// Which of what people did.
 #[derive(Debug, Default, Deserialize)]
@@ -28,20 +33,19 @@ pub(crate) struct Which {
 impl Which {
     /// What is found, the newest first.
     pub(crate) async fn notes(&self, node: &Node) -> Result<Notes, Problem> {
-        let given = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
-        let limit = self.limit.unwrap_or(LIMIT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            let why = format!("limit lies between 1 and {LIMIT_MAX}");
-            return Err(Problem::new("request-invalid", why));
-        }
         let query = NoteQuery {
-            who: given(&self.who),
-            since: given(&self.after).map(|at| instant(&at)).transpose()?,
-            before: given(&self.cursor).map(|cursor| id_of(&cursor)).transpose()?,
-            limit,
+            who: given(self.who.as_ref()).map(str::to_owned),
+            since: given(self.after.as_ref()).map(|at| instant("", at)).transpose()?,
+            before: given(self.cursor.as_ref()).map(id_of).transpose()?,
+            limit: limit_of(self.limit)?,
         };
         Ok(node.engine.notes(&query).await?)
     }
+}
+
+async fn list(State(node): State<Arc<Node>>, Asked(which): Asked<Which>) -> Answer {
+    let found = which.notes(&node).await?;
+    Ok(some(found.notes.iter().map(shown), found.next))
 }
 
 fn shown(note: &Note) -> Value {
@@ -53,15 +57,4 @@ fn shown(note: &Note) -> Value {
         "reason": note.reason,
         "refused": note.refused,
     })
-}
-
-pub(super) async fn list(
-    State(node): State<Arc<Node>>,
-    which: Result<Query<Which>, QueryRejection>,
-) -> Answer {
-    let Query(which) =
-        which.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
-    let found = which.notes(&node).await?;
-    let data: Vec<_> = found.notes.iter().map(shown).collect();
-    Ok(Json(json!({"data": data, "next": found.next.map(|next| next.to_string())})))
 }

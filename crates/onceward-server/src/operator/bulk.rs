@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use http::StatusCode;
-use onceward::core::operation::Forgotten;
 use onceward::core::risk::Risk;
 use onceward::{Bulk, BulkDeed, BulkOrder, BulkPlan, Person};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Because, Filter, person, read, risks};
+use super::filter::{Filter, standing_name};
+use super::handler::{Act, Answer, Because, Said, all, invalid, person};
+use super::keys::then_of;
+use super::operations::risks;
 use crate::access::Caller;
 use crate::node::Node;
 use crate::problem::Problem;
@@ -21,6 +23,14 @@ use crate::shape;
 /// Acts a second where nothing says, and at most.
 pub(crate) const RATE: u32 = 10;
 const RATE_MAX: u32 = 1000;
+
+/// The paths.
+pub(super) fn router() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/bulk", get(list).post(begin))
+        .route("/v1/bulk/{name}", get(show))
+        .route("/v1/bulk/{name}/stop", post(stop))
+}
 
 /// What is wanted of all that match.
 #[derive(Debug, Default, Deserialize)]
@@ -75,7 +85,6 @@ impl Words {
 impl Wanted {
     /// The order, where it can be carried out.
     pub(crate) fn order(&self, caller: &Caller) -> Result<BulkOrder, Problem> {
-        let invalid = |why: &str| Problem::new("request-invalid", why);
         if self.filter.cursor.is_some() || self.filter.limit.is_some() {
             return Err(invalid(
                 "filter: a bulk goes through all that match; leave cursor and limit out",
@@ -101,16 +110,13 @@ impl Wanted {
     }
 
     fn deed(&self) -> Result<BulkDeed, Problem> {
-        let invalid = |why: &str| Problem::new("request-invalid", why);
         match (self.action.as_str(), self.r#as.as_deref(), self.then.as_deref()) {
             ("redeliver", None, None) => Ok(BulkDeed::Redeliver),
             ("cancel", None, None) => Ok(BulkDeed::Cancel),
             ("resolve", Some("done"), None) => Ok(BulkDeed::ResolveDone),
             ("resolve", Some("not-sent"), None) => Ok(BulkDeed::ResolveNotSent),
             ("resolve", ..) => Err(invalid("as: `done` or `not-sent`")),
-            ("forget", None, None | Some("refuse")) => Ok(BulkDeed::Forget(Forgotten::Refuse)),
-            ("forget", None, Some("new")) => Ok(BulkDeed::Forget(Forgotten::New)),
-            ("forget", None, Some(_)) => Err(invalid("then: `refuse` or `new`")),
+            ("forget", None, then) => Ok(BulkDeed::Forget(then_of(then)?)),
             ("redeliver" | "cancel" | "forget", ..) => {
                 Err(invalid("`as` belongs to resolve and `then` to forget"))
             }
@@ -137,7 +143,7 @@ pub(crate) fn shown(bulk: &Bulk) -> Value {
     let order = &bulk.order;
     let filter = &order.filter;
     let standing: Vec<_> =
-        filter.standing.iter().map(|standing| super::standing_name(*standing)).collect();
+        filter.standing.iter().map(|standing| standing_name(*standing)).collect();
     json!({
         "id": bulk.name(),
         "action": order.deed.name(),
@@ -183,12 +189,11 @@ pub(crate) async fn begun(node: &Node, order: BulkOrder) -> Result<Bulk, Problem
     Ok(node.engine.begin_bulk(order).await?)
 }
 
-pub(super) async fn begin(
+async fn begin(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    document: Result<Json<Wanted>, JsonRejection>,
+    Said(wanted): Said<Wanted>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let wanted = read(document)?;
     let order = wanted.order(&caller)?;
     if wanted.dry_run {
         return Ok((StatusCode::OK, Json(plan(&node.engine.plan_bulk(&order).await?))));
@@ -196,10 +201,8 @@ pub(super) async fn begin(
     Ok((StatusCode::ACCEPTED, Json(shown(&begun(&node, order).await?))))
 }
 
-pub(super) async fn list(State(node): State<Arc<Node>>) -> Answer {
-    let bulks = node.engine.bulks().await?;
-    let data: Vec<_> = bulks.iter().map(shown).collect();
-    Ok(Json(json!({"data": data, "next": null})))
+async fn list(State(node): State<Arc<Node>>) -> Answer {
+    Ok(all(node.engine.bulks().await?.iter().map(shown)))
 }
 
 /// The bulk of this name.
@@ -208,16 +211,14 @@ pub(crate) async fn find(node: &Node, name: &str) -> Result<Bulk, Problem> {
     found.ok_or_else(|| Problem::new("not-found", format!("No bulk {name} is known.")))
 }
 
-pub(super) async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
+async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
     Ok(Json(shown(&find(&node, &name).await?)))
 }
 
-pub(super) async fn stop(
+async fn stop(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    because: Result<Json<Because>, JsonRejection>,
+    Act(person, _): Act<Because>,
 ) -> Answer {
-    let person = person(&caller, &read(because)?.reason)?;
     Ok(Json(shown(&node.engine.stop_bulk(&name, &person).await?)))
 }

@@ -22,11 +22,13 @@ use onceward::core::policy::Effects;
 use onceward::{Beginning, Begun, ClaimKey, Ended, Engine, GivenBack, Refusal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Answer, Forget, key_of, person, shown};
+use super::handler::{Answer, all, invalid, key_of, person};
+use super::keys::Forget;
+use super::operations::shown;
 use crate::access::Caller;
 use crate::config::{FINGERPRINTS, word_of};
 use crate::gateway::TENANT;
@@ -201,10 +203,6 @@ struct Told {
 #[derive(Debug, Serialize)]
 struct AllTold {
     data: Vec<Told>,
-}
-
-fn invalid(why: impl Into<String>) -> Problem {
-    Problem::new("request-invalid", why)
 }
 
 /// A document, whatever its media type is called: a page of another origin was refused before.
@@ -595,8 +593,8 @@ async fn forget(
 /// What is said of scopes; the others have what holds without a word.
 async fn rules(State(node): State<Arc<Node>>) -> Json<Value> {
     let rules = node.engine.claim_rules();
-    let shown = rules.iter().map(|(scope, rule)| {
-        serde_json::json!({
+    all(rules.iter().map(|(scope, rule)| {
+        json!({
             "scope": scope,
             "effects": rule.effects.name(),
             "lease": units::show(rule.lease),
@@ -606,6 +604,5 @@ async fn rules(State(node): State<Arc<Node>>) -> Json<Value> {
             "fingerprint": word_of(FINGERPRINTS, &rule.fingerprint_required),
             "outcome_bytes_max": rule.outcome_bytes_max,
         })
-    });
-    Json(serde_json::json!({"data": shown.collect::<Vec<_>>(), "next": null}))
+    }))
 }

@@ -3,19 +3,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::core::condition::Condition;
 use onceward::core::id::OperationId;
-use onceward::core::time::Timestamp;
 use onceward::{Evidence, Report, Sifted};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, find, person, read};
-use crate::access::Caller;
+use super::handler::{Act, Answer, instant, invalid, reasoned};
+use super::operations::find;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
@@ -26,6 +24,7 @@ const LIST_BYTES_MAX: usize = 32 << 20;
 /// How many operations of each kind an answer names.
 const NAMED_MAX: usize = 1000;
 
+/// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/v1/operations/{id}/lookup", post(look))
@@ -70,7 +69,6 @@ struct ByList {
 
 impl ByList {
     fn evidence(self, node: &Node) -> Result<Evidence, Problem> {
-        let invalid = |why: &str| Problem::new("request-invalid", why);
         if node.engine.routes().get(&self.route).is_none() {
             return Err(onceward::Refusal::RouteUnknown(self.route).into());
         }
@@ -78,10 +76,10 @@ impl ByList {
             return Err(invalid("match: a JSON pointer within an item, such as /metadata/key"));
         }
         let found = self.found.as_ref().map(Condition::read).transpose();
-        let found = found.map_err(|error| invalid(&format!("found: {error}")))?;
+        let found = found.map_err(|error| invalid(format!("found: {error}")))?;
         let absent_as_of = match (self.absent.as_deref(), self.as_of) {
             (None, _) => None,
-            (Some("not-sent"), Some(text)) => Some(time_of(&text)?),
+            (Some("not-sent"), Some(text)) => Some(instant("as_of: ", &text)?),
             (Some("not-sent"), None) => {
                 return Err(invalid(
                     "as_of: say when the list was taken; what was sent after that is not in it",
@@ -99,20 +97,9 @@ impl ByList {
     }
 }
 
-fn time_of(text: &str) -> Result<Timestamp, Problem> {
-    let at: Result<jiff::Timestamp, _> = text.parse();
-    at.map(|at| Timestamp::from_micros(at.as_microsecond())).map_err(|_| {
-        Problem::new("request-invalid", format!("as_of: {text:?} is no time: 2026-01-31T12:00:00Z"))
-    })
-}
+reasoned!(ByList);
 
-async fn resolve(
-    State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
-    document: Result<Json<ByList>, JsonRejection>,
-) -> Answer {
-    let document = read(document)?;
-    let person = person(&caller, &document.reason)?;
+async fn resolve(State(node): State<Arc<Node>>, Act(person, document): Act<ByList>) -> Answer {
     let is_plan = document.dry_run;
     let evidence = document.evidence(&node)?;
     let sifted = node.engine.resolve_by_list(&evidence, &person, is_plan).await?;

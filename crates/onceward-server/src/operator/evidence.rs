@@ -11,10 +11,11 @@ use onceward::core::hex;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Backoff, Policy};
 use onceward::secret::sha256;
-use onceward::wire;
 use serde_json::{Value, json};
 
-use super::{Answer, find};
+use super::handler::Answer;
+use super::kept;
+use super::operations::find;
 use crate::config::{MEANINGS, MISSING, word_of};
 use crate::gateway::{lines, response_document};
 use crate::node::Node;
@@ -71,37 +72,34 @@ async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
 
 /// What was remembered, without the credentials.
 async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
-    let Some(kept) = operation.request else { return Ok(Value::Null) };
-    let bytes = node.engine.store().body(kept).await?;
-    let request = wire::decode_request(&bytes, operation.id, None)?;
-    let shown = response_document(0, &request.headers, &request.body);
-    Ok(json!({
-        "method": request.method,
-        "path": request.target,
-        "headers": lines(&request.headers),
-        "body": shown["body"],
-        "body_base64": shown["body_base64"],
-        "body_sha256": hex::encode(&sha256(&request.body)),
+    Ok(kept::request(node, operation).await?.map_or(Value::Null, |request| {
+        let shown = response_document(0, &request.headers, &request.body);
+        json!({
+            "method": request.method,
+            "path": request.target,
+            "headers": lines(&request.headers),
+            "body": shown["body"],
+            "body_base64": shown["body_base64"],
+            "body_sha256": hex::encode(&sha256(&request.body)),
+        })
     }))
 }
 
 async fn outcome(node: &Node, operation: &Operation) -> Result<Value, Problem> {
-    let answer = operation.outcome.as_ref().and_then(|outcome| outcome.answer);
-    let Some(kept) = answer else { return Ok(Value::Null) };
-    let answer = wire::decode_response(&node.engine.store().body(kept).await?)?;
-    let mut shown = response_document(answer.status, &answer.headers, &answer.body);
-    shown["body_sha256"] = json!(hex::encode(&sha256(&answer.body)));
-    Ok(shown)
+    Ok(kept::answer(node, operation).await?.map_or(Value::Null, |answer| {
+        let mut shown = response_document(answer.status, &answer.headers, &answer.body);
+        shown["body_sha256"] = json!(hex::encode(&sha256(&answer.body)));
+        shown
+    }))
 }
 
 async fn excerpt(node: &Node, operation: &Operation, attempt: &Attempt) -> Result<Value, Problem> {
-    let kept = attempt.ended.as_ref().and_then(|ended| ended.answer);
-    let Some(kept) = kept else { return Ok(Value::Null) };
-    let bytes = node.engine.store().body(kept).await?;
-    let (answer, cut) = wire::decode_excerpt(&bytes, operation.id, node.engine.secrets())?;
-    let mut shown = response_document(answer.status, &answer.headers, &answer.body);
-    shown["cut"] = json!(cut);
-    Ok(shown)
+    let excerpt = kept::excerpt(node, operation, attempt).await?;
+    Ok(excerpt.map_or(Value::Null, |(answer, cut)| {
+        let mut shown = response_document(answer.status, &answer.headers, &answer.body);
+        shown["cut"] = json!(cut);
+        shown
+    }))
 }
 
 /// The policy that governs it now: retries and statuses are read at each attempt.

@@ -6,7 +6,8 @@ use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Page, Store as _};
 use onceward_fuzz::Fuzz;
 
-use super::{Filter, LIMIT_MAX, cursor};
+use super::handler::LIMIT_MAX;
+use super::{Filter, cursor};
 
 const WORDS: &[&str] = &[
     "?",

@@ -1,17 +1,19 @@
-//! What a person does about keys, as the JSON API takes it: extend, rotate, revoke.
+//! Keys over the API: the operation of one, and what a person does about it: forget, extend, rotate,
+//! revoke.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use onceward::Longer;
-use onceward::core::time::Timestamp;
+use onceward::core::key::Scope;
+use onceward::core::operation::Forgotten;
+use onceward::{Longer, Refusal};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Answer, id_of, key_of, person, read, scope_of, shown};
+use super::handler::{Act, Answer, Asked, all, id_of, instant, invalid, key_of, reasoned};
+use super::operations::shown;
 use crate::access::Caller;
 use crate::gateway::TENANT;
 use crate::node::Node;
@@ -21,10 +23,74 @@ use crate::{shape, units};
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
+        .route("/v1/keys/{route}/{key}", get(show).delete(forget))
         .route("/v1/keys/{route}/{key}/extend", post(extend))
         .route("/v1/keys/{route}/{key}/rotate", post(rotate))
         .route("/v1/keys/revoke", post(revoke))
         .route("/v1/approvals", get(approvals))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    /// Whose key, where an operator looks for another caller's.
+    principal: Option<String>,
+}
+
+/// The scope of a caller's keys on `route`; of another's, where an operator looks for those.
+fn scope_of(node: &Node, caller: &Caller, route: &str, principal: Option<&str>) -> Scope {
+    node.engine.scope_of(TENANT, route, principal.unwrap_or(&caller.principal))
+}
+
+async fn show(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path((route, key)): Path<(String, String)>,
+    Asked(whose): Asked<Whose>,
+) -> Answer {
+    let scope = scope_of(&node, &caller, &route, whose.principal.as_deref());
+    let operation = match node.engine.operation_of(&scope, &key_of(&key)?).await {
+        Err(Refusal::NotFound) => {
+            return Err(Problem::new("not-found", "No operation has this key on this route."));
+        }
+        found => found?,
+    };
+    shown(&node, &operation).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Forget {
+    pub(super) reason: String,
+    /// `refuse` or `new`.
+    then: Option<String>,
+    pub(super) principal: Option<String>,
+}
+
+impl Forget {
+    pub(super) fn then(&self) -> Result<Forgotten, Problem> {
+        then_of(self.then.as_deref())
+    }
+}
+
+/// What the next use of a key that was forgotten meets.
+pub(crate) fn then_of(word: Option<&str>) -> Result<Forgotten, Problem> {
+    match word {
+        None | Some("refuse") => Ok(Forgotten::Refuse),
+        Some("new") => Ok(Forgotten::New),
+        Some(_) => Err(invalid("then: `refuse` or `new`")),
+    }
+}
+
+async fn forget(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Path((route, key)): Path<(String, String)>,
+    Act(person, said): Act<Forget>,
+) -> Answer {
+    let scope = scope_of(&node, &caller, &route, said.principal.as_deref());
+    let operation = node.engine.forget(&scope, &key_of(&key)?, said.then()?, &person).await?;
+    shown(&node, &operation).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -38,29 +104,26 @@ struct Extend {
     principal: Option<String>,
 }
 
+impl Extend {
+    fn longer(&self) -> Result<Longer, Problem> {
+        match (&self.window, &self.until) {
+            (Some(window), None) => units::duration(window)
+                .map(Longer::Window)
+                .map_err(|why| invalid(format!("window: {why}"))),
+            (None, Some(until)) => instant("until: ", until).map(Longer::Until),
+            _ => Err(invalid("give window or until, one of them")),
+        }
+    }
+}
+
 async fn extend(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path((route, key)): Path<(String, String)>,
-    document: Result<Json<Extend>, JsonRejection>,
+    Act(person, said): Act<Extend>,
 ) -> Answer {
-    let document = read(document)?;
-    let invalid = |why: String| Problem::new("request-invalid", why);
-    let longer = match (document.window, document.until) {
-        (Some(window), None) => Longer::Window(
-            units::duration(&window).map_err(|why| invalid(format!("window: {why}")))?,
-        ),
-        (None, Some(until)) => {
-            let at: jiff::Timestamp = until.parse().map_err(|_| {
-                invalid(format!("until: {until:?} is no time: write 2026-01-31T12:00:00Z"))
-            })?;
-            Longer::Until(Timestamp::from_micros(at.as_microsecond()))
-        }
-        _ => return Err(invalid("give window or until, one of them".to_owned())),
-    };
-    let person = person(&caller, &document.reason)?;
-    let scope = scope_of(&node, &caller, &route, document.principal.as_deref());
-    let operation = node.engine.extend(&scope, &key_of(&key)?, longer, &person).await?;
+    let scope = scope_of(&node, &caller, &route, said.principal.as_deref());
+    let operation = node.engine.extend(&scope, &key_of(&key)?, said.longer()?, &person).await?;
     shown(&node, &operation).await
 }
 
@@ -77,12 +140,10 @@ async fn rotate(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path((route, key)): Path<(String, String)>,
-    document: Result<Json<Rotate>, JsonRejection>,
+    Act(person, said): Act<Rotate>,
 ) -> Answer {
-    let document = read(document)?;
-    let person = person(&caller, &document.reason)?;
-    let scope = scope_of(&node, &caller, &route, document.principal.as_deref());
-    let (key, to) = (key_of(&key)?, key_of(&document.to)?);
+    let scope = scope_of(&node, &caller, &route, said.principal.as_deref());
+    let (key, to) = (key_of(&key)?, key_of(&said.to)?);
     let operation = node.engine.rotate(&scope, &key, &to, &person).await?;
     shown(&node, &operation).await
 }
@@ -96,18 +157,14 @@ struct Revoke {
     cursor: Option<String>,
 }
 
-async fn revoke(
-    State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
-    document: Result<Json<Revoke>, JsonRejection>,
-) -> Answer {
-    let document = read(document)?;
-    if document.principal.is_empty() {
-        return Err(Problem::new("request-invalid", "principal: the name of an access key"));
+reasoned!(Forget, Extend, Rotate, Revoke);
+
+async fn revoke(State(node): State<Arc<Node>>, Act(person, said): Act<Revoke>) -> Answer {
+    if said.principal.is_empty() {
+        return Err(invalid("principal: the name of an access key"));
     }
-    let person = person(&caller, &document.reason)?;
-    let before = document.cursor.map(|cursor| id_of(&cursor)).transpose()?;
-    let revoked = node.engine.revoke(TENANT, &document.principal, before, &person).await?;
+    let before = said.cursor.as_deref().map(id_of).transpose()?;
+    let revoked = node.engine.revoke(TENANT, &said.principal, before, &person).await?;
     Ok(Json(json!({
         "revoked": revoked.keys,
         "open": revoked.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -116,20 +173,14 @@ async fn revoke(
 }
 
 async fn approvals(State(node): State<Arc<Node>>) -> Answer {
-    let wanted: Vec<Value> = node
-        .engine
-        .wanted()
-        .await?
-        .iter()
-        .map(|wanted| {
-            json!({
-                "operation": wanted.operation.to_string(),
-                "what": wanted.what,
-                "at": shape::time(wanted.at),
-                "who": wanted.who,
-                "reason": wanted.reason,
-            })
+    let wanted = node.engine.wanted().await?;
+    Ok(all(wanted.iter().map(|wanted| {
+        json!({
+            "operation": wanted.operation.to_string(),
+            "what": wanted.what,
+            "at": shape::time(wanted.at),
+            "who": wanted.who,
+            "reason": wanted.reason,
         })
-        .collect();
-    Ok(Json(json!({"data": wanted, "next": null})))
+    })))
 }

@@ -1,16 +1,14 @@
-//! Outboxes as the JSON API shows them, and parked rows given free again.
+//! Outboxes over the API: how far behind they are, and parked rows given free again.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, person, read};
-use crate::access::Caller;
+use super::handler::{Act, Answer, all, reasoned};
 use crate::config::Outbox;
 use crate::node::Node;
 use crate::outbox::{Shown, parked, retry};
@@ -25,10 +23,8 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/outbox/{name}/retry", post(retry_parked))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Answer {
-    let shown: Vec<Value> =
-        node.outboxes.shown().iter().map(|(outbox, shown)| document(outbox, shown)).collect();
-    Ok(Json(json!({"data": shown, "next": null})))
+async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+    all(node.outboxes.shown().iter().map(|(outbox, shown)| document(outbox, shown)))
 }
 
 fn document(outbox: &Outbox, shown: &Shown) -> Value {
@@ -69,14 +65,13 @@ struct Retry {
     id: Option<String>,
 }
 
+reasoned!(Retry);
+
 async fn retry_parked(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    document: Result<Json<Retry>, JsonRejection>,
+    Act(person, Retry { id, .. }): Act<Retry>,
 ) -> Answer {
-    let Retry { reason, id } = read(document)?;
-    let person = person(&caller, &reason)?;
     find(&node, &name)?;
     let store = &**node.engine.store();
     let rows = parked(store, &name).await?;

@@ -1,11 +1,11 @@
 //! Edit and resend: what an operation asked is asked anew, changed, by an operation of its own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use std::collections::BTreeMap;
+
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,8 +14,8 @@ use onceward::Edit;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{find, person, read, shown};
-use crate::access::Caller;
+use super::handler::{Act, invalid, reasoned};
+use super::operations::{find, shown};
 use crate::gateway::check_sendable;
 use crate::node::Node;
 use crate::problem::Problem;
@@ -37,15 +37,14 @@ pub(super) struct Resend {
     key: Option<String>,
 }
 
+reasoned!(Resend);
+
 pub(super) async fn resend(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     asked: HeaderMap,
-    document: Result<Json<Resend>, JsonRejection>,
+    Act(person, document): Act<Resend>,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
-    let document = read(document)?;
-    let person = person(&caller, &document.reason)?;
     let original = find(&node, &id).await?;
     if let Some(path) = &document.path {
         check_target(&original.method, path)?;
@@ -70,8 +69,7 @@ pub(super) async fn resend(
 /// Whether this path could be sent.
 pub(crate) fn check_target(method: &str, path: &str) -> Result<(), Problem> {
     if !path.starts_with('/') {
-        let why = format!("path {path:?} begins with no slash");
-        return Err(Problem::new("request-invalid", why));
+        return Err(invalid(format!("path {path:?} begins with no slash")));
     }
     let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::POST);
     check_sendable(&method, path).map(drop)
@@ -80,7 +78,6 @@ pub(crate) fn check_target(method: &str, path: &str) -> Result<(), Problem> {
 fn headers(
     given: BTreeMap<String, Option<String>>,
 ) -> Result<Vec<(String, Option<Bytes>)>, Problem> {
-    let invalid = |why: String| Problem::new("request-invalid", why);
     let read = |(name, value): (String, Option<String>)| {
         let parsed: HeaderName =
             name.parse().map_err(|_| invalid(format!("{name:?} is no header name")))?;
@@ -94,9 +91,8 @@ fn headers(
 }
 
 fn body(body: Option<Value>, base64: Option<String>) -> Result<Option<Bytes>, Problem> {
-    let invalid = |why: String| Problem::new("request-invalid", why);
     match (body, base64) {
-        (Some(_), Some(_)) => Err(invalid("give body or body_base64, not both".to_owned())),
+        (Some(_), Some(_)) => Err(invalid("give body or body_base64, not both")),
         (None, Some(coded)) => STANDARD
             .decode(coded)
             .map(|body| Some(body.into()))

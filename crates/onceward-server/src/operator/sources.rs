@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::Value;
 
-use super::{Answer, LIMIT, LIMIT_MAX};
+use super::handler::{Answer, Asked, all, limit_of};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::source::{Source, rejects};
 
+/// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/v1/sources", get(list))
@@ -26,10 +26,8 @@ fn find(node: &Node, name: &str) -> Result<Arc<Source>, Problem> {
     node.sources.get(name).ok_or_else(why)
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Answer {
-    let sources = node.sources.all();
-    let data: Vec<_> = sources.values().map(|source| source.described()).collect();
-    Ok(Json(json!({"data": data, "next": null})))
+async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+    all(node.sources.all().values().map(|source| source.described()))
 }
 
 async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
@@ -46,17 +44,10 @@ struct Which {
 async fn rejected(
     State(node): State<Arc<Node>>,
     Path(name): Path<String>,
-    which: Result<Query<Which>, QueryRejection>,
+    Asked(which): Asked<Which>,
 ) -> Answer {
-    let Query(Which { limit }) =
-        which.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
-    let limit = limit.unwrap_or(LIMIT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        let why = format!("limit lies between 1 and {LIMIT_MAX}");
-        return Err(Problem::new("request-invalid", why));
-    }
+    let limit = limit_of(which.limit)?;
     let source = find(&node, &name)?;
     let rejects = rejects::list(&node, &source, limit).await?;
-    let data: Vec<_> = rejects.iter().map(|reject| reject.shown(&source)).collect();
-    Ok(Json(json!({"data": data, "next": null})))
+    Ok(all(rejects.iter().map(|reject| reject.shown(&source))))
 }

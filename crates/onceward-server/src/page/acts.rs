@@ -4,21 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Form;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::key::ScopeKind;
-use onceward::core::operation::{Forgotten, Operation, State as Life};
+use onceward::core::operation::{Operation, State as Life};
 use onceward::core::risk::{Risk, risk};
 use onceward::store::Which;
 use serde::Deserialize;
 
+use super::frame::reason;
 use super::words;
 use crate::access::Caller;
 use crate::node::Node;
-use crate::operator::{find, person, resolution, risks};
+use crate::operator::{Because, Sent, find, invalid, reasoned, resolution, risks, then_of};
 use crate::problem::Problem;
 use crate::shape;
 
@@ -27,16 +26,7 @@ use crate::shape;
 const LOOK_AFTER: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The longest reason, as `operator::person` takes it.
-pub(super) const REASON_MAX: usize = 1000;
-
-pub(super) type Sent<T> = Result<Form<T>, FormRejection>;
 pub(super) type Done = Result<Redirect, Problem>;
-
-pub(super) fn read<T>(form: Sent<T>) -> Result<T, Problem> {
-    form.map(|Form(form)| form)
-        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
-}
 
 /// Back to the story, which tells of the last act.
 pub(super) fn told(operation: &Operation) -> Redirect {
@@ -49,7 +39,7 @@ pub(super) async fn back(Path(id): Path<String>, State(node): State<Arc<Node>>) 
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Because {
+pub(super) struct Redeliver {
     reason: String,
     /// The risk that is taken, by its name.
     risk: Option<String>,
@@ -57,12 +47,9 @@ pub(super) struct Because {
 
 pub(super) async fn redeliver(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    form: Sent<Because>,
+    Sent(person, form): Sent<Redeliver>,
 ) -> Done {
-    let form = read(form)?;
-    let person = person(&caller, &form.reason)?;
     let taken = risks(form.risk.as_deref())?;
     let id = find(&node, &id).await?.id;
     let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
@@ -89,11 +76,9 @@ async fn look_after(node: &Node, sent: &Operation) -> Result<(), Problem> {
 
 pub(super) async fn cancel(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    form: Sent<Because>,
+    Sent(person, _): Sent<Because>,
 ) -> Done {
-    let person = person(&caller, &read(form)?.reason)?;
     let operation = node.engine.cancel(find(&node, &id).await?.id, &person).await?;
     Ok(told(&operation))
 }
@@ -111,17 +96,15 @@ pub(super) struct Resolve {
 
 pub(super) async fn resolve(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    form: Sent<Resolve>,
+    Sent(person, form): Sent<Resolve>,
 ) -> Done {
-    let form = read(form)?;
-    let person = person(&caller, &form.reason)?;
     let status = match form.status.trim() {
         "" => None,
-        text => Some(text.parse().map_err(|_| {
-            Problem::new("request-invalid", format!("status: {text:?} is no status code"))
-        })?),
+        text => {
+            let wrong = |_| invalid(format!("status: {text:?} is no status code"));
+            Some(text.parse().map_err(wrong)?)
+        }
     };
     // A form sends every line break as two letters, whatever was typed.
     let body = Some(form.body.replace("\r\n", "\n")).filter(|body| !body.is_empty());
@@ -141,21 +124,16 @@ pub(super) struct Forget {
 
 pub(super) async fn forget(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    form: Sent<Forget>,
+    Sent(person, form): Sent<Forget>,
 ) -> Done {
-    let form = read(form)?;
-    let then = match form.then.as_str() {
-        "refuse" => Forgotten::Refuse,
-        "new" => Forgotten::New,
-        _ => return Err(Problem::new("request-invalid", "then: `refuse` or `new`")),
-    };
-    let person = person(&caller, &form.reason)?;
+    let then = then_of(Some(&form.then))?;
     let operation = find(&node, &id).await?;
     let operation = node.engine.forget(&operation.scope, &operation.key, then, &person).await?;
     Ok(told(&operation))
 }
+
+reasoned!(Redeliver, Resolve, Forget);
 
 /// The forms that fit where the operation stands.
 pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
@@ -279,9 +257,7 @@ fn form_as(
         form.card method="post" action={ (words::url_of(operation.id)) "/" (verb) } {
             (fields)
             @if let Some(word) = word { input type="hidden" name="as" value=(word); }
-            label { "Reason"
-                input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
-            }
+            (reason("Reason"))
             button.careful[careful] { (button) }
         }
     }

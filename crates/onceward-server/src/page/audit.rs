@@ -2,25 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use onceward::Note;
 use onceward::core::id::OperationId;
 use url::form_urlencoded::Serializer;
 
-use super::frame::{Frame, Here, Html};
+use super::frame::{Frame, Here, Html, table};
 use super::words;
 use crate::node::Node;
+use crate::operator::Asked;
 use crate::operator::audit::Which;
 use crate::problem::Problem;
 
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
-    which: Result<Query<Which>, QueryRejection>,
+    Asked(which): Asked<Which>,
 ) -> Result<Html, Problem> {
-    let Query(which) =
-        which.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
     let found = which.notes(&node).await?;
     let frame = Frame::of(&node).await?;
     let content = html! {
@@ -34,12 +32,9 @@ pub(super) async fn show(
         }
         @if found.notes.is_empty() { p.empty.card { "Nobody did anything." } }
         @else {
-            div.scroll.card tabindex="0" role="region" aria-label="What people did" {
-                table.list {
-                    thead { tr { th { "When" } th { "Who" } th { "What" } th { "To what" } th { "Why" } } }
-                    tbody { @for note in &found.notes { (row(note)) } }
-                }
-            }
+            (table("What people did", &html! {
+                th { "When" } th { "Who" } th { "What" } th { "To what" } th { "Why" }
+            }, &html! { @for note in &found.notes { (row(note)) } }))
         }
         @if let Some(next) = found.next {
             nav.pager aria-label="Older" { a.older href=(older(&which, next)) rel="next" { "Older" } }

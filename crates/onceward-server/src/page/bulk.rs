@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::HeaderValue;
 use maud::{Markup, html};
@@ -12,14 +11,13 @@ use onceward::{Bulk, BulkPlan, BulkStanding};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
-use super::acts::{Done, REASON_MAX, Sent, read};
-use super::frame::{Frame, Here, Html};
+use super::acts::Done;
+use super::frame::{Frame, Here, Html, reason};
 use super::words;
 use crate::access::Caller;
 use crate::node::Node;
-use crate::operator::Filter;
 use crate::operator::bulk::{RATE, Wanted, Words, begun, find};
-use crate::operator::person;
+use crate::operator::{Asked, Because, Filter, Sent, invalid, reasoned};
 use crate::problem::Problem;
 use crate::shape;
 
@@ -48,10 +46,8 @@ fn wanted(filter: &Filter) -> Wanted {
 pub(super) async fn plan(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    filter: Result<Query<Filter>, QueryRejection>,
+    Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
-    let Query(filter) =
-        filter.map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))?;
     let order = Wanted { dry_run: true, ..wanted(&filter) }.order(&caller)?;
     let plan = node.engine.plan_bulk(&order).await?;
     let frame = Frame::of(&node).await?;
@@ -105,9 +101,7 @@ fn form(filter: &Filter, plan: &BulkPlan) -> Markup {
             label { "Operations a second, at most"
                 input name="rate" inputmode="numeric" pattern="[0-9]+" value=(RATE) required;
             }
-            label { "Reason"
-                input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
-            }
+            (reason("Reason"))
             button.careful { "Redeliver them" }
         }
     }
@@ -133,17 +127,18 @@ pub(super) struct Ordered {
     before: Option<String>,
 }
 
+reasoned!(Ordered);
+
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem> {
-    let wrong = |_| Problem::new("request-invalid", format!("{name}: {text:?} is no number"));
+    let wrong = |_| invalid(format!("{name}: {text:?} is no number"));
     text.trim().parse().map_err(wrong)
 }
 
 pub(super) async fn begin(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    form: Sent<Ordered>,
+    Sent(_, form): Sent<Ordered>,
 ) -> Done {
-    let form = read(form)?;
     let status = form.status.filter(|status| !status.is_empty());
     let filter = Filter {
         state: form.state,
@@ -208,27 +203,18 @@ fn progress(bulk: &Bulk, is_running: bool) -> Markup {
         }
         @if is_running {
             form.card method="post" action={ "/bulk/" (bulk.name()) "/stop" } {
-                label { "Reason"
-                    input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
-                }
+                (reason("Reason"))
                 button.careful { "Stop it" }
             }
         }
     }
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct Stopped {
-    reason: String,
-}
-
 pub(super) async fn stop(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    form: Sent<Stopped>,
+    Sent(person, _): Sent<Because>,
 ) -> Done {
-    let person = person(&caller, &read(form)?.reason)?;
     let bulk = node.engine.stop_bulk(&name, &person).await?;
     Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
 }

@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
 use crate::node::Node;
+use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
 
 /// A page.
@@ -88,6 +89,27 @@ impl Frame {
             (content)
         };
         document(title, &top, &body)
+    }
+}
+
+/// The field that every form has that changes anything.
+pub(super) fn reason(label: &str) -> Markup {
+    html! {
+        label { (label)
+            input name="reason" required maxlength=(REASON_BYTES_MAX) autocomplete="off";
+        }
+    }
+}
+
+/// A table that scrolls by itself where it is wider than the page.
+pub(super) fn table(label: &str, head: &Markup, rows: &Markup) -> Markup {
+    html! {
+        div.scroll.card tabindex="0" role="region" aria-label=(label) {
+            table.list {
+                thead { tr { (head) } }
+                tbody { (rows) }
+            }
+        }
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query as UrlQuery, State};
+use axum::extract::State;
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::core::operation::{Operation, State as Life};
@@ -11,9 +10,9 @@ use onceward::core::time::Timestamp;
 use onceward::store::{Page, Standing};
 
 use super::frame::{Frame, Here, Html, base_of};
-use super::{bulk, filter, words};
+use super::{bulk, filter, frame, words};
 use crate::node::Node;
-use crate::operator::Filter;
+use crate::operator::{Asked, Filter};
 use crate::problem::Problem;
 
 /// How many of what needs somebody the overview shows, and how many of everything.
@@ -26,14 +25,6 @@ enum Table {
     All,
     Dead,
     InDoubt,
-}
-
-type Asked = Result<UrlQuery<Filter>, QueryRejection>;
-
-fn read(filter: Asked) -> Result<Filter, Problem> {
-    filter
-        .map(|UrlQuery(filter)| filter)
-        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
 }
 
 async fn page_of(node: &Node, filter: &Filter) -> Result<Page, Problem> {
@@ -109,9 +100,8 @@ fn rest(path: &str, count: u64, shown: usize) -> Markup {
 pub(super) async fn operations(
     State(node): State<Arc<Node>>,
     headers: HeaderMap,
-    filter: Asked,
+    Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
-    let filter = read(filter)?;
     let frame = Frame::of(&node).await?;
     let page = page_of(&node, &filter).await?;
     let content = html! {
@@ -125,63 +115,91 @@ pub(super) async fn operations(
 pub(super) async fn dead(
     State(node): State<Arc<Node>>,
     headers: HeaderMap,
-    filter: Asked,
+    Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
-    let filter = Filter { state: Some("dead_letter".to_owned()), ..read(filter)? };
-    let frame = Frame::of(&node).await?;
-    let page = page_of(&node, &filter).await?;
-    let content = html! {
-        h1 { "Dead letters" }
-        p.lead {
-            "Accepted operations that ended badly and that nobody was told about. "
-            "Open one to see why, and to redeliver it."
-        }
-        @if frame.count(&[Standing::DeadLetter]) == 0 {
-            (Empty {
+    waiting(
+        &node,
+        &headers,
+        filter,
+        &Waiting {
+            here: Here::Dead,
+            table: Table::Dead,
+            state: "dead_letter",
+            standing: Standing::DeadLetter,
+            path: "/dead",
+            title: "Dead letters",
+            lead: "Accepted operations that ended badly and that nobody was told about. \
+               Open one to see why, and to redeliver it.",
+            empty: Empty {
                 what: "No dead letters.",
                 lead: "This makes one, and redelivering it succeeds:",
                 route: "demo",
                 options: "-H 'Prefer: respond-async' -d '{}'",
                 path: "orders?script=404,201",
-            }.show(&node, &headers))
-        } @else {
-            (found(Table::Dead, &page, true, crate::shape::now()))
-            (bulk::link(&filter))
-            (filter::pager("/dead", &filter, &page))
-        }
-    };
-    Ok(Html(frame.page(Here::Dead, "Dead letters", &content)))
+            },
+        },
+    )
+    .await
 }
 
 /// `/in-doubt`: what nobody knows the outcome of.
 pub(super) async fn in_doubt(
     State(node): State<Arc<Node>>,
     headers: HeaderMap,
-    filter: Asked,
+    Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
-    let filter = Filter { state: Some("in_doubt".to_owned()), ..read(filter)? };
-    let frame = Frame::of(&node).await?;
-    let page = page_of(&node, &filter).await?;
+    waiting(&node, &headers, filter, &Waiting {
+        here: Here::InDoubt,
+        table: Table::InDoubt,
+        state: "in_doubt",
+        standing: Standing::InDoubt,
+        path: "/in-doubt",
+        title: "In doubt",
+        lead: "Sent or begun, and nobody has said whether it was done. Look where it would show, then \
+               resolve it: nothing does it again by itself.",
+        empty: Empty {
+            what: "Nothing is in doubt.",
+            lead: "This makes one, an order whose answer is lost:",
+            route: "demo-unsafe",
+            options: "-d '{}'",
+            path: "orders?script=drop",
+        },
+    })
+    .await
+}
+
+/// A page of operations that wait for somebody.
+struct Waiting {
+    here: Here,
+    table: Table,
+    state: &'static str,
+    standing: Standing,
+    path: &'static str,
+    title: &'static str,
+    lead: &'static str,
+    empty: Empty,
+}
+
+async fn waiting(
+    node: &Node,
+    headers: &HeaderMap,
+    filter: Filter,
+    what: &Waiting,
+) -> Result<Html, Problem> {
+    let filter = Filter { state: Some(what.state.to_owned()), ..filter };
+    let frame = Frame::of(node).await?;
+    let page = page_of(node, &filter).await?;
     let content = html! {
-        h1 { "In doubt" }
-        p.lead {
-            "Sent or begun, and nobody has said whether it was done. Look where it would show, then "
-            "resolve it: nothing does it again by itself."
-        }
-        @if frame.count(&[Standing::InDoubt]) == 0 {
-            (Empty {
-                what: "Nothing is in doubt.",
-                lead: "This makes one, an order whose answer is lost:",
-                route: "demo-unsafe",
-                options: "-d '{}'",
-                path: "orders?script=drop",
-            }.show(&node, &headers))
-        } @else {
-            (found(Table::InDoubt, &page, true, crate::shape::now()))
-            (filter::pager("/in-doubt", &filter, &page))
+        h1 { (what.title) }
+        p.lead { (what.lead) }
+        @if frame.count(&[what.standing]) == 0 { (what.empty.show(node, headers)) }
+        @else {
+            (found(what.table, &page, true, crate::shape::now()))
+            @if what.table == Table::Dead { (bulk::link(&filter)) }
+            (filter::pager(what.path, &filter, &page))
         }
     };
-    Ok(Html(frame.page(Here::InDoubt, "In doubt", &content)))
+    Ok(Html(frame.page(what.here, what.title, &content)))
 }
 
 /// The filter form and what it finds.
@@ -222,29 +240,23 @@ fn found(kind: Table, page: &Page, is_filtered: bool, now: Timestamp) -> Markup 
 }
 
 fn table(kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
-    html! {
-        div.scroll.card tabindex="0" role="region" aria-label="Operations" {
-            table.list {
-                thead { tr {
-                    @if kind == Table::All { th { "State" } }
-                    th { "Key" }
-                    @if kind == Table::Dead { th { "Reason" } }
-                    th { "Last answer" }
-                    th { "Route" }
-                    th.number { "Attempts" }
-                    th {
-                        @match kind {
-                            Table::All => "Came",
-                            Table::Dead => "Died",
-                            Table::InDoubt => "Sent",
-                        }
-                    }
-                    @if kind == Table::InDoubt { th { span.unseen { "Resolve" } } }
-                } }
-                tbody { @for operation in operations { (row(kind, operation, now)) } }
-            }
-        }
-    }
+    let when = match kind {
+        Table::All => "Came",
+        Table::Dead => "Died",
+        Table::InDoubt => "Sent",
+    };
+    let head = html! {
+        @if kind == Table::All { th { "State" } }
+        th { "Key" }
+        @if kind == Table::Dead { th { "Reason" } }
+        th { "Last answer" }
+        th { "Route" }
+        th.number { "Attempts" }
+        th { (when) }
+        @if kind == Table::InDoubt { th { span.unseen { "Resolve" } } }
+    };
+    let rows = html! { @for operation in operations { (row(kind, operation, now)) } };
+    frame::table("Operations", &head, &rows)
 }
 
 fn row(kind: Table, operation: &Operation, now: Timestamp) -> Markup {

@@ -2,6 +2,8 @@
 
 use maud::{Markup, html};
 
+use super::frame::table;
+use crate::config::Outbox;
 use crate::node::Node;
 use crate::outbox::{Shown, Stands};
 
@@ -15,28 +17,25 @@ pub(super) fn section(node: &Node) -> Markup {
                 "Tables whose rows become operations. A parked row can never become one; "
                 code { "onceward outbox NAME" } " says why."
             }
-            div.scroll.card tabindex="0" role="region" aria-label="Outboxes" {
-                table.list {
-                    thead { tr {
-                        th { "Outbox" } th { "Read" } th.number { "Behind" }
-                        th.number { "Remembered" } th.number { "Parked" }
-                    } }
-                    tbody { @for (outbox, shown) in &all {
-                        tr {
-                            td.what {
-                                strong { (outbox.name) }
-                                span.request title=(outbox.table.database.to_string()) {
-                                    (outbox.table.name)
-                                }
-                            }
-                            td { (read(shown)) }
-                            td.number { (behind(shown)) }
-                            td.number { (shown.counts.remembered) }
-                            td.number { (shown.parked_now) }
-                        }
-                    } }
-                }
+            (table("Outboxes", &html! {
+                th { "Outbox" } th { "Read" } th.number { "Behind" }
+                th.number { "Remembered" } th.number { "Parked" }
+            }, &html! { @for (outbox, shown) in &all { (row(outbox, shown)) } }))
+        }
+    }
+}
+
+fn row(outbox: &Outbox, shown: &Shown) -> Markup {
+    html! {
+        tr {
+            td.what {
+                strong { (outbox.name) }
+                span.request title=(outbox.table.database.to_string()) { (outbox.table.name) }
             }
+            td { (read(shown)) }
+            td.number { (behind(shown)) }
+            td.number { (shown.counts.remembered) }
+            td.number { (shown.parked_now) }
         }
     }
 }

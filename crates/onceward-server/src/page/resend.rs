@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use bytes::Bytes;
 use maud::html;
 use onceward::Edit;
 use onceward::core::operation::Operation;
 use onceward::secret::random;
-use onceward::wire;
 use serde::Deserialize;
 
-use super::acts::{Done, REASON_MAX, Sent, read, told};
-use super::frame::{Frame, Here, Html};
+use super::acts::{Done, told};
+use super::frame::{Frame, Here, Html, reason};
 use super::words;
-use crate::access::Caller;
 use crate::node::Node;
-use crate::operator::{check_target, find, person};
+use crate::operator::{Sent, check_target, find, kept, reasoned};
 use crate::problem::Problem;
 
 /// A body that is larger is not edited by hand.
@@ -32,13 +30,13 @@ pub(super) struct Edited {
     key: String,
 }
 
+reasoned!(Edited);
+
 /// The body as text, where it can be edited as such.
 async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, Problem> {
-    let Some(kept) = operation.request else {
-        return Err(Problem::new("no-outcome", "The request was forgotten with its window."));
-    };
-    let bytes = node.engine.store().body(kept).await?;
-    let body = wire::decode_request(&bytes, operation.id, None)?.body;
+    let request = kept::request(node, operation).await?;
+    let forgotten = || Problem::new("no-outcome", "The request was forgotten with its window.");
+    let body = request.ok_or_else(forgotten)?.body;
     let text = Some(body).filter(|body| body.len() <= BODY_BYTES_MAX);
     Ok(text.and_then(|body| String::from_utf8(body.to_vec()).ok()))
 }
@@ -70,9 +68,7 @@ pub(super) async fn form(
                 },
                 None => p.soft { "Its body is no text, or too large to be edited here: it goes as it is." },
             }
-            label { "Reason"
-                input name="reason" required maxlength=(REASON_MAX) autocomplete="off";
-            }
+            (reason("Reason"))
             button.careful { "Send as a new operation" }
         }
     };
@@ -81,12 +77,9 @@ pub(super) async fn form(
 
 pub(super) async fn resend(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    form: Sent<Edited>,
+    Sent(person, form): Sent<Edited>,
 ) -> Done {
-    let form = read(form)?;
-    let person = person(&caller, &form.reason)?;
     let operation = find(&node, &id).await?;
     check_target(&operation.method, &form.path)?;
     // A form sends every line break as two letters: what only differs in that was not changed.

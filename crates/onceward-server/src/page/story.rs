@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{self, Extension, Path, Query};
+use bytes::Bytes;
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::InLine;
@@ -13,14 +14,13 @@ use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::store::{Asked, Query as StoreQuery};
-use onceward::wire;
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, base_of};
 use super::{acts, doubt, payload, words};
 use crate::access::Caller;
 use crate::node::Node;
-use crate::operator::find;
+use crate::operator::{find, kept};
 use crate::problem::Problem;
 use crate::shape;
 
@@ -48,37 +48,18 @@ pub(super) async fn show(
     let store = node.engine.store();
     let place = node.engine.in_line(&operation).await?;
     let asked = store.asked(operation.id).await?;
-    let request = match operation.request {
-        // Credentials stay sealed: nobody reads them here.
-        Some(kept) => {
-            let kept = wire::decode_request(&store.body(kept).await?, operation.id, None)?;
-            let body = node.engine.redacted(&operation, &kept.body);
-            Some(exchange::Request { body, ..kept })
-        }
-        None => None,
-    };
+    let redacted = |body: &Bytes| node.engine.redacted(&operation, body);
+    let request = kept::request(&node, &operation).await?;
+    let request =
+        request.map(|request| exchange::Request { body: redacted(&request.body), ..request });
+    let for_people =
+        |answer: exchange::Response| exchange::Response { body: redacted(&answer.body), ..answer };
     let mut attempts: Vec<Tried<'_>> = Vec::with_capacity(operation.attempts.len());
     for attempt in &operation.attempts {
-        let excerpt = match attempt.ended.as_ref().and_then(|ended| ended.answer) {
-            Some(kept) => {
-                let kept = store.body(kept).await?;
-                let (response, cut) =
-                    wire::decode_excerpt(&kept, operation.id, node.engine.secrets())?;
-                let body = node.engine.redacted(&operation, &response.body);
-                Some((exchange::Response { body, ..response }, cut))
-            }
-            None => None,
-        };
-        attempts.push((attempt, excerpt));
+        let excerpt = kept::excerpt(&node, &operation, attempt).await?;
+        attempts.push((attempt, excerpt.map(|(answer, cut)| (for_people(answer), cut))));
     }
-    let answer = match operation.outcome.as_ref().and_then(|outcome| outcome.answer) {
-        Some(kept) => {
-            let kept = wire::decode_response(&store.body(kept).await?)?;
-            let body = node.engine.redacted(&operation, &kept.body);
-            Some(exchange::Response { body, ..kept })
-        }
-        None => None,
-    };
+    let answer = kept::answer(&node, &operation).await?.map(for_people);
     let rule = node.engine.lookup_of(&operation);
     let born = StoreQuery { parent: Some(operation.id), limit: KIN_MAX, ..StoreQuery::default() };
     // A child is no older than its parent, so the list ends there.

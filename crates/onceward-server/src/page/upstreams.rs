@@ -3,20 +3,16 @@
 
 use std::sync::Arc;
 
-use axum::Form;
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::{Bar, Standing};
-use serde::Deserialize;
 
-use super::frame::{Frame, Here, Html};
+use super::frame::{Frame, Here, Html, reason, table};
 use super::words;
-use crate::access::Caller;
 use crate::node::Node;
-use crate::operator::person;
+use crate::operator::{Because, Sent};
 use crate::problem::Problem;
 
 pub(super) async fn show(State(node): State<Arc<Node>>) -> Result<Html, Problem> {
@@ -33,15 +29,10 @@ pub(super) async fn show(State(node): State<Arc<Node>>) -> Result<Html, Problem>
         @if gates.is_empty() {
             div.empty.card { p { strong { "No routes are configured." } } }
         } @else {
-            div.scroll.card tabindex="0" role="region" aria-label="Upstreams" {
-                table.list {
-                    thead { tr {
-                        th { "Route" } th { "Flows" } th.number { "Under way" }
-                        th.number { "Waiting" } th { span.unseen { "Pause or resume" } }
-                    } }
-                    tbody { @for (name, standing) in &gates { (row(&node, name, standing, now)) } }
-                }
-            }
+            (table("Upstreams", &html! {
+                th { "Route" } th { "Flows" } th.number { "Under way" }
+                th.number { "Waiting" } th { span.unseen { "Pause or resume" } }
+            }, &html! { @for (name, standing) in &gates { (row(&node, name, standing, now)) } }))
         }
         (super::outboxes::section(&node))
     };
@@ -105,45 +96,27 @@ fn form(name: &str, is_paused: bool) -> Markup {
         details {
             summary.button { (word) }
             form method="post" action={ "/upstreams/" (name.replace('/', "%2F")) "/" (path) } {
-                label { "Why"
-                    input name="reason" required maxlength="1000" autocomplete="off";
-                }
+                (reason("Why"))
                 button { (word) " " (name) }
             }
         }
     }
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct Because {
-    reason: String,
-}
-
-type Sent = Result<Form<Because>, FormRejection>;
-
-fn read(form: Sent) -> Result<Because, Problem> {
-    form.map(|Form(form)| form)
-        .map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
-}
-
 pub(super) async fn pause(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(route): Path<String>,
-    form: Sent,
+    Sent(person, _): Sent<Because>,
 ) -> Result<Redirect, Problem> {
-    let person = person(&caller, &read(form)?.reason)?;
     node.engine.pause(&route, &person).await?;
     Ok(Redirect::to("/upstreams"))
 }
 
 pub(super) async fn resume(
     State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
     Path(route): Path<String>,
-    form: Sent,
+    Sent(person, _): Sent<Because>,
 ) -> Result<Redirect, Problem> {
-    let person = person(&caller, &read(form)?.reason)?;
     node.engine.resume(&route, &person).await?;
     Ok(Redirect::to("/upstreams"))
 }

@@ -409,4 +409,24 @@ mod tests {
             assert_eq!(found[0].result, held, "{second}");
         }
     }
+
+    #[test]
+    fn a_guard_tells_callers_apart_by_their_credentials_and_the_gateway_by_its_own_keys() {
+        for (url, held) in [("http://h/orders", Held::No), ("http://h/to/a/orders", Held::Unknown)]
+        {
+            let api = Api { url: url.to_owned(), ..api() };
+            let choices =
+                Choices { pause: Duration::from_secs(2), window: None, no_other_caller: None };
+            let mut cases = cases(&api, &choices).into_iter();
+            let case = cases.find(|case| case.kind == Kind::OtherCaller).unwrap();
+            let heard = [0, 1].map(|act| {
+                let ask = case.script[act].asks()[0].clone();
+                Heard { act, ask, reply: reply("201 {\"id\":1}; onceward-operation: op_1") }
+            });
+            let seen = Observed { heard: heard.into(), effects: Effects::Unknown };
+            let oracle = Oracle::Identity(Identity::Pointer("/id".to_owned()));
+            let found = judge(&case, &seen, &oracle, &api, &PROFILES[1]);
+            assert_eq!(found[0].result, held, "{url}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What is not the same request: another payload, place, key or caller; and outcomes that are no
 //! success, or are over.
 
+use url::Url;
+
 use super::super::case::Kind;
 use super::super::heard::{Answer, Effects, Reply};
 use super::super::profile::Check;
@@ -181,8 +183,10 @@ impl Look<'_> {
                 answer.status
             ));
         }
-        // Authorization is the upstream's there, and passes through a gateway untouched.
-        let is_gateway = first.headers.get("onceward-operation").is_some();
+        // Authorization is the upstream's there, and passes through a gateway untouched. A guard, which
+        // stands at the path root, tells callers apart by it.
+        let is_through = Url::parse(&self.api.url).is_ok_and(|it| it.path().starts_with("/to/"));
+        let is_gateway = is_through && first.headers.get("onceward-operation").is_some();
         let has_keys = self.api.other.0.iter().any(|(name, value)| {
             name == "onceward-authorization" || String::from_utf8_lossy(value).contains("ow_")
         });

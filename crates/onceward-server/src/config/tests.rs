@@ -1,0 +1,228 @@
+//! The file as a whole: its keys, its variables, and what is said of what is wrong.
+
+use onceward::core::policy::Effects;
+use onceward::core::upstream_key::KeyPlace;
+
+use super::*;
+
+pub(super) fn load(text: &str) -> Result<Config, String> {
+    load_with(text, &[], &Overrides::default())
+}
+
+fn load_with(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let text = Text::new(text, "onceward.toml", variables);
+    Config::read(&text, Some("onceward.toml".into()), flags).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_body_that_is_kept_fits_a_segment_of_the_ledger() {
+    let small = "[limits]\nsegment_bytes = \"1MiB\"\n[routes.a]\nupstream = \"http://a.example\"\n";
+    let route = Arc::clone(&load(small).unwrap().routes["a"]);
+    assert_eq!((route.response_bytes_max, route.body_bytes_max), (512 << 10, 512 << 10));
+    let refused = load(&format!("{small}response_bytes_max = \"1MiB\"")).unwrap_err();
+    assert!(refused.contains("limits.segment_bytes"), "{refused}");
+}
+
+#[test]
+fn a_full_route_reads() {
+    let config = load(
+        r#"
+        listen = "127.0.0.1:1"
+        store = "sqlite:d/l.db"
+        [routes.crm]
+        upstream = "https://crm.example.com/base"
+        effects = "keyed"
+        upstream_key = { header = "X-Key", value = "derived", window = "24h" }
+        window = "7d"
+        timeout = "20s"
+        retry = { attempts_max = 5, horizon = "1h", base = "5s", factor = 3, cap = "12h" }
+        set_headers = { Authorization = "Bearer x" }
+        [[routes.crm.rules]]
+        match = "PUT /orders/*"
+        effects = "idempotent"
+        "#,
+    )
+    .unwrap();
+    let route = &config.routes["crm"];
+    assert_eq!(route.policy.upstream_key.place, KeyPlace::Header("x-key".into()));
+    assert_eq!(route.policy.accepted.attempts_max, 5);
+    assert_eq!(route.policy_for("PUT", "/orders/1").effects, Some(Effects::Idempotent));
+    assert_eq!(route.policy_for("POST", "/orders").effects, Some(Effects::Keyed));
+    assert_eq!(route.target.timeouts.total, Duration::from_secs(20));
+    assert_eq!(route.set_headers.text("authorization"), Some("Bearer x"));
+}
+
+#[test]
+fn no_error_shows_what_may_be_a_secret() {
+    for text in [
+        "[routes.a]\nset_headers = { Authorization = \"Bearer canary\" ",
+        "[routes.a]\nset_headers = { Authorization = \"Bearer canary",
+        "[routes.a]\nset_headers = { Authorization = Bearer canary }",
+        "[routes.a]\nset_headers = \"canary\"",
+        "[routes.a]\nset_headers = { Authorization = [\"canary\"] }",
+        "[routes.a]\nset_headers = { Authorization = \"can\\nary\" }",
+        "[routes.a]\nset_headers = { Authorization = \"canary\", \"a b\" = \"canary\" }",
+        "[routes.a]\nupstream = \"https://u:canary@a.example\"",
+        "[routes.a]\nupstream = \"htps://u:canary@a.example\"",
+        "[sources.a]\nverify = { scheme = \"github\", secret = \"canary }",
+        "[sources.a]\nverify = \"canary\"",
+        "[sources.a]\nverify = { scheme = \"github\", secret = { text = \"canary\" } }",
+        "callbacks = \"canary\"",
+        "[callbacks]\nsecret = \"canary\"",
+        "[callbacks]\nsecret = 'canary",
+        "[outbox.a]\ndatabase = \"mysql://u:canary@h/d\"",
+        "[outbox.a]\ndatabase = [\"postgres://u:canary@h/d\"]",
+        "store = \"mysql://u:canary@h/d\"",
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(!error.contains("canary"), "{text}\n{error}");
+    }
+    for (text, place) in [
+        ("\na = \"x", "at line 2, column 7: invalid basic string"),
+        ("[routes.a]\ntimeout = 1 2", "at line 2, column"),
+        ("[routes.a]\nset_headers = \"x\"", "at line 2, column 15: [routes.a] set_headers: "),
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(error.starts_with(&format!("onceward.toml: {place}")), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn a_slip_of_the_pen_is_told_with_what_was_meant() {
+    for (text, meant) in [
+        ("listn = 1", "`listn`: did you mean \"listen\"?"),
+        ("[limits]\nconections_max = 1", "`limits.conections_max`: did you mean"),
+        ("[routes.a]\nupsteam = \"http://x\"", "\"upsteam\": did you mean \"upstream\"?"),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nefects = \"keyed\"\nupstream_key = {}",
+            "\"efects\": did you mean \"effects\"?",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nkey = { mising = \"make\" }",
+            "\"key.mising\": did you mean \"missing\"?",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nkey = { missing = \"mak\" }",
+            "\"mak\" is none of \"make\", \"require\", \"pass\": did you mean \"make\"?",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nlookup = { get = \"/o\", fuond = {} }",
+            "\"lookup.fuond\": did you mean \"found\"?",
+        ),
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(error.contains(meant), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line_and_its_mend() {
+    for (text, place, mend) in [
+        ("listn = 1", "line 1", "unknown field `listn`"),
+        ("\n[routes.a]\nupstream = \"ftp://x\"", "line 3", "not an http or https URL"),
+        ("[routes.a]\nupstream = \"http://x\"\ntimeout = \"30 parsecs\"", "line", "30s"),
+        ("[routes.a]\nupstream = \"http://x\"\neffects = \"maybe\"", "line", "keyed"),
+        ("[routes.a]\nupstream = \"http://x\"\nefects = \"keyed\"", "[routes.a]", "efects"),
+        ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
+        ("[routes.a]\nupstream = \"http://x\"\nhints = [\"x-retry\"]", "line", "retry-after-ms"),
+        ("store = \"mysql:x\"", "store", "sqlite:"),
+        ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
+        ("[routes.a]\nupstream = \"http://x\"\n[routes.a.chaos]\ndorp = 1", "line", "dorp"),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nchaos.drop = 1",
+            "[routes.a.chaos]",
+            "--allow-chaos",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"key\" }",
+            "line",
+            "/idempotency_key",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"/key\", query = \"key\" }",
+            "[routes.a]",
+            "one of header, json and query",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nchaos = { drop = 60, reset = 41 }",
+            "[routes.a]",
+            "1 to 100",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nchaos = { delay = 1, delay_for = \"30s\" }",
+            "[routes.a]",
+            "shorter delay",
+        ),
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(error.contains(place) && error.contains(mend), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn chaos_is_read_where_it_is_allowed() {
+    let text = "[routes.a]\nupstream = \"http://x\"\nchaos = { seed = 7, drop = 10 }";
+    let flags = Overrides { allow_chaos: true, ..Overrides::default() };
+    let config = load_with(text, &[], &flags).unwrap();
+    let chaos = config.routes["a"].chaos.as_ref().unwrap();
+    assert_eq!((chaos.seed, chaos.drop, chaos.refuse), (7, 10, 0));
+    assert!(config.warnings().iter().any(|warning| warning.contains("drop 10 %")));
+}
+
+#[test]
+fn variables_are_put_in_and_may_not_break_out() {
+    let variable = |name: &str| match name {
+        "KEY" => Some("secret".to_owned()),
+        "EVIL" => Some("\"\nlisten = 1".to_owned()),
+        _ => None,
+    };
+    assert_eq!(
+        interpolate("a = \"${KEY}${NO:-d}\"", "f", None, variable).unwrap(),
+        "a = \"secretd\""
+    );
+    assert_eq!(interpolate("# ${NOT_SET}\n", "f", None, variable).unwrap(), "# ${NOT_SET}\n");
+    assert!(
+        interpolate("a\nb = \"${NOT_SET}\"", "f", None, variable)
+            .unwrap_err()
+            .to_string()
+            .starts_with("f:2: the variable NOT_SET")
+    );
+    assert!(interpolate("b = \"${EVIL}\"", "f", None, variable).is_err());
+}
+
+#[test]
+fn the_environment_lies_over_the_file() {
+    let variables = [("ONCEWARD_LISTEN", "127.0.0.1:9"), ("ONCEWARD_LIMITS__CONNECTIONS_MAX", "7")];
+    let load =
+        |variables: &[_]| load_with("listen = \"127.0.0.1:1\"", variables, &Overrides::default());
+    let config = load(&variables).unwrap();
+    assert_eq!((config.listen.port(), config.connections_max), (9, 7));
+    for (variable, value) in [
+        ("ONCEWARD_NONSENSE", "1"),
+        ("ONCEWARD_LISTEN__PORT", "1"),
+        ("ONCEWARD_LIMITS__CONNECTIONS_MAX", "[1, \"canary\"]"),
+    ] {
+        let error = load(&[(variable, value)]).unwrap_err();
+        assert!(error.contains(variable) && !error.contains("canary"), "{error}");
+    }
+}
+
+#[test]
+fn a_verb_beside_the_gateway_needs_no_credentials_to_find_it() {
+    let text = "listen = \"127.0.0.1:1\"\nstore = \"sqlite:d/l.db\"\n[routes.a]\nupstream = \"${UPSTREAM}\"\nset_headers = { A = \"${KEY}\" }";
+    let places = Places::build(text, "f", |_| None).unwrap();
+    assert_eq!((places.listen.port(), places.data()), (1, PathBuf::from("d")));
+    let with_default = "listen = \"${NOT_SET:-127.0.0.1:2}\"";
+    assert_eq!(Places::build(with_default, "f", |_| None).unwrap().listen.port(), 2);
+    let over = |name: &str| (name == "ONCEWARD_STORE").then(|| "sqlite:e/l.db".to_owned());
+    assert_eq!(Places::build(text, "f", over).unwrap().data(), PathBuf::from("e"));
+    assert!(Places::build("listen = 1", "f", |_| None).unwrap_err().to_string().contains("listen"));
+}
+
+#[test]
+fn without_a_file_the_demo_upstreams_are_there() {
+    let config = Config::of_text("").unwrap();
+    assert!(config.demo && config.listen.ip().is_loopback());
+    assert!(!load("").unwrap().demo);
+}

@@ -1,0 +1,140 @@
+//! Which operations a list is asked for, in words, and the store's query that they mean.
+
+use onceward::core::key::ScopeKind;
+use onceward::store::{Page, Query, Standing};
+use serde::Deserialize;
+
+use super::handler::{given, id_of, instant, invalid, limit_of};
+use crate::gateway::TENANT;
+use crate::problem::Problem;
+
+/// What a list is asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Filter {
+    pub(crate) state: Option<String>,
+    pub(crate) route: Option<String>,
+    /// `call`, `unique`, `callback` or `claim`.
+    pub(crate) kind: Option<String>,
+    pub(crate) scope: Option<String>,
+    pub(crate) principal: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) label: Option<String>,
+    pub(crate) subject: Option<String>,
+    pub(crate) text: Option<String>,
+    /// Of the last answer.
+    pub(crate) status: Option<u16>,
+    pub(crate) parent: Option<String>,
+    /// What its answer made: `NAME:ID`, or `ID` whatever its name.
+    pub(crate) id: Option<String>,
+    /// Came then or later.
+    pub(crate) after: Option<String>,
+    /// Came earlier.
+    pub(crate) before: Option<String>,
+    pub(crate) cursor: Option<String>,
+    pub(crate) limit: Option<usize>,
+}
+
+impl Filter {
+    /// Its words as they stand in an address, without the place and the number.
+    pub(crate) fn words(&self) -> [(&'static str, Option<String>); 12] {
+        let said = |field: &Option<String>| given(field.as_ref()).map(str::to_owned);
+        [
+            ("state", said(&self.state)),
+            ("route", said(&self.route)),
+            ("key", said(&self.key)),
+            ("label", said(&self.label)),
+            ("text", said(&self.text)),
+            ("status", self.status.map(|status| status.to_string())),
+            ("parent", said(&self.parent)),
+            ("id", said(&self.id)),
+            ("after", said(&self.after)),
+            ("before", said(&self.before)),
+            ("kind", said(&self.kind)),
+            ("scope", said(&self.scope)),
+        ]
+    }
+
+    /// Whether it leaves anything out.
+    pub(crate) fn is_set(&self) -> bool {
+        self.words().iter().any(|(_, value)| value.is_some())
+    }
+
+    /// The store's query.
+    pub(crate) fn query(&self) -> Result<Query, Problem> {
+        let text = |field: &Option<String>| given(field.as_ref()).map(str::to_owned);
+        let id = |field: &Option<String>| given(field.as_ref()).map(id_of).transpose();
+        let time =
+            |field: &Option<String>| given(field.as_ref()).map(|at| instant("", at)).transpose();
+        Ok(Query {
+            standing: given(self.state.as_ref()).map_or_else(|| Ok(Vec::new()), standing_of)?,
+            tenant: Some(TENANT.to_owned()),
+            route: text(&self.route),
+            kind: given(self.kind.as_ref()).map(kind_of).transpose()?,
+            scope: text(&self.scope),
+            principal: text(&self.principal),
+            key: text(&self.key),
+            label: text(&self.label),
+            subject: text(&self.subject),
+            text: text(&self.text),
+            status: self.status,
+            parent: id(&self.parent)?,
+            made: given(self.id.as_ref()).map(made_of),
+            since: time(&self.after)?,
+            until: time(&self.before)?,
+            before: id(&self.cursor)?,
+            limit: limit_of(self.limit)?,
+        })
+    }
+}
+
+/// The cursor that goes on behind `page`.
+pub(crate) fn cursor(page: &Page) -> Option<String> {
+    page.next.map(|id| id.to_string())
+}
+
+/// `order:ord_123`, or `ord_123` whatever its name.
+fn made_of(text: &str) -> (Option<String>, String) {
+    match text.split_once(':') {
+        Some((name, id)) => (Some(name.to_owned()), id.to_owned()),
+        None => (None, text.to_owned()),
+    }
+}
+
+/// Where the operations stand that a filter's words name.
+fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
+    Ok(match state {
+        "pending" => vec![Standing::Pending, Standing::Held],
+        "delivering" => vec![Standing::Delivering],
+        "in_doubt" => vec![Standing::InDoubt],
+        "done" => vec![Standing::Done],
+        "dead" => vec![Standing::DeadLetter, Standing::Told],
+        "dead_letter" => vec![Standing::DeadLetter],
+        "forgotten" => vec![Standing::Tombstone],
+        other => {
+            return Err(invalid(format!(
+                "state {other:?}: pending, delivering, in_doubt, done, dead, dead_letter or forgotten"
+            )));
+        }
+    })
+}
+
+/// The kind of a key by its word.
+fn kind_of(word: &str) -> Result<ScopeKind, Problem> {
+    let named = ScopeKind::ALL.into_iter().find(|kind| kind.name() == word);
+    named.ok_or_else(|| invalid(format!("kind {word:?}: call, unique, callback or claim")))
+}
+
+/// The name of a standing in counts.
+pub(crate) fn standing_name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Pending => "pending",
+        Standing::Held => "pending_held",
+        Standing::Delivering => "delivering",
+        Standing::InDoubt => "in_doubt",
+        Standing::Done => "done",
+        Standing::DeadLetter => "dead_letters",
+        Standing::Told => "dead_told",
+        Standing::Tombstone => "forgotten",
+    }
+}

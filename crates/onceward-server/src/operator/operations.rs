@@ -1,0 +1,240 @@
+//! Operations over the API: listed, told whole, sent, and what a person does about one.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, Response};
+use onceward::Resolution;
+use onceward::core::attempt::Attempt;
+use onceward::core::exchange::{Headers, Response as Given};
+use onceward::core::operation::Operation;
+use onceward::core::risk::Risk;
+use onceward::store::Which;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::filter::Filter;
+use super::handler::{Act, Answer, Asked, Because, Said, id_of, invalid, reasoned, some};
+use super::{evidence, kept, resend};
+use crate::access::Caller;
+use crate::gateway::{Document, TENANT, lines, response_document};
+use crate::node::Node;
+use crate::problem::Problem;
+use crate::shape;
+
+/// The paths.
+pub(super) fn router() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/operations", get(list).post(send))
+        .route("/v1/operations/{id}", get(show))
+        .route("/v1/operations/{id}/request", get(show_request))
+        .route("/v1/operations/{id}/response", get(show_response))
+        .route("/v1/operations/{id}/evidence", get(evidence::show))
+        .route("/v1/operations/{id}/redeliver", post(redeliver))
+        .route("/v1/operations/{id}/resend", post(resend::resend))
+        .route("/v1/operations/{id}/cancel", post(cancel))
+        .route("/v1/operations/{id}/resolve", post(resolve))
+        .route("/v1/explain", post(explain))
+}
+
+async fn list(State(node): State<Arc<Node>>, Asked(filter): Asked<Filter>) -> Answer {
+    let page = node.engine.store().list(filter.query()?).await?;
+    let data = page.operations.iter().map(|operation| shape::operation(operation, None));
+    Ok(some(data, page.next))
+}
+
+/// The operation of this id.
+pub(crate) async fn find(node: &Node, id: &str) -> Result<Operation, Problem> {
+    let found = node.engine.store().find(Which::Id(id_of(id)?)).await?;
+    found
+        .map(|operation| node.engine.as_kept(operation))
+        .filter(|operation| operation.scope.tenant == TENANT)
+        .ok_or_else(|| Problem::new("not-found", format!("No operation {id} is in the ledger.")))
+}
+
+pub(super) async fn shown(node: &Node, operation: &Operation) -> Answer {
+    let asked = node.engine.store().asked(operation.id).await?;
+    let mut shown = shape::operation(operation, Some(&asked));
+    if let Some(place) = node.engine.in_line(operation).await? {
+        shown["blocked_by"] = json!(place.blocked_by.map(|id| id.to_string()));
+        shown["blocks"] = json!(place.behind);
+    }
+    Ok(Json(shown))
+}
+
+async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let operation = find(&node, &id).await?;
+    shown(&node, &operation).await
+}
+
+async fn show_request(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let operation = find(&node, &id).await?;
+    let request = kept::request(&node, &operation).await?;
+    let request = request
+        .ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
+    let body = node.engine.redacted(&operation, &request.body);
+    let shown = response_document(0, &request.headers, &body);
+    Ok(Json(json!({
+        "method": request.method, "path": request.target, "headers": lines(&request.headers),
+        "body": shown["body"], "body_base64": shown["body_base64"],
+    })))
+}
+
+async fn show_response(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
+    let operation = find(&node, &id).await?;
+    let shown = response_of(&node, &operation).await?;
+    shown.map(Json).ok_or_else(|| {
+        Problem::new("no-outcome", "No answer is kept: it has not come, or it is not retained.")
+    })
+}
+
+/// The outcome's answer, or else what the last attempt brought.
+async fn response_of(node: &Node, operation: &Operation) -> Result<Option<Value>, Problem> {
+    let shown = |response: &Given| {
+        let body = node.engine.redacted(operation, &response.body);
+        response_document(response.status, &response.headers, &body)
+    };
+    if let Some(response) = kept::answer(node, operation).await? {
+        return Ok(Some(shown(&response)));
+    }
+    let brought = |attempt: &&Attempt| attempt.ended.as_ref().is_some_and(|it| it.answer.is_some());
+    let Some(last) = operation.attempts.iter().rev().find(brought) else { return Ok(None) };
+    let excerpt = kept::excerpt(node, operation, last).await?;
+    Ok(excerpt.map(|(response, cut)| {
+        let mut shown = shown(&response);
+        shown["excerpt"] = json!(true);
+        shown["cut"] = json!(cut);
+        shown
+    }))
+}
+
+/// Why, and which risk is taken.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redeliver {
+    reason: String,
+    /// `accepted`, or the name of one.
+    risk: Option<String>,
+}
+
+/// The risks that a word takes: all that can be, or the one that it names.
+pub(crate) fn risks(word: Option<&str>) -> Result<Vec<Risk>, Problem> {
+    let can_be = Risk::ALL.into_iter().filter(|risk| risk.wants_a_word() && risk.can_be_taken());
+    match word {
+        None | Some("") => Ok(Vec::new()),
+        Some("accepted") => Ok(can_be.collect()),
+        Some(name) => {
+            let named: Vec<Risk> = can_be.filter(|risk| risk.name() == name).collect();
+            if named.is_empty() {
+                let why = format!("risk {name:?}: unknown, window-over or accepted");
+                return Err(invalid(why));
+            }
+            Ok(named)
+        }
+    }
+}
+
+async fn redeliver(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+    Act(person, said): Act<Redeliver>,
+) -> Answer {
+    let taken = risks(said.risk.as_deref())?;
+    let id = find(&node, &id).await?.id;
+    let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
+    shown(&node, &operation).await
+}
+
+async fn cancel(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+    Act(person, _): Act<Because>,
+) -> Answer {
+    let operation = node.engine.cancel(find(&node, &id).await?.id, &person).await?;
+    shown(&node, &operation).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resolve {
+    /// `done` or `not-sent`.
+    r#as: String,
+    reason: String,
+    /// The answer that duplicates shall get.
+    status: Option<u16>,
+    body: Option<String>,
+    body_base64: Option<String>,
+}
+
+reasoned!(Redeliver, Resolve);
+
+async fn resolve(
+    State(node): State<Arc<Node>>,
+    Path(id): Path<String>,
+    Act(person, said): Act<Resolve>,
+) -> Answer {
+    let resolution = resolution(&said.r#as, said.status, said.body, said.body_base64)?;
+    let operation = node.engine.resolve(find(&node, &id).await?.id, &resolution, &person).await?;
+    shown(&node, &operation).await
+}
+
+/// The answer that a person gave, with the type that its body has.
+fn given(status: u16, body: bytes::Bytes) -> Given {
+    let mut headers = Headers::default();
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() {
+        headers.set("content-type", "application/json");
+    } else if !body.is_empty() && std::str::from_utf8(&body).is_ok() {
+        headers.set("content-type", "text/plain; charset=utf-8");
+    }
+    Given { status, headers, body, trailers: Headers::default() }
+}
+
+/// What a person said became of it.
+pub(crate) fn resolution(
+    word: &str,
+    status: Option<u16>,
+    body: Option<String>,
+    base64: Option<String>,
+) -> Result<Resolution, Problem> {
+    match word {
+        "not-sent" => Ok(Resolution::NotSent),
+        "done" => {
+            if status.is_some_and(|status| !(200..600).contains(&status)) {
+                return Err(invalid("status lies between 200 and 599"));
+            }
+            if status.is_none() && (body.is_some() || base64.is_some()) {
+                return Err(invalid("a body needs a status"));
+            }
+            let body = match base64 {
+                Some(coded) => Some(
+                    STANDARD.decode(coded).map_err(|_| invalid("body_base64 is no base64"))?.into(),
+                ),
+                None => body.map(Into::into),
+            };
+            Ok(Resolution::Done(status.map(|status| given(status, body.unwrap_or_default()))))
+        }
+        _ => Err(invalid("as: `done` or `not-sent`")),
+    }
+}
+
+async fn send(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Said(mut document): Said<Document>,
+) -> Result<Response<axum::body::Body>, Problem> {
+    document.take_key(&headers)?;
+    Ok(node.gateway.send(document, caller).await?.map(axum::body::Body::new))
+}
+
+async fn explain(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Said(document): Said<Document>,
+) -> Answer {
+    Ok(Json(node.gateway.explain(document, caller)?))
+}

@@ -1,0 +1,95 @@
+//! Routes over the API: what is configured, what stands before each upstream, and a pause of one.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use onceward::Bar;
+use onceward::core::hours::Hours;
+use onceward::core::policy::Effects;
+use onceward::route::Route;
+use serde_json::{Value, json};
+
+use super::advice;
+use super::handler::{Act, Answer, Because, all};
+use crate::config::{ORDERS, word_of};
+use crate::node::Node;
+use crate::shape;
+
+/// The paths.
+pub(super) fn router() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/v1/routes", get(list))
+        .route("/v1/routes/{route}/advice", get(advice::advice))
+        .route("/v1/routes/{route}/pause", post(pause))
+        .route("/v1/routes/{route}/resume", post(resume))
+}
+
+async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+    let routes = node.engine.routes();
+    all(routes.named.values().map(|route| shown(&node, route)))
+}
+
+fn shown(node: &Node, route: &Route) -> Value {
+    let guards = node.guards.all();
+    let guard = guards.get(&route.name);
+    json!({
+        "name": route.name,
+        "listen": guard.map(|guard| &guard.listen),
+        "host": guard.map(|guard| &guard.hosts),
+        "upstream": route.target.base.as_str(),
+        "effects": route.policy.effects.map(Effects::name),
+        "mode": route.policy.mode.name(),
+        "window": crate::units::show(route.policy.window),
+        "rules": route.rules.len(),
+        "concurrency_max": route.protection.slots_max,
+        "flow": json!({"concurrency_max": route.protection.flow.slots_max}),
+        "order": word_of(ORDERS, &route.policy.order),
+        "gate": gate(node, &route.name),
+        "lookup": route.policy.lookup.as_ref().map(|rule| rule.get.as_str()),
+        "hours": route.policy.hours.as_ref().map(Hours::as_str),
+        "chaos": route.chaos.as_ref().map(|chaos| {
+            let of = chaos.percentages().map(|(fault, percent)| (fault.name().to_owned(), json!(percent)));
+            let mut shown = serde_json::Map::from_iter(of);
+            shown.insert("seed".to_owned(), json!(chaos.seed));
+            shown
+        }),
+    })
+}
+
+/// What stands before a route's upstream at this node.
+fn gate(node: &Node, route: &str) -> Value {
+    let paused = node.engine.paused();
+    let paused = paused.get(route).map(
+        |pause| json!({"at": shape::time(pause.at), "who": pause.who, "reason": pause.reason}),
+    );
+    node.engine.standing(route).map_or(Value::Null, |standing| {
+        json!({
+            "breaker": standing.breaker,
+            "held_by": standing.bar.map(Bar::name),
+            "until": standing.until.map(shape::time),
+            "under_way": standing.busy,
+            "waiting": standing.waiting,
+            "paused": paused,
+        })
+    })
+}
+
+async fn pause(
+    State(node): State<Arc<Node>>,
+    Path(route): Path<String>,
+    Act(person, _): Act<Because>,
+) -> Answer {
+    node.engine.pause(&route, &person).await?;
+    Ok(Json(gate(&node, &route)))
+}
+
+async fn resume(
+    State(node): State<Arc<Node>>,
+    Path(route): Path<String>,
+    Act(person, _): Act<Because>,
+) -> Answer {
+    node.engine.resume(&route, &person).await?;
+    Ok(Json(gate(&node, &route)))
+}
