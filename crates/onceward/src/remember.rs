@@ -66,11 +66,9 @@ pub(crate) fn birth(
         retain: policy.retain_bodies,
         ..Operation::new(id, arrival.scope.clone(), arrival.key.clone(), arrival.fingerprint, now)
     };
-    // From pending an attempt may start where it is its turn.
-    if let Some(session) = start
-        && let Ok(started) = operation.after(Event::Started(session), now)
-    {
-        operation = started;
+    if let Some(session) = start.filter(|_| operation.is_first()) {
+        // From pending an attempt may start where it is its turn.
+        let _ = operation.go_on(Event::Started(session), now);
     }
     Birth {
         request: wire::encode_request(&arrival.request, id, secrets, &policy.seal_headers),
