@@ -568,67 +568,61 @@ impl Operation {
     /// The operation after `event` at `now`, with the next fence; or why that cannot be.
     pub fn after(&self, event: Event, now: Timestamp) -> Result<Self, Illegal> {
         let mut next = self.clone();
-        next.go_on(event, now)?;
-        Ok(next)
-    }
-
-    /// The same, in its place. After an error it is as it was, or of no use.
-    pub fn go_on(&mut self, event: Event, now: Timestamp) -> Result<(), Illegal> {
+        next.fence = Fence(self.fence.0 + 1);
         match event {
             Event::Started(by) => {
                 if !self.is_first() {
                     return Err(Illegal { from: "not first", to: Step::Start.name() });
                 }
-                self.state = self.state.after(Step::Start)?;
-                self.attempts.push(Attempt {
+                next.state = self.state.after(Step::Start)?;
+                next.attempts.push(Attempt {
                     n: self.attempts_made() + 1,
                     by,
                     started_at: now,
                     ended: None,
                 });
             }
-            Event::Ended(ended, verdict) => self.end_attempt(ended, verdict, now)?,
-            Event::Ruled(verdict) => self.rule(verdict, now)?,
+            Event::Ended(ended, verdict) => next.end_attempt(ended, verdict, now)?,
+            Event::Ruled(verdict) => next.rule(verdict, now)?,
             Event::Revived { due, mode, act } => {
-                self.state = self.state.after(Step::Revive(due))?;
-                self.run = Run { since: now, before: self.attempts_made() };
-                self.mode = mode;
-                self.told = false;
-                self.ended_at = None;
-                self.outcome = None;
-                if let Some(subject) = &mut self.subject {
+                next.state = self.state.after(Step::Revive(due))?;
+                next.run = Run { since: now, before: self.attempts_made() };
+                next.mode = mode;
+                next.told = false;
+                next.ended_at = None;
+                next.outcome = None;
+                if let Some(subject) = &mut next.subject {
                     subject.superseded_by = None;
                 }
-                self.ids.clear();
+                next.ids.clear();
                 // They bound the call that set them; whoever wants it now sets their own.
-                self.deadline = None;
-                self.attempts_max = None;
+                next.deadline = None;
+                next.attempts_max = None;
                 match act.as_ref().map(|act| act.deed) {
-                    Some(Deed::ResolvedNotSent) => self.trust_that_nothing_was_done(),
+                    Some(Deed::ResolvedNotSent) => next.trust_that_nothing_was_done(),
                     // A person took the risk that the upstream has forgotten the key.
-                    Some(_) if self.send_by.is_some_and(|send_by| now >= send_by) => {
-                        self.send_by = None;
+                    Some(_) if next.send_by.is_some_and(|send_by| now >= send_by) => {
+                        next.send_by = None;
                     }
                     _ => {}
                 }
-                self.acts.extend(act);
+                next.acts.extend(act);
             }
-            Event::Acted(act, outcome, forgotten) => self.act(act, outcome, forgotten, now)?,
-            Event::TurnCame { due } => self.come_first(due)?,
-            Event::TurnWent { due } => self.step_back(due)?,
-            Event::Superseded { by } => self.supersede(by, now)?,
+            Event::Acted(act, outcome, forgotten) => next.act(act, outcome, forgotten, now)?,
+            Event::TurnCame { due } => next.come_first(due)?,
+            Event::TurnWent { due } => next.step_back(due)?,
+            Event::Superseded { by } => next.supersede(by, now)?,
             Event::Looked(looks) => {
                 if self.state != State::InDoubt {
                     return Err(Illegal { from: self.state.name(), to: "looked for" });
                 }
-                self.looks = looks;
+                next.looks = looks;
             }
-            Event::Extended(act, window) => self.extend(act, window, now)?,
-            Event::Rotated(act, alias) => self.rotate(act, alias, now)?,
-            Event::Claim(event) => self.claim(event, now)?,
+            Event::Extended(act, window) => next.extend(act, window, now)?,
+            Event::Rotated(act, alias) => next.rotate(act, alias, now)?,
+            Event::Claim(event) => next.claim(event, now)?,
         }
-        self.fence = Fence(self.fence.0 + 1);
-        Ok(())
+        Ok(next)
     }
 
     fn come_first(&mut self, due: Timestamp) -> Result<(), Illegal> {

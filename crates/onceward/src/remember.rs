@@ -66,9 +66,11 @@ pub(crate) fn birth(
         retain: policy.retain_bodies,
         ..Operation::new(id, arrival.scope.clone(), arrival.key.clone(), arrival.fingerprint, now)
     };
-    if let Some(session) = start.filter(|_| operation.is_first()) {
-        // From pending an attempt may start where it is its turn.
-        let _ = operation.go_on(Event::Started(session), now);
+    // From pending an attempt may start where it is its turn.
+    if let Some(session) = start
+        && let Ok(started) = operation.after(Event::Started(session), now)
+    {
+        operation = started;
     }
     Birth {
         request: wire::encode_request(&arrival.request, id, secrets, &policy.seal_headers),
