@@ -66,25 +66,35 @@ pub(crate) fn birth(
 pub(crate) struct Holder {
     /// Whose request a call with this key is compared with, and who gives the key up.
     pub(crate) owner: Box<Operation>,
-    /// What was done under it.
-    pub(crate) operation: Box<Operation>,
+    /// What was done under it, where the owner is only another name of that.
+    pub(crate) named: Option<Box<Operation>>,
 }
 
 impl Holder {
+    /// What was done under the key.
+    pub(crate) fn operation(&self) -> &Operation {
+        self.named.as_ref().unwrap_or(&self.owner)
+    }
+
+    /// The same.
+    pub(crate) fn into_operation(self) -> Operation {
+        *self.named.unwrap_or(self.owner)
+    }
+
     /// The owner, as whoever takes its key has to see it.
     pub(crate) fn gives_way(self) -> Operation {
-        Operation { forgotten: self.operation.forgotten, ..*self.owner }
+        let forgotten = self.operation().forgotten;
+        Operation { forgotten, ..*self.owner }
     }
 }
 
 impl Engine {
     /// What `owner` is another name of; itself where it is none, or where that is gone.
-    pub(crate) async fn follow(&self, owner: Operation) -> Result<Holder, StoreError> {
+    pub(crate) async fn follow(&self, owner: Box<Operation>) -> Result<Holder, StoreError> {
         let named = match owner.alias_of {
-            Some(id) => self.store.find(Which::Id(id)).await?,
+            Some(id) => self.store.find(Which::Id(id)).await?.map(Box::new),
             None => None,
         };
-        let operation = Box::new(named.unwrap_or_else(|| owner.clone()));
-        Ok(Holder { operation, owner: Box::new(owner) })
+        Ok(Holder { owner, named })
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method};
 use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
-use onceward_core::key::{Key, Scope};
+use onceward_core::key::{Key, KeyDigest, Scope};
 use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 
@@ -141,6 +141,8 @@ pub struct Arrival {
     pub scope: Scope,
     /// The key.
     pub key: Key,
+    /// What it is found by.
+    pub(crate) digest: KeyDigest,
     /// Whether the key was made here: it protects our retries and not the caller's.
     pub key_made: bool,
     /// When it says that it was first made; nothing where its route does not ask.

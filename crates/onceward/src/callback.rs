@@ -238,14 +238,17 @@ impl Engine {
             body: (teller.describe)(operation).into(),
         });
         let policy = Arc::new(Policy { effects: Some(Effects::Keyed), ..Policy::default() });
+        let scope = Scope {
+            kind: ScopeKind::Callback,
+            tenant: operation.scope.tenant.clone(),
+            name,
+            principal: String::new(),
+        };
+        let key = Key::new(&format!("{}/{state}", operation.id)).ok()?;
         Some(Arrival {
-            scope: Scope {
-                kind: ScopeKind::Callback,
-                tenant: operation.scope.tenant.clone(),
-                name,
-                principal: String::new(),
-            },
-            key: Key::new(&format!("{}/{state}", operation.id)).ok()?,
+            digest: scope.digest(&key),
+            scope,
+            key,
             key_made: true,
             fingerprint: Fingerprint::of(&request, &policy.fingerprint, self.secrets.fingerprint()),
             effects: Effects::Keyed,

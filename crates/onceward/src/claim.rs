@@ -155,10 +155,10 @@ impl Engine {
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
         let run = self.begin();
-        Detached::begin(async move {
+        Detached::begin(Box::pin(async move {
             let _run = run;
             work.await
-        })
+        }))
         .await
     }
 

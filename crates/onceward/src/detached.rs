@@ -25,8 +25,8 @@ impl<T: Send + 'static> Detached<T> {
     /// # Panics
     ///
     /// Outside of a runtime.
-    pub(crate) fn begin(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { work: Some(Box::pin(work)), runtime: Handle::current() }
+    pub(crate) fn begin(work: Pin<Box<dyn Future<Output = T> + Send>>) -> Self {
+        Self { work: Some(work), runtime: Handle::current() }
     }
 
     /// Nobody waits for it: it goes on by itself.
@@ -75,11 +75,11 @@ mod tests {
     fn work(go: &Arc<Notify>) -> (Detached<u32>, oneshot::Receiver<()>) {
         let (tell, told) = oneshot::channel();
         let go = Arc::clone(go);
-        let work = Detached::begin(async move {
+        let work = Detached::begin(Box::pin(async move {
             go.notified().await;
             tell.send(()).expect("somebody looks");
             7
-        });
+        }));
         (work, told)
     }
 
@@ -145,10 +145,10 @@ mod tests {
     async fn work_that_panicked_is_not_gone_on_with() {
         let polls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&polls);
-        let mut work = Detached::<()>::begin(async move {
+        let mut work = Detached::<()>::begin(Box::pin(async move {
             counted.fetch_add(1, Ordering::SeqCst);
             panic!("on purpose");
-        });
+        }));
         let mut context = Context::from_waker(std::task::Waker::noop());
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| {
             Pin::new(&mut work).poll(&mut context).is_ready()

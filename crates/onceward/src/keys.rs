@@ -177,6 +177,6 @@ impl Engine {
         key: &Key,
     ) -> Result<Operation, Refusal> {
         let found = self.store.find(Which::Key(scope.digest(key))).await?;
-        Ok(*self.follow(found.ok_or(Refusal::NotFound)?).await?.operation)
+        Ok(self.follow(Box::new(found.ok_or(Refusal::NotFound)?)).await?.into_operation())
     }
 }

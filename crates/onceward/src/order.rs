@@ -120,11 +120,8 @@ impl Engine {
         Ok((blocked_by.is_some() || behind > 0).then_some(InLine { blocked_by, behind }))
     }
 
-    /// The operation that was just remembered or revived, once its line has it.
+    /// The operation that was just remembered or revived and waits for its turn, once its line has it.
     pub(crate) async fn put_in_line(&self, operation: Operation) -> Operation {
-        if operation.is_first() {
-            return operation;
-        }
         self.advance(&operation).await;
         // It may have been outdated before it came; whatever else became of it is told by others.
         let found = self.store.find(Which::Id(operation.id)).await.ok().flatten();

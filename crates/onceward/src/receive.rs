@@ -85,6 +85,7 @@ pub(crate) fn receive(
     let scope = scope_of(&route, options.scope.take(), tenant, principal);
     let request = Arc::new(request);
     Ok(Received::Keyed(Box::new(Arrival {
+        digest: scope.digest(&key),
         scope,
         key,
         key_made,

@@ -2,6 +2,7 @@
 //! this node alone, and bounded: it may forget.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use onceward_core::time::Timestamp;
 use crate::call::{Arrival, Aside};
 use crate::engine::Engine;
 use crate::observe::Fact;
-use crate::store::digest_of;
 
 /// Requests that are remembered, at most.
 const REQUESTS_MAX: usize = 1 << 16;
@@ -39,6 +39,7 @@ struct First {
 
 /// That a new operation is to be compared with those of a while ago.
 pub(crate) struct Watch {
+    key: KeyDigest,
     within: Duration,
     now: Timestamp,
     aside: Arc<Aside>,
@@ -49,14 +50,15 @@ impl Watch {
     pub(crate) fn of(arrival: &Arrival, now: Timestamp) -> Option<Self> {
         let within = arrival.policy.suspect_within;
         let aside = || Arc::clone(&arrival.options.aside);
-        (!within.is_zero()).then(|| Self { within, now, aside: aside() })
+        (!within.is_zero()).then(|| Self { key: arrival.digest, within, now, aside: aside() })
     }
 }
 
 impl Engine {
     /// Tells where another operation had the same request under another key a short while ago.
     pub(crate) fn suspect(&self, operation: &Operation, watch: &Watch) {
-        if let Some((first, again)) = self.suspects.note(operation, watch.within, watch.now) {
+        let Watch { key, within, now, .. } = *watch;
+        if let Some((first, again)) = self.suspects.note(operation, key, within, now) {
             self.observer.observe(Fact::Suspected(operation, first, again));
             // Nobody else sets it.
             let _ = watch.aside.suspect_of.set(first);
@@ -70,6 +72,7 @@ impl Suspects {
     pub(crate) fn note(
         &self,
         operation: &Operation,
+        key: KeyDigest,
         within: Duration,
         now: Timestamp,
     ) -> Option<(OperationId, u32)> {
@@ -77,7 +80,7 @@ impl Suspects {
             return None;
         }
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (request, key) = (request_of(operation), digest_of(operation));
+        let request = request_of(operation);
         if let Some(first) = lately.first.get_mut(&request)
             && now < first.at.plus(within)
         {
@@ -101,18 +104,22 @@ impl Suspects {
     }
 }
 
-/// Whose request, and which. The parts of a fingerprint are digests, each with a meaning of its own.
+/// Whose request, and which. The parts of a fingerprint are digests, each with a meaning of its own; a
+/// scope is no secret, and taken for another it costs a word too many.
 fn request_of(operation: &Operation) -> u128 {
-    let whose = onceward_core::key::Key::new("suspect").map(|key| operation.scope.digest(&key));
-    let whose = whose.map_or(0, |digest| u128::from_be_bytes(digest.0));
+    let mut whose = DefaultHasher::new();
+    operation.scope.hash(&mut whose);
     let parts = operation.fingerprint.parts.iter().zip([1u32, 3, 5, 7]);
-    parts.fold(whose, |mixed, (part, turn)| mixed ^ u128::from_be_bytes(*part).rotate_left(turn))
+    parts.fold(whose.finish().into(), |mixed, (part, turn)| {
+        mixed ^ u128::from_be_bytes(*part).rotate_left(turn)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::contract::operation;
+    use crate::store::digest_of;
     use onceward_core::policy::Mode;
 
     const WITHIN: Duration = Duration::from_mins(10);
@@ -125,15 +132,23 @@ mod tests {
         let mut unlike = operation(3, "c", "r", Mode::Held);
         unlike.intent_mut().fingerprint.parts[3][0] ^= 1;
         let elsewhere = operation(4, "d", "other", Mode::Held);
-        assert_eq!(suspects.note(&one, WITHIN, at(0)), None);
-        assert_eq!(suspects.note(&one, WITHIN, at(1)), None, "the same key is a duplicate");
-        assert_eq!(suspects.note(&other, WITHIN, at(2)), Some((one.id, 1)));
-        assert_eq!(suspects.note(&other, WITHIN, at(9)), Some((one.id, 2)));
-        assert_eq!(suspects.note(&unlike, WITHIN, at(9)), None);
-        assert_eq!(suspects.note(&elsewhere, WITHIN, at(9)), None);
-        assert_eq!(suspects.note(&other, Duration::ZERO, at(9)), None);
-        assert_eq!(suspects.note(&other, WITHIN, at(10)), None, "it is long ago");
-        assert_eq!(suspects.note(&one, WITHIN, at(11)), Some((other.id, 1)));
+        assert_eq!(suspects.note(&one, digest_of(&one), WITHIN, at(0)), None);
+        assert_eq!(
+            suspects.note(&one, digest_of(&one), WITHIN, at(1)),
+            None,
+            "the same key is a duplicate"
+        );
+        assert_eq!(suspects.note(&other, digest_of(&other), WITHIN, at(2)), Some((one.id, 1)));
+        assert_eq!(suspects.note(&other, digest_of(&other), WITHIN, at(9)), Some((one.id, 2)));
+        assert_eq!(suspects.note(&unlike, digest_of(&unlike), WITHIN, at(9)), None);
+        assert_eq!(suspects.note(&elsewhere, digest_of(&elsewhere), WITHIN, at(9)), None);
+        assert_eq!(suspects.note(&other, digest_of(&other), Duration::ZERO, at(9)), None);
+        assert_eq!(
+            suspects.note(&other, digest_of(&other), WITHIN, at(10)),
+            None,
+            "it is long ago"
+        );
+        assert_eq!(suspects.note(&one, digest_of(&one), WITHIN, at(11)), Some((other.id, 1)));
     }
 
     #[test]
@@ -142,7 +157,7 @@ mod tests {
         for n in 0..=REQUESTS_MAX as u64 {
             let mut made = operation(n, "a", "r", Mode::Held);
             made.intent_mut().fingerprint.parts[3][..8].copy_from_slice(&n.to_be_bytes());
-            suspects.note(&made, WITHIN, Timestamp::from_micros(0));
+            suspects.note(&made, digest_of(&made), WITHIN, Timestamp::from_micros(0));
         }
         assert_eq!(suspects.0.lock().unwrap().first.len(), REQUESTS_MAX);
     }

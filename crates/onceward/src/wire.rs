@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use onceward_core::exchange::{self, Headers, Request, Response};
 use onceward_core::id::OperationId;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ use crate::secret::Secrets;
 use crate::store::StoreError;
 
 const VERSION: u8 = 1;
+
+/// Room for most heads.
+const HEAD_BYTES: usize = 512;
 
 /// How much of a failed attempt's answer is kept.
 pub const EXCERPT_BYTES_MAX: usize = 16 << 10;
@@ -63,14 +66,16 @@ fn damaged(what: impl std::fmt::Display) -> StoreError {
 
 /// Version, length of the head, head, body.
 fn join(head: &impl Serialize, body: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+    bytes.extend([VERSION, 0, 0, 0, 0]);
     // Writing into memory does not fail.
-    let head = postcard::to_stdvec(head).unwrap_or_default();
-    let mut bytes = BytesMut::with_capacity(5 + head.len() + body.len());
-    bytes.put_u8(VERSION);
-    bytes.put_u32_le(head.len() as u32);
-    bytes.put_slice(&head);
-    bytes.put_slice(body);
-    bytes.freeze()
+    let mut bytes = postcard::to_extend(head, bytes).unwrap_or_default();
+    let length = bytes.len().saturating_sub(5) as u32;
+    if let Some(place) = bytes.get_mut(1..5) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
+    bytes.extend_from_slice(body);
+    bytes.into()
 }
 
 /// Where the head ends.

@@ -12,7 +12,8 @@ use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict;
 
-use super::{Engine, Entry};
+use super::Engine;
+use super::story::Entry;
 use crate::call::Arrival;
 use crate::delivered::Delivered;
 use crate::gates::{Bar, Barred, Entrant, Gate, Slot};

@@ -75,12 +75,16 @@ impl Engine {
         holder: &Holder,
         arrival: &Arrival,
     ) -> Result<Admission, Refusal> {
-        let Holder { owner, operation } = holder;
-        let mut known = operation.clone();
-        if known.fingerprint != owner.fingerprint {
-            known.intent_mut().fingerprint = owner.fingerprint;
-        }
-        let decide = |print| judgement::admit(&known, print, &arrival.policy, self.clock.now());
+        let Holder { owner, named } = holder;
+        let named = named.as_ref().map(|named| {
+            let mut named = named.clone();
+            if named.fingerprint != owner.fingerprint {
+                named.intent_mut().fingerprint = owner.fingerprint;
+            }
+            named
+        });
+        let known = named.as_ref().unwrap_or(owner);
+        let decide = |print| judgement::admit(known, print, &arrival.policy, self.clock.now());
         if owner.via != arrival.options.via {
             // One business event looks different on each of its ways: its key is all there is of it.
             return Ok(decide(&owner.fingerprint));
@@ -130,7 +134,7 @@ impl Engine {
         // Nobody else sets it.
         let _ = arrival.options.aside.repeat.set(repeat);
         if admission == Admission::Replay {
-            self.recent.add(arrival.scope.digest(&arrival.key));
+            self.recent.add(arrival.digest);
         }
         if admission == Admission::Join && !known.is_first() {
             // Its process may have ended before its line had it; what comes after it must not pass.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Request, Response};
 use onceward_core::id::OperationId;
-use onceward_core::key::ScopeKind;
+use onceward_core::key::{KeyDigest, ScopeKind};
 use onceward_core::lease::BEAT;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::policy::{Mode, Policy};
@@ -56,35 +56,21 @@ pub(super) enum Fresh {
 
 /// How a run of attempts ended.
 pub(super) struct Ran {
-    pub(super) operation: Operation,
+    pub(super) operation: Box<Operation>,
     pub(super) response: Option<Response>,
     pub(super) rest: Option<Box<dyn AnswerBody>>,
     /// Whether its end was written here: whoever was faster has told of theirs.
     is_ours: bool,
 }
 
-impl Ran {
-    fn overtaken(found: Operation) -> Self {
-        Self { operation: found, response: None, rest: None, is_ours: false }
-    }
-}
-
-/// What became of an attempt.
-enum Settled {
-    /// Its end is written.
-    Ours(Operation, Delivered),
-    /// Somebody else had written meanwhile, and its end says nothing that is not known.
-    Overtaken(Operation),
-}
-
 /// What became of starting another attempt.
 enum Again {
     /// It may be made.
-    Started(Operation),
+    Started,
     /// Time ran out while the operation waited.
-    Over(Operation),
+    Over,
     /// Somebody else had written meanwhile.
-    Overtaken(Operation),
+    Overtaken,
 }
 
 /// Work that is under way.
@@ -129,45 +115,51 @@ impl Engine {
     pub(super) fn write_and_run(
         self: &Arc<Self>,
         write: impl Future<Output = Result<Remembered, StoreError>> + Send + 'static,
+        key: KeyDigest,
         request: Arc<Request>,
         slot: Option<Slot>,
         means: Means,
     ) -> Detached<Result<Written, Refusal>> {
         let engine = Arc::clone(self);
         let run = self.begin();
-        Detached::begin(async move {
+        Detached::begin(Box::pin(async move {
             match write.await {
-                Ok(Remembered::Fresh(operation)) => Ok(Written::Fresh(match slot {
-                    Some(slot) if operation.state == State::Delivering => {
-                        let (id, mode) = (operation.id, operation.mode);
-                        let receipt = (mode == Mode::Accepted).then(|| Box::new(operation.clone()));
-                        let run = Detached::begin(async move {
-                            let _run = run;
-                            engine.run(operation, request, slot, means).await
-                        });
-                        Fresh::Started { id, run, receipt }
-                    }
-                    _ => Fresh::Waits(Box::new(operation)),
-                })),
+                Ok(Remembered::Fresh(operation)) => {
+                    let operation = Box::new(operation);
+                    let slot = slot.filter(|_| operation.state == State::Delivering);
+                    let Some(slot) = slot else {
+                        return Ok(Written::Fresh(Fresh::Waits(operation)));
+                    };
+                    let id = operation.id;
+                    let receipt = (operation.mode == Mode::Accepted).then(|| operation.clone());
+                    let run = Detached::begin(Box::pin(async move {
+                        let _run = run;
+                        engine.run(operation, key, request, slot, means).await
+                    }));
+                    Ok(Written::Fresh(Fresh::Started { id, run, receipt }))
+                }
                 Ok(Remembered::Known(known)) => Ok(Written::Known(Box::new(known), slot)),
                 Err(StoreError::Stale) => Ok(Written::Stale(slot)),
                 Err(error) => Err(engine.heed(error)),
             }
-        })
+        }))
     }
 
     /// Runs a started operation to its rest, or to the point where it waits in the ledger.
     pub(crate) fn spawn_from_ledger(self: &Arc<Self>, operation: Operation, slot: Slot) {
         let engine = Arc::clone(self);
         let run = self.begin();
+        let operation = Box::new(operation);
         tokio::spawn(async move {
             let _run = run;
             match engine.request_when_back(&operation).await {
                 Ok(request) => {
+                    let key = operation.scope.digest(&operation.key);
+                    let (request, means) = (Arc::new(request), Means::default());
                     // Its end is in the ledger, and what went wrong was told of.
-                    let _ = engine.run(operation, Arc::new(request), slot, Means::default()).await;
+                    let _ = engine.run(operation, key, request, slot, means).await;
                 }
-                Err(error) => engine.bury_unreadable(&operation, &error).await,
+                Err(error) => Box::pin(engine.bury_unreadable(&operation, &error)).await,
             }
         });
     }
@@ -176,7 +168,8 @@ impl Engine {
     /// whoever wants to know is told.
     async fn run(
         self: &Arc<Self>,
-        operation: Operation,
+        operation: Box<Operation>,
+        key: KeyDigest,
         request: Arc<Request>,
         slot: Slot,
         means: Means,
@@ -186,7 +179,7 @@ impl Engine {
         let ran = ran.map_err(|error| self.heed(error));
         if let Ok(Ran { operation, is_ours, .. }) = &ran {
             if operation.state == State::Done {
-                self.recent.add(operation.scope.digest(&operation.key));
+                self.recent.add(key);
             }
             if *is_ours && !is_under_way(operation) {
                 self.rested(operation);
@@ -199,41 +192,38 @@ impl Engine {
 
     async fn attempt_until_rest(
         &self,
-        mut operation: Operation,
+        mut operation: Box<Operation>,
         request: &Arc<Request>,
         mut slot: Slot,
         means: &Means,
     ) -> Result<Ran, StoreError> {
         loop {
-            let delivered = match self.attempt(&operation, request, &mut slot, means).await? {
-                Settled::Ours(settled, delivered) => {
-                    operation = settled;
-                    delivered
-                }
-                Settled::Overtaken(found) => return Ok(Ran::overtaken(found)),
+            let Some(delivered) = self.attempt(&mut operation, request, &mut slot, means).await?
+            else {
+                return Ok(Ran { operation, response: None, rest: None, is_ours: false });
             };
-            if let State::Pending { due } = operation.state
-                && operation.mode == Mode::Held
-            {
-                self.clock.sleep_until(due).await;
-                match Box::pin(self.start_again(&operation, &mut slot)).await? {
-                    Again::Started(next) => {
-                        operation = next;
-                        continue;
-                    }
-                    Again::Over(next) => operation = next,
-                    Again::Overtaken(found) => return Ok(Ran::overtaken(found)),
+            let again = match operation.state {
+                State::Pending { due } if operation.mode == Mode::Held => {
+                    self.clock.sleep_until(due).await;
+                    Box::pin(self.start_again(&mut operation, &mut slot)).await?
+                }
+                _ => Again::Over,
+            };
+            let Delivered { response, rest, .. } = delivered;
+            match again {
+                Again::Started => {}
+                Again::Over => return Ok(Ran { operation, response, rest, is_ours: true }),
+                Again::Overtaken => {
+                    return Ok(Ran { operation, response: None, rest: None, is_ours: false });
                 }
             }
-            let Delivered { response, rest, .. } = delivered;
-            return Ok(Ran { operation, response, rest, is_ours: true });
         }
     }
 
-    /// The operation with its next attempt started, where one may start still.
+    /// Starts the next attempt, where one may start still.
     async fn start_again(
         &self,
-        operation: &Operation,
+        operation: &mut Operation,
         slot: &mut Slot,
     ) -> Result<Again, StoreError> {
         let (route, policy) = self.route_of(operation);
@@ -247,25 +237,32 @@ impl Engine {
         let event = verdict.map_or(Event::Started(self.session), Event::Ruled);
         let next = operation.after(event, now).map_err(|_| StoreError::Stale)?;
         if Sabotage::AttemptNotRemembered.is_on() {
-            return Ok(Again::Started(Operation { fence: operation.fence, ..next }));
+            *operation = Operation { fence: operation.fence, ..next };
+            return Ok(Again::Started);
         }
         let write = || Write { operation: next.clone(), answer: None, visible: false };
         match self.commit_when_there_is_room(write(), || Ok(write())).await {
-            Ok(next) if next.state == State::Delivering => Ok(Again::Started(next)),
-            Ok(next) => Ok(Again::Over(next)),
-            Err(StoreError::Stale) => self.find_overtaken(operation.id).await.map(Again::Overtaken),
-            Err(error) => Err(error),
+            Err(StoreError::Stale) => {
+                *operation = self.find_overtaken(operation.id).await?;
+                Ok(Again::Overtaken)
+            }
+            done => {
+                *operation = done?;
+                let is_started = operation.state == State::Delivering;
+                Ok(if is_started { Again::Started } else { Again::Over })
+            }
         }
     }
 
-    /// One attempt and its verdict.
+    /// One attempt and its verdict: the operation is as it is after it. Nothing where somebody else had
+    /// written meanwhile, and its end says nothing that is not known.
     async fn attempt(
         &self,
-        operation: &Operation,
+        operation: &mut Operation,
         request: &Arc<Request>,
         slot: &mut Slot,
         means: &Means,
-    ) -> Result<Settled, StoreError> {
+    ) -> Result<Option<Delivered>, StoreError> {
         let (route, policy) = self.route_of(operation);
         let looked = match &route {
             Some(route) if policy.lookup.is_some() => {
@@ -275,7 +272,7 @@ impl Engine {
         };
         let delivered = match (&route, looked) {
             (_, Some(Before::Found(write))) => {
-                return Box::pin(self.settle_unsent(*write)).await;
+                return Box::pin(self.settle_unsent(operation, *write)).await;
             }
             (Some(_), Some(Before::Unknown(why))) => {
                 let why = format!("not sent, because nobody knows whether it was done: {why}");
@@ -298,22 +295,31 @@ impl Engine {
             gate.refund();
         }
         if Sabotage::AnswerBeforeSettle.is_on() {
-            let settled = sabotage::commit_later(&self.store, write);
-            return Ok(Settled::Ours(settled, delivered));
+            *operation = sabotage::commit_later(&self.store, write);
+            return Ok(Some(delivered));
         }
-        let settled = match self.commit_when_there_is_room(write, settle).await {
-            Err(StoreError::Stale) => {
-                match Box::pin(self.add_evidence(operation, &delivered)).await? {
-                    Some(settled) => settled,
-                    None => {
-                        return self.find_overtaken(operation.id).await.map(Settled::Overtaken);
-                    }
-                }
-            }
-            done => done?,
-        };
-        self.observe_attempt(&settled);
-        Ok(Settled::Ours(settled, delivered))
+        let settled = self.commit_when_there_is_room(write, settle).await;
+        if matches!(settled, Err(StoreError::Stale)) {
+            return Box::pin(self.settle_late(operation, delivered)).await;
+        }
+        *operation = settled?;
+        self.observe_attempt(operation);
+        Ok(Some(delivered))
+    }
+
+    /// The end of an attempt, where somebody else wrote while it was made.
+    async fn settle_late(
+        &self,
+        operation: &mut Operation,
+        delivered: Delivered,
+    ) -> Result<Option<Delivered>, StoreError> {
+        if let Some(settled) = self.add_evidence(operation, &delivered).await? {
+            *operation = settled;
+            self.observe_attempt(operation);
+            return Ok(Some(delivered));
+        }
+        *operation = self.find_overtaken(operation.id).await?;
+        Ok(None)
     }
 
     fn observe_attempt(&self, operation: &Operation) {
@@ -360,17 +366,22 @@ impl Engine {
     }
 
     /// The end of an attempt that was not sent, because what it is for was done already.
-    async fn settle_unsent(&self, write: Write) -> Result<Settled, StoreError> {
-        let id = write.operation.id;
-        let settled = match self
-            .commit_when_there_is_room(write.clone(), || Ok(write.clone()))
-            .await
-        {
-            Err(StoreError::Stale) => return self.find_overtaken(id).await.map(Settled::Overtaken),
-            done => done?,
-        };
-        self.observe_attempt(&settled);
-        Ok(Settled::Ours(settled, not_sent("it was found")))
+    async fn settle_unsent(
+        &self,
+        operation: &mut Operation,
+        write: Write,
+    ) -> Result<Option<Delivered>, StoreError> {
+        match self.commit_when_there_is_room(write.clone(), || Ok(write.clone())).await {
+            Err(StoreError::Stale) => {
+                *operation = self.find_overtaken(operation.id).await?;
+                Ok(None)
+            }
+            done => {
+                *operation = done?;
+                self.observe_attempt(operation);
+                Ok(Some(not_sent("it was found")))
+            }
+        }
     }
 
     /// Whether somebody else wrote an operation whose attempt is about to be sent. That takes a lapsed
@@ -382,7 +393,7 @@ impl Engine {
         if !is_late || !self.store.is_shared() {
             return Ok(false);
         }
-        let found = self.find_when_back(operation.id).await?;
+        let found = Box::pin(self.find_when_back(operation.id)).await?;
         Ok(found.is_none_or(|found| found.fence != operation.fence))
     }
 
@@ -436,7 +447,7 @@ impl Engine {
     /// The route of this moment and its policy for `operation`; a route that is gone has the
     /// default one.
     pub(crate) fn route_of(&self, operation: &Operation) -> (Option<Arc<Route>>, Arc<Policy>) {
-        let route = self.routes().get(&operation.route);
+        let route = self.route(&operation.route);
         let policy = route.as_ref().map_or_else(Arc::default, |route| {
             Arc::clone(route.policy_for(&operation.method, &operation.target))
         });

@@ -52,11 +52,13 @@ impl Engine {
                 self.wait_for_run(id, run, now.plus(wait)).await
             }
             (Fresh::Waits(operation), wait) => match (operation.state, operation.mode, wait) {
-                (State::Dead(Death::Superseded), ..) => self.answer_at_rest(*operation, true).await,
+                (State::Dead(Death::Superseded), ..) => {
+                    Box::pin(self.answer_at_rest(*operation, true)).await
+                }
                 (_, Mode::Accepted, None) => Ok(Answer::Accepted(operation)),
                 (_, mode, wait) => {
                     let wait = wait.filter(|_| mode == Mode::Accepted).unwrap_or(answer_max);
-                    self.wait_and_answer(*operation, now.plus(wait), true).await
+                    Box::pin(self.wait_and_answer(*operation, now.plus(wait), true)).await
                 }
             },
         }
@@ -73,14 +75,15 @@ impl Engine {
             let Ran { operation, response, rest, .. } = ran?;
             return match response {
                 _ if is_under_way(&operation) => {
-                    Box::pin(self.wait_and_answer(operation, until, true)).await
+                    Box::pin(self.wait_and_answer(*operation, until, true)).await
                 }
                 // What was cut off never poses as an answer.
                 Some(response) if !lost_its_answer(&operation) => {
                     let replayed = false;
+                    let operation = *operation;
                     Ok(Answer::Upstream(Box::new(Answered { operation, response, rest, replayed })))
                 }
-                _ => Box::pin(self.answer_at_rest(operation, true)).await,
+                _ => Box::pin(self.answer_at_rest(*operation, true)).await,
             };
         }
         let now = self.store.find(Which::Id(id)).await?.ok_or(StoreError::Stale)?;

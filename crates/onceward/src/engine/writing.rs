@@ -1,6 +1,7 @@
 //! What is written for a call, and a ledger that is full or away: what is known is kept until it is on
 //! disk.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ impl Engine {
         match self.store.remember(*newborn).await? {
             Remembered::Fresh(operation) => {
                 self.observer.observe(Fact::Remembered(&operation));
-                Ok(Remembered::Fresh(self.put_in_line(operation).await))
+                Ok(Remembered::Fresh(self.lined_up(operation).await))
             }
             known @ Remembered::Known(_) => Ok(known),
         }
@@ -119,22 +120,31 @@ impl Engine {
             Box::pin(self.mark_callback(&write.operation)).await?;
         }
         let revived = self.store.commit(write).await?;
-        Ok(Remembered::Fresh(self.put_in_line(revived).await))
+        Ok(Remembered::Fresh(self.lined_up(revived).await))
+    }
+
+    /// The operation that was just remembered or revived, once its line has it.
+    async fn lined_up(&self, operation: Operation) -> Operation {
+        // Few have one, and what all calls carry has to be small.
+        if operation.is_first() { operation } else { Box::pin(self.put_in_line(operation)).await }
     }
 
     /// What is known is kept until it is on disk: a full ledger is waited for, and then `again` makes
     /// the same write anew.
-    pub(super) async fn commit_when_there_is_room(
+    pub(super) fn commit_when_there_is_room(
         &self,
-        mut write: Write,
-        again: impl Fn() -> Result<Write, Illegal>,
-    ) -> Result<Operation, StoreError> {
-        loop {
-            match self.store.commit(write).await {
-                Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
-                done => return done,
+        write: Write,
+        again: impl Fn() -> Result<Write, Illegal> + Send,
+    ) -> impl Future<Output = Result<Operation, StoreError>> + Send {
+        let mut commit = self.store.commit(write);
+        async move {
+            loop {
+                match commit.await {
+                    Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
+                    done => return done,
+                }
+                commit = self.store.commit(again().map_err(|_| StoreError::Stale)?);
             }
-            write = again().map_err(|_| StoreError::Stale)?;
         }
     }
 
