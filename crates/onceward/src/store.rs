@@ -85,6 +85,16 @@ impl Lane {
             flow: operation.flow.clone().unwrap_or_default(),
         }
     }
+
+    /// Whether it is the lane of `operation`.
+    pub(crate) fn is_of(&self, operation: &Operation) -> bool {
+        (self.tenant.as_str(), self.route.as_str(), self.flow.as_str())
+            == (
+                operation.scope.tenant.as_str(),
+                operation.route.as_str(),
+                operation.flow.as_deref().unwrap_or_default(),
+            )
+    }
 }
 
 /// A new operation and its request.
@@ -463,8 +473,10 @@ pub trait Store: Send + Sync + 'static {
     /// A named value that outlives the process (secrets are sealed by whoever puts them here).
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>>;
 
-    /// Every setting whose name begins with `prefix`.
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>>;
+    /// Every setting whose name begins with `prefix` and goes on.
+    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
+        self.settings_from(prefix, None, Way::Up, i64::MAX as usize)
+    }
 
     /// At most `max` settings whose name begins with `prefix`, by name, from behind the name `from`
     /// or from the beginning: up or down, so that a long list is read page by page. Names are of

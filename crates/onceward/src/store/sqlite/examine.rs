@@ -1,13 +1,15 @@
 //! Everything that a ledger on disk says of itself, held against itself: SQLite's own check, every
-//! frame and body of the journal, every row and its columns, and that the index has what the journal
-//! says it has.
+//! frame and body of the journal, every row and its columns, that its key leads to it and to no other,
+//! and that the index has what the journal says it has.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::index::{Index, Put, Record, Records};
+use super::index::Index;
 use super::journal::{Position, Segments};
+use super::record::{Put, Record, Records};
 use crate::store::row::{self, kind};
 use crate::store::{Standing, StoreError};
 use onceward_core::operation::State;
@@ -73,14 +75,24 @@ fn examine_index(
     found: &mut Examined,
 ) -> Result<(), StoreError> {
     let name = path.display();
-    let index = Index::open_reader(path)?;
+    let index = Index::open_reader(path, &Arc::default())?;
     found.faults.extend(index.faults()?.into_iter().map(|fault| format!("{name}: {fault}")));
     let applied = index.applied()?;
     let lanes = index.lanes()?;
-    let mut fences = HashMap::new();
+    let keys = index.kept_keys()?;
+    let (mut fences, mut owners) = (HashMap::new(), HashMap::new());
     index.columns(|put| {
         found.operations += 1;
         fences.insert(put.seq, put.fence);
+        if let Some(other) = put.key.and_then(|key| owners.insert(key, put.seq)) {
+            found.faults.push(format!("{name}: rows {other} and {} have one key", put.seq));
+        }
+        if let (Some((keys, since)), Some(key)) = (&keys, put.key)
+            && put.seq < *since
+            && !index.leads(keys, key, put.seq)?
+        {
+            found.faults.push(format!("{name}: no run of keys leads to row {}", put.seq));
+        }
         let operation = match row::decode(put.row) {
             Ok(operation) => operation,
             Err(error) => {
@@ -130,4 +142,37 @@ fn examine_index(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use onceward_core::policy::Mode;
+
+    use crate::store::contract::operation;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::{Birth, Store as _};
+
+    /// What an examination says after `change` was made to the index of a ledger with one operation.
+    async fn faults(change: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let store = SqliteStore::open(&path, &SqliteOptions { segment_bytes: 1 << 20 }).unwrap();
+        let operation = operation(1, "k", "r", Mode::Accepted);
+        let birth = Birth { operation, request: Bytes::from_static(b"x"), replaces: None };
+        store.remember(birth).await.unwrap();
+        drop(store);
+        rusqlite::Connection::open(&path).unwrap().execute_batch(change).unwrap();
+        SqliteStore::examine(&path).unwrap().faults.join("\n")
+    }
+
+    #[tokio::test]
+    async fn a_key_that_two_rows_have_or_no_run_leads_from_is_found() {
+        assert_eq!(faults("").await, "");
+        let twice = "INSERT INTO op SELECT seq + 1, key, lane, kind, due, fence, row FROM op";
+        assert!(faults(twice).await.contains("have one key"));
+        // Nothing is fresh any more, and no run was written.
+        let lost = faults("UPDATE applied SET keys_since = seq + 1 FROM op").await;
+        assert!(lost.contains("no run of keys leads"), "{lost}");
+    }
 }
