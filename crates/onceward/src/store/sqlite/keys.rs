@@ -379,8 +379,7 @@ impl Merge {
                 source.read(db, self.next, self.slices, &mut entries)?;
             }
             pace = pace.saturating_sub(entries.len().max(1));
-            // Sorted pieces, one behind the other: that is what a stable sort is quick at.
-            entries.sort();
+            entries.sort_unstable();
             entries.dedup();
             let checked = self.target.checked;
             if entries.iter().any(|entry| seq_of(*entry) <= checked) {
@@ -495,7 +494,7 @@ mod tests {
                 match (act, some) {
                     (0, _) => {
                         world.commit();
-                        kept = world.rows.clone();
+                        kept.clone_from(&world.rows);
                     }
                     (1, Some(seq)) => world.remove(seq),
                     // Its key goes to a successor.
@@ -508,12 +507,12 @@ mod tests {
                     (3, _) if n % 8 == 0 => {
                         world.db.execute_batch("ROLLBACK; BEGIN IMMEDIATE").unwrap();
                         world.writer.reload(&world.db).unwrap();
-                        world.rows = kept.clone();
+                        world.rows.clone_from(&kept);
                     }
                     // A process that begins where the last one ended.
                     (4, _) if n % 8 == 0 => {
                         world.commit();
-                        kept = world.rows.clone();
+                        kept.clone_from(&world.rows);
                         world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
                     }
                     _ => {
