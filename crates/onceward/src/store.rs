@@ -473,8 +473,10 @@ pub trait Store: Send + Sync + 'static {
     /// A named value that outlives the process (secrets are sealed by whoever puts them here).
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>>;
 
-    /// Every setting whose name begins with `prefix`.
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>>;
+    /// Every setting whose name begins with `prefix` and goes on.
+    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
+        self.settings_from(prefix, None, Way::Up, i64::MAX as usize)
+    }
 
     /// At most `max` settings whose name begins with `prefix`, by name, from behind the name `from`
     /// or from the beginning: up or down, so that a long list is read page by page. Names are of

@@ -360,13 +360,6 @@ impl Store for MemoryStore {
         self.read(|kept| kept.settings.get(&name).cloned())
     }
 
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        self.read(|kept| {
-            let all = kept.settings.iter().filter(|(name, _)| name.starts_with(&prefix));
-            all.map(|(name, value)| (name.clone(), value.clone())).collect()
-        })
-    }
-
     fn settings_from(
         &self,
         prefix: String,

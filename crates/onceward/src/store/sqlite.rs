@@ -1,6 +1,7 @@
 //! The embedded store: a journal that makes commits durable and holds the bodies, and SQLite as
 //! its index. One writer thread groups commits; readers stand apart from it.
 
+mod backup;
 mod examine;
 mod inbox;
 mod index;
@@ -30,7 +31,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 pub use self::examine::Examined;
 use self::inbox::{Answer, Command, Inbox};
 use self::index::Index;
-use self::journal::{Journal, Position, Segments};
+use self::journal::{Journal, Segments};
 use self::writer::{QUEUE_MAX, Shared, Writer, apply_all};
 use crate::sabotage::Sabotage;
 
@@ -209,71 +210,6 @@ impl SqliteStore {
             + size(self.path.clone())
             + size(PathBuf::from(format!("{}-wal", self.path.display())))
     }
-
-    async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
-        let _no_segment_goes = Copying::begin(&self.shared.copying);
-        let (readers, segments) = (Arc::clone(&self.readers), self.segments.clone());
-        self.ask(Command::Publish).await?;
-        let (from, into) = (journal_of(&self.path), to.join("ledger.journal"));
-        let index = to.join("ledger.db");
-        let io =
-            |error: std::io::Error| StoreError::Unavailable(format!("writing the backup: {error}"));
-        fs::create_dir_all(&into).map_err(io)?;
-        if index.exists() {
-            return Err(StoreError::Unavailable(format!(
-                "{} is there already: a backup goes into a folder of its own",
-                index.display()
-            )));
-        }
-        let index_copy = tokio::task::spawn_blocking(move || {
-            readers.with_patience(|reader| reader.copy_to(&index))
-        });
-        index_copy.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        // The journal's end is asked for after the index was copied, so that the copy goes as far.
-        let end = self.ask(Command::Publish).await?;
-        let copy = move || copy_segments(&segments, &from, &into, end);
-        tokio::task::spawn_blocking(copy)
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?
-            .map_err(io)
-    }
-}
-
-/// While it lives, a backup is under way.
-struct Copying(Arc<AtomicUsize>);
-
-impl Copying {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Copying {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Copies what is durable: a frame that is being written meanwhile is left out.
-fn copy_segments(
-    segments: &Segments,
-    from: &Path,
-    to: &Path,
-    end: Position,
-) -> std::io::Result<()> {
-    use std::io::{Read as _, copy};
-    for segment in segments.numbers().into_iter().filter(|segment| *segment <= end.segment) {
-        let name = format!("segment-{segment:08}");
-        let source = File::open(from.join(&name))?;
-        let whole = source.metadata()?.len();
-        let length = if segment == end.segment { u64::from(end.offset) } else { whole };
-        let mut target = File::create(to.join(&name))?;
-        copy(&mut source.take(length), &mut target)?;
-        target.set_len(whole)?;
-        target.sync_all()?;
-    }
-    File::open(to)?.sync_all()
 }
 
 fn take_lock(path: &Path) -> Result<File, StoreError> {
@@ -412,16 +348,6 @@ impl Store for SqliteStore {
 
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
         Box::pin(self.ask(|answer| Command::Setting(name, answer)))
-    }
-
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        Box::pin(self.read_latest(move |reader| {
-            Ok(reader
-                .settings(&prefix)?
-                .into_iter()
-                .map(|(name, value)| (name, value.into()))
-                .collect())
-        }))
     }
 
     fn settings_from(

@@ -143,3 +143,36 @@ fn examine_index(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use onceward_core::policy::Mode;
+
+    use crate::store::contract::operation;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::{Birth, Store as _};
+
+    /// What an examination says after `change` was made to the index of a ledger with one operation.
+    async fn faults(change: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let store = SqliteStore::open(&path, &SqliteOptions { segment_bytes: 1 << 20 }).unwrap();
+        let operation = operation(1, "k", "r", Mode::Accepted);
+        let birth = Birth { operation, request: Bytes::from_static(b"x"), replaces: None };
+        store.remember(birth).await.unwrap();
+        drop(store);
+        rusqlite::Connection::open(&path).unwrap().execute_batch(change).unwrap();
+        SqliteStore::examine(&path).unwrap().faults.join("\n")
+    }
+
+    #[tokio::test]
+    async fn a_key_that_two_rows_have_or_no_run_leads_from_is_found() {
+        assert_eq!(faults("").await, "");
+        let twice = "INSERT INTO op SELECT seq + 1, key, lane, kind, due, fence, row FROM op";
+        assert!(faults(twice).await.contains("have one key"));
+        // Nothing is fresh any more, and no run was written.
+        let lost = faults("UPDATE applied SET keys_since = seq + 1 FROM op").await;
+        assert!(lost.contains("no run of keys leads"), "{lost}");
+    }
+}

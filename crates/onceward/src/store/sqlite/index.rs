@@ -2,13 +2,13 @@
 //! transactions that are larger than a commit. What SQLite has not kept when the process or the
 //! machine ends is applied again from the journal.
 
+mod lists;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
-use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use rusqlite::config::DbConfig;
@@ -18,9 +18,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::journal::Position;
 use super::keys::{FRESH_MAX, KeyWriter, Keys};
 use super::record::{LaneRow, Put, Record, Records};
-use crate::store::moving::Kept;
-use crate::store::row::{self, kind};
-use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way, end_of};
+use crate::store::row;
+use crate::store::{Lane, StoreError};
 
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -76,6 +75,8 @@ impl Index {
         // The journal is what is durable; the index only has to be whole.
         db.pragma_update(None, "synchronous", "NORMAL")?;
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
+        // A log that begins anew gives its bytes back, so that its length tells what is in it.
+        db.pragma_update(None, "journal_size_limit", 0)?;
         db.pragma_update(None, "cache_size", -32 * 1024)?;
         db.pragma_update(None, "cache_spill", false)?;
         db.pragma_update(None, "cell_size_check", true)?;
@@ -145,6 +146,9 @@ impl Index {
             .prepare_cached("UPDATE applied SET segment = ?1, \"offset\" = ?2, sequence = ?3")?
             .execute(params![applied.segment, applied.offset, applied.sequence])?;
         self.db.prepare_cached("COMMIT")?.execute([])?;
+        if let Some(writer) = &self.writer {
+            writer.note_kept();
+        }
         Ok(())
     }
 
@@ -353,19 +357,6 @@ impl Index {
         Ok(found)
     }
 
-    pub(super) fn backlog(&self, lane: &Lane, max: u64) -> Result<Backlog, StoreError> {
-        let mut backlog = Backlog::default();
-        let mut statement = self.db.prepare_cached(
-            "SELECT row FROM op WHERE kind = 0 AND lane IN \
-             (SELECT id FROM lane WHERE tenant = ?1 AND route = ?2) LIMIT ?3",
-        )?;
-        let mut rows = statement.query(params![lane.tenant, lane.route, max])?;
-        while let Some(row) = rows.next()? {
-            backlog.add(&decode(row.get_ref(0)?)?);
-        }
-        Ok(backlog)
-    }
-
     /// Each lane with waiting work and its first due time: one seek a lane, however much waits.
     pub(super) fn lanes_due(&self) -> Result<Vec<(i64, Timestamp)>, StoreError> {
         let mut statement = self.db.prepare_cached(
@@ -416,203 +407,9 @@ impl Index {
         Ok(self.db.query_row("SELECT coalesce(max(id), 0) FROM lane", [], |row| row.get(0))?)
     }
 
-    pub(super) fn list(&self, query: &Query) -> Result<Page, StoreError> {
-        let mut page = Page::default();
-        let before = query.before.map_or(i64::MAX as u64, OperationId::sequence);
-        let (mut looked_at, mut is_over) = (0, false);
-        let mut last = before;
-        let mut visit = |seq: u64, operation: Operation| {
-            if query.ends_before(seq) {
-                is_over = true;
-                return false;
-            }
-            looked_at += 1;
-            last = seq;
-            if query.wants(&operation) {
-                page.operations.push(operation);
-            }
-            page.operations.len() < query.limit && looked_at < Query::ROWS_MAX
-        };
-        // Few stand where somebody has to look; each place is a range of its own in the index.
-        let open = |standing: &Standing| {
-            !matches!(standing, Standing::Done | Standing::Tombstone | Standing::Pending)
-        };
-        let more = if let Some((_, id)) = &query.made {
-            self.scan(
-                "SELECT seq, row FROM op WHERE seq IN (SELECT seq FROM made WHERE id = ?1) \
-                 AND seq < ?2 ORDER BY seq DESC",
-                params![id, before],
-                &mut visit,
-            )?
-        } else if !query.standing.is_empty() && query.standing.iter().all(open) {
-            self.list_open(query, before, &mut visit)?
-        } else {
-            self.scan(
-                "SELECT seq, row FROM op WHERE seq < ?1 ORDER BY seq DESC",
-                params![before],
-                &mut visit,
-            )?
-        };
-        page.next = (more && !is_over).then(|| OperationId::new(last, 0));
-        Ok(page)
-    }
-
-    fn list_open(
-        &self,
-        query: &Query,
-        before: u64,
-        visit: &mut impl FnMut(u64, Operation) -> bool,
-    ) -> Result<bool, StoreError> {
-        let kinds: Vec<String> =
-            query.standing.iter().map(|standing| kind(*standing).to_string()).collect();
-        // Numbers of our own, not input.
-        let sql = format!(
-            "SELECT seq, row FROM op INDEXED BY op_open WHERE kind IN ({}) AND kind IN (1, 2, 4, 5, 6) AND seq < ?1 ORDER BY seq DESC",
-            kinds.join(",")
-        );
-        self.scan(&sql, params![before], visit)
-    }
-
-    /// At most `max` operations that another session than this one has in hand.
-    pub(super) fn not_owned_by(
-        &self,
-        session: Session,
-        max: usize,
-    ) -> Result<Vec<Operation>, StoreError> {
-        let mut found = Vec::new();
-        let mut visit = |_, operation: Operation| {
-            if operation.owner().is_some_and(|owner| owner != session) {
-                found.push(operation);
-            }
-            found.len() < max
-        };
-        self.scan(
-            "SELECT seq, row FROM op INDEXED BY op_open WHERE kind IN (1, 6) AND kind IN (1, 2, 4, 5, 6)",
-            &[],
-            &mut visit,
-        )?;
-        Ok(found)
-    }
-
-    /// Visits rows until `visit` has enough; tells whether there may be more.
-    fn scan(
-        &self,
-        sql: &str,
-        by: &[&dyn rusqlite::ToSql],
-        visit: &mut impl FnMut(u64, Operation) -> bool,
-    ) -> Result<bool, StoreError> {
-        let mut statement = self.db.prepare_cached(sql)?;
-        let mut rows = statement.query(by)?;
-        while let Some(row) = rows.next()? {
-            if !visit(row.get(0)?, decode(row.get_ref(1)?)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// At most `max` operations after `from`, oldest first.
-    pub(super) fn after(&self, from: u64, max: usize) -> Result<Vec<(u64, Operation)>, StoreError> {
-        let mut found = Vec::new();
-        let mut visit = |seq, operation| {
-            found.push((seq, operation));
-            true
-        };
-        self.scan(
-            "SELECT seq, row FROM op WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            params![from, max],
-            &mut visit,
-        )?;
-        Ok(found)
-    }
-
-    pub(super) fn asked(&self, seq: u64) -> Result<Asked, StoreError> {
-        let mut statement =
-            self.db.prepare_cached("SELECT count, times FROM asked WHERE seq = ?1")?;
-        let found = statement
-            .query_row([seq], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?)))
-            .optional()?;
-        Ok(found.map_or_else(Asked::default, |(count, times)| asked(count, &times)))
-    }
-
-    /// At most `max` operations after `from` with what is kept beside them, oldest first.
-    pub(super) fn kept(&self, from: u64, max: usize) -> Result<Vec<Kept>, StoreError> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT op.row, op.key IS NOT NULL, asked.count, asked.times FROM op \
-             LEFT JOIN asked ON asked.seq = op.seq WHERE op.seq > ?1 ORDER BY op.seq LIMIT ?2",
-        )?;
-        let mut rows = statement.query(params![from, max])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let count: Option<u64> = row.get(2)?;
-            let times: Option<Vec<u8>> = row.get(3)?;
-            found.push(Kept {
-                operation: decode(row.get_ref(0)?)?,
-                has_key: row.get(1)?,
-                asked: asked(count.unwrap_or_default(), &times.unwrap_or_default()),
-            });
-        }
-        Ok(found)
-    }
-
-    /// How many operations there are.
-    pub(super) fn operations(&self) -> Result<u64, StoreError> {
-        Ok(self.db.query_row("SELECT count(*) FROM op", [], |row| row.get(0))?)
-    }
-
-    pub(super) fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT name, value FROM setting WHERE name >= ?1 AND name < ?2 ORDER BY name",
-        )?;
-        let within = params![prefix, end_of(prefix)];
-        let rows = statement.query_map(within, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect::<Result<_, _>>().map_err(StoreError::from)
-    }
-
-    /// At most `max` settings between these names, both left out.
-    pub(super) fn settings_between(
-        &self,
-        least: &str,
-        greatest: &str,
-        way: Way,
-        max: usize,
-    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let mut statement = self.db.prepare_cached(match way {
-            Way::Up => {
-                "SELECT name, value FROM setting WHERE name > ?1 AND name < ?2 ORDER BY name LIMIT ?3"
-            }
-            Way::Down => {
-                "SELECT name, value FROM setting WHERE name > ?1 AND name < ?2 ORDER BY name DESC LIMIT ?3"
-            }
-        })?;
-        let within = params![least, greatest, max];
-        let rows = statement.query_map(within, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect::<Result<_, _>>().map_err(StoreError::from)
-    }
-
     pub(super) fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let mut statement = self.db.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
         Ok(statement.query_row([name], |row| row.get(0)).optional()?)
-    }
-
-    pub(super) fn counts(&self) -> Result<Vec<(Standing, u64)>, StoreError> {
-        let count = |standing: Standing| {
-            let sql = match standing {
-                Standing::Pending => "SELECT count(*) FROM op WHERE kind = 0",
-                Standing::Done | Standing::Tombstone => return Ok(None),
-                _ => {
-                    "SELECT count(*) FROM op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)"
-                }
-            };
-            let mut statement = self.db.prepare_cached(sql)?;
-            let number = if standing == Standing::Pending {
-                statement.query_row([], |row| row.get::<_, u64>(0))
-            } else {
-                statement.query_row([kind(standing)], |row| row.get::<_, u64>(0))
-            };
-            Ok::<_, StoreError>(Some((standing, number?)))
-        };
-        Standing::ALL.into_iter().filter_map(|standing| count(standing).transpose()).collect()
     }
 
     pub(super) fn newest(&self) -> Result<u64, StoreError> {
@@ -622,8 +419,9 @@ impl Index {
     /// The keys that runs have and from which place on they may have none; nothing of an index that
     /// has no runs yet.
     pub(super) fn kept_keys(&self) -> Result<Option<(Keys, u64)>, StoreError> {
-        let version: usize = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        (version == MIGRATIONS.len()).then(|| Keys::kept(&self.db)).transpose()
+        let has_runs =
+            self.db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'key_run'")?.exists([])?;
+        has_runs.then(|| Keys::kept(&self.db)).transpose()
     }
 
     /// Whether `keys` lead from `key` to the row `seq`.
@@ -640,32 +438,6 @@ impl Index {
         Ok(said.into_iter().filter(|line| line != "ok").collect())
     }
 
-    /// Visits every row with its columns, oldest first.
-    pub(super) fn columns(
-        &self,
-        mut visit: impl FnMut(&Put<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut statement =
-            self.db.prepare("SELECT seq, key, lane, kind, due, fence, row FROM op ORDER BY seq")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let key: Option<[u8; 16]> = row.get(1)?;
-            visit(&Put {
-                seq: row.get(0)?,
-                key: key.map(KeyDigest),
-                lane: row.get(2)?,
-                kind: row.get(3)?,
-                due: row.get(4)?,
-                fence: row.get(5)?,
-                row: row
-                    .get_ref(6)?
-                    .as_blob()
-                    .map_err(|error| StoreError::Damaged(error.to_string()))?,
-            })?;
-        }
-        Ok(())
-    }
-
     /// Copies the index, as it was last committed, into a new database file.
     pub(super) fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
         let mut copy = Connection::open(path)?;
@@ -673,13 +445,6 @@ impl Index {
         backup.run_to_completion(1024, std::time::Duration::ZERO, None)?;
         Ok(())
     }
-}
-
-fn asked(count: u64, times: &[u8]) -> Asked {
-    let time = |bytes: &[u8]| {
-        Timestamp::from_micros(i64::from_le_bytes(bytes.try_into().unwrap_or_default()))
-    };
-    Asked { count, times: times.chunks_exact(8).map(time).collect() }
 }
 
 fn decode(value: ValueRef<'_>) -> Result<Operation, StoreError> {

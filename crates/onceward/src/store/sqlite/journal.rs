@@ -8,27 +8,23 @@
 //!
 //! Deliberately absent: an index. SQLite is the index, applied from the same frames.
 
-use std::collections::BTreeMap;
+mod segments;
+mod torn;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use onceward_core::attempt::BodyRef;
-
+pub(super) use self::segments::Segments;
+use self::segments::{checksum, missing, path_of, read_frame, replay_segment};
+use self::torn::refuse_damage;
 use crate::sabotage::Sabotage;
 use crate::store::StoreError;
 
 /// "OWJ1", little-endian.
 const MAGIC: u32 = 0x314a_574f;
-
-/// How much of a segment is looked at once.
-const PIECE_BYTES: usize = 256 << 10;
-
-/// A segment holds fewer frames than this.
-const FRAMES_AHEAD_MAX: u64 = 1_000_000;
 
 /// Magic, payload length, sequence number, CRC-32 of segment, sequence and payload, and padding.
 pub(super) const HEADER_BYTES: usize = 24;
@@ -39,120 +35,6 @@ pub(super) struct Position {
     pub(super) segment: u32,
     pub(super) offset: u32,
     pub(super) sequence: u64,
-}
-
-/// The segments, open for reading; shared with whoever reads bodies.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Segments(Arc<RwLock<BTreeMap<u32, Arc<File>>>>);
-
-impl Segments {
-    /// All that are in `folder`.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        let segments = Self::default();
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(segment) =
-                name.to_str().and_then(|name| name.strip_prefix("segment-")?.parse().ok())
-            else {
-                continue;
-            };
-            let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
-            read_no_further(&file);
-            segments.add(segment, Arc::new(file));
-        }
-        Ok(segments)
-    }
-
-    /// Hands every frame to `visit`, oldest first, with the position after it; returns where they
-    /// end. A frame that does not hold is the end only where none holds behind it.
-    pub(super) fn frames(
-        &self,
-        mut visit: impl FnMut(&[u8], Position) -> Result<(), StoreError>,
-    ) -> Result<Option<Position>, StoreError> {
-        let unreadable =
-            |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-        let mut end: Option<Position> = None;
-        for segment in self.numbers() {
-            let file = self.get(segment).ok_or_else(|| missing(segment))?;
-            let sequence = match end {
-                Some(end) => end.sequence,
-                None => first_sequence(&file).map_err(unreadable)?,
-            };
-            let start = Position { segment, offset: 0, sequence };
-            let goes_on = read_frame(&file, start).map_err(unreadable)?.is_some();
-            if let Some(end) = end.filter(|end| goes_on && end.segment + 1 != segment) {
-                return Err(missing(end.segment + 1));
-            }
-            // One that was allocated ahead has none.
-            if goes_on || end.is_none() {
-                end = Some(replay_segment(&file, start, &mut visit)?);
-            }
-        }
-        end.map_or(Ok(()), |end| refuse_damage(self, end))?;
-        Ok(end)
-    }
-
-    fn get(&self, segment: u32) -> Option<Arc<File>> {
-        self.0.read().ok()?.get(&segment).cloned()
-    }
-
-    fn add(&self, segment: u32, file: Arc<File>) {
-        if let Ok(mut open) = self.0.write() {
-            open.insert(segment, file);
-        }
-    }
-
-    pub(super) fn numbers(&self) -> Vec<u32> {
-        self.0.read().map(|open| open.keys().copied().collect()).unwrap_or_default()
-    }
-
-    /// The bytes of a body, if they are the ones that were written.
-    pub(super) fn read(&self, body: BodyRef) -> Result<Bytes, StoreError> {
-        let gone = || missing(body.segment);
-        let file = self.get(body.segment).ok_or_else(gone)?;
-        let mut bytes = vec![0; body.length as usize];
-        file.read_exact_at(&mut bytes, u64::from(body.offset)).map_err(|error| {
-            StoreError::Unavailable(format!("reading {}: {error}", name_of(body.segment)))
-        })?;
-        if crc32fast::hash(&bytes) != body.crc && !Sabotage::ChecksumIgnored.is_on() {
-            return Err(StoreError::Damaged(format!(
-                "{} at {}: a body's bytes are not the ones that were written",
-                name_of(body.segment),
-                body.offset
-            )));
-        }
-        Ok(bytes.into())
-    }
-
-    /// At most `length` bytes of a body from `from` on, unchecked.
-    pub(super) fn read_part(
-        &self,
-        body: BodyRef,
-        from: u32,
-        length: u32,
-    ) -> Result<Bytes, StoreError> {
-        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
-        let file = self.get(body.segment).ok_or_else(gone)?;
-        let from = from.min(body.length);
-        let mut bytes = vec![0; length.min(body.length - from) as usize];
-        let place = u64::from(body.offset) + u64::from(from);
-        file.read_exact_at(&mut bytes, place).map_err(|error| {
-            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
-        })?;
-        Ok(bytes.into())
-    }
-
-    /// Forgets every segment before `floor` and removes its file.
-    pub(super) fn remove_before(&self, floor: u32, folder: &Path) -> io::Result<()> {
-        let Ok(mut open) = self.0.write() else {
-            return Ok(());
-        };
-        let kept = open.split_off(&floor);
-        let removed = std::mem::replace(&mut *open, kept);
-        drop(open);
-        removed.keys().try_for_each(|segment| fs::remove_file(path_of(folder, *segment)))
-    }
 }
 
 /// The end of the journal: the only place where it grows.
@@ -177,25 +59,6 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
     }
-}
-
-/// The number of a segment's first frame, as its header says.
-fn first_sequence(file: &File) -> io::Result<u64> {
-    let mut number = [0; 8];
-    file.read_exact_at(&mut number, 8)?;
-    Ok(u64::from_le_bytes(number))
-}
-
-fn name_of(segment: u32) -> String {
-    format!("segment-{segment:08}")
-}
-
-fn path_of(folder: &Path, segment: u32) -> PathBuf {
-    folder.join(name_of(segment))
-}
-
-fn missing(segment: u32) -> StoreError {
-    StoreError::Damaged(format!("{} is missing from the journal", name_of(segment)))
 }
 
 impl Journal {
@@ -318,14 +181,6 @@ impl Journal {
     }
 }
 
-fn checksum(at: Position, payload: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&at.segment.to_le_bytes());
-    crc.update(&at.sequence.to_le_bytes());
-    crc.update(payload);
-    crc.finalize()
-}
-
 /// Makes a segment: its bytes allocated, its name in the folder durable.
 fn create(folder: &Path, segments: &Segments, segment: u32, bytes: u32) -> io::Result<()> {
     let path = path_of(folder, segment);
@@ -363,138 +218,6 @@ fn allocate(file: &File, bytes: u32) -> io::Result<()> {
     }
 }
 
-/// The payload of the frame at `at`, if one holds there.
-fn read_frame(file: &File, at: Position) -> io::Result<Option<Vec<u8>>> {
-    let mut header = [0; HEADER_BYTES];
-    let size = file.metadata()?.len();
-    let offset = u64::from(at.offset);
-    if offset + HEADER_BYTES as u64 > size {
-        return Ok(None);
-    }
-    file.read_exact_at(&mut header, offset)?;
-    let word = |place: usize| {
-        u32::from_le_bytes([header[place], header[place + 1], header[place + 2], header[place + 3]])
-    };
-    let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
-    let length = u64::from(word(4));
-    if word(0) != MAGIC || sequence != at.sequence || offset + HEADER_BYTES as u64 + length > size {
-        return Ok(None);
-    }
-    let mut payload = vec![0; length as usize];
-    file.read_exact_at(&mut payload, offset + HEADER_BYTES as u64)?;
-    let holds = checksum(at, &payload) == word(16) || Sabotage::ChecksumIgnored.is_on();
-    Ok(holds.then_some(payload))
-}
-
-fn replay_segment(
-    file: &File,
-    mut at: Position,
-    replay: &mut impl FnMut(&[u8], Position) -> Result<(), StoreError>,
-) -> Result<Position, StoreError> {
-    let unreadable =
-        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    while let Some(payload) = read_frame(file, at).map_err(unreadable)? {
-        at.offset += (HEADER_BYTES + payload.len()) as u32;
-        at.sequence += 1;
-        replay(&payload, at)?;
-    }
-    Ok(at)
-}
-
-/// A frame is written only after the one before it is durable, so only the last can be torn: a
-/// frame that holds behind one that does not, in this segment or a later one, means damage.
-fn refuse_damage(segments: &Segments, end: Position) -> Result<(), StoreError> {
-    for segment in segments.numbers().into_iter().filter(|segment| *segment >= end.segment) {
-        let file = segments.get(segment).ok_or_else(|| missing(segment))?;
-        let start = if segment == end.segment { u64::from(end.offset) + 1 } else { 0 };
-        refuse_frames_from(&file, segment, start, end)?;
-    }
-    Ok(())
-}
-
-/// Looks for a frame that holds in `segment` from `start` on.
-fn refuse_frames_from(
-    file: &File,
-    segment: u32,
-    mut start: u64,
-    end: Position,
-) -> Result<(), StoreError> {
-    let unreadable =
-        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut piece = vec![0; PIECE_BYTES];
-    while let Some(from) = next_data(file, start).map_err(unreadable)? {
-        start = from;
-        if start + (HEADER_BYTES as u64) >= size {
-            break;
-        }
-        let length = piece.len().min((size - start) as usize);
-        let bytes = &mut piece[..length];
-        file.read_exact_at(bytes, start).map_err(unreadable)?;
-        let at = Position { segment, offset: start as u32, sequence: 0 };
-        refuse_frame_behind(file, end, at, bytes)?;
-        // A header that lies across two pieces is seen whole in the second.
-        start += (length - HEADER_BYTES.min(length - 1)) as u64;
-    }
-    Ok(())
-}
-
-/// Where bytes were written, at `from` or behind it: most of a segment is allocated and no more.
-fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
-    use rustix::fs::SeekFrom;
-    match rustix::fs::seek(file, SeekFrom::Data(from)) {
-        Ok(at) => Ok(Some(at)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        // Some file systems do not tell: all of it is looked at.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(from)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn refuse_frame_behind(
-    file: &File,
-    end: Position,
-    piece: Position,
-    bytes: &[u8],
-) -> Result<(), StoreError> {
-    let unreadable =
-        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    let mut from = 0;
-    while let Some(found) = bytes.get(from..).and_then(|rest| find(rest, MAGIC.to_le_bytes())) {
-        let at = from + found;
-        from = at + 1;
-        let number = bytes.get(at + 8..at + 16);
-        let sequence = number.map_or(0, |number| {
-            number.iter().rev().fold(0, |sequence, byte| sequence << 8 | u64::from(*byte))
-        });
-        // Numbers far away are an older life of these bytes, not a frame behind this one.
-        if !(end.sequence + 1..end.sequence + FRAMES_AHEAD_MAX).contains(&sequence) {
-            continue;
-        }
-        let at = Position { offset: piece.offset + at as u32, sequence, ..piece };
-        if read_frame(file, at).map_err(unreadable)?.is_some() {
-            return Err(StoreError::Damaged(format!(
-                "{} does not hold at {}, and a later frame does",
-                name_of(end.segment),
-                end.offset
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The first place of `magic`; most of a segment is zeros, which are passed over at once.
-fn find(bytes: &[u8], magic: [u8; 4]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == magic[0]).and_then(|mut at| {
-        loop {
-            if bytes.get(at..at + 4)? == magic {
-                return Some(at);
-            }
-            at += 1 + bytes[at + 1..].iter().position(|byte| *byte == magic[0])?;
-        }
-    })
-}
-
 pub(super) fn full_or_unavailable(error: &io::Error) -> StoreError {
     use rustix::io::Errno;
     // Without a descriptor nothing was written, and others give theirs back.
@@ -515,6 +238,8 @@ mod fuzz;
 
 #[cfg(test)]
 mod tests {
+    use onceward_core::attempt::BodyRef;
+
     use super::*;
 
     const START: Position = Position { segment: 1, offset: 0, sequence: 0 };

@@ -246,7 +246,7 @@ impl Filter {
 
     /// Blocks follow the order of keys, so that a run is filled in from one end to the other.
     fn block(&self, half: u64) -> usize {
-        ((half >> 32) * self.0.len() as u64 >> 32) as usize
+        (((half >> 32) * self.0.len() as u64) >> 32) as usize
     }
 
     fn bits(half: u64) -> [u32; 8] {

@@ -1,14 +1,18 @@
 //! The one writer. Whatever queued while the last commit ran goes into the next: applied to the
 //! index, written to the journal as one frame, and answered only after that is durable.
 
+mod keep;
+mod lanes;
+mod room;
+mod sweep;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
@@ -16,37 +20,22 @@ use onceward_core::operation::{Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 
+use self::keep::INDEX_COMMIT_EVERY;
+pub(super) use self::keep::apply_all;
+use self::room::refuse;
 use super::inbox::{Answer, Command, Inbox};
 use super::index::Index;
 use super::journal::{HEADER_BYTES, Journal, full_or_unavailable};
-use super::record::{Put, RECORD_OVERHEAD, Record, Records, pieces};
+use super::record::{Put, Record, pieces};
 use super::young::{YOUNG_MAX, Young};
-use crate::judgement;
 use crate::sabotage::Sabotage;
 use crate::store::row::{self, kind};
 use crate::store::{
-    Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Swept, Which, Write, digest_of,
+    Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Which, Write, digest_of,
 };
 
 /// Commands that wait at most; past it, callers wait before they queue.
 pub(super) const QUEUE_MAX: usize = 8192;
-
-/// The index keeps what was applied at least this often, or after this many commands: rarely,
-/// because keys are spread over its pages, and a page is written once however much of it changed.
-const INDEX_COMMIT_EVERY: Duration = Duration::from_millis(500);
-const INDEX_COMMIT_AFTER: usize = 32 * 1024;
-
-/// What is left of the last segment when no other can be had is for what is under way.
-const RESERVE_BYTES: usize = 8 << 20;
-
-/// A log longer than this is finished by the writer itself, so that it begins anew.
-const WAL_BYTES_MAX: u64 = 64 << 20;
-
-/// A row's bytes, and the place of an answer in it, change little with what is filled in.
-const ROW_BYTES_MAX: usize = 64 << 10;
-
-/// Lanes that are kept in mind, at most; the others are looked up.
-const LANES_MAX: usize = 64 * 1024;
 
 /// What the writer shares with the store's front.
 #[derive(Clone)]
@@ -66,6 +55,8 @@ pub(super) struct Writer {
     index: Index,
     journal: Journal,
     wal: PathBuf,
+    /// How long the log was when it was last to be copied.
+    copied_bytes: u64,
     shared: Shared,
     checkpointer: std::sync::mpsc::SyncSender<()>,
     /// The lanes that were met lately, and the numbers that stand for them in rows.
@@ -108,6 +99,7 @@ impl Writer {
             index,
             journal,
             wal,
+            copied_bytes: 0,
             shared,
             checkpointer,
             lanes: HashMap::new(),
@@ -157,12 +149,10 @@ impl Writer {
         }
     }
 
-    /// How many commands may be expected at once: as many as came lately.
+    /// How many commands are worth waiting a moment for: most of as many as came at once lately, so
+    /// that whoever calls alone never waits.
     fn company(&self) -> usize {
-        if std::env::var_os("NOCOMPANY").is_some() {
-            return 0;
-        }
-        self.batches.iter().copied().max().unwrap_or_default()
+        self.batches.iter().max().map_or(0, |most| most * 3 / 4)
     }
 
     fn execute(&mut self, command: Command) {
@@ -245,115 +235,6 @@ impl Writer {
             // A caller that went away needs no answer.
             let _ = answer.send(durable.and(result));
         }));
-    }
-
-    /// A full ledger takes nothing new, and still knows what it has: a duplicate is answered.
-    fn refuse(&mut self, command: Command, error: &StoreError) {
-        if let (Command::Remember(birth, _), StoreError::Full(_)) = (&command, error)
-            && birth.replaces.is_none()
-        {
-            let digest = digest_of(&birth.operation);
-            match (self.find(Which::Key(digest)).transpose(), command) {
-                (Some(known), Command::Remember(_, answer)) => {
-                    self.answer(answer, known.map(Remembered::Known));
-                }
-                (_, command) => refuse(command, error),
-            }
-        } else {
-            refuse(command, error);
-        }
-    }
-
-    /// An error that leaves the state unknown ends the writer's work: no answer, stop, recover.
-    fn heed(&mut self, error: &StoreError) {
-        match error {
-            StoreError::Stale | StoreError::Away(_) => {}
-            StoreError::Full(why) => {
-                self.full = Some((why.clone(), Instant::now() + Duration::from_secs(1)));
-            }
-            StoreError::Unavailable(_) | StoreError::Damaged(_) => {
-                self.broken = Some(error.clone());
-            }
-        }
-    }
-
-    /// What a checkpoint had no room for, the next one takes; what failed otherwise may have left
-    /// the index in any state.
-    fn heed_checkpoint(&mut self, error: &StoreError) {
-        if !matches!(error, StoreError::Full(_)) {
-            self.heed(error);
-        }
-    }
-
-    /// Makes sure that the command's frame fits, and that new work is refused before what is
-    /// under way would be.
-    fn make_room(&mut self, command: &Command) -> Result<(), StoreError> {
-        let bytes = match command {
-            Command::Remember(birth, _) => birth.request.len() + 2 * ROW_BYTES_MAX,
-            Command::Commit(write, _) => {
-                write.answer.as_ref().map_or(0, |(_, bytes)| bytes.len()) + ROW_BYTES_MAX
-            }
-            Command::Take(_, _, max, _, _) | Command::Sweep(_, _, max, _) => {
-                // Rows are small; where a segment is too, what is more makes it a little longer.
-                (max * 4096 + ROW_BYTES_MAX).min(self.journal.payload_bytes_max() / 2)
-            }
-            Command::NoteAsked(asked, _) => asked.len() * 256,
-            Command::Set(name, value, _) | Command::Swap(name, _, value, _) => {
-                name.len() + value.as_ref().map_or(0, Bytes::len)
-            }
-            Command::Find(..)
-            | Command::Lanes(_)
-            | Command::Setting(..)
-            | Command::Publish(_)
-            | Command::Fail(_)
-            | Command::Close => {
-                return Ok(());
-            }
-        } + RECORD_OVERHEAD * 4;
-        if bytes > self.journal.payload_bytes_max() {
-            return Err(StoreError::Full(format!(
-                "{bytes} bytes do not fit a segment of the journal"
-            )));
-        }
-        let is_new = matches!(command, Command::Remember(..) | Command::Take(..));
-        if let Some((why, again_at)) = self.full.clone() {
-            let retry = Instant::now() >= again_at;
-            if is_new && !(retry && self.recover_room()) {
-                return Err(StoreError::Full(why));
-            }
-        }
-        if self.journal.room() < self.frame.len() + bytes {
-            self.flush();
-            if self.journal.room() < bytes + HEADER_BYTES {
-                self.journal.roll().map_err(|error| full_or_unavailable(&error))?;
-            }
-        }
-        if !self.journal.has_spare()
-            && self.journal.room() < self.frame.len() + bytes + RESERVE_BYTES
-            && let Err(error) = self.journal.prepare()
-        {
-            let error = full_or_unavailable(&error);
-            self.heed(&error);
-            if is_new {
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Tries whether there is room again.
-    fn recover_room(&mut self) -> bool {
-        self.full = None;
-        self.flush();
-        self.keep(true);
-        let prepared = self.journal.room() >= RESERVE_BYTES || self.journal.prepare().is_ok();
-        if !prepared {
-            self.full = Some((
-                "no further segment can be allocated".to_owned(),
-                Instant::now() + Duration::from_secs(1),
-            ));
-        }
-        self.full.is_none()
     }
 
     fn remember(&mut self, birth: Birth) -> Result<Remembered, StoreError> {
@@ -497,20 +378,6 @@ impl Writer {
         }))
     }
 
-    /// Lets the oldest rows go to the index, until no more than `left` are young.
-    fn age(&mut self, left: usize) -> Result<(), StoreError> {
-        if self.young.len() <= left {
-            return Ok(());
-        }
-        self.index.begin()?;
-        while self.young.len() > left {
-            let index = &self.index;
-            let Some(inserted) = self.young.pop(|put| index.insert(put)) else { break };
-            inserted?;
-        }
-        self.index.tidy()
-    }
-
     fn record(&mut self, record: &Record<'_>) -> Result<usize, StoreError> {
         self.index.apply(record)?;
         Ok(record.write(&mut self.frame))
@@ -522,56 +389,6 @@ impl Writer {
         let length = u32::try_from(bytes.len())
             .map_err(|_| StoreError::Full("a body of 4 GiB".to_owned()))?;
         Ok(BodyRef { segment, offset, length, crc: crc32fast::hash(bytes) })
-    }
-
-    /// The number of an operation's lane; most come as the one before.
-    fn lane(&mut self, operation: &Operation) -> Result<i64, StoreError> {
-        if let Some((lane, id)) = &self.last_met
-            && lane.is_of(operation)
-        {
-            return Ok(*id);
-        }
-        let lane = Lane::of(operation);
-        let id = match self.lanes.get(&lane) {
-            Some(id) => *id,
-            None => self.look_up_lane(&lane)?,
-        };
-        self.last_met = Some((lane, id));
-        Ok(id)
-    }
-
-    fn look_up_lane(&mut self, lane: &Lane) -> Result<i64, StoreError> {
-        let known = self.index.lane(lane)?;
-        let id = known.unwrap_or(self.last_lane + 1);
-        if known.is_none() {
-            self.record(&Record::Lane(id, lane.into()))?;
-            self.last_lane = id;
-        }
-        self.meet(id, lane.clone());
-        Ok(id)
-    }
-
-    /// Keeps in mind a lane that is in the index.
-    fn meet(&mut self, id: i64, lane: Lane) {
-        if self.lanes.len() >= LANES_MAX {
-            self.lanes.clear();
-            self.lane_names.clear();
-        }
-        self.lane_names.insert(id, lane.clone());
-        self.lanes.insert(lane, id);
-    }
-
-    fn lanes_due(&mut self) -> Result<Vec<(Lane, Timestamp)>, StoreError> {
-        let mut named = Vec::new();
-        for (id, due) in self.index.lanes_due()? {
-            if !self.lane_names.contains_key(&id)
-                && let Some(lane) = self.index.lane_of(id)?
-            {
-                self.meet(id, lane);
-            }
-            named.extend(self.lane_names.get(&id).map(|lane| (lane.clone(), due)));
-        }
-        Ok(named)
     }
 
     /// Sets a named value where it is as `expected`; tells whether it was.
@@ -617,64 +434,6 @@ impl Writer {
         self.record(&Record::Asked(id.sequence(), all.count, &times)).map(|_| ())
     }
 
-    fn sweep(&mut self, now: Timestamp, from: u64, max: usize) -> Result<Swept, StoreError> {
-        if from == 0 {
-            self.floor = self.journal.end().segment;
-            self.age(0)?;
-        }
-        let mut swept = Swept::default();
-        let page = self.index.after(from, max)?;
-        swept.next = page.last().filter(|_| page.len() == max).map(|(seq, _)| *seq);
-        for (seq, operation) in page {
-            let expired = judgement::is_expired(&operation, now);
-            if expired
-                && (admission::is_tombstone_over(&operation, now)
-                    || admission::leaves_no_tombstone(&operation))
-            {
-                self.record(&Record::Remove(seq))?;
-                swept.removed += 1;
-            } else if (expired && admission::is_more_than_its_mark(&operation))
-                || (operation.request.is_some() && admission::are_bodies_over(&operation, now))
-            {
-                let left = if expired {
-                    operation.forgotten_but_for_its_mark()
-                } else {
-                    operation.without_bodies()
-                };
-                // Its key may have gone to a successor; then only the history is stripped.
-                let digest = digest_of(&operation);
-                let owns =
-                    self.find(Which::Key(digest))?.is_some_and(|owner| owner.id == operation.id);
-                self.put_with_key(&left, owns.then_some(digest), false)?;
-                swept.forgotten += u32::from(expired);
-            } else {
-                let bodies = operation.bodies().filter(|_| !Sabotage::SegmentDropped.is_on());
-                self.floor = bodies.map(|body| body.segment).fold(self.floor, u32::min);
-            }
-        }
-        if swept.next.is_none() {
-            self.drop_segments();
-        }
-        Ok(swept)
-    }
-
-    /// Removes the segments that neither an operation nor the index needs any more.
-    fn drop_segments(&mut self) {
-        // Neither readers nor a later start may see rows that still refer to what goes: what was to
-        // be forgotten has to be durable, and in the index.
-        if !self.flush() || !self.keep(true) {
-            return;
-        }
-        let copying = self.shared.copying.load(Ordering::SeqCst) > 0;
-        if self.broken.is_some() || (copying && !Sabotage::BackupUnguarded.is_on()) {
-            return;
-        }
-        let needed = self.index.applied().map_or(0, |applied| applied.segment);
-        // A file that could not be removed is met again by the next pass.
-        let _ =
-            self.journal.segments().remove_before(self.floor.min(needed), self.journal.folder());
-    }
-
     /// Makes the frame durable and answers its commands; tells whether it is.
     fn flush(&mut self) -> bool {
         if Sabotage::AnswerBeforeCommit.is_on() {
@@ -712,102 +471,6 @@ impl Writer {
         for answer in std::mem::take(&mut self.deferred) {
             answer(durable.clone());
         }
-    }
-
-    /// Lets the index keep what was applied to it, where that is due or `now`; tells whether that
-    /// went well.
-    fn keep(&mut self, now: bool) -> bool {
-        let is_due = self.unkept >= INDEX_COMMIT_AFTER
-            || self.unkept_since.is_some_and(|since| since.elapsed() >= INDEX_COMMIT_EVERY);
-        if self.broken.is_some() || !(now || is_due) {
-            return self.broken.is_none();
-        }
-        self.unkept = 0;
-        // What stays young goes at the next quiet moment.
-        self.unkept_since = (!now && self.young.len() > 0).then(Instant::now);
-        // In a hurry nothing stays young; else the journal stays needed from the oldest on, and
-        // applying some of it twice changes nothing.
-        let aged = if now { self.age(0) } else { Ok(()) };
-        let since = self.young.since().filter(|_| !Sabotage::IndexAhead.is_on());
-        let applied = since.unwrap_or_else(|| self.journal.end());
-        if let Err(error) = aged.and_then(|()| self.index.commit(applied)) {
-            self.heed(&error);
-            self.reindex();
-            return false;
-        }
-        let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
-        if wal_bytes > WAL_BYTES_MAX {
-            // While the writer itself copies the last frames no new ones come, so the log begins anew.
-            if let Err(error) = self.index.checkpoint(false) {
-                self.heed_checkpoint(&error);
-            }
-        } else {
-            let _ = self.checkpointer.try_send(());
-        }
-        self.broken.is_none()
-    }
-
-    /// Takes the index back to what it has kept and applies the journal again: what was applied
-    /// and did not become durable never was.
-    fn reindex(&mut self) {
-        if matches!(self.broken, Some(StoreError::Unavailable(_) | StoreError::Damaged(_))) {
-            let _ = self.index.roll_back();
-            return;
-        }
-        if let Err(error) = self.try_reindex() {
-            self.broken = Some(error);
-        }
-    }
-
-    fn try_reindex(&mut self) -> Result<(), StoreError> {
-        self.index.begin_again()?;
-        self.young.clear();
-        let applied = self.index.applied()?;
-        let index = &self.index;
-        let mut end = applied;
-        // A second reader of the same files: the journal's end stays where it is.
-        Journal::open(self.journal.folder(), 0, applied, |payload, after| {
-            end = after;
-            apply_all(index, payload)
-        })?;
-        if end.sequence != self.journal.end().sequence && end != applied {
-            return Err(StoreError::Damaged("the journal's end is not where it was".to_owned()));
-        }
-        self.lanes.clear();
-        self.lane_names.clear();
-        self.last_met = None;
-        self.last_lane = self.index.last_lane()?;
-        self.unkept_since = Some(Instant::now());
-        Ok(())
-    }
-}
-
-/// Applies every record of a frame to the index.
-pub(super) fn apply_all(index: &Index, payload: &[u8]) -> Result<(), StoreError> {
-    let mut records = Records(payload);
-    while let Some(record) = records.next()? {
-        index.apply(&record)?;
-    }
-    Ok(())
-}
-
-fn refuse(command: Command, error: &StoreError) {
-    fn send<T>(answer: Answer<T>, error: &StoreError) {
-        // A caller that went away needs no answer.
-        let _ = answer.send(Err(error.clone()));
-    }
-    match command {
-        Command::Remember(_, answer) => send(answer, error),
-        Command::Commit(_, answer) => send(answer, error),
-        Command::Find(_, answer) => send(answer, error),
-        Command::Setting(_, answer) => send(answer, error),
-        Command::Swap(.., answer) => send(answer, error),
-        Command::Lanes(answer) => send(answer, error),
-        Command::Take(.., answer) => send(answer, error),
-        Command::NoteAsked(_, answer) | Command::Set(_, _, answer) => send(answer, error),
-        Command::Sweep(.., answer) => send(answer, error),
-        Command::Publish(answer) => send(answer, error),
-        Command::Fail(_) | Command::Close => {}
     }
 }
 
