@@ -228,18 +228,22 @@ http {{
 impl Drop for Subject {
     fn drop(&mut self) {
         // Asked first: an nginx that is killed leaves its workers behind.
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        end(&mut self.child, Signal::TERM, STOP_TIME_MAX);
+    }
+}
+
+/// Asks a process to end, and kills it where it has not ended after so long.
+pub(crate) fn end(child: &mut Child, signal: Signal, patience: Duration) {
+    // Gone already is as good.
+    let _ = rustix::process::kill_process(Pid::from_child(child), signal);
+    let asked = Instant::now();
+    while let Ok(None) = child.try_wait() {
+        if asked.elapsed() > patience {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
         }
-        let asked = Instant::now();
-        while let Ok(None) = self.child.try_wait() {
-            if asked.elapsed() > STOP_TIME_MAX {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
+        std::thread::sleep(LOOK);
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -110,18 +110,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // SIGINT: connections are cut, files are left whole.
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, Signal::INT);
-        }
-        let asked = Instant::now();
-        while let Ok(None) = self.child.try_wait() {
-            if asked.elapsed() > STOP_TIME_MAX {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
+        subject::end(&mut self.child, Signal::INT, STOP_TIME_MAX);
     }
 }
 

@@ -114,9 +114,8 @@ impl Pool {
             return Some(Line::new(Way::Http2(shared.take_up()), true));
         }
         // The last one put down is the least likely to be closed.
-        let fits = |idle: &Idle| {
-            may(idle.connection.wire().peer.ip()) && idle.connection.bell().take_up()
-        };
+        let fits =
+            |idle: &Idle| may(idle.connection.wire().peer.ip()) && idle.connection.bell().take_up();
         let at = shelf.idle.iter().rposition(fits)?;
         let Idle { connection, .. } = shelf.idle.remove(at);
         kept.idle -= 1;
@@ -198,7 +197,8 @@ impl Pool {
         let is_it = |shared: &mut Shared| shared.wire().id == wire.id;
         let mut kept = self.lock();
         let shelf = kept.shelf(&wire.berth.name);
-        let gone: Vec<_> = shelf.into_iter().flat_map(|it| it.shared.extract_if(.., is_it)).collect();
+        let gone: Vec<_> =
+            shelf.into_iter().flat_map(|it| it.shared.extract_if(.., is_it)).collect();
         // Its berth wants the lock.
         drop(kept);
         drop(gone);
