@@ -4,12 +4,13 @@
 //! settled with its answer; two durable writes and 2.1 KB kept.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onceward::core::id::OperationId;
+use onceward::core::key::Key;
 use onceward::core::operation::Operation;
 use onceward::core::policy::Mode;
 use onceward::store::contract::{done, operation, started};
@@ -22,6 +23,9 @@ use crate::meter::Usage;
 /// What is kept of an operation beside its row.
 pub(crate) const REQUEST_BYTES: usize = 1100;
 pub(crate) const ANSWER_BYTES: usize = 1000;
+
+/// What each operation looks like: making one is not the ledger's work.
+static PENDING: LazyLock<Operation> = LazyLock::new(|| operation(0, "bench", "sink", Mode::Held));
 
 /// Measures with each of `callers`, until the ledger has `operations` more.
 pub(crate) fn run(data: &Path, operations: u64, callers: &[usize]) -> Outcome<()> {
@@ -113,8 +117,11 @@ pub(crate) async fn one(store: &dyn Store, n: u64) -> Result<(), StoreError> {
 
 /// Remembers an operation, its first attempt started.
 pub(crate) async fn remember(store: &dyn Store, n: u64) -> Result<Operation, StoreError> {
-    let mut pending = operation(0, &format!("bench-{n}"), "sink", Mode::Held);
-    pending.intent_mut().id = OperationId::new(n, n);
+    let mut pending = PENDING.clone();
+    let intent = pending.intent_mut();
+    intent.id = OperationId::new(n, n);
+    intent.key = Key::new(&format!("bench-{n}"))
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
     let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
     let birth = Birth { operation: started(&pending), request, replaces: None };
     let (Remembered::Fresh(operation) | Remembered::Known(operation)) =

@@ -261,7 +261,7 @@ fn own(mut command: Command, args: &[&str]) -> Outcome<Subject> {
 }
 
 /// A port that nobody had a moment ago.
-fn free_address() -> Outcome<SocketAddr> {
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -8,6 +8,10 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 /// The longest duration: what is longer is a slip of the pen, and sums of it would overflow.
 const DURATION_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
+/// Units of time, in seconds.
+pub(crate) const UNITS: [(&str, f64); 6] =
+    [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+
 /// Reads a duration: numbers with `ms`, `s`, `m`, `h` or `d`, added up.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
@@ -27,14 +31,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = rest[digits..].trim_start();
         let letters = rest.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let seconds = match &rest[..letters] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return Err(wrong()),
-        };
+        let unit = UNITS.iter().find(|(name, _)| *name == &rest[..letters]);
+        let (_, seconds) = unit.ok_or_else(wrong)?;
         total = Duration::try_from_secs_f64(number * seconds)
             .ok()
             .and_then(|piece| total.checked_add(piece))

@@ -85,6 +85,16 @@ impl Lane {
             flow: operation.flow.clone().unwrap_or_default(),
         }
     }
+
+    /// Whether it is the lane of `operation`.
+    pub(crate) fn is_of(&self, operation: &Operation) -> bool {
+        (self.tenant.as_str(), self.route.as_str(), self.flow.as_str())
+            == (
+                operation.scope.tenant.as_str(),
+                operation.route.as_str(),
+                operation.flow.as_deref().unwrap_or_default(),
+            )
+    }
 }
 
 /// A new operation and its request.

@@ -67,7 +67,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": config.described_sources(), "outboxes": config.described_outboxes(), "claims": described_claims(&config), "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": described_sources(&config), "outboxes": described_outboxes(&config), "claims": described_claims(&config), "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -101,7 +101,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
         print_settings(&config.settings)?;
-        print_sources(&config.described_sources())?;
+        print_sources(&described_sources(&config))?;
         print_outboxes(&config)?;
         print_claims(&config)?;
         for warning in &warnings {
@@ -112,6 +112,14 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
         return Err(Exit::violation("strict = true, and there are warnings"));
     }
     Ok(())
+}
+
+fn described_sources(config: &Config) -> Vec<Value> {
+    config.sources.values().map(|source| source.described()).collect()
+}
+
+fn described_outboxes(config: &Config) -> Vec<Value> {
+    config.outboxes.values().map(|outbox| outbox.described()).collect()
 }
 
 /// What the file says of claims, scope by scope.
@@ -192,7 +200,7 @@ fn print_sources(sources: &[Value]) -> Result<(), Exit> {
 
 /// Which tables are relayed, and where their rows go.
 fn print_outboxes(config: &Config) -> Result<(), Exit> {
-    let outboxes = config.described_outboxes();
+    let outboxes = described_outboxes(config);
     if outboxes.is_empty() {
         return Ok(());
     }

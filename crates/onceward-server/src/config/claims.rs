@@ -3,83 +3,56 @@
 use std::collections::BTreeMap;
 
 use onceward::core::claim::ClaimRule;
-use onceward::core::key::Key;
-use serde::de::{Deserializer, Error as _};
-use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, EffectsWord};
-use crate::units::{Size, Span};
-
-words!(FingerprintWord { "optional" => Optional, "required" => Required });
-
-/// The name of a scope of claims: it stands in paths, percent-encoded where it has to be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) struct ClaimScope(String);
-
-impl<'de> Deserialize<'de> for ClaimScope {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        match Key::new(&name) {
-            Ok(_) => Ok(Self(name)),
-            Err(_) => Err(D::Error::custom(format!(
-                "{name:?} is no scope of claims: 1 to 255 visible letters"
-            ))),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClaimsFile {
-    effects: Option<EffectsWord>,
-    lease: Option<Span>,
-    lease_max: Option<Span>,
-    window: Option<Span>,
-    tombstone: Option<Span>,
-    fingerprint: Option<FingerprintWord>,
-    outcome_bytes_max: Option<Size>,
-}
+use super::ConfigError;
+use super::table::{Table, Words};
+use super::words::{EFFECTS, claim_scope};
 
 /// The largest outcome that may be allowed: each is in memory as a whole.
 const OUTCOME_BYTES_MAX: usize = 4 << 20;
 
+/// Whether a claim says what it is about.
+pub(crate) const FINGERPRINTS: &Words<bool> = &[("optional", false), ("required", true)];
+
 /// What holds for claims. An outcome has to fit half a segment of the ledger.
 pub(super) fn rules(
-    file: BTreeMap<ClaimScope, ClaimsFile>,
+    file: &Table<'_>,
     segment_bytes: usize,
-    source: &str,
 ) -> Result<BTreeMap<String, ClaimRule>, ConfigError> {
     let fits = OUTCOME_BYTES_MAX.min(segment_bytes / 2);
-    let rule = |(scope, said): (ClaimScope, ClaimsFile)| {
-        let wrong = |what: &str| ConfigError(format!("{source}: [claims.{:?}] {what}", scope.0));
-        let or = |said: Option<Span>, else_| said.map_or(else_, |span: Span| span.0);
-        let default = ClaimRule::default();
-        let lease_max = or(said.lease_max, default.lease_max.max(or(said.lease, default.lease)));
-        let rule = ClaimRule {
-            effects: said.effects.map_or(default.effects, Into::into),
-            lease: or(said.lease, default.lease.min(lease_max)),
-            lease_max,
-            window: or(said.window, default.window),
-            tombstone: or(said.tombstone, default.tombstone),
-            fingerprint_required: matches!(said.fingerprint, Some(FingerprintWord::Required)),
-            outcome_bytes_max: said
-                .outcome_bytes_max
-                .map_or_else(|| default.outcome_bytes_max.min(fits), |size| size.0),
-        };
-        if rule.lease > rule.lease_max {
-            return Err(wrong("has a lease that is longer than its lease_max"));
-        }
-        if rule.lease.is_zero() {
-            return Err(wrong("has a lease of no time\nhelp: write \"30s\""));
-        }
-        if rule.outcome_bytes_max > fits {
-            return Err(wrong(&format!(
-                "keeps outcomes of more than {fits} bytes\nhelp: keep what is larger elsewhere, and its place as the outcome"
-            )));
-        }
-        Ok((scope.0, rule))
+    let scopes = file.named("claims", claim_scope)?.into_iter();
+    scopes.map(|(scope, table)| Ok((scope, rule(&table, fits)?))).collect()
+}
+
+fn rule(table: &Table<'_>, fits: usize) -> Result<ClaimRule, ConfigError> {
+    let usual = ClaimRule::default();
+    let lease = table.span("lease")?;
+    let lease_max =
+        table.span_or("lease_max", usual.lease_max.max(lease.unwrap_or(usual.lease)))?;
+    let rule = ClaimRule {
+        effects: table.word("effects", EFFECTS)?.unwrap_or(usual.effects),
+        lease: lease.unwrap_or(usual.lease.min(lease_max)),
+        lease_max,
+        window: table.span_or("window", usual.window)?,
+        tombstone: table.span_or("tombstone", usual.tombstone)?,
+        fingerprint_required: table.word("fingerprint", FINGERPRINTS)?.unwrap_or(false),
+        outcome_bytes_max: table
+            .size("outcome_bytes_max")?
+            .unwrap_or(usual.outcome_bytes_max.min(fits)),
     };
-    file.into_iter().map(rule).collect()
+    table.done()?;
+    if rule.lease > rule.lease_max {
+        return Err(table.wrong("has a lease that is longer than its lease_max"));
+    }
+    if rule.lease.is_zero() {
+        return Err(table.wrong("has a lease of no time\nhelp: write \"30s\""));
+    }
+    if rule.outcome_bytes_max > fits {
+        return Err(table.wrong(&format!(
+            "keeps outcomes of more than {fits} bytes\nhelp: keep what is larger elsewhere, and its place as the outcome"
+        )));
+    }
+    Ok(rule)
 }
 
 #[cfg(test)]

@@ -1,21 +1,17 @@
 //! What the file says of operations in doubt: how the upstream is asked about one, and how its list
-//! is held against the ledger; and the hours of accepted work.
+//! is held against the ledger.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::core::condition::Condition;
-use onceward::core::hours::Hours;
 use onceward::core::lookup::{LookupRule, When};
 use onceward::core::path_template::PathTemplate;
-use onceward::core::policy::Policy;
 use onceward::core::reconcile::ReconcileRule;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
 use super::ConfigError;
-use crate::units::Span;
+use super::table::{Switch, Table, Words};
+use super::words::any;
 
 /// An effect shows so long after an attempt has ended, where nothing says otherwise.
 const SETTLE: Duration = Duration::from_mins(1);
@@ -23,165 +19,101 @@ const SETTLE: Duration = Duration::from_mins(1);
 /// What a path may ask by.
 const LOOKUP_NAMES: [&str; 3] = ["key", "operation", "upstream_key"];
 const LIST_NAMES: [&str; 4] = ["since", "since_unix", "until", "until_unix"];
+const NEXT_NAMES: [&str; 5] = ["since", "since_unix", "until", "until_unix", "cursor"];
 
-/// `false`, or how the upstream is asked.
-#[derive(Debug, Clone)]
-pub(super) enum LookupWord {
-    No,
-    As(Box<LookupFile>),
-}
+const WHENS: &Words<When> = &[("doubt", When::Doubt), ("before", When::Before)];
+/// Whether what is found is the answer.
+const ANSWERS: &Words<bool> = &[("body", true), ("none", false)];
 
-impl<'de> Deserialize<'de> for LookupWord {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match toml::Value::deserialize(deserializer)? {
-            toml::Value::Boolean(false) => Ok(Self::No),
-            value @ toml::Value::Table(_) => value
-                .try_into()
-                .map(|file| Self::As(Box::new(file)))
-                .map_err(|error: toml::de::Error| {
-                    D::Error::custom(format!("lookup: {}", error.message()))
-                }),
-            _ => Err(D::Error::custom(
-                "a lookup is false, or { get = \"/orders?ref={key}\", found = { json = { \"/items/0/id\" = { exists = true } } } }",
-            )),
-        }
+/// How the upstream is asked, where the table says anything of that.
+pub(super) fn lookup(table: &Table<'_>) -> Result<Option<Option<Arc<LookupRule>>>, ConfigError> {
+    let mend = "a lookup is false, or { get = \"/orders?ref={key}\", found = { json = { \"/items/0/id\" = { exists = true } } } }";
+    match table.switch("lookup", mend, rule)? {
+        None => Ok(None),
+        Some(Switch::Off) => Ok(Some(None)),
+        Some(Switch::As(rule)) => Ok(Some(Some(Arc::new(rule)))),
+        Some(Switch::On) => Err(table.cannot("lookup", mend)),
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LookupFile {
-    get: String,
-    found: serde_json::Value,
-    absent: Option<serde_json::Value>,
-    settle: Option<Span>,
-    when: Option<WhenWord>,
-    status: Option<u16>,
-    answer: Option<AnswerWord>,
-}
-
-words!(WhenWord { "doubt" => Doubt, "before" => Before });
-words!(AnswerWord { "body" => Body, "none" => None });
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ReconcileFile {
-    get: String,
-    get_next: Option<String>,
-    every: Option<Span>,
-    settle: Option<Span>,
-    items: String,
-    key: String,
-    next: Option<String>,
-    #[serde(default)]
-    equal: BTreeMap<String, String>,
-}
-
-/// The policy with what the file says of doubts and hours laid over it.
-pub(super) fn lay_over(
-    mut policy: Policy,
-    lookup: Option<&LookupWord>,
-    hours: Option<&str>,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<Policy, ConfigError> {
-    match lookup {
-        None => {}
-        Some(LookupWord::No) => policy.lookup = None,
-        Some(LookupWord::As(file)) => policy.lookup = Some(Arc::new(build(file, wrong)?)),
+fn rule(table: &Table<'_>) -> Result<LookupRule, ConfigError> {
+    let get = template("lookup.", "get", &LOOKUP_NAMES, table)?;
+    let found = condition("lookup.", "found", table)?;
+    let absent = condition("lookup.", "absent", table)?;
+    let settle = table.span_or("settle", SETTLE)?;
+    let when = table.word("when", WHENS)?.unwrap_or(When::Doubt);
+    let status = table.read("status")?;
+    let is_answer = table.word("answer", ANSWERS)?.unwrap_or(false);
+    if status.is_some_and(|status| !(200..400).contains(&status)) {
+        return Err(table.wrong("has a lookup.status that is none of a success: 200 to 399"));
     }
-    if let Some(text) = hours {
-        let hours = Hours::read(text).map_err(|error| wrong(&format!("has hours: {error}")))?;
-        policy.hours = Some(hours);
-    }
-    Ok(policy)
+    let (get, found) = (table.need("get", get)?, table.need("found", found)?);
+    Ok(LookupRule { get, found, absent, settle, when, status, is_answer })
 }
 
-fn build(
-    file: &LookupFile,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<LookupRule, ConfigError> {
-    let condition = |name: &str, source: &serde_json::Value| {
-        Condition::read(source)
-            .map_err(|error| wrong(&format!("has a lookup.{name} that cannot be read: {error}")))
-    };
-    if file.status.is_some_and(|status| !(200..400).contains(&status)) {
-        return Err(wrong("has a lookup.status that is none of a success: 200 to 399"));
-    }
-    Ok(LookupRule {
-        get: template("lookup.get", &file.get, &LOOKUP_NAMES, wrong)?,
-        found: condition("found", &file.found)?,
-        absent: file.absent.as_ref().map(|source| condition("absent", source)).transpose()?,
-        settle: settle(file.settle),
-        when: if file.when == Some(WhenWord::Before) { When::Before } else { When::Doubt },
-        status: file.status,
-        is_answer: file.answer == Some(AnswerWord::Body),
-    })
+/// A condition, said as a table.
+pub(super) fn condition(
+    within: &str,
+    key: &'static str,
+    table: &Table<'_>,
+) -> Result<Option<Condition>, ConfigError> {
+    let Some(source) = table.read::<serde_json::Value>(key)? else { return Ok(None) };
+    Condition::read(&source)
+        .map(Some)
+        .map_err(|why| table.wrong(&format!("has a {within}{key} that cannot be read: {why}")))
 }
 
-fn settle(file: Option<Span>) -> Duration {
-    file.map_or(SETTLE, |span| span.0)
-}
-
+/// A path with places for these names.
 fn template(
-    place: &str,
-    text: &str,
+    within: &str,
+    key: &'static str,
     names: &[&str],
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<PathTemplate, ConfigError> {
-    let template =
-        PathTemplate::read(text).map_err(|error| wrong(&format!("has a {place}: {error}")))?;
+    table: &Table<'_>,
+) -> Result<Option<PathTemplate>, ConfigError> {
+    let Some(text) = table.read::<String>(key)? else { return Ok(None) };
+    let template = PathTemplate::read(&text)
+        .map_err(|error| table.wrong(&format!("has a {within}{key}: {error}")))?;
     if let Some(unknown) = template.names().find(|name| !names.contains(name)) {
         let known: Vec<_> = names.iter().map(|name| format!("{{{name}}}")).collect();
-        let known = known.join(", ");
-        return Err(wrong(&format!(
-            "has a {place} with {{{unknown}}}, which is nothing\nhelp: there are {known}"
+        return Err(table.wrong(&format!(
+            "has a {within}{key} with {{{unknown}}}, which is nothing\nhelp: there are {}",
+            known.join(", ")
         )));
     }
-    Ok(template)
+    Ok(Some(template))
 }
 
-pub(super) fn reconcile(
-    file: &ReconcileFile,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<Arc<ReconcileRule>, ConfigError> {
-    let every = file.every.map_or(Duration::from_hours(1), |span| span.0);
+/// How a provider's list is held against the ledger.
+pub(super) fn reconcile(table: &Table<'_>) -> Result<Arc<ReconcileRule>, ConfigError> {
+    let every = table.span_or("every", Duration::from_hours(1))?;
+    let settle = table.span_or("settle", SETTLE)?;
+    let get = template("reconcile.", "get", &LIST_NAMES, table)?;
+    let get_next = template("reconcile.", "get_next", &NEXT_NAMES, table)?;
+    let (items, key) = (table.read::<String>("items")?, table.read::<String>("key")?);
+    let next = table.read::<String>("next")?;
+    let equal = table.pairs("equal", any, any)?.unwrap_or_default();
     if every < Duration::from_mins(1) {
-        return Err(wrong("has a reconcile.every of less than a minute"));
+        return Err(table.wrong("has a reconcile.every of less than a minute"));
     }
-    let pointers = [&file.items, &file.key].into_iter().chain(&file.next);
-    let pointers = pointers.chain(file.equal.iter().flat_map(|(there, here)| [there, here]));
-    if let Some(other) =
-        pointers.into_iter().find(|text| !text.is_empty() && !text.starts_with('/'))
-    {
-        return Err(wrong(&format!(
+    let pointers = [&items, &key, &next].into_iter().flatten();
+    let pointers = pointers.chain(equal.iter().flat_map(|(there, here)| [there, here]));
+    let other = pointers.into_iter().find(|text| !text.is_empty() && !text.starts_with('/'));
+    if let Some(other) = other {
+        return Err(table.wrong(&format!(
             "has a reconcile with {other:?}, which is no JSON pointer\nhelp: it begins with `/`, as in \"/data\""
         )));
     }
-    let get = template("reconcile.get", &file.get, &LIST_NAMES, wrong)?;
-    let next_names: Vec<&str> = LIST_NAMES.iter().copied().chain(["cursor"]).collect();
-    let get_next = file
-        .get_next
-        .as_ref()
-        .map(|text| template("reconcile.get_next", text, &next_names, wrong))
-        .transpose()?;
+    let get = table.need("get", get)?;
     if get.needs_body() || get_next.as_ref().is_some_and(PathTemplate::needs_body) {
-        return Err(wrong("has a reconcile that asks by a request's body, and asks for many"));
+        return Err(table.wrong("has a reconcile that asks by a request's body, and asks for many"));
     }
-    if get_next.is_some() && file.next.is_none() {
-        return Err(wrong(
-            "has a reconcile.get_next and no next\nhelp: add next = \"/next_cursor\"",
-        ));
+    if get_next.is_some() && next.is_none() {
+        return Err(
+            table.wrong("has a reconcile.get_next and no next\nhelp: add next = \"/next_cursor\"")
+        );
     }
-    Ok(Arc::new(ReconcileRule {
-        get,
-        get_next,
-        every,
-        settle: settle(file.settle),
-        items: file.items.clone(),
-        key: file.key.clone(),
-        next: file.next.clone(),
-        equal: file.equal.clone().into_iter().collect(),
-    }))
+    let (items, key) = (table.need("items", items)?, table.need("key", key)?);
+    Ok(Arc::new(ReconcileRule { get, get_next, every, settle, items, key, next, equal }))
 }
 
 #[cfg(test)]

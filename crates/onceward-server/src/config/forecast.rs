@@ -7,7 +7,7 @@ use onceward::core::policy::{Effects, Policy};
 use onceward::route::Route;
 use serde::Serialize;
 
-use super::{Config, RouteFile};
+use super::Config;
 use crate::units::show;
 
 /// What names of payments have in them.
@@ -62,13 +62,6 @@ pub(super) fn is_like_payments(route: &Route) -> bool {
     };
     names.into_iter().chain(paths).any(is_named)
         && route.policy.effects != Some(Effects::Idempotent)
-}
-
-/// Whether nothing in the file says how long keys are kept.
-pub(super) fn keeps_the_default(file: &RouteFile, policy: &Policy) -> bool {
-    policy.window == Policy::default().window
-        && file.policy.window.is_none()
-        && file.rules.iter().all(|rule| rule.policy.window.is_none())
 }
 
 /// The warning about such a route.

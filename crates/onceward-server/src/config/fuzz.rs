@@ -6,7 +6,7 @@ use onceward::core::backoff::delay;
 use onceward::core::id::OperationId;
 use onceward_fuzz::Fuzz;
 
-use super::{Config, ConfigError, File, Overrides, Places, interpolate, parse};
+use super::{Config, ConfigError, Overrides, Places, Text, interpolate};
 
 const WORDS: &[&str] = &[
     "listen = \"127.0.0.1:0\"\n",
@@ -60,8 +60,7 @@ fn variable(name: &str) -> Option<String> {
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let text = interpolate(text, "x.toml", None, variable)?;
-    let file: File = parse(&text, "x.toml", std::iter::empty())?;
-    Config::build(file, None, &Overrides::default(), "x.toml")
+    Config::read(&Text::new(text, "x.toml", std::iter::empty()), None, &Overrides::default())
 }
 
 /// Whether a refusal says where: a line, or the name of what is wrong.

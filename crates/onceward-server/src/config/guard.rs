@@ -3,123 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderValue;
 use ipnet::IpNet;
 use onceward::core::exchange::is_credential;
 use onceward::route::Route;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
-use super::{ConfigError, Name};
+use super::ConfigError;
+use super::table::{Table, Words};
+use super::words::header_name;
 use crate::tls::{ClientCertificate, TlsFiles, TlsVersion};
 
 /// Credentials that tell callers apart where nothing says what does.
 pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// What a route may say beside what every route may.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct GuardFile {
-    listen: Option<Addresses>,
-    host: Option<Hosts>,
-    tls: Option<TlsWord>,
-    principal: Option<PrincipalFile>,
-    reauthorize: Option<ReauthorizeFile>,
-    cors: Option<CorsFile>,
-    upstream_host: Option<UpstreamHostWord>,
-    trust_forwarded: Option<Vec<IpNet>>,
-    options: Option<Vec<OptionWord>>,
-}
+/// The keys that make a guard of a route, and those that only a guard may say.
+pub(super) const MAKES_ONE: [&str; 2] = ["listen", "host"];
+const ONLY_ITS: [&str; 7] =
+    ["tls", "principal", "reauthorize", "cors", "upstream_host", "trust_forwarded", "options"];
 
-/// One text, or a list of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Texts {
-    One(String),
-    Many(Vec<String>),
-}
+/// `Prefer: respond-async` and `wait=N`.
+pub(crate) const RESPOND_ASYNC: &str = "respond-async";
 
-impl Texts {
-    fn read<'de, D: Deserializer<'de>, T>(
-        deserializer: D,
-        mend: &str,
-        one: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, D::Error> {
-        let wrong = |what: &str| D::Error::custom(format!("{what}: write {mend}"));
-        let texts = match Self::deserialize(deserializer) {
-            Ok(Self::One(text)) => vec![text],
-            Ok(Self::Many(texts)) if !texts.is_empty() => texts,
-            _ => return Err(wrong("neither a text nor a list of them")),
-        };
-        texts
-            .iter()
-            .map(|text| one(text).ok_or_else(|| wrong(&format!("{text:?} cannot be read"))))
-            .collect()
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Addresses(Vec<SocketAddr>);
-
-impl<'de> Deserialize<'de> for Addresses {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mend = "\"127.0.0.1:8080\", or a list of such addresses";
-        Texts::read(deserializer, mend, |text| text.parse().ok()).map(Self)
-    }
-}
-
-/// Names of hosts, in lower case, without ports.
-#[derive(Debug, Clone)]
-struct Hosts(Vec<String>);
-
-impl<'de> Deserialize<'de> for Hosts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = |text: &str| {
-            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]:".contains(&byte);
-            let has_port = text.rsplit_once(':').is_some() && !text.ends_with(']');
-            let is_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(fits);
-            (is_name && !has_port).then(|| text.to_ascii_lowercase())
-        };
-        let mend = "\"orders.example.com\" without a port, or a list of such names";
-        Texts::read(deserializer, mend, name).map(Self)
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TlsWord {
-    cert_file: PathBuf,
-    key_file: PathBuf,
-    client_ca_file: Option<PathBuf>,
-    client: Option<ClientWord>,
-    min_version: Option<VersionWord>,
-}
-
-words!(ClientWord { "required" => Required, "optional" => Optional });
-words!(VersionWord { "1.2" => Tls12, "1.3" => Tls13 });
-words!(UpstreamHostWord { "upstream" => Upstream, "caller" => Caller });
-words!(MtlsWord { "subject" => Subject, "san" => San });
-
-/// What a caller may ask of us where a guard allows it.
-#[derive(Debug, Clone)]
-struct OptionWord(String);
-
-impl<'de> Deserialize<'de> for OptionWord {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        if OPTIONS.contains(&word.as_str()) {
-            return Ok(Self(word));
-        }
-        Err(D::Error::custom(format!(
-            "{word:?} is no option that a guard may allow: {}",
-            OPTIONS.join(", ")
-        )))
-    }
-}
-
-/// All that may be allowed: [`RESPOND_ASYNC`], and the request headers without their `Onceward-`.
+/// What may be allowed: [`RESPOND_ASYNC`], and the request headers without their `Onceward-`.
 const OPTIONS: [&str; 11] = [
     RESPOND_ASYNC,
     "delay",
@@ -134,42 +41,13 @@ const OPTIONS: [&str; 11] = [
     "callback",
 ];
 
-/// `Prefer: respond-async` and `wait=N`.
-pub(crate) const RESPOND_ASYNC: &str = "respond-async";
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PrincipalFile {
-    header: Option<Name>,
-    bearer: Option<String>,
-    mtls: Option<MtlsWord>,
-    cookie: Option<String>,
-    credential: Option<Name>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReauthorizeFile {
-    get: String,
-    route: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CorsFile {
-    expose: Option<ExposeWord>,
-    #[serde(default)]
-    origins: Vec<String>,
-    #[serde(default)]
-    credentials: bool,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum ExposeWord {
-    All(bool),
-    Some(Vec<Name>),
-}
+/// Whether a client has to show a certificate.
+const CLIENTS: &Words<bool> = &[("required", true), ("optional", false)];
+const VERSIONS: &Words<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+/// Whether the upstream gets the host that the caller asked for.
+const HOSTS: &Words<bool> = &[("upstream", false), ("caller", true)];
+const CERTIFICATE_NAMES: &Words<CertificateName> =
+    &[("subject", CertificateName::Subject), ("san", CertificateName::San)];
 
 /// A route at the path root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,7 +109,7 @@ pub(crate) struct Reauthorize {
 }
 
 /// What pages of other origins may read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Cors {
     /// Which of our answer headers; without a list all of them.
     pub(crate) expose: Option<Vec<String>>,
@@ -254,177 +132,159 @@ impl Guard {
     }
 }
 
-impl GuardFile {
-    /// Whether it makes its route a guard.
-    pub(super) fn is_one(&self) -> bool {
-        self.listen.is_some() || self.host.is_some()
-    }
-
-    /// The guard, where it is one.
-    pub(super) fn build(
-        &self,
-        route: &Route,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<Option<Guard>, ConfigError> {
-        if !self.is_one() {
-            return match self.first_said() {
-                Some(key) => Err(wrong(&format!(
-                    "says {key}, but it has neither a listener nor a host of its own\nhelp: add listen = \"127.0.0.1:8080\""
-                ))),
-                None => Ok(None),
-            };
-        }
-        if route.scope.is_some() {
-            return Err(wrong(
-                "shares a scope, in which callers do not differ: one would get what another was answered\nhelp: leave out scope, or say it on a route without a listener",
-            ));
-        }
-        if self.tls.is_some() && self.listen.is_none() {
-            return Err(wrong(
-                "has tls, and a host on the main listener, which has none\nhelp: add listen = \"127.0.0.1:8443\"",
-            ));
-        }
-        let trusts = self.trust_forwarded.clone().unwrap_or_default();
-        let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
-        let sealed: Vec<String> = policies.flat_map(|it| it.seal_headers.clone()).collect();
-        let mut set = route.set_headers.0.iter();
-        Ok(Some(Guard {
-            route: route.name.clone(),
-            listen: self.listen.as_ref().map(|listen| listen.0.clone()).unwrap_or_default(),
-            hosts: self.host.as_ref().map(|hosts| hosts.0.clone()).unwrap_or_default(),
-            tls: self.tls.as_ref().map(|tls| tls.build(wrong)).transpose()?,
-            principal: self.principal(wrong)?,
-            reauthorize: self.reauthorize.as_ref().map(|it| it.build(wrong)).transpose()?,
-            cors: self.cors.clone().unwrap_or_default().build(wrong)?,
-            passes_host: self.upstream_host == Some(UpstreamHostWord::Caller),
-            trusts,
-            options: self.options.iter().flatten().map(|word| word.0.clone()).collect(),
-            lends: set.any(|(name, _)| is_credential(name, &sealed)),
-            sealed,
-        }))
-    }
-
-    /// The first key that only a guard may say.
-    fn first_said(&self) -> Option<&'static str> {
-        [
-            ("tls", self.tls.is_some()),
-            ("principal", self.principal.is_some()),
-            ("reauthorize", self.reauthorize.is_some()),
-            ("cors", self.cors.is_some()),
-            ("upstream_host", self.upstream_host.is_some()),
-            ("trust_forwarded", self.trust_forwarded.is_some()),
-            ("options", self.options.is_some()),
-        ]
-        .into_iter()
-        .find_map(|(key, is_said)| is_said.then_some(key))
-    }
-
-    /// What tells callers apart. Whatever a caller merely claims has to be vouched for by somebody, or
-    /// one could claim to be another and be told what that one was answered.
-    fn principal(
-        &self,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<PrincipalRule, ConfigError> {
-        let Some(file) = &self.principal else { return Ok(PrincipalRule::Unsaid) };
-        let bearer = file.bearer.as_ref().filter(|claim| !claim.is_empty());
-        let cookie = file.cookie.as_ref().filter(|name| !name.is_empty());
-        let said = [
-            file.header.clone().map(|name| PrincipalRule::Header(name.0)),
-            bearer.cloned().map(PrincipalRule::Bearer),
-            file.mtls.map(|name| {
-                PrincipalRule::Mtls(match name {
-                    MtlsWord::Subject => CertificateName::Subject,
-                    MtlsWord::San => CertificateName::San,
-                })
-            }),
-            cookie.cloned().map(PrincipalRule::Cookie),
-            file.credential.clone().map(|name| PrincipalRule::Credential(name.0)),
-        ];
-        let mut said = said.into_iter().flatten();
-        let (Some(rule), None) = (said.next(), said.next()) else {
-            return Err(wrong(
-                "has a principal that is not told in one way\nhelp: write principal = { credential = \"authorization\" }, or one of header, bearer, mtls, cookie",
-            ));
-        };
-        let has_proxy = self.trust_forwarded.as_ref().is_some_and(|trusts| !trusts.is_empty());
-        match &rule {
-            PrincipalRule::Header(name) if !has_proxy => Err(wrong(&format!(
-                "takes its principal from the header {name}, which whoever calls can write\nhelp: name the proxies that set it: trust_forwarded = [\"10.0.0.0/8\"]"
+/// The guard that a route is, where it is one.
+pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Option<Guard>, ConfigError> {
+    if table.says(&MAKES_ONE).is_none() {
+        return match table.says(&ONLY_ITS) {
+            Some(key) => Err(table.wrong(&format!(
+                "says {key}, but it has neither a listener nor a host of its own\nhelp: add listen = \"127.0.0.1:8080\""
             ))),
-            PrincipalRule::Bearer(_) if !has_proxy && self.reauthorize.is_none() => Err(wrong(
-                "takes its principal from a bearer token that nobody has verified when a replay is answered\nhelp: have the upstream asked, reauthorize = { get = \"/me\" }, or name the proxies that verify tokens, trust_forwarded = [\"10.0.0.0/8\"], or take principal = { credential = \"authorization\" }",
-            )),
-            PrincipalRule::Mtls(_)
-                if self.tls.as_ref().is_none_or(|tls| tls.client_ca_file.is_none()) =>
-            {
-                Err(wrong(
-                    "takes its principal from a client's certificate, and asks for none\nhelp: add client_ca_file to its tls",
-                ))
-            }
-            _ => Ok(rule),
-        }
-    }
-}
-
-impl TlsWord {
-    fn build(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<TlsFiles, ConfigError> {
-        if self.client.is_some() && self.client_ca_file.is_none() {
-            return Err(wrong(
-                "says tls.client, and not whose certificates are taken\nhelp: add client_ca_file to its tls",
-            ));
-        }
-        let client = self.client_ca_file.clone().map(|ca_file| ClientCertificate {
-            ca_file,
-            is_required: self.client != Some(ClientWord::Optional),
-        });
-        Ok(TlsFiles {
-            cert_file: self.cert_file.clone(),
-            key_file: self.key_file.clone(),
-            client,
-            min_version: match self.min_version {
-                Some(VersionWord::Tls13) => TlsVersion::Tls13,
-                Some(VersionWord::Tls12) | None => TlsVersion::Tls12,
-            },
-        })
-    }
-}
-
-impl ReauthorizeFile {
-    fn build(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<Reauthorize, ConfigError> {
-        if !self.get.starts_with('/') {
-            return Err(wrong(&format!(
-                "has a reauthorize.get {:?} that is no path\nhelp: write reauthorize = {{ get = \"/auth\" }}; another server is another route: reauthorize = {{ get = \"/auth\", route = \"NAME\" }}",
-                self.get
-            )));
-        }
-        Ok(Reauthorize { get: self.get.clone(), route: self.route.clone() })
-    }
-}
-
-impl CorsFile {
-    fn build(self, wrong: &impl Fn(&str) -> ConfigError) -> Result<Cors, ConfigError> {
-        let is_origin = |text: &&String| {
-            let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-            rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '*', '?', '#']))
-                && HeaderValue::from_str(text).is_ok()
+            None => Ok(None),
         };
-        if let Some(other) = self.origins.iter().find(|origin| !is_origin(origin)) {
-            return Err(wrong(&format!(
-                "has a cors.origins {other:?} that is no origin\nhelp: write \"https://app.example.com\", without a path"
-            )));
-        }
-        Ok(Cors {
-            expose: match self.expose {
-                None | Some(ExposeWord::All(true)) => None,
-                Some(ExposeWord::All(false)) => Some(Vec::new()),
-                Some(ExposeWord::Some(names)) => {
-                    Some(names.into_iter().map(|name| name.0).collect())
-                }
-            },
-            origins: self.origins,
-            credentials: self.credentials,
-        })
     }
+    if route.scope.is_some() {
+        return Err(table.wrong(
+            "shares a scope, in which callers do not differ: one would get what another was answered\nhelp: leave out scope, or say it on a route without a listener",
+        ));
+    }
+    let address = "\"127.0.0.1:8080\", or a list of such addresses";
+    let listen = table.one_or_more("listen", address, |text| text.parse().ok())?;
+    let hosts = "\"orders.example.com\" without a port, or a list of such names";
+    let tls = table.within("tls", tls)?;
+    if tls.is_some() && listen.is_none() {
+        return Err(table.wrong(
+            "has tls, and a host on the main listener, which has none\nhelp: add listen = \"127.0.0.1:8443\"",
+        ));
+    }
+    let trusts = table.read::<Vec<IpNet>>("trust_forwarded")?.unwrap_or_default();
+    let reauthorize = table.within("reauthorize", reauthorize)?;
+    let principal = table.within("principal", principal)?.unwrap_or(PrincipalRule::Unsaid);
+    check_principal(&principal, &trusts, reauthorize.is_some(), tls.as_ref(), table)?;
+    let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
+    let sealed: Vec<String> = policies.flat_map(|it| it.seal_headers.clone()).collect();
+    let mut set = route.set_headers.0.iter();
+    Ok(Some(Guard {
+        route: route.name.clone(),
+        listen: listen.unwrap_or_default(),
+        hosts: table.one_or_more("host", hosts, host)?.unwrap_or_default(),
+        tls,
+        principal,
+        reauthorize,
+        cors: table.within("cors", cors)?.unwrap_or_default(),
+        passes_host: table.word("upstream_host", HOSTS)?.unwrap_or(false),
+        trusts,
+        options: table.texts("options", option)?.unwrap_or_default(),
+        lends: set.any(|(name, _)| is_credential(name, &sealed)),
+        sealed,
+    }))
+}
+
+/// A name of a host, in lower case, without a port.
+fn host(text: &str) -> Option<String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]:".contains(&byte);
+    let has_port = text.rsplit_once(':').is_some() && !text.ends_with(']');
+    let is_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(fits);
+    (is_name && !has_port).then(|| text.to_ascii_lowercase())
+}
+
+/// What a caller may ask of us where a guard allows it.
+fn option(text: &str) -> Result<String, String> {
+    if OPTIONS.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no option that a guard may allow: {}", OPTIONS.join(", ")))
+}
+
+/// What tells callers apart.
+fn principal(table: &Table<'_>) -> Result<PrincipalRule, ConfigError> {
+    let named = |key| Ok(table.read(key)?.filter(|name: &String| !name.is_empty()));
+    let said = [
+        table.text("header", header_name)?.map(PrincipalRule::Header),
+        named("bearer")?.map(PrincipalRule::Bearer),
+        table.word("mtls", CERTIFICATE_NAMES)?.map(PrincipalRule::Mtls),
+        named("cookie")?.map(PrincipalRule::Cookie),
+        table.text("credential", header_name)?.map(PrincipalRule::Credential),
+    ];
+    let mut said = said.into_iter().flatten();
+    match (said.next(), said.next()) {
+        (Some(rule), None) => Ok(rule),
+        _ => Err(table.wrong(
+            "has a principal that is not told in one way\nhelp: write principal = { credential = \"authorization\" }, or one of header, bearer, mtls, cookie",
+        )),
+    }
+}
+
+/// Whatever a caller merely claims has to be vouched for by somebody, or one could claim to be another
+/// and be told what that one was answered.
+fn check_principal(
+    rule: &PrincipalRule,
+    trusts: &[IpNet],
+    is_asked: bool,
+    tls: Option<&TlsFiles>,
+    table: &Table<'_>,
+) -> Result<(), ConfigError> {
+    match rule {
+        PrincipalRule::Header(name) if trusts.is_empty() => Err(table.wrong(&format!(
+            "takes its principal from the header {name}, which whoever calls can write\nhelp: name the proxies that set it: trust_forwarded = [\"10.0.0.0/8\"]"
+        ))),
+        PrincipalRule::Bearer(_) if trusts.is_empty() && !is_asked => Err(table.wrong(
+            "takes its principal from a bearer token that nobody has verified when a replay is answered\nhelp: have the upstream asked, reauthorize = { get = \"/me\" }, or name the proxies that verify tokens, trust_forwarded = [\"10.0.0.0/8\"], or take principal = { credential = \"authorization\" }",
+        )),
+        PrincipalRule::Mtls(_) if tls.is_none_or(|tls| tls.client.is_none()) => Err(table.wrong(
+            "takes its principal from a client's certificate, and asks for none\nhelp: add client_ca_file to its tls",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn tls(table: &Table<'_>) -> Result<TlsFiles, ConfigError> {
+    let (cert_file, key_file) = (table.read("cert_file")?, table.read("key_file")?);
+    let ca_file = table.read("client_ca_file")?;
+    let is_required = table.word("client", CLIENTS)?;
+    let min_version = table.word("min_version", VERSIONS)?.unwrap_or(TlsVersion::Tls12);
+    if is_required.is_some() && ca_file.is_none() {
+        return Err(table.wrong(
+            "says tls.client, and not whose certificates are taken\nhelp: add client_ca_file to its tls",
+        ));
+    }
+    let is_required = is_required.unwrap_or(true);
+    Ok(TlsFiles {
+        cert_file: table.need("cert_file", cert_file)?,
+        key_file: table.need("key_file", key_file)?,
+        client: ca_file.map(|ca_file| ClientCertificate { ca_file, is_required }),
+        min_version,
+    })
+}
+
+fn reauthorize(table: &Table<'_>) -> Result<Reauthorize, ConfigError> {
+    let (get, route) = (table.read::<String>("get")?, table.read("route")?);
+    let get = table.need("get", get)?;
+    if get.starts_with('/') {
+        return Ok(Reauthorize { get, route });
+    }
+    Err(table.wrong(&format!(
+        "has a reauthorize.get {get:?} that is no path\nhelp: write reauthorize = {{ get = \"/auth\" }}; another server is another route: reauthorize = {{ get = \"/auth\", route = \"NAME\" }}"
+    )))
+}
+
+fn cors(table: &Table<'_>) -> Result<Cors, ConfigError> {
+    let is_origin = |text: &&String| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '*', '?', '#']))
+            && HeaderValue::from_str(text).is_ok()
+    };
+    let origins = table.read::<Vec<String>>("origins")?.unwrap_or_default();
+    if let Some(other) = origins.iter().find(|origin| !is_origin(origin)) {
+        return Err(table.wrong(&format!(
+            "has a cors.origins {other:?} that is no origin\nhelp: write \"https://app.example.com\", without a path"
+        )));
+    }
+    let expose = if table.is_switch("expose") {
+        if table.or("expose", true)? { None } else { Some(Vec::new()) }
+    } else {
+        table.texts("expose", header_name)?
+    };
+    Ok(Cors { expose, origins, credentials: table.or("credentials", false)? })
 }
 
 /// What only shows where all of them are seen: two on one address, and routes that are not there.
@@ -432,9 +292,9 @@ pub(super) fn check(
     guards: &BTreeMap<String, Arc<Guard>>,
     routes: &BTreeMap<String, Arc<Route>>,
     main: SocketAddr,
-    source: &str,
+    file: &Table<'_>,
 ) -> Result<(), ConfigError> {
-    let wrong = |name: &str, what: &str| ConfigError(format!("{source}: [routes.{name}] {what}"));
+    let wrong = |name: &str, what: &str| file.wrong(&format!("[routes.{name}] {what}"));
     let mut taken = BTreeMap::from([(main, "the gateway itself".to_owned())]);
     let mut hosts: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, guard) in guards {

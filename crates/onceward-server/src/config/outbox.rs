@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::core::policy::Order;
-use onceward::relay::{After, Columns, Database, Table};
+use onceward::relay::{After, Columns, Database, Table as Rows};
 use onceward::route::Route;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ConfigError, HttpUrl, OrderWord, RouteFile, RouteName, ScopeName, Value as Secret};
-use crate::units::Span;
+use super::route::{Around, Made};
+use super::table::{Table, Words};
+use super::words::{name as route_name, shared_scope, url};
+use super::{ConfigError, text};
 
 /// Rows that are read at once, where nothing says otherwise, and at most.
 const BATCH: usize = 100;
@@ -27,51 +28,17 @@ const POLL_MIN: Duration = Duration::from_millis(10);
 const TABLE: &str = "onceward.outbox";
 const TABLE_SQLITE: &str = "onceward_outbox";
 
-words!(AfterWord { "delete" => Delete, "mark" => Mark });
+/// Whether rows that were remembered are marked, or deleted.
+const AFTERS: &Words<bool> = &[("delete", false), ("mark", true)];
 
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct OutboxFile {
-    /// It may hold a password.
-    database: Option<Secret>,
-    table: Option<String>,
-    columns: Option<ColumnsFile>,
-    order_by: Option<String>,
-    after: Option<AfterWord>,
-    deliver: Option<HttpUrl>,
-    to: Option<RouteName>,
-    routes: Option<Vec<RouteName>>,
-    method: Option<String>,
-    path: Option<String>,
-    scope: Option<ScopeName>,
-    poll: Option<Span>,
-    batch_max: Option<usize>,
-    /// With `deliver`: what may stand on a route.
-    #[serde(flatten)]
-    route: toml::Table,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ColumnsFile {
-    id: Option<String>,
-    key: Option<String>,
-    route: Option<String>,
-    method: Option<String>,
-    path: Option<String>,
-    headers: Option<String>,
-    body: Option<String>,
-    subject: Option<String>,
-    sequence: Option<String>,
-    not_before: Option<String>,
-    created_at: Option<String>,
-    processed_at: Option<String>,
-}
+/// Who names subjects wants them in order.
+const OWN: &str = "order = \"subject\"";
 
 /// An outbox in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outbox {
     pub(crate) name: String,
-    pub(crate) table: Table,
+    pub(crate) table: Rows,
     pub(crate) to: To,
     /// The method of a row that says none.
     pub(crate) method: String,
@@ -102,7 +69,7 @@ impl Outbox {
 
     /// What is configured, as people are shown it.
     pub(crate) fn described(&self) -> Value {
-        let Table { database, name, after, .. } = &self.table;
+        let Rows { database, name, after, .. } = &self.table;
         let to = match &self.to {
             To::Route(route, path) => format!("{route}{path}"),
             To::Rows(routes) if routes.is_empty() => "the route of each row".to_owned(),
@@ -124,190 +91,178 @@ fn route_of(name: &str) -> String {
     format!("outbox/{name}")
 }
 
-/// The outboxes of the file, and the routes that some of them have of their own, which `build` makes.
-pub(super) fn outboxes(
-    files: &BTreeMap<RouteName, OutboxFile>,
-    routes: &mut BTreeMap<String, Arc<Route>>,
-    around: &Around<'_>,
-    mut build: impl FnMut(&str, &RouteFile) -> Result<Route, ConfigError>,
-) -> Result<BTreeMap<String, Arc<Outbox>>, ConfigError> {
-    let mut outboxes = BTreeMap::new();
-    for (RouteName(name), file) in files {
-        let wrong = |what: &str| ConfigError(format!("{}: [outbox.{name}] {what}", around.source));
-        let mut to = aim(name, file, &wrong)?;
-        if let Some(HttpUrl(url)) = &file.deliver {
-            let mut own = file.route.clone();
-            own.insert("upstream".to_owned(), toml::Value::String(url.as_str().to_owned()));
-            let own: Result<RouteFile, _> = toml::Value::Table(own).try_into();
-            let mut own =
-                own.map_err(|error| wrong(&format!("cannot be read: {}", error.message())))?;
-            let mut origin = url.clone();
-            origin.set_path("/");
-            own.upstream = Some(HttpUrl(origin));
-            own.scope.clone_from(&file.scope);
-            // Who names subjects wants them in order.
-            own.policy.order = own.policy.order.or(Some(OrderWord::Subject));
-            let route = route_of(name);
-            routes.insert(route.clone(), Arc::new(build(&route, &own)?));
-            to = To::Route(route, url.path().to_owned());
-        } else if let Some(key) = file.route.keys().next() {
-            return Err(wrong(&format!(
-                "has an unknown key {key:?}\nhelp: what holds for its calls stands on the route that they go by; with `deliver` it stands here"
-            )));
-        }
-        let outbox = read(name, file, to, around, &wrong)?;
-        outbox.check_routes(routes, around, &wrong)?;
-        outboxes.insert(name.clone(), Arc::new(outbox));
-    }
-    Ok(outboxes)
-}
-
-/// What an outbox is read among.
-#[derive(Debug)]
-pub(super) struct Around<'a> {
-    /// What errors call the file.
-    pub(super) source: &'a str,
-    pub(super) ca_file: Option<&'a Path>,
-    /// Whether the scripted routes are there.
-    pub(super) demo: bool,
-}
-
-/// Where its rows go, where it has no address of its own.
-fn aim(
+/// Reads an outbox, and makes the route of its own where it has one.
+pub(super) fn read(
     name: &str,
-    file: &OutboxFile,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<To, ConfigError> {
-    let by_row = file.columns.as_ref().is_some_and(|columns| columns.route.is_some());
-    let ways = [file.deliver.is_some(), file.to.is_some(), by_row || file.routes.is_some()];
+    table: &Table<'_>,
+    around: &Around<'_>,
+) -> Result<(Outbox, Option<Made>), ConfigError> {
+    let database = database(table, around.ca_file.as_deref())?;
+    let is_sqlite = matches!(database, Database::Sqlite(_));
+    let usual = if is_sqlite { TABLE_SQLITE } else { TABLE };
+    let rows = table.or("table", usual.to_owned())?;
+    let order = table.read("order_by")?;
+    let mapped = table.within("columns", columns)?;
+    let is_marked = table.word("after", AFTERS)?.unwrap_or(false);
+    let deliver = table.text("deliver", url)?;
+    let to = table.text("to", route_name)?;
+    let routes = table.texts("routes", route_name)?;
+    let method = table.or("method", "POST".to_owned())?;
+    let path = table.or("path", "/".to_owned())?;
+    let scope = table.text("scope", shared_scope)?.unwrap_or_else(|| route_of(name));
+    let batch_max = table.or("batch_max", BATCH)?;
+    let poll = table.span_or("poll", if is_sqlite { POLL_SQLITE } else { POLL })?;
+    let by_row = mapped.as_ref().is_some_and(|columns| columns.all.route.is_some());
+    let ways = [deliver.is_some(), to.is_some(), by_row || routes.is_some()];
     if ways.into_iter().filter(|is_said| *is_said).count() > 1 {
-        return Err(wrong(
+        return Err(table.wrong(
             "says more than once where its rows go\nhelp: say one of deliver, to, and columns.route (with routes)",
         ));
     }
-    if let Some(RouteName(route)) = &file.to {
-        return Ok(To::Route(route.clone(), String::new()));
-    }
-    if file.columns.is_some() && !by_row && file.deliver.is_none() {
-        return Err(wrong(&format!(
+    if mapped.is_some() && !ways.contains(&true) {
+        return Err(table.wrong(&format!(
             "does not say where its rows go\nhelp: add to = \"ROUTE\", deliver = \"https://api.example.com/{name}\", or columns.route"
         )));
     }
-    let named = file.routes.iter().flatten().map(|RouteName(route)| route.clone());
-    Ok(To::Rows(named.collect()))
-}
-
-fn read(
-    name: &str,
-    file: &OutboxFile,
-    to: To,
-    around: &Around<'_>,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<Outbox, ConfigError> {
-    let database = database(file.database.as_ref(), around.ca_file, wrong)?;
-    let is_sqlite = matches!(database, Database::Sqlite(_));
-    let table = file.table.as_deref().unwrap_or(if is_sqlite { TABLE_SQLITE } else { TABLE });
-    let columns = columns(file, wrong)?;
-    let processed_at = file.columns.as_ref().and_then(|columns| columns.processed_at.clone());
-    let after = match file.after {
-        Some(AfterWord::Mark) => {
-            After::Mark(processed_at.unwrap_or_else(|| "processed_at".to_owned()))
-        }
-        _ if processed_at.is_some() => {
-            return Err(wrong(
-                "has columns.processed_at, and deletes its rows\nhelp: add after = \"mark\"",
-            ));
-        }
-        _ => After::Delete,
+    let own = deliver.as_ref().map(|url| own_route(name, table, url, around)).transpose()?;
+    let to = match (deliver, to) {
+        (Some(url), _) => To::Route(route_of(name), url.path().to_owned()),
+        (None, Some(route)) => To::Route(route, String::new()),
+        (None, None) => To::Rows(routes.unwrap_or_default()),
     };
-    let named = [table, &columns.id, &columns.body];
+    if own.is_none() {
+        refuse_policy(table)?;
+    }
+    let processed_at = mapped.as_ref().and_then(|columns| columns.processed_at.clone());
+    if processed_at.is_some() && !is_marked {
+        return Err(table
+            .wrong("has columns.processed_at, and deletes its rows\nhelp: add after = \"mark\""));
+    }
+    let after = if is_marked {
+        After::Mark(processed_at.unwrap_or_else(|| "processed_at".to_owned()))
+    } else {
+        After::Delete
+    };
+    let has_subjects = mapped.as_ref().is_some_and(|columns| columns.all.subject.is_some());
+    let columns = Columns { order, ..mapped.map_or_else(Columns::own, |columns| columns.all) };
+    let named = [&rows, &columns.id, &columns.body];
     if named.iter().any(|name| name.split('.').any(str::is_empty) || name.contains('\0')) {
-        return Err(wrong("names a table or a column by nothing"));
+        return Err(table.wrong("names a table or a column by nothing"));
     }
-    let batch_max = file.batch_max.unwrap_or(BATCH);
     if !(1..=BATCH_MAX).contains(&batch_max) {
-        return Err(wrong(&format!("has a batch_max that does not lie between 1 and {BATCH_MAX}")));
+        return Err(
+            table.wrong(&format!("has a batch_max that does not lie between 1 and {BATCH_MAX}"))
+        );
     }
-    let poll = file.poll.map_or(if is_sqlite { POLL_SQLITE } else { POLL }, |span| span.0);
     if poll < POLL_MIN {
-        return Err(wrong("has a poll of less than 10ms"));
+        return Err(table.wrong("has a poll of less than 10ms"));
     }
-    let path = file.path.clone().unwrap_or_else(|| "/".to_owned());
     if !path.starts_with('/') {
-        return Err(wrong("has a path that does not begin with a slash"));
+        return Err(table.wrong("has a path that does not begin with a slash"));
     }
-    let scope = file.scope.as_ref().map_or_else(|| route_of(name), |scope| scope.0.clone());
-    Ok(Outbox {
+    let outbox = Outbox {
         name: name.to_owned(),
-        has_subjects: file.columns.as_ref().is_some_and(|columns| columns.subject.is_some()),
-        table: Table { database, name: table.to_owned(), columns, after },
+        table: Rows { database, name: rows, columns, after },
         to,
-        method: file.method.clone().unwrap_or_else(|| "POST".to_owned()),
+        method,
         path,
         scope,
         poll,
         batch_max,
-    })
+        has_subjects,
+    };
+    if own.is_none() {
+        outbox.check_routes(table, around)?;
+    }
+    Ok((outbox, own))
 }
 
-fn database(
-    text: Option<&Secret>,
-    ca_file: Option<&Path>,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<Database, ConfigError> {
+/// The route that goes to `deliver`, which keeps an order where nothing says otherwise.
+fn own_route(
+    name: &str,
+    table: &Table<'_>,
+    deliver: &url::Url,
+    around: &Around<'_>,
+) -> Result<Made, ConfigError> {
+    let mut keys = table.rest(&["scope"]);
+    let mut origin = deliver.clone();
+    origin.set_path("/");
+    text::add_text(&mut keys, "upstream", origin.as_str());
+    text::add(&mut keys, OWN);
+    let own = table.with(&keys);
+    let made = around.route(&route_of(name), &own, false)?;
+    own.done()?;
+    Ok(made)
+}
+
+/// Rows that go by a route have its policy.
+fn refuse_policy(table: &Table<'_>) -> Result<(), ConfigError> {
+    match table.rest(&[]).keys().next() {
+        None => Ok(()),
+        Some(key) => Err(table.wrong(&format!(
+            "has an unknown key {:?}\nhelp: what holds for its calls stands on the route that they go by; with `deliver` it stands here",
+            key.get_ref()
+        ))),
+    }
+}
+
+fn database(table: &Table<'_>, ca_file: Option<&Path>) -> Result<Database, ConfigError> {
     let help = "help: write database = \"postgres://user@host/database\" or \"sqlite:PATH\"";
-    let text = &text.ok_or_else(|| wrong(&format!("has no database\n{help}")))?.0;
+    let text: Option<String> = table.read("database")?;
+    let text = text.ok_or_else(|| table.wrong(&format!("has no database\n{help}")))?;
     if let Some(path) = text.strip_prefix("sqlite:") {
         return Ok(Database::Sqlite(PathBuf::from(path)));
     }
     if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
-        return Ok(Database::Postgres { url: text.clone(), ca_file: ca_file.map(Path::to_owned) });
+        return Ok(Database::Postgres { url: text, ca_file: ca_file.map(Path::to_owned) });
     }
     // It may hold a password, so it is not repeated.
-    Err(wrong(&format!("has a database that is neither sqlite:PATH nor postgres://…\n{help}")))
+    Err(table
+        .wrong(&format!("has a database that is neither sqlite:PATH nor postgres://…\n{help}")))
 }
 
-fn columns(
-    file: &OutboxFile,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<Columns, ConfigError> {
-    let order = file.order_by.clone();
-    let Some(named) = &file.columns else { return Ok(Columns { order, ..Columns::own() }) };
-    let named = named.clone();
-    Ok(Columns {
-        id: named.id.unwrap_or_else(|| "id".to_owned()),
-        order,
-        key: named.key,
-        route: named.route,
-        method: named.method,
-        path: named.path,
-        headers: named.headers,
-        body: named.body.ok_or_else(|| {
-            wrong("has columns without one for the body\nhelp: add columns.body = \"payload\"")
-        })?,
-        subject: named.subject,
-        sequence: named.sequence,
-        not_before: named.not_before,
-        created_at: named.created_at,
-    })
+/// The columns of a table that is not of our shape.
+struct Mapped {
+    all: Columns,
+    processed_at: Option<String>,
+}
+
+fn columns(table: &Table<'_>) -> Result<Mapped, ConfigError> {
+    let body = table.read("body")?;
+    let mapped = Mapped {
+        all: Columns {
+            id: table.or("id", "id".to_owned())?,
+            order: None,
+            key: table.read("key")?,
+            route: table.read("route")?,
+            method: table.read("method")?,
+            path: table.read("path")?,
+            headers: table.read("headers")?,
+            body: String::new(),
+            subject: table.read("subject")?,
+            sequence: table.read("sequence")?,
+            not_before: table.read("not_before")?,
+            created_at: table.read("created_at")?,
+        },
+        processed_at: table.read("processed_at")?,
+    };
+    table.done()?;
+    let body = body.ok_or_else(|| {
+        table.wrong("has columns without one for the body\nhelp: add columns.body = \"payload\"")
+    })?;
+    Ok(Mapped { all: Columns { body, ..mapped.all }, ..mapped })
 }
 
 impl Outbox {
     /// Whether the routes that it names are there.
-    fn check_routes(
-        &self,
-        routes: &BTreeMap<String, Arc<Route>>,
-        around: &Around<'_>,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<(), ConfigError> {
+    fn check_routes(&self, table: &Table<'_>, around: &Around<'_>) -> Result<(), ConfigError> {
         let named = match &self.to {
             To::Route(route, _) => std::slice::from_ref(route),
             To::Rows(routes) => routes,
         };
-        let is_demo = |name: &str| around.demo && matches!(name, "demo" | "demo-unsafe");
-        match named.iter().find(|name| !routes.contains_key(*name) && !is_demo(name)) {
+        match named.iter().find(|name| !around.is_route(name)) {
             None => Ok(()),
-            Some(missing) => Err(wrong(&format!(
+            Some(missing) => Err(table.wrong(&format!(
                 "goes to the route {missing:?}, which is not configured\nhelp: add [routes.{missing}]"
             ))),
         }

@@ -8,11 +8,15 @@ use std::sync::Arc;
 
 use onceward::core::policy::{KeyMissing, Policy};
 use onceward::route::Rule;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use toml::Spanned;
+use toml::de::DeTable;
 
-use super::settings::{said, settings};
-use super::sources::SchemeWord;
-use super::{ConfigError, PolicyFile, RouteFile, RouteName, RuleFile, lay_over};
+use super::settings::{setting_of, settings};
+use super::table::Table;
+use super::text::Text;
+use super::words::name;
+use super::{ConfigError, policy, verify};
 
 /// Ours: data, with the source of each fact beside it.
 const READY: [(&str, &str); 10] = [
@@ -31,24 +35,14 @@ const READY: [(&str, &str); 10] = [
 /// How many profiles may start from one another.
 const DEPTH_MAX: usize = 8;
 
-/// `[profiles.NAME]`, or one of ours.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct ProfileFile {
-    /// How the provider signs its webhooks: for whoever receives them.
-    signature: Option<SchemeWord>,
-    #[serde(default)]
-    rules: Vec<RuleFile>,
-    #[serde(flatten)]
-    policy: PolicyFile,
+/// The profiles that a file may name.
+pub(super) struct Profiles<'a> {
+    own: Vec<(String, Table<'a>)>,
+    ready: Vec<(&'static str, Text, DeTable<'static>)>,
 }
 
-/// The profiles that a file may name.
-#[derive(Debug)]
-pub(super) struct Profiles<'a> {
-    own: &'a BTreeMap<RouteName, ProfileFile>,
-    /// What errors call the file.
-    source: &'a str,
-}
+/// Profiles that start from one another, with their names, the first first.
+type Chain<'a> = Vec<(String, Table<'a>)>;
 
 /// What is said of a route or of a rule of it, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,35 +61,33 @@ pub(super) struct Laid {
     pub(super) policy: Policy,
     pub(super) rules: Vec<Rule>,
     pub(super) settings: Vec<Setting>,
+    /// Whether the route or a rule of it says how long keys are kept.
+    pub(super) says_window: bool,
 }
 
 /// A policy, and who said what of it.
 #[derive(Debug, Clone, Default)]
 struct Layers {
     policy: Policy,
-    from: BTreeMap<&'static str, String>,
+    from: BTreeMap<String, String>,
 }
 
 impl Layers {
     /// What holds of a route where neither it nor a profile says anything: before an API of one's
     /// own, callers who know of no keys change nothing.
-    fn of(route: &RouteFile) -> Self {
+    fn of(is_guard: bool) -> Self {
         let mut layers = Self::default();
-        if route.guard.is_one() {
+        if is_guard {
             layers.policy.key_missing = KeyMissing::Pass;
-            layers.from.insert("key.missing", "guard".to_owned());
+            layers.from.insert("key.missing".to_owned(), "guard".to_owned());
         }
         layers
     }
 
-    fn lay(
-        &mut self,
-        file: &PolicyFile,
-        from: &str,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<(), ConfigError> {
-        self.policy = lay_over(self.policy.clone(), file, wrong)?;
-        self.from.extend(said(file).into_iter().map(|key| (key, from.to_owned())));
+    fn lay(&mut self, table: &Table<'_>, from: &str) -> Result<(), ConfigError> {
+        self.policy = policy::lay_over(std::mem::take(&mut self.policy), table)?;
+        let said = table.said();
+        self.from.extend(said.iter().map(|key| (setting_of(key).to_owned(), from.to_owned())));
         Ok(())
     }
 
@@ -117,24 +109,21 @@ impl Layers {
 
 impl<'a> Profiles<'a> {
     /// The user's own beside ours; each has to be whole, whether a route starts from it or not.
-    pub(super) fn new(
-        own: &'a BTreeMap<RouteName, ProfileFile>,
-        source: &'a str,
-    ) -> Result<Self, ConfigError> {
-        let profiles = Self { own, source };
-        for name in own.keys() {
-            let wrong = |what: &str| profiles.wrong(&name.0, what);
-            if READY.iter().any(|(ready, _)| *ready == name.0) {
-                return Err(wrong(
+    pub(super) fn new(file: &Table<'a>) -> Result<Self, ConfigError> {
+        let profiles = Self { own: file.named("profiles", name)?, ready: ready()? };
+        for (name, table) in &profiles.own {
+            if READY.iter().any(|(ready, _)| ready == name) {
+                return Err(table.wrong(
                     "has the name of a ready one\nhelp: choose another, and start from that with profile = \"…\"",
                 ));
             }
-            let chain = profiles.chain(&name.0, &wrong)?;
-            let base = profiles.base(Layers::default(), &chain)?;
+            let chain = profiles.chain(name, table)?;
+            let base = base(Layers::default(), &chain)?;
             for (name, profile) in &chain {
-                for rule in &profile.rules {
-                    profiles.rule(&base, name, rule)?;
-                }
+                profile_rules(&base, name, profile)?;
+            }
+            if let Some((_, last)) = chain.last() {
+                last.done()?;
             }
         }
         Ok(profiles)
@@ -144,76 +133,65 @@ impl<'a> Profiles<'a> {
     pub(super) fn lay(
         &self,
         route: &str,
-        file: &RouteFile,
-        wrong: &impl Fn(&str) -> ConfigError,
+        table: &Table<'_>,
+        is_guard: bool,
     ) -> Result<Laid, ConfigError> {
-        let chain = self.chain_of(&file.policy, wrong)?;
-        let base = self.base(Layers::of(file), &chain)?;
+        let chain = self.chain_of(table)?;
+        let base = base(Layers::of(is_guard), &chain)?;
         let mut whole = base.clone();
-        whole.lay(&file.policy, "route", wrong)?;
+        whole.lay(table, "route")?;
         let mut settings = whole.told(route, None, &Layers::default());
-        if let Some((name, signature)) = signature(&chain) {
-            let (from, value) = (format!("profile {name}"), signature.name().to_owned());
+        if let Some((name, signature)) = signature(&chain)? {
+            let (from, value) = (format!("profile {name}"), signature.to_owned());
             let (route, key) = (route.to_owned(), "signature");
             settings.push(Setting { route, r#match: None, key, value, from });
         }
+        let mut says_window = table.has("window");
         let mut rules = Vec::new();
-        let mut add = |file: &RuleFile, layers: &Layers| {
-            let rule = file.r#match.rule(Arc::new(layers.policy.clone()));
+        let mut add = |rule: Rule, layers: &Layers| {
             settings.extend(layers.told(route, Some(&shown(&rule)), &whole));
             rules.push(rule);
         };
-        for rule in &file.rules {
+        for table in table.list("rules")? {
             let mut layers = whole.clone();
-            for (name, profile) in &self.chain_of(&rule.policy, wrong)? {
-                self.lay_profile(&mut layers, name, profile)?;
+            for (name, profile) in &self.chain_of(&table)? {
+                layers.lay(profile, &format!("profile {name}"))?;
             }
-            layers.lay(&rule.policy, "rule", wrong)?;
-            add(rule, &layers);
+            add(read_rule(&table, &mut layers, "rule")?, &layers);
+            says_window |= table.has("window");
         }
         for (name, profile) in chain.iter().rev() {
-            for rule in &profile.rules {
-                let mut layers = self.rule(&base, name, rule)?;
-                layers.lay(&file.policy, "route", wrong)?;
+            for (mut rule, mut layers) in profile_rules(&base, name, profile)? {
+                layers.lay(&table.again(), "route")?;
+                rule.policy = Arc::new(layers.policy.clone());
                 add(rule, &layers);
             }
         }
-        Ok(Laid { policy: whole.policy, rules, settings })
+        Ok(Laid { policy: whole.policy, rules, settings, says_window })
     }
 
-    fn wrong(&self, name: &str, what: &str) -> ConfigError {
-        ConfigError(format!("{}: [profiles.{name}] {what}", self.source))
+    /// The profiles that a table starts from.
+    fn chain_of(&self, table: &Table<'_>) -> Result<Chain<'_>, ConfigError> {
+        let name = table.read::<String>("profile")?;
+        name.map_or_else(|| Ok(Vec::new()), |name| self.chain(&name, table))
     }
 
-    /// The profiles that `file` starts from, the first first.
-    fn chain_of(
-        &self,
-        file: &PolicyFile,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<Vec<(String, ProfileFile)>, ConfigError> {
-        file.profile.as_ref().map_or_else(|| Ok(Vec::new()), |name| self.chain(name, wrong))
-    }
-
-    fn chain(
-        &self,
-        name: &str,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<Vec<(String, ProfileFile)>, ConfigError> {
+    fn chain(&self, name: &str, table: &Table<'_>) -> Result<Chain<'_>, ConfigError> {
         let mut chain = Vec::new();
         let mut next = Some(name.to_owned());
         while let Some(name) = next.take() {
             let profile = self.find(&name).ok_or_else(|| {
-                let own = self.own.keys().map(|name| name.0.as_str());
+                let own = self.own.iter().map(|(name, _)| name.as_str());
                 let known: Vec<_> = READY.iter().map(|(ready, _)| *ready).chain(own).collect();
-                wrong(&format!(
+                table.wrong(&format!(
                     "starts from a profile {name:?} that is not there\nhelp: there are {}; or add [profiles.{name}]",
                     known.join(", ")
                 ))
-            })??;
-            next.clone_from(&profile.policy.profile);
+            })?;
+            next = profile.read("profile")?;
             chain.push((name, profile));
             if chain.len() > DEPTH_MAX {
-                return Err(wrong(&format!(
+                return Err(table.wrong(&format!(
                     "starts from more than {DEPTH_MAX} profiles, or from itself\nhelp: take a profile = \"…\" out"
                 )));
             }
@@ -222,49 +200,74 @@ impl<'a> Profiles<'a> {
         Ok(chain)
     }
 
-    fn find(&self, name: &str) -> Option<Result<ProfileFile, ConfigError>> {
-        let own = self.own.iter().find(|(own, _)| own.0 == name);
-        if let Some((_, profile)) = own {
-            return Some(Ok(profile.clone()));
+    fn find(&self, name: &str) -> Option<Table<'_>> {
+        if let Some((_, table)) = self.own.iter().find(|(own, _)| own == name) {
+            return Some(table.again());
         }
-        let (_, text) = READY.iter().find(|(ready, _)| *ready == name)?;
-        Some(toml::from_str(text).map_err(|error| ConfigError(format!("{name}.toml: {error}"))))
+        let (_, text, keys) = self.ready.iter().find(|(ready, ..)| *ready == name)?;
+        Some(Table::made(text, &format!("profiles.{name}"), keys))
     }
+}
 
-    /// What a chain of profiles says, laid over `layers`.
-    fn base(
-        &self,
-        mut layers: Layers,
-        chain: &[(String, ProfileFile)],
-    ) -> Result<Layers, ConfigError> {
-        for (name, profile) in chain {
-            self.lay_profile(&mut layers, name, profile)?;
-        }
-        Ok(layers)
+/// Ours, read.
+fn ready() -> Result<Vec<(&'static str, Text, DeTable<'static>)>, ConfigError> {
+    let read = |&(name, text): &(&'static str, &'static str)| {
+        let keys = DeTable::parse(text).map(Spanned::into_inner);
+        let keys = keys.map_err(|error| ConfigError(format!("{name}.toml: {error}")))?;
+        Ok((name, Text::new("", &format!("{name}.toml"), std::iter::empty()), keys))
+    };
+    READY.iter().map(read).collect()
+}
+
+/// What a chain of profiles says, laid over `layers`.
+fn base(mut layers: Layers, chain: &Chain<'_>) -> Result<Layers, ConfigError> {
+    for (name, profile) in chain {
+        layers.lay(profile, &format!("profile {name}"))?;
     }
+    Ok(layers)
+}
 
-    fn lay_profile(
-        &self,
-        layers: &mut Layers,
-        name: &str,
-        profile: &ProfileFile,
-    ) -> Result<(), ConfigError> {
-        let wrong = |what: &str| self.wrong(name, what);
-        layers.lay(&profile.policy, &format!("profile {name}"), &wrong)
-    }
-
-    /// A rule of the profile `name`, laid over it.
-    fn rule(&self, base: &Layers, name: &str, rule: &RuleFile) -> Result<Layers, ConfigError> {
-        let wrong = |what: &str| self.wrong(name, what);
-        if rule.policy.profile.is_some() {
-            return Err(wrong(
+/// The rules of the profile `name`, each laid over it.
+fn profile_rules(
+    base: &Layers,
+    name: &str,
+    profile: &Table<'_>,
+) -> Result<Vec<(Rule, Layers)>, ConfigError> {
+    // Who receives webhooks is told how the provider signs them.
+    profile.text("signature", verify::scheme)?;
+    let read = |table: Table<'_>| {
+        if table.has("profile") {
+            return Err(profile.wrong(
                 "has a rule that names a profile\nhelp: name it on the profile, or on a rule of a route",
             ));
         }
         let mut layers = base.clone();
-        layers.lay(&rule.policy, &format!("profile {name}"), &wrong)?;
-        Ok(layers)
+        let rule = read_rule(&table, &mut layers, &format!("profile {name}"))?;
+        Ok((rule, layers))
+    };
+    profile.list("rules")?.into_iter().map(read).collect()
+}
+
+/// Lays a rule over `layers`: what it matches, and the policy then.
+fn read_rule(table: &Table<'_>, layers: &mut Layers, from: &str) -> Result<Rule, ConfigError> {
+    let matched = table.text("match", matched)?;
+    layers.lay(table, from)?;
+    table.done()?;
+    let (method, path) = table.need("match", matched)?;
+    Ok(Rule { method, path, policy: Arc::new(layers.policy.clone()) })
+}
+
+/// `PUT /orders/*`, or a path alone.
+fn matched(text: &str) -> Result<(Option<String>, String), String> {
+    let (method, path) = match text.split_once(' ') {
+        Some((method, path)) => (Some(method.to_owned()), path.trim()),
+        None => (None, text),
+    };
+    let is_method = |method: &String| method.bytes().all(|byte| byte.is_ascii_uppercase());
+    if method.as_ref().is_none_or(is_method) && path.starts_with('/') {
+        return Ok((method, path.to_owned()));
     }
+    Err(format!("{text:?} matches nothing: write \"PUT /orders/*\""))
 }
 
 /// A rule's match, as it is written.
@@ -275,8 +278,13 @@ fn shown(rule: &Rule) -> String {
 }
 
 /// The signature that the last profile to name one names.
-fn signature(chain: &[(String, ProfileFile)]) -> Option<(&str, SchemeWord)> {
-    chain.iter().rev().find_map(|(name, profile)| Some((name.as_str(), profile.signature?)))
+fn signature<'a>(chain: &'a Chain<'_>) -> Result<Option<(&'a str, String)>, ConfigError> {
+    for (name, profile) in chain.iter().rev() {
+        if let Some(signature) = profile.read::<String>("signature")? {
+            return Ok(Some((name, signature)));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -287,14 +295,9 @@ mod tests {
     use onceward::core::policy::{Effects, ErrorShape, Meaning};
     use onceward::core::upstream_key::KeyPlace;
 
-    use super::super::{Config, Overrides, parse};
+    use super::super::Config;
+    use super::super::tests::load;
     use super::*;
-
-    fn load(text: &str) -> Result<Config, String> {
-        let file = parse(text, "f", std::iter::empty()).map_err(|error| error.to_string())?;
-        let config = Config::build(file, None, &Overrides::default(), "f");
-        config.map_err(|error| error.to_string())
-    }
 
     fn route(lines: &str) -> Result<Config, String> {
         load(&format!("[routes.a]\nupstream = \"https://a.example\"\n{lines}"))

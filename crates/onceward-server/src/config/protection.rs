@@ -1,184 +1,96 @@
 //! How a route's upstream is spared, as the file says it.
 
-use std::time::Duration;
-
 use onceward::core::breaker::BreakerRule;
 use onceward::core::rate::{BudgetRule, Rate};
 use onceward::route::{FlowLimits, Protection};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
 use super::ConfigError;
-use crate::units::{Size, Span};
+use super::table::{Switch, Table};
+use super::words::interval;
 
 /// Send slots where nothing says otherwise.
 const CONCURRENCY: usize = 256;
 
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct ProtectionFile {
-    concurrency_max: Option<usize>,
-    rate: Option<RateWord>,
-    burst: Option<u32>,
-    breaker: Option<Switch<BreakerFile>>,
-    budget: Option<Switch<BudgetFile>>,
-    backlog_max: Option<u64>,
-    backlog_bytes_max: Option<Size>,
-    #[serde(default)]
-    flow: FlowFile,
-}
+const SWITCH: &str = "false, or a table of the keys in docs/configuration.md";
 
-/// What each flow may have of the route.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FlowFile {
-    concurrency_max: Option<usize>,
-    rate: Option<RateWord>,
-    burst: Option<u32>,
-}
-
-/// `false`, or what it is.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "false, or a table of the keys in docs/configuration.md")]
-enum Switch<T> {
-    On(bool),
-    As(T),
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BreakerFile {
-    calls_min: Option<u32>,
-    failures: Option<f64>,
-    unconnected_max: Option<u32>,
-    span: Option<Span>,
-    open: Option<Span>,
-    open_max: Option<Span>,
-    probes: Option<u32>,
-    health: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BudgetFile {
-    share: Option<f64>,
-    per_second: Option<f64>,
-}
-
-/// `100/s`, `30/m`, `1000/h`, `5000/d`.
-#[derive(Debug, Clone, Copy)]
-struct RateWord(Duration);
-
-impl<'de> Deserialize<'de> for RateWord {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let read = || {
-            let (number, unit) = text.split_once('/')?;
-            let seconds = match unit.trim() {
-                "s" => 1.0,
-                "m" | "min" => 60.0,
-                "h" => 3600.0,
-                "d" => 86400.0,
-                _ => return None,
-            };
-            let number: f64 = number.trim().parse().ok()?;
-            let interval = Duration::try_from_secs_f64(seconds / number).ok()?;
-            (number > 0.0 && interval >= Duration::from_micros(1)).then_some(Self(interval))
-        };
-        read().ok_or_else(|| {
-            D::Error::custom(format!(
-                "{text:?} is no rate: write \"100/s\", \"30/m\" or \"1000/h\""
-            ))
-        })
-    }
-}
-
-impl ProtectionFile {
-    pub(super) fn build(
-        &self,
-        wrong: &impl Fn(&str) -> ConfigError,
-    ) -> Result<Protection, ConfigError> {
-        if self.burst.is_some() && self.rate.is_none() {
-            return Err(wrong("has a burst and no rate\nhelp: add rate = \"100/s\""));
+/// What a route says of it.
+pub(super) fn protection(table: &Table<'_>) -> Result<Protection, ConfigError> {
+    let (usual, mut health) = (Protection::default(), None);
+    let breaker = table.switch("breaker", SWITCH, |table| {
+        health = table.read::<String>("health")?;
+        if health.as_ref().is_some_and(|path| !path.starts_with('/')) {
+            return Err(
+                table.wrong("has a breaker.health that is no path\nhelp: write \"/healthz\"")
+            );
         }
-        let mut protection = Protection {
-            slots_max: self.concurrency_max.unwrap_or(CONCURRENCY).max(1),
-            rate: self
-                .rate
-                .map(|rate| Rate { interval: rate.0, burst: self.burst.unwrap_or(1).max(1) }),
-            backlog_max: self.backlog_max,
-            backlog_bytes_max: self.backlog_bytes_max.map(|size| size.0 as u64),
-            flow: self.flow.build(wrong)?,
-            ..Protection::default()
-        };
-        match &self.breaker {
-            None | Some(Switch::On(true)) => {}
-            Some(Switch::On(false)) => protection.breaker = None,
-            Some(Switch::As(file)) => {
-                if file.health.as_ref().is_some_and(|path| !path.starts_with('/')) {
-                    return Err(wrong(
-                        "has a breaker.health that is no path\nhelp: write \"/healthz\"",
-                    ));
-                }
-                protection.health.clone_from(&file.health);
-                protection.breaker = Some(breaker(file, wrong)?);
-            }
-        }
-        match &self.budget {
-            None | Some(Switch::On(true)) => {}
-            Some(Switch::On(false)) => protection.budget = None,
-            Some(Switch::As(file)) => protection.budget = Some(budget(file, wrong)?),
-        }
-        Ok(protection)
-    }
-}
-
-impl FlowFile {
-    fn build(&self, wrong: &impl Fn(&str) -> ConfigError) -> Result<FlowLimits, ConfigError> {
-        if self.burst.is_some() && self.rate.is_none() {
-            return Err(wrong("has a flow.burst and no flow.rate\nhelp: add flow.rate = \"10/s\""));
-        }
-        if self.concurrency_max == Some(0) {
-            return Err(wrong("has a flow.concurrency_max of 0\nhelp: a flow may have 1 or more"));
-        }
-        let rate =
-            |rate: RateWord| Rate { interval: rate.0, burst: self.burst.unwrap_or(1).max(1) };
-        Ok(FlowLimits { slots_max: self.concurrency_max, rate: self.rate.map(rate) })
-    }
-}
-
-fn breaker(
-    file: &BreakerFile,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<BreakerRule, ConfigError> {
-    let default = BreakerRule::default();
-    let failures = file.failures.unwrap_or(default.failures);
-    if !(failures > 0.0 && failures <= 1.0) {
-        return Err(wrong(
-            "has a breaker.failures that is no share\nhelp: write a number above 0, up to 1",
-        ));
-    }
-    let span = |span: Option<Span>, default: Duration| span.map_or(default, |span| span.0);
-    let open = span(file.open, default.open);
-    Ok(BreakerRule {
-        calls_min: file.calls_min.unwrap_or(default.calls_min).max(1),
-        failures,
-        unconnected_max: file.unconnected_max.unwrap_or(default.unconnected_max).max(1),
-        span: span(file.span, default.span),
-        open,
-        open_max: span(file.open_max, default.open_max).max(open),
-        probes: file.probes.unwrap_or(default.probes).max(1),
+        breaker(table)
+    })?;
+    Ok(Protection {
+        slots_max: table.or("concurrency_max", CONCURRENCY)?.max(1),
+        rate: rate("has a burst and no rate\nhelp: add rate = \"100/s\"", table)?,
+        breaker: switched(breaker, usual.breaker),
+        budget: switched(table.switch("budget", SWITCH, budget)?, usual.budget),
+        backlog_max: table.read("backlog_max")?,
+        backlog_bytes_max: table.size("backlog_bytes_max")?.map(|size| size as u64),
+        flow: table.within("flow", flow)?.unwrap_or_default(),
+        health: health.or(usual.health),
     })
 }
 
-fn budget(
-    file: &BudgetFile,
-    wrong: &impl Fn(&str) -> ConfigError,
-) -> Result<BudgetRule, ConfigError> {
-    let default = BudgetRule::default();
-    let (share, per_second) =
-        (file.share.unwrap_or(default.share), file.per_second.unwrap_or(default.per_second));
+fn switched<T>(said: Option<Switch<T>>, usual: Option<T>) -> Option<T> {
+    match said {
+        None | Some(Switch::On) => usual,
+        Some(Switch::Off) => None,
+        Some(Switch::As(rule)) => Some(rule),
+    }
+}
+
+/// What each flow may have of the route.
+fn flow(table: &Table<'_>) -> Result<FlowLimits, ConfigError> {
+    let slots_max = table.read("concurrency_max")?;
+    if slots_max == Some(0) {
+        return Err(table.wrong("has a flow.concurrency_max of 0\nhelp: a flow may have 1 or more"));
+    }
+    let no_rate = "has a flow.burst and no flow.rate\nhelp: add flow.rate = \"10/s\"";
+    Ok(FlowLimits { slots_max, rate: rate(no_rate, table)? })
+}
+
+fn rate(no_rate: &str, table: &Table<'_>) -> Result<Option<Rate>, ConfigError> {
+    let (interval, burst) = (table.text("rate", interval)?, table.read("burst")?);
+    if burst.is_some() && interval.is_none() {
+        return Err(table.wrong(no_rate));
+    }
+    Ok(interval.map(|interval| Rate { interval, burst: burst.unwrap_or(1).max(1) }))
+}
+
+fn breaker(table: &Table<'_>) -> Result<BreakerRule, ConfigError> {
+    let usual = BreakerRule::default();
+    let failures = table.or("failures", usual.failures)?;
+    if !(failures > 0.0 && failures <= 1.0) {
+        return Err(table.wrong(
+            "has a breaker.failures that is no share\nhelp: write a number above 0, up to 1",
+        ));
+    }
+    let open = table.span_or("open", usual.open)?;
+    Ok(BreakerRule {
+        calls_min: table.or("calls_min", usual.calls_min)?.max(1),
+        failures,
+        unconnected_max: table.or("unconnected_max", usual.unconnected_max)?.max(1),
+        span: table.span_or("span", usual.span)?,
+        open,
+        open_max: table.span_or("open_max", usual.open_max)?.max(open),
+        probes: table.or("probes", usual.probes)?.max(1),
+    })
+}
+
+fn budget(table: &Table<'_>) -> Result<BudgetRule, ConfigError> {
+    let usual = BudgetRule::default();
+    let share = table.or("share", usual.share)?;
+    let per_second = table.or("per_second", usual.per_second)?;
     if !(share.is_finite() && per_second.is_finite() && share >= 0.0 && per_second >= 0.0) {
-        return Err(wrong("has a budget below nothing\nhelp: share and per_second are 0 or more"));
+        return Err(
+            table.wrong("has a budget below nothing\nhelp: share and per_second are 0 or more")
+        );
     }
     Ok(BudgetRule { share, per_second })
 }

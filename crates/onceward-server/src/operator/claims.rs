@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 
 use super::{Answer, Forget, key_of, person, shown};
 use crate::access::Caller;
+use crate::config::{FINGERPRINTS, word_of};
 use crate::gateway::TENANT;
 use crate::node::Node;
 use crate::problem::Problem;
@@ -57,10 +58,25 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .layer(DefaultBodyLimit::max(BYTES_MAX))
 }
 
+/// A word about a claim as it is written: alone, or as one of many with its key.
+trait Written: DeserializeOwned {
+    /// Its key, where it is one of many.
+    fn take_key(&mut self) -> Option<String>;
+
+    /// The same with what is said beside many of them for all.
+    fn beside(self, all: Beside) -> Result<Self, Problem> {
+        all.leave_out(&["lease", "effects", "holder"])?;
+        Ok(self)
+    }
+
+    fn read(self) -> Result<Word, Problem>;
+}
+
 /// What a begin says.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BeginWords {
+struct Begin {
+    key: Option<String>,
     lease: Option<String>,
     /// A text, or any JSON value: it is compared by what it says.
     fingerprint: Option<Value>,
@@ -73,7 +89,8 @@ struct BeginWords {
 /// How it ended.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CompleteWords {
+struct Complete {
+    key: Option<String>,
     fence: u64,
     /// Any JSON value, kept as it is written.
     outcome: Option<Box<RawValue>>,
@@ -85,7 +102,8 @@ struct CompleteWords {
 /// Why it is given back.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReleaseWords {
+struct Release {
+    key: Option<String>,
     fence: u64,
     reason: Option<String>,
     retry_after: Option<String>,
@@ -95,12 +113,13 @@ struct ReleaseWords {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RenewWords {
+struct Renew {
+    key: Option<String>,
     fence: u64,
     lease: Option<String>,
 }
 
-/// The same word about many: each with its key, and beside them what holds for all.
+/// The same word about many, and what is said beside them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Many<T> {
@@ -110,41 +129,30 @@ struct Many<T> {
     holder: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BeginOne {
-    key: String,
-    fingerprint: Option<Value>,
-    nonce: Option<String>,
+/// What holds for all of many: only a begin has more to say, and a renewal its lease.
+#[derive(Debug, Clone)]
+struct Beside {
+    lease: Option<String>,
+    effects: Option<String>,
+    holder: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CompleteOne {
-    key: String,
-    fence: u64,
-    outcome: Option<Box<RawValue>>,
-    outcome_base64: Option<String>,
-    content_type: Option<String>,
-    ok: Option<bool>,
+impl Beside {
+    fn leave_out(&self, names: &[&str]) -> Result<(), Problem> {
+        let said = [("lease", &self.lease), ("effects", &self.effects), ("holder", &self.holder)];
+        match said.iter().find(|(name, said)| said.is_some() && names.contains(name)) {
+            Some((name, _)) => Err(invalid(format!("{name} belongs to begin"))),
+            None => Ok(()),
+        }
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReleaseOne {
-    key: String,
-    fence: u64,
-    reason: Option<String>,
-    retry_after: Option<String>,
-    #[serde(default)]
-    may_have_executed: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RenewOne {
-    key: String,
-    fence: u64,
+/// What holds for all of many is not said of one of them.
+fn not_of_one(said: &[(&str, &Option<String>)]) -> Result<(), Problem> {
+    match said.iter().find(|(_, said)| said.is_some()) {
+        Some((name, _)) => Err(invalid(format!("{name} is said beside claims, for all of them"))),
+        None => Ok(()),
+    }
 }
 
 /// A word about one claim, read.
@@ -250,7 +258,22 @@ fn about(value: Option<Value>) -> Result<Option<Bytes>, Problem> {
     Ok(Some(bytes.into()))
 }
 
-impl BeginWords {
+impl Written for Begin {
+    fn take_key(&mut self) -> Option<String> {
+        self.key.take()
+    }
+
+    fn beside(self, all: Beside) -> Result<Self, Problem> {
+        not_of_one(&[
+            ("lease", &self.lease),
+            ("effects", &self.effects),
+            ("holder", &self.holder),
+            ("wait", &self.wait),
+        ])?;
+        let Beside { lease, effects, holder } = all;
+        Ok(Self { lease, effects, holder, ..self })
+    }
+
     fn read(self) -> Result<Word, Problem> {
         let wait = span("wait", self.wait.as_deref())?.unwrap_or_default();
         Ok(Word::Begin(Beginning {
@@ -264,7 +287,11 @@ impl BeginWords {
     }
 }
 
-impl CompleteWords {
+impl Written for Complete {
+    fn take_key(&mut self) -> Option<String> {
+        self.key.take()
+    }
+
     fn read(self) -> Result<Word, Problem> {
         let (outcome, content_type) = match (self.outcome, self.outcome_base64) {
             (Some(_), Some(_)) => return Err(invalid("outcome or outcome_base64, not both")),
@@ -288,7 +315,11 @@ impl CompleteWords {
     }
 }
 
-impl ReleaseWords {
+impl Written for Release {
+    fn take_key(&mut self) -> Option<String> {
+        self.key.take()
+    }
+
     fn read(self) -> Result<Word, Problem> {
         let retry_after = span("retry_after", self.retry_after.as_deref())?.unwrap_or_default();
         if self.may_have_executed && !retry_after.is_zero() {
@@ -303,7 +334,17 @@ impl ReleaseWords {
     }
 }
 
-impl RenewWords {
+impl Written for Renew {
+    fn take_key(&mut self) -> Option<String> {
+        self.key.take()
+    }
+
+    fn beside(self, all: Beside) -> Result<Self, Problem> {
+        all.leave_out(&["effects", "holder"])?;
+        not_of_one(&[("lease", &self.lease)])?;
+        Ok(Self { lease: all.lease, ..self })
+    }
+
     fn read(self) -> Result<Word, Problem> {
         Ok(Word::Renew(Fence(self.fence), span("lease", self.lease.as_deref())?))
     }
@@ -314,12 +355,21 @@ fn unknown_verb(verb: &str) -> Problem {
     Problem::new("not-found", why)
 }
 
-fn word_of(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<Word, Problem> {
+/// A word about one claim: its key stands in the path.
+fn one_of<T: Written>(body: Result<Bytes, BytesRejection>) -> Result<Word, Problem> {
+    let mut written: T = read(body)?;
+    if written.take_key().is_some() {
+        return Err(invalid("unknown field `key`: it stands in the path"));
+    }
+    written.read()
+}
+
+fn word_about_one(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<Word, Problem> {
     match verb {
-        "begin" => read::<BeginWords>(body)?.read(),
-        "complete" => read::<CompleteWords>(body)?.read(),
-        "release" => read::<ReleaseWords>(body)?.read(),
-        "renew" => read::<RenewWords>(body)?.read(),
+        "begin" => one_of::<Begin>(body),
+        "complete" => one_of::<Complete>(body),
+        "release" => one_of::<Release>(body),
+        "renew" => one_of::<Renew>(body),
         other => Err(unknown_verb(other)),
     }
 }
@@ -327,59 +377,24 @@ fn word_of(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<Word, Prob
 /// The word about each of many; one that cannot be read is told with its key.
 type Each = Vec<(String, Result<Word, Problem>)>;
 
-fn words_of(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<Each, Problem> {
-    Ok(match verb {
-        "begin" => {
-            let Many { claims, lease, effects, holder } = read::<Many<BeginOne>>(body)?;
-            let word = |one: BeginOne| BeginWords {
-                lease: lease.clone(),
-                fingerprint: one.fingerprint,
-                effects: effects.clone(),
-                holder: holder.clone(),
-                nonce: one.nonce,
-                wait: None,
-            };
-            let each = |one: BeginOne| (one.key.clone(), word(one).read());
-            claims.into_iter().map(each).collect()
-        }
-        "complete" => {
-            let of_all = only_claims(read::<Many<CompleteOne>>(body)?, false)?;
-            let each = |one: CompleteOne| {
-                let CompleteOne { key, fence, outcome, outcome_base64, content_type, ok } = one;
-                let word = CompleteWords { fence, outcome, outcome_base64, content_type, ok };
-                (key, word.read())
-            };
-            of_all.claims.into_iter().map(each).collect()
-        }
-        "release" => {
-            let of_all = only_claims(read::<Many<ReleaseOne>>(body)?, false)?;
-            let each = |one: ReleaseOne| {
-                let ReleaseOne { key, fence, reason, retry_after, may_have_executed } = one;
-                (key, ReleaseWords { fence, reason, retry_after, may_have_executed }.read())
-            };
-            of_all.claims.into_iter().map(each).collect()
-        }
-        "renew" => {
-            let Many { claims, lease, .. } = only_claims(read::<Many<RenewOne>>(body)?, true)?;
-            let each = |one: RenewOne| {
-                (one.key, RenewWords { fence: one.fence, lease: lease.clone() }.read())
-            };
-            claims.into_iter().map(each).collect()
-        }
-        other => return Err(unknown_verb(other)),
-    })
+fn each_of<T: Written>(body: Result<Bytes, BytesRejection>) -> Result<Each, Problem> {
+    let Many { claims, lease, effects, holder } = read::<Many<T>>(body)?;
+    let beside = Beside { lease, effects, holder };
+    let mut each = Vec::with_capacity(claims.len());
+    for mut written in claims {
+        let key = written.take_key().ok_or_else(|| invalid("missing field `key`"))?;
+        each.push((key, written.beside(beside.clone())?.read()));
+    }
+    Ok(each)
 }
 
-/// Only a begin has more to say that holds for all, and a renewal its lease.
-fn only_claims<T>(many: Many<T>, has_lease: bool) -> Result<Many<T>, Problem> {
-    let surplus = [
-        ("lease", many.lease.is_some() && !has_lease),
-        ("effects", many.effects.is_some()),
-        ("holder", many.holder.is_some()),
-    ];
-    match surplus.iter().find(|(_, is_said)| *is_said) {
-        Some((name, _)) => Err(invalid(format!("{name} belongs to begin"))),
-        None => Ok(many),
+fn words_about_many(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<Each, Problem> {
+    match verb {
+        "begin" => each_of::<Begin>(body),
+        "complete" => each_of::<Complete>(body),
+        "release" => each_of::<Release>(body),
+        "renew" => each_of::<Renew>(body),
+        other => Err(unknown_verb(other)),
     }
 }
 
@@ -410,7 +425,7 @@ async fn one(
 ) -> Result<Response, Problem> {
     let which = claim_of(&scope, &key)?;
     refuse_begins(&node, &verb)?;
-    let word = word_of(&verb, body)?;
+    let word = word_about_one(&verb, body)?;
     let (told, claim) = say(&node.engine, &which, word).await?;
     let mut response = Json(&told).into_response();
     shape::describe(response.headers_mut(), &claim);
@@ -429,7 +444,7 @@ async fn many(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     refuse_begins(&node, &verb)?;
-    let words = words_of(&verb, body)?;
+    let words = words_about_many(&verb, body)?;
     if words.is_empty() || words.len() > MANY_MAX {
         return Err(invalid(format!("claims: between 1 and {MANY_MAX} at once")));
     }
@@ -588,7 +603,7 @@ async fn rules(State(node): State<Arc<Node>>) -> Json<Value> {
             "lease_max": units::show(rule.lease_max),
             "window": units::show(rule.window),
             "tombstone": units::show(rule.tombstone),
-            "fingerprint": if rule.fingerprint_required { "required" } else { "optional" },
+            "fingerprint": word_of(FINGERPRINTS, &rule.fingerprint_required),
             "outcome_bytes_max": rule.outcome_bytes_max,
         })
     });

@@ -9,12 +9,13 @@ use onceward::core::attempt::Attempt;
 use onceward::core::fingerprint::{Part, canonical_json};
 use onceward::core::hex;
 use onceward::core::operation::Operation;
-use onceward::core::policy::{Backoff, KeyMissing, Meaning, Policy};
+use onceward::core::policy::{Backoff, Policy};
 use onceward::secret::sha256;
 use onceward::wire;
 use serde_json::{Value, json};
 
 use super::{Answer, find};
+use crate::config::{MEANINGS, MISSING, word_of};
 use crate::gateway::{lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
@@ -116,16 +117,10 @@ fn policy(policy: &Policy) -> Value {
             "table": backoff.table.iter().map(|delay| units::show(*delay)).collect::<Vec<_>>(),
         })
     };
-    let word = |meaning: &Meaning| match meaning {
-        Meaning::Final => "final",
-        Meaning::Refused => "refused",
-        Meaning::NotProcessed => "not_processed",
-        Meaning::Ambiguous => "ambiguous",
-    };
     let statuses: std::collections::BTreeMap<String, &str> = policy
         .statuses
         .iter()
-        .map(|(status, meaning)| (status.to_string(), word(meaning)))
+        .map(|(status, meaning)| (status.to_string(), word_of(MEANINGS, meaning)))
         .collect();
     json!({
         "effects": policy.effects.map(onceward::core::policy::Effects::name),
@@ -133,11 +128,7 @@ fn policy(policy: &Policy) -> Value {
             "place": policy.upstream_key.place.to_string(),
             "window": units::show(policy.upstream_key.window),
         },
-        "key_missing": match policy.key_missing {
-            KeyMissing::Make => "make",
-            KeyMissing::Require => "require",
-            KeyMissing::Pass => "pass",
-        },
+        "key_missing": word_of(MISSING, &policy.key_missing),
         "key_headers": policy.key_headers,
         "success": policy.success,
         "statuses": statuses,

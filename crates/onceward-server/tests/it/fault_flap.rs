@@ -48,7 +48,7 @@ async fn carry(mut caller: TcpStream, upstream: SocketAddr, mut on: watch::Recei
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_comes_and_goes_sees_every_call_once() {
     let seed = seed();
-    let flaps = number("TEST_FLAPS", 50);
+    let flaps = number("TEST_FLAPS", 20);
     let mut told = Figures::of("flapping", seed);
     let mut chance = Chance(seed);
     let auditor = Auditor::start(seed).await;

@@ -327,7 +327,8 @@ pub(crate) fn is_in_a_file(folder: &Path, words: &str) -> bool {
         if path.is_dir() {
             return is_in_a_file(&path, words);
         }
+        // Segments are large: searched as text they take a moment, window by window many.
         let bytes = std::fs::read(&path).unwrap_or_default();
-        bytes.windows(words.len()).any(|window| window == words.as_bytes())
+        String::from_utf8_lossy(&bytes).contains(words)
     })
 }

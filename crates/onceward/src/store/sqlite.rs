@@ -2,8 +2,12 @@
 //! its index. One writer thread groups commits; readers stand apart from it.
 
 mod examine;
+mod inbox;
 mod index;
 mod journal;
+mod keys;
+mod record;
+mod runs;
 mod writer;
 mod young;
 
@@ -24,9 +28,10 @@ use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 pub use self::examine::Examined;
+use self::inbox::{Answer, Command, Inbox};
 use self::index::Index;
 use self::journal::{Journal, Position, Segments};
-use self::writer::{Answer, Command, Inbox, QUEUE_MAX, Shared, Writer, apply_all};
+use self::writer::{QUEUE_MAX, Shared, Writer, apply_all};
 use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
@@ -121,7 +126,7 @@ impl SqliteStore {
         index.checkpoint(true)?;
         let newest = index.newest()?;
         let readers = (0..READERS)
-            .map(|_| Index::open_reader(path).map(Mutex::new))
+            .map(|_| Index::open_reader(path, index.keys()).map(Mutex::new))
             .collect::<Result<_, _>>()?;
         let shared = Shared {
             inbox: Arc::new(Inbox::default()),
@@ -294,7 +299,7 @@ fn start_checkpointer(
     inbox: Arc<Inbox>,
 ) -> Result<std::sync::mpsc::SyncSender<()>, StoreError> {
     let (wake, woken) = sync_channel(1);
-    let index = Index::open_reader(path)?;
+    let index = Index::open_reader(path, &Arc::default())?;
     let run = move || {
         while woken.recv().is_ok() {
             // What a checkpoint leaves, the next one takes.

@@ -1,13 +1,15 @@
 //! Everything that a ledger on disk says of itself, held against itself: SQLite's own check, every
-//! frame and body of the journal, every row and its columns, and that the index has what the journal
-//! says it has.
+//! frame and body of the journal, every row and its columns, that its key leads to it and to no other,
+//! and that the index has what the journal says it has.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::index::{Index, Put, Record, Records};
+use super::index::Index;
 use super::journal::{Position, Segments};
+use super::record::{Put, Record, Records};
 use crate::store::row::{self, kind};
 use crate::store::{Standing, StoreError};
 use onceward_core::operation::State;
@@ -73,14 +75,24 @@ fn examine_index(
     found: &mut Examined,
 ) -> Result<(), StoreError> {
     let name = path.display();
-    let index = Index::open_reader(path)?;
+    let index = Index::open_reader(path, &Arc::default())?;
     found.faults.extend(index.faults()?.into_iter().map(|fault| format!("{name}: {fault}")));
     let applied = index.applied()?;
     let lanes = index.lanes()?;
-    let mut fences = HashMap::new();
+    let keys = index.kept_keys()?;
+    let (mut fences, mut owners) = (HashMap::new(), HashMap::new());
     index.columns(|put| {
         found.operations += 1;
         fences.insert(put.seq, put.fence);
+        if let Some(other) = put.key.and_then(|key| owners.insert(key, put.seq)) {
+            found.faults.push(format!("{name}: rows {other} and {} have one key", put.seq));
+        }
+        if let (Some((keys, since)), Some(key)) = (&keys, put.key)
+            && put.seq < *since
+            && !index.leads(keys, key, put.seq)?
+        {
+            found.faults.push(format!("{name}: no run of keys leads to row {}", put.seq));
+        }
         let operation = match row::decode(put.row) {
             Ok(operation) => operation,
             Err(error) => {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
@@ -15,6 +16,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::journal::Position;
+use super::keys::{FRESH_MAX, KeyWriter, Keys};
+use super::record::{LaneRow, Put, Record, Records};
 use crate::store::moving::Kept;
 use crate::store::row::{self, kind};
 use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way, end_of};
@@ -22,61 +25,19 @@ use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way,
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
 
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/sqlite/0001_init.sql"),
     include_str!("../../../migrations/sqlite/0002_made.sql"),
+    include_str!("../../../migrations/sqlite/0003_keys.sql"),
 ];
-
-/// A record of the journal: what becomes of one row. Decided before it is written, so that
-/// applying it again changes nothing.
-#[derive(Debug)]
-pub(super) enum Record<'a> {
-    /// Bytes that something refers to.
-    Body(&'a [u8]),
-    /// An operation as it is from now on.
-    Put(Put<'a>),
-    /// An operation that is gone.
-    Remove(u64),
-    /// A lane that operations name by its number.
-    Lane(i64, LaneRow<'a>),
-    /// A named value, or its absence.
-    Setting(&'a str, Option<&'a [u8]>),
-    /// How often an operation was asked for again, in all.
-    Asked(u64, u64, &'a [u8]),
-    /// What an operation's answer said that it made: names and ids, one after the other.
-    Made(u64, &'a [u8]),
-}
-
-/// The columns of a lane's row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LaneRow<'a> {
-    pub(super) tenant: &'a str,
-    pub(super) route: &'a str,
-    pub(super) flow: &'a str,
-}
-
-impl<'a> From<&'a Lane> for LaneRow<'a> {
-    fn from(Lane { tenant, route, flow }: &'a Lane) -> Self {
-        Self { tenant, route, flow }
-    }
-}
-
-/// The columns of an operation's row.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Put<'a> {
-    pub(super) seq: u64,
-    pub(super) key: Option<KeyDigest>,
-    pub(super) lane: i64,
-    pub(super) kind: u8,
-    pub(super) due: Option<i64>,
-    pub(super) fence: u64,
-    pub(super) row: &'a [u8],
-}
 
 /// A connection to the index.
 #[derive(Debug)]
 pub(super) struct Index {
     db: Connection,
+    keys: Arc<Keys>,
+    /// Where this is the connection that writes.
+    writer: Option<KeyWriter>,
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -120,13 +81,21 @@ impl Index {
         db.pragma_update(None, "cell_size_check", true)?;
         end_without_a_checkpoint(&db)?;
         db.set_prepared_statement_cache_capacity(64);
-        let mut index = Self { db };
+        let mut index = Self { db, keys: Arc::default(), writer: None };
         index.migrate()?;
-        Ok(index)
+        index.begin()?;
+        let writer = KeyWriter::load(&index.db, FRESH_MAX)?;
+        index.db.execute_batch("COMMIT")?;
+        Ok(Self { keys: Arc::clone(writer.keys()), writer: Some(writer), ..index })
+    }
+
+    /// The keys as the writer knows them, for readers.
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     /// Opens the index for reading: a reader sees what the writer has committed to it.
-    pub(super) fn open_reader(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open_reader(path: &Path, keys: &Arc<Keys>) -> Result<Self, StoreError> {
         let db = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -136,7 +105,7 @@ impl Index {
         db.pragma_update(None, "cell_size_check", true)?;
         end_without_a_checkpoint(&db)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
-        Ok(Self { db })
+        Ok(Self { db, keys: Arc::clone(keys), writer: None })
     }
 
     fn migrate(&mut self) -> Result<(), StoreError> {
@@ -169,6 +138,9 @@ impl Index {
         if self.db.is_autocommit() {
             return Ok(());
         }
+        if let Some(writer) = &self.writer {
+            writer.settle(&self.db)?;
+        }
         self.db
             .prepare_cached("UPDATE applied SET segment = ?1, \"offset\" = ?2, sequence = ?3")?
             .execute(params![applied.segment, applied.offset, applied.sequence])?;
@@ -176,11 +148,32 @@ impl Index {
         Ok(())
     }
 
+    /// Takes back what was not kept, and begins anew.
+    pub(super) fn begin_again(&self) -> Result<(), StoreError> {
+        self.roll_back()?;
+        self.begin()?;
+        match &self.writer {
+            Some(writer) if writer.is_ahead() => writer.reload(&self.db),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn roll_back(&self) -> Result<(), StoreError> {
         if !self.db.is_autocommit() {
             self.db.execute_batch("ROLLBACK")?;
         }
         Ok(())
+    }
+
+    /// Goes on with the order of keys, as far as is due by what came.
+    pub(super) fn tidy(&self) -> Result<(), StoreError> {
+        self.writer.as_ref().map_or(Ok(()), |writer| writer.tidy(&self.db))
+    }
+
+    fn note(&self, put: &Put<'_>) {
+        if let (Some(writer), Some(key)) = (&self.writer, put.key) {
+            writer.note(key, put.seq);
+        }
     }
 
     pub(super) fn applied(&self) -> Result<Position, StoreError> {
@@ -201,13 +194,13 @@ impl Index {
         Ok(())
     }
 
-    /// Puts a new operation in unless its key is there; tells whether it is in.
-    pub(super) fn insert(&self, put: &Put<'_>) -> Result<bool, StoreError> {
-        let changed = self
-            .db
-            .prepare_cached("INSERT INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING")?
+    /// Puts a new operation in, whose key is new.
+    pub(super) fn insert(&self, put: &Put<'_>) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("INSERT INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
-        Ok(changed == 1)
+        self.note(put);
+        Ok(())
     }
 
     /// Replaces an operation if its fence is the one before `put.fence` and its key has not gone
@@ -215,16 +208,46 @@ impl Index {
     pub(super) fn update(&self, put: &Put<'_>) -> Result<bool, StoreError> {
         let changed = self
             .db
-            .prepare_cached("UPDATE OR IGNORE op SET key = ?2, kind = ?3, due = ?4, fence = ?5, row = ?6 WHERE seq = ?1 AND fence = ?5 - 1")?
+            .prepare_cached("UPDATE op SET key = ?2, kind = ?3, due = ?4, fence = ?5, row = ?6 WHERE seq = ?1 AND fence = ?5 - 1 AND (?2 IS NULL OR key IS ?2)")?
             .execute(params![put.seq, put.key.map(|key| key.0), put.kind, put.due, put.fence, put.row])?;
-        Ok(changed == 1)
+        if changed == 1 {
+            return Ok(true);
+        }
+        // It gave its key up. Where the successor is gone too, the key is its own again.
+        match put.key {
+            Some(key) if self.fence(put.seq)? == Some(put.fence - 1) && !self.has_key(key)? => {
+                self.replace(put).map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn fence(&self, seq: u64) -> Result<Option<u64>, StoreError> {
+        let mut statement = self.db.prepare_cached("SELECT fence FROM op WHERE seq = ?1")?;
+        Ok(statement.query_row([seq], |row| row.get(0)).optional()?)
     }
 
     /// Puts an operation in the place of whatever is there.
     pub(super) fn replace(&self, put: &Put<'_>) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("INSERT OR REPLACE INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
+        let values = params![
+            put.seq,
+            put.key.map(|key| key.0),
+            put.lane,
+            put.kind,
+            put.due,
+            put.fence,
+            put.row
+        ];
+        let has_its_key = self
+            .db
+            .prepare_cached("UPDATE op SET lane = ?3, kind = ?4, due = ?5, fence = ?6, row = ?7 WHERE seq = ?1 AND key IS ?2")?
+            .execute(values)?;
+        if has_its_key == 0 {
+            self.db
+                .prepare_cached("INSERT OR REPLACE INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+                .execute(values)?;
+            self.note(put);
+        }
         Ok(())
     }
 
@@ -237,6 +260,9 @@ impl Index {
                 self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM made WHERE seq = ?1")?.execute([seq])?;
+                if let Some(writer) = &self.writer {
+                    writer.note_removed(*seq);
+                }
             }
             Record::Lane(id, LaneRow { tenant, route, flow }) => {
                 self.db
@@ -269,11 +295,11 @@ impl Index {
     }
 
     pub(super) fn has_key(&self, key: KeyDigest) -> Result<bool, StoreError> {
-        Ok(self.db.prepare_cached("SELECT 1 FROM op WHERE key = ?1")?.exists(params![key.0])?)
+        Ok(self.by_key(key)?.is_some())
     }
 
     pub(super) fn by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
-        self.of_key("SELECT row FROM op WHERE key = ?1", key)
+        self.of_key("SELECT key, row FROM op WHERE seq = ?1", key)
     }
 
     pub(super) fn by_sequence(&self, seq: u64) -> Result<Option<Operation>, StoreError> {
@@ -282,19 +308,26 @@ impl Index {
 
     /// The operation of `key` if it is done; what is not done is not even read.
     pub(super) fn done_by_key(&self, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
-        self.of_key("SELECT row FROM op WHERE key = ?1 AND kind = 3", key)
+        self.of_key("SELECT key, row FROM op WHERE seq = ?1 AND kind = 3", key)
     }
 
-    /// The row that the index over keys leads to, if it is that key's: one that was changed on
-    /// disk may lead anywhere.
+    /// The row that has `key`, by its column and by its contents.
     fn of_key(&self, sql: &str, key: KeyDigest) -> Result<Option<Operation>, StoreError> {
-        let found = self.one(sql, params![key.0])?;
-        match &found {
-            Some(operation) if operation.scope.digest(&operation.key) != key => {
-                Err(StoreError::Damaged("the index leads from a key to another's row".to_owned()))
+        self.keys.find(&self.db, key, self.writer.is_none(), |seq| {
+            let mut statement = self.db.prepare_cached(sql)?;
+            let mut rows = statement.query([seq])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            // A key that was given up is no one's.
+            let Some(own) = row.get::<_, Option<[u8; 16]>>(0)? else { return Ok(None) };
+            let operation = decode(row.get_ref(1)?)?;
+            let is_its_own = operation.scope.digest(&operation.key) == key;
+            if is_its_own != (own == key.0) {
+                return Err(StoreError::Damaged(
+                    "a row of the index and its key are not of one operation".to_owned(),
+                ));
             }
-            _ => Ok(found),
-        }
+            Ok(Some(operation).filter(|_| is_its_own))
+        })
     }
 
     fn one(&self, sql: &str, by: &[&dyn rusqlite::ToSql]) -> Result<Option<Operation>, StoreError> {
@@ -586,6 +619,19 @@ impl Index {
         Ok(self.db.query_row("SELECT coalesce(max(seq), 0) FROM op", [], |row| row.get(0))?)
     }
 
+    /// The keys that runs have and from which place on they may have none; nothing of an index that
+    /// has no runs yet.
+    pub(super) fn kept_keys(&self) -> Result<Option<(Keys, u64)>, StoreError> {
+        let version: usize = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        (version == MIGRATIONS.len()).then(|| Keys::kept(&self.db)).transpose()
+    }
+
+    /// Whether `keys` lead from `key` to the row `seq`.
+    pub(super) fn leads(&self, keys: &Keys, key: KeyDigest, seq: u64) -> Result<bool, StoreError> {
+        let found = keys.find(&self.db, key, false, |other| Ok((other == seq).then_some(())))?;
+        Ok(found.is_some())
+    }
+
     /// What SQLite itself finds wrong with the file.
     pub(super) fn faults(&self) -> Result<Vec<String>, StoreError> {
         let mut statement = self.db.prepare("PRAGMA integrity_check")?;
@@ -638,170 +684,4 @@ fn asked(count: u64, times: &[u8]) -> Asked {
 
 fn decode(value: ValueRef<'_>) -> Result<Operation, StoreError> {
     row::decode(value.as_blob().map_err(|error| StoreError::Damaged(error.to_string()))?)
-}
-
-/// The tags of records in a frame.
-mod tag {
-    pub(super) const BODY: u8 = 1;
-    pub(super) const PUT: u8 = 2;
-    pub(super) const REMOVE: u8 = 3;
-    pub(super) const LANE: u8 = 4;
-    pub(super) const SETTING: u8 = 5;
-    pub(super) const ASKED: u8 = 6;
-    pub(super) const MADE: u8 = 7;
-}
-
-/// Bytes that a record takes in a frame beside its contents, at most.
-pub(super) const RECORD_OVERHEAD: usize = 64;
-
-impl Record<'_> {
-    /// Appends the record to a frame; returns where in the frame its last member begins.
-    pub(super) fn write(&self, frame: &mut Vec<u8>) -> usize {
-        let last: &[u8] = match self {
-            Self::Body(bytes) => {
-                frame.push(tag::BODY);
-                bytes
-            }
-            Self::Put(put) => {
-                frame.push(tag::PUT);
-                frame.extend(put.seq.to_le_bytes());
-                frame.extend(put.lane.to_le_bytes());
-                frame.extend(put.due.unwrap_or(i64::MIN).to_le_bytes());
-                frame.extend(put.fence.to_le_bytes());
-                frame.push(put.kind);
-                frame.push(u8::from(put.key.is_some()));
-                frame.extend(put.key.map_or([0; 16], |key| key.0));
-                put.row
-            }
-            Self::Remove(seq) => {
-                frame.push(tag::REMOVE);
-                frame.extend(seq.to_le_bytes());
-                &[]
-            }
-            Self::Lane(id, LaneRow { tenant, route, flow }) => {
-                frame.push(tag::LANE);
-                frame.extend(id.to_le_bytes());
-                piece(frame, tenant.as_bytes());
-                piece(frame, route.as_bytes());
-                flow.as_bytes()
-            }
-            Self::Setting(name, value) => {
-                frame.push(tag::SETTING);
-                frame.push(u8::from(value.is_some()));
-                piece(frame, name.as_bytes());
-                value.unwrap_or_default()
-            }
-            Self::Asked(seq, count, times) => {
-                frame.push(tag::ASKED);
-                frame.extend(seq.to_le_bytes());
-                frame.extend(count.to_le_bytes());
-                times
-            }
-            Self::Made(seq, pieces) => {
-                frame.push(tag::MADE);
-                frame.extend(seq.to_le_bytes());
-                pieces
-            }
-        };
-        piece(frame, last)
-    }
-}
-
-/// What an answer made, as a record has it.
-pub(super) fn pieces(ids: &[(String, String)]) -> Vec<u8> {
-    let mut pieces = Vec::new();
-    for (name, id) in ids {
-        piece(&mut pieces, name.as_bytes());
-        piece(&mut pieces, id.as_bytes());
-    }
-    pieces
-}
-
-fn piece(frame: &mut Vec<u8>, bytes: &[u8]) -> usize {
-    frame.extend((bytes.len() as u32).to_le_bytes());
-    let at = frame.len();
-    frame.extend_from_slice(bytes);
-    at
-}
-
-/// Reads the records of a frame's payload.
-pub(super) struct Records<'a>(pub(super) &'a [u8]);
-
-impl<'a> Records<'a> {
-    /// The next record; nothing at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Record<'a>>, StoreError> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).map_err(|_| damaged());
-        let record = match self.take(1)?[0] {
-            tag::BODY => Record::Body(self.piece()?),
-            tag::PUT => {
-                let (seq, lane, due, fence) =
-                    (self.number()?, self.number()? as i64, self.number()? as i64, self.number()?);
-                let (kind, has_key) = (self.take(1)?[0], self.take(1)?[0] == 1);
-                let key = KeyDigest(self.take(16)?.try_into().map_err(|_| damaged())?);
-                let due = (due != i64::MIN).then_some(due);
-                Record::Put(Put {
-                    seq,
-                    key: has_key.then_some(key),
-                    lane,
-                    kind,
-                    due,
-                    fence,
-                    row: self.piece()?,
-                })
-            }
-            tag::REMOVE => {
-                let seq = self.number()?;
-                self.piece()?;
-                Record::Remove(seq)
-            }
-            tag::LANE => {
-                let id = self.number()? as i64;
-                let (tenant, route) = (text(self.piece()?)?, text(self.piece()?)?);
-                Record::Lane(id, LaneRow { tenant, route, flow: text(self.piece()?)? })
-            }
-            tag::SETTING => {
-                let is_set = self.take(1)?[0] == 1;
-                let (name, value) = (text(self.piece()?)?, self.piece()?);
-                Record::Setting(name, is_set.then_some(value))
-            }
-            tag::ASKED => Record::Asked(self.number()?, self.number()?, self.piece()?),
-            tag::MADE => Record::Made(self.number()?, self.piece()?),
-            _ => {
-                return Err(StoreError::Unavailable(
-                    "the journal was written by a later release".to_owned(),
-                ));
-            }
-        };
-        Ok(Some(record))
-    }
-
-    /// The next piece as text; nothing at the end.
-    fn text(&mut self) -> Result<Option<&'a str>, StoreError> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        std::str::from_utf8(self.piece()?).map(Some).map_err(|_| damaged())
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(damaged)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn number(&mut self) -> Result<u64, StoreError> {
-        Ok(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| damaged())?))
-    }
-
-    fn piece(&mut self) -> Result<&'a [u8], StoreError> {
-        let length = u32::from_le_bytes(self.take(4)?.try_into().map_err(|_| damaged())?);
-        self.take(length as usize)
-    }
-}
-
-fn damaged() -> StoreError {
-    StoreError::Damaged("a frame of the journal holds and cannot be read".to_owned())
 }

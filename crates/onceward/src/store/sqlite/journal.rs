@@ -58,6 +58,7 @@ impl Segments {
                 continue;
             };
             let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
+            read_no_further(&file);
             segments.add(segment, Arc::new(file));
         }
         Ok(segments)
@@ -338,8 +339,16 @@ fn create(folder: &Path, segments: &Segments, segment: u32, bytes: u32) -> io::R
         let _ = fs::remove_file(&path);
         return Err(error);
     }
+    read_no_further(&file);
     segments.add(segment, Arc::new(file));
     Ok(())
+}
+
+/// Keeps the kernel from reading ahead: into large pages of nothing but zeros, which it then counts
+/// as written whenever a part of one is.
+fn read_no_further(file: &File) {
+    // It is a hint.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
 }
 
 fn allocate(file: &File, bytes: u32) -> io::Result<()> {

@@ -3,20 +3,23 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Fence, Operation};
 use onceward_core::time::Timestamp;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 
-use super::index::{Index, Put, RECORD_OVERHEAD, Record, Records, pieces};
-use super::journal::{HEADER_BYTES, Journal, Position, full_or_unavailable};
+use super::inbox::{Answer, Command, Inbox};
+use super::index::Index;
+use super::journal::{HEADER_BYTES, Journal, full_or_unavailable};
+use super::record::{Put, RECORD_OVERHEAD, Record, Records, pieces};
 use super::young::{YOUNG_MAX, Young};
 use crate::judgement;
 use crate::sabotage::Sabotage;
@@ -45,62 +48,6 @@ const ROW_BYTES_MAX: usize = 64 << 10;
 /// Lanes that are kept in mind, at most; the others are looked up.
 const LANES_MAX: usize = 64 * 1024;
 
-pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What the writer is asked for.
-pub(super) enum Command {
-    Remember(Box<Birth>, Answer<Remembered>),
-    Commit(Box<Write>, Answer<Operation>),
-    Find(Which, Answer<Option<Operation>>),
-    Lanes(Answer<Vec<(Lane, Timestamp)>>),
-    Take(Lane, Timestamp, usize, Judge, Answer<Vec<Operation>>),
-    NoteAsked(Vec<(OperationId, Asked)>, Answer<()>),
-    Sweep(Timestamp, u64, usize, Answer<Swept>),
-    Setting(String, Answer<Option<Bytes>>),
-    Set(String, Option<Bytes>, Answer<()>),
-    Swap(String, Option<Bytes>, Option<Bytes>, Answer<bool>),
-    /// Makes readers see all that was written, and tells where the journal ends.
-    Publish(Answer<Position>),
-    /// The checkpoint beside the writer met an error.
-    Fail(StoreError),
-    Close,
-}
-
-/// The queue before the writer.
-#[derive(Default)]
-pub(super) struct Inbox {
-    queue: Mutex<Vec<Command>>,
-    wake: Condvar,
-}
-
-impl Inbox {
-    pub(super) fn push(&self, command: Command) {
-        lock(&self.queue).push(command);
-        self.wake.notify_one();
-    }
-
-    /// Everything that waits, or nothing once `until` has come.
-    fn take(&self, until: Option<Instant>) -> Vec<Command> {
-        let mut queue = lock(&self.queue);
-        while queue.is_empty() {
-            let Some(until) = until else {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            queue = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        std::mem::take(&mut queue)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What the writer shares with the store's front.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -124,6 +71,7 @@ pub(super) struct Writer {
     /// The lanes that were met lately, and the numbers that stand for them in rows.
     lanes: HashMap<Lane, i64>,
     lane_names: HashMap<i64, Lane>,
+    last_met: Option<(Lane, i64)>,
     last_lane: i64,
     young: Young,
     /// The frame that is being filled, its header's room in front.
@@ -141,6 +89,8 @@ pub(super) struct Writer {
     broken: Option<StoreError>,
     /// The oldest segment that the present pass of the sweep has seen in use.
     floor: u32,
+    /// How many commands came at once, the latest first.
+    batches: [usize; 4],
     row: Vec<u8>,
 }
 
@@ -162,6 +112,7 @@ impl Writer {
             checkpointer,
             lanes: HashMap::new(),
             lane_names: HashMap::new(),
+            last_met: None,
             last_lane,
             young: Young::default(),
             frame: vec![0; HEADER_BYTES],
@@ -173,6 +124,7 @@ impl Writer {
             full: None,
             broken: None,
             floor,
+            batches: [0; 4],
             row: Vec::new(),
         })
     }
@@ -180,8 +132,10 @@ impl Writer {
     /// Runs until it is closed.
     pub(super) fn run(mut self) {
         loop {
-            let commands =
-                self.shared.inbox.take(self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY));
+            let until = self.unkept_since.map(|since| since + INDEX_COMMIT_EVERY);
+            let commands = self.shared.inbox.take(until, self.company());
+            self.batches.rotate_right(1);
+            self.batches[0] = commands.len();
             self.shared.room.add_permits(commands.len());
             let is_quiet = commands.is_empty();
             let closing = commands.iter().any(|command| matches!(command, Command::Close));
@@ -201,6 +155,14 @@ impl Writer {
             }
             self.keep(is_quiet);
         }
+    }
+
+    /// How many commands may be expected at once: as many as came lately.
+    fn company(&self) -> usize {
+        if std::env::var_os("NOCOMPANY").is_some() {
+            return 0;
+        }
+        self.batches.iter().copied().max().unwrap_or_default()
     }
 
     fn execute(&mut self, command: Command) {
@@ -401,12 +363,12 @@ impl Writer {
             self.visible |= !Sabotage::KeyTakenBack.is_on();
             self.give_up_key(id, fence)?;
         }
-        self.lane(Lane::of(&operation))?;
+        self.lane(&operation)?;
         let before = self.frame.len();
         operation.request = Some(self.keep_body(&request)?);
         match self.put(&operation, true) {
             Ok(()) => Ok(Remembered::Fresh(operation)),
-            // The unique index decides; what was written for nothing leaves the frame.
+            // What was written for nothing leaves the frame.
             Err(StoreError::Stale) => {
                 self.frame.truncate(before);
                 let known = self.find(Which::Key(digest_of(&operation)))?;
@@ -443,10 +405,10 @@ impl Writer {
     fn put_with_key(
         &mut self,
         operation: &Operation,
-        key: Option<onceward_core::key::KeyDigest>,
+        key: Option<KeyDigest>,
         new: bool,
     ) -> Result<(), StoreError> {
-        let lane = self.lane(Lane::of(operation))?;
+        let lane = self.lane(operation)?;
         let standing = Standing::of(operation);
         self.wakes |= standing == Standing::Pending;
         let mut bytes = std::mem::take(&mut self.row);
@@ -486,15 +448,15 @@ impl Writer {
     fn place(&mut self, put: &Put<'_>, new: bool, standing: Standing) -> Result<bool, StoreError> {
         let waits = standing == Standing::Pending;
         if new {
-            let is_known = put.key.is_some_and(|key| self.young.has_key(key))
-                && !Sabotage::SelectThenInsert.is_on();
-            if is_known || waits {
-                return if is_known { Ok(false) } else { self.index.insert(put) };
-            }
-            if put.key.map_or(Ok(false), |key| self.index.has_key(key))? {
+            let is_known = put.key.map_or(Ok(false), |key| self.has_key(key))?;
+            if is_known && !Sabotage::SelectThenInsert.is_on() {
                 return Ok(false);
             }
-            self.young.put(put, self.journal.end());
+            if waits {
+                self.index.insert(put)?;
+            } else {
+                self.young.put(put, self.journal.end());
+            }
             return Ok(true);
         }
         match self.young.fence(put.seq) {
@@ -505,13 +467,18 @@ impl Writer {
             Some(fence) if fence + 1 != put.fence && !Sabotage::NoFence.is_on() => Ok(false),
             Some(_) if waits => {
                 self.young.remove(put.seq);
-                self.index.insert(put)
+                self.index.insert(put).map(|()| true)
             }
             Some(_) => {
                 self.young.put(put, self.journal.end());
                 Ok(true)
             }
         }
+    }
+
+    /// Whether a row has `key`: there is one writer, so that what it finds here decides.
+    fn has_key(&self, key: KeyDigest) -> Result<bool, StoreError> {
+        Ok(self.young.has_key(key) || self.index.has_key(key)?)
     }
 
     fn find(&self, which: Which) -> Result<Option<Operation>, StoreError> {
@@ -532,21 +499,16 @@ impl Writer {
 
     /// Lets the oldest rows go to the index, until no more than `left` are young.
     fn age(&mut self, left: usize) -> Result<(), StoreError> {
-        while self.young.len() > left {
-            self.index.begin()?;
-            let index = &self.index;
-            match self.young.pop(|put| index.insert(put)) {
-                Some(Ok(true)) => {}
-                Some(Ok(false)) => {
-                    return Err(StoreError::Damaged(
-                        "a young row has the key of an old one".to_owned(),
-                    ));
-                }
-                Some(Err(error)) => return Err(error),
-                None => break,
-            }
+        if self.young.len() <= left {
+            return Ok(());
         }
-        Ok(())
+        self.index.begin()?;
+        while self.young.len() > left {
+            let index = &self.index;
+            let Some(inserted) = self.young.pop(|put| index.insert(put)) else { break };
+            inserted?;
+        }
+        self.index.tidy()
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<usize, StoreError> {
@@ -562,17 +524,30 @@ impl Writer {
         Ok(BodyRef { segment, offset, length, crc: crc32fast::hash(bytes) })
     }
 
-    fn lane(&mut self, lane: Lane) -> Result<i64, StoreError> {
-        if let Some(id) = self.lanes.get(&lane) {
+    /// The number of an operation's lane; most come as the one before.
+    fn lane(&mut self, operation: &Operation) -> Result<i64, StoreError> {
+        if let Some((lane, id)) = &self.last_met
+            && lane.is_of(operation)
+        {
             return Ok(*id);
         }
-        let known = self.index.lane(&lane)?;
+        let lane = Lane::of(operation);
+        let id = match self.lanes.get(&lane) {
+            Some(id) => *id,
+            None => self.look_up_lane(&lane)?,
+        };
+        self.last_met = Some((lane, id));
+        Ok(id)
+    }
+
+    fn look_up_lane(&mut self, lane: &Lane) -> Result<i64, StoreError> {
+        let known = self.index.lane(lane)?;
         let id = known.unwrap_or(self.last_lane + 1);
         if known.is_none() {
-            self.record(&Record::Lane(id, (&lane).into()))?;
+            self.record(&Record::Lane(id, lane.into()))?;
             self.last_lane = id;
         }
-        self.meet(id, lane);
+        self.meet(id, lane.clone());
         Ok(id)
     }
 
@@ -785,9 +760,8 @@ impl Writer {
     }
 
     fn try_reindex(&mut self) -> Result<(), StoreError> {
-        self.index.roll_back()?;
+        self.index.begin_again()?;
         self.young.clear();
-        self.index.begin()?;
         let applied = self.index.applied()?;
         let index = &self.index;
         let mut end = applied;
@@ -801,6 +775,7 @@ impl Writer {
         }
         self.lanes.clear();
         self.lane_names.clear();
+        self.last_met = None;
         self.last_lane = self.index.last_lane()?;
         self.unkept_since = Some(Instant::now());
         Ok(())

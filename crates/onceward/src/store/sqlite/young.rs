@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 
 use onceward_core::key::KeyDigest;
 
-use super::index::Put;
 use super::journal::Position;
+use super::record::Put;
 
 /// Rows that stay here at most; the oldest go first.
 pub(super) const YOUNG_MAX: usize = 2048;

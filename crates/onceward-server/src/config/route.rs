@@ -1,0 +1,157 @@
+//! A route, as the file says it: its upstream, how it is called, and the faults that are wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceward::core::exchange::Headers;
+use onceward::core::policy::Policy;
+use onceward::route::Route;
+use onceward::upstream::{Chaos, Target, Timeouts, Trust};
+
+use super::profile::{Laid, Profiles, Setting};
+use super::table::Table;
+use super::words::{header_name, header_value, shared_scope, url};
+use super::{ConfigError, doubt, protection};
+use crate::units::show;
+
+/// How long a caller is kept waiting where nothing says otherwise.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
+
+const NO_UPSTREAM: &str = "has no upstream\nhelp: add upstream = \"https://api.example.com\"";
+
+/// What the parts of a file are read among.
+pub(super) struct Around<'a> {
+    pub(super) profiles: Profiles<'a>,
+    /// The routes that sources and outboxes may name.
+    pub(super) names: BTreeSet<String>,
+    pub(super) segment_bytes: usize,
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+/// A route, and what is said of it.
+pub(super) struct Made {
+    pub(super) route: Route,
+    pub(super) settings: Vec<Setting>,
+    /// Whether nothing in the file says how long keys are kept.
+    pub(super) keeps_the_default: bool,
+}
+
+impl Around<'_> {
+    pub(super) fn is_route(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Reads a route; what else its table says is for whoever has the table.
+    pub(super) fn route(
+        &self,
+        name: &str,
+        table: &Table<'_>,
+        is_guard: bool,
+    ) -> Result<Made, ConfigError> {
+        let laid = self.profiles.lay(name, table, is_guard)?;
+        let upstream = table.text("upstream", url)?;
+        let total = table.span_or("timeout", Timeouts::default().total)?;
+        let timeouts = |table: &Table<'_>| timeouts(table, total);
+        let timeouts = match table.within("timeouts", timeouts)? {
+            Some(timeouts) => timeouts,
+            None => Timeouts {
+                connect: Timeouts::default().connect.min(total),
+                head: total,
+                body: total,
+                total,
+            },
+        };
+        let headers = table.pairs("set_headers", header_name, header_value)?.unwrap_or_default();
+        // A name in two writings is one header.
+        let headers: BTreeMap<String, String> = headers.into_iter().collect();
+        let headers = headers.into_iter().map(|(name, value)| (name, Bytes::from(value)));
+        let (response_bytes_max, body_bytes_max) = self.sizes(table)?;
+        let answer_max = table.span("answer_max")?;
+        let usual_answer_max = if is_guard { longest(&laid, total) } else { ANSWER_MAX };
+        let keeps_the_default = !laid.says_window && laid.policy.window == Policy::default().window;
+        let route = Route {
+            name: name.to_owned(),
+            scope: table.text("scope", shared_scope)?,
+            set_headers: Headers(headers.collect()),
+            protection: protection::protection(table)?,
+            answer_max: answer_max.unwrap_or(usual_answer_max),
+            body_bytes_max,
+            response_bytes_max,
+            reconcile: table.within("reconcile", doubt::reconcile)?,
+            chaos: table.within("chaos", |table| chaos(table, total))?,
+            target: Arc::new(Target {
+                http2: table.or("http2", false)?,
+                base: upstream.ok_or_else(|| {
+                    table.slip("upstream").unwrap_or_else(|| table.wrong(NO_UPSTREAM))
+                })?,
+                trust: Trust::Operator,
+                timeouts,
+            }),
+            policy: Arc::new(laid.policy),
+            rules: laid.rules,
+        };
+        Ok(Made { route, settings: laid.settings, keeps_the_default })
+    }
+
+    /// The largest answer and request that are kept. A body has to fit a segment of the journal, with
+    /// its operation beside it.
+    fn sizes(&self, table: &Table<'_>) -> Result<(usize, usize), ConfigError> {
+        let fits = self.segment_bytes / 2;
+        let response = table.size("response_bytes_max")?.unwrap_or_else(|| fits.min(8 << 20));
+        let body = table.size("body_bytes_max")?.unwrap_or_else(|| fits.min(1 << 20));
+        if response.max(body) > fits {
+            return Err(table.wrong(&format!(
+                "keeps bodies of more than {fits} bytes, half a segment of the ledger, which do not fit it\nhelp: raise limits.segment_bytes"
+            )));
+        }
+        Ok((response, body))
+    }
+}
+
+/// No part of an attempt takes longer than all of it.
+fn timeouts(table: &Table<'_>, total: Duration) -> Result<Timeouts, ConfigError> {
+    Ok(Timeouts {
+        connect: table.span_or("connect", Timeouts::default().connect)?.min(total),
+        head: table.span_or("head", total)?.min(total),
+        body: table.span_or("body", total)?.min(total),
+        total,
+    })
+}
+
+/// How long a held call takes at most: its last attempt begins within the wait.
+fn longest(laid: &Laid, timeout: Duration) -> Duration {
+    let policies = laid.rules.iter().map(|rule| &*rule.policy).chain([&laid.policy]);
+    let wait = policies.map(|policy| policy.held.horizon).max().unwrap_or_default();
+    ANSWER_MAX.max(wait.saturating_add(timeout))
+}
+
+/// Faults on purpose, in percent of a route's attempts.
+fn chaos(table: &Table<'_>, timeout: Duration) -> Result<Arc<Chaos>, ConfigError> {
+    let chaos = Chaos {
+        seed: table.or("seed", 1)?,
+        refuse: table.or("refuse", 0)?,
+        drop: table.or("drop", 0)?,
+        reset: table.or("reset", 0)?,
+        truncate: table.or("truncate", 0)?,
+        delay: table.or("delay", 0)?,
+        delay_for: table.span_or("delay_for", Duration::from_secs(1))?,
+    };
+    table.done()?;
+    let sum: u32 = chaos.percentages().iter().map(|(_, percent)| u32::from(*percent)).sum();
+    if !(1..=100).contains(&sum) {
+        return Err(table.wrong(&format!(
+            "has a chaos of {sum} percent\nhelp: refuse, drop, reset, truncate and delay are percentages of its attempts, together 1 to 100"
+        )));
+    }
+    if chaos.delay > 0 && chaos.delay_for >= timeout {
+        return Err(table.wrong(&format!(
+            "has a chaos.delay_for of {}, and an attempt ends after {}\nhelp: choose a shorter delay, or `drop` for an answer that never comes",
+            show(chaos.delay_for),
+            show(timeout)
+        )));
+    }
+    Ok(Arc::new(chaos))
+}

@@ -1,0 +1,207 @@
+//! The text of a configuration: the file, what variables put into it, and what they lay over it. It
+//! may hold secrets, so nothing that is said of it repeats a line.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+
+/// Variables that are ours and no part of the file.
+const NOT_OVERRIDES: [&str; 6] = [
+    "ONCEWARD_CONFIG",
+    "ONCEWARD_URL",
+    "ONCEWARD_ACCESS_KEY",
+    "ONCEWARD_LOG",
+    "ONCEWARD_MASTER_KEY",
+    "ONCEWARD_TO",
+];
+
+/// A text that is read as configuration.
+pub(super) struct Text {
+    /// What errors call it.
+    pub(super) name: String,
+    text: String,
+    overrides: Vec<Override>,
+}
+
+/// A variable that lies over the file.
+struct Override {
+    variable: String,
+    value: String,
+    /// Its value as the file would have it.
+    line: String,
+}
+
+impl Text {
+    /// A text over which `overrides` lie, variables with their values.
+    pub(super) fn new(
+        text: impl Into<String>,
+        name: &str,
+        overrides: impl Iterator<Item = (String, String)>,
+    ) -> Self {
+        let read = |(variable, value): (String, String)| {
+            let line = format!("v = {value}");
+            Override { variable, value, line }
+        };
+        let overrides = overrides.map(read).collect();
+        Self { name: name.to_owned(), text: text.into(), overrides }
+    }
+
+    /// Its tables, where it is TOML.
+    pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, ConfigError> {
+        let mut file = DeTable::parse(&self.text)
+            .map_err(|error| self.unreadable(error.span(), error.message()))?;
+        for (number, over) in self.overrides.iter().enumerate() {
+            let path = over.variable["ONCEWARD_".len()..].to_lowercase();
+            // A number or a list is written as in the file; anything else is text.
+            let written = DeTable::parse(&over.line).ok();
+            let value = written.and_then(|mut table| table.get_mut().remove("v"));
+            let value = value
+                .map_or_else(|| DeValue::String(Cow::Borrowed(&*over.value)), Spanned::into_inner);
+            put(file.get_mut(), &path, &place_of_override(number), value).ok_or_else(|| {
+                ConfigError(format!(
+                    "the variable {} names no place in the configuration",
+                    over.variable
+                ))
+            })?;
+        }
+        Ok(file)
+    }
+
+    /// What is wrong at `place`.
+    pub(super) fn wrong(&self, place: Option<Range<usize>>, what: &str) -> ConfigError {
+        let name = &self.name;
+        let Some(at) = place.map(|place| place.start) else {
+            return ConfigError(format!("{name}: {what}"));
+        };
+        if let Some(before) = self.text.get(..at) {
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            return ConfigError(format!("{name}: at line {line}, column {column}: {what}"));
+        }
+        match self.overrides.get(usize::MAX - at) {
+            Some(over) => ConfigError(format!("{name}, with {}: {what}", over.variable)),
+            None => ConfigError(format!("{name}: {what}")),
+        }
+    }
+
+    /// What cannot be read at `place`.
+    pub(super) fn unreadable(&self, place: Option<Range<usize>>, what: &str) -> ConfigError {
+        let help = "help: `onceward check --config FILE` checks a file without starting";
+        self.wrong(place, &format!("{what}\n{help}"))
+    }
+
+    /// Whether what stands there was laid over the file.
+    pub(super) fn is_laid_over(&self, place: &Range<usize>) -> bool {
+        place.start > self.text.len()
+    }
+}
+
+/// Where what the override of this number lays over the file stands: behind all that a file can hold.
+fn place_of_override(number: usize) -> Range<usize> {
+    usize::MAX - number..usize::MAX - number
+}
+
+/// Where what we add ourselves stands.
+pub(super) const NOWHERE: Range<usize> = usize::MAX / 2..usize::MAX / 2;
+
+fn put<'a>(
+    table: &mut DeTable<'a>,
+    path: &str,
+    place: &Range<usize>,
+    value: DeValue<'a>,
+) -> Option<()> {
+    let key = |part: &str| Spanned::new(place.clone(), Cow::Owned(part.to_owned()));
+    let Some((first, rest)) = path.split_once("__") else {
+        // The key that is there would keep its own place.
+        table.remove(path);
+        table.insert(key(path), Spanned::new(place.clone(), value));
+        return Some(());
+    };
+    let empty = || Spanned::new(place.clone(), DeValue::Table(DeTable::new()));
+    match table.entry(key(first)).or_insert_with(empty).get_mut() {
+        DeValue::Table(table) => put(table, rest, place, value),
+        _ => None,
+    }
+}
+
+/// Adds the keys of `text` that `keys` does not say.
+pub(super) fn add(keys: &mut DeTable<'_>, text: &'static str) {
+    let added = DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default();
+    for (key, value) in added {
+        keys.entry(key).or_insert_with(|| Spanned::new(NOWHERE, value.into_inner()));
+    }
+}
+
+/// Adds a text, whatever `keys` says.
+pub(super) fn add_text(keys: &mut DeTable<'_>, key: &'static str, text: &str) {
+    let value = DeValue::String(Cow::Owned(text.to_owned()));
+    keys.insert(Spanned::new(NOWHERE, Cow::Borrowed(key)), Spanned::new(NOWHERE, value));
+}
+
+/// The variables of the environment that lie over the file.
+pub(super) fn overrides() -> impl Iterator<Item = (String, String)> {
+    std::env::vars().filter(|(variable, _)| {
+        variable.starts_with("ONCEWARD_") && !NOT_OVERRIDES.contains(&variable.as_str())
+    })
+}
+
+/// Finds and reads the file: its path, its text, and what errors call it.
+pub(super) fn find(path: Option<&Path>) -> Result<(Option<PathBuf>, String, String), ConfigError> {
+    let found = path.map(Path::to_owned).or_else(|| {
+        ["onceward.toml", "/etc/onceward/onceward.toml"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|candidate| candidate.exists())
+    });
+    let text = match &found {
+        None => String::new(),
+        Some(path) => std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("{}: {error}\nhelp: name the file with --config, or leave --config out to run without one", path.display()))
+        })?,
+    };
+    let name = found
+        .as_deref()
+        .map_or_else(|| "the environment".to_owned(), |path| path.display().to_string());
+    Ok((found, text, name))
+}
+
+/// Puts `${NAME}` and `${NAME:-default}` in; a value may not break out of its string. `unset`
+/// stands for a variable that is not set and has no default; without it that is an error.
+pub(super) fn interpolate(
+    text: &str,
+    name: &str,
+    unset: Option<&str>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<String, ConfigError> {
+    let mut out = String::with_capacity(text.len());
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let mut rest = line;
+        while let Some(at) = rest.find("${").filter(|_| !line.trim_start().starts_with('#')) {
+            let wrong = |why: &str| ConfigError(format!("{name}:{}: {why}", number + 1));
+            let length = rest[at..].find('}').ok_or_else(|| wrong("`${` without `}`"))?;
+            let inside = &rest[at + 2..at + length];
+            let (wanted, default) = inside
+                .split_once(":-")
+                .map_or((inside, None), |(wanted, default)| (wanted, Some(default)));
+            let value = variable(wanted).or_else(|| default.or(unset).map(str::to_owned));
+            let value = value.ok_or_else(|| {
+                wrong(&format!("the variable {wanted} is not set\nhelp: set it, or give it a default: ${{{wanted}:-…}}"))
+            })?;
+            if value.contains(['"', '\\', '\n', '\r']) {
+                return Err(wrong(&format!(
+                    "the value of {wanted} has a quote, a backslash or a line break"
+                )));
+            }
+            out.push_str(&rest[..at]);
+            out.push_str(&value);
+            rest = &rest[at + length + 1..];
+        }
+        out.push_str(rest);
+    }
+    Ok(out)
+}

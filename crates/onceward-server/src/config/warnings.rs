@@ -1,0 +1,74 @@
+//! What a careful reader of a configuration would ask about.
+
+use onceward::core::policy::Effects;
+use onceward::route::Route;
+use onceward::upstream::Chaos;
+
+use super::{Config, forecast, guard, section};
+use crate::units::show;
+
+impl Config {
+    /// What a careful reader would ask about.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            self.sources.values().flat_map(|source| source.warnings()).collect();
+        for (name, route) in &self.routes {
+            warnings.extend(self.guards.get(name).iter().flat_map(|it| guard::warnings(it)));
+            let of_route = of_route(route);
+            warnings.extend(of_route.map(|what| format!("[{}{what}", section(name))));
+            if self.default_windows.contains(name) && forecast::is_like_payments(route) {
+                warnings.push(forecast::warning(name));
+            }
+            warnings.extend(of_horizon(route).map(|what| format!("[{}{what}", section(name))));
+        }
+        warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
+        warnings
+    }
+}
+
+/// What a route is asked about, behind where it is said.
+fn of_route(route: &Route) -> impl Iterator<Item = String> {
+    let no_effects = route.policy.effects.is_none().then(|| {
+        "] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\".".to_owned()
+    });
+    let chaos = route.chaos.as_deref().map(of_chaos);
+    let base = &route.target.base;
+    let is_here = base.host_str().is_some_and(|it| it == "localhost" || it.starts_with("127."));
+    let plain = (base.scheme() == "http" && !is_here).then(|| {
+        "] sends over http, so credentials and bodies are readable on the way.".to_owned()
+    });
+    let is_renewed = route.policy.key_headers.iter().any(|header| header == "x-request-id");
+    let renewed = is_renewed.then(|| {
+        "] takes X-Request-Id as the key: proxies renew it at each retry, and then nothing is deduped.".to_owned()
+    });
+    let timeout = route.target.timeouts.total;
+    let mut policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
+    let settles_early = policies.any(|it| it.lookup.as_ref().is_some_and(|it| it.settle < timeout));
+    let early = settles_early.then(|| {
+        format!("] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.", show(timeout))
+    });
+    [no_effects, chaos, plain, renewed, early].into_iter().flatten()
+}
+
+fn of_chaos(chaos: &Chaos) -> String {
+    let faults = chaos.percentages();
+    let faults: Vec<_> = faults
+        .iter()
+        .filter(|(_, percent)| *percent > 0)
+        .map(|(fault, percent)| format!("{} {percent} %", fault.name()))
+        .collect();
+    let (faults, seed) = (faults.join(", "), chaos.seed);
+    format!(".chaos] makes attempts fail on purpose: {faults} (seed {seed}).")
+}
+
+fn of_horizon(route: &Route) -> Option<String> {
+    let (window, horizon) = (route.policy.upstream_key.window, route.policy.accepted.horizon);
+    let is_keyed = route.policy.effects == Some(Effects::Keyed);
+    (is_keyed && horizon > window.mul_f64(0.8)).then(|| {
+        format!(
+            "] retries for {}, but its upstream forgets keys after {}: attempts end at 0.8 of that, and what is then unanswered goes into doubt.",
+            show(horizon),
+            show(window)
+        )
+    })
+}

@@ -1,0 +1,556 @@
+//! Which operation has a key: an index over random keys that is written in order.
+//!
+//! Keys that came lately are in memory, and in their rows. When they are many they are sorted and
+//! written as a run; runs of a size are merged into a larger one, a little with each key that
+//! comes, so that nobody waits for it. A new key passes the filters and reads nothing.
+//!
+//! An entry only leads to a row, and the row says whether the key is its own. So an entry may be
+//! left of a row that is gone; none is ever missing of a row that has its key.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use onceward_core::key::KeyDigest;
+use rusqlite::{Connection, params};
+
+use super::runs::{Entry, Run, damaged, entry, look, seq_of};
+use crate::store::StoreError;
+
+/// Keys that are in memory and in no run, at most.
+pub(super) const FRESH_MAX: usize = 32 * 1024;
+
+/// Runs of a level that become one of the next.
+const FANOUT: usize = 8;
+
+/// Entries that a merge goes on by with each key that comes: it ends before the next one begins.
+const PACE: usize = 2;
+
+/// The work goes on once so many came: it is counted in pages.
+const STRIDE: usize = 64;
+
+/// From this level on a merge looks whether rows are gone.
+const CHECKED_LEVEL: u8 = 2;
+
+/// The keys as the writer and its readers know them.
+#[derive(Debug, Default)]
+pub(super) struct Keys(RwLock<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    fresh: HashMap<KeyDigest, u64>,
+    /// Entries of fresh keys that went to another row since.
+    displaced: Vec<Entry>,
+    runs: Vec<Arc<Run>>,
+}
+
+impl Keys {
+    /// What the runs have, and from which place on a key may be in none.
+    pub(super) fn kept(db: &Connection) -> Result<(Self, u64), StoreError> {
+        let runs = Run::load_all(db)?.into_iter().map(Arc::new).collect();
+        let since = db.query_row("SELECT keys_since FROM applied", [], |row| row.get(0))?;
+        Ok((Self(RwLock::new(Known { runs, ..Known::default() })), since))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where `key` may lead to, the latest first: `visit` tells whether a row is the one. `db` may
+    /// see less than is known here; then `is_behind` and what is missing is passed over.
+    pub(super) fn find<T>(
+        &self,
+        db: &Connection,
+        key: KeyDigest,
+        is_behind: bool,
+        mut visit: impl FnMut(u64) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let (fresh, pages) = self.read().candidates(key);
+        for seq in fresh {
+            if let Some(found) = visit(seq)? {
+                return Ok(Some(found));
+            }
+        }
+        for place in pages {
+            let seqs = match look(db, place, key)? {
+                Some(seqs) => seqs,
+                None if is_behind => continue,
+                None => return Err(damaged()),
+            };
+            for seq in seqs {
+                if let Some(found) = visit(seq)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Known {
+    fn candidates(&self, key: KeyDigest) -> (Vec<u64>, Vec<u64>) {
+        let mut fresh: Vec<u64> = self.fresh.get(&key).copied().into_iter().collect();
+        let same = |other: &&Entry| **other >> 64 == entry(key, 0) >> 64;
+        fresh.extend(self.displaced.iter().filter(same).map(|entry| seq_of(*entry)));
+        (fresh, self.runs.iter().rev().filter_map(|run| run.place_of(key)).collect())
+    }
+}
+
+/// The writer's side: what is to be written, merged and cleared away.
+#[derive(Debug)]
+pub(super) struct KeyWriter {
+    keys: Arc<Keys>,
+    work: RefCell<Work>,
+    fresh_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    /// The least place that is fresh.
+    since: Option<u64>,
+    /// The greatest place that was removed.
+    removed: u64,
+    /// The number of the last run.
+    last: u64,
+    merges: Vec<Merge>,
+    /// Pages of runs that are no more.
+    dead: VecDeque<Range<u64>>,
+    /// Keys that came since the merges went on.
+    came: usize,
+    /// Whether runs are not as the index has kept them.
+    is_ahead: bool,
+}
+
+#[derive(Debug)]
+struct Merge {
+    sources: Vec<Arc<Run>>,
+    target: Run,
+    /// How many slices there are, by the logarithm: a source has a page or more in each.
+    slices: u8,
+    next: u64,
+}
+
+impl KeyWriter {
+    /// Reads what the index has kept, in the transaction that is under way: commits it on the way
+    /// where many rows are in no run yet.
+    pub(super) fn load(db: &Connection, fresh_max: usize) -> Result<Self, StoreError> {
+        let own = Self { keys: Arc::default(), work: RefCell::default(), fresh_max };
+        own.reload(db)?;
+        Ok(own)
+    }
+
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    /// Takes all back to what the index has kept.
+    pub(super) fn reload(&self, db: &Connection) -> Result<(), StoreError> {
+        let (Keys(kept), mut since) = Keys::kept(db)?;
+        let runs = kept.into_inner().unwrap_or_else(PoisonError::into_inner).runs;
+        let mut work = Work { last: runs.last().map_or(0, |run| run.number), ..Work::default() };
+        // What lies between runs was of one that was not finished.
+        let mut from = 0;
+        for run in &runs {
+            work.dead.push_back(from..run.place(0));
+            from = run.place(run.pages());
+        }
+        work.dead.push_back(from..i64::MAX as u64);
+        work.removed = db.query_row("SELECT removed FROM applied", [], |row| row.get(0))?;
+        self.work.replace(work);
+        *self.keys.write() = Known { runs, ..Known::default() };
+        self.clear_all(db)?;
+        while let Some(last) = self.gather(db, since)? {
+            since = last + 1;
+            self.flush(db)?;
+            self.advance(db)?;
+            db.execute("UPDATE applied SET keys_since = ?1", [since])?;
+            db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+            self.work.borrow_mut().is_ahead = false;
+        }
+        Ok(())
+    }
+
+    /// Notes the keys of rows from `since` on; returns the last place where there may be more.
+    fn gather(&self, db: &Connection, since: u64) -> Result<Option<u64>, StoreError> {
+        let mut statement =
+            db.prepare_cached("SELECT seq, key FROM op WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
+        let mut rows = statement.query(params![since, self.fresh_max])?;
+        let (mut count, mut last) = (0, None);
+        while let Some(row) = rows.next()? {
+            let seq = row.get(0)?;
+            if let Some(key) = row.get::<_, Option<[u8; 16]>>(1)? {
+                self.note(KeyDigest(key), seq);
+            }
+            (count, last) = (count + 1, Some(seq));
+        }
+        Ok(last.filter(|_| count == self.fresh_max))
+    }
+
+    /// Notes that the row `seq` has `key`.
+    pub(super) fn note(&self, key: KeyDigest, seq: u64) {
+        let mut known = self.keys.write();
+        let before = known.fresh.insert(key, seq).filter(|before| *before != seq);
+        known.displaced.extend(before.map(|before| entry(key, before)));
+        drop(known);
+        let mut work = self.work.borrow_mut();
+        work.since = Some(work.since.map_or(seq, |since| since.min(seq)));
+        work.came += 1;
+    }
+
+    /// Notes that the row `seq` is gone.
+    pub(super) fn note_removed(&self, seq: u64) {
+        let mut work = self.work.borrow_mut();
+        work.removed = work.removed.max(seq);
+    }
+
+    /// Writes what is due, and says in the index how far that is: the last act of a transaction.
+    pub(super) fn settle(&self, db: &Connection) -> Result<(), StoreError> {
+        self.tidy(db)?;
+        let mut work = self.work.borrow_mut();
+        // Nothing is fresh: whatever comes is later, or is noted.
+        let since = work.since.unwrap_or(i64::MAX as u64);
+        db.prepare_cached("UPDATE applied SET keys_since = ?1, removed = ?2")?
+            .execute([since, work.removed])?;
+        work.is_ahead = false;
+        Ok(())
+    }
+
+    /// Whether runs were written that the index has not kept.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.work.borrow().is_ahead
+    }
+
+    /// Writes a run where many keys came, and goes on with the merges.
+    pub(super) fn tidy(&self, db: &Connection) -> Result<(), StoreError> {
+        let is_full = {
+            let known = self.keys.read();
+            known.fresh.len() + known.displaced.len() >= self.fresh_max
+        };
+        if is_full {
+            self.flush(db)?;
+        }
+        self.advance(db)
+    }
+
+    /// Writes what is fresh as a run.
+    fn flush(&self, db: &Connection) -> Result<(), StoreError> {
+        let mut entries: Vec<Entry> = {
+            let known = self.keys.read();
+            let fresh = known.fresh.iter().map(|(key, seq)| entry(*key, *seq));
+            fresh.chain(known.displaced.iter().copied()).collect()
+        };
+        entries.sort_unstable();
+        entries.dedup();
+        let mut work = self.work.borrow_mut();
+        let mut run = Run::new(work.next_number(), 0, entries.len() as u64, 0);
+        run.write(db, 0, 0, &entries)?;
+        run.publish(db)?;
+        let mut known = self.keys.write();
+        known.runs.push(Arc::new(run));
+        known.fresh.clear();
+        known.displaced.clear();
+        drop(known);
+        work.since = None;
+        self.begin_merges(&mut work);
+        Ok(())
+    }
+
+    /// Begins to merge wherever runs of a level are many, and to write anew what was written before
+    /// its rows went.
+    fn begin_merges(&self, work: &mut Work) {
+        let runs = self.keys.read().runs.clone();
+        let is_idle = |work: &Work, run: &Arc<Run>| {
+            !work
+                .merges
+                .iter()
+                .any(|merge| merge.sources.iter().any(|own| own.number == run.number))
+        };
+        for level in 0..=runs.iter().map(|run| run.level).max().unwrap_or_default() {
+            let own = runs.iter().filter(|run| run.level == level && is_idle(work, run));
+            let own: Vec<_> = own.cloned().collect();
+            if own.len() >= FANOUT {
+                work.begin(own, level + 1);
+            }
+        }
+        for run in &runs {
+            let is_over = run.checked < run.newest && run.newest <= work.removed;
+            if run.level >= CHECKED_LEVEL && is_over && is_idle(work, run) {
+                work.begin(vec![Arc::clone(run)], run.level);
+            }
+        }
+    }
+
+    /// Goes on with the merges by as much as came, and clears some of what is dead.
+    fn advance(&self, db: &Connection) -> Result<(), StoreError> {
+        let mut work = self.work.borrow_mut();
+        let work = &mut *work;
+        if work.came < STRIDE {
+            return Ok(());
+        }
+        let pace = PACE * std::mem::take(&mut work.came);
+        for mut merge in std::mem::take(&mut work.merges) {
+            work.is_ahead = true;
+            merge.advance(db, pace)?;
+            if merge.is_over() {
+                self.end(db, merge, &mut work.dead)?;
+            } else {
+                work.merges.push(merge);
+            }
+        }
+        work.clear(db, (pace / 16) as u64)
+    }
+
+    /// The run that was merged takes its sources' place.
+    fn end(
+        &self,
+        db: &Connection,
+        merge: Merge,
+        dead: &mut VecDeque<Range<u64>>,
+    ) -> Result<(), StoreError> {
+        let Merge { sources, target, .. } = merge;
+        for source in &sources {
+            db.prepare_cached("DELETE FROM key_run WHERE run = ?1")?.execute([source.number])?;
+            dead.push_back(source.place(0)..source.place(source.pages()));
+        }
+        target.publish(db)?;
+        let mut known = self.keys.write();
+        known.runs.retain(|run| sources.iter().all(|source| source.number != run.number));
+        known.runs.push(Arc::new(target));
+        known.runs.sort_by_key(|run| run.number);
+        Ok(())
+    }
+
+    fn clear_all(&self, db: &Connection) -> Result<(), StoreError> {
+        self.work.borrow_mut().clear(db, u64::MAX)
+    }
+}
+
+impl Work {
+    fn next_number(&mut self) -> u64 {
+        self.is_ahead = true;
+        self.last += 1;
+        self.last
+    }
+
+    fn begin(&mut self, sources: Vec<Arc<Run>>, level: u8) {
+        let entries = sources.iter().map(|run| run.entries).sum();
+        let checked = if level >= CHECKED_LEVEL { self.removed } else { 0 };
+        let target = Run::new(self.next_number(), level, entries, checked);
+        let slices = sources.iter().fold(target.bits, |least, run| least.min(run.bits));
+        self.merges.push(Merge { sources, target, slices, next: 0 });
+    }
+
+    /// Removes at most `pages` of runs that are no more.
+    fn clear(&mut self, db: &Connection, mut pages: u64) -> Result<(), StoreError> {
+        while let Some(range) = self.dead.front_mut().filter(|_| pages > 0) {
+            let to = range.end.min(range.start.saturating_add(pages));
+            db.prepare_cached("DELETE FROM key_page WHERE place >= ?1 AND place < ?2")?
+                .execute([range.start, to])?;
+            pages -= to - range.start;
+            range.start = to;
+            if range.is_empty() {
+                self.dead.pop_front();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Merge {
+    fn is_over(&self) -> bool {
+        self.next >> self.slices > 0
+    }
+
+    /// Merges slice by slice, until `pace` entries are through.
+    fn advance(&mut self, db: &Connection, mut pace: usize) -> Result<(), StoreError> {
+        let mut entries = Vec::new();
+        while pace > 0 && !self.is_over() {
+            entries.clear();
+            for source in &self.sources {
+                source.read(db, self.next, self.slices, &mut entries)?;
+            }
+            pace = pace.saturating_sub(entries.len().max(1));
+            // Sorted pieces, one behind the other: that is what a stable sort is quick at.
+            entries.sort();
+            entries.dedup();
+            let checked = self.target.checked;
+            if entries.iter().any(|entry| seq_of(*entry) <= checked) {
+                entries = still_there(db, &entries, checked)?;
+            }
+            self.target.write(db, self.next, self.slices, &entries)?;
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The entries whose rows are there still; those later than `checked` are not looked at.
+fn still_there(db: &Connection, entries: &[Entry], checked: u64) -> Result<Vec<Entry>, StoreError> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM op WHERE seq = ?1")?;
+    let mut left = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let seq = seq_of(*entry);
+        if seq > checked || statement.exists([seq])? {
+            left.push(*entry);
+        }
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The tables that keys need, and what they should say.
+    struct World {
+        db: Connection,
+        writer: KeyWriter,
+        /// Rows and the keys that are their own.
+        rows: BTreeMap<u64, Option<KeyDigest>>,
+    }
+
+    const FRESH: usize = 8;
+
+    /// Digests of which some share their first half.
+    fn key(n: u64) -> KeyDigest {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&(n / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        key[8..].copy_from_slice(&n.to_be_bytes());
+        KeyDigest(key)
+    }
+
+    impl World {
+        fn new() -> Self {
+            let db = Connection::open_in_memory().unwrap();
+            for migration in crate::store::sqlite::index::MIGRATIONS {
+                db.execute_batch(migration).unwrap();
+            }
+            db.execute_batch("BEGIN IMMEDIATE").unwrap();
+            let writer = KeyWriter::load(&db, FRESH).unwrap();
+            Self { db, writer, rows: BTreeMap::new() }
+        }
+
+        fn put(&mut self, seq: u64, own: Option<KeyDigest>) {
+            self.db
+                .execute(
+                    "INSERT OR REPLACE INTO op VALUES (?1, ?2, 0, 3, NULL, 1, x'')",
+                    params![seq, own.map(|key| key.0)],
+                )
+                .unwrap();
+            own.into_iter().for_each(|key| self.writer.note(key, seq));
+            self.rows.insert(seq, own);
+        }
+
+        fn remove(&mut self, seq: u64) {
+            self.db.execute("DELETE FROM op WHERE seq = ?1", [seq]).unwrap();
+            self.writer.note_removed(seq);
+            self.rows.remove(&seq);
+        }
+
+        fn commit(&self) {
+            self.writer.settle(&self.db).unwrap();
+            self.db.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
+        }
+
+        fn owner(&self, key: KeyDigest) -> Option<u64> {
+            let own = |seq| Ok(self.rows.get(&seq).filter(|own| **own == Some(key)).map(|_| seq));
+            self.writer.keys().find(&self.db, key, false, own).unwrap()
+        }
+
+        fn check(&self) {
+            for (seq, key) in self.rows.iter().filter_map(|(seq, key)| Some((*seq, (*key)?))) {
+                assert_eq!(self.owner(key), Some(seq), "{key:?}");
+            }
+        }
+
+        fn pages(&self) -> u64 {
+            self.db.query_row("SELECT count(*) FROM key_page", [], |row| row.get(0)).unwrap()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_row_that_has_its_key_is_always_found(
+            acts in proptest::collection::vec((0u8..12, any::<u64>()), 1..1500)
+        ) {
+            let mut world = World::new();
+            let mut kept = world.rows.clone();
+            let mut next = 1;
+            for (act, n) in acts {
+                let some = world.rows.keys().nth(n as usize % world.rows.len().max(1)).copied();
+                match (act, some) {
+                    (0, _) => {
+                        world.commit();
+                        kept = world.rows.clone();
+                    }
+                    (1, Some(seq)) => world.remove(seq),
+                    // Its key goes to a successor.
+                    (2, Some(seq)) => {
+                        let key = world.rows[&seq];
+                        world.put(seq, None);
+                        world.put(next, key);
+                        next += 1;
+                    }
+                    (3, _) if n % 8 == 0 => {
+                        world.db.execute_batch("ROLLBACK; BEGIN IMMEDIATE").unwrap();
+                        world.writer.reload(&world.db).unwrap();
+                        world.rows = kept.clone();
+                    }
+                    // A process that begins where the last one ended.
+                    (4, _) if n % 8 == 0 => {
+                        world.commit();
+                        kept = world.rows.clone();
+                        world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
+                    }
+                    _ => {
+                        world.put(next, Some(key(next)));
+                        next += 1;
+                    }
+                }
+                world.writer.tidy(&world.db).unwrap();
+            }
+            world.check();
+            prop_assert_eq!(world.owner(key(next)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_gone_leaves_the_runs() {
+        let mut world = World::new();
+        for seq in 1..=4096 {
+            world.put(seq, Some(key(seq)));
+            world.writer.tidy(&world.db).unwrap();
+        }
+        world.commit();
+        let full = world.pages();
+        (1..=4096).for_each(|seq| world.remove(seq));
+        for seq in 5000..5400 {
+            world.put(seq, Some(key(seq)));
+            world.writer.tidy(&world.db).unwrap();
+        }
+        world.check();
+        let left: u64 = world.writer.keys().read().runs.iter().map(|run| run.entries).sum();
+        assert!(left < 1000 && world.pages() < full, "{left} entries, {} pages", world.pages());
+    }
+
+    #[test]
+    fn a_page_that_was_changed_is_damage_and_no_new_key() {
+        let mut world = World::new();
+        (1..=8).for_each(|seq| world.put(seq, Some(key(seq))));
+        world.commit();
+        world.db.execute("UPDATE key_page SET entries = zeroblob(length(entries))", []).unwrap();
+        let found = world.writer.keys().find(&world.db, key(1), false, |seq| Ok(Some(seq)));
+        assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
+        assert!(matches!(KeyWriter::load(&world.db, FRESH), Err(StoreError::Damaged(_))));
+    }
+}
