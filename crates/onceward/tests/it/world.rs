@@ -371,9 +371,8 @@ impl World {
                 beats.changed().await.unwrap();
             }
         };
-        if tokio::time::timeout(patience(), waiting).await.is_err() {
-            panic!("never: {what}; {}", self.notes.account());
-        }
+        let came = tokio::time::timeout(patience(), waiting).await;
+        assert!(came.is_ok(), "never: {what}; {}", self.notes.account());
     }
 
     pub(crate) async fn until_dispatched(&self, count: usize) {
