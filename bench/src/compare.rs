@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::load::{self, Keys, Measured, Plan, Until};
@@ -12,7 +11,7 @@ use crate::options::Options;
 use crate::phase::{Phase, Total, Turn, Used};
 use crate::report::{Memory, Report};
 use crate::subject::{self, Kind, Subject};
-use crate::{Outcome, effects, report};
+use crate::{Outcome, effects, place, report};
 
 /// The same for all: what the gateway calls a route is a path to the others.
 pub(crate) const PATH: &str = "/to/sink/x";
@@ -24,13 +23,11 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Measures, and prints the report.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let target = target_folder()?;
-    let data = options.data.clone().unwrap_or_else(|| target.clone());
-    std::fs::create_dir_all(&data)?;
+    let data = place::data(options.data.as_deref())?;
     if cfg!(debug_assertions) {
         say("this is a debug build: its figures mean nothing (cargo run --release)");
     }
-    let bench = Bench::start(options, &target, &data)?;
+    let bench = Bench::start(options, &data)?;
     let report = bench.measure(options, meter::sync_time(&data)?)?;
     if options.json {
         println!("{:#}", report::json(&report));
@@ -52,7 +49,7 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn start(options: &Options, target: &Path, data: &'a Path) -> Outcome<Self> {
+    fn start(options: &Options, data: &'a Path) -> Outcome<Self> {
         let nginx = subject::on_path("nginx");
         let kinds = match &options.subjects {
             Some(kinds) => kinds.clone(),
@@ -62,11 +59,8 @@ impl<'a> Bench<'a> {
             }
             None => Kind::ALL.to_vec(),
         };
-        let onceward = match &options.binary {
-            _ if !kinds.contains(&Kind::Onceward) => None,
-            Some(binary) => Some(binary.clone()),
-            None => Some(build(target)?),
-        };
+        let is_run = kinds.contains(&Kind::Onceward);
+        let onceward = is_run.then(|| place::binary(options.binary.as_deref())).transpose()?;
         let sink = Subject::sink()?;
         let mut subjects = BTreeMap::new();
         for kind in kinds {
@@ -281,28 +275,6 @@ pub(crate) fn expect_clean(measured: &Measured, what: &str) -> Outcome<()> {
     let sample = measured.sample.as_deref().unwrap_or("no answer");
     Err(format!("{what}: not every request was answered 2xx; the first that was not:\n{sample}")
         .into())
-}
-
-/// The folder that this program was built into, and the ledgers go to: on a disk, where a
-/// temporary folder may be memory and a sync cost nothing.
-pub(crate) fn target_folder() -> Outcome<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(2).ok_or("this program is in no target folder")?;
-    Ok(target.to_owned())
-}
-
-pub(crate) fn build(target: &Path) -> Outcome<PathBuf> {
-    say("building onceward (cargo build --release --locked -p onceward-server)");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--locked", "-p", "onceward-server", "--target-dir"])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()?;
-    if !built.success() {
-        return Err("onceward did not build".into());
-    }
-    Ok(target.join("release").join("onceward"))
 }
 
 /// Progress goes to standard error: standard output is the report.

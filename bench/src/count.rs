@@ -17,7 +17,7 @@ use crate::callgrind::{self, Callgrind, Counts};
 use crate::load::{self, Keys, Plan, Template, Until};
 use crate::report::{align, figure};
 use crate::subject::Subject;
-use crate::{Outcome, compare, effects};
+use crate::{Outcome, compare, effects, place};
 
 /// The gateway passes what has no key here, and holds what has one.
 const PATH: &str = "/to/sink/x";
@@ -131,13 +131,8 @@ fn warm_up(requests: u64) -> u64 {
 
 /// Counts, and prints the table.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let target = compare::target_folder()?;
-    let data = options.data.clone().unwrap_or_else(|| target.clone());
-    std::fs::create_dir_all(&data)?;
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => compare::build(&target)?,
-    };
+    let data = place::data(options.data.as_deref())?;
+    let binary = place::binary(options.binary.as_deref())?;
     let (bare, own): (Vec<Way>, Vec<Way>) = Way::ALL
         .into_iter()
         .filter(|way| options.only.is_empty() || options.only.contains(way))

@@ -20,6 +20,7 @@ mod meter;
 mod options;
 mod passing;
 mod phase;
+mod place;
 mod postgres;
 mod proxy;
 mod report;

@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::phase::{Total, Turn, Used};
 use crate::report::{align, figure, percentile};
 use crate::subject::Subject;
-use crate::{Outcome, compare};
+use crate::{Outcome, compare, place};
 
 /// The same for both: what the gateway calls a route is a path to the other.
 const PATH: &str = "/to/pass/x";
@@ -26,13 +26,8 @@ struct Line {
 
 /// Measures, and prints the table.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let target = compare::target_folder()?;
-    let data = options.data.clone().unwrap_or_else(|| target.clone());
-    std::fs::create_dir_all(&data)?;
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => compare::build(&target)?,
-    };
+    let data = place::data(options.data.as_deref())?;
+    let binary = place::binary(options.binary.as_deref())?;
     let sink = Subject::sink()?;
     let subjects = [Subject::bare(sink.address)?, Subject::onceward(&binary, sink.address, &data)?];
     let mut lines: Vec<Line> = [("GET", Keys::Read), ("POST", Keys::None)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use self::server::Server;
-use crate::{Outcome, compare, meter};
+use crate::{Outcome, meter, place};
 
 /// How to measure.
 #[derive(Debug, Clone)]
@@ -79,13 +79,11 @@ impl std::str::FromStr for Part {
 
 /// Measures, and prints each table as soon as it is known.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
-    let target = compare::target_folder()?;
-    let data = options.data.clone().unwrap_or_else(|| target.clone());
+    let data = place::data(options.data.as_deref())?;
     let has_nodes = options.parts.iter().any(|part| matches!(part, Part::Nodes | Part::Idle));
     let binary = match &options.binary {
-        Some(binary) => binary.canonicalize()?,
-        None if has_nodes => compare::build(&target)?,
-        None => PathBuf::new(),
+        asked if has_nodes => place::binary(asked.as_deref())?.canonicalize()?,
+        _ => PathBuf::new(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let server = Server::start(&data, &options.settings)?;

@@ -232,15 +232,13 @@ impl Drop for Subject {
     }
 }
 
-/// Asks a process to end, and kills it where it has not `within` that time.
-pub(crate) fn end(child: &mut Child, signal: Signal, within: Duration) {
-    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
-        // Gone already is as good; here and below.
-        let _ = rustix::process::kill_process(pid, signal);
-    }
+/// Asks a process to end, and kills it where it has not ended after so long.
+pub(crate) fn end(child: &mut Child, signal: Signal, patience: Duration) {
+    // Gone already is as good.
+    let _ = rustix::process::kill_process(Pid::from_child(child), signal);
     let asked = Instant::now();
     while let Ok(None) = child.try_wait() {
-        if asked.elapsed() > within {
+        if asked.elapsed() > patience {
             let _ = child.kill();
             let _ = child.wait();
             return;

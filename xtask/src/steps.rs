@@ -91,14 +91,22 @@ fn shown(command: &Command) -> String {
     line
 }
 
+/// How many tests of a suite run side by side.
+const THREADS: &str = "RUST_TEST_THREADS";
+
+/// Twice as many as there are cores: a test that starts processes, or kills or cuts them off,
+/// mostly waits. Who says how many has the last word.
+fn abreast() -> OsString {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::env::var_os(THREADS).unwrap_or_else(|| (2 * cores).to_string().into())
+}
+
 /// All tests, after what they need is there. `extra` goes to cargo test.
 pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
     let server = postgres::find_or_start()?;
     tools::find_or_install();
     let sdks = sdks::find_or_install();
-    println!("server: building the binary that the tests start");
-    cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let mut args = vec!["test", "--locked"];
     // Beside --workspace cargo would not heed a package.
     if !extra.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
@@ -109,6 +117,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         ("TEST_CHROMEDRIVER", browser.driver.into()),
         ("TEST_CHROMIUM", browser.chromium.into()),
         ("TEST_POSTGRES", server.url().into()),
+        (THREADS, abreast()),
     ];
     environment.extend(sdks);
     cargo(&args, &environment)

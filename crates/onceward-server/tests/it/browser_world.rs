@@ -1,142 +1,29 @@
-//! A gateway in a folder of its own, a plain HTTP client, and a real browser: Chromium, driven
-//! through chromedriver as the W3C WebDriver specification says. Everything ends with its value.
+//! A gateway with its demo, and a real browser: Chromium, driven through chromedriver as the W3C
+//! WebDriver specification says. Everything ends with its value.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long a condition may take to come true: far longer than it does, so that only what never
-/// comes fails.
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::world::{Gateway, Response, Running, World, call, until};
 
 const MEND: &str = "run `cargo xtask test`: it finds or installs Chromium and chromedriver";
 
-/// Looks until `look` finds something.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "it never came true: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// An answer.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    /// The value of a header (its name in lower case).
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (other, value) = line.split_once(':')?;
-            other.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
-    }
-}
-
-/// One request over a connection of its own.
-pub(crate) fn request(
-    address: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n",
-        body.len()
-    );
-    for (name, value) in headers {
-        // Writing into memory does not fail.
-        let _ = write!(text, "{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{text}\r\n{body}").as_bytes())?;
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let mut answer = Answer { status, head, body: String::new() };
-    let mut bytes = Vec::new();
-    if answer.header("transfer-encoding") == Some("chunked") {
-        while read_chunk(&mut reader, &mut bytes)? {}
-    } else {
-        let length = answer.header("content-length").and_then(|length| length.parse().ok());
-        reader.take(length.unwrap_or(0)).read_to_end(&mut bytes)?;
-    }
-    answer.body = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(answer)
-}
-
-/// Reads one chunk; tells whether it was not the last.
-fn read_chunk(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let length = u64::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
-    reader.by_ref().take(length).read_to_end(bytes)?;
-    reader.read_line(&mut line)?;
-    Ok(length > 0)
-}
-
-/// A program that ends with its value, by its own process and no other.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The gateway, in a folder of its own.
+/// The gateway with its demo, in a folder of its own.
 pub(crate) struct Server {
-    pub(crate) address: String,
-    _process: Process,
-    _folder: TempDir,
+    gateway: Gateway,
+    _world: World,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let mut process = Process(
-            Command::new(env!("CARGO_BIN_EXE_onceward"))
-                .args(["serve", "--listen", "127.0.0.1:0"])
-                .current_dir(folder.path())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        );
-        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
-        let address = first(lines, "the gateway's address", |line| {
-            let (_, rest) = line.split_once("\"address\":\"")?;
-            Some(rest.split_once('"')?.0.to_owned())
-        });
-        Self { address, _process: process, _folder: folder }
+        let world = World::new();
+        Self { gateway: world.serve(), _world: world }
     }
 
     /// The answer to a request.
@@ -146,13 +33,13 @@ impl Server {
         path: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Answer {
-        request(&self.address, method, path, headers, body).unwrap()
+    ) -> Response {
+        self.gateway.call(method, path, headers, body)
     }
 
     /// A path of the gateway's, as an address for a browser.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.gateway.address)
     }
 
     /// The operations there are.
@@ -169,36 +56,18 @@ impl Server {
     }
 }
 
-/// The first thing that `find` finds in these lines. What comes after is read and let go, so that
-/// the program does not stop at a full pipe.
-fn first(
-    lines: impl Iterator<Item = std::io::Result<String>> + Send + 'static,
-    what: &str,
-    find: impl Fn(&str) -> Option<String>,
-) -> String {
-    let mut lines = lines.map_while(Result::ok);
-    let mut before = Vec::new();
-    let found = lines.by_ref().find_map(|line| {
-        let found = find(&line);
-        before.push(line);
-        found
-    });
-    std::thread::spawn(move || lines.for_each(drop));
-    found.unwrap_or_else(|| panic!("{what} was never said:\n{}", before.join("\n")))
-}
-
 /// A browser with one window.
 pub(crate) struct Browser {
-    driver: String,
+    driver: SocketAddr,
     session: String,
-    _process: Process,
+    _process: Running,
     _folder: TempDir,
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
         // The driver ends the browser that it started; after that it is ended itself.
-        let _ = request(&self.driver, "DELETE", &self.session, &[], "");
+        let _ = call(self.driver, "DELETE", &self.session, &[], "");
     }
 }
 
@@ -218,20 +87,12 @@ impl Browser {
         let chromium = program("TEST_CHROMIUM", "chromium");
         let driver = program("TEST_CHROMEDRIVER", "chromedriver");
         let folder = TempDir::new().unwrap();
-        let mut process = Process(
-            Command::new(&driver)
-                .arg("--port=0")
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap_or_else(|error| panic!("{}: {error}; {MEND}", driver.display())),
-        );
-        let lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
-        let port = first(lines, "chromedriver's port", |line| {
-            let (_, port) = line.split_once("successfully on port ")?;
-            Some(port.trim_end_matches('.').to_owned())
-        });
-        let driver = format!("127.0.0.1:{port}");
+        let mut command = Command::new(driver);
+        command.arg("--port=0");
+        let (process, said, _) = Running::start(command);
+        let line = said.until("successfully on port ");
+        let port = line.rsplit(' ').next().unwrap().trim_end_matches('.').parse().unwrap();
+        let driver = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = format!("--user-data-dir={}", folder.path().display());
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "goog:loggingPrefs": {"browser": "ALL"},
@@ -241,7 +102,7 @@ impl Browser {
                 "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", profile,
             ]},
         }}});
-        let answer = request(&driver, "POST", "/session", &[], &capabilities.to_string()).unwrap();
+        let answer = call(driver, "POST", "/session", &[], &capabilities.to_string()).unwrap();
         let started = answer.json();
         let id = started["value"]["sessionId"]
             .as_str()
@@ -253,7 +114,7 @@ impl Browser {
     fn command(&self, method: &str, path: &str, document: &Value) -> Result<Value, Value> {
         let body = if method == "GET" { String::new() } else { document.to_string() };
         let path = format!("{}{path}", self.session);
-        let answer = request(&self.driver, method, &path, &[], &body).unwrap();
+        let answer = call(self.driver, method, &path, &[], &body).unwrap();
         let value = answer.json()["value"].take();
         if answer.status == 200 { Ok(value) } else { Err(value) }
     }

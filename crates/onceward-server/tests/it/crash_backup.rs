@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::crash_load::{Load, exchange};
 use crate::crash_world::{Gateway, World, clean, until};
+use crate::world::BINARY;
 use onceward::store::sqlite::SqliteStore;
 use onceward_proof::chance::Chance;
 use onceward_proof::check::{Ask, Log, Told};
@@ -46,7 +47,7 @@ fn acknowledged(log: &Log) -> Vec<(Ask, Told)> {
 /// A world of its own with this backup in it.
 async fn restored(copy: &Path, seed: u64) -> World {
     let world = World::new(seed).await;
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_onceward"));
+    let mut command = std::process::Command::new(BINARY);
     command.arg("restore").arg(copy).arg("--config").arg(world.config());
     clean(&mut command);
     let output = command.output().unwrap();

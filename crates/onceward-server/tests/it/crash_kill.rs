@@ -17,7 +17,7 @@ const CALLERS: u64 = 16;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_under_load_it_loses_nothing_and_does_nothing_twice() {
     let seed = seed();
-    let cycles = number("TEST_CYCLES", 200);
+    let cycles = number("TEST_CYCLES", 60);
     tell(&format!("TEST_SEED={seed} TEST_CYCLES={cycles}"));
     let mut told = Figures::of("kill", seed);
     let world = World::new(seed).await;

@@ -1,7 +1,6 @@
 //! A world for crash and fault tests: the real binary on a folder of its own, between a lean
 //! caller and the auditor.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -21,32 +20,43 @@ use onceward_proof::auditor::Auditor;
 use onceward_proof::figures::tell;
 use onceward_proof::line::{Line, Message};
 
+use crate::world::{self, BINARY};
+
 /// What hangs for longer than this never ends: the test fails instead.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often something is looked at again that tells no one when it changes.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Routes for calls that are retried fast, so that a run is short.
-pub(crate) const ROUTES: &str = r#"
+/// Routes for calls.
+const ROUTES: &str = r#"
 [routes.keyed]
 upstream = "http://AUDITOR/keyed"
 effects = "keyed"
-timeout = "5s"
 wait = "2s"
-retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
 held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
-breaker = { open = "50ms", open_max = "200ms" }
+SOON
 
 [routes.once]
 upstream = "http://AUDITOR/once"
 effects = "non-idempotent"
-timeout = "5s"
 wait = "2s"
-retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
 held = { attempts_max = 4, base = "5ms", floor = "1ms", cap = "20ms" }
+SOON
+"#;
+
+/// How a route tries again soon, so that a run is short.
+const SOON: &str = r#"
+timeout = "5s"
+retry = { attempts_max = 50, horizon = "1h", base = "20ms", floor = "5ms", cap = "200ms", factor = 2.0 }
 breaker = { open = "50ms", open_max = "200ms" }
 "#;
+
+/// The routes of every world, and `more`; `AUDITOR` is the auditor's address there, and `SOON` how
+/// a route tries again soon.
+pub(crate) fn routes(more: &str, auditor: SocketAddr) -> String {
+    format!("{ROUTES}{more}").replace("AUDITOR", &auditor.to_string()).replace("SOON\n", SOON)
+}
 
 /// A folder, a configuration and an upstream.
 #[derive(Debug)]
@@ -75,7 +85,7 @@ impl World {
         Self::with(seed, "").await
     }
 
-    /// With further routes, in whose text `AUDITOR` is the auditor's address.
+    /// With further routes, as [`routes`] takes them.
     pub(crate) async fn with(seed: u64, routes: &str) -> Self {
         let auditor = Auditor::start(seed).await;
         let address = auditor.address;
@@ -86,15 +96,11 @@ impl World {
     pub(crate) fn before(auditor: Auditor, address: SocketAddr, routes: &str) -> Self {
         let world = Self { folder: tempfile::tempdir().expect("a folder"), auditor };
         fs::create_dir(world.folder.path().join("data")).expect("a data folder");
-        let mut text = format!(
-            "listen = \"127.0.0.1:0\"\nstore = \"sqlite:{}\"\n\n[limits]\nsegment_bytes = \"1MiB\"\n",
-            world.ledger().display()
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nstore = \"sqlite:{}\"\n\n[limits]\nsegment_bytes = \"1MiB\"\n{}",
+            world.ledger().display(),
+            self::routes(routes, address),
         );
-        let address = address.to_string();
-        for routes in [ROUTES, routes] {
-            // Writing into a string does not fail.
-            let _ = write!(text, "{}", routes.replace("AUDITOR", &address));
-        }
         fs::write(world.config(), text).expect("a configuration");
         world
     }
@@ -120,12 +126,11 @@ impl World {
 
     /// The gateway's command, behind `wrapper` where there is one.
     pub(crate) fn command(&self, wrapper: &[&str]) -> Command {
-        let binary = env!("CARGO_BIN_EXE_onceward");
         let mut command = match wrapper {
-            [] => Command::new(binary),
+            [] => Command::new(BINARY),
             [first, rest @ ..] => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(binary);
+                command.args(rest).arg(BINARY);
                 command
             }
         };
@@ -157,14 +162,10 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     assert!(copied.is_ok_and(|status| status.success()), "{} cannot be copied", from.display());
 }
 
-/// Without the variables that would be read as configuration.
+/// With none of the surroundings' settings, and a log that is read.
 pub(crate) fn clean(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ONCEWARD_") {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    world::clean(command);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
 }
 
 impl Gateway {
@@ -295,9 +296,7 @@ impl Gateway {
 
     /// A figure of `/proc/{id}/status`, in KiB.
     pub(crate) fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its status");
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default()
+        world::memory(self.id(), name)
     }
 }
 

@@ -48,7 +48,7 @@ async fn carry(mut caller: TcpStream, upstream: SocketAddr, mut on: watch::Recei
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_comes_and_goes_sees_every_call_once() {
     let seed = seed();
-    let flaps = number("TEST_FLAPS", 50);
+    let flaps = number("TEST_FLAPS", 20);
     let mut told = Figures::of("flapping", seed);
     let mut chance = Chance(seed);
     let auditor = Auditor::start(seed).await;
@@ -91,5 +91,5 @@ async fn an_upstream_that_comes_and_goes_sees_every_call_once() {
     let figures = checked.expect_kept();
     assert_eq!((through, others.len() as u64), (2 * flaps, 2 * flaps));
     assert!(interrupted as u64 > flaps, "it hardly went: {interrupted}");
-    assert!(figures.acknowledged > 200, "too tame: {figures:?}");
+    assert!(figures.acknowledged as u64 > 4 * flaps, "too tame: {figures:?}");
 }

@@ -42,7 +42,7 @@ async fn expect_in_use(node: &Gateway, key: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_that_is_broken_off_is_finished_by_the_next_start() {
     let Some(mut server) = Server::start(&[]) else { return };
-    let (seed, rounds) = (seed(), number("TEST_MIGRATION_ENDS", 8));
+    let (seed, rounds) = (seed(), number("TEST_MIGRATION_ENDS", 4));
     let (mut figures, mut chance) = (Figures::of("nodes-migrations", seed), Chance(seed));
     let (mut unfinished, mut nodes_killed, mut servers_killed) = (0, 0, 0);
     for round in 0..rounds {

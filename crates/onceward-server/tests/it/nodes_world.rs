@@ -1,6 +1,5 @@
 //! A world of several nodes on one ledger in PostgreSQL, with callers that ask them all.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -12,17 +11,12 @@ use onceward_proof::check::{Log, check};
 use onceward_proof::figures::Figures;
 use tempfile::TempDir;
 
-use crate::crash_world::{Gateway, ROUTES, clean, until};
+use crate::crash_world::{self, Gateway, clean, until};
 use crate::nodes_load::{Load, ask_again_for_all};
+use crate::world::BINARY;
 
 /// The same on every node.
 const MASTER_KEY: &str = "7077707770777077707770777077707770777077707770777077707770777077";
-
-/// The routes of one node's tests, but that no attempt ends by its time: one that stood still with
-/// its node has to hear its answer.
-fn routes() -> String {
-    ROUTES.replace("timeout = \"5s\"", "timeout = \"60s\"")
-}
 
 /// Where each node listens now.
 #[derive(Debug, Clone, Default)]
@@ -65,12 +59,11 @@ impl Cluster {
         let auditor = Auditor::start(seed).await;
         for (node, ledger) in ledgers.iter().enumerate() {
             let data = folder.path().join(format!("node-{node}")).display().to_string();
-            let mut text =
-                format!("listen = \"127.0.0.1:0\"\nstore = {ledger:?}\ndata = {data:?}\n");
-            for routes in [&*self::routes(), routes] {
-                // Writing into a string does not fail.
-                let _ = write!(text, "{}", routes.replace("AUDITOR", &auditor.address.to_string()));
-            }
+            // No attempt ends by its time: one that stood still with its node has to hear its answer.
+            let routes = crash_world::routes(routes, auditor.address)
+                .replace("timeout = \"5s\"", "timeout = \"60s\"");
+            let text =
+                format!("listen = \"127.0.0.1:0\"\nstore = {ledger:?}\ndata = {data:?}\n{routes}");
             fs::write(folder.path().join(format!("node-{node}.toml")), text)
                 .expect("a configuration");
         }
@@ -96,7 +89,7 @@ impl Cluster {
 
     /// How a node is started.
     pub(crate) fn command(&self, node: usize) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onceward"));
+        let mut command = Command::new(BINARY);
         command.args(["serve", "--config"]);
         command.arg(self.folder.path().join(format!("node-{node}.toml")));
         clean(&mut command);

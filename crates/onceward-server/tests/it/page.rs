@@ -4,7 +4,8 @@
 
 use serde_json::json;
 
-use crate::browser_world::{Browser, Server, until};
+use crate::browser_world::{Browser, Server};
+use crate::world::until;
 
 /// What a browser asks for.
 const HTML: (&str, &str) = ("Accept", "text/html,application/xhtml+xml");
@@ -13,7 +14,7 @@ const HTML: (&str, &str) = ("Accept", "text/html,application/xhtml+xml");
 fn make_a_dead_letter(server: &Server, key: &str) -> String {
     let headers = [("Idempotency-Key", key), ("Prefer", "respond-async")];
     let answer = server.ask("POST", "/to/demo/orders?script=404,201", &headers, "{}");
-    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert_eq!(answer.status, 202, "{}", answer.text());
     server.operation_in("dead")["id"].as_str().unwrap().to_owned()
 }
 
@@ -68,7 +69,7 @@ fn what_is_in_doubt_is_resolved_by_hand_and_the_duplicate_gets_that_answer() {
     assert!(browser.text(".notice").contains("the bank shows charge 7"));
     let duplicate = call();
     assert_eq!((duplicate.status, duplicate.header("idempotent-replayed")), (201, Some("true")));
-    assert_eq!(duplicate.body, "{\"charge\": 7,\n \"paid\": true}");
+    assert_eq!(duplicate.text(), "{\"charge\": 7,\n \"paid\": true}");
     let effects = server.ask("GET", "/to/demo-unsafe/effects", &[], "").json();
     assert_eq!(effects, json!({"count": 1, "calls": 1}), "nothing was sent again");
 }
@@ -118,7 +119,7 @@ fn what_comes_from_outside_is_text_on_every_page() {
     let form = "reason=x&as=%3Cscript%3E&status=%3Cscript%3E";
     let answer = server.ask("POST", &format!("/operations/{id}/resolve"), &headers, form);
     assert_eq!(answer.status, 400);
-    assert!(answer.body.contains("&lt;script&gt;") && !answer.body.contains("<script"));
+    assert!(answer.text().contains("&lt;script&gt;") && !answer.text().contains("<script"));
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn only_a_form_of_our_own_with_a_reason_changes_anything() {
     {
         let answer = post(&[foreign], "reason=x");
         assert_eq!(answer.status, 403, "{foreign:?}");
-        assert!(answer.body.contains("<h1>"), "a browser gets a page");
+        assert!(answer.text().contains("<h1>"), "a browser gets a page");
     }
     for without in ["", "reason=", "reason=+++"] {
         assert_eq!(post(&[], without).status, 400, "{without:?}");
@@ -164,7 +165,7 @@ fn only_a_form_of_our_own_with_a_reason_changes_anything() {
     let cancel = path.replace("redeliver", "cancel");
     let conflict = server.ask("POST", &cancel, &[HTML, form], "reason=x");
     assert_eq!(conflict.status, 409);
-    assert!(conflict.body.contains(&format!("href=\"/operations/{id}\"")), "{}", conflict.body);
+    assert!(conflict.text().contains(&format!("href=\"/operations/{id}\"")), "{}", conflict.text());
 
     let done = post(&[("Origin", &server.url(""))], "reason=why");
     assert_eq!(done.status, 303);
@@ -199,14 +200,14 @@ fn a_list_goes_on_behind_its_older_link_and_keeps_its_filter() {
         let key = format!("order-{n}");
         server.ask("POST", "/to/demo/orders", &[("Idempotency-Key", &key)], "{}");
     }
-    let first = server.ask("GET", "/operations?route=demo&limit=2&state=&key=", &[HTML], "").body;
+    let first = server.ask("GET", "/operations?route=demo&limit=2&state=&key=", &[HTML], "").text();
     assert!(first.contains("order-3") && first.contains("order-2") && !first.contains("order-1"));
     let older = first.split("class=\"older\" href=\"").nth(1).unwrap();
     let older = older.split('"').next().unwrap().replace("&amp;", "&");
     assert!(older.starts_with("/operations?route=demo&limit=2&cursor="), "{older}");
-    let second = server.ask("GET", &older, &[HTML], "").body;
+    let second = server.ask("GET", &older, &[HTML], "").text();
     assert!(second.contains("order-1") && !second.contains("order-2"));
-    let none = server.ask("GET", "/operations?state=dead_letter", &[HTML], "").body;
+    let none = server.ask("GET", "/operations?state=dead_letter", &[HTML], "").text();
     assert!(none.contains("Nothing matches this filter."));
 }
 
@@ -227,11 +228,11 @@ fn with_an_access_key_the_browser_asks_for_it_and_the_act_bears_its_name() {
     assert_eq!(refused.status, 401);
     assert!(refused.header("www-authenticate").unwrap().starts_with("Basic"));
     assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
-    assert!(!refused.body.contains("order-1"));
+    assert!(!refused.text().contains("order-1"));
 
     let bearer = format!("Bearer {key}");
     let own = ("Authorization", bearer.as_str());
-    assert!(server.ask("GET", "/", &[HTML, own], "").body.contains("order-1"));
+    assert!(server.ask("GET", "/", &[HTML, own], "").text().contains("order-1"));
     let form = ("Content-Type", "application/x-www-form-urlencoded");
     let path = format!("/operations/{id}/redeliver");
     assert_eq!(server.ask("POST", &path, &[HTML, own, form], "reason=why").status, 303);

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
-use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod http;
+mod upstream;
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,6 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub(crate) use http::{Response, call, read_head, read_line};
+pub(crate) use upstream::Upstream;
 
 /// Longer than anything takes on a busy machine: whoever waits so long waits in vain.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -27,6 +32,26 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The gateway and its verbs.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_onceward");
+
+/// With none of the surroundings' settings.
+pub(crate) fn clean(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ONCEWARD_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+}
+
+/// A figure of `/proc/{id}/status`, in KiB.
+pub(crate) fn memory(id: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default()
 }
 
 /// A folder that goes with the test.
@@ -51,13 +76,11 @@ impl World {
 
     /// The binary in this folder, with none of the surroundings' settings.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onceward"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ONCEWARD_")) {
-            command.env_remove(name);
-        }
+        let mut command = Command::new(BINARY);
+        clean(&mut command);
         // What a verb leaves among the temporary files is seen.
         command.env("TMPDIR", self.path("tmp"));
-        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
+        command.current_dir(self.folder.path()).args(arguments);
         command
     }
 
@@ -189,15 +212,12 @@ impl Drop for Gateway {
 
 impl Gateway {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onceward"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ONCEWARD_")) {
-            command.env_remove(name);
-        }
+        let mut command = Command::new(BINARY);
+        clean(&mut command);
         command
             .current_dir(&self.folder)
             .env("ONCEWARD_URL", format!("http://{}", self.address))
-            .args(arguments)
-            .stdin(Stdio::null());
+            .args(arguments);
         command
     }
 
@@ -246,9 +266,7 @@ impl Gateway {
 
     /// A figure of `/proc/{id}/status`, in KiB.
     pub(crate) fn memory(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        memory(self.child.id(), name)
     }
 
     /// Ends it as a power cut would.
@@ -270,7 +288,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(mut command: Command) -> (Self, Log, Log) {
+    pub(crate) fn start(mut command: Command) -> (Self, Log, Log) {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (out, err) =
             (Log::read(child.stdout.take().unwrap()), Log::read(child.stderr.take().unwrap()));
@@ -294,167 +312,6 @@ fn wait(child: &mut Child) -> ExitStatus {
     until("the process ends", || child.try_wait().unwrap())
 }
 
-/// An answer, its headers in order.
-#[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Response {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-/// One request over HTTP/1.1.
-pub(crate) fn call(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> std::io::Result<Response> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    // Writing into a string does not fail.
-    let mut head = format!(
-        "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
-        body.len()
-    );
-    if !headers.iter().any(|(name, _)| *name == "host") {
-        let _ = write!(head, "host: {address}\r\n");
-    }
-    for (name, value) in headers {
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
-    let mut reader = BufReader::new(stream);
-    let (first, headers) = read_head(&mut reader)?;
-    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
-    // A gateway that was killed says nothing.
-    let status = status.ok_or(std::io::ErrorKind::UnexpectedEof)?;
-    let mut response = Response { status, headers, body: Vec::new() };
-    response.body = if response.header("transfer-encoding") == Some("chunked") {
-        read_chunks(&mut reader)?
-    } else {
-        let mut body = Vec::new();
-        reader.read_to_end(&mut body)?;
-        body
-    };
-    Ok(response)
-}
-
-pub(crate) fn read_line(reader: &mut impl std::io::BufRead) -> std::io::Result<String> {
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    Ok(line.trim_end().to_owned())
-}
-
-pub(crate) type Head = (String, Vec<(String, String)>);
-
-pub(crate) fn read_head(reader: &mut impl std::io::BufRead) -> std::io::Result<Head> {
-    let first = read_line(reader)?;
-    let mut headers = Vec::new();
-    loop {
-        let line = read_line(reader)?;
-        let Some((name, value)) = line.split_once(':') else { return Ok((first, headers)) };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
-}
-
-fn read_chunks(reader: &mut impl std::io::BufRead) -> std::io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let size = usize::from_str_radix(&read_line(reader)?, 16).map_err(std::io::Error::other)?;
-        let mut piece = vec![0; size + 2];
-        reader.read_exact(&mut piece)?;
-        if size == 0 {
-            return Ok(body);
-        }
-        body.extend_from_slice(&piece[..size]);
-    }
-}
-
-/// An upstream: it counts its calls, and answers each with the status that holds then.
-#[derive(Clone)]
-pub(crate) struct Upstream {
-    pub(crate) address: SocketAddr,
-    state: Arc<(Mutex<UpstreamState>, Condvar)>,
-}
-
-struct UpstreamState {
-    calls: usize,
-    /// The credential of the last call.
-    authorization: Option<String>,
-    /// Without one, callers wait.
-    status: Option<u16>,
-}
-
-impl Upstream {
-    pub(crate) fn answering(status: Option<u16>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let state = Arc::new((
-            Mutex::new(UpstreamState { calls: 0, authorization: None, status }),
-            Condvar::new(),
-        ));
-        let upstream = Self { address, state };
-        let answers = upstream.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let answers = answers.clone();
-                // A caller that goes away is no matter of the upstream's.
-                std::thread::spawn(move || drop(answers.answer(stream)));
-            }
-        });
-        upstream
-    }
-
-    pub(crate) fn set(&self, status: u16) {
-        self.state.0.lock().unwrap().status = Some(status);
-        self.state.1.notify_all();
-    }
-
-    pub(crate) fn calls(&self) -> usize {
-        self.state.0.lock().unwrap().calls
-    }
-
-    /// The credential of the last call.
-    pub(crate) fn authorization(&self) -> Option<String> {
-        self.state.0.lock().unwrap().authorization.clone()
-    }
-
-    fn answer(&self, stream: TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream);
-        let (_, headers) = read_head(&mut reader)?;
-        let length = headers.iter().find(|(name, _)| name == "content-length");
-        let length = length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
-        reader.read_exact(&mut vec![0; length])?;
-        let mut state = self.state.0.lock().unwrap();
-        state.calls += 1;
-        let authorization = headers.iter().find(|(name, _)| name == "authorization");
-        state.authorization = authorization.map(|(_, value)| value.clone());
-        let state = self.state.1.wait_while(state, |state| state.status.is_none()).unwrap();
-        let status = state.status.unwrap_or(500);
-        drop(state);
-        let answer = format!(
-            "HTTP/1.1 {status} As Told\r\nconnection: close\r\ncontent-length: 4\r\n\r\ndone"
-        );
-        reader.into_inner().write_all(answer.as_bytes())
-    }
-}
-
 /// A route to `upstream` that is tried again soon, and never given up within a test.
 pub(crate) fn route(name: &str, upstream: SocketAddr) -> String {
     format!(
@@ -470,7 +327,8 @@ pub(crate) fn is_in_a_file(folder: &Path, words: &str) -> bool {
         if path.is_dir() {
             return is_in_a_file(&path, words);
         }
+        // Segments are large: searched as text they take a moment, window by window many.
         let bytes = std::fs::read(&path).unwrap_or_default();
-        bytes.windows(words.len()).any(|window| window == words.as_bytes())
+        String::from_utf8_lossy(&bytes).contains(words)
     })
 }

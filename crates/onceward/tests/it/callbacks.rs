@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onceward::core::key::ScopeKind;
-use onceward::core::operation::Operation;
+use onceward::core::operation::{Operation, State};
 use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::store::Query;
 use onceward::webhook;
@@ -41,19 +41,21 @@ fn worlds(policy: &Policy) -> Vec<World> {
     worlds
 }
 
-/// The callbacks that were born of `parent`, once there are `count` and all have ended.
+/// The callbacks that were born of `parent`, newest first.
+async fn born_of(world: &World, parent: &Operation) -> Vec<Operation> {
+    let query = Query { parent: Some(parent.id), limit: 99, ..Query::default() };
+    world.engine().store().list(query).await.unwrap().operations
+}
+
+/// The same once there are `count` and all have ended, oldest first.
 async fn callbacks(world: &World, parent: &Operation, count: usize) -> Vec<Operation> {
-    let born = || async {
-        let query = Query { parent: Some(parent.id), limit: 99, ..Query::default() };
-        world.engine().store().list(query).await.unwrap().operations
-    };
     world
         .until("the callbacks have ended", async || {
-            let born = born().await;
+            let born = born_of(world, parent).await;
             born.len() >= count && born.iter().all(|it| it.state.is_ended())
         })
         .await;
-    let mut born = born().await;
+    let mut born = born_of(world, parent).await;
     assert_eq!(born.len(), count);
     born.reverse();
     born
@@ -98,11 +100,16 @@ async fn a_callback_that_fails_is_tried_again_with_a_signature_of_that_moment() 
         let done = world.operation("k").await;
         world.until_dispatched(2).await;
         world
-            .until("the retry is made", async || {
-                world.clock.advance(Duration::from_secs(1));
-                world.upstream.dispatched() == 3
+            .until("the callback waits for its retry", async || {
+                let born = born_of(&world, &done).await;
+                born.iter()
+                    .any(|it| matches!(it.state, State::Pending { due } if due > world.clock.now()))
             })
             .await;
+        let waiting = born_of(&world, &done).await.remove(0);
+        let State::Pending { due } = waiting.state else { panic!("{waiting:?}") };
+        // A signature says in which second it was made.
+        world.clock.advance_to(due.plus(Duration::from_secs(1)));
         callbacks(&world, &done, 1).await;
         let seen = world.upstream.seen();
         assert_eq!(seen[1].header("webhook-id"), seen[2].header("webhook-id"));
@@ -150,8 +157,7 @@ async fn an_end_that_was_written_by_a_node_that_told_nobody_is_told_by_the_next(
         let neighbour = world.neighbour();
         neighbour.call(told(post("k"))).await.unwrap();
         let done = world.operation("k").await;
-        let query = Query { parent: Some(done.id), limit: 9, ..Query::default() };
-        assert!(world.engine().store().list(query).await.unwrap().operations.is_empty());
+        assert!(born_of(&world, &done).await.is_empty());
         drop(neighbour);
         world.kill().await;
         world.begin_again().await;

@@ -405,7 +405,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn holders(folder: &Path, what: &str) -> Vec<String> {
-    let is_in = |bytes: &Vec<u8>| bytes.windows(what.len()).any(|part| part == what.as_bytes());
+    let is_in = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).contains(what);
     files(folder).into_iter().filter(|(_, bytes)| is_in(bytes)).map(|(name, _)| name).collect()
 }
 

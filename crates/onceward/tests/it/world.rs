@@ -6,40 +6,44 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod calls;
+mod clock;
+mod notes;
+mod upstream;
+
 use std::future::Future;
-use std::ops::Range;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use onceward::clock::Clock;
-use onceward::core::attempt::{Ending, Reached};
-use onceward::core::exchange::{Headers, Request, Response};
 use onceward::core::id::OperationId;
-use onceward::core::key::{Key, Scope, ScopeKind};
+use onceward::core::key::Key;
 use onceward::core::lease::{BEAT, Session};
 use onceward::core::operation::{Operation, State};
-use onceward::core::policy::{Effects, Policy};
+use onceward::core::policy::Policy;
 use onceward::core::time::Timestamp;
-use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
-use onceward::route::{Protection, Route, Routes};
+use onceward::observe::Observer;
+use onceward::route::Routes;
 use onceward::secret::{Secrets, random};
 use onceward::store::memory::MemoryStore;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Store, Which};
-use onceward::upstream::{
-    Answer as UpstreamAnswer, AnswerBody, Dispatch, Failure, Sent, Target, Timeouts, Trust,
-    Upstream,
-};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Parts, Person, Refusal};
+use onceward::upstream::Upstream;
+use onceward::{Answer, Answered, Call, Engine, Parts, Refusal};
 use tokio::runtime::Runtime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+pub(crate) use calls::{
+    accepted, answered, effects, essence, person, post, refused, route, routes, scope, taken,
+    with_header,
+};
+pub(crate) use clock::ManualClock;
+pub(crate) use notes::Notes;
+pub(crate) use upstream::{Gate, Scripted, Step, answer, permanent, truncated, unanswered, unsent};
 
 use crate::postgres;
 
@@ -64,453 +68,6 @@ struct Pulse(watch::Sender<u64>);
 impl Pulse {
     fn beat(&self) {
         self.0.send_modify(|beats| *beats += 1);
-    }
-}
-
-/// Time that passes only where a test says so.
-pub(crate) struct ManualClock {
-    time: Mutex<Time>,
-    pulse: Pulse,
-}
-
-struct Time {
-    now: Timestamp,
-    sleepers: Vec<(Timestamp, oneshot::Sender<()>)>,
-}
-
-impl ManualClock {
-    pub(crate) fn now(&self) -> Timestamp {
-        lock(&self.time).now
-    }
-
-    pub(crate) fn advance(&self, by: Duration) {
-        let to = self.now().plus(by);
-        self.advance_to(to);
-    }
-
-    /// Never back.
-    pub(crate) fn advance_to(&self, to: Timestamp) {
-        let woken = {
-            let mut time = lock(&self.time);
-            time.now = time.now.max(to);
-            let now = time.now;
-            let (woken, asleep) = std::mem::take(&mut time.sleepers)
-                .into_iter()
-                .partition(|(until, _)| *until <= now);
-            time.sleepers = asleep;
-            woken
-        };
-        let woken: Vec<(Timestamp, oneshot::Sender<()>)> = woken;
-        for (_, wake) in woken {
-            // Whoever gave up needs no waking.
-            let _ = wake.send(());
-        }
-        self.pulse.beat();
-    }
-
-    /// Whether somebody still sleeps for so long.
-    pub(crate) fn is_anyone_asleep_for(&self, long: Range<Duration>) -> bool {
-        let time = lock(&self.time);
-        let mut asleep = time.sleepers.iter().filter(|(_, wake)| !wake.is_closed());
-        asleep.any(|(until, _)| long.contains(&until.since(time.now)))
-    }
-
-    /// Whether somebody sleeps until exactly this instant.
-    pub(crate) fn is_awaited(&self, until: Timestamp) -> bool {
-        lock(&self.time).sleepers.iter().any(|(at, wake)| *at == until && !wake.is_closed())
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        Self::now(self)
-    }
-
-    fn sleep_until(&self, until: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let woken = {
-            let mut time = lock(&self.time);
-            (until > time.now).then(|| {
-                let (wake, woken) = oneshot::channel();
-                time.sleepers.push((until, wake));
-                woken
-            })
-        };
-        self.pulse.beat();
-        Box::pin(async move {
-            if let Some(woken) = woken {
-                // A clock that is gone wakes nobody.
-                if woken.await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        })
-    }
-}
-
-/// A door that holds calls back until it is opened.
-#[derive(Clone)]
-pub(crate) struct Gate(watch::Sender<bool>);
-
-impl Gate {
-    pub(crate) fn closed() -> Self {
-        Self(watch::Sender::new(false))
-    }
-
-    pub(crate) fn open(&self) {
-        self.0.send_replace(true);
-    }
-
-    async fn passed(&self) {
-        // The sender is ours, so it is there.
-        let _ = self.0.subscribe().wait_for(|open| *open).await;
-    }
-}
-
-/// What the upstream does with one call.
-#[derive(Clone)]
-pub(crate) struct Step {
-    what: What,
-    effect: bool,
-    gate: Option<Gate>,
-}
-
-#[derive(Clone)]
-enum What {
-    Answer { status: u16, headers: Headers, pieces: Vec<Bytes>, trailers: Headers },
-    Truncated { status: u16, part: Bytes },
-    Fail { ending: Ending, permanent: bool },
-}
-
-impl Step {
-    /// It passes on only once `gate` is open; its effect happens before.
-    pub(crate) fn behind(mut self, gate: &Gate) -> Self {
-        self.gate = Some(gate.clone());
-        self
-    }
-
-    /// It has an effect, whatever its answer says.
-    pub(crate) fn with_effect(mut self) -> Self {
-        self.effect = true;
-        self
-    }
-
-    pub(crate) fn header(mut self, name: &str, value: impl Into<Bytes>) -> Self {
-        if let What::Answer { headers, .. } = &mut self.what {
-            headers.0.push((name.to_owned(), value.into()));
-        }
-        self
-    }
-
-    pub(crate) fn trailer(mut self, name: &str, value: &'static str) -> Self {
-        if let What::Answer { trailers, .. } = &mut self.what {
-            trailers.0.push((name.to_owned(), Bytes::from_static(value.as_bytes())));
-        }
-        self
-    }
-
-    /// One more piece of the body.
-    pub(crate) fn piece(mut self, piece: impl Into<Bytes>) -> Self {
-        if let What::Answer { pieces, .. } = &mut self.what {
-            pieces.push(piece.into());
-        }
-        self
-    }
-}
-
-/// An answer; a 2xx says that there was an effect.
-pub(crate) fn answer(status: u16, body: impl Into<Bytes>) -> Step {
-    let pieces = vec![body.into()];
-    let what =
-        What::Answer { status, headers: Headers::default(), pieces, trailers: Headers::default() };
-    Step { what, effect: (200..300).contains(&status), gate: None }
-}
-
-/// Provably nothing was sent.
-pub(crate) fn unsent() -> Step {
-    Step {
-        what: What::Fail { ending: Ending::Unsent, permanent: false },
-        effect: false,
-        gate: None,
-    }
-}
-
-/// Nothing was sent, and trying again cannot help.
-pub(crate) fn permanent() -> Step {
-    Step { what: What::Fail { ending: Ending::Unsent, permanent: true }, effect: false, gate: None }
-}
-
-/// It was sent, and no answer came; it had its effect.
-pub(crate) fn unanswered() -> Step {
-    let what = What::Fail { ending: Ending::Unanswered, permanent: false };
-    Step { what, effect: true, gate: None }
-}
-
-/// An answer that breaks off after `part`.
-pub(crate) fn truncated(status: u16, part: &'static str) -> Step {
-    let what = What::Truncated { status, part: Bytes::from_static(part.as_bytes()) };
-    Step { what, effect: (200..300).contains(&status), gate: None }
-}
-
-/// One dispatch, as the upstream saw it.
-#[derive(Clone)]
-pub(crate) struct Seen {
-    pub(crate) host: String,
-    pub(crate) method: String,
-    /// The headers on the wire: what was remembered, and what was laid over it.
-    pub(crate) headers: Headers,
-    pub(crate) target: String,
-    pub(crate) body: Bytes,
-}
-
-impl Seen {
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.text(name).unwrap_or_default()
-    }
-
-    pub(crate) fn key(&self) -> &str {
-        self.header("idempotency-key")
-    }
-}
-
-/// An upstream that does what it is told, and keeps account of it.
-pub(crate) struct Scripted {
-    script: Mutex<Script>,
-    /// Dispatches under way, and the most that there were.
-    under_way: Mutex<(usize, usize)>,
-    pulse: Pulse,
-}
-
-/// A dispatch under way, for as long as it lives.
-struct UnderWay<'a>(&'a Mutex<(usize, usize)>);
-
-impl<'a> UnderWay<'a> {
-    fn begin(count: &'a Mutex<(usize, usize)>) -> Self {
-        let mut now = lock(count);
-        now.0 += 1;
-        now.1 = now.1.max(now.0);
-        Self(count)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        lock(self.0).0 -= 1;
-    }
-}
-
-#[derive(Default)]
-struct Script {
-    steps: HashMap<String, VecDeque<Step>>,
-    seen: Vec<Seen>,
-    effects: BTreeMap<String, u32>,
-    /// Whether a key that had its effect gets the first answer again, and no second effect.
-    dedupes: bool,
-    answered: HashMap<String, Step>,
-}
-
-impl Scripted {
-    /// What the route `pay` does next; after it, every call is answered 201 with a new body.
-    pub(crate) fn script(&self, steps: impl IntoIterator<Item = Step>) {
-        self.script_for(PAY, steps);
-    }
-
-    pub(crate) fn script_for(&self, route: &str, steps: impl IntoIterator<Item = Step>) {
-        lock(&self.script).steps.entry(format!("{route}.test")).or_default().extend(steps);
-    }
-
-    /// From now on a key has one effect, and gets the first 2xx again.
-    pub(crate) fn dedupe(&self) {
-        lock(&self.script).dedupes = true;
-    }
-
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        lock(&self.script).seen.clone()
-    }
-
-    pub(crate) fn dispatched(&self) -> usize {
-        lock(&self.script).seen.len()
-    }
-
-    /// The most dispatches that were under way at once.
-    pub(crate) fn most_at_once(&self) -> usize {
-        lock(&self.under_way).1
-    }
-
-    /// How many effects `key` (as the upstream saw it) had.
-    pub(crate) fn effects(&self, key: &str) -> u32 {
-        lock(&self.script).effects.get(key).copied().unwrap_or_default()
-    }
-
-    fn take(&self, dispatch: &Dispatch) -> Step {
-        let host = dispatch.target.base.host_str().unwrap_or_default().to_owned();
-        let mut headers = dispatch.request.headers.clone();
-        for (name, value) in &dispatch.headers.0 {
-            headers.set(name, value.clone());
-        }
-        let seen = Seen {
-            host: host.clone(),
-            method: dispatch.request.method.clone(),
-            headers,
-            target: dispatch.request.target.clone(),
-            body: dispatch.request.body.clone(),
-        };
-        let key = seen.key().to_owned();
-        let mut script = lock(&self.script);
-        script.seen.push(seen);
-        let nth = script.seen.len();
-        let step = script
-            .steps
-            .get_mut(&host)
-            .and_then(VecDeque::pop_front)
-            .unwrap_or_else(|| answer(201, format!("made by dispatch {nth}")));
-        if script.dedupes
-            && step.effect
-            && let Some(first) = script.answered.get(&key)
-        {
-            return first.clone();
-        }
-        if step.effect {
-            *script.effects.entry(key.clone()).or_default() += 1;
-            // What it did it knows, even where nobody heard the whole answer.
-            let known = match &step.what {
-                What::Answer { .. } => Step { gate: None, ..step.clone() },
-                What::Truncated { .. } | What::Fail { .. } => answer(201, "made once"),
-            };
-            script.answered.insert(key, known);
-        }
-        step
-    }
-}
-
-impl Upstream for Scripted {
-    fn send(&self, dispatch: Dispatch) -> Pin<Box<dyn Future<Output = Sent> + Send + '_>> {
-        Box::pin(async move {
-            let _under_way = UnderWay::begin(&self.under_way);
-            let step = self.take(&dispatch);
-            self.pulse.beat();
-            if let Some(gate) = &step.gate {
-                gate.passed().await;
-            }
-            // Whoever comes meanwhile is seen.
-            tokio::task::yield_now().await;
-            step.what.sent()
-        })
-    }
-}
-
-impl What {
-    fn sent(self) -> Sent {
-        let broken = |ending, reached| Failure {
-            ending,
-            reached,
-            error: "as the script has it".to_owned(),
-            permanent: false,
-        };
-        match self {
-            Self::Answer { status, headers, pieces, trailers } => {
-                let pieces = pieces.into_iter().map(Ok).collect();
-                let body = Box::new(Pieces { pieces, trailers });
-                Sent::Answered(UpstreamAnswer { status, headers, body, note: None })
-            }
-            Self::Truncated { status, part } => {
-                let pieces =
-                    VecDeque::from([Ok(part), Err(broken(Ending::Truncated, Reached::Head))]);
-                let body = Box::new(Pieces { pieces, trailers: Headers::default() });
-                Sent::Answered(UpstreamAnswer {
-                    status,
-                    headers: Headers::default(),
-                    body,
-                    note: None,
-                })
-            }
-            Self::Fail { ending, permanent } => {
-                let reached =
-                    if ending == Ending::Unsent { Reached::Resolved } else { Reached::Sent };
-                Sent::Failed(Failure { permanent, ..broken(ending, reached) })
-            }
-        }
-    }
-}
-
-struct Pieces {
-    pieces: VecDeque<Result<Bytes, Failure>>,
-    trailers: Headers,
-}
-
-impl AnswerBody for Pieces {
-    fn chunk(
-        &mut self,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
-        Box::pin(std::future::ready(self.pieces.pop_front().transpose()))
-    }
-
-    fn trailers(&mut self) -> Headers {
-        std::mem::take(&mut self.trailers)
-    }
-}
-
-/// What the engine told.
-pub(crate) struct Notes {
-    told: Mutex<Told>,
-    pulse: Pulse,
-}
-
-#[derive(Default)]
-struct Told {
-    repeats: Vec<Repeat>,
-    attempted: Vec<&'static str>,
-    rested: Vec<String>,
-    looked: usize,
-    claimed: Vec<ClaimTurn>,
-    trouble: Vec<String>,
-}
-
-impl Notes {
-    pub(crate) fn repeats(&self, repeat: Repeat) -> usize {
-        lock(&self.told).repeats.iter().filter(|other| **other == repeat).count()
-    }
-
-    /// How many looks for what is in doubt were told of.
-    pub(crate) fn looked(&self) -> usize {
-        lock(&self.told).looked
-    }
-
-    /// How often this happened to claims.
-    pub(crate) fn claimed(&self, turn: ClaimTurn) -> usize {
-        lock(&self.told).claimed.iter().filter(|other| **other == turn).count()
-    }
-
-    /// How the attempts ended that were told of.
-    pub(crate) fn attempted(&self) -> Vec<&'static str> {
-        lock(&self.told).attempted.clone()
-    }
-}
-
-impl Observer for Notes {
-    fn observe(&self, fact: Fact<'_>) {
-        match fact {
-            Fact::Duplicate(_, repeat) => lock(&self.told).repeats.push(repeat),
-            Fact::Rested(operation) => {
-                lock(&self.told).rested.push(operation.state.name().to_owned());
-            }
-            Fact::Trouble(what) => lock(&self.told).trouble.push(what.to_owned()),
-            Fact::Attempted(_, attempt) => {
-                let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
-                lock(&self.told).attempted.push(ending);
-            }
-            Fact::Looked(..) => lock(&self.told).looked += 1,
-            Fact::Claimed(_, turn) => lock(&self.told).claimed.push(turn),
-            Fact::Remembered(_)
-            | Fact::Reconciled(..)
-            | Fact::Injected(..)
-            | Fact::Acted(_)
-            | Fact::Suspected(..)
-            | Fact::TooOld(_)
-            | Fact::Breaker(..)
-            | Fact::Paused(..)
-            | Fact::Steered(..) => {}
-        }
-        self.pulse.beat();
     }
 }
 
@@ -615,15 +172,10 @@ impl World {
         let pulse = Pulse(watch::Sender::new(0));
         // 2026-01-01 00:00:00 UTC
         let now = Timestamp::from_micros(1_767_225_600_000_000);
-        let time = Mutex::new(Time { now, sleepers: Vec::new() });
         let mut world = Self {
-            upstream: Arc::new(Scripted {
-                script: Mutex::default(),
-                under_way: Mutex::default(),
-                pulse: pulse.clone(),
-            }),
-            clock: Arc::new(ManualClock { time, pulse: pulse.clone() }),
-            notes: Arc::new(Notes { told: Mutex::default(), pulse: pulse.clone() }),
+            upstream: Arc::new(Scripted::new(pulse.clone())),
+            clock: Arc::new(ManualClock::new(now, pulse.clone())),
+            notes: Arc::new(Notes::new(pulse.clone())),
             routes,
             ledger,
             process: None,
@@ -819,10 +371,8 @@ impl World {
                 beats.changed().await.unwrap();
             }
         };
-        if tokio::time::timeout(patience(), waiting).await.is_err() {
-            let notes = lock(&self.notes.told);
-            panic!("never: {what}; trouble: {:?}, rested: {:?}", notes.trouble, notes.rested);
-        }
+        let came = tokio::time::timeout(patience(), waiting).await;
+        assert!(came.is_ok(), "never: {what}; {}", self.notes.account());
     }
 
     pub(crate) async fn until_dispatched(&self, count: usize) {
@@ -939,115 +489,4 @@ impl World {
             }
         }
     }
-}
-
-/// The scope of a call's key on the route `pay`.
-pub(crate) fn scope() -> Scope {
-    Scope {
-        kind: ScopeKind::Call,
-        tenant: "t".to_owned(),
-        name: PAY.to_owned(),
-        principal: String::new(),
-    }
-}
-
-/// A policy with these effects.
-pub(crate) fn effects(effects: Effects) -> Policy {
-    Policy { effects: Some(effects), ..Policy::default() }
-}
-
-/// A route to the upstream that has its name.
-pub(crate) fn route(name: &str, policy: &Policy) -> Route {
-    Route {
-        name: name.to_owned(),
-        scope: None,
-        target: Arc::new(Target {
-            base: format!("http://{name}.test").parse().unwrap(),
-            trust: Trust::Operator,
-            http2: false,
-            timeouts: Timeouts::default(),
-        }),
-        policy: Arc::new(policy.clone()),
-        rules: Vec::new(),
-        set_headers: Headers::default(),
-        protection: Protection::default(),
-        answer_max: Duration::from_mins(1),
-        body_bytes_max: 1 << 20,
-        response_bytes_max: 1 << 20,
-        reconcile: None,
-        chaos: None,
-    }
-}
-
-pub(crate) fn routes(all: impl IntoIterator<Item = Route>) -> Routes {
-    let named = all.into_iter().map(|route| (route.name.clone(), Arc::new(route))).collect();
-    Routes { named, ad_hoc: Arc::new(route("ad-hoc", &Policy::default())) }
-}
-
-/// A held POST of a payment with `key` on the route `pay`.
-pub(crate) fn post(key: &str) -> Call {
-    let line =
-        |name: &str, value: &str| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
-    Call {
-        tenant: "t".to_owned(),
-        principal: String::new(),
-        route: PAY.to_owned(),
-        request: Request {
-            method: "POST".to_owned(),
-            target: "/payments?dry=no".to_owned(),
-            headers: Headers(vec![
-                line("content-type", "application/json"),
-                line("idempotency-key", key),
-            ]),
-            body: Bytes::from_static(br#"{"amount": 100, "to": "anna"}"#),
-        },
-        options: CallOptions::default(),
-    }
-}
-
-/// The same, accepted: nobody waits.
-pub(crate) fn accepted(key: &str) -> Call {
-    let mut call = post(key);
-    call.options.respond_async = true;
-    call
-}
-
-/// The same with a header more.
-pub(crate) fn with_header(mut call: Call, name: &str, value: &'static str) -> Call {
-    call.request.headers.set(name, Bytes::from_static(value.as_bytes()));
-    call
-}
-
-/// Somebody with a reason.
-pub(crate) fn person() -> Person {
-    Person { who: "anna".to_owned(), reason: "asked the bank".to_owned() }
-}
-
-#[track_caller]
-pub(crate) fn answered(result: Result<Answer, Refusal>) -> Box<Answered> {
-    match result {
-        Ok(Answer::Upstream(answered)) => answered,
-        other => panic!("not an answer of the upstream's: {other:?}"),
-    }
-}
-
-#[track_caller]
-pub(crate) fn refused(result: Result<Answer, Refusal>) -> Refusal {
-    match result {
-        Err(refusal) => refusal,
-        Ok(answer) => panic!("not a refusal: {answer:?}"),
-    }
-}
-
-#[track_caller]
-pub(crate) fn taken(result: Result<Answer, Refusal>) -> Box<Operation> {
-    match result {
-        Ok(Answer::Accepted(operation)) => operation,
-        other => panic!("not accepted: {other:?}"),
-    }
-}
-
-/// Status and body of an answer.
-pub(crate) fn essence(response: &Response) -> (u16, &[u8]) {
-    (response.status, &response.body)
 }

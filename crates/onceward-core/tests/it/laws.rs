@@ -1,10 +1,6 @@
 //! Laws of the core, held over arbitrary histories: whatever an upstream answers and whoever
 //! asks when, these stay true.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
-
-mod made;
-
 use std::time::Duration;
 
 use onceward_core::admission::{self, Admission};
@@ -21,7 +17,7 @@ use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 use proptest::prelude::*;
 
-use made::{ended, fingerprint, operation};
+use crate::made::{ended, fingerprint, operation};
 
 /// What the world may do next to an operation.
 #[derive(Debug, Clone)]

@@ -1,9 +1,5 @@
 //! The life of an operation, arrow by arrow, and the verdicts that lead along them.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
-
-mod made;
-
 use std::time::Duration;
 
 use onceward_core::attempt::{BodyRef, Ended, Ending};
@@ -18,7 +14,7 @@ use onceward_core::risk::{Risk, risk};
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 
-use made::{ended, fingerprint, operation};
+use crate::made::{ended, fingerprint, operation};
 
 const NOW: Timestamp = Timestamp::from_micros(5_000_000);
 

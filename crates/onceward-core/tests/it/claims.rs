@@ -1,11 +1,6 @@
 //! Claims: whatever several workers do, one at a time has a key in hand, and what may have been done
 //! is not begun again where that could do it twice.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
-
-#[expect(dead_code, reason = "how an attempt at an upstream ends is not asked here")]
-mod made;
-
 use std::time::Duration;
 
 use onceward_core::admission::is_expired;
@@ -16,7 +11,7 @@ use onceward_core::policy::{Effects, Mode};
 use onceward_core::time::Timestamp;
 use proptest::prelude::*;
 
-use made::{fingerprint, operation};
+use crate::made::{fingerprint, operation};
 
 const LEASE: Duration = Duration::from_secs(30);
 
