@@ -2,6 +2,7 @@
 //! the configuration, and end before the engine does.
 
 mod call;
+mod fate;
 mod parked;
 mod relay;
 mod seen;
