@@ -209,18 +209,24 @@ http {{
 impl Drop for Subject {
     fn drop(&mut self) {
         // Asked first: an nginx that is killed leaves its workers behind.
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        end(&mut self.child, Signal::TERM, STOP_TIME_MAX);
+    }
+}
+
+/// Asks a process to end, and kills it where it has not `within` that time.
+pub(crate) fn end(child: &mut Child, signal: Signal, within: Duration) {
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+        // Gone already is as good; here and below.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+    let asked = Instant::now();
+    while let Ok(None) = child.try_wait() {
+        if asked.elapsed() > within {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
         }
-        let asked = Instant::now();
-        while let Ok(None) = self.child.try_wait() {
-            if asked.elapsed() > STOP_TIME_MAX {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -242,7 +248,7 @@ fn own(args: &[&str]) -> Outcome<Subject> {
 }
 
 /// A port that nobody had a moment ago.
-fn free_address() -> Outcome<SocketAddr> {
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

@@ -2,13 +2,12 @@
 //! for it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -57,7 +56,7 @@ impl Server {
         if !made.status.success() {
             return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)).into());
         }
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = subject::free_address()?.port();
         let mut command = Command::new(bin.join("postgres"));
         command.arg("-D").arg(&cluster).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k"]);
         command.arg(folder.path()).current_dir(folder.path());
@@ -110,18 +109,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // SIGINT: connections are cut, files are left whole.
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, Signal::INT);
-        }
-        let asked = Instant::now();
-        while let Ok(None) = self.child.try_wait() {
-            if asked.elapsed() > STOP_TIME_MAX {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
+        subject::end(&mut self.child, Signal::INT, STOP_TIME_MAX);
     }
 }
 
