@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 use super::{After, Ask, Columns, Field, Row, Table, check, order_of, quoted, quoted_path, row_of};
 use crate::store::StoreError;
@@ -22,7 +21,7 @@ const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '5s'; \
     SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
     LISTEN onceward_outbox";
 
-/// How long opening a table may take, and how long an answer is waited for.
+/// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(35);
 
 /// What stands before a table's own number in the number of its lock.
@@ -53,8 +52,9 @@ impl Source {
         let address =
             Address::new(&PostgresOptions { url: url.to_owned(), ca_file }).map_err(why)?;
         let hint = Arc::new(Notify::new());
-        let client = timed(connect(&address, &hint)).await?;
-        timed(client.batch_execute(SESSION)).await?;
+        let told = Arc::clone(&hint);
+        // Of the end too: whoever waits for more finds then that there is no connection.
+        let client = address.connect(SESSION, move |_| told.notify_one()).await.map_err(why)?;
         let path = quoted_path(&table.name);
         let sql = Statements::of(table, &path, &timed(types(&client, &path)).await?)?;
         let held = timed(client.query_one(HOLD, &[&path, &LOCK])).await?;
@@ -107,39 +107,6 @@ impl Source {
     pub(super) async fn told(&self) {
         self.hint.notified().await;
     }
-}
-
-async fn connect(address: &Address, hint: &Arc<Notify>) -> Result<Client, tokio_postgres::Error> {
-    let (config, tls) = address.parts();
-    Ok(match tls {
-        None => {
-            let (client, connection) = config.connect(NoTls).await?;
-            tokio::spawn(hear(connection, Arc::clone(hint)));
-            client
-        }
-        Some(tls) => {
-            let (client, connection) = config.connect(tls.clone()).await?;
-            tokio::spawn(hear(connection, Arc::clone(hint)));
-            client
-        }
-    })
-}
-
-/// Drives a connection to its end, and passes on what it is told.
-async fn hear<S, T>(mut connection: Connection<S, T>, hint: Arc<Notify>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    while let Some(Ok(message)) =
-        std::future::poll_fn(|context| connection.poll_message(context)).await
-    {
-        if matches!(message, AsyncMessage::Notification(_)) {
-            hint.notify_one();
-        }
-    }
-    // Whoever waits for more finds that there is no connection.
-    hint.notify_one();
 }
 
 async fn timed<T>(

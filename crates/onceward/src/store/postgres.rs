@@ -4,19 +4,25 @@
 //! A server that is away is no reason to stop: what was on its way is written again until it is
 //! known, and new work is refused meanwhile.
 
+mod batch;
 mod days;
 mod hints;
 mod intake;
 mod lanes;
 pub(crate) mod link;
+mod list;
+mod numbers;
 #[cfg(test)]
 mod plans;
+mod queue;
+mod schema;
 mod session;
+mod settings;
 mod sweep;
+mod take;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,13 +41,14 @@ use tokio_postgres::types::ToSql;
 use self::days::day_of;
 pub(super) use self::intake::Intake;
 use self::lanes::Lanes;
-use self::link::{Address, Id, Link, Links, Spare, meaning, pause};
+use self::link::{Address, Id, Link, Links, Spare, meaning};
+use self::queue::{Job, Queue};
 use self::sweep::Sweeper;
-use self::writer::{Job, Queue, Writer};
+use self::writer::Writer;
 use super::row::{self, kind};
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write, end_of,
+    StoreError, Swept, Way, Which, Write,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -63,19 +70,6 @@ const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k
 
 const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
 
-/// From one lane with waiting work to the next: those on which nothing waits cost nothing, however
-/// many there are.
-const LANES: &str = "WITH RECURSIVE busy (id) AS ( \
-    (SELECT lane FROM op WHERE kind = 0 ORDER BY lane LIMIT 1) UNION ALL \
-    SELECT (SELECT lane FROM op WHERE kind = 0 AND lane > busy.id ORDER BY lane LIMIT 1) \
-    FROM busy WHERE busy.id IS NOT NULL) \
-    SELECT lane.tenant, lane.route, lane.flow, first.due FROM busy JOIN lane ON lane.id = busy.id \
-    CROSS JOIN LATERAL (SELECT due FROM op WHERE kind = 0 AND lane = busy.id AND \
-    get_byte(row, 0) <= $1 ORDER BY due LIMIT 1) AS first";
-
-const DUE: &str = "SELECT row FROM op WHERE kind = 0 AND lane = $1 AND due <= $2 AND \
-    get_byte(row, 0) <= $4 ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED";
-
 /// In the order of the ids, so that no two nodes wait for each other.
 const NOTE_ASKED: &str = "\
     INSERT INTO asked SELECT id, count, times::bigint[] \
@@ -83,15 +77,6 @@ const NOTE_ASKED: &str = "\
     ON CONFLICT (op) DO UPDATE SET count = asked.count + EXCLUDED.count, \
         times = (asked.times || EXCLUDED.times)[greatest(1, cardinality(asked.times) + \
         cardinality(EXCLUDED.times) - $4 + 1):]";
-
-/// Each schema, and the oldest whose releases may still use the ledger once it is there: one that
-/// expands leaves that as it was, one that contracts names the first that does without what goes.
-const MIGRATIONS: [(i32, &str); 4] = [
-    (1, include_str!("../../migrations/postgres/0001_init.sql")),
-    (1, include_str!("../../migrations/postgres/0002_duty.sql")),
-    (1, include_str!("../../migrations/postgres/0003_flow.sql")),
-    (1, include_str!("../../migrations/postgres/0004_people.sql")),
-];
 
 /// How a shared ledger is opened.
 #[derive(Debug, Clone)]
@@ -151,7 +136,7 @@ impl PostgresStore {
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let address = Address::new(options)?;
         let link = address.first().await?;
-        migrate(&link).await?;
+        schema::migrate(&link).await?;
         let today = day_of(SystemClock.now());
         days::make(&link, today).await.map_err(|error| meaning(&error))?;
         let queue = Arc::<Queue>::default();
@@ -217,161 +202,6 @@ impl PostgresStore {
     }
 }
 
-/// Brings the tables up to date. Whoever comes first does it; the others wait and find it done. What
-/// a later release added is left as it is.
-async fn migrate(link: &Link) -> Result<(), StoreError> {
-    // However long the first one takes, it is waited for.
-    let mut sql = "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; \
-        SELECT pg_advisory_xact_lock(7077, 1); SET LOCAL lock_timeout = '5s'; \
-        CREATE TABLE IF NOT EXISTS migration \
-        (version integer PRIMARY KEY, oldest integer NOT NULL);"
-        .to_owned();
-    link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))?;
-    let done = "SELECT coalesce(max(version), 0), coalesce(max(oldest), 0) FROM migration";
-    let done = link.client.query_one(done, &[]).await.map_err(|error| meaning(&error))?;
-    let (done, oldest): (i32, i32) = (done.get(0), done.get(1));
-    if oldest > MIGRATIONS.len() as i32 {
-        return Err(StoreError::Unavailable(format!(
-            "a later release has taken away what this one needs (the ledger wants schema {oldest} or later, this release has {}): start a later release",
-            MIGRATIONS.len()
-        )));
-    }
-    sql.clear();
-    let missing = MIGRATIONS.iter().zip(1..).skip(usize::try_from(done).unwrap_or_default());
-    for ((oldest, migration), version) in missing {
-        sql += migration;
-        // Writing into a string does not fail.
-        let _ = write!(sql, "INSERT INTO migration VALUES ({version}, {oldest});");
-    }
-    sql += "COMMIT";
-    link.client.batch_execute(&sql).await.map_err(|error| meaning(&error))
-}
-
-/// Nothing was written yet: whoever is not answered can go.
-async fn begin(link: &Link) -> Result<(), StoreError> {
-    let begun = tokio::time::timeout(link::ANSWER_TIMEOUT, link.client.batch_execute("BEGIN"));
-    let begun = begun.await.map_err(|_| link::no_answer())?;
-    begun.map_err(|error| meaning(&error))
-}
-
-async fn end(link: &Link) -> Result<(), StoreError> {
-    link.client.batch_execute("COMMIT").await.map_err(|error| meaning(&error))
-}
-
-async fn take(
-    link: Arc<Link>,
-    address: Address,
-    lane: i32,
-    now: Timestamp,
-    max: usize,
-    judge: Judge,
-) -> Result<Vec<Operation>, StoreError> {
-    begin(&link).await?;
-    let due = link
-        .query(DUE, &[&lane, &now.as_micros(), &(max as i64), &row::VERSION])
-        .await
-        .map_err(|error| meaning(&error))?;
-    let mut taken = Vec::new();
-    for found in &due {
-        let operation = decode(found)?;
-        // What cannot follow is a mistake of ours, and is left for the next look.
-        if let Ok(next) = operation.after(judge(&operation), now) {
-            taken.push(next);
-        }
-    }
-    let written = writer::change(&link, &taken).await.map_err(|error| meaning(&error))?;
-    taken.retain(|operation| written.contains(&operation.id));
-    match end(&link).await {
-        Ok(()) => Ok(taken),
-        Err(_) => kept(&address, taken).await,
-    }
-}
-
-/// Those of `taken` that were written, where the answer to their commit was lost: looked for until
-/// that is known, since what this session has in hand nobody else would attempt.
-async fn kept(address: &Address, mut taken: Vec<Operation>) -> Result<Vec<Operation>, StoreError> {
-    let ids: Vec<Id> = taken.iter().map(|operation| Id(operation.id)).collect();
-    loop {
-        match stored(address, &ids).await {
-            Ok(stored) => {
-                taken.retain(|operation| stored.contains(operation));
-                return Ok(taken);
-            }
-            Err(error) if error.may_pass() => pause(writer::RETRY).await,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The operations as they stand once whoever is at them has ended: locked, so that what is read is
-/// as safe as what is written.
-async fn stored(address: &Address, ids: &[Id]) -> Result<Vec<Operation>, StoreError> {
-    let link = address.open().await?;
-    let sql = "SELECT op.row FROM UNNEST($1::uuid[]) AS t(id) JOIN op ON op.id = t.id \
-        ORDER BY op.id FOR UPDATE OF op";
-    let rows = link.query(sql, &[&ids]).await.map_err(|error| meaning(&error))?;
-    // What a later release has changed meanwhile is not as it was written here.
-    rows.iter().filter(|found| !row::is_later(found.get("row"))).map(decode).collect()
-}
-
-const MADE: &str = "\
-    INSERT INTO made SELECT id, name, $3 FROM UNNEST($1::text[], $2::text[]) AS t(id, name) \
-    ON CONFLICT DO NOTHING";
-
-impl PostgresStore {
-    /// Lets an operation be found by what its answer made.
-    async fn note_made(&self, operation: &Operation) -> Result<(), StoreError> {
-        if operation.ids.is_empty() {
-            return Ok(());
-        }
-        let (names, ids): (Vec<&str>, Vec<&str>) =
-            operation.ids.iter().map(|(name, id)| (name.as_str(), id.as_str())).unzip();
-        self.links.query(MADE, &[&ids, &names, &Id(operation.id)]).await.map(drop)
-    }
-
-    async fn list_page(&self, query: &Query) -> Result<Page, StoreError> {
-        let kinds: Vec<i16> =
-            query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
-        let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
-        let (mut page, mut looked_at) = (Page::default(), 0);
-        loop {
-            let rows = if let Some((_, id)) = &query.made {
-                let sql = "SELECT id, row FROM op WHERE id IN (SELECT op FROM made WHERE made.id = $3) \
-                    AND id < $1 ORDER BY id DESC LIMIT $2";
-                self.links.query(sql, &[&before, &PAGE, id]).await?
-            } else if kinds.is_empty() {
-                let sql = "SELECT id, row FROM op WHERE id < $1 ORDER BY id DESC LIMIT $2";
-                self.links.query(sql, &[&before, &PAGE]).await?
-            } else {
-                let sql = "SELECT id, row FROM op WHERE kind = ANY($3) AND id < $1 \
-                    ORDER BY id DESC LIMIT $2";
-                self.links.query(sql, &[&before, &PAGE, &kinds]).await?
-            };
-            for found in &rows {
-                before = found.get("id");
-                if query.ends_before(before.0.sequence()) {
-                    return Ok(page);
-                }
-                looked_at += 1;
-                // A later release's are listed by its nodes.
-                if !row::is_later(found.get("row")) {
-                    let operation = self.queue.gone.seen(decode(found)?);
-                    if query.wants(&operation) {
-                        page.operations.push(operation);
-                    }
-                }
-                if page.operations.len() >= query.limit || looked_at >= Query::ROWS_MAX {
-                    page.next = Some(before.0);
-                    return Ok(page);
-                }
-            }
-            if (rows.len() as i64) < PAGE {
-                return Ok(page);
-            }
-        }
-    }
-}
-
 impl Store for PostgresStore {
     fn remember(&self, birth: Birth) -> Reply<'_, Remembered> {
         Box::pin(async move {
@@ -379,16 +209,12 @@ impl Store for PostgresStore {
             if self.queue.away.load(Ordering::Relaxed) {
                 self.links.query("SELECT 1", &[]).await?;
             }
-            self.ask(|answer| Job::Remember(Box::new(birth), answer)).await
+            self.ask(|answer| Job::remember(birth, answer)).await
         })
     }
 
     fn commit(&self, write: Write) -> Reply<'_, Operation> {
-        Box::pin(async move {
-            // First, so that none is missing whose operation is there; one too many is overlooked.
-            self.note_made(&write.operation).await?;
-            self.ask(|answer| Job::commit(write, answer)).await
-        })
+        Box::pin(self.ask(|answer| Job::commit(write, answer)))
     }
 
     fn find(&self, which: Which) -> Reply<'_, Option<Operation>> {
@@ -429,7 +255,7 @@ impl Store for PostgresStore {
 
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>> {
         Box::pin(async move {
-            let rows = self.links.query(LANES, &[&row::VERSION]).await?;
+            let rows = self.links.query(take::LANES, &[&row::VERSION]).await?;
             let lane = |found: &tokio_postgres::Row| {
                 let lane = Lane { tenant: found.get(0), route: found.get(1), flow: found.get(2) };
                 (lane, Timestamp::from_micros(found.get(3)))
@@ -462,7 +288,7 @@ impl Store for PostgresStore {
             let link = self.links.any().await?;
             let number = self.lanes.number(&link, &lane).await.map_err(|error| meaning(&error))?;
             let address = self.address.clone();
-            self.alone(move |link| take(link, address, number, now, max, judge)).await
+            self.alone(move |link| take::take(link, address, number, now, max, judge)).await
         })
     }
 
@@ -480,7 +306,7 @@ impl Store for PostgresStore {
     }
 
     fn list(&self, query: Query) -> Reply<'_, Page> {
-        Box::pin(async move { self.list_page(&query).await })
+        Box::pin(async move { list::page(&self.links, &self.queue.gone, &query).await })
     }
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
@@ -529,24 +355,11 @@ impl Store for PostgresStore {
     }
 
     fn setting(&self, name: String) -> Reply<'_, Option<Bytes>> {
-        Box::pin(async move {
-            let rows =
-                self.links.query("SELECT value FROM setting WHERE name = $1", &[&name]).await?;
-            Ok(rows.first().map(|found| found.get::<_, Vec<u8>>(0).into()))
-        })
+        Box::pin(async move { settings::one(&self.links, &name).await })
     }
 
     fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT name, value FROM setting WHERE name >= $1 AND name < $2 ORDER BY name",
-                    &[&prefix, &end_of(&prefix)],
-                )
-                .await?;
-            Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
-        })
+        Box::pin(async move { settings::all(&self.links, &prefix).await })
     }
 
     fn settings_from(
@@ -556,75 +369,19 @@ impl Store for PostgresStore {
         way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
-        Box::pin(async move {
-            let end = end_of(&prefix);
-            let (sql, least, greatest) = match way {
-                Way::Up => (
-                    "SELECT name, value FROM setting WHERE name > $1 AND name < $2 \
-                     ORDER BY name LIMIT $3",
-                    from.unwrap_or(prefix),
-                    end,
-                ),
-                Way::Down => (
-                    "SELECT name, value FROM setting WHERE name > $1 AND name < $2 \
-                     ORDER BY name DESC LIMIT $3",
-                    prefix,
-                    from.unwrap_or(end),
-                ),
-            };
-            let max = i64::try_from(max).unwrap_or(i64::MAX);
-            let rows = self.links.query(sql, &[&least, &greatest, &max]).await?;
-            Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
-        })
+        Box::pin(async move { settings::page(&self.links, prefix, from, way, max).await })
     }
 
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {
-        Box::pin(async move {
-            // The hint goes out with the commit, or not at all.
-            if let Some(value) = value {
-                let sql = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
-                    ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
-                    SELECT pg_notify('onceward', $3)";
-                self.links.query(sql, &[&name, &&value[..], &hints::SETTING]).await?;
-            } else {
-                let sql = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
-                    SELECT pg_notify('onceward', $2)";
-                self.links.query(sql, &[&name, &hints::SETTING]).await?;
-            }
-            Ok(())
-        })
+        Box::pin(async move { settings::set(&self.links, &name, value).await })
     }
 
     fn offer(&self, name: String, value: Bytes) -> Reply<'_, Bytes> {
-        Box::pin(async move {
-            let sql = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            self.links.query(sql, &[&name, &&value[..]]).await?;
-            let gone = || StoreError::Away(format!("the setting {name} went meanwhile"));
-            self.setting(name.clone()).await?.ok_or_else(gone)
-        })
+        Box::pin(async move { settings::offer(&self.links, &name, &value).await })
     }
 
     fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
-        Box::pin(async move {
-            let rows = match (&expected, &value) {
-                (None, None) => return Ok(self.setting(name).await?.is_none()),
-                (None, Some(value)) => {
-                    let sql = "INSERT INTO setting VALUES ($1, $2) ON CONFLICT DO NOTHING \
-                        RETURNING name";
-                    self.links.query(sql, &[&name, &&value[..]]).await?
-                }
-                (Some(expected), Some(value)) => {
-                    let sql = "UPDATE setting SET value = $3 WHERE name = $1 AND value = $2 \
-                        RETURNING name";
-                    self.links.query(sql, &[&name, &&expected[..], &&value[..]]).await?
-                }
-                (Some(expected), None) => {
-                    let sql = "DELETE FROM setting WHERE name = $1 AND value = $2 RETURNING name";
-                    self.links.query(sql, &[&name, &&expected[..]]).await?
-                }
-            };
-            Ok(!rows.is_empty())
-        })
+        Box::pin(async move { settings::swap(&self.links, &name, expected, value).await })
     }
 
     fn condition(&self) -> Reply<'_, Condition> {

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio::sync::Notify;
 
 use super::link::{Address, Links, pause};
-use super::writer::Queue;
+use super::queue::Queue;
 
 /// Between two hints to the other nodes: many writes are one hint.
 const TELL_EVERY: Duration = Duration::from_millis(50);
@@ -32,57 +32,21 @@ pub(super) async fn tell(address: Address, queue: Arc<Queue>) {
 /// Hears what other nodes tell.
 pub(super) async fn listen(address: Address, queue: Arc<Queue>) {
     loop {
-        let (config, tls) = address.parts();
-        match tls {
-            None => {
-                if let Ok((client, connection)) = config.connect(NoTls).await {
-                    hear(client, connection, &queue).await;
-                }
-            }
-            Some(tls) => {
-                if let Ok((client, connection)) = config.connect(tls.clone()).await {
-                    hear(client, connection, &queue).await;
-                }
-            }
+        let ended = Arc::new(Notify::new());
+        let (told, end) = (Arc::clone(&queue), Arc::clone(&ended));
+        let heard = address.connect("LISTEN onceward", move |hint| match hint {
+            Some(hint) if hint.payload() == SETTING => told.settings.notify_one(),
+            Some(_) => told.changed.notify_one(),
+            None => end.notify_one(),
+        });
+        if let Ok(_client) = heard.await {
+            // What was told before nobody heard.
+            queue.settings.notify_one();
+            queue.changed.notify_one();
+            ended.notified().await;
         }
         // Whoever hears nothing looks.
         queue.settings.notify_one();
         pause(HEAR_AGAIN).await;
-    }
-}
-
-async fn hear<S, T>(
-    client: tokio_postgres::Client,
-    mut connection: tokio_postgres::Connection<S, T>,
-    queue: &Queue,
-) where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let messages = async {
-        while let Some(Ok(message)) =
-            std::future::poll_fn(|context| connection.poll_message(context)).await
-        {
-            match message {
-                AsyncMessage::Notification(hint) if hint.payload() == SETTING => {
-                    queue.settings.notify_one();
-                }
-                AsyncMessage::Notification(_) => queue.changed.notify_one(),
-                _ => {}
-            }
-        }
-    };
-    let asked = async {
-        // Where this fails the connection ends, and is made anew.
-        if client.batch_execute("LISTEN onceward").await.is_ok() {
-            // What was told before nobody heard.
-            queue.settings.notify_one();
-            queue.changed.notify_one();
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = messages => {}
-        () = asked => {}
     }
 }

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::attempt::BodyRef;
+use onceward_core::key::KeyDigest;
 use onceward_core::time::Timestamp;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
+use super::batch::{Bodies, Columns, digests};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
-use super::writer::{Columns, Numbers};
-use super::{PostgresOptions, days, decode, first_at, migrate};
+use super::numbers::Numbers;
+use super::schema::migrate;
+use super::{PostgresOptions, days, decode, first_at};
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::moving::{Kept, MoveError};
 use crate::store::{Asked, Lane, StoreError};
@@ -54,17 +58,25 @@ const KEPT: &str = "SELECT row, has_key, count, times FROM op LEFT JOIN asked ON
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_MAX: usize = 60;
 
+/// Operations that were gathered, one array for each column.
+#[derive(Default)]
+struct Rows {
+    digests: Vec<KeyDigest>,
+    lanes: Vec<i32>,
+    columns: Columns,
+    has_keys: Vec<bool>,
+    counts: Vec<i64>,
+    times: Vec<String>,
+}
+
 /// A ledger on its way in.
 pub(in crate::store) struct Intake {
     address: Address,
     link: Link,
     lanes: Lanes,
     numbers: Numbers,
-    columns: Columns,
-    has_keys: Vec<bool>,
-    counts: Vec<i64>,
-    times: Vec<String>,
-    bodies: Vec<(BodyRef, Bytes)>,
+    rows: Rows,
+    bodies: Bodies,
     bytes: usize,
     settings: Vec<(String, Bytes)>,
 }
@@ -136,11 +148,8 @@ impl Intake {
                 link,
                 lanes: Lanes::default(),
                 numbers: Numbers::default(),
-                columns: Columns::default(),
-                has_keys: Vec::new(),
-                counts: Vec::new(),
-                times: Vec::new(),
-                bodies: Vec::new(),
+                rows: Rows::default(),
+                bodies: Bodies::default(),
                 bytes: 0,
                 settings: Vec::new(),
             }),
@@ -170,7 +179,7 @@ impl Intake {
         let place = self.numbers.place(&self.link, days::day_of(at), &bytes).await;
         let place = place.map_err(|error| failed(&error))?;
         self.bytes += bytes.len();
-        self.bodies.push((place, bytes));
+        self.bodies.push(place, bytes);
         if self.bytes > BYTES_MAX {
             self.flush().await?;
         }
@@ -186,35 +195,39 @@ impl Intake {
             done.map_err(|error| failed(&error))?;
         }
         let lane = self.lanes.number(&self.link, &Lane::of(operation)).await;
-        self.columns.lanes.push(lane.map_err(|error| failed(&error))?);
-        self.columns.digests.push(operation.scope.digest(&operation.key).0.to_vec());
-        self.columns.push(operation, None);
-        self.has_keys.push(kept.has_key);
-        self.counts.push(kept.asked.count as i64);
-        self.times.push(array(&kept.asked.times));
-        if self.has_keys.len() == ROWS_MAX { self.flush().await } else { Ok(()) }
+        let rows = &mut self.rows;
+        rows.lanes.push(lane.map_err(|error| failed(&error))?);
+        rows.digests.push(operation.scope.digest(&operation.key));
+        rows.columns.push(operation);
+        rows.has_keys.push(kept.has_key);
+        rows.counts.push(kept.asked.count as i64);
+        rows.times.push(array(&kept.asked.times));
+        if rows.has_keys.len() == ROWS_MAX { self.flush().await } else { Ok(()) }
     }
 
     /// Sends what was gathered.
     pub(in crate::store) async fn flush(&mut self) -> Result<(), MoveError> {
         let bodies = std::mem::take(&mut self.bodies);
-        let days: Vec<i32> = bodies.iter().map(|(body, _)| body.segment as i32).collect();
-        let ns: Vec<i64> = bodies.iter().map(|(body, _)| i64::from(body.offset)).collect();
-        let bytes: Vec<&[u8]> = bodies.iter().map(|(_, bytes)| &bytes[..]).collect();
-        let put = self.link.query(BODIES, &[&days, &ns, &bytes]).await;
+        let put = self.link.query(BODIES, &[&bodies.days, &bodies.ns, &bodies.bytes()]).await;
         put.map_err(|error| failed(&error))?;
         self.bytes = 0;
-        let Columns {
-            digests, ids, fences, kinds, lanes, dues, owners, rows, expires, gone, ..
-        } = &std::mem::take(&mut self.columns);
-        let (has_keys, counts, times) = (
-            &std::mem::take(&mut self.has_keys),
-            &std::mem::take(&mut self.counts),
-            &std::mem::take(&mut self.times),
-        );
-        let with: [&(dyn tokio_postgres::types::ToSql + Sync); 13] = [
-            digests, ids, fences, kinds, lanes, dues, owners, has_keys, rows, counts, times,
-            expires, gone,
+        let rows = std::mem::take(&mut self.rows);
+        let Columns { ids, fences, kinds, dues, owners, rows: bytes, expires, gone } =
+            &rows.columns;
+        let with: [&(dyn ToSql + Sync); 13] = [
+            &digests(&rows.digests),
+            ids,
+            fences,
+            kinds,
+            &rows.lanes,
+            dues,
+            owners,
+            &rows.has_keys,
+            bytes,
+            &rows.counts,
+            &rows.times,
+            expires,
+            gone,
         ];
         self.link.query(OPERATIONS, &with).await.map_err(|error| failed(&error))?;
         Ok(())

@@ -3,16 +3,18 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresOptions;
@@ -25,13 +27,15 @@ use crate::upstream::trusted;
 /// otherwise. A commit is answered only once it is on stable storage; nothing waits for a lock, or
 /// stays in a transaction, for longer than a caller would.
 ///
-/// A plan is made once and kept, often while tables are still empty, and then reading all of a
-/// table looks cheapest: so each goes by its indexes from the beginning.
-const SESSION: [(&str, &str); 8] = [
+/// A plan is made once and kept: to make one takes longer than to write a batch, and the more days
+/// there are, the longer. It is made while tables may still be empty, and then reading all of a table
+/// looks cheapest: so each goes by its indexes from the beginning.
+const SESSION: [(&str, &str); 9] = [
     ("synchronous_commit", "on"),
     ("statement_timeout", "30s"),
     ("lock_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "15s"),
+    ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
@@ -54,7 +58,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer is waited for that somebody reads for a caller.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An operation's id as the server keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,8 +92,16 @@ impl<'a> FromSql<'a> for Id {
 }
 
 /// What is said of a server that accepts and says nothing.
-pub(super) fn no_answer() -> StoreError {
+fn no_answer() -> StoreError {
     StoreError::Away("the server does not answer".to_owned())
+}
+
+/// What comes of a question whose asker can go where it is not answered.
+pub(super) async fn answered<T>(
+    question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, question).await.map_err(|_| no_answer())?;
+    answer.map_err(|error| meaning(&error))
 }
 
 /// Lets time pass.
@@ -126,6 +138,24 @@ impl Link {
     ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
         let statement = self.prepare(sql).await?;
         self.client.query(&statement, with).await
+    }
+
+    /// Begins a transaction with a question, in one way there and back.
+    pub(super) async fn begin_with(
+        &self,
+        sql: &'static str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+        // What is not prepared would come after what is sent behind it; here and below.
+        self.prepare(sql).await?;
+        let (begun, found) =
+            tokio::join!(biased; self.client.batch_execute("BEGIN"), self.query(sql, with));
+        begun?;
+        found
+    }
+
+    pub(super) async fn commit(&self) -> Result<(), tokio_postgres::Error> {
+        self.client.batch_execute("COMMIT").await
     }
 }
 
@@ -177,31 +207,49 @@ impl Address {
     /// The same for a store that is being opened: who is not let in then has a wrong password, or a
     /// wrong name.
     pub(super) async fn first(&self) -> Result<Link, StoreError> {
-        // A server that accepts and says nothing is no server.
-        let client = tokio::time::timeout(CONNECT_TIMEOUT * 2, async {
-            let client = match &self.tls {
-                None => {
-                    let (client, connection) = self.config.connect(NoTls).await?;
-                    tokio::spawn(connection);
-                    client
-                }
-                Some(tls) => {
-                    let (client, connection) = self.config.connect(tls.clone()).await?;
-                    tokio::spawn(connection);
-                    client
-                }
-            };
-            client.batch_execute(&session(self.config.get_options())).await?;
-            Ok::<_, tokio_postgres::Error>(client)
-        });
-        let client = client.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))?;
+        let client = self.connect(&session(self.config.get_options()), |_| {}).await?;
         Ok(Link { client, prepared: Mutex::default() })
     }
 
-    /// The configuration and TLS, for a connection that listens.
-    pub(crate) fn parts(&self) -> (&Config, Option<&MakeRustlsConnect>) {
-        (&self.config, self.tls.as_ref())
+    /// Opens a connection that begins with `words`. What it is notified of `hear` is told, and at last
+    /// that it has ended: that is nothing.
+    pub(crate) async fn connect(
+        &self,
+        words: &str,
+        hear: impl FnMut(Option<Notification>) + Send + 'static,
+    ) -> Result<Client, StoreError> {
+        let opened = async {
+            let client = match &self.tls {
+                None => drive(self.config.connect(NoTls).await?, hear),
+                Some(tls) => drive(self.config.connect(tls.clone()).await?, hear),
+            };
+            client.batch_execute(words).await?;
+            Ok(client)
+        };
+        // A server that accepts and says nothing is no server.
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT * 2, opened);
+        opened.await.map_err(|_| no_answer())?.map_err(|error| meaning(&error))
     }
+}
+
+/// Drives a connection to its end, in a task of its own.
+fn drive<S, T>(
+    (client, mut connection): (Client, Connection<S, T>),
+    mut hear: impl FnMut(Option<Notification>) + Send + 'static,
+) -> Client
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(hint) = message {
+                hear(Some(hint));
+            }
+        }
+        hear(None);
+    });
+    client
 }
 
 /// A few connections that many share: statements are sent one behind the other, without waiting.

@@ -3,12 +3,15 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
+use super::batch::{FREE, KNOWN, STORED, WRITE};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
+use super::list::{MADE, OPEN};
+use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
-use super::writer::{COMMIT, KNOWN, PLAN_ONCE, REMEMBER, STORED};
-use super::{BODY, DUE, FIND, FIND_KEY, LANES, PostgresOptions, migrate};
+use super::take::{DUE, LANES};
+use super::{BODY, FIND, FIND_KEY, PostgresOptions};
 use crate::clock::{Clock as _, SystemClock};
 
 /// Which partitions of operations and bodies a statement has to look into.
@@ -21,7 +24,7 @@ enum Days {
 }
 
 /// A statement, what it is asked with, and where it has to look. `TODAY` is the number of today,
-/// `ID` is a known operation of it.
+/// `ID` is a known operation of it and `NEXT` one long after that.
 struct Hot {
     name: &'static str,
     sql: &'static str,
@@ -33,26 +36,29 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 11] = [
+const HOT: [Hot; 13] = [
     hot(
-        "remember",
-        REMEMBER,
-        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', '{TODAY}', \
-         '{1000000000}', '{\"\\\\x01\"}', '00000000-0000-0000-0000-000000000000'",
-        Days::Today,
-    ),
-    hot(
-        "commit",
-        COMMIT,
-        "'{ID}', '{2}', '{3}', '{NULL}', '{NULL}', '{\"\\\\x01\"}', '{TODAY}', '{1000000001}', \
-         '{\"\\\\x01\"}', '{NULL}', '{NULL}', 'ID', 'ID'",
+        "write",
+        WRITE,
+        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}'",
         Days::Today,
     ),
     hot("known", KNOWN, "ARRAY[sha256('k1'::bytea)]", Days::Today),
+    hot(
+        "free",
+        FREE,
+        "ARRAY[sha256('k1'::bytea)], '00000000-0000-0000-0000-000000000000'",
+        Days::Today,
+    ),
     hot("stored", STORED, "'{ID}'", Days::Today),
     hot("find", FIND, "'ID'", Days::Today),
     hot("find by key", FIND_KEY, "sha256('k1'::bytea)", Days::Today),
     hot("body", BODY, "TODAY, 1", Days::Today),
+    hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
+    hot("list by what was made", MADE, "'NEXT', 500, 'm1'", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),
     hot("beat", BEAT, "1, 15, 500, 1", Days::All),
@@ -79,6 +85,8 @@ fn fill(today: i32) -> String {
              CASE WHEN n % 500 = 0 THEN n END, CASE WHEN n % 700 = 0 THEN 1 END, 1, 1, true, \
              '\\x00' FROM generate_series(1, 3000) n; \
              INSERT INTO key SELECT sha256(({key})::bytea), \
+             ('{first}' || lpad(to_hex(n), 12, '0'))::uuid FROM generate_series(1, 3000) n; \
+             INSERT INTO made SELECT 'm' || n % 1000, 'name', \
              ('{first}' || lpad(to_hex(n), 12, '0'))::uuid FROM generate_series(1, 3000) n; \
              INSERT INTO body SELECT DAY, n, '\\x00' FROM generate_series(1, 3000) n;"
         )
@@ -109,8 +117,11 @@ fn looked_into(line: &str) -> Option<&str> {
     TABLES.iter().any(|ours| is_look && table.starts_with(ours)).then_some(table)
 }
 
-/// The lines of a plan that should not be there: a table is read from end to end, a day looked into
-/// that is not concerned, or a second part of the keys.
+/// Rows that an index may lead to in vain.
+const IN_VAIN_MAX: u32 = 100;
+
+/// The lines of a plan that should not be there: a table or an index is read from end to end, rows are
+/// compared each with each, a day is looked into that is not concerned, or a second part of the keys.
 fn faults(plan: &[String], days: Days, today: i32) -> Vec<&String> {
     let is_whole =
         |line: &String| TABLES.iter().any(|table| line.contains(&format!("Seq Scan on {table}")));
@@ -125,13 +136,22 @@ fn faults(plan: &[String], days: Days, today: i32) -> Vec<&String> {
     let is_needless = |line: &String| looked_into(line).is_some_and(|table| !is_concerned(table));
     let is_key = |line: &&String| looked_into(line).is_some_and(|table| table.starts_with("key_"));
     let keys = plan.iter().filter(is_key).skip(1);
-    plan.iter().filter(|line| is_whole(line) || is_needless(line)).chain(keys).collect()
+    let is_all_with_all = |line: &String| line.contains("Join Filter: ((op.id = ");
+    let is_in_vain = |line: &String| {
+        let rows = line.trim().strip_prefix("Rows Removed by Filter: ");
+        rows.is_some_and(|rows| rows.parse().is_ok_and(|rows: u32| rows > IN_VAIN_MAX))
+    };
+    let is_fault = |line: &&String| {
+        is_whole(line) || is_needless(line) || is_all_with_all(line) || is_in_vain(line)
+    };
+    plan.iter().filter(is_fault).chain(keys).collect()
 }
 
 async fn judge(link: &Link, today: i32, ledger: &str) {
     for (place, Hot { name, with, days, .. }) in HOT.iter().enumerate() {
         let with = with
             .replace("NEW", &uuid(today, 9999))
+            .replace("NEXT", &uuid(today, 2999))
             .replace("ID", &uuid(today, 1))
             .replace("TODAY", &today.to_string());
         let call = if with.is_empty() { String::new() } else { format!("({with})") };
@@ -167,7 +187,6 @@ async fn the_statements_that_calls_wait_for_go_by_indexes_to_the_days_concerned(
         days::make(&link, day).await.unwrap();
     }
     // What is kept longest is planned once, while the ledger is empty.
-    link.client.batch_execute(PLAN_ONCE).await.unwrap();
     for (place, hot) in HOT.iter().enumerate() {
         let prepare = format!("PREPARE hot_{place} AS {}", hot.sql);
         link.client.batch_execute(&prepare).await.unwrap();

@@ -6,8 +6,8 @@ use onceward_core::admission;
 use onceward_core::time::Timestamp;
 
 use super::link::{Id, Link, Links, meaning};
-use super::writer::{self, Queue};
-use super::{begin, days, decode, end, first_at};
+use super::queue::Queue;
+use super::{batch, days, decode, first_at};
 use crate::judgement;
 use crate::secret::random;
 use crate::store::{StoreError, Swept, digest_of, row};
@@ -95,7 +95,7 @@ pub(super) async fn step(
     if gone.is_empty() && marks.is_empty() {
         return Ok(swept);
     }
-    begin(&link).await?;
+    link.client.batch_execute("BEGIN").await.map_err(failed)?;
     let (ids, fences): (Vec<Id>, Vec<i64>) = gone.into_iter().unzip();
     let removed = link
         .query(
@@ -112,7 +112,7 @@ pub(super) async fn step(
         .map_err(failed)?;
     link.query("DELETE FROM asked WHERE op = ANY($1)", &[&removed]).await.map_err(failed)?;
     link.query("DELETE FROM made WHERE op = ANY($1)", &[&removed]).await.map_err(failed)?;
-    swept.forgotten = writer::mark(&link, &marks).await.map_err(failed)? as u32;
+    swept.forgotten = batch::mark(&link, &marks).await.map_err(failed)? as u32;
     let (days, ns): (Vec<i32>, Vec<i64>) =
         bodies.iter().map(|body| (body.segment as i32, i64::from(body.offset))).unzip();
     link.query(
@@ -122,6 +122,6 @@ pub(super) async fn step(
     )
     .await
     .map_err(failed)?;
-    end(&link).await?;
+    link.commit().await.map_err(failed)?;
     Ok(swept)
 }
