@@ -30,11 +30,11 @@ fn others() -> Vec<(Call, Vec<Part>, Vec<&'static str>)> {
         (with_header(post("k"), "content-type", "text/plain"), vec![Part::Headers], vec![]),
         (with_header(post("k"), "if-match", "\"7\""), vec![Part::Headers], vec![]),
         (
-            with_body(post("k"), r#"{"amount": 4242, "to": "anna", "note": "hush"}"#),
+            with_body(post("k"), r#"{"amount": 242424242424242, "to": "anna", "note": "hush"}"#),
             vec![Part::Body],
             vec!["/amount", "/note"],
         ),
-        (with_body(post("k"), "not json: 4242"), vec![Part::Body], vec![]),
+        (with_body(post("k"), "not json: 242424242424242"), vec![Part::Body], vec![]),
     ]
 }
 
@@ -53,7 +53,10 @@ async fn all_are_refused(world: &World) {
         );
         assert_eq!(operation.id, before.id);
         let told = format!("{operation:?}");
-        assert!(!told.contains("4242") && !told.contains("hush"), "a value is never told");
+        assert!(
+            !told.contains("242424242424242") && !told.contains("hush"),
+            "a value is never told"
+        );
     }
     assert_eq!(world.upstream.dispatched(), sent, "a refused call has sent nothing");
     assert_eq!(world.operation("k").await, before, "and changed nothing");
@@ -166,7 +169,7 @@ async fn a_route_that_compares_otherwise_from_now_on_breaks_no_key_that_is_there
                 world.answered(call()).await;
                 world.set_routes(routes([route("pay", &under(after))]));
                 assert!(world.answered(call()).await.replayed, "{before:?} {after:?}");
-                let other = with_body(call(), r#"{"amount": 4242, "to": "anna"}"#);
+                let other = with_body(call(), r#"{"amount": 242424242424242, "to": "anna"}"#);
                 let refusal = world.refused(other).await;
                 let Refusal::KeyMismatch { parts, .. } = refusal else { panic!("{refusal:?}") };
                 assert_eq!(parts, [Part::Body], "compared under one rule: {before:?} {after:?}");

@@ -11,6 +11,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Operation, State};
 use onceward_core::time::Timestamp;
+use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
 use super::days::Gone;
@@ -189,7 +190,8 @@ impl Batch {
         link: &Link,
     ) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
         self.sabotage(link).await?;
-        self.send(link).await
+        let statement = link.prepare(WRITE).await?;
+        self.send(link, &statement).await
     }
 
     /// The same at the end of a transaction, in one way there and back; tells too what came of that.
@@ -198,12 +200,17 @@ impl Batch {
         link: &Link,
     ) -> Result<Committed, tokio_postgres::Error> {
         self.sabotage(link).await?;
-        link.prepare(WRITE).await?;
-        let (written, committed) = tokio::join!(biased; self.send(link), link.commit());
+        // Prepared before: nothing that is waited for may let the end come first.
+        let statement = link.prepare(WRITE).await?;
+        let (written, committed) = tokio::join!(biased; self.send(link, &statement), link.commit());
         Ok((written?, committed))
     }
 
-    async fn send(&self, link: &Link) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
+    async fn send(
+        &self,
+        link: &Link,
+        statement: &Statement,
+    ) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
         let in_order = |id: &&Id| id.0;
         let ids = &self.changed.ids;
         let (first, last) = (ids.iter().min_by_key(in_order), ids.iter().max_by_key(in_order));
@@ -233,7 +240,7 @@ impl Batch {
             &bodies.ns,
             &bytes,
         ];
-        let written = link.query(WRITE, &with).await?;
+        let written = link.client.query(statement, &with).await?;
         Ok(written.iter().map(|found| found.get::<_, Id>(0).0).collect())
     }
 

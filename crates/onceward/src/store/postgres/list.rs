@@ -43,7 +43,7 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
             (Some((_, id)), _) => links.query(MADE, &[&before, &PAGE, id]).await?,
             (None, []) => links.query(ALL, &[&before, &PAGE]).await?,
             (None, [Standing::Pending]) => links.query(PENDING, &[&before, &PAGE]).await?,
-            (None, standing) if standing.iter().all(is_open) => {
+            (None, standing) if standing.iter().copied().all(is_open) => {
                 links.query(OPEN, &[&before, &PAGE, &kinds]).await?
             }
             (None, _) => links.query(KINDS, &[&before, &PAGE, &kinds]).await?,
@@ -72,7 +72,7 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
     }
 }
 
-fn is_open(standing: &Standing) -> bool {
+fn is_open(standing: Standing) -> bool {
     match standing {
         Standing::Held
         | Standing::Delivering

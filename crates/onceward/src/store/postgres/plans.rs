@@ -117,8 +117,11 @@ fn looked_into(line: &str) -> Option<&str> {
     TABLES.iter().any(|ours| is_look && table.starts_with(ours)).then_some(table)
 }
 
-/// The lines of a plan that should not be there: a table is read from end to end, rows are compared
-/// each with each, a day is looked into that is not concerned, or a second part of the keys.
+/// Rows that an index may lead to in vain.
+const IN_VAIN_MAX: u32 = 100;
+
+/// The lines of a plan that should not be there: a table or an index is read from end to end, rows are
+/// compared each with each, a day is looked into that is not concerned, or a second part of the keys.
 fn faults(plan: &[String], days: Days, today: i32) -> Vec<&String> {
     let is_whole =
         |line: &String| TABLES.iter().any(|table| line.contains(&format!("Seq Scan on {table}")));
@@ -133,8 +136,14 @@ fn faults(plan: &[String], days: Days, today: i32) -> Vec<&String> {
     let is_needless = |line: &String| looked_into(line).is_some_and(|table| !is_concerned(table));
     let is_key = |line: &&String| looked_into(line).is_some_and(|table| table.starts_with("key_"));
     let keys = plan.iter().filter(is_key).skip(1);
-    let is_all_with_all = |line: &String| line.contains("Join Filter");
-    let is_fault = |line: &&String| is_whole(line) || is_needless(line) || is_all_with_all(line);
+    let is_all_with_all = |line: &String| line.contains("Join Filter: ((op.id = ");
+    let is_in_vain = |line: &String| {
+        let rows = line.trim().strip_prefix("Rows Removed by Filter: ");
+        rows.is_some_and(|rows| rows.parse().is_ok_and(|rows: u32| rows > IN_VAIN_MAX))
+    };
+    let is_fault = |line: &&String| {
+        is_whole(line) || is_needless(line) || is_all_with_all(line) || is_in_vain(line)
+    };
     plan.iter().filter(is_fault).chain(keys).collect()
 }
 

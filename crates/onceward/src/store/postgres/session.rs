@@ -15,7 +15,8 @@ use crate::store::{StoreError, row};
 /// Whoever finds its own right lapsed and not taken was away together with the server: those who had
 /// theirs until then have a lease to come back too.
 ///
-/// What is under way and has no owner is a claim: it keeps its own time.
+/// What is under way and has no owner is a claim: it keeps its own time. All that is in hand is found
+/// before it is put in order: by its ids, all of the ledger would be looked through for it.
 pub(super) const BEAT: &str = "\
     WITH beaten AS (INSERT INTO session VALUES ($1, now() + make_interval(secs => $2)) \
         ON CONFLICT (id) DO UPDATE SET lapses_at = EXCLUDED.lapses_at RETURNING id), \
@@ -27,12 +28,12 @@ pub(super) const BEAT: &str = "\
     granted AS (UPDATE session SET lapses_at = now() + make_interval(secs => $2) FROM others \
         WHERE session.id = others.id AND others.is_back), \
     lapsed AS (DELETE FROM session USING others \
-        WHERE session.id = others.id AND NOT others.is_back RETURNING session.id) \
-    SELECT row FROM op WHERE kind IN (1, 6) AND owner IS DISTINCT FROM $1 \
-        AND (owner IS NOT NULL OR kind = 6) AND NOT EXISTS \
+        WHERE session.id = others.id AND NOT others.is_back RETURNING session.id), \
+    in_hand AS MATERIALIZED (SELECT id, row FROM op WHERE kind IN (1, 6) \
+        AND owner IS DISTINCT FROM $1 AND (owner IS NOT NULL OR kind = 6) AND NOT EXISTS \
         (SELECT FROM session WHERE session.id = op.owner \
-        AND session.id NOT IN (SELECT id FROM lapsed)) AND get_byte(row, 0) <= $4 \
-    ORDER BY id LIMIT $3";
+        AND session.id NOT IN (SELECT id FROM lapsed)) AND get_byte(row, 0) <= $4) \
+    SELECT row FROM in_hand ORDER BY id LIMIT $3";
 
 /// Keeps the right of `session` alive; tells at most `max` operations of those that have none.
 pub(super) async fn beat(
