@@ -82,7 +82,7 @@ impl Http1 {
         // What came with the head is there.
         match quietly(&mut frame) {
             Poll::Pending => self.mover.poll_until(cx, frame),
-            frame => frame,
+            frame @ Poll::Ready(_) => frame,
         }
     }
 

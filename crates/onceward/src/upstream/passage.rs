@@ -91,6 +91,10 @@ pub struct Download {
     trailers: Option<Box<HeaderMap>>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives for each answer, and it is nearly always the large one"
+)]
 enum Source {
     /// From a connection.
     Wire(Reading),
