@@ -94,12 +94,11 @@ impl Gateway {
             Ok(way) => way,
             Err(problem) => return refused(&problem, echo_of(&head.headers)),
         };
-        let Entrance { place, principal, options } = entrance;
-        if route.passes(head.method.as_str(), &place.target, &head.headers) {
+        if route.passes(head.method.as_str(), &entrance.place.target, &head.headers) {
             // What passes by its head alone goes on before its body is there.
-            return self.pass(route, path, head, body, options);
+            return self.pass(route, path, head, body, entrance.options);
         }
-        Box::pin(self.receive(route, place, principal, head, body, options))
+        Box::pin(self.receive(route, head, body, entrance))
     }
 
     /// Which shape our refusals take for the callers of the route that `uri` names.
@@ -182,12 +181,11 @@ impl Gateway {
     async fn receive(
         &self,
         route: Arc<Route>,
-        place: Place,
-        principal: String,
         head: Parts,
         body: Incoming,
-        options: CallOptions,
+        entrance: Entrance,
     ) -> Response<Body> {
+        let Entrance { place, principal, options } = entrance;
         let echo = echo_of(&head.headers);
         let aside = Arc::clone(&options.aside);
         let body = match read_body(body, route.body_bytes_max).await {
