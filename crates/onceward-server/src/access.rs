@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use onceward::secret::{random, sha256};
 use onceward::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Problem;
 
 const PREFIX: &str = "access/";
+const OWN_KEY: HeaderName = HeaderName::from_static("onceward-authorization");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// An access key as it is kept: everything but the key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -187,7 +189,7 @@ async fn read(store: &dyn Store) -> Result<HashMap<String, AccessKey>, StoreErro
 /// Our key, from its own header, or from `Authorization` where it is ours: a bearer token that
 /// begins with `ow_`, or a password that does (what a browser asks for).
 fn take_key(headers: &mut HeaderMap) -> Option<String> {
-    if let Some(own) = headers.remove("onceward-authorization") {
+    if let Some(own) = headers.remove(OWN_KEY) {
         return Some(
             own.to_str().unwrap_or_default().trim_start_matches("Bearer ").trim().to_owned(),
         );
@@ -210,16 +212,14 @@ fn take_key(headers: &mut HeaderMap) -> Option<String> {
 
 /// A browser says where a request comes from: what another site's page sends is refused.
 pub(crate) fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let foreign = match (text("origin"), text("host")) {
-        (Some(origin), Some(host)) => {
-            origin.split_once("://").map(|(_, origin)| origin) != Some(host)
-        }
-        (Some(_), None) => true,
-        (None, _) => false,
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_foreign = |origin: &str| {
+        let origin = origin.split_once("://").map(|(_, origin)| origin);
+        origin.is_none() || origin != text(header::HOST)
     };
+    let foreign = text(header::ORIGIN).is_some_and(is_foreign);
     let changes = !matches!(*method, Method::GET | Method::HEAD);
-    let cross_site = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site")) && changes;
+    let cross_site = changes && matches!(text(FETCH_SITE), Some("cross-site" | "same-site"));
     if foreign || cross_site {
         return Err(Problem::new(
             "forbidden",
@@ -250,7 +250,8 @@ pub(crate) fn other_host(headers: &HeaderMap) -> Option<&str> {
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
         .map_or(host, |(name, _)| name);
-    let is_loopback = name.eq_ignore_ascii_case("localhost")
+    let is_loopback = name == "127.0.0.1"
+        || name.eq_ignore_ascii_case("localhost")
         || name
             .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()

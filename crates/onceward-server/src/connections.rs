@@ -1,10 +1,14 @@
 //! Connections of callers: how many there may be, and how long each may take to say what it wants.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 
@@ -54,12 +58,12 @@ impl Drop for Connected {
     }
 }
 
-/// Whoever speaks HTTP/1.1 or HTTP/2, within limits.
+/// Whoever speaks HTTP/1.1 or HTTP/2 on one connection, within limits.
 pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(64 << 10);
     builder
@@ -69,3 +73,46 @@ pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
         .max_header_list_size(32 << 10);
     builder
 }
+
+/// Times the heads of a connection, one after the other, by one timer: where it is set for an earlier
+/// one it goes off in vain, which costs less than to set it for each.
+#[derive(Debug, Default)]
+struct HeadTimer(SharedTimer);
+
+type SharedTimer = Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>;
+
+/// The time of one head.
+#[derive(Debug)]
+struct HeadDue {
+    timer: SharedTimer,
+    due: Instant,
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, due: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(HeadDue { timer: Arc::clone(&self.0), due })
+    }
+}
+
+impl Future for HeadDue {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = self.due.into();
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+impl Sleep for HeadDue {}

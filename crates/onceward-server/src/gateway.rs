@@ -1,11 +1,13 @@
-//! The outbound edge: a caller's request on `/to/…` or in one JSON document becomes a call, and
-//! what the engine answers becomes a response.
+//! The outbound edge: a caller's request on `/to/…` becomes a call, and what the engine answers becomes
+//! a response. What it asks of us is in `options`, and a call in one JSON document in `document`.
 
+mod document;
+mod options;
+
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -13,30 +15,29 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 use hyper::body::{Body as _, Incoming};
-use onceward::core::condition::Condition;
-use onceward::core::exchange::{self, Headers};
-use onceward::core::lookup::LookupRule;
+use onceward::core::exchange;
 use onceward::core::operation::Operation;
-use onceward::core::policy::{
-    Effects, ErrorShape, KeyFrom, Mode, Policy, UpstreamKeyValue, is_safe,
-};
-use onceward::core::time::Timestamp;
+use onceward::core::policy::{ErrorShape, KeyFrom, Mode, Policy, is_safe};
 use onceward::core::upstream_key::KeyPlace;
 use onceward::edge::{self, refuse, tell_aside, tell_of};
+use onceward::route::Route;
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Refusal};
-use serde::Deserialize;
-use serde_json::{Value, json};
 use url::Url;
 
 use crate::access::Caller;
 use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
-use crate::{shape, units};
+use crate::shape;
+
+pub(crate) use self::document::{Document, lines, response_document};
+pub(crate) use self::options::{key_of, options_of};
 
 /// The largest body that is read before it is passed on.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The one tenant that there is.
 pub(crate) const TENANT: &str = "default";
@@ -48,14 +49,9 @@ pub(crate) struct Gateway {
     pub(crate) egress: Arc<Egress>,
 }
 
-/// What came of a call.
-#[expect(clippy::large_enum_variant, reason = "one lives a moment, for one call")]
-enum Called {
-    /// It passed without a record.
-    Passed(Response<Body>),
-    /// It was received whole; and whether its key was the caller's.
-    Received(Result<Answer, Refusal>, bool),
-}
+/// An answer that is being made: on the heap, so that a connection which asks for nothing holds no
+/// room for one.
+pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>>;
 
 /// Where a request goes: a route, or the origin of an ad hoc upstream; and its path and query.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,40 +74,31 @@ pub(crate) struct Receipt;
 
 impl Gateway {
     /// Answers `ANY /to/{route}/{path}` and `ANY /to/https://host/path`.
-    pub(crate) async fn handle(
-        &self,
-        request: Request<Incoming>,
-        caller: Caller,
-    ) -> Response<Body> {
+    pub(crate) fn handle(&self, request: Request<Incoming>, caller: Caller) -> Answering<'_> {
         let (head, body) = request.into_parts();
         match self.entrance(&head, caller) {
-            Ok(entrance) => self.enter(head, body, entrance).await,
+            Ok(entrance) => self.enter(head, body, entrance),
             // Nothing was made of it, a key neither.
-            Err(problem) => refuse(&problem, echo_of(&head.headers), true),
+            Err(problem) => refused(&problem, echo_of(&head.headers)),
         }
     }
 
     /// Answers a request, whatever edge it came in by.
-    pub(crate) async fn enter(
+    pub(crate) fn enter(
         &self,
         head: Parts,
         body: Incoming,
-        entrance: Entrance,
-    ) -> Response<Body> {
-        let echo = echo_of(&head.headers);
-        let aside = Arc::clone(&entrance.options.aside);
-        let mut response = match self.call(head, body, entrance).await {
-            Ok(Called::Passed(response)) => return response,
-            Ok(Called::Received(Ok(answer), key_given)) => {
-                respond(answer, echo, key_given, self.engine.store())
-            }
-            Ok(Called::Received(Err(refusal), key_given)) => {
-                refuse(&refusal.into(), echo, key_given)
-            }
-            Err(problem) => refuse(&problem, echo, true),
+        mut entrance: Entrance,
+    ) -> Answering<'_> {
+        let (route, path) = match self.way(&head, &mut entrance) {
+            Ok(way) => way,
+            Err(problem) => return refused(&problem, echo_of(&head.headers)),
         };
-        tell_aside(response.headers_mut(), &aside);
-        response
+        if route.passes(head.method.as_str(), &entrance.place.target, &head.headers) {
+            // What passes by its head alone goes on before its body is there.
+            return self.pass(route, path, head, body, entrance.options);
+        }
+        Box::pin(self.receive(route, head, body, entrance))
     }
 
     /// Which shape our refusals take for the callers of the route that `uri` names.
@@ -134,32 +121,77 @@ impl Gateway {
         Ok(Entrance { place, principal: caller.principal, options: options_of(&head.headers)? })
     }
 
-    /// What came of a call.
-    async fn call(
+    /// The route that a request goes by, and the path and query that go upstream.
+    fn way(
         &self,
+        head: &Parts,
+        entrance: &mut Entrance,
+    ) -> Result<(Arc<Route>, PathAndQuery), Problem> {
+        refuse_upgrade(&head.headers)?;
+        let path = check_sendable(&head.method, &entrance.place.target)?;
+        let name = &entrance.place.route;
+        let route = self.engine.routes().get(name);
+        let route = route.ok_or_else(|| Problem::from(Refusal::RouteUnknown(name.clone())))?;
+        self.check_callback(&mut entrance.options)?;
+        Ok((route, path))
+    }
+
+    /// Passes a request on without a record.
+    fn pass(
+        &self,
+        route: Arc<Route>,
+        path: PathAndQuery,
+        head: Parts,
+        body: Incoming,
+        options: CallOptions,
+    ) -> Answering<'_> {
+        let echo = echo_of(&head.headers);
+        let (upload, unread) = match whole_bytes_max(&head, &body, route.body_bytes_max) {
+            Some(0) => (Upload::default(), None),
+            Some(bytes_max) => (Upload::default(), Some((body, bytes_max))),
+            None => (Upload::streamed(body), None),
+        };
+        let Parts { method, headers, .. } = head;
+        let CallOptions { flow, headers: said, .. } = options;
+        let tenant = TENANT.to_owned();
+        let passing = Passing { tenant, route, method, path, headers, upload, flow, said };
+        Box::pin(self.passed(passing, unread, echo))
+    }
+
+    /// The answer to what passes, once what is to be read of its body before it goes on was read.
+    async fn passed(
+        &self,
+        mut passing: Passing,
+        unread: Option<(Incoming, usize)>,
+        echo: Option<HeaderValue>,
+    ) -> Response<Body> {
+        if let Some((body, bytes_max)) = unread {
+            match read_body(body, bytes_max).await {
+                Ok(body) => passing.upload = Upload::whole(body),
+                Err(problem) => return refuse(&problem, echo, true),
+            }
+        }
+        match self.engine.pass(passing).await {
+            Ok(response) => response.map(Body::Download),
+            Err(refusal) => refuse(&refusal.into(), echo, true),
+        }
+    }
+
+    /// Receives a request whole, and answers with what its operation came to.
+    async fn receive(
+        &self,
+        route: Arc<Route>,
         head: Parts,
         body: Incoming,
         entrance: Entrance,
-    ) -> Result<Called, Problem> {
-        refuse_upgrade(&head.headers)?;
-        let Entrance { place, principal, mut options } = entrance;
-        let path = check_sendable(&head.method, &place.target)?;
-        let route = self
-            .engine
-            .routes()
-            .get(&place.route)
-            .ok_or_else(|| Problem::from(Refusal::RouteUnknown(place.route.clone())))?;
-        self.check_callback(&mut options)?;
-        if route.passes(head.method.as_str(), &place.target, &head.headers) {
-            // What passes by its head alone goes on before its body is there.
-            let upload = upload(&head, body, route.body_bytes_max).await?;
-            let Parts { method, headers, .. } = head;
-            let tenant = TENANT.to_owned();
-            let passing = Passing { tenant, route, method, path, headers, upload, options };
-            let response = self.engine.pass(passing).await?;
-            return Ok(Called::Passed(response.map(Body::Download)));
-        }
-        let body = read_body(body, route.body_bytes_max).await?;
+    ) -> Response<Body> {
+        let Entrance { place, principal, options } = entrance;
+        let echo = echo_of(&head.headers);
+        let aside = Arc::clone(&options.aside);
+        let body = match read_body(body, route.body_bytes_max).await {
+            Ok(body) => body,
+            Err(problem) => return refuse(&problem, echo, true),
+        };
         let mut headers = headers_of(&head.headers);
         headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
         let request = exchange::Request {
@@ -168,11 +200,17 @@ impl Gateway {
             headers,
             body,
         };
+        drop(head);
         let policy = route.policy_for(&request.method, &request.target);
         let key_given = has_key(&request, policy);
         let call =
             Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
-        Ok(Called::Received(Box::pin(self.engine.call(call)).await, key_given))
+        let mut response = match Box::pin(self.engine.call(call)).await {
+            Ok(answer) => respond(answer, echo, key_given, self.engine.store()),
+            Err(refusal) => refuse(&refusal.into(), echo, key_given),
+        };
+        tell_aside(response.headers_mut(), &aside);
+        response
     }
 
     /// Reads what stands behind `/to/`.
@@ -217,256 +255,14 @@ impl Gateway {
         let url = self.admitted(text)?;
         Ok(Place { route: url.origin().ascii_serialization(), target: target_of(&url) })
     }
-
-    /// Reads a call from one JSON document.
-    fn call_of(&self, document: Document, caller: Caller) -> Result<(Call, bool), Problem> {
-        let invalid = |why: String| Problem::new("request-invalid", why);
-        let mut place = self.place(&document.to)?;
-        if let Some(path) = document.path {
-            if !path.starts_with('/') {
-                return Err(invalid(format!("path {path:?} begins with no slash")));
-            }
-            place.target = path;
-        }
-        let method: Method = document
-            .method
-            .parse()
-            .map_err(|_| invalid(format!("{:?} is no method", document.method)))?;
-        check_sendable(&method, &place.target)?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in document.headers {
-            let name: HeaderName =
-                name.parse().map_err(|_| invalid(format!("{name:?} is no header name")))?;
-            headers.insert(
-                name.clone(),
-                value.parse().map_err(|_| {
-                    invalid(format!("the value of {name} cannot stand in a header"))
-                })?,
-            );
-        }
-        let body = match (document.body, document.body_base64) {
-            (Some(_), Some(_)) => {
-                return Err(invalid("give body or body_base64, not both".to_owned()));
-            }
-            (None, Some(coded)) => STANDARD
-                .decode(coded)
-                .map_err(|error| invalid(format!("body_base64: {error}")))?
-                .into(),
-            (Some(Value::String(text)), None) => Bytes::from(text),
-            (Some(value), None) => {
-                headers
-                    .entry(header::CONTENT_TYPE)
-                    .or_insert(HeaderValue::from_static("application/json"));
-                serde_json::to_vec(&value).map_err(|error| invalid(error.to_string()))?.into()
-            }
-            (None, None) => Bytes::new(),
-        };
-        for (name, value) in [
-            ("onceward-subject", document.subject),
-            ("onceward-sequence", document.sequence.map(|sequence| sequence.to_string())),
-            ("onceward-flow-key", document.flow_key),
-        ] {
-            let Some(value) = value else { continue };
-            let value = HeaderValue::from_str(&value)
-                .map_err(|_| invalid(format!("{name} {value:?} cannot stand in a header")))?;
-            headers.insert(name, value);
-        }
-        let mut options = options_of(&headers)?;
-        self.check_callback(&mut options)?;
-        options.respond_async |= document.mode.as_deref() == Some("accepted");
-        options.label = document.label.or(options.label);
-        options.key = document.key;
-        if let Some(wait) = document.wait {
-            options.wait =
-                Some(units::duration(&wait).map_err(|why| Problem::new("option-invalid", why))?);
-        }
-        let key_given = options.key.is_some() || headers.contains_key("idempotency-key");
-        let mut headers = headers_of(&headers);
-        headers.0.retain(|(name, _)| !name.starts_with("onceward-"));
-        let request = exchange::Request {
-            method: method.as_str().to_owned(),
-            target: place.target,
-            headers,
-            body,
-        };
-        Ok((
-            Call {
-                tenant: TENANT.to_owned(),
-                principal: caller.principal,
-                route: place.route,
-                request,
-                options,
-            },
-            key_given,
-        ))
-    }
-
-    /// Answers `POST /v1/operations`: the same pipeline, its answer in one document.
-    pub(crate) async fn send(
-        &self,
-        document: Document,
-        caller: Caller,
-    ) -> Result<Response<Body>, Problem> {
-        let (call, _) = self.call_of(document, caller)?;
-        let aside = Arc::clone(&call.options.aside);
-        let (status, shown, operation) = match self.engine.call(call).await? {
-            Answer::Accepted(operation) => {
-                (StatusCode::ACCEPTED, shape::operation(&operation, None), *operation)
-            }
-            Answer::Upstream(answered) => {
-                let Answered { operation, response, rest, replayed } = *answered;
-                let mut shown = shape::operation(&operation, None);
-                shown["replayed"] = json!(replayed);
-                shown["response"] =
-                    response_document(response.status, &response.headers, &response.body);
-                if rest.is_some() {
-                    shown["response"]["cut"] = json!(true);
-                }
-                (StatusCode::OK, shown, operation)
-            }
-            Answer::Passed { .. } => {
-                return Err(Problem::new(
-                    "request-invalid",
-                    "a method that only reads has no operation: send it through /to",
-                ));
-            }
-        };
-        let mut response =
-            Response::new(Body::full(serde_json::to_vec(&shown).unwrap_or_default().into()));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        shape::describe(headers, &operation);
-        tell_aside(headers, &aside);
-        if let Ok(location) = HeaderValue::from_str(&shape::url_of(operation.id)) {
-            headers.insert(header::LOCATION, location);
-        }
-        Ok(response)
-    }
-
-    /// Answers `POST /v1/explain`: what the call would be; nothing is sent.
-    pub(crate) fn explain(&self, document: Document, caller: Caller) -> Result<Value, Problem> {
-        let (call, key_given) = self.call_of(document, caller)?;
-        let route = call.route.clone();
-        let arrival = match self.engine.explain(call)? {
-            onceward::Received::Pass(request) => {
-                return Ok(
-                    json!({"route": route, "method": request.method, "record": false, "why": "it only reads, or its route lets it pass without a key"}),
-                );
-            }
-            onceward::Received::Keyed(arrival) => arrival,
-        };
-        let retried = |unsafe_too: bool| match arrival.effects {
-            Effects::NonIdempotent if unsafe_too => "in doubt, never sent again by itself",
-            _ => "retried",
-        };
-        let parts =
-            onceward::core::fingerprint::Part::ALL.map(onceward::core::fingerprint::Part::name);
-        let hex = |digest: [u8; 16]| format!("{:032x}", u128::from_be_bytes(digest));
-        Ok(json!({
-            "route": route,
-            "record": true,
-            "key": arrival.key.as_str(),
-            "key_given": key_given,
-            "mode": arrival.mode.name(),
-            "flow": arrival.options.flow,
-            "subject": shape::subject(arrival.options.subject.as_deref(), arrival.options.sequence),
-            "in_order": arrival.is_in_order(),
-            "effects": arrival.effects.name(),
-            "effects_said": arrival.policy.effects.is_some() || arrival.options.effects.is_some(),
-            "fingerprint": parts.iter().zip(arrival.fingerprint.parts).map(|(part, digest)| json!({"part": part, "digest": hex(digest)})).collect::<Vec<_>>(),
-            "window": units::show(arrival.policy.window),
-            "attempts_max": arrival.policy.backoff(arrival.mode).attempts_max,
-            "after": {
-                "unsent": "retried",
-                "408, 421, 425, 429": "retried",
-                "no answer": retried(true),
-                "500, 502, 503, 504, 507, 52x": retried(true),
-                "401, 403 and other refusals": "returned, and the same key may run again",
-                "other 4xx": "final, and replayed",
-            },
-            "lookup": arrival.policy.lookup.as_ref().map(|rule| lookup(&arrival, rule)),
-            "hours": arrival.policy.hours.as_ref().map(onceward::core::hours::Hours::as_str),
-        }))
-    }
-}
-
-/// What would be asked of the upstream about an operation in doubt.
-fn lookup(arrival: &onceward::Arrival, rule: &LookupRule) -> Value {
-    let body: Option<Value> = serde_json::from_slice(&arrival.request.body).ok();
-    let value = |name: &str| match name {
-        // A derived key and the operation's id are known once it is remembered.
-        "key" => Some(arrival.key.as_str()),
-        "upstream_key" if arrival.policy.upstream_key.value == UpstreamKeyValue::Passthrough => {
-            Some(arrival.key.as_str())
-        }
-        _ => None,
-    };
-    let asks = rule.get.fill(value, body.as_ref());
-    json!({
-        "get": rule.get.as_str(),
-        "asks": asks.as_ref().ok(),
-        "why_not": asks.as_ref().err().map(ToString::to_string),
-        "found": rule.found.source(),
-        "absent": rule.absent.as_ref().map(Condition::source),
-        "settle": units::show(rule.settle),
-        "when": rule.when.name(),
-    })
-}
-
-/// A call in one document.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Document {
-    /// A route, with or without a path, or an ad hoc URL.
-    to: String,
-    #[serde(default = "post")]
-    method: String,
-    path: Option<String>,
-    #[serde(default)]
-    headers: std::collections::BTreeMap<String, String>,
-    /// Text as it stands; anything else as JSON.
-    body: Option<Value>,
-    body_base64: Option<String>,
-    key: Option<String>,
-    /// `held` or `accepted`.
-    mode: Option<String>,
-    wait: Option<String>,
-    label: Option<String>,
-    subject: Option<String>,
-    sequence: Option<u64>,
-    flow_key: Option<String>,
-}
-
-impl Document {
-    /// The key may stand in the document or in the request's own header.
-    pub(crate) fn take_key(&mut self, headers: &HeaderMap) -> Result<(), Problem> {
-        if self.key.is_some() {
-            return Ok(());
-        }
-        self.key = key_of(headers)?;
-        Ok(())
-    }
 }
 
 /// A route's name, and the path and query behind it.
 fn named(rest: &str) -> (&str, String) {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (route, target) = rest.split_at(end);
-    let slash = if target.starts_with('/') { "" } else { "/" };
-    (route, format!("{slash}{target}"))
-}
-
-/// The key in a request's own header.
-pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let lines = headers.get_all("idempotency-key").iter().map(HeaderValue::as_bytes);
-    let key = onceward::core::key::Key::from_field(lines)
-        .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
-    Ok(key.map(|key| key.as_str().to_owned()))
-}
-
-fn post() -> String {
-    "POST".to_owned()
+    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+    (route, target)
 }
 
 /// What could never be sent is not remembered: a tunnel is no request, and a path has to stand on
@@ -504,117 +300,28 @@ fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-/// The body of what passes. A small one is read first, so that it can be sent again where nothing was
-/// sent, and so is what a method that only reads brings without saying how much it is; any other goes
-/// on as it comes. Over HTTP/2 even a small one may have trailers behind it.
-async fn upload(head: &Parts, body: Incoming, bytes_max: usize) -> Result<Upload, Problem> {
+/// An answer that is no more than a refusal.
+fn refused<'a>(problem: &Problem, echo: Option<HeaderValue>) -> Answering<'a> {
+    Box::pin(ready(refuse(problem, echo, true)))
+}
+
+/// How much of the body of what passes is read before it goes on; nothing where it goes on as it comes.
+/// A small one is read first, so that it can be sent again where nothing was sent, and so is what a
+/// method that only reads brings without saying how much it is. Over HTTP/2 even a small one may have
+/// trailers behind it.
+fn whole_bytes_max(head: &Parts, body: &Incoming, bytes_max: usize) -> Option<usize> {
     match body.size_hint().exact() {
-        Some(0) => Ok(Upload::default()),
+        Some(0) => Some(0),
         Some(length) if length <= WHOLE_BYTES_MAX && head.version < Version::HTTP_2 => {
-            read_body(body, length as usize).await.map(Upload::whole)
+            Some(length as usize)
         }
-        None if is_safe(head.method.as_str()) => {
-            read_body(body, bytes_max).await.map(Upload::whole)
-        }
-        _ => Ok(Upload::streamed(body)),
+        None if is_safe(head.method.as_str()) => Some(bytes_max),
+        _ => None,
     }
 }
 
 pub(crate) async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
     edge::read_body(body, bytes_max).await.map_err(Problem::from)
-}
-
-/// What a request asks of us.
-pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
-    let mut options = CallOptions::default();
-    for prefer in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
-        for preference in prefer.split(',').map(str::trim) {
-            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-            match name.trim().to_ascii_lowercase().as_str() {
-                "respond-async" => options.respond_async = true,
-                // An unreadable preference is passed over (RFC 7240, section 2).
-                "wait" => {
-                    options.wait =
-                        options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs));
-                }
-                _ => {}
-            }
-        }
-    }
-    for (name, value) in headers {
-        let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
-        let invalid = |why: String| {
-            Problem::new("option-invalid", format!("{name}: {why}; nothing was sent."))
-        };
-        let value = value.to_str().map_err(|_| invalid("it is not text".to_owned()))?.trim();
-        let span = || units::duration(value).map_err(invalid);
-        let instant = || {
-            value
-                .parse::<jiff::Timestamp>()
-                .map_err(|_| invalid(format!("{value:?} is no time: write 2026-01-31T12:00:00Z")))
-        };
-        let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
-        match option {
-            "delay" => options.not_before = Some(shape::now().plus(span()?)),
-            "not-before" => options.not_before = Some(micros(instant()?)),
-            "deadline" => options.deadline = Some(micros(instant()?)),
-            "timeout" => options.timeout = Some(span()?),
-            "attempts-max" => {
-                let number = value.parse().ok().filter(|number| (1..=100).contains(number));
-                options.attempts_max = Some(
-                    number
-                        .ok_or_else(|| invalid(format!("{value:?} is no number from 1 to 100")))?,
-                );
-            }
-            "label" if value.len() > 200 => {
-                return Err(invalid("it is longer than 200 bytes".to_owned()));
-            }
-            "label" => options.label = Some(value.to_owned()),
-            "effects" => {
-                let effects = Effects::from_name(value);
-                options.effects = Some(effects.ok_or_else(|| {
-                    invalid("write idempotent, keyed or non-idempotent".to_owned())
-                })?);
-            }
-            "flow-key" => {
-                let is_visible = value.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-                if value.is_empty() || value.len() > 255 || !is_visible {
-                    return Err(invalid("write 1 to 255 visible ASCII characters".to_owned()));
-                }
-                options.flow = Some(value.to_owned());
-            }
-            "subject" if value.is_empty() || value.len() > 255 => {
-                return Err(invalid("write 1 to 255 characters".to_owned()));
-            }
-            "subject" => options.subject = Some(value.to_owned()),
-            "sequence" => {
-                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
-                let number = value.parse().ok().filter(|_| is_number);
-                options.sequence = Some(
-                    number
-                        .ok_or_else(|| invalid(format!("{value:?} is no whole number from 0")))?,
-                );
-            }
-            "callback" => options.callback = Some(value.to_owned()),
-            // Set by a gateway before us about its own operation.
-            "attempt" | "operation" | "authorization" => {}
-            _ => return Err(invalid("there is no such option".to_owned())),
-        }
-    }
-    if options.sequence.is_some() && options.subject.is_none() {
-        return Err(Problem::new(
-            "option-invalid",
-            "Onceward-Sequence counts within an Onceward-Subject, and there is none; nothing was sent.",
-        ));
-    }
-    let waits = options.not_before.is_some_and(|at| at > shape::now());
-    if waits && !options.respond_async {
-        return Err(Problem::new(
-            "option-invalid",
-            "A call that is held cannot be delayed: send `Prefer: respond-async` with it; nothing was sent.",
-        ));
-    }
-    Ok(options)
 }
 
 /// Whether somebody waits for it, and it is tried again only for as long as they do.
@@ -635,7 +342,7 @@ fn has_key(request: &exchange::Request, policy: &Policy) -> bool {
 
 /// The key's header as it was received, for the echo.
 fn echo_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get("idempotency-key").cloned()
+    headers.get(IDEMPOTENCY_KEY).cloned()
 }
 
 pub(crate) fn respond(
@@ -690,18 +397,4 @@ pub(crate) fn respond(
             response
         }
     }
-}
-
-/// A response in one document: text where it is text.
-pub(crate) fn response_document(status: u16, headers: &Headers, body: &Bytes) -> Value {
-    let (body, base64) = match std::str::from_utf8(body) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(STANDARD.encode(body))),
-    };
-    json!({"status": status, "headers": lines(headers), "body": body, "body_base64": base64})
-}
-
-/// Header lines as pairs, in order.
-pub(crate) fn lines(headers: &Headers) -> Value {
-    headers.0.iter().map(|(name, value)| json!([name, String::from_utf8_lossy(value)])).collect()
 }

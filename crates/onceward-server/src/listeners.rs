@@ -67,16 +67,13 @@ impl Sockets {
     /// Tells whoever calls that the ledger is away, for as long as what is returned lives.
     pub(crate) fn tell_to_come_back(&self, config: &Config) -> Vec<Listening> {
         let connections = connections(config);
-        let main = Listening::begin(
-            Arc::clone(&self.main),
-            None,
-            Arc::clone(&connections),
-            |request, _| std::future::ready(waiting::tell_to_come_back(&request)),
-        );
+        let main = Listening::begin(Arc::clone(&self.main), None, Arc::clone(&connections), |_| {
+            |request| std::future::ready(waiting::tell_to_come_back(&request))
+        });
         let guards = self.guards.values().map(|bound| {
             let (socket, tls) = (Arc::clone(&bound.socket), bound.tls.clone());
-            Listening::begin(socket, tls, Arc::clone(&connections), |_, _| {
-                std::future::ready(waiting::tell_callers_of_a_guard())
+            Listening::begin(socket, tls, Arc::clone(&connections), |_| {
+                |_| std::future::ready(waiting::tell_callers_of_a_guard())
             })
         });
         std::iter::once(main).chain(guards).collect()
@@ -101,9 +98,12 @@ impl Bound {
     fn begin(&self, connections: &Arc<Connections>, node: &Arc<Node>) -> Listening {
         let (node, route) = (Arc::clone(node), Arc::<str>::from(self.route.as_str()));
         let (socket, tls) = (Arc::clone(&self.socket), self.tls.clone());
-        Listening::begin(socket, tls, Arc::clone(connections), move |request, peer| {
-            let (node, route) = (Arc::clone(&node), Arc::clone(&route));
-            async move { Box::pin(guard::answer_on(&node, &route, request, &peer)).await }
+        Listening::begin(socket, tls, Arc::clone(connections), move |peer| {
+            let own = Arc::new((Arc::clone(&node), Arc::clone(&route), peer));
+            move |request| {
+                let own = Arc::clone(&own);
+                async move { Box::pin(guard::answer_on(&own.0, &own.1, request, &own.2)).await }
+            }
         })
     }
 
@@ -168,11 +168,13 @@ impl Listeners {
         let connections = connections(config);
         let pages = operator::router().merge(page::router()).with_state(Arc::clone(node));
         let of_main = Arc::clone(node);
-        let main =
-            Listening::begin(sockets.main, None, Arc::clone(&connections), move |request, peer| {
-                let (node, pages) = (Arc::clone(&of_main), pages.clone());
-                async move { serve::answer(&node, pages, request, &peer).await }
-            });
+        let main = Listening::begin(sockets.main, None, Arc::clone(&connections), move |peer| {
+            let own = Arc::new((Arc::clone(&of_main), pages.clone(), peer));
+            move |request| {
+                let own = Arc::clone(&own);
+                async move { serve::answer(&own.0, &own.1, request, &own.2).await }
+            }
+        });
         let mut listeners = Self { connections, main, guards: BTreeMap::new() };
         for (place, bound) in sockets.guards {
             let listening = bound.begin(&listeners.connections, node);

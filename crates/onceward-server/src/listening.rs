@@ -2,22 +2,23 @@
 //! whoever answers here.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::body::Body;
@@ -41,27 +42,28 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) struct Listening {
     stop: oneshot::Sender<()>,
-    accepting: JoinHandle<GracefulShutdown>,
+    accepting: JoinHandle<watch::Sender<()>>,
 }
 
-/// A listener that takes no more connections.
+/// A listener that takes no more connections; each of those that stand has a receiver.
 #[derive(Debug)]
-pub(crate) struct Closed(Option<GracefulShutdown>);
+pub(crate) struct Closed(Option<watch::Sender<()>>);
 
 impl Listening {
-    /// Takes connections on `socket` and answers what is asked on them.
-    pub(crate) fn begin<F, A>(
+    /// Takes connections on `socket`; for each of them `meet` makes what answers its requests.
+    pub(crate) fn begin<F, S, A>(
         socket: Arc<TcpListener>,
         tls: Option<Arc<Tls>>,
         connections: Arc<Connections>,
-        answer: F,
+        meet: F,
     ) -> Self
     where
-        F: Fn(Request<Incoming>, Arc<Peer>) -> A + Clone + Send + Sync + 'static,
+        F: Fn(Peer) -> S + Clone + Send + Sync + 'static,
+        S: Fn(Request<Incoming>) -> A + Send + 'static,
         A: Future<Output = Response<Body>> + Send + 'static,
     {
         let (stop, stopped) = oneshot::channel();
-        let accepting = tokio::spawn(accept(socket, tls, connections, stopped, answer));
+        let accepting = tokio::spawn(accept(socket, tls, connections, stopped, meet));
         Self { stop, accepting }
     }
 
@@ -76,37 +78,39 @@ impl Listening {
 impl Closed {
     /// Waits until the connections that stand have ended, each after the answers that it is at.
     pub(crate) async fn end(self) {
-        if let Some(graceful) = self.0 {
-            graceful.shutdown().await;
+        if let Some(standing) = self.0 {
+            // Nobody is there to hear it where none stands.
+            let _ = standing.send(());
+            standing.closed().await;
         }
     }
 }
 
-async fn accept<F, A>(
+async fn accept<F, S, A>(
     socket: Arc<TcpListener>,
     tls: Option<Arc<Tls>>,
     connections: Arc<Connections>,
     mut stopped: oneshot::Receiver<()>,
-    answer: F,
-) -> GracefulShutdown
+    meet: F,
+) -> watch::Sender<()>
 where
-    F: Fn(Request<Incoming>, Arc<Peer>) -> A + Clone + Send + Sync + 'static,
+    F: Fn(Peer) -> S + Clone + Send + Sync + 'static,
+    S: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let graceful = GracefulShutdown::new();
-    let builder = Arc::new(builder());
+    let (standing, _) = watch::channel(());
     // Dropped with this task: who has not agreed on TLS by then is not waited for.
     let (_open, is_open) = watch::channel(());
     loop {
         let (stream, address) = tokio::select! {
             biased;
-            _ = &mut stopped => return graceful,
+            _ = &mut stopped => return standing,
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors: those that are open go on, and end.
                     warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    sleep(ACCEPT_AGAIN).await;
                     continue;
                 }
             },
@@ -117,11 +121,11 @@ where
         };
         // Small answers go out at once; where that cannot be set they go out a little later.
         let _ = stream.set_nodelay(true);
-        let (watcher, builder, answer) = (graceful.watcher(), Arc::clone(&builder), answer.clone());
+        let (ending, meet) = (standing.subscribe(), meet.clone());
         match &tls {
             None => {
                 let peer = Peer { address, is_secured: false, certificate: None };
-                tokio::spawn(serve(stream, peer, builder, watcher, connected, answer));
+                tokio::spawn(serve(stream, meet(peer), ending, connected));
             }
             Some(tls) => {
                 let handshake = tls.acceptor().accept(stream);
@@ -137,40 +141,52 @@ where
                     let certificate =
                         shown.and_then(<[_]>::first).map(|shown| Arc::from(shown.as_ref()));
                     let peer = Peer { address, is_secured: true, certificate };
-                    Box::pin(serve(stream, peer, builder, watcher, connected, answer)).await;
+                    Box::pin(serve(stream, meet(peer), ending, connected)).await;
                 });
             }
         }
     }
 }
 
-async fn serve<S, F, A>(
-    stream: S,
-    peer: Peer,
-    builder: Arc<auto::Builder<TokioExecutor>>,
-    watcher: Watcher,
-    connected: Connected,
-    answer: F,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>, Arc<Peer>) -> A + Clone + Send + Sync + 'static,
+/// Answers what is asked on a connection, until its peer ends it or `ending` says that it is to end.
+async fn serve<I, S, A>(stream: I, answer: S, ending: watch::Receiver<()>, connected: Connected)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let _connected = connected;
-    let peer = Arc::new(peer);
     let has_asked = Arc::new(AtomicBool::new(false));
     let asks = Arc::clone(&has_asked);
     let service = service_fn(move |request| {
         asks.store(true, Ordering::Relaxed);
-        let answered = answer(request, Arc::clone(&peer));
+        let answered = answer(request);
         async move { Ok::<_, Infallible>(answered.await) }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let mut serving = std::pin::pin!(watcher.watch(connection));
-    // A connection that ends badly ends alone. hyper times the head of HTTP/1.1, but not the bytes
-    // that tell which HTTP it is, nor HTTP/2 before its first request.
-    let first = tokio::time::timeout(HEAD_TIMEOUT, serving.as_mut()).await;
-    if first.is_err() && has_asked.load(Ordering::Relaxed) {
-        let _ = serving.await;
-    }
+    let builder = builder();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut told = ending.clone();
+    let mut told = pin!(told.changed());
+    let (mut is_heard, mut is_told) = (false, false);
+    // hyper times the head of HTTP/1.1, but not the bytes that tell which HTTP it is, nor HTTP/2 before
+    // its first request.
+    let mut first = pin!(Some(sleep(HEAD_TIMEOUT)));
+    poll_fn(|cx| {
+        // It is told to this task, whenever that looked first: it need not look again before.
+        let looks = !is_heard || !matches!(ending.has_changed(), Ok(false));
+        is_heard = true;
+        if !is_told && looks && told.as_mut().poll(cx).is_ready() {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        // A connection that ends badly ends alone.
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if has_asked.load(Ordering::Relaxed) {
+            first.set(None);
+        }
+        first.as_mut().as_pin_mut().map_or(Poll::Pending, |first| first.poll(cx))
+    })
+    .await;
 }

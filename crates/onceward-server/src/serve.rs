@@ -495,7 +495,7 @@ async fn drain(node: &Node) -> Result<(), Exit> {
 /// One request to the main listener, whatever it is for; a refusal in the shape that its callers read.
 pub(crate) async fn answer(
     node: &Arc<Node>,
-    pages: axum::Router,
+    pages: &axum::Router,
     request: Request<Incoming>,
     peer: &Peer,
 ) -> Response<Body> {
@@ -503,14 +503,13 @@ pub(crate) async fn answer(
         return Box::pin(guard::answer(node, &guard, request, peer)).await;
     }
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    // On the heap: a call's whole way is in it, and an idle connection should not hold its room.
-    let response = Box::pin(answer_plainly(node, pages, request)).await;
+    let response = answer_plainly(node, pages, request).await;
     problem::dress(response, || node.gateway.error_shape(&method, &uri))
 }
 
 async fn answer_plainly(
     node: &Arc<Node>,
-    mut pages: axum::Router,
+    pages: &axum::Router,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if has_foreign_coding(request.headers()) {
@@ -521,7 +520,7 @@ async fn answer_plainly(
         "/healthz" => return plain(200, "ok\n"),
         "/readyz" if node.is_draining() => return plain(503, "draining\n"),
         "/readyz" if node.is_quarantined() => return plain(503, "quarantine\n"),
-        "/readyz" => return ready(node).await,
+        "/readyz" => return Box::pin(ready(node)).await,
         // Who sends it is shown by its signature, and not by a key of ours.
         _ if path.starts_with("/in/") => return Box::pin(source::receive(node, request)).await,
         _ => {}
@@ -551,11 +550,10 @@ async fn answer_plainly(
         .response();
     }
     if is_call {
-        // A call's whole story: apart, so that a connection which asks for less holds less.
-        return Box::pin(node.gateway.handle(Request::from_parts(head, body), caller)).await;
+        return node.gateway.handle(Request::from_parts(head, body), caller).await;
     }
     head.extensions.insert(caller);
-    match pages.call(Request::from_parts(head, body)).await {
+    match Box::pin(pages.clone().call(Request::from_parts(head, body))).await {
         Ok(response) => operator::from_axum(response),
         Err(never) => match never {},
     }

@@ -49,8 +49,10 @@ pub struct Passing {
     pub headers: HeaderMap,
     /// The body.
     pub upload: Upload,
-    /// What the request asks of us.
-    pub options: CallOptions,
+    /// Whose share of the route it counts against.
+    pub flow: Option<String>,
+    /// What the edge says upstream, each in place of what the caller said by that name.
+    pub said: HeaderMap,
 }
 
 /// What a request asks of us.

@@ -33,13 +33,14 @@ use crate::upstream::{Download, Failure, Passage, Upload, forward, lines};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const ATTEMPT: HeaderName = HeaderName::from_static("onceward-attempt");
+const FIRST: HeaderValue = HeaderValue::from_static("1");
 
 /// Passes a request on, and its answer back.
 pub(crate) fn pass(
     engine: &Arc<Engine>,
     passing: Passing,
 ) -> impl Future<Output = Result<Response<Download>, Refusal>> + Send {
-    let Passing { tenant, route, method, path, mut headers, upload, options } = passing;
+    let Passing { tenant, route, method, path, mut headers, upload, flow, said } = passing;
     forward(&mut headers);
     if let Some(rest) = headers.get(PREFER).and_then(|it| it.to_str().ok()) {
         match HeaderValue::from_str(&preferences_of_others(rest)) {
@@ -49,8 +50,8 @@ pub(crate) fn pass(
     }
     // Which host is asked is the connection's to say, unless the edge says it.
     headers.insert(HOST, HeaderValue::from_static(""));
-    headers.extend(options.headers);
-    let lane = Lane { tenant, route: route.name.clone(), flow: options.flow.unwrap_or_default() };
+    headers.extend(said);
+    let lane = Lane { tenant, route: route.name.clone(), flow: flow.unwrap_or_default() };
     let target = Arc::clone(&route.target);
     through(engine, lane, route, Passage { target, method, path, headers, upload })
 }
@@ -105,7 +106,8 @@ async fn through(
     lay_on(&mut passage.headers, &route.set_headers);
     let mut attempt = 1;
     loop {
-        passage.headers.insert(ATTEMPT, HeaderValue::from(attempt));
+        let number = if attempt == 1 { FIRST } else { HeaderValue::from(attempt) };
+        passage.headers.insert(ATTEMPT, number);
         let sent = engine.upstream.pass(&passage).await;
         let asked = match &sent {
             Ok(response) => wait_asked(response, &policy.hints, || engine.clock.now()),
@@ -145,6 +147,9 @@ async fn through(
 
 /// Credentials of ours, in the place of a caller's.
 fn lay_on(headers: &mut HeaderMap, set: &Headers) {
+    if set.0.is_empty() {
+        return;
+    }
     for (name, value) in header_map(set) {
         if let Some(name) = name {
             headers.insert(name, value);

@@ -174,19 +174,20 @@ impl Door {
         compose: impl Fn() -> Result<Message, Unfit>,
         patience: &Patience<'_>,
     ) -> Result<(Parts, Incoming, Line), Failure> {
-        let mut message = compose().map_err(|why| unfit(&why))?;
-        if let Some(line) = self.take(target) {
+        let mut kept = self.take(target);
+        loop {
+            let message = compose().map_err(|why| unfit(&why))?;
+            let was_kept = kept.is_some();
+            let line = match kept.take() {
+                Some(line) => line,
+                // Connecting is rare and its future large: it is not carried through every attempt.
+                None => Box::pin(self.open(target, patience)).await?,
+            };
             match self.exchange(line, message, target, patience).await {
-                Err(Failed { stale: true, .. }) => {
-                    message = compose().map_err(|why| unfit(&why))?;
-                }
+                Err(Failed { stale: true, .. }) if was_kept => {}
                 ended => return ended.map_err(|failed| failed.failure),
             }
         }
-        // Connecting is rare and its future large: it is not carried through every attempt.
-        let line = Box::pin(self.open(target, patience)).await?;
-        let ended = self.exchange(line, message, target, patience).await;
-        ended.map_err(|failed| failed.failure)
     }
 
     fn take(&self, target: &Target) -> Option<Line> {
@@ -257,11 +258,11 @@ impl Door {
         if !http2 {
             self.pool.cannot_share(&wire);
             let own = Http1::begin(io, wire, self.pool.stirred()).await.map_err(mute)?;
-            return Ok(Line::new(Way::Http1(own), false));
+            return Ok(Line::fresh(Way::Http1(own)));
         }
         let (sender, connection) = http2::begin(io).await.map_err(mute)?;
         let shared = Shared::new(sender, Arc::clone(&wire));
-        let line = Line::new(Way::Http2(shared.take_up()), false);
+        let line = Line::fresh(Way::Http2(shared.take_up()));
         self.pool.share(shared);
         let (pool, idle_for_max) = (Arc::downgrade(&self.pool), self.pool.options.idle_for_max);
         tokio::spawn(async move {
@@ -287,7 +288,10 @@ impl Door {
             let request = message.for_http1(line.wire());
             (request, line.wire().arm(line.reused))
         };
-        let cause = match patience.wait(&target.timeouts, line.exchange(request)).await {
+        let mut alarm = std::mem::take(&mut line.alarm);
+        let came = patience.wait(&target.timeouts, &mut alarm, line.exchange(request)).await;
+        line.alarm = alarm;
+        let cause = match came {
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Broken::Upgraded
             }

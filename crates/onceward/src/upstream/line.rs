@@ -12,6 +12,7 @@ use hyper::client::conn::TrySendError;
 
 use super::http1::Http1;
 use super::http2::Http2;
+use super::silence::Alarm;
 use super::upload::Load;
 use super::wire::Wire;
 
@@ -30,6 +31,8 @@ pub(super) struct Line {
     way: Way,
     /// Whether it has carried a request before.
     pub(super) reused: bool,
+    /// What its next answer is waited for with.
+    pub(super) alarm: Alarm,
 }
 
 /// How it speaks.
@@ -39,8 +42,14 @@ pub(super) enum Way {
 }
 
 impl Line {
-    pub(super) fn new(way: Way, reused: bool) -> Self {
-        Self { way, reused }
+    /// A connection that was just opened.
+    pub(super) fn fresh(way: Way) -> Self {
+        Self { way, reused: false, alarm: Alarm::default() }
+    }
+
+    /// A connection that has carried requests before.
+    pub(super) fn reused(way: Way, alarm: Alarm) -> Self {
+        Self { way, reused: true, alarm }
     }
 
     pub(super) fn wire(&self) -> &Arc<Wire> {
@@ -82,9 +91,9 @@ impl Line {
     }
 
     /// Puts it down, where it is nobody else's and can be taken up again.
-    pub(super) fn put_down(self) -> Option<Http1> {
+    pub(super) fn put_down(self) -> Option<(Http1, Alarm)> {
         match self.way {
-            Way::Http1(mut own) => own.rest().then_some(own),
+            Way::Http1(mut own) => own.rest().then_some((own, self.alarm)),
             Way::Http2(_) => None,
         }
     }

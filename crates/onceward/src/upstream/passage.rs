@@ -88,9 +88,13 @@ fn retain(headers: &mut HeaderMap, travels: impl Fn(&str) -> bool) {
 pub struct Download {
     source: Source,
     /// Those that came while it was read as pieces.
-    trailers: HeaderMap,
+    trailers: Option<Box<HeaderMap>>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives for each answer, and it is nearly always the large one"
+)]
 enum Source {
     /// From a connection.
     Wire(Reading),
@@ -111,13 +115,13 @@ fn next(mut body: Box<dyn AnswerBody>) -> Next {
 
 impl From<Reading> for Download {
     fn from(body: Reading) -> Self {
-        Self { source: Source::Wire(body), trailers: HeaderMap::new() }
+        Self { source: Source::Wire(body), trailers: None }
     }
 }
 
 impl From<Box<dyn AnswerBody>> for Download {
     fn from(body: Box<dyn AnswerBody>) -> Self {
-        Self { source: Source::Told(Mutex::new(next(body))), trailers: HeaderMap::new() }
+        Self { source: Source::Told(Mutex::new(next(body))), trailers: None }
     }
 }
 
@@ -192,7 +196,7 @@ impl AnswerBody for Download {
                 match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => return Ok(Some(data)),
-                    Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
+                    Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
                 }
             }
             Ok(None)
@@ -200,7 +204,7 @@ impl AnswerBody for Download {
     }
 
     fn trailers(&mut self) -> Headers {
-        lines(std::mem::take(&mut self.trailers))
+        lines(self.trailers.take().map(|trailers| *trailers).unwrap_or_default())
     }
 }
 

@@ -1,11 +1,13 @@
 //! How long an attempt waits for the head of its answer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::task::Poll;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Timeouts;
+use super::silence::Alarm;
 use super::upload::{self, Upload};
 
 /// How long an answer is waited for.
@@ -29,21 +31,26 @@ impl Patience<'_> {
     pub(super) async fn wait<T>(
         &self,
         timeouts: &Timeouts,
+        alarm: &mut Alarm,
         exchange: impl Future<Output = T>,
     ) -> Option<T> {
         let mut exchange = pin!(exchange);
         let begun = Instant::now();
         let mut due = self.least(begun + timeouts.head);
-        loop {
-            if let Ok(came) = timeout_at(due, exchange.as_mut()).await {
-                return Some(came);
+        poll_fn(|cx| {
+            if let Poll::Ready(came) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(Some(came));
             }
-            let Self::WhileMoving(upload) = self else { return None };
-            due = upload.head_due(begun, timeouts.head, timeouts.body);
-            if due <= Instant::now() {
-                return None;
+            while alarm.is_over(due, cx) {
+                let Self::WhileMoving(upload) = self else { return Poll::Ready(None) };
+                due = upload.head_due(begun, timeouts.head, timeouts.body);
+                if due <= Instant::now() {
+                    return Poll::Ready(None);
+                }
             }
-        }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Whether the attempt failed by its caller, and how.

@@ -5,7 +5,7 @@
 //! and a shelf goes with its last connection: what callers may name without end leaves nothing
 //! behind. Nobody tends idle ones but one task for all of them, while there are any.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,6 +19,7 @@ use super::door::DoorOptions;
 use super::http1::Http1;
 use super::http2::Shared;
 use super::line::{Line, Way};
+use super::silence::Alarm;
 use super::wire::Wire;
 use super::{Target, Trust};
 
@@ -36,7 +37,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Shelves {
-    rows: [HashMap<Box<str>, Shelf>; ROWS],
+    rows: [BTreeMap<Box<str>, Shelf>; ROWS],
     /// Idle connections on all of them.
     idle: usize,
     /// Looks after the idle ones while there are any.
@@ -60,6 +61,7 @@ struct Shelf {
 /// A connection that lies idle.
 struct Idle {
     connection: Http1,
+    alarm: Alarm,
     since: Instant,
 }
 
@@ -108,36 +110,36 @@ impl Pool {
     /// A connection that can take a request now, at an address that still may be reached.
     pub(super) fn take(&self, target: &Target, may: impl Fn(IpAddr) -> bool) -> Option<Line> {
         let mut kept = self.lock();
-        let shelf = kept.rows[row(target)].get_mut(origin(&target.base))?;
-        let shared = shelf.shared.iter().find(|it| it.is_ready() && may(it.wire().peer.ip()));
+        let stock = kept.rows[row(target)].get_mut(origin(&target.base))?;
+        let shared = stock.shared.iter().find(|it| it.is_ready() && may(it.wire().peer.ip()));
         if let Some(shared) = shared {
-            return Some(Line::new(Way::Http2(shared.take_up()), true));
+            return Some(Line::reused(Way::Http2(shared.take_up()), Alarm::default()));
         }
         // The last one put down is the least likely to be closed.
         let fits =
             |idle: &Idle| may(idle.connection.wire().peer.ip()) && idle.connection.bell().take_up();
-        let at = shelf.idle.iter().rposition(fits)?;
-        let Idle { connection, .. } = shelf.idle.remove(at);
+        let at = stock.idle.iter().rposition(fits)?;
+        let Idle { connection, alarm, .. } = stock.idle.remove(at);
         kept.idle -= 1;
-        Some(Line::new(Way::Http1(connection), true))
+        Some(Line::reused(Way::Http1(connection), alarm))
     }
 
     /// Takes back a connection from which a whole answer was read.
     pub(super) fn give_back(self: &Arc<Self>, line: Line) {
-        let Some(connection) = line.put_down() else { return };
-        let idle = Idle { connection, since: Instant::now() };
+        let Some((connection, alarm)) = line.put_down() else { return };
+        let idle = Idle { connection, alarm, since: Instant::now() };
         let mut kept = self.lock();
         if kept.idle >= self.options.idle_max {
             return;
         }
         let Berth { name, .. } = &idle.connection.wire().berth;
-        let Some(shelf) = kept.rows[name.row].get_mut(&name.origin) else { return };
+        let Some(stock) = kept.rows[name.row].get_mut(&name.origin) else { return };
         // It may have stirred by now, when nobody could find it here.
-        let is_full = shelf.idle.len() >= self.options.idle_per_origin_max;
+        let is_full = stock.idle.len() >= self.options.idle_per_origin_max;
         if is_full || idle.connection.bell().has_stirred() {
             return;
         }
-        shelf.idle.push(idle);
+        stock.idle.push(idle);
         kept.idle += 1;
         if kept.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             let (pool, stirred) = (Arc::downgrade(self), self.stirred());
@@ -163,8 +165,8 @@ impl Pool {
 
     fn opening(&self, name: &ShelfName) -> Option<Arc<tokio::sync::Mutex<()>>> {
         let kept = self.lock();
-        let shelf = kept.rows[name.row].get(&name.origin)?;
-        (!shelf.speaks_http1).then(|| Arc::clone(&shelf.opening))
+        let stock = kept.rows[name.row].get(&name.origin)?;
+        (!stock.speaks_http1).then(|| Arc::clone(&stock.opening))
     }
 
     /// A place at the target's origin.
@@ -178,16 +180,16 @@ impl Pool {
 
     /// Notes that a new connection is one request's at a time.
     pub(super) fn cannot_share(&self, wire: &Wire) {
-        if let Some(shelf) = self.lock().shelf(&wire.berth.name) {
-            shelf.speaks_http1 = true;
+        if let Some(stock) = self.lock().shelf(&wire.berth.name) {
+            stock.speaks_http1 = true;
         }
     }
 
     /// Puts up a new connection to be shared.
     pub(super) fn share(&self, connection: Shared) {
         let mut kept = self.lock();
-        if let Some(shelf) = kept.shelf(&connection.wire().berth.name) {
-            shelf.shared.push(connection);
+        if let Some(stock) = kept.shelf(&connection.wire().berth.name) {
+            stock.shared.push(connection);
         }
     }
 
@@ -196,9 +198,9 @@ impl Pool {
     pub(super) fn retire(&self, wire: &Wire) {
         let is_it = |shared: &mut Shared| shared.wire().id == wire.id;
         let mut kept = self.lock();
-        let shelf = kept.shelf(&wire.berth.name);
+        let stock = kept.shelf(&wire.berth.name);
         let gone: Vec<_> =
-            shelf.into_iter().flat_map(|it| it.shared.extract_if(.., is_it)).collect();
+            stock.into_iter().flat_map(|it| it.shared.extract_if(.., is_it)).collect();
         // Its berth wants the lock.
         drop(kept);
         drop(gone);
@@ -211,7 +213,7 @@ impl Pool {
 
     /// How many origins it keeps anything of.
     pub(super) fn origins(&self) -> usize {
-        self.lock().rows.iter().map(HashMap::len).sum()
+        self.lock().rows.iter().map(BTreeMap::len).sum()
     }
 
     /// Closes the idle connections that moved or have lain for long; tells when the next will have,
@@ -222,10 +224,10 @@ impl Pool {
         let is_over = |idle: &mut Idle| idle.connection.bell().has_stirred() || due(idle) <= now;
         let mut kept = self.lock();
         let mut gone = Vec::new();
-        for shelf in kept.rows.iter_mut().flat_map(HashMap::values_mut) {
-            gone.extend(shelf.idle.extract_if(.., is_over));
+        for stock in kept.rows.iter_mut().flat_map(BTreeMap::values_mut) {
+            gone.extend(stock.idle.extract_if(.., is_over));
         }
-        let left = kept.rows.iter().flat_map(HashMap::values).flat_map(|shelf| &shelf.idle);
+        let left = kept.rows.iter().flat_map(BTreeMap::values).flat_map(|stock| &stock.idle);
         let next = left.map(due).min();
         kept.idle -= gone.len();
         if next.is_none() {
@@ -286,9 +288,9 @@ impl Drop for Berth {
     fn drop(&mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
         let mut kept = pool.lock();
-        let Some(shelf) = kept.shelf(&self.name) else { return };
-        shelf.berths -= 1;
-        if shelf.berths == 0 {
+        let Some(stock) = kept.shelf(&self.name) else { return };
+        stock.berths -= 1;
+        if stock.berths == 0 {
             kept.rows[self.name.row].remove(&self.name.origin);
         }
     }

@@ -1,4 +1,4 @@
-//! How long nothing has come.
+//! How long something is waited for, without a timer for each wait.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -7,12 +7,34 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// A deadline. One timer serves many, one after the other: where it is set for an earlier one it goes
+/// off in vain, which costs less than to set it for each.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Whether `due` has come; else this task is woken then.
+    pub(super) fn is_over(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= due {
+                return true;
+            }
+            timer.as_mut().reset(due);
+        }
+        false
+    }
+}
+
 /// A silence in what is being read. What comes without one costs no timer.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Whether it has begun.
-    is_on: bool,
+    alarm: Alarm,
+    /// When it is over, once it has begun.
+    due: Option<Instant>,
 }
 
 impl Silence {
@@ -23,20 +45,41 @@ impl Silence {
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> bool {
-        if !self.is_on {
+        let due = *self.due.get_or_insert_with(|| {
             let until = Instant::now() + max;
-            let until = deadline.map_or(until, |deadline| deadline.min(until));
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(until),
-                none => *none = Some(Box::pin(sleep_until(until))),
-            }
-            self.is_on = true;
-        }
-        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+            deadline.map_or(until, |deadline| deadline.min(until))
+        });
+        self.alarm.is_over(due, cx)
     }
 
     /// Something came.
     pub(super) fn ends(&mut self) {
-        self.is_on = false;
+        self.due = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    async fn wait(alarm: &mut Alarm, due: Instant) {
+        poll_fn(|cx| if alarm.is_over(due, cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    #[tokio::test]
+    async fn each_deadline_is_met_and_none_is_met_early_whatever_the_timer_was_set_for_before() {
+        let begun = Instant::now();
+        let mut alarm = Alarm::default();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let far = begun + Duration::from_hours(1);
+        assert!(!alarm.is_over(far, &mut cx));
+        for due in [20, 30, 70].map(|due| begun + Duration::from_millis(due)) {
+            wait(&mut alarm, due).await;
+            assert!(Instant::now() >= due);
+            assert!(!alarm.is_over(far, &mut cx));
+        }
     }
 }

@@ -470,6 +470,16 @@ async fn idle_connections_are_used_again_and_closed_in_time() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_its_upstream_closes_is_let_go_though_nobody_asks() {
+    let upstream = Misbehave::always([Act::Read, Act::Write(OK.as_bytes())]).await;
+    let door = door();
+    post(&door, upstream.target(), b"").await.expect("an answer");
+    while (door.idle_connections(), door.origins()) != (0, 0) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn no_more_connections_lie_idle_than_may() {
     let script = [Act::Read, Act::Write(OK.as_bytes()), Act::Hang];
     let upstream = Misbehave::always(script).await;

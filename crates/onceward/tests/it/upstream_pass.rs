@@ -201,6 +201,19 @@ async fn a_connection_with_half_a_request_on_it_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn an_upload_goes_on_while_nobody_reads_the_answer_that_came_before_its_end() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+    let upstream =
+        Misbehave::always([Act::ReadHead, Act::Write(head), Act::ReadBytes(6), Act::Write(b"ok")])
+            .await;
+    let (feed, upload) = fed();
+    let answer = door().pass(&passage(upstream.target(), upload)).await.unwrap();
+    give(&feed, "a");
+    upstream.closed(1).await;
+    assert_eq!(body(Ok(answer)).await.unwrap(), "ok");
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_wants_any_more_ends_its_connection() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
     let upstream = Misbehave::always([Act::Read, Act::Write(head), Act::Hang]).await;

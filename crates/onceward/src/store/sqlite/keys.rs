@@ -449,7 +449,9 @@ mod tests {
                     params![seq, own.map(|key| key.0)],
                 )
                 .unwrap();
-            own.into_iter().for_each(|key| self.writer.note(key, seq));
+            for key in own {
+                self.writer.note(key, seq);
+            }
             self.rows.insert(seq, own);
         }
 

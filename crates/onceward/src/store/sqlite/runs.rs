@@ -208,7 +208,9 @@ fn entries_of(page: &[u8]) -> Result<impl Iterator<Item = Entry>, StoreError> {
 fn write_page(db: &Connection, place: u64, entries: &[Entry]) -> Result<(), StoreError> {
     let mut page = Vec::with_capacity(size_of::<u32>() + ENTRY_BYTES * entries.len());
     page.extend([0; size_of::<u32>()]);
-    entries.iter().for_each(|entry| page.extend_from_slice(&entry.to_le_bytes()));
+    for entry in entries {
+        page.extend_from_slice(&entry.to_le_bytes());
+    }
     let (checksum, written) = page.split_at_mut(size_of::<u32>());
     checksum.copy_from_slice(&crc32fast::hash(written).to_le_bytes());
     db.prepare_cached("INSERT OR REPLACE INTO key_page VALUES (?1, ?2)")?

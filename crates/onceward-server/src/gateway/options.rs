@@ -1,0 +1,120 @@
+//! What a request asks of us, in its headers.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use onceward::core::policy::Effects;
+use onceward::core::time::Timestamp;
+use onceward::{CallOptions, Refusal};
+
+use super::IDEMPOTENCY_KEY;
+use crate::problem::Problem;
+use crate::{shape, units};
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// What a request asks of us.
+pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
+    let mut options = CallOptions::default();
+    for (name, value) in headers {
+        if *name == PREFER {
+            heed_preferences(value, &mut options);
+            continue;
+        }
+        let Some(option) = name.as_str().strip_prefix("onceward-") else { continue };
+        let invalid = |why: String| {
+            Problem::new("option-invalid", format!("{name}: {why}; nothing was sent."))
+        };
+        let value = value.to_str().map_err(|_| invalid("it is not text".to_owned()))?.trim();
+        let span = || units::duration(value).map_err(invalid);
+        let instant = || {
+            value
+                .parse::<jiff::Timestamp>()
+                .map_err(|_| invalid(format!("{value:?} is no time: write 2026-01-31T12:00:00Z")))
+        };
+        let micros = |at: jiff::Timestamp| Timestamp::from_micros(at.as_microsecond());
+        match option {
+            "delay" => options.not_before = Some(shape::now().plus(span()?)),
+            "not-before" => options.not_before = Some(micros(instant()?)),
+            "deadline" => options.deadline = Some(micros(instant()?)),
+            "timeout" => options.timeout = Some(span()?),
+            "attempts-max" => {
+                let number = value.parse().ok().filter(|number| (1..=100).contains(number));
+                options.attempts_max = Some(
+                    number
+                        .ok_or_else(|| invalid(format!("{value:?} is no number from 1 to 100")))?,
+                );
+            }
+            "label" if value.len() > 200 => {
+                return Err(invalid("it is longer than 200 bytes".to_owned()));
+            }
+            "label" => options.label = Some(value.to_owned()),
+            "effects" => {
+                let effects = Effects::from_name(value);
+                options.effects = Some(effects.ok_or_else(|| {
+                    invalid("write idempotent, keyed or non-idempotent".to_owned())
+                })?);
+            }
+            "flow-key" => {
+                let is_visible = value.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+                if value.is_empty() || value.len() > 255 || !is_visible {
+                    return Err(invalid("write 1 to 255 visible ASCII characters".to_owned()));
+                }
+                options.flow = Some(value.to_owned());
+            }
+            "subject" if value.is_empty() || value.len() > 255 => {
+                return Err(invalid("write 1 to 255 characters".to_owned()));
+            }
+            "subject" => options.subject = Some(value.to_owned()),
+            "sequence" => {
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                let number = value.parse().ok().filter(|_| is_number);
+                options.sequence = Some(
+                    number
+                        .ok_or_else(|| invalid(format!("{value:?} is no whole number from 0")))?,
+                );
+            }
+            "callback" => options.callback = Some(value.to_owned()),
+            // Set by a gateway before us about its own operation.
+            "attempt" | "operation" | "authorization" => {}
+            _ => return Err(invalid("there is no such option".to_owned())),
+        }
+    }
+    if options.sequence.is_some() && options.subject.is_none() {
+        return Err(Problem::new(
+            "option-invalid",
+            "Onceward-Sequence counts within an Onceward-Subject, and there is none; nothing was sent.",
+        ));
+    }
+    let waits = options.not_before.is_some_and(|at| at > shape::now());
+    if waits && !options.respond_async {
+        return Err(Problem::new(
+            "option-invalid",
+            "A call that is held cannot be delayed: send `Prefer: respond-async` with it; nothing was sent.",
+        ));
+    }
+    Ok(options)
+}
+
+/// The key in a request's own header.
+pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let lines = headers.get_all(IDEMPOTENCY_KEY).iter().map(HeaderValue::as_bytes);
+    let key = onceward::core::key::Key::from_field(lines)
+        .map_err(|error| Problem::from(Refusal::KeyInvalid(error)))?;
+    Ok(key.map(|key| key.as_str().to_owned()))
+}
+
+fn heed_preferences(prefer: &HeaderValue, options: &mut CallOptions) {
+    for preference in prefer.to_str().unwrap_or_default().split(',').map(str::trim) {
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "respond-async" => options.respond_async = true,
+            // An unreadable preference is passed over (RFC 7240, section 2).
+            "wait" => {
+                options.wait =
+                    options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs));
+            }
+            _ => {}
+        }
+    }
+}
