@@ -449,7 +449,7 @@ mod tests {
                     params![seq, own.map(|key| key.0)],
                 )
                 .unwrap();
-            for key in own {
+            if let Some(key) = own {
                 self.writer.note(key, seq);
             }
             self.rows.insert(seq, own);
