@@ -174,7 +174,7 @@ fn own_route(
             return Err(table.wrong(&format!("has {what}\nhelp: {mend}")));
         }
     }
-    let mut keys = table.rest(&["body_bytes_max"]);
+    let mut keys = table.rest(&["body_bytes_max", "scope"]);
     let mut origin = deliver.clone();
     origin.set_path("");
     origin.set_query(None);
@@ -378,6 +378,7 @@ mod tests {
         assert_eq!(route.policy.window, Duration::from_hours(9 * 24));
         assert_eq!((route.protection.slots_max, built.body_bytes_max), (3, 2 << 20));
         assert_eq!(route.policy.fingerprint.ignore, ["/pending_webhooks"]);
+        assert_eq!(route.scope.as_deref(), Some("scope/orders"));
         let through = load(&source(
             "verify = { scheme = \"svix\", secret = \"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\" }\nto = \"r\"\npath = \"/hooks\"",
         ))

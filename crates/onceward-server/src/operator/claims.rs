@@ -62,12 +62,14 @@ pub(super) fn router() -> Router<Arc<Node>> {
 
 /// A word about a claim as it is written: alone, or as one of many with its key.
 trait Written: DeserializeOwned {
+    /// What is not said beside many of them.
+    const NOT_BESIDE: &[&str] = &["lease", "effects", "holder"];
+
     /// Its key, where it is one of many.
     fn take_key(&mut self) -> Option<String>;
 
     /// The same with what is said beside many of them for all.
-    fn beside(self, all: Beside) -> Result<Self, Problem> {
-        all.leave_out(&["lease", "effects", "holder"])?;
+    fn beside(self, _: Beside) -> Result<Self, Problem> {
         Ok(self)
     }
 
@@ -257,6 +259,8 @@ fn about(value: Option<Value>) -> Result<Option<Bytes>, Problem> {
 }
 
 impl Written for Begin {
+    const NOT_BESIDE: &[&str] = &[];
+
     fn take_key(&mut self) -> Option<String> {
         self.key.take()
     }
@@ -333,12 +337,13 @@ impl Written for Release {
 }
 
 impl Written for Renew {
+    const NOT_BESIDE: &[&str] = &["effects", "holder"];
+
     fn take_key(&mut self) -> Option<String> {
         self.key.take()
     }
 
     fn beside(self, all: Beside) -> Result<Self, Problem> {
-        all.leave_out(&["effects", "holder"])?;
         not_of_one(&[("lease", &self.lease)])?;
         Ok(Self { lease: all.lease, ..self })
     }
@@ -378,6 +383,7 @@ type Each = Vec<(String, Result<Word, Problem>)>;
 fn each_of<T: Written>(body: Result<Bytes, BytesRejection>) -> Result<Each, Problem> {
     let Many { claims, lease, effects, holder } = read::<Many<T>>(body)?;
     let beside = Beside { lease, effects, holder };
+    beside.leave_out(T::NOT_BESIDE)?;
     let mut each = Vec::with_capacity(claims.len());
     for mut written in claims {
         let key = written.take_key().ok_or_else(|| invalid("missing field `key`"))?;

@@ -46,17 +46,19 @@ pub(super) async fn take(
             taken.push(next);
         }
     }
-    let written = Batch::of_changed(&taken).write_and_commit(&link).await;
-    let (written, committed) = written.map_err(|error| meaning(&error))?;
-    taken.retain(|operation| written.contains(&operation.id));
-    match committed {
-        Ok(()) => Ok(taken),
-        Err(_) => kept(&address, taken).await,
+    match Batch::of_changed(&taken).write_and_commit(&link).await {
+        Ok((written, Ok(()))) => {
+            taken.retain(|operation| written.contains(&operation.id));
+            Ok(taken)
+        }
+        // The end was sent behind it: what the server refused it took back, of all else nobody knows.
+        Err(error) if error.as_db_error().is_some() => Err(meaning(&error)),
+        Ok((_, Err(_))) | Err(_) => kept(&address, taken).await,
     }
 }
 
-/// Those of `taken` that were written, where the answer to their commit was lost: looked for until
-/// that is known, since what this session has in hand nobody else would attempt.
+/// Those of `taken` that were written, where an answer was lost: looked for until that is known,
+/// since what this session has in hand nobody else would attempt.
 async fn kept(address: &Address, mut taken: Vec<Operation>) -> Result<Vec<Operation>, StoreError> {
     let ids: Vec<Id> = taken.iter().map(|operation| Id(operation.id)).collect();
     loop {
