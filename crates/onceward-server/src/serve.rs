@@ -369,6 +369,8 @@ async fn run(
         for closed in closed {
             closed.end().await;
         }
+        // Who waited for a slot when it began, and hung up since, is under way only now.
+        node.engine.idle().await;
     };
     tokio::select! {
         () = end_all => {}

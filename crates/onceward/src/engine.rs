@@ -259,7 +259,8 @@ impl Engine {
         self.halted.load(Ordering::Acquire)
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until nothing is under way. A call is under way until its future has ended or is dropped
+    /// (then it goes on by itself): whoever keeps one without polling it waits here for ever.
     pub async fn idle(&self) {
         self.running.idle().await;
     }
@@ -290,7 +291,8 @@ impl Engine {
         self.broken.notified().await;
     }
 
-    /// One call, from request to answer.
+    /// One call, from request to answer. Its work is done where this is polled; dropped before its end,
+    /// it goes on by itself.
     pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, Refusal> {
         if self.is_halted() {
             return Err(Refusal::Draining);

@@ -157,8 +157,8 @@ impl Operation {
         Ok(next)
     }
 
-    /// The same, in its place. After an error it is as it was, or of no use.
-    pub fn go_on(&mut self, event: Event, now: Timestamp) -> Result<(), Illegal> {
+    /// The same, in its place: after an error it is of no use.
+    fn go_on(&mut self, event: Event, now: Timestamp) -> Result<(), Illegal> {
         match event {
             Event::Started(by) => {
                 if !self.is_first() {
