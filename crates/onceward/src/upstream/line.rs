@@ -91,9 +91,12 @@ impl Line {
     }
 
     /// Puts it down, where it is nobody else's and can be taken up again.
-    pub(super) fn put_down(self) -> Option<(Http1, Alarm)> {
+    pub(super) fn put_down(mut self) -> Option<(Http1, Alarm)> {
         match self.way {
-            Way::Http1(mut own) => own.rest().then_some((own, self.alarm)),
+            Way::Http1(mut own) => own.rest().then(|| {
+                self.alarm.let_go();
+                (own, self.alarm)
+            }),
             Way::Http2(_) => None,
         }
     }
