@@ -66,7 +66,7 @@ impl Reading {
         let Some((_, line)) = self.source.take() else { return };
         // A request that is still on its way keeps its connection to itself until that has ended.
         if self.upload.as_ref().is_none_or(Upload::is_over) {
-            self.pool.give_back(line);
+            self.pool.give_back(line, self.pause_max);
         }
     }
 

@@ -8,10 +8,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use onceward_core::exchange::named_by_connection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -31,6 +34,8 @@ pub(super) struct Http1 {
     sender: SendRequest<Load>,
     mover: Mover,
     wire: Arc<Wire>,
+    /// Whether its answer said that nobody reads the rest of its request.
+    is_refused: bool,
 }
 
 impl Http1 {
@@ -51,7 +56,7 @@ impl Http1 {
         let bell = Bell::new(stirred);
         let ring = Waker::from(Arc::clone(&bell));
         let mover = Mover { moving: Some(Box::pin(connection)), bell, ring };
-        Ok(Self { sender, mover, wire })
+        Ok(Self { sender, mover, wire, is_refused: false })
     }
 
     pub(super) fn wire(&self) -> &Arc<Wire> {
@@ -65,7 +70,9 @@ impl Http1 {
     /// Sends one request, and waits for the head of its answer.
     pub(super) async fn exchange(&mut self, request: Outgoing) -> Exchanged {
         let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| self.mover.poll_until(cx, |cx| answer.as_mut().poll(cx))).await
+        let came = poll_fn(|cx| self.mover.poll_until(cx, |cx| answer.as_mut().poll(cx))).await;
+        self.is_refused = came.as_ref().is_ok_and(refuses);
+        came
     }
 
     /// The next piece of an answer that comes on it.
@@ -95,13 +102,25 @@ impl Http1 {
     }
 
     /// Puts it down; tells whether it can be taken up again: an exchange on it is over, and nothing
-    /// has come that nobody asked for.
-    pub(super) fn rest(&mut self) -> bool {
+    /// has come that nobody asked for. A request that is still on its way, though its answer is over,
+    /// goes on until the upstream has taken nothing of it for `pause_max`.
+    pub(super) fn rest(&mut self, pause_max: Duration) -> bool {
         let Mover { moving, bell, ring } = &mut self.mover;
         bell.let_go();
-        let Some(moving) = moving else { return false };
-        let last = pin!(unconstrained(moving.as_mut())).poll(&mut Context::from_waker(ring));
-        last.is_pending() && self.sender.is_ready() && bell.rest()
+        let Some(own) = moving else { return false };
+        let last = pin!(unconstrained(own.as_mut())).poll(&mut Context::from_waker(ring));
+        if last.is_ready() {
+            return false;
+        }
+        if self.sender.is_ready() {
+            return bell.rest();
+        }
+        if !self.is_refused
+            && let Some(moving) = moving.take()
+        {
+            tokio::spawn(send_the_rest(moving, Arc::clone(&self.wire), pause_max));
+        }
+        false
     }
 }
 
@@ -154,6 +173,25 @@ impl Mover {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Sends the rest of a request whose answer is over, for as long as the upstream takes of it. After
+/// that the connection ends, since nobody holds its sender.
+async fn send_the_rest(mut moving: Moving, wire: Arc<Wire>, pause_max: Duration) {
+    let mut before = wire.written();
+    while timeout(pause_max, &mut moving).await.is_err() {
+        if wire.is_stuck(before) {
+            return;
+        }
+        before = wire.written();
+    }
+}
+
+/// Whether an answer says that nobody reads the rest of its request (RFC 9112, section 9.5).
+fn refuses(answer: &Response<Incoming>) -> bool {
+    let is_error = answer.status().is_client_error() || answer.status().is_server_error();
+    let lines = answer.headers().get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    is_error && named_by_connection(lines).iter().any(|name| name == "close")
 }
 
 /// Looks whether something is there that comes by nobody's doing but the looker's own.

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -90,10 +91,11 @@ impl Line {
         }
     }
 
-    /// Puts it down, where it is nobody else's and can be taken up again.
-    pub(super) fn put_down(mut self) -> Option<(Http1, Alarm)> {
+    /// Puts it down, where it is nobody else's and can be taken up again. What is left of its
+    /// request goes on alone, in pauses of no more than `pause_max`.
+    pub(super) fn put_down(mut self, pause_max: Duration) -> Option<(Http1, Alarm)> {
         match self.way {
-            Way::Http1(mut own) => own.rest().then(|| {
+            Way::Http1(mut own) => own.rest(pause_max).then(|| {
                 self.alarm.let_go();
                 (own, self.alarm)
             }),

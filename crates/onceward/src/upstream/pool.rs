@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
@@ -124,9 +125,10 @@ impl Pool {
         Some(Line::reused(Way::Http1(connection), alarm))
     }
 
-    /// Takes back a connection from which a whole answer was read.
-    pub(super) fn give_back(self: &Arc<Self>, line: Line) {
-        let Some((connection, alarm)) = line.put_down() else { return };
+    /// Takes back a connection from which a whole answer was read. Where its request is not all sent,
+    /// the rest of it is, in pauses of no more than `pause_max`.
+    pub(super) fn give_back(self: &Arc<Self>, line: Line, pause_max: Duration) {
+        let Some((connection, alarm)) = line.put_down(pause_max) else { return };
         let idle = Idle { connection, alarm, since: Instant::now() };
         let mut kept = self.lock();
         if kept.idle >= self.options.idle_max {

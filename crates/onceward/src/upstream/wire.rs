@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -53,6 +53,8 @@ pub(super) struct Wire {
     idle_since: AtomicU64,
     /// Bytes that the kernel took, TLS included.
     written: AtomicU64,
+    /// How many those were when it last took no more.
+    full_at: AtomicU64,
     gate: AtomicU8,
 }
 
@@ -76,6 +78,7 @@ impl Wire {
             opened_at: Instant::now(),
             idle_since: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            full_at: AtomicU64::new(u64::MAX),
             gate: AtomicU8::new(OPEN),
         }
     }
@@ -83,7 +86,7 @@ impl Wire {
     /// Begins an exchange that has the connection for itself. Returns what has to be handed to
     /// [`Wire::was_silent`] to ask about it.
     pub(super) fn arm(&self, reused: bool) -> u64 {
-        let before = self.written.load(Ordering::Acquire);
+        let before = self.written();
         // A gate that is shut stays shut: on such a connection the exchange finds out at once.
         if self.gate.load(Ordering::Acquire) != SHUT {
             let armed = if reused { ARMED_REUSED } else { ARMED };
@@ -101,7 +104,17 @@ impl Wire {
         shut(ARMED)
             || shut(ARMED_REUSED)
             || (self.gate.load(Ordering::Acquire) == SHUT
-                && self.written.load(Ordering::Acquire) == before)
+                && self.written() == before)
+    }
+
+    /// How many bytes were written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Whether more than `before` bytes are to be written and the other side takes none.
+    pub(super) fn is_stuck(&self, before: u64) -> bool {
+        self.written() == before && self.full_at.load(Ordering::Acquire) == before
     }
 
     /// Notes that it begins to lie idle now.
@@ -149,14 +162,17 @@ impl Metered {
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 
-    fn count(&self, outcome: &io::Result<usize>) {
-        match outcome {
-            Ok(n) => {
-                self.wire.written.fetch_add(*n as u64, Ordering::AcqRel);
+    fn count(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let wire = &*self.wire;
+        match &outcome {
+            Poll::Ready(Ok(n)) => {
+                wire.written.fetch_add(*n as u64, Ordering::AcqRel);
             }
             // What failed once is not tried again, so that the count stays what it is.
-            Err(_) => self.wire.gate.store(SHUT, Ordering::Release),
+            Poll::Ready(Err(_)) => wire.gate.store(SHUT, Ordering::Release),
+            Poll::Pending => wire.full_at.store(wire.written(), Ordering::Release),
         }
+        outcome
     }
 }
 
@@ -186,9 +202,8 @@ impl AsyncWrite for Metered {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.pass()?;
-        let outcome = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        self.count(&outcome);
-        Poll::Ready(outcome)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.count(outcome)
     }
 
     fn poll_write_vectored(
@@ -197,9 +212,8 @@ impl AsyncWrite for Metered {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.pass()?;
-        let outcome = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        self.count(&outcome);
-        Poll::Ready(outcome)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.count(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

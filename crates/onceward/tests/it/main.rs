@@ -42,6 +42,7 @@ mod replay_bytes;
 mod retention;
 mod retries;
 mod sessions;
+mod upstream_early;
 mod upstream_egress;
 mod upstream_endings;
 mod upstream_http2;

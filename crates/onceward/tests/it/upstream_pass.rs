@@ -44,7 +44,7 @@ fn give(feed: &Feed, piece: &'static str) {
     feed.send(Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).unwrap();
 }
 
-fn passage(target: Target, upload: Upload) -> Passage {
+pub(crate) fn passage(target: Target, upload: Upload) -> Passage {
     Passage {
         target: Arc::new(target),
         method: Method::POST,
@@ -105,7 +105,7 @@ fn target2(address: SocketAddr) -> Target {
     Target { http2: true, ..target(&format!("http://{address}/")) }
 }
 
-async fn body(answer: Result<Response<Download>, Failure>) -> Result<Bytes, Failure> {
+pub(crate) async fn body(answer: Result<Response<Download>, Failure>) -> Result<Bytes, Failure> {
     answer?.into_body().collect().await.map(http_body_util::Collected::to_bytes)
 }
 

@@ -31,21 +31,7 @@ async fn upstream_that(
     just_once: bool,
 ) -> (SocketAddr, DoorOptions, TempDir, watch::Receiver<usize>) {
     let (closed_tx, closed) = watch::channel(0);
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed([name.to_owned()]).expect("a certificate");
-    let folder = TempDir::new().expect("a folder");
-    let ca_file = folder.path().join("ca.pem");
-    std::fs::write(&ca_file, cert.pem()).expect("a file");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .expect("a certificate and its key");
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (acceptor, options, folder) = acceptor(name, alpn);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -64,8 +50,27 @@ async fn upstream_that(
             });
         }
     });
-    let options = DoorOptions { ca_file: Some(ca_file), ..DoorOptions::default() };
     (address, options, folder, closed)
+}
+
+/// The other end of TLS with a certificate for `name`, and what makes a door trust it.
+pub(crate) fn acceptor(name: &str, alpn: &[&[u8]]) -> (TlsAcceptor, DoorOptions, TempDir) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let folder = TempDir::new().expect("a folder");
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, cert.pem()).expect("a file");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .expect("a certificate and its key");
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let options = DoorOptions { ca_file: Some(ca_file), ..DoorOptions::default() };
+    (TlsAcceptor::from(Arc::new(config)), options, folder)
 }
 
 type Tls = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
