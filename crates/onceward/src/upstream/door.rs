@@ -161,7 +161,7 @@ impl Door {
         let pool = Arc::clone(&self.pool);
         let upload = (!upload.is_over()).then(|| upload.clone());
         if upload.is_some() {
-            line.go_both_ways();
+            line.go_both_ways(target.timeouts.body);
         }
         let body = Reading::new(body, line, pool, target.timeouts.body, None, upload);
         Ok(Response::from_parts(head, body.into()))

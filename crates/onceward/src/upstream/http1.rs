@@ -1,6 +1,7 @@
 //! A connection that carries one request at a time. No task tends it: whoever has a request on it
 //! moves its bytes, so that an exchange wakes nobody else.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use onceward_core::exchange::named_by_connection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
@@ -55,7 +56,7 @@ impl Http1 {
             .await?;
         let bell = Bell::new(stirred);
         let ring = Waker::from(Arc::clone(&bell));
-        let mover = Mover { moving: Some(Box::pin(connection)), bell, ring };
+        let mover = Mover { moving: Some(Box::pin(connection)), bell, ring, held: None };
         Ok(Self { sender, mover, wire, is_refused: false })
     }
 
@@ -94,18 +95,26 @@ impl Http1 {
     }
 
     /// Leaves it to a task of its own: its answer has begun before its request was over, and neither
-    /// is to wait for the other.
-    pub(super) fn leave_to_a_task(&mut self) {
-        if let Some(moving) = self.mover.moving.take() {
-            tokio::spawn(moving);
-        }
+    /// is to wait for the other. Once nobody has the answer in hand any more, the request goes on
+    /// until the upstream has taken nothing of it for `pause_max`.
+    pub(super) fn leave_to_a_task(&mut self, pause_max: Duration) {
+        let Some(mut moving) = self.mover.moving.take() else { return };
+        let (held, let_go) = oneshot::channel();
+        self.mover.held = Some(held);
+        let wire = Arc::clone(&self.wire);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = &mut moving => {}
+                _ = let_go => send_the_rest(moving, wire, pause_max).await,
+            }
+        });
     }
 
     /// Puts it down; tells whether it can be taken up again: an exchange on it is over, and nothing
     /// has come that nobody asked for. A request that is still on its way, though its answer is over,
     /// goes on until the upstream has taken nothing of it for `pause_max`.
     pub(super) fn rest(&mut self, pause_max: Duration) -> bool {
-        let Mover { moving, bell, ring } = &mut self.mover;
+        let Mover { moving, bell, ring, .. } = &mut self.mover;
         bell.let_go();
         let Some(own) = moving else { return false };
         let last = pin!(unconstrained(own.as_mut())).poll(&mut Context::from_waker(ring));
@@ -143,6 +152,8 @@ struct Mover {
     bell: Arc<Bell>,
     /// The same bell, as what rings it.
     ring: Waker,
+    /// Tells the task that it was left to, by going, that nobody holds it any more.
+    held: Option<oneshot::Sender<Infallible>>,
 }
 
 type Moving = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + Sync>>;

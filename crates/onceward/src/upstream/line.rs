@@ -84,10 +84,11 @@ impl Line {
         }
     }
 
-    /// Lets the rest of its request go out, whether its answer is read or not.
-    pub(super) fn go_both_ways(&mut self) {
+    /// Lets the rest of its request go out, whether its answer is read or not; after the answer only
+    /// in pauses of no more than `pause_max`.
+    pub(super) fn go_both_ways(&mut self, pause_max: Duration) {
         if let Way::Http1(own) = &mut self.way {
-            own.leave_to_a_task();
+            own.leave_to_a_task(pause_max);
         }
     }
 

@@ -103,8 +103,7 @@ impl Wire {
         };
         shut(ARMED)
             || shut(ARMED_REUSED)
-            || (self.gate.load(Ordering::Acquire) == SHUT
-                && self.written() == before)
+            || (self.gate.load(Ordering::Acquire) == SHUT && self.written() == before)
     }
 
     /// How many bytes were written so far.

@@ -21,7 +21,7 @@ use crate::misbehave::{Act, Misbehave, OK, door, target};
 struct Fed(mpsc::UnboundedReceiver<Result<Frame<Bytes>, String>>);
 
 /// Where the pieces go in.
-type Feed = mpsc::UnboundedSender<Result<Frame<Bytes>, String>>;
+pub(crate) type Feed = mpsc::UnboundedSender<Result<Frame<Bytes>, String>>;
 
 impl Body for Fed {
     type Data = Bytes;
@@ -35,7 +35,7 @@ impl Body for Fed {
     }
 }
 
-fn fed() -> (Feed, Upload) {
+pub(crate) fn fed() -> (Feed, Upload) {
     let (feed, pieces) = mpsc::unbounded_channel();
     (feed, Upload::streamed(Fed(pieces)))
 }
