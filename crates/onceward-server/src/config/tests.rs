@@ -206,6 +206,10 @@ fn the_environment_lies_over_the_file() {
         let error = load(&[(variable, value)]).unwrap_err();
         assert!(error.contains(variable) && !error.contains("canary"), "{error}");
     }
+    // A secret of digits is none of our numbers.
+    let route = "[routes.a]\nupstream = \"http://127.0.0.1:1\"\nset_headers = { token = \"x\" }";
+    let digits = [("ONCEWARD_ROUTES__A__SET_HEADERS__TOKEN", "12345678901234567890")];
+    load_with(route, &digits, &Overrides::default()).unwrap();
 }
 
 #[test]

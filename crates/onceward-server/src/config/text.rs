@@ -61,6 +61,7 @@ impl Text {
             let written = DeTable::parse(&over.line).ok();
             let value = written.and_then(|mut table| table.get_mut().remove("v"));
             let value = value
+                .filter(|value| !is_out_of_range(value.get_ref()))
                 .map_or_else(|| DeValue::String(Cow::Borrowed(&*over.value)), Spanned::into_inner);
             put(file.get_mut(), &path, &place_of_override(number), value).ok_or_else(|| {
                 ConfigError(format!(
@@ -108,6 +109,12 @@ fn place_of_override(number: usize) -> Range<usize> {
 
 /// Where what we add ourselves stands.
 pub(super) const NOWHERE: Range<usize> = usize::MAX / 2..usize::MAX / 2;
+
+/// Whether digits are more than a number of the configuration can be: a key or a secret of digits.
+fn is_out_of_range(value: &DeValue<'_>) -> bool {
+    let DeValue::Integer(number) = value else { return false };
+    i64::from_str_radix(number.as_str(), number.radix()).is_err()
+}
 
 fn put<'a>(
     table: &mut DeTable<'a>,

@@ -441,9 +441,13 @@ impl Index {
     /// Copies the index, as it was last committed, into a new database file.
     pub(super) fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
         let mut copy = Connection::open(path)?;
+        // One snapshot for all steps: else each commit meanwhile makes it begin again.
+        let snapshot = self.db.unchecked_transaction()?;
+        self.applied()?;
         let backup = rusqlite::backup::Backup::new(&self.db, &mut copy)?;
         backup.run_to_completion(1024, std::time::Duration::ZERO, None)?;
-        Ok(())
+        drop(backup);
+        Ok(snapshot.finish()?)
     }
 }
 
