@@ -536,4 +536,17 @@ mod tests {
         writer.drop_segments();
         assert_eq!(writer.journal.segments().numbers().len(), 1);
     }
+
+    #[test]
+    fn no_segment_goes_while_the_index_cannot_be_made_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        writer.journal.roll().unwrap();
+        writer.index.begin().unwrap();
+        writer.floor = writer.journal.end().segment;
+        writer.wal = folder.path().join("gone");
+        writer.drop_segments();
+        assert_eq!(writer.journal.segments().numbers().len(), 2, "a power cut may need both");
+        assert!(matches!(writer.broken, Some(StoreError::Unavailable(_))), "{:?}", writer.broken);
+    }
 }
