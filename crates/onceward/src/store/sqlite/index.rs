@@ -152,12 +152,12 @@ impl Index {
         Ok(())
     }
 
-    /// Takes back what was not kept, and begins anew.
+    /// Takes back what was not kept, and begins anew. Keeps nothing: there may be no room for it.
     pub(super) fn begin_again(&self) -> Result<(), StoreError> {
         self.roll_back()?;
         self.begin()?;
         match &self.writer {
-            Some(writer) if writer.is_ahead() => writer.reload(&self.db),
+            Some(writer) if writer.is_ahead() => writer.reload(&self.db, false),
             _ => Ok(()),
         }
     }

@@ -140,7 +140,7 @@ impl KeyWriter {
     /// where many rows are in no run yet.
     pub(super) fn load(db: &Connection, fresh_max: usize) -> Result<Self, StoreError> {
         let own = Self { keys: Arc::default(), work: RefCell::default(), fresh_max };
-        own.reload(db)?;
+        own.reload(db, true)?;
         Ok(own)
     }
 
@@ -148,8 +148,8 @@ impl KeyWriter {
         &self.keys
     }
 
-    /// Takes all back to what the index has kept.
-    pub(super) fn reload(&self, db: &Connection) -> Result<(), StoreError> {
+    /// Takes all back to what the index has kept; commits on the way only if it `may_commit`.
+    pub(super) fn reload(&self, db: &Connection, may_commit: bool) -> Result<(), StoreError> {
         let (Keys(kept), mut since) = Keys::kept(db)?;
         let runs = kept.into_inner().unwrap_or_else(PoisonError::into_inner).runs;
         let mut work = Work { last: runs.last().map_or(0, |run| run.number), ..Work::default() };
@@ -169,8 +169,10 @@ impl KeyWriter {
             self.flush(db)?;
             self.advance(db)?;
             db.execute("UPDATE applied SET keys_since = ?1", [since])?;
-            db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
-            self.note_kept();
+            if may_commit {
+                db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+                self.note_kept();
+            }
         }
         Ok(())
     }
@@ -480,6 +482,10 @@ mod tests {
         fn pages(&self) -> u64 {
             self.db.query_row("SELECT count(*) FROM key_page", [], |row| row.get(0)).unwrap()
         }
+
+        fn runs(&self) -> u64 {
+            self.db.query_row("SELECT count(*) FROM key_run", [], |row| row.get(0)).unwrap()
+        }
     }
 
     proptest! {
@@ -508,7 +514,7 @@ mod tests {
                     }
                     (3, _) if n % 8 == 0 => {
                         world.db.execute_batch("ROLLBACK; BEGIN IMMEDIATE").unwrap();
-                        world.writer.reload(&world.db).unwrap();
+                        world.writer.reload(&world.db, false).unwrap();
                         world.rows.clone_from(&kept);
                     }
                     // A process that begins where the last one ended.
@@ -549,6 +555,23 @@ mod tests {
         assert!(left < 4000, "3000 rows, {left} entries");
         let own: u64 = runs.iter().map(|run| run.pages()).sum();
         assert_eq!(world.pages(), own, "no page is left of a run that is no more");
+    }
+
+    #[test]
+    fn the_way_back_keeps_nothing_though_many_rows_are_in_no_run() {
+        let mut world = World::new();
+        (1..=3 * FRESH as u64).for_each(|seq| world.put(seq, Some(key(seq))));
+        world.commit();
+        world.db.execute("UPDATE applied SET keys_since = 0", []).unwrap();
+        world.db.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
+        let kept = world.runs();
+        world.writer.reload(&world.db, false).unwrap();
+        assert!(world.runs() > kept && world.writer.is_ahead(), "written, and not kept");
+        world.check();
+        world.db.execute_batch("ROLLBACK; BEGIN IMMEDIATE").unwrap();
+        assert_eq!(world.runs(), kept);
+        world.writer.reload(&world.db, false).unwrap();
+        world.check();
     }
 
     #[test]
