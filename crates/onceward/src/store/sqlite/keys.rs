@@ -193,8 +193,9 @@ impl KeyWriter {
         Ok(last.filter(|_| count == self.fresh_max))
     }
 
-    /// Notes that the row `seq` has `key`.
-    pub(super) fn note(&self, key: KeyDigest, seq: u64) {
+    /// Notes that the row `seq` has `key`; tells which other row had it last, as far as that is in
+    /// memory.
+    pub(super) fn note(&self, key: KeyDigest, seq: u64) -> Option<u64> {
         let mut known = self.keys.write();
         let before = known.fresh.insert(key, seq).filter(|before| *before != seq);
         known.displaced.extend(before.map(|before| entry(key, before)));
@@ -202,6 +203,7 @@ impl KeyWriter {
         let mut work = self.work.borrow_mut();
         work.since = Some(work.since.map_or(seq, |since| since.min(seq)));
         work.came += 1;
+        before
     }
 
     /// Notes that the row `seq` is gone.
