@@ -7,6 +7,8 @@
 //! An entry only leads to a row, and the row says whether the key is its own. So an entry may be
 //! left of a row that is gone; none is ever missing of a row that has its key.
 
+mod merge;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -15,6 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use onceward_core::key::KeyDigest;
 use rusqlite::{Connection, params};
 
+use self::merge::{Gone, Merge};
 use super::runs::{Entry, Run, damaged, entry, look, seq_of};
 use crate::store::StoreError;
 
@@ -30,8 +33,14 @@ const PACE: usize = 2;
 /// The work goes on once so many came: it is counted in pages.
 const STRIDE: usize = 64;
 
-/// From this level on a merge looks whether rows are gone.
+/// From this level on runs are looked at for rows that are gone.
 const CHECKED_LEVEL: u8 = 2;
+
+/// A merge looks at each row where more of a hundred are gone than this.
+const LOOKED_AT: usize = 25;
+
+/// A run is written anew where more of a hundred are gone than this.
+const WRITTEN_ANEW: usize = 50;
 
 /// The keys as the writer and its readers know them.
 #[derive(Debug, Default)]
@@ -122,17 +131,10 @@ struct Work {
     dead: VecDeque<Range<u64>>,
     /// Keys that came since the merges went on.
     came: usize,
+    /// Which run is looked at next for rows that are gone, and where.
+    turn: u64,
     /// Whether runs are not as the index has kept them.
     is_ahead: bool,
-}
-
-#[derive(Debug)]
-struct Merge {
-    sources: Vec<Arc<Run>>,
-    target: Run,
-    /// How many slices there are, by the logarithm: a source has a page or more in each.
-    slices: u8,
-    next: u64,
 }
 
 impl KeyWriter {
@@ -264,33 +266,38 @@ impl KeyWriter {
         known.displaced.clear();
         drop(known);
         work.since = None;
-        self.begin_merges(&mut work);
-        Ok(())
+        self.begin_merges(db, &mut work)
     }
 
-    /// Begins to merge wherever runs of a level are many, and to write anew what was written before
-    /// its rows went.
-    fn begin_merges(&self, work: &mut Work) {
+    /// Lets runs go of which nothing is left, begins to merge wherever those of a level are many, and
+    /// to write anew those of which little is left.
+    fn begin_merges(&self, db: &Connection, work: &mut Work) -> Result<(), StoreError> {
+        let gone = Gone::now(db, work.removed)?;
         let runs = self.keys.read().runs.clone();
-        let is_idle = |work: &Work, run: &Arc<Run>| {
-            !work
-                .merges
-                .iter()
-                .any(|merge| merge.sources.iter().any(|own| own.number == run.number))
-        };
+        let is_over = |run: &Arc<Run>| run.newest < gone.before && work.is_idle(run);
+        let (over, mut runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_over);
+        if !over.is_empty() {
+            work.is_ahead = true;
+            self.retire(db, &over, &mut work.dead)?;
+        }
         for level in 0..=runs.iter().map(|run| run.level).max().unwrap_or_default() {
-            let own = runs.iter().filter(|run| run.level == level && is_idle(work, run));
+            let own = runs.iter().filter(|run| run.level == level && work.is_idle(run));
             let own: Vec<_> = own.cloned().collect();
             if own.len() >= FANOUT {
-                work.begin(own, level + 1);
+                work.begin(db, own, level + 1, gone)?;
             }
         }
-        for run in &runs {
-            let is_over = run.checked < run.newest && run.newest <= work.removed;
-            if run.level >= CHECKED_LEVEL && is_over && is_idle(work, run) {
-                work.begin(vec![Arc::clone(run)], run.level);
+        runs.retain(|run| run.level >= CHECKED_LEVEL && work.is_idle(run));
+        work.turn += 1;
+        let turn = work.turn;
+        for (place, run) in (0..).zip(&runs) {
+            let is_next = turn % runs.len() as u64 == place;
+            let own = std::slice::from_ref(run);
+            if run.is_sparse() || (is_next && gone.share(db, own, turn)? > WRITTEN_ANEW) {
+                work.begin(db, own.to_vec(), run.level, gone)?;
             }
         }
+        Ok(())
     }
 
     /// Goes on with the merges by as much as came, and clears some of what is dead.
@@ -321,15 +328,31 @@ impl KeyWriter {
         dead: &mut VecDeque<Range<u64>>,
     ) -> Result<(), StoreError> {
         let Merge { sources, target, .. } = merge;
-        for source in &sources {
-            db.prepare_cached("DELETE FROM key_run WHERE run = ?1")?.execute([source.number])?;
-            dead.push_back(source.place(0)..source.place(source.pages()));
+        self.retire(db, &sources, dead)?;
+        if target.entries == 0 {
+            dead.push_back(target.place(0)..target.place(target.pages()));
+            return Ok(());
         }
         target.publish(db)?;
         let mut known = self.keys.write();
-        known.runs.retain(|run| sources.iter().all(|source| source.number != run.number));
         known.runs.push(Arc::new(target));
         known.runs.sort_by_key(|run| run.number);
+        Ok(())
+    }
+
+    /// Makes runs hold no more.
+    fn retire(
+        &self,
+        db: &Connection,
+        runs: &[Arc<Run>],
+        dead: &mut VecDeque<Range<u64>>,
+    ) -> Result<(), StoreError> {
+        for run in runs {
+            db.prepare_cached("DELETE FROM key_run WHERE run = ?1")?.execute([run.number])?;
+            dead.push_back(run.place(0)..run.place(run.pages()));
+        }
+        let is_left = |own: &Arc<Run>| runs.iter().all(|run| run.number != own.number);
+        self.keys.write().runs.retain(is_left);
         Ok(())
     }
 
@@ -345,12 +368,26 @@ impl Work {
         self.last
     }
 
-    fn begin(&mut self, sources: Vec<Arc<Run>>, level: u8) {
+    fn is_idle(&self, run: &Run) -> bool {
+        let mut sources = self.merges.iter().flat_map(|merge| &merge.sources);
+        sources.all(|source| source.number != run.number)
+    }
+
+    fn begin(
+        &mut self,
+        db: &Connection,
+        sources: Vec<Arc<Run>>,
+        level: u8,
+        gone: Gone,
+    ) -> Result<(), StoreError> {
         let entries = sources.iter().map(|run| run.entries).sum();
-        let checked = if level >= CHECKED_LEVEL { self.removed } else { 0 };
+        // Each look is a row's page, anywhere in the index: few are gone, and they stay for now.
+        let is_looked_at =
+            level >= CHECKED_LEVEL && gone.share(db, &sources, self.turn)? > LOOKED_AT;
+        let checked = if is_looked_at { gone.last } else { 0 };
         let target = Run::new(self.next_number(), level, entries, checked);
-        let slices = sources.iter().fold(target.bits, |least, run| least.min(run.bits));
-        self.merges.push(Merge { sources, target, slices, next: 0 });
+        self.merges.push(Merge::new(sources, target, Gone { last: checked, ..gone }));
+        Ok(())
     }
 
     /// Removes at most `pages` of runs that are no more.
@@ -367,46 +404,6 @@ impl Work {
         }
         Ok(())
     }
-}
-
-impl Merge {
-    fn is_over(&self) -> bool {
-        self.next >> self.slices > 0
-    }
-
-    /// Merges slice by slice, until `pace` entries are through.
-    fn advance(&mut self, db: &Connection, mut pace: usize) -> Result<(), StoreError> {
-        let mut entries = Vec::new();
-        while pace > 0 && !self.is_over() {
-            entries.clear();
-            for source in &self.sources {
-                source.read(db, self.next, self.slices, &mut entries)?;
-            }
-            pace = pace.saturating_sub(entries.len().max(1));
-            entries.sort_unstable();
-            entries.dedup();
-            let checked = self.target.checked;
-            if entries.iter().any(|entry| seq_of(*entry) <= checked) {
-                entries = still_there(db, &entries, checked)?;
-            }
-            self.target.write(db, self.next, self.slices, &entries)?;
-            self.next += 1;
-        }
-        Ok(())
-    }
-}
-
-/// The entries whose rows are there still; those later than `checked` are not looked at.
-fn still_there(db: &Connection, entries: &[Entry], checked: u64) -> Result<Vec<Entry>, StoreError> {
-    let mut statement = db.prepare_cached("SELECT 1 FROM op WHERE seq = ?1")?;
-    let mut left = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let seq = seq_of(*entry);
-        if seq > checked || statement.exists([seq])? {
-            left.push(*entry);
-        }
-    }
-    Ok(left)
 }
 
 #[cfg(test)]
@@ -507,6 +504,13 @@ mod tests {
                         kept.clone_from(&world.rows);
                     }
                     (1, Some(seq)) => world.remove(seq),
+                    // The oldest go, as a sweep takes them.
+                    (5, Some(seq)) if n % 16 == 0 => {
+                        let oldest: Vec<_> = world.rows.range(..seq).map(|(seq, _)| *seq).collect();
+                        for seq in oldest {
+                            world.remove(seq);
+                        }
+                    }
                     // Its key goes to a successor.
                     (2, Some(seq)) => {
                         let key = world.rows[&seq];
@@ -557,6 +561,38 @@ mod tests {
         assert!(left < 4000, "3000 rows, {left} entries");
         let own: u64 = runs.iter().map(|run| run.pages()).sum();
         assert_eq!(world.pages(), own, "no page is left of a run that is no more");
+    }
+
+    /// What is left in runs once `live` rows are there of many, of which some went before their time.
+    fn left_after_a_long_life(live: u64, stays: bool) {
+        let mut world = World::new();
+        for seq in 1..=20 * live {
+            world.put(seq, Some(key(seq)));
+            if seq % 10 == 0 && seq > 20 {
+                world.remove(seq - 15);
+            }
+            // One that nobody settles stays before all others.
+            if seq > live && !(stays && seq == live + 1) && world.rows.contains_key(&(seq - live)) {
+                world.remove(seq - live);
+            }
+            world.writer.tidy(&world.db).unwrap();
+        }
+        world.check();
+        let runs = world.writer.keys().read().runs.clone();
+        let entries: u64 = runs.iter().map(|run| run.entries).sum();
+        assert!(entries < 3 * live, "{} rows, {entries} entries", world.rows.len());
+        let pages: u64 = runs.iter().filter(|run| run.level > 0).map(|run| run.pages()).sum();
+        assert!(pages < live / 8, "{} rows, {pages} pages", world.rows.len());
+    }
+
+    #[test]
+    fn what_is_swept_from_the_oldest_on_leaves_the_runs() {
+        left_after_a_long_life(1000, false);
+    }
+
+    #[test]
+    fn what_is_swept_leaves_the_runs_though_the_oldest_stays() {
+        left_after_a_long_life(1000, true);
     }
 
     #[test]
