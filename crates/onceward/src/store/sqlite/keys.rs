@@ -27,6 +27,10 @@ pub(super) const FRESH_MAX: usize = 32 * 1024;
 /// Runs of a level that become one of the next.
 const FANOUT: usize = 8;
 
+/// Runs of a level that are merged before anything else is done: only processes that end soon leave
+/// so many.
+const BEHIND: usize = 2 * FANOUT;
+
 /// Entries that a merge goes on by with each key that comes: it ends before the next one begins.
 const PACE: usize = 2;
 
@@ -102,6 +106,12 @@ impl Keys {
 }
 
 impl Known {
+    fn is_behind(&self) -> bool {
+        let mut levels = [0; u8::MAX as usize + 1];
+        self.runs.iter().for_each(|run| levels[usize::from(run.level)] += 1);
+        levels.iter().any(|runs| *runs >= BEHIND)
+    }
+
     fn candidates(&self, key: KeyDigest) -> (Vec<u64>, Vec<u64>) {
         let mut fresh: Vec<u64> = self.fresh.get(&key).copied().into_iter().collect();
         let same = |other: &&Entry| **other >> 64 == entry(key, 0) >> 64;
@@ -139,10 +149,11 @@ struct Work {
 
 impl KeyWriter {
     /// Reads what the index has kept, in the transaction that is under way: commits it on the way
-    /// where many rows are in no run yet.
+    /// where many rows are in no run yet, or runs are many.
     pub(super) fn load(db: &Connection, fresh_max: usize) -> Result<Self, StoreError> {
         let own = Self { keys: Arc::default(), work: RefCell::default(), fresh_max };
         own.reload(db, true)?;
+        own.catch_up(db)?;
         Ok(own)
     }
 
@@ -172,6 +183,21 @@ impl KeyWriter {
             self.advance(db)?;
             db.execute("UPDATE applied SET keys_since = ?1", [since])?;
             if may_commit {
+                db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+                self.note_kept();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the merges that the processes before this one began and did not end: what is merged is
+    /// kept when all of it is.
+    fn catch_up(&self, db: &Connection) -> Result<(), StoreError> {
+        while self.keys.read().is_behind() {
+            self.begin_merges(db, &mut self.work.borrow_mut())?;
+            while !self.work.borrow().merges.is_empty() {
+                self.work.borrow_mut().came = FRESH_MAX;
+                self.advance(db)?;
                 db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
                 self.note_kept();
             }
@@ -610,6 +636,21 @@ mod tests {
         assert_eq!(world.runs(), kept);
         world.writer.reload(&world.db, false).unwrap();
         world.check();
+    }
+
+    #[test]
+    fn runs_stay_few_though_no_process_lives_long() {
+        let mut world = World::new();
+        for seq in 1..=4096 {
+            world.put(seq, Some(key(seq)));
+            world.writer.tidy(&world.db).unwrap();
+            if seq % 40 == 0 {
+                world.commit();
+                world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
+            }
+        }
+        world.check();
+        assert!(world.runs() < 4 * BEHIND as u64, "{} runs", world.runs());
     }
 
     #[test]
