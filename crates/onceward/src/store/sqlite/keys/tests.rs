@@ -229,3 +229,30 @@ fn a_page_that_was_changed_is_damage_and_no_new_key() {
     assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
     assert!(matches!(KeyWriter::load(&world.db, FRESH), Err(StoreError::Damaged(_))));
 }
+
+#[test]
+fn a_small_run_makes_the_steps_of_a_merge_no_larger() {
+    let world = World::new();
+    let run = |number, seqs: Range<u64>| {
+        let mut entries: Vec<_> = seqs.map(|seq| entry(key(seq), seq)).collect();
+        entries.sort_unstable();
+        let mut run = Run::new(number, 2, entries.len() as u64, 0);
+        run.write(&world.db, 0, 0, &entries).unwrap();
+        Arc::new(run)
+    };
+    let sources = vec![run(1, 1..4097), run(2, 4097..4098)];
+    // What it is to hold may be less than any of its sources has room for.
+    let target = Run::new(3, 2, 600, 0);
+    let gone = Gone { before: 3601, last: 0 };
+    let mut merge = Merge::new(sources, target, gone);
+    let mut steps = 0;
+    while !merge.is_over() {
+        merge.advance(&world.db, 1).unwrap();
+        steps += 1;
+    }
+    assert_eq!((steps, merge.target.entries), (64, 497));
+    for seq in 3601..4098 {
+        let place = merge.target.place_of(key(seq)).unwrap();
+        assert!(look(&world.db, place, key(seq)).unwrap().unwrap().contains(&seq), "{seq}");
+    }
+}
