@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::journal::Position;
 use super::keys::{FRESH_MAX, KeyWriter, Keys};
 use super::record::{LaneRow, Put, Record, Records};
+use crate::sabotage::Sabotage;
 use crate::store::row;
 use crate::store::{Lane, StoreError};
 
@@ -152,12 +153,12 @@ impl Index {
         Ok(())
     }
 
-    /// Takes back what was not kept, and begins anew.
+    /// Takes back what was not kept, and begins anew. Keeps nothing: there may be no room for it.
     pub(super) fn begin_again(&self) -> Result<(), StoreError> {
         self.roll_back()?;
         self.begin()?;
         match &self.writer {
-            Some(writer) if writer.is_ahead() => writer.reload(&self.db),
+            Some(writer) if writer.is_ahead() => writer.reload(&self.db, false),
             _ => Ok(()),
         }
     }
@@ -174,10 +175,8 @@ impl Index {
         self.writer.as_ref().map_or(Ok(()), |writer| writer.tidy(&self.db))
     }
 
-    fn note(&self, put: &Put<'_>) {
-        if let (Some(writer), Some(key)) = (&self.writer, put.key) {
-            writer.note(key, put.seq);
-        }
+    fn note(&self, put: &Put<'_>) -> Option<u64> {
+        self.writer.as_ref()?.note(put.key?, put.seq)
     }
 
     pub(super) fn applied(&self) -> Result<Position, StoreError> {
@@ -198,13 +197,23 @@ impl Index {
         Ok(())
     }
 
-    /// Puts a new operation in, whose key is new.
+    /// Puts a new operation in, whose key is new: no other row has it.
     pub(super) fn insert(&self, put: &Put<'_>) -> Result<(), StoreError> {
         self.db
             .prepare_cached("INSERT INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
-        self.note(put);
-        Ok(())
+        // Most keys were never seen; of one that was, the row before has to have given it up.
+        match self.note(put) {
+            Some(before) if self.own_key(before)? == put.key => not_alone(),
+            _ => Ok(()),
+        }
+    }
+
+    fn own_key(&self, seq: u64) -> Result<Option<KeyDigest>, StoreError> {
+        let mut statement = self.db.prepare_cached("SELECT key FROM op WHERE seq = ?1")?;
+        let key: Option<Option<[u8; 16]>> =
+            statement.query_row([seq], |row| row.get(0)).optional()?;
+        Ok(key.flatten().map(KeyDigest))
     }
 
     /// Replaces an operation if its fence is the one before `put.fence` and its key has not gone
@@ -449,6 +458,15 @@ impl Index {
         drop(backup);
         Ok(snapshot.finish()?)
     }
+}
+
+/// Two rows would have one key.
+pub(super) fn not_alone() -> Result<(), StoreError> {
+    use Sabotage::{KeyTakenBack, NoFence, SelectThenInsert};
+    if [KeyTakenBack, NoFence, SelectThenInsert].into_iter().any(Sabotage::is_on) {
+        return Ok(());
+    }
+    Err(StoreError::Damaged("two operations of the ledger have one key".to_owned()))
 }
 
 fn decode(value: ValueRef<'_>) -> Result<Operation, StoreError> {

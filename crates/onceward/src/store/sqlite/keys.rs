@@ -7,6 +7,10 @@
 //! An entry only leads to a row, and the row says whether the key is its own. So an entry may be
 //! left of a row that is gone; none is ever missing of a row that has its key.
 
+mod merge;
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -15,6 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use onceward_core::key::KeyDigest;
 use rusqlite::{Connection, params};
 
+use self::merge::{Gone, Merge};
 use super::runs::{Entry, Run, damaged, entry, look, seq_of};
 use crate::store::StoreError;
 
@@ -24,14 +29,24 @@ pub(super) const FRESH_MAX: usize = 32 * 1024;
 /// Runs of a level that become one of the next.
 const FANOUT: usize = 8;
 
+/// Runs of a level that are merged before anything else is done: only processes that end soon leave
+/// so many.
+const BEHIND: usize = 2 * FANOUT;
+
 /// Entries that a merge goes on by with each key that comes: it ends before the next one begins.
 const PACE: usize = 2;
 
 /// The work goes on once so many came: it is counted in pages.
 const STRIDE: usize = 64;
 
-/// From this level on a merge looks whether rows are gone.
+/// From this level on runs are looked at for rows that are gone.
 const CHECKED_LEVEL: u8 = 2;
+
+/// A merge looks at each row where more of a hundred are gone than this.
+const LOOKED_AT: usize = 25;
+
+/// A run is written anew where more of a hundred are gone than this.
+const WRITTEN_ANEW: usize = 50;
 
 /// The keys as the writer and its readers know them.
 #[derive(Debug, Default)]
@@ -93,6 +108,12 @@ impl Keys {
 }
 
 impl Known {
+    fn is_behind(&self) -> bool {
+        let mut levels = [0; u8::MAX as usize + 1];
+        self.runs.iter().for_each(|run| levels[usize::from(run.level)] += 1);
+        levels.iter().any(|runs| *runs >= BEHIND)
+    }
+
     fn candidates(&self, key: KeyDigest) -> (Vec<u64>, Vec<u64>) {
         let mut fresh: Vec<u64> = self.fresh.get(&key).copied().into_iter().collect();
         let same = |other: &&Entry| **other >> 64 == entry(key, 0) >> 64;
@@ -122,25 +143,19 @@ struct Work {
     dead: VecDeque<Range<u64>>,
     /// Keys that came since the merges went on.
     came: usize,
+    /// Which run is looked at next for rows that are gone, and where.
+    turn: u64,
     /// Whether runs are not as the index has kept them.
     is_ahead: bool,
 }
 
-#[derive(Debug)]
-struct Merge {
-    sources: Vec<Arc<Run>>,
-    target: Run,
-    /// How many slices there are, by the logarithm: a source has a page or more in each.
-    slices: u8,
-    next: u64,
-}
-
 impl KeyWriter {
     /// Reads what the index has kept, in the transaction that is under way: commits it on the way
-    /// where many rows are in no run yet.
+    /// where many rows are in no run yet, or runs are many.
     pub(super) fn load(db: &Connection, fresh_max: usize) -> Result<Self, StoreError> {
         let own = Self { keys: Arc::default(), work: RefCell::default(), fresh_max };
-        own.reload(db)?;
+        own.reload(db, true)?;
+        own.catch_up(db)?;
         Ok(own)
     }
 
@@ -148,8 +163,8 @@ impl KeyWriter {
         &self.keys
     }
 
-    /// Takes all back to what the index has kept.
-    pub(super) fn reload(&self, db: &Connection) -> Result<(), StoreError> {
+    /// Takes all back to what the index has kept; commits on the way only if it `may_commit`.
+    pub(super) fn reload(&self, db: &Connection, may_commit: bool) -> Result<(), StoreError> {
         let (Keys(kept), mut since) = Keys::kept(db)?;
         let runs = kept.into_inner().unwrap_or_else(PoisonError::into_inner).runs;
         let mut work = Work { last: runs.last().map_or(0, |run| run.number), ..Work::default() };
@@ -169,8 +184,25 @@ impl KeyWriter {
             self.flush(db)?;
             self.advance(db)?;
             db.execute("UPDATE applied SET keys_since = ?1", [since])?;
-            db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
-            self.note_kept();
+            if may_commit {
+                db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+                self.note_kept();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the merges that the processes before this one began and did not end: what is merged is
+    /// kept when all of it is.
+    fn catch_up(&self, db: &Connection) -> Result<(), StoreError> {
+        while self.keys.read().is_behind() {
+            self.begin_merges(db, &mut self.work.borrow_mut())?;
+            while !self.work.borrow().merges.is_empty() {
+                self.work.borrow_mut().came = FRESH_MAX;
+                self.advance(db)?;
+                db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+                self.note_kept();
+            }
         }
         Ok(())
     }
@@ -191,8 +223,9 @@ impl KeyWriter {
         Ok(last.filter(|_| count == self.fresh_max))
     }
 
-    /// Notes that the row `seq` has `key`.
-    pub(super) fn note(&self, key: KeyDigest, seq: u64) {
+    /// Notes that the row `seq` has `key`; tells which other row had it last, as far as that is in
+    /// memory.
+    pub(super) fn note(&self, key: KeyDigest, seq: u64) -> Option<u64> {
         let mut known = self.keys.write();
         let before = known.fresh.insert(key, seq).filter(|before| *before != seq);
         known.displaced.extend(before.map(|before| entry(key, before)));
@@ -200,6 +233,7 @@ impl KeyWriter {
         let mut work = self.work.borrow_mut();
         work.since = Some(work.since.map_or(seq, |since| since.min(seq)));
         work.came += 1;
+        before
     }
 
     /// Notes that the row `seq` is gone.
@@ -260,33 +294,38 @@ impl KeyWriter {
         known.displaced.clear();
         drop(known);
         work.since = None;
-        self.begin_merges(&mut work);
-        Ok(())
+        self.begin_merges(db, &mut work)
     }
 
-    /// Begins to merge wherever runs of a level are many, and to write anew what was written before
-    /// its rows went.
-    fn begin_merges(&self, work: &mut Work) {
+    /// Lets runs go of which nothing is left, begins to merge wherever those of a level are many, and
+    /// to write anew those of which little is left.
+    fn begin_merges(&self, db: &Connection, work: &mut Work) -> Result<(), StoreError> {
+        let gone = Gone::now(db, work.removed)?;
         let runs = self.keys.read().runs.clone();
-        let is_idle = |work: &Work, run: &Arc<Run>| {
-            !work
-                .merges
-                .iter()
-                .any(|merge| merge.sources.iter().any(|own| own.number == run.number))
-        };
+        let is_over = |run: &Arc<Run>| run.newest < gone.before && work.is_idle(run);
+        let (over, mut runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_over);
+        if !over.is_empty() {
+            work.is_ahead = true;
+            self.retire(db, &over, &mut work.dead)?;
+        }
         for level in 0..=runs.iter().map(|run| run.level).max().unwrap_or_default() {
-            let own = runs.iter().filter(|run| run.level == level && is_idle(work, run));
+            let own = runs.iter().filter(|run| run.level == level && work.is_idle(run));
             let own: Vec<_> = own.cloned().collect();
             if own.len() >= FANOUT {
-                work.begin(own, level + 1);
+                work.begin(db, own, level + 1, gone)?;
             }
         }
-        for run in &runs {
-            let is_over = run.checked < run.newest && run.newest <= work.removed;
-            if run.level >= CHECKED_LEVEL && is_over && is_idle(work, run) {
-                work.begin(vec![Arc::clone(run)], run.level);
+        runs.retain(|run| run.level >= CHECKED_LEVEL && work.is_idle(run));
+        work.turn += 1;
+        let turn = work.turn;
+        for (place, run) in (0..).zip(&runs) {
+            let is_next = turn % runs.len() as u64 == place;
+            let own = std::slice::from_ref(run);
+            if run.is_sparse() || (is_next && gone.share(db, own, turn)? > WRITTEN_ANEW) {
+                work.begin(db, own.to_vec(), run.level, gone)?;
             }
         }
+        Ok(())
     }
 
     /// Goes on with the merges by as much as came, and clears some of what is dead.
@@ -317,15 +356,31 @@ impl KeyWriter {
         dead: &mut VecDeque<Range<u64>>,
     ) -> Result<(), StoreError> {
         let Merge { sources, target, .. } = merge;
-        for source in &sources {
-            db.prepare_cached("DELETE FROM key_run WHERE run = ?1")?.execute([source.number])?;
-            dead.push_back(source.place(0)..source.place(source.pages()));
+        self.retire(db, &sources, dead)?;
+        if target.entries == 0 {
+            dead.push_back(target.place(0)..target.place(target.pages()));
+            return Ok(());
         }
         target.publish(db)?;
         let mut known = self.keys.write();
-        known.runs.retain(|run| sources.iter().all(|source| source.number != run.number));
         known.runs.push(Arc::new(target));
         known.runs.sort_by_key(|run| run.number);
+        Ok(())
+    }
+
+    /// Makes runs hold no more.
+    fn retire(
+        &self,
+        db: &Connection,
+        runs: &[Arc<Run>],
+        dead: &mut VecDeque<Range<u64>>,
+    ) -> Result<(), StoreError> {
+        for run in runs {
+            db.prepare_cached("DELETE FROM key_run WHERE run = ?1")?.execute([run.number])?;
+            dead.push_back(run.place(0)..run.place(run.pages()));
+        }
+        let is_left = |own: &Arc<Run>| runs.iter().all(|run| run.number != own.number);
+        self.keys.write().runs.retain(is_left);
         Ok(())
     }
 
@@ -341,12 +396,26 @@ impl Work {
         self.last
     }
 
-    fn begin(&mut self, sources: Vec<Arc<Run>>, level: u8) {
+    fn is_idle(&self, run: &Run) -> bool {
+        let mut sources = self.merges.iter().flat_map(|merge| &merge.sources);
+        sources.all(|source| source.number != run.number)
+    }
+
+    fn begin(
+        &mut self,
+        db: &Connection,
+        sources: Vec<Arc<Run>>,
+        level: u8,
+        gone: Gone,
+    ) -> Result<(), StoreError> {
         let entries = sources.iter().map(|run| run.entries).sum();
-        let checked = if level >= CHECKED_LEVEL { self.removed } else { 0 };
+        // Each look is a row's page, anywhere in the index: few are gone, and they stay for now.
+        let is_looked_at =
+            level >= CHECKED_LEVEL && gone.share(db, &sources, self.turn)? > LOOKED_AT;
+        let checked = if is_looked_at { gone.last } else { 0 };
         let target = Run::new(self.next_number(), level, entries, checked);
-        let slices = sources.iter().fold(target.bits, |least, run| least.min(run.bits));
-        self.merges.push(Merge { sources, target, slices, next: 0 });
+        self.merges.push(Merge::new(sources, target, Gone { last: checked, ..gone }));
+        Ok(())
     }
 
     /// Removes at most `pages` of runs that are no more.
@@ -362,203 +431,5 @@ impl Work {
             }
         }
         Ok(())
-    }
-}
-
-impl Merge {
-    fn is_over(&self) -> bool {
-        self.next >> self.slices > 0
-    }
-
-    /// Merges slice by slice, until `pace` entries are through.
-    fn advance(&mut self, db: &Connection, mut pace: usize) -> Result<(), StoreError> {
-        let mut entries = Vec::new();
-        while pace > 0 && !self.is_over() {
-            entries.clear();
-            for source in &self.sources {
-                source.read(db, self.next, self.slices, &mut entries)?;
-            }
-            pace = pace.saturating_sub(entries.len().max(1));
-            entries.sort_unstable();
-            entries.dedup();
-            let checked = self.target.checked;
-            if entries.iter().any(|entry| seq_of(*entry) <= checked) {
-                entries = still_there(db, &entries, checked)?;
-            }
-            self.target.write(db, self.next, self.slices, &entries)?;
-            self.next += 1;
-        }
-        Ok(())
-    }
-}
-
-/// The entries whose rows are there still; those later than `checked` are not looked at.
-fn still_there(db: &Connection, entries: &[Entry], checked: u64) -> Result<Vec<Entry>, StoreError> {
-    let mut statement = db.prepare_cached("SELECT 1 FROM op WHERE seq = ?1")?;
-    let mut left = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let seq = seq_of(*entry);
-        if seq > checked || statement.exists([seq])? {
-            left.push(*entry);
-        }
-    }
-    Ok(left)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The tables that keys need, and what they should say.
-    struct World {
-        db: Connection,
-        writer: KeyWriter,
-        /// Rows and the keys that are their own.
-        rows: BTreeMap<u64, Option<KeyDigest>>,
-    }
-
-    const FRESH: usize = 8;
-
-    /// Digests of which some share their first half.
-    fn key(n: u64) -> KeyDigest {
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&(n / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        key[8..].copy_from_slice(&n.to_be_bytes());
-        KeyDigest(key)
-    }
-
-    impl World {
-        fn new() -> Self {
-            let db = Connection::open_in_memory().unwrap();
-            for migration in crate::store::sqlite::index::MIGRATIONS {
-                db.execute_batch(migration).unwrap();
-            }
-            db.execute_batch("BEGIN IMMEDIATE").unwrap();
-            let writer = KeyWriter::load(&db, FRESH).unwrap();
-            Self { db, writer, rows: BTreeMap::new() }
-        }
-
-        fn put(&mut self, seq: u64, own: Option<KeyDigest>) {
-            self.db
-                .execute(
-                    "INSERT OR REPLACE INTO op VALUES (?1, ?2, 0, 3, NULL, 1, x'')",
-                    params![seq, own.map(|key| key.0)],
-                )
-                .unwrap();
-            if let Some(key) = own {
-                self.writer.note(key, seq);
-            }
-            self.rows.insert(seq, own);
-        }
-
-        fn remove(&mut self, seq: u64) {
-            self.db.execute("DELETE FROM op WHERE seq = ?1", [seq]).unwrap();
-            self.writer.note_removed(seq);
-            self.rows.remove(&seq);
-        }
-
-        fn commit(&self) {
-            self.writer.settle(&self.db).unwrap();
-            self.db.execute_batch("COMMIT; BEGIN IMMEDIATE").unwrap();
-        }
-
-        fn owner(&self, key: KeyDigest) -> Option<u64> {
-            let own = |seq| Ok(self.rows.get(&seq).filter(|own| **own == Some(key)).map(|_| seq));
-            self.writer.keys().find(&self.db, key, false, own).unwrap()
-        }
-
-        fn check(&self) {
-            for (seq, key) in self.rows.iter().filter_map(|(seq, key)| Some((*seq, (*key)?))) {
-                assert_eq!(self.owner(key), Some(seq), "{key:?}");
-            }
-        }
-
-        fn pages(&self) -> u64 {
-            self.db.query_row("SELECT count(*) FROM key_page", [], |row| row.get(0)).unwrap()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn a_row_that_has_its_key_is_always_found(
-            acts in proptest::collection::vec((0u8..12, any::<u64>()), 1..1500)
-        ) {
-            let mut world = World::new();
-            let mut kept = world.rows.clone();
-            let mut next = 1;
-            for (act, n) in acts {
-                let some = world.rows.keys().nth(n as usize % world.rows.len().max(1)).copied();
-                match (act, some) {
-                    (0, _) => {
-                        world.commit();
-                        kept.clone_from(&world.rows);
-                    }
-                    (1, Some(seq)) => world.remove(seq),
-                    // Its key goes to a successor.
-                    (2, Some(seq)) => {
-                        let key = world.rows[&seq];
-                        world.put(seq, None);
-                        world.put(next, key);
-                        next += 1;
-                    }
-                    (3, _) if n % 8 == 0 => {
-                        world.db.execute_batch("ROLLBACK; BEGIN IMMEDIATE").unwrap();
-                        world.writer.reload(&world.db).unwrap();
-                        world.rows.clone_from(&kept);
-                    }
-                    // A process that begins where the last one ended.
-                    (4, _) if n % 8 == 0 => {
-                        world.commit();
-                        kept.clone_from(&world.rows);
-                        world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
-                    }
-                    _ => {
-                        world.put(next, Some(key(next)));
-                        next += 1;
-                    }
-                }
-                world.writer.tidy(&world.db).unwrap();
-            }
-            world.check();
-            prop_assert_eq!(world.owner(key(next)), None);
-        }
-    }
-
-    #[test]
-    fn what_is_gone_leaves_the_runs() {
-        let mut world = World::new();
-        for seq in 1..=4096 {
-            world.put(seq, Some(key(seq)));
-            world.writer.tidy(&world.db).unwrap();
-        }
-        (1..=4096).for_each(|seq| world.remove(seq));
-        for seq in 5001..=8000 {
-            world.put(seq, Some(key(seq)));
-            world.writer.tidy(&world.db).unwrap();
-        }
-        world.commit();
-        world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
-        world.check();
-        let runs = world.writer.keys().read().runs.clone();
-        let left: u64 = runs.iter().map(|run| run.entries).sum();
-        assert!(left < 4000, "3000 rows, {left} entries");
-        let own: u64 = runs.iter().map(|run| run.pages()).sum();
-        assert_eq!(world.pages(), own, "no page is left of a run that is no more");
-    }
-
-    #[test]
-    fn a_page_that_was_changed_is_damage_and_no_new_key() {
-        let mut world = World::new();
-        (1..=8).for_each(|seq| world.put(seq, Some(key(seq))));
-        world.commit();
-        world.db.execute("UPDATE key_page SET entries = zeroblob(length(entries))", []).unwrap();
-        let found = world.writer.keys().find(&world.db, key(1), false, |seq| Ok(Some(seq)));
-        assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
-        assert!(matches!(KeyWriter::load(&world.db, FRESH), Err(StoreError::Damaged(_))));
     }
 }

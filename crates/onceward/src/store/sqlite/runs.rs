@@ -40,7 +40,7 @@ pub(super) struct Run {
     pub(super) entries: u64,
     /// The greatest place in it.
     pub(super) newest: u64,
-    /// Up to which place it was looked whether rows are gone.
+    /// Up to which place it was looked whether rows are gone; 0 where it was not.
     pub(super) checked: u64,
     filter: Filter,
 }
@@ -70,11 +70,21 @@ impl Run {
     }
 
     fn page_of(&self, half: u64) -> u64 {
-        half.checked_shr(64 - u32::from(self.bits)).unwrap_or_default()
+        first_bits(half, self.bits)
     }
 
-    /// Writes the pages from `page` on of the slice that is a `2^slices`th of all keys: these
-    /// entries, which are in order.
+    /// Whether it has far more pages than its entries need.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.bits > 0 && self.entries < (PAGE_ENTRIES / 8) << self.bits
+    }
+
+    /// Whether no page of it goes on behind `slice`.
+    pub(super) fn has_whole_pages(&self, slice: u64, slices: u8) -> bool {
+        (slice + 1).trailing_zeros() >= u32::from(slices.saturating_sub(self.bits))
+    }
+
+    /// Writes the pages that end with `slice`, a `2^slices`th of all keys: these entries, which are
+    /// in order.
     pub(super) fn write(
         &mut self,
         db: &Connection,
@@ -96,7 +106,7 @@ impl Run {
         Ok(())
     }
 
-    /// Its entries in a slice, appended to `to`.
+    /// Its entries in `slice`, a `2^slices`th of all keys, appended to `to`.
     pub(super) fn read(
         &self,
         db: &Connection,
@@ -105,7 +115,9 @@ impl Run {
         to: &mut Vec<Entry>,
     ) -> Result<(), StoreError> {
         for page in pages_of(slice, slices, self.bits) {
-            to.extend(read_page(db, self.place(page))?.ok_or_else(damaged)?);
+            let entries = read_page(db, self.place(page))?.ok_or_else(damaged)?;
+            let is_here = |entry: &Entry| first_bits((entry >> 64) as u64, slices) == slice;
+            to.extend(entries.into_iter().filter(is_here));
         }
         Ok(())
     }
@@ -164,10 +176,17 @@ impl Run {
     }
 }
 
-/// The pages of a slice, of a run whose pages are told by `bits`: no fewer than the slices.
+fn first_bits(half: u64, bits: u8) -> u64 {
+    half.checked_shr(64 - u32::from(bits)).unwrap_or_default()
+}
+
+/// The pages that a slice lies in, of a run whose pages are told by `bits`.
 fn pages_of(slice: u64, slices: u8, bits: u8) -> std::ops::Range<u64> {
-    let each = bits - slices;
-    slice << each..(slice + 1) << each
+    if let Some(each) = bits.checked_sub(slices) {
+        return slice << each..(slice + 1) << each;
+    }
+    let page = slice >> (slices - bits);
+    page..page + 1
 }
 
 /// The places in the page at `place` that `key` leads to; nothing where there is no such page.

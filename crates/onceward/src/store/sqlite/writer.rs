@@ -24,7 +24,7 @@ use self::keep::INDEX_COMMIT_EVERY;
 pub(super) use self::keep::apply_all;
 use self::room::refuse;
 use super::inbox::{Answer, Command, Inbox};
-use super::index::Index;
+use super::index::{Index, not_alone};
 use super::journal::{HEADER_BYTES, Journal, full_or_unavailable};
 use super::record::{Put, Record, pieces};
 use super::young::{YOUNG_MAX, Young};
@@ -346,6 +346,7 @@ impl Writer {
             None if Sabotage::NoFence.is_on() => self.index.replace(put).map(|()| true),
             None => self.index.update(put),
             Some(fence) if fence + 1 != put.fence && !Sabotage::NoFence.is_on() => Ok(false),
+            Some(_) if !self.may_have_key(put)? => Ok(false),
             Some(_) if waits => {
                 self.young.remove(put.seq);
                 self.index.insert(put).map(|()| true)
@@ -354,6 +355,19 @@ impl Writer {
                 self.young.put(put, self.journal.end());
                 Ok(true)
             }
+        }
+    }
+
+    /// Whether a young row may be put as it is: it has its key, or nobody has it any more.
+    fn may_have_key(&self, put: &Put<'_>) -> Result<bool, StoreError> {
+        let Some(key) = put.key else { return Ok(true) };
+        match self.young.owner(key) {
+            Some(owner) if owner == put.seq => Ok(true),
+            // It gave its key up.
+            _ if self.young.key(put.seq).is_none() && !Sabotage::KeyTakenBack.is_on() => {
+                Ok(!self.has_key(key)?)
+            }
+            _ => not_alone().map(|()| true),
         }
     }
 
@@ -501,14 +515,19 @@ mod tests {
         Writer::new(index, journal, folder.join("ledger.db-wal"), shared, checkpointer).unwrap()
     }
 
+    fn remember(writer: &mut Writer, n: u64, replaces: Option<(OperationId, Fence)>) -> Operation {
+        let held = operation(n, "k", "r", Mode::Held);
+        let birth = Birth { operation: held, request: Bytes::from_static(b"x"), replaces };
+        let Remembered::Fresh(made) = writer.remember(birth).unwrap() else { panic!("new") };
+        made
+    }
+
     #[tokio::test]
     async fn what_is_young_is_there_after_a_crash_though_the_index_was_kept() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = writer(folder.path());
-        let held = operation(1, "k", "r", Mode::Held);
-        let birth = Birth { operation: held, request: Bytes::from_static(b"x"), replaces: None };
         writer.index.begin().unwrap();
-        let Remembered::Fresh(made) = writer.remember(birth).unwrap() else { panic!("new") };
+        let made = remember(&mut writer, 1, None);
         writer.flush();
         // It is busy, so what is young stays young; and the index has waited for long enough.
         writer.unkept_since = Instant::now().checked_sub(INDEX_COMMIT_EVERY);
@@ -535,5 +554,46 @@ mod tests {
         writer.shared.copying.fetch_sub(1, Ordering::SeqCst);
         writer.drop_segments();
         assert_eq!(writer.journal.segments().numbers().len(), 1);
+    }
+
+    #[test]
+    fn no_segment_goes_while_the_index_cannot_be_made_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        writer.journal.roll().unwrap();
+        writer.index.begin().unwrap();
+        writer.floor = writer.journal.end().segment;
+        writer.wal = folder.path().join("gone");
+        writer.drop_segments();
+        assert_eq!(writer.journal.segments().numbers().len(), 2, "a power cut may need both");
+        assert!(matches!(writer.broken, Some(StoreError::Unavailable(_))), "{:?}", writer.broken);
+    }
+
+    #[test]
+    fn a_key_that_went_to_a_successor_while_all_was_young_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        writer.index.begin().unwrap();
+        let mut old = remember(&mut writer, 1, None);
+        let new = remember(&mut writer, 2, Some((old.id, old.fence)));
+        old.fence = Fence(old.fence.0 + 2);
+        assert_eq!(writer.put(&old, false), Err(StoreError::Stale));
+        assert_eq!(writer.find(Which::Key(digest_of(&old))).unwrap(), Some(new));
+    }
+
+    #[test]
+    fn a_second_row_with_a_key_is_damage_and_not_let_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        writer.index.begin().unwrap();
+        let first = remember(&mut writer, 1, None);
+        writer.age(0).unwrap();
+        let mut bytes = Vec::new();
+        row::encode(&first, &mut bytes);
+        let key = Some(digest_of(&first));
+        let second = Put { seq: 2, key, lane: 1, kind: 1, due: None, fence: 1, row: &bytes };
+        writer.young.put(&second, writer.journal.end());
+        let aged = writer.age(0);
+        assert!(matches!(aged, Err(StoreError::Damaged(_))), "{aged:?}");
     }
 }

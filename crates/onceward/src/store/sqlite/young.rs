@@ -42,6 +42,16 @@ impl Young {
         self.keys.contains_key(&key)
     }
 
+    /// The row that has `key`.
+    pub(super) fn owner(&self, key: KeyDigest) -> Option<u64> {
+        self.keys.get(&key).copied()
+    }
+
+    /// The key that a row here has.
+    pub(super) fn key(&self, seq: u64) -> Option<KeyDigest> {
+        self.rows.get(&seq)?.key
+    }
+
     pub(super) fn by_key(&self, key: KeyDigest) -> Option<&[u8]> {
         self.by_sequence(*self.keys.get(&key)?)
     }

@@ -78,7 +78,11 @@ impl Writer {
             return;
         }
         if let Err(error) = self.try_reindex() {
-            self.broken = Some(error);
+            // There is no way back from here but a start, even where there is room again.
+            self.broken = Some(match error {
+                StoreError::Full(why) => StoreError::Unavailable(why),
+                error => error,
+            });
         }
     }
 

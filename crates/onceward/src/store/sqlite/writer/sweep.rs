@@ -1,5 +1,6 @@
 //! Forgetting: rows by their time, and segments that no row needs.
 
+use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use onceward_core::admission;
@@ -9,6 +10,7 @@ use super::Writer;
 use crate::judgement;
 use crate::sabotage::Sabotage;
 use crate::store::sqlite::record::Record;
+use crate::store::sqlite::unavailable;
 use crate::store::{StoreError, Swept, Which, digest_of};
 
 impl Writer {
@@ -69,9 +71,22 @@ impl Writer {
         if self.broken.is_some() || (copying && !Sabotage::BackupUnguarded.is_on()) {
             return;
         }
+        // What the index has committed outlives the process, and a power cut only once it is synced:
+        // until then a start may need the journal from an earlier place on.
+        if let Err(error) = self.sync_index() {
+            self.heed(&error);
+            return;
+        }
         let needed = self.index.applied().map_or(0, |applied| applied.segment);
         // A file that could not be removed is met again by the next pass.
         let _ =
             self.journal.segments().remove_before(self.floor.min(needed), self.journal.folder());
+    }
+
+    /// Makes durable what the index has committed: all of it is in the log, or was synced when it
+    /// was copied.
+    fn sync_index(&self) -> Result<(), StoreError> {
+        let wal = File::options().write(true).open(&self.wal);
+        wal.and_then(|wal| wal.sync_data()).map_err(|error| unavailable(&self.wal, &error))
     }
 }
