@@ -5,13 +5,14 @@ use serde_json::Value;
 
 use crate::world::{Gateway, World};
 
-/// A gateway whose demo upstreams stand for somebody's staging, and one before it with faults.
-fn staged(routes: &str) -> (Gateway, World, Gateway) {
+/// A gateway whose demo upstreams stand for somebody's staging, and one before it with faults: each
+/// with its world, whose folder has to outlive it.
+fn staged(routes: &str) -> ((World, Gateway), (World, Gateway)) {
     let (theirs, ours) = (World::new(), World::new());
     let staging = theirs.serve();
     ours.write("onceward.toml", &routes.replace("STAGING", &staging.address.to_string()));
     let gateway = ours.serve_with(&["--allow-chaos"]);
-    (staging, ours, gateway)
+    ((theirs, staging), (ours, gateway))
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn each_fault_is_seen_in_the_attempt_the_log_and_the_metric() {
     };
     let routes = ["refuse", "drop", "reset", "truncate", "delay"].map(route).concat();
     let routes = format!("listen = \"127.0.0.1:0\"\n{routes}");
-    let (staging, _ours, gateway) = staged(&routes);
+    let ((_theirs, staging), (_ours, gateway)) = staged(&routes);
     let effects =
         || staging.call("GET", "/to/demo-unsafe/effects", &[], "").json()["count"].clone();
     for (n, (fault, state, ending, done)) in [
@@ -78,7 +79,7 @@ fn each_fault_is_seen_in_the_attempt_the_log_and_the_metric() {
 
 #[test]
 fn a_route_is_driven_through_its_faults_and_its_effects_are_counted() {
-    let (_staging, ours, gateway) = staged(
+    let ((_theirs, _staging), (ours, gateway)) = staged(
         "listen = \"127.0.0.1:0\"\n\
          [routes.pay]\nupstream = \"http://STAGING/to/demo\"\neffects = \"keyed\"\n\
          held = { attempts_max = 3, base = \"10ms\", floor = \"5ms\" }\nbreaker = false\n\
