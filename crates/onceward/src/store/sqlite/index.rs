@@ -86,7 +86,7 @@ impl Index {
         let mut index = Self { db, keys: Arc::default(), writer: None };
         index.migrate()?;
         index.begin()?;
-        let writer = KeyWriter::load(&index.db, FRESH_MAX)?;
+        let writer = KeyWriter::load(&index.db, FRESH_MAX, is_own)?;
         index.db.execute_batch("COMMIT")?;
         Ok(Self { keys: Arc::clone(writer.keys()), writer: Some(writer), ..index })
     }
@@ -458,6 +458,14 @@ impl Index {
         drop(backup);
         Ok(snapshot.finish()?)
     }
+}
+
+/// Whether the row at `seq` is that of the operation that has `key`. One that cannot be read says so
+/// when it is asked for.
+fn is_own(seq: u64, key: KeyDigest, contents: &[u8]) -> bool {
+    row::decode(contents).map_or(true, |operation| {
+        operation.id.sequence() == seq && operation.scope.digest(&operation.key) == key
+    })
 }
 
 /// Two rows would have one key.

@@ -128,7 +128,11 @@ pub(super) struct KeyWriter {
     keys: Arc<Keys>,
     work: RefCell<Work>,
     fresh_max: usize,
+    is_own: IsOwn,
 }
+
+/// Whether a row that says it has a key is that of the key's operation: place, key, contents.
+pub(super) type IsOwn = fn(u64, KeyDigest, &[u8]) -> bool;
 
 #[derive(Debug, Default)]
 struct Work {
@@ -152,8 +156,12 @@ struct Work {
 impl KeyWriter {
     /// Reads what the index has kept, in the transaction that is under way: commits it on the way
     /// where many rows are in no run yet, or runs are many.
-    pub(super) fn load(db: &Connection, fresh_max: usize) -> Result<Self, StoreError> {
-        let own = Self { keys: Arc::default(), work: RefCell::default(), fresh_max };
+    pub(super) fn load(
+        db: &Connection,
+        fresh_max: usize,
+        is_own: IsOwn,
+    ) -> Result<Self, StoreError> {
+        let own = Self { keys: Arc::default(), work: RefCell::default(), fresh_max, is_own };
         own.reload(db, true)?;
         own.catch_up(db)?;
         Ok(own)
@@ -207,15 +215,22 @@ impl KeyWriter {
         Ok(())
     }
 
-    /// Notes the keys of rows from `since` on; returns the last place where there may be more.
+    /// Notes the keys of rows from `since` on; returns the last place where there may be more. No run
+    /// leads to these rows: a key that is not what was written would be a new one.
     fn gather(&self, db: &Connection, since: u64) -> Result<Option<u64>, StoreError> {
-        let mut statement =
-            db.prepare_cached("SELECT seq, key FROM op WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
+        let mut statement = db
+            .prepare_cached("SELECT seq, key, row FROM op WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
         let mut rows = statement.query(params![since, self.fresh_max])?;
         let (mut count, mut last) = (0, None);
         while let Some(row) = rows.next()? {
             let seq = row.get(0)?;
             if let Some(key) = row.get::<_, Option<[u8; 16]>>(1)? {
+                let contents = row.get_ref(2)?.as_blob().map_err(|_| damaged())?;
+                if !(self.is_own)(seq, KeyDigest(key), contents) {
+                    return Err(StoreError::Damaged(format!(
+                        "row {seq} of the index has the key of another operation"
+                    )));
+                }
                 self.note(KeyDigest(key), seq);
             }
             (count, last) = (count + 1, Some(seq));

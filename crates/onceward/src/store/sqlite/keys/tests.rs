@@ -31,7 +31,7 @@ impl World {
             db.execute_batch(migration).unwrap();
         }
         db.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let writer = KeyWriter::load(&db, FRESH).unwrap();
+        let writer = KeyWriter::load(&db, FRESH, |_, _, _| true).unwrap();
         Self { db, writer, rows: BTreeMap::new() }
     }
 
@@ -119,7 +119,7 @@ proptest! {
                 (4, _) if n % 8 == 0 => {
                     world.commit();
                     kept.clone_from(&world.rows);
-                    world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
+                    world.writer = KeyWriter::load(&world.db, FRESH, |_, _, _| true).unwrap();
                 }
                 _ => {
                     world.put(next, Some(key(next)));
@@ -146,7 +146,7 @@ fn what_is_gone_leaves_the_runs() {
         world.writer.tidy(&world.db).unwrap();
     }
     world.commit();
-    world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
+    world.writer = KeyWriter::load(&world.db, FRESH, |_, _, _| true).unwrap();
     world.check();
     let runs = world.writer.keys().read().runs.clone();
     let left: u64 = runs.iter().map(|run| run.entries).sum();
@@ -212,7 +212,7 @@ fn runs_stay_few_though_no_process_lives_long() {
         world.writer.tidy(&world.db).unwrap();
         if seq % 40 == 0 {
             world.commit();
-            world.writer = KeyWriter::load(&world.db, FRESH).unwrap();
+            world.writer = KeyWriter::load(&world.db, FRESH, |_, _, _| true).unwrap();
         }
     }
     world.check();
@@ -227,7 +227,10 @@ fn a_page_that_was_changed_is_damage_and_no_new_key() {
     world.db.execute("UPDATE key_page SET entries = zeroblob(length(entries))", []).unwrap();
     let found = world.writer.keys().find(&world.db, key(1), false, |seq| Ok(Some(seq)));
     assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
-    assert!(matches!(KeyWriter::load(&world.db, FRESH), Err(StoreError::Damaged(_))));
+    assert!(matches!(
+        KeyWriter::load(&world.db, FRESH, |_, _, _| true),
+        Err(StoreError::Damaged(_))
+    ));
 }
 
 #[test]
@@ -255,4 +258,13 @@ fn a_small_run_makes_the_steps_of_a_merge_no_larger() {
         let place = merge.target.place_of(key(seq)).unwrap();
         assert!(look(&world.db, place, key(seq)).unwrap().unwrap().contains(&seq), "{seq}");
     }
+}
+
+#[test]
+fn a_row_that_no_run_leads_to_and_that_has_another_key_is_damage() {
+    let mut world = World::new();
+    world.put(1, Some(key(1)));
+    world.commit();
+    let loaded = KeyWriter::load(&world.db, FRESH, |seq, own, _| own == key(seq + 1));
+    assert!(matches!(loaded, Err(StoreError::Damaged(_))), "{loaded:?}");
 }
