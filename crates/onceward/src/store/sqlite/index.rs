@@ -159,7 +159,8 @@ impl Index {
         self.begin()?;
         match &self.writer {
             Some(writer) if writer.is_ahead() => writer.reload(&self.db, false),
-            _ => Ok(()),
+            Some(writer) => writer.gather_again(&self.db),
+            None => Ok(()),
         }
     }
 
@@ -173,6 +174,12 @@ impl Index {
     /// Goes on with the order of keys, as far as is due by what came.
     pub(super) fn tidy(&self) -> Result<(), StoreError> {
         self.writer.as_ref().map_or(Ok(()), |writer| writer.tidy(&self.db))
+    }
+
+    fn note_inserted(&self, seq: u64) {
+        if let Some(writer) = &self.writer {
+            writer.note_inserted(seq);
+        }
     }
 
     fn note(&self, put: &Put<'_>) -> Option<u64> {
@@ -202,6 +209,7 @@ impl Index {
         self.db
             .prepare_cached("INSERT INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![put.seq, put.key.map(|key| key.0), put.lane, put.kind, put.due, put.fence, put.row])?;
+        self.note_inserted(put.seq);
         // Most keys were never seen; of one that was, the row before has to have given it up.
         match self.note(put) {
             Some(before) if self.own_key(before)? == put.key => not_alone(),
@@ -256,9 +264,13 @@ impl Index {
             .prepare_cached("UPDATE op SET lane = ?3, kind = ?4, due = ?5, fence = ?6, row = ?7 WHERE seq = ?1 AND key IS ?2")?
             .execute(values)?;
         if has_its_key == 0 {
+            let is_new = self.fence(put.seq)?.is_none();
             self.db
                 .prepare_cached("INSERT OR REPLACE INTO op (seq, key, lane, kind, due, fence, row) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
                 .execute(values)?;
+            if is_new {
+                self.note_inserted(put.seq);
+            }
             self.note(put);
         }
         Ok(())
@@ -270,10 +282,11 @@ impl Index {
             Record::Body(_) => {}
             Record::Put(put) => self.replace(put)?,
             Record::Remove(seq) => {
-                self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
+                let removed =
+                    self.db.prepare_cached("DELETE FROM op WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM asked WHERE seq = ?1")?.execute([seq])?;
                 self.db.prepare_cached("DELETE FROM made WHERE seq = ?1")?.execute([seq])?;
-                if let Some(writer) = &self.writer {
+                if let Some(writer) = self.writer.as_ref().filter(|_| removed == 1) {
                     writer.note_removed(*seq);
                 }
             }
@@ -329,7 +342,10 @@ impl Index {
         self.keys.find(&self.db, key, self.writer.is_none(), |seq| {
             let mut statement = self.db.prepare_cached(sql)?;
             let mut rows = statement.query([seq])?;
-            let Some(row) = rows.next()? else { return Ok(None) };
+            let Some(row) = rows.next()? else {
+                let is_lost = self.writer.as_ref().is_some_and(|writer| writer.is_lost(seq));
+                return if is_lost { Err(gone(seq)) } else { Ok(None) };
+            };
             // A key that was given up is no one's.
             let Some(own) = row.get::<_, Option<[u8; 16]>>(0)? else { return Ok(None) };
             let operation = decode(row.get_ref(1)?)?;
@@ -466,6 +482,10 @@ fn is_own(seq: u64, key: KeyDigest, contents: &[u8]) -> bool {
     row::decode(contents).map_or(true, |operation| {
         operation.id.sequence() == seq && operation.scope.digest(&operation.key) == key
     })
+}
+
+fn gone(seq: u64) -> StoreError {
+    StoreError::Damaged(format!("row {seq} of the index is gone, and was never removed"))
 }
 
 /// Two rows would have one key.

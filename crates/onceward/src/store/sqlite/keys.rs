@@ -63,8 +63,14 @@ struct Known {
 impl Keys {
     /// What the runs have, and from which place on a key may be in none.
     pub(super) fn kept(db: &Connection) -> Result<(Self, u64), StoreError> {
-        let runs = Run::load_all(db)?.into_iter().map(Arc::new).collect();
-        let since = db.query_row("SELECT keys_since FROM applied", [], |row| row.get(0))?;
+        let runs: Vec<_> = Run::load_all(db)?.into_iter().map(Arc::new).collect();
+        let (since, kept): (_, usize) =
+            db.query_row("SELECT keys_since, runs FROM applied", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if runs.len() != kept {
+            return Err(damaged());
+        }
         Ok((Self(RwLock::new(Known { runs, ..Known::default() })), since))
     }
 
@@ -140,6 +146,7 @@ struct Work {
     since: Option<u64>,
     /// The greatest place that was removed.
     removed: u64,
+    counted: Counted,
     /// The number of the last run.
     last: u64,
     merges: Vec<Merge>,
@@ -151,6 +158,43 @@ struct Work {
     turn: u64,
     /// Whether runs are not as the index has kept them.
     is_ahead: bool,
+}
+
+/// The rows from a place on, counted: at start those that are in no run yet are all there.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counted {
+    from: u64,
+    rows: u64,
+}
+
+/// Where nothing is: behind every row.
+const NOWHERE: u64 = i64::MAX as u64;
+
+impl Counted {
+    /// No row: those that come are counted.
+    fn none(db: &Connection) -> Result<Self, StoreError> {
+        let last: Option<u64> = db.query_row("SELECT max(seq) FROM op", [], |row| row.get(0))?;
+        Ok(Self { from: last.map_or(0, |last| last + 1), rows: 0 })
+    }
+
+    /// As the index has kept it, if that is how many there are.
+    fn kept(db: &Connection) -> Result<Self, StoreError> {
+        let (from, rows) =
+            db.query_row("SELECT counted_from, counted FROM applied", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if from == NOWHERE {
+            return Self::none(db);
+        }
+        let found: u64 =
+            db.query_row("SELECT count(*) FROM op WHERE seq >= ?1", [from], |row| row.get(0))?;
+        if found != rows {
+            return Err(StoreError::Damaged(format!(
+                "of the index's {rows} latest rows {found} are there"
+            )));
+        }
+        Ok(Self { from, rows })
+    }
 }
 
 impl KeyWriter {
@@ -182,8 +226,9 @@ impl KeyWriter {
             work.dead.push_back(from..run.place(0));
             from = run.place(run.pages());
         }
-        work.dead.push_back(from..i64::MAX as u64);
+        work.dead.push_back(from..NOWHERE);
         work.removed = db.query_row("SELECT removed FROM applied", [], |row| row.get(0))?;
+        work.counted = Counted::kept(db)?;
         self.work.replace(work);
         *self.keys.write() = Known { runs, ..Known::default() };
         self.clear_all(db)?;
@@ -191,7 +236,7 @@ impl KeyWriter {
             since = last + 1;
             self.flush(db)?;
             self.advance(db)?;
-            db.execute("UPDATE applied SET keys_since = ?1", [since])?;
+            self.say(db, since)?;
             if may_commit {
                 db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
                 self.note_kept();
@@ -208,11 +253,30 @@ impl KeyWriter {
             while !self.work.borrow().merges.is_empty() {
                 self.work.borrow_mut().came = FRESH_MAX;
                 self.advance(db)?;
+                self.say(db, self.since())?;
                 db.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
                 self.note_kept();
             }
         }
         Ok(())
+    }
+
+    /// Takes back what is fresh to what the index has kept, where it has all runs.
+    pub(super) fn gather_again(&self, db: &Connection) -> Result<(), StoreError> {
+        let since = db.query_row("SELECT keys_since FROM applied", [], |row| row.get(0))?;
+        {
+            let mut known = self.keys.write();
+            known.fresh.clear();
+            known.displaced.clear();
+            let mut work = self.work.borrow_mut();
+            work.since = None;
+            work.counted = Counted::kept(db)?;
+        }
+        match self.gather(db, since)? {
+            None => Ok(()),
+            // More than were ever fresh at once: an index of before.
+            Some(_) => self.reload(db, false),
+        }
     }
 
     /// Notes the keys of rows from `since` on; returns the last place where there may be more. No run
@@ -251,20 +315,44 @@ impl KeyWriter {
         before
     }
 
+    /// Notes a row that was not there before.
+    pub(super) fn note_inserted(&self, seq: u64) {
+        let counted = &mut self.work.borrow_mut().counted;
+        counted.rows += u64::from(seq >= counted.from);
+    }
+
     /// Notes that the row `seq` is gone.
     pub(super) fn note_removed(&self, seq: u64) {
         let mut work = self.work.borrow_mut();
         work.removed = work.removed.max(seq);
+        work.counted.rows -= u64::from(seq >= work.counted.from);
+    }
+
+    /// Whether the row `seq`, which was there, cannot have been removed.
+    pub(super) fn is_lost(&self, seq: u64) -> bool {
+        seq > self.work.borrow().removed
     }
 
     /// Writes what is due, and says in the index how far that is: the last act of a transaction.
     pub(super) fn settle(&self, db: &Connection) -> Result<(), StoreError> {
         self.tidy(db)?;
-        let work = self.work.borrow();
-        // Nothing is fresh: whatever comes is later, or is noted.
-        let since = work.since.unwrap_or(i64::MAX as u64);
-        db.prepare_cached("UPDATE applied SET keys_since = ?1, removed = ?2")?
-            .execute([since, work.removed])?;
+        self.say(db, self.since())
+    }
+
+    /// From which place on keys may be in no run: nowhere, where nothing is fresh, for whatever comes is
+    /// later, or is noted.
+    fn since(&self) -> u64 {
+        self.work.borrow().since.unwrap_or(NOWHERE)
+    }
+
+    /// Says in the index what there is.
+    fn say(&self, db: &Connection, since: u64) -> Result<(), StoreError> {
+        let (work, runs) = (self.work.borrow(), self.keys.read().runs.len());
+        let Counted { from, rows } = work.counted;
+        db.prepare_cached(
+            "UPDATE applied SET keys_since = ?1, removed = ?2, counted_from = ?3, counted = ?4, runs = ?5",
+        )?
+        .execute(params![since, work.removed, from, rows, runs])?;
         Ok(())
     }
 
@@ -300,7 +388,7 @@ impl KeyWriter {
         entries.sort_unstable();
         entries.dedup();
         let mut work = self.work.borrow_mut();
-        let mut run = Run::new(work.next_number(), 0, entries.len() as u64, 0);
+        let mut run = Run::new(work.next_number(), 0, entries.len() as u64);
         run.write(db, 0, 0, &entries)?;
         run.publish(db)?;
         let mut known = self.keys.write();
@@ -309,6 +397,7 @@ impl KeyWriter {
         known.displaced.clear();
         drop(known);
         work.since = None;
+        work.counted = Counted::none(db)?;
         self.begin_merges(db, &mut work)
     }
 
@@ -427,9 +516,9 @@ impl Work {
         // Each look is a row's page, anywhere in the index: few are gone, and they stay for now.
         let is_looked_at =
             level >= CHECKED_LEVEL && gone.share(db, &sources, self.turn)? > LOOKED_AT;
-        let checked = if is_looked_at { gone.last } else { 0 };
-        let target = Run::new(self.next_number(), level, entries, checked);
-        self.merges.push(Merge::new(sources, target, Gone { last: checked, ..gone }));
+        let last = if is_looked_at { gone.last } else { 0 };
+        let target = Run::new(self.next_number(), level, entries);
+        self.merges.push(Merge::new(sources, target, Gone { last, ..gone }));
         Ok(())
     }
 

@@ -40,18 +40,16 @@ pub(super) struct Run {
     pub(super) entries: u64,
     /// The greatest place in it.
     pub(super) newest: u64,
-    /// Up to which place it was looked whether rows are gone; 0 where it was not.
-    pub(super) checked: u64,
     filter: Filter,
 }
 
 impl Run {
     /// An empty run, for at most `entries`.
-    pub(super) fn new(number: u64, level: u8, entries: u64, checked: u64) -> Self {
+    pub(super) fn new(number: u64, level: u8, entries: u64) -> Self {
         let pages = entries.div_ceil(PAGE_ENTRIES).next_power_of_two();
         let bits = (pages.trailing_zeros() as u8).min(BITS_MAX);
         let filter = Filter::new(entries);
-        Self { number, level, bits, entries: 0, newest: 0, checked, filter }
+        Self { number, level, bits, entries: 0, newest: 0, filter }
     }
 
     /// The place of its page `page`; of the one behind its last, the end of its places.
@@ -124,17 +122,20 @@ impl Run {
 
     /// Makes it one of those that hold.
     pub(super) fn publish(&self, db: &Connection) -> Result<(), StoreError> {
-        db.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-            params![self.number, self.level, self.bits, self.entries, self.newest, self.checked],
-        )?;
+        db.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            self.number,
+            self.level,
+            self.bits,
+            self.entries,
+            self.newest
+        ])?;
         Ok(())
     }
 
     /// All that hold, oldest first; each is read for its filter.
     pub(super) fn load_all(db: &Connection) -> Result<Vec<Self>, StoreError> {
-        let mut statement = db.prepare(
-            "SELECT run, level, bits, entries, newest, checked FROM key_run ORDER BY run",
-        )?;
+        let mut statement =
+            db.prepare("SELECT run, level, bits, entries, newest FROM key_run ORDER BY run")?;
         let rows = statement.query_map([], |row| {
             let entries: u64 = row.get(3)?;
             Ok(Self {
@@ -143,7 +144,6 @@ impl Run {
                 bits: row.get(2)?,
                 entries,
                 newest: row.get(4)?,
-                checked: row.get(5)?,
                 filter: Filter::new(0),
             })
         })?;

@@ -542,6 +542,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_whose_row_was_lost_is_damage_and_no_new_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let held = operation(1, "k", "r", Mode::Held);
+        let key = digest_of(&held);
+        let birth = Birth { operation: held, request: Bytes::from_static(b"x"), replaces: None };
+        writer.index.begin().unwrap();
+        writer.remember(birth).unwrap();
+        writer.flush();
+        writer.keep(true);
+        let other = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+        assert_eq!(other.execute("DELETE FROM op", []).unwrap(), 1);
+        let found = writer.find(Which::Key(key));
+        assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
+    }
+
+    #[test]
     fn no_segment_goes_while_a_backup_copies_it() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = writer(folder.path());

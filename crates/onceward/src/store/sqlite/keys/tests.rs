@@ -36,6 +36,9 @@ impl World {
     }
 
     fn put(&mut self, seq: u64, own: Option<KeyDigest>) {
+        if !self.rows.contains_key(&seq) {
+            self.writer.note_inserted(seq);
+        }
         self.db
             .execute(
                 "INSERT OR REPLACE INTO op VALUES (?1, ?2, 0, 3, NULL, 1, x'')",
@@ -239,13 +242,13 @@ fn a_small_run_makes_the_steps_of_a_merge_no_larger() {
     let run = |number, seqs: Range<u64>| {
         let mut entries: Vec<_> = seqs.map(|seq| entry(key(seq), seq)).collect();
         entries.sort_unstable();
-        let mut run = Run::new(number, 2, entries.len() as u64, 0);
+        let mut run = Run::new(number, 2, entries.len() as u64);
         run.write(&world.db, 0, 0, &entries).unwrap();
         Arc::new(run)
     };
     let sources = vec![run(1, 1..4097), run(2, 4097..4098)];
     // What it is to hold may be less than any of its sources has room for.
-    let target = Run::new(3, 2, 600, 0);
+    let target = Run::new(3, 2, 600);
     let gone = Gone { before: 3601, last: 0 };
     let mut merge = Merge::new(sources, target, gone);
     let mut steps = 0;
@@ -267,4 +270,43 @@ fn a_row_that_no_run_leads_to_and_that_has_another_key_is_damage() {
     world.commit();
     let loaded = KeyWriter::load(&world.db, FRESH, |seq, own, _| own == key(seq + 1));
     assert!(matches!(loaded, Err(StoreError::Damaged(_))), "{loaded:?}");
+}
+
+#[test]
+fn a_late_row_that_was_lost_is_damage() {
+    let mut world = World::new();
+    (1..=3).for_each(|seq| world.put(seq, Some(key(seq))));
+    world.remove(3);
+    world.commit();
+    world.writer = KeyWriter::load(&world.db, FRESH, |_, _, _| true).unwrap();
+    world.db.execute("DELETE FROM op WHERE seq = 2", []).unwrap();
+    let loaded = KeyWriter::load(&world.db, FRESH, |_, _, _| true);
+    assert!(matches!(loaded, Err(StoreError::Damaged(_))), "{loaded:?}");
+}
+
+#[test]
+fn a_run_that_was_lost_is_damage() {
+    let mut world = World::new();
+    (1..=FRESH as u64).for_each(|seq| world.put(seq, Some(key(seq))));
+    world.commit();
+    assert_eq!(world.db.execute("DELETE FROM key_run", []).unwrap(), 1);
+    let loaded = KeyWriter::load(&world.db, FRESH, |_, _, _| true);
+    assert!(matches!(loaded, Err(StoreError::Damaged(_))), "{loaded:?}");
+}
+
+#[test]
+fn the_way_back_counts_and_notes_no_row_that_was_not_kept() {
+    let mut world = World::new();
+    (1..=2).for_each(|seq| world.put(seq, Some(key(seq))));
+    world.commit();
+    let kept = world.rows.clone();
+    world.put(3, Some(key(3)));
+    world.remove(1);
+    world.db.execute_batch("ROLLBACK; BEGIN IMMEDIATE").unwrap();
+    world.writer.gather_again(&world.db).unwrap();
+    world.rows = kept;
+    world.check();
+    assert_eq!(world.writer.keys().read().fresh.len(), 2);
+    world.commit();
+    KeyWriter::load(&world.db, FRESH, |_, _, _| true).unwrap();
 }
