@@ -18,9 +18,11 @@ mod doubt;
 mod keys;
 mod list;
 mod ls;
+mod man;
 mod migrate_store;
 mod outbox;
 mod output;
+mod ready;
 mod resend;
 mod restore;
 mod routes;
@@ -97,7 +99,7 @@ pub(crate) struct Global {
 enum Verb {
     /// Run the gateway
     Serve(Serve),
-    /// Read the configuration, show what it means, and warn; or read the whole ledger
+    /// Check the configuration, the whole ledger, or whether the gateway is ready
     Check(check::Check),
     /// Draft routes and rules from the document of an API, with the risk of each operation
     Classify(classify::Classify),
@@ -165,6 +167,8 @@ enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages into a folder
+    Man(man::Pages),
 }
 
 #[derive(Debug, Args)]
@@ -204,11 +208,13 @@ fn run(cli: Cli) -> Result<(), Exit> {
     let Cli { global, verb } = cli;
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
+        Verb::Check(flags) if flags.is_ready => block_on(ready::ready(&global)),
         Verb::Check(flags) => check::check(&flags, &global),
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
         Verb::Completions { shell } => completions(shell),
+        Verb::Man(flags) => man::man(&flags, Cli::command()),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         Verb::Verify(flags) => block_on(verify::verify(&flags, &global)),
         Verb::MigrateStore(flags) => block_on(migrate_store::migrate_store(&flags, &global)),
@@ -258,7 +264,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
         | Verb::Sql(_)
-        | Verb::Completions { .. } => Ok(()),
+        | Verb::Completions { .. }
+        | Verb::Man(_) => Ok(()),
     }
 }
 

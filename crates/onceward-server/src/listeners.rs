@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::listening::{Closed, Listening};
 use crate::node::Node;
 use crate::tls::{Tls, TlsFiles};
-use crate::{guard, operator, page, serve, waiting};
+use crate::{guard, operator, page, passed, serve, waiting};
 
 /// Where a guard listens, as its configuration says it; with port 0, which is any, its route too.
 type Place = (SocketAddr, String);
@@ -51,11 +51,12 @@ impl Sockets {
     /// Binds them all.
     pub(crate) async fn bind(config: &Config) -> Result<Self, Exit> {
         let wanted = config.listen;
-        let main = TcpListener::bind(wanted).await.map_err(|error| {
+        let main = passed::listen(wanted).await.map_err(|error| {
             Exit::failed(format!("cannot listen on {wanted}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078"))
         })?;
         let guards = bound(&config.guards, &BTreeMap::new()).await?;
         guards.values().for_each(Bound::tell);
+        passed::tell_of_rest();
         Ok(Self { main: Arc::new(main), wanted, guards })
     }
 
@@ -152,7 +153,7 @@ async fn bound(
             };
             let socket = match there.get(&place) {
                 Some(before) => Arc::clone(&before.socket),
-                None => Arc::new(TcpListener::bind(address).await.map_err(|error| {
+                None => Arc::new(passed::listen(*address).await.map_err(|error| {
                     Exit::failed(format!("[routes.{route}] cannot listen on {address}: {error}\nhelp: choose another listen for it"))
                 })?),
             };

@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use onceward::clock::SystemClock;
-use onceward::core::hex;
 use onceward::core::lease::Session;
 use onceward::master_key::{self, write_secret};
 use onceward::route::Routes;
@@ -27,6 +26,7 @@ use crate::body::Body;
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
+use crate::given_key::given_key;
 use crate::guard::{self, Guards};
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Peer;
@@ -34,6 +34,7 @@ use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::outbox::Outboxes;
 use crate::problem::{self, Problem};
 use crate::source::{self, Sources};
+use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
 use crate::{demo, ledger, operator, page, waiting};
 
@@ -74,6 +75,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         let observer = Arc::clone(&telemetry) as Arc<_>;
         upstream = Arc::new(Faulty::new(upstream, Arc::new(SystemClock), observer));
     }
+    let mut signals = Signals::new()?;
     let start = Start {
         routes: with_demo(config.routes(), config.demo).await?,
         config,
@@ -81,10 +83,10 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         telemetry,
         egress,
         upstream,
-        master_key: given_master_key()?,
+        master_key: given_key()?,
+        supervisor: signals.supervisor.clone(),
         sockets: OnceCell::new(),
     };
-    let mut signals = Signals::new()?;
     let node = tokio::select! {
         node = start.node() => node?,
         () = signals.ends.recv() => return Ok(()),
@@ -95,15 +97,17 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
     let listeners = Listeners::begin(sockets, &node, &config);
+    signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
     ended.and(drained)
 }
 
-/// What a supervisor says. A hangup that comes before anybody heeds it is heeded then.
+/// What a supervisor says, and who it is. A hangup that comes before anybody heeds it is heeded then.
 struct Signals {
     ends: Ends,
     hangup: Signal,
+    supervisor: Supervisor,
 }
 
 /// The two that mean the end.
@@ -119,7 +123,8 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         };
-        Ok(Self { ends, hangup: listen(SignalKind::hangup())? })
+        let hangup = listen(SignalKind::hangup())?;
+        Ok(Self { ends, hangup, supervisor: Supervisor::begin() })
     }
 }
 
@@ -141,6 +146,7 @@ struct Start {
     egress: Arc<Egress>,
     upstream: Arc<dyn Upstream>,
     master_key: Option<[u8; 32]>,
+    supervisor: Supervisor,
     /// Bound once the ledger is open, or once it is known that it has to be waited for.
     sockets: OnceCell<Sockets>,
 }
@@ -153,7 +159,11 @@ impl Start {
                 let sockets = self.sockets().await?;
                 warn!(address = %sockets.address(), "{}; callers are told to come back until it is there", exit.message);
                 let _telling = sockets.tell_to_come_back(&self.config);
-                waiting::until_there(async || self.begin().await).await
+                let again = async || {
+                    self.supervisor.waits();
+                    self.begin().await
+                };
+                waiting::until_there(again).await
             }
             done => done,
         }
@@ -265,20 +275,8 @@ async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
     Ok(routes)
 }
 
-/// The master key that the environment gives.
-fn given_master_key() -> Result<Option<[u8; 32]>, Exit> {
-    let given = std::env::var("ONCEWARD_MASTER_KEY").ok().filter(|key| !key.is_empty());
-    let key = given.map(|given| {
-        let key = hex::decode(given.trim()).and_then(|key| key.try_into().ok());
-        key.ok_or_else(|| {
-            Exit::config("ONCEWARD_MASTER_KEY is not 64 hexadecimal digits".to_owned())
-        })
-    });
-    key.transpose()
-}
-
-/// The master key: from the variable `ONCEWARD_MASTER_KEY` (64 hexadecimal digits, the same on every
-/// node of a shared ledger), else from the data folder, made at first start.
+/// The master key: the one that is given (the same to every node of a shared ledger), else the data
+/// folder's, made at first start.
 fn master_key(given: Option<[u8; 32]>, data: &Path) -> Result<[u8; 32], Exit> {
     let kept = || {
         let path = data.join(MASTER_KEY);
@@ -346,12 +344,20 @@ async fn run(
         tokio::select! {
             () = signals.ends.recv() => break Ok(()),
             _ = signals.hangup.recv() => {
+                signals.supervisor.reloading();
                 reload(node, &mut listeners, config, config_path, overrides).await;
+                signals.supervisor.ready();
             }
             () = node.engine.broken() => break Err(Exit::ledger("the ledger cannot be used any more; the next start recovers".to_owned())),
             _ = look.tick() => listeners.refresh_certificates().await,
         }
     };
+    let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
+    let grace = match ended {
+        Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
+        Err(_) => GRACE_BROKEN,
+    };
+    signals.supervisor.stopping(grace);
     let closed = listeners.close().await;
     node.draining.store(true, Ordering::Release);
     if ended.is_ok() && tokio::time::timeout(GRACE_MIN, node.outboxes.stop()).await.is_err() {
@@ -359,11 +365,6 @@ async fn run(
     }
     node.engine.halt();
     info!("draining: what is under way runs to its end");
-    let longest = config.routes.values().map(|route| route.target.timeouts.total).max();
-    let grace = match ended {
-        Ok(()) => longest.unwrap_or(config.ad_hoc.target.timeouts.total).max(GRACE_MIN),
-        Err(_) => GRACE_BROKEN,
-    };
     let end_all = async {
         node.engine.idle().await;
         for closed in closed {

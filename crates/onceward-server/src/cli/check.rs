@@ -23,6 +23,9 @@ pub(super) struct Check {
     /// Read the whole ledger instead, while no gateway runs on it, and tell what does not hold
     #[arg(long)]
     ledger: bool,
+    /// Ask the running gateway instead whether it takes calls (GET /readyz); exit code 1 if not
+    #[arg(long = "ready", conflicts_with_all = ["ledger", "allow_chaos"])]
+    pub(super) is_ready: bool,
 }
 
 pub(super) fn check(flags: &Check, global: &Global) -> Result<(), Exit> {

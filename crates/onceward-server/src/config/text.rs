@@ -11,12 +11,13 @@ use toml::de::{DeTable, DeValue};
 use super::ConfigError;
 
 /// Variables that are ours and no part of the file.
-const NOT_OVERRIDES: [&str; 6] = [
+const NOT_OVERRIDES: [&str; 7] = [
     "ONCEWARD_CONFIG",
     "ONCEWARD_URL",
     "ONCEWARD_ACCESS_KEY",
     "ONCEWARD_LOG",
     "ONCEWARD_MASTER_KEY",
+    "ONCEWARD_MASTER_KEY_FILE",
     "ONCEWARD_TO",
 ];
 

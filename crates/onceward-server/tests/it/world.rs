@@ -75,7 +75,7 @@ impl World {
     }
 
     /// The binary in this folder, with none of the surroundings' settings.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         clean(&mut command);
         // What a verb leaves among the temporary files is seen.
@@ -104,7 +104,11 @@ impl World {
     }
 
     pub(crate) fn serve_with(&self, flags: &[&str]) -> Gateway {
-        let mut command = self.command(&[&["serve"], flags].concat());
+        self.serve_by(self.command(&[&["serve"], flags].concat()))
+    }
+
+    /// Starts the gateway by a command that ends up as it, and waits until it is ready.
+    pub(crate) fn serve_by(&self, mut command: Command) -> Gateway {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Log::read(child.stderr.take().unwrap());
         let mut gateway = Gateway {
