@@ -4,7 +4,7 @@
 //! is built, so that nobody has to compile cargo-deny for minutes to hear of a licence; where it is
 //! installed, it is asked too. Advisories are not checked: their database is on the network.
 
-mod graph;
+pub(crate) mod graph;
 mod licence;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,6 +8,7 @@ mod crash;
 mod debian;
 mod deny;
 mod fuzz;
+mod package;
 mod postgres;
 mod proof;
 mod sabotage;
@@ -25,7 +26,7 @@ usage: cargo xtask <command>
 
   test [args]   start or install what the tests need, then run them all;
                 arguments go to cargo test
-  ci            format, lints, docs, tidy, deny, test, sabotage, count: what has to pass before a merge
+  ci            format, lints, docs, tidy, deny, test, package, sabotage, count: what has to pass before a merge
   fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
                 inputs that nobody would write, for so long each
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
@@ -42,7 +43,11 @@ usage: cargo xtask <command>
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
                 every long run, and docs/reliability.md made of what they came to
-  deny          licences, banned crates, sources, doubled versions";
+  deny          licences, banned crates, sources, doubled versions
+  deb [--binary FILE]
+                the Debian package, in target/package
+  sbom          what is in the binary, as CycloneDX 1.5, in target/package
+  reproduce     build the last commit twice, in different folders, and compare";
 
 /// What goes wrong here is told to a person, and never decided upon.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -64,6 +69,9 @@ fn main() -> ExitCode {
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "count" => count::run(&rest),
+        "deb" => package::debian_package::run(&rest),
+        "sbom" => package::sbom::run(),
+        "reproduce" => package::reproduce(),
         "" | "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -104,6 +112,7 @@ fn ci() -> Outcome<()> {
             })
         })
         .and_then(|()| steps.run("test", || steps::test(&[])))
+        .and_then(|()| steps.run("package", package::debian_package::rehearse))
         .and_then(|()| steps.run("sabotage", || sabotage::run(&[])))
         .and_then(|()| steps.run("count", || count::run(&[])));
     steps.print();

@@ -28,18 +28,15 @@ fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Option<[u8; 32]>, E
         ))),
         (Some(text), None) => {
             let key = of_text(text.as_bytes());
-            key.map(Some).ok_or_else(|| {
-                Exit::config(format!("{VARIABLE} is not 64 hexadecimal digits"))
-            })
+            key.map(Some)
+                .ok_or_else(|| Exit::config(format!("{VARIABLE} is not 64 hexadecimal digits")))
         }
         (None, Some(path)) => read(FILE, Path::new(&path)).map(Some),
         (None, None) => {
             let folder = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
             let file = folder.map(|folder| folder.join(CREDENTIAL));
             // A manager need not have this one.
-            file.filter(|file| file.exists())
-                .map(|file| read("the credential", &file))
-                .transpose()
+            file.filter(|file| file.exists()).map(|file| read("the credential", &file)).transpose()
         }
     }
 }

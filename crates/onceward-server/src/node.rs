@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use onceward::master_key::write_secret;
 use onceward::store::StoreError;
 use onceward::{Engine, Standing};
 
@@ -26,6 +27,10 @@ pub(crate) const RESTORING: &str = "restoring";
 /// The file with the ledger's master key.
 pub(crate) const MASTER_KEY: &str = "master.key";
 
+/// What a backup has in the place of a master key that was given from outside: that it is whole, and
+/// has none.
+pub(crate) const KEY_GIVEN: &str = "master.key.given";
+
 /// Makes a folder that only its owner enters: what callers send lies in it.
 pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
@@ -41,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) outboxes: Outboxes,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,
+    /// Whether the master key came from outside, so that it lies in no folder of ours.
+    pub(crate) is_key_given: bool,
     pub(crate) quarantined: AtomicBool,
     pub(crate) draining: AtomicBool,
 }
@@ -98,6 +105,12 @@ impl Node {
         make_folder(to).map_err(failed)?;
         self.engine.store().backup(to).await?;
         // Last, so that a backup that has it is whole.
+        if self.is_key_given {
+            let said =
+                b"the master key was given, and is not here: start what is restored with it\n";
+            write_secret(&to.join(KEY_GIVEN), said).map_err(failed)?;
+            return Ok(());
+        }
         let key = to.join(MASTER_KEY);
         std::fs::copy(self.data.join(MASTER_KEY), &key).map_err(failed)?;
         File::open(key).and_then(|key| key.sync_all()).map_err(failed)?;

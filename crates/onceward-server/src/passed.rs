@@ -35,9 +35,8 @@ pub(crate) async fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpLis
 
 fn take(address: SocketAddr) -> Option<TcpListener> {
     let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_it = |socket: &TcpListener| {
-        socket.local_addr().is_ok_and(|listens| is_same(listens, address))
-    };
+    let is_it =
+        |socket: &TcpListener| socket.local_addr().is_ok_and(|listens| is_same(listens, address));
     let found = passed.iter().position(is_it)?;
     Some(passed.swap_remove(found))
 }

@@ -211,6 +211,7 @@ impl Start {
             access,
             telemetry: Arc::clone(&self.telemetry),
             data: data.clone(),
+            is_key_given: self.master_key.is_some(),
             quarantined: AtomicBool::new(quarantined),
             draining: AtomicBool::new(false),
         });

@@ -11,20 +11,20 @@ use crate::{Outcome, steps};
 
 /// One package in one version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Package {
-    pub(super) name: String,
-    pub(super) version: String,
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
     /// As its manifest says.
-    pub(super) licence: String,
+    pub(crate) licence: String,
 }
 
 impl Package {
-    pub(super) fn new(name: &str, version: &str, licence: &str) -> Self {
+    pub(crate) fn new(name: &str, version: &str, licence: &str) -> Self {
         Self { name: name.to_owned(), version: version.to_owned(), licence: licence.to_owned() }
     }
 
     /// As rules name it.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("{}@{}", self.name, self.version)
     }
 }
@@ -83,7 +83,7 @@ impl Graph {
 }
 
 /// `1name v1.2.3 (where it is)|licence (*)`, the star where it was printed before.
-fn parse(line: &str) -> Option<(usize, Package)> {
+pub(crate) fn parse(line: &str) -> Option<(usize, Package)> {
     let (package, licence) = line.rsplit_once('|')?;
     let (name, rest) = package.split_once(" v")?;
     // A crate's name begins with no digit.

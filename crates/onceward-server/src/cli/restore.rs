@@ -18,7 +18,7 @@ use super::client::Client;
 use super::output::{Printer, print, say, text};
 use crate::config::Places;
 use crate::exit::Exit;
-use crate::node::{MASTER_KEY, QUARANTINE, RESTORING, make_folder};
+use crate::node::{KEY_GIVEN, MASTER_KEY, QUARANTINE, RESTORING, make_folder};
 
 /// The names in a backup, whatever the ledger's own are.
 const INDEX: &str = "ledger.db";
@@ -83,6 +83,9 @@ fn tell(place: &Place, from: &Path, out: Printer) -> Result<(), Exit> {
     let restored = json!({"restored": place.index, "from": from, "quarantined": true});
     out.document(&restored, || {
         print(&place.index.display().to_string())?;
+        if from.join(KEY_GIVEN).exists() {
+            say("Its master key was given from outside: give the same to the gateway that starts on it.");
+        }
         say("\
 The ledger is in quarantine: it sends nothing, because what it holds as pending may have been sent
 after the backup was made. Next:
@@ -110,8 +113,9 @@ fn read_backup(from: &Path) -> Result<Vec<String>, Exit> {
     if &head != SQLITE {
         return Err(wrong(&index, "is no ledger"));
     }
-    // It is written last, so that a backup that has it is whole.
-    if fs::metadata(&key).map_err(|error| read(&key, error))?.len() != 32 {
+    // It, or what says that there is none, is written last: a backup that has it is whole.
+    let is_key_given = from.join(KEY_GIVEN).exists();
+    if !is_key_given && fs::metadata(&key).map_err(|error| read(&key, error))?.len() != 32 {
         return Err(wrong(&key, "is no master key"));
     }
     let mut segments = Vec::new();
@@ -179,7 +183,9 @@ impl Place {
             copy(&from.join(JOURNAL).join(segment), &self.journal.join(segment))?;
         }
         sync(&self.journal)?;
-        copy(&from.join(MASTER_KEY), &self.key)?;
+        if !from.join(KEY_GIVEN).exists() {
+            copy(&from.join(MASTER_KEY), &self.key)?;
+        }
         copy(&from.join(INDEX), &self.index)?;
         sync(&self.data)?;
         fs::remove_file(self.mark())?;

@@ -106,8 +106,11 @@ fn of_kubernetes(path: &str) -> (Run, Value) {
         let from = "postgres://onceward:p@postgres/onceward?sslmode=require";
         (name, variable["value"].as_str().unwrap_or(from).to_owned())
     });
-    let run =
-        Run { place: path.to_owned(), environment: set.collect(), configuration: configuration.to_owned() };
+    let run = Run {
+        place: path.to_owned(),
+        environment: set.collect(),
+        configuration: configuration.to_owned(),
+    };
     (run, pod)
 }
 
@@ -125,14 +128,27 @@ fn the_docs_name_every_file_of_deploy_and_none_that_is_not_there() {
         let named = docs[at..].split(|c| !is_part(c)).next().unwrap().trim_end_matches('.');
         // As a path of the project, and not the end of another one.
         if !docs[..at].ends_with(is_part) || docs[..at].ends_with("../") {
-            assert!(root().join(named).exists(), "docs/deploy.md names {named}, which is not there");
+            assert!(
+                root().join(named).exists(),
+                "docs/deploy.md names {named}, which is not there"
+            );
         }
     }
 }
 
+/// A configuration in which the keys and tables that its comments show are in force.
+fn shown(configuration: &str) -> String {
+    let lines = configuration.lines().map(|line| match line.trim_start().strip_prefix("# ") {
+        Some(shown) if shown.starts_with('[') || shown.contains(" = ") => shown,
+        _ => line,
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 #[test]
 fn every_configuration_and_variable_of_deploy_is_taken() {
-    let mut runs: Vec<Run> = COMPOSE.iter().flat_map(|path| of_compose(path)).map(|it| it.0).collect();
+    let mut runs: Vec<Run> =
+        COMPOSE.iter().flat_map(|path| of_compose(path)).map(|it| it.0).collect();
     runs.extend(KUBERNETES.iter().map(|path| of_kubernetes(path).0));
     runs.push(Run {
         place: "deploy/systemd/onceward.toml".to_owned(),
@@ -144,8 +160,7 @@ fn every_configuration_and_variable_of_deploy_is_taken() {
         let world = World::new();
         world.write("onceward.toml", &run.configuration);
         // What is only shown is as good as what is in force.
-        let shown = run.configuration.replace("\n# ", "\n");
-        world.write("shown.toml", &shown);
+        world.write("shown.toml", &shown(&run.configuration));
         for file in ["onceward.toml", "shown.toml"] {
             let check = |also: Option<&str>| {
                 let mut command = world.command(&["check", "--config", file]);
@@ -176,14 +191,11 @@ fn words(text: &str) -> Vec<String> {
 /// Whether a command line of ours could be read: its verb and its flags are there.
 fn holds(line: &[String], place: &str) {
     let world = World::new();
-    let verbs: Vec<_> = line.iter().take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
-    let help = {
-        let mut arguments: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
-        // `check` has no verbs of its own: a word behind it is an argument.
-        arguments.truncate(if arguments.first() == Some(&"access") { 2 } else { 1 });
-        arguments.push("--help");
-        world.run(&arguments).ok()
-    };
+    // Only some verbs have verbs of their own: behind the others a word is an argument.
+    let verbs = if ["access", "bulk", "sql"].contains(&line[0].as_str()) { 2 } else { 1 };
+    let mut arguments: Vec<&str> = line.iter().take(verbs).map(String::as_str).collect();
+    arguments.push("--help");
+    let help = world.run(&arguments).ok();
     for flag in line.iter().filter(|word| word.starts_with("--")) {
         let flag = flag.split('=').next().unwrap();
         assert!(help.contains(flag), "{place}: {line:?} has no {flag}");
@@ -214,7 +226,9 @@ fn every_command_of_deploy_and_its_docs_can_be_read() {
             continue;
         }
         let line = line.split(" #").next().unwrap();
-        let Some((before, line)) = line.split_once("onceward ").filter(|_| is_code) else { continue };
+        let Some((before, line)) = line.split_once("onceward ").filter(|_| is_code) else {
+            continue;
+        };
         if before.is_empty() || before.ends_with(' ') && !before.contains("systemctl") {
             let line = line.strip_prefix("onceward ").unwrap_or(line);
             let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();

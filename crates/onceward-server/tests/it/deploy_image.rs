@@ -43,7 +43,10 @@ fn contained(world: &World, image: &Path, data: &Path, arguments: &[&str]) -> Co
     command.args(["unshare", "--root"]).arg(image).arg("--wd=/data");
     command.args([format!("--setgid={USER}"), format!("--setuid={USER}")]);
     command.arg("/usr/bin/onceward").args(arguments);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("ONCEWARD_LISTEN", "0.0.0.0:0");
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("ONCEWARD_LISTEN", "0.0.0.0:0");
     command.current_dir(world.path(".")).stdin(Stdio::null());
     command
 }

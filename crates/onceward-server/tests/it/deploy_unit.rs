@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use onceward_proof::figures::tell;
-use rustix::process::Signal;
+use rustix::process::{Signal, getuid};
 
 use crate::crash_world::can_trace;
 use crate::world::{BINARY, World};
@@ -88,7 +88,8 @@ fn the_unit_lets_it_make_the_system_calls_that_it_makes() {
     command.args(["-f", "-D", "-o"]).arg(&trace).arg(plain.get_program()).args(plain.get_args());
     command.current_dir(world.path(".")).env_remove("ONCEWARD_CONFIG");
     let gateway = world.serve_by(command);
-    let answer = gateway.call("POST", "/to/demo/orders?script=503,201", &[("idempotency-key", "k")], "{}");
+    let answer =
+        gateway.call("POST", "/to/demo/orders?script=503,201", &[("idempotency-key", "k")], "{}");
     assert_eq!(answer.status, 201);
     gateway.run(&["backup", "copy"]).ok();
     gateway.signal(Signal::HUP);
@@ -104,7 +105,8 @@ fn the_unit_lets_it_make_the_system_calls_that_it_makes() {
     let called: BTreeSet<_> = called.collect();
     assert!(called.contains("fdatasync") && called.len() > 20, "{called:?}");
     let refused = |call: &&str| !allowed.contains(*call) || denied.contains(*call);
-    // What it does without: more descriptors than it was given, which the unit gives.
+    // SQLite gives its files to their folder's owner where it is root, and there alone.
+    let refused = |call: &&str| refused(call) && !(getuid().is_root() && *call == "fchown");
     let missed: Vec<_> = called.into_iter().filter(refused).collect();
     assert_eq!(missed, Vec::<&str>::new());
 }

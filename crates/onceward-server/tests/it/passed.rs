@@ -12,8 +12,7 @@ use rustix::process::Signal;
 use crate::world::{Gateway, Upstream, World, call, route};
 
 /// Passes what it has as its input on as descriptor 3, to whom it becomes, as systemd does.
-const PASS: &str =
-    "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0 </dev/null";
+const PASS: &str = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0 </dev/null";
 
 fn serve_on(world: &World, socket: &TcpListener, listen: SocketAddr) -> Gateway {
     let plain = world.command(&["serve", "--listen", &listen.to_string()]);

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::world::{Gateway, Upstream, World, route, until};
+use crate::world::{Gateway, Upstream, World, is_in_a_file, route, until};
 
 /// A gateway with one operation that its upstream refuses for now, and a backup of it.
 fn backed_up(world: &World, upstream: &Upstream) -> Gateway {
@@ -117,6 +117,33 @@ fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
         assert!(said.contains("onceward backup"), "{said}");
     }
     assert!(!place.path("onceward-data").exists());
+}
+
+#[test]
+fn a_backup_of_a_gateway_whose_key_is_given_has_none_and_is_restored_with_it() {
+    let (world, place) = (World::new(), World::new());
+    let digits = "70".repeat(32);
+    let serve = |world: &World, key: &str| {
+        let mut command = world.command(&["serve", "--listen", "127.0.0.1:0"]);
+        world.write("key", key);
+        command.env("ONCEWARD_MASTER_KEY_FILE", world.path("key"));
+        command
+    };
+    let gateway = world.serve_by(serve(&world, &digits));
+    gateway.run(&["send", "demo/orders", "--key", "mine"]).ok();
+    gateway.run(&["backup", "copy"]).ok();
+    drop(gateway);
+    for key in [digits.clone(), "p".repeat(32)] {
+        assert!(!is_in_a_file(&world.path("copy"), &key), "{key} is in the copy");
+    }
+    assert!(
+        !world.path("copy/master.key").exists() && !world.path("onceward-data/master.key").exists()
+    );
+    place.run(&["restore", world.path("copy").to_str().unwrap()]).ok();
+    let wrong = serve(&place, &"71".repeat(32)).output().unwrap();
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("not the key of this ledger"));
+    let gateway = place.serve_by(serve(&place, &digits));
+    assert_eq!(gateway.run(&["ls", "--json"]).json()[0]["key"], "mine");
 }
 
 #[test]

@@ -52,7 +52,10 @@ fn it_says_when_it_takes_calls_reads_again_and_stops() {
     let world = World::new();
     let path = world.path("notify");
     let manager = Manager::at(&SocketAddr::from_pathname(&path).unwrap());
-    world.write("onceward.toml", "[routes.slow]\nupstream = \"http://127.0.0.1:1\"\ntimeout = \"90s\"\n");
+    world.write(
+        "onceward.toml",
+        "[routes.slow]\nupstream = \"http://127.0.0.1:1\"\ntimeout = \"90s\"\n",
+    );
     let gateway = serve(&world, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
     manager.until("READY=1");
     assert_eq!(gateway.call("GET", "/readyz", &[], "").status, 200);
