@@ -24,14 +24,12 @@ fn folder(root: &Path) -> Outcome<PathBuf> {
 
 /// The date of everything that is made, in seconds: what `SOURCE_DATE_EPOCH` says, else the commit's.
 fn epoch(root: &Path) -> Outcome<String> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(epoch) => Ok(epoch),
-        Err(_) => {
-            let mut git = Command::new("git");
-            git.args(["log", "-1", "--format=%ct"]).current_dir(root);
-            Ok(steps::output(&mut git)?.trim().to_owned())
-        }
+    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+        return Ok(epoch);
     }
+    let mut git = Command::new("git");
+    git.args(["log", "-1", "--format=%ct"]).current_dir(root);
+    Ok(steps::output(&mut git)?.trim().to_owned())
 }
 
 /// A date as `date` writes it.

@@ -1,4 +1,4 @@
-//! The programs with which tests trace, cut the power and set clocks. Where one is missing and
+//! The programs with which tests trace, cut the power, set clocks and read units. Where one is missing and
 //! cannot be installed, its tests are skipped, and say so.
 
 use std::path::PathBuf;
@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use crate::debian::{self, on_path};
 
 /// What is looked for, and the package that has it.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("unshare", "util-linux"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),

@@ -75,7 +75,7 @@ struct Cli {
 /// What every verb takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The configuration file; without it ./onceward.toml, or none
+    /// The configuration file; without it ./onceward.toml or /etc/onceward/onceward.toml, or none
     #[arg(long, global = true, env = "ONCEWARD_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Print JSON

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
         [flag, file] if flag == "--binary" => PathBuf::from(file),
         _ => return Err("usage: cargo xtask deb [--binary FILE]".into()),
     };
-    let package = pack(&root, &binary, &folder(&root)?)?;
+    let package = pack(&root, &binary, &folder(&root)?, "-z6")?;
     println!("{}", package.display());
     lint(&package)
 }
@@ -60,7 +60,7 @@ pub(crate) fn rehearse() -> Outcome<()> {
     for name in ["once", "again"] {
         let to = target.join(name);
         fs::create_dir_all(&to)?;
-        packages.push(pack(&root, &binary, &to)?);
+        packages.push(pack(&root, &binary, &to, "-z0")?);
     }
     if fs::read(&packages[0])? != fs::read(&packages[1])? {
         return Err("two packages of one binary differ: a time or an order got into them".into());
@@ -72,7 +72,8 @@ pub(crate) fn rehearse() -> Outcome<()> {
     linted
 }
 
-fn pack(root: &Path, binary: &Path, to: &Path) -> Outcome<PathBuf> {
+/// Packs `binary` into a package in the folder `to`, as small as `effort` makes it.
+fn pack(root: &Path, binary: &Path, to: &Path, effort: &str) -> Outcome<PathBuf> {
     let (version, epoch) = (format!("{}-{REVISION}", env!("CARGO_PKG_VERSION")), epoch(root)?);
     let architecture = steps::output(Command::new("dpkg").arg("--print-architecture"))?;
     let architecture = architecture.trim();
@@ -131,7 +132,7 @@ fn pack(root: &Path, binary: &Path, to: &Path) -> Outcome<PathBuf> {
     put(&tree, "DEBIAN/control", control.as_bytes(), 0o644)?;
     let package = to.join(format!("{NAME}_{version}_{architecture}.deb"));
     let mut dpkg = Command::new("dpkg-deb");
-    dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(&tree).arg(&package);
+    dpkg.args(["--root-owner-group", "-Zxz", effort, "--build"]).arg(&tree).arg(&package);
     steps::output(dpkg.env("SOURCE_DATE_EPOCH", epoch))?;
     fs::remove_dir_all(&tree)?;
     Ok(package)

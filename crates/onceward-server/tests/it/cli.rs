@@ -34,6 +34,14 @@ fn help_and_version_and_completions_print() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(world.run(&["completions", shell]).ok().contains("redeliver"), "{shell}");
     }
+    world.run(&["man", "pages"]).ok();
+    for (page, words) in
+        [("onceward.1", "onceward\\-redeliver(1)"), ("onceward-serve.1", "Listen here")]
+    {
+        let page = std::fs::read_to_string(world.path("pages").join(page)).unwrap();
+        assert!(page.starts_with(".ie") && page.contains(words), "{words}: {page}");
+    }
+    assert!(!world.path("pages/onceward-help.1").exists());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What is in `deploy/` holds: its files parse, their variables, keys, flags and paths exist, and the
 //! docs name each of them.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -142,7 +144,7 @@ fn shown(configuration: &str) -> String {
         Some(shown) if shown.starts_with('[') || shown.contains(" = ") => shown,
         _ => line,
     });
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The image without its builder: a root that nobody may write to, no shell, no accounts, a numeric
 //! user, and the gateway in it.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};

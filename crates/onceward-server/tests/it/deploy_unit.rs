@@ -1,5 +1,7 @@
 //! The systemd unit: systemd reads it, it leaves the process little, and all that the process needs.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,6 +1,8 @@
 //! Sockets that whoever starts the gateway holds: they are passed from one process to the next, and
 //! callers of a restart wait instead of being refused.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};

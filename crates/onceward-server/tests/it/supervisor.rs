@@ -1,6 +1,8 @@
 //! What the service manager is told: that it is ready, reads again, waits, and stops; as systemd's own
 //! socket would hear it.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
