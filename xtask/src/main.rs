@@ -44,8 +44,9 @@ usage: cargo xtask <command>
   proof [--long] [--page]
                 every long run, and docs/reliability.md made of what they came to
   deny          licences, banned crates, sources, doubled versions
-  deb [--binary FILE]
-                the Debian package, in target/package
+  deb [--binary FILE | --rehearse]
+                the Debian package, in target/package; or that of the debug binary,
+                twice, compared and held against lintian's rules
   sbom          what is in the binary, as CycloneDX 1.5, in target/package
   reproduce     build the last commit twice, in different folders, and compare";
 

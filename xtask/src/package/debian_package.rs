@@ -38,8 +38,9 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
     let root = steps::root();
     let binary = match args {
         [] => dist::build(&root)?,
+        [flag] if flag == "--rehearse" => return rehearse(),
         [flag, file] if flag == "--binary" => PathBuf::from(file),
-        _ => return Err("usage: cargo xtask deb [--binary FILE]".into()),
+        _ => return Err("usage: cargo xtask deb [--binary FILE | --rehearse]".into()),
     };
     let package = pack(&root, &binary, &folder(&root)?, "-z6")?;
     println!("{}", package.display());

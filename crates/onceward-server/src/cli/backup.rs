@@ -21,7 +21,11 @@ pub(super) async fn backup(flags: &Backup, client: &Client, out: Printer) -> Res
     let made = client.post("/v1/backup", &json!({"to": folder})).await?;
     out.document(&made, || {
         print(&text(&made, "/backup"))?;
-        say("the master key is in it: keep it as you keep credentials");
+        say(if made["master_key"] == false {
+            "the master key is not in it, since it was given: keep that elsewhere"
+        } else {
+            "the master key is in it: keep it as you keep credentials"
+        });
         Ok(())
     })
 }

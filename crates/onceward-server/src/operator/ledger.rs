@@ -55,7 +55,7 @@ async fn backup(State(node): State<Arc<Node>>, Said(BackupTo { to }): Said<Backu
         return Err(invalid("to: an absolute path on the gateway's machine"));
     }
     node.backup(&to).await?;
-    Ok(Json(json!({"backup": to})))
+    Ok(Json(json!({"backup": to, "master_key": !node.is_key_given})))
 }
 
 async fn release(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Answer {

@@ -21,6 +21,7 @@ mod crash_sources;
 mod crash_world;
 mod deploy;
 mod deploy_image;
+mod deploy_systemd;
 mod deploy_unit;
 mod fault_clock;
 mod fault_cut;
