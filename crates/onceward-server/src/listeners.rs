@@ -14,6 +14,7 @@ use crate::connections::Connections;
 use crate::exit::Exit;
 use crate::listening::{Closed, Listening};
 use crate::node::Node;
+use crate::serve::Edge;
 use crate::tls::{Tls, TlsFiles};
 use crate::{guard, operator, page, serve, waiting};
 
@@ -100,10 +101,7 @@ impl Bound {
         let (socket, tls) = (Arc::clone(&self.socket), self.tls.clone());
         Listening::begin(socket, tls, Arc::clone(connections), move |peer| {
             let own = Arc::new((Arc::clone(&node), Arc::clone(&route), peer));
-            move |request| {
-                let own = Arc::clone(&own);
-                async move { Box::pin(guard::answer_on(&own.0, &own.1, request, &own.2)).await }
-            }
+            move |request| guard::answer_on(&own.0, &own.1, request, &own.2)
         })
     }
 
@@ -169,11 +167,9 @@ impl Listeners {
         let pages = operator::router().merge(page::router()).with_state(Arc::clone(node));
         let of_main = Arc::clone(node);
         let main = Listening::begin(sockets.main, None, Arc::clone(&connections), move |peer| {
-            let own = Arc::new((Arc::clone(&of_main), pages.clone(), peer));
-            move |request| {
-                let own = Arc::clone(&own);
-                async move { serve::answer(&own.0, &own.1, request, &own.2).await }
-            }
+            let node = Arc::clone(&of_main);
+            let edge = Arc::new(Edge { node, pages: pages.clone(), peer });
+            move |request| serve::answer(&edge, request)
         });
         let mut listeners = Self { connections, main, guards: BTreeMap::new() };
         for (place, bound) in sockets.guards {

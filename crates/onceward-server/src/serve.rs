@@ -27,7 +27,7 @@ use crate::access::{Access, new_key};
 use crate::body::Body;
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
-use crate::gateway::Gateway;
+use crate::gateway::{Answering, Gateway};
 use crate::guard::{self, Guards};
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Peer;
@@ -501,37 +501,46 @@ async fn drain(node: &Node) -> Result<(), Exit> {
     }
 }
 
-/// One request to the main listener, whatever it is for; a refusal in the shape that its callers read.
-pub(crate) async fn answer(
-    node: &Arc<Node>,
-    pages: &axum::Router,
-    request: Request<Incoming>,
-    peer: &Peer,
-) -> Response<Body> {
-    if let Some(guard) = node.guards.of_host(&request) {
-        return Box::pin(guard::answer(node, &guard, request, peer)).await;
-    }
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = answer_plainly(node, pages, request).await;
-    problem::dress(response, || node.gateway.error_shape(&method, &uri))
+/// What answers the requests of one connection to the main listener.
+pub(crate) struct Edge {
+    pub(crate) node: Arc<Node>,
+    pub(crate) pages: axum::Router,
+    pub(crate) peer: Peer,
 }
 
-async fn answer_plainly(
-    node: &Arc<Node>,
-    pages: &axum::Router,
+/// Answers one request, whatever it is for; a refusal in the shape that its callers read.
+pub(crate) fn answer(
+    edge: &Arc<Edge>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> + Send + use<> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let edge = Arc::clone(edge);
+    let answering = match edge.node.guards.of_host(&request) {
+        None => answer_plainly(&edge, request),
+        Some(guard) => guard::answer(&edge.node, guard, request, &edge.peer),
+    };
+    async move { problem::dress(answering.await, || edge.node.gateway.error_shape(&method, &uri)) }
+}
+
+fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {
+    let node = &edge.node;
     if has_foreign_coding(request.headers()) {
-        return refuse_coding();
+        return at_once(refuse_coding());
     }
     let path = request.uri().path();
     match path {
-        "/healthz" => return plain(200, "ok\n"),
-        "/readyz" if node.is_draining() => return plain(503, "draining\n"),
-        "/readyz" if node.is_quarantined() => return plain(503, "quarantine\n"),
-        "/readyz" => return Box::pin(ready(node)).await,
+        "/healthz" => return at_once(plain(200, "ok\n")),
+        "/readyz" if node.is_draining() => return at_once(plain(503, "draining\n")),
+        "/readyz" if node.is_quarantined() => return at_once(plain(503, "quarantine\n")),
+        "/readyz" => {
+            let node = Arc::clone(node);
+            return Box::pin(async move { ready(&node).await });
+        }
         // Who sends it is shown by its signature, and not by a key of ours.
-        _ if path.starts_with("/in/") => return Box::pin(source::receive(node, request)).await,
+        _ if path.starts_with("/in/") => {
+            let node = Arc::clone(node);
+            return Box::pin(async move { source::receive(&node, request).await });
+        }
         _ => {}
     }
     let is_call = path.starts_with("/to/") || path == "/to";
@@ -539,32 +548,41 @@ async fn answer_plainly(
     let (mut head, body) = request.into_parts();
     let caller = match node.access.admit(&head.method, &mut head.headers) {
         Ok(caller) => caller,
-        Err(problem) => return page::refused(head.uri.path(), &head.headers, &problem),
+        Err(problem) => return at_once(page::refused(head.uri.path(), &head.headers, &problem)),
     };
     if is_metrics {
-        node.outboxes.gauge();
-        return match node.engine.store().condition().await {
-            Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
-            Err(error) => Problem::from(error).response(),
-        };
+        let node = Arc::clone(node);
+        return Box::pin(async move { metrics(&node).await });
     }
     let path = head.uri.path();
     let asks = path == "/v1/operations" || path.ends_with("/lookup");
     let sends = is_call || (head.method == http::Method::POST && asks);
     if sends && node.is_quarantined() {
-        return Problem::new(
-            "quarantine",
-            "Nothing was sent; `onceward restore --release` lets it send.",
-        )
-        .response();
+        let why = "Nothing was sent; `onceward restore --release` lets it send.";
+        return at_once(Problem::new("quarantine", why).response());
     }
     if is_call {
-        return node.gateway.handle(Request::from_parts(head, body), caller).await;
+        return node.gateway.handle(head, body, caller);
     }
     head.extensions.insert(caller);
-    match Box::pin(pages.clone().call(Request::from_parts(head, body))).await {
-        Ok(response) => operator::from_axum(response),
-        Err(never) => match never {},
+    let mut pages = edge.pages.clone();
+    Box::pin(async move {
+        match pages.call(Request::from_parts(head, body)).await {
+            Ok(response) => operator::from_axum(response),
+            Err(never) => match never {},
+        }
+    })
+}
+
+fn at_once(response: Response<Body>) -> Answering {
+    Box::pin(std::future::ready(response))
+}
+
+async fn metrics(node: &Node) -> Response<Body> {
+    node.outboxes.gauge();
+    match node.engine.store().condition().await {
+        Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
+        Err(error) => Problem::from(error).response(),
     }
 }
 
