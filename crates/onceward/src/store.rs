@@ -419,8 +419,24 @@ pub trait Store: Send + Sync + 'static {
     /// The operation of this key if it is done, from a view that may lag; a miss says nothing.
     fn recall(&self, key: KeyDigest) -> Option<Operation>;
 
-    /// The bytes of a request or an answer.
+    /// The bytes of a request or an answer. Where they are not there, that is damage only while an
+    /// operation refers to them: [`Store::body_of`] looks.
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes>;
+
+    /// The same for a body of `operation`, which was read before and may have been forgotten since:
+    /// then whoever asks is told to come back.
+    fn body_of<'a>(&'a self, operation: &'a Operation, body: BodyRef) -> Reply<'a, Bytes> {
+        Box::pin(async move {
+            let read = self.body(body).await;
+            if let Err(StoreError::Damaged(_)) = read {
+                let now = self.find(Which::Id(operation.id)).await?;
+                if now.is_none_or(|now| now.bodies().all(|kept| kept != body)) {
+                    return Err(StoreError::Away("it was forgotten meanwhile".to_owned()));
+                }
+            }
+            read
+        })
+    }
 
     /// At most `length` bytes of a body, from byte `from` on, for whoever passes a large one on
     /// piece by piece. A checksum is of the whole: [`Store::body`] looks at it, this does not.

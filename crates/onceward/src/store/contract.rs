@@ -60,6 +60,7 @@ where
     what_an_answer_made_is_found(&*make().await).await;
     lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
+    what_was_forgotten_since_it_was_read_is_no_damage(&*make().await).await;
     a_forgotten_key_goes_to_its_successor(&*make().await).await;
     what_a_lapsed_session_had_in_hand_is_told(&*make().await).await;
     what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
@@ -432,6 +433,23 @@ async fn the_sweep_forgets_by_time_and_never_what_is_open(store: &dyn Store) {
         Some(open),
         "what is open never expires"
     );
+}
+
+async fn what_was_forgotten_since_it_was_read_is_no_damage(store: &dyn Store) {
+    let made = remember(store, &operation(1, "k", "r", Mode::Held)).await;
+    let next = commit(store, started(&made)).await.unwrap();
+    let answer = Some((Slot::Outcome, Bytes::from_static(b"answer")));
+    let operation = done(&next, made.created_at);
+    let read = store.commit(Write { operation, answer, visible: false }).await.unwrap();
+    let policy = Policy::default();
+    for over in [policy.window, policy.window + policy.tombstone] {
+        sweep_all(store, Timestamp::from_micros(60_000_000).plus(over)).await;
+        for body in read.bodies() {
+            let found = store.body_of(&read, body).await;
+            let is_no_damage = found.as_ref().map_or_else(StoreError::may_pass, |_| true);
+            assert!(is_no_damage, "{found:?}");
+        }
+    }
 }
 
 async fn a_forgotten_key_goes_to_its_successor(store: &dyn Store) {
