@@ -358,10 +358,6 @@ impl Store for PostgresStore {
         Box::pin(async move { settings::one(&self.links, &name).await })
     }
 
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        Box::pin(async move { settings::all(&self.links, &prefix).await })
-    }
-
     fn settings_from(
         &self,
         prefix: String,

@@ -8,8 +8,6 @@ use crate::store::{StoreError, Way, end_of};
 
 const ONE: &str = "SELECT value FROM setting WHERE name = $1";
 
-const ALL: &str = "SELECT name, value FROM setting WHERE name >= $1 AND name < $2 ORDER BY name";
-
 const UP: &str =
     "SELECT name, value FROM setting WHERE name > $1 AND name < $2 ORDER BY name LIMIT $3";
 
@@ -34,10 +32,6 @@ pub(super) async fn one(links: &Links, name: &str) -> Result<Option<Bytes>, Stor
     Ok(rows.first().map(|found| found.get::<_, Vec<u8>>(0).into()))
 }
 
-pub(super) async fn all(links: &Links, prefix: &str) -> Result<Vec<(String, Bytes)>, StoreError> {
-    Ok(pairs(&links.query(ALL, &[&prefix, &end_of(prefix)]).await?))
-}
-
 /// At most `max` whose names begin with `prefix`, after `from`.
 pub(super) async fn page(
     links: &Links,
@@ -52,11 +46,8 @@ pub(super) async fn page(
         Way::Down => (DOWN, prefix, from.unwrap_or(end)),
     };
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    Ok(pairs(&links.query(sql, &[&least, &greatest, &max]).await?))
-}
-
-fn pairs(rows: &[tokio_postgres::Row]) -> Vec<(String, Bytes)> {
-    rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect()
+    let rows = links.query(sql, &[&least, &greatest, &max]).await?;
+    Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
 }
 
 pub(super) async fn set(links: &Links, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
