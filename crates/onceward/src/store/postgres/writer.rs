@@ -105,6 +105,7 @@ impl Writer {
     pub(super) async fn run(mut self) {
         loop {
             let mut jobs = self.queue.batch().await;
+            self.is_unsure = false;
             let count = jobs.len();
             while !jobs.is_empty() {
                 jobs = self.write(jobs).await;
@@ -118,16 +119,20 @@ impl Writer {
         match self.try_write(&mut jobs).await {
             Ok(again) => {
                 self.queue.away.store(false, Ordering::Relaxed);
-                self.is_unsure &= !again.is_empty();
                 again
             }
             // One that cannot be written must not take the others with it.
             Err(Failure::Refused(_) | Failure::Taken) if jobs.len() > 1 => {
-                let (mut again, was_unsure) = (Vec::new(), self.is_unsure);
+                let (was_unsure, mut is_unsure) = (self.is_unsure, false);
+                let mut again = Vec::new();
                 for job in jobs {
                     self.is_unsure = was_unsure;
-                    again.append(&mut Box::pin(self.write(vec![job])).await);
+                    let mut left = Box::pin(self.write(vec![job])).await;
+                    // As unsure as any that is left.
+                    is_unsure |= self.is_unsure && !left.is_empty();
+                    again.append(&mut left);
                 }
+                self.is_unsure = is_unsure;
                 again
             }
             Err(Failure::Refused(error)) => {
