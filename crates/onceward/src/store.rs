@@ -238,6 +238,20 @@ impl Standing {
         Self::Tombstone,
     ];
 
+    /// Whether something is to come of it, or somebody has to look: most of a ledger is not, and the
+    /// others are found by an index.
+    pub(crate) fn is_open(self) -> bool {
+        match self {
+            Self::Pending
+            | Self::Held
+            | Self::Delivering
+            | Self::InDoubt
+            | Self::DeadLetter
+            | Self::Told => true,
+            Self::Done | Self::Tombstone => false,
+        }
+    }
+
     /// Where `operation` stands.
     pub fn of(operation: &Operation) -> Self {
         use onceward_core::operation::State;

@@ -325,6 +325,23 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     assert_eq!(places(even).await.0, [8, 6, 4, 2]);
     let held = Query { standing: vec![Standing::Held], limit: 2, ..Query::default() };
     assert_eq!(places(held).await.0, [9, 8]);
+    for n in [10, 12, 11] {
+        remember(store, &operation(n, &format!("k{n}"), "w", Mode::Accepted)).await;
+    }
+    let waiting = |standing: &[Standing], before: u64| Query {
+        standing: standing.to_vec(),
+        before: Some(OperationId::new(before, 0)),
+        limit: 3,
+        ..Query::default()
+    };
+    assert_eq!(places(waiting(&[Standing::Pending], 99)).await.0, [12, 11, 10]);
+    assert_eq!(places(waiting(&[Standing::Pending], 11)).await, (vec![10], None));
+    let unfinished = [Standing::Pending, Standing::Held, Standing::Delivering];
+    assert_eq!(places(waiting(&unfinished, 12)).await.0, [11, 10, 9]);
+    assert_eq!(
+        places(waiting(&[Standing::Pending, Standing::Done], 12)).await,
+        (vec![11, 10], None)
+    );
     let in_doubt = Query {
         standing: vec![Standing::InDoubt, Standing::DeadLetter],
         limit: 2,

@@ -392,9 +392,7 @@ impl Store for PostgresStore {
                 .await?;
             let counts: BTreeMap<i16, i64> =
                 rows.iter().map(|found| (found.get(0), found.get(1))).collect();
-            let open = Standing::ALL
-                .into_iter()
-                .filter(|standing| !matches!(standing, Standing::Done | Standing::Tombstone));
+            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
             let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
             let size = self.links.query("SELECT pg_database_size(current_database())", &[]).await?
                 [0]
