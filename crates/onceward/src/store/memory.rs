@@ -138,7 +138,7 @@ impl Kept {
     ) -> Result<Vec<Operation>, StoreError> {
         let mut due: Vec<(Timestamp, Operation)> = self
             .waiting()
-            .filter(|(operation, due)| *due <= now && Lane::of(operation) == *lane)
+            .filter(|(operation, due)| *due <= now && lane.is_of(operation))
             .map(|(operation, due)| (due, operation.clone()))
             .collect();
         due.sort_by_key(|(due, operation)| (*due, operation.id));

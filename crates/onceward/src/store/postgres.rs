@@ -61,8 +61,8 @@ const WRITERS: usize = 2;
 /// Connections that read and do the rest.
 const READERS: usize = 3;
 
-/// Rows read at once for a list, or noted at once.
-const PAGE: i64 = 500;
+/// Keys asked for again that are noted at once.
+const NOTED_MAX: usize = 500;
 
 const FIND: &str = "SELECT row FROM op WHERE id = $1";
 
@@ -311,7 +311,7 @@ impl Store for PostgresStore {
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
         Box::pin(async move {
-            for asked in asked.chunks(PAGE as usize) {
+            for asked in asked.chunks(NOTED_MAX) {
                 let ids: Vec<Id> = asked.iter().map(|(id, _)| Id(*id)).collect();
                 let counts: Vec<i64> = asked.iter().map(|(_, asked)| asked.count as i64).collect();
                 let times: Vec<String> =

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
 use onceward_core::operation::Fence;
 use onceward_core::time::Timestamp;
 use tokio_postgres::error::{DbError, SqlState};
@@ -22,7 +23,7 @@ use super::queue::{Change, Job, Queue};
 use super::read;
 use crate::sabotage::Sabotage;
 use crate::store::row;
-use crate::store::{Birth, Lane, Remembered, StoreError, digest_of};
+use crate::store::{Birth, Lane, Remembered, StoreError};
 
 /// Between two tries of a batch whose connection broke.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -179,8 +180,8 @@ impl Writer {
         let written = in_time(async {
             batch::note_made(&link, jobs.iter().filter_map(Job::changed)).await?;
             let written = match jobs.first() {
-                Some(Job::Remember(birth, ..)) if birth.replaces.is_some() => {
-                    take_over(&link, birth, &batch).await?
+                Some(Job::Remember(birth, digest, _)) if birth.replaces.is_some() => {
+                    take_over(&link, birth, *digest, &batch).await?
                 }
                 _ => Some(batch.write(&link).await?),
             };
@@ -276,6 +277,7 @@ const GIVE_UP: &str = "\
 async fn take_over(
     link: &Link,
     birth: &Birth,
+    digest: KeyDigest,
     batch: &Batch,
 ) -> Result<Option<HashSet<OperationId>>, Failure> {
     let Some((old, fence)) = birth.replaces else { return Ok(None) };
@@ -288,7 +290,6 @@ async fn take_over(
     before.fence = Fence(fence.0 + 1);
     let mut bytes = Vec::new();
     row::encode(&before, &mut bytes);
-    let digest = digest_of(&birth.operation);
     link.query(GIVE_UP, &[&Id(old), &(before.fence.0 as i64), &bytes, &&digest.0[..]]).await?;
     let (written, committed) = batch.write_and_commit(link).await?;
     committed?;
