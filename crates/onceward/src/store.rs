@@ -375,9 +375,16 @@ pub enum Way {
     Down,
 }
 
-/// The name that comes after all that begin with `prefix`.
-pub(crate) fn end_of(prefix: &str) -> String {
-    format!("{prefix}\u{7f}")
+impl Way {
+    /// The names between which those lie that begin with `prefix` and come behind `from`.
+    pub(crate) fn bounds(self, prefix: String, from: Option<String>) -> (String, String) {
+        // Names are of visible ASCII: this one comes after all that begin so.
+        let end = format!("{prefix}\u{7f}");
+        match self {
+            Self::Up => (from.unwrap_or(prefix), end),
+            Self::Down => (prefix, from.unwrap_or(end)),
+        }
+    }
 }
 
 /// What a step of the sweep did.

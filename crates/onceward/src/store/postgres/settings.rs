@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::hints;
 use super::link::Links;
-use crate::store::{StoreError, Way, end_of};
+use crate::store::{StoreError, Way};
 
 const ONE: &str = "SELECT value FROM setting WHERE name = $1";
 
@@ -40,11 +40,11 @@ pub(super) async fn page(
     way: Way,
     max: usize,
 ) -> Result<Vec<(String, Bytes)>, StoreError> {
-    let end = end_of(&prefix);
-    let (sql, least, greatest) = match way {
-        Way::Up => (UP, from.unwrap_or(prefix), end),
-        Way::Down => (DOWN, prefix, from.unwrap_or(end)),
+    let sql = match way {
+        Way::Up => UP,
+        Way::Down => DOWN,
     };
+    let (least, greatest) = way.bounds(prefix, from);
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let rows = links.query(sql, &[&least, &greatest, &max]).await?;
     Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
