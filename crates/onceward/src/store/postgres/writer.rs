@@ -347,3 +347,59 @@ async fn answer(
     }
     again
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use onceward_core::operation::Operation;
+    use onceward_core::policy::Mode;
+    use tokio::sync::oneshot;
+
+    use super::super::{PostgresOptions, days, schema};
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::store::contract::operation;
+
+    fn job(operation: Operation) -> Job {
+        let (answer, _) = oneshot::channel();
+        Job::remember(
+            Birth { operation, request: Bytes::from_static(b"x"), replaces: None },
+            answer,
+        )
+    }
+
+    #[tokio::test]
+    #[expect(clippy::print_stdout, reason = "never silently")]
+    async fn a_batch_that_was_split_is_as_unsure_as_any_part_of_it_that_is_left() {
+        let Ok(server) = std::env::var("TEST_POSTGRES") else {
+            println!("skipped: TEST_POSTGRES names no server; `cargo xtask test` starts one");
+            return;
+        };
+        let at = |url| Address::new(&PostgresOptions { url, ca_file: None }).unwrap();
+        let name = format!("unsure_{}", std::process::id());
+        let make = format!("CREATE DATABASE {name}");
+        at(server.clone()).open().await.unwrap().client.batch_execute(&make).await.unwrap();
+        let address = at(format!("{server} dbname={name}"));
+        let link = address.open().await.unwrap();
+        schema::migrate(&link).await.unwrap();
+        days::make(&link, day_of(SystemClock.now())).await.unwrap();
+        // Two at once are refused, and whoever writes the first alone is cut off.
+        let [first, second] = [1, 2].map(|n| operation(n, &format!("k{n}"), "r", Mode::Held));
+        let cut = format!(
+            "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF (SELECT count(*) FROM new) > 1 THEN RAISE EXCEPTION 'one at a time'; END IF; \
+             IF EXISTS (SELECT FROM new WHERE op = '{:032x}') THEN \
+             PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$; \
+             CREATE TRIGGER cut AFTER INSERT ON key REFERENCING NEW TABLE AS new \
+             FOR EACH STATEMENT EXECUTE FUNCTION cut()",
+            first.id.as_u128()
+        );
+        link.client.batch_execute(&cut).await.unwrap();
+        let (queue, lanes) = (Arc::default(), Arc::default());
+        let mut writer = Writer::new(address, queue, lanes, || SystemClock.now());
+        let wanted = first.id;
+        let left = writer.write(vec![job(first), job(second)]).await;
+        assert_eq!(left.iter().map(Job::id).collect::<Vec<_>>(), [wanted]);
+        assert!(writer.is_unsure, "the first may have been written");
+    }
+}
