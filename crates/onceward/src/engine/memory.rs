@@ -98,7 +98,7 @@ impl Engine {
             let is_same = before.version != now.version && before.parts[0] == now.parts[0];
             return Ok(if is_same { decide(before) } else { admission });
         };
-        let kept = self.store.body(kept).await?;
+        let kept = self.store.body_of(owner, kept).await?;
         let mut parts = parts.clone();
         if parts != [Part::Body] {
             let Ok(stored) = wire::decode_request(&kept, owner.id, Some(&self.secrets)) else {
@@ -175,7 +175,8 @@ impl Engine {
     ) -> Result<Answer, Refusal> {
         let mut paths = Vec::new();
         if let (true, Some(request)) = (parts.contains(&Part::Body), known.request) {
-            let stored = wire::decode_request(&self.store.body(request).await?, known.id, None)?;
+            let kept = self.store.body_of(&known, request).await?;
+            let stored = wire::decode_request(&kept, known.id, None)?;
             paths = differing_paths(&stored.body, &arrival.request.body, PATHS_MAX);
         }
         let status = arrival.policy.mismatch_status;

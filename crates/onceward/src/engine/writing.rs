@@ -172,7 +172,8 @@ impl Engine {
         let body = operation
             .request
             .ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
-        wire::decode_request(&self.store.body(body).await?, operation.id, Some(&self.secrets))
+        let kept = self.store.body_of(operation, body).await?;
+        wire::decode_request(&kept, operation.id, Some(&self.secrets))
     }
 
     /// The request of an operation in hand: a ledger that is away is waited for.
