@@ -23,48 +23,41 @@ const PASS_PAUSE: Duration = Duration::from_mins(10);
 /// Duplicates are counted in memory and written this often.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
-/// Forgets what is over, for ever.
+/// Forgets what is over, for ever; what is full or away now is swept in the next pass.
 pub(crate) async fn sweep(engine: Arc<Engine>) {
+    let is_over =
+        |swept: Result<(), StoreError>| swept.is_err_and(|error| !engine.goes_on_after(&error));
     let mut pause = FIRST_PAUSE;
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
         pause = PASS_PAUSE;
-        match engine.forget_notes().await {
-            Ok(()) => {}
-            Err(error) if error.may_pass() || error == StoreError::Stale => {}
-            Err(error) => {
-                engine.heed(error);
-                return;
-            }
-        }
-        let mut from = Some(0);
-        while let Some(place) = from {
-            match engine.store.sweep(engine.clock.now(), place, STEP).await {
-                Ok(swept) => from = swept.next,
-                // What is full or away now is swept in the next pass.
-                Err(error) if error.may_pass() || error == StoreError::Stale => break,
-                Err(error) => {
-                    engine.heed(error);
-                    return;
-                }
-            }
-            engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
-        }
-        let mut from = Some(String::new());
-        while let Some(place) = from {
-            match engine.sweep_lines(place, STEP).await {
-                Ok(next) => from = next,
-                Err(error) if error.may_pass() || error == StoreError::Stale => break,
-                Err(error) => {
-                    engine.heed(error);
-                    return;
-                }
-            }
-            if from.is_some() {
-                engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
-            }
+        if is_over(engine.forget_notes().await)
+            || is_over(sweep_operations(&engine).await)
+            || is_over(sweep_lines(&engine).await)
+        {
+            return;
         }
     }
+}
+
+async fn sweep_operations(engine: &Engine) -> Result<(), StoreError> {
+    let mut from = Some(0);
+    while let Some(place) = from {
+        from = engine.store.sweep(engine.clock.now(), place, STEP).await?.next;
+        engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
+    }
+    Ok(())
+}
+
+async fn sweep_lines(engine: &Engine) -> Result<(), StoreError> {
+    let mut from = Some(String::new());
+    while let Some(place) = from {
+        from = engine.sweep_lines(place, STEP).await?;
+        if from.is_some() {
+            engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the counts of duplicates, and now and then what routes have seen, for ever.
@@ -77,14 +70,9 @@ pub(crate) async fn write_asked(engine: Arc<Engine>) {
             next = engine.clock.now().plus(advise::EVERY);
             written = engine.flush_seen().await;
         }
-        match written {
-            Ok(()) => {}
-            // A count is no promise: what a full ledger does not take is lost.
-            Err(error) if error.may_pass() || error == StoreError::Stale => {}
-            Err(error) => {
-                engine.heed(error);
-                return;
-            }
+        // A count is no promise: what a full ledger does not take is lost.
+        if written.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
         }
     }
 }
