@@ -23,7 +23,7 @@ use onceward::edge::{self, refuse, tell_aside, tell_of};
 use onceward::route::Route;
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Refusal};
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing};
 use url::Url;
 
 use crate::access::Caller;
@@ -129,9 +129,7 @@ impl Gateway {
     ) -> Result<(Arc<Route>, PathAndQuery), Problem> {
         refuse_upgrade(&head.headers)?;
         let path = check_sendable(&head.method, &entrance.place.target)?;
-        let name = &entrance.place.route;
-        let route = self.engine.routes().get(name);
-        let route = route.ok_or_else(|| Problem::from(Refusal::RouteUnknown(name.clone())))?;
+        let route = self.engine.find_route(&entrance.place.route)?;
         self.check_callback(&mut entrance.options)?;
         Ok((route, path))
     }

@@ -119,7 +119,7 @@ pub(crate) async fn answer(
     let (method, uri) = (request.method().clone(), request.uri().clone());
     // Most answers need it for nothing.
     let policy = || {
-        let route = node.engine.routes().get(&guard.route)?;
+        let route = node.engine.route(&guard.route)?;
         Some(Arc::clone(route.policy_for(method.as_str(), target_of(&uri))))
     };
     let mut response = match answer_plainly(node, guard, request, peer).await {

@@ -110,9 +110,7 @@ impl Engine {
 
     /// What a route has seen, on all nodes, up to a minute ago, and on this one up to now.
     pub async fn seen(&self, route: &str) -> Result<Seen, Refusal> {
-        if self.routes().get(route).is_none() {
-            return Err(Refusal::RouteUnknown(route.to_owned()));
-        }
+        self.find_route(route)?;
         let mut seen = self.kept_seen(route).await?;
         if let Some(since) = self.counting.seen().get(route) {
             seen.add(since);

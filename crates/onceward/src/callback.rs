@@ -225,7 +225,7 @@ impl Engine {
     fn callback_of(&self, operation: &Operation, state: &str, teller: &Teller) -> Option<Arrival> {
         let url: Url = operation.callback.as_deref()?.parse().ok()?;
         let name = url.origin().ascii_serialization();
-        let route = self.routes().get(&name)?;
+        let route = self.route(&name)?;
         let target = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),

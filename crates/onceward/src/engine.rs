@@ -229,6 +229,11 @@ impl Engine {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).get(name)
     }
 
+    /// The same; to name one that is not there is refused.
+    pub fn find_route(&self, name: &str) -> Result<Arc<Route>, Refusal> {
+        self.route(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
+    }
+
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
         self.change_routes(|_| routes);
@@ -297,8 +302,7 @@ impl Engine {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
-        let route =
-            self.route(&call.route).ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
+        let route = self.find_route(&call.route)?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
@@ -332,8 +336,7 @@ impl Engine {
 
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
-        let route =
-            self.route(&call.route).ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
+        let route = self.find_route(&call.route)?;
         receive(call, route, &self.secrets, self.clock.now())
     }
 

@@ -39,9 +39,7 @@ struct PauseRow {
 impl Engine {
     /// Pauses a route: nothing is sent through it until it is resumed.
     pub async fn pause(self: &Arc<Self>, route: &str, person: &Person) -> Result<Pause, Refusal> {
-        if self.routes().get(route).is_none() {
-            return Err(Refusal::RouteUnknown(route.to_owned()));
-        }
+        self.find_route(route)?;
         let pause =
             Pause { at: self.clock.now(), who: person.who.clone(), reason: person.reason.clone() };
         let row = PauseRow {
@@ -87,7 +85,7 @@ impl Engine {
         let before = std::mem::replace(&mut *self.pauses(), Arc::new(paused.clone()));
         for route in before.keys().chain(paused.keys()) {
             let (was, is) = (before.contains_key(route), paused.contains_key(route));
-            let Some(found) = self.routes().get(route).filter(|_| was != is) else { continue };
+            let Some(found) = self.route(route).filter(|_| was != is) else { continue };
             self.gate_of(&found).set_paused(is, self.clock.now());
             self.observer.observe(Fact::Paused(route, is));
         }
@@ -96,7 +94,7 @@ impl Engine {
 
     /// How the gate of a route stands.
     pub fn standing(&self, route: &str) -> Option<Standing> {
-        let route = self.routes().get(route)?;
+        let route = self.route(route)?;
         Some(self.gate_of(&route).standing(self.clock.now()))
     }
 }

@@ -140,9 +140,7 @@ async fn take_turn(
 impl Engine {
     /// How a route and its provider's list agreed last; nothing where they were never compared.
     pub async fn reconciled(&self, route: &str) -> Result<Option<Report>, Refusal> {
-        if self.routes().get(route).is_none() {
-            return Err(Refusal::RouteUnknown(route.to_owned()));
-        }
+        self.find_route(route)?;
         Ok(self.report(route).await?)
     }
 

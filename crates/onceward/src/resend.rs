@@ -81,7 +81,7 @@ impl Engine {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
         let name = &original.route;
-        let route = self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.clone()))?;
+        let route = self.find_route(name)?;
         let mut request = self.request_of(original).await?;
         request.target = edit.target.unwrap_or(request.target);
         request.body = edit.body.unwrap_or(request.body);

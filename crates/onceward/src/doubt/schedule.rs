@@ -80,7 +80,7 @@ fn has_lookup(route: &Route) -> bool {
 /// Looks for what is in doubt on one route, as long as it says how.
 async fn look_on_route(engine: Arc<Engine>, name: String, woken: Arc<tokio::sync::Notify>) {
     while !engine.is_halted() {
-        let Some(route) = engine.routes().get(&name).filter(|route| has_lookup(route)) else {
+        let Some(route) = engine.route(&name).filter(|route| has_lookup(route)) else {
             break;
         };
         let (next, read) = match pass(&engine, &route).await {
@@ -197,7 +197,7 @@ impl Engine {
             let why = format!("it is {}, not in doubt", operation.state.name());
             return Err(Refusal::conflict(&operation, why));
         }
-        let route = self.routes().get(&operation.route);
+        let route = self.route(&operation.route);
         let rule = route.as_ref().and_then(|route| rule_of(route, &operation));
         let (Some(route), Some(rule)) = (route, rule) else {
             let why = "its route says no lookup, so nobody can be asked";
@@ -224,8 +224,7 @@ impl Engine {
 
     /// Asks the upstream now about everything that is in doubt on a route.
     pub async fn look_again_on(self: &Arc<Self>, name: &str) -> Result<Tally, Refusal> {
-        let route =
-            self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))?;
+        let route = self.find_route(name)?;
         let mut tally = Tally::default();
         let (mut before, mut asked) = (None, 0);
         loop {
