@@ -44,7 +44,7 @@ struct WantedRow {
 }
 
 /// What makes two acts the same: the deed, and what would come of it.
-pub(crate) fn what_of(deed: Deed, next: &Operation) -> String {
+fn what_of(deed: Deed, next: &Operation) -> String {
     let detail = match deed {
         Deed::Forgot => next.forgotten.map(|then| format!("{then:?}").to_lowercase()),
         Deed::Extended => next.key_expires_at().map(|at| at.as_micros().to_string()),

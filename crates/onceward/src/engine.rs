@@ -50,7 +50,7 @@ use crate::suspects::Suspects;
 use crate::upstream::{AnswerBody, Download, Upstream};
 use crate::waiters::Waiters;
 
-/// How often a race for a key is run again before it is given up as a busy ledger.
+/// How often a write that lost against another is tried again before it is given up as a busy ledger.
 pub(crate) const RACES_MAX: usize = 8;
 
 /// What an engine is made of.

@@ -111,7 +111,7 @@ impl Engine {
         let Some(written) = self.write(next, answer, true).await? else { return Ok(None) };
         self.observer.observe(Fact::Looked(&written, looked.finding, &looked.told));
         if written.state != State::InDoubt {
-            self.left_doubt(&written).await;
+            self.acted(&written).await;
         }
         Ok(Some((written, looked.finding)))
     }
