@@ -7,6 +7,7 @@
 mod entry;
 mod memory;
 mod run;
+mod running;
 mod story;
 mod waiting;
 mod writing;
@@ -26,7 +27,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use self::memory::Recent;
-use self::run::Running;
+use self::running::Running;
 use crate::advise::Counting;
 use crate::audit::Retention;
 use crate::bulk::InHand;

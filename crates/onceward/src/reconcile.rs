@@ -95,14 +95,12 @@ pub(crate) async fn reconcile(engine: Arc<Engine>) {
             if done.insert(route.name.clone(), turn) == Some(turn) {
                 continue;
             }
-            let (engine, route) = (Arc::clone(&engine), Arc::clone(route));
-            let run = engine.begin();
-            tokio::spawn(async move {
-                let _run = run;
-                if let Err(error) = take_turn(&engine, &route, &rule, turn).await
+            let (own, route) = (Arc::clone(&engine), Arc::clone(route));
+            engine.go_on_with(async move {
+                if let Err(error) = take_turn(&own, &route, &rule, turn).await
                     && !error.may_pass()
                 {
-                    engine.heed(error);
+                    own.heed(error);
                 }
             });
         }

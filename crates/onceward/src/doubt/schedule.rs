@@ -208,18 +208,14 @@ impl Engine {
             .try_enter(&entrant(&operation), self.clock.now())
             .map_err(|barred| self.barred(barred, &route))?;
         let engine = Arc::clone(self);
-        let run = self.begin();
-        let (looking, for_whom) = (operation.clone(), Arc::clone(&route));
         // Whoever asked may go away meanwhile; what was claimed is looked for all the same.
-        let look = tokio::spawn(async move {
-            let _run = run;
-            engine.look_for(&looking, &for_whom, &rule, slot).await
-        });
-        match look.await.map_err(|_| Refusal::Draining)? {
-            Ok(Some(looked)) => Ok(looked),
-            Ok(None) => Err(Refusal::conflict(&operation, "it has moved on meanwhile: look at it")),
-            Err(error) => Err(self.heed(error)),
-        }
+        self.see_through(async move {
+            let looked = engine.look_for(&operation, &route, &rule, slot).await;
+            let moved_on =
+                || Refusal::conflict(&operation, "it has moved on meanwhile: look at it");
+            looked.map_err(|error| engine.heed(error))?.ok_or_else(moved_on)
+        })
+        .await
     }
 
     /// Asks the upstream now about everything that is in doubt on a route.

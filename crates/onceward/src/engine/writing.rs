@@ -64,18 +64,18 @@ impl Engine {
         Ok(Some((Write { operation, answer, visible: false }, Arc::new(request))))
     }
 
-    /// A dead operation that is too old to be sent again safely goes into doubt.
+    /// A dead operation that is too old to be sent again safely goes into doubt; nothing where somebody
+    /// was faster.
     pub(super) async fn doubt(
         &self,
         known: &Operation,
         now: Timestamp,
-    ) -> Result<Operation, StoreError> {
-        let doubted = known.after(Event::Ruled(Verdict::Doubt), now);
-        let operation = doubted.map_err(|_| StoreError::Stale)?;
-        let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
+    ) -> Result<Option<Operation>, StoreError> {
+        let decided = known.after(Event::Ruled(Verdict::Doubt), now);
+        let Some(doubted) = self.write(decided, None, true).await? else { return Ok(None) };
         self.rested(&doubted);
         self.advance(&doubted).await;
-        Ok(doubted)
+        Ok(Some(doubted))
     }
 
     /// Writes a birth, under the call's second identity where it has one, and watches for doubles.
