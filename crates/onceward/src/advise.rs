@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use onceward_core::advice::Seen;
 use onceward_core::operation::{Death, Operation, State};
 use onceward_core::policy::Mode;
@@ -14,6 +13,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::observe::{Fact, Observer, Repeat};
 use crate::refusal::Refusal;
+use crate::setting;
 use crate::store::StoreError;
 
 /// What the setting of a route's counts is called.
@@ -101,9 +101,8 @@ impl Engine {
         for (route, seen) in counted.into_iter().filter(|(_, seen)| !seen.is_nothing()) {
             let mut all = self.kept_seen(&route).await?;
             all.add(&seen);
-            let value = postcard::to_allocvec(&all.to_counts())
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            self.store.set(format!("{PREFIX}{route}"), Some(Bytes::from(value))).await?;
+            let value = setting::encode(&all.to_counts())?;
+            self.store.set(format!("{PREFIX}{route}"), Some(value)).await?;
         }
         Ok(())
     }
@@ -119,8 +118,9 @@ impl Engine {
     }
 
     async fn kept_seen(&self, route: &str) -> Result<Seen, StoreError> {
-        let kept = self.store.setting(format!("{PREFIX}{route}")).await?;
-        let counts = kept.and_then(|kept| postcard::from_bytes::<Vec<u64>>(&kept).ok());
+        let name = format!("{PREFIX}{route}");
+        let kept = self.store.setting(name.clone()).await?;
+        let counts = kept.and_then(|kept| setting::decode::<Vec<u64>>(&name, &kept).ok());
         // What cannot be read is another release's, and counted anew.
         Ok(counts.and_then(|counts| Seen::from_counts(&counts)).unwrap_or_default())
     }
