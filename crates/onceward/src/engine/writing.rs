@@ -1,10 +1,11 @@
-//! What is written for a call, and a ledger that is full or away: what is known is kept until it is on
-//! disk.
+//! What is written of an operation, and what follows where the ledger does not take it: what is known
+//! is kept until it is on disk.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onceward_core::exchange::{self, Request};
 use onceward_core::id::OperationId;
 use onceward_core::operation::{Event, Fence, Illegal, Operation};
@@ -62,6 +63,22 @@ impl Engine {
         // Both facts are one write.
         operation.fence = Fence(known.fence.0 + 1);
         Ok(Some((Write { operation, answer, visible: false }, Arc::new(request))))
+    }
+
+    /// Writes what the core decided about an operation that others may write too; nothing where that
+    /// cannot follow any more, or where one of them was faster.
+    pub(crate) async fn write(
+        &self,
+        decided: Result<Operation, Illegal>,
+        answer: Option<(Slot, Bytes)>,
+        visible: bool,
+    ) -> Result<Option<Operation>, StoreError> {
+        let Ok(operation) = decided else { return Ok(None) };
+        match self.store.commit(Write { operation, answer, visible }).await {
+            Ok(written) => Ok(Some(written)),
+            Err(StoreError::Stale) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A dead operation that is too old to be sent again safely goes into doubt; nothing where somebody
@@ -199,5 +216,15 @@ impl Engine {
             self.broken.notify_one();
         }
         Refusal::Ledger(error)
+    }
+
+    /// Whether what goes on for ever goes on although the ledger refused it once: it does, except
+    /// after what the engine has to heed.
+    pub(crate) fn goes_on_after(&self, error: &StoreError) -> bool {
+        let may_pass = error.may_pass() || *error == StoreError::Stale;
+        if !may_pass {
+            self.heed(error.clone());
+        }
+        may_pass
     }
 }
