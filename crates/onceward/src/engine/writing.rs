@@ -104,8 +104,8 @@ impl Engine {
     ) -> Result<Remembered, StoreError> {
         let written = match identity {
             // Few routes have one, and what all calls carry has to be small.
-            Some(identity) => Box::pin(self.clone().write_identified(newborn, identity)).await,
-            None => self.clone().write_birth(newborn).await,
+            Some(identity) => Box::pin(self.write_identified(newborn, identity)).await,
+            None => self.write_birth(newborn).await,
         };
         if let (Ok(Remembered::Fresh(operation)), Some(watch)) = (&written, watch) {
             self.suspect(operation, &watch);
@@ -113,10 +113,7 @@ impl Engine {
         written
     }
 
-    pub(crate) async fn write_birth(
-        self: Arc<Self>,
-        newborn: Box<Birth>,
-    ) -> Result<Remembered, StoreError> {
+    pub(crate) async fn write_birth(&self, newborn: Box<Birth>) -> Result<Remembered, StoreError> {
         if newborn.operation.callback.is_some() {
             Box::pin(self.mark_callback(&newborn.operation)).await?;
         }
