@@ -120,7 +120,7 @@ impl Engine {
     /// What a duplicate gets; the upstream is not asked.
     pub(crate) async fn answer_known(
         &self,
-        known: Operation,
+        known: Box<Operation>,
         admission: Admission,
         arrival: &Arrival,
     ) -> Result<Answer, Refusal> {
@@ -140,11 +140,10 @@ impl Engine {
             // Its process may have ended before its line had it; what comes after it must not pass.
             Box::pin(self.advance(&known)).await;
         }
-        let known_box = || Box::new(known.clone());
         match admission {
             Admission::Mismatch(parts) => self.mismatch(known, parts, arrival).await,
             Admission::Join if arrival.options.respond_async && arrival.options.wait.is_none() => {
-                Ok(Answer::Accepted(known_box()))
+                Ok(Answer::Accepted(known))
             }
             Admission::Join => {
                 let until = self.clock.now().plus(Self::wait_of(arrival));
@@ -158,18 +157,18 @@ impl Engine {
             Admission::Replay | Admission::ReplayFailure | Admission::InDoubt => {
                 self.answer_at_rest(known, false).await
             }
-            Admission::Cancelled => Err(Refusal::Cancelled(Box::new(known))),
-            Admission::Expired => Err(Refusal::KeyExpired(Box::new(known))),
-            Admission::Invalidated => Err(Refusal::KeyInvalidated(Box::new(known))),
+            Admission::Cancelled => Err(Refusal::Cancelled(known)),
+            Admission::Expired => Err(Refusal::KeyExpired(known)),
+            Admission::Invalidated => Err(Refusal::KeyInvalidated(known)),
             Admission::Fresh | Admission::Revive | Admission::TooLate => {
-                Err(Refusal::InProgress(Box::new(known)))
+                Err(Refusal::InProgress(known))
             }
         }
     }
 
     async fn mismatch(
         &self,
-        known: Operation,
+        known: Box<Operation>,
         parts: Vec<Part>,
         arrival: &Arrival,
     ) -> Result<Answer, Refusal> {
@@ -179,51 +178,45 @@ impl Engine {
             paths = differing_paths(&stored.body, &arrival.request.body, PATHS_MAX);
         }
         let status = arrival.policy.mismatch_status;
-        Err(Refusal::KeyMismatch { operation: Box::new(known), parts, paths, status })
+        Err(Refusal::KeyMismatch { operation: known, parts, paths, status })
     }
 
     /// The answer from memory for an operation that came to rest.
     pub(super) async fn answer_at_rest(
         &self,
-        operation: Operation,
+        operation: Box<Operation>,
         first: bool,
     ) -> Result<Answer, Refusal> {
-        let from_memory = |operation, response| {
+        let from_memory = |operation: Box<Operation>, response| {
             Ok(Answer::Upstream(Box::new(Answered {
-                operation,
+                operation: *operation,
                 response,
                 rest: None,
                 replayed: !first,
             })))
         };
         match operation.state {
-            State::InDoubt => {
-                Err(Refusal::OutcomeUnknown { operation: Box::new(operation), first })
-            }
-            State::Pending { .. } | State::Delivering => {
-                Err(Refusal::InProgress(Box::new(operation)))
-            }
+            State::InDoubt => Err(Refusal::OutcomeUnknown { operation, first }),
+            State::Pending { .. } | State::Delivering => Err(Refusal::InProgress(operation)),
             State::Done | State::Dead(_)
                 if admission::are_bodies_over(&operation, self.clock.now()) =>
             {
-                Err(Refusal::ResponseNotRetained(Box::new(operation)))
+                Err(Refusal::ResponseNotRetained(operation))
             }
             State::Done | State::Dead(_) if operation.outcome.is_some() => {
                 match replay(&*self.store, &operation).await? {
                     Some(response) => from_memory(operation, response),
-                    None => Err(Refusal::ResponseNotRetained(Box::new(operation))),
+                    None => Err(Refusal::ResponseNotRetained(operation)),
                 }
             }
-            State::Done => Err(Refusal::ResponseNotRetained(Box::new(operation))),
-            State::Dead(Death::Cancelled) => Err(Refusal::Cancelled(Box::new(operation))),
+            State::Done => Err(Refusal::ResponseNotRetained(operation)),
+            State::Dead(Death::Cancelled) => Err(Refusal::Cancelled(operation)),
             State::Dead(Death::Superseded) => from_memory(operation, order::superseded()),
             State::Dead(death) => {
                 match replay_failure(&*self.store, &operation, &self.secrets).await? {
                     Some(response) => from_memory(operation, response),
-                    None if death == Death::Unsent => {
-                        Err(Refusal::UpstreamUnreachable(Box::new(operation)))
-                    }
-                    None => Err(Refusal::NoAnswer(Box::new(operation))),
+                    None if death == Death::Unsent => Err(Refusal::UpstreamUnreachable(operation)),
+                    None => Err(Refusal::NoAnswer(operation)),
                 }
             }
         }

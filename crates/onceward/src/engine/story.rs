@@ -163,7 +163,7 @@ impl Engine {
                     drop(unused);
                     // Nobody else sets it.
                     let _ = arrival.options.aside.duplicate_of.set(twin);
-                    let twin = self.answer_twin(*known, arrival, entry.replaces.as_ref());
+                    let twin = self.answer_twin(known, arrival, entry.replaces.as_ref());
                     return Box::pin(twin).await.map(Step::Answered);
                 }
                 entry.slot = unused;
