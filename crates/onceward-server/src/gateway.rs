@@ -203,7 +203,7 @@ impl Gateway {
         let key_given = has_key(&request, policy);
         let call =
             Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
-        let mut response = match Box::pin(self.engine.call(call)).await {
+        let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given, self.engine.store()),
             Err(refusal) => refuse(&refusal.into(), echo, key_given),
         };
