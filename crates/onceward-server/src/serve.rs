@@ -17,6 +17,7 @@ use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
 use onceward::{Engine, Parts, Teller};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tower_service::Service as _;
@@ -54,8 +55,12 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 /// for refusals to leave.
 const GRACE_BROKEN: Duration = Duration::from_secs(1);
 
-/// Serves until it is told to stop; the exit says how it ended.
-pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+/// Serves callers on `event_loops` until it is told to stop; the exit says how it ended.
+pub(crate) async fn serve(
+    config_path: Option<&Path>,
+    overrides: &Overrides,
+    event_loops: Vec<Handle>,
+) -> Result<(), Exit> {
     raise_descriptors();
     let config = Config::load(config_path, overrides)?;
     check_certificates(&config)?;
@@ -82,6 +87,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         egress,
         upstream,
         master_key: given_master_key()?,
+        event_loops,
         sockets: OnceCell::new(),
     };
     let mut signals = Signals::new()?;
@@ -94,7 +100,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     if node.engine.store().is_shared() {
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
-    let listeners = Listeners::begin(sockets, &node, &config);
+    let listeners = Listeners::begin(sockets, &node);
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
     ended.and(drained)
@@ -141,6 +147,7 @@ struct Start {
     egress: Arc<Egress>,
     upstream: Arc<dyn Upstream>,
     master_key: Option<[u8; 32]>,
+    event_loops: Vec<Handle>,
     /// Bound once the ledger is open, or once it is known that it has to be waited for.
     sockets: OnceCell<Sockets>,
 }
@@ -152,7 +159,7 @@ impl Start {
             Err(exit) if exit.may_pass => {
                 let sockets = self.sockets().await?;
                 warn!(address = %sockets.address(), "{}; callers are told to come back until it is there", exit.message);
-                let _telling = sockets.tell_to_come_back(&self.config);
+                let _telling = sockets.tell_to_come_back();
                 waiting::until_there(async || self.begin().await).await
             }
             done => done,
@@ -160,7 +167,7 @@ impl Start {
     }
 
     async fn sockets(&self) -> Result<&Sockets, Exit> {
-        self.sockets.get_or_try_init(|| Sockets::bind(&self.config)).await
+        self.sockets.get_or_try_init(|| Sockets::bind(&self.config, self.event_loops.clone())).await
     }
 
     /// All that asks the ledger; nothing is sent before the last of it.

@@ -18,6 +18,7 @@ use http::uri::Authority;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
 use super::pool::Berth;
@@ -42,6 +43,8 @@ pub(super) struct Wire {
     pub(super) peer: SocketAddr,
     /// Whether TLS is on it.
     pub(super) secured: bool,
+    /// The runtime that tells of its bytes.
+    pub(super) runtime: Id,
     /// Host and port, as HTTP/2 says them.
     pub(super) authority: Authority,
     /// The same as HTTP/1.1 says them.
@@ -72,6 +75,7 @@ impl Wire {
             berth,
             peer,
             secured,
+            runtime: Handle::current().id(),
             authority,
             host,
             busy: AtomicU32::new(0),
