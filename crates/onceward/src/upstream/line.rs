@@ -34,7 +34,7 @@ pub(super) struct Line {
     way: Way,
     /// Whether it has carried a request before.
     pub(super) reused: bool,
-    /// What its next answer is waited for with.
+    /// What its answer is waited for with, and each piece of it.
     pub(super) alarm: Alarm,
 }
 
