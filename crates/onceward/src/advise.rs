@@ -19,8 +19,11 @@ use crate::store::StoreError;
 /// What the setting of a route's counts is called.
 const PREFIX: &str = "advice/";
 
-/// How often what was counted is written.
-pub(crate) const EVERY: Duration = Duration::from_mins(1);
+/// How often what routes have seen is written.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// How often the counts of operations' duplicates are.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Counts on behalf of an engine, and passes every fact on.
 pub(crate) struct Counting {
@@ -91,6 +94,23 @@ impl Observer for Counting {
             _ => {}
         }
         self.inner.observe(fact);
+    }
+}
+
+/// Writes the counts of duplicates, and now and then what routes have seen, for ever.
+pub(crate) async fn write(engine: Arc<Engine>) {
+    let mut next = engine.clock.now().plus(EVERY);
+    loop {
+        engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
+        let mut written = engine.flush_asked().await;
+        if written.is_ok() && engine.clock.now() >= next {
+            next = engine.clock.now().plus(EVERY);
+            written = engine.flush_seen().await;
+        }
+        // A count is no promise: what a full ledger does not take is lost.
+        if written.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
+        }
     }
 }
 

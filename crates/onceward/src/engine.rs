@@ -277,6 +277,19 @@ impl Engine {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
 
+    /// Begins to deliver accepted work and to forget what is over, until [`Engine::stop`].
+    pub fn start(self: &Arc<Self>) {
+        self.keep_up(crate::recover::beat(Arc::clone(self)));
+        self.keep_up(crate::dispatch::dispatch(Arc::clone(self)));
+        self.keep_up(crate::doubt::look(Arc::clone(self)));
+        self.keep_up(crate::doubt::hear(Arc::clone(self)));
+        self.keep_up(crate::sweep::sweep(Arc::clone(self)));
+        self.keep_up(crate::advise::write(Arc::clone(self)));
+        self.keep_up(crate::bulk::look_after(Arc::clone(self)));
+        self.keep_up(crate::callback::tell(Arc::clone(self)));
+        self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
+    }
+
     /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once
     /// nobody else has the engine either, the ledger can be opened anew.
     pub async fn stop(&self) {

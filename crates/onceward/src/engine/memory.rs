@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use onceward_core::admission::{self, Admission};
 use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
-use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Death, Operation, State};
 
@@ -17,7 +16,7 @@ use crate::observe::{Fact, Repeat};
 use crate::order;
 use crate::refusal::Refusal;
 use crate::replay::{replay, replay_failure};
-use crate::store::Asked;
+use crate::store::{Asked, StoreError};
 use crate::wire;
 
 /// How many JSON paths a mismatch names.
@@ -60,11 +59,13 @@ impl Engine {
         asked.entry(known.id).or_default().add(&Asked { count: 1, times: vec![self.clock.now()] });
     }
 
-    /// Duplicates counted since the last time this was called.
-    pub(crate) fn take_asked(&self) -> Vec<(OperationId, Asked)> {
-        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
-            .into_iter()
-            .collect()
+    /// Writes the counts of duplicates that are still in memory.
+    pub async fn flush_asked(&self) -> Result<(), StoreError> {
+        let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        if asked.is_empty() {
+            return Ok(());
+        }
+        self.store.note_asked(asked.into_iter().collect()).await
     }
 
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
