@@ -113,6 +113,7 @@ impl Engine {
         written
     }
 
+    /// Writes a birth, marks whom to tell of its end before that, and puts it in line.
     pub(crate) async fn write_birth(&self, newborn: Box<Birth>) -> Result<Remembered, StoreError> {
         if newborn.operation.callback.is_some() {
             Box::pin(self.mark_callback(&newborn.operation)).await?;
@@ -126,6 +127,7 @@ impl Engine {
         }
     }
 
+    /// Writes a revival as a birth is written.
     pub(super) async fn write_revival(
         self: Arc<Self>,
         write: Write,
