@@ -178,8 +178,8 @@ impl Engine {
         self.refused(note, Refusal::NotFound).await
     }
 
-    /// Tells of an operation upon which a person acted, or evidence of its doubt, and lets those behind
-    /// it go on.
+    /// Tells of an operation that a person acted upon, or that evidence led out of its doubt, and lets
+    /// those behind it go on.
     pub(crate) async fn acted(&self, operation: &Operation) {
         self.observer.observe(Fact::Acted(operation));
         self.callbacks.note(operation);
