@@ -4,6 +4,7 @@
 //! A call's work goes on by itself where its caller hangs up: that changes nothing. Commit, then
 //! answer: no answer leaves before what it says is on stable storage.
 
+mod answer;
 mod entry;
 mod memory;
 mod run;
@@ -17,7 +18,6 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use onceward_core::exchange::{Headers, Response};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::{Scope, ScopeKind};
 use onceward_core::lease::Session;
@@ -26,6 +26,7 @@ use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+pub use self::answer::{Answer, Answered};
 use self::memory::Recent;
 use self::running::Running;
 use crate::advise::Counting;
@@ -48,7 +49,7 @@ use crate::route::{Route, Routes};
 use crate::secret::Secrets;
 use crate::store::{Asked, Lane, Store};
 use crate::suspects::Suspects;
-use crate::upstream::{AnswerBody, Download, Upstream};
+use crate::upstream::{Download, Upstream};
 use crate::waiters::Waiters;
 
 /// How often a write that lost against another is tried again before it is given up as a busy ledger.
@@ -113,58 +114,9 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a call gets.
-pub enum Answer {
-    /// An answer of the upstream's, of this call or from memory.
-    Upstream(Box<Answered>),
-    /// It is on disk and will be delivered.
-    Accepted(Box<Operation>),
-    /// It passed through without a record.
-    Passed {
-        /// The status.
-        status: u16,
-        /// The headers, as they came.
-        headers: Headers,
-        /// The body, as it comes.
-        body: Box<dyn AnswerBody>,
-    },
-}
-
-/// An answer of the upstream's.
-pub struct Answered {
-    /// The operation, as it stands.
-    pub operation: Operation,
-    /// The answer.
-    pub response: Response,
-    /// What follows of a large one.
-    pub rest: Option<Box<dyn AnswerBody>>,
-    /// Whether it comes from memory.
-    pub replayed: bool,
-}
-
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("routes", &self.routes).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Upstream(answered) => answered.fmt(f),
-            Self::Accepted(operation) => f.debug_tuple("Accepted").field(&operation.id).finish(),
-            Self::Passed { status, .. } => {
-                f.debug_struct("Passed").field("status", status).finish_non_exhaustive()
-            }
-        }
-    }
-}
-
-impl std::fmt::Debug for Answered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Answered");
-        shown.field("operation", &self.operation.id).field("status", &self.response.status);
-        shown.field("replayed", &self.replayed).finish_non_exhaustive()
     }
 }
 
