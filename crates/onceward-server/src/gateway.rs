@@ -23,7 +23,7 @@ use onceward::edge::{self, refuse, tell_aside, tell_of};
 use onceward::route::Route;
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Refusal};
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing};
 use url::Url;
 
 use crate::access::Caller;
@@ -123,9 +123,7 @@ impl Gateway {
     ) -> Result<(Arc<Route>, PathAndQuery), Problem> {
         refuse_upgrade(&head.headers)?;
         let path = check_sendable(&head.method, &entrance.place.target)?;
-        let name = &entrance.place.route;
-        let route = self.engine.routes().get(name);
-        let route = route.ok_or_else(|| Problem::from(Refusal::RouteUnknown(name.clone())))?;
+        let route = self.engine.find_route(&entrance.place.route)?;
         self.check_callback(&mut entrance.options)?;
         Ok((route, path))
     }
@@ -180,7 +178,7 @@ impl Gateway {
         let key_given = has_key(&request, policy);
         let call =
             Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
-        let mut response = match Box::pin(self.engine.call(call)).await {
+        let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given, self.engine.store()),
             Err(refusal) => refuse(&refusal.into(), echo, key_given),
         };

@@ -142,7 +142,7 @@ fn dress(
 ) -> Response<Body> {
     // Most answers need it for nothing.
     let policy = || {
-        let route = node.engine.routes().get(&guard.route)?;
+        let route = node.engine.route(&guard.route)?;
         Some(Arc::clone(route.policy_for(method.as_str(), target_of(uri))))
     };
     let is_ours = problem::tell_outside(&mut response);
