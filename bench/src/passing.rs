@@ -1,5 +1,6 @@
 //! What passes without a record, beside the bare proxy: the same requests to the same sink, in turns.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::load::{self, Keys, Measured, Plan, Until};
@@ -10,15 +11,18 @@ use crate::report::{align, figure, percentile};
 use crate::subject::Subject;
 use crate::{Outcome, compare, place};
 
-/// The same for both: what the gateway calls a route is a path to the other.
+/// The same for all: what the gateway calls a route is a path to the others.
 const PATH: &str = "/to/pass/x";
 /// Unmeasured work of each before the first round.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// One line of the report.
 struct Line {
-    name: &'static str,
+    name: String,
     keys: Keys,
+    to: SocketAddr,
+    /// Which subject answers.
+    subject: usize,
     /// The line that it is compared with.
     of: usize,
     total: Total,
@@ -30,27 +34,29 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let binary = place::binary(options.binary.as_deref())?;
     let sink = Subject::sink()?;
     let subjects = [Subject::bare(sink.address)?, Subject::onceward(&binary, sink.address, &data)?];
-    let mut lines: Vec<Line> = [("GET", Keys::Read), ("POST", Keys::None)]
-        .into_iter()
-        .zip([0, 2])
-        .flat_map(|((method, keys), of)| {
-            let names = match method {
-                "GET" => ["GET, bare proxy", "GET, onceward"],
-                _ => ["POST 1 KiB, bare proxy", "POST 1 KiB, onceward"],
-            };
-            names.map(|name| Line { name, keys: keys.clone(), of, total: Total::default() })
-        })
-        .collect();
+    let [bare, onceward] = &subjects;
+    let guard = onceward.guard.ok_or("the gateway has no guard")?;
+    let ways = [
+        ("bare proxy", bare.address, 0),
+        ("onceward, a route", onceward.address, 1),
+        ("onceward, a guard", guard, 1),
+    ];
+    let mut lines = Vec::new();
+    for (method, keys) in [("GET", Keys::Read), ("POST 1 KiB", Keys::None)] {
+        let of = lines.len();
+        lines.extend(ways.map(|(way, to, subject)| {
+            let (name, keys) = (format!("{method}, {way}"), keys.clone());
+            Line { name, keys, to, subject, of, total: Total::default() }
+        }));
+    }
     let mut order: Vec<usize> = (0..lines.len()).collect();
-    for &line in &order {
-        turn(&subjects[line % 2], &sink, &lines[line].keys, options.connections, WARM_UP)?;
+    for line in &lines {
+        turn(line, &subjects, &sink, options.connections, WARM_UP)?;
     }
     for round in 1..=options.rounds {
         for &line in &order {
             compare::say(&format!("round {round} of {}: {}", options.rounds, lines[line].name));
-            let keys = lines[line].keys.clone();
-            let turn =
-                turn(&subjects[line % 2], &sink, &keys, options.connections, options.phase())?;
+            let turn = turn(&lines[line], &subjects, &sink, options.connections, options.phase())?;
             lines[line].total.add(turn);
         }
         // Back and forth, so that nobody is always the one after the heaviest.
@@ -61,20 +67,21 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 }
 
 fn turn(
-    subject: &Subject,
+    line: &Line,
+    subjects: &[Subject],
     sink: &Subject,
-    keys: &Keys,
     connections: usize,
     length: Duration,
 ) -> Outcome<Turn> {
     let plan = Plan {
-        to: vec![subject.address],
+        to: vec![line.to],
         path: PATH,
         headers: "User-Agent: bench/1\r\nAccept: application/json\r\n",
-        keys: keys.clone(),
+        keys: line.keys.clone(),
         connections,
         until: Until::Elapsed(length),
     };
+    let subject = &subjects[line.subject];
     let used = || Used {
         subject: Usage::of(&subject.pids()),
         sink: Usage::of(&sink.pids()),
@@ -108,7 +115,7 @@ fn print(lines: &[Line], options: &Options) {
         let latency = |share| percentile(&line.total.measured.latencies, share).map(|us| us / 1e3);
         let cpu_ratio = cpu(line).zip(cpu(of)).map(|(own, bare)| own / bare);
         table.push([
-            line.name.to_owned(),
+            line.name.clone(),
             format!("{:.0}", line.total.measured.throughput()),
             figure(line.total.ratio(&of.total), 2),
             figure(latency(0.5), 2),

@@ -63,6 +63,8 @@ impl FromStr for Kind {
 pub(crate) struct Subject {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where the gateway stands before the sink as if it were the sink.
+    pub(crate) guard: Option<SocketAddr>,
     /// Configuration, log, and whatever it keeps.
     folder: Option<TempDir>,
 }
@@ -156,7 +158,7 @@ http {{
         folder: TempDir,
         store: &str,
     ) -> Outcome<Self> {
-        let address = free_address()?;
+        let (address, guard) = (free_address()?, free_address()?);
         let data = folder.path().join("data");
         fs::create_dir(&data)?;
         let file = folder.path().join("onceward.toml");
@@ -165,12 +167,15 @@ http {{
             format!(
                 "listen = \"{address}\"\n{store}\n\n\
                  [routes.sink]\nupstream = \"http://{sink}\"\neffects = \"keyed\"\n\n\
-                 [routes.pass]\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n",
+                 [routes.pass]\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n\n\
+                 [routes.guard]\nlisten = \"{guard}\"\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n",
             ),
         )?;
         command.arg("serve").arg("--config").arg(&file).current_dir(&data);
         command.env("ONCEWARD_MASTER_KEY", MASTER_KEY);
-        Self::start(command, address, folder)
+        let mut subject = Self::start(command, address, folder)?;
+        subject.guard = Some(guard);
+        Ok(subject)
     }
 
     /// Starts a program that listens on `address` once it is ready.
@@ -185,7 +190,7 @@ http {{
             .map_err(|error| {
                 format!("cannot start {}: {error}", command.get_program().display())
             })?;
-        let mut subject = Self { child, address, folder: Some(folder) };
+        let mut subject = Self { child, address, guard: None, folder: Some(folder) };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             let ended = subject.child.try_wait()?;
@@ -253,8 +258,8 @@ fn own(mut command: Command, args: &[&str]) -> Outcome<Subject> {
     let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     let output = child.stdout.take().ok_or("no standard output")?;
-    let mut subject =
-        Subject { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), folder: None };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut subject = Subject { child, address, guard: None, folder: None };
     BufReader::new(output).read_line(&mut line)?;
     subject.address = line.trim().parse().map_err(|_| format!("{} did not start", args[0]))?;
     Ok(subject)

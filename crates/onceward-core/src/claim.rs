@@ -8,9 +8,7 @@ use crate::attempt::{Attempt, Ended, Ending, Reached};
 use crate::fingerprint::Fingerprint;
 use crate::key::ScopeKind;
 use crate::lease::Session;
-use crate::operation::{
-    Death, Fence, Forgotten, Illegal, Operation, Outcome, Run, Source, State, Step,
-};
+use crate::operation::{Death, Fence, Forgotten, Illegal, Operation, Outcome, Source, State, Step};
 use crate::policy::{Effects, Policy};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
@@ -271,10 +269,7 @@ impl Operation {
             self.lapse("its lease was over when another began".to_owned(), now)?;
         }
         if let State::Dead(_) = self.state {
-            self.state = self.state.after(Step::Revive(now))?;
-            self.run = Run { since: now, before: self.attempts_made() };
-            self.told = false;
-            self.ended_at = None;
+            self.revive(now, self.mode, None, now)?;
         }
         if self.effects == Effects::NonIdempotent && self.may_have_executed() {
             return Err(Illegal { from: "perhaps done", to: Step::Start.name() });

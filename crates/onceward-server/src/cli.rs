@@ -44,6 +44,7 @@ use tracing_subscriber::EnvFilter;
 use self::client::Client;
 use self::output::{Printer, print_bytes, say};
 use crate::config::Overrides;
+use crate::event_loops::EventLoops;
 use crate::exit::Exit;
 use crate::serve::serve;
 
@@ -279,8 +280,11 @@ fn run_serve(global: &Global, flags: Serve) -> Result<(), Exit> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
-    let ended = runtime.block_on(serve(global.config.as_deref(), &overrides));
+    let event_loops = EventLoops::start().map_err(|error| Exit::failed(error.to_string()))?;
+    let ended =
+        runtime.block_on(serve(global.config.as_deref(), &overrides, event_loops.handles()));
     // What is still under way after the grace ends with the process.
+    event_loops.shutdown_background();
     runtime.shutdown_background();
     ended
 }

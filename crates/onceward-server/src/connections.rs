@@ -1,59 +1,90 @@
-//! Connections of callers: how many there may be, and how long each may take to say what it wants.
+//! Connections of callers: how many there may be, on which thread each is, and how long it may take to
+//! say what it wants.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::runtime::Handle;
 
 /// How long the head of a request may take to arrive.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections there are, in all and by address, on every listener.
+/// The connections that there are, on every listener.
 #[derive(Debug)]
 pub(crate) struct Connections {
     max: usize,
     of_address_max: usize,
-    count: Mutex<(usize, HashMap<IpAddr, usize>)>,
+    event_loops: Vec<Handle>,
+    count: Mutex<Count>,
+}
+
+/// How many there are.
+#[derive(Debug)]
+struct Count {
+    of_address: HashMap<IpAddr, usize>,
+    on_event_loop: Vec<usize>,
 }
 
 /// One connection, for as long as it lives.
-pub(crate) struct Connected(Arc<Connections>, IpAddr);
+pub(crate) struct Connected {
+    among: Arc<Connections>,
+    address: IpAddr,
+    event_loop: usize,
+}
 
 impl Connections {
     /// None yet; so many at most.
-    pub(crate) fn new(max: usize, of_address_max: usize) -> Arc<Self> {
-        Arc::new(Self { max, of_address_max, count: Mutex::default() })
+    pub(crate) fn new(max: usize, of_address_max: usize, event_loops: Vec<Handle>) -> Arc<Self> {
+        let on_event_loop = vec![0; event_loops.len()];
+        let count = Mutex::new(Count { of_address: HashMap::new(), on_event_loop });
+        Arc::new(Self { max, of_address_max, event_loops, count })
     }
 
-    /// Counts one more, where there may be one.
+    /// Counts one more, where there may be one, on the event loop that has the fewest.
     pub(crate) fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Connected> {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = count.1.get(&address).copied().unwrap_or_default();
-        if count.0 >= self.max || of_address >= self.of_address_max {
+        let mut count = self.count();
+        let of_address = count.of_address.get(&address).copied().unwrap_or_default();
+        let all: usize = count.on_event_loop.iter().sum();
+        if all >= self.max || of_address >= self.of_address_max {
             return None;
         }
-        count.0 += 1;
-        count.1.insert(address, of_address + 1);
-        Some(Connected(Arc::clone(self), address))
+        let (event_loop, on_it) =
+            count.on_event_loop.iter_mut().enumerate().min_by_key(|(_, on_it)| **on_it)?;
+        *on_it += 1;
+        count.of_address.insert(address, of_address + 1);
+        drop(count);
+        Some(Connected { among: Arc::clone(self), address, event_loop })
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connected {
+    /// Where whatever concerns it runs.
+    pub(crate) fn event_loop(&self) -> Handle {
+        self.among.event_loops[self.event_loop].clone()
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
-        count.0 -= 1;
-        let left = count.1.get(&self.1).map_or(0, |left| left - 1);
+        let mut count = self.among.count();
+        count.on_event_loop[self.event_loop] -= 1;
+        let left = count.of_address.get(&self.address).map_or(0, |left| left - 1);
         if left == 0 {
-            count.1.remove(&self.1);
+            count.of_address.remove(&self.address);
         } else {
-            count.1.insert(self.1, left);
+            count.of_address.insert(self.address, left);
         }
     }
 }
@@ -116,3 +147,38 @@ impl Future for HeadDue {
 }
 
 impl Sleep for HeadDue {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[tokio::test]
+    async fn a_connection_goes_to_the_event_loop_that_has_the_fewest() {
+        let connections = Connections::new(10, 10, vec![Handle::current(); 2]);
+        let begin = || connections.begin(ADDRESS).expect("there is room");
+        let at = |connected: &[Connected]| -> Vec<_> {
+            connected.iter().map(|connected| connected.event_loop).collect()
+        };
+        let mut all = vec![begin(), begin(), begin()];
+        assert_eq!(at(&all), [0, 1, 0]);
+        all.retain(|connected| connected.event_loop == 1);
+        all.extend([begin(), begin()]);
+        assert_eq!(at(&all), [1, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_stand_than_may_in_all_and_of_an_address() {
+        let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+        let connections = Connections::new(3, 2, vec![Handle::current(); 2]);
+        let mut all: Vec<_> = (0..3).filter_map(|_| connections.begin(ADDRESS)).collect();
+        assert_eq!(all.len(), 2, "of the address");
+        all.extend((0..2).filter_map(|_| connections.begin(other)));
+        assert_eq!(all.len(), 3, "in all");
+        all.clear();
+        assert!(connections.begin(ADDRESS).is_some());
+        assert!(connections.count().of_address.is_empty(), "an address that is gone is forgotten");
+    }
+}

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
 };
 use hyper::body::{Body as _, Incoming};
 use onceward::core::exchange;
@@ -23,7 +23,7 @@ use onceward::edge::{self, refuse, tell_aside, tell_of};
 use onceward::route::Route;
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Refusal};
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing};
 use url::Url;
 
 use crate::access::Caller;
@@ -43,7 +43,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) const TENANT: &str = "default";
 
 /// What the gateway needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Gateway {
     pub(crate) engine: Arc<Engine>,
     pub(crate) egress: Arc<Egress>,
@@ -51,7 +51,7 @@ pub(crate) struct Gateway {
 
 /// An answer that is being made: on the heap, so that a connection which asks for nothing holds no
 /// room for one.
-pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// Where a request goes: a route, or the origin of an ad hoc upstream; and its path and query.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,8 +74,7 @@ pub(crate) struct Receipt;
 
 impl Gateway {
     /// Answers `ANY /to/{route}/{path}` and `ANY /to/https://host/path`.
-    pub(crate) fn handle(&self, request: Request<Incoming>, caller: Caller) -> Answering<'_> {
-        let (head, body) = request.into_parts();
+    pub(crate) fn handle(&self, head: Parts, body: Incoming, caller: Caller) -> Answering {
         match self.entrance(&head, caller) {
             Ok(entrance) => self.enter(head, body, entrance),
             // Nothing was made of it, a key neither.
@@ -84,12 +83,7 @@ impl Gateway {
     }
 
     /// Answers a request, whatever edge it came in by.
-    pub(crate) fn enter(
-        &self,
-        head: Parts,
-        body: Incoming,
-        mut entrance: Entrance,
-    ) -> Answering<'_> {
+    pub(crate) fn enter(&self, head: Parts, body: Incoming, mut entrance: Entrance) -> Answering {
         let (route, path) = match self.way(&head, &mut entrance) {
             Ok(way) => way,
             Err(problem) => return refused(&problem, echo_of(&head.headers)),
@@ -98,7 +92,7 @@ impl Gateway {
             // What passes by its head alone goes on before its body is there.
             return self.pass(route, path, head, body, entrance.options);
         }
-        Box::pin(self.receive(route, head, body, entrance))
+        Box::pin(self.clone().receive(route, head, body, entrance))
     }
 
     /// Which shape our refusals take for the callers of the route that `uri` names.
@@ -129,9 +123,7 @@ impl Gateway {
     ) -> Result<(Arc<Route>, PathAndQuery), Problem> {
         refuse_upgrade(&head.headers)?;
         let path = check_sendable(&head.method, &entrance.place.target)?;
-        let name = &entrance.place.route;
-        let route = self.engine.routes().get(name);
-        let route = route.ok_or_else(|| Problem::from(Refusal::RouteUnknown(name.clone())))?;
+        let route = self.engine.find_route(&entrance.place.route)?;
         self.check_callback(&mut entrance.options)?;
         Ok((route, path))
     }
@@ -144,7 +136,7 @@ impl Gateway {
         head: Parts,
         body: Incoming,
         options: CallOptions,
-    ) -> Answering<'_> {
+    ) -> Answering {
         let echo = echo_of(&head.headers);
         let (upload, unread) = match whole_bytes_max(&head, &body, route.body_bytes_max) {
             Some(0) => (Upload::default(), None),
@@ -155,31 +147,12 @@ impl Gateway {
         let CallOptions { flow, headers: said, .. } = options;
         let tenant = TENANT.to_owned();
         let passing = Passing { tenant, route, method, path, headers, upload, flow, said };
-        Box::pin(self.passed(passing, unread, echo))
-    }
-
-    /// The answer to what passes, once what is to be read of its body before it goes on was read.
-    async fn passed(
-        &self,
-        mut passing: Passing,
-        unread: Option<(Incoming, usize)>,
-        echo: Option<HeaderValue>,
-    ) -> Response<Body> {
-        if let Some((body, bytes_max)) = unread {
-            match read_body(body, bytes_max).await {
-                Ok(body) => passing.upload = Upload::whole(body),
-                Err(problem) => return refuse(&problem, echo, true),
-            }
-        }
-        match self.engine.pass(passing).await {
-            Ok(response) => response.map(Body::Download),
-            Err(refusal) => refuse(&refusal.into(), echo, true),
-        }
+        Box::pin(passed(Arc::clone(&self.engine), passing, unread, echo))
     }
 
     /// Receives a request whole, and answers with what its operation came to.
     async fn receive(
-        &self,
+        self,
         route: Arc<Route>,
         head: Parts,
         body: Incoming,
@@ -205,7 +178,7 @@ impl Gateway {
         let key_given = has_key(&request, policy);
         let call =
             Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
-        let mut response = match Box::pin(self.engine.call(call)).await {
+        let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given, self.engine.store()),
             Err(refusal) => refuse(&refusal.into(), echo, key_given),
         };
@@ -257,6 +230,25 @@ impl Gateway {
     }
 }
 
+/// The answer to what passes, once what is to be read of its body before it goes on was read.
+async fn passed(
+    engine: Arc<Engine>,
+    mut passing: Passing,
+    unread: Option<(Incoming, usize)>,
+    echo: Option<HeaderValue>,
+) -> Response<Body> {
+    if let Some((body, bytes_max)) = unread {
+        match read_body(body, bytes_max).await {
+            Ok(body) => passing.upload = Upload::whole(body),
+            Err(problem) => return refuse(&problem, echo, true),
+        }
+    }
+    match engine.pass(passing).await {
+        Ok(response) => response.map(Body::Download),
+        Err(refusal) => refuse(&refusal.into(), echo, true),
+    }
+}
+
 /// A route's name, and the path and query behind it.
 fn named(rest: &str) -> (&str, String) {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -301,7 +293,7 @@ fn refuse_upgrade(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// An answer that is no more than a refusal.
-fn refused<'a>(problem: &Problem, echo: Option<HeaderValue>) -> Answering<'a> {
+fn refused(problem: &Problem, echo: Option<HeaderValue>) -> Answering {
     Box::pin(ready(refuse(problem, echo, true)))
 }
 

@@ -11,28 +11,30 @@ mod principal;
 mod reauthorize;
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
-use onceward::CallOptions;
 use onceward::core::policy::{ErrorShape, is_safe};
 use onceward::sabotage::Sabotage;
+use onceward::{Aside, CallOptions};
 
 use crate::access;
 use crate::body::Body;
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
-use crate::gateway::{Entrance, Place, Receipt, options_of};
+use crate::gateway::{Answering, Entrance, Place, Receipt, options_of};
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
 use crate::serve::{has_foreign_coding, refuse_coding};
 
 use self::cors::Origins;
+use self::reauthorize::Asking;
 
 type ByRoute = BTreeMap<String, Arc<Guard>>;
 
@@ -94,37 +96,54 @@ fn host_of<'a>(
 }
 
 /// Answers a request on a listener of the route's.
-pub(crate) async fn answer_on(
+pub(crate) fn answer_on(
     node: &Arc<Node>,
     route: &str,
     request: Request<Incoming>,
     peer: &Peer,
-) -> Response<Body> {
+) -> Answering {
     // It is gone where the configuration has just changed.
     let Some(guard) = node.guards.all().get(route).cloned() else {
-        return Problem::new("route-unknown", "This route does not listen here any more.")
-            .response();
+        let why = "This route does not listen here any more.";
+        return Box::pin(ready(Problem::new("route-unknown", why).response()));
     };
-    answer(node, &guard, request, peer).await
+    answer(node, guard, request, peer)
 }
 
 /// Answers a request at the path root.
-pub(crate) async fn answer(
+pub(crate) fn answer(
     node: &Arc<Node>,
-    guard: &Guard,
+    guard: Arc<Guard>,
     request: Request<Incoming>,
     peer: &Peer,
-) -> Response<Body> {
+) -> Answering {
     let asked = cors::Asked::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let entered = enter(node, &guard, request, peer);
+    let node = Arc::clone(node);
+    Box::pin(async move {
+        let response = match entered {
+            Ok(entered) => entered.answer(&node).await,
+            Err(problem) => Err(problem),
+        };
+        let response = response.unwrap_or_else(|problem| problem.response());
+        dress(&node, &guard, response, asked.as_ref(), (&method, &uri))
+    })
+}
+
+/// Gives an answer what callers of the API behind a guard expect of it, and takes away what only callers
+/// of ours understand.
+fn dress(
+    node: &Node,
+    guard: &Guard,
+    mut response: Response<Body>,
+    asked: Option<&cors::Asked>,
+    (method, uri): (&Method, &Uri),
+) -> Response<Body> {
     // Most answers need it for nothing.
     let policy = || {
-        let route = node.engine.routes().get(&guard.route)?;
-        Some(Arc::clone(route.policy_for(method.as_str(), target_of(&uri))))
-    };
-    let mut response = match answer_plainly(node, guard, request, peer).await {
-        Ok(response) => response,
-        Err(problem) => problem.response(),
+        let route = node.engine.route(&guard.route)?;
+        Some(Arc::clone(route.policy_for(method.as_str(), target_of(uri))))
     };
     let is_ours = problem::tell_outside(&mut response);
     if response.extensions_mut().remove::<Receipt>().is_some() || is_ours {
@@ -136,7 +155,7 @@ pub(crate) async fn answer(
     if let Some(asked) = asked {
         let keys = policy().map(|policy| policy.key_headers.clone()).unwrap_or_default();
         let rule = cors::Rule { guard, origins: &node.guards.origins, keys: &keys };
-        rule.tell(&asked, response.headers_mut(), is_ours);
+        rule.tell(asked, response.headers_mut(), is_ours);
     }
     problem::dress(response, || policy().map_or(ErrorShape::Problem, |policy| policy.error_shape))
 }
@@ -145,14 +164,35 @@ fn target_of(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", PathAndQuery::as_str)
 }
 
-async fn answer_plainly(
-    node: &Arc<Node>,
+/// A request that goes on.
+struct Entered {
+    answering: Answering,
+    aside: Arc<Aside>,
+    /// The upstream's word, asked for where the answer is one from memory, and for whom.
+    asking: Option<(Asking, String)>,
+}
+
+impl Entered {
+    async fn answer(self, node: &Arc<Node>) -> Result<Response<Body>, Problem> {
+        let response = self.answering.await;
+        let is_known = self.aside.repeat.get().is_some() && !Sabotage::ReauthorizeSkipped.is_on();
+        match self.asking.filter(|_| is_known) {
+            // What is known of a key is told to nobody before the upstream has had its word.
+            Some((asking, principal)) => Ok(asking.ask(node, principal).await?.unwrap_or(response)),
+            None => Ok(response),
+        }
+    }
+}
+
+fn enter(
+    node: &Node,
     guard: &Guard,
     request: Request<Incoming>,
     peer: &Peer,
-) -> Result<Response<Body>, Problem> {
+) -> Result<Entered, Problem> {
     if has_foreign_coding(request.headers()) {
-        return Ok(refuse_coding());
+        let answering = Box::pin(ready(refuse_coding()));
+        return Ok(Entered { answering, aside: Arc::default(), asking: None });
     }
     if node.is_quarantined() {
         return Err(Problem::new("quarantine", "Nothing was sent."));
@@ -171,17 +211,9 @@ async fn answer_plainly(
     let asks = guard.reauthorize.as_ref().filter(|_| !is_read);
     let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));
     let place = Place { route: guard.route.clone(), target: target_of(&head.uri).to_owned() };
-    let entrance = Entrance { place, principal: principal.clone(), options };
-    let response = node.gateway.enter(head, body, entrance).await;
-    let is_known = aside.repeat.get().is_some() && !Sabotage::ReauthorizeSkipped.is_on();
-    match asking.filter(|_| is_known) {
-        // What is known of a key is told to nobody before the upstream has had its word.
-        Some(asking) => Ok(match asking.ask(node, principal).await? {
-            None => response,
-            Some(refusal) => refusal,
-        }),
-        None => Ok(response),
-    }
+    let asking = asking.map(|asking| (asking, principal.clone()));
+    let entrance = Entrance { place, principal, options };
+    Ok(Entered { answering: node.gateway.enter(head, body, entrance), aside, asking })
 }
 
 /// Credentials of ours do not serve whatever page a browser on this machine has open, whatever name it

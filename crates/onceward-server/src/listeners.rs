@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::config::{Config, Guard};
@@ -13,6 +14,7 @@ use crate::connections::Connections;
 use crate::exit::Exit;
 use crate::listening::{Closed, Listening};
 use crate::node::Node;
+use crate::serve::Edge;
 use crate::tls::{Tls, TlsFiles};
 use crate::{guard, operator, page, passed, serve, waiting};
 
@@ -30,6 +32,7 @@ struct Bound {
 /// Sockets that listen and whose connections nobody takes yet.
 #[derive(Debug)]
 pub(crate) struct Sockets {
+    connections: Arc<Connections>,
     main: Arc<TcpListener>,
     wanted: SocketAddr,
     guards: BTreeMap<Place, Bound>,
@@ -48,8 +51,8 @@ pub(crate) struct Listeners {
 pub(crate) struct Change(BTreeMap<Place, Bound>);
 
 impl Sockets {
-    /// Binds them all.
-    pub(crate) async fn bind(config: &Config) -> Result<Self, Exit> {
+    /// Binds them all; what comes by them is to run on `event_loops`.
+    pub(crate) async fn bind(config: &Config, event_loops: Vec<Handle>) -> Result<Self, Exit> {
         let wanted = config.listen;
         let main = passed::listen(wanted).await.map_err(|error| {
             Exit::failed(format!("cannot listen on {wanted}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078"))
@@ -57,7 +60,9 @@ impl Sockets {
         let guards = bound(&config.guards, &BTreeMap::new()).await?;
         guards.values().for_each(Bound::tell);
         passed::tell_of_rest();
-        Ok(Self { main: Arc::new(main), wanted, guards })
+        let (max, of_address_max) = (config.connections_max, config.connections_per_address_max);
+        let connections = Connections::new(max, of_address_max, event_loops);
+        Ok(Self { connections, main: Arc::new(main), wanted, guards })
     }
 
     /// The address of the main listener.
@@ -66,23 +71,19 @@ impl Sockets {
     }
 
     /// Tells whoever calls that the ledger is away, for as long as what is returned lives.
-    pub(crate) fn tell_to_come_back(&self, config: &Config) -> Vec<Listening> {
-        let connections = connections(config);
-        let main = Listening::begin(Arc::clone(&self.main), None, Arc::clone(&connections), |_| {
+    pub(crate) fn tell_to_come_back(&self) -> Vec<Listening> {
+        let connections = || Arc::clone(&self.connections);
+        let main = Listening::begin(Arc::clone(&self.main), None, connections(), |_| {
             |request| std::future::ready(waiting::tell_to_come_back(&request))
         });
         let guards = self.guards.values().map(|bound| {
             let (socket, tls) = (Arc::clone(&bound.socket), bound.tls.clone());
-            Listening::begin(socket, tls, Arc::clone(&connections), |_| {
+            Listening::begin(socket, tls, connections(), |_| {
                 |_| std::future::ready(waiting::tell_callers_of_a_guard())
             })
         });
         std::iter::once(main).chain(guards).collect()
     }
-}
-
-fn connections(config: &Config) -> Arc<Connections> {
-    Connections::new(config.connections_max, config.connections_per_address_max)
 }
 
 impl Bound {
@@ -101,10 +102,7 @@ impl Bound {
         let (socket, tls) = (Arc::clone(&self.socket), self.tls.clone());
         Listening::begin(socket, tls, Arc::clone(connections), move |peer| {
             let own = Arc::new((Arc::clone(&node), Arc::clone(&route), peer));
-            move |request| {
-                let own = Arc::clone(&own);
-                async move { Box::pin(guard::answer_on(&own.0, &own.1, request, &own.2)).await }
-            }
+            move |request| guard::answer_on(&own.0, &own.1, request, &own.2)
         })
     }
 
@@ -165,16 +163,14 @@ async fn bound(
 
 impl Listeners {
     /// Begins to take connections.
-    pub(crate) fn begin(sockets: Sockets, node: &Arc<Node>, config: &Config) -> Self {
-        let connections = connections(config);
+    pub(crate) fn begin(sockets: Sockets, node: &Arc<Node>) -> Self {
+        let connections = sockets.connections;
         let pages = operator::router().merge(page::router()).with_state(Arc::clone(node));
         let of_main = Arc::clone(node);
         let main = Listening::begin(sockets.main, None, Arc::clone(&connections), move |peer| {
-            let own = Arc::new((Arc::clone(&of_main), pages.clone(), peer));
-            move |request| {
-                let own = Arc::clone(&own);
-                async move { serve::answer(&own.0, &own.1, request, &own.2).await }
-            }
+            let node = Arc::clone(&of_main);
+            let edge = Arc::new(Edge { node, pages: pages.clone(), peer });
+            move |request| serve::answer(&edge, request)
         });
         let mut listeners = Self { connections, main, guards: BTreeMap::new() };
         for (place, bound) in sockets.guards {

@@ -15,10 +15,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::body::Body;
@@ -121,30 +121,28 @@ where
         };
         // Small answers go out at once; where that cannot be set they go out a little later.
         let _ = stream.set_nodelay(true);
+        // Whoever is told of its bytes from now on is the thread that moves them.
+        let Ok(stream) = stream.into_std() else { continue };
         let (ending, meet) = (standing.subscribe(), meet.clone());
-        match &tls {
-            None => {
+        let (tls, mut is_open) = (tls.clone(), is_open.clone());
+        connected.event_loop().spawn(async move {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let Some(tls) = tls else {
                 let peer = Peer { address, is_secured: false, certificate: None };
-                tokio::spawn(serve(stream, meet(peer), ending, connected));
-            }
-            Some(tls) => {
-                let handshake = tls.acceptor().accept(stream);
-                let mut is_open = is_open.clone();
-                tokio::spawn(async move {
-                    // Who does not agree in time, or at all, is no caller.
-                    let secured = tokio::select! {
-                        secured = tokio::time::timeout(HEAD_TIMEOUT, handshake) => secured,
-                        _ = is_open.changed() => return,
-                    };
-                    let Ok(Ok(stream)) = secured else { return };
-                    let shown = stream.get_ref().1.peer_certificates();
-                    let certificate =
-                        shown.and_then(<[_]>::first).map(|shown| Arc::from(shown.as_ref()));
-                    let peer = Peer { address, is_secured: true, certificate };
-                    Box::pin(serve(stream, meet(peer), ending, connected)).await;
-                });
-            }
-        }
+                return serve(stream, meet(peer), ending, connected).await;
+            };
+            // Who does not agree in time, or at all, is no caller.
+            let handshake = tls.acceptor().accept(stream);
+            let secured = tokio::select! {
+                secured = timeout(HEAD_TIMEOUT, handshake) => secured,
+                _ = is_open.changed() => return,
+            };
+            let Ok(Ok(stream)) = secured else { return };
+            let shown = stream.get_ref().1.peer_certificates();
+            let certificate = shown.and_then(<[_]>::first).map(|shown| Arc::from(shown.as_ref()));
+            let peer = Peer { address, is_secured: true, certificate };
+            Box::pin(serve(stream, meet(peer), ending, connected)).await;
+        });
     }
 }
 

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod connections;
 mod demo;
+mod event_loops;
 mod exit;
 mod gateway;
 mod given_key;

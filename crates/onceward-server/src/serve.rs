@@ -16,6 +16,7 @@ use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
 use onceward::{Engine, Parts, Teller};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tower_service::Service as _;
@@ -25,7 +26,7 @@ use crate::access::{Access, new_key};
 use crate::body::Body;
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
-use crate::gateway::Gateway;
+use crate::gateway::{Answering, Gateway};
 use crate::given_key::given_key;
 use crate::guard::{self, Guards};
 use crate::listeners::{Listeners, Sockets, check_certificates};
@@ -55,8 +56,12 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 /// for refusals to leave.
 const GRACE_BROKEN: Duration = Duration::from_secs(1);
 
-/// Serves until it is told to stop; the exit says how it ended.
-pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> Result<(), Exit> {
+/// Serves callers on `event_loops` until it is told to stop; the exit says how it ended.
+pub(crate) async fn serve(
+    config_path: Option<&Path>,
+    overrides: &Overrides,
+    event_loops: Vec<Handle>,
+) -> Result<(), Exit> {
     raise_descriptors();
     let config = Config::load(config_path, overrides)?;
     check_certificates(&config)?;
@@ -85,6 +90,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
         upstream,
         master_key: given_key()?,
         supervisor: signals.supervisor.clone(),
+        event_loops,
         sockets: OnceCell::new(),
     };
     let node = tokio::select! {
@@ -96,7 +102,7 @@ pub(crate) async fn serve(config_path: Option<&Path>, overrides: &Overrides) -> 
     if node.engine.store().is_shared() {
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
-    let listeners = Listeners::begin(sockets, &node, &config);
+    let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
@@ -147,6 +153,7 @@ struct Start {
     upstream: Arc<dyn Upstream>,
     master_key: Option<[u8; 32]>,
     supervisor: Supervisor,
+    event_loops: Vec<Handle>,
     /// Bound once the ledger is open, or once it is known that it has to be waited for.
     sockets: OnceCell<Sockets>,
 }
@@ -158,7 +165,7 @@ impl Start {
             Err(exit) if exit.may_pass => {
                 let sockets = self.sockets().await?;
                 warn!(address = %sockets.address(), "{}; callers are told to come back until it is there", exit.message);
-                let _telling = sockets.tell_to_come_back(&self.config);
+                let _telling = sockets.tell_to_come_back();
                 let again = async || {
                     self.supervisor.waits();
                     self.begin().await
@@ -170,7 +177,7 @@ impl Start {
     }
 
     async fn sockets(&self) -> Result<&Sockets, Exit> {
-        self.sockets.get_or_try_init(|| Sockets::bind(&self.config)).await
+        self.sockets.get_or_try_init(|| Sockets::bind(&self.config, self.event_loops.clone())).await
     }
 
     /// All that asks the ledger; nothing is sent before the last of it.
@@ -496,37 +503,46 @@ async fn drain(node: &Node) -> Result<(), Exit> {
     }
 }
 
-/// One request to the main listener, whatever it is for; a refusal in the shape that its callers read.
-pub(crate) async fn answer(
-    node: &Arc<Node>,
-    pages: &axum::Router,
-    request: Request<Incoming>,
-    peer: &Peer,
-) -> Response<Body> {
-    if let Some(guard) = node.guards.of_host(&request) {
-        return Box::pin(guard::answer(node, &guard, request, peer)).await;
-    }
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = answer_plainly(node, pages, request).await;
-    problem::dress(response, || node.gateway.error_shape(&method, &uri))
+/// What answers the requests of one connection to the main listener.
+pub(crate) struct Edge {
+    pub(crate) node: Arc<Node>,
+    pub(crate) pages: axum::Router,
+    pub(crate) peer: Peer,
 }
 
-async fn answer_plainly(
-    node: &Arc<Node>,
-    pages: &axum::Router,
+/// Answers one request, whatever it is for; a refusal in the shape that its callers read.
+pub(crate) fn answer(
+    edge: &Arc<Edge>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> + Send + use<> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let edge = Arc::clone(edge);
+    let answering = match edge.node.guards.of_host(&request) {
+        None => answer_plainly(&edge, request),
+        Some(guard) => guard::answer(&edge.node, guard, request, &edge.peer),
+    };
+    async move { problem::dress(answering.await, || edge.node.gateway.error_shape(&method, &uri)) }
+}
+
+fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {
+    let node = &edge.node;
     if has_foreign_coding(request.headers()) {
-        return refuse_coding();
+        return at_once(refuse_coding());
     }
     let path = request.uri().path();
     match path {
-        "/healthz" => return plain(200, "ok\n"),
-        "/readyz" if node.is_draining() => return plain(503, "draining\n"),
-        "/readyz" if node.is_quarantined() => return plain(503, "quarantine\n"),
-        "/readyz" => return Box::pin(ready(node)).await,
+        "/healthz" => return at_once(plain(200, "ok\n")),
+        "/readyz" if node.is_draining() => return at_once(plain(503, "draining\n")),
+        "/readyz" if node.is_quarantined() => return at_once(plain(503, "quarantine\n")),
+        "/readyz" => {
+            let node = Arc::clone(node);
+            return Box::pin(async move { ready(&node).await });
+        }
         // Who sends it is shown by its signature, and not by a key of ours.
-        _ if path.starts_with("/in/") => return Box::pin(source::receive(node, request)).await,
+        _ if path.starts_with("/in/") => {
+            let node = Arc::clone(node);
+            return Box::pin(async move { source::receive(&node, request).await });
+        }
         _ => {}
     }
     let is_call = path.starts_with("/to/") || path == "/to";
@@ -534,32 +550,41 @@ async fn answer_plainly(
     let (mut head, body) = request.into_parts();
     let caller = match node.access.admit(&head.method, &mut head.headers) {
         Ok(caller) => caller,
-        Err(problem) => return page::refused(head.uri.path(), &head.headers, &problem),
+        Err(problem) => return at_once(page::refused(head.uri.path(), &head.headers, &problem)),
     };
     if is_metrics {
-        node.outboxes.gauge();
-        return match node.engine.store().condition().await {
-            Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
-            Err(error) => Problem::from(error).response(),
-        };
+        let node = Arc::clone(node);
+        return Box::pin(async move { metrics(&node).await });
     }
     let path = head.uri.path();
     let asks = path == "/v1/operations" || path.ends_with("/lookup");
     let sends = is_call || (head.method == http::Method::POST && asks);
     if sends && node.is_quarantined() {
-        return Problem::new(
-            "quarantine",
-            "Nothing was sent; `onceward restore --release` lets it send.",
-        )
-        .response();
+        let why = "Nothing was sent; `onceward restore --release` lets it send.";
+        return at_once(Problem::new("quarantine", why).response());
     }
     if is_call {
-        return node.gateway.handle(Request::from_parts(head, body), caller).await;
+        return node.gateway.handle(head, body, caller);
     }
     head.extensions.insert(caller);
-    match Box::pin(pages.clone().call(Request::from_parts(head, body))).await {
-        Ok(response) => operator::from_axum(response),
-        Err(never) => match never {},
+    let mut pages = edge.pages.clone();
+    Box::pin(async move {
+        match pages.call(Request::from_parts(head, body)).await {
+            Ok(response) => operator::from_axum(response),
+            Err(never) => match never {},
+        }
+    })
+}
+
+fn at_once(response: Response<Body>) -> Answering {
+    Box::pin(std::future::ready(response))
+}
+
+async fn metrics(node: &Node) -> Response<Body> {
+    node.outboxes.gauge();
+    match node.engine.store().condition().await {
+        Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
+        Err(error) => Problem::from(error).response(),
     }
 }
 

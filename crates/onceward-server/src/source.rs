@@ -461,9 +461,8 @@ impl Source {
             Some(query) => format!("{}?{query}", self.target),
         };
         check_sendable(&webhook.method, &target)?;
-        let routes = node.engine.routes();
-        let policy =
-            routes.get(route).map(|it| Arc::clone(it.policy_for(webhook.method.as_str(), &target)));
+        let found = node.engine.route(route);
+        let policy = found.as_ref().map(|it| it.policy_for(webhook.method.as_str(), &target));
         let window = policy.map_or(Duration::ZERO, |policy| policy.window);
         // Whoever saw a webhook could send it again under another id, where nobody signed that.
         let digest = signed.filter(|_| !is_signed);

@@ -180,10 +180,6 @@ impl Store for FaultyStore {
         Box::pin(self.call("setting", self.world.store.setting(name)))
     }
 
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        Box::pin(self.call("settings", self.world.store.settings(prefix)))
-    }
-
     fn settings_from(
         &self,
         prefix: String,
@@ -192,7 +188,7 @@ impl Store for FaultyStore {
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
         let page = self.world.store.settings_from(prefix, from, way, max);
-        Box::pin(self.call("settings from", page))
+        Box::pin(self.call("settings", page))
     }
 
     fn set(&self, name: String, value: Option<Bytes>) -> Reply<'_, ()> {

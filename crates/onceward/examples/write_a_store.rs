@@ -100,10 +100,6 @@ impl<S: Store> Store for Counting<S> {
         self.inner.setting(name)
     }
 
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        self.inner.settings(prefix)
-    }
-
     fn settings_from(
         &self,
         prefix: String,

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use onceward_core::advice::Seen;
 use onceward_core::operation::{Death, Operation, State};
 use onceward_core::policy::Mode;
@@ -14,13 +13,17 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::observe::{Fact, Observer, Repeat};
 use crate::refusal::Refusal;
+use crate::setting;
 use crate::store::StoreError;
 
 /// What the setting of a route's counts is called.
 const PREFIX: &str = "advice/";
 
-/// How often what was counted is written.
-pub(crate) const EVERY: Duration = Duration::from_mins(1);
+/// How often what routes have seen is written.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// How often the counts of operations' duplicates are.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Counts on behalf of an engine, and passes every fact on.
 pub(crate) struct Counting {
@@ -94,6 +97,23 @@ impl Observer for Counting {
     }
 }
 
+/// Writes the counts of duplicates, and now and then what routes have seen, for ever.
+pub(crate) async fn write(engine: Arc<Engine>) {
+    let mut next = engine.clock.now().plus(EVERY);
+    loop {
+        engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
+        let mut written = engine.flush_asked().await;
+        if written.is_ok() && engine.clock.now() >= next {
+            next = engine.clock.now().plus(EVERY);
+            written = engine.flush_seen().await;
+        }
+        // A count is no promise: what a full ledger does not take is lost.
+        if written.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
+        }
+    }
+}
+
 impl Engine {
     /// Adds what was counted since to what the ledger has.
     pub async fn flush_seen(&self) -> Result<(), StoreError> {
@@ -101,18 +121,15 @@ impl Engine {
         for (route, seen) in counted.into_iter().filter(|(_, seen)| !seen.is_nothing()) {
             let mut all = self.kept_seen(&route).await?;
             all.add(&seen);
-            let value = postcard::to_allocvec(&all.to_counts())
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            self.store.set(format!("{PREFIX}{route}"), Some(Bytes::from(value))).await?;
+            let value = setting::encode(&all.to_counts())?;
+            self.store.set(format!("{PREFIX}{route}"), Some(value)).await?;
         }
         Ok(())
     }
 
     /// What a route has seen, on all nodes, up to a minute ago, and on this one up to now.
     pub async fn seen(&self, route: &str) -> Result<Seen, Refusal> {
-        if self.routes().get(route).is_none() {
-            return Err(Refusal::RouteUnknown(route.to_owned()));
-        }
+        self.find_route(route)?;
         let mut seen = self.kept_seen(route).await?;
         if let Some(since) = self.counting.seen().get(route) {
             seen.add(since);
@@ -121,8 +138,9 @@ impl Engine {
     }
 
     async fn kept_seen(&self, route: &str) -> Result<Seen, StoreError> {
-        let kept = self.store.setting(format!("{PREFIX}{route}")).await?;
-        let counts = kept.and_then(|kept| postcard::from_bytes::<Vec<u64>>(&kept).ok());
+        let name = format!("{PREFIX}{route}");
+        let kept = self.store.setting(name.clone()).await?;
+        let counts = kept.and_then(|kept| setting::decode::<Vec<u64>>(&name, &kept).ok());
         // What cannot be read is another release's, and counted anew.
         Ok(counts.and_then(|counts| Seen::from_counts(&counts)).unwrap_or_default())
     }

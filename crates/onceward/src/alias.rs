@@ -77,8 +77,8 @@ impl Holder {
     }
 
     /// The same.
-    pub(crate) fn into_operation(self) -> Operation {
-        *self.named.unwrap_or(self.owner)
+    pub(crate) fn into_operation(self) -> Box<Operation> {
+        self.named.unwrap_or(self.owner)
     }
 
     /// The owner, as whoever takes its key has to see it.

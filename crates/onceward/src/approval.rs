@@ -44,7 +44,7 @@ struct WantedRow {
 }
 
 /// What makes two acts the same: the deed, and what would come of it.
-pub(crate) fn what_of(deed: Deed, next: &Operation) -> String {
+fn what_of(deed: Deed, next: &Operation) -> String {
     let detail = match deed {
         Deed::Forgot => next.forgotten.map(|then| format!("{then:?}").to_lowercase()),
         Deed::Extended => next.key_expires_at().map(|at| at.as_micros().to_string()),
@@ -80,7 +80,7 @@ impl Engine {
             return Ok(act.clone());
         }
         let name = name_of(operation.id, act.deed);
-        let first = self.store.setting(name.clone()).await?.and_then(|kept| read(&kept));
+        let first = self.store.setting(name.clone()).await?.and_then(|kept| read(&name, &kept));
         let first = first.filter(|first| first.what == what && act.at < first.at.plus(LASTS));
         match first {
             Some(first) if first.who != act.who => {
@@ -138,7 +138,7 @@ impl Engine {
     pub async fn wanted(&self) -> Result<Vec<Wanted>, Refusal> {
         let now = self.clock.now();
         let all = self.store.settings(PREFIX.to_owned()).await?;
-        let wanted = all.iter().filter_map(|(_, kept)| read(kept));
+        let wanted = all.iter().filter_map(|(name, kept)| read(name, kept));
         Ok(wanted.filter(|wanted| now < wanted.at.plus(LASTS)).collect())
     }
 }
@@ -148,8 +148,8 @@ fn name_of(id: OperationId, deed: Deed) -> String {
 }
 
 /// What cannot be read is asked for anew.
-fn read(kept: &[u8]) -> Option<Wanted> {
-    let row: WantedRow = postcard::from_bytes(kept).ok()?;
+fn read(name: &str, kept: &[u8]) -> Option<Wanted> {
+    let row: WantedRow = setting::decode(name, kept).ok()?;
     Some(Wanted {
         operation: OperationId::from_u128(row.operation),
         what: row.what,

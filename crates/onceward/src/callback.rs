@@ -26,7 +26,7 @@ use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::remember::birth;
 use crate::setting;
-use crate::store::{Remembered, StoreError, Way, Which};
+use crate::store::{StoreError, Way, Which};
 use crate::webhook;
 
 /// What the mark of an operation is called that somebody wants to be told of.
@@ -213,9 +213,7 @@ impl Engine {
                 value: intent.key.as_str().to_owned(),
             });
             intent.upstream_window = RECEIVER_WINDOW;
-            if let Remembered::Fresh(born) = self.store.remember(newborn).await? {
-                self.observer.observe(Fact::Remembered(&born));
-            }
+            self.write_birth(Box::new(newborn)).await?;
         }
         // In doubt it waits for another end, which is told of too.
         if operation.state.is_ended() { self.unmark(id, operation.fence).await } else { Ok(()) }
@@ -225,7 +223,7 @@ impl Engine {
     fn callback_of(&self, operation: &Operation, state: &str, teller: &Teller) -> Option<Arrival> {
         let url: Url = operation.callback.as_deref()?.parse().ok()?;
         let name = url.origin().ascii_serialization();
-        let route = self.routes().get(&name)?;
+        let route = self.route(&name)?;
         let target = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),

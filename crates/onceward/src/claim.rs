@@ -3,7 +3,6 @@
 //! that learns so, and does nothing.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,12 +15,11 @@ use onceward_core::operation::{Event, Operation, State};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
 
-use crate::detached::Detached;
 use crate::engine::Engine;
 use crate::observe::{ClaimTurn, Fact};
 use crate::refusal::Refusal;
 use crate::replay::replay;
-use crate::store::{Slot, StoreError, Which, Write};
+use crate::store::{Slot, Which};
 
 mod begin;
 mod lapse;
@@ -149,19 +147,6 @@ impl Engine {
         Ok((found, outcome))
     }
 
-    /// Does it to its end: whoever hangs up meanwhile leaves nothing half done.
-    async fn see_through<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let run = self.begin();
-        Detached::begin(Box::pin(async move {
-            let _run = run;
-            work.await
-        }))
-        .await
-    }
-
     /// Writes what follows for `claim`, and tells of it; nothing where somebody was faster.
     async fn change(
         self: &Arc<Self>,
@@ -170,13 +155,14 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Option<Operation>, Refusal> {
         let Said { event, answer, turn } = said;
-        let Ok(operation) = claim.after(Event::Claim(event), now) else { return Ok(None) };
-        let visible = operation.state == State::InDoubt;
-        let write = Write { operation, answer, visible };
+        let decided = claim.after(Event::Claim(event), now);
+        let visible = decided.as_ref().is_ok_and(|claim| claim.state == State::InDoubt);
         let (engine, before) = (Arc::clone(self), claim.clone());
         self.see_through(async move {
-            let written = engine.store.commit(write).await;
-            let Some(changed) = engine.written(written)? else { return Ok(None) };
+            let written = engine.write(decided, answer, visible).await;
+            let Some(changed) = written.map_err(|error| engine.heed(error))? else {
+                return Ok(None);
+            };
             engine.leases.forget(&before);
             engine.changed(&changed);
             if let Some(turn) = turn {
@@ -213,15 +199,6 @@ impl Engine {
         let event = ClaimEvent::Lapsed { why };
         let said = Said { event, answer: None, turn: Some(ClaimTurn::Lapsed) };
         self.change(claim, said, self.clock.now()).await
-    }
-
-    /// What was written; nothing where somebody was faster.
-    fn written<T>(&self, written: Result<T, StoreError>) -> Result<Option<T>, Refusal> {
-        match written {
-            Ok(written) => Ok(Some(written)),
-            Err(StoreError::Stale) => Ok(None),
-            Err(error) => Err(self.heed(error)),
-        }
     }
 
     fn tell(&self, claim: &Operation, turn: ClaimTurn) {

@@ -6,9 +6,6 @@ use onceward_core::operation::{Act, Deed, Event, Illegal, Operation, Outcome};
 use onceward_core::policy::{Mode, Policy};
 use onceward_core::time::Timestamp;
 
-use crate::engine::Engine;
-use crate::observe::Fact;
-
 mod list;
 mod lookup;
 mod schedule;
@@ -69,14 +66,4 @@ pub(crate) fn names(operation: &Operation) -> Vec<String> {
 pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
     let end = text.floor_char_boundary(bytes_max);
     if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
-}
-
-impl Engine {
-    /// Tells of an operation that evidence led out of its doubt, and lets those behind it go on.
-    async fn left_doubt(&self, operation: &Operation) {
-        self.observer.observe(Fact::Acted(operation));
-        self.waiters.wake(operation.id);
-        self.callbacks.note(operation);
-        Box::pin(self.advance(operation)).await;
-    }
 }

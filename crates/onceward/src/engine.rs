@@ -4,9 +4,11 @@
 //! A call's work goes on by itself where its caller hangs up: that changes nothing. Commit, then
 //! answer: no answer leaves before what it says is on stable storage.
 
+mod answer;
 mod entry;
 mod memory;
 mod run;
+mod running;
 mod story;
 mod waiting;
 mod writing;
@@ -16,7 +18,6 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use onceward_core::exchange::{Headers, Response};
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::{Scope, ScopeKind};
 use onceward_core::lease::Session;
@@ -25,8 +26,9 @@ use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+pub use self::answer::{Answer, Answered};
 use self::memory::Recent;
-use self::run::Running;
+use self::running::Running;
 use crate::advise::Counting;
 use crate::audit::Retention;
 use crate::bulk::InHand;
@@ -47,10 +49,10 @@ use crate::route::{Route, Routes};
 use crate::secret::Secrets;
 use crate::store::{Asked, Lane, Store};
 use crate::suspects::Suspects;
-use crate::upstream::{AnswerBody, Download, Upstream};
+use crate::upstream::{Download, Upstream};
 use crate::waiters::Waiters;
 
-/// How often a race for a key is run again before it is given up as a busy ledger.
+/// How often a write that lost against another is tried again before it is given up as a busy ledger.
 pub(crate) const RACES_MAX: usize = 8;
 
 /// What an engine is made of.
@@ -112,58 +114,9 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a call gets.
-pub enum Answer {
-    /// An answer of the upstream's, of this call or from memory.
-    Upstream(Box<Answered>),
-    /// It is on disk and will be delivered.
-    Accepted(Box<Operation>),
-    /// It passed through without a record.
-    Passed {
-        /// The status.
-        status: u16,
-        /// The headers, as they came.
-        headers: Headers,
-        /// The body, as it comes.
-        body: Box<dyn AnswerBody>,
-    },
-}
-
-/// An answer of the upstream's.
-pub struct Answered {
-    /// The operation, as it stands.
-    pub operation: Operation,
-    /// The answer.
-    pub response: Response,
-    /// What follows of a large one.
-    pub rest: Option<Box<dyn AnswerBody>>,
-    /// Whether it comes from memory.
-    pub replayed: bool,
-}
-
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("routes", &self.routes).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Upstream(answered) => answered.fmt(f),
-            Self::Accepted(operation) => f.debug_tuple("Accepted").field(&operation.id).finish(),
-            Self::Passed { status, .. } => {
-                f.debug_struct("Passed").field("status", status).finish_non_exhaustive()
-            }
-        }
-    }
-}
-
-impl std::fmt::Debug for Answered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Answered");
-        shown.field("operation", &self.operation.id).field("status", &self.response.status);
-        shown.field("replayed", &self.replayed).finish_non_exhaustive()
     }
 }
 
@@ -229,6 +182,11 @@ impl Engine {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).get(name)
     }
 
+    /// The same; to name one that is not there is refused.
+    pub fn find_route(&self, name: &str) -> Result<Arc<Route>, Refusal> {
+        self.route(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
+    }
+
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
         self.change_routes(|_| routes);
@@ -271,6 +229,19 @@ impl Engine {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
 
+    /// Begins to deliver accepted work and to forget what is over, until [`Engine::stop`].
+    pub fn start(self: &Arc<Self>) {
+        self.keep_up(crate::recover::beat(Arc::clone(self)));
+        self.keep_up(crate::dispatch::dispatch(Arc::clone(self)));
+        self.keep_up(crate::doubt::look(Arc::clone(self)));
+        self.keep_up(crate::doubt::hear(Arc::clone(self)));
+        self.keep_up(crate::sweep::sweep(Arc::clone(self)));
+        self.keep_up(crate::advise::write(Arc::clone(self)));
+        self.keep_up(crate::bulk::look_after(Arc::clone(self)));
+        self.keep_up(crate::callback::tell(Arc::clone(self)));
+        self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
+    }
+
     /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once
     /// nobody else has the engine either, the ledger can be opened anew.
     pub async fn stop(&self) {
@@ -297,8 +268,7 @@ impl Engine {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
-        let route =
-            self.route(&call.route).ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
+        let route = self.find_route(&call.route)?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
@@ -332,8 +302,7 @@ impl Engine {
 
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
-        let route =
-            self.route(&call.route).ok_or_else(|| Refusal::RouteUnknown(call.route.clone()))?;
+        let route = self.find_route(&call.route)?;
         receive(call, route, &self.secrets, self.clock.now())
     }
 

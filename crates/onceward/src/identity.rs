@@ -17,7 +17,7 @@ use onceward_core::operation::{Forgotten, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::alias::{self, Name};
+use crate::alias::{self, Holder, Name};
 use crate::call::Arrival;
 use crate::engine::{Answer, Engine};
 use crate::judgement;
@@ -83,7 +83,7 @@ impl Engine {
     /// Writes `newborn` under `identity`; what is known already under it, or under its own key, is
     /// returned instead.
     pub(crate) async fn write_identified(
-        self: Arc<Self>,
+        &self,
         newborn: Box<Birth>,
         identity: Identity,
     ) -> Result<Remembered, StoreError> {
@@ -101,7 +101,7 @@ impl Engine {
             let known = match self.store.remember(name).await {
                 Ok(Remembered::Fresh(name)) => {
                     if self.is_still_ours(&name).await? {
-                        return self.clone().write_birth(newborn).await;
+                        return self.write_birth(newborn).await;
                     }
                     continue;
                 }
@@ -109,16 +109,13 @@ impl Engine {
                 Err(StoreError::Stale) => continue,
                 Err(error) => return Err(error),
             };
-            let named = match known.alias_of {
-                Some(id) => self.store.find(Which::Id(id)).await?,
-                None => None,
-            };
+            let Holder { owner, named } = self.follow(Box::new(known)).await?;
             match named {
-                _ if is_expired(&known, now) => replaces = Some(known),
-                Some(named) if leaves_room(&named) => replaces = Some(known),
-                Some(named) => return Ok(Remembered::Known(named)),
-                None if !self.store.is_shared() || known.created_at.plus(ABANDONED) <= now => {
-                    replaces = Some(known);
+                _ if is_expired(&owner, now) => replaces = Some(*owner),
+                Some(named) if leaves_room(&named) => replaces = Some(*owner),
+                Some(named) => return Ok(Remembered::Known(*named)),
+                None if !self.store.is_shared() || owner.created_at.plus(ABANDONED) <= now => {
+                    replaces = Some(*owner);
                 }
                 None => self.clock.sleep_until(now.plus(LOOK)).await,
             }
@@ -166,7 +163,7 @@ impl Engine {
     /// key is another name of it, so that it stays one when `within` is over.
     pub(crate) async fn answer_twin(
         self: &Arc<Self>,
-        known: Operation,
+        known: Box<Operation>,
         arrival: &Arrival,
         replaces: Option<&Operation>,
     ) -> Result<Answer, Refusal> {

@@ -177,6 +177,7 @@ impl Engine {
         key: &Key,
     ) -> Result<Operation, Refusal> {
         let found = self.store.find(Which::Key(scope.digest(key))).await?;
-        Ok(self.follow(Box::new(found.ok_or(Refusal::NotFound)?)).await?.into_operation())
+        let owner = Box::new(found.ok_or(Refusal::NotFound)?);
+        Ok(*self.follow(owner).await?.into_operation())
     }
 }

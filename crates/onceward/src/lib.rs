@@ -134,7 +134,6 @@ mod settle;
 mod suspects;
 mod sweep;
 mod waiters;
-mod write;
 
 pub use approval::Wanted;
 pub use audit::{Note, NoteQuery, Notes};

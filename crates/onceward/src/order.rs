@@ -135,11 +135,7 @@ impl Engine {
             return;
         }
         let (engine, operation) = (Arc::clone(self), operation.clone());
-        let run = self.begin();
-        tokio::spawn(async move {
-            let _run = run;
-            engine.advance(&operation).await;
-        });
+        self.go_on_with(async move { engine.advance(&operation).await });
     }
 
     /// Moves the line of `operation` on, after it joined it or came to rest. What does not work now

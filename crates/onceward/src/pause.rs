@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +12,7 @@ use crate::gates::Standing;
 use crate::observe::Fact;
 use crate::people::Person;
 use crate::refusal::Refusal;
+use crate::setting;
 use crate::store::StoreError;
 
 /// What the setting of a paused route is called.
@@ -39,9 +39,7 @@ struct PauseRow {
 impl Engine {
     /// Pauses a route: nothing is sent through it until it is resumed.
     pub async fn pause(self: &Arc<Self>, route: &str, person: &Person) -> Result<Pause, Refusal> {
-        if self.routes().get(route).is_none() {
-            return Err(Refusal::RouteUnknown(route.to_owned()));
-        }
+        self.find_route(route)?;
         let pause =
             Pause { at: self.clock.now(), who: person.who.clone(), reason: person.reason.clone() };
         let row = PauseRow {
@@ -49,10 +47,9 @@ impl Engine {
             who: pause.who.clone(),
             reason: pause.reason.clone(),
         };
-        let value = postcard::to_allocvec(&row)
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let value = setting::encode(&row)?;
         self.note(person, "paused", route).await?;
-        self.store.set(format!("{PREFIX}{route}"), Some(Bytes::from(value))).await?;
+        self.store.set(format!("{PREFIX}{route}"), Some(value)).await?;
         self.observer.observe(Fact::Steered(route, "paused", person));
         self.read_pauses().await?;
         Ok(pause)
@@ -78,8 +75,7 @@ impl Engine {
     pub(crate) async fn read_pauses(&self) -> Result<(), StoreError> {
         let mut paused = BTreeMap::new();
         for (name, value) in self.store.settings(PREFIX.to_owned()).await? {
-            let row: PauseRow = postcard::from_bytes(&value)
-                .map_err(|error| StoreError::Damaged(format!("the setting {name}: {error}")))?;
+            let row: PauseRow = setting::decode(&name, &value)?;
             let Some(route) = name.strip_prefix(PREFIX) else { continue };
             let at = Timestamp::from_micros(row.at);
             paused.insert(route.to_owned(), Pause { at, who: row.who, reason: row.reason });
@@ -87,7 +83,7 @@ impl Engine {
         let before = std::mem::replace(&mut *self.pauses(), Arc::new(paused.clone()));
         for route in before.keys().chain(paused.keys()) {
             let (was, is) = (before.contains_key(route), paused.contains_key(route));
-            let Some(found) = self.routes().get(route).filter(|_| was != is) else { continue };
+            let Some(found) = self.route(route).filter(|_| was != is) else { continue };
             self.gate_of(&found).set_paused(is, self.clock.now());
             self.observer.observe(Fact::Paused(route, is));
         }
@@ -96,7 +92,7 @@ impl Engine {
 
     /// How the gate of a route stands.
     pub fn standing(&self, route: &str) -> Option<Standing> {
-        let route = self.routes().get(route)?;
+        let route = self.route(route)?;
         Some(self.gate_of(&route).standing(self.clock.now()))
     }
 }

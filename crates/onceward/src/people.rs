@@ -16,14 +16,11 @@ use onceward_core::redact;
 use onceward_core::risk::{Risk, risk};
 
 use crate::audit::Note;
-use crate::engine::Engine;
+use crate::engine::{Engine, RACES_MAX};
 use crate::observe::Fact;
 use crate::refusal::Refusal;
 use crate::store::{Slot, StoreError, Which, Write};
 use crate::wire;
-
-/// How often a write is tried again that lost against another.
-const TRIES: usize = 8;
 
 /// Who acts, and why.
 #[derive(Debug, Clone)]
@@ -61,7 +58,7 @@ impl From<String> for Hindrance {
 pub(crate) type Decided = Result<Deeds, Hindrance>;
 
 /// An event and the answer that is kept with it.
-pub(crate) type Deeds = (Event, Option<(Slot, Bytes)>);
+type Deeds = (Event, Option<(Slot, Bytes)>);
 
 impl Engine {
     /// Sends a dead operation again, on purpose, where that can do no harm.
@@ -147,7 +144,7 @@ impl Engine {
         decide: impl Fn(&Operation, &Engine) -> Decided,
     ) -> Result<Operation, Refusal> {
         let mut note: Option<Note> = None;
-        for _ in 0..TRIES {
+        for _ in 0..RACES_MAX {
             let operation = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
             let decided = self.decide(&operation, &decide).await;
             let (mut next, answer) = match decided {
@@ -168,10 +165,7 @@ impl Engine {
                     if let Some(deed) = deed {
                         self.settle_approval(id, deed).await?;
                     }
-                    self.observer.observe(Fact::Acted(&acted));
-                    self.callbacks.note(&acted);
-                    self.waiters.wake(acted.id);
-                    self.advance(&acted).await;
+                    self.acted(&acted).await;
                     return Ok(acted);
                 }
                 Err(StoreError::Stale) => {}
@@ -182,6 +176,15 @@ impl Engine {
             }
         }
         self.refused(note, Refusal::NotFound).await
+    }
+
+    /// Tells of an operation that a person acted upon, or that evidence led out of its doubt, and lets
+    /// those behind it go on.
+    pub(crate) async fn acted(&self, operation: &Operation) {
+        self.observer.observe(Fact::Acted(operation));
+        self.callbacks.note(operation);
+        self.waiters.wake(operation.id);
+        Box::pin(self.advance(operation)).await;
     }
 
     /// The operation as it is after what a person decided, where that may be.

@@ -22,9 +22,7 @@ impl Engine {
             return;
         }
         let (engine, route) = (Arc::clone(self), Arc::clone(route));
-        let run = self.begin();
-        tokio::spawn(async move {
-            let _run = run;
+        self.go_on_with(async move {
             while !engine.is_halted() && probe_once(&engine, &route, &gate).await {}
             gate.end_probing();
         });

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
@@ -15,6 +14,7 @@ use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
+use crate::edge::headers_of;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::sabotage::Sabotage;
@@ -198,10 +198,7 @@ pub(crate) fn preferences_of_others(prefer: &str) -> String {
 /// What an edge says takes the place of what the caller said.
 fn lay_over(headers: &mut Headers, said: &HeaderMap) {
     headers.0.retain(|(name, _)| !said.contains_key(name));
-    let lines = said
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
-    headers.0.extend(lines);
+    headers.0.extend(headers_of(said).0);
 }
 
 /// A key of our own making: 128 bits that nobody can foretell.

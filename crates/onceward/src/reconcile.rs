@@ -95,14 +95,12 @@ pub(crate) async fn reconcile(engine: Arc<Engine>) {
             if done.insert(route.name.clone(), turn) == Some(turn) {
                 continue;
             }
-            let (engine, route) = (Arc::clone(&engine), Arc::clone(route));
-            let run = engine.begin();
-            tokio::spawn(async move {
-                let _run = run;
-                if let Err(error) = take_turn(&engine, &route, &rule, turn).await
+            let (own, route) = (Arc::clone(&engine), Arc::clone(route));
+            engine.go_on_with(async move {
+                if let Err(error) = take_turn(&own, &route, &rule, turn).await
                     && !error.may_pass()
                 {
-                    engine.heed(error);
+                    own.heed(error);
                 }
             });
         }
@@ -140,9 +138,7 @@ async fn take_turn(
 impl Engine {
     /// How a route and its provider's list agreed last; nothing where they were never compared.
     pub async fn reconciled(&self, route: &str) -> Result<Option<Report>, Refusal> {
-        if self.routes().get(route).is_none() {
-            return Err(Refusal::RouteUnknown(route.to_owned()));
-        }
+        self.find_route(route)?;
         Ok(self.report(route).await?)
     }
 

@@ -12,6 +12,7 @@ use onceward_core::operation::{Event, Operation, State};
 use crate::engine::Engine;
 use crate::judgement;
 use crate::observe::Fact;
+use crate::sabotage::Sabotage;
 use crate::store::{StoreError, Write};
 
 /// Operations judged at once.
@@ -35,21 +36,34 @@ pub(crate) async fn beat(engine: Arc<Engine>) {
 
 /// What others have done to what is shared.
 async fn look(engine: &Engine) -> Result<(), StoreError> {
-    recover(engine).await?;
+    judge_orphans(engine).await?;
     share_rates(engine).await?;
     if engine.store.is_shared() { engine.read_pauses().await } else { Ok(()) }
 }
 
 /// A rate is for all nodes: where there is one, it is asked how many they are.
-pub(crate) async fn share_rates(engine: &Engine) -> Result<(), StoreError> {
+async fn share_rates(engine: &Engine) -> Result<(), StoreError> {
     if engine.store.is_shared() && engine.routes().have_rates() {
         engine.gates.share_with(engine.store.nodes().await?);
     }
     Ok(())
 }
 
+impl Engine {
+    /// Takes up this session's right and judges what earlier processes left behind; tells how many
+    /// operations that were. Called once, before anything is sent.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        if !Sabotage::PauseForgotten.is_on() {
+            self.read_pauses().await?;
+        }
+        let judged = judge_orphans(self).await?;
+        share_rates(self).await?;
+        Ok(judged)
+    }
+}
+
 /// Judges every operation whose owner is gone; tells how many there were.
-pub(crate) async fn recover(engine: &Engine) -> Result<usize, StoreError> {
+async fn judge_orphans(engine: &Engine) -> Result<usize, StoreError> {
     let mut judged = 0;
     loop {
         let orphans = engine.store.beat(engine.session, PAGE).await?;

@@ -15,7 +15,7 @@ pub(crate) async fn replay(
     let Some(answer) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) else {
         return Ok(None);
     };
-    Ok(Some(wire::decode_response(&store.body(answer).await?)?))
+    Ok(Some(wire::decode_response(&store.body_of(operation, answer).await?)?))
 }
 
 /// The stored failure of a dead operation: its last attempt's answer, where it was kept whole.
@@ -26,6 +26,7 @@ pub(crate) async fn replay_failure(
 ) -> Result<Option<Response>, StoreError> {
     let last = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref()?.answer);
     let Some(answer) = last else { return Ok(None) };
-    let (response, cut) = wire::decode_excerpt(&store.body(answer).await?, operation.id, secrets)?;
+    let (response, cut) =
+        wire::decode_excerpt(&store.body_of(operation, answer).await?, operation.id, secrets)?;
     Ok((!cut).then_some(response))
 }

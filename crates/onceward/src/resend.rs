@@ -49,10 +49,9 @@ impl Engine {
         newborn.operation.intent_mut().parent = Some(id);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
-        self.mark_callback(&newborn.operation).await?;
-        match self.store.remember(newborn).await.map_err(|error| self.heed(error))? {
+        let written = self.write_birth(Box::new(newborn)).await;
+        match written.map_err(|error| self.heed(error))? {
             Remembered::Fresh(operation) => {
-                self.observer.observe(Fact::Remembered(&operation));
                 self.observer.observe(Fact::Acted(&operation));
                 Ok(operation)
             }
@@ -80,8 +79,7 @@ impl Engine {
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
-        let name = &original.route;
-        let route = self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.clone()))?;
+        let route = self.find_route(&original.route)?;
         let mut request = self.request_of(original).await?;
         request.target = edit.target.unwrap_or(request.target);
         request.body = edit.body.unwrap_or(request.body);
@@ -104,7 +102,7 @@ impl Engine {
         let call = Call {
             tenant: original.scope.tenant.clone(),
             principal: original.scope.principal.clone(),
-            route: name.clone(),
+            route: original.route.clone(),
             request,
             options,
         };

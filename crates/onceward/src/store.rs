@@ -238,6 +238,20 @@ impl Standing {
         Self::Tombstone,
     ];
 
+    /// Whether something is to come of it, or somebody has to look: most of a ledger is not, and the
+    /// others are found by an index.
+    pub(crate) fn is_open(self) -> bool {
+        match self {
+            Self::Pending
+            | Self::Held
+            | Self::Delivering
+            | Self::InDoubt
+            | Self::DeadLetter
+            | Self::Told => true,
+            Self::Done | Self::Tombstone => false,
+        }
+    }
+
     /// Where `operation` stands.
     pub fn of(operation: &Operation) -> Self {
         use onceward_core::operation::State;
@@ -361,9 +375,16 @@ pub enum Way {
     Down,
 }
 
-/// The name that comes after all that begin with `prefix`.
-pub(crate) fn end_of(prefix: &str) -> String {
-    format!("{prefix}\u{7f}")
+impl Way {
+    /// The names between which those lie that begin with `prefix` and come behind `from`.
+    pub(crate) fn bounds(self, prefix: String, from: Option<String>) -> (String, String) {
+        // Names are of visible ASCII: this one comes after all that begin so.
+        let end = format!("{prefix}\u{7f}");
+        match self {
+            Self::Up => (from.unwrap_or(prefix), end),
+            Self::Down => (prefix, from.unwrap_or(end)),
+        }
+    }
 }
 
 /// What a step of the sweep did.
@@ -419,8 +440,24 @@ pub trait Store: Send + Sync + 'static {
     /// The operation of this key if it is done, from a view that may lag; a miss says nothing.
     fn recall(&self, key: KeyDigest) -> Option<Operation>;
 
-    /// The bytes of a request or an answer.
+    /// The bytes of a request or an answer. Where they are not there, that is damage only while an
+    /// operation refers to them: [`Store::body_of`] looks.
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes>;
+
+    /// The same for a body of `operation`, which was read before and may have been forgotten since:
+    /// then whoever asks is told to come back.
+    fn body_of<'a>(&'a self, operation: &'a Operation, body: BodyRef) -> Reply<'a, Bytes> {
+        Box::pin(async move {
+            let read = self.body(body).await;
+            if let Err(StoreError::Damaged(_)) = read {
+                let now = self.find(Which::Id(operation.id)).await?;
+                if now.is_none_or(|now| now.bodies().all(|kept| kept != body)) {
+                    return Err(StoreError::Away("it was forgotten meanwhile".to_owned()));
+                }
+            }
+            read
+        })
+    }
 
     /// At most `length` bytes of a body, from byte `from` on, for whoever passes a large one on
     /// piece by piece. A checksum is of the whole: [`Store::body`] looks at it, this does not.

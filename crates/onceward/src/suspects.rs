@@ -76,9 +76,6 @@ impl Suspects {
         within: Duration,
         now: Timestamp,
     ) -> Option<(OperationId, u32)> {
-        if within.is_zero() {
-            return None;
-        }
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let request = request_of(operation);
         if let Some(first) = lately.first.get_mut(&request)
@@ -142,7 +139,6 @@ mod tests {
         assert_eq!(suspects.note(&other, digest_of(&other), WITHIN, at(9)), Some((one.id, 2)));
         assert_eq!(suspects.note(&unlike, digest_of(&unlike), WITHIN, at(9)), None);
         assert_eq!(suspects.note(&elsewhere, digest_of(&elsewhere), WITHIN, at(9)), None);
-        assert_eq!(suspects.note(&other, digest_of(&other), Duration::ZERO, at(9)), None);
         assert_eq!(
             suspects.note(&other, digest_of(&other), WITHIN, at(10)),
             None,

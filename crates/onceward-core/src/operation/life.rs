@@ -195,7 +195,7 @@ impl Operation {
         Ok(())
     }
 
-    fn revive(
+    pub(crate) fn revive(
         &mut self,
         due: Timestamp,
         mode: Mode,

@@ -15,7 +15,7 @@ use crate::units::show;
 /// Answers `GET /v1/routes/{route}/advice`.
 pub(super) async fn advice(State(node): State<Arc<Node>>, Path(route): Path<String>) -> Answer {
     let seen = node.engine.seen(&route).await?;
-    let policy = node.engine.routes().get(&route).map(|route| Arc::clone(&route.policy));
+    let policy = node.engine.route(&route).map(|route| Arc::clone(&route.policy));
     let policy = policy.unwrap_or_default();
     let window = window_advice(&seen, policy.window);
     let retries = |mode, tries| {

@@ -69,9 +69,7 @@ struct ByList {
 
 impl ByList {
     fn evidence(self, node: &Node) -> Result<Evidence, Problem> {
-        if node.engine.routes().get(&self.route).is_none() {
-            return Err(onceward::Refusal::RouteUnknown(self.route).into());
-        }
+        node.engine.find_route(&self.route)?;
         if !self.r#match.starts_with('/') {
             return Err(invalid("match: a JSON pointer within an item, such as /metadata/key"));
         }

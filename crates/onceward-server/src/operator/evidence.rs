@@ -46,8 +46,7 @@ async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
     let parts = Part::ALL.iter().zip(operation.fingerprint.parts);
     let parts: serde_json::Map<_, _> =
         parts.map(|(part, digest)| (part.name().to_owned(), json!(hex::encode(&digest)))).collect();
-    let routes = engine.routes();
-    let route = routes.get(&operation.route);
+    let route = engine.route(&operation.route);
     Ok(json!({
         "evidence": VERSION,
         "gateway": format!("onceward {}", env!("CARGO_PKG_VERSION")),

@@ -11,7 +11,7 @@ use crate::problem::Problem;
 /// What was asked, where it has not been forgotten.
 pub(crate) async fn request(node: &Node, of: &Operation) -> Result<Option<Request>, Problem> {
     let Some(kept) = of.request else { return Ok(None) };
-    let bytes = node.engine.store().body(kept).await?;
+    let bytes = node.engine.store().body_of(of, kept).await?;
     Ok(Some(wire::decode_request(&bytes, of.id, None)?))
 }
 
@@ -19,7 +19,8 @@ pub(crate) async fn request(node: &Node, of: &Operation) -> Result<Option<Reques
 pub(crate) async fn answer(node: &Node, of: &Operation) -> Result<Option<Response>, Problem> {
     let kept = of.outcome.as_ref().and_then(|outcome| outcome.answer);
     let Some(kept) = kept else { return Ok(None) };
-    Ok(Some(wire::decode_response(&node.engine.store().body(kept).await?)?))
+    let bytes = node.engine.store().body_of(of, kept).await?;
+    Ok(Some(wire::decode_response(&bytes)?))
 }
 
 /// What an attempt brought, and whether that is only a beginning.
@@ -31,6 +32,6 @@ pub(crate) async fn excerpt(
     let Some(kept) = attempt.ended.as_ref().and_then(|ended| ended.answer) else {
         return Ok(None);
     };
-    let bytes = node.engine.store().body(kept).await?;
+    let bytes = node.engine.store().body_of(of, kept).await?;
     Ok(Some(wire::decode_excerpt(&bytes, of.id, node.engine.secrets())?))
 }

@@ -309,7 +309,7 @@ impl Empty {
         html! {
             div.empty.card {
                 p { strong { (what) } }
-                @if node.engine.routes().get(route).is_some() {
+                @if node.engine.route(route).is_some() {
                     p { (lead) }
                     pre tabindex="0" { code { (line) } }
                 }

@@ -52,8 +52,7 @@ fn rank(standing: &Standing) -> u8 {
 }
 
 fn row(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
-    let routes = node.engine.routes();
-    let upstream = routes.get(name).map(|route| route.target.base.to_string());
+    let upstream = node.engine.route(name).map(|route| route.target.base.to_string());
     html! {
         tr {
             td.what {

@@ -187,7 +187,7 @@ fn of(
         left -= name.len() + value.len();
         headers.push((name.clone(), value.into_owned()));
     }
-    let route = source.route.as_ref().and_then(|route| node.engine.routes().get(route));
+    let route = source.route.as_ref().and_then(|route| node.engine.route(route));
     let policy = route.map(|it| Arc::clone(it.policy_for(webhook.method.as_str(), &source.target)));
     let redacted = policy.and_then(|policy| redact::redacted(&webhook.body, &policy.redact));
     is_whole &= redacted.is_none();

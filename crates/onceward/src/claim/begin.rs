@@ -17,7 +17,7 @@ use crate::engine::{Engine, RACES_MAX};
 use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
 use crate::replay::replay;
-use crate::store::{Birth, Remembered, Slot, Which};
+use crate::store::{Birth, Remembered, Slot, StoreError, Which};
 use crate::wire;
 
 /// The method of a claim's request: it is none of HTTP's, because nothing is sent.
@@ -152,13 +152,16 @@ impl Engine {
     ) -> Result<Option<Remembered>, Refusal> {
         let engine = Arc::clone(self);
         self.see_through(async move {
-            let remembered = engine.written(engine.store.remember(newborn).await)?;
-            if let Some(Remembered::Fresh(claim)) = &remembered {
+            let remembered = match engine.store.remember(newborn).await {
+                Err(StoreError::Stale) => return Ok(None),
+                done => done.map_err(|error| engine.heed(error))?,
+            };
+            if let Remembered::Fresh(claim) = &remembered {
                 engine.observer.observe(Fact::Remembered(claim));
                 engine.leases.note(claim);
                 engine.tell(claim, ClaimTurn::Begun);
             }
-            Ok(remembered)
+            Ok(Some(remembered))
         })
         .await
     }

@@ -75,7 +75,7 @@ pub(super) fn rule_of(route: &Route, operation: &Operation) -> Option<Arc<Lookup
 impl Engine {
     /// What would be asked about an operation in doubt, where its route says how.
     pub fn lookup_of(&self, operation: &Operation) -> Option<Arc<LookupRule>> {
-        rule_of(&*self.routes().get(&operation.route)?, operation)
+        rule_of(&*self.route(&operation.route)?, operation)
     }
 
     /// One look: claimed, made, and what follows written. Nothing where somebody else wrote
@@ -111,7 +111,7 @@ impl Engine {
         let Some(written) = self.write(next, answer, true).await? else { return Ok(None) };
         self.observer.observe(Fact::Looked(&written, looked.finding, &looked.told));
         if written.state != State::InDoubt {
-            self.left_doubt(&written).await;
+            self.acted(&written).await;
         }
         Ok(Some((written, looked.finding)))
     }

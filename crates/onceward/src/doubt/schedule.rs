@@ -80,7 +80,7 @@ fn has_lookup(route: &Route) -> bool {
 /// Looks for what is in doubt on one route, as long as it says how.
 async fn look_on_route(engine: Arc<Engine>, name: String, woken: Arc<tokio::sync::Notify>) {
     while !engine.is_halted() {
-        let Some(route) = engine.routes().get(&name).filter(|route| has_lookup(route)) else {
+        let Some(route) = engine.route(&name).filter(|route| has_lookup(route)) else {
             break;
         };
         let (next, read) = match pass(&engine, &route).await {
@@ -197,7 +197,7 @@ impl Engine {
             let why = format!("it is {}, not in doubt", operation.state.name());
             return Err(Refusal::conflict(&operation, why));
         }
-        let route = self.routes().get(&operation.route);
+        let route = self.route(&operation.route);
         let rule = route.as_ref().and_then(|route| rule_of(route, &operation));
         let (Some(route), Some(rule)) = (route, rule) else {
             let why = "its route says no lookup, so nobody can be asked";
@@ -208,24 +208,19 @@ impl Engine {
             .try_enter(&entrant(&operation), self.clock.now())
             .map_err(|barred| self.barred(barred, &route))?;
         let engine = Arc::clone(self);
-        let run = self.begin();
-        let (looking, for_whom) = (operation.clone(), Arc::clone(&route));
         // Whoever asked may go away meanwhile; what was claimed is looked for all the same.
-        let look = tokio::spawn(async move {
-            let _run = run;
-            engine.look_for(&looking, &for_whom, &rule, slot).await
-        });
-        match look.await.map_err(|_| Refusal::Draining)? {
-            Ok(Some(looked)) => Ok(looked),
-            Ok(None) => Err(Refusal::conflict(&operation, "it has moved on meanwhile: look at it")),
-            Err(error) => Err(self.heed(error)),
-        }
+        self.see_through(async move {
+            let looked = engine.look_for(&operation, &route, &rule, slot).await;
+            let moved_on =
+                || Refusal::conflict(&operation, "it has moved on meanwhile: look at it");
+            looked.map_err(|error| engine.heed(error))?.ok_or_else(moved_on)
+        })
+        .await
     }
 
     /// Asks the upstream now about everything that is in doubt on a route.
     pub async fn look_again_on(self: &Arc<Self>, name: &str) -> Result<Tally, Refusal> {
-        let route =
-            self.routes().get(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))?;
+        let route = self.find_route(name)?;
         let mut tally = Tally::default();
         let (mut before, mut asked) = (None, 0);
         loop {

@@ -11,7 +11,7 @@ use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Proof, names};
-use crate::engine::Engine;
+use crate::engine::{Engine, RACES_MAX};
 use crate::setting;
 use crate::store::{Query, Standing, StoreError, Way, Which};
 
@@ -29,9 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Where nodes share a ledger, one that kept some may be gone.
 const LOOK_FOR_OTHERS_EVERY: Duration = Duration::from_mins(1);
-
-/// How often a write is tried again that lost against another.
-const TRIES: usize = 8;
 
 /// What a provider says of an operation.
 #[derive(Debug, Clone)]
@@ -167,7 +164,7 @@ impl Engine {
 
     /// Ends an operation's doubt by what was said; tells whether it was in doubt.
     async fn end_doubt(self: &Arc<Self>, id: OperationId, said: &Kept) -> Result<bool, StoreError> {
-        for _ in 0..TRIES {
+        for _ in 0..RACES_MAX {
             let Some(operation) = self.store.find(Which::Id(id)).await? else { return Ok(false) };
             if operation.state != State::InDoubt {
                 return Ok(false);
@@ -184,7 +181,7 @@ impl Engine {
             let proof = Proof { done, who: said.who.clone(), reason: said.reason.clone() };
             let next = proof.ends(&operation, &policy, now);
             if let Some(written) = self.write(next, None, true).await? {
-                self.left_doubt(&written).await;
+                self.acted(&written).await;
                 return Ok(true);
             }
         }

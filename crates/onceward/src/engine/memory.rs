@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use onceward_core::admission::{self, Admission};
 use onceward_core::fingerprint::{Fingerprint, Part, differing_paths, is_same_body};
-use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::operation::{Death, Operation, State};
 
@@ -17,7 +16,7 @@ use crate::observe::{Fact, Repeat};
 use crate::order;
 use crate::refusal::Refusal;
 use crate::replay::{replay, replay_failure};
-use crate::store::Asked;
+use crate::store::{Asked, StoreError};
 use crate::wire;
 
 /// How many JSON paths a mismatch names.
@@ -60,11 +59,13 @@ impl Engine {
         asked.entry(known.id).or_default().add(&Asked { count: 1, times: vec![self.clock.now()] });
     }
 
-    /// Duplicates counted since the last time this was called.
-    pub(crate) fn take_asked(&self) -> Vec<(OperationId, Asked)> {
-        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
-            .into_iter()
-            .collect()
+    /// Writes the counts of duplicates that are still in memory.
+    pub async fn flush_asked(&self) -> Result<(), StoreError> {
+        let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        if asked.is_empty() {
+            return Ok(());
+        }
+        self.store.note_asked(asked.into_iter().collect()).await
     }
 
     /// The decision on an arrival whose key is known. Bodies are compared as bytes first; where
@@ -98,7 +99,7 @@ impl Engine {
             let is_same = before.version != now.version && before.parts[0] == now.parts[0];
             return Ok(if is_same { decide(before) } else { admission });
         };
-        let kept = self.store.body(kept).await?;
+        let kept = self.store.body_of(owner, kept).await?;
         let mut parts = parts.clone();
         if parts != [Part::Body] {
             let Ok(stored) = wire::decode_request(&kept, owner.id, Some(&self.secrets)) else {
@@ -120,7 +121,7 @@ impl Engine {
     /// What a duplicate gets; the upstream is not asked.
     pub(crate) async fn answer_known(
         &self,
-        known: Operation,
+        known: Box<Operation>,
         admission: Admission,
         arrival: &Arrival,
     ) -> Result<Answer, Refusal> {
@@ -140,11 +141,10 @@ impl Engine {
             // Its process may have ended before its line had it; what comes after it must not pass.
             Box::pin(self.advance(&known)).await;
         }
-        let known_box = || Box::new(known.clone());
         match admission {
             Admission::Mismatch(parts) => self.mismatch(known, parts, arrival).await,
             Admission::Join if arrival.options.respond_async && arrival.options.wait.is_none() => {
-                Ok(Answer::Accepted(known_box()))
+                Ok(Answer::Accepted(known))
             }
             Admission::Join => {
                 let until = self.clock.now().plus(Self::wait_of(arrival));
@@ -158,72 +158,67 @@ impl Engine {
             Admission::Replay | Admission::ReplayFailure | Admission::InDoubt => {
                 self.answer_at_rest(known, false).await
             }
-            Admission::Cancelled => Err(Refusal::Cancelled(Box::new(known))),
-            Admission::Expired => Err(Refusal::KeyExpired(Box::new(known))),
-            Admission::Invalidated => Err(Refusal::KeyInvalidated(Box::new(known))),
+            Admission::Cancelled => Err(Refusal::Cancelled(known)),
+            Admission::Expired => Err(Refusal::KeyExpired(known)),
+            Admission::Invalidated => Err(Refusal::KeyInvalidated(known)),
             Admission::Fresh | Admission::Revive | Admission::TooLate => {
-                Err(Refusal::InProgress(Box::new(known)))
+                Err(Refusal::InProgress(known))
             }
         }
     }
 
     async fn mismatch(
         &self,
-        known: Operation,
+        known: Box<Operation>,
         parts: Vec<Part>,
         arrival: &Arrival,
     ) -> Result<Answer, Refusal> {
         let mut paths = Vec::new();
         if let (true, Some(request)) = (parts.contains(&Part::Body), known.request) {
-            let stored = wire::decode_request(&self.store.body(request).await?, known.id, None)?;
+            let kept = self.store.body_of(&known, request).await?;
+            let stored = wire::decode_request(&kept, known.id, None)?;
             paths = differing_paths(&stored.body, &arrival.request.body, PATHS_MAX);
         }
         let status = arrival.policy.mismatch_status;
-        Err(Refusal::KeyMismatch { operation: Box::new(known), parts, paths, status })
+        Err(Refusal::KeyMismatch { operation: known, parts, paths, status })
     }
 
     /// The answer from memory for an operation that came to rest.
     pub(super) async fn answer_at_rest(
         &self,
-        operation: Operation,
+        operation: Box<Operation>,
         first: bool,
     ) -> Result<Answer, Refusal> {
-        let from_memory = |operation, response| {
+        let from_memory = |operation: Box<Operation>, response| {
             Ok(Answer::Upstream(Box::new(Answered {
-                operation,
+                operation: *operation,
                 response,
                 rest: None,
                 replayed: !first,
             })))
         };
         match operation.state {
-            State::InDoubt => {
-                Err(Refusal::OutcomeUnknown { operation: Box::new(operation), first })
-            }
-            State::Pending { .. } | State::Delivering => {
-                Err(Refusal::InProgress(Box::new(operation)))
-            }
+            State::InDoubt => Err(Refusal::OutcomeUnknown { operation, first }),
+            State::Pending { .. } | State::Delivering => Err(Refusal::InProgress(operation)),
             State::Done | State::Dead(_)
                 if admission::are_bodies_over(&operation, self.clock.now()) =>
             {
-                Err(Refusal::ResponseNotRetained(Box::new(operation)))
+                Err(Refusal::ResponseNotRetained(operation))
             }
             State::Done | State::Dead(_) if operation.outcome.is_some() => {
                 match replay(&*self.store, &operation).await? {
                     Some(response) => from_memory(operation, response),
-                    None => Err(Refusal::ResponseNotRetained(Box::new(operation))),
+                    None => Err(Refusal::ResponseNotRetained(operation)),
                 }
             }
-            State::Done => Err(Refusal::ResponseNotRetained(Box::new(operation))),
-            State::Dead(Death::Cancelled) => Err(Refusal::Cancelled(Box::new(operation))),
+            State::Done => Err(Refusal::ResponseNotRetained(operation)),
+            State::Dead(Death::Cancelled) => Err(Refusal::Cancelled(operation)),
             State::Dead(Death::Superseded) => from_memory(operation, order::superseded()),
             State::Dead(death) => {
                 match replay_failure(&*self.store, &operation, &self.secrets).await? {
                     Some(response) => from_memory(operation, response),
-                    None if death == Death::Unsent => {
-                        Err(Refusal::UpstreamUnreachable(Box::new(operation)))
-                    }
-                    None => Err(Refusal::NoAnswer(Box::new(operation))),
+                    None if death == Death::Unsent => Err(Refusal::UpstreamUnreachable(operation)),
+                    None => Err(Refusal::NoAnswer(operation)),
                 }
             }
         }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Request, Response};
@@ -12,7 +11,6 @@ use onceward_core::lease::BEAT;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::policy::{Mode, Policy};
 use onceward_core::verdict;
-use tokio::sync::Notify;
 
 use super::{Engine, RACES_MAX, is_under_way};
 use crate::call::Means;
@@ -73,43 +71,7 @@ enum Again {
     Overtaken,
 }
 
-/// Work that is under way.
-#[derive(Debug, Default)]
-pub(crate) struct Running {
-    count: AtomicUsize,
-    idle: Notify,
-}
-
-impl Running {
-    /// Waits until nothing is under way.
-    pub(super) async fn idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.count.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-}
-
-/// One piece of work that is under way, for as long as it lives.
-pub(crate) struct Run(Arc<Engine>);
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        if self.0.running.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.running.idle.notify_waiters();
-        }
-    }
-}
-
 impl Engine {
-    pub(crate) fn begin(self: &Arc<Self>) -> Run {
-        self.running.count.fetch_add(1, Ordering::AcqRel);
-        Run(Arc::clone(self))
-    }
-
     /// Writes, and runs what was started by it: a caller that hangs up, now or later, leaves no
     /// started attempt behind that nobody makes.
     pub(super) fn write_and_run(
@@ -148,10 +110,8 @@ impl Engine {
     /// Runs a started operation to its rest, or to the point where it waits in the ledger.
     pub(crate) fn spawn_from_ledger(self: &Arc<Self>, operation: Operation, slot: Slot) {
         let engine = Arc::clone(self);
-        let run = self.begin();
         let operation = Box::new(operation);
-        tokio::spawn(async move {
-            let _run = run;
+        self.go_on_with(async move {
             match engine.request_when_back(&operation).await {
                 Ok(request) => {
                     let key = operation.scope.digest(&operation.key);

@@ -163,7 +163,7 @@ impl Engine {
                     drop(unused);
                     // Nobody else sets it.
                     let _ = arrival.options.aside.duplicate_of.set(twin);
-                    let twin = self.answer_twin(*known, arrival, entry.replaces.as_ref());
+                    let twin = self.answer_twin(known, arrival, entry.replaces.as_ref());
                     return Box::pin(twin).await.map(Step::Answered);
                 }
                 entry.slot = unused;
@@ -211,16 +211,13 @@ impl Engine {
                 Ok(None)
             }
             Admission::Revive => self.revive(entry, known, arrival).await,
-            Admission::TooLate => match self.doubt(known, now).await {
-                Ok(operation) => {
-                    self.note_asked(known, Repeat::Refused);
-                    let _ = arrival.options.aside.repeat.set(Repeat::Refused);
-                    let operation = Box::new(operation);
-                    Err(Refusal::OutcomeUnknown { operation, first: false })
-                }
-                Err(StoreError::Stale) => Ok(None),
-                Err(error) => Err(self.heed(error)),
-            },
+            Admission::TooLate => {
+                let doubted = self.doubt(known, now).await.map_err(|error| self.heed(error))?;
+                let Some(operation) = doubted.map(Box::new) else { return Ok(None) };
+                self.note_asked(known, Repeat::Refused);
+                let _ = arrival.options.aside.repeat.set(Repeat::Refused);
+                Err(Refusal::OutcomeUnknown { operation, first: false })
+            }
             admission => {
                 entry.slot = None;
                 self.answer_known(holder.into_operation(), admission, arrival).await.map(Some)

@@ -53,12 +53,12 @@ impl Engine {
             }
             (Fresh::Waits(operation), wait) => match (operation.state, operation.mode, wait) {
                 (State::Dead(Death::Superseded), ..) => {
-                    Box::pin(self.answer_at_rest(*operation, true)).await
+                    Box::pin(self.answer_at_rest(operation, true)).await
                 }
                 (_, Mode::Accepted, None) => Ok(Answer::Accepted(operation)),
                 (_, mode, wait) => {
                     let wait = wait.filter(|_| mode == Mode::Accepted).unwrap_or(answer_max);
-                    Box::pin(self.wait_and_answer(*operation, now.plus(wait), true)).await
+                    Box::pin(self.wait_and_answer(operation, now.plus(wait), true)).await
                 }
             },
         }
@@ -75,7 +75,7 @@ impl Engine {
             let Ran { operation, response, rest, .. } = ran?;
             return match response {
                 _ if is_under_way(&operation) => {
-                    Box::pin(self.wait_and_answer(*operation, until, true)).await
+                    Box::pin(self.wait_and_answer(operation, until, true)).await
                 }
                 // What was cut off never poses as an answer.
                 Some(response) if !lost_its_answer(&operation) => {
@@ -83,7 +83,7 @@ impl Engine {
                     let operation = *operation;
                     Ok(Answer::Upstream(Box::new(Answered { operation, response, rest, replayed })))
                 }
-                _ => Box::pin(self.answer_at_rest(*operation, true)).await,
+                _ => Box::pin(self.answer_at_rest(operation, true)).await,
             };
         }
         let now = self.store.find(Which::Id(id)).await?.ok_or(StoreError::Stale)?;
@@ -97,7 +97,7 @@ impl Engine {
     /// caller is the one whose call it is.
     pub(super) async fn wait_and_answer(
         &self,
-        operation: Operation,
+        operation: Box<Operation>,
         until: Timestamp,
         first: bool,
     ) -> Result<Answer, Refusal> {
@@ -107,15 +107,16 @@ impl Engine {
         loop {
             // It may have come to rest before we began to wait.
             let woken = self.waiters.join(id);
-            let found = self.store.find(Which::Id(id)).await?.unwrap_or_else(|| operation.clone());
+            let found = self.store.find(Which::Id(id)).await?.map(Box::new);
+            let found = found.unwrap_or_else(|| operation.clone());
             if !is_under_way(&found) {
                 return self.answer_at_rest(found, first).await;
             }
             let Some(woken) = woken.filter(|_| !over) else {
                 // Whoever asks again without `respond-async` wants the outcome, not a receipt.
                 return match found.mode {
-                    Mode::Accepted if first => Ok(Answer::Accepted(Box::new(found))),
-                    Mode::Accepted | Mode::Held => Err(Refusal::InProgress(Box::new(found))),
+                    Mode::Accepted if first => Ok(Answer::Accepted(found)),
+                    Mode::Accepted | Mode::Held => Err(Refusal::InProgress(found)),
                 };
             };
             // An attempt that is followed by another wakes too.

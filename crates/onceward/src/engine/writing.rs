@@ -1,10 +1,11 @@
-//! What is written for a call, and a ledger that is full or away: what is known is kept until it is on
-//! disk.
+//! What is written of an operation, and what follows where the ledger does not take it: what is known
+//! is kept until it is on disk.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onceward_core::exchange::{self, Request};
 use onceward_core::id::OperationId;
 use onceward_core::operation::{Event, Fence, Illegal, Operation};
@@ -64,18 +65,34 @@ impl Engine {
         Ok(Some((Write { operation, answer, visible: false }, Arc::new(request))))
     }
 
-    /// A dead operation that is too old to be sent again safely goes into doubt.
+    /// Writes what the core decided about an operation that others may write too; nothing where that
+    /// cannot follow any more, or where one of them was faster.
+    pub(crate) async fn write(
+        &self,
+        decided: Result<Operation, Illegal>,
+        answer: Option<(Slot, Bytes)>,
+        visible: bool,
+    ) -> Result<Option<Operation>, StoreError> {
+        let Ok(operation) = decided else { return Ok(None) };
+        match self.store.commit(Write { operation, answer, visible }).await {
+            Ok(written) => Ok(Some(written)),
+            Err(StoreError::Stale) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A dead operation that is too old to be sent again safely goes into doubt; nothing where somebody
+    /// was faster.
     pub(super) async fn doubt(
         &self,
         known: &Operation,
         now: Timestamp,
-    ) -> Result<Operation, StoreError> {
-        let doubted = known.after(Event::Ruled(Verdict::Doubt), now);
-        let operation = doubted.map_err(|_| StoreError::Stale)?;
-        let doubted = self.store.commit(Write { operation, answer: None, visible: true }).await?;
+    ) -> Result<Option<Operation>, StoreError> {
+        let decided = known.after(Event::Ruled(Verdict::Doubt), now);
+        let Some(doubted) = self.write(decided, None, true).await? else { return Ok(None) };
         self.rested(&doubted);
         self.advance(&doubted).await;
-        Ok(doubted)
+        Ok(Some(doubted))
     }
 
     /// Writes a birth, under the call's second identity where it has one, and watches for doubles.
@@ -87,8 +104,8 @@ impl Engine {
     ) -> Result<Remembered, StoreError> {
         let written = match identity {
             // Few routes have one, and what all calls carry has to be small.
-            Some(identity) => Box::pin(self.clone().write_identified(newborn, identity)).await,
-            None => self.clone().write_birth(newborn).await,
+            Some(identity) => Box::pin(self.write_identified(newborn, identity)).await,
+            None => self.write_birth(newborn).await,
         };
         if let (Ok(Remembered::Fresh(operation)), Some(watch)) = (&written, watch) {
             self.suspect(operation, &watch);
@@ -96,10 +113,8 @@ impl Engine {
         written
     }
 
-    pub(crate) async fn write_birth(
-        self: Arc<Self>,
-        newborn: Box<Birth>,
-    ) -> Result<Remembered, StoreError> {
+    /// Writes a birth, marks whom to tell of its end before that, and puts it in line.
+    pub(crate) async fn write_birth(&self, newborn: Box<Birth>) -> Result<Remembered, StoreError> {
         if newborn.operation.callback.is_some() {
             Box::pin(self.mark_callback(&newborn.operation)).await?;
         }
@@ -112,6 +127,7 @@ impl Engine {
         }
     }
 
+    /// Writes a revival as a birth is written.
     pub(super) async fn write_revival(
         self: Arc<Self>,
         write: Write,
@@ -172,7 +188,8 @@ impl Engine {
         let body = operation
             .request
             .ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
-        wire::decode_request(&self.store.body(body).await?, operation.id, Some(&self.secrets))
+        let kept = self.store.body_of(operation, body).await?;
+        wire::decode_request(&kept, operation.id, Some(&self.secrets))
     }
 
     /// The request of an operation in hand: a ledger that is away is waited for.
@@ -199,5 +216,15 @@ impl Engine {
             self.broken.notify_one();
         }
         Refusal::Ledger(error)
+    }
+
+    /// Whether what goes on for ever goes on although the ledger refused it once: it does, except
+    /// after what the engine has to heed.
+    pub(crate) fn goes_on_after(&self, error: &StoreError) -> bool {
+        let may_pass = error.may_pass() || *error == StoreError::Stale;
+        if !may_pass {
+            self.heed(error.clone());
+        }
+        may_pass
     }
 }

@@ -148,7 +148,7 @@ impl Shared {
         };
         // Whoever stops waits until it is answered.
         let _run = self.engine.begin();
-        let mut response = match Box::pin(self.engine.call(call)).await {
+        let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given),
             Err(refusal) => {
                 let nothing_known = matches!(refusal, Refusal::KeyInvalid(_));

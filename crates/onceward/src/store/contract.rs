@@ -60,6 +60,7 @@ where
     what_an_answer_made_is_found(&*make().await).await;
     lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
+    what_was_forgotten_since_it_was_read_is_no_damage(&*make().await).await;
     a_forgotten_key_goes_to_its_successor(&*make().await).await;
     what_a_lapsed_session_had_in_hand_is_told(&*make().await).await;
     what_a_living_session_has_in_hand_stays_its_own(&*make().await).await;
@@ -324,6 +325,23 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     assert_eq!(places(even).await.0, [8, 6, 4, 2]);
     let held = Query { standing: vec![Standing::Held], limit: 2, ..Query::default() };
     assert_eq!(places(held).await.0, [9, 8]);
+    for n in [10, 12, 11] {
+        remember(store, &operation(n, &format!("k{n}"), "w", Mode::Accepted)).await;
+    }
+    let waiting = |standing: &[Standing], before: u64| Query {
+        standing: standing.to_vec(),
+        before: Some(OperationId::new(before, 0)),
+        limit: 3,
+        ..Query::default()
+    };
+    assert_eq!(places(waiting(&[Standing::Pending], 99)).await.0, [12, 11, 10]);
+    assert_eq!(places(waiting(&[Standing::Pending], 11)).await, (vec![10], None));
+    let unfinished = [Standing::Pending, Standing::Held, Standing::Delivering];
+    assert_eq!(places(waiting(&unfinished, 12)).await.0, [11, 10, 9]);
+    assert_eq!(
+        places(waiting(&[Standing::Pending, Standing::Done], 12)).await,
+        (vec![11, 10], None)
+    );
     let in_doubt = Query {
         standing: vec![Standing::InDoubt, Standing::DeadLetter],
         limit: 2,
@@ -434,6 +452,23 @@ async fn the_sweep_forgets_by_time_and_never_what_is_open(store: &dyn Store) {
     );
 }
 
+async fn what_was_forgotten_since_it_was_read_is_no_damage(store: &dyn Store) {
+    let made = remember(store, &operation(1, "k", "r", Mode::Held)).await;
+    let next = commit(store, started(&made)).await.unwrap();
+    let answer = Some((Slot::Outcome, Bytes::from_static(b"answer")));
+    let operation = done(&next, made.created_at);
+    let read = store.commit(Write { operation, answer, visible: false }).await.unwrap();
+    let policy = Policy::default();
+    for over in [policy.window, policy.window + policy.tombstone] {
+        sweep_all(store, Timestamp::from_micros(60_000_000).plus(over)).await;
+        for body in read.bodies() {
+            let found = store.body_of(&read, body).await;
+            let is_no_damage = found.as_ref().map_or_else(StoreError::may_pass, |_| true);
+            assert!(is_no_damage, "{found:?}");
+        }
+    }
+}
+
 async fn a_forgotten_key_goes_to_its_successor(store: &dyn Store) {
     let old = remember(store, &operation(1, "k", "r", Mode::Held)).await;
     let next = commit(store, started(&old)).await.unwrap();
@@ -531,12 +566,13 @@ async fn duplicates_are_counted(store: &dyn Store) {
 }
 
 async fn settings_are_kept_and_removed(store: &dyn Store) {
-    for name in ["a/1", "a/2", "b"] {
+    // "a/" itself does not go on: it is not among those that begin with it.
+    for name in ["a", "a/", "a/1", "a/2", "b"] {
         store.set(name.into(), Some(Bytes::from_static(b"v"))).await.unwrap();
     }
     store.set("a/1".into(), None).await.unwrap();
     assert_eq!(store.setting("b".into()).await.unwrap().as_deref(), Some(&b"v"[..]));
-    assert_eq!(store.setting("a".into()).await.unwrap(), None);
+    assert_eq!(store.setting("a/1".into()).await.unwrap(), None);
     assert_eq!(
         store.settings("a/".into()).await.unwrap(),
         [("a/2".to_owned(), Bytes::from_static(b"v"))]

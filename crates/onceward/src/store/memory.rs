@@ -22,7 +22,7 @@ use crate::sabotage::Sabotage;
 
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write, digest_of, end_of,
+    StoreError, Swept, Way, Which, Write, digest_of,
 };
 
 /// A ledger in memory.
@@ -138,7 +138,7 @@ impl Kept {
     ) -> Result<Vec<Operation>, StoreError> {
         let mut due: Vec<(Timestamp, Operation)> = self
             .waiting()
-            .filter(|(operation, due)| *due <= now && Lane::of(operation) == *lane)
+            .filter(|(operation, due)| *due <= now && lane.is_of(operation))
             .map(|(operation, due)| (due, operation.clone()))
             .collect();
         due.sort_by_key(|(due, operation)| (*due, operation.id));
@@ -367,10 +367,7 @@ impl Store for MemoryStore {
         way: Way,
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
-        let (least, greatest) = match way {
-            Way::Up => (from.unwrap_or_else(|| prefix.clone()), end_of(&prefix)),
-            Way::Down => (prefix.clone(), from.unwrap_or_else(|| end_of(&prefix))),
-        };
+        let (least, greatest) = way.bounds(prefix, from);
         self.read(|kept| {
             let all = kept.settings.iter();
             let within = all.filter(|(name, _)| **name > least && **name < greatest);

@@ -61,8 +61,8 @@ const WRITERS: usize = 2;
 /// Connections that read and do the rest.
 const READERS: usize = 3;
 
-/// Rows read at once for a list, or noted at once.
-const PAGE: i64 = 500;
+/// Keys asked for again that are noted at once.
+const NOTED_MAX: usize = 500;
 
 const FIND: &str = "SELECT row FROM op WHERE id = $1";
 
@@ -311,7 +311,7 @@ impl Store for PostgresStore {
 
     fn note_asked(&self, asked: Vec<(OperationId, Asked)>) -> Reply<'_, ()> {
         Box::pin(async move {
-            for asked in asked.chunks(PAGE as usize) {
+            for asked in asked.chunks(NOTED_MAX) {
                 let ids: Vec<Id> = asked.iter().map(|(id, _)| Id(*id)).collect();
                 let counts: Vec<i64> = asked.iter().map(|(_, asked)| asked.count as i64).collect();
                 let times: Vec<String> =
@@ -358,10 +358,6 @@ impl Store for PostgresStore {
         Box::pin(async move { settings::one(&self.links, &name).await })
     }
 
-    fn settings(&self, prefix: String) -> Reply<'_, Vec<(String, Bytes)>> {
-        Box::pin(async move { settings::all(&self.links, &prefix).await })
-    }
-
     fn settings_from(
         &self,
         prefix: String,
@@ -396,9 +392,7 @@ impl Store for PostgresStore {
                 .await?;
             let counts: BTreeMap<i16, i64> =
                 rows.iter().map(|found| (found.get(0), found.get(1))).collect();
-            let open = Standing::ALL
-                .into_iter()
-                .filter(|standing| !matches!(standing, Standing::Done | Standing::Tombstone));
+            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
             let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
             let size = self.links.query("SELECT pg_database_size(current_database())", &[]).await?
                 [0]

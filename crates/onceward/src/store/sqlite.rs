@@ -38,7 +38,7 @@ use crate::sabotage::Sabotage;
 use super::moving::Kept;
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
-    StoreError, Swept, Way, Which, Write, end_of,
+    StoreError, Swept, Way, Which, Write,
 };
 
 /// How the embedded store is opened.
@@ -101,6 +101,11 @@ fn journal_of(path: &Path) -> PathBuf {
     path.with_extension("journal")
 }
 
+/// Where SQLite keeps the log of the index at `path`.
+fn wal_of(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}-wal", path.display()))
+}
+
 fn unavailable(what: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", what.display()))
 }
@@ -138,8 +143,7 @@ impl SqliteStore {
         };
         let segments = journal.segments().clone();
         let checkpointer = start_checkpointer(path, Arc::clone(&shared.inbox))?;
-        let wal = PathBuf::from(format!("{}-wal", path.display()));
-        let writer = Writer::new(index, journal, wal, shared.clone(), checkpointer)?;
+        let writer = Writer::new(index, journal, wal_of(path), shared.clone(), checkpointer)?;
         let thread =
             std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -206,9 +210,7 @@ impl SqliteStore {
         let journal = fs::read_dir(journal_of(&self.path)).into_iter().flatten().flatten();
         let segments: u64 =
             journal.map(|segment| segment.metadata().map_or(0, |file| file.len())).sum();
-        segments
-            + size(self.path.clone())
-            + size(PathBuf::from(format!("{}-wal", self.path.display())))
+        segments + size(self.path.clone()) + size(wal_of(&self.path))
     }
 }
 
@@ -358,20 +360,8 @@ impl Store for SqliteStore {
         max: usize,
     ) -> Reply<'_, Vec<(String, Bytes)>> {
         Box::pin(self.read_latest(move |reader| {
-            let found = match way {
-                Way::Up => reader.settings_between(
-                    from.as_deref().unwrap_or(&prefix),
-                    &end_of(&prefix),
-                    way,
-                    max,
-                ),
-                Way::Down => reader.settings_between(
-                    &prefix,
-                    &from.unwrap_or_else(|| end_of(&prefix)),
-                    way,
-                    max,
-                ),
-            };
+            let (least, greatest) = way.bounds(prefix, from);
+            let found = reader.settings_between(&least, &greatest, way, max);
             Ok(found?.into_iter().map(|(name, value)| (name, value.into())).collect())
         }))
     }

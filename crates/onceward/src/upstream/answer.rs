@@ -100,7 +100,7 @@ impl Body for Reading {
         }
         let Some((body, line)) = &mut this.source else { return Poll::Ready(None) };
         let Poll::Ready(frame) = line.poll_frame(body, cx) else {
-            if !this.silence.is_over(this.pause_max, this.deadline, cx) {
+            if !this.silence.is_over(&mut line.alarm, this.pause_max, this.deadline, cx) {
                 return Poll::Pending;
             }
             let is_late = this.deadline.is_some_and(|deadline| deadline <= Instant::now());

@@ -37,7 +37,7 @@ use super::broken::Broken;
 use super::connect::{ConnectError, Connector, DoorError, named};
 use super::egress::Egress;
 use super::http1::Http1;
-use super::http2::{self, Shared};
+use super::http2;
 use super::line::{Line, Way};
 use super::message::{Message, Unfit, lines};
 use super::passage::{self, Passage};
@@ -226,13 +226,10 @@ impl Door {
             "http" => false,
             _ => return Err(ConnectError::Url),
         };
-        let authority = &target.base[Position::BeforeHost..Position::AfterPort];
-        let host = HeaderValue::from_str(authority).map_err(|_| ConnectError::Url)?;
-        let authority = Authority::try_from(authority).map_err(|_| ConnectError::Url)?;
         let (stream, peer) = self.connector.dial(target, deadline, reached).await?;
         let id = self.pool.next_id();
         let berth = self.pool.berth(target);
-        let wire = Arc::new(Wire::new(id, berth, peer, authority, host, secured));
+        let wire = Arc::new(Wire::new(id, berth, peer, secured));
         let socket = Metered::new(stream, Arc::clone(&wire));
         if !secured {
             return self.speak(target, socket, wire, target.http2).await;
@@ -255,18 +252,22 @@ impl Door {
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + Sync + 'static,
     {
         let mute = |error| ConnectError::Http(named(target), error);
+        let origin = &target.base[Position::BeforeHost..Position::AfterPort];
         if !http2 {
             self.pool.cannot_share(&wire);
-            let own = Http1::begin(io, wire, self.pool.stirred()).await.map_err(mute)?;
+            let host = HeaderValue::from_str(origin).map_err(|_| ConnectError::Url)?;
+            let own = Http1::begin(io, wire, host, self.pool.stirred()).await.map_err(mute)?;
             return Ok(Line::fresh(Way::Http1(own)));
         }
-        let (sender, connection) = http2::begin(io).await.map_err(mute)?;
-        let shared = Shared::new(sender, Arc::clone(&wire));
+        let authority = Authority::try_from(origin).map_err(|_| ConnectError::Url)?;
+        let (own, idle_for_max) = (Arc::clone(&wire), self.pool.options.idle_for_max);
+        let (shared, tending) =
+            http2::begin(io, own, authority, idle_for_max).await.map_err(mute)?;
         let line = Line::fresh(Way::Http2(shared.take_up()));
         self.pool.share(shared);
-        let (pool, idle_for_max) = (Arc::downgrade(&self.pool), self.pool.options.idle_for_max);
+        let pool = Arc::downgrade(&self.pool);
         tokio::spawn(async move {
-            http2::tend(connection, &wire, idle_for_max).await;
+            tending.await;
             if let Some(pool) = pool.upgrade() {
                 pool.retire(&wire);
             }
@@ -282,12 +283,8 @@ impl Door {
         patience: &Patience<'_>,
     ) -> Result<(Parts, Incoming, Line), Failed> {
         let http2 = line.is_http2();
-        let (request, before) = if http2 {
-            (message.for_http2(line.wire()), 0)
-        } else {
-            let request = message.for_http1(line.wire());
-            (request, line.wire().arm(line.reused))
-        };
+        let request = line.request(message);
+        let before = if http2 { 0 } else { line.wire().arm(line.reused) };
         let mut alarm = std::mem::take(&mut line.alarm);
         let came = patience.wait(&target.timeouts, &mut alarm, line.exchange(request)).await;
         line.alarm = alarm;

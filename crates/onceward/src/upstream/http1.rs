@@ -35,6 +35,8 @@ pub(super) struct Http1 {
     sender: SendRequest<Load>,
     mover: Mover,
     wire: Arc<Wire>,
+    /// Host and port, as its requests say them.
+    host: HeaderValue,
     /// Whether its answer said that nobody reads the rest of its request.
     is_refused: bool,
 }
@@ -44,6 +46,7 @@ impl Http1 {
     pub(super) async fn begin<I>(
         io: I,
         wire: Arc<Wire>,
+        host: HeaderValue,
         stirred: Arc<Notify>,
     ) -> hyper::Result<Self>
     where
@@ -57,11 +60,15 @@ impl Http1 {
         let bell = Bell::new(stirred);
         let ring = Waker::from(Arc::clone(&bell));
         let mover = Mover { moving: Some(Box::pin(connection)), bell, ring, held: None };
-        Ok(Self { sender, mover, wire, is_refused: false })
+        Ok(Self { sender, mover, wire, host, is_refused: false })
     }
 
     pub(super) fn wire(&self) -> &Arc<Wire> {
         &self.wire
+    }
+
+    pub(super) fn host(&self) -> &HeaderValue {
+        &self.host
     }
 
     pub(super) fn bell(&self) -> &Bell {

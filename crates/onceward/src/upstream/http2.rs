@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::uri::Authority;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
@@ -24,53 +25,78 @@ const STREAMS_MAX: u32 = 100;
 /// A handle of a connection. It is busy for as long as one is in use.
 pub(super) struct Http2 {
     pub(super) sender: SendRequest<Load>,
-    busy: Busy,
+    hold: Hold,
 }
 
 /// A connection that may be used.
 pub(super) struct Shared {
     sender: SendRequest<Load>,
+    common: Arc<Common>,
+}
+
+/// What all who use a connection have in common.
+struct Common {
     wire: Arc<Wire>,
+    /// Host and port, as its requests say them.
+    authority: Authority,
+    /// Exchanges under way.
+    busy: AtomicU32,
+    opened_at: Instant,
+    /// When it was last given back, in milliseconds after `opened_at`.
+    idle_since: AtomicU64,
 }
 
 /// Holds a connection busy for as long as it is there.
-struct Busy(Arc<Wire>);
+struct Hold(Arc<Common>);
 
-impl Drop for Busy {
+impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.rest();
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        let Common { busy, opened_at, idle_since, .. } = &*self.0;
+        idle_since.store(opened_at.elapsed().as_millis() as u64, Ordering::Release);
+        busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Http2 {
     pub(super) fn wire(&self) -> &Arc<Wire> {
-        &self.busy.0
+        &self.hold.0.wire
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.hold.0.authority
     }
 }
 
 impl Shared {
-    pub(super) fn new(sender: SendRequest<Load>, wire: Arc<Wire>) -> Self {
-        Self { sender, wire }
-    }
-
     pub(super) fn wire(&self) -> &Wire {
-        &self.wire
+        &self.common.wire
     }
 
     /// Whether a request given to it now would go out at once.
     pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready() && self.wire.busy.load(Ordering::Acquire) < STREAMS_MAX
+        self.sender.is_ready() && self.common.busy.load(Ordering::Acquire) < STREAMS_MAX
     }
 
     /// Takes a handle of it.
     pub(super) fn take_up(&self) -> Http2 {
-        self.wire.busy.fetch_add(1, Ordering::AcqRel);
-        Http2 { sender: self.sender.clone(), busy: Busy(Arc::clone(&self.wire)) }
+        self.common.busy.fetch_add(1, Ordering::AcqRel);
+        Http2 { sender: self.sender.clone(), hold: Hold(Arc::clone(&self.common)) }
     }
 }
 
-/// Begins to speak HTTP/2 on an open socket: the sender, and what has to run for it.
+impl Common {
+    /// When it will have lain idle for `max`; nothing while it is in use.
+    fn idle_until(&self, max: Duration) -> Option<Instant> {
+        if self.busy.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+        Some(self.opened_at + since + max)
+    }
+}
+
+/// Begins to speak HTTP/2 on an open socket: the connection, and what has to run for it until it ends or
+/// has lain idle for `idle_max`.
 ///
 /// hyper runs the frames and the requests of a connection in two tasks. Here they take turns in
 /// one: while a request is being given to the frames, none can be written and no GOAWAY read. So
@@ -78,7 +104,10 @@ impl Shared {
 /// the GOAWAY leaves out; in two tasks it could be one that was written meanwhile.
 pub(super) async fn begin<I>(
     io: I,
-) -> hyper::Result<(SendRequest<Load>, impl Future<Output = hyper::Result<()>> + Send + 'static)>
+    wire: Arc<Wire>,
+    authority: Authority,
+    idle_max: Duration,
+) -> hyper::Result<(Shared, impl Future<Output = ()> + Send + 'static)>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -93,7 +122,15 @@ where
             None => connection.await,
         }
     };
-    Ok((sender, both))
+    let common = Arc::new(Common {
+        wire,
+        authority,
+        busy: AtomicU32::new(0),
+        opened_at: Instant::now(),
+        idle_since: AtomicU64::new(0),
+    });
+    let tending = tend(both, Arc::clone(&common), idle_max);
+    Ok((Shared { sender, common }, tending))
 }
 
 /// Keeps the first future it is to run, which is the one of the connection's frames, for whoever
@@ -137,9 +174,9 @@ where
 ///
 /// Ending it while somebody takes it up at this very moment is harmless: their request was not
 /// begun, hyper hands it back, and they take another connection.
-pub(super) async fn tend(
+async fn tend(
     connection: impl Future<Output = hyper::Result<()>>,
-    wire: &Wire,
+    common: Arc<Common>,
     idle_max: Duration,
 ) {
     let mut connection = pin!(connection);
@@ -151,7 +188,7 @@ pub(super) async fn tend(
             _ = &mut connection => return,
             () = &mut timer => {
                 let now = Instant::now();
-                let due = wire.idle_until(idle_max).unwrap_or(now + idle_max);
+                let due = common.idle_until(idle_max).unwrap_or(now + idle_max);
                 if due <= now {
                     return;
                 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use hyper::client::conn::TrySendError;
 
 use super::http1::Http1;
 use super::http2::Http2;
+use super::message::Message;
 use super::silence::Alarm;
 use super::upload::Load;
 use super::wire::Wire;
@@ -32,7 +34,7 @@ pub(super) struct Line {
     way: Way,
     /// Whether it has carried a request before.
     pub(super) reused: bool,
-    /// What its next answer is waited for with.
+    /// What its answer is waited for with, and each piece of it.
     pub(super) alarm: Alarm,
 }
 
@@ -62,6 +64,17 @@ impl Line {
 
     pub(super) fn is_http2(&self) -> bool {
         matches!(self.way, Way::Http2(_))
+    }
+
+    /// `message` as it is sent on it.
+    pub(super) fn request(&self, message: Message) -> Outgoing {
+        match &self.way {
+            Way::Http1(own) => message.for_http1(own.host()),
+            Way::Http2(shared) => {
+                let scheme = if shared.wire().secured { Scheme::HTTPS } else { Scheme::HTTP };
+                message.for_http2(scheme, shared.authority())
+            }
+        }
     }
 
     /// Sends one request. What [`Wire::arm`] returned has to be kept to judge a failure by.

@@ -17,7 +17,6 @@ use super::Dispatch;
 use super::line::Outgoing;
 use super::passage::Passage;
 use super::upload::Load;
-use super::wire::Wire;
 
 /// Why a request cannot be put on a wire at all.
 #[derive(Debug, Error)]
@@ -109,9 +108,9 @@ impl Message {
     }
 
     /// The request as a connection of HTTP/1.1 takes it.
-    pub(super) fn for_http1(mut self, wire: &Wire) -> Outgoing {
+    pub(super) fn for_http1(mut self, host: &HeaderValue) -> Outgoing {
         if self.headers.get(HOST).is_none_or(HeaderValue::is_empty) {
-            self.headers.insert(HOST, wire.host.clone());
+            self.headers.insert(HOST, host.clone());
         }
         // Only chunks have trailers behind them.
         if self.length.is_none() || self.headers.contains_key(TRAILER) {
@@ -126,19 +125,16 @@ impl Message {
     }
 
     /// The request as a connection of HTTP/2 takes it: the authority stands in the URI.
-    pub(super) fn for_http2(mut self, wire: &Wire) -> Outgoing {
+    pub(super) fn for_http2(mut self, scheme: Scheme, authority: &Authority) -> Outgoing {
         let host =
             self.headers.remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        self.into_request(Some((wire, host)))
+        self.into_request(Some((scheme, host.unwrap_or_else(|| authority.clone()))))
     }
 
-    fn into_request(self, absolute: Option<(&Wire, Option<Authority>)>) -> Outgoing {
+    fn into_request(self, place: Option<(Scheme, Authority)>) -> Outgoing {
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.path);
-        if let Some((wire, host)) = absolute {
-            uri.scheme = Some(if wire.secured { Scheme::HTTPS } else { Scheme::HTTP });
-            uri.authority = Some(host.unwrap_or_else(|| wire.authority.clone()));
-        }
+        (uri.scheme, uri.authority) = place.unzip();
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
         // A path alone, or all three: neither can fail.

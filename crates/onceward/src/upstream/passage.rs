@@ -91,13 +91,9 @@ pub struct Download {
     trailers: Option<Box<HeaderMap>>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives for each answer, and it is nearly always the large one"
-)]
 enum Source {
-    /// From a connection.
-    Wire(Reading),
+    /// From a connection. On the heap, since an answer is handed on from one to the next.
+    Wire(Box<Reading>),
     /// From whatever else answers. Only its owner reads it: the lock is never waited for.
     Told(Mutex<Next>),
     Ended,
@@ -115,7 +111,7 @@ fn next(mut body: Box<dyn AnswerBody>) -> Next {
 
 impl From<Reading> for Download {
     fn from(body: Reading) -> Self {
-        Self { source: Source::Wire(body), trailers: None }
+        Self { source: Source::Wire(Box::new(body)), trailers: None }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -116,9 +117,13 @@ impl Pool {
         if let Some(shared) = shared {
             return Some(Line::reused(Way::Http2(shared.take_up()), Alarm::default()));
         }
+        // On one that another runtime tells of, each of its bytes would be told from thread to thread.
+        let here = Handle::current().id();
+        let fits = |Idle { connection, .. }: &Idle| {
+            let wire = connection.wire();
+            wire.runtime == here && may(wire.peer.ip()) && connection.bell().take_up()
+        };
         // The last one put down is the least likely to be closed.
-        let fits =
-            |idle: &Idle| may(idle.connection.wire().peer.ip()) && idle.connection.bell().take_up();
         let at = stock.idle.iter().rposition(fits)?;
         let Idle { connection, alarm, .. } = stock.idle.remove(at);
         kept.idle -= 1;
@@ -137,16 +142,22 @@ impl Pool {
         let Berth { name, .. } = &idle.connection.wire().berth;
         let Some(stock) = kept.rows[name.row].get_mut(&name.origin) else { return };
         // It may have stirred by now, when nobody could find it here.
-        let is_full = stock.idle.len() >= self.options.idle_per_origin_max;
-        if is_full || idle.connection.bell().has_stirred() {
+        if idle.connection.bell().has_stirred() {
             return;
         }
+        // The one that lay longest gives way: those of a runtime that has no more use for them would
+        // else keep out all others'.
         stock.idle.push(idle);
-        kept.idle += 1;
+        let is_over = stock.idle.len() > self.options.idle_per_origin_max;
+        let oldest = is_over.then(|| stock.idle.remove(0));
+        kept.idle += usize::from(!is_over);
         if kept.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             let (pool, stirred) = (Arc::downgrade(self), self.stirred());
             kept.sweeper = Some(tokio::spawn(sweep(pool, stirred)));
         }
+        // Its berth wants the lock.
+        drop(kept);
+        drop(oldest);
     }
 
     /// Waits for the right to open a connection. Whoever waited looks for a shared one first.

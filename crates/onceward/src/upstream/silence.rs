@@ -38,32 +38,30 @@ impl Alarm {
     }
 }
 
-/// A silence in what is being read. What comes without one costs no timer.
+/// A silence in what is being read: when it is over, once it has begun. What comes without one costs no
+/// timer.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
-    alarm: Alarm,
-    /// When it is over, once it has begun.
-    due: Option<Instant>,
-}
+pub(super) struct Silence(Option<Instant>);
 
 impl Silence {
     /// Whether it has lasted for `max` or `deadline` has come; begins it where it has not begun.
     pub(super) fn is_over(
         &mut self,
+        alarm: &mut Alarm,
         max: Duration,
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> bool {
-        let due = *self.due.get_or_insert_with(|| {
+        let due = *self.0.get_or_insert_with(|| {
             let until = Instant::now() + max;
             deadline.map_or(until, |deadline| deadline.min(until))
         });
-        self.alarm.is_over(due, cx)
+        alarm.is_over(due, cx)
     }
 
     /// Something came.
     pub(super) fn ends(&mut self) {
-        self.due = None;
+        self.0 = None;
     }
 }
 

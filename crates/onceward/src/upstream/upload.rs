@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::silence::Silence;
+use super::silence::{Alarm, Silence};
 
 /// How long a caller may take between two pieces of its body.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
@@ -55,6 +55,7 @@ struct State {
     moved_at: Instant,
     end: Option<End>,
     silence: Silence,
+    alarm: Alarm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,7 @@ impl Upload {
             moved_at: Instant::now(),
             end: None,
             silence: Silence::default(),
+            alarm: Alarm::default(),
             source: Box::pin(body.map_err(Into::into)),
         };
         let length = state.source.size_hint().exact();
@@ -227,7 +229,7 @@ impl State {
         }
         let Poll::Ready(frame) = self.source.as_mut().poll_frame(cx) else {
             self.is_awaited = true;
-            if self.silence.is_over(PAUSE_MAX, None, cx) {
+            if self.silence.is_over(&mut self.alarm, PAUSE_MAX, None, cx) {
                 self.end = Some(End::Stalled);
                 return Poll::Ready(Some(Err(Broken::Stalled)));
             }

@@ -9,16 +9,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use http::HeaderValue;
-use http::uri::Authority;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::runtime::{Handle, Id};
 
 use super::pool::Berth;
 
@@ -42,15 +39,8 @@ pub(super) struct Wire {
     pub(super) peer: SocketAddr,
     /// Whether TLS is on it.
     pub(super) secured: bool,
-    /// Host and port, as HTTP/2 says them.
-    pub(super) authority: Authority,
-    /// The same as HTTP/1.1 says them.
-    pub(super) host: HeaderValue,
-    /// Exchanges under way, where many share it.
-    pub(super) busy: AtomicU32,
-    opened_at: Instant,
-    /// When it was last given back, in milliseconds after `opened_at`.
-    idle_since: AtomicU64,
+    /// The runtime that tells of its bytes.
+    pub(super) runtime: Id,
     /// Bytes that the kernel took, TLS included.
     written: AtomicU64,
     /// How many those were when it last took no more.
@@ -59,24 +49,13 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(
-        id: u64,
-        berth: Berth,
-        peer: SocketAddr,
-        authority: Authority,
-        host: HeaderValue,
-        secured: bool,
-    ) -> Self {
+    pub(super) fn new(id: u64, berth: Berth, peer: SocketAddr, secured: bool) -> Self {
         Self {
             id,
             berth,
             peer,
             secured,
-            authority,
-            host,
-            busy: AtomicU32::new(0),
-            opened_at: Instant::now(),
-            idle_since: AtomicU64::new(0),
+            runtime: Handle::current().id(),
             written: AtomicU64::new(0),
             full_at: AtomicU64::new(u64::MAX),
             gate: AtomicU8::new(OPEN),
@@ -114,21 +93,6 @@ impl Wire {
     /// Whether more than `before` bytes are to be written and the other side takes none.
     pub(super) fn is_stuck(&self, before: u64) -> bool {
         self.written() == before && self.full_at.load(Ordering::Acquire) == before
-    }
-
-    /// Notes that it begins to lie idle now.
-    pub(super) fn rest(&self) {
-        let since = self.opened_at.elapsed().as_millis() as u64;
-        self.idle_since.store(since, Ordering::Release);
-    }
-
-    /// When it will have lain idle for `max`; nothing while it is in use.
-    pub(super) fn idle_until(&self, max: Duration) -> Option<Instant> {
-        if self.busy.load(Ordering::Acquire) > 0 {
-            return None;
-        }
-        let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
-        Some(self.opened_at + since + max)
     }
 }
 
@@ -243,8 +207,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(address).await.expect("a listener");
         let (other, _) = listener.accept().await.expect("a connection");
-        let (authority, host) = (Authority::from_static("h"), HeaderValue::from_static("h"));
-        let wire = Arc::new(Wire::new(0, Berth::nowhere(), address, authority, host, false));
+        let wire = Arc::new(Wire::new(0, Berth::nowhere(), address, false));
         (Metered::new(stream, Arc::clone(&wire)), wire, other)
     }
 

@@ -218,3 +218,29 @@ async fn a_segment_stays_for_as_long_as_a_body_in_it_is_needed() {
     let body = store.body(waits.request.unwrap()).await;
     assert_eq!(body, Ok(Bytes::from(vec![1; 5000])), "a request that is still to be sent");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_with_its_segment_while_it_is_read_is_forgotten_and_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let mut settled = Vec::new();
+    // Each of the requests takes most of a segment.
+    for n in 1..=3 {
+        let operation = operation(n, &format!("k{n}"), "r", Mode::Held);
+        let request = Bytes::from(vec![b'x'; 700 << 10]);
+        let birth = Birth { operation, request, replaces: None };
+        let Remembered::Fresh(made) = store.remember(birth).await.unwrap() else { panic!("new") };
+        let commit = |operation| store.commit(Write { operation, answer: None, visible: false });
+        let started = commit(contract::started(&made)).await.unwrap();
+        settled.push(commit(contract::done(&started, made.created_at)).await.unwrap());
+    }
+    let read = &settled[0];
+    assert_eq!(store.body_of(read, read.request.unwrap()).await.unwrap().len(), 700 << 10);
+    // Here somebody is about to read it.
+    let over = settled[2].created_at.plus(read.window);
+    assert_eq!(store.sweep(over, 0, 100).await.unwrap().forgotten, 3);
+    let gone = store.body_of(read, read.request.unwrap()).await;
+    assert!(matches!(gone, Err(StoreError::Away(_))), "{gone:?}");
+    let plain = store.body(read.request.unwrap()).await;
+    assert!(matches!(plain, Err(StoreError::Damaged(_))), "its segment is gone: {plain:?}");
+}

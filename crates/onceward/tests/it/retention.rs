@@ -11,7 +11,7 @@ use onceward::core::operation::{Act, Deed, Event, Operation, State};
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::contract::{done, operation};
-use onceward::store::{Birth, Remembered, Slot, Store, Which, Write};
+use onceward::store::{Birth, Remembered, Slot, Store, StoreError, Which, Write};
 use tokio_postgres::NoTls;
 
 use crate::postgres;
@@ -132,4 +132,26 @@ async fn a_day_whose_windows_grew_meanwhile_keeps_its_answers() {
     }
     store.sweep(now.plus(old.window + 12 * day), 0, 100).await.unwrap();
     assert!(store.body(body_of(&longer)).await.is_err(), "then it goes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_went_while_it_was_read_is_forgotten_and_one_that_is_lost_is_damage() {
+    let Some(server) = postgres::server() else { return };
+    let url = server.database().await;
+    let (one, other) = (postgres::open(&url).await, postgres::open(&url).await);
+    // Of a day long ago, so that it goes row by row and no day of bodies with it.
+    let old = operation(1, "k", "r", Mode::Held);
+    let at = old.created_at;
+    let read = settle(&one, &remember(&one, old).await, at).await;
+    let body_of = |operation: &Operation| operation.outcome.as_ref().unwrap().answer.unwrap();
+    assert_eq!(one.body_of(&read, body_of(&read)).await.unwrap(), "answer");
+    // Here one of them is about to read it.
+    other.sweep(at.plus(read.window), 0, 100).await.unwrap();
+    let gone = one.body_of(&read, body_of(&read)).await;
+    assert!(matches!(gone, Err(StoreError::Away(_))), "{gone:?}");
+
+    let kept = settle(&one, &remember(&one, operation(2, "l", "r", Mode::Held)).await, at).await;
+    postgres::run(&url, "DELETE FROM body").await;
+    let lost = one.body_of(&kept, body_of(&kept)).await;
+    assert!(matches!(lost, Err(StoreError::Damaged(_))), "{lost:?}");
 }

@@ -2,10 +2,12 @@
 //! it is.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::core::attempt::{Ending, Reached};
 use onceward::upstream::{Door, DoorOptions, Egress, Failure, Target, Timeouts, Upstream};
+use tokio::runtime::Builder;
 
 use crate::misbehave::{Act, Misbehave, OK, answered, dispatch, door, headers, post, rest, target};
 
@@ -256,7 +258,7 @@ async fn what_is_set_at_send_replaces_what_was_remembered_and_framing_is_ours() 
         ("transfer-encoding", b"chunked"),
         ("connection", b"close"),
     ]);
-    std::sync::Arc::get_mut(&mut request.request).expect("alone").headers = remembered;
+    Arc::get_mut(&mut request.request).expect("alone").headers = remembered;
     request.headers = headers(&[("authorization", b"new"), ("host", b"elsewhere")]);
     answered(door().send(request).await).expect("an answer");
     let arrived = &upstream.arrived()[0];
@@ -494,4 +496,43 @@ async fn no_more_connections_lie_idle_than_may() {
         rest(answer).await.expect("whole");
     }
     assert_eq!(door.idle_connections(), 2);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_taken_up_again_only_in_the_runtime_that_opened_it() {
+    let script = [Act::Read, Act::Write(OK.as_bytes()), Act::Read, Act::Write(OK.as_bytes())];
+    let upstream = Misbehave::always(script).await;
+    let door = Arc::new(door());
+    let post_here = |target: Target| {
+        let door = Arc::clone(&door);
+        async move { post(&door, target, b"").await.map(drop).expect("an answer") }
+    };
+    let other = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let other = other.expect("a runtime");
+    post_here(upstream.target()).await;
+    other.spawn(post_here(upstream.target())).await.expect("it is there");
+    other.spawn(post_here(upstream.target())).await.expect("it is there");
+    post_here(upstream.target()).await;
+    let connections: Vec<_> = upstream.arrived().iter().map(|it| it.connection).collect();
+    assert_eq!(connections, [0, 1, 1, 0]);
+    other.shutdown_background();
+}
+
+#[tokio::test]
+async fn the_connection_that_lay_longest_gives_way_to_another() {
+    let script = [Act::Read, Act::Write(OK.as_bytes()), Act::Read, Act::Write(OK.as_bytes())];
+    let upstream = Misbehave::always(script).await;
+    let options = DoorOptions { idle_per_origin_max: 1, ..Default::default() };
+    let door = Door::new(Egress::default(), &options).expect("a door");
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let sent = door.send(dispatch(upstream.target(), "POST", "/", b"")).await;
+        answers.push(answered(sent).expect("an answer"));
+    }
+    for answer in &mut answers {
+        rest(answer).await.expect("whole");
+    }
+    post(&door, upstream.target(), b"").await.expect("an answer");
+    let connections: Vec<_> = upstream.arrived().iter().map(|it| it.connection).collect();
+    assert_eq!(connections, [0, 1, 1]);
 }

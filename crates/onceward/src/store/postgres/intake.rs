@@ -11,7 +11,7 @@ use onceward_core::time::Timestamp;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use super::batch::{Bodies, Columns, digests};
+use super::batch::{Bodies, Columns, digests, note_made};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
 use super::numbers::Numbers;
@@ -189,11 +189,8 @@ impl Intake {
     /// Puts an operation in, which refers to bodies that are in.
     pub(in crate::store) async fn operation(&mut self, kept: &Kept) -> Result<(), MoveError> {
         let operation = &kept.operation;
-        for (name, id) in &operation.ids {
-            let put = "INSERT INTO made VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-            let done = self.link.query(put, &[id, name, &Id(operation.id)]).await;
-            done.map_err(|error| failed(&error))?;
-        }
+        let made = note_made(&self.link, std::iter::once(operation)).await;
+        made.map_err(|error| failed(&error))?;
         let lane = self.lanes.number(&self.link, &Lane::of(operation)).await;
         let rows = &mut self.rows;
         rows.lanes.push(lane.map_err(|error| failed(&error))?);

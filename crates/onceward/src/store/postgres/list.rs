@@ -26,27 +26,39 @@ pub(super) const OPEN: &str = "\
         (SELECT id, row FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
         AND id < $1 ORDER BY id DESC LIMIT $2) AS first ORDER BY first.id DESC LIMIT $2";
 
-const PENDING: &str = "SELECT id, row FROM op WHERE kind = 0 AND id < $1 ORDER BY id DESC LIMIT $2";
+/// Whether more wait than are put in order for a list.
+pub(super) const MANY_WAIT: &str = "SELECT count(*) > $1::bigint FROM (SELECT FROM op WHERE kind = 0 LIMIT $1::bigint + 1) AS waiting";
 
-/// Of these there may be no index.
-const KINDS: &str =
-    "SELECT id, row FROM op WHERE kind = ANY($3) AND id < $1 ORDER BY id DESC LIMIT $2";
+/// The same beside accepted work that waits. That has an index by lane: all its ids are put in order,
+/// and only the newest are read.
+pub(super) const WAITING: &str = "\
+    WITH waiting AS MATERIALIZED (SELECT id FROM op WHERE kind = 0 AND id < $1), \
+    newest AS MATERIALIZED (SELECT id FROM waiting ORDER BY id DESC LIMIT $2) \
+    SELECT open.id, open.row FROM ( \
+        SELECT found.id, found.row FROM newest CROSS JOIN LATERAL \
+        (SELECT id, row FROM op WHERE op.id = newest.id LIMIT 1) AS found UNION ALL \
+        SELECT first.id, first.row FROM UNNEST($3::smallint[]) AS t(kind) CROSS JOIN LATERAL \
+        (SELECT id, row FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
+        AND id < $1 ORDER BY id DESC LIMIT $2) AS first) AS open ORDER BY open.id DESC LIMIT $2";
 
 /// The page that `query` asks for.
 pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Page, StoreError> {
     let kinds: Vec<i16> =
         query.standing.iter().map(|standing| i16::from(kind(*standing))).collect();
+    let is_open = !kinds.is_empty() && query.standing.iter().copied().all(Standing::is_open);
+    let waits = query.standing.contains(&Standing::Pending);
+    // Many are soon met on the way through all.
+    let is_indexed = is_open && !(waits && do_many_wait(links).await?);
     let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
     let (mut page, mut looked_at) = (Page::default(), 0);
     loop {
-        let rows = match (&query.made, &query.standing[..]) {
-            (Some((_, id)), _) => links.query(MADE, &[&before, &PAGE, id]).await?,
-            (None, []) => links.query(ALL, &[&before, &PAGE]).await?,
-            (None, [Standing::Pending]) => links.query(PENDING, &[&before, &PAGE]).await?,
-            (None, standing) if standing.iter().copied().all(is_open) => {
-                links.query(OPEN, &[&before, &PAGE, &kinds]).await?
+        let rows = match &query.made {
+            Some((_, id)) => links.query(MADE, &[&before, &PAGE, id]).await?,
+            None if is_indexed => {
+                let sql = if waits { WAITING } else { OPEN };
+                links.query(sql, &[&before, &PAGE, &kinds]).await?
             }
-            (None, _) => links.query(KINDS, &[&before, &PAGE, &kinds]).await?,
+            None => links.query(ALL, &[&before, &PAGE]).await?,
         };
         for found in &rows {
             before = found.get("id");
@@ -72,13 +84,6 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
     }
 }
 
-fn is_open(standing: Standing) -> bool {
-    match standing {
-        Standing::Held
-        | Standing::Delivering
-        | Standing::InDoubt
-        | Standing::DeadLetter
-        | Standing::Told => true,
-        Standing::Pending | Standing::Done | Standing::Tombstone => false,
-    }
+async fn do_many_wait(links: &Links) -> Result<bool, StoreError> {
+    Ok(links.query(MANY_WAIT, &[&(Query::ROWS_MAX as i64)]).await?[0].get(0))
 }

@@ -6,7 +6,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::batch::{FREE, KNOWN, STORED, WRITE};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
-use super::list::{MADE, OPEN};
+use super::list::{MADE, MANY_WAIT, OPEN, WAITING};
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -36,7 +36,7 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 13] = [
+const HOT: [Hot; 15] = [
     hot(
         "write",
         WRITE,
@@ -58,6 +58,8 @@ const HOT: [Hot; 13] = [
     hot("find by key", FIND_KEY, "sha256('k1'::bytea)", Days::Today),
     hot("body", BODY, "TODAY, 1", Days::Today),
     hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
+    hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
+    hot("many wait", MANY_WAIT, "20000", Days::All),
     hot("list by what was made", MADE, "'NEXT', 500, 'm1'", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),

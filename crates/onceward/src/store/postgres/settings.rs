@@ -4,11 +4,9 @@ use bytes::Bytes;
 
 use super::hints;
 use super::link::Links;
-use crate::store::{StoreError, Way, end_of};
+use crate::store::{StoreError, Way};
 
 const ONE: &str = "SELECT value FROM setting WHERE name = $1";
-
-const ALL: &str = "SELECT name, value FROM setting WHERE name >= $1 AND name < $2 ORDER BY name";
 
 const UP: &str =
     "SELECT name, value FROM setting WHERE name > $1 AND name < $2 ORDER BY name LIMIT $3";
@@ -34,10 +32,6 @@ pub(super) async fn one(links: &Links, name: &str) -> Result<Option<Bytes>, Stor
     Ok(rows.first().map(|found| found.get::<_, Vec<u8>>(0).into()))
 }
 
-pub(super) async fn all(links: &Links, prefix: &str) -> Result<Vec<(String, Bytes)>, StoreError> {
-    Ok(pairs(&links.query(ALL, &[&prefix, &end_of(prefix)]).await?))
-}
-
 /// At most `max` whose names begin with `prefix`, after `from`.
 pub(super) async fn page(
     links: &Links,
@@ -46,17 +40,14 @@ pub(super) async fn page(
     way: Way,
     max: usize,
 ) -> Result<Vec<(String, Bytes)>, StoreError> {
-    let end = end_of(&prefix);
-    let (sql, least, greatest) = match way {
-        Way::Up => (UP, from.unwrap_or(prefix), end),
-        Way::Down => (DOWN, prefix, from.unwrap_or(end)),
+    let sql = match way {
+        Way::Up => UP,
+        Way::Down => DOWN,
     };
+    let (least, greatest) = way.bounds(prefix, from);
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    Ok(pairs(&links.query(sql, &[&least, &greatest, &max]).await?))
-}
-
-fn pairs(rows: &[tokio_postgres::Row]) -> Vec<(String, Bytes)> {
-    rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect()
+    let rows = links.query(sql, &[&least, &greatest, &max]).await?;
+    Ok(rows.iter().map(|found| (found.get(0), found.get::<_, Vec<u8>>(1).into())).collect())
 }
 
 pub(super) async fn set(links: &Links, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {

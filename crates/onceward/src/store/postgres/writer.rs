@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
+use onceward_core::key::KeyDigest;
 use onceward_core::operation::Fence;
 use onceward_core::time::Timestamp;
 use tokio_postgres::error::{DbError, SqlState};
@@ -22,7 +23,7 @@ use super::queue::{Change, Job, Queue};
 use super::read;
 use crate::sabotage::Sabotage;
 use crate::store::row;
-use crate::store::{Birth, Lane, Remembered, StoreError, digest_of};
+use crate::store::{Birth, Lane, Remembered, StoreError};
 
 /// Between two tries of a batch whose connection broke.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -105,6 +106,7 @@ impl Writer {
     pub(super) async fn run(mut self) {
         loop {
             let mut jobs = self.queue.batch().await;
+            self.is_unsure = false;
             let count = jobs.len();
             while !jobs.is_empty() {
                 jobs = self.write(jobs).await;
@@ -118,16 +120,20 @@ impl Writer {
         match self.try_write(&mut jobs).await {
             Ok(again) => {
                 self.queue.away.store(false, Ordering::Relaxed);
-                self.is_unsure &= !again.is_empty();
                 again
             }
             // One that cannot be written must not take the others with it.
             Err(Failure::Refused(_) | Failure::Taken) if jobs.len() > 1 => {
-                let (mut again, was_unsure) = (Vec::new(), self.is_unsure);
+                let (was_unsure, mut is_unsure) = (self.is_unsure, false);
+                let mut again = Vec::new();
                 for job in jobs {
                     self.is_unsure = was_unsure;
-                    again.append(&mut Box::pin(self.write(vec![job])).await);
+                    let mut left = Box::pin(self.write(vec![job])).await;
+                    // As unsure as any that is left.
+                    is_unsure |= self.is_unsure && !left.is_empty();
+                    again.append(&mut left);
                 }
+                self.is_unsure = is_unsure;
                 again
             }
             Err(Failure::Refused(error)) => {
@@ -174,8 +180,8 @@ impl Writer {
         let written = in_time(async {
             batch::note_made(&link, jobs.iter().filter_map(Job::changed)).await?;
             let written = match jobs.first() {
-                Some(Job::Remember(birth, ..)) if birth.replaces.is_some() => {
-                    take_over(&link, birth, &batch).await?
+                Some(Job::Remember(birth, digest, _)) if birth.replaces.is_some() => {
+                    take_over(&link, birth, *digest, &batch).await?
                 }
                 _ => Some(batch.write(&link).await?),
             };
@@ -271,6 +277,7 @@ const GIVE_UP: &str = "\
 async fn take_over(
     link: &Link,
     birth: &Birth,
+    digest: KeyDigest,
     batch: &Batch,
 ) -> Result<Option<HashSet<OperationId>>, Failure> {
     let Some((old, fence)) = birth.replaces else { return Ok(None) };
@@ -283,7 +290,6 @@ async fn take_over(
     before.fence = Fence(fence.0 + 1);
     let mut bytes = Vec::new();
     row::encode(&before, &mut bytes);
-    let digest = digest_of(&birth.operation);
     link.query(GIVE_UP, &[&Id(old), &(before.fence.0 as i64), &bytes, &&digest.0[..]]).await?;
     let (written, committed) = batch.write_and_commit(link).await?;
     committed?;
@@ -340,4 +346,60 @@ async fn answer(
         }
     }
     again
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use onceward_core::operation::Operation;
+    use onceward_core::policy::Mode;
+    use tokio::sync::oneshot;
+
+    use super::super::{PostgresOptions, days, schema};
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::store::contract::operation;
+
+    fn job(operation: Operation) -> Job {
+        let (answer, _) = oneshot::channel();
+        Job::remember(
+            Birth { operation, request: Bytes::from_static(b"x"), replaces: None },
+            answer,
+        )
+    }
+
+    #[tokio::test]
+    #[expect(clippy::print_stdout, reason = "never silently")]
+    async fn a_batch_that_was_split_is_as_unsure_as_any_part_of_it_that_is_left() {
+        let Ok(server) = std::env::var("TEST_POSTGRES") else {
+            println!("skipped: TEST_POSTGRES names no server; `cargo xtask test` starts one");
+            return;
+        };
+        let at = |url| Address::new(&PostgresOptions { url, ca_file: None }).unwrap();
+        let name = format!("unsure_{}", std::process::id());
+        let make = format!("CREATE DATABASE {name}");
+        at(server.clone()).open().await.unwrap().client.batch_execute(&make).await.unwrap();
+        let address = at(format!("{server} dbname={name}"));
+        let link = address.open().await.unwrap();
+        schema::migrate(&link).await.unwrap();
+        days::make(&link, day_of(SystemClock.now())).await.unwrap();
+        // Two at once are refused, and whoever writes the first alone is cut off.
+        let [first, second] = [1, 2].map(|n| operation(n, &format!("k{n}"), "r", Mode::Held));
+        let cut = format!(
+            "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF (SELECT count(*) FROM new) > 1 THEN RAISE EXCEPTION 'one at a time'; END IF; \
+             IF EXISTS (SELECT FROM new WHERE op = '{:032x}') THEN \
+             PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$; \
+             CREATE TRIGGER cut AFTER INSERT ON key REFERENCING NEW TABLE AS new \
+             FOR EACH STATEMENT EXECUTE FUNCTION cut()",
+            first.id.as_u128()
+        );
+        link.client.batch_execute(&cut).await.unwrap();
+        let (queue, lanes) = (Arc::default(), Arc::default());
+        let mut writer = Writer::new(address, queue, lanes, || SystemClock.now());
+        let wanted = first.id;
+        let left = writer.write(vec![job(first), job(second)]).await;
+        assert_eq!(left.iter().map(Job::id).collect::<Vec<_>>(), [wanted]);
+        assert!(writer.is_unsure, "the first may have been written");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::inbox::Command;
-use super::journal::{Position, Segments};
+use super::journal::{Position, Segments, path_of};
 use super::{SqliteStore, journal_of};
 use crate::store::StoreError;
 
@@ -15,8 +15,8 @@ impl SqliteStore {
         let _no_segment_goes = Copying::begin(&self.shared.copying);
         let (readers, segments) = (Arc::clone(&self.readers), self.segments.clone());
         self.ask(Command::Publish).await?;
-        let (from, into) = (journal_of(&self.path), to.join("ledger.journal"));
         let index = to.join("ledger.db");
+        let (from, into) = (journal_of(&self.path), journal_of(&index));
         let io =
             |error: std::io::Error| StoreError::Unavailable(format!("writing the backup: {error}"));
         fs::create_dir_all(&into).map_err(io)?;
@@ -65,11 +65,10 @@ fn copy_segments(
 ) -> std::io::Result<()> {
     use std::io::{Read as _, copy};
     for segment in segments.numbers().into_iter().filter(|segment| *segment <= end.segment) {
-        let name = format!("segment-{segment:08}");
-        let source = File::open(from.join(&name))?;
+        let source = File::open(path_of(from, segment))?;
         let whole = source.metadata()?.len();
         let length = if segment == end.segment { u64::from(end.offset) } else { whole };
-        let mut target = File::create(to.join(&name))?;
+        let mut target = File::create(path_of(to, segment))?;
         copy(&mut source.take(length), &mut target)?;
         target.set_len(whole)?;
         target.sync_all()?;

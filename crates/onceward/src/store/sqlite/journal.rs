@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use self::segments::Segments;
-use self::segments::{checksum, missing, path_of, read_frame, replay_segment};
+pub(super) use self::segments::{Segments, path_of};
+use self::segments::{checksum, missing, read_frame, replay_segment};
 use self::torn::refuse_damage;
 use crate::sabotage::Sabotage;
 use crate::store::StoreError;

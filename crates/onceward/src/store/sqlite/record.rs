@@ -5,8 +5,7 @@ use onceward_core::key::KeyDigest;
 
 use crate::store::{Lane, StoreError};
 
-/// A record of the journal: what becomes of one row. Decided before it is written, so that
-/// applying it again changes nothing.
+/// A record of the journal.
 #[derive(Debug)]
 pub(super) enum Record<'a> {
     /// Bytes that something refers to.

@@ -159,16 +159,9 @@ impl Writer {
         if let Some(error) = self.broken.clone() {
             return refuse(command, &error);
         }
-        if !matches!(
-            command,
-            Command::Find(..)
-                | Command::Lanes(_)
-                | Command::Setting(..)
-                | Command::Publish(_)
-                | Command::Fail(_)
-                | Command::Close
-        ) {
-            if let Err(error) = self.make_room(&command).and_then(|()| self.index.begin()) {
+        if let Some(bytes) = self.bytes_of(&command) {
+            let made = self.make_room(&command, bytes).and_then(|()| self.index.begin());
+            if let Err(error) = made {
                 return self.refuse(command, &error);
             }
             self.unkept += 1;
@@ -497,13 +490,13 @@ mod tests {
     use super::*;
     use crate::store::Store as _;
     use crate::store::contract::operation;
-    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::sqlite::{SqliteOptions, SqliteStore, journal_of, wal_of};
 
     fn writer(folder: &Path) -> Writer {
-        let index = Index::open_writer(&folder.join("ledger.db")).unwrap();
+        let path = folder.join("ledger.db");
+        let index = Index::open_writer(&path).unwrap();
         let applied = index.applied().unwrap();
-        let journal =
-            Journal::open(&folder.join("ledger.journal"), 1 << 20, applied, |_, _| Ok(())).unwrap();
+        let journal = Journal::open(&journal_of(&path), 1 << 20, applied, |_, _| Ok(())).unwrap();
         let shared = Shared {
             inbox: Arc::default(),
             room: Arc::new(Semaphore::new(1)),
@@ -512,7 +505,7 @@ mod tests {
             copying: Arc::default(),
         };
         let (checkpointer, _) = std::sync::mpsc::sync_channel(1);
-        Writer::new(index, journal, folder.join("ledger.db-wal"), shared, checkpointer).unwrap()
+        Writer::new(index, journal, wal_of(&path), shared, checkpointer).unwrap()
     }
 
     fn remember(writer: &mut Writer, n: u64, replaces: Option<(OperationId, Fence)>) -> Operation {

@@ -48,10 +48,11 @@ impl Index {
             }
             page.operations.len() < query.limit && looked_at < Query::ROWS_MAX
         };
-        // Few stand where somebody has to look; each place is a range of its own in the index.
-        let open = |standing: &Standing| {
-            !matches!(standing, Standing::Done | Standing::Tombstone | Standing::Pending)
-        };
+        // Few stand where something is to come or somebody has to look; where many wait, they are
+        // soon met on the way through all.
+        let is_open =
+            !query.standing.is_empty() && query.standing.iter().copied().all(Standing::is_open);
+        let waits = query.standing.contains(&Standing::Pending);
         let more = if let Some((_, id)) = &query.made {
             self.scan(
                 "SELECT seq, row FROM op WHERE seq IN (SELECT seq FROM made WHERE id = ?1) \
@@ -59,7 +60,7 @@ impl Index {
                 params![id, before],
                 &mut visit,
             )?
-        } else if !query.standing.is_empty() && query.standing.iter().all(open) {
+        } else if is_open && !(waits && self.do_many_wait()?) {
             self.list_open(query, before, &mut visit)?
         } else {
             self.scan(
@@ -81,11 +82,26 @@ impl Index {
         let kinds: Vec<String> =
             query.standing.iter().map(|standing| kind(*standing).to_string()).collect();
         // Numbers of our own, not input.
-        let sql = format!(
-            "SELECT seq, row FROM op INDEXED BY op_open WHERE kind IN ({}) AND kind IN (1, 2, 4, 5, 6) AND seq < ?1 ORDER BY seq DESC",
+        let open = format!(
+            "op INDEXED BY op_open WHERE kind IN ({}) AND kind IN (1, 2, 4, 5, 6) AND seq < ?1",
             kinds.join(",")
         );
+        let sql = if query.standing.contains(&Standing::Pending) {
+            format!(
+                "SELECT seq, row FROM op WHERE seq IN (SELECT seq FROM {open} UNION ALL \
+                 SELECT seq FROM op INDEXED BY op_due WHERE kind = 0 AND seq < ?1) ORDER BY seq DESC"
+            )
+        } else {
+            format!("SELECT seq, row FROM {open} ORDER BY seq DESC")
+        };
         self.scan(&sql, params![before], visit)
+    }
+
+    /// Whether more wait than are put in order for a list.
+    fn do_many_wait(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT count(*) > ?1 FROM \
+            (SELECT seq FROM op INDEXED BY op_due WHERE kind = 0 LIMIT ?1 + 1)";
+        Ok(self.db.prepare_cached(sql)?.query_row([Query::ROWS_MAX], |row| row.get(0))?)
     }
 
     /// At most `max` operations that another session than this one has in hand.

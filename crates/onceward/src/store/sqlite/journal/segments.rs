@@ -38,23 +38,21 @@ impl Segments {
         Ok(segments)
     }
 
-    /// Hands every frame to `visit`, oldest first, with the position after it; returns where they
-    /// end. A frame that does not hold is the end only where none holds behind it.
+    /// Hands every frame to `visit`, oldest first, with the position after it. A frame that does not
+    /// hold is the end only where none holds behind it.
     pub(in crate::store::sqlite) fn frames(
         &self,
         mut visit: impl FnMut(&[u8], Position) -> Result<(), StoreError>,
-    ) -> Result<Option<Position>, StoreError> {
-        let unreadable =
-            |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
+    ) -> Result<(), StoreError> {
         let mut end: Option<Position> = None;
         for segment in self.numbers() {
             let file = self.get(segment).ok_or_else(|| missing(segment))?;
             let sequence = match end {
                 Some(end) => end.sequence,
-                None => first_sequence(&file).map_err(unreadable)?,
+                None => first_sequence(&file).map_err(|error| unreadable(&error))?,
             };
             let start = Position { segment, offset: 0, sequence };
-            let goes_on = read_frame(&file, start).map_err(unreadable)?.is_some();
+            let goes_on = read_frame(&file, start).map_err(|error| unreadable(&error))?.is_some();
             if let Some(end) = end.filter(|end| goes_on && end.segment + 1 != segment) {
                 return Err(missing(end.segment + 1));
             }
@@ -63,8 +61,7 @@ impl Segments {
                 end = Some(replay_segment(&file, start, &mut visit)?);
             }
         }
-        end.map_or(Ok(()), |end| refuse_damage(self, end))?;
-        Ok(end)
+        end.map_or(Ok(()), |end| refuse_damage(self, end))
     }
 
     pub(super) fn get(&self, segment: u32) -> Option<Arc<File>> {
@@ -83,12 +80,7 @@ impl Segments {
 
     /// The bytes of a body, if they are the ones that were written.
     pub(in crate::store::sqlite) fn read(&self, body: BodyRef) -> Result<Bytes, StoreError> {
-        let gone = || missing(body.segment);
-        let file = self.get(body.segment).ok_or_else(gone)?;
-        let mut bytes = vec![0; body.length as usize];
-        file.read_exact_at(&mut bytes, u64::from(body.offset)).map_err(|error| {
-            StoreError::Unavailable(format!("reading {}: {error}", name_of(body.segment)))
-        })?;
+        let bytes = self.read_part(body, 0, body.length)?;
         if crc32fast::hash(&bytes) != body.crc && !Sabotage::ChecksumIgnored.is_on() {
             return Err(StoreError::Damaged(format!(
                 "{} at {}: a body's bytes are not the ones that were written",
@@ -96,7 +88,7 @@ impl Segments {
                 body.offset
             )));
         }
-        Ok(bytes.into())
+        Ok(bytes)
     }
 
     /// At most `length` bytes of a body from `from` on, unchecked.
@@ -106,13 +98,12 @@ impl Segments {
         from: u32,
         length: u32,
     ) -> Result<Bytes, StoreError> {
-        let gone = || StoreError::Damaged(format!("segment {} is missing", body.segment));
-        let file = self.get(body.segment).ok_or_else(gone)?;
+        let file = self.get(body.segment).ok_or_else(|| missing(body.segment))?;
         let from = from.min(body.length);
         let mut bytes = vec![0; length.min(body.length - from) as usize];
         let place = u64::from(body.offset) + u64::from(from);
         file.read_exact_at(&mut bytes, place).map_err(|error| {
-            StoreError::Unavailable(format!("reading segment {}: {error}", body.segment))
+            StoreError::Unavailable(format!("reading {}: {error}", name_of(body.segment)))
         })?;
         Ok(bytes.into())
     }
@@ -144,12 +135,16 @@ pub(super) fn name_of(segment: u32) -> String {
     format!("segment-{segment:08}")
 }
 
-pub(super) fn path_of(folder: &Path, segment: u32) -> PathBuf {
+pub(in crate::store::sqlite) fn path_of(folder: &Path, segment: u32) -> PathBuf {
     folder.join(name_of(segment))
 }
 
 pub(super) fn missing(segment: u32) -> StoreError {
     StoreError::Damaged(format!("{} is missing from the journal", name_of(segment)))
+}
+
+pub(super) fn unreadable(error: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("reading the journal: {error}"))
 }
 
 /// The payload of the frame at `at`, if one holds there.
@@ -180,9 +175,7 @@ pub(super) fn replay_segment(
     mut at: Position,
     replay: &mut impl FnMut(&[u8], Position) -> Result<(), StoreError>,
 ) -> Result<Position, StoreError> {
-    let unreadable =
-        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    while let Some(payload) = read_frame(file, at).map_err(unreadable)? {
+    while let Some(payload) = read_frame(file, at).map_err(|error| unreadable(&error))? {
         at.offset += (HEADER_BYTES + payload.len()) as u32;
         at.sequence += 1;
         replay(&payload, at)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::segments::{Segments, missing, name_of, read_frame};
+use super::segments::{Segments, missing, name_of, read_frame, unreadable};
 use super::{HEADER_BYTES, MAGIC, Position};
 use crate::store::StoreError;
 
@@ -32,18 +32,16 @@ fn refuse_frames_from(
     mut start: u64,
     end: Position,
 ) -> Result<(), StoreError> {
-    let unreadable =
-        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
-    let size = file.metadata().map_err(unreadable)?.len();
+    let size = file.metadata().map_err(|error| unreadable(&error))?.len();
     let mut piece = vec![0; PIECE_BYTES];
-    while let Some(from) = next_data(file, start).map_err(unreadable)? {
+    while let Some(from) = next_data(file, start).map_err(|error| unreadable(&error))? {
         start = from;
         if start + (HEADER_BYTES as u64) >= size {
             break;
         }
         let length = piece.len().min((size - start) as usize);
         let bytes = &mut piece[..length];
-        file.read_exact_at(bytes, start).map_err(unreadable)?;
+        file.read_exact_at(bytes, start).map_err(|error| unreadable(&error))?;
         let at = Position { segment, offset: start as u32, sequence: 0 };
         refuse_frame_behind(file, end, at, bytes)?;
         // A header that lies across two pieces is seen whole in the second.
@@ -70,8 +68,6 @@ fn refuse_frame_behind(
     piece: Position,
     bytes: &[u8],
 ) -> Result<(), StoreError> {
-    let unreadable =
-        |error: io::Error| StoreError::Unavailable(format!("reading the journal: {error}"));
     let mut from = 0;
     while let Some(found) = bytes.get(from..).and_then(|rest| find(rest, MAGIC.to_le_bytes())) {
         let at = from + found;
@@ -85,7 +81,7 @@ fn refuse_frame_behind(
             continue;
         }
         let at = Position { offset: piece.offset + at as u32, sequence, ..piece };
-        if read_frame(file, at).map_err(unreadable)?.is_some() {
+        if read_frame(file, at).map_err(|error| unreadable(&error))?.is_some() {
             return Err(StoreError::Damaged(format!(
                 "{} does not hold at {}, and a later frame does",
                 name_of(end.segment),

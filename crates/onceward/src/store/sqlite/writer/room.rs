@@ -56,9 +56,8 @@ impl Writer {
         }
     }
 
-    /// Makes sure that the command's frame fits, and that new work is refused before what is
-    /// under way would be.
-    pub(super) fn make_room(&mut self, command: &Command) -> Result<(), StoreError> {
+    /// How many bytes of a frame a command may take; nothing where it only reads.
+    pub(super) fn bytes_of(&self, command: &Command) -> Option<usize> {
         let bytes = match command {
             Command::Remember(birth, _) => birth.request.len() + 2 * ROW_BYTES_MAX,
             Command::Commit(write, _) => {
@@ -77,10 +76,14 @@ impl Writer {
             | Command::Setting(..)
             | Command::Publish(_)
             | Command::Fail(_)
-            | Command::Close => {
-                return Ok(());
-            }
-        } + RECORD_OVERHEAD * 4;
+            | Command::Close => return None,
+        };
+        Some(bytes + RECORD_OVERHEAD * 4)
+    }
+
+    /// Makes sure that a command fits which takes so many `bytes`, and that new work is refused before
+    /// what is under way would be.
+    pub(super) fn make_room(&mut self, command: &Command, bytes: usize) -> Result<(), StoreError> {
         if bytes > self.journal.payload_bytes_max() {
             return Err(StoreError::Full(format!(
                 "{bytes} bytes do not fit a segment of the journal"
