@@ -119,6 +119,7 @@ pub(crate) fn answer(
 ) -> Answering {
     let asked = cors::Asked::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let version = request.version();
     let entered = enter(node, &guard, request, peer);
     let node = Arc::clone(node);
     Box::pin(async move {
@@ -127,7 +128,8 @@ pub(crate) fn answer(
             Err(problem) => Err(problem),
         };
         let response = response.unwrap_or_else(|problem| problem.response());
-        dress(&node, &guard, response, asked.as_ref(), (&method, &uri))
+        let response = dress(&node, &guard, response, asked.as_ref(), (&method, &uri));
+        node.part(response, version)
     })
 }
 

@@ -76,13 +76,25 @@ impl Listening {
 }
 
 impl Closed {
-    /// Waits until the connections that stand have ended, each after the answers that it is at.
-    pub(crate) async fn end(self) {
-        if let Some(standing) = self.0 {
-            // Nobody is there to hear it where none stands.
-            let _ = standing.send(());
+    /// Waits until none stands any more, whoever ended them.
+    pub(crate) async fn gone(&self) {
+        if let Some(standing) = &self.0 {
             standing.closed().await;
         }
+    }
+
+    /// Has the connections that stand end, each after the answers that it is at.
+    pub(crate) fn tell(&self) {
+        if let Some(standing) = &self.0 {
+            // Nobody is there to hear it where none stands.
+            let _ = standing.send(());
+        }
+    }
+
+    /// Waits until they have ended.
+    pub(crate) async fn end(self) {
+        self.tell();
+        self.gone().await;
     }
 }
 

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::header::CONNECTION;
+use http::{HeaderValue, Response, StatusCode, Version};
 use onceward::master_key::write_secret;
 use onceward::store::StoreError;
 use onceward::{Engine, Standing};
 
 use crate::access::Access;
+use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::outbox::Outboxes;
@@ -60,6 +63,16 @@ impl Node {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Has the connection end with its answer where the process ends, so that whoever keeps it asks by
+    /// another next time. HTTP/2 has a word of its own for that.
+    pub(crate) fn part(&self, mut response: Response<Body>, version: Version) -> Response<Body> {
+        let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.is_draining() && version <= Version::HTTP_11 && !is_switch {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     /// What stands before each configured upstream.

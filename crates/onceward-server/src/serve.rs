@@ -30,7 +30,7 @@ use crate::gateway::{Answering, Gateway};
 use crate::given_key::given_key;
 use crate::guard::{self, Guards};
 use crate::listeners::{Listeners, Sockets, check_certificates};
-use crate::listening::Peer;
+use crate::listening::{Closed, Peer};
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::outbox::Outboxes;
 use crate::problem::{self, Problem};
@@ -48,6 +48,10 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether a certificate changed.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+
+/// How long those are answered as ever who had a connection when it was told to stop, and ask by it: the
+/// last to come in had no time yet, and whoever keeps one learns with an answer that it ends.
+const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// The grace where every attempt would take longer.
 const GRACE_MIN: Duration = Duration::from_secs(5);
@@ -368,11 +372,23 @@ async fn run(
     signals.supervisor.stopping(grace);
     let closed = listeners.close().await;
     node.draining.store(true, Ordering::Release);
-    if ended.is_ok() && tokio::time::timeout(GRACE_MIN, node.outboxes.stop()).await.is_err() {
-        warn!("an outbox does not answer: what was in hand is read again at the next start");
-    }
-    node.engine.halt();
     info!("draining: what is under way runs to its end");
+    if ended.is_ok() {
+        let last_calls = async {
+            for closed in &closed {
+                closed.gone().await;
+            }
+        };
+        let outboxes = tokio::time::timeout(GRACE_MIN, node.outboxes.stop());
+        let last_calls = tokio::time::timeout(LAST_CALLS, last_calls);
+        // That some stay is no matter: they are told to end.
+        let (outboxes, _) = tokio::join!(outboxes, last_calls);
+        if outboxes.is_err() {
+            warn!("an outbox does not answer: what was in hand is read again at the next start");
+        }
+    }
+    closed.iter().for_each(Closed::tell);
+    node.engine.halt();
     let end_all = async {
         node.engine.idle().await;
         for closed in closed {
@@ -516,12 +532,17 @@ pub(crate) fn answer(
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> + Send + use<> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let version = request.version();
     let edge = Arc::clone(edge);
     let answering = match edge.node.guards.of_host(&request) {
         None => answer_plainly(&edge, request),
         Some(guard) => guard::answer(&edge.node, guard, request, &edge.peer),
     };
-    async move { problem::dress(answering.await, || edge.node.gateway.error_shape(&method, &uri)) }
+    async move {
+        let response =
+            problem::dress(answering.await, || edge.node.gateway.error_shape(&method, &uri));
+        edge.node.part(response, version)
+    }
 }
 
 fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {

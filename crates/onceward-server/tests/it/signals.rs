@@ -1,8 +1,11 @@
 //! What a supervisor does to the process: SIGTERM drains, SIGHUP reads the routes again.
 
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
 use rustix::process::Signal;
 
-use crate::world::{Upstream, World, call, route, until};
+use crate::world::{Upstream, World, call, read_head, route, until};
 
 #[test]
 fn told_to_stop_it_lets_what_is_under_way_end_and_exits_0() {
@@ -25,6 +28,34 @@ fn told_to_stop_it_lets_what_is_under_way_end_and_exits_0() {
     let log = gateway.log.clone();
     assert_eq!(gateway.ended().code(), Some(0));
     log.until("stopped");
+}
+
+#[test]
+fn who_is_connected_when_it_is_told_to_stop_is_answered_once_more_and_told_that_it_ends() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
+    world.write("onceward.toml", &route("pay", upstream.address));
+    let gateway = world.serve();
+    let post = |line: &mut BufReader<TcpStream>, key: &str| {
+        let head = format!(
+            "POST /to/pay/orders HTTP/1.1\r\nhost: x\r\nidempotency-key: {key}\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        line.get_mut().write_all(head.as_bytes()).unwrap();
+        let (first, headers) = read_head(line).unwrap();
+        line.read_exact(&mut [0; 4]).unwrap();
+        let ends = headers.iter().any(|(name, value)| name == "connection" && value == "close");
+        (first.split(' ').nth(1).unwrap().to_owned(), ends)
+    };
+    let connect = || BufReader::new(TcpStream::connect(gateway.address).unwrap());
+    let (mut kept, mut fresh) = (connect(), connect());
+    assert_eq!(post(&mut kept, "before"), ("201".to_owned(), false));
+    gateway.signal(Signal::TERM);
+    until("nobody else is let in", || TcpStream::connect(gateway.address).err());
+    for (line, key) in [(&mut kept, "kept"), (&mut fresh, "fresh")] {
+        assert_eq!(post(line, key), ("201".to_owned(), true), "{key}");
+        assert_eq!(line.read(&mut [0]).unwrap(), 0, "{key}: it ends");
+    }
+    assert_eq!(gateway.ended().code(), Some(0));
+    assert_eq!(upstream.calls(), 3);
 }
 
 #[test]
