@@ -37,7 +37,8 @@ fn who_is_connected_when_it_is_told_to_stop_is_answered_once_more_and_told_that_
     let gateway = world.serve();
     let post = |line: &mut BufReader<TcpStream>, key: &str| {
         let head = format!(
-            "POST /to/pay/orders HTTP/1.1\r\nhost: x\r\nidempotency-key: {key}\r\ncontent-length: 2\r\n\r\n{{}}"
+            "POST /to/pay/orders HTTP/1.1\r\nhost: {}\r\nidempotency-key: {key}\r\ncontent-length: 2\r\n\r\n{{}}",
+            gateway.address
         );
         line.get_mut().write_all(head.as_bytes()).unwrap();
         let (first, headers) = read_head(line).unwrap();
