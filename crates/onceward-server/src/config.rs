@@ -19,7 +19,7 @@ use onceward::upstream::{Target, Trust};
 
 use self::callbacks::WebhookSecret;
 use self::profile::Profiles;
-use self::route::Around;
+use self::route::{Around, Made};
 use self::table::Table;
 use self::text::{Text, find, interpolate};
 use crate::ledger::Ledger;
@@ -167,18 +167,13 @@ impl Config {
         config.read_routes(routes, &around, flags)?;
         for (name, table) in file.named("sources", words::name)? {
             let (source, own) = sources::read(&name, &table, &around)?;
-            if let Some(mut own) = own {
-                config.settings.append(&mut own.settings);
-                config.add(own.route);
-            }
+            own.into_iter().for_each(|own| config.add(own));
             config.sources.insert(name, Arc::new(source));
         }
         guard::check(&config.guards, &config.routes, config.listen, file)?;
         for (name, table) in file.named("outbox", words::name)? {
             let (outbox, own) = outbox::read(&name, &table, &around)?;
-            if let Some(own) = own {
-                config.add(own.route);
-            }
+            own.into_iter().for_each(|own| config.add(own));
             config.outboxes.insert(name, Arc::new(outbox));
         }
         callbacks::check(&config.routes, config.callbacks_secret.as_ref(), file)?;
@@ -193,9 +188,9 @@ impl Config {
         flags: &Overrides,
     ) -> Result<(), ConfigError> {
         for (name, table) in routes {
-            let is_guard = guard::MAKES_ONE.iter().any(|key| table.has(key));
-            let mut made = around.route(&name, &table, is_guard)?;
-            let guard = guard::read(&table, &made.route)?;
+            let is_guard = guard::is_one(&table)?;
+            let made = around.route(&name, &table, is_guard)?;
+            let guard = is_guard.then(|| guard::read(&table, &made.route)).transpose()?;
             table.done()?;
             if made.route.chaos.is_some() && !flags.allow_chaos {
                 return Err(ConfigError(format!(
@@ -203,16 +198,16 @@ impl Config {
                     table.file()
                 )));
             }
-            self.settings.append(&mut made.settings);
             self.default_windows.extend(made.keeps_the_default.then(|| name.clone()));
             self.guards.extend(guard.map(|guard| (name, Arc::new(guard))));
-            self.add(made.route);
+            self.add(made);
         }
         Ok(())
     }
 
-    fn add(&mut self, route: Route) {
-        self.routes.insert(route.name.clone(), Arc::new(route));
+    fn add(&mut self, made: Made) {
+        self.settings.extend(made.settings);
+        self.routes.insert(made.route.name.clone(), Arc::new(made.route));
     }
 
     /// What a file of this text would be, in an empty environment.
