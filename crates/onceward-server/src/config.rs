@@ -26,7 +26,7 @@ use crate::ledger::Ledger;
 use crate::source::Source;
 
 mod callbacks;
-mod claims;
+pub(crate) mod claims;
 mod doubt;
 mod effects;
 mod forecast;
@@ -44,7 +44,6 @@ mod verify;
 mod warnings;
 mod words;
 
-pub(crate) use self::claims::FINGERPRINTS;
 pub(crate) use self::forecast::Forecast;
 pub(crate) use self::guard::Guard;
 pub(crate) use self::outbox::{Outbox, To};
@@ -167,13 +166,17 @@ impl Config {
         config.read_routes(routes, &around, flags)?;
         for (name, table) in file.named("sources", words::name)? {
             let (source, own) = sources::read(&name, &table, &around)?;
-            own.into_iter().for_each(|own| config.add(own));
+            if let Some(own) = own {
+                config.add(own);
+            }
             config.sources.insert(name, Arc::new(source));
         }
         guard::check(&config.guards, &config.routes, config.listen, file)?;
         for (name, table) in file.named("outbox", words::name)? {
             let (outbox, own) = outbox::read(&name, &table, &around)?;
-            own.into_iter().for_each(|own| config.add(own));
+            if let Some(own) = own {
+                config.add(own);
+            }
             config.outboxes.insert(name, Arc::new(outbox));
         }
         callbacks::check(&config.routes, config.callbacks_secret.as_ref(), file)?;

@@ -81,13 +81,13 @@ fn template(
     table: &Table<'_>,
 ) -> Result<Option<PathTemplate>, ConfigError> {
     let Some(text) = table.read::<String>(key)? else { return Ok(None) };
-    let named = table.whole_name(key);
+    let whole = table.whole_name(key);
     let template = PathTemplate::read(&text)
-        .map_err(|error| table.wrong(&format!("has a {named}: {error}")))?;
+        .map_err(|error| table.wrong(&format!("has a {whole}: {error}")))?;
     if let Some(unknown) = template.names().find(|name| !names.contains(name)) {
         let known: Vec<_> = names.iter().map(|name| format!("{{{name}}}")).collect();
         return Err(table.wrong(&format!(
-            "has a {named} with {{{unknown}}}, which is nothing\nhelp: there are {}",
+            "has a {whole} with {{{unknown}}}, which is nothing\nhelp: there are {}",
             known.join(", ")
         )));
     }

@@ -39,6 +39,13 @@ fn route_of(name: &str) -> String {
     format!("source/{name}")
 }
 
+impl Source {
+    /// By which way its operations come.
+    pub(crate) fn via(&self) -> String {
+        route_of(&self.name)
+    }
+}
+
 /// Reads a source, and makes the route of its own where it has one.
 pub(super) fn read(
     name: &str,

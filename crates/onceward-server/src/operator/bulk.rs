@@ -24,7 +24,7 @@ use crate::shape;
 
 /// Acts a second where nothing says, and at most.
 pub(crate) const RATE: u32 = 10;
-const RATE_MAX: u32 = 1000;
+pub(crate) const RATE_MAX: u32 = 1000;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -99,7 +99,7 @@ impl Wanted {
         }
         let rate = self.rate.unwrap_or(RATE);
         if !(1..=RATE_MAX).contains(&rate) {
-            return Err(invalid("rate: acts a second, between 1 and 1000"));
+            return Err(invalid(format!("rate: acts a second, between 1 and {RATE_MAX}")));
         }
         // A plan does nothing, so it needs no reason.
         let person = if self.dry_run {

@@ -229,11 +229,11 @@ fn the_pages_plan_a_bulk_and_show_how_far_it_is_without_a_script() {
 /// Orders a bulk as a browser does, by the form on its plan.
 fn order(gateway: &Gateway, headers: &[(&str, &str)], plan: &str) -> String {
     let (_, form) = plan.split_once("method=\"post\" action=\"").expect("a form");
-    let action = form.split('"').next().unwrap().replace("&amp;", "&");
+    let action = form.split('"').next().expect("an action").replace("&amp;", "&");
     let headers = [headers, &[FORM]].concat();
     let begun = gateway.call("POST", &action, &headers, "rate=100&reason=it+is+back");
     assert_eq!(begun.status, 303, "{}", begun.text());
-    begun.header("location").unwrap().to_owned()
+    begun.header("location").expect("a place").to_owned()
 }
 
 #[test]
