@@ -14,7 +14,7 @@ use onceward::core::exchange::{Headers, Request};
 use onceward::core::lease::Session;
 use onceward::core::policy::{Effects, Policy};
 use onceward::observe::Unobserved;
-use onceward::route::{Protection, Route, Routes};
+use onceward::route::{Route, Routes};
 use onceward::secret::{Secrets, random};
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::upstream::{Door, DoorOptions, Egress, Target, Timeouts, Trust};
@@ -137,25 +137,14 @@ fn call(tenant: &str, n: u64) -> Call {
 }
 
 fn route(address: SocketAddr) -> Outcome<Route> {
-    Ok(Route {
-        name: "one".to_owned(),
-        scope: None,
-        target: Arc::new(Target {
-            base: format!("http://{address}").parse()?,
-            trust: Trust::Operator,
-            http2: false,
-            timeouts: Timeouts::default(),
-        }),
-        policy: Arc::new(Policy { effects: Some(Effects::Keyed), ..Policy::default() }),
-        rules: Vec::new(),
-        set_headers: Headers::default(),
-        protection: Protection::default(),
-        answer_max: Duration::from_mins(1),
-        body_bytes_max: 1 << 20,
-        response_bytes_max: 1 << 20,
-        reconcile: None,
-        chaos: None,
-    })
+    let target = Target {
+        base: format!("http://{address}").parse()?,
+        trust: Trust::Operator,
+        http2: false,
+        timeouts: Timeouts::default(),
+    };
+    let policy = Policy { effects: Some(Effects::Keyed), ..Policy::default() };
+    Ok(Route::new("one", target, policy))
 }
 
 /// Answers at once, and the crowd late.

@@ -19,14 +19,14 @@ use onceward::upstream::{Target, Trust};
 
 use self::callbacks::WebhookSecret;
 use self::profile::Profiles;
-use self::route::Around;
+use self::route::{Around, Made};
 use self::table::Table;
 use self::text::{Text, find, interpolate};
 use crate::ledger::Ledger;
 use crate::source::Source;
 
 mod callbacks;
-mod claims;
+pub(crate) mod claims;
 mod doubt;
 mod effects;
 mod forecast;
@@ -44,7 +44,6 @@ mod verify;
 mod warnings;
 mod words;
 
-pub(crate) use self::claims::FINGERPRINTS;
 pub(crate) use self::forecast::Forecast;
 pub(crate) use self::guard::Guard;
 pub(crate) use self::outbox::{Outbox, To};
@@ -167,9 +166,8 @@ impl Config {
         config.read_routes(routes, &around, flags)?;
         for (name, table) in file.named("sources", words::name)? {
             let (source, own) = sources::read(&name, &table, &around)?;
-            if let Some(mut own) = own {
-                config.settings.append(&mut own.settings);
-                config.add(own.route);
+            if let Some(own) = own {
+                config.add(own);
             }
             config.sources.insert(name, Arc::new(source));
         }
@@ -177,7 +175,7 @@ impl Config {
         for (name, table) in file.named("outbox", words::name)? {
             let (outbox, own) = outbox::read(&name, &table, &around)?;
             if let Some(own) = own {
-                config.add(own.route);
+                config.add(own);
             }
             config.outboxes.insert(name, Arc::new(outbox));
         }
@@ -193,9 +191,9 @@ impl Config {
         flags: &Overrides,
     ) -> Result<(), ConfigError> {
         for (name, table) in routes {
-            let is_guard = guard::MAKES_ONE.iter().any(|key| table.has(key));
-            let mut made = around.route(&name, &table, is_guard)?;
-            let guard = guard::read(&table, &made.route)?;
+            let is_guard = guard::is_one(&table)?;
+            let made = around.route(&name, &table, is_guard)?;
+            let guard = is_guard.then(|| guard::read(&table, &made.route)).transpose()?;
             table.done()?;
             if made.route.chaos.is_some() && !flags.allow_chaos {
                 return Err(ConfigError(format!(
@@ -203,16 +201,16 @@ impl Config {
                     table.file()
                 )));
             }
-            self.settings.append(&mut made.settings);
             self.default_windows.extend(made.keeps_the_default.then(|| name.clone()));
             self.guards.extend(guard.map(|guard| (name, Arc::new(guard))));
-            self.add(made.route);
+            self.add(made);
         }
         Ok(())
     }
 
-    fn add(&mut self, route: Route) {
-        self.routes.insert(route.name.clone(), Arc::new(route));
+    fn add(&mut self, made: Made) {
+        self.settings.extend(made.settings);
+        self.routes.insert(made.route.name.clone(), Arc::new(made.route));
     }
 
     /// What a file of this text would be, in an empty environment.

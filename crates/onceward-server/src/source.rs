@@ -478,7 +478,7 @@ impl Source {
         let options = CallOptions {
             respond_async: true,
             key: Some(key.as_str().to_owned()),
-            via: Some(format!("source/{}", self.name)),
+            via: Some(self.via()),
             scope: Some(self.scope.clone()),
             sequence: sequence.filter(|_| subject.is_some()),
             subject,
@@ -538,7 +538,7 @@ impl Source {
         let end = text.floor_char_boundary(EVIDENCE_BYTES_MAX);
         let more = if end < text.len() { "…" } else { "" };
         let reason = format!("a webhook says: {}\n{}{more}", says.name(), &text[..end]);
-        let who = format!("source/{}", self.name);
+        let who = self.via();
         let status = rule.status.filter(|_| says == Says::Done);
         Some(Testimony { route: rule.route.clone(), named, says, status, who, reason })
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onceward::core::condition::Condition;
-use onceward::core::exchange::Headers;
 use onceward::core::lookup::{LookupRule, When};
 use onceward::core::path_template::PathTemplate;
 use onceward::core::policy::{
@@ -76,24 +75,18 @@ pub(crate) fn routes(chance: &mut Chance) -> Routes {
 
 fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
     let base = format!("http://{}.sim", kind.name());
+    let target = Target {
+        base: base.parse().unwrap_or_else(|_| unreachable!("a name of ours")),
+        trust: Trust::Operator,
+        http2: false,
+        timeouts: Timeouts { total: TIMEOUT, ..Timeouts::default() },
+    };
     Route {
-        name: kind.name().to_owned(),
-        scope: None,
-        target: Arc::new(Target {
-            base: base.parse().unwrap_or_else(|_| unreachable!("a name of ours")),
-            trust: Trust::Operator,
-            http2: false,
-            timeouts: Timeouts { total: TIMEOUT, ..Timeouts::default() },
-        }),
-        policy: Arc::new(policy),
-        rules: Vec::new(),
-        set_headers: Headers::default(),
         protection: Protection { slots_max, ..Protection::default() },
         answer_max: Duration::from_secs(45),
         body_bytes_max: 64 << 10,
         response_bytes_max: 64 << 10,
-        reconcile: None,
-        chaos: None,
+        ..Route::new(kind.name(), target, policy)
     }
 }
 

@@ -7,10 +7,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use onceward_core::attempt::{Ending, Reached};
-use onceward_core::exchange::Headers;
 use onceward_core::lease::Session;
 use onceward_core::policy::Policy;
 use thiserror::Error;
@@ -199,23 +197,14 @@ pub(crate) fn route(name: &str) -> Route {
     let base = Url::parse("http://handler.invalid").unwrap_or_else(|_| std::process::abort());
     // Only doors to a network look at them.
     let timeouts = Timeouts::default();
+    let target = Target { base, trust: Trust::Operator, http2: false, timeouts };
     Route {
-        name: name.to_owned(),
-        scope: None,
-        target: Arc::new(Target { base, trust: Trust::Operator, http2: false, timeouts }),
-        policy: Arc::new(Policy::default()),
-        rules: Vec::new(),
-        set_headers: Headers::default(),
         protection: Protection {
             slots_max: 1024,
             breaker: None,
             budget: None,
             ..Protection::default()
         },
-        answer_max: Duration::from_mins(1),
-        body_bytes_max: 1 << 20,
-        response_bytes_max: 8 << 20,
-        reconcile: None,
-        chaos: None,
+        ..Route::new(name, target, Policy::default())
     }
 }

@@ -124,6 +124,24 @@ fn is_like(pattern: &str, path: &str) -> bool {
 }
 
 impl Route {
+    /// A route to `target` by one policy, with nothing said of it.
+    pub fn new(name: &str, target: Target, policy: Policy) -> Self {
+        Self {
+            name: name.to_owned(),
+            scope: None,
+            target: Arc::new(target),
+            policy: Arc::new(policy),
+            rules: Vec::new(),
+            set_headers: Headers::default(),
+            protection: Protection::default(),
+            answer_max: Duration::from_mins(1),
+            body_bytes_max: 1 << 20,
+            response_bytes_max: 8 << 20,
+            reconcile: None,
+            chaos: None,
+        }
+    }
+
     /// Every policy that holds for something on this route.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.rules.iter().map(|rule| &rule.policy).chain([&self.policy])

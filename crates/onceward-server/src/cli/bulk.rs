@@ -14,6 +14,7 @@ use super::list::whole;
 use super::ls::Which;
 use super::output::{Printer, print, say, text};
 use crate::exit::Exit;
+use crate::operator::bulk::RATE_MAX;
 
 /// How often it is looked how far a bulk is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -53,7 +54,7 @@ pub(super) struct Common {
     #[arg(long)]
     dry_run: bool,
     /// Operations a second, at most
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     rate: Option<u32>,
     /// Do not wait for its end
     #[arg(long)]

@@ -4,16 +4,42 @@
 use std::path::Path;
 
 use clap::Args;
-use onceward::core::claim::ClaimRule;
 use onceward::store::sqlite::SqliteStore;
 use serde_json::{Value, json};
 
 use super::Global;
 use super::output::{print, text};
-use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting};
+use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting, claims};
 use crate::exit::Exit;
 use crate::tls::Tls;
-use crate::units;
+
+/// Where webhooks come in.
+const SOURCES: [(&str, usize, &str); 6] = [
+    ("SOURCE", 16, "/name"),
+    ("PATH", 24, "/path"),
+    ("SCHEME", 18, "/scheme"),
+    ("SECRETS", 8, "/secrets"),
+    ("ROUTE", 16, "/route"),
+    ("GOES TO", 0, "/target"),
+];
+
+/// Which tables are relayed, and where their rows go.
+const OUTBOXES: [(&str, usize, &str); 5] = [
+    ("OUTBOX", 16, "/name"),
+    ("TABLE", 24, "/table"),
+    ("SCOPE", 24, "/scope"),
+    ("THEN", 8, "/after"),
+    ("GO TO", 0, "/to"),
+];
+
+/// What holds for claims, scope by scope.
+const CLAIMS: [(&str, usize, &str); 5] = [
+    ("CLAIMS", 24, "/scope"),
+    ("EFFECTS", 16, "/effects"),
+    ("LEASE", 8, "/lease"),
+    ("MOST", 8, "/lease_max"),
+    ("WINDOW", 0, "/window"),
+];
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -68,9 +94,13 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let (table, mut warnings) = (config.inferred(), config.warnings());
     warnings.extend(unreadable(&config));
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
+    let sources: Vec<_> = config.sources.values().map(|source| source.described()).collect();
+    let outboxes: Vec<_> = config.outboxes.values().map(|outbox| outbox.described()).collect();
+    let claims = config.claims.iter().map(|(scope, rule)| claims::described(scope, rule));
+    let claims: Vec<_> = claims.collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": described_sources(&config), "outboxes": described_outboxes(&config), "claims": described_claims(&config), "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -104,9 +134,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             print(&format!("{route:<16} {mib:>6} MiB  bodies for {bodies}, keys for {keys}"))?;
         }
         print_settings(&config.settings)?;
-        print_sources(&described_sources(&config))?;
-        print_outboxes(&config)?;
-        print_claims(&config)?;
+        print_rows(&sources, &SOURCES)?;
+        print_rows(&outboxes, &OUTBOXES)?;
+        print_rows(&claims, &CLAIMS)?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }
@@ -117,46 +147,19 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     Ok(())
 }
 
-fn described_sources(config: &Config) -> Vec<Value> {
-    config.sources.values().map(|source| source.described()).collect()
-}
-
-fn described_outboxes(config: &Config) -> Vec<Value> {
-    config.outboxes.values().map(|outbox| outbox.described()).collect()
-}
-
-/// What the file says of claims, scope by scope.
-fn described_claims(config: &Config) -> Vec<Value> {
-    let described = |(scope, rule): (&String, &ClaimRule)| {
-        json!({
-            "scope": scope,
-            "effects": rule.effects.name(),
-            "lease": units::show(rule.lease),
-            "lease_max": units::show(rule.lease_max),
-            "window": units::show(rule.window),
-            "fingerprint_required": rule.fingerprint_required,
-        })
+/// What was described, a row each; of a column its name, its width and the member that it shows.
+fn print_rows(rows: &[Value], columns: &[(&str, usize, &str)]) -> Result<(), Exit> {
+    let line = |cell: &dyn Fn(&str, &str) -> String| {
+        let cells = columns.iter().map(|(name, wide, member)| {
+            let cell = cell(name, member);
+            format!("{cell:<wide$} ")
+        });
+        cells.collect::<String>().trim_end().to_owned()
     };
-    config.claims.iter().map(described).collect()
-}
-
-fn print_claims(config: &Config) -> Result<(), Exit> {
-    let claims = described_claims(config);
-    if claims.is_empty() {
-        return Ok(());
+    if !rows.is_empty() {
+        print(&format!("\n{}", line(&|name, _| name.to_owned())))?;
     }
-    print(&format!("\n{:<24} {:<16} {:<8} {:<8} WINDOW", "CLAIMS", "EFFECTS", "LEASE", "MOST"))?;
-    for scope in &claims {
-        print(&format!(
-            "{:<24} {:<16} {:<8} {:<8} {}",
-            text(scope, "/scope"),
-            text(scope, "/effects"),
-            text(scope, "/lease"),
-            text(scope, "/lease_max"),
-            text(scope, "/window"),
-        ))?;
-    }
-    Ok(())
+    rows.iter().try_for_each(|row| print(&line(&|_, member| text(row, member))))
 }
 
 /// A guard, for programs.
@@ -178,47 +181,6 @@ fn unreadable(config: &Config) -> Vec<String> {
         Some(format!("[routes.{}] could not speak TLS now: {why}.", guard.route))
     };
     config.guards.values().filter_map(|guard| why(guard)).collect()
-}
-
-/// Where webhooks come in.
-fn print_sources(sources: &[Value]) -> Result<(), Exit> {
-    if sources.is_empty() {
-        return Ok(());
-    }
-    print(&format!("\n{:<16} {:<24} {:<18} {:<8} GOES TO", "SOURCE", "PATH", "SCHEME", "SECRETS"))?;
-    for source in sources {
-        let of = |name: &str| source[name].as_str().unwrap_or("-");
-        let goes_to = format!("{} {}", of("route"), source["target"].as_str().unwrap_or_default());
-        print(&format!(
-            "{:<16} {:<24} {:<18} {:<8} {}",
-            of("name"),
-            of("path"),
-            of("scheme"),
-            source["secrets"].to_string(),
-            goes_to.trim_end()
-        ))?;
-    }
-    Ok(())
-}
-
-/// Which tables are relayed, and where their rows go.
-fn print_outboxes(config: &Config) -> Result<(), Exit> {
-    let outboxes = described_outboxes(config);
-    if outboxes.is_empty() {
-        return Ok(());
-    }
-    print(&format!("\n{:<16} {:<24} {:<24} {:<8} GO TO", "OUTBOX", "TABLE", "SCOPE", "THEN"))?;
-    for outbox in &outboxes {
-        print(&format!(
-            "{:<16} {:<24} {:<24} {:<8} {}",
-            text(outbox, "/name"),
-            text(outbox, "/table"),
-            text(outbox, "/scope"),
-            text(outbox, "/after"),
-            text(outbox, "/to"),
-        ))?;
-    }
-    Ok(())
 }
 
 /// What is said of each route, and who says so: a profile, the route or its rule.

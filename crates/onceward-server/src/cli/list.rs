@@ -6,9 +6,7 @@ use url::form_urlencoded::Serializer;
 use super::client::Client;
 use super::output::{Printer, Table, each, print, print_bytes};
 use crate::exit::Exit;
-
-/// The most that the gateway gives in one page.
-const PAGE_MAX: usize = 1000;
+use crate::operator::LIMIT_MAX;
 
 /// A path with what its query says.
 pub(super) fn query<'a>(path: &str, words: impl Iterator<Item = (&'a str, String)>) -> String {
@@ -52,7 +50,7 @@ pub(super) async fn paged(
     let mut array = Array::default();
     let mut table = Table::new(names);
     loop {
-        let page = client.get(&path(left.min(PAGE_MAX), cursor.as_deref())).await?;
+        let page = client.get(&path(left.min(LIMIT_MAX), cursor.as_deref())).await?;
         let elements = each(&page, "/data");
         left -= elements.len().min(left);
         for element in elements {

@@ -7,13 +7,14 @@ use super::client::{Client, part};
 use super::list::whole;
 use super::output::{Printer, Table, each, print, text};
 use crate::exit::Exit;
+use crate::operator::LIMIT_MAX;
 
 #[derive(Debug, Args)]
 pub(super) struct Sources {
     /// One of them, with the webhooks that were not taken
     name: Option<String>,
     /// How many of those at most
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LIMIT_MAX as u64))]
     limit: u64,
 }
 

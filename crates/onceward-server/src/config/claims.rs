@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use onceward::core::claim::ClaimRule;
+use serde_json::{Value, json};
 
 use super::ConfigError;
 use super::table::{Table, Words};
-use super::words::{EFFECTS, claim_scope};
+use super::words::{EFFECTS, claim_scope, word_of};
+use crate::units::show;
 
 /// The largest outcome that may be allowed: each is in memory as a whole.
 const OUTCOME_BYTES_MAX: usize = 4 << 20;
 
 /// Whether a claim says what it is about.
-pub(crate) const FINGERPRINTS: &Words<bool> = &[("optional", false), ("required", true)];
+const FINGERPRINTS: &Words<bool> = &[("optional", false), ("required", true)];
 
 /// What holds for claims. An outcome has to fit half a segment of the ledger.
 pub(super) fn rules(
@@ -22,6 +24,20 @@ pub(super) fn rules(
     let fits = OUTCOME_BYTES_MAX.min(segment_bytes / 2);
     let scopes = file.named("claims", claim_scope)?.into_iter();
     scopes.map(|(scope, table)| Ok((scope, rule(&table, fits)?))).collect()
+}
+
+/// What holds for the claims of a scope, as people are shown it.
+pub(crate) fn described(scope: &str, rule: &ClaimRule) -> Value {
+    json!({
+        "scope": scope,
+        "effects": rule.effects.name(),
+        "lease": show(rule.lease),
+        "lease_max": show(rule.lease_max),
+        "window": show(rule.window),
+        "tombstone": show(rule.tombstone),
+        "fingerprint": word_of(FINGERPRINTS, &rule.fingerprint_required),
+        "outcome_bytes_max": rule.outcome_bytes_max,
+    })
 }
 
 fn rule(table: &Table<'_>, fits: usize) -> Result<ClaimRule, ConfigError> {

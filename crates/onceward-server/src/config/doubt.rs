@@ -41,46 +41,53 @@ pub(super) fn lay_lookup(
 }
 
 fn rule(table: &Table<'_>) -> Result<LookupRule, ConfigError> {
-    let get = template("lookup.", "get", &LOOKUP_NAMES, table)?;
-    let found = condition("lookup.", "found", table)?;
-    let absent = condition("lookup.", "absent", table)?;
+    let get = template("get", &LOOKUP_NAMES, table)?;
+    let found = condition("found", table)?;
+    let absent = condition("absent", table)?;
     let settle = table.span_or("settle", SETTLE)?;
     let when = table.word("when", WHENS)?.unwrap_or(When::Doubt);
-    let status = table.read("status")?;
+    let status = success_status(table)?;
     let is_answer = table.word("answer", ANSWERS)?.unwrap_or(false);
-    if status.is_some_and(|status| !(200..400).contains(&status)) {
-        return Err(table.wrong("has a lookup.status that is none of a success: 200 to 399"));
-    }
     let (get, found) = (table.need("get", get)?, table.need("found", found)?);
     Ok(LookupRule { get, found, absent, settle, when, status, is_answer })
 }
 
+/// The status of an answer that is made of what was found.
+pub(super) fn success_status(table: &Table<'_>) -> Result<Option<u16>, ConfigError> {
+    match table.read("status")? {
+        Some(status) if !(200..400).contains(&status) => {
+            Err(table.cannot("status", "it is none of a success: 200 to 399"))
+        }
+        status => Ok(status),
+    }
+}
+
 /// A condition, said as a table.
 pub(super) fn condition(
-    within: &str,
     key: &'static str,
     table: &Table<'_>,
 ) -> Result<Option<Condition>, ConfigError> {
     let Some(source) = table.read::<serde_json::Value>(key)? else { return Ok(None) };
-    Condition::read(&source)
-        .map(Some)
-        .map_err(|why| table.wrong(&format!("has a {within}{key} that cannot be read: {why}")))
+    Condition::read(&source).map(Some).map_err(|why| {
+        let named = table.whole_name(key);
+        table.wrong(&format!("has a {named} that cannot be read: {why}"))
+    })
 }
 
 /// A path with places for these names.
 fn template(
-    within: &str,
     key: &'static str,
     names: &[&str],
     table: &Table<'_>,
 ) -> Result<Option<PathTemplate>, ConfigError> {
     let Some(text) = table.read::<String>(key)? else { return Ok(None) };
+    let whole = table.whole_name(key);
     let template = PathTemplate::read(&text)
-        .map_err(|error| table.wrong(&format!("has a {within}{key}: {error}")))?;
+        .map_err(|error| table.wrong(&format!("has a {whole}: {error}")))?;
     if let Some(unknown) = template.names().find(|name| !names.contains(name)) {
         let known: Vec<_> = names.iter().map(|name| format!("{{{name}}}")).collect();
         return Err(table.wrong(&format!(
-            "has a {within}{key} with {{{unknown}}}, which is nothing\nhelp: there are {}",
+            "has a {whole} with {{{unknown}}}, which is nothing\nhelp: there are {}",
             known.join(", ")
         )));
     }
@@ -91,8 +98,8 @@ fn template(
 pub(super) fn reconcile(table: &Table<'_>) -> Result<Arc<ReconcileRule>, ConfigError> {
     let every = table.span_or("every", Duration::from_hours(1))?;
     let settle = table.span_or("settle", SETTLE)?;
-    let get = template("reconcile.", "get", &LIST_NAMES, table)?;
-    let get_next = template("reconcile.", "get_next", &NEXT_NAMES, table)?;
+    let get = template("get", &LIST_NAMES, table)?;
+    let get_next = template("get_next", &NEXT_NAMES, table)?;
     let (items, key) = (table.read::<String>("items")?, table.read::<String>("key")?);
     let next = table.read::<String>("next")?;
     let equal: BTreeMap<String, String> = table.or("equal", BTreeMap::new())?;

@@ -19,7 +19,7 @@ use crate::tls::{ClientCertificate, TlsFiles, TlsVersion};
 pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// The keys that make a guard of a route, and those that only a guard may say.
-pub(super) const MAKES_ONE: [&str; 2] = ["listen", "host"];
+const MAKES_ONE: [&str; 2] = ["listen", "host"];
 const ONLY_ITS: [&str; 7] =
     ["tls", "principal", "reauthorize", "cors", "upstream_host", "trust_forwarded", "options"];
 
@@ -132,16 +132,21 @@ impl Guard {
     }
 }
 
-/// The guard that a route is, where it is one.
-pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Option<Guard>, ConfigError> {
-    if table.says(&MAKES_ONE).is_none() {
-        return match table.says(&ONLY_ITS) {
-            Some(key) => Err(table.wrong(&format!(
-                "says {key}, but it has neither a listener nor a host of its own\nhelp: add listen = \"127.0.0.1:8080\""
-            ))),
-            None => Ok(None),
-        };
+/// Whether a route is a guard; one that is none may not say what only a guard may.
+pub(super) fn is_one(table: &Table<'_>) -> Result<bool, ConfigError> {
+    if table.says(&MAKES_ONE).is_some() {
+        return Ok(true);
     }
+    match table.says(&ONLY_ITS) {
+        Some(key) => Err(table.wrong(&format!(
+            "says {key}, but it has neither a listener nor a host of its own\nhelp: add listen = \"127.0.0.1:8080\""
+        ))),
+        None => Ok(false),
+    }
+}
+
+/// The guard that a route is.
+pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Guard, ConfigError> {
     if route.scope.is_some() {
         return Err(table.wrong(
             "shares a scope, in which callers do not differ: one would get what another was answered\nhelp: leave out scope, or say it on a route without a listener",
@@ -163,7 +168,7 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Option<Guard>, Co
     let policies = route.rules.iter().map(|rule| &rule.policy).chain([&route.policy]);
     let sealed: Vec<String> = policies.flat_map(|it| it.seal_headers.clone()).collect();
     let mut set = route.set_headers.0.iter();
-    Ok(Some(Guard {
+    Ok(Guard {
         route: route.name.clone(),
         listen: listen.unwrap_or_default(),
         hosts: table.one_or_more("host", hosts, host)?.unwrap_or_default(),
@@ -176,7 +181,7 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Option<Guard>, Co
         options: table.texts("options", option)?.unwrap_or_default(),
         lends: set.any(|(name, _)| is_credential(name, &sealed)),
         sealed,
-    }))
+    })
 }
 
 /// A name of a host, in lower case, without a port.

@@ -10,10 +10,10 @@ use onceward::relay::{After, Columns, Database, Table as Rows};
 use onceward::route::Route;
 use serde_json::{Value, json};
 
+use super::ConfigError;
 use super::route::{Around, Made};
 use super::table::{Table, Words};
 use super::words::{name as route_name, shared_scope, url};
-use super::{ConfigError, text};
 
 /// Rows that are read at once, where nothing says otherwise, and at most.
 const BATCH: usize = 100;
@@ -124,7 +124,8 @@ pub(super) fn read(
             "does not say where its rows go\nhelp: add to = \"ROUTE\", deliver = \"https://api.example.com/{name}\", or columns.route"
         )));
     }
-    let own = deliver.as_ref().map(|url| own_route(name, table, url, around)).transpose()?;
+    let own = deliver.as_ref().map(|url| around.own("outbox", name, table, url, &[OWN]));
+    let own = own.transpose()?;
     let to = match (deliver, to) {
         (Some(url), _) => To::Route(route_of(name), url.path().to_owned()),
         (None, Some(route)) => To::Route(route, String::new()),
@@ -177,24 +178,6 @@ pub(super) fn read(
     Ok((outbox, own))
 }
 
-/// The route that goes to `deliver`, which keeps an order where nothing says otherwise.
-fn own_route(
-    name: &str,
-    table: &Table<'_>,
-    deliver: &url::Url,
-    around: &Around<'_>,
-) -> Result<Made, ConfigError> {
-    let mut keys = table.rest(&["scope"]);
-    let mut origin = deliver.clone();
-    origin.set_path("/");
-    text::add_text(&mut keys, "upstream", origin.as_str());
-    text::add(&mut keys, OWN);
-    let own = table.with(&keys);
-    let made = around.route(&route_of(name), &own, false)?;
-    own.done()?;
-    Ok(made)
-}
-
 /// Rows that go by a route have its policy.
 fn refuse_policy(table: &Table<'_>) -> Result<(), ConfigError> {
     match table.rest(&[]).keys().next() {
@@ -229,7 +212,8 @@ struct Mapped {
 
 fn columns(table: &Table<'_>) -> Result<Mapped, ConfigError> {
     let body = table.read("body")?;
-    let mapped = Mapped {
+    let processed_at = table.read("processed_at")?;
+    Ok(Mapped {
         all: Columns {
             id: table.or("id", "id".to_owned())?,
             order: None,
@@ -238,19 +222,14 @@ fn columns(table: &Table<'_>) -> Result<Mapped, ConfigError> {
             method: table.read("method")?,
             path: table.read("path")?,
             headers: table.read("headers")?,
-            body: String::new(),
             subject: table.read("subject")?,
             sequence: table.read("sequence")?,
             not_before: table.read("not_before")?,
             created_at: table.read("created_at")?,
+            body: table.need("body", body)?,
         },
-        processed_at: table.read("processed_at")?,
-    };
-    table.done()?;
-    let body = body.ok_or_else(|| {
-        table.wrong("has columns without one for the body\nhelp: add columns.body = \"payload\"")
-    })?;
-    Ok(Mapped { all: Columns { body, ..mapped.all }, ..mapped })
+        processed_at,
+    })
 }
 
 impl Outbox {
@@ -326,6 +305,9 @@ mod tests {
         let route = &config.routes["outbox/events"];
         assert_eq!(route.target.base.as_str(), "https://hooks.example.com/");
         assert_eq!((route.policy.order, route.policy.accepted.attempts_max), (Order::Subject, 5));
+        let said =
+            |key: &str| config.settings.iter().any(|it| it.key == key && it.from == "outbox");
+        assert!(said("effects") && said("retry"), "{:?}", config.settings);
         let warnings = config.warnings();
         assert!(
             warnings.iter().all(|it| it.starts_with("[outbox.events] retries")),
@@ -348,6 +330,10 @@ mod tests {
             ),
             (&format!("{db}to = \"crm\"\ncolumns = {{ id = \"i\" }}"), "columns.body"),
             (&format!("{db}to = \"crm\"\ncolumns = {{ bdy = \"i\" }}"), "bdy"),
+            (
+                &format!("{db}deliver = \"https://h\"\nupstream = \"https://h\""),
+                "it goes is deliver",
+            ),
             (&format!("{db}to = \"crm\"\nretry = {{ attempts_max = 1 }}"), "`deliver`"),
             (
                 &format!("{db}deliver = \"https://h\"\nretyr = 1"),

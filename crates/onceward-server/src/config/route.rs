@@ -10,11 +10,12 @@ use onceward::core::exchange::Headers;
 use onceward::core::policy::Policy;
 use onceward::route::Route;
 use onceward::upstream::{Chaos, Target, Timeouts, Trust};
+use url::Url;
 
 use super::profile::{Laid, Profiles, Setting};
 use super::table::Table;
 use super::words::{header_name, header_value, shared_scope, url};
-use super::{ConfigError, doubt, protection};
+use super::{ConfigError, doubt, protection, text};
 use crate::units::show;
 
 /// How long a caller is kept waiting where nothing says otherwise.
@@ -94,6 +95,39 @@ impl Around<'_> {
             rules: laid.rules,
         };
         Ok(Made { route, settings: laid.settings, keeps_the_default })
+    }
+
+    /// The route of a source's or an outbox's own: to where it delivers, as what is left of its table
+    /// says, and `usual` where that says nothing.
+    pub(super) fn own(
+        &self,
+        kind: &str,
+        name: &str,
+        table: &Table<'_>,
+        deliver: &Url,
+        usual: &[&'static str],
+    ) -> Result<Made, ConfigError> {
+        if table.has("upstream") {
+            return Err(
+                table.wrong("has an upstream\nhelp: where it goes is deliver = \"http://…\"")
+            );
+        }
+        let mut origin = deliver.clone();
+        origin.set_path("");
+        origin.set_query(None);
+        // These two hold for its route too.
+        let mut keys = table.rest(&["body_bytes_max", "scope"]);
+        text::add_text(&mut keys, "upstream", origin.as_str());
+        for lines in usual {
+            text::add(&mut keys, lines);
+        }
+        let own = table.with(&keys);
+        let mut made = self.route(&format!("{kind}/{name}"), &own, false)?;
+        own.done()?;
+        for setting in made.settings.iter_mut().filter(|setting| setting.from == "route") {
+            kind.clone_into(&mut setting.from);
+        }
+        Ok(made)
     }
 
     /// The largest answer and request that are kept. A body has to fit a segment of the journal, with

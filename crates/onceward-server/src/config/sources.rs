@@ -39,6 +39,13 @@ fn route_of(name: &str) -> String {
     format!("source/{name}")
 }
 
+impl Source {
+    /// By which way its operations come.
+    pub(crate) fn via(&self) -> String {
+        route_of(&self.name)
+    }
+}
+
 /// Reads a source, and makes the route of its own where it has one.
 pub(super) fn read(
     name: &str,
@@ -51,8 +58,8 @@ pub(super) fn read(
     let to = table.text("to", route_name)?;
     let path = table.read::<String>("path")?;
     let resolve = table.within("resolve", |table| resolve(table, around))?;
-    let subject = table.within("subject", |table| place("subject", table))?;
-    let sequence = table.within("sequence", |table| place("sequence", table))?;
+    let subject = table.within("subject", place)?;
+    let sequence = table.within("sequence", place)?;
     let rejects_max = table.or("rejects_max", REJECTS)?;
     let handshake = table.within("handshake", handshake)?;
     let answer = table.within("answer", answer)?.unwrap_or_default();
@@ -166,7 +173,6 @@ fn own_route(
     around: &Around<'_>,
 ) -> Result<Made, ConfigError> {
     for (key, what, mend) in [
-        ("upstream", "an upstream", "where it goes is deliver = \"http://…\""),
         ("key", "a key", "a webhook's key is id = { json = \"/id\" }"),
         ("mode", "a mode", "a webhook is always accepted: its provider waits for nothing"),
     ] {
@@ -174,25 +180,14 @@ fn own_route(
             return Err(table.wrong(&format!("has {what}\nhelp: {mend}")));
         }
     }
-    let mut keys = table.rest(&["body_bytes_max", "scope"]);
-    let mut origin = deliver.clone();
-    origin.set_path("");
-    origin.set_query(None);
-    text::add_text(&mut keys, "upstream", origin.as_str());
-    text::add(&mut keys, OWN);
+    let mut usual = vec![OWN];
     if !table.has("effects") && !table.has("profile") {
-        text::add(&mut keys, KEYED);
+        usual.push(KEYED);
     }
     if *scheme == Scheme::Stripe {
-        text::add(&mut keys, OWN_OF_STRIPE);
+        usual.push(OWN_OF_STRIPE);
     }
-    let own = table.with(&keys);
-    let mut made = around.route(&route_of(name), &own, false)?;
-    own.done()?;
-    for setting in made.settings.iter_mut().filter(|setting| setting.from == "route") {
-        "source".clone_into(&mut setting.from);
-    }
-    Ok(made)
+    around.own("source", name, table, deliver, &usual)
 }
 
 /// A source that goes through a route has no policy of its own.
@@ -210,18 +205,17 @@ fn refuse_policy(to: &str, table: &Table<'_>, around: &Around<'_>) -> Result<(),
 }
 
 /// A part of a webhook: a header, a member of its JSON or a field of its form.
-fn place(what: &str, table: &Table<'_>) -> Result<Place, ConfigError> {
+fn place(table: &Table<'_>) -> Result<Place, ConfigError> {
     let header = table.text("header", header_name)?.map(Place::Header);
     let json = table.text("json", pointer)?.map(Place::Json);
     let form = table.read("form")?.map(Place::Form);
+    table.done()?;
     let mut places = [header, json, form].into_iter().flatten();
     match (places.next(), places.next()) {
-        (Some(place), None) => {
-            table.done()?;
-            Ok(place)
-        }
+        (Some(place), None) => Ok(place),
         _ => Err(table.wrong(&format!(
-            "has a {what} in no place, or in two\nhelp: say one of header, json and form"
+            "has a {} in no place, or in two\nhelp: say one of header, json and form",
+            table.name()
         ))),
     }
 }
@@ -231,7 +225,7 @@ fn id(table: &Table<'_>) -> Result<Option<Vec<Vec<Place>>>, ConfigError> {
     if table.is_text("id") {
         return Ok(table.word("id", IDS)?.map(|()| Vec::new()));
     }
-    Ok(table.within("id", |table| place("id", table))?.map(|place| vec![vec![place]]))
+    Ok(table.within("id", place)?.map(|place| vec![vec![place]]))
 }
 
 fn handshake(table: &Table<'_>) -> Result<Handshake, ConfigError> {
@@ -255,15 +249,15 @@ fn handshake(table: &Table<'_>) -> Result<Handshake, ConfigError> {
 /// Which operations in doubt its webhooks are evidence for.
 fn resolve(table: &Table<'_>, around: &Around<'_>) -> Result<Resolve, ConfigError> {
     let route = table.text("route", route_name)?;
-    let key = table.within("key", |table| place("resolve.key", table))?;
+    let key = table.within("key", place)?;
     let made = table.within("id", |table| {
         let (name, json) = (table.read("name")?, table.text("json", pointer)?);
         Ok((table.need("name", name)?, table.need("json", json)?))
     })?;
-    let found = doubt::condition("resolve.", "found", table)?;
-    let failed = doubt::condition("resolve.", "failed", table)?;
-    let absent = doubt::condition("resolve.", "absent", table)?;
-    let status = table.read("status")?;
+    let found = doubt::condition("found", table)?;
+    let failed = doubt::condition("failed", table)?;
+    let absent = doubt::condition("absent", table)?;
+    let status = doubt::success_status(table)?;
     let route = table.need("route", route)?;
     if !around.is_route(&route) {
         return Err(table.wrong(&format!(
@@ -283,9 +277,6 @@ fn resolve(table: &Table<'_>, around: &Around<'_>) -> Result<Resolve, ConfigErro
         return Err(table.wrong(
             "resolves, and says neither found, failed nor absent\nhelp: found = { json = { \"/type\" = \"charge.succeeded\" } }",
         ));
-    }
-    if status.is_some_and(|status| !(200..400).contains(&status)) {
-        return Err(table.wrong("has a resolve.status that is none of a success: 200 to 399"));
     }
     Ok(Resolve { route, named, made, found, failed, absent, status })
 }

@@ -61,20 +61,32 @@ impl<'a> Table<'a> {
     }
 
     /// The same with other keys, of which nothing was asked yet.
-    pub(super) fn with<'b>(&'b self, keys: &'b DeTable<'b>) -> Table<'b> {
+    pub(super) fn with<'b>(&self, keys: &'b DeTable<'b>) -> Table<'b>
+    where
+        'a: 'b,
+    {
         let (section, within) = (self.section.clone(), self.within.clone());
         Table::part(self.text, section, within, keys, self.place.clone())
     }
 
     /// The same, of which nothing was asked yet.
     pub(super) fn again(&self) -> Self {
-        let (section, within) = (self.section.clone(), self.within.clone());
-        Self::part(self.text, section, within, self.keys, self.place.clone())
+        self.with(self.keys)
     }
 
     /// What errors call the file.
     pub(super) fn file(&self) -> &'a str {
         &self.text.name
+    }
+
+    /// Its own name within its section: `timeouts`.
+    pub(super) fn name(&self) -> &str {
+        self.within.trim_end_matches('.')
+    }
+
+    /// The name of a key within its section: `timeouts.head`.
+    pub(super) fn whole_name(&self, key: &str) -> String {
+        format!("{}{key}", self.within)
     }
 
     /// Whether it says this key; that asks for nothing.
@@ -90,12 +102,12 @@ impl<'a> Table<'a> {
 
     /// Whether this key says a text; that asks for nothing.
     pub(super) fn is_text(&self, key: &str) -> bool {
-        matches!(self.keys.get(key).map(Spanned::get_ref), Some(DeValue::String(_)))
+        matches!(self.value(key), Some(DeValue::String(_)))
     }
 
     /// Whether this key says `true` or `false`; that asks for nothing.
     pub(super) fn is_switch(&self, key: &str) -> bool {
-        matches!(self.keys.get(key).map(Spanned::get_ref), Some(DeValue::Boolean(_)))
+        matches!(self.value(key), Some(DeValue::Boolean(_)))
     }
 
     /// The keys that were asked for and are said, with those of its tables: `window`, `key.missing`.
@@ -110,6 +122,10 @@ impl<'a> Table<'a> {
             rest.remove(*key);
         }
         rest
+    }
+
+    fn value(&self, key: &str) -> Option<&'a DeValue<'a>> {
+        self.keys.get(key).map(Spanned::get_ref)
     }
 
     fn look(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -148,7 +164,7 @@ impl<'a> Table<'a> {
     /// What has to be there.
     pub(super) fn need<T>(&self, key: &str, found: Option<T>) -> Result<T, ConfigError> {
         found.ok_or_else(|| {
-            let what = format!("{}missing field `{}{key}`", self.bracketed(), self.within);
+            let what = format!("{}missing field `{}`", self.bracketed(), self.whole_name(key));
             self.slip(key).unwrap_or_else(|| self.text.unreadable(Some(self.place.clone()), &what))
         })
     }
@@ -206,7 +222,7 @@ impl<'a> Table<'a> {
         mend: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<Vec<T>>, ConfigError> {
-        let texts = match self.keys.get(key).map(Spanned::get_ref) {
+        let texts = match self.value(key) {
             Some(DeValue::String(_)) => self.read(key)?.map(|text| vec![text]),
             Some(DeValue::Array(texts))
                 if !texts.is_empty() && texts.iter().all(|text| text.get_ref().is_str()) =>
@@ -276,7 +292,7 @@ impl<'a> Table<'a> {
         read: impl FnOnce(&Table<'a>) -> Result<R, ConfigError>,
     ) -> Result<Option<R>, ConfigError> {
         let Some((keys, place)) = self.keys_of(key)? else { return Ok(None) };
-        let within = format!("{}{key}.", self.within);
+        let within = format!("{}.", self.whole_name(key));
         let table = Table::part(self.text, self.section.clone(), within, keys, place);
         let made = read(&table)?;
         table.done()?;
@@ -292,7 +308,7 @@ impl<'a> Table<'a> {
         mend: &str,
         read: impl FnOnce(&Table<'a>) -> Result<R, ConfigError>,
     ) -> Result<Option<Switch<R>>, ConfigError> {
-        match self.keys.get(key).map(Spanned::get_ref) {
+        match self.value(key) {
             Some(DeValue::Boolean(_)) => {
                 Ok(self.read(key)?.map(|is_on| if is_on { Switch::On } else { Switch::Off }))
             }
@@ -351,7 +367,7 @@ impl<'a> Table<'a> {
     }
 
     fn unknown_key(&self, key: &Spanned<DeString<'_>>, nearest: &str) -> ConfigError {
-        let (section, named) = (self.bracketed(), format!("{}{}", self.within, key.get_ref()));
+        let (section, named) = (self.bracketed(), self.whole_name(key.get_ref()));
         let what = if section.is_empty() {
             format!("unknown field `{named}`{nearest}")
         } else {
@@ -375,8 +391,8 @@ impl<'a> Table<'a> {
     }
 
     fn unreadable(&self, place: Range<usize>, key: &str, what: &str) -> ConfigError {
-        let (section, within) = (self.bracketed(), &self.within);
-        self.text.unreadable(Some(place), &format!("{section}{within}{key}: {what}"))
+        let (section, named) = (self.bracketed(), self.whole_name(key));
+        self.text.unreadable(Some(place), &format!("{section}{named}: {what}"))
     }
 
     fn bracketed(&self) -> String {

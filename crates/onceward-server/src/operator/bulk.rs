@@ -6,7 +6,9 @@ use axum::extract::{Extension, Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
+use onceward::core::key::ScopeKind;
 use onceward::core::risk::Risk;
+use onceward::store::Query;
 use onceward::{Bulk, BulkDeed, BulkOrder, BulkPlan, Person};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,7 +24,7 @@ use crate::shape;
 
 /// Acts a second where nothing says, and at most.
 pub(crate) const RATE: u32 = 10;
-const RATE_MAX: u32 = 1000;
+pub(crate) const RATE_MAX: u32 = 1000;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -97,7 +99,7 @@ impl Wanted {
         }
         let rate = self.rate.unwrap_or(RATE);
         if !(1..=RATE_MAX).contains(&rate) {
-            return Err(invalid("rate: acts a second, between 1 and 1000"));
+            return Err(invalid(format!("rate: acts a second, between 1 and {RATE_MAX}")));
         }
         // A plan does nothing, so it needs no reason.
         let person = if self.dry_run {
@@ -141,28 +143,11 @@ pub(crate) fn plan(plan: &BulkPlan) -> Value {
 /// A bulk and how far it is.
 pub(crate) fn shown(bulk: &Bulk) -> Value {
     let order = &bulk.order;
-    let filter = &order.filter;
-    let standing: Vec<_> =
-        filter.standing.iter().map(|standing| standing_name(*standing)).collect();
     json!({
         "id": bulk.name(),
         "action": order.deed.name(),
         "state": bulk.standing.name(),
-        "filter": {
-            "standing": standing,
-            "route": filter.route,
-            "key": filter.key,
-            "label": filter.label,
-            "text": filter.text,
-            "status": filter.status,
-            "parent": filter.parent.map(|parent| parent.to_string()),
-            "id": filter.made.as_ref().map(|(name, id)| match name {
-                Some(name) => format!("{name}:{id}"),
-                None => id.clone(),
-            }),
-            "after": filter.since.map(shape::time),
-            "before": filter.until.map(shape::time),
-        },
+        "filter": which(&order.filter),
         "who": order.person.who,
         "reason": order.person.reason,
         "rate": order.rate,
@@ -175,6 +160,48 @@ pub(crate) fn shown(bulk: &Bulk) -> Value {
         "last_failure": bulk.trouble,
         "began_at": shape::time(bulk.began_at),
         "ended_at": bulk.ended_at.map(shape::time),
+    })
+}
+
+/// Which operations a bulk goes through: all members are named, so that none can be forgotten.
+fn which(query: &Query) -> Value {
+    let Query {
+        standing,
+        tenant: _,
+        route,
+        kind,
+        scope,
+        principal,
+        key,
+        label,
+        subject,
+        text,
+        status,
+        parent,
+        made,
+        since,
+        until,
+        before: _,
+        limit: _,
+    } = query;
+    json!({
+        "standing": standing.iter().map(|it| standing_name(*it)).collect::<Vec<_>>(),
+        "route": route,
+        "kind": kind.map(ScopeKind::name),
+        "scope": scope,
+        "principal": principal,
+        "key": key,
+        "label": label,
+        "subject": subject,
+        "text": text,
+        "status": status,
+        "parent": parent.map(|parent| parent.to_string()),
+        "id": made.as_ref().map(|(name, id)| match name {
+            Some(name) => format!("{name}:{id}"),
+            None => id.clone(),
+        }),
+        "after": since.map(shape::time),
+        "before": until.map(shape::time),
     })
 }
 

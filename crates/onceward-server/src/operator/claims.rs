@@ -22,15 +22,15 @@ use onceward::core::policy::Effects;
 use onceward::{Beginning, Begun, ClaimKey, Ended, Engine, GivenBack, Refusal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::handler::{Answer, all, invalid, key_of, person};
 use super::keys::Forget;
 use super::operations::shown;
 use crate::access::Caller;
-use crate::config::{FINGERPRINTS, word_of};
+use crate::config::claims::described;
 use crate::gateway::TENANT;
 use crate::node::Node;
 use crate::problem::Problem;
@@ -599,16 +599,5 @@ async fn forget(
 /// What is said of scopes; the others have what holds without a word.
 async fn rules(State(node): State<Arc<Node>>) -> Json<Value> {
     let rules = node.engine.claim_rules();
-    all(rules.iter().map(|(scope, rule)| {
-        json!({
-            "scope": scope,
-            "effects": rule.effects.name(),
-            "lease": units::show(rule.lease),
-            "lease_max": units::show(rule.lease_max),
-            "window": units::show(rule.window),
-            "tombstone": units::show(rule.tombstone),
-            "fingerprint": word_of(FINGERPRINTS, &rule.fingerprint_required),
-            "outcome_bytes_max": rule.outcome_bytes_max,
-        })
-    }))
+    all(rules.iter().map(|(scope, rule)| described(scope, rule)))
 }

@@ -3,6 +3,7 @@
 use onceward::core::key::ScopeKind;
 use onceward::store::{Page, Query, Standing};
 use serde::Deserialize;
+use url::form_urlencoded::Serializer;
 
 use super::handler::{given, id_of, instant, invalid, limit_of};
 use crate::gateway::TENANT;
@@ -36,28 +37,57 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Its words as they stand in an address, without the place and the number.
-    pub(crate) fn words(&self) -> [(&'static str, Option<String>); 12] {
-        let said = |field: &Option<String>| given(field.as_ref()).map(str::to_owned);
-        [
-            ("state", said(&self.state)),
-            ("route", said(&self.route)),
-            ("key", said(&self.key)),
-            ("label", said(&self.label)),
-            ("text", said(&self.text)),
-            ("status", self.status.map(|status| status.to_string())),
-            ("parent", said(&self.parent)),
-            ("id", said(&self.id)),
-            ("after", said(&self.after)),
-            ("before", said(&self.before)),
-            ("kind", said(&self.kind)),
-            ("scope", said(&self.scope)),
-        ]
+    /// Its words, without the place and the number.
+    pub(crate) fn words(&self) -> Vec<(&'static str, String)> {
+        // Taken apart, so that none can be forgotten: what a page shows, links and orders is this.
+        let Self {
+            state,
+            route,
+            kind,
+            scope,
+            principal,
+            key,
+            label,
+            subject,
+            text,
+            status,
+            parent,
+            id,
+            after,
+            before,
+            cursor: _,
+            limit: _,
+        } = self;
+        let status = status.map(|status| status.to_string());
+        let words = [
+            ("state", state),
+            ("route", route),
+            ("kind", kind),
+            ("scope", scope),
+            ("principal", principal),
+            ("key", key),
+            ("label", label),
+            ("subject", subject),
+            ("text", text),
+            ("status", &status),
+            ("parent", parent),
+            ("id", id),
+            ("after", after),
+            ("before", before),
+        ];
+        let said =
+            |(name, field): (_, &Option<String>)| Some((name, given(field.as_ref())?.into()));
+        words.into_iter().filter_map(said).collect()
+    }
+
+    /// Its words as the query of an address.
+    pub(crate) fn written(&self) -> String {
+        Serializer::new(String::new()).extend_pairs(self.words()).finish()
     }
 
     /// Whether it leaves anything out.
     pub(crate) fn is_set(&self) -> bool {
-        self.words().iter().any(|(_, value)| value.is_some())
+        !self.words().is_empty()
     }
 
     /// The store's query.
@@ -136,5 +166,19 @@ pub(crate) fn standing_name(standing: Standing) -> &'static str {
         Standing::DeadLetter => "dead_letters",
         Standing::Told => "dead_told",
         Standing::Tombstone => "forgotten",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_a_filter_is_written_as_it_was_read() {
+        let words = "state=dead&route=crm&kind=call&scope=crm&principal=ada&key=k%261&label=l\
+                     &subject=contact-1&text=a+b&status=404&parent=op_1&id=order%3A1&after=1&before=2";
+        let uri = format!("/operations?{words}&cursor=op_2&limit=3").parse().expect("an address");
+        let read = axum::extract::Query::<Filter>::try_from_uri(&uri).expect("a filter");
+        assert_eq!(read.0.written(), words);
     }
 }

@@ -19,7 +19,7 @@ use crate::problem::Problem;
 
 /// How many a page has where nothing says, and at most.
 const LIMIT: usize = 50;
-pub(super) const LIMIT_MAX: usize = 1000;
+pub(crate) const LIMIT_MAX: usize = 1000;
 
 /// The longest reason, in bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 1000;
@@ -137,7 +137,9 @@ fn caller_of(request: &Request) -> Result<Caller, Problem> {
 pub(super) fn person(caller: &Caller, reason: &str) -> Result<Person, Problem> {
     let reason = reason.trim();
     if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
-        return Err(invalid("reason: say why, in up to 1000 bytes; it stays with the operation."));
+        return Err(invalid(format!(
+            "reason: say why, in up to {REASON_BYTES_MAX} bytes; it stays with the operation."
+        )));
     }
     Ok(Person { who: caller.who(), reason: reason.to_owned() })
 }

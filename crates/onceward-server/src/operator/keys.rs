@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Extension, Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use onceward::core::key::Scope;
+use onceward::core::key::{Key, Scope};
 use onceward::core::operation::Forgotten;
 use onceward::{Longer, Refusal};
 use serde::Deserialize;
@@ -37,19 +37,28 @@ struct Whose {
     principal: Option<String>,
 }
 
-/// The scope of a caller's keys on `route`; of another's, where an operator looks for those.
-fn scope_of(node: &Node, caller: &Caller, route: &str, principal: Option<&str>) -> Scope {
-    node.engine.scope_of(TENANT, route, principal.unwrap_or(&caller.principal))
+/// The route and the key that an address names.
+type Named = Path<(String, String)>;
+
+/// A caller's key within its scope; another's, where an operator looks for that.
+fn whose(
+    node: &Node,
+    caller: &Caller,
+    Path((route, key)): Named,
+    principal: Option<&str>,
+) -> Result<(Scope, Key), Problem> {
+    let principal = principal.unwrap_or(&caller.principal);
+    Ok((node.engine.scope_of(TENANT, &route, principal), key_of(&key)?))
 }
 
 async fn show(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    Path((route, key)): Path<(String, String)>,
-    Asked(whose): Asked<Whose>,
+    named: Named,
+    Asked(said): Asked<Whose>,
 ) -> Answer {
-    let scope = scope_of(&node, &caller, &route, whose.principal.as_deref());
-    let operation = match node.engine.operation_of(&scope, &key_of(&key)?).await {
+    let (scope, key) = whose(&node, &caller, named, said.principal.as_deref())?;
+    let operation = match node.engine.operation_of(&scope, &key).await {
         Err(Refusal::NotFound) => {
             return Err(Problem::new("not-found", "No operation has this key on this route."));
         }
@@ -85,11 +94,11 @@ pub(crate) fn then_of(word: Option<&str>) -> Result<Forgotten, Problem> {
 async fn forget(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    Path((route, key)): Path<(String, String)>,
+    named: Named,
     Act(person, said): Act<Forget>,
 ) -> Answer {
-    let scope = scope_of(&node, &caller, &route, said.principal.as_deref());
-    let operation = node.engine.forget(&scope, &key_of(&key)?, said.then()?, &person).await?;
+    let (scope, key) = whose(&node, &caller, named, said.principal.as_deref())?;
+    let operation = node.engine.forget(&scope, &key, said.then()?, &person).await?;
     shown(&node, &operation).await
 }
 
@@ -119,11 +128,11 @@ impl Extend {
 async fn extend(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    Path((route, key)): Path<(String, String)>,
+    named: Named,
     Act(person, said): Act<Extend>,
 ) -> Answer {
-    let scope = scope_of(&node, &caller, &route, said.principal.as_deref());
-    let operation = node.engine.extend(&scope, &key_of(&key)?, said.longer()?, &person).await?;
+    let (scope, key) = whose(&node, &caller, named, said.principal.as_deref())?;
+    let operation = node.engine.extend(&scope, &key, said.longer()?, &person).await?;
     shown(&node, &operation).await
 }
 
@@ -139,12 +148,11 @@ struct Rotate {
 async fn rotate(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
-    Path((route, key)): Path<(String, String)>,
+    named: Named,
     Act(person, said): Act<Rotate>,
 ) -> Answer {
-    let scope = scope_of(&node, &caller, &route, said.principal.as_deref());
-    let (key, to) = (key_of(&key)?, key_of(&said.to)?);
-    let operation = node.engine.rotate(&scope, &key, &to, &person).await?;
+    let (scope, key) = whose(&node, &caller, named, said.principal.as_deref())?;
+    let operation = node.engine.rotate(&scope, &key, &key_of(&said.to)?, &person).await?;
     shown(&node, &operation).await
 }
 

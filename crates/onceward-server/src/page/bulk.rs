@@ -9,7 +9,6 @@ use maud::{Markup, html};
 use onceward::core::risk::Risk;
 use onceward::{Bulk, BulkPlan, BulkStanding};
 use serde::Deserialize;
-use url::form_urlencoded::Serializer;
 
 use super::acts::Done;
 use super::frame::{Frame, Here, Html, reason};
@@ -17,29 +16,17 @@ use super::words;
 use crate::access::Caller;
 use crate::node::Node;
 use crate::operator::bulk::{RATE, Wanted, Words, begun, find};
-use crate::operator::{Asked, Because, Filter, Sent, invalid, reasoned};
+use crate::operator::{Asked, Because, Filter, Sent, reasoned};
 use crate::problem::Problem;
 use crate::shape;
 
 /// The link to the plan for what a list shows.
 pub(super) fn link(filter: &Filter) -> Markup {
-    let mut query = Serializer::new(String::new());
-    for (name, value) in filter.words() {
-        if let Some(value) = value {
-            query.append_pair(name, &value);
-        }
-    }
     html! {
         @if filter.is_set() {
-            p.more { a href={ "/bulk/plan?" (query.finish()) } { "Redeliver all that match" } }
+            p.more { a href={ "/bulk/plan?" (filter.written()) } { "Redeliver all that match" } }
         }
     }
-}
-
-/// The same filter, with nothing of where a list stood.
-fn wanted(filter: &Filter) -> Wanted {
-    let filter = Filter { cursor: None, limit: None, ..filter.clone() };
-    Wanted { action: "redeliver".to_owned(), filter, ..Wanted::default() }
 }
 
 /// What it would do, and the form that does it.
@@ -48,19 +35,20 @@ pub(super) async fn plan(
     Extension(caller): Extension<Caller>,
     Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
-    let order = Wanted { dry_run: true, ..wanted(&filter) }.order(&caller)?;
-    let plan = node.engine.plan_bulk(&order).await?;
+    let action = "redeliver".to_owned();
+    let wanted = Wanted { action, filter, dry_run: true, ..Wanted::default() };
+    let plan = node.engine.plan_bulk(&wanted.order(&caller)?).await?;
     let frame = Frame::of(&node).await?;
     let content = html! {
         h1 { "Redeliver all that match" }
         p.lead {
-            @for (name, value) in filter.words() {
-                @if let Some(value) = value { (name) " " strong { bdi { (value) } } ". " }
+            @for (name, value) in wanted.filter.words() {
+                (name) " " strong { bdi { (value) } } ". "
             }
             "Nothing has been done yet."
         }
         (counts(&plan))
-        @if plan.matched > 0 { (form(&filter, &plan)) }
+        @if plan.matched > 0 { (form(&wanted.filter, &plan)) }
     };
     Ok(Html(frame.page(Here::Operations, "Redeliver all that match", &content)))
 }
@@ -88,10 +76,7 @@ fn counts(plan: &BulkPlan) -> Markup {
 fn form(filter: &Filter, plan: &BulkPlan) -> Markup {
     let risky = |risk: &&Risk| risk.wants_a_word() && risk.can_be_taken();
     html! {
-        form.card method="post" action="/bulk" {
-            @for (name, value) in filter.words() {
-                @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
-            }
+        form.card method="post" action={ "/bulk?" (filter.written()) } {
             @for risk in plan.by_risk.keys().filter(risky) {
                 label.choice {
                     input type="checkbox" name=(risk.name()) value="yes";
@@ -107,59 +92,34 @@ fn form(filter: &Filter, plan: &BulkPlan) -> Markup {
     }
 }
 
-/// The form, as a browser sends it.
+/// The form, as a browser sends it; its address says which operations, as a list's does.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Ordered {
     reason: String,
-    rate: String,
+    rate: u32,
     unknown: Option<String>,
     #[serde(rename = "window-over")]
     window_over: Option<String>,
-    state: Option<String>,
-    route: Option<String>,
-    key: Option<String>,
-    label: Option<String>,
-    text: Option<String>,
-    status: Option<String>,
-    parent: Option<String>,
-    id: Option<String>,
-    after: Option<String>,
-    before: Option<String>,
 }
 
 reasoned!(Ordered);
 
-fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem> {
-    let wrong = |_| invalid(format!("{name}: {text:?} is no number"));
-    text.trim().parse().map_err(wrong)
-}
-
 pub(super) async fn begin(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
+    Asked(filter): Asked<Filter>,
     Sent(_, form): Sent<Ordered>,
 ) -> Done {
-    let status = form.status.filter(|status| !status.is_empty());
-    let filter = Filter {
-        state: form.state,
-        route: form.route,
-        key: form.key,
-        label: form.label,
-        text: form.text,
-        status: status.map(|status| number("status", &status)).transpose()?,
-        parent: form.parent,
-        id: form.id,
-        after: form.after,
-        before: form.before,
-        ..Filter::default()
-    };
     let risks = [(Risk::Unknown, form.unknown), (Risk::WindowOver, form.window_over)];
     let taken = risks.into_iter().filter_map(|(risk, yes)| yes.map(|_| risk.name().to_owned()));
     let wanted = Wanted {
+        action: "redeliver".to_owned(),
+        filter,
         reason: form.reason,
-        rate: Some(number("rate", &form.rate)?),
+        rate: Some(form.rate),
         accept_risk: Words::Many(taken.collect()),
-        ..wanted(&filter)
+        ..Wanted::default()
     };
     let bulk = begun(&node, wanted.order(&caller)?).await?;
     Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))

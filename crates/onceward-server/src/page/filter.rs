@@ -19,8 +19,8 @@ const STATES: [(&str, &str); 8] = [
     ("forgotten", "forgotten"),
 ];
 
-/// How many of a filter's words have a field of their own; the others have one where they are set.
-const SHOWN: usize = 5;
+/// The words that have a field always; the others have one where they are set.
+const FIELDS: [&str; 4] = ["state", "route", "key", "text"];
 
 /// The form: what it is told stands in the address afterwards.
 pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
@@ -46,16 +46,8 @@ pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
                 input name="text" value=(value(&filter.text)) autocomplete="off"
                     placeholder="in key, label or path";
             }
-            @for (name, value) in filter.words().into_iter().skip(SHOWN) {
-                @if let Some(value) = value {
-                    label { (name) input name=(name) value=(value); }
-                }
-            }
-            @if let Some(label) = filter.label.as_deref().filter(|label| !label.is_empty()) {
-                label { "Label" input name="label" value=(label); }
-            }
-            @if let Some(subject) = filter.subject.as_deref().filter(|subject| !subject.is_empty()) {
-                label { "About" input name="subject" value=(subject); }
+            @for (name, value) in filter.words() {
+                @if !FIELDS.contains(&name) { label { (name) input name=(name) value=(value); } }
             }
             div.row {
                 button { "Filter" }
@@ -72,12 +64,8 @@ pub(super) fn pager(path: &str, filter: &Filter, page: &Page) -> Markup {
         // What a path fixes is not said twice.
         let is_said = |name: &str| name != "state" || path == "/operations";
         let words = filter.words().into_iter().filter(|(name, _)| is_said(name));
-        let limit = filter.limit.map(|limit| limit.to_string());
-        for (name, value) in words.chain([("limit", limit), ("cursor", Some(cursor))]) {
-            if let Some(value) = value {
-                query.append_pair(name, &value);
-            }
-        }
+        let limit = filter.limit.map(|limit| ("limit", limit.to_string()));
+        query.extend_pairs(words.chain(limit).chain([("cursor", cursor)]));
         format!("{path}?{}", query.finish())
     });
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();

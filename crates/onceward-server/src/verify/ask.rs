@@ -229,7 +229,7 @@ fn written(key: &str, quoted: bool) -> Bytes {
 }
 
 /// Whether what is known to fail is another path or URL; else it is another body.
-pub(crate) fn is_target(failing: &str) -> bool {
+fn is_target(failing: &str) -> bool {
     failing.starts_with('/') || failing.starts_with("http://") || failing.starts_with("https://")
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Profile {
 }
 
 /// What no claim of idempotency can do without.
-pub(crate) const EVERYWHERE: &[Check] = &[
+const EVERYWHERE: &[Check] = &[
     Check::OracleSees,
     Check::OneEffect,
     Check::WholeAnswer,

@@ -53,26 +53,16 @@ pub(crate) fn engine(world: &World) -> Arc<Engine> {
     let segments = SqliteOptions { segment_bytes: 1 << 20 };
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&world.ledger(), &segments).unwrap());
     let route = |name: &str| {
-        let base = format!("http://{}", world.auditor.address).parse().unwrap();
+        let target = Target {
+            base: format!("http://{}", world.auditor.address).parse().unwrap(),
+            trust: Trust::Operator,
+            http2: false,
+            timeouts: Timeouts::default(),
+        };
         let policy = Policy { effects: Some(Effects::Keyed), ..Policy::default() };
         Arc::new(Route {
-            scope: None,
-            name: name.to_owned(),
-            target: Arc::new(Target {
-                base,
-                trust: Trust::Operator,
-                http2: false,
-                timeouts: Timeouts::default(),
-            }),
-            policy: Arc::new(policy),
-            rules: Vec::new(),
-            set_headers: Headers::default(),
             protection: Protection { slots_max: 0, ..Protection::default() },
-            answer_max: Duration::from_mins(1),
-            body_bytes_max: 64 << 10,
-            response_bytes_max: 64 << 10,
-            reconcile: None,
-            chaos: None,
+            ..Route::new(name, target, policy)
         })
     };
     let named = ["keyed", "stuck"].map(|name| (name.to_owned(), route(name)));

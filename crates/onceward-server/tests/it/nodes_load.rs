@@ -11,6 +11,7 @@ use onceward_proof::check::{Ask, Log, Told};
 use onceward_proof::line::{Line, Message};
 use tokio::task::JoinHandle;
 
+use crate::crash_load;
 use crate::nodes_world::Places;
 
 /// Longer than a node lets a caller wait for a ledger that is away.
@@ -153,14 +154,9 @@ async fn exchange(
     ask: &Ask,
     accepted: bool,
 ) -> io::Result<Message> {
-    let mut headers =
-        vec![("idempotency-key", ask.key.as_str()), ("content-type", "application/json")];
-    if accepted {
-        headers.push(("prefer", "respond-async"));
-    }
     let asked = async {
         let mut line = Line::connect(place).await?;
-        line.ask("POST", &format!("/to{}", ask.path), &headers, &ask.body).await
+        crash_load::exchange(&mut line, ask, accepted).await
     };
     tokio::time::timeout(patience, asked)
         .await

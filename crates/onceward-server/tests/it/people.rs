@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::world::{Gateway, Response, Upstream, World, route, until};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 fn post(gateway: &Gateway, path: &str, document: &Value) -> Response {
     gateway.call("POST", path, &[JSON], &document.to_string())
@@ -198,19 +199,12 @@ fn the_pages_plan_a_bulk_and_show_how_far_it_is_without_a_script() {
     let gateway = world.serve();
     bury(&gateway, &["d-1", "d-2"]);
     let html = ("accept", "text/html");
-    let form = ("content-type", "application/x-www-form-urlencoded");
     let dead = gateway.call("GET", "/dead", &[html], "").text();
     assert!(dead.contains("href=\"/bulk/plan?state=dead_letter\""), "{dead}");
     let plan = gateway.call("GET", "/bulk/plan?state=dead_letter", &[html], "").text();
-    assert!(plan.contains("2 operations") && plan.contains("action=\"/bulk\""), "{plan}");
-    let begun = gateway.call(
-        "POST",
-        "/bulk",
-        &[html, form],
-        "state=dead_letter&rate=100&reason=it+is+back",
-    );
-    let place = begun.header("location").unwrap().to_owned();
-    assert_eq!((begun.status, place.starts_with("/bulk/bulk_")), (303, true));
+    assert!(plan.contains("2 operations"), "{plan}");
+    let place = order(&gateway, &[html], &plan);
+    assert!(place.starts_with("/bulk/bulk_"), "{place}");
     let shown = until("it is done", || {
         let page = gateway.call("GET", &place, &[html], "");
         page.text().contains("<strong>done</strong>").then_some(page)
@@ -224,12 +218,56 @@ fn the_pages_plan_a_bulk_and_show_how_far_it_is_without_a_script() {
     let key = edit.split("name=\"key\" value=\"").nth(1).unwrap().split('"').next().unwrap();
     let fields = format!("key={key}&path=/orders&body=x&reason=anew");
     let path = format!("/operations/{id}/resend");
-    let first = gateway.call("POST", &path, &[html, form], &fields);
-    let again = gateway.call("POST", &path, &[html, form], &fields);
+    let first = gateway.call("POST", &path, &[html, FORM], &fields);
+    let again = gateway.call("POST", &path, &[html, FORM], &fields);
     assert_eq!(first.header("location"), again.header("location"), "a form sent twice");
     gateway.until_state(key, "done");
     let story = gateway.call("GET", &format!("/operations/{id}"), &[html], "").text();
     assert!(story.contains("Born of it:") && story.contains(key), "{story}");
+}
+
+/// Orders a bulk as a browser does, by the form on its plan.
+fn order(gateway: &Gateway, headers: &[(&str, &str)], plan: &str) -> String {
+    let (_, form) = plan.split_once("method=\"post\" action=\"").expect("a form");
+    let action = form.split('"').next().expect("an action").replace("&amp;", "&");
+    let headers = [headers, &[FORM]].concat();
+    let begun = gateway.call("POST", &action, &headers, "rate=100&reason=it+is+back");
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    begun.header("location").expect("a place").to_owned()
+}
+
+#[test]
+fn a_bulk_ordered_on_a_page_touches_what_its_plan_showed_and_nothing_else() {
+    let world = World::new();
+    let gateway = world.serve();
+    let ada = gateway.run(&["access", "create", "ada"]).ok().trim().to_owned();
+    let dead = |to: &str, key: &str, flags: &[&str]| {
+        let to = format!("{to}/orders?script=404");
+        gateway.run(&[&["send", &to, "--key", key, "--accepted"], flags].concat()).ok();
+        gateway.until_state(key, "dead");
+    };
+    dead("demo", "d-1", &["--subject", "contact-1"]);
+    dead("demo", "d-2", &[]);
+    dead("demo-unsafe", "d-3", &["--access-key", &ada]);
+    let key = format!("Bearer {ada}");
+    let headers = [("accept", "text/html"), ("onceward-authorization", key.as_str())];
+    for (word, count) in [("subject=contact-1", 1), ("principal=ada", 1), ("scope=demo", 2)] {
+        let path = format!("/bulk/plan?state=dead&{word}");
+        let plan = gateway.call("GET", &path, &headers, "").text();
+        assert!(plan.contains(&format!("<h2>{count} operation")), "{word}: {plan}");
+        let place = order(&gateway, &headers, &plan);
+        let page = until("it has ended", || {
+            let page = gateway.call("GET", &place, &headers, "").text();
+            page.contains("<strong>done</strong>").then_some(page)
+        });
+        assert!(page.contains(&format!("{count} of {count} done")), "{word}: {page}");
+        let shown = gateway.call("GET", &format!("/v1{place}"), &headers, "").json();
+        let (name, value) = word.split_once('=').unwrap();
+        assert_eq!(shown["filter"][name], value, "{shown}");
+        for key in ["d-1", "d-2", "d-3"] {
+            gateway.until_state(key, "dead");
+        }
+    }
 }
 
 #[test]

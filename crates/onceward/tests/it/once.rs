@@ -77,17 +77,17 @@ async fn while_it_runs_it_stays_in_hand_and_what_panics_or_is_dropped_lapses() {
             let found = world.engine().claim(&which()).await;
             found.map(|(claim, _)| (claim.state, claim.lease_until)).ok()
         };
-        // A third renewal would come when the first lease ends, which somebody else waits for, too.
-        for _ in 0..2 {
+        // For three leases. Each step goes a bit further than to the next sign of life, so that none
+        // comes at the very end of a lease, which others wait for too.
+        for _ in 0..9 {
             let next = world.clock.now().plus(LEASE / 3);
             let sleeps = async || world.clock.is_awaited(next);
             world.until("it gives its next sign of life", sleeps).await;
             let before = state().await;
-            world.clock.advance(LEASE / 3);
+            world.clock.advance(LEASE / 3 + Duration::from_millis(1));
             world.until("it is renewed", async || state().await != before).await;
             assert_eq!(state().await.unwrap().0, State::Delivering);
         }
-        world.clock.advance(LEASE / 3);
         let busy = mail(&second).run(async |_| Ok::<u32, ()>(8)).await;
         assert!(matches!(busy, Err(OnceError::Busy(_))), "{busy:?}");
         end.send(()).unwrap();

@@ -1,14 +1,13 @@
 //! Routes, policies and calls that most tests use, and what is taken out of an answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use onceward::core::exchange::{Headers, Request, Response};
 use onceward::core::key::{Scope, ScopeKind};
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Effects, Policy};
-use onceward::route::{Protection, Route, Routes};
+use onceward::route::{Route, Routes};
 use onceward::upstream::{Target, Timeouts, Trust};
 use onceward::{Answer, Answered, Call, CallOptions, Person, Refusal};
 
@@ -31,25 +30,13 @@ pub(crate) fn effects(effects: Effects) -> Policy {
 
 /// A route to the upstream that has its name.
 pub(crate) fn route(name: &str, policy: &Policy) -> Route {
-    Route {
-        name: name.to_owned(),
-        scope: None,
-        target: Arc::new(Target {
-            base: format!("http://{name}.test").parse().unwrap(),
-            trust: Trust::Operator,
-            http2: false,
-            timeouts: Timeouts::default(),
-        }),
-        policy: Arc::new(policy.clone()),
-        rules: Vec::new(),
-        set_headers: Headers::default(),
-        protection: Protection::default(),
-        answer_max: Duration::from_mins(1),
-        body_bytes_max: 1 << 20,
-        response_bytes_max: 1 << 20,
-        reconcile: None,
-        chaos: None,
-    }
+    let target = Target {
+        base: format!("http://{name}.test").parse().unwrap(),
+        trust: Trust::Operator,
+        http2: false,
+        timeouts: Timeouts::default(),
+    };
+    Route { response_bytes_max: 1 << 20, ..Route::new(name, target, policy.clone()) }
 }
 
 pub(crate) fn routes(all: impl IntoIterator<Item = Route>) -> Routes {
