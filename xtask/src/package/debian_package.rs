@@ -70,6 +70,7 @@ pub(crate) fn rehearse() -> Outcome<()> {
     for name in ["once", "again"] {
         fs::remove_dir_all(target.join(name))?;
     }
+    println!("package: two of one binary are the same");
     linted
 }
 

@@ -79,8 +79,16 @@ impl Machine {
         }
         fs::create_dir(base).unwrap();
         let deploy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
-        let mut command = Command::new("unshare");
-        command.args(NAMESPACES).args(["--fork", "--kill-child", "sh", "-c", BOOT, "boot"]);
+        // Where this test is ended, it all ends with it.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare"]).args(NAMESPACES).args([
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            BOOT,
+            "boot",
+        ]);
         command.arg(base).arg(BINARY).arg(deploy);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
@@ -136,7 +144,6 @@ fn under_systemd_the_unit_does_what_it_says() {
         Ok(machine) => Arc::new(machine),
         Err(why) => return tell(&format!("SKIPPED, no unit is run: {why}")),
     };
-    machine.ok(&["ip", "link", "set", "lo", "up"]);
     machine.ok(&["systemd-sysusers"]);
 
     // It is started once it is ready, with all that is taken from it.
