@@ -22,6 +22,7 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Connections {
     max: usize,
     of_address_max: usize,
+    idle_timeout: Duration,
     event_loops: Vec<Handle>,
     count: Mutex<Count>,
 }
@@ -41,11 +42,16 @@ pub(crate) struct Connected {
 }
 
 impl Connections {
-    /// None yet; so many at most.
-    pub(crate) fn new(max: usize, of_address_max: usize, event_loops: Vec<Handle>) -> Arc<Self> {
+    /// None yet; so many at most, and each for so long where it carries nothing.
+    pub(crate) fn new(
+        max: usize,
+        of_address_max: usize,
+        idle_timeout: Duration,
+        event_loops: Vec<Handle>,
+    ) -> Arc<Self> {
         let on_event_loop = vec![0; event_loops.len()];
         let count = Mutex::new(Count { of_address: HashMap::new(), on_event_loop });
-        Arc::new(Self { max, of_address_max, event_loops, count })
+        Arc::new(Self { max, of_address_max, idle_timeout, event_loops, count })
     }
 
     /// Counts one more, where there may be one, on the event loop that has the fewest.
@@ -73,6 +79,11 @@ impl Connected {
     /// Where whatever concerns it runs.
     pub(crate) fn event_loop(&self) -> Handle {
         self.among.event_loops[self.event_loop].clone()
+    }
+
+    /// How long it may stand where it carries nothing.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.among.idle_timeout
     }
 }
 
@@ -157,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_goes_to_the_event_loop_that_has_the_fewest() {
-        let connections = Connections::new(10, 10, vec![Handle::current(); 2]);
+        let connections = Connections::new(10, 10, HEAD_TIMEOUT, vec![Handle::current(); 2]);
         let begin = || connections.begin(ADDRESS).expect("there is room");
         let at = |connected: &[Connected]| -> Vec<_> {
             connected.iter().map(|connected| connected.event_loop).collect()
@@ -172,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_connections_stand_than_may_in_all_and_of_an_address() {
         let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-        let connections = Connections::new(3, 2, vec![Handle::current(); 2]);
+        let connections = Connections::new(3, 2, HEAD_TIMEOUT, vec![Handle::current(); 2]);
         let mut all: Vec<_> = (0..3).filter_map(|_| connections.begin(ADDRESS)).collect();
         assert_eq!(all.len(), 2, "of the address");
         all.extend((0..2).filter_map(|_| connections.begin(other)));
