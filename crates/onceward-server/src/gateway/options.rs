@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
+use onceward::sabotage::Sabotage;
 use onceward::{CallOptions, Refusal};
 
 use super::IDEMPOTENCY_KEY;
@@ -120,13 +121,13 @@ pub(crate) fn next_hop(
         })?,
         None => u64::from(is_sent_on),
     };
-    if hops >= HOPS_MAX {
+    if hops >= HOPS_MAX && !Sabotage::CircleUnended.is_on() {
         let why = format!(
             "It came through {hops} gateways and is sent no further: does an upstream lead back here?"
         );
         return Err(Problem::new("loop", why));
     }
-    Ok((hops > 0).then(|| HeaderValue::from(hops + 1)))
+    Ok((hops > 0).then(|| HeaderValue::from(hops.saturating_add(1))))
 }
 
 /// The key in a request's own header.

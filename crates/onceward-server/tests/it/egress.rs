@@ -4,16 +4,20 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use onceward_proof::figures::tell;
 use serde_json::json;
 
 use crate::callbacks::SECRET;
 use crate::guard_world::{Crud, guard_of};
-use crate::world::{Gateway, World};
+use crate::world::{BINARY, Gateway, World, clean, until};
 
 /// Whoever is not to be reached: counts connections, and answers each.
 struct Private {
@@ -27,8 +31,11 @@ impl Private {
     }
 
     fn answering(answer: &str) -> Self {
-        let (listener, answer) = (TcpListener::bind("127.0.0.1:0").unwrap(), answer.to_owned());
-        let address = listener.local_addr().unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    fn on(listener: TcpListener, answer: &str) -> Self {
+        let (address, answer) = (listener.local_addr().unwrap(), answer.to_owned());
         let connections = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&connections);
         std::thread::spawn(move || {
@@ -283,6 +290,89 @@ fn no_caller_reaches_a_listener_of_ours_through_us() {
         let answer = gateway.call("GET", &format!("/to/http://{own}:{port}/healthz"), &headers, "");
         assert_eq!(answer.json()["code"], "upstream-unreachable", "{own}: {}", answer.text());
     }
+}
+
+/// Names that lead to two places: what is written there once is there for each look-up.
+const NAMES: &str = "127.0.0.2 rebinds.example\n\
+    127.0.0.2 mixed.example\n127.0.0.1 mixed.example\n\
+    127.0.0.2 mixed6.example\n::1 mixed6.example\n\
+    169.254.169.254 metadata.example\n";
+
+/// Starts the gateway with this file in the place of the machine's names; nothing where that cannot be.
+fn serve_with_names(world: &World, names: &str) -> Option<Gateway> {
+    let within = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args([
+            "-r",
+            "-m",
+            "sh",
+            "-c",
+            "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+            names,
+        ]);
+        command.args(words).current_dir(world.path(""));
+        command
+    };
+    let can = within(&["true"]).stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        tell("skipped: names of our own need a mount namespace");
+        return None;
+    }
+    let mut command = within(&[BINARY, "serve", "--listen", "127.0.0.1:0"]);
+    clean(&mut command);
+    Some(world.serve_by(command))
+}
+
+/// Two listeners on one port: one that the operator opened, and one that is private.
+fn opened_and_private() -> (Private, Private) {
+    until("a port is free at both addresses", || {
+        let opened = TcpListener::bind("127.0.0.2:0").unwrap();
+        let private = TcpListener::bind(("127.0.0.1", opened.local_addr().unwrap().port())).ok()?;
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nopened";
+        Some((Private::on(opened, answer), Private::on(private, answer)))
+    })
+}
+
+#[test]
+fn a_name_that_changes_its_mind_leads_to_no_private_address() {
+    let (world, (opened, private)) = (World::new(), opened_and_private());
+    let port = opened.address.port();
+    world.write(
+        "onceward.toml",
+        &format!(
+            "[egress]\nallow = [\"127.0.0.2/32\"]\n[routes.meta]\nupstream = \"http://metadata.example:{port}\"\n"
+        ),
+    );
+    world.write("names", NAMES);
+    let names = world.path("names");
+    let Some(gateway) = serve_with_names(&world, names.to_str().unwrap()) else { return };
+    let asked = |url: &str, method: &str| {
+        let answer = gateway.call(method, &format!("/to/{url}"), &[], "x");
+        (answer.status, answer.text())
+    };
+    let rebinds = format!("http://rebinds.example:{port}/x");
+    assert_eq!(asked(&rebinds, "GET"), (200, "opened".to_owned()));
+    for name in ["mixed.example", "mixed6.example"] {
+        let (status, why) = asked(&format!("http://{name}:{port}/x"), "GET");
+        assert!(status == 503 && why.contains("not a public address"), "{name}: {status} {why}");
+    }
+    for method in ["GET", "POST"] {
+        let (status, why) = asked("meta/latest", method);
+        assert!(status == 503 && why.contains("metadata address"), "{status} {why}");
+    }
+    // Each line of the file keeps its length, so that no look-up finds it half written.
+    let file = OpenOptions::new().write(true).open(&names).unwrap();
+    let (mut reached, mut refused) = (0, 0);
+    for n in 0..200 {
+        file.write_all_at(if n % 3 == 0 { b"127.0.0.2" } else { b"127.0.0.1" }, 0).unwrap();
+        match asked(&rebinds, if n % 2 == 0 { "GET" } else { "POST" }) {
+            (200, text) if text == "opened" => reached += 1,
+            (503, _) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(reached > 0 && refused > 0, "{reached} reached, {refused} refused");
+    assert_eq!(private.connections(), 0);
 }
 
 /// Passes bytes on, and counts the connections.

@@ -114,7 +114,8 @@ impl World {
         self.serve_by(self.command(&[&["serve"], flags].concat()))
     }
 
-    fn serve_by(&self, mut command: Command) -> Gateway {
+    /// By a command of one's own.
+    pub(crate) fn serve_by(&self, mut command: Command) -> Gateway {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Log::read(child.stderr.take().unwrap());
         let mut gateway = Gateway {

@@ -194,6 +194,7 @@ impl Egress {
             Standing::Opened => Ok(()),
             Standing::Public => as_public(url),
             _ if Sabotage::AddressUnchecked.is_on() && url.domain().is_none() => Ok(()),
+            _ if Sabotage::NameUnchecked.is_on() && url.domain().is_some() => Ok(()),
             Standing::Private => Err(EgressRefusal::Private(mend(url))),
             Standing::Never => Err(EgressRefusal::Never(named(url))),
         }
@@ -211,6 +212,9 @@ impl Egress {
     /// Whether a connection to `ip` and `port` would come in at a listener of ours; `is_here` where
     /// it is known that `ip` is one of this machine's.
     pub(super) fn is_own(&self, ip: IpAddr, port: u16, is_here: bool) -> bool {
+        if Sabotage::OwnListenerOpen.is_on() {
+            return false;
+        }
         let ip = ip.to_canonical();
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
         own.iter().filter(|listener| listener.port() == port).any(|listener| {
