@@ -281,8 +281,12 @@ impl Limits {
             return Err(table.wrong("limits.segment_bytes lies between 1MiB and 1GiB"));
         }
         let idle_timeout = table.span_or("idle_timeout", usual.idle_timeout)?;
-        if idle_timeout < Duration::from_millis(100) {
-            return Err(table.wrong("limits.idle_timeout is 100ms at least"));
+        let total = table.span_or("body_timeout", usual.pace.total)?;
+        // Nobody could say anything in less.
+        if idle_timeout.min(total) < Duration::from_millis(100) {
+            return Err(
+                table.wrong("limits.idle_timeout and limits.body_timeout are 100ms at least")
+            );
         }
         let bytes_per_second = table.size("body_rate_min")?.unwrap_or(usual.pace.bytes_per_second);
         Ok(Self {
@@ -290,10 +294,7 @@ impl Limits {
             connections_per_address_max: table
                 .or("connections_per_address_max", usual.connections_per_address_max)?,
             idle_timeout,
-            pace: Pace {
-                total: table.span_or("body_timeout", usual.pace.total)?,
-                bytes_per_second,
-            },
+            pace: Pace { total, bytes_per_second },
             segment_bytes,
         })
     }

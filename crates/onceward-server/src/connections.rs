@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -56,6 +56,7 @@ impl Connections {
 
     /// Counts one more, where there may be one, on the event loop that has the fewest.
     pub(crate) fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Connected> {
+        let address = holder_of(address);
         let mut count = self.count();
         let of_address = count.of_address.get(&address).copied().unwrap_or_default();
         let all: usize = count.on_event_loop.iter().sum();
@@ -97,6 +98,14 @@ impl Drop for Connected {
         } else {
             count.of_address.insert(self.address, left);
         }
+    }
+}
+
+/// Whom an address belongs to: whoever has one of IPv6 has a whole /64 of them.
+fn holder_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -188,6 +197,12 @@ mod tests {
         assert_eq!(all.len(), 2, "of the address");
         all.extend((0..2).filter_map(|_| connections.begin(other)));
         assert_eq!(all.len(), 3, "in all");
+        all.clear();
+        let of_one = ["2001:db8::1", "2001:db8::2", "2001:db8:0:0:ffff::3"].map(str::parse);
+        all.extend(of_one.into_iter().filter_map(|it| connections.begin(it.expect("an address"))));
+        assert_eq!(all.len(), 2, "of a network that one has");
+        all.extend("2001:db8:0:1::1".parse().ok().and_then(|it| connections.begin(it)));
+        assert_eq!(all.len(), 3);
         all.clear();
         assert!(connections.begin(ADDRESS).is_some());
         assert!(connections.count().of_address.is_empty(), "an address that is gone is forgotten");

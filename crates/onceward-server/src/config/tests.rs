@@ -221,7 +221,9 @@ fn limits_of_callers_are_what_the_file_says() {
     assert_eq!(config.pace, Pace { total: Duration::from_mins(2), bytes_per_second: 64 << 10 });
     assert_eq!((usual.idle_timeout, usual.pace), (Duration::from_secs(75), Pace::default()));
     assert!(!config.is_served_as(&usual), "they are read at a start");
-    assert!(load("[limits]\nidle_timeout = \"1ms\"").unwrap_err().contains("idle_timeout"));
+    for key in ["idle_timeout", "body_timeout"] {
+        assert!(load(&format!("[limits]\n{key} = \"1ms\"")).unwrap_err().contains(key));
+    }
 }
 
 #[test]

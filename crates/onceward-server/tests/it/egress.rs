@@ -402,7 +402,7 @@ fn a_circle_of_gateways_ends_after_five_of_them() {
     let relay = relay(Arc::clone(&there));
     let at = relay.address;
     let text = format!(
-        "[routes.round]\nupstream = \"http://{at}/to/round\"\neffects = \"idempotent\"\nkey.missing = \"pass\"\nbreaker = false\n\
+        "[routes.round]\nupstream = \"http://{at}/to/round\"\ntimeout = \"5s\"\neffects = \"idempotent\"\nkey.missing = \"pass\"\nbreaker = false\n\
          [routes.hooks]\nupstream = \"http://{at}/in/hooks\"\neffects = \"idempotent\"\n\
          [sources.hooks]\nverify = {{ scheme = \"none\" }}\nid = \"content\"\nto = \"hooks\"\n"
     );

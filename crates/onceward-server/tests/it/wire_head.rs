@@ -261,6 +261,35 @@ pub(crate) async fn send_all(edge: Edge, cases: Vec<(Case, Way)>) -> Vec<(Case, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_a_length_and_a_coding_is_the_last_on_its_connection() {
+    let (world, strict) = world().await;
+    let gateway = world.start().await;
+    let edge = Edge { address: gateway.address, path: PATH };
+    let both = [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    ];
+    for (number, lines) in both.into_iter().enumerate() {
+        let written = format!(
+            "POST {PATH}c@ HTTP/1.1\r\nHost: 127.0.0.1\r\nIdempotency-Key: k@\r\n{lines}\r\n\r\n"
+        );
+        let rest = "5\r\nhello\r\n0\r\n\r\n";
+        let case = Case {
+            kind: "length and coding",
+            want: Want::One,
+            head: written.into(),
+            rest: rest.into(),
+            body: Some("hello"),
+        };
+        // A sound one stands behind it, and is not read: who framed it otherwise may have meant another.
+        let heard = send(edge, &case, Way::Before, number).await;
+        assert_eq!((heard.statuses.as_slice(), heard.hangs), (&[200][..], false), "{lines}");
+        assert_eq!(strict.arrived()[&format!("/c{number}")][0].body, b"hello");
+    }
+    assert_eq!(strict.arrivals(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_could_never_be_sent_is_refused_and_not_remembered() {
     let (world, strict) = world().await;
     let gateway = world.start().await;
