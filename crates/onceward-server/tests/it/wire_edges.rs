@@ -8,7 +8,7 @@ use onceward_proof::figures::{number, tell};
 use serde_json::Value;
 
 use crate::crash_world::{Gateway, World};
-use crate::wire_head::{Edge, judge, send_all, some};
+use crate::wire_head::{Edge, send_all, some, wrong_in};
 use crate::wire_strict::{Arrived, Strict};
 use crate::wire_table::Want;
 
@@ -34,17 +34,10 @@ async fn differentials(
     for (at, arrivals) in strict.arrived() {
         arrived.entry(path(&at)).or_default().extend(arrivals);
     }
-    let mut wrong = strict.wrong();
-    wrong.extend(
-        heard
-            .iter()
-            .enumerate()
-            .filter_map(|(number, (case, way, heard))| judge(case, *way, number, heard, &arrived)),
-    );
     tell(&format!("{}: {count} requests, {} arrived", edge.path, strict.arrivals()));
     assert!(strict.arrivals() > 0);
     assert!(!gateway.said().contains("panicked"), "{}", gateway.said());
-    wrong
+    wrong_in(&heard, strict, &arrived)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,7 +140,7 @@ fn is_refusal(status: u16) -> bool {
 }
 
 /// What is wrong with what became of a case.
-pub(crate) fn judge(
+fn judge(
     case: &Case,
     way: Way,
     number: usize,
@@ -192,6 +192,18 @@ pub(crate) fn judge(
     }
 }
 
+/// What is wrong with what was heard, and with what arrived at each path.
+pub(crate) fn wrong_in(
+    heard: &[(Case, Way, Heard)],
+    strict: &Strict,
+    arrived: &HashMap<String, Vec<Arrived>>,
+) -> Vec<String> {
+    let judged = heard.iter().enumerate();
+    let judged =
+        judged.filter_map(|(number, (case, way, heard))| judge(case, *way, number, heard, arrived));
+    strict.wrong().into_iter().chain(judged).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_or_smuggling_request_is_refused_or_arrives_once_in_our_own_framing() {
     let (began, seed) = (Instant::now(), number("TEST_SEED", 1));
@@ -202,14 +214,7 @@ async fn a_malformed_or_smuggling_request_is_refused_or_arrives_once_in_our_own_
     let gateway = world.start().await;
     let heard = send_all(Edge { address: gateway.address, path: PATH }, cases).await;
     gateway.quiet().await;
-    let arrived = strict.arrived();
-    let mut wrong = strict.wrong();
-    wrong.extend(
-        heard
-            .iter()
-            .enumerate()
-            .filter_map(|(number, (case, way, heard))| judge(case, *way, number, heard, &arrived)),
-    );
+    let wrong = wrong_in(&heard, &strict, &strict.arrived());
     let first = |status: fn(u16) -> bool| {
         let is = |heard: &Heard| heard.statuses.first().copied().is_some_and(status);
         heard.iter().filter(|(_, _, heard)| is(heard)).count() as u64
