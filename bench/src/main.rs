@@ -5,6 +5,7 @@
 //! processes (the load is this one), so that the kernel can say who used how much.
 //!
 //! `onceward-bench` compares; `onceward-bench pass` compares what passes without a record;
+//! `onceward-bench garbage` tells what garbage on other connections costs good calls;
 //! `onceward-bench count` counts instructions, which no other program on the machine changes;
 //! `onceward-bench ledger` measures the ledger alone, `onceward-bench
 //! postgres` a shared one; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
@@ -14,6 +15,7 @@ mod compare;
 mod count;
 mod effects;
 mod fair;
+mod garbage;
 mod ledger;
 mod load;
 mod meter;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Fair { data } => fair::run(&data),
         Command::Count(options) => count::run(&options),
         Command::Pass(options) => passing::run(&options),
+        Command::Garbage(options) => garbage::run(&options),
         Command::Postgres(options) => postgres::run(&options),
         Command::Compare(options) => compare::run(&options),
     };

@@ -25,6 +25,7 @@ usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- ledger [OPERATIONS [CALLERS [DIR]]]
        cargo run --release -p onceward-bench -- fair [DIR]
        cargo run --release -p onceward-bench -- pass [options]
+       cargo run --release -p onceward-bench -- garbage [options]
        cargo run --release -p onceward-bench -- postgres [options]
        cargo run --release -p onceward-bench -- count [options]
 
@@ -33,6 +34,9 @@ usage: cargo run --release -p onceward-bench -- [options]
   fair                             what one tenant's flood costs another
 
   pass                             what passes without a record, beside the bare proxy
+    --rounds, --seconds, --connections, --binary, --data as below
+
+  garbage                          good calls alone, and beside connections that send garbage
     --rounds, --seconds, --connections, --binary, --data as below
 
   postgres                         a ledger in PostgreSQL, on a throw-away server with fsync
@@ -78,6 +82,8 @@ pub(crate) enum Command {
     },
     /// What passes without a record.
     Pass(Options),
+    /// Good calls beside garbage.
+    Garbage(Options),
     /// Instructions and allocations for a request.
     Count(count::Options),
     /// A ledger in PostgreSQL.
@@ -132,6 +138,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         Some("postgres") => return postgres(args.skip(1)),
         Some("count") => return count(args.skip(1)),
         Some("pass") => return compare(args.skip(1), Command::Pass),
+        Some("garbage") => return compare(args.skip(1), Command::Garbage),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
             return Ok(Command::Proxy { sink });

@@ -127,6 +127,7 @@ pub(crate) fn run(root: &Path) -> Outcome<()> {
 fn complaints(tree: &Tree) -> Vec<Complaint> {
     let mut all = layers::core_manifest(tree);
     all.extend(layers::verbs(tree));
+    all.extend(layers::sockets(tree));
     all.extend(links::check(tree));
     all.extend(text::markers(tree));
     all.extend(text::weak_features(tree));

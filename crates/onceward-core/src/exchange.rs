@@ -97,7 +97,7 @@ fn is_ours(name: &str) -> bool {
 
 /// Whether a caller's header goes on to the upstream: end-to-end headers only. Framing is ours; names
 /// with `_` are dropped (they spoof others at CGI-like upstreams), and so is what only a proxy
-/// may say (`X-Forwarded-*`, `Proxy-*`). A replay has to be decodable by whoever asks later, so
+/// may say (`X-Forwarded-*`, `X-Real-IP`, `Proxy-*`). A replay has to be decodable by whoever asks later, so
 /// no content coding is accepted.
 pub fn is_forwarded(name: &str) -> bool {
     !(is_hop_by_hop(name)
@@ -111,6 +111,7 @@ pub fn is_forwarded(name: &str) -> bool {
                 | "content-length"
                 | "expect"
                 | "forwarded"
+                | "x-real-ip"
                 | "accept-encoding"
                 | "idempotency-key"
         ))

@@ -11,6 +11,8 @@ pub(crate) use onceward::edge::{header_map, headers_of};
 use onceward::store::{Reply, Store};
 use onceward::upstream::{AnswerBody, Download};
 
+use crate::traffic::Stream;
+
 /// How much of a kept answer is in memory for a caller that takes its time.
 const PIECE_BYTES: u32 = 64 << 10;
 
@@ -27,11 +29,21 @@ pub(crate) enum Body {
     Kept(Kept),
     /// A page's or an API handler's.
     Axum(axum::body::Body),
+    /// Any of them, on a stream of HTTP/2 that ends with it.
+    On {
+        body: Box<Self>,
+        _stream: Stream,
+    },
 }
 
 impl Body {
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self::Full(Some(bytes))
+    }
+
+    /// This body, on a stream that ends with it.
+    pub(crate) fn on(self, stream: Stream) -> Self {
+        Self::On { body: Box::new(self), _stream: stream }
     }
 
     pub(crate) fn stream(first: Bytes, rest: Box<dyn AnswerBody>) -> Self {
@@ -113,6 +125,7 @@ impl http_body::Body for Body {
             Self::Axum(body) => {
                 Pin::new(body).poll_frame(cx).map_err(|error| Broken(error.to_string()))
             }
+            Self::On { body, .. } => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
@@ -123,6 +136,7 @@ impl http_body::Body for Body {
             Self::Rest(..) => false,
             Self::Kept(kept) => kept.left() == 0,
             Self::Axum(body) => body.is_end_stream(),
+            Self::On { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -133,6 +147,7 @@ impl http_body::Body for Body {
             Self::Rest(..) => SizeHint::default(),
             Self::Kept(kept) => SizeHint::with_exact(u64::from(kept.left())),
             Self::Axum(body) => body.size_hint(),
+            Self::On { body, .. } => body.size_hint(),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use onceward::core::claim::ClaimRule;
 use onceward::core::operation::Deed;
+use onceward::edge::Pace;
 use onceward::route::{Route, Routes};
 use onceward::upstream::{Target, Trust};
 
@@ -77,6 +78,10 @@ pub(crate) struct Config {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) connections_max: usize,
     pub(crate) connections_per_address_max: usize,
+    /// How long a connection may stand that carries nothing.
+    pub(crate) idle_timeout: Duration,
+    /// How fast a body that is read whole has to come.
+    pub(crate) pace: Pace,
     pub(crate) segment_bytes: u32,
     pub(crate) routes: BTreeMap<String, Arc<Route>>,
     /// Routes at the path root of a listener or a host of their own.
@@ -150,6 +155,8 @@ impl Config {
             ca_file: places.ca_file,
             connections_max: limits.connections_max,
             connections_per_address_max: limits.connections_per_address_max,
+            idle_timeout: limits.idle_timeout,
+            pace: limits.pace,
             segment_bytes: limits.segment_bytes as u32,
             routes: BTreeMap::new(),
             guards: BTreeMap::new(),
@@ -229,6 +236,8 @@ impl Config {
             && self.ca_file == other.ca_file
             && self.connections_max == other.connections_max
             && self.connections_per_address_max == other.connections_per_address_max
+            && self.idle_timeout == other.idle_timeout
+            && self.pace == other.pace
             && self.segment_bytes == other.segment_bytes
     }
 
@@ -247,12 +256,20 @@ impl Config {
 struct Limits {
     connections_max: usize,
     connections_per_address_max: usize,
+    idle_timeout: Duration,
+    pace: Pace,
     segment_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_max: 10_000, connections_per_address_max: 1024, segment_bytes: 64 << 20 }
+        Self {
+            connections_max: 10_000,
+            connections_per_address_max: 1024,
+            idle_timeout: Duration::from_secs(75),
+            pace: Pace::default(),
+            segment_bytes: 64 << 20,
+        }
     }
 }
 
@@ -263,10 +280,21 @@ impl Limits {
         if !(1 << 20..=1 << 30).contains(&segment_bytes) {
             return Err(table.wrong("limits.segment_bytes lies between 1MiB and 1GiB"));
         }
+        let idle_timeout = table.span_or("idle_timeout", usual.idle_timeout)?;
+        let total = table.span_or("body_timeout", usual.pace.total)?;
+        // Nobody could say anything in less.
+        if idle_timeout.min(total) < Duration::from_millis(100) {
+            return Err(
+                table.wrong("limits.idle_timeout and limits.body_timeout are 100ms at least")
+            );
+        }
+        let bytes_per_second = table.size("body_rate_min")?.unwrap_or(usual.pace.bytes_per_second);
         Ok(Self {
             connections_max: table.or("connections_max", usual.connections_max)?,
             connections_per_address_max: table
                 .or("connections_per_address_max", usual.connections_per_address_max)?,
+            idle_timeout,
+            pace: Pace { total, bytes_per_second },
             segment_bytes,
         })
     }

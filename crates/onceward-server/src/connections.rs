@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -22,6 +22,7 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Connections {
     max: usize,
     of_address_max: usize,
+    idle_timeout: Duration,
     event_loops: Vec<Handle>,
     count: Mutex<Count>,
 }
@@ -41,15 +42,21 @@ pub(crate) struct Connected {
 }
 
 impl Connections {
-    /// None yet; so many at most.
-    pub(crate) fn new(max: usize, of_address_max: usize, event_loops: Vec<Handle>) -> Arc<Self> {
+    /// None yet; so many at most, and each for so long where it carries nothing.
+    pub(crate) fn new(
+        max: usize,
+        of_address_max: usize,
+        idle_timeout: Duration,
+        event_loops: Vec<Handle>,
+    ) -> Arc<Self> {
         let on_event_loop = vec![0; event_loops.len()];
         let count = Mutex::new(Count { of_address: HashMap::new(), on_event_loop });
-        Arc::new(Self { max, of_address_max, event_loops, count })
+        Arc::new(Self { max, of_address_max, idle_timeout, event_loops, count })
     }
 
     /// Counts one more, where there may be one, on the event loop that has the fewest.
     pub(crate) fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Connected> {
+        let address = holder_of(address);
         let mut count = self.count();
         let of_address = count.of_address.get(&address).copied().unwrap_or_default();
         let all: usize = count.on_event_loop.iter().sum();
@@ -74,6 +81,11 @@ impl Connected {
     pub(crate) fn event_loop(&self) -> Handle {
         self.among.event_loops[self.event_loop].clone()
     }
+
+    /// How long it may stand where it carries nothing.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.among.idle_timeout
+    }
 }
 
 impl Drop for Connected {
@@ -86,6 +98,14 @@ impl Drop for Connected {
         } else {
             count.of_address.insert(self.address, left);
         }
+    }
+}
+
+/// Whom an address belongs to: whoever has one of IPv6 has a whole /64 of them.
+fn holder_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -157,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_goes_to_the_event_loop_that_has_the_fewest() {
-        let connections = Connections::new(10, 10, vec![Handle::current(); 2]);
+        let connections = Connections::new(10, 10, HEAD_TIMEOUT, vec![Handle::current(); 2]);
         let begin = || connections.begin(ADDRESS).expect("there is room");
         let at = |connected: &[Connected]| -> Vec<_> {
             connected.iter().map(|connected| connected.event_loop).collect()
@@ -172,11 +192,17 @@ mod tests {
     #[tokio::test]
     async fn no_more_connections_stand_than_may_in_all_and_of_an_address() {
         let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-        let connections = Connections::new(3, 2, vec![Handle::current(); 2]);
+        let connections = Connections::new(3, 2, HEAD_TIMEOUT, vec![Handle::current(); 2]);
         let mut all: Vec<_> = (0..3).filter_map(|_| connections.begin(ADDRESS)).collect();
         assert_eq!(all.len(), 2, "of the address");
         all.extend((0..2).filter_map(|_| connections.begin(other)));
         assert_eq!(all.len(), 3, "in all");
+        all.clear();
+        let of_one = ["2001:db8::1", "2001:db8::2", "2001:db8:0:0:ffff::3"].map(str::parse);
+        all.extend(of_one.into_iter().filter_map(|it| connections.begin(it.expect("an address"))));
+        assert_eq!(all.len(), 2, "of a network that one has");
+        all.extend("2001:db8:0:1::1".parse().ok().and_then(|it| connections.begin(it)));
+        assert_eq!(all.len(), 3);
         all.clear();
         assert!(connections.begin(ADDRESS).is_some());
         assert!(connections.count().of_address.is_empty(), "an address that is gone is forgotten");

@@ -19,7 +19,7 @@ use onceward::core::exchange;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{ErrorShape, KeyFrom, Mode, Policy, is_safe};
 use onceward::core::upstream_key::KeyPlace;
-use onceward::edge::{self, refuse, tell_aside, tell_of};
+use onceward::edge::{self, Pace, refuse, tell_aside, tell_of};
 use onceward::route::Route;
 use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
@@ -32,7 +32,7 @@ use crate::problem::Problem;
 use crate::shape;
 
 pub(crate) use self::document::{Document, lines, response_document};
-pub(crate) use self::options::{key_of, options_of};
+pub(crate) use self::options::{key_of, next_hop, options_of};
 
 /// The largest body that is read before it is passed on.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
@@ -47,6 +47,8 @@ pub(crate) const TENANT: &str = "default";
 pub(crate) struct Gateway {
     pub(crate) engine: Arc<Engine>,
     pub(crate) egress: Arc<Egress>,
+    /// How fast a body that is read whole has to come.
+    pub(crate) pace: Pace,
 }
 
 /// An answer that is being made: on the heap, so that a connection which asks for nothing holds no
@@ -147,7 +149,7 @@ impl Gateway {
         let CallOptions { flow, headers: said, .. } = options;
         let tenant = TENANT.to_owned();
         let passing = Passing { tenant, route, method, path, headers, upload, flow, said };
-        Box::pin(passed(Arc::clone(&self.engine), passing, unread, echo))
+        Box::pin(passed(Arc::clone(&self.engine), self.pace, passing, unread, echo))
     }
 
     /// Receives a request whole, and answers with what its operation came to.
@@ -161,7 +163,7 @@ impl Gateway {
         let Entrance { place, principal, options } = entrance;
         let echo = echo_of(&head.headers);
         let aside = Arc::clone(&options.aside);
-        let body = match read_body(body, route.body_bytes_max).await {
+        let body = match read_body(body, route.body_bytes_max, self.pace).await {
             Ok(body) => body,
             Err(problem) => return refuse(&problem, echo, true),
         };
@@ -233,12 +235,13 @@ impl Gateway {
 /// The answer to what passes, once what is to be read of its body before it goes on was read.
 async fn passed(
     engine: Arc<Engine>,
+    pace: Pace,
     mut passing: Passing,
     unread: Option<(Incoming, usize)>,
     echo: Option<HeaderValue>,
 ) -> Response<Body> {
     if let Some((body, bytes_max)) = unread {
-        match read_body(body, bytes_max).await {
+        match read_body(body, bytes_max, pace).await {
             Ok(body) => passing.upload = Upload::whole(body),
             Err(problem) => return refuse(&problem, echo, true),
         }
@@ -312,8 +315,13 @@ fn whole_bytes_max(head: &Parts, body: &Incoming, bytes_max: usize) -> Option<us
     }
 }
 
-pub(crate) async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
-    edge::read_body(body, bytes_max).await.map_err(Problem::from)
+/// The whole body of a request, which has to keep pace.
+pub(crate) async fn read_body(
+    body: Incoming,
+    bytes_max: usize,
+    pace: Pace,
+) -> Result<Bytes, Problem> {
+    edge::read_body(body, bytes_max, pace).await.map_err(Problem::from)
 }
 
 /// Whether somebody waits for it, and it is tried again only for as long as they do.

@@ -28,10 +28,10 @@ use crate::body::Body;
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
 use crate::gateway::{Answering, Entrance, Place, Receipt, options_of};
+use crate::head;
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
-use crate::serve::{has_foreign_coding, refuse_coding};
 
 use self::cors::Origins;
 use self::reauthorize::Asking;
@@ -192,8 +192,8 @@ fn enter(
     request: Request<Incoming>,
     peer: &Peer,
 ) -> Result<Entered, Problem> {
-    if has_foreign_coding(request.headers()) {
-        let answering = Box::pin(ready(refuse_coding()));
+    if let Some(refusal) = head::refuse(&request) {
+        let answering = Box::pin(ready(refusal));
         return Ok(Entered { answering, aside: Arc::default(), asking: None });
     }
     if node.is_quarantined() {
@@ -208,7 +208,8 @@ fn enter(
     let secrets = node.engine.secrets();
     let principal = principal::of(guard, &mut head.headers, peer, is_read, secrets);
     let mut options = options(guard, &mut head)?;
-    options.headers = forwarded::said(guard, &head, peer);
+    let way = forwarded::said(guard, &head, peer);
+    options.headers.extend(way);
     let aside = Arc::clone(&options.aside);
     let asks = guard.reauthorize.as_ref().filter(|_| !is_read);
     let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));
@@ -243,8 +244,12 @@ fn refuse_strangers(guard: &Guard, head: &Parts, peer: &Peer) -> Result<(), Prob
 /// What a caller may ask of us, and does. The rest is not heard: callers of an API that happens to
 /// have us before it change nothing.
 fn options(guard: &Guard, head: &mut Parts) -> Result<CallOptions, Problem> {
-    let is_heard =
-        |name: &str| name.strip_prefix("onceward-").is_none_or(|option| guard.allows(option));
+    // A gateway before us tells of itself whatever is allowed.
+    let is_told = |option: &str| matches!(option, "attempt" | "hop");
+    let is_heard = |name: &str| {
+        let option = name.strip_prefix("onceward-");
+        option.is_none_or(|option| guard.allows(option) || is_told(option))
+    };
     let unheard: Vec<_> =
         head.headers.keys().filter(|name| !is_heard(name.as_str())).cloned().collect();
     for name in unheard {

@@ -42,6 +42,7 @@ pub(crate) struct Sockets {
 #[derive(Debug)]
 pub(crate) struct Listeners {
     connections: Arc<Connections>,
+    address: SocketAddr,
     main: Listening,
     guards: BTreeMap<Place, (Bound, Listening)>,
 }
@@ -61,13 +62,19 @@ impl Sockets {
         guards.values().for_each(Bound::tell);
         passed::tell_of_rest();
         let (max, of_address_max) = (config.connections_max, config.connections_per_address_max);
-        let connections = Connections::new(max, of_address_max, event_loops);
+        let connections = Connections::new(max, of_address_max, config.idle_timeout, event_loops);
         Ok(Self { connections, main: Arc::new(main), wanted, guards })
     }
 
     /// The address of the main listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.main.local_addr().unwrap_or(self.wanted)
+    }
+
+    /// The addresses of all of them.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let guards = self.guards.values().filter_map(Bound::address);
+        std::iter::once(self.address()).chain(guards).collect()
     }
 
     /// Tells whoever calls that the ledger is away, for as long as what is returned lives.
@@ -87,8 +94,12 @@ impl Sockets {
 }
 
 impl Bound {
+    fn address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
     fn tell(&self) {
-        let address = self.socket.local_addr().map(|address| address.to_string());
+        let address = self.address().map(|address| address.to_string());
         info!(
             address = address.unwrap_or_default(),
             route = self.route,
@@ -164,6 +175,7 @@ async fn bound(
 impl Listeners {
     /// Begins to take connections.
     pub(crate) fn begin(sockets: Sockets, node: &Arc<Node>) -> Self {
+        let address = sockets.address();
         let connections = sockets.connections;
         let pages = operator::router().merge(page::router()).with_state(Arc::clone(node));
         let of_main = Arc::clone(node);
@@ -172,12 +184,18 @@ impl Listeners {
             let edge = Arc::new(Edge { node, pages: pages.clone(), peer });
             move |request| serve::answer(&edge, request)
         });
-        let mut listeners = Self { connections, main, guards: BTreeMap::new() };
+        let mut listeners = Self { connections, address, main, guards: BTreeMap::new() };
         for (place, bound) in sockets.guards {
             let listening = bound.begin(&listeners.connections, node);
             listeners.guards.insert(place, (bound, listening));
         }
         listeners
+    }
+
+    /// The addresses of all of them.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let guards = self.guards.values().filter_map(|(bound, _)| bound.address());
+        std::iter::once(self.address).chain(guards).collect()
     }
 
     /// Does all that can go wrong with what `guards` want; nothing of it holds yet.

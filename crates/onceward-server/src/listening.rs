@@ -6,11 +6,10 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -18,12 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::body::Body;
 use crate::connections::{Connected, Connections, HEAD_TIMEOUT, builder};
 use crate::tls::Tls;
+use crate::traffic::{Counted, Found, LOOKS, Look, Traffic};
 
 /// After a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -165,22 +165,30 @@ where
     S: Fn(Request<Incoming>) -> A + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let _connected = connected;
-    let has_asked = Arc::new(AtomicBool::new(false));
-    let asks = Arc::clone(&has_asked);
+    let traffic = Arc::<Traffic>::default();
+    let asks = Arc::clone(&traffic);
     let service = service_fn(move |request| {
-        asks.store(true, Ordering::Relaxed);
+        let stream = asks.begin(request.version() == Version::HTTP_2);
         let answered = answer(request);
-        async move { Ok::<_, Infallible>(answered.await) }
+        async move {
+            let response = answered.await;
+            Ok::<_, Infallible>(match stream {
+                Some(stream) => response.map(|body| body.on(stream)),
+                None => response,
+            })
+        }
     });
     let builder = builder();
+    let stream = Counted::new(stream, Arc::clone(&traffic));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut told = ending.clone();
     let mut told = pin!(told.changed());
     let (mut is_heard, mut is_told) = (false, false);
-    // hyper times the head of HTTP/1.1, but not the bytes that tell which HTTP it is, nor HTTP/2 before
-    // its first request.
-    let mut first = pin!(Some(sleep(HEAD_TIMEOUT)));
+    // hyper times the heads of HTTP/1.1, but neither the bytes that tell which HTTP it is nor HTTP/2, and
+    // nobody who does not read.
+    let idle_timeout = connected.idle_timeout();
+    let mut next = pin!(sleep(HEAD_TIMEOUT.min(idle_timeout)));
+    let mut look = Look::new(traffic);
     poll_fn(|cx| {
         // It is told to this task, whenever that looked first: it need not look again before.
         let looks = !is_heard || !matches!(ending.has_changed(), Ok(false));
@@ -193,10 +201,21 @@ where
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if has_asked.load(Ordering::Relaxed) {
-            first.set(None);
+        while next.as_mut().poll(cx).is_ready() {
+            match look.at_it() {
+                Found::Traffic => next.as_mut().reset(Instant::now() + idle_timeout / LOOKS),
+                Found::Idle => {
+                    // Told so, whoever begins to ask just then asks elsewhere.
+                    connection.as_mut().graceful_shutdown();
+                    if connection.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    next.as_mut().reset(Instant::now() + HEAD_TIMEOUT);
+                }
+                Found::Nothing => return Poll::Ready(()),
+            }
         }
-        first.as_mut().as_pin_mut().map_or(Poll::Pending, |first| first.poll(cx))
+        Poll::Pending
     })
     .await;
 }

@@ -10,6 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use onceward::clock::SystemClock;
 use onceward::core::lease::Session;
+use onceward::edge::Paced;
 use onceward::master_key::{self, write_secret};
 use onceward::route::Routes;
 use onceward::secret::{Secrets, random};
@@ -37,7 +38,7 @@ use crate::problem::{self, Problem};
 use crate::source::{self, Sources};
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
-use crate::{demo, ledger, operator, page, waiting};
+use crate::{demo, head, ledger, operator, page, waiting};
 
 /// The file with the key that the command line uses; written at each start.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
@@ -210,7 +211,9 @@ impl Start {
         let access = Access::open(store, &operator_key, listen).await?;
         first_key(&access, listen).await?;
         let quarantined = data.join(QUARANTINE).exists();
-        let gateway = || Gateway { engine: Arc::clone(&engine), egress: Arc::clone(&self.egress) };
+        let (egress, pace) = (&self.egress, config.pace);
+        egress.set_own(sockets.addresses());
+        let gateway = || Gateway { engine: Arc::clone(&engine), egress: Arc::clone(egress), pace };
         let outboxes = Outboxes::new(gateway());
         outboxes.follow(&config.outboxes);
         let node = Arc::new(Node {
@@ -453,6 +456,7 @@ async fn reload(
     node.outboxes.follow(&fresh.outboxes);
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
+    node.gateway.egress.set_own(listeners.addresses());
     listeners.refresh_certificates().await;
     info!(routes = count, "the routes were read again");
 }
@@ -547,8 +551,8 @@ pub(crate) fn answer(
 
 fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {
     let node = &edge.node;
-    if has_foreign_coding(request.headers()) {
-        return at_once(refuse_coding());
+    if let Some(refusal) = head::refuse(&request) {
+        return at_once(refusal);
     }
     let path = request.uri().path();
     match path {
@@ -588,6 +592,7 @@ fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {
         return node.gateway.handle(head, body, caller);
     }
     head.extensions.insert(caller);
+    let body = Paced::new(body, node.gateway.pace);
     let mut pages = edge.pages.clone();
     Box::pin(async move {
         match pages.call(Request::from_parts(head, body)).await {
@@ -607,27 +612,6 @@ async fn metrics(node: &Node) -> Response<Body> {
         Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
         Err(error) => Problem::from(error).response(),
     }
-}
-
-/// Whether a body came in another transfer coding than `chunked`, which was taken off already:
-/// sent on, its bytes would mean something else (RFC 9112, section 6.1).
-pub(crate) fn has_foreign_coding(headers: &http::HeaderMap) -> bool {
-    let mut codings = headers.get_all(http::header::TRANSFER_ENCODING).iter();
-    let is_chunked =
-        |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_some_and(|first| !is_chunked(first)) || codings.next().is_some()
-}
-
-/// The connection goes with it: nobody has to agree on where such a body ends.
-pub(crate) fn refuse_coding() -> Response<Body> {
-    let mut response = Problem::new(
-        "request-invalid",
-        "The body came in another transfer coding than chunked; nothing was sent.",
-    )
-    .response();
-    let close = http::HeaderValue::from_static("close");
-    response.headers_mut().insert(http::header::CONNECTION, close);
-    response
 }
 
 async fn ready(node: &Node) -> Response<Body> {

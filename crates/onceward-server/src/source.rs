@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use onceward::core::condition::{self, Condition};
 use onceward::core::exchange::{self, Headers};
 use onceward::core::hex;
 use onceward::core::key::Key;
 use onceward::core::operation::Operation;
-use onceward::secret::sha256;
+use onceward::secret::{is_same, sha256};
 use onceward::webhook::{Delivery, Document, Place, Scheme, Verified, Verifier};
 use onceward::{Answer as Answered, Aside, Call, CallOptions, Named, Refusal, Says, Testimony};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ use url::form_urlencoded;
 
 use self::rejects::{Buckets, Reason, Refused};
 use crate::body::{Body, headers_of};
-use crate::gateway::{TENANT, check_sendable, is_of_a_caller, read_body};
+use crate::gateway::{TENANT, check_sendable, is_of_a_caller, next_hop, read_body};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::telemetry::webhooks;
@@ -214,7 +214,7 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request<Incoming>) -> Res
         Err(refused) => refused,
     };
     let Refused { mut problem, code, why, webhook } = *refused;
-    if problem.status >= 500 {
+    if problem.status >= 500 && problem.code != "loop" {
         // Whatever it is for others, a provider is to come again.
         problem.status = 503;
         webhooks::unavailable(&source.name, problem.code);
@@ -265,7 +265,7 @@ async fn take(node: &Arc<Node>, source: &Source, request: Request<Incoming>) -> 
     let url = url_of(source, &head.uri, &headers);
     let mut webhook =
         Webhook { method: head.method, uri: head.uri, url, headers, body: Bytes::new() };
-    webhook.body = match read_body(body, source.body_bytes_max).await {
+    webhook.body = match read_body(body, source.body_bytes_max, node.gateway.pace).await {
         Ok(body) => body,
         Err(problem) => return Err(Refused::of(problem, "body", webhook)),
     };
@@ -461,6 +461,8 @@ impl Source {
             Some(query) => format!("{}?{query}", self.target),
         };
         check_sendable(&webhook.method, &target)?;
+        let is_sent_on = webhook.headers.get("onceward-attempt").is_some();
+        let hop = next_hop(webhook.headers.text("onceward-hop"), is_sent_on)?;
         let found = node.engine.route(route);
         let policy = found.as_ref().map(|it| it.policy_for(webhook.method.as_str(), &target));
         let window = policy.map_or(Duration::ZERO, |policy| policy.window);
@@ -475,7 +477,9 @@ impl Source {
         let subject = self.subject.as_ref().and_then(|at| document.at(at));
         let subject = subject.map(|subject| short_subject(&subject));
         let sequence = self.sequence.as_ref().and_then(|at| sequence_of(&document.at(at)?));
+        let hop = hop.map(|hop| (HeaderName::from_static("onceward-hop"), hop));
         let options = CallOptions {
+            headers: hop.into_iter().collect(),
             respond_async: true,
             key: Some(key.as_str().to_owned()),
             via: Some(self.via()),
@@ -619,8 +623,7 @@ impl Handshake {
         };
         let echo = value(&self.echo).filter(|echo| echo.len() <= ECHO_BYTES_MAX)?;
         let is_theirs = self.token.as_ref().is_none_or(|(name, token)| {
-            // Digests are compared, so that the time it takes tells nothing about the token.
-            value(name).is_some_and(|given| sha256(given.as_bytes()) == sha256(token.as_bytes()))
+            value(name).is_some_and(|given| is_same(given.as_bytes(), token.as_bytes()))
         });
         Some(if is_theirs { Ok(echo) } else { Err("The handshake's token is another one.") })
     }

@@ -1,7 +1,9 @@
 //! What every edge shares: headers as the ledger keeps them, and what an answer says of its operation.
 
+mod pace;
+
 use std::error::Error;
-use std::time::Duration;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
@@ -14,8 +16,8 @@ use crate::problem::Problem;
 use crate::refusal::Refusal;
 use crate::sabotage::Sabotage;
 
-/// How long a request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+use self::pace::TooSlow;
+pub use self::pace::{Pace, Paced};
 
 /// Header lines as hyper takes them; a line that is no header any more is left out.
 pub fn header_map(headers: &Headers) -> HeaderMap {
@@ -41,21 +43,24 @@ pub fn headers_of(map: &HeaderMap) -> Headers {
     )
 }
 
-/// The whole body of a request, which is compared and remembered.
-pub async fn read_body<B>(body: B, bytes_max: usize) -> Result<Bytes, Problem>
+/// The whole body of a request, which is compared and remembered; it has to keep pace.
+pub async fn read_body<B>(body: B, bytes_max: usize, pace: Pace) -> Result<Bytes, Problem>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let unread = |why: &str| Problem::new("request-invalid", why);
     let limit = if Sabotage::UnboundedBody.is_on() { usize::MAX } else { bytes_max };
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let body = pin!(body);
+    match Limited::new(Paced::new(body, pace), limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
             Err(Refusal::BodyTooLarge { bytes_max }.into())
         }
-        Ok(Err(_)) => Err(unread("The body broke off; nothing was sent.")),
-        Err(_) => Err(unread("The body took longer than a minute; nothing was sent.")),
+        Err(error) if error.is::<TooSlow>() => {
+            Err(unread("The body came too slowly; nothing was sent.").status(408))
+        }
+        Err(_) => Err(unread("The body broke off; nothing was sent.")),
     }
 }
 

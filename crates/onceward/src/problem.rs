@@ -92,6 +92,7 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     GONE_WRONG,
     ("no-outcome", 404, "wait", "There is no answer to show"),
     ("outside-hours", 503, "same-key", "This route sends at other hours"),
+    ("loop", 508, "fix-request", "The request has come round"),
     ("upgrade-refused", 501, "fix-request", "Only HTTP goes through"),
     ("source-unknown", 404, "fix-request", "There is no such source"),
     ("webhook-rejected", 400, "fix-request", "The webhook is not taken"),

@@ -149,6 +149,12 @@ sabotages! {
     RedirectFollowed = "redirect-followed",
     /// An address that stands in a caller's URL itself is not judged.
     AddressUnchecked = "address-unchecked",
+    /// Where a caller's name leads is not judged.
+    NameUnchecked = "name-unchecked",
+    /// A caller's URL may lead to a listener of ours.
+    OwnListenerOpen = "own-listener-open",
+    /// Nobody counts through how many gateways a request goes.
+    CircleUnended = "circle-unended",
     /// A body is taken however large it is.
     UnboundedBody = "unbounded-body",
 }

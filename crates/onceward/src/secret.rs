@@ -1,6 +1,7 @@
 //! The ledger's secrets: one master key, and what is derived from it for each purpose.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -43,6 +44,12 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
     digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
     digest
+}
+
+/// Whether a secret that somebody gave is the one wanted, in a time that does not tell how much of it
+/// is right.
+pub fn is_same(given: &[u8], wanted: &[u8]) -> bool {
+    verify_slices_are_equal(given, wanted).is_ok()
 }
 
 impl Secrets {
@@ -137,6 +144,14 @@ mod tests {
         *sealed.last_mut().unwrap() ^= 1;
         assert_eq!(secrets.open(&sealed, b"op_1"), Err(NotOurs));
         assert!(!String::from_utf8_lossy(&secrets.seal(b"Bearer x", b"op_1")).contains("Bearer"));
+    }
+
+    #[test]
+    fn a_secret_is_the_same_only_whole() {
+        assert!(is_same(b"secret", b"secret") && is_same(b"", b""));
+        for other in [&b""[..], b"s", b"secre", b"secrets", b"tecret", b"secreT"] {
+            assert!(!is_same(other, b"secret") && !is_same(b"secret", other), "{other:?}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) fn build(source: &Path) -> Outcome<PathBuf> {
     // Of several flags, also where one of them has a space.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", joined(for_rust.collect(), "\u{1f}"));
     cargo.env("CFLAGS", joined(for_c.collect(), " "));
+    // A C compiler takes its `__DATE__` and `__TIME__` from it, too.
     cargo.env("SOURCE_DATE_EPOCH", epoch(source)?);
     steps::succeed(&mut cargo)?;
     Ok(source.join("target/dist").join(NAME))
@@ -37,6 +38,9 @@ pub(crate) fn reproduce() -> Outcome<()> {
     if base.exists() {
         fs::remove_dir_all(&base)?;
     }
+    // Named once: the first build takes minutes, and somebody may commit meanwhile.
+    let mut head = Command::new("git");
+    let commit = steps::output(head.args(["rev-parse", "HEAD"]).current_dir(&root))?;
     let mut hashes = Vec::new();
     for name in ["one", "another/and-deeper"] {
         let folder = base.join(name);
@@ -44,6 +48,9 @@ pub(crate) fn reproduce() -> Outcome<()> {
         let mut clone = Command::new("git");
         clone.args(["clone", "--quiet", "--local"]).arg(&root).arg(&folder);
         steps::succeed(&mut clone)?;
+        let mut checkout = Command::new("git");
+        checkout.args(["checkout", "--quiet", "--detach", commit.trim()]).current_dir(&folder);
+        steps::succeed(&mut checkout)?;
         let hash = hash(&build(&folder)?)?;
         println!("{hash}  {name}");
         hashes.push(hash);

@@ -478,6 +478,27 @@ pub(super) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "name-unchecked",
+        promise: "a caller's name leads to no private address",
+        catchers: &[library(
+            "upstream_egress::a_caller_does_not_reach_a_private_address_however_it_is_named",
+            "private: (200",
+        )],
+    },
+    Row {
+        name: "own-listener-open",
+        promise: "a caller's URL leads to no listener of ours",
+        catchers: &[server(
+            "egress::no_caller_reaches_a_listener_of_ours_through_us",
+            "right: (403, \"egress-refused\")",
+        )],
+    },
+    Row {
+        name: "circle-unended",
+        promise: "a request that goes in a circle ends",
+        catchers: &[server("egress::a_circle_of_gateways_ends_after_five_of_them", "right: (508,")],
+    },
+    Row {
         name: "unbounded-body",
         promise: "no body is kept beyond its limit",
         catchers: &[

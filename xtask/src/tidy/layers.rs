@@ -1,4 +1,4 @@
-//! Layering: a pure core, and verbs that do not know each other.
+//! Layering: a pure core, verbs that do not know each other, and one place that opens sockets.
 
 use super::{Complaint, Tree};
 
@@ -9,6 +9,18 @@ const EFFECTS: [&str; 4] = ["tokio", "hyper", "rusqlite", "rand"];
 const VERBS_FOLDER: &str = "crates/onceward/src/";
 /// The story in its order; only the engine puts them into it.
 const VERBS: [&str; 5] = ["receive", "remember", "deliver", "settle", "replay"];
+
+/// The one file that connects to an upstream: what judges addresses stands there.
+const CONNECTOR: &str = "crates/onceward/src/upstream/connect.rs";
+/// What opens a socket, or looks up the name that one is opened to.
+const OPENS: [&str; 6] = [
+    "TcpStream::connect",
+    "UnixStream::connect",
+    "TcpSocket::new",
+    "lookup_host",
+    "to_socket_addrs",
+    "client::legacy",
+];
 
 /// The core depends on nothing that has effects.
 pub(super) fn core_manifest(tree: &Tree) -> Vec<Complaint> {
@@ -48,6 +60,29 @@ pub(super) fn verbs(tree: &Tree) -> Vec<Complaint> {
                     );
                     complaints.push(Complaint::new(path, line, what));
                 }
+            }
+        }
+    }
+    complaints
+}
+
+/// Nothing that ships opens a socket past the judge of addresses. The ledger's own server is another
+/// matter: its client connects by itself, to where the operator said.
+pub(super) fn sockets(tree: &Tree) -> Vec<Complaint> {
+    let ships = |path: &str| {
+        let of = ["crates/onceward/src/", "crates/onceward-server/src/"];
+        path != CONNECTOR && of.iter().any(|folder| path.starts_with(folder))
+    };
+    let mut complaints = Vec::new();
+    for (path, text) in tree.texts(ships) {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (n, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap_or_default();
+            for opens in OPENS.into_iter().filter(|opens| line.contains(opens)) {
+                let what = format!(
+                    "{opens} goes past the egress policy: ask through the door, whose sockets {CONNECTOR} opens"
+                );
+                complaints.push(Complaint::new(path, n + 1, what));
             }
         }
     }
@@ -112,6 +147,28 @@ mod tests {
         let mut found = lines(&core_manifest(&Tree::of(&[(CORE, manifest)])));
         found.sort_unstable();
         assert_eq!(found, [3, 6, 9]);
+    }
+
+    #[test]
+    fn a_socket_that_is_opened_elsewhere_is_found() {
+        let opens = "fn f() {\n    TcpStream::connect(a).await;\n} // lookup_host\n\
+                     #[cfg(test)]\nmod tests {\n    fn g() { TcpStream::connect(a); }\n}\n";
+        let tree = Tree::of(&[
+            ("crates/onceward/src/alert.rs", opens),
+            ("crates/onceward-server/src/cli/import.rs", "tokio::net::lookup_host((a, 1));\n"),
+            (CONNECTOR, opens),
+            ("crates/onceward-proof/src/line.rs", opens),
+        ]);
+        let found: Vec<_> =
+            sockets(&tree).into_iter().map(|found| (found.file, found.line)).collect();
+        let at = |file: &str, line| (file.to_owned(), line);
+        assert_eq!(
+            found,
+            [
+                at("crates/onceward-server/src/cli/import.rs", 1),
+                at("crates/onceward/src/alert.rs", 2)
+            ]
+        );
     }
 
     #[test]

@@ -213,6 +213,20 @@ fn the_environment_lies_over_the_file() {
 }
 
 #[test]
+fn limits_of_callers_are_what_the_file_says() {
+    let usual = Config::of_text("").unwrap();
+    let said = "[limits]\nidle_timeout = \"5s\"\nbody_timeout = \"2m\"\nbody_rate_min = \"64KiB\"";
+    let config = Config::of_text(said).unwrap();
+    assert_eq!(config.idle_timeout, Duration::from_secs(5));
+    assert_eq!(config.pace, Pace { total: Duration::from_mins(2), bytes_per_second: 64 << 10 });
+    assert_eq!((usual.idle_timeout, usual.pace), (Duration::from_secs(75), Pace::default()));
+    assert!(!config.is_served_as(&usual), "they are read at a start");
+    for key in ["idle_timeout", "body_timeout"] {
+        assert!(load(&format!("[limits]\n{key} = \"1ms\"")).unwrap_err().contains(key));
+    }
+}
+
+#[test]
 fn a_verb_beside_the_gateway_needs_no_credentials_to_find_it() {
     let text = "listen = \"127.0.0.1:1\"\nstore = \"sqlite:d/l.db\"\n[routes.a]\nupstream = \"${UPSTREAM}\"\nset_headers = { A = \"${KEY}\" }";
     let places = Places::build(text, "f", |_| None).unwrap();

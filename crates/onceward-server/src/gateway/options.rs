@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
+use onceward::sabotage::Sabotage;
 use onceward::{CallOptions, Refusal};
 
 use super::IDEMPOTENCY_KEY;
@@ -12,10 +13,15 @@ use crate::problem::Problem;
 use crate::{shape, units};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+const HOP: HeaderName = HeaderName::from_static("onceward-hop");
+
+/// Through how many gateways a request may go: more is a circle.
+const HOPS_MAX: u64 = 5;
 
 /// What a request asks of us.
 pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     let mut options = CallOptions::default();
+    let (mut hop, mut is_sent_on) = (None, false);
     for (name, value) in headers {
         if *name == PREFER {
             heed_preferences(value, &mut options);
@@ -76,7 +82,9 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             }
             "callback" => options.callback = Some(value.to_owned()),
             // Set by a gateway before us about its own operation.
-            "attempt" | "operation" | "authorization" => {}
+            "attempt" => is_sent_on = true,
+            "hop" => hop = Some(value),
+            "operation" | "authorization" => {}
             _ => return Err(invalid("there is no such option".to_owned())),
         }
     }
@@ -93,7 +101,33 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
             "A call that is held cannot be delayed: send `Prefer: respond-async` with it; nothing was sent.",
         ));
     }
+    if let Some(next) = next_hop(hop, is_sent_on)? {
+        options.headers.insert(HOP, next);
+    }
     Ok(options)
+}
+
+/// What the upstream is told of the gateways that a request came through: nothing where this is the
+/// first. `hop` is what the one before said of those before it, and `is_sent_on` whether there is one,
+/// which its attempt shows.
+pub(crate) fn next_hop(
+    hop: Option<&str>,
+    is_sent_on: bool,
+) -> Result<Option<HeaderValue>, Problem> {
+    let hops = match hop {
+        Some(hop) => hop.parse::<u64>().map_err(|_| {
+            let why = format!("onceward-hop: {hop:?} is no number; nothing was sent.");
+            Problem::new("option-invalid", why)
+        })?,
+        None => u64::from(is_sent_on),
+    };
+    if hops >= HOPS_MAX && !Sabotage::CircleUnended.is_on() {
+        let why = format!(
+            "It came through {hops} gateways and is sent no further: does an upstream lead back here?"
+        );
+        return Err(Problem::new("loop", why));
+    }
+    Ok((hops > 0).then(|| HeaderValue::from(hops.saturating_add(1))))
 }
 
 /// The key in a request's own header.
@@ -115,6 +149,33 @@ fn heed_preferences(prefer: &HeaderValue, options: &mut CallOptions) {
                     options.wait.or_else(|| value.trim().parse().ok().map(Duration::from_secs));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_goes_through_five_gateways_and_no_further() {
+        let told = |lines: &[(&'static str, &str)]| {
+            let lines =
+                lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            let options = options_of(&lines.collect())?;
+            Ok(options.headers.get(HOP).map(|hop| hop.to_str().unwrap().to_owned()))
+        };
+        let code = |told: Result<Option<String>, Problem>| told.unwrap_err().code;
+        assert_eq!(told(&[]).unwrap(), None, "a caller's own");
+        assert_eq!(told(&[("onceward-attempt", "1")]).unwrap().as_deref(), Some("2"));
+        let hop = |hop| told(&[("onceward-attempt", "3"), ("onceward-hop", hop)]);
+        assert_eq!(hop("2").unwrap().as_deref(), Some("3"));
+        assert_eq!(hop("4").unwrap().as_deref(), Some("5"));
+        for over in ["5", "6", "255", "18446744073709551615"] {
+            assert_eq!(code(hop(over)), "loop", "{over}");
+        }
+        for other in ["", "-1", "two", "18446744073709551616"] {
+            assert_eq!(code(hop(other)), "option-invalid", "{other}");
         }
     }
 }

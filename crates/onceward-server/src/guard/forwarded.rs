@@ -55,7 +55,10 @@ pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
     }
     for name in head.headers.keys() {
         match name.as_str() {
-            "x-real-ip" if !is_believed => say(name, address.to_string().try_into()),
+            "x-real-ip" => say(
+                name,
+                believed(name).map_or_else(|| address.to_string().try_into(), TryInto::try_into),
+            ),
             text if text.starts_with("x-forwarded-") && ![FOR, PROTO, HOST].contains(name) => {
                 if let Some(value) = believed(name) {
                     say(name, value.try_into());
@@ -165,7 +168,7 @@ mod tests {
         assert_eq!(text(&said, "host"), Some("api.example:8080"));
         assert_eq!(
             (text(&said, "x-real-ip"), text(&said, "x-forwarded-port")),
-            (None, Some("443"))
+            (Some("1.2.3.4"), Some("443"))
         );
         let v6 = said_of(lines, "2001:db8::1", &SPOOFED);
         assert!(text(&v6, "forwarded").is_some_and(|it| it.starts_with("for=\"[2001:db8::1]\";")));

@@ -330,8 +330,10 @@ pub(crate) fn spawn(
     std::thread::spawn(move || {
         let mut ready = Some(ready);
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // A guard's address comes with its route.
             let address = serde_json::from_str::<Value>(&line)
                 .ok()
+                .filter(|line| line["route"].is_null())
                 .and_then(|line| line["address"].as_str()?.parse().ok());
             let mut said = shared.lock().unwrap_or_else(PoisonError::into_inner);
             said.push_str(&line);

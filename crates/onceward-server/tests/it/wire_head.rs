@@ -14,7 +14,7 @@ use onceward_proof::line::Line;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
-use crate::crash_world::{Gateway, World};
+use crate::crash_world::World;
 use crate::wire_strict::{Arrived, Strict};
 use crate::wire_table::{self, Case, SMUGGLED, Want};
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a case's bytes leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Whole,
     /// In three pieces.
     InPieces,
@@ -36,13 +36,24 @@ enum Way {
     Before,
 }
 
+/// What stands before the name of a case in the table.
+const PATH: &str = "/to/strict/";
+
 const WAYS: [Way; 4] = [Way::Whole, Way::InPieces, Way::Behind, Way::Before];
 
 /// What became of a case.
 #[derive(Debug, Default)]
-struct Heard {
+pub(crate) struct Heard {
     statuses: Vec<u16>,
     hangs: bool,
+}
+
+/// By which edge the cases come; those of the table are for `/to/strict/…`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    pub(crate) address: SocketAddr,
+    /// What stands before the name of a case.
+    pub(crate) path: &'static str,
 }
 
 async fn world() -> (World, Strict) {
@@ -60,18 +71,33 @@ fn numbered(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes.split(|byte| *byte == b'@').collect::<Vec<_>>().join(number.as_bytes())
 }
 
+/// The bytes of a case as they come by another edge.
+fn by_edge(bytes: &[u8], edge: Edge) -> Vec<u8> {
+    let mut left = bytes;
+    let mut all = Vec::with_capacity(bytes.len());
+    while let Some(at) = left.windows(PATH.len()).position(|window| window == PATH.as_bytes()) {
+        all.extend_from_slice(&left[..at]);
+        all.extend_from_slice(edge.path.as_bytes());
+        left = &left[at + PATH.len()..];
+    }
+    all.extend_from_slice(left);
+    all
+}
+
 /// Sends one case and hears it out.
-async fn send(gateway: SocketAddr, case: &Case, way: Way, number: usize) -> Heard {
-    let mut bytes = numbered(&[&case.head[..], &case.rest].concat(), number);
-    let mut line = Line::connect(gateway).await.expect("a connection");
+async fn send(edge: Edge, case: &Case, way: Way, number: usize) -> Heard {
+    let bytes = by_edge(&[&case.head[..], &case.rest].concat(), edge);
+    let mut bytes = numbered(&bytes, number);
+    let mut line = Line::connect(edge.address).await.expect("a connection");
     if way == Way::Behind {
         let key = format!("b{number}");
-        let path = format!("/to/strict/before{number}");
+        let path = format!("{}before{number}", edge.path);
         let answer = line.ask("POST", &path, &[("idempotency-key", &key)], b"x").await;
         assert_eq!(answer.map(|answer| answer.status()).ok(), Some(200), "the sound one before");
     }
     if way == Way::Before {
-        bytes.extend(numbered(SMUGGLED.replace("smuggled", "behind").as_bytes(), number));
+        let behind = by_edge(SMUGGLED.replace("smuggled", "behind").as_bytes(), edge);
+        bytes.extend(numbered(&behind, number));
     }
     let pieces = if way == Way::InPieces { bytes.len().div_ceil(3).max(1) } else { bytes.len() };
     for piece in bytes.chunks(pieces) {
@@ -166,27 +192,29 @@ fn judge(
     }
 }
 
+/// What is wrong with what was heard, and with what arrived at each path.
+pub(crate) fn wrong_in(
+    heard: &[(Case, Way, Heard)],
+    strict: &Strict,
+    arrived: &HashMap<String, Vec<Arrived>>,
+) -> Vec<String> {
+    let judged = heard.iter().enumerate();
+    let judged =
+        judged.filter_map(|(number, (case, way, heard))| judge(case, *way, number, heard, arrived));
+    strict.wrong().into_iter().chain(judged).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_or_smuggling_request_is_refused_or_arrives_once_in_our_own_framing() {
     let (began, seed) = (Instant::now(), number("TEST_SEED", 1));
     let count = number("TEST_WIRE_REQUESTS", 1500) as usize;
     let mut chance = Chance(seed);
-    let cases: Vec<(Case, Way)> = wire_table::some(count, &mut chance)
-        .into_iter()
-        .map(|case| (case, WAYS[chance.below(4) as usize]))
-        .collect();
+    let cases = some(count, &mut chance);
     let (world, strict) = world().await;
     let gateway = world.start().await;
-    let heard = send_all(&gateway, cases).await;
+    let heard = send_all(Edge { address: gateway.address, path: PATH }, cases).await;
     gateway.quiet().await;
-    let arrived = strict.arrived();
-    let mut wrong = strict.wrong();
-    wrong.extend(
-        heard
-            .iter()
-            .enumerate()
-            .filter_map(|(number, (case, way, heard))| judge(case, *way, number, heard, &arrived)),
-    );
+    let wrong = wrong_in(&heard, &strict, &strict.arrived());
     let first = |status: fn(u16) -> bool| {
         let is = |heard: &Heard| heard.statuses.first().copied().is_some_and(status);
         heard.iter().filter(|(_, _, heard)| is(heard)).count() as u64
@@ -206,9 +234,14 @@ async fn a_malformed_or_smuggling_request_is_refused_or_arrives_once_in_our_own_
     assert!(strict.arrivals() > 0);
 }
 
+/// So many cases of the table, each with a way for its bytes to leave.
+pub(crate) fn some(count: usize, chance: &mut Chance) -> Vec<(Case, Way)> {
+    let cases = wire_table::some(count, chance);
+    cases.into_iter().map(|case| (case, WAYS[chance.below(4) as usize])).collect()
+}
+
 /// Sends them, a few at once, and returns what was heard in the order of the cases.
-async fn send_all(gateway: &Gateway, cases: Vec<(Case, Way)>) -> Vec<(Case, Way, Heard)> {
-    let address = gateway.address;
+pub(crate) async fn send_all(edge: Edge, cases: Vec<(Case, Way)>) -> Vec<(Case, Way, Heard)> {
     let cases = Arc::new(cases);
     let mut senders = JoinSet::new();
     for start in 0..32 {
@@ -217,7 +250,7 @@ async fn send_all(gateway: &Gateway, cases: Vec<(Case, Way)>) -> Vec<(Case, Way,
             let mut heard = Vec::new();
             for number in (start..cases.len()).step_by(32) {
                 let (case, way) = &cases[number];
-                heard.push((number, send(address, case, *way, number).await));
+                heard.push((number, send(edge, case, *way, number).await));
             }
             heard
         });
@@ -230,6 +263,35 @@ async fn send_all(gateway: &Gateway, cases: Vec<(Case, Way)>) -> Vec<(Case, Way,
             (case, way, heard)
         })
         .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_a_length_and_a_coding_is_the_last_on_its_connection() {
+    let (world, strict) = world().await;
+    let gateway = world.start().await;
+    let edge = Edge { address: gateway.address, path: PATH };
+    let both = [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    ];
+    for (number, lines) in both.into_iter().enumerate() {
+        let written = format!(
+            "POST {PATH}c@ HTTP/1.1\r\nHost: 127.0.0.1\r\nIdempotency-Key: k@\r\n{lines}\r\n\r\n"
+        );
+        let rest = "5\r\nhello\r\n0\r\n\r\n";
+        let case = Case {
+            kind: "length and coding",
+            want: Want::One,
+            head: written.into(),
+            rest: rest.into(),
+            body: Some("hello"),
+        };
+        // A sound one stands behind it, and is not read: who framed it otherwise may have meant another.
+        let heard = send(edge, &case, Way::Before, number).await;
+        assert_eq!((heard.statuses.as_slice(), heard.hangs), (&[200][..], false), "{lines}");
+        assert_eq!(strict.arrived()[&format!("/c{number}")][0].body, b"hello");
+    }
+    assert_eq!(strict.arrivals(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,19 +14,22 @@ use onceward_proof::figures::{number, tell};
 
 use crate::crash_world::{Gateway, World};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+
+/// What the floods call.
+const PATH: &str = "/to/once/things";
 
 /// The memory that one flood may cost, in KiB.
 const GROWTH_MAX: u64 = 64 << 10;
@@ -41,7 +44,7 @@ const FRAMES_MIN: u64 = 2_000;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// RFC 9113, section 4.1: length, type, flags, stream, payload.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend_from_slice(&stream.to_be_bytes());
@@ -59,11 +62,11 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// The header block of a call.
-fn call(key: &str) -> Vec<u8> {
+pub(crate) fn call(path: &str, key: &str) -> Vec<u8> {
     [
         literal(":method", "POST"),
         literal(":scheme", "http"),
-        literal(":path", "/to/once/things"),
+        literal(":path", path),
         literal(":authority", "127.0.0.1"),
         literal("idempotency-key", key),
     ]
@@ -87,7 +90,7 @@ const FLOODS: [Flood; 11] = [
     Flood {
         name: "rapid reset",
         turn: |n| {
-            let open = frame(HEADERS, END_HEADERS, stream(n), &call("flood"));
+            let open = frame(HEADERS, END_HEADERS, stream(n), &call(PATH, "flood"));
             [open, frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes())].concat()
         },
         reads: true,
@@ -96,7 +99,7 @@ const FLOODS: [Flood; 11] = [
         name: "rapid reset of whole calls",
         turn: |n| {
             let key = format!("flood-{n}");
-            let open = frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &call(&key));
+            let open = frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &call(PATH, &key));
             [open, frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes())].concat()
         },
         reads: true,
@@ -105,7 +108,7 @@ const FLOODS: [Flood; 11] = [
         // Nothing may be added to a window that is nothing: the server has to reset the stream.
         name: "resets that the server has to make",
         turn: |n| {
-            let open = frame(HEADERS, END_HEADERS, stream(n), &call("flood"));
+            let open = frame(HEADERS, END_HEADERS, stream(n), &call(PATH, "flood"));
             [open, frame(WINDOW_UPDATE, 0, stream(n), &0u32.to_be_bytes())].concat()
         },
         reads: true,
@@ -113,7 +116,7 @@ const FLOODS: [Flood; 11] = [
     Flood {
         name: "headers without end",
         turn: |n| match n {
-            0 => frame(HEADERS, 0, 1, &call("flood")),
+            0 => frame(HEADERS, 0, 1, &call(PATH, "flood")),
             _ => frame(CONTINUATION, 0, 1, &literal("x-flood", &"x".repeat(200)).repeat(70)),
         },
         reads: true,
@@ -121,7 +124,7 @@ const FLOODS: [Flood; 11] = [
     Flood {
         name: "empty continuations",
         turn: |n| match n {
-            0 => frame(HEADERS, 0, 1, &call("flood")),
+            0 => frame(HEADERS, 0, 1, &call(PATH, "flood")),
             _ => frame(CONTINUATION, 0, 1, &[]),
         },
         reads: true,
@@ -129,7 +132,7 @@ const FLOODS: [Flood; 11] = [
     Flood {
         name: "empty data",
         turn: |n| match n {
-            0 => frame(HEADERS, END_HEADERS, 1, &call("flood")),
+            0 => frame(HEADERS, END_HEADERS, 1, &call(PATH, "flood")),
             _ => frame(DATA, 0, 1, &[]),
         },
         reads: true,
@@ -145,7 +148,7 @@ const FLOODS: [Flood; 11] = [
         // One entry of 4,000 bytes, named ten thousand times in every block.
         name: "header bomb",
         turn: |n| {
-            let mut block = call("flood");
+            let mut block = call(PATH, "flood");
             // A literal that is indexed; its value's length is 127 and 3873 in seven-bit groups.
             block.extend_from_slice(b"\x40\x01x\x7f\xa1\x1e");
             block.extend(std::iter::repeat_n(b'x', 4000));
@@ -163,7 +166,7 @@ const FLOODS: [Flood; 11] = [
                 HEADERS,
                 END_HEADERS | END_STREAM,
                 stream(n),
-                &call(&format!("flood-{}", n % 50)),
+                &call(PATH, &format!("flood-{}", n % 50)),
             ),
         },
         reads: false,

@@ -14,7 +14,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 pub(crate) const BOMB: &[u8] = include_bytes!("bomb.gz.gz");
 
 /// Headers that a gateway never passes on: framing, and what only a proxy or the gateway may say.
-const NEVER: [&str; 16] = [
+const NEVER: [&str; 12] = [
     "transfer-encoding",
     "te",
     "trailer",
@@ -24,14 +24,13 @@ const NEVER: [&str; 16] = [
     "proxy-connection",
     "proxy-authorization",
     "expect",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
     "idempotent-replayed",
     "onceward-state",
     "http2-settings",
 ];
+
+/// What is said of the way of a request: by a guard of its caller, and by nobody else.
+const WAY: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
 /// A request that arrived.
 #[derive(Debug, Clone)]
@@ -51,13 +50,23 @@ struct Seen {
 pub(crate) struct Strict {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
+    is_behind_a_guard: bool,
 }
 
 impl Strict {
     pub(crate) async fn start() -> Self {
+        Self::before(false).await
+    }
+
+    /// One that a guard stands before, which tells it of the way.
+    pub(crate) async fn behind_a_guard() -> Self {
+        Self::before(true).await
+    }
+
+    async fn before(is_behind_a_guard: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let strict = Self { address, seen: Arc::default() };
+        let strict = Self { address, seen: Arc::default(), is_behind_a_guard };
         let shared = strict.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -104,7 +113,8 @@ impl Strict {
                     return Ok(());
                 }
             };
-            let read = read_head(&ahead[..end], &self.address.to_string());
+            let host = self.address.to_string();
+            let read = read_head(&ahead[..end], &host, self.is_behind_a_guard);
             let length = read.as_ref().map_or(0, |(_, length)| *length);
             while ahead.len() < end + 4 + length {
                 if stream.read_buf(&mut ahead).await? == 0 {
@@ -142,7 +152,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// The path and the body's length, where the head is in the gateway's own framing and no other.
-fn read_head(head: &[u8], host: &str) -> Result<(String, usize), String> {
+fn read_head(head: &[u8], host: &str, is_behind_a_guard: bool) -> Result<(String, usize), String> {
     let wrong = |what: &str| Err(format!("{what}: {:?}", shown(head)));
     let mut lines = head.split(|byte| *byte == b'\n');
     let line = |line: &[u8]| {
@@ -175,6 +185,12 @@ fn read_head(head: &[u8], host: &str) -> Result<(String, usize), String> {
     };
     if let Some(never) = NEVER.iter().find(|name| counted.contains_key(**name)) {
         return wrong(&format!("a header that never travels, {never}"));
+    }
+    if let Some(way) = WAY.iter().find(|name| counted.contains_key(**name) && !is_behind_a_guard) {
+        return wrong(&format!("what only a proxy says, {way}"));
+    }
+    if is_behind_a_guard && one("x-forwarded-for").as_deref() != Some("127.0.0.1") {
+        return wrong("another way than it came");
     }
     if one("host").as_deref() != Some(host) {
         return wrong("not our host");

@@ -103,6 +103,13 @@ impl World {
         self.serve_with(&["--listen", listen])
     }
 
+    /// With these variables in its environment.
+    pub(crate) fn serve_in(&self, environment: &[(&str, &str)]) -> Gateway {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied());
+        self.serve_by(command)
+    }
+
     pub(crate) fn serve_with(&self, flags: &[&str]) -> Gateway {
         self.serve_by(self.command(&[&["serve"], flags].concat()))
     }

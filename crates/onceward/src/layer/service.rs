@@ -18,7 +18,7 @@ use super::Principal;
 use super::body::{Body, BoxError};
 use super::handler::{Handler, Inside};
 use crate::call::{self, Aside, Call, CallOptions};
-use crate::edge::{self, header_map, headers_of};
+use crate::edge::{self, Pace, header_map, headers_of};
 use crate::engine::{Answer, Answered, Engine};
 use crate::problem::Problem;
 use crate::refusal::Refusal;
@@ -124,7 +124,7 @@ impl Shared {
         let key_given =
             self.route.policy.key_headers.iter().any(|name| head.headers.contains_key(name));
         let aside = Arc::new(Aside::default());
-        let body = match edge::read_body(body, self.route.body_bytes_max).await {
+        let body = match edge::read_body(body, self.route.body_bytes_max, Pace::default()).await {
             Ok(body) => body,
             Err(problem) => return edge::refuse(&problem, echo, true),
         };

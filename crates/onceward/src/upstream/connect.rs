@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -26,11 +27,16 @@ use super::{Target, Trust};
 /// How many addresses of a name are tried. More is no name of one upstream.
 const ADDRESSES_MAX: usize = 16;
 
+/// How many names of callers are looked up at once. A server of names that takes its time holds a
+/// thread of the runtime for as long, and others need those.
+const LOOKUPS_MAX: usize = 64;
+
 /// Opens sockets: there is no other place that does.
 #[derive(Debug)]
 pub(super) struct Connector {
     pub(super) egress: Egress,
     tls: Arc<ClientConfig>,
+    lookups: Arc<Semaphore>,
 }
 
 /// Why TLS cannot be set up at all, with these certificates.
@@ -113,7 +119,7 @@ impl Connector {
     pub(super) fn new(egress: Egress, ca_file: Option<&Path>) -> Result<Self, DoorError> {
         let mut tls = trusted(ca_file)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { egress, tls: Arc::new(tls) })
+        Ok(Self { egress, tls: Arc::new(tls), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
     }
 
     /// Opens a TCP connection to one of the target's addresses. Notes how far it came.
@@ -172,13 +178,30 @@ impl Connector {
         let addresses = match target.base.host().ok_or(ConnectError::Url)? {
             Host::Ipv4(ip) => vec![SocketAddr::new(ip.into(), port)],
             Host::Ipv6(ip) => vec![SocketAddr::new(ip.into(), port)],
-            Host::Domain(name) => tokio::net::lookup_host((name, port))
+            Host::Domain(name) => self
+                .look_up(name, port, target.trust)
                 .await
-                .map_err(|error| ConnectError::Resolve(name.to_owned(), error))?
-                .collect(),
+                .map_err(|error| ConnectError::Resolve(name.to_owned(), error))?,
         };
         self.judge_all(target, &addresses)?;
         Ok(addresses.into_iter().take(ADDRESSES_MAX).collect())
+    }
+
+    /// What the machine's resolver says of a name. It goes on with a name that nobody waits for any
+    /// more, so that it is only then that another caller's gets its place.
+    async fn look_up(&self, name: &str, port: u16, trust: Trust) -> io::Result<Vec<SocketAddr>> {
+        let place = match trust {
+            Trust::Operator => None,
+            // It is never closed.
+            Trust::Caller => Arc::clone(&self.lookups).acquire_owned().await.ok(),
+        };
+        let name = name.to_owned();
+        let looking = tokio::spawn(async move {
+            let found = tokio::net::lookup_host((name, port)).await.map(Iterator::collect);
+            drop(place);
+            found
+        });
+        looking.await.map_err(io::Error::other)?
     }
 
     /// Each of them, before any is dialled: an answer that mixes public and private addresses is
@@ -190,7 +213,7 @@ impl Connector {
     /// Whether the target may be reached at this address.
     pub(super) fn judge(&self, target: &Target, ip: IpAddr) -> Result<(), EgressRefusal> {
         match target.trust {
-            Trust::Operator => Ok(()),
+            Trust::Operator => Egress::admits_operator(&target.base, ip),
             Trust::Caller => self.egress.admits(&target.base, ip),
         }
     }
@@ -205,6 +228,11 @@ impl Connector {
         let peer = stream.peer_addr().map_err(|e| ConnectError::Dial(named(target), e))?;
         if peer.ip() != dialled.ip() {
             self.judge(target, peer.ip())?;
+        }
+        // A socket to an address of this machine comes from the same one.
+        let is_here = stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
+        if target.trust == Trust::Caller && self.egress.is_own(peer.ip(), peer.port(), is_here) {
+            return Err(EgressRefusal::Own(named(target)).into());
         }
         Ok(())
     }
@@ -275,5 +303,13 @@ mod tests {
         assert!(!judged(Trust::Caller, &["93.184.216.34:443", "[::1]:443"]));
         assert!(judged(Trust::Caller, &["93.184.216.34:443", "[2606:4700::1]:443"]));
         assert!(judged(Trust::Operator, &mixed));
+    }
+
+    #[test]
+    fn a_name_of_the_operators_does_not_lead_to_a_clouds_metadata() {
+        for address in ["169.254.169.254:80", "[fd00:ec2::254]:80", "[::ffff:a9fe:a9fe]:80"] {
+            assert!(!judged(Trust::Operator, &["10.0.0.1:443", address]), "{address}");
+        }
+        assert!(judged(Trust::Operator, &["10.0.0.1:443", "127.0.0.1:443", "[fd12::1]:443"]));
     }
 }

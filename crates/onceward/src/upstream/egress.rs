@@ -5,9 +5,11 @@
 //! because a name says nothing about where it leads; and it judges every form in which an IPv4
 //! address can be written into an IPv6 one, because a connection follows those too.
 //!
-//! An operator's own routes are not judged here: they may be private.
+//! An operator's own routes may be private: of them no more is asked than that a name does not lead
+//! to a cloud's metadata.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -74,6 +76,8 @@ const NEVER_V6: [(Ipv6Addr, u32); 4] = [
 pub struct Egress {
     /// Ranges that the operator opened, for `http` and any port too.
     allow: Vec<IpNet>,
+    /// Where this process listens itself; all clones have the same.
+    own: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
 /// Why a URL cannot be an ad hoc one: the caller's mistake, whatever the policy.
@@ -123,6 +127,9 @@ pub enum EgressRefusal {
         "`{0}` is a link-local or a cloud's metadata address, which no setting opens to callers"
     )]
     Never(String),
+    /// A listener of ours, which would take the call for one of this machine's.
+    #[error("`{0}` is a listener of this gateway's own, which no caller reaches through it")]
+    Own(String),
 }
 
 /// What an operator does to let a URL through.
@@ -151,7 +158,12 @@ enum Standing {
 impl Egress {
     /// A policy that opens these ranges besides public addresses.
     pub fn new(allow: Vec<IpNet>) -> Self {
-        Self { allow }
+        Self { allow, own: Arc::default() }
+    }
+
+    /// From now on this process listens there, and no caller's URL leads to it.
+    pub fn set_own(&self, listeners: Vec<SocketAddr>) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
     /// Whether a URL can be let through as far as it can be told without resolving its name.
@@ -162,8 +174,9 @@ impl Egress {
             Some(Host::Ipv6(ip)) => self.admits(url, ip.into()),
             // These names mean this machine wherever they are resolved (RFC 6761, section 6.3).
             Some(Host::Domain(name)) if is_localhost(name) => {
-                self.admits(url, Ipv4Addr::LOCALHOST.into()).or_else(|refusal| {
-                    self.admits(url, Ipv6Addr::LOCALHOST.into()).map_err(|_| refusal)
+                self.admits(url, Ipv4Addr::LOCALHOST.into()).or_else(|refusal| match refusal {
+                    EgressRefusal::Own(_) => Err(refusal),
+                    _ => self.admits(url, Ipv6Addr::LOCALHOST.into()).map_err(|_| refusal),
                 })
             }
             // Any name may turn out to be within what is allowed, if anything is.
@@ -175,26 +188,47 @@ impl Egress {
     /// Whether a connection for `url` may go to `ip`.
     pub fn admits(&self, url: &Url, ip: IpAddr) -> Result<(), EgressRefusal> {
         match self.standing(ip) {
+            Standing::Opened | Standing::Public if self.is_own(ip, port(url), false) => {
+                Err(EgressRefusal::Own(named(url)))
+            }
             Standing::Opened => Ok(()),
             Standing::Public => as_public(url),
             _ if Sabotage::AddressUnchecked.is_on() && url.domain().is_none() => Ok(()),
+            _ if Sabotage::NameUnchecked.is_on() && url.domain().is_some() => Ok(()),
             Standing::Private => Err(EgressRefusal::Private(mend(url))),
-            Standing::Never => {
-                Err(EgressRefusal::Never(url.host_str().unwrap_or_default().to_owned()))
-            }
+            Standing::Never => Err(EgressRefusal::Never(named(url))),
         }
+    }
+
+    /// Whether a connection that the operator asks for may go to `ip`. They may write down any
+    /// address, but whoever has a name in hand does not thereby choose that of a cloud's metadata.
+    pub(super) fn admits_operator(url: &Url, ip: IpAddr) -> Result<(), EgressRefusal> {
+        if url.domain().is_some() && is_never(ip.to_canonical()) {
+            return Err(EgressRefusal::Never(named(url)));
+        }
+        Ok(())
+    }
+
+    /// Whether a connection to `ip` and `port` would come in at a listener of ours; `is_here` where
+    /// it is known that `ip` is one of this machine's.
+    pub(super) fn is_own(&self, ip: IpAddr, port: u16, is_here: bool) -> bool {
+        if Sabotage::OwnListenerOpen.is_on() {
+            return false;
+        }
+        let ip = ip.to_canonical();
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        own.iter().filter(|listener| listener.port() == port).any(|listener| {
+            let listener = listener.ip().to_canonical();
+            listener == ip
+                || listener.is_unspecified() && (is_here || ip.is_loopback())
+                || ip.is_unspecified() && (listener.is_unspecified() || listener.is_loopback())
+        })
     }
 
     fn standing(&self, ip: IpAddr) -> Standing {
         // A socket follows a mapped address to the IPv4 one, so that is what it is.
         let ip = ip.to_canonical();
-        let embedded = match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(ip) => embedded_v4(ip),
-        };
-        if embedded.is_some_and(|ip| NEVER_V4.iter().any(|range| within_v4(ip, *range)))
-            || matches!(ip, IpAddr::V6(ip) if NEVER_V6.iter().any(|range| within_v6(ip, *range)))
-        {
+        if is_never(ip) {
             Standing::Never
         } else if self.allow.iter().any(|range| range.contains(&ip)) {
             Standing::Opened
@@ -244,8 +278,12 @@ fn as_public(url: &Url) -> Result<(), EgressRefusal> {
     if PUBLIC_PORTS.contains(&port) { Ok(()) } else { Err(EgressRefusal::Port(port, mend(url))) }
 }
 
+fn named(url: &Url) -> String {
+    url.host_str().unwrap_or_default().to_owned()
+}
+
 fn mend(url: &Url) -> Mend {
-    Mend { host: url.host_str().unwrap_or_default().to_owned(), port: port(url) }
+    Mend { host: named(url), port: port(url) }
 }
 
 fn port(url: &Url) -> u16 {
@@ -260,6 +298,15 @@ fn has_empty_label(name: &str) -> bool {
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name == "localhost" || name.ends_with(".localhost")
+}
+
+fn is_never(ip: IpAddr) -> bool {
+    let embedded = match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(ip) => embedded_v4(ip),
+    };
+    embedded.is_some_and(|ip| NEVER_V4.iter().any(|range| within_v4(ip, *range)))
+        || matches!(ip, IpAddr::V6(ip) if NEVER_V6.iter().any(|range| within_v6(ip, *range)))
 }
 
 fn is_public(ip: IpAddr) -> bool {

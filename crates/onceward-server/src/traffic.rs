@@ -1,0 +1,224 @@
+//! What moves on a caller's connection: one that carries nothing is ended, so that nobody holds one for
+//! nothing.
+//!
+//! That is one of HTTP/2 on which nothing is asked, and any whose caller takes nothing of what it is
+//! sent. Between the requests of HTTP/1.1 the time of the next one's head runs already.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What one connection has carried so far.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    asked: AtomicU64,
+    is_http2: AtomicBool,
+    /// Streams of HTTP/2 that have not ended.
+    open: AtomicU64,
+    written: AtomicU64,
+    /// Whether the last write found no room.
+    is_full: AtomicBool,
+}
+
+/// A stream of HTTP/2 that has not ended.
+#[derive(Debug)]
+pub(crate) struct Stream(Arc<Traffic>);
+
+impl Traffic {
+    /// Something is asked; the stream that it is asked on, where that is not the connection itself.
+    pub(crate) fn begin(self: &Arc<Self>, is_http2: bool) -> Option<Stream> {
+        // Only the connection's own task counts what is asked and what is written.
+        self.asked.store(self.asked.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        is_http2.then(|| {
+            self.is_http2.store(true, Ordering::Relaxed);
+            self.open.fetch_add(1, Ordering::Relaxed);
+            Stream(Arc::clone(self))
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Looks at a connection now and then.
+pub(crate) struct Look {
+    traffic: Arc<Traffic>,
+    asked: u64,
+    written: u64,
+    /// How many looks in succession found nothing moved.
+    in_vain: u32,
+    is_told: bool,
+}
+
+/// In so many looks the time of a connection that carries nothing passes.
+pub(crate) const LOOKS: u32 = 2;
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It carries something, or did a short while ago.
+    Traffic,
+    /// Nothing has been asked on it for its time: its caller is told that it ends.
+    Idle,
+    /// Nobody is there who would heed that: it ends.
+    Nothing,
+}
+
+impl Look {
+    /// The first look is at whether anything was asked at all.
+    pub(crate) fn new(traffic: Arc<Traffic>) -> Self {
+        Self { traffic, asked: 0, written: 0, in_vain: 0, is_told: false }
+    }
+
+    pub(crate) fn at_it(&mut self) -> Found {
+        let traffic = &*self.traffic;
+        let (asked, written) =
+            (traffic.asked.load(Ordering::Relaxed), traffic.written.load(Ordering::Relaxed));
+        if asked == 0 || self.is_told && traffic.open.load(Ordering::Relaxed) == 0 {
+            return Found::Nothing;
+        }
+        let is_idle = traffic.is_http2.load(Ordering::Relaxed)
+            && traffic.open.load(Ordering::Relaxed) == 0
+            && asked == self.asked;
+        let is_stuck = traffic.is_full.load(Ordering::Relaxed) && written == self.written;
+        self.in_vain = if is_idle || is_stuck { self.in_vain + 1 } else { 0 };
+        (self.asked, self.written) = (asked, written);
+        match self.in_vain {
+            LOOKS.. if is_stuck => Found::Nothing,
+            LOOKS.. => {
+                self.is_told = true;
+                Found::Idle
+            }
+            _ => Found::Traffic,
+        }
+    }
+}
+
+/// A stream whose writes are counted.
+pub(crate) struct Counted<I> {
+    stream: I,
+    traffic: Arc<Traffic>,
+}
+
+impl<I> Counted<I> {
+    pub(crate) fn new(stream: I, traffic: Arc<Traffic>) -> Self {
+        Self { stream, traffic }
+    }
+
+    fn count(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &wrote {
+            let written = &self.traffic.written;
+            written.store(written.load(Ordering::Relaxed) + *bytes as u64, Ordering::Relaxed);
+        }
+        self.traffic.is_full.store(wrote.is_pending(), Ordering::Relaxed);
+        wrote
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.count(wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.count(wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_pending() {
+            self.traffic.is_full.store(true, Ordering::Relaxed);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looking() -> (Arc<Traffic>, Look) {
+        let traffic = Arc::<Traffic>::default();
+        (Arc::clone(&traffic), Look::new(traffic))
+    }
+
+    fn carries(look: &mut Look, looks: usize) -> bool {
+        (0..looks).all(|_| look.at_it() == Found::Traffic)
+    }
+
+    #[test]
+    fn a_connection_on_which_nothing_was_asked_ends_at_the_first_look() {
+        assert_eq!(looking().1.at_it(), Found::Nothing);
+    }
+
+    #[test]
+    fn one_of_http2_on_which_nothing_is_asked_any_more_is_told_and_ends() {
+        let (traffic, mut look) = looking();
+        let stream = traffic.begin(true);
+        assert!(carries(&mut look, 9), "its answer is under way");
+        drop(stream);
+        assert!(carries(&mut look, 1));
+        let last = traffic.begin(true);
+        assert!(carries(&mut look, 1), "asked again");
+        drop(last);
+        assert!(carries(&mut look, 1));
+        assert_eq!((look.at_it(), look.at_it()), (Found::Idle, Found::Nothing));
+    }
+
+    #[test]
+    fn one_of_http1_is_timed_by_its_heads() {
+        let (traffic, mut look) = looking();
+        assert!(traffic.begin(false).is_none());
+        assert!(carries(&mut look, 9));
+    }
+
+    #[test]
+    fn one_whose_caller_takes_nothing_ends() {
+        let (traffic, mut look) = looking();
+        traffic.begin(false);
+        let counted = Counted::new((), Arc::clone(&traffic));
+        let _ = counted.count(Poll::Ready(Ok(10)));
+        assert!(carries(&mut look, 9), "there is nothing to write");
+        let _ = counted.count(Poll::Pending);
+        assert!(carries(&mut look, 1));
+        let _ = counted.count(Poll::Ready(Ok(1)));
+        let _ = counted.count(Poll::Pending);
+        assert!(carries(&mut look, 2), "it took a byte");
+        assert_eq!(look.at_it(), Found::Nothing);
+    }
+}
