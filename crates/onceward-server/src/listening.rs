@@ -17,13 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::body::Body;
 use crate::connections::{Connected, Connections, HEAD_TIMEOUT, builder};
 use crate::tls::Tls;
-use crate::traffic::{Counted, Found, LOOKS, Look, Traffic};
+use crate::traffic::{Counted, Found, LOOKS, Look, Timer, Traffic};
 
 /// After a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -187,7 +187,7 @@ where
     // hyper times the heads of HTTP/1.1, but neither the bytes that tell which HTTP it is nor HTTP/2, and
     // nobody who does not read.
     let idle_timeout = connected.idle_timeout();
-    let mut next = pin!(sleep(HEAD_TIMEOUT.min(idle_timeout)));
+    let mut next = Timer::new(HEAD_TIMEOUT.min(idle_timeout));
     let mut look = Look::new(traffic);
     poll_fn(|cx| {
         // It is told to this task, whenever that looked first: it need not look again before.
@@ -201,16 +201,16 @@ where
         if connection.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        while next.as_mut().poll(cx).is_ready() {
+        while next.is_over(cx) {
             match look.at_it() {
-                Found::Traffic => next.as_mut().reset(Instant::now() + idle_timeout / LOOKS),
+                Found::Traffic => next.reset(idle_timeout / LOOKS),
                 Found::Idle => {
                     // Told so, whoever begins to ask just then asks elsewhere.
                     connection.as_mut().graceful_shutdown();
                     if connection.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(());
                     }
-                    next.as_mut().reset(Instant::now() + HEAD_TIMEOUT);
+                    next.reset(HEAD_TIMEOUT);
                 }
                 Found::Nothing => return Poll::Ready(()),
             }

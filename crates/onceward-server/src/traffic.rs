@@ -4,13 +4,16 @@
 //! That is one of HTTP/2 on which nothing is asked, and any whose caller takes nothing of what it is
 //! sent. Between the requests of HTTP/1.1 the time of the next one's head runs already.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// What one connection has carried so far.
 #[derive(Debug, Default)]
@@ -101,6 +104,64 @@ impl Look {
     }
 }
 
+/// A timer beside a connection, in the connection's task. It is asked only once it has gone off: that
+/// task is woken for each request, and to ask a timer each time would cost more than all else here.
+pub(crate) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// The task that it wakes.
+    task: Option<Waker>,
+    ring: Arc<Ring>,
+}
+
+/// What a timer rings.
+#[derive(Debug, Default)]
+struct Ring {
+    has_rung: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Timer {
+    pub(crate) fn new(after: Duration) -> Self {
+        Self { sleep: Box::pin(sleep(after)), task: None, ring: Arc::default() }
+    }
+
+    /// Sets it anew.
+    pub(crate) fn reset(&mut self, after: Duration) {
+        self.sleep.as_mut().reset(Instant::now() + after);
+        self.ring.has_rung.store(true, Ordering::Release);
+    }
+
+    /// Whether it has gone off; else this task is woken then.
+    pub(crate) fn is_over(&mut self, cx: &Context<'_>) -> bool {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+            *self.ring.task() = Some(cx.waker().clone());
+            self.ring.has_rung.store(true, Ordering::Release);
+        }
+        if !self.ring.has_rung.load(Ordering::Acquire) {
+            return false;
+        }
+        self.ring.has_rung.store(false, Ordering::Release);
+        let ring = Waker::from(Arc::clone(&self.ring));
+        self.sleep.as_mut().poll(&mut Context::from_waker(&ring)).is_ready()
+    }
+}
+
+impl Ring {
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.has_rung.store(true, Ordering::Release);
+        if let Some(task) = &*self.task() {
+            task.wake_by_ref();
+        }
+    }
+}
+
 /// A stream whose writes are counted.
 pub(crate) struct Counted<I> {
     stream: I,
@@ -171,6 +232,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
 
     fn looking() -> (Arc<Traffic>, Look) {
         let traffic = Arc::<Traffic>::default();
@@ -205,6 +267,31 @@ mod tests {
         let (traffic, mut look) = looking();
         assert!(traffic.begin(false).is_none());
         assert!(carries(&mut look, 9));
+    }
+
+    #[tokio::test]
+    async fn a_timer_goes_off_whenever_it_was_asked_before_and_again_where_it_is_set_again() {
+        let begun = Instant::now();
+        let mut timer = Timer::new(Duration::from_millis(20));
+        let mut looks = 0;
+        for after in [20, 50] {
+            poll_fn(|cx| {
+                looks += 1;
+                if timer.is_over(cx) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            assert!(begun.elapsed() >= Duration::from_millis(after));
+            timer.reset(Duration::from_millis(30));
+        }
+        assert_eq!(looks, 4, "it wakes once, and no more");
+        let other =
+            tokio::spawn(poll_fn(
+                move |cx| {
+                    if timer.is_over(cx) { Poll::Ready(()) } else { Poll::Pending }
+                },
+            ));
+        other.await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(80), "it wakes whoever asked last");
     }
 
     #[test]
