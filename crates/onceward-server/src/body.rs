@@ -41,9 +41,10 @@ impl Body {
         Self::Full(Some(bytes))
     }
 
-    /// This body, on a stream that ends with it.
-    pub(crate) fn on(self, stream: Stream) -> Self {
-        Self::On { body: Box::new(self), _stream: stream }
+    /// Has a stream end with it.
+    pub(crate) fn stand_on(&mut self, stream: Stream) {
+        let body = Box::new(std::mem::replace(self, Self::Full(None)));
+        *self = Self::On { body, _stream: stream };
     }
 
     pub(crate) fn stream(first: Bytes, rest: Box<dyn AnswerBody>) -> Self {

@@ -127,9 +127,10 @@ pub(crate) fn answer(
             Ok(entered) => entered.answer(&node).await,
             Err(problem) => Err(problem),
         };
-        let response = response.unwrap_or_else(|problem| problem.response());
-        let response = dress(&node, &guard, response, asked.as_ref(), (&method, &uri));
-        node.part(response, version)
+        let mut response = response.unwrap_or_else(|problem| problem.response());
+        dress(&node, &guard, &mut response, asked.as_ref(), (&method, &uri));
+        node.part(&mut response, version);
+        response
     })
 }
 
@@ -138,16 +139,16 @@ pub(crate) fn answer(
 fn dress(
     node: &Node,
     guard: &Guard,
-    mut response: Response<Body>,
+    response: &mut Response<Body>,
     asked: Option<&cors::Asked>,
     (method, uri): (&Method, &Uri),
-) -> Response<Body> {
+) {
     // Most answers need it for nothing.
     let policy = || {
         let route = node.engine.route(&guard.route)?;
         Some(Arc::clone(route.policy_for(method.as_str(), target_of(uri))))
     };
-    let is_ours = problem::tell_outside(&mut response);
+    let is_ours = problem::tell_outside(response);
     if response.extensions_mut().remove::<Receipt>().is_some() || is_ours {
         // What it names is on another listener.
         response.headers_mut().remove(header::LOCATION);
@@ -159,7 +160,7 @@ fn dress(
         let rule = cors::Rule { guard, origins: &node.guards.origins, keys: &keys };
         rule.tell(asked, response.headers_mut(), is_ours);
     }
-    problem::dress(response, || policy().map_or(ErrorShape::Problem, |policy| policy.error_shape))
+    problem::dress(response, || policy().map_or(ErrorShape::Problem, |policy| policy.error_shape));
 }
 
 fn target_of(uri: &Uri) -> &str {

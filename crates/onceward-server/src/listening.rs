@@ -171,11 +171,11 @@ where
         let stream = asks.begin(request.version() == Version::HTTP_2);
         let answered = answer(request);
         async move {
-            let response = answered.await;
-            Ok::<_, Infallible>(match stream {
-                Some(stream) => response.map(|body| body.on(stream)),
-                None => response,
-            })
+            let mut response = answered.await;
+            if let Some(stream) = stream {
+                response.body_mut().stand_on(stream);
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let builder = builder();

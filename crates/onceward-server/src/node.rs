@@ -67,12 +67,11 @@ impl Node {
 
     /// Has the connection end with its answer where the process ends, so that whoever keeps it asks by
     /// another next time. HTTP/2 has a word of its own for that.
-    pub(crate) fn part(&self, mut response: Response<Body>, version: Version) -> Response<Body> {
+    pub(crate) fn part(&self, response: &mut Response<Body>, version: Version) {
         let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if self.is_draining() && version <= Version::HTTP_11 && !is_switch {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
     }
 
     /// What stands before each configured upstream.

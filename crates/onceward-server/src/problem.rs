@@ -75,12 +75,9 @@ pub(crate) fn tell_outside(response: &mut Response<Body>) -> bool {
 }
 
 /// Gives a refusal of ours the shape that its route's callers read; any other answer stays.
-pub(crate) fn dress(
-    mut response: Response<Body>,
-    shape: impl FnOnce() -> ErrorShape,
-) -> Response<Body> {
+pub(crate) fn dress(response: &mut Response<Body>, shape: impl FnOnce() -> ErrorShape) {
     let problem = response.extensions_mut().remove::<Arc<problem::Problem>>();
-    let Some(problem) = problem.filter(|_| shape() == ErrorShape::Stripe) else { return response };
+    let Some(problem) = problem.filter(|_| shape() == ErrorShape::Stripe) else { return };
     let mut document = problem.document();
     document["error"] = stripe_error(&problem);
     // A call without a key of the caller's would be another one when it is sent again.
@@ -88,8 +85,7 @@ pub(crate) fn dress(
     let again = has_key && matches!(problem.advice, "same-key" | "wait");
     let again = HeaderValue::from_static(if again { "true" } else { "false" });
     response.headers_mut().insert("stripe-should-retry", again);
-    put(&mut response, serde_json::to_vec(&document).unwrap_or_default());
-    response
+    put(response, serde_json::to_vec(&document).unwrap_or_default());
 }
 
 /// Another body; the router has told the length of the one before.
@@ -115,17 +111,22 @@ fn stripe_error(problem: &problem::Problem) -> Value {
 mod tests {
     use super::*;
 
+    fn dressed(mut response: Response<Body>, shape: ErrorShape) -> Response<Body> {
+        dress(&mut response, || shape);
+        response
+    }
+
     #[tokio::test]
     async fn on_a_stripe_route_an_unchanged_sdk_throws_on_every_refusal_and_knows_whether_to_retry()
     {
         for (code, status, advice, title) in problem::Problem::all() {
-            let plain = dress(Problem::new(code, "why").response(), || ErrorShape::Problem);
+            let plain = dressed(Problem::new(code, "why").response(), ErrorShape::Problem);
             assert!(!plain.headers().contains_key("stripe-should-retry"), "{code}");
-            let dressed = dress(Problem::new(code, "why").response(), || ErrorShape::Stripe);
+            let stripe = dressed(Problem::new(code, "why").response(), ErrorShape::Stripe);
             let again = matches!(advice, "same-key" | "wait");
-            assert_eq!(dressed.headers()["stripe-should-retry"], again.to_string(), "{code}");
-            assert_eq!(dressed.status(), status, "{code}");
-            let body = http_body_util::BodyExt::collect(dressed.into_body()).await.unwrap();
+            assert_eq!(stripe.headers()["stripe-should-retry"], again.to_string(), "{code}");
+            assert_eq!(stripe.status(), status, "{code}");
+            let body = http_body_util::BodyExt::collect(stripe.into_body()).await.unwrap();
             let document: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
             assert_eq!(document["code"], code, "the problem's members stay");
             assert_eq!(document["error"]["message"], format!("{title}. why"));
@@ -134,11 +135,11 @@ mod tests {
         }
         let mut routed = Problem::new("not-found", "why").response();
         routed.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(7));
-        let dressed = dress(routed, || ErrorShape::Stripe);
-        assert!(!dressed.headers().contains_key(header::CONTENT_LENGTH), "it was another body's");
+        let routed = dressed(routed, ErrorShape::Stripe);
+        assert!(!routed.headers().contains_key(header::CONTENT_LENGTH), "it was another body's");
         let mut made = Problem::new("no-answer", "why").response();
         made.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
-        let dressed = dress(made, || ErrorShape::Stripe);
-        assert_eq!(dressed.headers()["stripe-should-retry"], "false", "it would be another call");
+        let made = dressed(made, ErrorShape::Stripe);
+        assert_eq!(made.headers()["stripe-should-retry"], "false", "it would be another call");
     }
 }

@@ -543,9 +543,10 @@ pub(crate) fn answer(
         Some(guard) => guard::answer(&edge.node, guard, request, &edge.peer),
     };
     async move {
-        let response =
-            problem::dress(answering.await, || edge.node.gateway.error_shape(&method, &uri));
-        edge.node.part(response, version)
+        let mut response = answering.await;
+        problem::dress(&mut response, || edge.node.gateway.error_shape(&method, &uri));
+        edge.node.part(&mut response, version);
+        response
     }
 }
 
