@@ -257,7 +257,7 @@ impl Door {
             self.pool.cannot_share(&wire);
             let host = HeaderValue::from_str(origin).map_err(|_| ConnectError::Url)?;
             let own = Http1::begin(io, wire, host, self.pool.stirred()).await.map_err(mute)?;
-            return Ok(Line::fresh(Way::Http1(own)));
+            return Ok(Line::fresh(Way::Http1(Box::new(own))));
         }
         let authority = Authority::try_from(origin).map_err(|_| ConnectError::Url)?;
         let (own, idle_for_max) = (Arc::clone(&wire), self.pool.options.idle_for_max);

@@ -40,7 +40,8 @@ pub(super) struct Line {
 
 /// How it speaks.
 pub(super) enum Way {
-    Http1(Http1),
+    /// On the heap: it goes from hand to hand with each exchange.
+    Http1(Box<Http1>),
     Http2(Http2),
 }
 
@@ -107,7 +108,7 @@ impl Line {
 
     /// Puts it down, where it is nobody else's and can be taken up again. What is left of its
     /// request goes on alone, in pauses of no more than `pause_max`.
-    pub(super) fn put_down(mut self, pause_max: Duration) -> Option<(Http1, Alarm)> {
+    pub(super) fn put_down(mut self, pause_max: Duration) -> Option<(Box<Http1>, Alarm)> {
         match self.way {
             Way::Http1(mut own) => own.rest(pause_max).then(|| {
                 self.alarm.let_go();

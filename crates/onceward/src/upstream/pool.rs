@@ -62,7 +62,7 @@ struct Shelf {
 
 /// A connection that lies idle.
 struct Idle {
-    connection: Http1,
+    connection: Box<Http1>,
     alarm: Alarm,
     since: Instant,
 }
