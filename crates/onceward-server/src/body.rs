@@ -32,7 +32,7 @@ pub(crate) enum Body {
     /// Any of them, on a stream of HTTP/2 that ends with it.
     On {
         body: Box<Self>,
-        _stream: Stream,
+        stream: Stream,
     },
 }
 
@@ -44,7 +44,7 @@ impl Body {
     /// Has a stream end with it.
     pub(crate) fn stand_on(&mut self, stream: Stream) {
         let body = Box::new(std::mem::replace(self, Self::Full(None)));
-        *self = Self::On { body, _stream: stream };
+        *self = Self::On { body, stream };
     }
 
     pub(crate) fn stream(first: Bytes, rest: Box<dyn AnswerBody>) -> Self {
@@ -126,7 +126,14 @@ impl http_body::Body for Body {
             Self::Axum(body) => {
                 Pin::new(body).poll_frame(cx).map_err(|error| Broken(error.to_string()))
             }
-            Self::On { body, .. } => Pin::new(&mut **body).poll_frame(cx),
+            Self::On { body, stream } => {
+                stream.goes_on();
+                let frame = Pin::new(&mut **body).poll_frame(cx);
+                if matches!(frame, Poll::Ready(Some(Ok(_)))) && !body.is_end_stream() {
+                    stream.waits();
+                }
+                frame
+            }
         }
     }
 

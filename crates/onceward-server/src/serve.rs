@@ -79,7 +79,7 @@ pub(crate) async fn serve(
         )));
     }
     let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
-    let (egress, door) = open_door(&config)?;
+    let (egress, door) = open_door(&config, event_loops.len())?;
     let mut upstream: Arc<dyn Upstream> = Arc::new(door);
     if overrides.allow_chaos {
         let observer = Arc::clone(&telemetry) as Arc<_>;
@@ -270,9 +270,16 @@ fn raise_descriptors() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-fn open_door(config: &Config) -> Result<(Arc<Egress>, Door), Exit> {
+fn open_door(config: &Config, event_loops: usize) -> Result<(Arc<Egress>, Door), Exit> {
     let egress = Egress::new(config.egress_allow.clone());
-    let options = DoorOptions { ca_file: config.ca_file.clone(), ..DoorOptions::default() };
+    let each = DoorOptions::default();
+    // Each event loop takes up only what is its own.
+    let options = DoorOptions {
+        ca_file: config.ca_file.clone(),
+        idle_per_origin_max: each.idle_per_origin_max * event_loops,
+        idle_max: each.idle_max * event_loops,
+        ..each
+    };
     let door =
         Door::new(egress.clone(), &options).map_err(|error| Exit::config(error.to_string()))?;
     Ok((Arc::new(egress), door))

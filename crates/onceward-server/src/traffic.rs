@@ -22,6 +22,10 @@ pub(crate) struct Traffic {
     is_http2: AtomicBool,
     /// Streams of HTTP/2 that have not ended.
     open: AtomicU64,
+    /// Those of them of whose answers there is more once their callers have taken what there was.
+    waiting: AtomicU64,
+    /// How often more of an answer was asked for on any of them.
+    continued: AtomicU64,
     written: AtomicU64,
     /// Whether the last write found no room.
     is_full: AtomicBool,
@@ -29,7 +33,10 @@ pub(crate) struct Traffic {
 
 /// A stream of HTTP/2 that has not ended.
 #[derive(Debug)]
-pub(crate) struct Stream(Arc<Traffic>);
+pub(crate) struct Stream {
+    traffic: Arc<Traffic>,
+    is_waiting: bool,
+}
 
 impl Traffic {
     /// Something is asked; the stream that it is asked on, where that is not the connection itself.
@@ -39,14 +46,35 @@ impl Traffic {
         is_http2.then(|| {
             self.is_http2.store(true, Ordering::Relaxed);
             self.open.fetch_add(1, Ordering::Relaxed);
-            Stream(Arc::clone(self))
+            Stream { traffic: Arc::clone(self), is_waiting: false }
         })
+    }
+}
+
+impl Stream {
+    /// More of its answer is asked for: its caller has taken what there was.
+    pub(crate) fn goes_on(&mut self) {
+        self.traffic.continued.fetch_add(1, Ordering::Relaxed);
+        self.stop_waiting();
+    }
+
+    /// More is asked for only once its caller has taken what there is.
+    pub(crate) fn waits(&mut self) {
+        self.is_waiting = true;
+        self.traffic.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stop_waiting(&mut self) {
+        if std::mem::take(&mut self.is_waiting) {
+            self.traffic.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.stop_waiting();
+        self.traffic.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -54,6 +82,7 @@ impl Drop for Stream {
 pub(crate) struct Look {
     traffic: Arc<Traffic>,
     asked: u64,
+    continued: u64,
     written: u64,
     /// How many looks in succession found nothing moved.
     in_vain: u32,
@@ -62,6 +91,9 @@ pub(crate) struct Look {
 
 /// In so many looks the time of a connection that carries nothing passes.
 pub(crate) const LOOKS: u32 = 2;
+
+/// Who takes less than this from one look to the next takes nothing: pings are answered, too.
+const WRITTEN_MIN: u64 = 1 << 10;
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,22 +109,26 @@ pub(crate) enum Found {
 impl Look {
     /// The first look is at whether anything was asked at all.
     pub(crate) fn new(traffic: Arc<Traffic>) -> Self {
-        Self { traffic, asked: 0, written: 0, in_vain: 0, is_told: false }
+        Self { traffic, asked: 0, continued: 0, written: 0, in_vain: 0, is_told: false }
     }
 
     pub(crate) fn at_it(&mut self) -> Found {
         let traffic = &*self.traffic;
-        let (asked, written) =
-            (traffic.asked.load(Ordering::Relaxed), traffic.written.load(Ordering::Relaxed));
-        if asked == 0 || self.is_told && traffic.open.load(Ordering::Relaxed) == 0 {
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (asked, written) = (now(&traffic.asked), now(&traffic.written));
+        let continued = now(&traffic.continued);
+        // What is in the hands of HTTP/2 goes on flowing after its stream has ended here.
+        let is_quiet = now(&traffic.open) == 0 && written - self.written < WRITTEN_MIN;
+        if asked == 0 || self.is_told && is_quiet {
             return Found::Nothing;
         }
-        let is_idle = traffic.is_http2.load(Ordering::Relaxed)
-            && traffic.open.load(Ordering::Relaxed) == 0
-            && asked == self.asked;
-        let is_stuck = traffic.is_full.load(Ordering::Relaxed) && written == self.written;
+        let is_http2 = traffic.is_http2.load(Ordering::Relaxed);
+        let is_idle = is_http2 && is_quiet && asked == self.asked;
+        // A caller of HTTP/2 may grant its streams no window, while the connection takes everything.
+        let is_stuck = traffic.is_full.load(Ordering::Relaxed) && written == self.written
+            || now(&traffic.waiting) > 0 && continued == self.continued;
         self.in_vain = if is_idle || is_stuck { self.in_vain + 1 } else { 0 };
-        (self.asked, self.written) = (asked, written);
+        (self.asked, self.continued, self.written) = (asked, continued, written);
         match self.in_vain {
             LOOKS.. if is_stuck => Found::Nothing,
             LOOKS.. => {
@@ -218,9 +254,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if flushed.is_pending() {
-            self.traffic.is_full.store(true, Ordering::Relaxed);
-        }
+        self.traffic.is_full.store(flushed.is_pending(), Ordering::Relaxed);
         flushed
     }
 
@@ -233,6 +267,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+    use tokio::io::AsyncWriteExt as _;
 
     fn looking() -> (Arc<Traffic>, Look) {
         let traffic = Arc::<Traffic>::default();
@@ -260,6 +295,69 @@ mod tests {
         drop(last);
         assert!(carries(&mut look, 1));
         assert_eq!((look.at_it(), look.at_it()), (Found::Idle, Found::Nothing));
+    }
+
+    #[test]
+    fn what_still_flows_of_an_answer_is_no_idleness() {
+        let (traffic, mut look) = looking();
+        drop(traffic.begin(true));
+        let counted = Counted::new((), Arc::clone(&traffic));
+        for _ in 0..9 {
+            let _ = counted.count(Poll::Ready(Ok(WRITTEN_MIN as usize)));
+            assert!(carries(&mut look, 1), "its answer has not left");
+        }
+        let _ = counted.count(Poll::Ready(Ok(17)));
+        assert!(carries(&mut look, 1), "a ping");
+        assert_eq!(look.at_it(), Found::Idle);
+    }
+
+    #[test]
+    fn one_of_http2_whose_callers_streams_take_nothing_ends() {
+        let (traffic, mut look) = looking();
+        let (mut stream, mut other) = (traffic.begin(true).unwrap(), traffic.begin(true).unwrap());
+        assert!(carries(&mut look, 9), "their answers are under way");
+        stream.waits();
+        assert!(carries(&mut look, 1));
+        stream.goes_on();
+        assert!(carries(&mut look, 9), "it was taken");
+        stream.waits();
+        assert!(carries(&mut look, 1));
+        other.goes_on();
+        assert!(carries(&mut look, 2), "the other goes on");
+        assert_eq!(look.at_it(), Found::Nothing);
+        drop(stream);
+        assert!(carries(&mut look, 9), "who waited is gone");
+    }
+
+    #[tokio::test]
+    async fn one_whose_last_bytes_were_flushed_in_the_end_is_not_stuck() {
+        struct Slow(bool);
+        impl AsyncWrite for Slow {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Poll::Ready(Ok(buf.len()))
+            }
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                cx.waker().wake_by_ref();
+                if std::mem::replace(&mut self.0, true) {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
+                }
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+        let (traffic, mut look) = looking();
+        traffic.begin(false);
+        let mut counted = Counted::new(Slow(false), Arc::clone(&traffic));
+        counted.write_all(b"answer").await.unwrap();
+        counted.flush().await.unwrap();
+        assert!(carries(&mut look, 9));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use http::header::InvalidHeaderValue;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
@@ -13,8 +13,8 @@ use crate::listening::Peer;
 
 use super::{host_of, joined};
 
-/// Our name in `Via`.
-const NAME: &str = "onceward";
+/// What we say of ourselves in `Via`, as who speaks HTTP/1.1.
+const WAY: &str = "1.1 onceward";
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -26,14 +26,14 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
     let address = peer.address.ip().to_canonical();
     let is_believed = guard.believes(address);
-    let given = |name: &HeaderName| joined(&head.headers, name.as_str());
+    let given = |name: &HeaderName| whole(&head.headers, name);
     let believed = |name: &HeaderName| given(name).filter(|_| is_believed);
     let host = host_of(head.uri.authority(), &head.headers).filter(|host| is_plain(host));
     let scheme = if peer.is_secured { "https" } else { "http" };
     let mut said = HeaderMap::with_capacity(8);
-    // What came in headers, and what we make of plain hosts and addresses, can stand in one.
-    let mut say = |name: &HeaderName, value: Result<HeaderValue, InvalidHeaderValue>| {
-        if let Ok(value) = value {
+    // What we make of plain hosts and addresses can stand in a header.
+    let mut say = |name: &HeaderName, value: Option<HeaderValue>| {
+        if let Some(value) = value {
             said.insert(name, value);
         }
     };
@@ -49,49 +49,49 @@ pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
     };
     say(&header::FORWARDED, then(believed(&header::FORWARDED), element));
     say(&FOR, then(believed(&FOR), address.to_string()));
-    say(&PROTO, believed(&PROTO).map_or_else(|| scheme.parse(), HeaderValue::try_from));
-    if let Some(host) = believed(&HOST).or_else(|| host.map(|host| host.as_bytes().to_vec())) {
-        say(&HOST, HeaderValue::try_from(host));
-    }
+    say(&PROTO, believed(&PROTO).or(Some(HeaderValue::from_static(scheme))));
+    say(&HOST, believed(&HOST).or_else(|| host?.parse().ok()));
     for name in head.headers.keys() {
         match name.as_str() {
-            "x-real-ip" => say(
-                name,
-                believed(name).map_or_else(|| address.to_string().try_into(), TryInto::try_into),
-            ),
+            "x-real-ip" => {
+                say(name, believed(name).or_else(|| address.to_string().try_into().ok()));
+            }
             text if text.starts_with("x-forwarded-") && ![FOR, PROTO, HOST].contains(name) => {
-                if let Some(value) = believed(name) {
-                    say(name, value.try_into());
-                }
+                say(name, believed(name));
             }
             _ => {}
         }
     }
-    say(&header::VIA, then(given(&header::VIA), format!("{} {NAME}", version(head.version))));
+    say(&header::VIA, then(given(&header::VIA), way(head.version)));
     // What is kept is asked for without a coding; what passes is the caller's and the upstream's.
-    if let Some(codings) = given(&header::ACCEPT_ENCODING) {
-        say(&header::ACCEPT_ENCODING, codings.try_into());
-    }
-    if let Some(prefer) = given(&PREFER).filter(|_| !guard.allows(RESPOND_ASYNC)) {
-        say(&PREFER, prefer.try_into());
-    }
-    if let Some(host) = host.filter(|_| guard.passes_host) {
-        say(&header::HOST, host.parse());
-    }
+    say(&header::ACCEPT_ENCODING, given(&header::ACCEPT_ENCODING));
+    say(&PREFER, given(&PREFER).filter(|_| !guard.allows(RESPOND_ASYNC)));
+    say(&header::HOST, host.filter(|_| guard.passes_host).and_then(|host| host.parse().ok()));
     said
 }
 
+/// All lines of a list, as one.
+fn whole(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?;
+    match lines.next() {
+        None => Some(first.clone()),
+        Some(_) => HeaderValue::try_from(joined(headers, name.as_str())?).ok(),
+    }
+}
+
 /// A list with one more at its end.
-fn then(list: Option<Vec<u8>>, more: String) -> Result<HeaderValue, InvalidHeaderValue> {
+fn then(list: Option<HeaderValue>, more: impl Into<Bytes>) -> Option<HeaderValue> {
+    let more = more.into();
     match list {
-        Some(list) => [list.as_slice(), b", ", more.as_bytes()].concat().try_into(),
-        None => more.try_into(),
+        Some(list) => [list.as_bytes(), b", ", &more].concat().try_into().ok(),
+        None => HeaderValue::from_maybe_shared(more).ok(),
     }
 }
 
 /// What a caller is told of the way of its answer.
 pub(super) fn tell_way(headers: &mut HeaderMap) {
-    headers.append(header::VIA, HeaderValue::from_static("1.1 onceward"));
+    headers.append(header::VIA, HeaderValue::from_static(WAY));
 }
 
 /// Whether it can stand in a header within quotes, and is a host at all.
@@ -100,11 +100,12 @@ fn is_plain(host: &str) -> bool {
     !host.is_empty() && host.len() <= 255 && host.bytes().all(fits)
 }
 
-fn version(version: Version) -> &'static str {
+/// What we say of ourselves in `Via`.
+fn way(version: Version) -> &'static str {
     match version {
-        Version::HTTP_2 => "2",
-        Version::HTTP_10 => "1.0",
-        _ => "1.1",
+        Version::HTTP_2 => "2 onceward",
+        Version::HTTP_10 => "1.0 onceward",
+        _ => WAY,
     }
 }
 

@@ -250,6 +250,8 @@ impl KeyWriter {
     fn catch_up(&self, db: &Connection) -> Result<(), StoreError> {
         while self.keys.read().is_behind() {
             self.begin_merges(db, &mut self.work.borrow_mut())?;
+            // Runs may have gone though nothing is to be merged.
+            self.say(db, self.since())?;
             while !self.work.borrow().merges.is_empty() {
                 self.work.borrow_mut().came = FRESH_MAX;
                 self.advance(db)?;
