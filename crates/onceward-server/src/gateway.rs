@@ -26,7 +26,7 @@ use onceward::upstream::{Egress, Upload, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing};
 use url::Url;
 
-use crate::access::Caller;
+use crate::access::{Caller, check_route};
 use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::shape;
@@ -114,6 +114,7 @@ impl Gateway {
     fn entrance(&self, head: &Parts, caller: Caller) -> Result<Entrance, Problem> {
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        check_route(&caller, &place.route)?;
         Ok(Entrance { place, principal: caller.principal, options: options_of(&head.headers)? })
     }
 
