@@ -37,6 +37,9 @@ const USED: &str = "access-used/";
 
 const OWN_KEY: HeaderName = HeaderName::from_static("onceward-authorization");
 
+/// What an act's record calls whoever needs no key; no key is called so.
+pub(crate) const LOCAL: &str = "local";
+
 /// Who asks, and what that may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -65,7 +68,7 @@ impl Caller {
 
     /// The name in an act's record.
     pub(crate) fn who(&self) -> String {
-        if self.principal.is_empty() { "local".to_owned() } else { self.principal.clone() }
+        if self.principal.is_empty() { LOCAL.to_owned() } else { self.principal.clone() }
     }
 }
 

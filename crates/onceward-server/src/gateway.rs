@@ -105,7 +105,12 @@ impl Gateway {
         if let Some(route) = routes.get(route) {
             return route.policy_for(method.as_str(), &target).error_shape;
         }
-        // Who misspells a route must not take our refusal for an answer either.
+        self.error_shape_of_unknown()
+    }
+
+    /// Who misspells a route must not take our refusal for an answer either.
+    pub(crate) fn error_shape_of_unknown(&self) -> ErrorShape {
+        let routes = self.engine.routes();
         let mut shapes = routes.named.values().map(|route| route.policy.error_shape);
         shapes.find(|shape| *shape != ErrorShape::Problem).unwrap_or(ErrorShape::Problem)
     }

@@ -77,10 +77,11 @@ pub(crate) fn tell_outside(response: &mut Response<Body>) -> bool {
 /// Gives a refusal of ours the shape that its route's callers read; any other answer stays.
 pub(crate) fn dress(
     mut response: Response<Body>,
-    shape: impl FnOnce() -> ErrorShape,
+    shape: impl FnOnce(&problem::Problem) -> ErrorShape,
 ) -> Response<Body> {
     let problem = response.extensions_mut().remove::<Arc<problem::Problem>>();
-    let Some(problem) = problem.filter(|_| shape() == ErrorShape::Stripe) else { return response };
+    let stripe = |problem: &Arc<problem::Problem>| shape(problem) == ErrorShape::Stripe;
+    let Some(problem) = problem.filter(stripe) else { return response };
     let mut document = problem.document();
     document["error"] = stripe_error(&problem);
     // A call without a key of the caller's would be another one when it is sent again.
@@ -119,9 +120,9 @@ mod tests {
     async fn on_a_stripe_route_an_unchanged_sdk_throws_on_every_refusal_and_knows_whether_to_retry()
     {
         for (code, status, advice, title) in problem::Problem::all() {
-            let plain = dress(Problem::new(code, "why").response(), || ErrorShape::Problem);
+            let plain = dress(Problem::new(code, "why").response(), |_| ErrorShape::Problem);
             assert!(!plain.headers().contains_key("stripe-should-retry"), "{code}");
-            let dressed = dress(Problem::new(code, "why").response(), || ErrorShape::Stripe);
+            let dressed = dress(Problem::new(code, "why").response(), |_| ErrorShape::Stripe);
             let again = matches!(advice, "same-key" | "wait");
             assert_eq!(dressed.headers()["stripe-should-retry"], again.to_string(), "{code}");
             assert_eq!(dressed.status(), status, "{code}");
@@ -134,11 +135,11 @@ mod tests {
         }
         let mut routed = Problem::new("not-found", "why").response();
         routed.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(7));
-        let dressed = dress(routed, || ErrorShape::Stripe);
+        let dressed = dress(routed, |_| ErrorShape::Stripe);
         assert!(!dressed.headers().contains_key(header::CONTENT_LENGTH), "it was another body's");
         let mut made = Problem::new("no-answer", "why").response();
         made.headers_mut().insert("onceward-key-made", HeaderValue::from_static("true"));
-        let dressed = dress(made, || ErrorShape::Stripe);
+        let dressed = dress(made, |_| ErrorShape::Stripe);
         assert_eq!(dressed.headers()["stripe-should-retry"], "false", "it would be another call");
     }
 }

@@ -542,7 +542,16 @@ pub(crate) fn answer(
         None => answer_plainly(&edge, request),
         Some(guard) => guard::answer(&edge.node, guard, request, &edge.peer),
     };
-    async move { problem::dress(answering.await, || edge.node.gateway.error_shape(&method, &uri)) }
+    async move {
+        problem::dress(answering.await, |problem| {
+            let gateway = &edge.node.gateway;
+            // A route that is there, and not for this key, is told as one that is not.
+            match problem.code {
+                "route-unknown" => gateway.error_shape_of_unknown(),
+                _ => gateway.error_shape(&method, &uri),
+            }
+        })
+    }
 }
 
 fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {

@@ -230,17 +230,19 @@ async fn check(
     head: &mut http::request::Parts,
 ) -> Result<(), Problem> {
     // `serve` admits every request before it is routed.
-    let caller = head.extensions.get::<Caller>().cloned();
+    let caller = head.extensions.get::<Caller>();
     let caller = caller.ok_or_else(|| Problem::new("unauthenticated", "Nobody was admitted."))?;
-    endpoint.admit(&caller)?;
-    let is_only_own = endpoint.is_only_own(&caller);
+    endpoint.admit(caller)?;
+    let is_only_own = endpoint.is_only_own(caller);
     if !is_only_own && !caller.is_confined() {
         return Ok(());
     }
+    let caller = caller.clone();
     match endpoint.reach {
         Reach::Route => {
-            check_route(&caller, &named(head, "route").await)?;
-            if is_only_own { check_principal(&caller, head) } else { Ok(()) }
+            let route = named(head, "route").await;
+            check_route(&caller, &route)?;
+            if is_only_own { check_own(node, &caller, &route, head) } else { Ok(()) }
         }
         Reach::Operation => {
             let id = named(head, "id").await;
@@ -274,8 +276,17 @@ pub(crate) fn check_route(caller: &Caller, route: &str) -> Result<(), Problem> {
     Err(Refusal::RouteUnknown(route.to_owned()).into())
 }
 
-/// A look for another caller's key is none for one's own.
-fn check_principal(caller: &Caller, head: &http::request::Parts) -> Result<(), Problem> {
+/// A look for another caller's key is none for one's own, and what came by a source is nobody's.
+fn check_own(
+    node: &Node,
+    caller: &Caller,
+    route: &str,
+    head: &http::request::Parts,
+) -> Result<(), Problem> {
+    let scope = node.engine.scope_of(TENANT, route, &caller.principal);
+    if scope.principal != caller.principal && node.engine.route(route).is_none() {
+        return Err(Refusal::RouteUnknown(route.to_owned()).into());
+    }
     let query = head.uri.query().unwrap_or_default();
     let other = form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| name == "principal" && value != caller.principal);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::handler::{Answer, REASON_BYTES_MAX, Said, all, instant, invalid};
-use crate::access::{AccessKey, Caller, Grant, Roles};
+use crate::access::{AccessKey, Caller, Grant, LOCAL, Roles};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::{shape, units};
@@ -70,11 +70,12 @@ impl Wanted {
     fn grant(self, now: Timestamp) -> Result<Grant, Problem> {
         let Self { name, roles, routes, expires, .. } = self;
         let fits = !name.is_empty()
+            && name != LOCAL
             && name.len() <= NAME_BYTES_MAX
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
         if !fits {
             return Err(invalid(format!(
-                "name: letters, digits, `-`, `_`, `.` and `@`, at most {NAME_BYTES_MAX}: it stands in the scope of the caller's keys",
+                "name: letters, digits, `-`, `_`, `.` and `@`, at most {NAME_BYTES_MAX}, and not {LOCAL:?}, who needs no key: it stands in the scope of the caller's keys",
             )));
         }
         if routes.len() > ROUTES_MAX

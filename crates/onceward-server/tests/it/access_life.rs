@@ -62,6 +62,8 @@ fn what_a_key_is_made_for_is_checked_shown_and_in_the_audit() {
         let said = gateway.run(&[&["access", "create", "ada"], wrong].concat()).failed(1);
         assert!(said.contains(says), "{said}");
     }
+    let said = gateway.run(&["access", "create", "local"]).failed(1);
+    assert!(said.contains("needs no key"), "{said}");
     let options = ["--role", "send", "--role", "read", "--route", "pay", "--expires", "2999-01-31"];
     let (key, made) = make(&gateway, &[&["create", "ada", "--reason", "r"][..], &options].concat());
     let prefix = made["prefix"].as_str().unwrap();

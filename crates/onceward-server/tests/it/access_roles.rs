@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{Gateway, Response, World};
+use crate::world::{Gateway, Response, Upstream, World};
 
 /// Every endpoint that is not open to all, under the role that alone opens it. Where `send` stands in
 /// brackets it opens it too, for what is its own.
@@ -261,4 +261,37 @@ fn without_the_role_payloads_a_page_shows_no_header_and_no_body() {
         assert_eq!(page.text().contains("in-the-body"), sees);
         assert_eq!(page.text().contains("has not the role payloads"), !sees);
     }
+}
+
+#[test]
+fn a_scope_that_routes_share_is_nobodys_own_and_a_route_out_of_reach_has_no_shape_of_its_own() {
+    let world = World::new();
+    let upstream = Upstream::answering(Some(201));
+    let route = |name: &str, lines: &str| {
+        format!("[routes.{name}]\nupstream = \"http://{}\"\n{lines}\n", upstream.address)
+    };
+    let config = [
+        route("pay", "scope = \"shared\""),
+        route("stripe", "error_shape = \"stripe\""),
+        route("plain", ""),
+    ];
+    world.write("onceward.toml", &config.concat());
+    let gateway = world.serve();
+    let [ada, bo] = ["ada", "bo"].map(|name| make(&gateway, name, &["--role", "send"]));
+    gateway.run(&["--access-key", &bo, "send", "pay/orders", "--key", "k", "--body", "{}"]).ok();
+    let by_route = ask(&gateway, &ada, "GET /v1/keys/pay/k", "");
+    assert_eq!(by_route.status, 200, "a call with it would be answered by what bo sent");
+    for scope in ["scope%2Fshared", "source%2Fshared", "outbox%2Fshared"] {
+        let line = format!("GET /v1/keys/{scope}/k");
+        assert_eq!(ask(&gateway, &ada, &line, "").json()["code"], "route-unknown", "{line}");
+    }
+    let confined = make(&gateway, "cy", &["--route", "pay"]);
+    let [stripe, plain, nowhere] = ["stripe", "plain", "nowhere"].map(|name| {
+        let answer = ask(&gateway, &confined, &format!("POST /to/{name}/orders"), "{}");
+        assert_eq!(answer.status, 404, "{name}");
+        answer.text().replace(name, "NAME")
+    });
+    assert!(nowhere.contains("\"error\""), "{nowhere}");
+    assert_eq!((&stripe, &plain), (&nowhere, &nowhere));
+    assert_eq!(upstream.calls(), 1);
 }
