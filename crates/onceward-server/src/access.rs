@@ -348,14 +348,8 @@ fn take_key(headers: &mut HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::browser::tests::headers;
     use super::*;
-
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
-            .collect::<HeaderMap>()
-    }
 
     #[test]
     fn only_our_own_keys_are_taken_out() {

@@ -57,10 +57,10 @@ pub(crate) fn other_host(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    pub(in super::super) fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines
             .iter()
             .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))

@@ -79,7 +79,7 @@ pub(super) async fn show(
         div.story {
             div {
                 (doubt::looks(&operation, rule.as_deref(), now))
-                (acts::forms(&operation, &caller))
+                @if caller.roles.has(Roles::OPERATE) { (acts::forms(&operation, &caller)) }
                 (tries(&operation, &attempts, now))
                 (outcome(&operation, answer.as_ref(), sees))
                 (sent(&operation, request.as_ref(), sees))

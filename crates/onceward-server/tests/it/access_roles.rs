@@ -243,7 +243,7 @@ fn a_key_that_is_confined_to_routes_knows_no_other() {
 }
 
 #[test]
-fn without_the_role_payloads_a_page_shows_no_header_and_no_body() {
+fn a_page_shows_and_offers_what_the_key_may() {
     let world = World::new();
     let gateway = world.serve();
     let [read, payloads, send] =
@@ -260,7 +260,16 @@ fn without_the_role_payloads_a_page_shows_no_header_and_no_body() {
         assert_eq!(page.status, 200);
         assert_eq!(page.text().contains("in-the-body"), sees);
         assert_eq!(page.text().contains("has not the role payloads"), !sees);
+        assert!(!page.text().contains("<form"), "nothing is offered that would be refused");
     }
+    let all = make(&gateway, "all", &[]);
+    assert!(ask(&gateway, &all, &page, "").text().contains("<form"));
+    let bearer = format!("Bearer {read}");
+    let headers = [("authorization", &*bearer), ("accept", "text/html")];
+    let refused = gateway.call("GET", "/audit", &headers, "");
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(refused.text().contains("needs the role admin"), "{}", refused.text());
 }
 
 #[test]
