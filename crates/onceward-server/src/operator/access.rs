@@ -169,7 +169,10 @@ struct Perhaps {
     reason: String,
 }
 
-fn find(node: &Node, prefix: &str) -> Result<AccessKey, Problem> {
+/// The key that begins so. It is read anew: what another node revoked just now must not come back by
+/// a rotation here.
+async fn find(node: &Node, prefix: &str) -> Result<AccessKey, Problem> {
+    node.access.refresh().await?;
     let why = || Problem::new("not-found", format!("No access key begins with {prefix:?}."));
     node.access.find(prefix).ok_or_else(why)
 }
@@ -181,7 +184,7 @@ async fn revoke(
     perhaps: Option<Json<Perhaps>>,
 ) -> Answer {
     let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
-    let key = find(&node, &prefix)?;
+    let key = find(&node, &prefix).await?;
     let about = format!("{} ({prefix})", key.name);
     node.engine.note(&by(&caller, reason)?, "revoked an access key", &about).await?;
     node.access.revoke(&prefix).await?;
@@ -209,7 +212,7 @@ async fn rotate(
     let overlap = said.overlap.as_deref().map_or(Ok(OVERLAP), units::duration);
     let overlap = overlap.map_err(|why| invalid(format!("overlap: {why}")))?;
     let expires = said.expires.map(|text| expiry(&text, now)).transpose()?;
-    let old = find(&node, &prefix)?;
+    let old = find(&node, &prefix).await?;
     let about = format!("{} ({prefix}), overlap: {}", old.name, units::show(overlap));
     node.engine.note(&by(&caller, said.reason)?, "rotated an access key", &about).await?;
     let (key, kept, old) = node.access.rotate(old, overlap, expires, now).await?;
