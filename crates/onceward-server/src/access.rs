@@ -1,9 +1,11 @@
 //! Who may call, and what: access keys, kept hashed, with roles, routes and an expiry (`key`, `role`),
-//! what each endpoint needs (`endpoint`), and on an open loopback listener, that no web page posts
-//! through it (`browser`).
+//! where a request has its own (`given`), what each endpoint needs (`endpoint`, `authorise`), and on
+//! an open loopback listener, that no web page posts through it (`browser`).
 
+mod authorise;
 mod browser;
 mod endpoint;
+mod given;
 mod key;
 mod role;
 
@@ -12,21 +14,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, Method};
 use onceward::core::time::Timestamp;
 use onceward::secret::is_same;
 use onceward::store::{Store, StoreError};
 
+pub(crate) use self::authorise::{authorise, check_route};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
-pub(crate) use self::endpoint::{CALL, METRICS, authorise, check_route};
+pub(crate) use self::endpoint::{CALL, METRICS};
 pub(crate) use self::key::{AccessKey, new_key};
 pub(crate) use self::role::Roles;
 
 use self::browser::refuse_other_hosts;
-use self::key::{BEGIN, Known, hash, instant, is_whole, prefix};
+use self::given::take_key;
+use self::key::{Known, hash, instant, is_whole, prefix};
 use crate::problem::Problem;
 use crate::shape;
 
@@ -34,8 +36,6 @@ const PREFIX: &str = "access/";
 
 /// When a key was last used stands apart from it, so that neither write undoes the other.
 const USED: &str = "access-used/";
-
-const OWN_KEY: HeaderName = HeaderName::from_static("onceward-authorization");
 
 /// What an act's record calls whoever needs no key; no key is called so.
 pub(crate) const LOCAL: &str = "local";
@@ -320,50 +320,4 @@ async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
         by_hash.insert(key.hash.clone(), Known::new(key, used));
     }
     Ok(by_hash)
-}
-
-/// Our key, from its own header, or from `Authorization` where it is ours: a bearer token that
-/// begins with `ow_`, or a password that does (what a browser asks for).
-fn take_key(headers: &mut HeaderMap) -> Option<String> {
-    if let Some(own) = headers.remove(OWN_KEY) {
-        return Some(
-            own.to_str().unwrap_or_default().trim_start_matches("Bearer ").trim().to_owned(),
-        );
-    }
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let key = match value.split_once(' ')? {
-        (scheme, token) if scheme.eq_ignore_ascii_case("bearer") => token.trim().to_owned(),
-        (scheme, token) if scheme.eq_ignore_ascii_case("basic") => {
-            let pair = STANDARD.decode(token.trim()).ok()?;
-            String::from_utf8(pair).ok()?.split_once(':')?.1.to_owned()
-        }
-        _ => return None,
-    };
-    if !key.starts_with(BEGIN) {
-        return None;
-    }
-    headers.remove(header::AUTHORIZATION);
-    Some(key)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::browser::tests::headers;
-    use super::*;
-
-    #[test]
-    fn only_our_own_keys_are_taken_out() {
-        let mut upstream = headers(&[("authorization", "Bearer sk_live_1")]);
-        assert_eq!(take_key(&mut upstream), None);
-        assert!(upstream.contains_key("authorization"), "the upstream's credential is passed on");
-        let mut ours = headers(&[("authorization", "Bearer ow_1")]);
-        assert_eq!(take_key(&mut ours).as_deref(), Some("ow_1"));
-        assert!(!ours.contains_key("authorization"));
-        let mut both =
-            headers(&[("onceward-authorization", "Bearer ow_2"), ("authorization", "Bearer sk")]);
-        assert_eq!(take_key(&mut both).as_deref(), Some("ow_2"));
-        assert!(both.contains_key("authorization"));
-        let basic = format!("Basic {}", STANDARD.encode("any:ow_3"));
-        assert_eq!(take_key(&mut headers(&[("authorization", &basic)])).as_deref(), Some("ow_3"));
-    }
 }

@@ -60,7 +60,7 @@ pub(crate) fn other_host(headers: &HeaderMap) -> Option<&str> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    pub(crate) fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines
             .iter()
             .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
