@@ -1,69 +1,99 @@
-//! Who may call: access keys, kept hashed; and on an open loopback listener, that no web page
-//! posts through it.
+//! Who may call, and what: access keys, kept hashed, with roles, routes and an expiry (`key`, `role`),
+//! where a request has its own (`given`), what each endpoint needs (`endpoint`, `authorise`), and on
+//! an open loopback listener, that no web page posts through it (`browser`).
+
+mod authorise;
+mod browser;
+mod endpoint;
+mod given;
+mod key;
+mod role;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, header};
-use onceward::secret::{is_same, random, sha256};
+use http::{HeaderMap, Method};
+use onceward::core::time::Timestamp;
+use onceward::secret::is_same;
 use onceward::store::{Store, StoreError};
-use serde::{Deserialize, Serialize};
 
+pub(crate) use self::authorise::{authorise, check_route};
+pub(crate) use self::browser::{other_host, refuse_web_pages};
+pub(crate) use self::endpoint::{CALL, METRICS};
+pub(crate) use self::key::{AccessKey, new_key};
+pub(crate) use self::role::Roles;
+
+use self::browser::refuse_other_hosts;
+use self::given::take_key;
+use self::key::{Known, hash, instant, is_whole, prefix};
 use crate::problem::Problem;
+use crate::shape;
 
 const PREFIX: &str = "access/";
-const OWN_KEY: HeaderName = HeaderName::from_static("onceward-authorization");
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// An access key as it is kept: everything but the key.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct AccessKey {
-    /// The caller's stable name: it is the principal in the scope of keys.
-    pub(crate) name: String,
-    /// The first letters, for finding it.
-    pub(crate) prefix: String,
-    /// SHA-256 of the key: it has 256 bits, so no slow hash is needed.
-    hash: String,
-    pub(crate) created_at: String,
-}
+/// When a key was last used stands apart from it, so that neither write undoes the other.
+const USED: &str = "access-used/";
 
-/// Who asks.
+/// What an act's record calls whoever needs no key; no key is called so.
+pub(crate) const LOCAL: &str = "local";
+
+/// Who asks, and what that may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The access key's name; empty where none is needed.
     pub(crate) principal: String,
+    pub(crate) roles: Roles,
+    /// The routes that it is confined to.
+    routes: Option<Arc<[String]>>,
 }
 
 impl Caller {
+    /// The command line's own, and everybody where no key is needed.
+    fn local() -> Self {
+        Self { principal: String::new(), roles: Roles::ALL, routes: None }
+    }
+
+    /// Whether it is confined to some routes.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// Whether a route, or an origin, is there for it.
+    pub(crate) fn reaches(&self, route: &str) -> bool {
+        self.routes.as_ref().is_none_or(|routes| routes.iter().any(|known| known == route))
+    }
+
     /// The name in an act's record.
     pub(crate) fn who(&self) -> String {
-        if self.principal.is_empty() { "local".to_owned() } else { self.principal.clone() }
+        if self.principal.is_empty() { LOCAL.to_owned() } else { self.principal.clone() }
     }
 }
+
+/// What a new key is for.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) name: String,
+    pub(crate) roles: Roles,
+    /// Empty: all.
+    pub(crate) routes: Vec<String>,
+    pub(crate) expires: Option<Timestamp>,
+}
+
+type ByHash = HashMap<String, Known>;
 
 /// The keys there are.
 pub(crate) struct Access {
     store: Arc<dyn Store>,
-    by_hash: RwLock<HashMap<String, AccessKey>>,
+    by_hash: RwLock<ByHash>,
     /// Held from the ledger to `by_hash`: what was read before a change must not undo it here.
     changing: tokio::sync::Mutex<()>,
     /// The command line's own key, in the data folder.
     operator: String,
     /// Whether the listener can be reached from elsewhere.
     beyond_loopback: bool,
-}
-
-fn hash(key: &str) -> String {
-    URL_SAFE_NO_PAD.encode(sha256(key.as_bytes()))
-}
-
-/// A new key: 256 bits that nobody can foretell.
-pub(crate) fn new_key() -> String {
-    format!("ow_{}", URL_SAFE_NO_PAD.encode(random::<32>()))
 }
 
 impl Access {
@@ -86,50 +116,132 @@ impl Access {
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let _alone = self.changing.lock().await;
         let fresh = read(&*self.store).await?;
-        *self.by_hash.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
+        for (hash, known) in &fresh {
+            if let Some(earlier) = by_hash.get(hash) {
+                known.follow(earlier);
+            }
+        }
+        *by_hash = fresh;
         Ok(())
     }
 
     /// All keys, by name.
     pub(crate) fn list(&self) -> Vec<AccessKey> {
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
-        let mut keys: Vec<_> = by_hash.values().cloned().collect();
-        keys.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut keys: Vec<_> = by_hash.values().map(Known::seen).collect();
+        keys.sort_by(|a, b| (&a.name, &a.created_at).cmp(&(&b.name, &b.created_at)));
         keys
     }
 
-    /// Makes a key for the caller `name`; it is shown this once.
+    /// The key that begins so.
+    pub(crate) fn find(&self, prefix: &str) -> Option<AccessKey> {
+        self.list().into_iter().find(|key| key.prefix == prefix)
+    }
+
+    /// Makes a key; it is shown this once.
     pub(crate) async fn create(
         &self,
-        name: &str,
-        now: String,
+        grant: Grant,
+        now: Timestamp,
     ) -> Result<(String, AccessKey), StoreError> {
-        let key = new_key();
-        let kept = AccessKey {
-            name: name.to_owned(),
-            prefix: key[..11].to_owned(),
-            hash: hash(&key),
-            created_at: now,
-        };
-        let value = serde_json::to_vec(&kept).unwrap_or_default();
         let _alone = self.changing.lock().await;
-        self.store.set(format!("{PREFIX}{}", kept.prefix), Some(Bytes::from(value))).await?;
-        self.by_hash
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(kept.hash.clone(), kept.clone());
-        Ok((key, kept))
+        self.make(grant, now).await
+    }
+
+    /// Makes another key of the same name, roles and routes; the old one is refused after `overlap`.
+    /// Without `expires` the new one lives as long as the old one was made for.
+    pub(crate) async fn rotate(
+        &self,
+        old: AccessKey,
+        overlap: Duration,
+        expires: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(String, AccessKey, AccessKey), StoreError> {
+        let lifetime = old.expires().zip(instant(&old.created_at));
+        let alike = lifetime.map(|(until, from)| now.plus(until.since(from)));
+        let grant = Grant {
+            name: old.name.clone(),
+            roles: old.roles,
+            routes: old.routes.clone(),
+            expires: expires.or(alike),
+        };
+        let end = now.plus(overlap);
+        let end = old.expires().map_or(end, |earlier| earlier.min(end));
+        let old = AccessKey { expires_at: Some(shape::time(end)), ..old };
+        let _alone = self.changing.lock().await;
+        // The new one first: a crash between the two locks nobody out.
+        let (key, kept) = self.make(grant, now).await?;
+        self.put(&old).await?;
+        Ok((key, kept, old))
     }
 
     /// Revokes the key with this prefix; tells whether there was one.
     pub(crate) async fn revoke(&self, prefix: &str) -> Result<bool, StoreError> {
-        let Some(key) = self.list().into_iter().find(|key| key.prefix == prefix) else {
+        let Some(key) = self.find(prefix) else {
             return Ok(false);
         };
         let _alone = self.changing.lock().await;
         self.store.set(format!("{PREFIX}{prefix}"), None).await?;
         self.by_hash.write().unwrap_or_else(PoisonError::into_inner).remove(&key.hash);
+        if key.last_used_at.is_some() {
+            self.store.set(format!("{USED}{prefix}"), None).await?;
+        }
         Ok(true)
+    }
+
+    async fn make(&self, grant: Grant, now: Timestamp) -> Result<(String, AccessKey), StoreError> {
+        let key = new_key();
+        let kept = AccessKey {
+            name: grant.name,
+            prefix: prefix(&key),
+            hash: hash(&key),
+            created_at: shape::time(now),
+            roles: grant.roles,
+            routes: grant.routes,
+            expires_at: grant.expires.map(shape::time),
+            last_used_at: None,
+        };
+        self.put(&kept).await?;
+        Ok((key, kept))
+    }
+
+    /// Keeps a key, new or changed.
+    async fn put(&self, key: &AccessKey) -> Result<(), StoreError> {
+        let value = serde_json::to_vec(key).unwrap_or_default();
+        self.store.set(format!("{PREFIX}{}", key.prefix), Some(Bytes::from(value))).await?;
+        let known = Known::new(key.clone(), key.last_used_at);
+        let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(earlier) = by_hash.get(&key.hash) {
+            known.follow(earlier);
+        }
+        by_hash.insert(key.hash.clone(), known);
+        Ok(())
+    }
+
+    /// Writes when keys were last used, where that changed.
+    pub(crate) async fn keep_used(&self) -> Result<(), StoreError> {
+        let unkept: Vec<(String, String, Timestamp)> = {
+            let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+            let unkept = by_hash.iter().filter_map(|(hash, known)| {
+                Some((hash.clone(), known.key.prefix.clone(), known.unkept()?))
+            });
+            unkept.collect()
+        };
+        for (hash, prefix, used) in unkept {
+            // One that is revoked meanwhile leaves nothing behind.
+            let _alone = self.changing.lock().await;
+            if !self.by_hash.read().unwrap_or_else(PoisonError::into_inner).contains_key(&hash) {
+                continue;
+            }
+            let value = Bytes::from(shape::time(used));
+            self.store.set(format!("{USED}{prefix}"), Some(value)).await?;
+            let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = by_hash.get(&hash) {
+                known.keep(used);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a call needs a key.
@@ -145,15 +257,8 @@ impl Access {
         headers: &mut HeaderMap,
     ) -> Result<Caller, Problem> {
         refuse_web_pages(method, headers)?;
-        let given = take_key(headers);
-        if let Some(caller) = given.as_deref().and_then(|key| self.caller(key)) {
-            return Ok(caller);
-        }
-        if given.is_some() {
-            return Err(Problem::new(
-                "unauthenticated",
-                "The access key is not known; it may have been revoked.",
-            ));
+        if let Some(key) = take_key(headers) {
+            return self.caller(&key);
         }
         if self.is_needed() {
             return Err(Problem::new(
@@ -162,162 +267,57 @@ impl Access {
             ));
         }
         refuse_other_hosts(headers)?;
-        Ok(Caller { principal: String::new() })
+        Ok(Caller::local())
     }
 
-    fn caller(&self, key: &str) -> Option<Caller> {
+    fn caller(&self, key: &str) -> Result<Caller, Problem> {
         let hash = hash(key);
         // What is looked up is a hash, so that the time it takes tells nothing about a key.
         if is_same(hash.as_bytes(), self.operator.as_bytes()) {
-            return Some(Caller { principal: String::new() });
+            return Ok(Caller::local());
         }
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
-        by_hash.get(&hash).map(|key| Caller { principal: key.name.clone() })
+        let Some(known) = by_hash.get(&hash) else {
+            let why = if is_whole(key) {
+                "The access key is not known; it may have been revoked."
+            } else {
+                "The access key is mistyped or cut: its checksum does not fit."
+            };
+            return Err(Problem::new("unauthenticated", why));
+        };
+        let now = shape::now();
+        if let Some(at) = known.expires.filter(|at| *at <= now) {
+            let why = format!("The access key has expired, {}.", shape::time(at));
+            return Err(Problem::new("unauthenticated", why));
+        }
+        known.touch(now);
+        Ok(Caller {
+            principal: known.key.name.clone(),
+            roles: known.key.roles,
+            routes: known.routes.clone(),
+        })
     }
 }
 
-async fn read(store: &dyn Store) -> Result<HashMap<String, AccessKey>, StoreError> {
+async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
+    let used = store.settings(USED.to_owned()).await?;
+    let used: HashMap<&str, Timestamp> = used
+        .iter()
+        .filter_map(|(name, at)| {
+            Some((name.strip_prefix(USED)?, instant(std::str::from_utf8(at).ok()?)?))
+        })
+        .collect();
     let mut by_hash = HashMap::new();
     for (name, value) in store.settings(PREFIX.to_owned()).await? {
-        let key: AccessKey = serde_json::from_slice(&value)
-            .map_err(|error| StoreError::Damaged(format!("setting {name}: {error}")))?;
-        by_hash.insert(key.hash.clone(), key);
+        let damaged = |why: String| StoreError::Damaged(format!("setting {name}: {why}"));
+        let key: AccessKey =
+            serde_json::from_slice(&value).map_err(|error| damaged(error.to_string()))?;
+        // What cannot be read must not become a key without end.
+        if key.expires_at.is_some() && key.expires().is_none() {
+            return Err(damaged("expires_at is no time".to_owned()));
+        }
+        let used = used.get(key.prefix.as_str()).copied();
+        by_hash.insert(key.hash.clone(), Known::new(key, used));
     }
     Ok(by_hash)
-}
-
-/// Our key, from its own header, or from `Authorization` where it is ours: a bearer token that
-/// begins with `ow_`, or a password that does (what a browser asks for).
-fn take_key(headers: &mut HeaderMap) -> Option<String> {
-    if let Some(own) = headers.remove(OWN_KEY) {
-        return Some(
-            own.to_str().unwrap_or_default().trim_start_matches("Bearer ").trim().to_owned(),
-        );
-    }
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let key = match value.split_once(' ')? {
-        (scheme, token) if scheme.eq_ignore_ascii_case("bearer") => token.trim().to_owned(),
-        (scheme, token) if scheme.eq_ignore_ascii_case("basic") => {
-            let pair = STANDARD.decode(token.trim()).ok()?;
-            String::from_utf8(pair).ok()?.split_once(':')?.1.to_owned()
-        }
-        _ => return None,
-    };
-    if !key.starts_with("ow_") {
-        return None;
-    }
-    headers.remove(header::AUTHORIZATION);
-    Some(key)
-}
-
-/// A browser says where a request comes from: what another site's page sends is refused.
-pub(crate) fn refuse_web_pages(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_foreign = |origin: &str| {
-        let origin = origin.split_once("://").map(|(_, origin)| origin);
-        origin.is_none() || origin != text(header::HOST)
-    };
-    let foreign = text(header::ORIGIN).is_some_and(is_foreign);
-    let changes = !matches!(*method, Method::GET | Method::HEAD);
-    let cross_site = changes && matches!(text(FETCH_SITE), Some("cross-site" | "same-site"));
-    if foreign || cross_site {
-        return Err(Problem::new(
-            "forbidden",
-            "The request comes from a page of another origin; nothing was sent.",
-        ));
-    }
-    Ok(())
-}
-
-/// An open listener answers only to loopback names, so that no name of the web's can be pointed
-/// at it (DNS rebinding).
-fn refuse_other_hosts(headers: &HeaderMap) -> Result<(), Problem> {
-    match other_host(headers) {
-        None => Ok(()),
-        Some(host) => Err(Problem::new(
-            "forbidden",
-            format!(
-                "This listener is open, so it answers only to localhost, not to {host:?}. Make an access key first: `onceward access create`."
-            ),
-        )),
-    }
-}
-
-/// The host that a request is for, where that is not this machine.
-pub(crate) fn other_host(headers: &HeaderMap) -> Option<&str> {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok())?;
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
-        .map_or(host, |(name, _)| name);
-    let is_loopback = name == "127.0.0.1"
-        || name.eq_ignore_ascii_case("localhost")
-        || name
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
-    (!is_loopback).then_some(host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
-            .collect::<HeaderMap>()
-    }
-
-    #[test]
-    fn only_our_own_keys_are_taken_out() {
-        let mut upstream = headers(&[("authorization", "Bearer sk_live_1")]);
-        assert_eq!(take_key(&mut upstream), None);
-        assert!(upstream.contains_key("authorization"), "the upstream's credential is passed on");
-        let mut ours = headers(&[("authorization", "Bearer ow_1")]);
-        assert_eq!(take_key(&mut ours).as_deref(), Some("ow_1"));
-        assert!(!ours.contains_key("authorization"));
-        let mut both =
-            headers(&[("onceward-authorization", "Bearer ow_2"), ("authorization", "Bearer sk")]);
-        assert_eq!(take_key(&mut both).as_deref(), Some("ow_2"));
-        assert!(both.contains_key("authorization"));
-        let basic = format!("Basic {}", STANDARD.encode("any:ow_3"));
-        assert_eq!(take_key(&mut headers(&[("authorization", &basic)])).as_deref(), Some("ow_3"));
-    }
-
-    #[test]
-    fn a_page_of_another_origin_is_refused() {
-        let refused = |method: Method, lines: &[(&'static str, &str)]| {
-            refuse_web_pages(&method, &headers(lines)).is_err()
-        };
-        assert!(refused(
-            Method::POST,
-            &[("origin", "http://evil.example"), ("host", "localhost:7077")]
-        ));
-        assert!(refused(Method::GET, &[("origin", "null"), ("host", "localhost:7077")]));
-        assert!(refused(
-            Method::POST,
-            &[("sec-fetch-site", "cross-site"), ("host", "localhost:7077")]
-        ));
-        assert!(!refused(
-            Method::POST,
-            &[("origin", "http://localhost:7077"), ("host", "localhost:7077")]
-        ));
-        assert!(!refused(Method::POST, &[("host", "localhost:7077")]), "curl says nothing");
-    }
-
-    #[test]
-    fn an_open_listener_answers_only_to_loopback_names() {
-        for (host, open) in [
-            ("localhost:1", true),
-            ("127.0.0.1:7077", true),
-            ("[::1]:7077", true),
-            ("[::1]", true),
-            ("evil.example:7077", false),
-            ("127.0.0.1.evil.example", false),
-        ] {
-            assert_eq!(refuse_other_hosts(&headers(&[("host", host)])).is_ok(), open, "{host}");
-        }
-    }
 }

@@ -147,7 +147,7 @@ enum Verb {
     Bulk(bulk::Bulk),
     /// List what people did, with who and why
     Audit(audit::Audit),
-    /// Make, list and revoke access keys
+    /// Make, list, rotate and revoke access keys
     #[command(subcommand)]
     Access(access::Access),
     /// Copy the ledger and its master key into a folder, while they are in use

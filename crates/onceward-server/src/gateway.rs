@@ -26,7 +26,7 @@ use onceward::upstream::{Egress, Upload, parse_ad_hoc};
 use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing};
 use url::Url;
 
-use crate::access::Caller;
+use crate::access::{Caller, check_route};
 use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::shape;
@@ -105,7 +105,12 @@ impl Gateway {
         if let Some(route) = routes.get(route) {
             return route.policy_for(method.as_str(), &target).error_shape;
         }
-        // Who misspells a route must not take our refusal for an answer either.
+        self.error_shape_of_unknown()
+    }
+
+    /// Who misspells a route must not take our refusal for an answer either.
+    pub(crate) fn error_shape_of_unknown(&self) -> ErrorShape {
+        let routes = self.engine.routes();
         let mut shapes = routes.named.values().map(|route| route.policy.error_shape);
         shapes.find(|shape| *shape != ErrorShape::Problem).unwrap_or(ErrorShape::Problem)
     }
@@ -114,6 +119,7 @@ impl Gateway {
     fn entrance(&self, head: &Parts, caller: Caller) -> Result<Entrance, Problem> {
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
+        check_route(&caller, &place.route)?;
         Ok(Entrance { place, principal: caller.principal, options: options_of(&head.headers)? })
     }
 

@@ -160,7 +160,7 @@ fn dress(
         let rule = cors::Rule { guard, origins: &node.guards.origins, keys: &keys };
         rule.tell(asked, response.headers_mut(), is_ours);
     }
-    problem::dress(response, || policy().map_or(ErrorShape::Problem, |policy| policy.error_shape));
+    problem::dress(response, |_| policy().map_or(ErrorShape::Problem, |policy| policy.error_shape));
 }
 
 fn target_of(uri: &Uri) -> &str {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
@@ -16,7 +17,7 @@ use crate::listening::{Closed, Listening};
 use crate::node::Node;
 use crate::serve::Edge;
 use crate::tls::{Tls, TlsFiles};
-use crate::{guard, operator, page, passed, serve, waiting};
+use crate::{access, guard, operator, page, passed, serve, waiting};
 
 /// Where a guard listens, as its configuration says it; with port 0, which is any, its route too.
 type Place = (SocketAddr, String);
@@ -177,7 +178,9 @@ impl Listeners {
     pub(crate) fn begin(sockets: Sockets, node: &Arc<Node>) -> Self {
         let address = sockets.address();
         let connections = sockets.connections;
-        let pages = operator::router().merge(page::router()).with_state(Arc::clone(node));
+        let pages = operator::router().merge(page::router());
+        let authorise = from_fn_with_state(Arc::clone(node), access::authorise);
+        let pages = pages.layer(authorise).with_state(Arc::clone(node));
         let of_main = Arc::clone(node);
         let main = Listening::begin(sockets.main, None, Arc::clone(&connections), move |peer| {
             let node = Arc::clone(&of_main);

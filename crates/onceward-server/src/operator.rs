@@ -11,6 +11,7 @@ use axum::Router;
 use crate::node::Node;
 use crate::page;
 
+mod access;
 mod advice;
 pub(crate) mod audit;
 pub(crate) mod bulk;
@@ -49,6 +50,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(outbox::router())
         .merge(sources::router())
         .merge(ledger::router())
+        .merge(access::router())
         .method_not_allowed_fallback(page::not_allowed)
 }
 

@@ -75,9 +75,13 @@ pub(crate) fn tell_outside(response: &mut Response<Body>) -> bool {
 }
 
 /// Gives a refusal of ours the shape that its route's callers read; any other answer stays.
-pub(crate) fn dress(response: &mut Response<Body>, shape: impl FnOnce() -> ErrorShape) {
+pub(crate) fn dress(
+    response: &mut Response<Body>,
+    shape: impl FnOnce(&problem::Problem) -> ErrorShape,
+) {
     let problem = response.extensions_mut().remove::<Arc<problem::Problem>>();
-    let Some(problem) = problem.filter(|_| shape() == ErrorShape::Stripe) else { return };
+    let stripe = |problem: &Arc<problem::Problem>| shape(problem) == ErrorShape::Stripe;
+    let Some(problem) = problem.filter(stripe) else { return };
     let mut document = problem.document();
     document["error"] = stripe_error(&problem);
     // A call without a key of the caller's would be another one when it is sent again.
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
 
     fn dressed(mut response: Response<Body>, shape: ErrorShape) -> Response<Body> {
-        dress(&mut response, || shape);
+        dress(&mut response, |_| shape);
         response
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::OnceCell;
 use tower_service::Service as _;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, new_key};
+use crate::access::{self, Access, Grant, Roles, new_key};
 use crate::body::Body;
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
@@ -46,6 +46,9 @@ pub(crate) const OPERATOR_KEY: &str = "operator.key";
 /// How long an access key that another node made or revoked goes unnoticed where the hint is lost;
 /// while no hint could be heard the store says so each second.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
+
+/// How often it is written when access keys were last used: no call waits for that.
+const KEEP_USED_EVERY: Duration = Duration::from_mins(1);
 
 /// How often it is looked whether a certificate changed.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
@@ -107,6 +110,7 @@ pub(crate) async fn serve(
     if node.engine.store().is_shared() {
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
+    tokio::spawn(keep_used(Arc::clone(&node)));
     let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
@@ -323,7 +327,9 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
     if listen.ip().is_loopback() || !access.list().is_empty() {
         return Ok(());
     }
-    let (key, kept) = access.create("first", crate::shape::time(crate::shape::now())).await?;
+    let name = "first".to_owned();
+    let grant = Grant { name, roles: Roles::ALL, routes: Vec::new(), expires: None };
+    let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())
 }
@@ -512,6 +518,16 @@ async fn keep_up(node: Arc<Node>) {
     }
 }
 
+/// Writes when access keys were last used, for ever.
+async fn keep_used(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(KEEP_USED_EVERY).await;
+        if let Err(error) = node.access.keep_used().await {
+            warn!(%error, "when access keys were last used could not be written");
+        }
+    }
+}
+
 async fn drain(node: &Node) -> Result<(), Exit> {
     let asked = match node.engine.flush_asked().await {
         Ok(()) => node.engine.flush_seen().await,
@@ -519,6 +535,9 @@ async fn drain(node: &Node) -> Result<(), Exit> {
     };
     if let Err(error) = asked {
         warn!(%error, "the last counts of duplicates are lost");
+    }
+    if let Err(error) = node.access.keep_used().await {
+        warn!(%error, "when access keys were last used is lost");
     }
     // A ledger that broke when nobody asked it any more did not end well either.
     match node.engine.store().condition().await {
@@ -551,7 +570,14 @@ pub(crate) fn answer(
     };
     async move {
         let mut response = answering.await;
-        problem::dress(&mut response, || edge.node.gateway.error_shape(&method, &uri));
+        problem::dress(&mut response, |problem| {
+            let gateway = &edge.node.gateway;
+            // A route that is there, and not for this key, is told as one that is not.
+            match problem.code {
+                "route-unknown" => gateway.error_shape_of_unknown(),
+                _ => gateway.error_shape(&method, &uri),
+            }
+        });
         edge.node.part(&mut response, version);
         response
     }
@@ -585,6 +611,12 @@ fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {
         Ok(caller) => caller,
         Err(problem) => return at_once(page::refused(head.uri.path(), &head.headers, &problem)),
     };
+    // What is routed is looked at by `authorise`.
+    let endpoint =
+        if is_call { Some(&access::CALL) } else { is_metrics.then_some(&access::METRICS) };
+    if let Some(Err(problem)) = endpoint.map(|endpoint| endpoint.admit(&caller)) {
+        return at_once(problem.response());
+    }
     if is_metrics {
         let node = Arc::clone(node);
         return Box::pin(async move { metrics(&node).await });

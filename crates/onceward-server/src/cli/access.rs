@@ -5,15 +5,18 @@ use serde_json::json;
 
 use super::client::{Client, part};
 use super::list::whole;
-use super::output::{Printer, print, say, text};
+use super::output::{Printer, each, print, say, text};
 use crate::exit::Exit;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Access {
     /// Make a key and print it, this once
     Create(Create),
-    /// List the keys by name and prefix
+    /// List the keys: what each may do, until when, and when it was last used
+    #[command(visible_alias = "list")]
     Ls,
+    /// Make a new key of the same name, roles and routes; the old one goes on for a while
+    Rotate(Rotate),
     /// Revoke a key
     Revoke {
         /// The letters that the key begins with, as `access ls` shows them
@@ -29,19 +32,52 @@ pub(super) struct Create {
     /// The same
     #[arg(long = "name", value_name = "NAME", conflicts_with = "name", hide = true)]
     named: Option<String>,
+    /// What it may do: send, read, payloads, operate, admin; several times; without it, all
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// A route that it is confined to; several times; without it, none
+    #[arg(long = "route", value_name = "ROUTE", value_delimiter = ',')]
+    routes: Vec<String>,
+    /// When it expires, such as 90d or 2027-01-31; without it, never
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+    /// Why; it stands in the audit
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    /// The letters that the old key begins with, as `access ls` shows them
+    prefix: String,
+    /// How long the old one goes on
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
+    overlap: String,
+    /// When the new one expires; without it, it lives as long as the old one was made for
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+    /// Why; it stands in the audit
+    #[arg(long)]
+    reason: Option<String>,
 }
 
 pub(super) async fn access(verb: &Access, client: &Client, out: Printer) -> Result<(), Exit> {
     match verb {
         Access::Create(flags) => create(flags, client, out).await,
         Access::Ls => list(client, out).await,
+        Access::Rotate(flags) => rotate(flags, client, out).await,
         Access::Revoke { prefix } => revoke(prefix, client, out).await,
     }
 }
 
 async fn create(flags: &Create, client: &Client, out: Printer) -> Result<(), Exit> {
-    let name = flags.name.as_ref().or(flags.named.as_ref());
-    let made = client.post("/v1/access", &json!({"name": name})).await?;
+    let Create { name, named, roles, routes, expires, reason } = flags;
+    let roles = (!roles.is_empty()).then_some(roles);
+    let wanted = json!({
+        "name": name.as_ref().or(named.as_ref()), "roles": roles, "routes": routes,
+        "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
+    });
+    let made = client.post("/v1/access", &wanted).await?;
     out.document(&made, || {
         print(&text(&made, "/key"))?;
         say(&format!(
@@ -52,9 +88,40 @@ async fn create(flags: &Create, client: &Client, out: Printer) -> Result<(), Exi
     })
 }
 
+async fn rotate(flags: &Rotate, client: &Client, out: Printer) -> Result<(), Exit> {
+    let Rotate { prefix, overlap, expires, reason } = flags;
+    let wanted = json!({
+        "overlap": overlap, "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
+    });
+    let made = client.post(&format!("/v1/access/{}/rotate", part(prefix)), &wanted).await?;
+    out.document(&made, || {
+        print(&text(&made, "/key"))?;
+        say(&format!(
+            "the new key of {}, shown this once; {prefix} is refused from {} on",
+            text(&made, "/name"),
+            text(&made, "/replaces/expires_at")
+        ));
+        Ok(())
+    })
+}
+
 async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
-    whole(client, "/v1/access", out, &["NAME", "PREFIX", "CREATED"], |key| {
-        vec![text(key, "/name"), text(key, "/prefix"), out.when(key, "/created_at")]
+    const NAMES: &[&str] =
+        &["NAME", "PREFIX", "CREATED", "ROLES", "ROUTES", "EXPIRES", "LAST USED"];
+    whole(client, "/v1/access", out, NAMES, |key| {
+        let names = |pointer, none: &str| {
+            let names: Vec<&str> = each(key, pointer).iter().filter_map(|it| it.as_str()).collect();
+            if names.is_empty() { none.to_owned() } else { names.join(",") }
+        };
+        vec![
+            text(key, "/name"),
+            text(key, "/prefix"),
+            out.when(key, "/created_at"),
+            names("/roles", "none"),
+            names("/routes", "all"),
+            out.when(key, "/expires_at"),
+            out.when(key, "/last_used_at"),
+        ]
     })
     .await
 }

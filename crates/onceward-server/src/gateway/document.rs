@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Gateway, IDEMPOTENCY_KEY, TENANT, check_sendable, key_of, options_of};
-use crate::access::Caller;
+use crate::access::{Caller, check_route};
 use crate::body::{Body, headers_of};
 use crate::problem::Problem;
 use crate::{shape, units};
@@ -151,6 +151,7 @@ impl Gateway {
     fn call_of(&self, document: Document, caller: Caller) -> Result<(Call, bool), Problem> {
         let invalid = |why: String| Problem::new("request-invalid", why);
         let mut place = self.place(&document.to)?;
+        check_route(&caller, &place.route)?;
         if let Some(path) = document.path {
             if !path.starts_with('/') {
                 return Err(invalid(format!("path {path:?} begins with no slash")));

@@ -41,9 +41,15 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/explain", post(explain))
 }
 
-async fn list(State(node): State<Arc<Node>>, Asked(filter): Asked<Filter>) -> Answer {
+async fn list(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Asked(filter): Asked<Filter>,
+) -> Answer {
     let page = node.engine.store().list(filter.query()?).await?;
-    let data = page.operations.iter().map(|operation| shape::operation(operation, None));
+    // A page may have few and still a next, so what is left out of it costs no more.
+    let reached = page.operations.iter().filter(|operation| caller.reaches(&operation.route));
+    let data = reached.map(|operation| shape::operation(operation, None));
     Ok(some(data, page.next))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Bar;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::advice;
 use super::handler::{Act, Answer, Because, all};
+use crate::access::Caller;
 use crate::config::{ORDERS, word_of};
 use crate::node::Node;
 use crate::shape;
@@ -26,9 +27,10 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/routes/{route}/resume", post(resume))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+async fn list(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Json<Value> {
     let routes = node.engine.routes();
-    all(routes.named.values().map(|route| shown(&node, route)))
+    let reached = routes.named.values().filter(|route| caller.reaches(&route.name));
+    all(reached.map(|route| shown(&node, route)))
 }
 
 fn shown(node: &Node, route: &Route) -> Value {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, base_of};
 use super::{acts, doubt, payload, words};
-use crate::access::Caller;
+use crate::access::{Caller, Roles};
 use crate::node::Node;
 use crate::operator::{find, kept};
 use crate::problem::Problem;
@@ -26,6 +26,9 @@ use crate::shape;
 
 /// How many of those that were born of an operation its page names.
 const KIN_MAX: usize = 20;
+
+/// What stands in the place of headers and bodies.
+const UNSEEN: &str = "Your access key has not the role payloads, which shows headers and bodies.";
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Told {
@@ -49,17 +52,19 @@ pub(super) async fn show(
     let place = node.engine.in_line(&operation).await?;
     let asked = store.asked(operation.id).await?;
     let redacted = |body: &Bytes| node.engine.redacted(&operation, body);
-    let request = kept::request(&node, &operation).await?;
+    let sees = caller.roles.has(Roles::PAYLOADS);
+    let request = if sees { kept::request(&node, &operation).await? } else { None };
     let request =
         request.map(|request| exchange::Request { body: redacted(&request.body), ..request });
     let for_people =
         |answer: exchange::Response| exchange::Response { body: redacted(&answer.body), ..answer };
     let mut attempts: Vec<Tried<'_>> = Vec::with_capacity(operation.attempts.len());
     for attempt in &operation.attempts {
-        let excerpt = kept::excerpt(&node, &operation, attempt).await?;
+        let excerpt = if sees { kept::excerpt(&node, &operation, attempt).await? } else { None };
         attempts.push((attempt, excerpt.map(|(answer, cut)| (for_people(answer), cut))));
     }
-    let answer = kept::answer(&node, &operation).await?.map(for_people);
+    let answer = if sees { kept::answer(&node, &operation).await? } else { None };
+    let answer = answer.map(for_people);
     let rule = node.engine.lookup_of(&operation);
     let born = StoreQuery { parent: Some(operation.id), limit: KIN_MAX, ..StoreQuery::default() };
     // A child is no older than its parent, so the list ends there.
@@ -74,10 +79,10 @@ pub(super) async fn show(
         div.story {
             div {
                 (doubt::looks(&operation, rule.as_deref(), now))
-                (acts::forms(&operation, &caller))
+                @if caller.roles.has(Roles::OPERATE) { (acts::forms(&operation, &caller)) }
                 (tries(&operation, &attempts, now))
-                (outcome(&operation, answer.as_ref()))
-                (sent(&operation, request.as_ref()))
+                (outcome(&operation, answer.as_ref(), sees))
+                (sent(&operation, request.as_ref(), sees))
                 @if let Some(request) = request.as_ref().filter(|_| can_be_called(&node, &operation)) {
                     section {
                         h2 { "The same call, as a line for a shell" }
@@ -346,7 +351,7 @@ fn track(ended: &Ended) -> Markup {
     }
 }
 
-fn outcome(operation: &Operation, answer: Option<&exchange::Response>) -> Markup {
+fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: bool) -> Markup {
     let Some(outcome) = &operation.outcome else { return html! {} };
     html! {
         section {
@@ -362,6 +367,7 @@ fn outcome(operation: &Operation, answer: Option<&exchange::Response>) -> Markup
                         (payload::headers(&answer.headers))
                         (payload::body(&answer.body, &format!("{}/response", shape::url_of(operation.id))))
                     }
+                    None if !sees => p.soft { (UNSEEN) },
                     None => p.soft { "No answer is kept: duplicates are told so, with the state." },
                 }
             }
@@ -369,7 +375,7 @@ fn outcome(operation: &Operation, answer: Option<&exchange::Response>) -> Markup
     }
 }
 
-fn sent(operation: &Operation, request: Option<&exchange::Request>) -> Markup {
+fn sent(operation: &Operation, request: Option<&exchange::Request>, sees: bool) -> Markup {
     html! {
         section {
             h2 { "Request" }
@@ -380,6 +386,7 @@ fn sent(operation: &Operation, request: Option<&exchange::Request>) -> Markup {
                     (payload::body(&request.body, &format!("{}/request", shape::url_of(operation.id))))
                     p.soft.small { "Credentials stay sealed in the ledger and are shown to nobody." }
                 },
+                None if !sees => p.soft { (UNSEEN) },
                 None => p.soft { "Forgotten with its window." },
             }
         }

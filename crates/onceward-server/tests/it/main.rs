@@ -1,6 +1,8 @@
 //! The binary, as those who use it meet it: one file for each behaviour.
 
 mod access;
+mod access_life;
+mod access_roles;
 mod backlog;
 mod browser_world;
 mod callbacks;

@@ -38,7 +38,7 @@ async fn a_duplicate_at_another_node_joins_and_gets_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_access_key_that_one_node_made_or_revoked_holds_at_the_others() {
+async fn an_access_key_that_one_node_made_rotated_or_revoked_is_so_at_the_others() {
     let Some(database) = Database::shared() else { return };
     let cluster = Cluster::start(&vec![database.url(); 2], 1).await;
     let [one, other] = &cluster.nodes[..] else { return };
@@ -57,6 +57,21 @@ async fn an_access_key_that_one_node_made_or_revoked_holds_at_the_others() {
     let headers = [json, with_key[0]];
     let second = one.line().await.ask("POST", "/v1/access", &headers, b"{\"name\":\"bo\"}").await;
     assert_eq!(second.expect("an answer").status(), 201);
+    let wanted = br#"{"name": "cy", "roles": ["send"]}"#;
+    let sender = one.line().await.ask("POST", "/v1/access", &headers, wanted).await;
+    let sender: Value = sender.expect("an answer").json();
+    let senders = format!("Bearer {}", sender["key"].as_str().expect("a key"));
+    let as_sender = [("authorization", senders.as_str())];
+    until("the other to know its role", async || (status(&as_sender).await == 403).then_some(()))
+        .await;
+    let path = format!("/v1/access/{}/rotate", sender["prefix"].as_str().expect("a prefix"));
+    let rotated = other.line().await.ask("POST", &path, &headers, br#"{"overlap": "0s"}"#).await;
+    assert_eq!(rotated.expect("an answer").status(), 201);
+    until("the one to know that it was rotated", async || {
+        let answer = one.line().await.ask("GET", "/v1/operations", &as_sender, &[]).await;
+        (answer.expect("an answer").status() == 401).then_some(())
+    })
+    .await;
     let path = format!("/v1/access/{}", made["prefix"].as_str().expect("a prefix"));
     let revoked = one.line().await.ask("DELETE", &path, &with_key, &[]).await;
     assert_eq!(revoked.expect("an answer").status(), 200);

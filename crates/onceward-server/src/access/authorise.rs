@@ -1,0 +1,125 @@
+//! Lets a request through to its handler where its caller may do that: by the roles that the endpoint
+//! needs, and, for a key that is confined or may only send, by the route or the operation that it names.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header;
+use onceward::Refusal;
+use onceward::core::operation::Operation;
+use url::form_urlencoded;
+
+use super::Caller;
+use super::endpoint::{Endpoint, Reach, allow, endpoint};
+use crate::gateway::TENANT;
+use crate::node::Node;
+use crate::operator::find;
+use crate::page;
+use crate::problem::Problem;
+
+/// Lets a request through to its handler where its caller may do that.
+pub(crate) async fn authorise(
+    State(node): State<Arc<Node>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // What no handler takes is answered so to everybody.
+    let Some(path) = request.extensions().get::<MatchedPath>().cloned() else {
+        return next.run(request).await;
+    };
+    let (mut head, body) = request.into_parts();
+    let refused = match endpoint(&head.method, path.as_str()) {
+        Some(endpoint) => check(&node, endpoint, &mut head).await.err(),
+        None => Some(page::not_allowed().await),
+    };
+    let Some(problem) = refused else {
+        return next.run(Request::from_parts(head, body)).await;
+    };
+    let mut response = page::refused(head.uri.path(), &head.headers, &problem);
+    if let Some(allow) = allow(&problem, path.as_str()) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response.map(axum::body::Body::new)
+}
+
+async fn check(
+    node: &Node,
+    endpoint: &Endpoint,
+    head: &mut http::request::Parts,
+) -> Result<(), Problem> {
+    // `serve` admits every request before it is routed.
+    let caller = head.extensions.get::<Caller>();
+    let caller = caller.ok_or_else(|| Problem::new("unauthenticated", "Nobody was admitted."))?;
+    endpoint.admit(caller)?;
+    let is_only_own = endpoint.is_only_own(caller);
+    if !is_only_own && !caller.is_confined() {
+        return Ok(());
+    }
+    let caller = caller.clone();
+    match endpoint.reach {
+        Reach::Route => {
+            let route = named(head, "route").await;
+            check_route(&caller, &route)?;
+            if is_only_own { check_own(node, &caller, &route, head) } else { Ok(()) }
+        }
+        Reach::Operation => {
+            let id = named(head, "id").await;
+            let operation = find(node, &id).await?;
+            let is_its = !is_only_own || is_own(node, &operation, &caller);
+            // Neither is told from one that is not there.
+            if is_its && caller.reaches(&operation.route) { Ok(()) } else { Err(unknown(&id)) }
+        }
+        Reach::Nothing | Reach::Whole | Reach::Said => Ok(()),
+    }
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::new("not-found", format!("No operation {id} is in the ledger."))
+}
+
+/// What the path has at this name.
+async fn named(head: &mut http::request::Parts, name: &str) -> String {
+    let Ok(named) = RawPathParams::from_request_parts(head, &()).await else {
+        return String::new();
+    };
+    let found = named.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
+/// A route that a key is not confined to is for it one that is not there.
+pub(crate) fn check_route(caller: &Caller, route: &str) -> Result<(), Problem> {
+    if caller.reaches(route) {
+        return Ok(());
+    }
+    Err(Refusal::RouteUnknown(route.to_owned()).into())
+}
+
+/// A look for another caller's key is none for one's own, and what came by a source is nobody's.
+fn check_own(
+    node: &Node,
+    caller: &Caller,
+    route: &str,
+    head: &http::request::Parts,
+) -> Result<(), Problem> {
+    let scope = node.engine.scope_of(TENANT, route, &caller.principal);
+    if scope.principal != caller.principal && node.engine.route(route).is_none() {
+        return Err(Refusal::RouteUnknown(route.to_owned()).into());
+    }
+    let query = head.uri.query().unwrap_or_default();
+    let other = form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "principal" && value != caller.principal);
+    if other {
+        return Err(Problem::new(
+            "forbidden",
+            "Without the role read, a key is looked for among one's own.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a call of `caller` on its route would be in the same scope.
+fn is_own(node: &Node, operation: &Operation, caller: &Caller) -> bool {
+    operation.scope == node.engine.scope_of(TENANT, &operation.route, &caller.principal)
+}

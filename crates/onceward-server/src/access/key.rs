@@ -1,0 +1,177 @@
+//! An access key: its text, and what is kept of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use onceward::core::time::Timestamp;
+use onceward::secret::{random, sha256};
+use serde::{Deserialize, Serialize};
+
+use super::role::Roles;
+
+/// How every key begins.
+pub(super) const BEGIN: &str = "ow_";
+
+/// `ow_` and 256 bits; keys that were made before there was a checksum have no more.
+const BARE: usize = BEGIN.len() + 43;
+
+/// The checksum's letters: one slip in 16 million goes unnoticed, and is then an unknown key.
+const CHECKSUM: usize = 4;
+
+/// The letters by which a key is found.
+const PREFIX: usize = 11;
+
+/// How fine the last use is kept: what is finer would be a write that all event loops contend for.
+const USED_MICROS: i64 = 1_000_000;
+
+/// An access key as it is kept: everything but the key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AccessKey {
+    /// The caller's stable name: it is the principal in the scope of keys.
+    pub(crate) name: String,
+    /// The first letters, for finding it.
+    pub(crate) prefix: String,
+    /// SHA-256 of the key: it has 256 bits, so no slow hash is needed.
+    pub(super) hash: String,
+    pub(crate) created_at: String,
+    #[serde(default = "Roles::all")]
+    pub(crate) roles: Roles,
+    /// The routes that it is confined to; empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routes: Vec<String>,
+    /// From when on it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<String>,
+    /// Kept apart from it, for it changes with every call.
+    #[serde(skip)]
+    pub(crate) last_used_at: Option<Timestamp>,
+}
+
+impl AccessKey {
+    /// When it expires.
+    pub(crate) fn expires(&self) -> Option<Timestamp> {
+        self.expires_at.as_deref().and_then(instant)
+    }
+}
+
+/// A time as it is kept.
+pub(super) fn instant(text: &str) -> Option<Timestamp> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    Some(Timestamp::from_micros(at.as_microsecond()))
+}
+
+/// A key in use: what each call asks of it needs no look at the texts.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) key: AccessKey,
+    pub(super) routes: Option<Arc<[String]>>,
+    pub(super) expires: Option<Timestamp>,
+    /// In microseconds; 0: never.
+    used: AtomicI64,
+    /// What of that is in the ledger.
+    kept: AtomicI64,
+}
+
+impl Known {
+    pub(super) fn new(key: AccessKey, used: Option<Timestamp>) -> Self {
+        let used = used.map_or(0, Timestamp::as_micros);
+        Self {
+            routes: (!key.routes.is_empty()).then(|| key.routes.as_slice().into()),
+            expires: key.expires(),
+            used: AtomicI64::new(used),
+            kept: AtomicI64::new(used),
+            key,
+        }
+    }
+
+    pub(super) fn touch(&self, now: Timestamp) {
+        let now = now.as_micros();
+        if now - self.used.load(Ordering::Relaxed) >= USED_MICROS {
+            self.used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Goes on from what an earlier reading of the same key saw of it.
+    pub(super) fn follow(&self, earlier: &Self) {
+        self.used.fetch_max(earlier.used.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// As it is, with its last use.
+    pub(super) fn seen(&self) -> AccessKey {
+        let used = self.used.load(Ordering::Relaxed);
+        let last_used_at = (used != 0).then(|| Timestamp::from_micros(used));
+        AccessKey { last_used_at, ..self.key.clone() }
+    }
+
+    /// The last use, where the ledger does not have it yet.
+    pub(super) fn unkept(&self) -> Option<Timestamp> {
+        let used = self.used.load(Ordering::Relaxed);
+        (used != self.kept.load(Ordering::Relaxed)).then(|| Timestamp::from_micros(used))
+    }
+
+    pub(super) fn keep(&self, used: Timestamp) {
+        self.kept.store(used.as_micros(), Ordering::Relaxed);
+    }
+}
+
+pub(super) fn hash(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(key.as_bytes()))
+}
+
+/// A new key: 256 bits that nobody can foretell, and a checksum.
+pub(crate) fn new_key() -> String {
+    let mut key = format!("{BEGIN}{}", URL_SAFE_NO_PAD.encode(random::<32>()));
+    let checksum = checksum(&key);
+    key.push_str(&checksum);
+    key
+}
+
+fn checksum(bare: &str) -> String {
+    URL_SAFE_NO_PAD.encode(&sha256(bare.as_bytes())[..3])
+}
+
+/// The letters by which it is found.
+pub(super) fn prefix(key: &str) -> String {
+    key[..PREFIX].to_owned()
+}
+
+/// Whether a text can be a key at all, or is mistyped or cut.
+pub(super) fn is_whole(key: &str) -> bool {
+    if !key.is_ascii() || !key.starts_with(BEGIN) {
+        return false;
+    }
+    match key.len() {
+        BARE => true,
+        length => length == BARE + CHECKSUM && checksum(&key[..BARE]) == key[BARE..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_a_key_is_told_by_its_checksum() {
+        let key = new_key();
+        assert!(is_whole(&key), "{key}");
+        for at in BEGIN.len()..key.len() {
+            let other = if key.as_bytes()[at] == b'A' { "B" } else { "A" };
+            let mut slip = key.clone();
+            slip.replace_range(at..=at, other);
+            assert!(!is_whole(&slip), "{slip} for {key}");
+        }
+        for cut in ["", "ow_", "ow_wrong", &key[..key.len() - 1], &key[1..], "ow_\u{e9}"] {
+            assert!(!is_whole(cut), "{cut}");
+        }
+        assert!(is_whole(&key[..BARE]), "keys made before have none");
+    }
+
+    #[test]
+    fn a_key_kept_before_there_were_roles_may_do_everything() {
+        let kept = r#"{"name":"ada","prefix":"ow_12345678","hash":"h","created_at":"2026-01-31T12:00:00Z"}"#;
+        let key: AccessKey = serde_json::from_str(kept).unwrap();
+        assert_eq!((key.roles, key.expires(), key.routes.len()), (Roles::ALL, None, 0));
+    }
+}
