@@ -41,6 +41,7 @@ mod settings;
 mod sources;
 mod table;
 mod text;
+mod upstream_tls;
 mod verify;
 mod warnings;
 mod words;

@@ -43,7 +43,8 @@ const OPTIONS: [&str; 11] = [
 
 /// Whether a client has to show a certificate.
 const CLIENTS: &Words<bool> = &[("required", true), ("optional", false)];
-const VERSIONS: &Words<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+pub(super) const VERSIONS: &Words<TlsVersion> =
+    &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 /// Whether the upstream gets the host that the caller asked for.
 const HOSTS: &Words<bool> = &[("upstream", false), ("caller", true)];
 const CERTIFICATE_NAMES: &Words<CertificateName> =

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::profile::{Laid, Profiles, Setting};
 use super::table::Table;
+use super::upstream_tls;
 use super::words::{header_name, header_value, shared_scope, url};
 use super::{ConfigError, doubt, protection, text};
 use crate::units::show;
@@ -54,6 +55,9 @@ impl Around<'_> {
     ) -> Result<Made, ConfigError> {
         let laid = self.profiles.lay(name, table, is_guard)?;
         let upstream = table.text("upstream", url)?;
+        let own_tls = table.within("upstream_tls", |table| {
+            upstream_tls::read(table, upstream.as_ref(), self.ca_file.as_deref())
+        })?;
         let total = table.span_or("timeout", Timeouts::default().total)?;
         let timeouts = |table: &Table<'_>| timeouts(table, total);
         let timeouts = match table.within("timeouts", timeouts)? {
@@ -89,6 +93,7 @@ impl Around<'_> {
                     table.slip("upstream").unwrap_or_else(|| table.wrong(NO_UPSTREAM))
                 })?,
                 trust: Trust::Operator,
+                tls: own_tls,
                 timeouts,
             }),
             policy: Arc::new(laid.policy),

@@ -127,6 +127,22 @@ fn what_is_wrong_is_said_with_its_line_and_its_mend() {
         ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
         ("[routes.a]\nupstream = \"http://x\"\nhints = [\"x-retry\"]", "line", "retry-after-ms"),
         ("store = \"mysql:x\"", "store", "sqlite:"),
+        ("[routes.a]\nupstream = \"http://x\"\nupstream_tls = {}", "line 3", "https"),
+        (
+            "[routes.a]\nupstream = \"https://x\"\nupstream_tls.cert_file = \"c.pem\"",
+            "[routes.a]",
+            "cert_file and key_file together",
+        ),
+        (
+            "[routes.a]\nupstream = \"https://x\"\nupstream_tls = { ca_file = \"/nowhere/ca.pem\" }",
+            "line 3",
+            "/nowhere/ca.pem: ",
+        ),
+        (
+            "[routes.a]\nupstream = \"https://x\"\nupstream_tls = { min_version = \"1.1\" }",
+            "line 3",
+            "\"1.3\"",
+        ),
         ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
         ("[routes.a]\nupstream = \"http://x\"\n[routes.a.chaos]\ndorp = 1", "line", "dorp"),
         (
