@@ -180,7 +180,7 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Guard, ConfigErro
         passes_host: table.word("upstream_host", HOSTS)?.unwrap_or(false),
         trusts,
         options: table.texts("options", option)?.unwrap_or_default(),
-        lends: set.any(|(name, _)| is_credential(name, &sealed)),
+        lends: route.auth.oauth2.is_some() || set.any(|(name, _)| is_credential(name, &sealed)),
         sealed,
     })
 }

@@ -16,7 +16,7 @@ use super::profile::{Laid, Profiles, Setting};
 use super::table::Table;
 use super::upstream_tls;
 use super::words::{header_name, header_value, shared_scope, url};
-use super::{ConfigError, doubt, protection, text};
+use super::{ConfigError, auth, doubt, protection, text};
 use crate::units::show;
 
 /// How long a caller is kept waiting where nothing says otherwise.
@@ -71,7 +71,16 @@ impl Around<'_> {
         };
         let headers = table.pairs("set_headers", header_name, header_value)?.unwrap_or_default();
         // A name in two writings is one header.
-        let headers: BTreeMap<String, String> = headers.into_iter().collect();
+        let mut headers: BTreeMap<String, String> = headers.into_iter().collect();
+        let read = table.within("auth", |table| auth::read(table, total))?.unwrap_or_default();
+        auth::check(&read.auth, &laid, table)?;
+        let is_set = read.authorization.is_some() || read.auth.oauth2.is_some();
+        if is_set && headers.contains_key("authorization") {
+            return Err(table.wrong(
+                "has an Authorization in set_headers and another by auth\nhelp: keep one of them",
+            ));
+        }
+        headers.extend(read.authorization.map(|value| ("authorization".to_owned(), value)));
         let headers = headers.into_iter().map(|(name, value)| (name, Bytes::from(value)));
         let (response_bytes_max, body_bytes_max) = self.sizes(table)?;
         let answer_max = table.span("answer_max")?;
@@ -81,6 +90,7 @@ impl Around<'_> {
             name: name.to_owned(),
             scope: table.text("scope", shared_scope)?,
             set_headers: Headers(headers.collect()),
+            auth: read.auth,
             protection: protection::protection(table)?,
             answer_max: answer_max.unwrap_or(usual_answer_max),
             body_bytes_max,

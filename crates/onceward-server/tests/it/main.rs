@@ -67,6 +67,7 @@ mod sql;
 mod standard_webhooks;
 mod stripe_sdks;
 mod stripe_shape;
+mod upstream_auth;
 mod verify;
 mod verify_world;
 mod wire_bomb;

@@ -97,24 +97,24 @@ impl Authority {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (served, serves) = watch::channel(0);
+        let (count, counted) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, served) = (acceptor.clone(), served.clone());
+                let (acceptor, count) = (acceptor.clone(), count.clone());
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        answer(stream, &served).await;
+                        answer(stream, &count).await;
                     }
                 });
             }
         });
-        (address, serves)
+        (address, counted)
     }
 }
 
 /// Who shows this certificate, as the upstream says it.
 fn who(certificate: &CertificateDer<'_>) -> Vec<u8> {
-    sha256(certificate).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes()
+    format!("{:x?}", sha256(certificate)).into_bytes()
 }
 
 async fn answer(
@@ -122,7 +122,8 @@ async fn answer(
     served: &watch::Sender<usize>,
 ) {
     let session = stream.get_ref().1;
-    let shown = session.peer_certificates().and_then(<[_]>::first).map_or(b"nobody".to_vec(), who);
+    let shown =
+        session.peer_certificates().and_then(<[_]>::first).map_or_else(|| b"nobody".to_vec(), who);
     if session.alpn_protocol() == Some(b"h2") {
         let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
         while let Some(Ok((_, mut respond))) = connection.accept().await {
