@@ -5,11 +5,12 @@
 //! one attempt.
 //!
 //! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
-//! opened (`connect`) and whom it trusts (`tls`), what proves that nothing was written to it (`wire`), how it speaks HTTP
-//! (`line`: `http1`, `bell`, `http2`) and waits for its next use (`pool`), what goes out and comes in (`message`, `upload`,
-//! `answer`), what only passes through (`passage`), how long something is waited for (`patience`,
-//! `silence`), the attempt that strings them together (`door`) and how it breaks (`broken`), and the
-//! same with faults on purpose (`chaos`).
+//! opened (`connect`) and whom it trusts (`tls`), what proves that nothing was written to it
+//! (`wire`), how it speaks HTTP (`line`: `http1`, `bell`, `http2`) and waits for its next use
+//! (`pool`), what goes out and comes in (`message`, `upload`, `answer`), what only passes through
+//! (`passage`), how long something is waited for (`patience`, `silence`), the attempt that strings
+//! them together (`door`) and how it breaks (`broken`), and the same with faults on purpose
+//! (`chaos`).
 
 mod answer;
 mod bell;
