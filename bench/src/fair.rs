@@ -138,6 +138,7 @@ fn call(tenant: &str, n: u64) -> Call {
 
 fn route(address: SocketAddr) -> Outcome<Route> {
     let target = Target {
+        tls: None,
         base: format!("http://{address}").parse()?,
         trust: Trust::Operator,
         http2: false,

@@ -26,6 +26,7 @@ use self::text::{Text, find, interpolate};
 use crate::ledger::Ledger;
 use crate::source::Source;
 
+mod auth;
 mod callbacks;
 pub(crate) mod claims;
 mod doubt;
@@ -41,6 +42,7 @@ mod settings;
 mod sources;
 mod table;
 mod text;
+mod upstream_tls;
 mod verify;
 mod warnings;
 mod words;

@@ -79,6 +79,7 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
         base: base.parse().unwrap_or_else(|_| unreachable!("a name of ours")),
         trust: Trust::Operator,
         http2: false,
+        tls: None,
         timeouts: Timeouts { total: TIMEOUT, ..Timeouts::default() },
     };
     Route {

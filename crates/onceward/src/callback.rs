@@ -21,10 +21,12 @@ use onceward_core::upstream_key::KeyPlace;
 use tokio::sync::Notify;
 use url::Url;
 
+use crate::auth::SigningSecret;
 use crate::call::{Arrival, CallOptions};
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::remember::birth;
+use crate::route::Route;
 use crate::setting;
 use crate::store::{StoreError, Way, Which};
 use crate::webhook;
@@ -259,10 +261,20 @@ impl Engine {
         })
     }
 
-    /// What signs a callback now: each attempt has the time at which it is sent.
-    pub(crate) fn signature(&self, operation: &Operation, request: &Request) -> Headers {
-        let teller = self.callbacks.teller();
-        let Some(teller) = teller.filter(|_| operation.scope.kind == ScopeKind::Callback) else {
+    /// What signs a callback now, or a delivery of a route that signs: each attempt has the time at
+    /// which it is sent.
+    pub(crate) fn signature(
+        &self,
+        operation: &Operation,
+        route: &Route,
+        request: &Request,
+    ) -> Headers {
+        if operation.scope.kind != ScopeKind::Callback {
+            let sign =
+                |it: &Arc<SigningSecret>| it.sign(operation, &request.body, self.clock.now());
+            return route.auth.signing.as_ref().map(sign).unwrap_or_default();
+        }
+        let Some(teller) = self.callbacks.teller() else {
             return Headers::default();
         };
         let id = operation.key.as_str();

@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{self, Headers, Request, Response};
 use onceward_core::operation::{Operation, UpstreamKey};
+use onceward_core::policy::Effects;
 use onceward_core::upstream_key::{KeyPlace, NoPlace, escaped};
+use tokio::time::Instant;
 
 use crate::delivered::Delivered;
 use crate::route::Route;
@@ -30,15 +32,46 @@ pub(crate) async fn deliver(
         Some(Ok(keyed)) => keyed.map_or(request, Arc::new),
         Some(Err(error)) => return failed(no_place(error), None),
     };
-    let dispatch = Dispatch {
-        target: target(route, timeout),
-        headers: headers_at_send(operation, key, &request, route, signed),
-        request,
+    let mut headers = headers_at_send(operation, key, &request, route, signed);
+    let dispatch = |target, headers| Dispatch {
+        target,
+        headers,
+        request: Arc::clone(&request),
         doom: route
             .chaos
             .as_ref()
             .map(|chaos| Box::new(Doom { chaos: Arc::clone(chaos), operation: operation.clone() })),
     };
+    let Some(oauth2) = &route.auth.oauth2 else {
+        return send(upstream, route, dispatch(target(route, timeout), headers)).await;
+    };
+    let begun = Instant::now();
+    let total = route.target.timeouts.total.min(timeout.unwrap_or(Duration::MAX));
+    // What a token took is time of the attempt's.
+    let left = || target(route, Some(total.saturating_sub(begun.elapsed())));
+    let token = match Box::pin(oauth2.token(upstream)).await {
+        Ok(token) => token,
+        Err(failure) => return failed(failure, None),
+    };
+    token.lay_on(&mut headers);
+    let delivered = send(upstream, route, dispatch(left(), headers.clone())).await;
+    let is_refused = delivered.status == Some(401) && delivered.ending == Ending::Answered;
+    // Even a request that was refused is sent again only where it may arrive twice.
+    let is_harmless = matches!(operation.effects, Effects::Idempotent | Effects::Keyed);
+    if !is_refused || !oauth2.refused(&token).await || !is_harmless {
+        return delivered;
+    }
+    match Box::pin(oauth2.token(upstream)).await {
+        Ok(token) => {
+            token.lay_on(&mut headers);
+            send(upstream, route, dispatch(left(), headers)).await
+        }
+        // It was sent, and this is what came of it.
+        Err(_) => delivered,
+    }
+}
+
+async fn send(upstream: &dyn Upstream, route: &Route, dispatch: Dispatch) -> Delivered {
     match upstream.send(dispatch).await {
         Sent::Answered(answer) => collect(answer, route.response_bytes_max).await,
         Sent::Failed(failure) => failed(failure, None),
@@ -111,7 +144,9 @@ fn headers_at_send(
     if let Some(UpstreamKey { place: KeyPlace::Header(name), value }) = upstream_key {
         headers.set(&name, value);
     }
-    headers.0.extend(signed.0);
+    for (name, value) in signed.0 {
+        headers.set(&name, value);
+    }
     for (name, value) in &route.set_headers.0 {
         headers.set(name, value.clone());
     }

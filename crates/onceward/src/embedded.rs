@@ -197,7 +197,7 @@ pub(crate) fn route(name: &str) -> Route {
     let base = Url::parse("http://handler.invalid").unwrap_or_else(|_| std::process::abort());
     // Only doors to a network look at them.
     let timeouts = Timeouts::default();
-    let target = Target { base, trust: Trust::Operator, http2: false, timeouts };
+    let target = Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts };
     Route {
         protection: Protection {
             slots_max: 1024,

@@ -80,6 +80,7 @@
 
 pub use onceward_core as core;
 
+pub mod auth;
 pub mod client;
 pub mod clock;
 pub mod edge;

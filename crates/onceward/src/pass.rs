@@ -7,9 +7,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use http::header::{HOST, HeaderName};
+use http::header::{AUTHORIZATION, HOST, HeaderName};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use onceward_core::attempt::Ending;
 use onceward_core::backoff;
 use onceward_core::breaker::Sign;
@@ -108,7 +108,7 @@ async fn through(
     loop {
         let number = if attempt == 1 { FIRST } else { HeaderValue::from(attempt) };
         passage.headers.insert(ATTEMPT, number);
-        let sent = engine.upstream.pass(&passage).await;
+        let (sent, is_renewed) = send(engine, route, &mut passage).await;
         let asked = match &sent {
             Ok(response) => wait_asked(response, &policy.hints, || engine.clock.now()),
             Err(_) => None,
@@ -118,6 +118,7 @@ async fn through(
             Err(failure) if failure.permanent => false,
             Err(_) if Sabotage::PassResent.is_on() => true,
             Err(failure) => failure.ending == Ending::Unsent || is_harmless,
+            Ok(_) if is_renewed => is_harmless,
             Ok(response) => is_harmless && matches!(response.status().as_u16(), 502..=504),
         };
         if may_repeat
@@ -143,6 +144,26 @@ async fn through(
             unsent: failure.ending == Ending::Unsent,
         });
     }
+}
+
+/// One attempt, and whether it was refused for a token in whose place there is going to be another.
+async fn send(
+    engine: &Engine,
+    route: &Route,
+    passage: &mut Passage,
+) -> (Result<Response<Download>, Failure>, bool) {
+    let Some(oauth2) = &route.auth.oauth2 else {
+        return (engine.upstream.pass(passage).await, false);
+    };
+    let token = match Box::pin(oauth2.token(&*engine.upstream)).await {
+        Ok(token) => token,
+        Err(failure) => return (Err(failure), false),
+    };
+    passage.headers.insert(AUTHORIZATION, token.line().clone());
+    let sent = engine.upstream.pass(passage).await;
+    let is_refused = sent.as_ref().is_ok_and(|it| it.status() == StatusCode::UNAUTHORIZED);
+    let is_renewed = is_refused && oauth2.refused(&token).await;
+    (sent, is_renewed)
 }
 
 /// Credentials of ours, in the place of a caller's.

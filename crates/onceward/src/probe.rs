@@ -45,16 +45,22 @@ async fn probe_once(engine: &Engine, route: &Route, gate: &Arc<Gate>) -> bool {
         headers: Headers::default(),
         body: Bytes::new(),
     };
-    let dispatch = Dispatch {
-        target: Arc::clone(&route.target),
-        request: Arc::new(request),
-        headers: route.set_headers.clone(),
-        doom: None,
-    };
-    let sign = match engine.upstream.send(dispatch).await {
+    let sign = match ask(engine, route, request).await {
         Sent::Answered(answer) => Sign::of(Ending::Answered, Some(answer.status)),
         Sent::Failed(failure) => Sign::of(failure.ending, None),
     };
     engine.learn(route, &mut slot, sign, None);
     true
+}
+
+async fn ask(engine: &Engine, route: &Route, request: Request) -> Sent {
+    let mut headers = route.set_headers.clone();
+    if let Some(oauth2) = &route.auth.oauth2 {
+        match oauth2.token(&*engine.upstream).await {
+            Ok(token) => token.lay_on(&mut headers),
+            Err(failure) => return Sent::Failed(failure),
+        }
+    }
+    let (target, request) = (Arc::clone(&route.target), Arc::new(request));
+    engine.upstream.send(Dispatch { target, request, headers, doom: None }).await
 }

@@ -14,6 +14,7 @@ use onceward_core::reconcile::ReconcileRule;
 use onceward_core::time::Timestamp;
 use url::Url;
 
+use crate::auth::Auth;
 use crate::receive;
 use crate::upstream::{Chaos, Target};
 
@@ -33,6 +34,8 @@ pub struct Route {
     pub rules: Vec<Rule>,
     /// Headers set at send, never stored: credentials of ours.
     pub set_headers: Headers,
+    /// Credentials of ours that are made or fetched at each attempt, never stored either.
+    pub auth: Auth,
     /// How the upstream is spared.
     pub protection: Protection,
     /// How long a caller is kept waiting for an answer, at most.
@@ -133,6 +136,7 @@ impl Route {
             policy: Arc::new(policy),
             rules: Vec::new(),
             set_headers: Headers::default(),
+            auth: Auth::default(),
             protection: Protection::default(),
             answer_max: Duration::from_mins(1),
             body_bytes_max: 1 << 20,

@@ -5,11 +5,12 @@
 //! one attempt.
 //!
 //! Below, each story has its file: where a caller's URL may lead (`egress`), how a socket is
-//! opened (`connect`), what proves that nothing was written to it (`wire`), how it speaks HTTP
-//! (`line`: `http1`, `bell`, `http2`) and waits for its next use (`pool`), what goes out and comes in (`message`, `upload`,
-//! `answer`), what only passes through (`passage`), how long something is waited for (`patience`,
-//! `silence`), the attempt that strings them together (`door`) and how it breaks (`broken`), and the
-//! same with faults on purpose (`chaos`).
+//! opened (`connect`) and whom it trusts (`tls`), what proves that nothing was written to it
+//! (`wire`), how it speaks HTTP (`line`: `http1`, `bell`, `http2`) and waits for its next use
+//! (`pool`), what goes out and comes in (`message`, `upload`, `answer`), what only passes through
+//! (`passage`), how long something is waited for (`patience`, `silence`), the attempt that strings
+//! them together (`door`) and how it breaks (`broken`), and the same with faults on purpose
+//! (`chaos`).
 
 mod answer;
 mod bell;
@@ -26,6 +27,7 @@ mod passage;
 mod patience;
 mod pool;
 mod silence;
+mod tls;
 mod upload;
 mod wire;
 
@@ -42,13 +44,13 @@ use onceward_core::exchange::{Headers, Request};
 use url::Url;
 
 pub use chaos::{Chaos, Doom, Fault, Faulty};
-pub use connect::DoorError;
-pub(crate) use connect::trusted;
 pub use door::{Door, DoorOptions};
 pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, parse_ad_hoc};
 pub(crate) use message::lines;
 pub(crate) use passage::forward;
 pub use passage::{Download, Passage};
+pub(crate) use tls::trusted;
+pub use tls::{ClientFiles, DoorError, UpstreamTls, UpstreamTlsFiles};
 pub use upload::Upload;
 
 /// Whom a request goes to: read at each attempt, never stored with an operation.
@@ -60,6 +62,8 @@ pub struct Target {
     pub trust: Trust,
     /// Whether an `http` upstream speaks HTTP/2 without being asked; `https` agrees by ALPN.
     pub http2: bool,
+    /// TLS of its own, where it is not that of the door.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
 }

@@ -105,7 +105,8 @@ impl Client {
             body: PATIENCE,
             total: PATIENCE,
         };
-        let target = Arc::new(Target { base, trust: Trust::Operator, http2: false, timeouts });
+        let target =
+            Arc::new(Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts });
         Ok(Self { door, target, credential })
     }
 

@@ -24,10 +24,7 @@ impl fmt::Debug for WebhookSecret {
 /// Reads `[callbacks]`.
 pub(super) fn secret(file: &Table<'_>) -> Result<Option<WebhookSecret>, ConfigError> {
     let secret = |text: &str| {
-        let read = || STANDARD.decode(text.strip_prefix("whsec_")?).ok();
-        // 24 to 64 bytes: Standard Webhooks 1.0, "Signature scheme".
-        let secret = read().filter(|secret| (24..=64).contains(&secret.len()));
-        secret.map(WebhookSecret).ok_or(
+        webhook_secret(text).ok_or(
             "callbacks.secret is no secret of Standard Webhooks: whsec_ and the base64 of 24 to 64 bytes\nhelp: echo whsec_$(openssl rand -base64 32)",
         )
     };
@@ -36,6 +33,13 @@ pub(super) fn secret(file: &Table<'_>) -> Result<Option<WebhookSecret>, ConfigEr
         text.map(|text| secret(&text).map_err(|why| table.wrong(why))).transpose()
     };
     Ok(file.within("callbacks", read)?.flatten())
+}
+
+/// A secret as Standard Webhooks write it.
+pub(super) fn webhook_secret(text: &str) -> Option<WebhookSecret> {
+    let secret = STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
+    // 24 to 64 bytes: Standard Webhooks 1.0, "Signature scheme".
+    (24..=64).contains(&secret.len()).then_some(WebhookSecret(secret))
 }
 
 /// What is not signed is not sent.

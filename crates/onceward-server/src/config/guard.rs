@@ -43,7 +43,8 @@ const OPTIONS: [&str; 11] = [
 
 /// Whether a client has to show a certificate.
 const CLIENTS: &Words<bool> = &[("required", true), ("optional", false)];
-const VERSIONS: &Words<TlsVersion> = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+pub(super) const VERSIONS: &Words<TlsVersion> =
+    &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 /// Whether the upstream gets the host that the caller asked for.
 const HOSTS: &Words<bool> = &[("upstream", false), ("caller", true)];
 const CERTIFICATE_NAMES: &Words<CertificateName> =
@@ -179,7 +180,7 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Guard, ConfigErro
         passes_host: table.word("upstream_host", HOSTS)?.unwrap_or(false),
         trusts,
         options: table.texts("options", option)?.unwrap_or_default(),
-        lends: set.any(|(name, _)| is_credential(name, &sealed)),
+        lends: route.auth.oauth2.is_some() || set.any(|(name, _)| is_credential(name, &sealed)),
         sealed,
     })
 }

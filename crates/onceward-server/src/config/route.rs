@@ -14,8 +14,9 @@ use url::Url;
 
 use super::profile::{Laid, Profiles, Setting};
 use super::table::Table;
+use super::upstream_tls;
 use super::words::{header_name, header_value, shared_scope, url};
-use super::{ConfigError, doubt, protection, text};
+use super::{ConfigError, auth, doubt, protection, text};
 use crate::units::show;
 
 /// How long a caller is kept waiting where nothing says otherwise.
@@ -54,6 +55,9 @@ impl Around<'_> {
     ) -> Result<Made, ConfigError> {
         let laid = self.profiles.lay(name, table, is_guard)?;
         let upstream = table.text("upstream", url)?;
+        let own_tls = table.within("upstream_tls", |table| {
+            upstream_tls::read(table, upstream.as_ref(), self.ca_file.as_deref())
+        })?;
         let total = table.span_or("timeout", Timeouts::default().total)?;
         let timeouts = |table: &Table<'_>| timeouts(table, total);
         let timeouts = match table.within("timeouts", timeouts)? {
@@ -67,7 +71,16 @@ impl Around<'_> {
         };
         let headers = table.pairs("set_headers", header_name, header_value)?.unwrap_or_default();
         // A name in two writings is one header.
-        let headers: BTreeMap<String, String> = headers.into_iter().collect();
+        let mut headers: BTreeMap<String, String> = headers.into_iter().collect();
+        let read = table.within("auth", |table| auth::read(table, total))?.unwrap_or_default();
+        auth::check(&read.auth, &laid, table)?;
+        let is_set = read.authorization.is_some() || read.auth.oauth2.is_some();
+        if is_set && headers.contains_key("authorization") {
+            return Err(table.wrong(
+                "has an Authorization in set_headers and another by auth\nhelp: keep one of them",
+            ));
+        }
+        headers.extend(read.authorization.map(|value| ("authorization".to_owned(), value)));
         let headers = headers.into_iter().map(|(name, value)| (name, Bytes::from(value)));
         let (response_bytes_max, body_bytes_max) = self.sizes(table)?;
         let answer_max = table.span("answer_max")?;
@@ -77,6 +90,7 @@ impl Around<'_> {
             name: name.to_owned(),
             scope: table.text("scope", shared_scope)?,
             set_headers: Headers(headers.collect()),
+            auth: read.auth,
             protection: protection::protection(table)?,
             answer_max: answer_max.unwrap_or(usual_answer_max),
             body_bytes_max,
@@ -89,6 +103,7 @@ impl Around<'_> {
                     table.slip("upstream").unwrap_or_else(|| table.wrong(NO_UPSTREAM))
                 })?,
                 trust: Trust::Operator,
+                tls: own_tls,
                 timeouts,
             }),
             policy: Arc::new(laid.policy),

@@ -74,6 +74,14 @@ fn no_error_shows_what_may_be_a_secret() {
         "[outbox.a]\ndatabase = \"mysql://u:canary@h/d\"",
         "[outbox.a]\ndatabase = [\"postgres://u:canary@h/d\"]",
         "store = \"mysql://u:canary@h/d\"",
+        "[routes.a]\nupstream = \"http://x\"\nauth = \"canary\"",
+        "[routes.a]\nupstream = \"http://x\"\nauth.bearer = \"can\\nary\"",
+        "[routes.a]\nupstream = \"http://x\"\nauth.bearer = [\"canary\"]",
+        "[routes.a]\nupstream = \"http://x\"\nauth.bearer = { text = \"canary\" }",
+        "[routes.a]\nupstream = \"http://x\"\nauth.basic = { user = \"a:b\", password = \"canary\" }",
+        "[routes.a]\nupstream = \"http://x\"\nauth.oauth2 = { client_secret = \"canary\" }",
+        "[routes.a]\nupstream = \"http://x\"\nauth.oauth2 = { token_url = \"https://u:canary@x\" }",
+        "[routes.a]\nupstream = \"http://x\"\nauth.standard_webhooks.secret = \"canary\"",
     ] {
         let error = load(text).unwrap_err();
         assert!(!error.contains("canary"), "{text}\n{error}");
@@ -127,6 +135,47 @@ fn what_is_wrong_is_said_with_its_line_and_its_mend() {
         ("[routes.a]\neffects = \"keyed\"", "[routes.a]", "add upstream"),
         ("[routes.a]\nupstream = \"http://x\"\nhints = [\"x-retry\"]", "line", "retry-after-ms"),
         ("store = \"mysql:x\"", "store", "sqlite:"),
+        ("[routes.a]\nupstream = \"http://x\"\nupstream_tls = {}", "line 3", "https"),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nauth.bearer = { file = \"/nowhere/token\" }",
+            "line 3",
+            "/nowhere/token: ",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nauth.bearer = \"\"",
+            "[routes.a]",
+            "empty auth.bearer",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nauth = { bearer = \"a\", basic = { user = \"a\", password = \"b\" } }",
+            "line 3",
+            "one of bearer, basic and oauth2",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\nauth.bearer = \"a\"\nset_headers = { authorization = \"b\" }",
+            "[routes.a]",
+            "keep one of them",
+        ),
+        (
+            "[routes.a]\nupstream = \"http://x\"\neffects = \"keyed\"\nupstream_key = { json = \"/k\" }\nauth.standard_webhooks.secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"",
+            "[routes.a]",
+            "into a header",
+        ),
+        (
+            "[routes.a]\nupstream = \"https://x\"\nupstream_tls.cert_file = \"c.pem\"",
+            "[routes.a]",
+            "cert_file and key_file together",
+        ),
+        (
+            "[routes.a]\nupstream = \"https://x\"\nupstream_tls = { ca_file = \"/nowhere/ca.pem\" }",
+            "line 3",
+            "/nowhere/ca.pem: ",
+        ),
+        (
+            "[routes.a]\nupstream = \"https://x\"\nupstream_tls = { min_version = \"1.1\" }",
+            "line 3",
+            "\"1.3\"",
+        ),
         ("[routes.a]\nupstream = \"http://u:p@x\"", "line 2", "set_headers"),
         ("[routes.a]\nupstream = \"http://x\"\n[routes.a.chaos]\ndorp = 1", "line", "dorp"),
         (

@@ -3,6 +3,7 @@
 use onceward::core::policy::Effects;
 use onceward::route::Route;
 use onceward::upstream::Chaos;
+use url::Url;
 
 use super::{Config, forecast, guard, section};
 use crate::units::show;
@@ -32,10 +33,12 @@ fn of_route(route: &Route) -> impl Iterator<Item = String> {
         "] says nothing of its effects: a POST without an answer goes into doubt and is not sent again. Say effects = \"keyed\", \"idempotent\" or \"non-idempotent\".".to_owned()
     });
     let chaos = route.chaos.as_deref().map(of_chaos);
-    let base = &route.target.base;
-    let is_here = base.host_str().is_some_and(|it| it == "localhost" || it.starts_with("127."));
-    let plain = (base.scheme() == "http" && !is_here).then(|| {
+    let plain = is_readable(&route.target.base).then(|| {
         "] sends over http, so credentials and bodies are readable on the way.".to_owned()
+    });
+    let is_told = route.auth.oauth2.as_ref().is_some_and(|it| is_readable(it.base()));
+    let told = is_told.then(|| {
+        "] asks for its tokens over http, so its client's secret is readable on the way.".to_owned()
     });
     let is_renewed = route.policy.key_headers.iter().any(|header| header == "x-request-id");
     let renewed = is_renewed.then(|| {
@@ -47,7 +50,13 @@ fn of_route(route: &Route) -> impl Iterator<Item = String> {
     let early = settles_early.then(|| {
         format!("] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.", show(timeout))
     });
-    [no_effects, chaos, plain, renewed, early].into_iter().flatten()
+    [no_effects, chaos, plain, told, renewed, early].into_iter().flatten()
+}
+
+/// Whether others can read what goes there.
+fn is_readable(base: &Url) -> bool {
+    let is_here = base.host_str().is_some_and(|it| it == "localhost" || it.starts_with("127."));
+    base.scheme() == "http" && !is_here
 }
 
 fn of_chaos(chaos: &Chaos) -> String {

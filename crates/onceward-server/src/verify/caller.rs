@@ -97,7 +97,13 @@ impl Caller {
             body: wire.body.clone(),
         };
         Dispatch {
-            target: Arc::new(Target { base, trust: Trust::Operator, http2: false, timeouts }),
+            target: Arc::new(Target {
+                base,
+                trust: Trust::Operator,
+                http2: false,
+                tls: None,
+                timeouts,
+            }),
             request: Arc::new(request),
             headers: Headers::default(),
             doom: None,

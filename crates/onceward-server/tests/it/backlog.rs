@@ -57,6 +57,7 @@ pub(crate) fn engine(world: &World) -> Arc<Engine> {
             base: format!("http://{}", world.auditor.address).parse().unwrap(),
             trust: Trust::Operator,
             http2: false,
+            tls: None,
             timeouts: Timeouts::default(),
         };
         let policy = Policy { effects: Some(Effects::Keyed), ..Policy::default() };

@@ -15,7 +15,7 @@ use crate::world::{Upstream, World, read_head, route, until};
 
 /// The secret of the standard's own example, and its bytes.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const SECRET_BYTES: [u8; 24] =
+pub(crate) const SECRET_BYTES: [u8; 24] =
     *b"\x31\xf2\x90\xf6\xbf\x06\x29\x8a\xab\x4f\x08\xd4\x3c\x3f\x08\x2c\xf6\x48\xa3\x62\xda\x2d\xa4\xb0";
 
 /// What was told.

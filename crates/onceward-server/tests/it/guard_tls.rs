@@ -24,31 +24,36 @@ use crate::world::{World, until};
 const HOST: &str = "api.example";
 
 /// An authority and what it signs.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
 #[derive(Clone)]
-struct Pair {
-    cert: CertificateDer<'static>,
-    key: Vec<u8>,
-    cert_pem: String,
-    key_pem: String,
+pub(crate) struct Pair {
+    pub(crate) cert: CertificateDer<'static>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) cert_pem: String,
+    pub(crate) key_pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority");
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
     fn sign(&self, name: &str) -> Pair {
-        let mut params = CertificateParams::new(vec![format!("{name}.example")]).unwrap();
+        self.sign_for(name, &format!("{name}.example"))
+    }
+
+    /// The same for a host.
+    pub(crate) fn sign_for(&self, name: &str, host: &str) -> Pair {
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
@@ -60,15 +65,19 @@ impl Authority {
         }
     }
 
-    /// A caller's TLS that trusts this authority.
-    fn caller(&self, own: Option<&Pair>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
+        roots
+    }
+
+    /// A caller's TLS that trusts this authority.
+    fn caller(&self, own: Option<&Pair>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots);
+            .with_root_certificates(self.roots());
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some(own) => {

@@ -75,6 +75,8 @@ mod standard_webhooks;
 mod stripe_sdks;
 mod stripe_shape;
 mod supervisor;
+mod upstream_auth;
+mod upstream_tls;
 mod verify;
 mod verify_world;
 mod wire_bomb;

@@ -224,6 +224,19 @@ impl Engine {
         for (name, value) in &route.set_headers.0 {
             headers.set(name, value.clone());
         }
+        let mut used = None;
+        if let Some(oauth2) = &route.auth.oauth2 {
+            match oauth2.token(&*self.upstream).await {
+                Ok(token) => {
+                    token.lay_on(&mut headers);
+                    used = Some((oauth2, token));
+                }
+                Err(failure) => {
+                    self.learn(route, slot, Sign::of(failure.ending, None), None);
+                    return Err(failure.error);
+                }
+            }
+        }
         let dispatch = Dispatch {
             target: Arc::clone(&route.target),
             request: Arc::new(request),
@@ -237,6 +250,9 @@ impl Engine {
                 return Err(failure.error);
             }
         };
+        if let Some((oauth2, token)) = used.filter(|_| delivered.status == Some(401)) {
+            oauth2.refused(&token).await;
+        }
         let asked = delivered
             .response
             .as_ref()

@@ -311,7 +311,7 @@ impl Engine {
             Some(route) => {
                 slot.spend();
                 let request = Arc::clone(request);
-                let signed = self.signature(operation, &request);
+                let signed = self.signature(operation, route, &request);
                 let upstream = means.handler.as_ref().map_or(&self.upstream, |own| &own.0);
                 let delivered =
                     deliver(&**upstream, route, operation, request, means.timeout, signed).await;

@@ -5,13 +5,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use onceward_core::attempt::Reached;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -21,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
 
 use super::egress::{Egress, EgressRefusal};
+use super::tls::{self, DoorError};
 use super::wire::Metered;
 use super::{Target, Trust};
 
@@ -37,33 +37,6 @@ pub(super) struct Connector {
     pub(super) egress: Egress,
     tls: Arc<ClientConfig>,
     lookups: Arc<Semaphore>,
-}
-
-/// Why TLS cannot be set up at all, with these certificates.
-#[derive(Debug, Error)]
-pub enum DoorError {
-    /// The file of additional certificates cannot be read.
-    #[error("cannot read certificates from {}", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// A certificate in it is none that can be trusted.
-    #[error("a certificate in {} cannot be used", path.display())]
-    Ca {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls::Error,
-    },
-    /// The file has no certificate in it.
-    #[error("there is no certificate in {}", .0.display())]
-    NoCa(PathBuf),
-    /// The TLS provider supports none of the versions we accept.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
 }
 
 /// Why no connection came about.
@@ -104,22 +77,11 @@ impl ConnectError {
     }
 }
 
-/// TLS that trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
-pub(crate) fn trusted(ca_file: Option<&Path>) -> Result<ClientConfig, DoorError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(DoorError::Tls)?
-        .with_root_certificates(roots(ca_file)?)
-        .with_no_client_auth())
-}
-
 impl Connector {
     /// Trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
     pub(super) fn new(egress: Egress, ca_file: Option<&Path>) -> Result<Self, DoorError> {
-        let mut tls = trusted(ca_file)?;
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { egress, tls: Arc::new(tls), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
+        let tls = Arc::new(tls::speaking_http(tls::trusted(ca_file)?));
+        Ok(Self { egress, tls, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
     }
 
     /// Opens a TCP connection to one of the target's addresses. Notes how far it came.
@@ -161,7 +123,8 @@ impl Connector {
         stream: Metered,
     ) -> Result<TlsStream<Metered>, ConnectError> {
         let name = server_name(&target.base).ok_or(ConnectError::Url)?;
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let config = target.tls.as_ref().map_or(&self.tls, |own| own.config());
+        let connector = TlsConnector::from(Arc::clone(config));
         connector.connect(name, stream).await.map_err(|error| {
             match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
                 Some(tls @ rustls::Error::InvalidCertificate(_)) => {
@@ -259,30 +222,6 @@ fn server_name(url: &Url) -> Option<ServerName<'static>> {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, DoorError> {
-    let mut roots = RootCertStore::empty();
-    // A machine's bundle may hold a certificate that we cannot read; the others still count.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    if let Some(path) = ca_file {
-        let unreadable = |source| DoorError::CaFile { path: path.to_owned(), source };
-        let mut found = false;
-        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-            let certificate = certificate.map_err(unreadable)?;
-            roots
-                .add(certificate)
-                .map_err(|source| DoorError::Ca { path: path.to_owned(), source })?;
-            found = true;
-        }
-        if !found {
-            return Err(DoorError::NoCa(path.to_owned()));
-        }
-    }
-    Ok(roots)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +230,7 @@ mod tests {
     fn judged(trust: Trust, addresses: &[&str]) -> bool {
         let connector = Connector::new(Egress::default(), None).expect("roots");
         let base = Url::parse("https://rebinds.example/").expect("a URL");
-        let target = Target { base, trust, http2: false, timeouts: Timeouts::default() };
+        let target = Target { base, trust, http2: false, tls: None, timeouts: Timeouts::default() };
         let addresses: Vec<_> = addresses.iter().map(|a| a.parse().expect("an address")).collect();
         connector.judge_all(&target, &addresses).is_ok()
     }

@@ -34,7 +34,7 @@ use crate::sabotage::{self, Sabotage};
 
 use super::answer::Reading;
 use super::broken::Broken;
-use super::connect::{ConnectError, Connector, DoorError, named};
+use super::connect::{ConnectError, Connector, named};
 use super::egress::Egress;
 use super::http1::Http1;
 use super::http2;
@@ -43,6 +43,7 @@ use super::message::{Message, Unfit, lines};
 use super::passage::{self, Passage};
 use super::patience::Patience;
 use super::pool::Pool;
+use super::tls::DoorError;
 use super::wire::{Metered, Wire};
 use super::{Answer, Dispatch, Download, Failure, Sent, Target, Upstream};
 

@@ -5,6 +5,7 @@
 //! and a shelf goes with its last connection: what callers may name without end leaves nothing
 //! behind. Nobody tends idle ones but one task for all of them, while there are any.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use url::{Position, Url};
+use url::Position;
 
 use super::door::DoorOptions;
 use super::http1::Http1;
@@ -72,7 +73,7 @@ struct Idle {
 struct ShelfName {
     /// Trust and protocol, as an index.
     row: usize,
-    /// Scheme, host and port.
+    /// Scheme, host and port, behind the identity in TLS where the target has one of its own.
     origin: Box<str>,
 }
 
@@ -112,7 +113,7 @@ impl Pool {
     /// A connection that can take a request now, at an address that still may be reached.
     pub(super) fn take(&self, target: &Target, may: impl Fn(IpAddr) -> bool) -> Option<Line> {
         let mut kept = self.lock();
-        let stock = kept.rows[row(target)].get_mut(origin(&target.base))?;
+        let stock = kept.rows[row(target)].get_mut(&*origin(target))?;
         let shared = stock.shared.iter().find(|it| it.is_ready() && may(it.wire().peer.ip()));
         if let Some(shared) = shared {
             return Some(Line::reused(Way::Http2(shared.take_up()), Alarm::default()));
@@ -184,7 +185,7 @@ impl Pool {
 
     /// A place at the target's origin.
     pub(super) fn berth(self: &Arc<Self>, target: &Target) -> Berth {
-        let name = ShelfName { row: row(target), origin: origin(&target.base).into() };
+        let name = ShelfName { row: row(target), origin: origin(target).into() };
         let mut kept = self.lock();
         kept.rows[name.row].entry(name.origin.clone()).or_default().berths += 1;
         drop(kept);
@@ -314,7 +315,12 @@ fn row(target: &Target) -> usize {
     usize::from(trusted) * 2 + usize::from(target.http2)
 }
 
-/// Scheme, host and port, in the one spelling that a parsed URL has.
-fn origin(base: &Url) -> &str {
-    &base[..Position::BeforePath]
+/// Scheme, host and port, in the one spelling that a parsed URL has. Whoever trusts others, or shows
+/// another certificate, is at another place: a connection is as good as what was checked on it.
+fn origin(target: &Target) -> Cow<'_, str> {
+    let origin = &target.base[..Position::BeforePath];
+    match &target.tls {
+        None => Cow::Borrowed(origin),
+        Some(own) => Cow::Owned(format!("{} {origin}", own.identity())),
+    }
 }

@@ -50,6 +50,7 @@ mod upstream_key;
 mod upstream_leftover;
 mod upstream_pass;
 mod upstream_tls;
+mod upstream_tls_own;
 mod within_boundary;
 mod within_events;
 mod within_outbox;

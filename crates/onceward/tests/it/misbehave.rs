@@ -198,6 +198,7 @@ pub(crate) fn target(base: &str) -> Target {
         base: Url::parse(base).expect("a URL"),
         trust: Trust::Operator,
         http2: false,
+        tls: None,
         timeouts: Timeouts::default(),
     }
 }

@@ -34,6 +34,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         base: format!("http://{name}.test").parse().unwrap(),
         trust: Trust::Operator,
         http2: false,
+        tls: None,
         timeouts: Timeouts::default(),
     };
     Route { response_bytes_max: 1 << 20, ..Route::new(name, target, policy.clone()) }
