@@ -9,6 +9,7 @@ use onceward_core::time::Timestamp;
 use super::Writer;
 use crate::judgement;
 use crate::sabotage::Sabotage;
+use crate::store::sqlite::journal::full_or_unavailable;
 use crate::store::sqlite::record::Record;
 use crate::store::sqlite::unavailable;
 use crate::store::{StoreError, Swept, Which, digest_of};
@@ -72,9 +73,9 @@ impl Writer {
             return;
         }
         // What the index has committed outlives the process, and a power cut only once it is synced:
-        // until then a start may need the journal from an earlier place on.
+        // until then a start may need the journal from an earlier place on. The next pass tries again.
         if let Err(error) = self.sync_index() {
-            self.heed(&error);
+            self.heed_checkpoint(&error);
             return;
         }
         let needed = self.index.applied().map_or(0, |applied| applied.segment);
@@ -87,6 +88,11 @@ impl Writer {
     /// was copied.
     fn sync_index(&self) -> Result<(), StoreError> {
         let wal = File::options().write(true).open(&self.wal);
-        wal.and_then(|wal| wal.sync_data()).map_err(|error| unavailable(&self.wal, &error))
+        // Without a descriptor for it nothing was asked of the disk.
+        let wal = wal.map_err(|error| match full_or_unavailable(&error) {
+            full @ StoreError::Full(_) => full,
+            _ => unavailable(&self.wal, &error),
+        })?;
+        wal.sync_data().map_err(|error| unavailable(&self.wal, &error))
     }
 }
