@@ -25,10 +25,11 @@ use crate::store::{Lane, StoreError};
 /// The first release of SQLite without the WAL-reset corruption.
 const SQLITE_MIN: i32 = 3_051_003;
 
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/sqlite/0001_init.sql"),
     include_str!("../../../migrations/sqlite/0002_made.sql"),
     include_str!("../../../migrations/sqlite/0003_keys.sql"),
+    include_str!("../../../migrations/sqlite/0004_counted.sql"),
 ];
 
 /// A connection to the index.
@@ -442,11 +443,11 @@ impl Index {
     }
 
     /// The keys that runs have and from which place on they may have none; nothing of an index that
-    /// has no runs yet.
+    /// does not say how many runs it has.
     pub(super) fn kept_keys(&self) -> Result<Option<(Keys, u64)>, StoreError> {
-        let has_runs =
-            self.db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'key_run'")?.exists([])?;
-        has_runs.then(|| Keys::kept(&self.db)).transpose()
+        let counted = "SELECT 1 FROM pragma_table_info('applied') WHERE name = 'runs'";
+        let is_counted = self.db.prepare(counted)?.exists([])?;
+        is_counted.then(|| Keys::kept(&self.db)).transpose()
     }
 
     /// Whether `keys` lead from `key` to the row `seq`.

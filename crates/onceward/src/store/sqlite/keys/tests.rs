@@ -295,6 +295,29 @@ fn a_run_that_was_lost_is_damage() {
 }
 
 #[test]
+fn an_index_of_before_keeps_its_runs_and_counts_them_from_now_on() {
+    let mut world = World::new();
+    (1..=FRESH as u64 + 2).for_each(|seq| world.put(seq, Some(key(seq))));
+    world.commit();
+    world
+        .db
+        .execute_batch(
+            "COMMIT; ALTER TABLE applied DROP COLUMN runs; ALTER TABLE applied DROP COLUMN counted; \
+             ALTER TABLE applied DROP COLUMN counted_from; \
+             ALTER TABLE key_run ADD COLUMN checked INTEGER NOT NULL DEFAULT 0",
+        )
+        .unwrap();
+    world.db.execute_batch(crate::store::sqlite::index::MIGRATIONS[3]).unwrap();
+    world.db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    world.writer = KeyWriter::load(&world.db, FRESH, |_, _, _| true).unwrap();
+    world.check();
+    world.commit();
+    assert_eq!(world.db.execute("DELETE FROM key_run", []).unwrap(), 1);
+    let loaded = KeyWriter::load(&world.db, FRESH, |_, _, _| true);
+    assert!(matches!(loaded, Err(StoreError::Damaged(_))), "{loaded:?}");
+}
+
+#[test]
 fn the_way_back_counts_and_notes_no_row_that_was_not_kept() {
     let mut world = World::new();
     (1..=2).for_each(|seq| world.put(seq, Some(key(seq))));
