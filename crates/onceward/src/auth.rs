@@ -147,6 +147,7 @@ impl OAuth2 {
         };
         let mut base = token_url.clone();
         base.set_path("");
+        base.set_query(None);
         let target = Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts };
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
@@ -159,7 +160,8 @@ impl OAuth2 {
         let line = |name: &str, value: &str| (name.to_owned(), Bytes::from(value.to_owned()));
         let request = Request {
             method: "POST".to_owned(),
-            target: token_url[Position::BeforePath..Position::AfterPath].to_owned(),
+            // A query is part of it (RFC 6749, section 3.2).
+            target: token_url[Position::BeforePath..Position::AfterQuery].to_owned(),
             headers: Headers(vec![
                 line("content-type", "application/x-www-form-urlencoded"),
                 line("accept", "application/json"),

@@ -164,3 +164,17 @@ async fn a_refused_token_is_replaced_but_not_the_one_that_replaced_it() {
     assert!(client.refused_at(&second, tokens.now()).await);
     assert_eq!(token(&client, &tokens).await.as_deref(), Ok("Bearer t3"));
 }
+
+#[test]
+fn a_query_of_the_place_where_tokens_are_from_is_asked_with() {
+    let credentials = ClientCredentials {
+        token_url: "https://auth.example/token?tenant=a".parse().expect("a URL"),
+        client_id: "c".to_owned(),
+        client_secret: "s".to_owned(),
+        scope: None,
+        audience: None,
+    };
+    let oauth2 = OAuth2::new(&credentials, Duration::from_secs(1));
+    assert_eq!(oauth2.request.target, "/token?tenant=a");
+    assert_eq!(oauth2.base().as_str(), "https://auth.example/");
+}
