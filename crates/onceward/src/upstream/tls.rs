@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, ConfigBuilder, DEFAULT_VERSIONS, RootCertStore, SupportedProtocolVersion,
+};
 use thiserror::Error;
 
 use crate::secret::sha256;
@@ -111,12 +114,8 @@ impl UpstreamTls {
                 roots
             }
         };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let versions: &[_] = if files.only_tls13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .map_err(DoorError::Tls)?
-            .with_root_certificates(roots);
+        let versions = if files.only_tls13 { &[&TLS13] } else { DEFAULT_VERSIONS };
+        let builder = trusting(roots, versions)?;
         let config = match &files.client {
             None => builder.with_no_client_auth(),
             Some(ClientFiles { cert_file, key_file }) => {
@@ -152,12 +151,18 @@ impl UpstreamTls {
 
 /// TLS that trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
 pub(crate) fn trusted(ca_file: Option<&Path>) -> Result<ClientConfig, DoorError> {
+    Ok(trusting(roots(ca_file)?, DEFAULT_VERSIONS)?.with_no_client_auth())
+}
+
+fn trusting(
+    roots: RootCertStore,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, DoorError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(DoorError::Tls)?
-        .with_root_certificates(roots(ca_file)?)
-        .with_no_client_auth())
+        .with_root_certificates(roots))
 }
 
 /// The same that agrees on a version of HTTP.
