@@ -99,6 +99,7 @@ pub mod webhook;
 pub mod wire;
 
 mod advise;
+mod alarm;
 mod alias;
 mod approval;
 mod audit;

@@ -2,7 +2,6 @@
 //! asked for no longer than one who sends nothing.
 
 use std::error::Error;
-use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use crate::alarm::Alarm;
 
 /// How long a body may take whatever its pace: a connection may stutter.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,31 +52,21 @@ pub struct Paced<B> {
     body: B,
     pace: Pace,
     bytes: u64,
-    /// Since when it has been waited for, and the end of that.
-    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Since when it has been waited for.
+    began: Option<Instant>,
+    alarm: Alarm,
 }
 
 impl<B> Paced<B> {
     /// `body`, of which nothing was read.
     pub fn new(body: B, pace: Pace) -> Self {
-        Self { body, pace, bytes: 0, waiting: None }
+        Self { body, pace, bytes: 0, began: None, alarm: Alarm::default() }
     }
 
-    /// Whether it is late by now.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let time = self.pace.due(self.bytes);
-        let (began, alarm) = self.waiting.get_or_insert_with(|| {
-            let now = Instant::now();
-            (now, Box::pin(sleep_until(now + time)))
-        });
-        let due = *began + time;
-        while alarm.as_mut().poll(cx).is_ready() {
-            if alarm.deadline() >= due {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(due);
-        }
-        Poll::Pending
+    /// Whether it is late by now; else this task is woken when it will be.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        self.alarm.is_over(began + self.pace.due(self.bytes), cx)
     }
 }
 
@@ -92,7 +83,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            return self.poll_late(cx).map(|()| Some(Err(Box::from(TooSlow))));
+            let is_late = self.is_late(cx);
+            return if is_late {
+                Poll::Ready(Some(Err(Box::from(TooSlow))))
+            } else {
+                Poll::Pending
+            };
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -116,6 +112,7 @@ mod tests {
     use std::convert::Infallible;
 
     use http_body_util::BodyExt as _;
+    use tokio::time::{Sleep, sleep_until};
 
     use super::*;
 

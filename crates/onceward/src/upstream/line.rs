@@ -15,9 +15,9 @@ use hyper::client::conn::TrySendError;
 use super::http1::Http1;
 use super::http2::Http2;
 use super::message::Message;
-use super::silence::Alarm;
 use super::upload::Load;
 use super::wire::Wire;
+use crate::alarm::Alarm;
 
 /// The largest head of an answer, in bytes: beyond it no honest upstream says anything. The
 /// number of its lines is bounded by hyper, to 100, in HTTP/1.1; by this in HTTP/2.

@@ -7,8 +7,8 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::Timeouts;
-use super::silence::Alarm;
 use super::upload::{self, Upload};
+use crate::alarm::Alarm;
 
 /// How long an answer is waited for.
 pub(super) enum Patience<'a> {

@@ -22,9 +22,9 @@ use super::door::DoorOptions;
 use super::http1::Http1;
 use super::http2::Shared;
 use super::line::{Line, Way};
-use super::silence::Alarm;
 use super::wire::Wire;
 use super::{Target, Trust};
+use crate::alarm::Alarm;
 
 /// Trust and protocol make four rows of shelves.
 const ROWS: usize = 4;

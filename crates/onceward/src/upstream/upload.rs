@@ -17,7 +17,8 @@ use http_body_util::BodyExt as _;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::silence::{Alarm, Silence};
+use super::silence::Silence;
+use crate::alarm::Alarm;
 
 /// How long a caller may take between two pieces of its body.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
