@@ -13,11 +13,11 @@ use tracing::{info, warn};
 use crate::config::{Config, Guard};
 use crate::connections::Connections;
 use crate::exit::Exit;
+use crate::front::Front;
 use crate::listening::{Closed, Listening};
 use crate::node::Node;
-use crate::serve::Edge;
 use crate::tls::{Tls, TlsFiles};
-use crate::{access, guard, operator, page, passed, serve, waiting};
+use crate::{access, front, guard, operator, page, passed, waiting};
 
 /// Where a guard listens, as its configuration says it; with port 0, which is any, its route too.
 type Place = (SocketAddr, String);
@@ -184,8 +184,8 @@ impl Listeners {
         let of_main = Arc::clone(node);
         let main = Listening::begin(sockets.main, None, Arc::clone(&connections), move |peer| {
             let node = Arc::clone(&of_main);
-            let edge = Arc::new(Edge { node, pages: pages.clone(), peer });
-            move |request| serve::answer(&edge, request)
+            let front = Arc::new(Front { node, pages: pages.clone(), peer });
+            move |request| front::answer(&front, request)
         });
         let mut listeners = Self { connections, address, main, guards: BTreeMap::new() };
         for (place, bound) in sockets.guards {

@@ -9,6 +9,7 @@ mod connections;
 mod demo;
 mod event_loops;
 mod exit;
+mod front;
 mod gateway;
 mod given_key;
 mod guard;

@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use onceward::clock::SystemClock;
 use onceward::core::lease::Session;
-use onceward::edge::Paced;
 use onceward::master_key::{self, write_secret};
 use onceward::route::Routes;
 use onceward::secret::{Secrets, random};
@@ -20,25 +17,22 @@ use onceward::{Engine, Parts, Teller};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
-use tower_service::Service as _;
 use tracing::{error, info, warn};
 
-use crate::access::{self, Access, Grant, Roles, new_key};
-use crate::body::Body;
+use crate::access::{Access, Grant, Roles, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
-use crate::gateway::{Answering, Gateway};
+use crate::gateway::Gateway;
 use crate::given_key::given_key;
-use crate::guard::{self, Guards};
+use crate::guard::Guards;
 use crate::listeners::{Listeners, Sockets, check_certificates};
-use crate::listening::{Closed, Peer};
+use crate::listening::Closed;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::outbox::Outboxes;
-use crate::problem::{self, Problem};
-use crate::source::{self, Sources};
+use crate::source::Sources;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
-use crate::{demo, head, ledger, operator, page, waiting};
+use crate::{demo, ledger, waiting};
 
 /// The file with the key that the command line uses; written at each start.
 pub(crate) const OPERATOR_KEY: &str = "operator.key";
@@ -547,127 +541,4 @@ async fn drain(node: &Node) -> Result<(), Exit> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// What answers the requests of one connection to the main listener.
-pub(crate) struct Edge {
-    pub(crate) node: Arc<Node>,
-    pub(crate) pages: axum::Router,
-    pub(crate) peer: Peer,
-}
-
-/// Answers one request, whatever it is for; a refusal in the shape that its callers read.
-pub(crate) fn answer(
-    edge: &Arc<Edge>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Response<Body>> + Send + use<> {
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let version = request.version();
-    let edge = Arc::clone(edge);
-    let answering = match edge.node.guards.of_host(&request) {
-        None => answer_plainly(&edge, request),
-        Some(guard) => guard::answer(&edge.node, guard, request, &edge.peer),
-    };
-    async move {
-        let mut response = answering.await;
-        problem::dress(&mut response, |problem| {
-            let gateway = &edge.node.gateway;
-            // A route that is there, and not for this key, is told as one that is not.
-            match problem.code {
-                "route-unknown" => gateway.error_shape_of_unknown(),
-                _ => gateway.error_shape(&method, &uri),
-            }
-        });
-        edge.node.part(&mut response, version);
-        response
-    }
-}
-
-fn answer_plainly(edge: &Arc<Edge>, request: Request<Incoming>) -> Answering {
-    let node = &edge.node;
-    if let Some(refusal) = head::refuse(&request) {
-        return at_once(refusal);
-    }
-    let path = request.uri().path();
-    match path {
-        "/healthz" => return at_once(plain(200, "ok\n")),
-        "/readyz" if node.is_draining() => return at_once(plain(503, "draining\n")),
-        "/readyz" if node.is_quarantined() => return at_once(plain(503, "quarantine\n")),
-        "/readyz" => {
-            let node = Arc::clone(node);
-            return Box::pin(async move { ready(&node).await });
-        }
-        // Who sends it is shown by its signature, and not by a key of ours.
-        _ if path.starts_with("/in/") => {
-            let node = Arc::clone(node);
-            return Box::pin(async move { source::receive(&node, request).await });
-        }
-        _ => {}
-    }
-    let is_call = path.starts_with("/to/") || path == "/to";
-    let is_metrics = path == "/metrics";
-    let (mut head, body) = request.into_parts();
-    let caller = match node.access.admit(&head.method, &mut head.headers) {
-        Ok(caller) => caller,
-        Err(problem) => return at_once(page::refused(head.uri.path(), &head.headers, &problem)),
-    };
-    // What is routed is looked at by `authorise`.
-    let endpoint =
-        if is_call { Some(&access::CALL) } else { is_metrics.then_some(&access::METRICS) };
-    if let Some(Err(problem)) = endpoint.map(|endpoint| endpoint.admit(&caller)) {
-        return at_once(problem.response());
-    }
-    if is_metrics {
-        let node = Arc::clone(node);
-        return Box::pin(async move { metrics(&node).await });
-    }
-    let path = head.uri.path();
-    let asks = path == "/v1/operations" || path.ends_with("/lookup");
-    let sends = is_call || (head.method == http::Method::POST && asks);
-    if sends && node.is_quarantined() {
-        let why = "Nothing was sent; `onceward restore --release` lets it send.";
-        return at_once(Problem::new("quarantine", why).response());
-    }
-    if is_call {
-        return node.gateway.handle(head, body, caller);
-    }
-    head.extensions.insert(caller);
-    let body = Paced::new(body, node.gateway.pace);
-    let mut pages = edge.pages.clone();
-    Box::pin(async move {
-        match pages.call(Request::from_parts(head, body)).await {
-            Ok(response) => operator::from_axum(response),
-            Err(never) => match never {},
-        }
-    })
-}
-
-fn at_once(response: Response<Body>) -> Answering {
-    Box::pin(std::future::ready(response))
-}
-
-async fn metrics(node: &Node) -> Response<Body> {
-    node.outboxes.gauge();
-    match node.engine.store().condition().await {
-        Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
-        Err(error) => Problem::from(error).response(),
-    }
-}
-
-async fn ready(node: &Node) -> Response<Body> {
-    // A durable write is what readiness means.
-    match node.engine.store().set("ready".to_owned(), Some(bytes::Bytes::from_static(b"1"))).await {
-        Ok(()) => plain(200, "ready\n"),
-        Err(error) => Problem::from(error).response(),
-    }
-}
-
-pub(crate) fn plain(status: u16, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::full(bytes::Bytes::copy_from_slice(text.as_bytes())));
-    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
 }

@@ -10,8 +10,8 @@ use tracing::warn;
 
 use crate::body::Body;
 use crate::exit::Exit;
+use crate::front::plain;
 use crate::problem::Problem;
-use crate::serve::plain;
 
 /// Before the second try.
 const PAUSE: Duration = Duration::from_millis(200);

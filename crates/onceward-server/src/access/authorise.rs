@@ -49,7 +49,7 @@ async fn check(
     endpoint: &Endpoint,
     head: &mut http::request::Parts,
 ) -> Result<(), Problem> {
-    // `serve` admits every request before it is routed.
+    // `front` admits every request before it is routed.
     let caller = head.extensions.get::<Caller>();
     let caller = caller.ok_or_else(|| Problem::new("unauthenticated", "Nobody was admitted."))?;
     endpoint.admit(caller)?;
