@@ -48,6 +48,8 @@ pub(super) struct Writer {
     link: Option<Link>,
     /// Whether the batch in hand may have been written by a try before this one.
     is_unsure: bool,
+    /// Whether it could not have a connection for it.
+    is_cut_off: bool,
     numbers: Numbers,
     today: Arc<dyn Fn() -> i32 + Send + Sync>,
 }
@@ -97,6 +99,7 @@ impl Writer {
             lanes,
             link: None,
             is_unsure: false,
+            is_cut_off: false,
             numbers: Numbers::default(),
             today,
         }
@@ -106,12 +109,16 @@ impl Writer {
     pub(super) async fn run(mut self) {
         loop {
             let mut jobs = self.queue.batch().await;
-            self.is_unsure = false;
+            (self.is_unsure, self.is_cut_off) = (false, false);
             let count = jobs.len();
             while !jobs.is_empty() {
                 jobs = self.write(jobs).await;
             }
             self.queue.is_written(count);
+            // Another may have one: what comes next is for that.
+            if self.is_cut_off {
+                pause(RETRY).await;
+            }
         }
     }
 
@@ -148,6 +155,7 @@ impl Writer {
                 jobs
             }
             Err(Failure::Away(error)) if !self.is_unsure => {
+                self.is_cut_off = true;
                 self.queue.away.store(true, Ordering::Relaxed);
                 for job in jobs {
                     job.fail(&error);
@@ -368,21 +376,53 @@ mod tests {
         )
     }
 
-    #[tokio::test]
+    fn at(url: String) -> Address {
+        Address::new(&PostgresOptions { url, ca_file: None }).unwrap()
+    }
+
+    /// A ledger of its own, where there is a server.
     #[expect(clippy::print_stdout, reason = "never silently")]
-    async fn a_batch_that_was_split_is_as_unsure_as_any_part_of_it_that_is_left() {
+    async fn ledger(name: &str) -> Option<(Address, Link)> {
         let Ok(server) = std::env::var("TEST_POSTGRES") else {
             println!("skipped: TEST_POSTGRES names no server; `cargo xtask test` starts one");
-            return;
+            return None;
         };
-        let at = |url| Address::new(&PostgresOptions { url, ca_file: None }).unwrap();
-        let name = format!("unsure_{}", std::process::id());
+        let name = format!("{name}_{}", std::process::id());
         let make = format!("CREATE DATABASE {name}");
         at(server.clone()).open().await.unwrap().client.batch_execute(&make).await.unwrap();
         let address = at(format!("{server} dbname={name}"));
         let link = address.open().await.unwrap();
         schema::migrate(&link).await.unwrap();
         days::make(&link, day_of(SystemClock.now())).await.unwrap();
+        Some((address, link))
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_can_have_no_connection_leaves_the_work_to_one_that_has() {
+        let Some((address, _link)) = ledger("cut_off").await else { return };
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nowhere = at(format!("host=127.0.0.1 port={} user=x", closed.port()));
+        let queue = Arc::<Queue>::default();
+        let writer = |address| {
+            let (queue, lanes) = (Arc::clone(&queue), Arc::default());
+            tokio::spawn(Writer::new(address, queue, lanes, || SystemClock.now()).run())
+        };
+        let writers = [writer(nowhere), writer(address)];
+        let mut refused = 0;
+        for n in 1..=20 {
+            let (answer, answered) = oneshot::channel();
+            let operation = operation(n, &format!("k{n}"), "r", Mode::Held);
+            let request = Bytes::from_static(b"x");
+            queue.push(Job::remember(Birth { operation, request, replaces: None }, answer));
+            refused += usize::from(answered.await.unwrap().is_err());
+        }
+        assert!(refused <= 1, "{refused} of 20");
+        writers.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_split_is_as_unsure_as_any_part_of_it_that_is_left() {
+        let Some((address, link)) = ledger("unsure").await else { return };
         // Two at once are refused, and whoever writes the first alone is cut off.
         let [first, second] = [1, 2].map(|n| operation(n, &format!("k{n}"), "r", Mode::Held));
         let cut = format!(
