@@ -23,6 +23,7 @@ mod migrate_store;
 mod outbox;
 mod output;
 mod ready;
+mod rekey;
 mod resend;
 mod restore;
 mod routes;
@@ -154,6 +155,8 @@ enum Verb {
     Backup(backup::Backup),
     /// Put a backup in the place of a ledger; it sends nothing until it is released
     Restore(restore::Restore),
+    /// Give the ledger a new master key, while it is in use
+    Rekey(rekey::Rekey),
     /// Test any HTTP API that claims idempotency, from outside; exit code 5 if it breaks a must
     Verify(verify::Verify),
     /// Show that nothing is lost and nothing doubled, while everything fails
@@ -257,6 +260,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Access(verb) => access::access(&verb, &client, out).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, out).await,
         Verb::Restore(_) => restore::release(&client, out).await,
+        Verb::Rekey(flags) => rekey::rekey(&flags, &client, out).await,
         // Handled without a gateway.
         Verb::Serve(_)
         | Verb::Check(_)

@@ -81,6 +81,8 @@ pub struct Engine {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) counting: Arc<Counting>,
     pub(crate) secrets: Secrets,
+    /// Whether bodies are sealed of what has no route that says so: claims, callbacks.
+    seals_bodies: AtomicBool,
     routes: RwLock<Arc<Routes>>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
@@ -137,6 +139,7 @@ impl Engine {
             observer: Arc::new(listening),
             counting,
             secrets: parts.secrets,
+            seals_bodies: AtomicBool::new(false),
             routes: RwLock::new(Arc::new(parts.routes)),
             gates: Gates::default(),
             waiters: Waiters::default(),
@@ -170,6 +173,15 @@ impl Engine {
     /// The ledger's secrets.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// Seals the bodies of what has no route that says so (claims, callbacks), or no longer.
+    pub fn seal_bodies(&self, seals: bool) {
+        self.seals_bodies.store(seals, Ordering::Release);
+    }
+
+    pub(crate) fn seals_bodies(&self) -> bool {
+        self.seals_bodies.load(Ordering::Acquire)
     }
 
     /// The routes of this moment.

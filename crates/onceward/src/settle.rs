@@ -15,7 +15,7 @@ use crate::delivered::Delivered;
 use crate::judgement;
 use crate::secret::Secrets;
 use crate::store::{Slot, Write};
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// The longest account of what went wrong that is kept.
 const ERROR_BYTES_MAX: usize = 500;
@@ -74,12 +74,16 @@ fn answer_to_keep(
     secrets: &Secrets,
 ) -> Option<(Slot, Bytes)> {
     let response = delivered.response.as_ref()?;
+    let (id, n) = (operation.id, operation.attempts.last()?.n);
     let is_outcome = matches!(verdict, Verdict::Finish(_) | Verdict::Bury(_, Some(_)));
     let is_whole = delivered.ending == Ending::Answered && delivered.rest.is_none();
     match (is_outcome, is_whole) {
         (true, true) => {
             let kept = judgement::kept(&response.headers, &policy.keep_headers);
-            Some((Slot::Outcome, wire::encode_response(response, &kept)))
+            Some((
+                Slot::Outcome,
+                wire::encode_response(response, &kept, id, secrets, Sealing::of(policy)),
+            ))
         }
         // A part never poses as the whole.
         (true, false) => None,
@@ -90,7 +94,7 @@ fn answer_to_keep(
                 None => (None, is_whole),
             };
             let seen = seen.as_ref().unwrap_or(response);
-            let excerpt = wire::encode_excerpt(seen, is_whole, operation.id, secrets);
+            let excerpt = wire::encode_excerpt(seen, is_whole, id, n, secrets);
             Some((Slot::Attempt, excerpt))
         }
     }

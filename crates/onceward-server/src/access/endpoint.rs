@@ -133,6 +133,8 @@ const ROUTED: &[Endpoint] = &[
     at(GET, "/v1/audit", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/backup", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/release", Roles::ADMIN, Reach::Whole),
+    at(GET, "/v1/rekey", Roles::ADMIN, Reach::Whole),
+    at(POST, "/v1/rekey", Roles::ADMIN, Reach::Whole),
     at(GET, "/v1/access", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/access", Roles::ADMIN, Reach::Whole),
     at(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole),

@@ -100,7 +100,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let claims: Vec<_> = claims.collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -113,7 +113,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             let tls = if guard.tls.is_some() { " (TLS)" } else { "" };
             print(&format!("guard          {} at {places}{tls}", guard.route))?;
         }
-        print(&format!("ledger         {}\n", config.store))?;
+        print(&format!("ledger         {}", config.store))?;
+        let sealed = if config.seal_bodies { "requests and answers" } else { "credentials alone" };
+        print(&format!("sealed         {sealed}\n"))?;
         let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);
         print(&format!(
             "{:<16} {:<wide$} {:<16} {:<10} after no answer",

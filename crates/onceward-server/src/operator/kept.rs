@@ -3,7 +3,7 @@
 use onceward::core::attempt::Attempt;
 use onceward::core::exchange::{Request, Response};
 use onceward::core::operation::Operation;
-use onceward::wire;
+use onceward::wire::{self, Credentials};
 
 use crate::node::Node;
 use crate::problem::Problem;
@@ -12,7 +12,7 @@ use crate::problem::Problem;
 pub(crate) async fn request(node: &Node, of: &Operation) -> Result<Option<Request>, Problem> {
     let Some(kept) = of.request else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(wire::decode_request(&bytes, of.id, None)?))
+    Ok(Some(wire::decode_request(&bytes, of.id, node.engine.secrets(), Credentials::Left)?))
 }
 
 /// The answer of its outcome.
@@ -20,7 +20,7 @@ pub(crate) async fn answer(node: &Node, of: &Operation) -> Result<Option<Respons
     let kept = of.outcome.as_ref().and_then(|outcome| outcome.answer);
     let Some(kept) = kept else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(wire::decode_response(&bytes)?))
+    Ok(Some(wire::decode_response(&bytes, of.id, node.engine.secrets())?))
 }
 
 /// What an attempt brought, and whether that is only a beginning.
@@ -33,5 +33,5 @@ pub(crate) async fn excerpt(
         return Ok(None);
     };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(wire::decode_excerpt(&bytes, of.id, node.engine.secrets())?))
+    Ok(Some(wire::decode_excerpt(&bytes, of.id, attempt.n, node.engine.secrets())?))
 }

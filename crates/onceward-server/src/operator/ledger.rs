@@ -8,6 +8,8 @@ use axum::extract::{Extension, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Person;
+use onceward::ledger_keys::Standing;
+use onceward::master_key::MasterKeyId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,6 +24,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/stats", get(stats))
         .route("/v1/backup", post(backup))
         .route("/v1/release", post(release))
+        .route("/v1/rekey", get(keys).post(rekey))
 }
 
 async fn stats(State(node): State<Arc<Node>>) -> Answer {
@@ -50,7 +53,48 @@ async fn backup(State(node): State<Arc<Node>>, Said(BackupTo { to }): Said<Backu
         return Err(invalid("to: an absolute path on the gateway's machine"));
     }
     node.backup(&to).await?;
-    Ok(Json(json!({"backup": to, "master_key": !node.is_key_given})))
+    Ok(Json(json!({"backup": to, "master_key": !node.rekey.is_given()})))
+}
+
+async fn keys(State(node): State<Arc<Node>>) -> Answer {
+    Ok(Json(shown(&node.rekey.standing().await?)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rekeying {
+    /// Takes old master keys away instead of making a new one.
+    #[serde(default)]
+    retire: bool,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn rekey(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Said(Rekeying { retire, reason }): Said<Rekeying>,
+) -> Answer {
+    let person = Person { who: caller.who(), reason };
+    let deed = if retire { "retired master keys" } else { "rekeyed" };
+    node.engine.note(&person, deed, "the ledger's keys").await?;
+    let standing = if retire { node.rekey.retire().await } else { node.rekey.begin().await };
+    Ok(Json(shown(&standing?)))
+}
+
+fn shown(standing: &Standing) -> Value {
+    let Standing { current, others, keys, seals } = standing;
+    let names = |ids: &[MasterKeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let keys = keys.iter().map(|(number, master)| {
+        json!({"number": number, "master_key": master.to_string(), "seals": number == seals})
+    });
+    json!({
+        "current": current.to_string(),
+        "others": names(others),
+        "keys": keys.collect::<Vec<_>>(),
+        "waiting": standing.waiting(),
+        "idle": names(&standing.idle()),
+    })
 }
 
 async fn release(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Answer {

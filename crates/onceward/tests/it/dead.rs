@@ -286,7 +286,7 @@ async fn a_redelivery_is_not_bound_by_the_deadline_of_the_call_it_repeats() {
 
 #[tokio::test]
 async fn a_request_that_cannot_be_read_any_more_is_a_dead_letter_that_says_so() {
-    let mut world = World::on_disk(routes([route(PAY, &Policy::default())]));
+    let mut world = World::on_disk_as_it_is(routes([route(PAY, &Policy::default())]));
     let mut later = accepted("k");
     later.options.not_before = Some(world.clock.now().plus(Duration::from_mins(5)));
     taken(world.call(later).await);
