@@ -105,7 +105,7 @@ fn nothing_is_wrapped_with_a_master_key_that_is_not_on_disk() {
 #[test]
 fn killed_while_it_rekeys_it_loses_nothing_and_goes_on_at_the_next_start() {
     let world = sealed();
-    let mut chance = Chance::new(seed());
+    let mut chance = Chance(seed());
     let mut broke_off = 0;
     for round in 0..12 {
         let gateway = world.serve();
