@@ -74,7 +74,7 @@ pub struct Opening {
 
 /// What opens a ledger.
 enum Given {
-    Secrets(Secrets),
+    Secrets(Box<Secrets>),
     Ring(KeyRing),
 }
 
@@ -101,7 +101,7 @@ impl Opening {
     pub async fn start(self) -> Result<Onceward, StartError> {
         let (secrets, ring) = match self.secrets {
             Given::Secrets(secrets) if ledger_keys::is_of(&*self.store, &secrets).await? => {
-                (secrets, None)
+                (*secrets, None)
             }
             Given::Secrets(_) => Err(KeysError::OtherKey)?,
             Given::Ring(ring) => {
@@ -163,7 +163,7 @@ impl Onceward {
     /// On any store, under secrets of one's own keeping: they have to be the same for as long as the
     /// ledger lives.
     pub fn on(store: Arc<dyn Store>, secrets: Secrets) -> Opening {
-        Self::opening(store, Given::Secrets(secrets))
+        Self::opening(store, Given::Secrets(Box::new(secrets)))
     }
 
     /// On any store, whose keys the master keys `ring` wrap.

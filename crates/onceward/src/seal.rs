@@ -43,8 +43,9 @@ impl Field {
             Self::Outcome => (1, 0),
             Self::Attempt(n) => (2, n),
         };
-        let [a, b, c, d] = n.to_be_bytes();
-        [kind, a, b, c, d]
+        let mut bytes = [kind; 5];
+        bytes[1..].copy_from_slice(&u32::to_be_bytes(n));
+        bytes
     }
 }
 
@@ -121,7 +122,7 @@ pub(crate) fn open(
     }
     // One without a piece was cut off.
     if pieces.is_empty() || !rest.is_empty() {
-        Err(Unopened::NotOurs(NotOurs))?
+        return Err(Unopened::NotOurs(NotOurs).into());
     }
     Ok(plain)
 }
@@ -157,8 +158,10 @@ impl Sealed {
     ) -> Result<Self, StoreError> {
         let not_ours = || StoreError::from(Unopened::NotOurs(NotOurs));
         let (start, _) = start.split_first_chunk::<START_BYTES>().ok_or_else(not_ours)?;
-        let [_, a, b, c, d, chance @ ..] = *start;
-        let number = u32::from_le_bytes([a, b, c, d]);
+        let [_, head @ ..] = *start;
+        let (number, chance) = head.split_first_chunk::<4>().ok_or_else(not_ours)?;
+        let number = u32::from_le_bytes(*number);
+        let chance = chance.try_into().map_err(|_| not_ours())?;
         let key = secrets
             .key_of(number, Purpose::Exchange, &context(id))
             .ok_or(Unopened::Unread(number))?;

@@ -41,6 +41,9 @@ const CLAIMS: [(&str, usize, &str); 5] = [
     ("WINDOW", 0, "/window"),
 ];
 
+/// What is said where there is no file.
+const UNSEALED: &str = "without a file requests and answers lie in the ledger as they came, credentials apart. Say seal_bodies = true.";
+
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Take a configuration whose routes fail on purpose ([routes.NAME.chaos])
@@ -93,6 +96,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let config = Config::load(global.config.as_deref(), &overrides)?;
     let (table, mut warnings) = (config.inferred(), config.warnings());
     warnings.extend(unreadable(&config));
+    if config.file.is_none() && !config.seal_bodies {
+        warnings.push(UNSEALED.to_owned());
+    }
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let sources: Vec<_> = config.sources.values().map(|source| source.described()).collect();
     let outboxes: Vec<_> = config.outboxes.values().map(|outbox| outbox.described()).collect();

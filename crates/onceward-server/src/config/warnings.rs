@@ -22,9 +22,6 @@ impl Config {
             }
             warnings.extend(of_horizon(route).map(|what| format!("[{}{what}", section(name))));
         }
-        if self.file.is_none() && !self.seal_bodies {
-            warnings.push("without a file requests and answers lie in the ledger as they came, credentials apart. Say seal_bodies = true.".to_owned());
-        }
         warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
         warnings
     }

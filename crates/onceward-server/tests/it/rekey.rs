@@ -1,8 +1,6 @@
 //! Master keys while the gateway runs: a new one, the old one gone, a kill between, and starts without
 //! the one that is needed.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::fs;
 use std::time::Duration;
 
@@ -173,23 +171,23 @@ fn nodes_of_one_ledger_have_their_keys_in_whatever_order() {
         let gateway = world.serve_in(&[("ONCEWARD_MASTER_KEY", &keys)]);
         (world, gateway)
     };
-    let (_first, a) = node(one.clone());
-    ask(&a, "by-a", "1");
+    let (_folder, earlier) = node(one.clone());
+    ask(&earlier, "earlier", "1");
     // As they are replaced one by one: each has both before any has the new one first.
-    let (_second, b) = node(format!("{one},{two}"));
-    let (_third, c) = node(format!("{two},{one}"));
-    until("all is wrapped anew", || (standing(&c)["waiting"] == 0).then_some(()));
-    ask(&b, "by-b", "1");
-    ask(&c, "by-c", "1");
-    for gateway in [&a, &b, &c] {
-        for key in ["by-a", "by-b", "by-c"] {
+    let (_folder_of_both, both) = node(format!("{one},{two}"));
+    let (_folder_of_later, later) = node(format!("{two},{one}"));
+    until("all is wrapped anew", || (standing(&later)["waiting"] == 0).then_some(()));
+    ask(&both, "both", "1");
+    ask(&later, "later", "1");
+    for gateway in [&earlier, &both, &later] {
+        for key in ["earlier", "both", "later"] {
             is_replayed(gateway, key);
         }
     }
-    drop((a, b, c));
-    let (_fourth, d) = node(format!("{two},{one}"));
-    until("all is wrapped anew", || (standing(&d)["waiting"] == 0).then_some(()));
-    drop(d);
-    let (_fifth, e) = node(two);
-    is_replayed(&e, "by-a");
+    drop((earlier, both, later));
+    let (_folder, last) = node(format!("{two},{one}"));
+    until("all is wrapped anew", || (standing(&last)["waiting"] == 0).then_some(()));
+    drop(last);
+    let (_folder, alone) = node(two);
+    is_replayed(&alone, "earlier");
 }

@@ -6,6 +6,7 @@
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 
+use onceward::core::hex;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -143,7 +144,7 @@ fn no_table_holds_a_body_a_header_or_a_secret_nor_does_what_is_moved_there() {
             "SELECT oid::regclass FROM pg_class
              WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
         );
-        let digits: String = words.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hex::encode(words.as_bytes());
         let in_it = |table: &&str| {
             let rows = database.sql(&format!(
                 "SELECT count(*) FROM {table} AS it WHERE it::text LIKE '%{words}%' OR it::text LIKE '%{digits}%'"

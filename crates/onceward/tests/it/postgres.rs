@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use onceward::core::hex;
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
 use tokio_postgres::NoTls;
 
@@ -46,7 +47,7 @@ pub(crate) async fn holders(url: &str, words: &str) -> Vec<String> {
     tokio::spawn(connection);
     let tables = "SELECT oid::regclass::text FROM pg_class
         WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
-    let hex: String = words.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode(words.as_bytes());
     let mut found = Vec::new();
     for row in client.query(tables, &[]).await.unwrap() {
         let table: String = row.get(0);
