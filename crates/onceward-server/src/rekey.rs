@@ -27,6 +27,11 @@ impl Rekey {
         Self { keeper, source, file, busy: Mutex::new(()) }
     }
 
+    /// Looks after the ledger's keys from now on.
+    pub(crate) fn keep(&self) {
+        self.keeper.begin();
+    }
+
     /// Whether the keys came from outside, so that they lie in no folder of ours.
     pub(crate) fn is_given(&self) -> bool {
         self.source != Source::Made

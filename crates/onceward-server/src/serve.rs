@@ -239,7 +239,7 @@ impl Start {
             access,
             telemetry: Arc::clone(&self.telemetry),
             data: data.clone(),
-            rekey: Rekey::new(KeyKeeper::begin(&engine, ring), source, data.join(MASTER_KEY)),
+            rekey: Rekey::new(KeyKeeper::new(&engine, ring), source, data.join(MASTER_KEY)),
             quarantined: AtomicBool::new(quarantined),
             draining: AtomicBool::new(false),
         });
@@ -256,6 +256,7 @@ impl Start {
             engine.start();
             node.outboxes.start();
         }
+        node.rekey.keep();
         tell_ready(&engine, config, listen);
         Ok(node)
     }
@@ -273,7 +274,11 @@ fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
     } else {
         listen
     };
-    if !config.seal_bodies {
+    if config.seal_bodies && engine.secrets().seals_as_before() {
+        info!(
+            "this ledger was begun by an earlier release: once all its nodes are of this one, `onceward rekey` lets them seal requests and answers"
+        );
+    } else if !config.seal_bodies {
         info!(
             "requests and answers lie in the ledger as they came, credentials apart: seal_bodies = true seals them"
         );

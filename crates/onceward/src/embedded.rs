@@ -121,7 +121,7 @@ impl Opening {
         engine.recover().await?;
         engine.start();
         if let Some(ring) = ring {
-            KeyKeeper::begin(&engine, ring);
+            KeyKeeper::new(&engine, ring).begin();
         }
         Ok(Onceward { engine })
     }

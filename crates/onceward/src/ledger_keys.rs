@@ -10,7 +10,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
 use bytes::Bytes;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,7 +18,7 @@ use tokio::sync::Notify;
 use crate::engine::Engine;
 use crate::master_key::{KeyRing, MasterKey, MasterKeyId};
 use crate::observe::Fact;
-use crate::secret::{FIRST, Secrets, TAG_BYTES, derived, open, random, sealing_key};
+use crate::secret::{FIRST, Secrets, UNNUMBERED, derived, open, random, seal, sealing_key};
 use crate::setting::{damaged, decode, encode};
 use crate::store::{Store, StoreError};
 
@@ -111,6 +110,8 @@ pub struct Standing {
     pub keys: Vec<(u32, MasterKeyId)>,
     /// The data key that seals.
     pub seals: u32,
+    /// The master keys that wrap some, and are not given here.
+    pub lacking: BTreeSet<MasterKeyId>,
 }
 
 impl Standing {
@@ -131,19 +132,9 @@ fn name_of(number: u32) -> String {
 }
 
 fn wrap(master: &MasterKey, name: &str, key: &Key) -> Result<Bytes, StoreError> {
-    let nonce: [u8; NONCE_LEN] = random();
-    let mut wrapped = nonce.to_vec();
-    wrapped.extend(encode(key)?);
-    // Sealing fails only beyond 64 GiB.
-    let tag = sealing_key(&derived(&master.0, "onceward/wrap/1"))
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(name.as_bytes()),
-            &mut wrapped[NONCE_LEN..],
-        )
-        .unwrap_or_else(|_| std::process::abort());
-    wrapped.reserve_exact(TAG_BYTES);
-    wrapped.extend_from_slice(tag.as_ref());
+    let wrapping = sealing_key(&derived(&master.0, "onceward/wrap/1"));
+    let mut wrapped = Vec::new();
+    seal(&wrapping, &encode(key)?, name.as_bytes(), &mut wrapped);
     encode(&Row { master: master.id().0, wrapped })
 }
 
@@ -184,16 +175,34 @@ pub async fn open_secrets(
         let holds = store.offer(name.clone(), offered).await?;
         found.push(unwrap(ring, name, holds)?);
     }
-    let needed: BTreeSet<_> =
-        found.iter().filter(|row| row.key.is_none()).map(|row| row.master).collect();
+    let needed = lacking(&found);
     if !needed.is_empty() {
         return Err(KeysError::NotGiven { needed, given: ring.ids().collect() });
     }
     let first = found.iter().find(|row| row.number == FIRST).and_then(|row| row.key.as_ref());
     let first = first.ok_or_else(|| damaged(PREFIX, "the first key is not there"))?;
-    let secrets = Secrets::new(first.bytes);
+    let mut secrets = Secrets::new(first.bytes);
+    if is_old(store).await? {
+        secrets = secrets.of_old();
+        // Nobody else has it open. On a shared ledger a person says when all nodes know of data keys.
+        if found.len() == 1 && !store.is_shared() {
+            add(store, ring, now).await?;
+            found = rows(store, ring).await?;
+        }
+    }
     learn(&secrets, &found, store.is_shared(), now);
     if is_of(store, &secrets).await? { Ok(secrets) } else { Err(KeysError::OtherKey) }
+}
+
+/// Whether the ledger was begun by a release that knew no data keys.
+async fn is_old(store: &dyn Store) -> Result<bool, StoreError> {
+    let check = store.setting(CHECK.to_owned()).await?;
+    Ok(check.is_some_and(|check| check.first() == Some(&UNNUMBERED)))
+}
+
+/// The master keys that wrap some of these and are not given.
+fn lacking(found: &[Read]) -> BTreeSet<MasterKeyId> {
+    found.iter().filter(|row| row.key.is_none()).map(|row| row.master).collect()
 }
 
 /// The first key of a ledger without rows of keys: a new one's is made of chance, and an older one's is
@@ -257,16 +266,16 @@ impl fmt::Debug for KeyKeeper {
 }
 
 impl KeyKeeper {
-    /// Has the keys of the ledger of `engine` wrapped by the current one of `ring`, and reads those that
-    /// other nodes make, until the engine is stopped.
-    pub fn begin(engine: &Arc<Engine>, ring: KeyRing) -> Arc<Self> {
-        let keeper = Arc::new(Self {
-            engine: Arc::clone(engine),
-            ring: Mutex::new(ring),
-            changed: Notify::new(),
-        });
-        engine.keep_up(Arc::clone(&keeper).keep_up());
-        keeper
+    /// Of the ledger of `engine`, under the master keys `ring`.
+    pub fn new(engine: &Arc<Engine>, ring: KeyRing) -> Arc<Self> {
+        let (engine, ring) = (Arc::clone(engine), Mutex::new(ring));
+        Arc::new(Self { engine, ring, changed: Notify::new() })
+    }
+
+    /// Has the keys of the ledger wrapped by the current master key, and reads those that other nodes make,
+    /// until the engine is stopped.
+    pub fn begin(self: &Arc<Self>) {
+        self.engine.keep_up(Arc::clone(self).keep_up());
     }
 
     fn lock(&self) -> MutexGuard<'_, KeyRing> {
@@ -303,16 +312,28 @@ impl KeyKeeper {
             others: ring.ids().skip(1).collect(),
             keys: found.iter().map(|row| (row.number, row.master)).collect(),
             seals: secrets.current(),
+            lacking: lacking(&found),
         })
     }
 
     async fn keep_up(self: Arc<Self>) {
+        let mut lacked = BTreeSet::new();
         loop {
             let clock = &self.engine.clock;
             let next = clock.now().plus(LOOKS_EVERY);
             let is_done = match self.pass().await {
-                // On one node nobody else makes keys.
-                Ok(standing) => standing.waiting() == 0 && !self.engine.store().is_shared(),
+                Ok(standing) => {
+                    if !standing.lacking.is_subset(&lacked) {
+                        let given = self.ring().ids().collect::<Vec<_>>();
+                        let told = NotGiven(&standing.lacking, &given).to_string();
+                        self.engine.observer.observe(Fact::Trouble(&format!(
+                            "another node wrapped keys of the ledger, and what is sealed under them cannot be read here: {told}"
+                        )));
+                    }
+                    lacked.clone_from(&standing.lacking);
+                    // On one node nobody else makes keys.
+                    standing.waiting() == 0 && !self.engine.store().is_shared()
+                }
                 Err(error) => {
                     let told = format!("the ledger's keys could not be wrapped anew: {error}");
                     self.engine.observer.observe(Fact::Trouble(&told));

@@ -17,7 +17,7 @@ use onceward_core::fingerprint::FingerprintSecret;
 use onceward_core::id::OperationId;
 
 /// What a value began with that was sealed before data keys had numbers.
-const UNNUMBERED: u8 = 1;
+pub(crate) const UNNUMBERED: u8 = 1;
 
 /// What a sealed value begins with: the version of its shape. The number of its data key follows.
 const VERSION: u8 = 2;
@@ -49,6 +49,8 @@ pub struct Secrets {
     upstream_key: hmac::Key,
     name: hmac::Key,
     unnumbered: LessSafeKey,
+    /// Whether the ledger may have nodes of a release that knows no data keys.
+    is_old: bool,
     data: RwLock<DataKeys>,
 }
 
@@ -111,8 +113,20 @@ impl Secrets {
             upstream_key: hmac::Key::new(HMAC_SHA256, &derive("onceward/upstream-key/1")),
             name: hmac::Key::new(HMAC_SHA256, &derive("onceward/name/1")),
             unnumbered: sealing_key(&derive("onceward/seal/1")),
+            is_old: false,
             data: RwLock::new(DataKeys { all: [(FIRST, data)].into(), current: FIRST }),
         }
+    }
+
+    /// Of a ledger that was begun before there were data keys.
+    pub(crate) fn of_old(self) -> Self {
+        Self { is_old: true, ..self }
+    }
+
+    /// Whether all is sealed as it was before there were data keys, so that nodes of such a release read
+    /// it: until the ledger has its first one.
+    pub fn seals_as_before(&self) -> bool {
+        self.is_old && self.current() == FIRST
     }
 
     fn data(&self) -> RwLockReadGuard<'_, DataKeys> {
@@ -172,20 +186,16 @@ impl Secrets {
 
     /// Seals `plain`; what it belongs to (`context`) has to be named again to open it.
     pub fn seal(&self, plain: &[u8], context: &[u8]) -> Vec<u8> {
-        let nonce: [u8; NONCE_LEN] = random();
-        let (number, key) = self.key_now(Purpose::Value, context);
         let mut sealed = Vec::with_capacity(5 + NONCE_LEN + plain.len() + TAG_BYTES);
-        sealed.push(VERSION);
-        sealed.extend(number.to_le_bytes());
-        sealed.extend(nonce);
-        let start = sealed.len();
-        sealed.extend_from_slice(plain);
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        // Sealing fails only beyond 64 GiB.
-        let tag = key
-            .seal_in_place_separate_tag(nonce, Aad::from(context), &mut sealed[start..])
-            .unwrap_or_else(|_| std::process::abort());
-        sealed.extend_from_slice(tag.as_ref());
+        if self.seals_as_before() {
+            sealed.push(UNNUMBERED);
+            seal(&self.unnumbered, plain, context, &mut sealed);
+        } else {
+            let (number, key) = self.key_now(Purpose::Value, context);
+            sealed.push(VERSION);
+            sealed.extend(number.to_le_bytes());
+            seal(&key, plain, context, &mut sealed);
+        }
         sealed
     }
 
@@ -203,6 +213,23 @@ impl Secrets {
             _ => Err(NotOurs),
         }
     }
+}
+
+/// Appends a nonce and `plain`, sealed, to `to`.
+pub(crate) fn seal(key: &LessSafeKey, plain: &[u8], context: &[u8], to: &mut Vec<u8>) {
+    let nonce: [u8; NONCE_LEN] = random();
+    to.extend(nonce);
+    let start = to.len();
+    to.extend_from_slice(plain);
+    // Sealing fails only beyond 64 GiB.
+    let tag = key
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(context),
+            &mut to[start..],
+        )
+        .unwrap_or_else(|_| std::process::abort());
+    to.extend_from_slice(tag.as_ref());
 }
 
 /// Opens what stands behind its nonce.
@@ -244,15 +271,14 @@ mod tests {
 
     #[test]
     fn what_was_sealed_before_data_keys_had_numbers_opens_still() {
-        let secrets = Secrets::new([3; 32]);
-        let mut old = vec![UNNUMBERED];
-        old.extend([9; NONCE_LEN]);
-        let mut body = b"Bearer x".to_vec();
-        let nonce = Nonce::assume_unique_for_key([9; NONCE_LEN]);
-        secrets.unnumbered.seal_in_place_append_tag(nonce, Aad::from(b"op_1"), &mut body).unwrap();
-        old.extend(body);
+        let (secrets, before) = (Secrets::new([3; 32]), Secrets::new([3; 32]).of_old());
+        let old = before.seal(b"Bearer x", b"op_1");
+        assert_eq!((old[0], secrets.seal(b"Bearer x", b"op_1")[0]), (UNNUMBERED, VERSION));
         assert_eq!(secrets.open(&old, b"op_1").as_deref(), Ok(&b"Bearer x"[..]));
         assert_eq!(secrets.open(&old, b"op_2"), Err(NotOurs));
+        before.learn(1, &[8; 32], true);
+        assert_eq!(before.seal(b"Bearer x", b"op_1")[0], VERSION, "it has a data key now");
+        assert_eq!(before.open(&old, b"op_1").as_deref(), Ok(&b"Bearer x"[..]));
     }
 
     #[test]

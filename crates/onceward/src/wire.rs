@@ -45,8 +45,8 @@ impl<'a> Sealing<'a> {
         Self { headers: &[], bodies }
     }
 
-    fn is_of_bodies(self) -> bool {
-        self.bodies && !Sabotage::BodyUnsealed.is_on()
+    fn is_of_bodies(self, secrets: &Secrets) -> bool {
+        self.bodies && !secrets.seals_as_before() && !Sabotage::BodyUnsealed.is_on()
     }
 }
 
@@ -174,7 +174,7 @@ pub fn encode_request(
         headers: open,
         sealed,
     };
-    if sealing.is_of_bodies() {
+    if sealing.is_of_bodies(secrets) {
         return join_sealed(&head(&secret), &request.body, id, Field::Request, secrets);
     }
     let sealed =
@@ -226,7 +226,7 @@ pub fn encode_response(
         trailers: lines(&response.trailers),
         cut: false,
     };
-    if sealing.is_of_bodies() {
+    if sealing.is_of_bodies(secrets) {
         join_sealed(&head, &response.body, id, Field::Outcome, secrets)
     } else {
         join(&head, &response.body, 0).into()
@@ -273,7 +273,11 @@ pub fn encode_excerpt(
         trailers: Vec::new(),
         cut: !whole || length < response.body.len(),
     };
-    join_sealed(&head, &response.body[..length], id, Field::Attempt(n), secrets)
+    let body = &response.body[..length];
+    if secrets.seals_as_before() {
+        return secrets.seal(&join(&head, body, 0), &id.as_u128().to_be_bytes()).into();
+    }
+    join_sealed(&head, body, id, Field::Attempt(n), secrets)
 }
 
 /// Reads what the attempt `n` brought, and whether its body is only its beginning.
@@ -286,7 +290,7 @@ pub fn decode_excerpt(
     let opened = if seal::is_sealed(bytes) {
         seal::open(bytes, id, Field::Attempt(n), secrets)?
     } else {
-        // As it was sealed once.
+        // As it was sealed before there were data keys.
         secrets.open(bytes, &id.as_u128().to_be_bytes()).map_err(damaged)?
     };
     response(&opened.into())
@@ -353,6 +357,27 @@ mod tests {
             let request = decode_request(&bytes, id, &secrets, Credentials::Left);
             let elsewhere = decode_response(&bytes, OperationId::new(1, 2), &secrets);
             assert!(!bodies || (request.is_err() && elsewhere.is_err()), "it opens as another");
+        }
+    }
+
+    #[test]
+    fn what_a_node_of_an_earlier_release_may_have_to_read_is_written_as_before() {
+        let (secrets, id) = (Secrets::new([1; 32]), OperationId::new(1, 1));
+        let before = Secrets::new([1; 32]).of_old();
+        let kept = encode_request(&request(), id, &before, Sealing::plain(true));
+        assert_eq!((kept[0], is_within(b"canary", &kept)), (VERSION, false));
+        let answer = Response {
+            status: 503,
+            headers: Headers::default(),
+            body: Bytes::from_static(b"body"),
+            trailers: Headers::default(),
+        };
+        let excerpt = encode_excerpt(&answer, true, id, 1, &before);
+        assert!(before.open(&excerpt, &id.as_u128().to_be_bytes()).is_ok());
+        for reader in [&before, &secrets] {
+            let read = decode_request(&kept, id, reader, Credentials::Opened).unwrap();
+            assert_eq!(read.headers.0.len(), 3);
+            assert_eq!(decode_excerpt(&excerpt, id, 1, reader).unwrap().0, answer);
         }
     }
 

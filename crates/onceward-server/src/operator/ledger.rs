@@ -83,7 +83,7 @@ async fn rekey(
 }
 
 fn shown(standing: &Standing) -> Value {
-    let Standing { current, others, keys, seals } = standing;
+    let Standing { current, others, keys, seals, .. } = standing;
     let names = |ids: &[MasterKeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
     let keys = keys.iter().map(|(number, master)| {
         json!({"number": number, "master_key": master.to_string(), "seals": number == seals})

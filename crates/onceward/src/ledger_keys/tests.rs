@@ -69,7 +69,7 @@ async fn where_rewrapping_broke_off_both_keys_open_and_the_next_start_goes_on() 
 #[tokio::test]
 async fn a_ledger_of_before_goes_on_under_the_master_key_that_it_was_begun_with() {
     let store = MemoryStore::new();
-    let before = Secrets::new([1; 32]);
+    let before = Secrets::new([1; 32]).of_old();
     assert!(is_of(&store, &before).await.unwrap());
     let sealed = before.seal(b"text", b"a");
     assert!(matches!(opened(&store, &[2]).await, Err(KeysError::OtherKey)));
@@ -78,6 +78,9 @@ async fn a_ledger_of_before_goes_on_under_the_master_key_that_it_was_begun_with(
         (now.name(b"x"), now.open(&sealed, b"a").unwrap()),
         (before.name(b"x"), b"text".to_vec())
     );
+    assert!(!now.seals_as_before(), "alone on its ledger it makes the first data key by itself");
+    assert_eq!(now.current(), 1);
+    rewrap(&store, &ring(&[2, 1])).await.unwrap();
     opened(&store, &[2]).await.unwrap();
 }
 
