@@ -214,7 +214,7 @@ pub(super) const ROWS: &[Row] = &[
             ),
             library(
                 "sealed::a_ciphertext_in_another_place_is_damage_and_never_somebody_elses_answer",
-                "answered",
+                "not a refusal",
             ),
         ],
     },
