@@ -51,6 +51,11 @@ impl Rekey {
     pub(crate) async fn begin(&self) -> Result<Standing, Problem> {
         let _busy = self.hold().await;
         let ring = match &self.source {
+            Source::Made if self.keeper.is_shared() => {
+                return Err(conflict(
+                    "Several nodes may share this ledger, and a key that is made here would lie at this one alone: put a new one (openssl rand -hex 32) on the first line of every node's master.key, the old one below it, and start them again.",
+                ));
+            }
             Source::Made => self.keeper.ring().with_new(),
             Source::Variable => {
                 return Err(conflict(

@@ -276,7 +276,7 @@ fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
     };
     if config.seal_bodies && engine.secrets().seals_as_before() {
         info!(
-            "this ledger was begun by an earlier release: once all its nodes are of this one, `onceward rekey` lets them seal requests and answers"
+            "this ledger was begun by an earlier release: once all its nodes are of this one, a new master key lets them seal requests and answers"
         );
     } else if !config.seal_bodies {
         info!(

@@ -282,6 +282,11 @@ impl KeyKeeper {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether other processes may have the ledger too.
+    pub fn is_shared(&self) -> bool {
+        self.engine.store().is_shared()
+    }
+
     /// The master keys of now.
     pub fn ring(&self) -> KeyRing {
         self.lock().clone()
@@ -303,6 +308,11 @@ impl KeyKeeper {
     /// Wraps anew what has to be, reads what is new, and tells where the keys stand.
     pub async fn pass(&self) -> Result<Standing, StoreError> {
         let (store, ring) = (&**self.engine.store(), self.ring());
+        let newest = rows(store, &ring).await?.into_iter().max_by_key(|row| row.number);
+        // A new master key brings a data key, also where it came with a start.
+        if newest.is_some_and(|row| row.key.is_some() && row.master != ring.current()) {
+            add(store, &ring, self.engine.clock.now()).await?;
+        }
         rewrap(store, &ring).await?;
         let found = rows(store, &ring).await?;
         let secrets = self.engine.secrets();
