@@ -190,11 +190,12 @@ impl Engine {
 
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
-        self.change_routes(|_| routes.clone());
+        let routes = Arc::new(routes);
+        self.change_routes(|_| Arc::clone(&routes));
     }
 
     /// Changes the routes, whoever else does so now.
-    pub(crate) fn change_routes(&self, change: impl Fn(&Routes) -> Routes) {
+    pub(crate) fn change_routes(&self, change: impl Fn(&Routes) -> Arc<Routes>) {
         self.routes.rcu(|routes| change(routes));
         self.gates.fit(|name| self.route(name).map(|route| route.protection.clone()));
         // Work that waited for its route may be due.
