@@ -15,7 +15,7 @@ const VALUES_MAX: usize = 4_000_000;
 const DEPTH_MAX: usize = 128;
 
 /// Reads `text`. The error says what is wrong, and where.
-pub(super) fn read(text: &str) -> Result<Value, String> {
+pub(crate) fn read(text: &str) -> Result<Value, String> {
     if text.len() > BYTES_MAX {
         return Err(format!("it is larger than {BYTES_MAX} bytes"));
     }
