@@ -95,7 +95,7 @@ fn make() -> Value {
     }
     paths.insert("/in/{source}".to_owned(), Map::from_iter([("post".to_owned(), webhook())]));
     let tags = TAGS.map(|(name, description)| json!({"name": name, "description": description}));
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Onceward",
@@ -108,7 +108,9 @@ fn make() -> Value {
         "security": security(Roles::NONE, false),
         "paths": paths,
         "components": components(),
-    })
+    });
+    share(&mut document);
+    document
 }
 
 fn components() -> Value {
@@ -170,7 +172,7 @@ fn operation(endpoint: &Endpoint, path: &str, described: &Described) -> Value {
     if path.contains("{route}") {
         codes.insert("route-unknown");
     }
-    let mut operation = open(described);
+    let mut operation = said(described);
     operation["security"] = security(endpoint.roles(), endpoint.is_own());
     operation["x-onceward-reach"] = json!(endpoint.reach_name());
     operation["parameters"] = parameters(path, described.parameters);
@@ -184,8 +186,16 @@ fn operation(endpoint: &Endpoint, path: &str, described: &Described) -> Value {
     operation
 }
 
-/// What is said of an endpoint that asks for no key.
+/// An endpoint that asks for no key.
 fn open(described: &Described) -> Value {
+    let mut operation = said(described);
+    operation["security"] = json!([]);
+    refuse(&mut operation, &described.refusals.iter().copied().collect(), &[], false);
+    operation
+}
+
+/// What is said of an endpoint, whoever asks.
+fn said(described: &Described) -> Value {
     let answers = described.answers.iter().map(|(status, shape)| {
         let content = match shape {
             Shape::Json(schema) => json!({JSON: {"schema": reference("schemas", schema)}}),
@@ -197,16 +207,12 @@ fn open(described: &Described) -> Value {
         }
         (status.to_string(), answer)
     });
-    let mut operation = json!({
+    json!({
         "operationId": described.id,
         "tags": [described.tag],
         "summary": described.summary,
-        "security": [],
         "responses": answers.collect::<Map<_, _>>(),
-    });
-    let codes = described.refusals.iter().copied().collect();
-    refuse(&mut operation, &codes, &[], false);
-    operation
+    })
 }
 
 /// A call through a route: its answers are the upstream's, whatever they are.
@@ -290,30 +296,69 @@ fn refuse(
         }
     }
     for (status, codes) in by_status {
-        let said: Vec<_> =
-            codes.iter().map(|(code, title)| format!("`{code}`: {title}.")).collect();
-        let mut content = json!({PROBLEM: {"schema": reference("schemas", "Problem")}});
-        if is_passed {
-            content["*/*"] = json!({});
-        }
-        let mut names = vec!["Onceward-Advice"];
-        match status {
-            401 => names.push("WWW-Authenticate"),
-            405 => names.push("Allow"),
-            503 | 504 | 507 | 409 => names.push("Retry-After"),
-            _ => {}
-        }
-        let refused = json!({
-            "description": said.join(" "),
-            "headers": headers(&names),
-            "content": content,
-            "x-onceward-codes": codes.keys().collect::<Vec<_>>(),
-        });
+        let refused = refusal(status, &codes, is_passed);
         let known = &mut operation["responses"][status.to_string()];
         match known.get_mut("content") {
             // An answer with this status that is no refusal.
             Some(there) => there[PROBLEM] = refused["content"][PROBLEM].clone(),
             None => *known = refused,
+        }
+    }
+}
+
+fn refusal(status: u16, codes: &BTreeMap<&str, &str>, is_passed: bool) -> Value {
+    let said: Vec<_> = codes.iter().map(|(code, title)| format!("`{code}`: {title}.")).collect();
+    let mut content = json!({PROBLEM: {"schema": reference("schemas", "Problem")}});
+    if is_passed {
+        content["*/*"] = json!({});
+    }
+    let mut names = vec!["Onceward-Advice"];
+    match status {
+        401 => names.push("WWW-Authenticate"),
+        405 => names.push("Allow"),
+        409 | 503 | 504 | 507 => names.push("Retry-After"),
+        _ => {}
+    }
+    json!({
+        "description": said.join(" "),
+        "headers": headers(&names),
+        "content": content,
+        "x-onceward-codes": codes.keys().collect::<Vec<_>>(),
+    })
+}
+
+/// Gives what several endpoints answer alike a name, and a place among the components.
+fn share(document: &mut Value) {
+    let mut named: BTreeMap<String, (String, usize)> = BTreeMap::new();
+    each_refusal(document, &mut |status, refusal| {
+        let (_, uses) = named.entry(format!("{status} {refusal}")).or_insert_with(|| {
+            let codes = refusal["x-onceward-codes"].as_array().map_or(&[][..], Vec::as_slice);
+            // A name that stays when another endpoint comes.
+            let codes: Vec<_> = codes.iter().filter_map(Value::as_str).collect();
+            let passed = if refusal["content"].get("*/*").is_some() { "-passed" } else { "" };
+            let name = format!("{status}-{}{passed}", codes.join("."));
+            (name, 0)
+        });
+        *uses += 1;
+    });
+    let mut shared = Map::new();
+    each_refusal(document, &mut |status, refusal| {
+        let Some((name, 2..)) = named.get(&format!("{status} {refusal}")) else { return };
+        shared.insert(name.clone(), refusal.take());
+        *refusal = reference("responses", name);
+    });
+    document["components"]["responses"] = Value::Object(shared);
+}
+
+fn each_refusal(document: &mut Value, act: &mut dyn FnMut(&str, &mut Value)) {
+    let methods = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
+    let operations = methods.filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    for operation in operations {
+        let Some(responses) = operation["responses"].as_object_mut() else { continue };
+        for (status, response) in responses {
+            if response.get("x-onceward-codes").is_some() {
+                act(status, response);
+            }
         }
     }
 }
