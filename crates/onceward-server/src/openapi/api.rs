@@ -444,7 +444,7 @@ pub(crate) const ROTATE_ACCESS: &[Described] = &[about(
 .refuses(&["not-found"])];
 
 pub(crate) const GET_DOCUMENT: &[Described] =
-    &[about("Document", "getOpenApi", "This document").gives(&[(200, Json("Document"))])];
+    &[about("Health", "getOpenApi", "This document").gives(&[(200, Json("Document"))])];
 
 pub(crate) const GET_METRICS: &[Described] =
     &[about("Health", "getMetrics", "Metrics, as Prometheus reads them").gives(&[(200, Text)])];
