@@ -132,6 +132,17 @@ pub(crate) fn sim(extra: &[String]) -> Outcome<()> {
     cargo(&args, &[])
 }
 
+/// Writes the document of the API, as the gateway prints it.
+pub(crate) fn openapi() -> Outcome<()> {
+    let mut command = Command::new(cargo_program());
+    command.args(["run", "--locked", "--quiet", "-p", "onceward-server", "--", "openapi"]);
+    let document = output(command.current_dir(root()))?;
+    let place = root().join("docs/openapi.json");
+    std::fs::write(&place, document)?;
+    println!("{} is written", place.display());
+    Ok(())
+}
+
 /// Writes a ledger of this release, for later ones to open.
 pub(crate) fn fixture() -> Outcome<()> {
     let version = env!("CARGO_PKG_VERSION").rsplit_once('.').map_or("", |(minor, _)| minor);

@@ -55,6 +55,7 @@ mod nodes_start;
 mod nodes_together;
 mod nodes_trouble;
 mod nodes_world;
+mod openapi;
 mod order;
 mod outbox;
 mod outbox_kill;
