@@ -41,6 +41,7 @@ mod route;
 mod settings;
 mod sources;
 mod table;
+mod tenants;
 mod text;
 mod upstream_tls;
 mod verify;
@@ -188,6 +189,7 @@ impl Config {
             }
             config.outboxes.insert(name, Arc::new(outbox));
         }
+        tenants::check(&config, file)?;
         callbacks::check(&config.routes, config.callbacks_secret.as_ref(), file)?;
         file.done()?;
         Ok(config)

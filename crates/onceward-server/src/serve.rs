@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, Grant, Roles, new_key};
+use crate::access::{Access, Grant, Roles, TENANT, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -322,7 +322,8 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
         return Ok(());
     }
     let name = "first".to_owned();
-    let grant = Grant { name, roles: Roles::ALL, routes: Vec::new(), expires: None };
+    let tenant = TENANT.to_owned();
+    let grant = Grant { name, tenant, roles: Roles::ALL, routes: Vec::new(), expires: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())

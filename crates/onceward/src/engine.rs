@@ -187,6 +187,12 @@ impl Engine {
         self.route(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
     }
 
+    /// The same, as it is for `tenant`: one that is not for it is not there.
+    pub fn find_route_for(&self, tenant: &str, name: &str) -> Result<Arc<Route>, Refusal> {
+        let route = self.route(name).filter(|route| route.is_for(tenant));
+        route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
+    }
+
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
         self.change_routes(|_| routes);
@@ -268,7 +274,7 @@ impl Engine {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
-        let route = self.find_route(&call.route)?;
+        let route = self.find_route_for(&call.tenant, &call.route)?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
@@ -294,7 +300,7 @@ impl Engine {
         // The scopes of sources and outboxes, and those that are shared, are not of one caller.
         let is_shared = ["source/", "outbox/", "scope/"].iter().any(|kind| name.starts_with(kind));
         let principal = if is_shared { String::new() } else { principal };
-        match self.route(name) {
+        match self.route(name).filter(|route| route.is_for(&tenant)) {
             Some(route) => scope_of(&route, None, tenant, principal),
             None => Scope { kind: ScopeKind::Call, tenant, name: name.to_owned(), principal },
         }
@@ -302,7 +308,7 @@ impl Engine {
 
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
-        let route = self.find_route(&call.route)?;
+        let route = self.find_route_for(&call.tenant, &call.route)?;
         receive(call, route, &self.secrets, self.clock.now())
     }
 

@@ -547,6 +547,9 @@ pub trait Store: Send + Sync + 'static {
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
 
+    /// How many operations of a tenant stand where; of what is done and over nothing need be told.
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
+
     /// Copies the ledger into the empty or missing folder `to`, while it is in use.
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()>;
 

@@ -3,8 +3,8 @@
 
 use http::{HeaderValue, Method};
 
-use super::Caller;
 use super::role::Roles;
+use super::{Caller, TENANT};
 use crate::problem::Problem;
 
 /// What an endpoint shows or changes, as far as routes go.
@@ -12,8 +12,12 @@ use crate::problem::Problem;
 pub(super) enum Reach {
     /// Nothing of any route.
     Nothing,
+    /// The whole gateway, so it is refused to a key of another tenant, too.
+    House,
     /// Something of all routes, so it is refused to a key that is confined to some.
     Whole,
+    /// What the route that `{route}` names is for all who use it.
+    Kept,
     /// The route that `{route}` names.
     Route,
     /// The operation that `{id}` names, on its route.
@@ -54,11 +58,21 @@ impl Endpoint {
                 ),
             ));
         }
-        if self.reach == Reach::Whole && caller.is_confined() {
+        if matches!(self.reach, Reach::House | Reach::Whole) && caller.is_confined() {
             return Err(Problem::new(
                 "forbidden",
                 format!(
                     "{} is about every route; the access key of {} is confined to some.",
+                    self.path,
+                    caller.who(),
+                ),
+            ));
+        }
+        if self.reach == Reach::House && caller.tenant != TENANT {
+            return Err(Problem::new(
+                "forbidden",
+                format!(
+                    "{} is about the whole gateway; the access key of {} is for what is its tenant's.",
                     self.path,
                     caller.who(),
                 ),
@@ -84,7 +98,7 @@ const DELETE: &str = "DELETE";
 /// Every method of `/to/{route}/{path}`; the gateway looks at the route.
 pub(crate) const CALL: Endpoint = at("ANY", "/to", Roles::SEND, Reach::Said);
 
-pub(crate) const METRICS: Endpoint = at(GET, "/metrics", Roles::READ, Reach::Whole);
+pub(crate) const METRICS: Endpoint = at(GET, "/metrics", Roles::READ, Reach::House);
 
 /// What is routed: the API, then the pages.
 const ROUTED: &[Endpoint] = &[
@@ -113,26 +127,26 @@ const ROUTED: &[Endpoint] = &[
     at(DELETE, "/v1/claims/{scope}/{key}", Roles::OPERATE, Reach::Whole),
     at(POST, "/v1/claims/{scope}/{key}/{verb}", Roles::SEND, Reach::Whole),
     at(GET, "/v1/routes", Roles::READ, Reach::Said),
-    at(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Route),
-    at(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Route),
-    at(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Route),
+    at(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Kept),
+    at(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Kept),
+    at(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Kept),
+    at(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Kept),
+    at(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Kept),
     at(POST, "/v1/resolve", Roles::OPERATE, Reach::Whole),
     at(GET, "/v1/bulk", Roles::READ, Reach::Whole),
     at(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/bulk/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/v1/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
+    at(GET, "/v1/bulk/{bulk}", Roles::READ, Reach::Whole),
+    at(POST, "/v1/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     at(GET, "/v1/outbox", Roles::READ, Reach::Whole),
-    at(GET, "/v1/outbox/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/v1/outbox/{name}/retry", Roles::OPERATE, Reach::Whole),
+    at(GET, "/v1/outbox/{outbox}", Roles::READ, Reach::Whole),
+    at(POST, "/v1/outbox/{outbox}/retry", Roles::OPERATE, Reach::Whole),
     at(GET, "/v1/sources", Roles::READ, Reach::Whole),
     at(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole),
     at(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole),
     at(GET, "/v1/stats", Roles::READ, Reach::Whole),
     at(GET, "/v1/audit", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/backup", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/release", Roles::ADMIN, Reach::Whole),
+    at(POST, "/v1/backup", Roles::ADMIN, Reach::House),
+    at(POST, "/v1/release", Roles::ADMIN, Reach::House),
     at(GET, "/v1/access", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/access", Roles::ADMIN, Reach::Whole),
     at(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole),
@@ -144,8 +158,8 @@ const ROUTED: &[Endpoint] = &[
     at(GET, "/audit", Roles::ADMIN, Reach::Whole),
     at(POST, "/bulk", Roles::OPERATE, Reach::Whole),
     at(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
-    at(GET, "/bulk/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
+    at(GET, "/bulk/{bulk}", Roles::READ, Reach::Whole),
+    at(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
     at(GET, "/operations/{id}", Roles::READ, Reach::Whole),
     at(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
@@ -231,9 +245,9 @@ mod tests {
     fn what_names_its_route_or_operation_has_it_in_its_path() {
         for endpoint in ROUTED {
             let named = match endpoint.reach {
-                Reach::Route => "{route}",
+                Reach::Route | Reach::Kept => "{route}",
                 Reach::Operation => "{id}",
-                Reach::Nothing | Reach::Whole | Reach::Said => continue,
+                Reach::Nothing | Reach::House | Reach::Whole | Reach::Said => continue,
             };
             assert!(endpoint.path.contains(named), "{endpoint:?}");
         }

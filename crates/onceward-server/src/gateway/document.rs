@@ -16,7 +16,7 @@ use onceward::{Answer, Answered, Call};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Gateway, IDEMPOTENCY_KEY, TENANT, check_sendable, key_of, options_of};
+use super::{Gateway, IDEMPOTENCY_KEY, check_sendable, key_of, options_of};
 use crate::access::{Caller, check_route};
 use crate::body::{Body, headers_of};
 use crate::problem::Problem;
@@ -221,7 +221,7 @@ impl Gateway {
         };
         Ok((
             Call {
-                tenant: TENANT.to_owned(),
+                tenant: caller.tenant,
                 principal: caller.principal,
                 route: place.route,
                 request,

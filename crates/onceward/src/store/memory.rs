@@ -412,6 +412,16 @@ impl Store for MemoryStore {
         })
     }
 
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        self.read(|kept| {
+            let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();
+            for operation in kept.operations.values().filter(|it| it.scope.tenant == tenant) {
+                *counts.entry(Standing::of(operation)).or_default() += 1;
+            }
+            counts.into_iter().collect()
+        })
+    }
+
     fn backup<'a>(&'a self, _to: &'a Path) -> Reply<'a, ()> {
         Box::pin(ready(Err(StoreError::Unavailable("a ledger in memory has no backup".to_owned()))))
     }

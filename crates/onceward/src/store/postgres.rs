@@ -405,6 +405,21 @@ impl Store for PostgresStore {
         })
     }
 
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(async move {
+            let sql = "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = $1) \
+                SELECT kind, count(*) FROM op WHERE kind IN (1, 2, 4, 5, 6) \
+                AND lane IN (SELECT id FROM own) GROUP BY kind UNION ALL \
+                SELECT 0::smallint, count(*) FROM op WHERE kind = 0 AND lane IN (SELECT id FROM own)";
+            let rows = self.links.query(sql, &[&tenant]).await?;
+            let counts: BTreeMap<i16, i64> =
+                rows.iter().map(|found| (found.get(0), found.get(1))).collect();
+            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
+            let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
+            Ok(open.map(|standing| (standing, count(standing) as u64)).collect())
+        })
+    }
+
     fn backup<'a>(&'a self, _: &'a Path) -> Reply<'a, ()> {
         let why = "a ledger in PostgreSQL is backed up with PostgreSQL's own tools";
         Box::pin(std::future::ready(Err(StoreError::Full(why.to_owned()))))

@@ -37,8 +37,8 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
-    StoreError, Swept, Way, Which, Write,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing,
+    Store, StoreError, Swept, Way, Which, Write,
 };
 
 /// How the embedded store is opened.
@@ -383,6 +383,10 @@ impl Store for SqliteStore {
                 commits: self.shared.commits.load(Ordering::Relaxed),
             })
         })
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(self.read_latest(move |reader| reader.counts_of(&tenant)))
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {
