@@ -182,8 +182,7 @@ impl Gateway {
         drop(head);
         let policy = route.policy_for(&request.method, &request.target);
         let key_given = has_key(&request, policy);
-        let call =
-            Call { tenant, principal, route: place.route, request, options };
+        let call = Call { tenant, principal, route: place.route, request, options };
         let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given, self.engine.store()),
             Err(refusal) => refuse(&refusal.into(), echo, key_given),

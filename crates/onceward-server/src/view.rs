@@ -288,7 +288,9 @@ fn narrowed(caller: &Caller, named: Option<String>) -> Result<Option<String>, Pr
         Some(name) if caller.is_operator() => Err(invalid(format!("tenant {name:?} is no name"))),
         Some(_) => Err(Problem::new(
             "forbidden",
-            format!("tenant: an admin key of the tenant {TENANT} that is confined to no routes sees others; this one sees its own."),
+            format!(
+                "tenant: an admin key of the tenant {TENANT} that is confined to no routes sees others; this one sees its own."
+            ),
         )),
     }
 }

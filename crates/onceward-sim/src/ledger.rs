@@ -13,8 +13,8 @@ use onceward::core::lease::Session;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing,
-    Store, StoreError, Swept, Way, Which, Write,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    StoreError, Swept, Way, Which, Write,
 };
 use tokio::sync::Notify;
 

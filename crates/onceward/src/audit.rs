@@ -92,7 +92,8 @@ impl NoteQuery {
         let is_of = |tenant: &String| {
             note.who.strip_prefix(tenant.as_str()).is_some_and(|rest| rest.starts_with('/'))
         };
-        self.who.as_ref().is_none_or(|who| *who == note.who) && self.tenant.as_ref().is_none_or(is_of)
+        self.who.as_ref().is_none_or(|who| *who == note.who)
+            && self.tenant.as_ref().is_none_or(is_of)
     }
 }
 

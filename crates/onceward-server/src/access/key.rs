@@ -86,7 +86,8 @@ impl From<Kept> for AccessKey {
 
 impl From<AccessKey> for Kept {
     fn from(key: AccessKey) -> Self {
-        let AccessKey { tenant, name, prefix, hash, created_at, roles, routes, expires_at, .. } = key;
+        let AccessKey { tenant, name, prefix, hash, created_at, roles, routes, expires_at, .. } =
+            key;
         let within = (tenant != TENANT).then_some(Within { tenant, roles });
         let roles = if within.is_some() { Roles::NONE } else { roles };
         Self { name, prefix, hash, created_at, roles, routes, expires_at, within }

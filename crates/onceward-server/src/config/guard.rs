@@ -21,8 +21,16 @@ pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-ke
 
 /// The keys that make a guard of a route, and those that only a guard may say.
 const MAKES_ONE: [&str; 2] = ["listen", "host"];
-const ONLY_ITS: [&str; 8] =
-    ["tenant", "tls", "principal", "reauthorize", "cors", "upstream_host", "trust_forwarded", "options"];
+const ONLY_ITS: [&str; 8] = [
+    "tenant",
+    "tls",
+    "principal",
+    "reauthorize",
+    "cors",
+    "upstream_host",
+    "trust_forwarded",
+    "options",
+];
 
 /// `Prefer: respond-async` and `wait=N`.
 pub(crate) const RESPOND_ASYNC: &str = "respond-async";

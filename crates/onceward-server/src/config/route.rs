@@ -141,7 +141,9 @@ impl Around<'_> {
         let own = table.with(&keys);
         let mut made = self.route(&format!("{kind}/{name}"), &own, false)?;
         if made.route.tenants.replace(vec![tenant.to_owned()]).is_some() {
-            return Err(table.wrong("has tenants\nhelp: what comes by it is one tenant's: say tenant = \"acme\""));
+            return Err(table.wrong(
+                "has tenants\nhelp: what comes by it is one tenant's: say tenant = \"acme\"",
+            ));
         }
         own.done()?;
         for setting in made.settings.iter_mut().filter(|setting| setting.from == "route") {

@@ -82,7 +82,9 @@ pub(super) fn tenant_name(text: &str) -> Result<String, String> {
     if is_tenant(text) {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is no tenant: letters, digits, `-`, `_` and `.`, at most {TENANT_BYTES_MAX}"))
+    Err(format!(
+        "{text:?} is no tenant: letters, digits, `-`, `_` and `.`, at most {TENANT_BYTES_MAX}"
+    ))
 }
 
 pub(super) fn is_name(text: &str) -> bool {

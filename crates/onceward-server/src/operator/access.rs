@@ -16,8 +16,8 @@ use super::handler::{Answer, REASON_BYTES_MAX, Said, all, instant, invalid};
 use crate::access::{self, AccessKey, Caller, Grant, LOCAL, Roles};
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::{shape, units};
 use crate::view::View;
+use crate::{shape, units};
 
 /// How long a key that was rotated goes on, where nothing says.
 const OVERLAP: Duration = Duration::from_hours(24);

@@ -108,7 +108,8 @@ impl Wanted {
         } else {
             person(caller, &self.reason)?
         };
-        let (deed, filter, taken) = (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
+        let (deed, filter, taken) =
+            (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
         Ok(BulkOrder { deed, filter, taken, rate, person })
     }
 
@@ -238,10 +239,6 @@ async fn show(node: View, Path(name): Path<String>) -> Answer {
     Ok(Json(shown(&node.bulk(&name).await?)))
 }
 
-async fn stop(
-    node: View,
-    Path(name): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn stop(node: View, Path(name): Path<String>, Act(person, _): Act<Because>) -> Answer {
     Ok(Json(shown(&node.engine.stop_bulk(&name, &person).await?)))
 }

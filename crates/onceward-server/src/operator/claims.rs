@@ -33,8 +33,8 @@ use crate::access::Caller;
 use crate::config::claims::described;
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::{shape, units};
 use crate::view::View;
+use crate::{shape, units};
 
 /// Claims in one request, at most.
 const MANY_MAX: usize = 1000;

@@ -17,8 +17,8 @@ use crate::config::{MEANINGS, MISSING, word_of};
 use crate::gateway::{lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::{shape, units};
 use crate::view::View;
+use crate::{shape, units};
 
 /// The shape of the document.
 const VERSION: u32 = 1;

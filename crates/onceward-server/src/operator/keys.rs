@@ -17,8 +17,8 @@ use super::operations::shown;
 use crate::access::Caller;
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::{shape, units};
 use crate::view::View;
+use crate::{shape, units};
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {

@@ -146,11 +146,7 @@ async fn redeliver(
     shown(&node, &operation).await
 }
 
-async fn cancel(
-    node: View,
-    Path(id): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn cancel(node: View, Path(id): Path<String>, Act(person, _): Act<Because>) -> Answer {
     let operation = node.engine.cancel(node.find(&id).await?.id, &person).await?;
     shown(&node, &operation).await
 }
@@ -169,11 +165,7 @@ struct Resolve {
 
 reasoned!(Redeliver, Resolve);
 
-async fn resolve(
-    node: View,
-    Path(id): Path<String>,
-    Act(person, said): Act<Resolve>,
-) -> Answer {
+async fn resolve(node: View, Path(id): Path<String>, Act(person, said): Act<Resolve>) -> Answer {
     let resolution = resolution(&said.r#as, said.status, said.body, said.body_base64)?;
     let operation = node.engine.resolve(node.find(&id).await?.id, &resolution, &person).await?;
     shown(&node, &operation).await

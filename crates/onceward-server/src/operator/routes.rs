@@ -81,20 +81,12 @@ fn gate(node: &Node, route: &str) -> Value {
     })
 }
 
-async fn pause(
-    node: View,
-    Path(route): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn pause(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
     node.engine.pause(&route, &person).await?;
     Ok(Json(gate(&node, &route)))
 }
 
-async fn resume(
-    node: View,
-    Path(route): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn resume(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
     node.engine.resume(&route, &person).await?;
     Ok(Json(gate(&node, &route)))
 }

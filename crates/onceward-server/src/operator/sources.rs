@@ -39,11 +39,7 @@ struct Which {
 }
 
 /// Those that are kept fit one page.
-async fn rejected(
-    node: View,
-    Path(name): Path<String>,
-    Asked(which): Asked<Which>,
-) -> Answer {
+async fn rejected(node: View, Path(name): Path<String>, Asked(which): Asked<Which>) -> Answer {
     let limit = limit_of(which.limit)?;
     let source = node.source(&name)?;
     let rejects = rejects::list(&node, &source, limit).await?;

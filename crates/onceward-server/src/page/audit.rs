@@ -12,10 +12,7 @@ use crate::operator::audit::Which;
 use crate::problem::Problem;
 use crate::view::View;
 
-pub(super) async fn show(
-    node: View,
-    Asked(which): Asked<Which>,
-) -> Result<Html, Problem> {
+pub(super) async fn show(node: View, Asked(which): Asked<Which>) -> Result<Html, Problem> {
     let found = which.notes(&node).await?;
     let frame = Frame::of(&node).await?;
     let content = html! {

@@ -124,10 +124,7 @@ pub(super) async fn begin(
 }
 
 /// How far it is; the page looks again by itself while it runs.
-pub(super) async fn show(
-    node: View,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
+pub(super) async fn show(node: View, Path(name): Path<String>) -> Result<Response, Problem> {
     let bulk = node.bulk(&name).await?;
     let frame = Frame::of(&node).await?;
     let is_running = bulk.standing == BulkStanding::Running;

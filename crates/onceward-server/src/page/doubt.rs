@@ -12,10 +12,7 @@ use crate::problem::Problem;
 use crate::view::View;
 
 /// Asks the upstream now, and goes back to the story, which tells what came of it.
-pub(super) async fn look(
-    node: View,
-    Path(id): Path<String>,
-) -> Result<Redirect, Problem> {
+pub(super) async fn look(node: View, Path(id): Path<String>) -> Result<Redirect, Problem> {
     let id = node.find(&id).await?.id;
     let (operation, _) = node.engine.look_again(id).await?;
     Ok(Redirect::to(&words::url_of(operation.id)))

@@ -4,8 +4,8 @@ use maud::{Markup, html};
 use onceward::store::Page;
 use url::form_urlencoded::Serializer;
 
-use crate::view::View;
 use crate::operator::{Filter, cursor};
+use crate::view::View;
 
 /// The states that the filter offers, and their words.
 const STATES: [(&str, &str); 8] = [

@@ -42,10 +42,7 @@ pub(super) struct Frame {
 impl Frame {
     /// Counts what waits.
     pub(super) async fn of(node: &View) -> Result<Self, Problem> {
-        Ok(Self {
-            counts: node.counts().await?,
-            quarantined: node.is_quarantined(),
-        })
+        Ok(Self { counts: node.counts().await?, quarantined: node.is_quarantined() })
     }
 
     /// How many operations stand here.

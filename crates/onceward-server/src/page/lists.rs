@@ -34,10 +34,7 @@ fn standing(state: &str, limit: usize) -> Filter {
 }
 
 /// `/`: what needs somebody first, then everything.
-pub(super) async fn overview(
-    node: View,
-    headers: HeaderMap,
-) -> Result<Html, Problem> {
+pub(super) async fn overview(node: View, headers: HeaderMap) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let dead = page_of(&node, &standing("dead_letter", NEWEST)).await?;
     let doubt = page_of(&node, &standing("in_doubt", NEWEST)).await?;

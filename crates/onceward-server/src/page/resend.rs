@@ -40,10 +40,7 @@ async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, P
     Ok(text.and_then(|body| String::from_utf8(body.to_vec()).ok()))
 }
 
-pub(super) async fn form(
-    node: View,
-    Path(id): Path<String>,
-) -> Result<Html, Problem> {
+pub(super) async fn form(node: View, Path(id): Path<String>) -> Result<Html, Problem> {
     let operation = node.find(&id).await?;
     let body = text_of(&node, &operation).await?;
     let frame = Frame::of(&node).await?;

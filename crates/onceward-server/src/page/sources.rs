@@ -15,10 +15,7 @@ use crate::view::View;
 /// Of each source.
 const SHOWN_MAX: usize = 20;
 
-pub(super) async fn show(
-    node: View,
-    headers: HeaderMap,
-) -> Result<Html, Problem> {
+pub(super) async fn show(node: View, headers: HeaderMap) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let base = base_of(&headers);
     let sources = node.sources();

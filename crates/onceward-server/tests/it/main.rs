@@ -75,6 +75,8 @@ mod standard_webhooks;
 mod stripe_sdks;
 mod stripe_shape;
 mod supervisor;
+mod tenants;
+mod tenants_world;
 mod upstream_auth;
 mod upstream_tls;
 mod verify;

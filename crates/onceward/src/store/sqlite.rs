@@ -37,8 +37,8 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing,
-    Store, StoreError, Swept, Way, Which, Write,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    StoreError, Swept, Way, Which, Write,
 };
 
 /// How the embedded store is opened.
