@@ -200,6 +200,7 @@ impl Start {
         });
         engine.set_approved(config.approve.clone());
         engine.set_claims(config.claims.clone());
+        engine.set_tenants(config.tenants.clone());
         set_for_people(&engine, config);
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
@@ -458,6 +459,7 @@ async fn reload(
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_claims(fresh.claims.clone());
+    node.engine.set_tenants(fresh.tenants.clone());
     node.engine.set_routes(routes);
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);

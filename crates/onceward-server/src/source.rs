@@ -217,7 +217,7 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request<Incoming>) -> Res
         Err(refused) => refused,
     };
     let Refused { mut problem, code, why, webhook } = *refused;
-    if problem.status >= 500 && problem.code != "loop" {
+    if problem.code == "limit" || (problem.status >= 500 && problem.code != "loop") {
         // Whatever it is for others, a provider is to come again.
         problem.status = 503;
         webhooks::unavailable(&source.name, problem.code);

@@ -49,6 +49,7 @@ use crate::route::{Route, Routes};
 use crate::secret::Secrets;
 use crate::store::{Asked, Lane, Store};
 use crate::suspects::Suspects;
+use crate::tenants::Tenants;
 use crate::upstream::{Download, Upstream};
 use crate::waiters::Waiters;
 
@@ -84,6 +85,7 @@ pub struct Engine {
     routes: RwLock<Arc<Routes>>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
@@ -140,6 +142,7 @@ impl Engine {
             routes: RwLock::new(Arc::new(parts.routes)),
             gates: Gates::default(),
             waiters: Waiters::default(),
+            tenants: Arc::default(),
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
@@ -246,6 +249,7 @@ impl Engine {
         self.keep_up(crate::bulk::look_after(Arc::clone(self)));
         self.keep_up(crate::callback::tell(Arc::clone(self)));
         self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
+        self.keep_up(crate::tenants::count(Arc::clone(self)));
     }
 
     /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once

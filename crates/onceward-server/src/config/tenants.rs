@@ -1,10 +1,32 @@
-//! Tenants, as the file says it: that whatever fills one can send for it.
+//! Tenants, as the file says it: `[tenants.NAME]` has their limits, and whatever fills one can send for it.
 
 use onceward::core::key::TENANT;
+use onceward::{OTHERS, TenantLimits, TenantRules};
 
 use super::outbox::To;
+use super::protection::rate;
 use super::table::Table;
+use super::words::tenant_name;
 use super::{Config, ConfigError, section};
+
+/// What each tenant may have.
+pub(super) fn limits(file: &Table<'_>) -> Result<TenantRules, ConfigError> {
+    let name = |text: &str| if text == OTHERS { Ok(text.to_owned()) } else { tenant_name(text) };
+    let tables = file.named("tenants", name)?.into_iter();
+    tables.map(|(name, table)| Ok((name, limits_of(&table)?))).collect()
+}
+
+fn limits_of(table: &Table<'_>) -> Result<TenantLimits, ConfigError> {
+    let limits = TenantLimits {
+        rate: rate("has a burst and no rate\nhelp: add rate = \"100/s\"", table)?,
+        concurrency_max: table.read("concurrency_max")?,
+        backlog_max: table.read("backlog_max")?,
+        keys_max: table.read("keys_max")?,
+        kept_bytes_max: table.size("kept_bytes_max")?.map(|size| size as u64),
+    };
+    table.done()?;
+    Ok(limits)
+}
 
 /// A guard, a source or an outbox of a tenant's goes by routes that are there for it.
 pub(super) fn check(config: &Config, file: &Table<'_>) -> Result<(), ConfigError> {

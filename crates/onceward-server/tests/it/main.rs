@@ -76,6 +76,7 @@ mod stripe_sdks;
 mod stripe_shape;
 mod supervisor;
 mod tenants;
+mod tenants_limits;
 mod tenants_world;
 mod upstream_auth;
 mod upstream_tls;

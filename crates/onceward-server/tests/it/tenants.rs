@@ -230,7 +230,7 @@ fn all_of(gateway: &Gateway, own: &Own) -> Vec<String> {
     let keys = keys.map(|key| json!([key["prefix"], key["expires_at"], key["roles"]]).to_string());
     let keys: Vec<String> = keys.collect();
     // How long ago a table was read goes on by itself, and a digest is over the time of asking.
-    let moves = ["read_at", "lag_seconds", "sha256", "asked_at"];
+    let moves = ["made_at", "read_at", "lag_seconds", "sha256", "asked_at"];
     let stays = |part: &&str| !moves.iter().any(|moving| part.contains(moving));
     all.split(',').filter(stays).map(str::to_owned).chain(keys).collect()
 }
@@ -362,20 +362,20 @@ fn is_the_claims_row(asked: &str, line: &str) -> bool {
 #[test]
 fn what_is_one_tenants_is_not_there_for_another_by_whatever_endpoint() {
     let world = World::new();
-    isolates(&world, &serve(&world, None, ""));
+    isolates(&world, &serve(&world, "", ""));
 }
 
 #[test]
 fn the_same_on_a_shared_ledger() {
     let Some(url) = postgres::database() else { return };
     let world = World::new();
-    isolates(&world, &serve(&world, Some(&url), ""));
+    isolates(&world, &serve(&world, &format!("store = {url:?}\n"), ""));
 }
 
 #[test]
 fn one_key_of_two_tenants_is_two_operations_and_a_route_that_is_not_theirs_is_not_there() {
     let world = World::new();
-    let gateway = serve(&world, None, "");
+    let gateway = serve(&world, "", "");
     let [acme, bolt] = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
     let send = |key: &str, route: &str, body: &str| {
         let bearer = format!("Bearer {key}");
@@ -419,7 +419,7 @@ fn one_key_of_two_tenants_is_two_operations_and_a_route_that_is_not_theirs_is_no
 fn what_a_guard_a_source_and_an_outbox_take_is_their_tenants() {
     let world = World::new();
     let more = "[routes.guarded]\nupstream = \"http://127.0.0.1:9\"\nhost = \"acme.example\"\ntenant = \"acme\"\ntenants = [\"acme\"]\nkey.missing = \"make\"\n";
-    let gateway = serve(&world, None, more);
+    let gateway = serve(&world, "", more);
     let [acme, bolt] = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
     gateway.call(
         "POST",

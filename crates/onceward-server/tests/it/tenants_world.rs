@@ -42,12 +42,17 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(&body)
 }
 
-/// A gateway on `store` with two routes for all, and for acme and bolt a route, a source and an outbox
-/// each; `more` stands behind that.
-pub(crate) fn serve(world: &World, store: Option<&str>, more: &str) -> Gateway {
+/// A gateway with two routes for all, and for acme and bolt a route, a source and an outbox each; `head`
+/// stands before that in its configuration, and `more` behind.
+pub(crate) fn serve(world: &World, head: &str, more: &str) -> Gateway {
+    configure(world, head, more);
+    world.serve()
+}
+
+/// The configuration of one.
+pub(crate) fn configure(world: &World, head: &str, more: &str) {
     let upstream = echo();
-    let mut text = store.map_or_else(String::new, |store| format!("store = {store:?}\n"));
-    text.push_str("approve = [\"rotate\"]\n");
+    let mut text = format!("{head}approve = [\"rotate\"]\n");
     for (name, lines) in [
         ("shared", "effects = \"idempotent\""),
         ("careful", "effects = \"non-idempotent\""),
@@ -67,7 +72,6 @@ pub(crate) fn serve(world: &World, store: Option<&str>, more: &str) -> Gateway {
     }
     text.push_str(more);
     world.write("onceward.toml", &text);
-    world.serve()
 }
 
 /// A key of `tenant`, with what else `options` say.

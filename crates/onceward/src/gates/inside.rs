@@ -235,6 +235,7 @@ impl Inner {
             is_backlog: entrant.is_backlog,
             is_used: false,
             is_probe: false,
+            presence: None,
         }
     }
 

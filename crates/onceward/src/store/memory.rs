@@ -303,7 +303,8 @@ impl Store for MemoryStore {
         self.read(|kept| {
             let mut backlog = Backlog::default();
             let on_it = kept.waiting().filter(|(operation, _)| {
-                operation.scope.tenant == lane.tenant && operation.route == lane.route
+                operation.scope.tenant == lane.tenant
+                    && (lane.route.is_empty() || operation.route == lane.route)
             });
             on_it.take(max as usize).for_each(|(operation, _)| backlog.add(operation));
             backlog

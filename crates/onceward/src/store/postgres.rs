@@ -267,7 +267,7 @@ impl Store for PostgresStore {
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
         Box::pin(async move {
             let sql = "SELECT row FROM op WHERE kind = 0 AND lane IN \
-                (SELECT id FROM lane WHERE tenant = $1 AND route = $2) LIMIT $3";
+                (SELECT id FROM lane WHERE tenant = $1 AND (route = $2 OR $2 = '')) LIMIT $3";
             let max = i64::try_from(max).unwrap_or(i64::MAX);
             let mut backlog = Backlog::default();
             for found in self.links.query(sql, &[&lane.tenant, &lane.route, &max]).await? {

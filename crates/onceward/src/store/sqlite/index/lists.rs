@@ -24,7 +24,7 @@ impl Index {
         let mut backlog = Backlog::default();
         let mut statement = self.db.prepare_cached(
             "SELECT row FROM op WHERE kind = 0 AND lane IN \
-             (SELECT id FROM lane WHERE tenant = ?1 AND route = ?2) LIMIT ?3",
+             (SELECT id FROM lane WHERE tenant = ?1 AND (route = ?2 OR ?2 = '')) LIMIT ?3",
         )?;
         let mut rows = statement.query(params![lane.tenant, lane.route, max])?;
         while let Some(row) = rows.next()? {
