@@ -1,6 +1,8 @@
 //! Tenants, as the file says it: `[tenants.NAME]` has their limits, and whatever fills one can send for it.
 
+use onceward::core::exchange::is_credential;
 use onceward::core::key::TENANT;
+use onceward::core::policy::{Effects, UpstreamKeyValue};
 use onceward::{OTHERS, TenantLimits, TenantRules};
 
 use super::outbox::To;
@@ -26,6 +28,30 @@ fn limits_of(table: &Table<'_>) -> Result<TenantLimits, ConfigError> {
     };
     table.done()?;
     Ok(limits)
+}
+
+/// What a careful reader would ask about: an upstream takes keys of tenants that share an account there
+/// for one another's.
+pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let is_other = |tenant: &str| tenant != TENANT;
+    let has_tenants = config.tenants.keys().any(|name| is_other(name))
+        || config.guards.values().any(|it| is_other(&it.tenant))
+        || config.sources.values().any(|it| is_other(&it.tenant))
+        || config.outboxes.values().any(|it| is_other(&it.tenant))
+        || config.routes.values().any(|it| it.tenants.as_ref().is_some_and(|it| it.len() > 1));
+    config.routes.values().filter(move |_| has_tenants).filter_map(|route| {
+        let is_shared = route.tenants.as_ref().is_none_or(|tenants| tenants.len() > 1);
+        let lends = route.auth.oauth2.is_some()
+            || route.set_headers.0.iter().any(|(name, _)| is_credential(name, &[]));
+        let mut policies = route.policies().filter(|it| it.effects == Some(Effects::Keyed));
+        let passes = policies.any(|it| it.upstream_key.value == UpstreamKeyValue::Passthrough);
+        (is_shared && lends && passes).then(|| {
+            format!(
+                "[{}] sends for several tenants with credentials of ours, and passes their keys on: its upstream takes equal ones for one another's. Say upstream_key.value = \"derived\", or give each tenant a route.",
+                section(&route.name)
+            )
+        })
+    })
 }
 
 /// A guard, a source or an outbox of a tenant's goes by routes that are there for it.
@@ -59,4 +85,53 @@ pub(super) fn check(config: &Config, file: &Table<'_>) -> Result<(), ConfigError
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use onceward::TenantLimits;
+
+    use super::super::Config;
+
+    #[test]
+    fn a_tenant_says_what_it_may_have() {
+        let text = "[tenants.acme]\nrate = \"100/s\"\nburst = 5\nconcurrency_max = 3\nbacklog_max = 7\n\
+                    keys_max = 9\nkept_bytes_max = \"1KiB\"\n[tenants.\"*\"]\n";
+        let tenants = Config::of_text(text).unwrap().tenants;
+        let acme = &tenants["acme"];
+        assert_eq!(acme.rate.unwrap().interval, Duration::from_millis(10));
+        assert_eq!((acme.rate.unwrap().burst, acme.concurrency_max), (5, Some(3)));
+        assert_eq!((acme.backlog_max, acme.keys_max), (Some(7), Some(9)));
+        assert_eq!(acme.kept_bytes_max, Some(1024));
+        assert_eq!(tenants["*"], TenantLimits::default());
+    }
+
+    #[test]
+    fn what_cannot_be_a_tenant_is_refused_with_where_it_stands() {
+        for (text, words) in [
+            ("[tenants.\"a/b\"]\n", "no tenant"),
+            ("[tenants.acme]\nburst = 2\n", "has a burst and no rate"),
+            ("[tenants.acme]\nkeys = 2\n", "keys"),
+            ("[routes.a]\nupstream = \"http://127.0.0.1:9\"\ntenants = []\n", "for no tenant"),
+            ("[routes.a]\nupstream = \"http://127.0.0.1:9\"\ntenant = \"acme\"\n", "says tenant"),
+        ] {
+            let error = Config::of_text(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn tenants_that_share_an_account_are_asked_about_where_their_keys_are_passed_on() {
+        let text = "[routes.pay]\nupstream = \"http://127.0.0.1:9\"\neffects = \"keyed\"\nauth.bearer = \"t\"\n";
+        let asks = |more: &str| {
+            let warnings = Config::of_text(&format!("{text}{more}")).unwrap().warnings();
+            warnings.iter().any(|warning| warning.contains("several tenants"))
+        };
+        assert!(asks("[tenants.acme]\n"));
+        assert!(!asks(""), "there is one");
+        assert!(!asks("tenants = [\"acme\"]\n[tenants.acme]\n"), "it has it alone");
+        assert!(!asks("upstream_key = { header = \"k\", value = \"derived\" }\n[tenants.acme]\n"));
+    }
 }
