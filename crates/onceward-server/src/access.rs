@@ -22,7 +22,7 @@ use onceward::store::{Store, StoreError};
 
 pub(crate) use self::authorise::{authorise, check_route};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
-pub(crate) use self::endpoint::{CALL, METRICS};
+pub(crate) use self::endpoint::{CALL, Endpoint, METRICS, endpoints};
 pub(crate) use self::key::{AccessKey, new_key};
 pub(crate) use self::role::Roles;
 pub(crate) use onceward::core::key::TENANT;

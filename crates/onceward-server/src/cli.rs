@@ -20,6 +20,7 @@ mod list;
 mod ls;
 mod man;
 mod migrate_store;
+mod openapi;
 mod outbox;
 mod output;
 mod ready;
@@ -166,6 +167,8 @@ enum Verb {
     /// Print what belongs into your own database: inbox, outbox, and the write boundary
     #[command(subcommand)]
     Sql(sql::Sql),
+    /// Print the document of the gateway's own API (OpenAPI)
+    Openapi,
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -217,6 +220,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
+        Verb::Openapi => openapi::openapi(),
         Verb::Completions { shell } => completions(shell),
         Verb::Man(flags) => man::man(&flags, Cli::command()),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
@@ -268,6 +272,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
         | Verb::Sql(_)
+        | Verb::Openapi
         | Verb::Completions { .. }
         | Verb::Man(_) => Ok(()),
     }

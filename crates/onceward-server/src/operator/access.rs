@@ -178,9 +178,9 @@ async fn revoke(
     node: View,
     Extension(caller): Extension<Caller>,
     Path(prefix): Path<String>,
-    perhaps: Option<Json<Perhaps>>,
+    perhaps: Option<Said<Perhaps>>,
 ) -> Answer {
-    let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
+    let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
     let key = node.key(&prefix).await?;
     let about = format!("{} ({prefix})", access::said(&key.tenant, &key.name));
     node.engine.note(&by(&caller, reason)?, "revoked an access key", &about).await?;
