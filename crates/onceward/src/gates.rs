@@ -136,7 +136,9 @@ pub(crate) struct Slot {
 impl Slot {
     /// Keeps the place of its tenant's for as long as it is kept.
     pub(crate) fn attend(&mut self, presence: Option<Presence>) {
-        self.presence = presence.or(self.presence.take());
+        if presence.is_some() {
+            self.presence = presence;
+        }
     }
 
     /// Whether what is sent with it decides whether the breaker closes.

@@ -237,10 +237,10 @@ impl Tenants {
     }
 
     /// Takes what is wanted, where all of it may be had.
-    fn look(self: &Arc<Self>, name: &str, wanted: Wanted, now: Timestamp, waited: bool) -> Look {
+    fn look(self: &Arc<Self>, name: &str, wanted: Wanted, now: Timestamp, patient: bool) -> Look {
         let mut inner = self.inner();
         let limits = inner.limits_of(name);
-        let is_counted = inner.is_counted || waited;
+        let is_counted = inner.is_counted || !patient;
         let tenant = inner.tenants.entry(name.to_owned()).or_default();
         if limits.concurrency_max.is_some_and(|most| tenant.busy >= most) {
             return Look::Full(Full { what: "concurrency_max", retry_after: SOON });
@@ -365,10 +365,10 @@ impl Engine {
         if self.tenants.inner().limits_of(tenant).is_none() {
             return Ok(Ok(None));
         }
-        let mut waited = false;
+        let mut patient = true;
         loop {
             let counted = self.tenants.counted.notified();
-            match self.tenants.look(tenant, wanted, self.clock.now(), waited) {
+            match self.tenants.look(tenant, wanted, self.clock.now(), patient) {
                 Look::Free(share, presence) => return Ok(Ok(Some((share, presence)))),
                 Look::Full(full) => return Ok(Err(full)),
                 Look::CountWaiting => {
@@ -383,7 +383,7 @@ impl Engine {
                         () = counted => {}
                         () = self.clock.sleep_until(until) => {}
                     }
-                    waited = true;
+                    patient = false;
                 }
             }
         }
@@ -466,7 +466,7 @@ mod tests {
     }
 
     fn reached(tenants: &Arc<Tenants>, now: Timestamp) -> Option<&'static str> {
-        match tenants.look("acme", KEPT, now, false) {
+        match tenants.look("acme", KEPT, now, true) {
             Look::Full(full) => Some(full.what),
             Look::Free(mut share, _presence) => {
                 share.spend();
@@ -480,7 +480,7 @@ mod tests {
     fn what_came_to_nothing_new_is_given_back() {
         let rate = Some(Rate { interval: Duration::from_secs(1), burst: 1 });
         let tenants = tenants(TenantLimits { rate, keys_max: Some(1), ..TenantLimits::default() });
-        let Look::Free(share, presence) = tenants.look("acme", KEPT, NOW, false) else { panic!() };
+        let Look::Free(share, presence) = tenants.look("acme", KEPT, NOW, true) else { panic!() };
         assert_eq!(reached(&tenants, NOW), Some("rate"));
         drop((share, presence));
         assert_eq!(reached(&tenants, NOW), None, "a duplicate took nothing");

@@ -129,7 +129,7 @@ pub(super) fn read(
             "does not say where its rows go\nhelp: add to = \"ROUTE\", deliver = \"https://api.example.com/{name}\", or columns.route"
         )));
     }
-    let own = deliver.as_ref().map(|url| around.own("outbox", name, table, url, &tenant, &[OWN]));
+    let own = deliver.as_ref().map(|url| around.own("outbox", name, table, (url, &tenant), &[OWN]));
     let own = own.transpose()?;
     let to = match (deliver, to) {
         (Some(url), _) => To::Route(route_of(name), url.path().to_owned()),

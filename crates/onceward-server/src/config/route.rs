@@ -113,15 +113,14 @@ impl Around<'_> {
         Ok(Made { route, settings: laid.settings, keeps_the_default })
     }
 
-    /// The route of a source's or an outbox's own: to where it delivers, as what is left of its table
+    /// The route of a source's or an outbox's own, for its tenant: to where it delivers, as what is left of its table
     /// says, and `usual` where that says nothing.
     pub(super) fn own(
         &self,
         kind: &str,
         name: &str,
         table: &Table<'_>,
-        deliver: &Url,
-        tenant: &str,
+        (deliver, tenant): (&Url, &str),
         usual: &[&'static str],
     ) -> Result<Made, ConfigError> {
         if table.has("upstream") {

@@ -190,7 +190,7 @@ fn own_route(
     if *scheme == Scheme::Stripe {
         usual.push(OWN_OF_STRIPE);
     }
-    around.own("source", name, table, deliver, tenant, &usual)
+    around.own("source", name, table, (deliver, tenant), &usual)
 }
 
 /// A source that goes through a route has no policy of its own.

@@ -305,7 +305,7 @@ fn isolates(world: &World, gateway: &Gateway) {
             let answer = ask(gateway, key, &full, body);
             check(answer.status == 401, format!("{full}, {who}: {}", answer.status));
             let seen = told(&answer, &acme, &full, body);
-            check(seen.is_none(), format!("{full}, {}: {seen:?}", who));
+            check(seen.is_none(), format!("{full}, {who}: {seen:?}"));
         }
         if let Some(role) = roles.first() {
             let lacks = without.iter().find(|(left_out, _)| role.eq_ignore_ascii_case(left_out));
@@ -324,7 +324,7 @@ fn isolates(world: &World, gateway: &Gateway) {
             }
             let answer = ask(gateway, key, &full, body);
             let seen = told(&answer, &acme, &full, body);
-            check(seen.is_none(), format!("{full}, {}: {seen:?}", who));
+            check(seen.is_none(), format!("{full}, {who}: {seen:?}"));
             let status = answer.status;
             match meets {
                 House => check(status == 403, format!("{full}, {who}: {}", answer.text())),
@@ -334,18 +334,18 @@ fn isolates(world: &World, gateway: &Gateway) {
                     let other =
                         nobodys(asked, &acme).unwrap_or_else(|| panic!("{asked} names nothing"));
                     let nobodys = ask(gateway, key, &other, body);
-                    let (is, would) = (alike(&answer, &full), alike(&nobodys, &other));
-                    check(is == would, format!("{full}, {who}: {is:?} and not {would:?}"));
+                    let (is, other_is) = (alike(&answer, &full), alike(&nobodys, &other));
+                    check(is == other_is, format!("{full}, {who}: {is:?} and not {other_is:?}"));
                 }
                 Its | Owns | Open => {
-                    check(status < 500, format!("{full}, {who}: {}", answer.text()))
+                    check(status < 500, format!("{full}, {who}: {}", answer.text()));
                 }
             }
             if meets != Open && !line.starts_with("POST /to") && line != "GET /metrics" {
                 let answer = ask(gateway, key, &narrowed, body);
                 check(answer.status == 403, format!("{narrowed}, {who}: {}", answer.text()));
                 let seen = told(&answer, &acme, &narrowed, body);
-                check(seen.is_none(), format!("{narrowed}, {}: {seen:?}", who));
+                check(seen.is_none(), format!("{narrowed}, {who}: {seen:?}"));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
+use std::fmt::Write as _;
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -53,20 +54,22 @@ pub(crate) fn serve(world: &World, head: &str, more: &str) -> Gateway {
 pub(crate) fn configure(world: &World, head: &str, more: &str) {
     let upstream = echo();
     let mut text = format!("{head}approve = [\"rotate\"]\n");
+    // Writing into a string does not fail.
     for (name, lines) in [
         ("shared", "effects = \"idempotent\""),
         ("careful", "effects = \"non-idempotent\""),
         ("acme-only", "effects = \"idempotent\"\ntenants = [\"acme\"]"),
         ("bolt-only", "effects = \"idempotent\"\ntenants = [\"bolt\", \"default\"]"),
     ] {
-        text.push_str(&format!("[routes.{name}]\nupstream = \"http://{upstream}\"\n{lines}\n"));
+        let _ = write!(text, "[routes.{name}]\nupstream = \"http://{upstream}\"\n{lines}\n");
     }
     for tenant in ["acme", "bolt"] {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "[sources.{tenant}-source]\ntenant = \"{tenant}\"\nverify = {{ scheme = \"github\", secret = \"s3cret\" }}\n\
              deliver = \"http://{upstream}/{tenant}\"\n\
              [outbox.{tenant}-outbox]\ntenant = \"{tenant}\"\ndatabase = \"sqlite:{tenant}.db\"\n"
-        ));
+        );
         let db = sqlite(&world.path(&format!("{tenant}.db")));
         db.execute_batch(&onceward::sql::ddl(onceward::sql::Dialect::Sqlite)).unwrap();
     }
