@@ -25,6 +25,7 @@ pub(crate) use self::browser::{other_host, refuse_web_pages};
 pub(crate) use self::endpoint::{CALL, Endpoint, METRICS, endpoints};
 pub(crate) use self::key::{AccessKey, new_key};
 pub(crate) use self::role::Roles;
+pub(crate) use onceward::core::key::TENANT;
 
 use self::browser::refuse_other_hosts;
 use self::given::take_key;
@@ -40,9 +41,25 @@ const USED: &str = "access-used/";
 /// What an act's record calls whoever needs no key; no key is called so.
 pub(crate) const LOCAL: &str = "local";
 
+/// The longest name of a tenant, in bytes.
+pub(crate) const TENANT_BYTES_MAX: usize = 64;
+
+/// Whether a tenant can be called so.
+pub(crate) fn is_tenant(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=TENANT_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// A caller's name as people see it: that of another tenant has the tenant before it.
+pub(crate) fn said(tenant: &str, name: &str) -> String {
+    if tenant == TENANT { name.to_owned() } else { format!("{tenant}/{name}") }
+}
+
 /// Who asks, and what that may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
+    /// Whose data it sends and sees.
+    pub(crate) tenant: String,
     /// The access key's name; empty where none is needed.
     pub(crate) principal: String,
     pub(crate) roles: Roles,
@@ -53,7 +70,13 @@ pub(crate) struct Caller {
 impl Caller {
     /// The command line's own, and everybody where no key is needed.
     fn local() -> Self {
-        Self { principal: String::new(), roles: Roles::ALL, routes: None }
+        let (tenant, principal) = (TENANT.to_owned(), String::new());
+        Self { tenant, principal, roles: Roles::ALL, routes: None }
+    }
+
+    /// The same, as it acts for another tenant.
+    pub(crate) fn within(self, tenant: String) -> Self {
+        Self { tenant, ..self }
     }
 
     /// Whether it is confined to some routes.
@@ -68,7 +91,15 @@ impl Caller {
 
     /// The name in an act's record.
     pub(crate) fn who(&self) -> String {
-        if self.principal.is_empty() { LOCAL.to_owned() } else { self.principal.clone() }
+        if self.principal.is_empty() {
+            return LOCAL.to_owned();
+        }
+        said(&self.tenant, &self.principal)
+    }
+
+    /// Whether it runs the gateway, and sees and changes what is any tenant's.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.tenant == TENANT && self.roles.has(Roles::ADMIN) && !self.is_confined()
     }
 }
 
@@ -76,6 +107,7 @@ impl Caller {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) name: String,
+    pub(crate) tenant: String,
     pub(crate) roles: Roles,
     /// Empty: all.
     pub(crate) routes: Vec<String>,
@@ -130,7 +162,9 @@ impl Access {
     pub(crate) fn list(&self) -> Vec<AccessKey> {
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
         let mut keys: Vec<_> = by_hash.values().map(Known::seen).collect();
-        keys.sort_by(|a, b| (&a.name, &a.created_at).cmp(&(&b.name, &b.created_at)));
+        keys.sort_by(|a, b| {
+            (&a.tenant, &a.name, &a.created_at).cmp(&(&b.tenant, &b.name, &b.created_at))
+        });
         keys
     }
 
@@ -162,6 +196,7 @@ impl Access {
         let alike = lifetime.map(|(until, from)| now.plus(until.since(from)));
         let grant = Grant {
             name: old.name.clone(),
+            tenant: old.tenant.clone(),
             roles: old.roles,
             routes: old.routes.clone(),
             expires: expires.or(alike),
@@ -193,6 +228,7 @@ impl Access {
     async fn make(&self, grant: Grant, now: Timestamp) -> Result<(String, AccessKey), StoreError> {
         let key = new_key();
         let kept = AccessKey {
+            tenant: grant.tenant,
             name: grant.name,
             prefix: prefix(&key),
             hash: hash(&key),
@@ -292,6 +328,7 @@ impl Access {
         }
         known.touch(now);
         Ok(Caller {
+            tenant: known.key.tenant.clone(),
             principal: known.key.name.clone(),
             roles: known.key.roles,
             routes: known.routes.clone(),

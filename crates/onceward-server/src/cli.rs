@@ -95,6 +95,9 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) access_key: Option<String>,
+    /// The tenant that is meant; only an operator's key sees others than its own
+    #[arg(long, global = true, env = "ONCEWARD_TENANT", value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

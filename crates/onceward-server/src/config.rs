@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use onceward::TenantRules;
 use onceward::core::claim::ClaimRule;
 use onceward::core::operation::Deed;
 use onceward::edge::Pace;
@@ -41,6 +42,7 @@ mod route;
 mod settings;
 mod sources;
 mod table;
+mod tenants;
 mod text;
 mod upstream_tls;
 mod verify;
@@ -101,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) callbacks_secret: Option<WebhookSecret>,
     /// What holds for claims, by the names of their scopes.
     pub(crate) claims: BTreeMap<String, ClaimRule>,
+    /// What each tenant may have.
+    pub(crate) tenants: TenantRules,
     /// How long it is kept what people did.
     pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
@@ -169,6 +173,7 @@ impl Config {
             default_windows: Vec::new(),
             callbacks_secret,
             claims: claims::rules(file, limits.segment_bytes)?,
+            tenants: tenants::limits(file)?,
             audit_kept: file.within("audit", kept)?.unwrap_or(AUDIT_KEPT),
             file: found,
         };
@@ -188,6 +193,7 @@ impl Config {
             }
             config.outboxes.insert(name, Arc::new(outbox));
         }
+        tenants::check(&config, file)?;
         callbacks::check(&config.routes, config.callbacks_secret.as_ref(), file)?;
         file.done()?;
         Ok(config)

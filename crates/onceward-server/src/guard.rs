@@ -223,7 +223,7 @@ fn enter(
     let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));
     let place = Place { route: guard.route.clone(), target: target_of(&head.uri).to_owned() };
     let asking = asking.map(|asking| (asking, principal.clone()));
-    let entrance = Entrance { place, principal, options };
+    let entrance = Entrance { place, tenant: guard.tenant.clone(), principal, options };
     Ok(Entered { answering: node.gateway.enter(head, body, entrance), aside, asking })
 }
 

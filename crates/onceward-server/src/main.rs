@@ -33,6 +33,7 @@ mod tls;
 mod traffic;
 mod units;
 mod verify;
+mod view;
 mod waiting;
 
 use std::process::ExitCode;

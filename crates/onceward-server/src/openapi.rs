@@ -26,7 +26,8 @@ const TEXT: &str = "text/plain";
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 /// Statuses that a code may have beside the table's.
-const OTHERWISE: [(&str, &[u16]); 2] = [("key-mismatch", &[400, 422]), ("outcome-unknown", &[504])];
+const OTHERWISE: [(&str, &[u16]); 3] =
+    [("key-mismatch", &[400, 422]), ("outcome-unknown", &[504]), ("limit", &[429])];
 
 /// How every endpoint that asks for a key may refuse.
 const OF_ALL: [&str; 4] = ["request-invalid", "unauthenticated", "forbidden", "ledger-unavailable"];
@@ -58,7 +59,9 @@ where nothing is. Requests are closed: an unknown member or word of a query is r
 open: a later release may add members. Times are RFC 3339 in UTC, and lists have `data` and `next`.
 
 What each access key may do is listed with each endpoint: the roles in `security`, where a second choice \
-means *about its own*, and in `x-onceward-reach` how far a key comes with it that is confined to routes.";
+means *about its own*, and in `x-onceward-reach` how far a key comes with it that is confined to routes, or is \
+another tenant's: the whole gateway (`gateway`) is told to neither, and what a route is for all who use it \
+(`kept`) to a tenant that has it alone.";
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(make);
 
@@ -143,8 +146,6 @@ fn parameters(path: &str, described: &[&str]) -> Value {
     let in_path = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
     let named = in_path.map(|name| match name {
         "key" if within("/v1/claims/") => "claimed",
-        "name" if within("/v1/bulk/") => "bulk",
-        "name" if within("/v1/outbox/") => "outbox",
         name => name,
     });
     named.chain(described.iter().copied()).map(|name| reference("parameters", name)).collect()
@@ -175,7 +176,9 @@ fn operation(endpoint: &Endpoint, path: &str, described: &Described) -> Value {
     let mut operation = said(described);
     operation["security"] = security(endpoint.roles(), endpoint.is_own());
     operation["x-onceward-reach"] = json!(endpoint.reach_name());
-    operation["parameters"] = parameters(path, described.parameters);
+    let tenant = endpoint.sees_tenants().then_some("tenant");
+    let described_too: Vec<&str> = described.parameters.iter().copied().chain(tenant).collect();
+    operation["parameters"] = parameters(path, &described_too);
     if let Body::Needed(schema) | Body::Perhaps(schema) = described.body {
         operation["requestBody"] = json!({
             "required": matches!(described.body, Body::Needed(_)),
@@ -272,6 +275,7 @@ fn webhook() -> Value {
         "quarantine",
         "ledger-unavailable",
         "loop",
+        "limit",
     ]);
     refuse(&mut operation, &codes, &[("request-invalid", 408), ("in-progress", 503)], true);
     operation
@@ -316,7 +320,7 @@ fn refusal(status: u16, codes: &BTreeMap<&str, &str>, is_passed: bool) -> Value 
     match status {
         401 => names.push("WWW-Authenticate"),
         405 => names.push("Allow"),
-        409 | 503 | 504 | 507 => names.push("Retry-After"),
+        409 | 429 | 503 | 504 | 507 => names.push("Retry-After"),
         _ => {}
     }
     json!({

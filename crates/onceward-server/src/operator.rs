@@ -32,10 +32,11 @@ mod sources;
 
 pub(crate) use self::filter::{Filter, cursor, standing_name};
 pub(crate) use self::handler::{
-    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, invalid, reasoned,
+    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
+    reasoned,
 };
 pub(crate) use self::keys::then_of;
-pub(crate) use self::operations::{find, resolution, risks};
+pub(crate) use self::operations::{resolution, risks};
 pub(crate) use self::resend::check_target;
 
 /// The API's paths.

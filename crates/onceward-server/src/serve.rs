@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, Grant, Roles, new_key};
+use crate::access::{Access, Grant, Roles, TENANT, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -200,6 +200,7 @@ impl Start {
         });
         engine.set_approved(config.approve.clone());
         engine.set_claims(config.claims.clone());
+        engine.set_tenants(config.tenants.clone());
         set_for_people(&engine, config);
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
@@ -321,7 +322,8 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
         return Ok(());
     }
     let name = "first".to_owned();
-    let grant = Grant { name, roles: Roles::ALL, routes: Vec::new(), expires: None };
+    let tenant = TENANT.to_owned();
+    let grant = Grant { name, tenant, roles: Roles::ALL, routes: Vec::new(), expires: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())
@@ -456,6 +458,7 @@ async fn reload(
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_claims(fresh.claims.clone());
+    node.engine.set_tenants(fresh.tenants.clone());
     node.engine.set_routes(routes);
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);

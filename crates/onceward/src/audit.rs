@@ -66,6 +66,8 @@ struct NoteRow {
 /// Which notes, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct NoteQuery {
+    /// Only what this tenant's own people did: their names begin with its own and a slash.
+    pub tenant: Option<String>,
     /// Only this person's.
     pub who: Option<String>,
     /// Only from then on.
@@ -83,6 +85,16 @@ pub struct Notes {
     pub notes: Vec<Note>,
     /// Where to go on with [`NoteQuery::before`], where there may be more.
     pub next: Option<OperationId>,
+}
+
+impl NoteQuery {
+    fn wants(&self, note: &Note) -> bool {
+        let is_of = |tenant: &String| {
+            note.who.strip_prefix(tenant.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.who.as_ref().is_none_or(|who| *who == note.who)
+            && self.tenant.as_ref().is_none_or(is_of)
+    }
 }
 
 fn decode(name: &str, value: &[u8]) -> Result<Note, StoreError> {
@@ -139,7 +151,7 @@ impl Engine {
                     return Ok(found);
                 }
                 (before, looked_at) = (Some(note.id), looked_at + 1);
-                if query.who.as_ref().is_none_or(|who| *who == note.who) {
+                if query.wants(&note) {
                     found.notes.push(note);
                 }
                 if found.notes.len() >= query.limit || looked_at >= ROWS_MAX {

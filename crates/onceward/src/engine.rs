@@ -50,6 +50,7 @@ use crate::route::{Route, Routes};
 use crate::secret::Secrets;
 use crate::store::{Asked, Lane, Store};
 use crate::suspects::Suspects;
+use crate::tenants::Tenants;
 use crate::upstream::{Download, Upstream};
 use crate::waiters::Waiters;
 
@@ -85,6 +86,7 @@ pub struct Engine {
     routes: ArcSwap<Routes>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
@@ -141,6 +143,7 @@ impl Engine {
             routes: ArcSwap::from_pointee(parts.routes),
             gates: Gates::default(),
             waiters: Waiters::default(),
+            tenants: Arc::default(),
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
@@ -186,6 +189,12 @@ impl Engine {
     /// The same; to name one that is not there is refused.
     pub fn find_route(&self, name: &str) -> Result<Arc<Route>, Refusal> {
         self.route(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
+    }
+
+    /// The same, as it is for `tenant`: one that is not for it is not there.
+    pub fn find_route_for(&self, tenant: &str, name: &str) -> Result<Arc<Route>, Refusal> {
+        let route = self.route(name).filter(|route| route.is_for(tenant));
+        route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
     }
 
     /// Changes the routes: attempts from now on read the new ones.
@@ -240,6 +249,7 @@ impl Engine {
         self.keep_up(crate::bulk::look_after(Arc::clone(self)));
         self.keep_up(crate::callback::tell(Arc::clone(self)));
         self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
+        self.keep_up(crate::tenants::count(Arc::clone(self)));
     }
 
     /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once
@@ -268,7 +278,7 @@ impl Engine {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
-        let route = self.find_route(&call.route)?;
+        let route = self.find_route_for(&call.tenant, &call.route)?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
@@ -294,7 +304,7 @@ impl Engine {
         // The scopes of sources and outboxes, and those that are shared, are not of one caller.
         let is_shared = ["source/", "outbox/", "scope/"].iter().any(|kind| name.starts_with(kind));
         let principal = if is_shared { String::new() } else { principal };
-        match self.route(name) {
+        match self.route(name).filter(|route| route.is_for(&tenant)) {
             Some(route) => scope_of(&route, None, tenant, principal),
             None => Scope { kind: ScopeKind::Call, tenant, name: name.to_owned(), principal },
         }
@@ -302,7 +312,7 @@ impl Engine {
 
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
-        let route = self.find_route(&call.route)?;
+        let route = self.find_route_for(&call.tenant, &call.route)?;
         receive(call, route, &self.secrets, self.clock.now())
     }
 

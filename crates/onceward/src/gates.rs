@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use self::inside::Inner;
 use crate::route::Protection;
 use crate::store::{Backlog, Lane};
+use crate::tenants::Presence;
 
 /// Callers that wait at one gate, at most.
 const WAITING_MAX: usize = 4096;
@@ -128,9 +129,18 @@ pub(crate) struct Slot {
     is_backlog: bool,
     is_used: bool,
     is_probe: bool,
+    /// The place of whose call it is.
+    presence: Option<Presence>,
 }
 
 impl Slot {
+    /// Keeps the place of its tenant's for as long as it is kept.
+    pub(crate) fn attend(&mut self, presence: Option<Presence>) {
+        if presence.is_some() {
+            self.presence = presence;
+        }
+    }
+
     /// Whether what is sent with it decides whether the breaker closes.
     pub(crate) fn is_probe(&self) -> bool {
         self.is_probe

@@ -135,6 +135,7 @@ mod setting;
 mod settle;
 mod suspects;
 mod sweep;
+mod tenants;
 mod waiters;
 
 pub use approval::Wanted;
@@ -155,3 +156,4 @@ pub use people::{Person, Resolution};
 pub use reconcile::Report;
 pub use refusal::Refusal;
 pub use resend::Edit;
+pub use tenants::{OTHERS, TenantLimits, TenantRules};

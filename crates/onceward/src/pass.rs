@@ -92,6 +92,7 @@ async fn through(
         return Err(Refusal::Draining);
     }
     let route = &route;
+    let presence = engine.admit_passing(&lane.tenant).await?;
     let is_harmless = is_safe(passage.method.as_str());
     let entrant = Entrant { lane: lane.into(), is_harmless, is_backlog: false };
     let gate = engine.gate_of(route);
@@ -102,6 +103,7 @@ async fn through(
         engine.barred(barred, route)
     })?;
     slot.spend();
+    slot.attend(presence);
     let policy = route.policy_for(passage.method.as_str(), passage.path.as_str());
     lay_on(&mut passage.headers, &route.set_headers);
     let mut attempt = 1;

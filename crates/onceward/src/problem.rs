@@ -317,6 +317,13 @@ impl From<Refusal> for Problem {
             Refusal::PassFailed { error, unsent: false } => Self::new("no-answer", error),
             Refusal::RouteUnknown(name) => Self::new("route-unknown", format!("No route is called {name:?}; add [routes.{name}] to the configuration.")),
             Refusal::BodyTooLarge { bytes_max } => Self::new("body-too-large", format!("This route takes {bytes_max} bytes; nothing was sent.")),
+            Refusal::TenantLimit { tenant, what, retry_after } => {
+                let detail = format!("{what} of the tenant {tenant} is reached; nothing was sent.");
+                let mut problem = Self::new("limit", detail).retry_after(retry_after);
+                problem.status = 429;
+                problem.more.push(("limit", Value::from(what)));
+                problem
+            }
             Refusal::Limit { what, retry_after } => Self::new("limit", format!("{what}; nothing was sent.")).retry_after(retry_after),
             Refusal::Barred { why, retry_after } => {
                 let (code, detail) = match why {

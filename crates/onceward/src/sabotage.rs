@@ -75,6 +75,10 @@ sabotages! {
     // Keys and what counts as the same request.
     /// Two callers with one key share an operation.
     SharedByPrincipals = "key-shared-by-principals",
+    /// Two tenants with one key share an operation.
+    SharedByTenants = "key-shared-by-tenants",
+    /// What is read for people is read for all tenants.
+    TenantUnfiltered = "tenant-unfiltered",
     /// Two routes with one key share an operation.
     SharedByRoutes = "key-shared-by-routes",
     /// A caller of a guard is whoever it says it is.
@@ -125,6 +129,8 @@ sabotages! {
     RateIgnored = "rate-ignored",
     /// All that waited for an upstream is let go at once.
     NoRamp = "no-ramp",
+    /// What a tenant has is counted and not kept within its limits.
+    TenantLimitIgnored = "tenant-limit-ignored",
     /// One who floods takes every slot.
     SlotsUnshared = "slots-unshared",
     /// A pause ends with the process.

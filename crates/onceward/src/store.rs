@@ -472,7 +472,8 @@ pub trait Store: Send + Sync + 'static {
     /// Lanes with accepted work that waits, and when the first of it is due.
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
 
-    /// What waits on `lane` and on those of its flows, counted no further than `max` operations.
+    /// What waits on `lane` and on those of its flows, on all of its tenant's where it names no route,
+    /// counted no further than `max` operations.
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog>;
 
     /// At most `max` accepted operations of `lane` that are due, each after what `judge` decided,
@@ -546,6 +547,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
+
+    /// How many operations of a tenant stand where; of what is done and over nothing need be told.
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
 
     /// Copies the ledger into the empty or missing folder `to`, while it is in use.
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()>;

@@ -200,6 +200,33 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[library(SCOPES, "KeyMismatch")],
     },
     Row {
+        name: "key-shared-by-tenants",
+        promise: "a key opens nothing to another tenant",
+        catchers: &[
+            library(SCOPES, "KeyMismatch"),
+            server(
+                "tenants::one_key_of_two_tenants_is_two_operations_and_a_route_that_is_not_theirs_is_not_there",
+                "left == right",
+            ),
+        ],
+    },
+    Row {
+        name: "tenant-unfiltered",
+        promise: "what is one tenant's is shown to no other, by no endpoint",
+        catchers: &[server(
+            "tenants::what_is_one_tenants_is_not_there_for_another_by_whatever_endpoint",
+            "faults",
+        )],
+    },
+    Row {
+        name: "tenant-limit-ignored",
+        promise: "a tenant has no more than it may have, after a restart neither",
+        catchers: &[server(
+            "tenants_limits::as_many_keys_are_remembered_as_a_tenant_may_have_after_a_restart_too",
+            "left == right",
+        )],
+    },
+    Row {
         name: "key-shared-by-routes",
         promise: "a key opens nothing on another route",
         catchers: &[library(SCOPES, "KeyMismatch")],

@@ -3,8 +3,8 @@
 
 use http::{HeaderValue, Method};
 
-use super::Caller;
 use super::role::Roles;
+use super::{Caller, TENANT};
 use crate::openapi::{Described, api};
 use crate::problem::Problem;
 
@@ -13,8 +13,12 @@ use crate::problem::Problem;
 pub(super) enum Reach {
     /// Nothing of any route.
     Nothing,
+    /// The whole gateway, so it is refused to a key of another tenant, too.
+    House,
     /// Something of all routes, so it is refused to a key that is confined to some.
     Whole,
+    /// What the route that `{route}` names is for all who use it.
+    Kept,
     /// The route that `{route}` names.
     Route,
     /// The operation that `{id}` names, on its route.
@@ -57,11 +61,21 @@ impl Endpoint {
                 ),
             ));
         }
-        if self.reach == Reach::Whole && caller.is_confined() {
+        if matches!(self.reach, Reach::House | Reach::Whole) && caller.is_confined() {
             return Err(Problem::new(
                 "forbidden",
                 format!(
                     "{} is about every route; the access key of {} is confined to some.",
+                    self.path,
+                    caller.who(),
+                ),
+            ));
+        }
+        if self.reach == Reach::House && caller.tenant != TENANT {
+            return Err(Problem::new(
+                "forbidden",
+                format!(
+                    "{} is about the whole gateway; the access key of {} is for what is its tenant's.",
                     self.path,
                     caller.who(),
                 ),
@@ -87,10 +101,17 @@ impl Endpoint {
         self.is_own
     }
 
+    /// Whether who runs the gateway may mean one tenant by it.
+    pub(crate) fn sees_tenants(&self) -> bool {
+        !matches!(self.reach, Reach::Nothing | Reach::House)
+    }
+
     /// The word for how far a key comes that is confined to routes.
     pub(crate) fn reach_name(&self) -> &'static str {
         match self.reach {
             Reach::Nothing => "nothing",
+            Reach::House => "gateway",
+            Reach::Kept => "kept",
             Reach::Whole => "whole",
             Reach::Route => "route",
             Reach::Operation => "operation",
@@ -132,7 +153,7 @@ const DELETE: &str = "DELETE";
 pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said);
 
 pub(crate) const METRICS: Endpoint =
-    api(GET, "/metrics", Roles::READ, Reach::Whole, api::GET_METRICS);
+    api(GET, "/metrics", Roles::READ, Reach::House, api::GET_METRICS);
 
 /// What is routed: the API, then the pages.
 const ROUTED: &[Endpoint] = &[
@@ -163,26 +184,26 @@ const ROUTED: &[Endpoint] = &[
     api(DELETE, "/v1/claims/{scope}/{key}", Roles::OPERATE, Reach::Whole, api::FORGET_CLAIM),
     api(POST, "/v1/claims/{scope}/{key}/{verb}", Roles::SEND, Reach::Whole, api::CLAIM),
     api(GET, "/v1/routes", Roles::READ, Reach::Said, api::LIST_ROUTES),
-    api(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Route, api::GET_ADVICE),
-    api(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Route, api::PAUSE),
-    api(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Route, api::RESUME),
-    api(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Route, api::LOOK_UP_ON_ROUTE),
-    api(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Route, api::GET_RECONCILIATION),
+    api(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Kept, api::GET_ADVICE),
+    api(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Kept, api::PAUSE),
+    api(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Kept, api::RESUME),
+    api(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Kept, api::LOOK_UP_ON_ROUTE),
+    api(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Kept, api::GET_RECONCILIATION),
     api(POST, "/v1/resolve", Roles::OPERATE, Reach::Whole, api::RESOLVE_BY_LIST),
     api(GET, "/v1/bulk", Roles::READ, Reach::Whole, api::LIST_BULKS),
     api(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole, api::BEGIN_BULK),
-    api(GET, "/v1/bulk/{name}", Roles::READ, Reach::Whole, api::GET_BULK),
-    api(POST, "/v1/bulk/{name}/stop", Roles::OPERATE, Reach::Whole, api::STOP_BULK),
+    api(GET, "/v1/bulk/{bulk}", Roles::READ, Reach::Whole, api::GET_BULK),
+    api(POST, "/v1/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole, api::STOP_BULK),
     api(GET, "/v1/outbox", Roles::READ, Reach::Whole, api::LIST_OUTBOXES),
-    api(GET, "/v1/outbox/{name}", Roles::READ, Reach::Whole, api::GET_OUTBOX),
-    api(POST, "/v1/outbox/{name}/retry", Roles::OPERATE, Reach::Whole, api::RETRY_PARKED),
+    api(GET, "/v1/outbox/{outbox}", Roles::READ, Reach::Whole, api::GET_OUTBOX),
+    api(POST, "/v1/outbox/{outbox}/retry", Roles::OPERATE, Reach::Whole, api::RETRY_PARKED),
     api(GET, "/v1/sources", Roles::READ, Reach::Whole, api::LIST_SOURCES),
     api(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole, api::GET_SOURCE),
     api(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole, api::LIST_REJECTS),
     api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
     api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),
-    api(POST, "/v1/backup", Roles::ADMIN, Reach::Whole, api::BACK_UP),
-    api(POST, "/v1/release", Roles::ADMIN, Reach::Whole, api::RELEASE),
+    api(POST, "/v1/backup", Roles::ADMIN, Reach::House, api::BACK_UP),
+    api(POST, "/v1/release", Roles::ADMIN, Reach::House, api::RELEASE),
     api(GET, "/v1/access", Roles::ADMIN, Reach::Whole, api::LIST_ACCESS),
     api(POST, "/v1/access", Roles::ADMIN, Reach::Whole, api::CREATE_ACCESS),
     api(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole, api::REVOKE_ACCESS),
@@ -196,8 +217,8 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/audit", Roles::ADMIN, Reach::Whole),
     page(POST, "/bulk", Roles::OPERATE, Reach::Whole),
     page(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
-    page(GET, "/bulk/{name}", Roles::READ, Reach::Whole),
-    page(POST, "/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
+    page(GET, "/bulk/{bulk}", Roles::READ, Reach::Whole),
+    page(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
     page(GET, "/operations/{id}", Roles::READ, Reach::Whole),
     page(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
@@ -214,8 +235,8 @@ const ROUTED: &[Endpoint] = &[
     page(POST, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
     page(GET, "/sources", Roles::READ, Reach::Whole),
     page(GET, "/upstreams", Roles::READ, Reach::Whole),
-    page(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Whole),
-    page(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Whole),
+    page(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Kept),
+    page(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Kept),
     page(GET, "/style.css", Roles::NONE, Reach::Nothing),
     page(GET, "/icon.svg", Roles::NONE, Reach::Nothing),
     page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing),
@@ -288,9 +309,9 @@ mod tests {
     fn what_names_its_route_or_operation_has_it_in_its_path() {
         for endpoint in ROUTED {
             let named = match endpoint.reach {
-                Reach::Route => "{route}",
+                Reach::Route | Reach::Kept => "{route}",
                 Reach::Operation => "{id}",
-                Reach::Nothing | Reach::Whole | Reach::Said => continue,
+                Reach::Nothing | Reach::House | Reach::Whole | Reach::Said => continue,
             };
             assert!(endpoint.path.contains(named), "{endpoint:?}");
         }

@@ -107,7 +107,7 @@ async fn rotate(flags: &Rotate, client: &Client, out: Printer) -> Result<(), Exi
 
 async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
     const NAMES: &[&str] =
-        &["NAME", "PREFIX", "CREATED", "ROLES", "ROUTES", "EXPIRES", "LAST USED"];
+        &["NAME", "PREFIX", "CREATED", "ROLES", "ROUTES", "EXPIRES", "LAST USED", "TENANT"];
     whole(client, "/v1/access", out, NAMES, |key| {
         let names = |pointer, none: &str| {
             let names: Vec<&str> = each(key, pointer).iter().filter_map(|it| it.as_str()).collect();
@@ -121,6 +121,7 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
             names("/routes", "all"),
             out.when(key, "/expires_at"),
             out.when(key, "/last_used_at"),
+            text(key, "/tenant"),
         ]
     })
     .await

@@ -38,6 +38,8 @@ pub(super) struct Client {
     door: Door,
     target: Arc<Target>,
     credential: Credential,
+    /// The one that is meant, where one is named.
+    tenant: Option<String>,
 }
 
 /// The key that goes with each request.
@@ -107,7 +109,8 @@ impl Client {
         };
         let target =
             Arc::new(Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts });
-        Ok(Self { door, target, credential })
+        let tenant = global.tenant.clone().filter(|tenant| !tenant.is_empty());
+        Ok(Self { door, target, credential, tenant })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Refused> {
@@ -159,15 +162,26 @@ impl Client {
         }
         let request = Request {
             method: method.to_owned(),
-            target: path.to_owned(),
+            target: self.meant(path),
             headers,
             body: document.map(|document| Bytes::from(document.to_string())).unwrap_or_default(),
         };
         self.send(&self.target, request).await
     }
 
+    /// The path, with the tenant that is meant.
+    fn meant(&self, path: &str) -> String {
+        let Some(tenant) = &self.tenant else { return path.to_owned() };
+        let joint = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{joint}tenant={}", part(tenant))
+    }
+
     /// One call through the gateway, whatever its answer says.
     pub(super) async fn call(&self, request: Request) -> Result<Answer, Refused> {
+        if self.tenant.is_some() {
+            let why = "--tenant: a call is of its access key's tenant\nhelp: leave --tenant out, and give that tenant's key with --access-key";
+            return Err(Refused { exit: Exit::usage(why), is_away: false });
+        }
         let (Credential::Given(key) | Credential::Operator(key)) = &self.credential else {
             return self.send(&self.target, request).await;
         };

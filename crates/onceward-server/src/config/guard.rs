@@ -8,11 +8,12 @@ use std::sync::Arc;
 use http::HeaderValue;
 use ipnet::IpNet;
 use onceward::core::exchange::is_credential;
+use onceward::core::key::TENANT;
 use onceward::route::Route;
 
 use super::ConfigError;
 use super::table::{Table, Words};
-use super::words::header_name;
+use super::words::{header_name, tenant_name};
 use crate::tls::{ClientCertificate, TlsFiles, TlsVersion};
 
 /// Credentials that tell callers apart where nothing says what does.
@@ -20,8 +21,16 @@ pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-ke
 
 /// The keys that make a guard of a route, and those that only a guard may say.
 const MAKES_ONE: [&str; 2] = ["listen", "host"];
-const ONLY_ITS: [&str; 7] =
-    ["tls", "principal", "reauthorize", "cors", "upstream_host", "trust_forwarded", "options"];
+const ONLY_ITS: [&str; 8] = [
+    "tenant",
+    "tls",
+    "principal",
+    "reauthorize",
+    "cors",
+    "upstream_host",
+    "trust_forwarded",
+    "options",
+];
 
 /// `Prefer: respond-async` and `wait=N`.
 pub(crate) const RESPOND_ASYNC: &str = "respond-async";
@@ -55,6 +64,8 @@ const CERTIFICATE_NAMES: &Words<CertificateName> =
 pub(crate) struct Guard {
     /// The route's name.
     pub(crate) route: String,
+    /// Whose data its callers send.
+    pub(crate) tenant: String,
     /// Where it listens.
     pub(crate) listen: Vec<SocketAddr>,
     /// For which hosts it answers on the main listener.
@@ -171,6 +182,7 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Guard, ConfigErro
     let mut set = route.set_headers.0.iter();
     Ok(Guard {
         route: route.name.clone(),
+        tenant: table.text("tenant", tenant_name)?.unwrap_or_else(|| TENANT.to_owned()),
         listen: listen.unwrap_or_default(),
         hosts: table.one_or_more("host", hosts, host)?.unwrap_or_default(),
         tls,

@@ -5,7 +5,7 @@ use onceward::route::Route;
 use onceward::upstream::Chaos;
 use url::Url;
 
-use super::{Config, forecast, guard, section};
+use super::{Config, forecast, guard, section, tenants};
 use crate::units::show;
 
 impl Config {
@@ -22,6 +22,7 @@ impl Config {
             }
             warnings.extend(of_horizon(route).map(|what| format!("[{}{what}", section(name))));
         }
+        warnings.extend(tenants::warnings(self));
         warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
         warnings
     }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::options::LABEL_BYTES_MAX;
-use super::{Gateway, IDEMPOTENCY_KEY, TENANT, check_sendable, key_of, options_of};
+use super::{Gateway, IDEMPOTENCY_KEY, check_sendable, key_of, options_of};
 use crate::access::{Caller, check_route};
 use crate::body::{Body, headers_of};
 use crate::problem::Problem;
@@ -229,7 +229,7 @@ impl Gateway {
         };
         Ok((
             Call {
-                tenant: TENANT.to_owned(),
+                tenant: caller.tenant,
                 principal: caller.principal,
                 route: place.route,
                 request,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http::StatusCode;
@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::handler::{Answer, REASON_BYTES_MAX, Said, all, instant, invalid};
-use crate::access::{AccessKey, Caller, Grant, LOCAL, Roles};
+use crate::access::{self, AccessKey, Caller, Grant, LOCAL, Roles};
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// How long a key that was rotated goes on, where nothing says.
@@ -34,14 +35,15 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/access/{prefix}/rotate", post(rotate))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+async fn list(node: View) -> Json<Value> {
     let now = shape::now();
-    all(node.access.list().iter().map(|key| shown(key, now)))
+    all(node.keys().iter().map(|key| shown(key, now)))
 }
 
 fn shown(key: &AccessKey, now: Timestamp) -> Value {
     json!({
         "name": key.name,
+        "tenant": key.tenant,
         "prefix": key.prefix,
         "roles": key.roles,
         "routes": key.routes,
@@ -56,6 +58,8 @@ fn shown(key: &AccessKey, now: Timestamp) -> Value {
 #[serde(deny_unknown_fields)]
 struct Wanted {
     name: String,
+    /// Whose; without it, the tenant of whoever makes it.
+    tenant: Option<String>,
     /// Without any: all.
     roles: Option<Vec<String>>,
     #[serde(default)]
@@ -67,7 +71,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn grant(self, now: Timestamp) -> Result<Grant, Problem> {
+    fn grant(self, tenant: String, now: Timestamp) -> Result<Grant, Problem> {
         let Self { name, roles, routes, expires, .. } = self;
         let fits = !name.is_empty()
             && name != LOCAL
@@ -85,7 +89,7 @@ impl Wanted {
         }
         let roles = roles.map_or(Ok(Roles::ALL), |names| roles_of(&names))?;
         let expires = expires.map(|text| expiry(&text, now)).transpose()?;
-        Ok(Grant { name, roles, routes, expires })
+        Ok(Grant { name, tenant, roles, routes, expires })
     }
 }
 
@@ -133,7 +137,7 @@ fn by(caller: &Caller, reason: String) -> Result<Person, Problem> {
 
 /// What of a key is not as it is without a word.
 fn about(grant: &Grant) -> String {
-    let mut about = grant.name.clone();
+    let mut about = access::said(&grant.tenant, &grant.name);
     if grant.roles != Roles::ALL {
         about = format!("{about}, roles: {}", grant.roles.said());
     }
@@ -147,13 +151,14 @@ fn about(grant: &Grant) -> String {
 }
 
 async fn create(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Said(mut wanted): Said<Wanted>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let now = shape::now();
     let person = by(&caller, std::mem::take(&mut wanted.reason))?;
-    let grant = wanted.grant(now)?;
+    let tenant = node.tenant_or(wanted.tenant.take())?;
+    let grant = wanted.grant(tenant, now)?;
     node.engine.note(&person, "made an access key", &about(&grant)).await?;
     let (key, kept) = node.access.create(grant, now).await?;
     let mut made = shown(&kept, now);
@@ -169,23 +174,15 @@ struct Perhaps {
     reason: String,
 }
 
-/// The key that begins so. It is read anew: what another node revoked just now must not come back by
-/// a rotation here.
-async fn find(node: &Node, prefix: &str) -> Result<AccessKey, Problem> {
-    node.access.refresh().await?;
-    let why = || Problem::new("not-found", format!("No access key begins with {prefix:?}."));
-    node.access.find(prefix).ok_or_else(why)
-}
-
 async fn revoke(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path(prefix): Path<String>,
     perhaps: Option<Said<Perhaps>>,
 ) -> Answer {
     let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
-    let key = find(&node, &prefix).await?;
-    let about = format!("{} ({prefix})", key.name);
+    let key = node.key(&prefix).await?;
+    let about = format!("{} ({prefix})", access::said(&key.tenant, &key.name));
     node.engine.note(&by(&caller, reason)?, "revoked an access key", &about).await?;
     node.access.revoke(&prefix).await?;
     Ok(Json(json!({"revoked": prefix})))
@@ -203,7 +200,7 @@ struct Rotate {
 }
 
 async fn rotate(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path(prefix): Path<String>,
     Said(said): Said<Rotate>,
@@ -212,8 +209,12 @@ async fn rotate(
     let overlap = said.overlap.as_deref().map_or(Ok(OVERLAP), units::duration);
     let overlap = overlap.map_err(|why| invalid(format!("overlap: {why}")))?;
     let expires = said.expires.map(|text| expiry(&text, now)).transpose()?;
-    let old = find(&node, &prefix).await?;
-    let about = format!("{} ({prefix}), overlap: {}", old.name, units::show(overlap));
+    let old = node.key(&prefix).await?;
+    let about = format!(
+        "{} ({prefix}), overlap: {}",
+        access::said(&old.tenant, &old.name),
+        units::show(overlap)
+    );
     node.engine.note(&by(&caller, said.reason)?, "rotated an access key", &about).await?;
     let (key, kept, old) = node.access.rotate(old, overlap, expires, now).await?;
     let mut made = shown(&kept, now);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
 use axum::routing::get;
 use onceward::{Note, NoteQuery, Notes};
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use super::handler::{Answer, Asked, given, id_of, instant, limit_of, some};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -23,6 +23,9 @@ pub(super) fn router() -> Router<Arc<Node>> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Which {
+    /// Heeded by the view.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
     pub(crate) who: Option<String>,
     /// Then or later.
     pub(crate) after: Option<String>,
@@ -32,18 +35,19 @@ pub(crate) struct Which {
 
 impl Which {
     /// What is found, the newest first.
-    pub(crate) async fn notes(&self, node: &Node) -> Result<Notes, Problem> {
+    pub(crate) async fn notes(&self, node: &View) -> Result<Notes, Problem> {
         let query = NoteQuery {
+            tenant: None,
             who: given(self.who.as_ref()).map(str::to_owned),
             since: given(self.after.as_ref()).map(|at| instant("", at)).transpose()?,
             before: given(self.cursor.as_ref()).map(id_of).transpose()?,
             limit: limit_of(self.limit)?,
         };
-        Ok(node.engine.notes(&query).await?)
+        node.notes(query).await
     }
 }
 
-async fn list(State(node): State<Arc<Node>>, Asked(which): Asked<Which>) -> Answer {
+async fn list(node: View, Asked(which): Asked<Which>) -> Answer {
     let found = which.notes(&node).await?;
     Ok(some(found.notes.iter().map(shown), found.next))
 }

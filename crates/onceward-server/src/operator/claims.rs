@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -31,9 +31,9 @@ use super::keys::Forget;
 use super::operations::shown;
 use crate::access::Caller;
 use crate::config::claims::described;
-use crate::gateway::TENANT;
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// Claims in one request, at most.
@@ -399,14 +399,14 @@ fn words_about_many(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<E
     }
 }
 
-fn claim_of(scope: &str, key: &str) -> Result<ClaimKey, Problem> {
+fn claim_of(tenant: &str, scope: &str, key: &str) -> Result<ClaimKey, Problem> {
     if let Err(error) = Key::new(scope) {
         return Err(invalid(format!(
             "the scope {scope:?}: {}",
             error.to_string().replace("the key", "it")
         )));
     }
-    Ok(ClaimKey { tenant: TENANT.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
+    Ok(ClaimKey { tenant: tenant.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
 }
 
 /// What a restored ledger does not know may have been done by others: nobody begins before a person
@@ -420,11 +420,11 @@ fn refuse_begins(node: &Node, verb: &str) -> Result<(), Problem> {
 }
 
 async fn one(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path((scope, key, verb)): Path<(String, String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let which = claim_of(&scope, &key)?;
+    let which = claim_of(node.tenant(), &scope, &key)?;
     refuse_begins(&node, &verb)?;
     let word = word_about_one(&verb, body)?;
     let (told, claim) = say(&node.engine, &which, word).await?;
@@ -440,7 +440,7 @@ async fn one(
 
 /// All at once, so that they share their durable writes; told in the order in which they came.
 async fn many(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path((scope, verb)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -454,9 +454,10 @@ async fn many(
     for (place, (key, word)) in words.into_iter().enumerate() {
         data.push(Told { key: key.clone(), ..Told::default() });
         let (engine, scope) = (Arc::clone(&node.engine), scope.clone());
+        let tenant = node.tenant().to_owned();
         saying.spawn(async move {
             let said = async {
-                let which = claim_of(&scope, &key)?;
+                let which = claim_of(&tenant, &scope, &key)?;
                 say(&engine, &which, word?).await
             };
             (place, said.await)
@@ -550,10 +551,10 @@ fn told(status: &'static str, claim: &Operation, outcome: Option<Kept>) -> Told 
 }
 
 async fn show(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path((scope, key)): Path<(String, String)>,
 ) -> Result<Json<Told>, Problem> {
-    let found = node.engine.claim(&claim_of(&scope, &key)?).await;
+    let found = node.engine.claim(&claim_of(node.tenant(), &scope, &key)?).await;
     let (claim, outcome) = match found {
         Err(Refusal::NotFound) => {
             return Err(Problem::new(
@@ -577,7 +578,7 @@ async fn show(
 }
 
 async fn forget(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path((scope, key)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
@@ -587,14 +588,14 @@ async fn forget(
         return Err(invalid("principal: handlers do not differ in a scope of claims"));
     }
     let then = document.then()?;
-    let which = claim_of(&scope, &key)?;
+    let which = claim_of(node.tenant(), &scope, &key)?;
     let person = person(&caller, &document.reason)?;
     let forgotten = node.engine.forget(&which.scope(), &which.key, then, &person).await?;
     shown(&node, &forgotten).await
 }
 
 /// What is said of scopes; the others have what holds without a word.
-async fn rules(State(node): State<Arc<Node>>) -> Json<Value> {
+async fn rules(node: View) -> Json<Value> {
     let rules = node.engine.claim_rules();
     all(rules.iter().map(|(scope, rule)| described(scope, rule)))
 }

@@ -1,10 +1,8 @@
 //! The evidence: one document with everything that the ledger knows of an operation, for a dispute,
 //! and a digest over it. What is sealed stays sealed.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use onceward::core::attempt::Attempt;
 use onceward::core::fingerprint::{Part, canonical_json};
 use onceward::core::hex;
@@ -15,18 +13,18 @@ use serde_json::{Value, json};
 
 use super::handler::Answer;
 use super::kept;
-use super::operations::find;
 use crate::config::{MEANINGS, MISSING, word_of};
 use crate::gateway::{lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// The shape of the document.
 const VERSION: u32 = 1;
 
-pub(super) async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
-    let operation = find(&node, &id).await?;
+pub(super) async fn show(node: View, Path(id): Path<String>) -> Answer {
+    let operation = node.find(&id).await?;
     let mut document = story(&node, &operation).await?;
     let canonical = canonical_json(document.to_string().as_bytes(), &[]);
     let canonical = canonical.ok_or_else(|| {

@@ -192,7 +192,7 @@ pub(super) fn given(field: Option<&String>) -> Option<&str> {
 }
 
 /// The id of an operation.
-pub(super) fn id_of(text: &str) -> Result<OperationId, Problem> {
+pub(crate) fn id_of(text: &str) -> Result<OperationId, Problem> {
     text.parse().map_err(|error: NotAnId| invalid(format!("{text:?} is {error}")))
 }
 

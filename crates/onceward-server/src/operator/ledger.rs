@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use std::path::PathBuf;
 
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Person;
@@ -15,6 +15,7 @@ use super::filter::standing_name;
 use super::handler::{Answer, Said, invalid};
 use crate::access::Caller;
 use crate::node::Node;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -24,16 +25,16 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/release", post(release))
 }
 
-async fn stats(State(node): State<Arc<Node>>) -> Answer {
-    let condition = node.engine.store().condition().await?;
-    let counts: serde_json::Map<String, Value> = condition
-        .counts
+async fn stats(node: View) -> Answer {
+    let counts: serde_json::Map<String, Value> = node
+        .counts()
+        .await?
         .iter()
         .map(|(standing, count)| (standing_name(*standing).to_owned(), json!(count)))
         .collect();
     Ok(Json(json!({
         "operations": counts,
-        "ledger": {"bytes": condition.bytes, "commits": condition.commits},
+        "ledger": node.size().await?.map(|(bytes, commits)| json!({"bytes": bytes, "commits": commits})),
         "quarantined": node.is_quarantined(),
         "version": env!("CARGO_PKG_VERSION"),
     })))
@@ -45,7 +46,7 @@ struct BackupTo {
     to: PathBuf,
 }
 
-async fn backup(State(node): State<Arc<Node>>, Said(BackupTo { to }): Said<BackupTo>) -> Answer {
+async fn backup(node: View, Said(BackupTo { to }): Said<BackupTo>) -> Answer {
     if !to.is_absolute() {
         return Err(invalid("to: an absolute path on the gateway's machine"));
     }
@@ -53,7 +54,7 @@ async fn backup(State(node): State<Arc<Node>>, Said(BackupTo { to }): Said<Backu
     Ok(Json(json!({"backup": to, "master_key": !node.is_key_given})))
 }
 
-async fn release(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Answer {
+async fn release(node: View, Extension(caller): Extension<Caller>) -> Answer {
     let person = Person { who: caller.who(), reason: String::new() };
     if node.is_quarantined() {
         node.engine.note(&person, "released the ledger", "quarantine").await?;

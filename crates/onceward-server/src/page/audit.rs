@@ -1,8 +1,5 @@
 //! The audit, as a plain list: who did what, when and why.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use maud::{Markup, html};
 use onceward::Note;
 use onceward::core::id::OperationId;
@@ -10,15 +7,12 @@ use url::form_urlencoded::Serializer;
 
 use super::frame::{Frame, Here, Html, table};
 use super::words;
-use crate::node::Node;
 use crate::operator::Asked;
 use crate::operator::audit::Which;
 use crate::problem::Problem;
+use crate::view::View;
 
-pub(super) async fn show(
-    State(node): State<Arc<Node>>,
-    Asked(which): Asked<Which>,
-) -> Result<Html, Problem> {
+pub(super) async fn show(node: View, Asked(which): Asked<Which>) -> Result<Html, Problem> {
     let found = which.notes(&node).await?;
     let frame = Frame::of(&node).await?;
     let content = html! {

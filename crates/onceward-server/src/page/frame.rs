@@ -8,9 +8,9 @@ use http::{HeaderMap, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
-use crate::node::Node;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
+use crate::view::View;
 
 /// A page.
 pub(super) struct Html(pub(super) Markup);
@@ -41,12 +41,8 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Counts what waits.
-    pub(super) async fn of(node: &Node) -> Result<Self, Problem> {
-        let condition = node.engine.store().condition().await?;
-        Ok(Self {
-            counts: condition.counts.into_iter().collect(),
-            quarantined: node.is_quarantined(),
-        })
+    pub(super) async fn of(node: &View) -> Result<Self, Problem> {
+        Ok(Self { counts: node.counts().await?, quarantined: node.is_quarantined() })
     }
 
     /// How many operations stand here.

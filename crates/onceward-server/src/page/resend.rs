@@ -1,8 +1,6 @@
 //! Edit and resend, as a form: what was asked, to be changed, and a new operation of it.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use bytes::Bytes;
 use maud::html;
 use onceward::Edit;
@@ -14,8 +12,9 @@ use super::acts::{Done, told};
 use super::frame::{Frame, Here, Html, reason};
 use super::words;
 use crate::node::Node;
-use crate::operator::{Sent, check_target, find, kept, reasoned};
+use crate::operator::{Sent, check_target, kept, reasoned};
 use crate::problem::Problem;
+use crate::view::View;
 
 /// A body that is larger is not edited by hand.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -41,11 +40,8 @@ async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, P
     Ok(text.and_then(|body| String::from_utf8(body.to_vec()).ok()))
 }
 
-pub(super) async fn form(
-    State(node): State<Arc<Node>>,
-    Path(id): Path<String>,
-) -> Result<Html, Problem> {
-    let operation = find(&node, &id).await?;
+pub(super) async fn form(node: View, Path(id): Path<String>) -> Result<Html, Problem> {
+    let operation = node.find(&id).await?;
     let body = text_of(&node, &operation).await?;
     let frame = Frame::of(&node).await?;
     let key = format!("made-{:032x}", u128::from_be_bytes(random()));
@@ -76,11 +72,11 @@ pub(super) async fn form(
 }
 
 pub(super) async fn resend(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Sent(person, form): Sent<Edited>,
 ) -> Done {
-    let operation = find(&node, &id).await?;
+    let operation = node.find(&id).await?;
     check_target(&operation.method, &form.path)?;
     // A form sends every line break as two letters: what only differs in that was not changed.
     let plain = |text: String| text.replace("\r\n", "\n");

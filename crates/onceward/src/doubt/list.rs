@@ -32,6 +32,8 @@ const SETTLE: Duration = Duration::from_mins(1);
 /// A provider's list of what it did.
 #[derive(Debug, Clone)]
 pub struct Evidence {
+    /// Whose doubts are resolved; without it, anybody's.
+    pub tenant: Option<String>,
     /// The route whose doubts are resolved.
     pub route: String,
     /// The items.
@@ -85,6 +87,7 @@ impl Engine {
         loop {
             let query = Query {
                 standing: vec![Standing::InDoubt],
+                tenant: evidence.tenant.clone(),
                 route: Some(evidence.route.clone()),
                 before,
                 limit: PAGE,

@@ -70,8 +70,10 @@ impl Engine {
         if arrival.mode != Mode::Held || entry.slot.is_some() {
             return Ok(());
         }
-        let Entry { gate, entrant, slot, .. } = entry;
-        *slot = Some(self.wait_for_slot(gate, entrant, arrival).await?);
+        let Entry { gate, entrant, slot, presence, .. } = entry;
+        let mut given = self.wait_for_slot(gate, entrant, arrival).await?;
+        given.attend(presence.take());
+        *slot = Some(given);
         Ok(())
     }
 

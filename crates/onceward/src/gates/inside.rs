@@ -237,6 +237,7 @@ impl Inner {
             is_backlog: entrant.is_backlog,
             is_used: false,
             is_probe: false,
+            presence: None,
         }
     }
 

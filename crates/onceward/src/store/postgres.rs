@@ -267,7 +267,7 @@ impl Store for PostgresStore {
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
         Box::pin(async move {
             let sql = "SELECT row FROM op WHERE kind = 0 AND lane IN \
-                (SELECT id FROM lane WHERE tenant = $1 AND route = $2) LIMIT $3";
+                (SELECT id FROM lane WHERE tenant = $1 AND (route = $2 OR $2 = '')) LIMIT $3";
             let max = i64::try_from(max).unwrap_or(i64::MAX);
             let mut backlog = Backlog::default();
             for found in self.links.query(sql, &[&lane.tenant, &lane.route, &max]).await? {
@@ -402,6 +402,21 @@ impl Store for PostgresStore {
                 bytes: size as u64,
                 commits: self.queue.commits.load(Ordering::Relaxed),
             })
+        })
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(async move {
+            let sql = "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = $1) \
+                SELECT kind, count(*) FROM op WHERE kind IN (1, 2, 4, 5, 6) \
+                AND lane IN (SELECT id FROM own) GROUP BY kind UNION ALL \
+                SELECT 0::smallint, count(*) FROM op WHERE kind = 0 AND lane IN (SELECT id FROM own)";
+            let rows = self.links.query(sql, &[&tenant]).await?;
+            let counts: BTreeMap<i16, i64> =
+                rows.iter().map(|found| (found.get(0), found.get(1))).collect();
+            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
+            let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
+            Ok(open.map(|standing| (standing, count(standing) as u64)).collect())
         })
     }
 

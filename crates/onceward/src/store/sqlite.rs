@@ -37,7 +37,7 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
     StoreError, Swept, Way, Which, Write,
 };
 
@@ -383,6 +383,10 @@ impl Store for SqliteStore {
                 commits: self.shared.commits.load(Ordering::Relaxed),
             })
         })
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(self.read_latest(move |reader| reader.counts_of(&tenant)))
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {
