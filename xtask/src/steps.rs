@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres, sdks, tools};
+use crate::{Outcome, browser, postgres, schemathesis, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -120,7 +120,9 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         (THREADS, abreast()),
     ];
     environment.extend(sdks);
-    cargo(&args, &environment)
+    cargo(&args, &environment)?;
+    // Who asks for some tests does not wait for it.
+    if extra.is_empty() { schemathesis::run(&[]) } else { Ok(()) }
 }
 
 /// Worlds from a seed, in a build that is quick.

@@ -399,13 +399,15 @@ fn words_about_many(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<E
     }
 }
 
+fn check_scope(scope: &str) -> Result<(), Problem> {
+    Key::new(scope).map(drop).map_err(|error| {
+        let why = error.to_string().replace("the key", "it");
+        invalid(format!("the scope {scope:?}: {why}"))
+    })
+}
+
 fn claim_of(scope: &str, key: &str) -> Result<ClaimKey, Problem> {
-    if let Err(error) = Key::new(scope) {
-        return Err(invalid(format!(
-            "the scope {scope:?}: {}",
-            error.to_string().replace("the key", "it")
-        )));
-    }
+    check_scope(scope)?;
     Ok(ClaimKey { tenant: TENANT.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
 }
 
@@ -445,6 +447,7 @@ async fn many(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     refuse_begins(&node, &verb)?;
+    check_scope(&scope)?;
     let words = words_about_many(&verb, body)?;
     if words.is_empty() || words.len() > MANY_MAX {
         return Err(invalid(format!("claims: between 1 and {MANY_MAX} at once")));
