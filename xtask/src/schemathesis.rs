@@ -17,9 +17,7 @@ const LONG: u32 = 1800;
 const SEED: &str = "20261127";
 
 /// The routes of the gateway that is asked: to the scripted upstreams of another.
-const CONFIGURATION: &str = r#"store = "sqlite:data/ledger.db"
-
-[routes.pay]
+const CONFIGURATION: &str = r#"[routes.pay]
 upstream = "http://UPSTREAM/to/demo"
 effects  = "keyed"
 breaker  = false
@@ -86,7 +84,7 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
         .arg(format!("http://{}/v1/openapi.json", gateway.address))
         .args(["--url", &format!("http://{}", gateway.address)])
         .args(["--header", &format!("Authorization: Bearer {}", key.trim())])
-        .args(["--seed", &seed, "--max-time", &seconds.to_string(), "--checks", "all"])
+        .args(["--seed", &seed, "--max-time", &seconds.to_string()])
         .args(more);
     let done = steps::succeed(&mut command);
     let condition = gateway.run(&["ls", "--limit", "1", "--json"]);
@@ -116,8 +114,7 @@ fn prepare(gateway: &Gateway, folder: &Path) -> Outcome<()> {
     if ids.len() < 4 {
         return Err(format!("four operations were sent, and there are {}", ids.len()).into());
     }
-    let bulk =
-        ["bulk", "redeliver", "--route", "crm", "--reason", "nothing matches", "--json"];
+    let bulk = ["bulk", "redeliver", "--route", "crm", "--reason", "nothing matches", "--json"];
     let bulk: Value = gateway
         .run(&bulk)
         .ok()

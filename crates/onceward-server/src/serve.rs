@@ -322,7 +322,8 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
         return Ok(());
     }
     let name = "first".to_owned();
-    let grant = Grant { name, roles: Roles::ALL, routes: Vec::new(), expires: None };
+    let (routes, origins) = (Vec::new(), Vec::new());
+    let grant = Grant { name, roles: Roles::ALL, routes, origins, expires: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())

@@ -41,6 +41,9 @@ pub(crate) struct AccessKey {
     /// The routes that it is confined to; empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) routes: Vec<String>,
+    /// The origins of the pages that it is for; empty: it is no key for pages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) origins: Vec<String>,
     /// From when on it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<String>,
@@ -67,6 +70,7 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
 pub(super) struct Known {
     pub(super) key: AccessKey,
     pub(super) routes: Option<Arc<[String]>>,
+    pub(super) origins: Option<Arc<[String]>>,
     pub(super) expires: Option<Timestamp>,
     /// In microseconds; 0: never.
     used: AtomicI64,
@@ -79,6 +83,7 @@ impl Known {
         let used = used.map_or(0, Timestamp::as_micros);
         Self {
             routes: (!key.routes.is_empty()).then(|| key.routes.as_slice().into()),
+            origins: (!key.origins.is_empty()).then(|| key.origins.as_slice().into()),
             expires: key.expires(),
             used: AtomicI64::new(used),
             kept: AtomicI64::new(used),

@@ -305,7 +305,8 @@ impl Written for Complete {
             (Some(json), None) => (json.get().as_bytes().to_vec(), Some(JSON.to_owned())),
             (None, None) => (b"null".to_vec(), Some(JSON.to_owned())),
         };
-        let is_field = |text: &String| HeaderValue::from_str(text).is_ok() && text.len() <= 255;
+        let is_printable = |text: &String| text.bytes().all(|it| (0x20..=0x7e).contains(&it));
+        let is_field = |text: &String| is_printable(text) && text.len() <= 255;
         if content_type.as_ref().is_some_and(|text| !is_field(text)) {
             return Err(invalid("content_type is no media type"));
         }

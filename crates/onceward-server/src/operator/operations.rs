@@ -183,6 +183,10 @@ async fn resolve(
     Path(id): Path<String>,
     Act(person, said): Act<Resolve>,
 ) -> Answer {
+    let has_answer = said.status.is_some() || said.body.is_some() || said.body_base64.is_some();
+    if has_answer && said.r#as == "not-sent" {
+        return Err(invalid("status and body belong to `done`"));
+    }
     let resolution = resolution(&said.r#as, said.status, said.body, said.body_base64)?;
     let operation = node.engine.resolve(find(&node, &id).await?.id, &resolution, &person).await?;
     shown(&node, &operation).await
