@@ -80,7 +80,7 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
     }
     match Page::of(&node.access, &request) {
         Some(page) => of_page(front, request, page),
-        None => admitted(front, request).unwrap_or_else(Refused::answer),
+        None => admitted(front, request).unwrap_or_else(|refused| refused.answer()),
     }
 }
 
@@ -109,20 +109,20 @@ struct Refused {
 }
 
 impl Refused {
-    fn answer(self) -> Answering {
+    fn answer(self: Box<Self>) -> Answering {
         at_once(page::refused(self.head.uri.path(), &self.head.headers, &self.problem))
     }
 }
 
 /// Answers whoever may ask.
-fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering, Refused> {
+fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering, Box<Refused>> {
     let node = &front.node;
     let is_call = is_call(request.uri().path());
     let is_metrics = request.uri().path() == "/metrics";
     let (mut head, body) = request.into_parts();
     let caller = match node.access.admit(&head.method, &mut head.headers) {
         Ok(caller) => caller,
-        Err(problem) => return Err(Refused { problem, head }),
+        Err(problem) => return Err(Box::new(Refused { problem, head })),
     };
     // What is routed is looked at by `authorise`.
     let endpoint =

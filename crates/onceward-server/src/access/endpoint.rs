@@ -43,7 +43,7 @@ impl Endpoint {
         Self { is_own: true, ..self }
     }
 
-    const fn from_pages(self) -> Self {
+    const fn for_pages(self) -> Self {
         Self { is_for_pages: true, ..self }
     }
 
@@ -145,7 +145,7 @@ const POST: &str = "POST";
 const DELETE: &str = "DELETE";
 
 /// Every method of `/to/{route}/{path}`; the gateway looks at the route.
-pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said).from_pages();
+pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said).for_pages();
 
 pub(crate) const METRICS: Endpoint =
     api(GET, "/metrics", Roles::READ, Reach::Whole, api::GET_METRICS);
@@ -153,16 +153,16 @@ pub(crate) const METRICS: Endpoint =
 /// What is routed: the API, then the pages.
 const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
-    api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).from_pages(),
+    api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).for_pages(),
     api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION)
         .or_own()
-        .from_pages(),
+        .for_pages(),
     api(GET, "/v1/operations/{id}/request", Roles::PAYLOADS, Reach::Operation, api::GET_REQUEST)
         .or_own()
-        .from_pages(),
+        .for_pages(),
     api(GET, "/v1/operations/{id}/response", Roles::PAYLOADS, Reach::Operation, api::GET_RESPONSE)
         .or_own()
-        .from_pages(),
+        .for_pages(),
     api(GET, "/v1/operations/{id}/evidence", Roles::PAYLOADS, Reach::Operation, api::GET_EVIDENCE),
     api(POST, "/v1/operations/{id}/redeliver", Roles::OPERATE, Reach::Operation, api::REDELIVER),
     api(POST, "/v1/operations/{id}/resend", Roles::OPERATE, Reach::Operation, api::RESEND),
@@ -172,7 +172,7 @@ const ROUTED: &[Endpoint] = &[
     api(POST, "/v1/explain", Roles::SEND, Reach::Said, api::EXPLAIN),
     api(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route, api::GET_KEY)
         .or_own()
-        .from_pages(),
+        .for_pages(),
     api(DELETE, "/v1/keys/{route}/{key}", Roles::OPERATE, Reach::Route, api::FORGET_KEY),
     api(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route, api::EXTEND_KEY),
     api(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route, api::ROTATE_KEY),
@@ -265,9 +265,9 @@ pub(super) fn page_methods(path: &str) -> Option<String> {
         wanted.clone().count() == parts().count()
             && wanted.zip(parts()).all(|(wanted, part)| wanted.starts_with('{') || wanted == part)
     };
-    let for_pages = ROUTED.iter().filter(|endpoint| endpoint.is_for_pages && fits(endpoint.path));
-    let methods = for_pages
-        .map(|endpoint| if endpoint.method == GET { "GET, HEAD" } else { endpoint.method });
+    let open = ROUTED.iter().filter(|endpoint| endpoint.is_for_pages && fits(endpoint.path));
+    let methods =
+        open.map(|endpoint| if endpoint.method == GET { "GET, HEAD" } else { endpoint.method });
     let methods: Vec<_> = methods.collect();
     (!methods.is_empty()).then(|| methods.join(", "))
 }

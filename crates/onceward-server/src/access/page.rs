@@ -73,7 +73,11 @@ impl Page {
                 "Access-Control-Request-Method, Access-Control-Request-Headers",
             ),
         );
-        append_list(headers, header::ACCESS_CONTROL_ALLOW_METHODS, &[self.methods.clone()]);
+        append_list(
+            headers,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            std::slice::from_ref(&self.methods),
+        );
         let mut names: BTreeSet<String> = SAYS.iter().map(|it| (*it).to_owned()).collect();
         if self.is_call {
             names.extend(requested(wanted));
@@ -135,7 +139,7 @@ impl Caller {
         if origin.is_some_and(|origin| origins.iter().any(|known| known == origin)) {
             return Ok(());
         }
-        let comes = origin.map_or("no page".to_owned(), |origin| format!("{origin:?}"));
+        let comes = origin.map_or_else(|| "no page".to_owned(), |origin| format!("{origin:?}"));
         Err(Problem::new(
             "forbidden",
             format!(
