@@ -10,6 +10,7 @@ mod deny;
 mod fuzz;
 mod package;
 mod postgres;
+mod previous;
 mod proof;
 mod sabotage;
 mod schemathesis;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres, schemathesis, sdks, tools};
+use crate::{Outcome, browser, postgres, previous, schemathesis, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -107,6 +107,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let server = postgres::find_or_start()?;
     tools::find_or_install();
     let sdks = sdks::find_or_install();
+    let previous = previous::find_or_build();
     let mut args = vec!["test", "--locked"];
     // Beside --workspace cargo would not heed a package.
     if !extra.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
@@ -120,6 +121,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         (THREADS, abreast()),
     ];
     environment.extend(sdks);
+    environment.extend(previous.map(|binary| ("TEST_PREVIOUS", binary.into())));
     cargo(&args, &environment)?;
     // Who asks for some tests does not wait for it.
     if extra.is_empty() { schemathesis::run(&[]) } else { Ok(()) }

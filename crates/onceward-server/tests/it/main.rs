@@ -77,6 +77,7 @@ mod standard_webhooks;
 mod stripe_sdks;
 mod stripe_shape;
 mod supervisor;
+mod upgrade;
 mod upstream_auth;
 mod upstream_tls;
 mod verify;
