@@ -103,6 +103,11 @@ impl Endpoint {
         self.is_own
     }
 
+    /// Whether a key for web pages may do this.
+    pub(crate) fn is_for_pages(&self) -> bool {
+        self.is_for_pages
+    }
+
     /// The word for how far a key comes that is confined to routes.
     pub(crate) fn reach_name(&self) -> &'static str {
         match self.reach {
