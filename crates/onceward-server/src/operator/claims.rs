@@ -322,7 +322,7 @@ impl Written for Release {
 
     fn read(self) -> Result<Word, Problem> {
         let retry_after = span("retry_after", self.retry_after.as_deref())?.unwrap_or_default();
-        if self.may_have_executed && !retry_after.is_zero() {
+        if self.may_have_executed && self.retry_after.is_some() {
             return Err(invalid("retry_after belongs to what was not done"));
         }
         let back = GivenBack {
