@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres, previous, sdks, tools};
+use crate::{Outcome, browser, postgres, previous, schemathesis, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -122,7 +122,9 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     ];
     environment.extend(sdks);
     environment.extend(previous.map(|binary| ("TEST_PREVIOUS", binary.into())));
-    cargo(&args, &environment)
+    cargo(&args, &environment)?;
+    // Who asks for some tests does not wait for it.
+    if extra.is_empty() { schemathesis::run(&[]) } else { Ok(()) }
 }
 
 /// Worlds from a seed, in a build that is quick.

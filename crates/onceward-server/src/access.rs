@@ -1,12 +1,13 @@
 //! Who may call, and what: access keys, kept hashed, with roles, routes and an expiry (`key`, `role`),
 //! where a request has its own (`given`), what each endpoint needs (`endpoint`, `authorise`), and on
-//! an open loopback listener, that no web page posts through it (`browser`).
+//! an open loopback listener, that no web page posts through it (`browser`); keys for pages (`page`).
 
 mod authorise;
 mod browser;
 mod endpoint;
 mod given;
 mod key;
+mod page;
 mod role;
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, header};
 use onceward::core::time::Timestamp;
 use onceward::secret::is_same;
 use onceward::store::{Store, StoreError};
@@ -24,6 +25,7 @@ pub(crate) use self::authorise::{authorise, check_route};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
 pub(crate) use self::endpoint::{CALL, Endpoint, METRICS, endpoints};
 pub(crate) use self::key::{AccessKey, new_key};
+pub(crate) use self::page::{Page, origin_of};
 pub(crate) use self::role::Roles;
 pub(crate) use onceward::core::key::TENANT;
 
@@ -65,13 +67,15 @@ pub(crate) struct Caller {
     pub(crate) roles: Roles,
     /// The routes that it is confined to.
     routes: Option<Arc<[String]>>,
+    /// The origins of the pages that its key is for.
+    origins: Option<Arc<[String]>>,
 }
 
 impl Caller {
     /// The command line's own, and everybody where no key is needed.
     fn local() -> Self {
         let (tenant, principal) = (TENANT.to_owned(), String::new());
-        Self { tenant, principal, roles: Roles::ALL, routes: None }
+        Self { tenant, principal, roles: Roles::ALL, routes: None, origins: None }
     }
 
     /// The same, as it acts for another tenant.
@@ -111,6 +115,8 @@ pub(crate) struct Grant {
     pub(crate) roles: Roles,
     /// Empty: all.
     pub(crate) routes: Vec<String>,
+    /// Of a key for pages, theirs; else empty.
+    pub(crate) origins: Vec<String>,
     pub(crate) expires: Option<Timestamp>,
 }
 
@@ -199,6 +205,7 @@ impl Access {
             tenant: old.tenant.clone(),
             roles: old.roles,
             routes: old.routes.clone(),
+            origins: old.origins.clone(),
             expires: expires.or(alike),
         };
         let end = now.plus(overlap);
@@ -235,6 +242,7 @@ impl Access {
             created_at: shape::time(now),
             roles: grant.roles,
             routes: grant.routes,
+            origins: grant.origins,
             expires_at: grant.expires.map(shape::time),
             last_used_at: None,
         };
@@ -292,9 +300,17 @@ impl Access {
         method: &Method,
         headers: &mut HeaderMap,
     ) -> Result<Caller, Problem> {
-        refuse_web_pages(method, headers)?;
-        if let Some(key) = take_key(headers) {
-            return self.caller(&key);
+        let found = take_key(headers).map(|key| self.caller(&key));
+        match &found {
+            Some(Ok(caller @ Caller { origins: Some(origins), .. })) => {
+                caller.check_origin(origins, headers)?;
+            }
+            // A page whose key is gone is told that, and not that it is a stranger's.
+            Some(Err(_)) if self.is_named(headers) => {}
+            _ => refuse_web_pages(method, headers)?,
+        }
+        if let Some(found) = found {
+            return found;
         }
         if self.is_needed() {
             return Err(Problem::new(
@@ -304,6 +320,22 @@ impl Access {
         }
         refuse_other_hosts(headers)?;
         Ok(Caller::local())
+    }
+
+    /// Whether it comes from a page of some key.
+    fn is_named(&self, headers: &HeaderMap) -> bool {
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        origin.is_some_and(|origin| self.is_of_a_page(origin))
+    }
+
+    /// Whether some key that has not expired is for pages of this origin.
+    fn is_of_a_page(&self, origin: &str) -> bool {
+        let now = shape::now();
+        let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        by_hash.values().any(|known| {
+            known.origins.as_ref().is_some_and(|origins| origins.iter().any(|it| it == origin))
+                && known.expires.is_none_or(|at| at > now)
+        })
     }
 
     fn caller(&self, key: &str) -> Result<Caller, Problem> {
@@ -332,6 +364,7 @@ impl Access {
             principal: known.key.name.clone(),
             roles: known.key.roles,
             routes: known.routes.clone(),
+            origins: known.origins.clone(),
         })
     }
 }

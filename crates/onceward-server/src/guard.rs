@@ -28,6 +28,7 @@ use crate::access;
 use crate::body::Body;
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
+use crate::cors::Asked;
 use crate::gateway::{Answering, Entrance, Place, Receipt, options_of};
 use crate::head;
 use crate::listening::Peer;
@@ -124,7 +125,7 @@ pub(crate) fn answer(
     request: Request<Incoming>,
     peer: &Peer,
 ) -> Answering {
-    let asked = cors::Asked::of(&request);
+    let asked = Asked::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
     let entered = enter(node, &guard, request, peer);
@@ -147,7 +148,7 @@ fn dress(
     node: &Node,
     guard: &Guard,
     response: &mut Response<Body>,
-    asked: Option<&cors::Asked>,
+    asked: Option<&Asked>,
     (method, uri): (&Method, &Uri),
 ) {
     // Most answers need it for nothing.

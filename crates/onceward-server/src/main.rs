@@ -6,6 +6,7 @@ mod classify;
 mod cli;
 mod config;
 mod connections;
+mod cors;
 mod demo;
 mod event_loops;
 mod exit;

@@ -59,9 +59,9 @@ where nothing is. Requests are closed: an unknown member or word of a query is r
 open: a later release may add members. Times are RFC 3339 in UTC, and lists have `data` and `next`.
 
 What each access key may do is listed with each endpoint: the roles in `security`, where a second choice \
-means *about its own*, and in `x-onceward-reach` how far a key comes with it that is confined to routes, or is \
+means *about its own*; in `x-onceward-reach` how far a key comes with it that is confined to routes, or is \
 another tenant's: the whole gateway (`gateway`) is told to neither, and what a route is for all who use it \
-(`kept`) to a tenant that has it alone.";
+(`kept`) to a tenant that has it alone; and in `x-onceward-pages` whether a key for web pages may do it.";
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(make);
 
@@ -176,6 +176,7 @@ fn operation(endpoint: &Endpoint, path: &str, described: &Described) -> Value {
     let mut operation = said(described);
     operation["security"] = security(endpoint.roles(), endpoint.is_own());
     operation["x-onceward-reach"] = json!(endpoint.reach_name());
+    operation["x-onceward-pages"] = json!(endpoint.is_for_pages());
     let tenant = endpoint.sees_tenants().then_some("tenant");
     let described_too: Vec<&str> = described.parameters.iter().copied().chain(tenant).collect();
     operation["parameters"] = parameters(path, &described_too);
@@ -233,6 +234,7 @@ fn call(method: &str) -> Value {
                         without a record. In the place of the route an ad hoc URL may stand, where it is open to callers.",
         "security": security(CALL.roles(), false),
         "x-onceward-reach": CALL.reach_name(),
+        "x-onceward-pages": CALL.is_for_pages(),
         "parameters": parameters("/to/{route}/{path}", api::OPTIONS),
         "responses": {
             "default": {

@@ -322,8 +322,8 @@ async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
         return Ok(());
     }
     let name = "first".to_owned();
-    let tenant = TENANT.to_owned();
-    let grant = Grant { name, tenant, roles: Roles::ALL, routes: Vec::new(), expires: None };
+    let (tenant, routes, origins) = (TENANT.to_owned(), Vec::new(), Vec::new());
+    let grant = Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())

@@ -36,6 +36,8 @@ pub(crate) struct Endpoint {
     pub(super) reach: Reach,
     /// Whether who may send may do this too, about its own.
     is_own: bool,
+    /// Whether a key for web pages may do this.
+    is_for_pages: bool,
     /// What the document of the API says of it; nothing of a page.
     pub(crate) described: &'static [Described],
 }
@@ -43,6 +45,10 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     const fn or_own(self) -> Self {
         Self { is_own: true, ..self }
+    }
+
+    const fn for_pages(self) -> Self {
+        Self { is_for_pages: true, ..self }
     }
 
     /// Whether `caller` has the roles; what a lack is called.
@@ -58,6 +64,16 @@ impl Endpoint {
                     missing.said(),
                     caller.who(),
                     caller.roles.said(),
+                ),
+            ));
+        }
+        if caller.is_page() && !self.is_for_pages {
+            return Err(Problem::new(
+                "forbidden",
+                format!(
+                    "{} is not for web pages; the access key of {} is for them alone.",
+                    self.path,
+                    caller.who(),
                 ),
             ));
         }
@@ -106,6 +122,11 @@ impl Endpoint {
         !matches!(self.reach, Reach::Nothing | Reach::House)
     }
 
+    /// Whether a key for web pages may do this.
+    pub(crate) fn is_for_pages(&self) -> bool {
+        self.is_for_pages
+    }
+
     /// The word for how far a key comes that is confined to routes.
     pub(crate) fn reach_name(&self) -> &'static str {
         match self.reach {
@@ -134,7 +155,7 @@ const fn api(
     described: &'static [Described],
 ) -> Endpoint {
     assert!(!described.is_empty(), "the document of the API says what each endpoint does");
-    Endpoint { method, path, roles, reach, is_own: false, described }
+    Endpoint { method, path, roles, reach, is_own: false, is_for_pages: false, described }
 }
 
 /// A page, or a file of one.
@@ -142,7 +163,7 @@ const fn page(method: &'static str, path: &'static str, roles: Roles, reach: Rea
     let bytes = path.as_bytes();
     let is_api = bytes.len() > 3 && bytes[1] == b'v' && bytes[2] == b'1' && bytes[3] == b'/';
     assert!(!is_api, "an endpoint of the API is described");
-    Endpoint { method, path, roles, reach, is_own: false, described: &[] }
+    Endpoint { method, path, roles, reach, is_own: false, is_for_pages: false, described: &[] }
 }
 
 const GET: &str = "GET";
@@ -150,7 +171,7 @@ const POST: &str = "POST";
 const DELETE: &str = "DELETE";
 
 /// Every method of `/to/{route}/{path}`; the gateway looks at the route.
-pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said);
+pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said).for_pages();
 
 pub(crate) const METRICS: Endpoint =
     api(GET, "/metrics", Roles::READ, Reach::House, api::GET_METRICS);
@@ -158,12 +179,16 @@ pub(crate) const METRICS: Endpoint =
 /// What is routed: the API, then the pages.
 const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
-    api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND),
-    api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION).or_own(),
+    api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).for_pages(),
+    api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION)
+        .or_own()
+        .for_pages(),
     api(GET, "/v1/operations/{id}/request", Roles::PAYLOADS, Reach::Operation, api::GET_REQUEST)
-        .or_own(),
+        .or_own()
+        .for_pages(),
     api(GET, "/v1/operations/{id}/response", Roles::PAYLOADS, Reach::Operation, api::GET_RESPONSE)
-        .or_own(),
+        .or_own()
+        .for_pages(),
     api(GET, "/v1/operations/{id}/evidence", Roles::PAYLOADS, Reach::Operation, api::GET_EVIDENCE),
     api(POST, "/v1/operations/{id}/redeliver", Roles::OPERATE, Reach::Operation, api::REDELIVER),
     api(POST, "/v1/operations/{id}/resend", Roles::OPERATE, Reach::Operation, api::RESEND),
@@ -171,7 +196,9 @@ const ROUTED: &[Endpoint] = &[
     api(POST, "/v1/operations/{id}/resolve", Roles::OPERATE, Reach::Operation, api::RESOLVE),
     api(POST, "/v1/operations/{id}/lookup", Roles::OPERATE, Reach::Operation, api::LOOK_UP),
     api(POST, "/v1/explain", Roles::SEND, Reach::Said, api::EXPLAIN),
-    api(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route, api::GET_KEY).or_own(),
+    api(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route, api::GET_KEY)
+        .or_own()
+        .for_pages(),
     api(DELETE, "/v1/keys/{route}/{key}", Roles::OPERATE, Reach::Route, api::FORGET_KEY),
     api(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route, api::EXTEND_KEY),
     api(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route, api::ROTATE_KEY),
@@ -251,6 +278,24 @@ pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
 pub(super) fn endpoint(method: &Method, path: &str) -> Option<&'static Endpoint> {
     let method = if *method == Method::HEAD { GET } else { method.as_str() };
     ROUTED.iter().find(|endpoint| endpoint.path == path && endpoint.method == method)
+}
+
+/// The methods that a key for pages may ask with at the address `path`; nothing where it may not ask.
+pub(super) fn page_methods(path: &str) -> Option<String> {
+    if path == "/to" || path.starts_with("/to/") {
+        return Some("GET, HEAD, POST, PUT, PATCH, DELETE".to_owned());
+    }
+    let parts = || path.split('/');
+    let fits = |template: &str| {
+        let wanted = template.split('/');
+        wanted.clone().count() == parts().count()
+            && wanted.zip(parts()).all(|(wanted, part)| wanted.starts_with('{') || wanted == part)
+    };
+    let open = ROUTED.iter().filter(|endpoint| endpoint.is_for_pages && fits(endpoint.path));
+    let methods =
+        open.map(|endpoint| if endpoint.method == GET { "GET, HEAD" } else { endpoint.method });
+    let methods: Vec<_> = methods.collect();
+    (!methods.is_empty()).then(|| methods.join(", "))
 }
 
 /// The methods that a path takes, where this is not one.

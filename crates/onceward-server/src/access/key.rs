@@ -43,6 +43,8 @@ pub(crate) struct AccessKey {
     pub(crate) roles: Roles,
     /// The routes that it is confined to; empty: none.
     pub(crate) routes: Vec<String>,
+    /// The origins of the pages that it is for; empty: it is no key for pages.
+    pub(crate) origins: Vec<String>,
     /// From when on it is refused.
     pub(crate) expires_at: Option<String>,
     /// Kept apart from it, for it changes with every call.
@@ -60,6 +62,8 @@ struct Kept {
     roles: Roles,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     /// What it may do where it is another tenant's than the one that was always there. A release that
@@ -76,21 +80,37 @@ struct Within {
 
 impl From<Kept> for AccessKey {
     fn from(kept: Kept) -> Self {
-        let Kept { name, prefix, hash, created_at, roles, routes, expires_at, within } = kept;
-        let own = || Within { tenant: TENANT.to_owned(), roles };
-        let Within { tenant, roles } = within.unwrap_or_else(own);
-        let last_used_at = None;
-        Self { tenant, name, prefix, hash, created_at, roles, routes, expires_at, last_used_at }
+        let own = || Within { tenant: TENANT.to_owned(), roles: kept.roles };
+        let Within { tenant, roles } = kept.within.unwrap_or_else(own);
+        Self {
+            tenant,
+            roles,
+            name: kept.name,
+            prefix: kept.prefix,
+            hash: kept.hash,
+            created_at: kept.created_at,
+            routes: kept.routes,
+            origins: kept.origins,
+            expires_at: kept.expires_at,
+            last_used_at: None,
+        }
     }
 }
 
 impl From<AccessKey> for Kept {
     fn from(key: AccessKey) -> Self {
-        let AccessKey { tenant, name, prefix, hash, created_at, roles, routes, expires_at, .. } =
-            key;
-        let within = (tenant != TENANT).then_some(Within { tenant, roles });
-        let roles = if within.is_some() { Roles::NONE } else { roles };
-        Self { name, prefix, hash, created_at, roles, routes, expires_at, within }
+        let is_elsewhere = key.tenant != TENANT;
+        Self {
+            roles: if is_elsewhere { Roles::NONE } else { key.roles },
+            within: is_elsewhere.then_some(Within { tenant: key.tenant, roles: key.roles }),
+            name: key.name,
+            prefix: key.prefix,
+            hash: key.hash,
+            created_at: key.created_at,
+            routes: key.routes,
+            origins: key.origins,
+            expires_at: key.expires_at,
+        }
     }
 }
 
@@ -112,6 +132,7 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
 pub(super) struct Known {
     pub(super) key: AccessKey,
     pub(super) routes: Option<Arc<[String]>>,
+    pub(super) origins: Option<Arc<[String]>>,
     pub(super) expires: Option<Timestamp>,
     /// In microseconds; 0: never.
     used: AtomicI64,
@@ -124,6 +145,7 @@ impl Known {
         let used = used.map_or(0, Timestamp::as_micros);
         Self {
             routes: (!key.routes.is_empty()).then(|| key.routes.as_slice().into()),
+            origins: (!key.origins.is_empty()).then(|| key.origins.as_slice().into()),
             expires: key.expires(),
             used: AtomicI64::new(used),
             kept: AtomicI64::new(used),

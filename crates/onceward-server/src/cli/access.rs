@@ -38,6 +38,12 @@ pub(super) struct Create {
     /// A route that it is confined to; several times; without it, none
     #[arg(long = "route", value_name = "ROUTE", value_delimiter = ',')]
     routes: Vec<String>,
+    /// For a web page: it may only send, and only from the pages of --origin
+    #[arg(long, requires = "origins", conflicts_with = "roles")]
+    browser: bool,
+    /// An origin whose pages it is for, such as https://shop.example; several times
+    #[arg(long = "origin", value_name = "ORIGIN", value_delimiter = ',', requires = "browser")]
+    origins: Vec<String>,
     /// When it expires, such as 90d or 2027-01-31; without it, never
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
@@ -71,11 +77,11 @@ pub(super) async fn access(verb: &Access, client: &Client, out: Printer) -> Resu
 }
 
 async fn create(flags: &Create, client: &Client, out: Printer) -> Result<(), Exit> {
-    let Create { name, named, roles, routes, expires, reason } = flags;
+    let Create { name, named, roles, routes, browser: _, origins, expires, reason } = flags;
     let roles = (!roles.is_empty()).then_some(roles);
     let wanted = json!({
         "name": name.as_ref().or(named.as_ref()), "roles": roles, "routes": routes,
-        "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
+        "origins": origins, "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
     });
     let made = client.post("/v1/access", &wanted).await?;
     out.document(&made, || {
@@ -106,8 +112,17 @@ async fn rotate(flags: &Rotate, client: &Client, out: Printer) -> Result<(), Exi
 }
 
 async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
-    const NAMES: &[&str] =
-        &["NAME", "PREFIX", "CREATED", "ROLES", "ROUTES", "EXPIRES", "LAST USED", "TENANT"];
+    const NAMES: &[&str] = &[
+        "NAME",
+        "PREFIX",
+        "CREATED",
+        "ROLES",
+        "ROUTES",
+        "PAGES OF",
+        "EXPIRES",
+        "LAST USED",
+        "TENANT",
+    ];
     whole(client, "/v1/access", out, NAMES, |key| {
         let names = |pointer, none: &str| {
             let names: Vec<&str> = each(key, pointer).iter().filter_map(|it| it.as_str()).collect();
@@ -119,6 +134,7 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
             out.when(key, "/created_at"),
             names("/roles", "none"),
             names("/routes", "all"),
+            names("/origins", "none"),
             out.when(key, "/expires_at"),
             out.when(key, "/last_used_at"),
             text(key, "/tenant"),

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::handler::{Answer, REASON_BYTES_MAX, Said, all, instant, invalid};
-use crate::access::{self, AccessKey, Caller, Grant, LOCAL, Roles};
+use crate::access::{self, AccessKey, Caller, Grant, LOCAL, Roles, origin_of};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::view::View;
@@ -24,6 +24,9 @@ const OVERLAP: Duration = Duration::from_hours(24);
 
 /// The most routes that a key is confined to: each call looks through them.
 const ROUTES_MAX: usize = 64;
+
+/// The most origins of a key.
+const ORIGINS_MAX: usize = 16;
 
 const NAME_BYTES_MAX: usize = 64;
 
@@ -47,6 +50,7 @@ fn shown(key: &AccessKey, now: Timestamp) -> Value {
         "prefix": key.prefix,
         "roles": key.roles,
         "routes": key.routes,
+        "origins": key.origins,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "expired": key.expires().is_some_and(|at| at <= now),
@@ -64,6 +68,9 @@ struct Wanted {
     roles: Option<Vec<String>>,
     #[serde(default)]
     routes: Vec<String>,
+    /// Of the pages that it is for: it may only send then.
+    #[serde(default)]
+    origins: Vec<String>,
     /// A duration from now, a day or a time.
     expires: Option<String>,
     #[serde(default)]
@@ -72,7 +79,7 @@ struct Wanted {
 
 impl Wanted {
     fn grant(self, tenant: String, now: Timestamp) -> Result<Grant, Problem> {
-        let Self { name, roles, routes, expires, .. } = self;
+        let Self { name, roles, routes, origins, expires, .. } = self;
         let fits = !name.is_empty()
             && name != LOCAL
             && name.len() <= NAME_BYTES_MAX
@@ -87,9 +94,11 @@ impl Wanted {
         {
             return Err(invalid(format!("routes: names of routes, at most {ROUTES_MAX}")));
         }
-        let roles = roles.map_or(Ok(Roles::ALL), |names| roles_of(&names))?;
+        let all = if origins.is_empty() { Roles::ALL } else { Roles::SEND };
+        let roles = roles.map_or(Ok(all), |names| roles_of(&names))?;
+        let origins = origins_of(&origins, roles)?;
         let expires = expires.map(|text| expiry(&text, now)).transpose()?;
-        Ok(Grant { name, tenant, roles, routes, expires })
+        Ok(Grant { name, tenant, roles, routes, origins, expires })
     }
 }
 
@@ -107,6 +116,20 @@ fn roles_of(names: &[String]) -> Result<Roles, Problem> {
         )));
     }
     Ok(roles)
+}
+
+/// The origins of the pages that a key is for: whoever reads a page has its key.
+fn origins_of(texts: &[String], roles: Roles) -> Result<Vec<String>, Problem> {
+    if texts.len() > ORIGINS_MAX {
+        return Err(invalid(format!("origins: at most {ORIGINS_MAX}")));
+    }
+    if !texts.is_empty() && roles != Roles::SEND {
+        return Err(invalid(
+            "roles: a key for web pages may only send, since everybody can read it there",
+        ));
+    }
+    let read = |text: &String| origin_of(text).map_err(|why| invalid(format!("origins: {why}")));
+    texts.iter().map(read).collect()
 }
 
 /// `90d` from now, `2027-01-31` as that day begins in UTC, or a time.
@@ -143,6 +166,9 @@ fn about(grant: &Grant) -> String {
     }
     if !grant.routes.is_empty() {
         about = format!("{about}, routes: {}", grant.routes.join(", "));
+    }
+    if !grant.origins.is_empty() {
+        about = format!("{about}, origins: {}", grant.origins.join(", "));
     }
     if let Some(at) = grant.expires {
         about = format!("{about}, expires: {}", shape::time(at));

@@ -305,7 +305,8 @@ impl Written for Complete {
             (Some(json), None) => (json.get().as_bytes().to_vec(), Some(JSON.to_owned())),
             (None, None) => (b"null".to_vec(), Some(JSON.to_owned())),
         };
-        let is_field = |text: &String| HeaderValue::from_str(text).is_ok() && text.len() <= 255;
+        let is_printable = |text: &String| text.bytes().all(|it| (0x20..=0x7e).contains(&it));
+        let is_field = |text: &String| is_printable(text) && text.len() <= 255;
         if content_type.as_ref().is_some_and(|text| !is_field(text)) {
             return Err(invalid("content_type is no media type"));
         }
@@ -321,7 +322,7 @@ impl Written for Release {
 
     fn read(self) -> Result<Word, Problem> {
         let retry_after = span("retry_after", self.retry_after.as_deref())?.unwrap_or_default();
-        if self.may_have_executed && !retry_after.is_zero() {
+        if self.may_have_executed && self.retry_after.is_some() {
             return Err(invalid("retry_after belongs to what was not done"));
         }
         let back = GivenBack {
@@ -399,13 +400,15 @@ fn words_about_many(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<E
     }
 }
 
+fn check_scope(scope: &str) -> Result<(), Problem> {
+    Key::new(scope).map(drop).map_err(|error| {
+        let why = error.to_string().replace("the key", "it");
+        invalid(format!("the scope {scope:?}: {why}"))
+    })
+}
+
 fn claim_of(tenant: &str, scope: &str, key: &str) -> Result<ClaimKey, Problem> {
-    if let Err(error) = Key::new(scope) {
-        return Err(invalid(format!(
-            "the scope {scope:?}: {}",
-            error.to_string().replace("the key", "it")
-        )));
-    }
+    check_scope(scope)?;
     Ok(ClaimKey { tenant: tenant.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
 }
 
@@ -445,6 +448,7 @@ async fn many(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     refuse_begins(&node, &verb)?;
+    check_scope(&scope)?;
     let words = words_about_many(&verb, body)?;
     if words.is_empty() || words.len() > MANY_MAX {
         return Err(invalid(format!("claims: between 1 and {MANY_MAX} at once")));

@@ -166,6 +166,10 @@ struct Resolve {
 reasoned!(Redeliver, Resolve);
 
 async fn resolve(node: View, Path(id): Path<String>, Act(person, said): Act<Resolve>) -> Answer {
+    let has_answer = said.status.is_some() || said.body.is_some() || said.body_base64.is_some();
+    if has_answer && said.r#as == "not-sent" {
+        return Err(invalid("status and body belong to `done`"));
+    }
     let resolution = resolution(&said.r#as, said.status, said.body, said.body_base64)?;
     let operation = node.engine.resolve(node.find(&id).await?.id, &resolution, &person).await?;
     shown(&node, &operation).await

@@ -2,6 +2,7 @@
 
 mod access;
 mod access_life;
+mod access_pages;
 mod access_roles;
 mod backlog;
 mod browser_world;

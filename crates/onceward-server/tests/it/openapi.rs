@@ -51,12 +51,8 @@ impl Walk<'_> {
     /// Sends a call by a document; tells the operation's id.
     fn send(&self, to: &str, key: &str, mode: &str) -> String {
         let call = json!({"to": to, "key": key, "mode": mode, "body": {"qty": 1}});
-        let answer = self.asked("POST", "/v1/operations", &call.to_string());
-        answer.json()["id"]
-            .as_str()
-            .or(answer.json()["operation"].as_str())
-            .unwrap_or("")
-            .to_owned()
+        let said = self.asked("POST", "/v1/operations", &call.to_string()).json();
+        said["id"].as_str().or_else(|| said["operation"].as_str()).unwrap_or("").to_owned()
     }
 }
 
@@ -96,6 +92,33 @@ fn every_endpoint_answers_as_the_document_says() {
         .filter(|id| !walk.done.contains(id) && !ELSEWHERE.contains(id) && !id.ends_with("Through"))
         .collect();
     assert!(missing.is_empty(), "nobody has seen these done: {missing:?}");
+}
+
+#[test]
+fn an_answer_that_the_document_does_not_tell_of_is_seen() {
+    let judged = |status, kind: &str, body: &Value| {
+        let headers = vec![("content-type".to_owned(), kind.to_owned())];
+        let answer = Response { status, headers, body: body.to_string().into_bytes() };
+        std::panic::catch_unwind(|| document::hold("GET", "/v1/stats", &answer)).is_ok()
+    };
+    let json = "application/json";
+    let well = json!({"operations": {"done": 1}, "ledger": {"bytes": 1, "commits": 1}, "quarantined": false, "version": "1"});
+    assert!(judged(200, json, &well));
+    for (member, value) in [
+        ("more", json!(1)),
+        ("version", json!(1)),
+        ("operations", json!({"done": "1"})),
+        ("ledger", json!({"bytes": 1})),
+        ("ledger", json!({"bytes": 1, "commits": 1, "more": 1})),
+    ] {
+        let mut other = well.clone();
+        other[member] = value;
+        assert!(!judged(200, json, &other), "{other}");
+    }
+    assert!(!judged(200, "text/plain", &well) && !judged(418, json, &well));
+    let problem = |code: &str| json!({"type": "urn:onceward:problem:x", "title": "", "status": 403, "detail": "", "code": code, "advice": "wait"});
+    let problem = |code: &str| judged(403, "application/problem+json", &problem(code));
+    assert!(problem("forbidden") && !problem("limit") && !problem("nothing"));
 }
 
 fn operations(walk: &mut Walk<'_>) {
@@ -149,11 +172,11 @@ fn people(walk: &mut Walk<'_>) {
     });
     walk.post(&format!("/v1/operations/{dead}/redeliver"), &because);
     let resend = format!("/v1/operations/{dead}/resend");
-    let resent = json!({"reason": "again", "path": "/else", "headers": {"x-a": "b", "x-c": null}});
+    let changed = json!({"reason": "again", "path": "/else", "headers": {"x-a": "b", "x-c": null}});
     until("it has ended again", || {
-        Some(()).filter(|()| walk.asked("POST", &resend, &resent.to_string()).status == 201)
+        Some(()).filter(|()| walk.asked("POST", &resend, &changed.to_string()).status == 201)
     });
-    walk.ask(201, "POST", &resend, &resent);
+    walk.ask(201, "POST", &resend, &changed);
     let [first, second] = ["doubt-1", "doubt-2"].map(|key| walk.send("doubt/orders", key, "held"));
     walk.post(&format!("/v1/operations/{first}/lookup"), &json!({}));
     walk.post("/v1/routes/doubt/lookup", &json!({}));

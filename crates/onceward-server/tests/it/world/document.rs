@@ -141,13 +141,13 @@ fn check(schema: &Value, value: &Value, at: &str) -> Result<Named, String> {
     }
     for (word, said) in words {
         match word.as_str() {
-            "description" | "example" | "default" => {}
             "$ref" => {
                 let to = DOCUMENT.pointer(said.as_str().unwrap().strip_prefix('#').unwrap());
                 named.extend(check(to.unwrap(), value, at)?);
             }
             "type" => {
-                let kinds = said.as_array().map_or(std::slice::from_ref(said), Vec::as_slice);
+                let kinds =
+                    said.as_array().map_or_else(|| std::slice::from_ref(said), Vec::as_slice);
                 if !kinds.iter().any(|kind| is_a(kind.as_str().unwrap(), value)) {
                     return wrong(format!("{value} is no {said}"));
                 }
@@ -156,7 +156,7 @@ fn check(schema: &Value, value: &Value, at: &str) -> Result<Named, String> {
                 return wrong(format!("{value} is none of {said}"));
             }
             "const" if said != value => return wrong(format!("{value} is not {said}")),
-            "enum" | "const" => {}
+            "enum" | "const" | "description" | "example" | "default" => {}
             "required" => {
                 for name in said.as_array().unwrap() {
                     let there =
