@@ -1,13 +1,19 @@
 //! Who may call, and what: access keys, kept hashed, with roles, routes and an expiry (`key`, `role`),
-//! where a request has its own (`given`), what each endpoint needs (`endpoint`, `authorise`), and on
-//! an open loopback listener, that no web page posts through it (`browser`).
+//! where a request has its own (`given`), sessions of those who logged in by one (`session`, `cookie`,
+//! `arrival`, `tries`), what each endpoint needs (`endpoint`, `authorise`), and that no web page posts
+//! through it (`browser`).
 
+mod arrival;
 mod authorise;
 mod browser;
+mod cookie;
 mod endpoint;
 mod given;
 mod key;
+mod login;
 mod role;
+mod session;
+mod tries;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,20 +21,27 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::request::Parts;
 use onceward::core::time::Timestamp;
 use onceward::secret::is_same;
 use onceward::store::{Store, StoreError};
 
+pub(crate) use self::arrival::{Arrival, Visit};
 pub(crate) use self::authorise::{authorise, check_route};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
-pub(crate) use self::endpoint::{CALL, METRICS};
+pub(crate) use self::cookie::{Cookie, take_cookies};
+pub(crate) use self::endpoint::{CALL, METRICS, looks};
 pub(crate) use self::key::{AccessKey, new_key};
+pub(crate) use self::login::{Opened, Standing};
 pub(crate) use self::role::Roles;
+pub(crate) use self::session::{By, ID_BEGIN};
 
 use self::browser::refuse_other_hosts;
 use self::given::take_key;
 use self::key::{Known, hash, instant, is_whole, prefix};
+use self::session::Sessions;
+use self::tries::Tries;
+use crate::listening::Peer;
 use crate::problem::Problem;
 use crate::shape;
 
@@ -54,6 +67,11 @@ impl Caller {
     /// The command line's own, and everybody where no key is needed.
     fn local() -> Self {
         Self { principal: String::new(), roles: Roles::ALL, routes: None }
+    }
+
+    /// Whoever is not known yet: what needs no role is open to them.
+    fn nobody() -> Self {
+        Self { roles: Roles::NONE, ..Self::local() }
     }
 
     /// Whether it is confined to some routes.
@@ -82,6 +100,17 @@ pub(crate) struct Grant {
     pub(crate) expires: Option<Timestamp>,
 }
 
+/// Whether a session of the pages counts for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// It does.
+    Inside,
+    /// It does, and nobody needs to be anybody: the way in.
+    Outside,
+    /// It does not: programs have a key.
+    Nowhere,
+}
+
 type ByHash = HashMap<String, Known>;
 
 /// The keys there are.
@@ -94,6 +123,10 @@ pub(crate) struct Access {
     operator: String,
     /// Whether the listener can be reached from elsewhere.
     beyond_loopback: bool,
+    /// Whether a proxy before it speaks TLS for it.
+    behind_proxy: bool,
+    sessions: Sessions,
+    tries: Tries,
 }
 
 impl Access {
@@ -102,19 +135,24 @@ impl Access {
         store: Arc<dyn Store>,
         operator: &str,
         listen: SocketAddr,
+        behind_proxy: bool,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             by_hash: RwLock::new(read(&*store).await?),
             changing: tokio::sync::Mutex::default(),
+            sessions: Sessions::open(Arc::clone(&store)).await?,
             store,
             operator: hash(operator),
             beyond_loopback: !listen.ip().is_loopback(),
+            behind_proxy,
+            tries: Tries::default(),
         })
     }
 
-    /// Reads the keys again: other nodes make and revoke some too.
+    /// Reads keys and sessions again: other nodes make and revoke some too.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let _alone = self.changing.lock().await;
+        self.sessions.refresh().await?;
         let fresh = read(&*self.store).await?;
         let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
         for (hash, known) in &fresh {
@@ -187,6 +225,9 @@ impl Access {
         if key.last_used_at.is_some() {
             self.store.set(format!("{USED}{prefix}"), None).await?;
         }
+        // They have ended with it; this forgets them.
+        let is_of = |by: &By| matches!(by, By::Key { prefix: of } if of == prefix);
+        self.sessions.end_where(|session| is_of(&session.by)).await?;
         Ok(true)
     }
 
@@ -219,7 +260,7 @@ impl Access {
         Ok(())
     }
 
-    /// Writes when keys were last used, where that changed.
+    /// Writes when keys and sessions were last used, where that changed.
     pub(crate) async fn keep_used(&self) -> Result<(), StoreError> {
         let unkept: Vec<(String, String, Timestamp)> = {
             let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
@@ -241,7 +282,8 @@ impl Access {
                 known.keep(used);
             }
         }
-        Ok(())
+        let _alone = self.changing.lock().await;
+        self.sessions.keep_used(shape::now()).await
     }
 
     /// Whether a call needs a key.
@@ -250,24 +292,35 @@ impl Access {
             || !self.by_hash.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Who sent these headers. Our key is taken out of them: it never goes upstream.
+    /// Who sent this. Our key and our cookies are taken out of it: they never go upstream. A session
+    /// counts where `looks` says so.
     pub(crate) fn admit(
         &self,
-        method: &Method,
-        headers: &mut HeaderMap,
-    ) -> Result<Caller, Problem> {
-        refuse_web_pages(method, headers)?;
-        if let Some(key) = take_key(headers) {
-            return self.caller(&key);
+        head: &mut Parts,
+        peer: &Peer,
+        looks: Looks,
+    ) -> Result<(Caller, Arrival), Problem> {
+        refuse_web_pages(head)?;
+        let mut arrival = self.arrival(head, peer);
+        if let Some(key) = take_key(&mut head.headers) {
+            return Ok((self.caller(&key)?, arrival));
         }
-        if self.is_needed() {
-            return Err(Problem::new(
-                "unauthenticated",
-                "Send `Onceward-Authorization: Bearer ow_…` or `Authorization: Bearer ow_…`; `onceward access create` makes a key.",
-            ));
+        if !self.is_needed() {
+            refuse_other_hosts(head)?;
+            return Ok((Caller::local(), arrival));
         }
-        refuse_other_hosts(headers)?;
-        Ok(Caller::local())
+        let session = arrival.token().filter(|_| looks != Looks::Nowhere);
+        if let Some((caller, visit)) = session.and_then(|token| self.visitor(token)) {
+            arrival.visit = Some(visit);
+            return Ok((caller, arrival));
+        }
+        if looks == Looks::Outside {
+            return Ok((Caller::nobody(), arrival));
+        }
+        Err(Problem::new(
+            "unauthenticated",
+            "Send `Onceward-Authorization: Bearer ow_…` or `Authorization: Bearer ow_…`; `onceward access create` makes a key.",
+        ))
     }
 
     fn caller(&self, key: &str) -> Result<Caller, Problem> {
@@ -286,15 +339,23 @@ impl Access {
             return Err(Problem::new("unauthenticated", why));
         };
         let now = shape::now();
-        if let Some(at) = known.expires.filter(|at| *at <= now) {
+        let caller = known.caller(now)?;
+        known.touch(now);
+        Ok(caller)
+    }
+}
+
+impl Known {
+    /// Whoever has it, while it holds.
+    fn caller(&self, now: Timestamp) -> Result<Caller, Problem> {
+        if let Some(at) = self.expires.filter(|at| *at <= now) {
             let why = format!("The access key has expired, {}.", shape::time(at));
             return Err(Problem::new("unauthenticated", why));
         }
-        known.touch(now);
         Ok(Caller {
-            principal: known.key.name.clone(),
-            roles: known.key.roles,
-            routes: known.routes.clone(),
+            principal: self.key.name.clone(),
+            roles: self.key.roles,
+            routes: self.routes.clone(),
         })
     }
 }

@@ -25,6 +25,7 @@ use self::table::Table;
 use self::text::{Text, find, interpolate};
 use crate::ledger::Ledger;
 use crate::source::Source;
+use crate::tls::TlsFiles;
 
 mod auth;
 mod callbacks;
@@ -33,6 +34,7 @@ mod doubt;
 mod effects;
 mod forecast;
 pub(crate) mod guard;
+mod listener_tls;
 mod outbox;
 mod policy;
 mod profile;
@@ -71,6 +73,10 @@ pub(crate) struct ConfigError(pub(crate) String);
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    /// How the main listener speaks TLS, where it does.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Whether a proxy stands before the main listener that speaks TLS for it.
+    pub(crate) behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) demo: bool,
     pub(crate) strict: bool,
@@ -149,6 +155,8 @@ impl Config {
         let callbacks_secret = callbacks::secret(file)?;
         let mut config = Self {
             listen: places.listen,
+            tls: places.tls,
+            behind_proxy: places.behind_proxy,
             store: places.store,
             demo,
             strict: file.or("strict", false)?,
@@ -232,6 +240,8 @@ impl Config {
     /// Whether a process that runs with `other` differs from this in its routes only.
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
         self.listen == other.listen
+            && self.tls == other.tls
+            && self.behind_proxy == other.behind_proxy
             && self.store == other.store
             && self.demo == other.demo
             && self.egress_allow == other.egress_allow
@@ -317,13 +327,22 @@ fn ad_hoc(text: &Text, around: &Around<'_>) -> Result<Route, ConfigError> {
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(crate) listen: SocketAddr,
+    /// How the main listener speaks TLS, where it does.
+    pub(crate) tls: Option<TlsFiles>,
+    behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// The variables that lie over what is read of these.
-const PLACES: [&str; 4] =
-    ["ONCEWARD_LISTEN", "ONCEWARD_STORE", "ONCEWARD_DATA", "ONCEWARD_TLS__CA_FILE"];
+const PLACES: [&str; 6] = [
+    "ONCEWARD_LISTEN",
+    "ONCEWARD_STORE",
+    "ONCEWARD_DATA",
+    "ONCEWARD_TLS__CA_FILE",
+    "ONCEWARD_TLS__CERT_FILE",
+    "ONCEWARD_TLS__KEY_FILE",
+];
 
 impl Places {
     /// Reads the same file and the same variables as `serve` does.
@@ -350,12 +369,14 @@ impl Places {
         let store: Option<String> = file.read("store")?;
         let store = flags.store.as_ref().or(store.as_ref());
         let data = file.read("data")?;
-        let ca_file = file.within("tls", |table| table.read("ca_file"))?;
+        let (ca_file, tls) = file.within("tls", listener_tls::of_gateway)?.unwrap_or_default();
         let listen = file.or("listen", LISTEN)?;
         Ok(Self {
             listen: flags.listen.unwrap_or(listen),
             store: Ledger::read(store.map(String::as_str), data, file.file())?,
-            ca_file: ca_file.flatten(),
+            ca_file,
+            tls,
+            behind_proxy: file.or("behind_proxy", false)?,
         })
     }
 

@@ -4,7 +4,7 @@ use std::future::{self, Future};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use onceward::edge::Paced;
@@ -67,7 +67,7 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
             let node = Arc::clone(node);
             return Box::pin(async move { ready(&node).await });
         }
-        // Who sends it is shown by its signature, and not by a key of ours.
+        // Who sends it is shown by its signature, and not by a key or a session of ours.
         _ if path.starts_with("/in/") => {
             let node = Arc::clone(node);
             return Box::pin(async move { source::receive(&node, request).await });
@@ -77,9 +77,10 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
     let is_call = path.starts_with("/to/") || path == "/to";
     let is_metrics = path == "/metrics";
     let (mut head, body) = request.into_parts();
-    let caller = match node.access.admit(&head.method, &mut head.headers) {
-        Ok(caller) => caller,
-        Err(problem) => return at_once(page::refused(head.uri.path(), &head.headers, &problem)),
+    let looks = access::looks(&head);
+    let (caller, arrival) = match node.access.admit(&mut head, &front.peer, looks) {
+        Ok(admitted) => admitted,
+        Err(problem) => return at_once(page::refused(&head, &problem)),
     };
     // What is routed is looked at by `authorise`.
     let endpoint =
@@ -101,7 +102,14 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
     if is_call {
         return node.gateway.handle(head, body, caller);
     }
+    // Over HTTP/2 it stands in the URI, and pages tell of it.
+    if let (false, Some(authority)) = (head.headers.contains_key(HOST), head.uri.authority())
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
     head.extensions.insert(caller);
+    head.extensions.insert(arrival);
     let body = Paced::new(body, node.gateway.pace);
     let mut pages = front.pages.clone();
     Box::pin(async move {

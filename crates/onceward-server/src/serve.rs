@@ -206,7 +206,7 @@ impl Start {
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
         let sockets = self.sockets().await?;
         let listen = sockets.address();
-        let access = Access::open(store, &operator_key, listen).await?;
+        let access = Access::open(store, &operator_key, listen, config.behind_proxy).await?;
         first_key(&access, listen).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let (egress, pace) = (&self.egress, config.pace);
@@ -240,6 +240,9 @@ impl Start {
             engine.start();
             node.outboxes.start();
         }
+        if let Some(why) = config.readable_listener() {
+            warn!("{why}");
+        }
         tell_ready(&engine, config, listen);
         Ok(node)
     }
@@ -257,7 +260,8 @@ fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
     } else {
         listen
     };
-    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: {scheme}://{shown}/", env!("CARGO_PKG_VERSION"));
 }
 
 /// Every connection and every segment of the journal takes a descriptor, and shells give few.
@@ -452,7 +456,7 @@ async fn reload(
         Err(exit) => return error!("the configuration is kept as it was: {}", exit.message),
     };
     if !fresh.is_served_as(config) {
-        warn!("listen, store, demo, egress, tls and limits are read at a start only");
+        warn!("listen, tls, behind_proxy, store, demo, egress and limits are read at a start only");
     }
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());

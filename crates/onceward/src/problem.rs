@@ -207,7 +207,7 @@ impl Problem {
         if self.status == 401 {
             headers.insert(
                 header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Basic realm=\"onceward\""),
+                HeaderValue::from_static("Bearer realm=\"onceward\""),
             );
         }
         if let Some(operation) = &self.operation {

@@ -1,10 +1,11 @@
 //! Which endpoint needs which role, and how far a key that is confined to routes comes with it. What is
 //! not in the table is refused to everybody, so that no new endpoint can be forgotten.
 
+use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use super::Caller;
 use super::role::Roles;
+use super::{Caller, Looks};
 use crate::problem::Problem;
 
 /// What an endpoint shows or changes, as far as routes go.
@@ -31,11 +32,17 @@ pub(crate) struct Endpoint {
     pub(super) reach: Reach,
     /// Whether who may send may do this too, about its own.
     is_own: bool,
+    /// Whether it is the way in: whoever is nobody yet may ask for it.
+    is_open: bool,
 }
 
 impl Endpoint {
     const fn or_own(self) -> Self {
         Self { is_own: true, ..self }
+    }
+
+    const fn open(self) -> Self {
+        Self { is_open: true, ..self }
     }
 
     /// Whether `caller` has the roles; what a lack is called.
@@ -74,7 +81,7 @@ impl Endpoint {
 }
 
 const fn at(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
-    Endpoint { method, path, roles, reach, is_own: false }
+    Endpoint { method, path, roles, reach, is_own: false, is_open: false }
 }
 
 const GET: &str = "GET";
@@ -137,6 +144,8 @@ const ROUTED: &[Endpoint] = &[
     at(POST, "/v1/access", Roles::ADMIN, Reach::Whole),
     at(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/access/{prefix}/rotate", Roles::ADMIN, Reach::Whole),
+    at(GET, "/v1/sessions", Roles::ADMIN, Reach::Whole),
+    at(DELETE, "/v1/sessions/{id}", Roles::ADMIN, Reach::Whole),
     at(GET, "/", Roles::READ, Reach::Whole),
     at(GET, "/operations", Roles::READ, Reach::Whole),
     at(GET, "/dead", Roles::READ, Reach::Whole),
@@ -164,10 +173,26 @@ const ROUTED: &[Endpoint] = &[
     at(GET, "/upstreams", Roles::READ, Reach::Whole),
     at(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Whole),
     at(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Whole),
-    at(GET, "/style.css", Roles::NONE, Reach::Nothing),
-    at(GET, "/icon.svg", Roles::NONE, Reach::Nothing),
-    at(GET, "/favicon.ico", Roles::NONE, Reach::Nothing),
+    at(GET, "/login", Roles::NONE, Reach::Nothing).open(),
+    at(POST, "/login", Roles::NONE, Reach::Nothing).open(),
+    at(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
+    at(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
+    at(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
+    at(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
 ];
+
+/// How far a session of the pages is of use at a path.
+pub(crate) fn looks(head: &Parts) -> Looks {
+    let path = head.uri.path();
+    let is_look = matches!(head.method, Method::GET | Method::HEAD);
+    if ROUTED.iter().any(|endpoint| endpoint.is_open && endpoint.path == path) {
+        Looks::Outside
+    } else if path.starts_with("/to/") || path == "/to" || (path.starts_with("/v1/") && !is_look) {
+        Looks::Nowhere
+    } else {
+        Looks::Inside
+    }
+}
 
 /// What this needs, where it is known.
 pub(super) fn endpoint(method: &Method, path: &str) -> Option<&'static Endpoint> {

@@ -37,6 +37,10 @@ impl Server {
         self.gateway.call(method, path, headers, body)
     }
 
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     /// A path of the gateway's, as an address for a browser.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.gateway.address)

@@ -1,0 +1,83 @@
+//! How a request came, as far as logging in goes: from where, how safely, with which cookies of ours, and
+//! whose session that is.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+
+use super::browser::other_host;
+use super::cookie::{Cookie, Cookies, take_cookies};
+use super::session::form_token;
+use super::{Access, Caller};
+use crate::listening::Peer;
+use crate::shape;
+
+/// How a request came.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    /// Whether nobody on the way could read it.
+    pub(crate) is_secured: bool,
+    pub(crate) address: IpAddr,
+    /// Whether it was asked for by a name of this machine.
+    is_here: bool,
+    /// The session that it counts for.
+    pub(crate) visit: Option<Visit>,
+    cookies: Cookies,
+}
+
+/// A session, as a page sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Visit {
+    pub(crate) id: String,
+    pub(crate) who: String,
+    /// What every form carries.
+    pub(crate) form_token: String,
+}
+
+impl Arrival {
+    /// Whether there is no way between on which others could read it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.is_here
+    }
+
+    /// The cookie of a session, whether or not it goes on.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.cookies.get(Cookie::Session, self.is_secured)
+    }
+}
+
+impl Access {
+    /// How it came; our cookies are taken out of it.
+    pub(super) fn arrival(&self, head: &mut Parts, peer: &Peer) -> Arrival {
+        let cookies = take_cookies(&mut head.headers);
+        let is_here = other_host(head).is_none();
+        let by_proxy = self.behind_proxy && !is_here;
+        let told = by_proxy.then(|| told_address(head)).flatten();
+        Arrival {
+            is_secured: peer.is_secured || by_proxy,
+            address: told.unwrap_or_else(|| peer.address.ip()).to_canonical(),
+            is_here,
+            visit: None,
+            cookies,
+        }
+    }
+
+    /// Whose session this cookie is of, and what that may do now.
+    pub(super) fn visitor(&self, token: &str) -> Option<(Caller, Visit)> {
+        let open = self.sessions.of(token, shape::now())?;
+        let caller = self.caller_by(&open.session.by)?;
+        let visit = Visit {
+            id: open.session.id(),
+            who: caller.who(),
+            form_token: form_token(token),
+        };
+        Some((caller, visit))
+    }
+}
+
+/// Whom the proxy next to us had before it: the last that is named, for what stands before that is what
+/// others said.
+fn told_address(head: &Parts) -> Option<IpAddr> {
+    let line = head.headers.get_all("x-forwarded-for").iter().next_back()?;
+    line.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
