@@ -301,7 +301,7 @@ impl Access {
         looks: Looks,
     ) -> Result<(Caller, Arrival), Problem> {
         refuse_web_pages(head)?;
-        let mut arrival = self.arrival(head, peer);
+        let mut arrival = self.arrival(head, peer, looks);
         if let Some(key) = take_key(&mut head.headers) {
             return Ok((self.caller(&key)?, arrival));
         }

@@ -35,6 +35,7 @@ mod effects;
 mod forecast;
 pub(crate) mod guard;
 mod listener_tls;
+mod oidc;
 mod outbox;
 mod policy;
 mod profile;
@@ -51,6 +52,7 @@ mod words;
 
 pub(crate) use self::forecast::Forecast;
 pub(crate) use self::guard::Guard;
+pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
 pub(crate) use self::words::{MEANINGS, MISSING, ORDERS, word_of};
@@ -107,6 +109,8 @@ pub(crate) struct Config {
     pub(crate) callbacks_secret: Option<WebhookSecret>,
     /// What holds for claims, by the names of their scopes.
     pub(crate) claims: BTreeMap<String, ClaimRule>,
+    /// The identity provider that people may log in with.
+    pub(crate) oidc: Option<Arc<OidcConfig>>,
     /// How long it is kept what people did.
     pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
@@ -177,6 +181,7 @@ impl Config {
             default_windows: Vec::new(),
             callbacks_secret,
             claims: claims::rules(file, limits.segment_bytes)?,
+            oidc: file.within("oidc", oidc::read)?.map(Arc::new),
             audit_kept: file.within("audit", kept)?.unwrap_or(AUDIT_KEPT),
             file: found,
         };

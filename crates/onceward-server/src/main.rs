@@ -18,6 +18,7 @@ mod ledger;
 mod listeners;
 mod listening;
 mod node;
+mod oidc;
 mod operator;
 mod outbox;
 mod page;

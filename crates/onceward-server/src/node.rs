@@ -16,6 +16,7 @@ use crate::access::Access;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
+use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::source::Sources;
@@ -46,6 +47,7 @@ pub(crate) struct Node {
     pub(crate) guards: Guards,
     pub(crate) sources: Sources,
     pub(crate) access: Access,
+    pub(crate) oidc: Oidc,
     pub(crate) outboxes: Outboxes,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,

@@ -14,6 +14,7 @@ mod filter;
 mod frame;
 mod lists;
 mod login;
+mod oidc;
 mod outboxes;
 mod payload;
 mod resend;
@@ -77,6 +78,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
         .route("/login", get(login::form).post(login::log_in))
+        .route("/login/oidc", get(oidc::begin))
+        .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))

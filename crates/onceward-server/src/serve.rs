@@ -28,6 +28,7 @@ use crate::guard::Guards;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
@@ -221,6 +222,7 @@ impl Start {
             outboxes,
             engine: Arc::clone(&engine),
             access,
+            oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             telemetry: Arc::clone(&self.telemetry),
             data: data.clone(),
             is_key_given: self.master_key.is_some(),
@@ -465,6 +467,7 @@ async fn reload(
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
     node.outboxes.follow(&fresh.outboxes);
+    node.oidc.follow(fresh.oidc.clone());
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
     node.gateway.egress.set_own(listeners.addresses());

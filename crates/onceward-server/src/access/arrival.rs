@@ -7,8 +7,8 @@ use http::request::Parts;
 
 use super::browser::other_host;
 use super::cookie::{Cookie, Cookies, take_cookies};
-use super::session::form_token;
-use super::{Access, Caller};
+use super::session::{By, form_token};
+use super::{Access, Caller, Looks};
 use crate::listening::Peer;
 use crate::shape;
 
@@ -30,6 +30,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Visit {
     pub(crate) id: String,
     pub(crate) who: String,
+    /// Whether an identity provider said who that is.
+    pub(crate) is_by_provider: bool,
     /// What every form carries.
     pub(crate) form_token: String,
 }
@@ -44,13 +46,18 @@ impl Arrival {
     pub(crate) fn token(&self) -> Option<&str> {
         self.cookies.get(Cookie::Session, self.is_secured)
     }
+
+    /// What a login that is under way has to remember.
+    pub(crate) fn login(&self) -> Option<&str> {
+        self.cookies.get(Cookie::Login, self.is_secured)
+    }
 }
 
 impl Access {
-    /// How it came; our cookies are taken out of it.
-    pub(super) fn arrival(&self, head: &mut Parts, peer: &Peer) -> Arrival {
+    /// How it came; our cookies are taken out of it. Calls are not looked at any further.
+    pub(super) fn arrival(&self, head: &mut Parts, peer: &Peer, looks: Looks) -> Arrival {
         let cookies = take_cookies(&mut head.headers);
-        let is_here = other_host(head).is_none();
+        let is_here = looks == Looks::Nowhere || other_host(head).is_none();
         let by_proxy = self.behind_proxy && !is_here;
         let told = by_proxy.then(|| told_address(head)).flatten();
         Arrival {
@@ -69,6 +76,7 @@ impl Access {
         let visit = Visit {
             id: open.session.id(),
             who: caller.who(),
+            is_by_provider: matches!(open.session.by, By::Provider { .. }),
             form_token: form_token(token),
         };
         Some((caller, visit))

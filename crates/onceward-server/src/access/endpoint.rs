@@ -175,6 +175,8 @@ const ROUTED: &[Endpoint] = &[
     at(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Whole),
     at(GET, "/login", Roles::NONE, Reach::Nothing).open(),
     at(POST, "/login", Roles::NONE, Reach::Nothing).open(),
+    at(GET, "/login/oidc", Roles::NONE, Reach::Nothing).open(),
+    at(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
     at(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
     at(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
     at(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
@@ -185,10 +187,10 @@ const ROUTED: &[Endpoint] = &[
 pub(crate) fn looks(head: &Parts) -> Looks {
     let path = head.uri.path();
     let is_look = matches!(head.method, Method::GET | Method::HEAD);
-    if ROUTED.iter().any(|endpoint| endpoint.is_open && endpoint.path == path) {
-        Looks::Outside
-    } else if path.starts_with("/to/") || path == "/to" || (path.starts_with("/v1/") && !is_look) {
+    if path.starts_with("/to/") || path == "/to" || (path.starts_with("/v1/") && !is_look) {
         Looks::Nowhere
+    } else if ROUTED.iter().any(|endpoint| endpoint.is_open && endpoint.path == path) {
+        Looks::Outside
     } else {
         Looks::Inside
     }

@@ -100,7 +100,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let claims: Vec<_> = claims.collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -113,6 +113,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
             let places = places.collect::<Vec<_>>().join(", ");
             let tls = if guard.tls.is_some() { " (TLS)" } else { "" };
             print(&format!("guard          {} at {places}{tls}", guard.route))?;
+        }
+        if let Some(oidc) = &config.oidc {
+            print(&format!("login          {}", oidc.issuer))?;
         }
         print(&format!("ledger         {}\n", config.store))?;
         let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);

@@ -12,6 +12,7 @@ impl Config {
     /// What a careful reader would ask about.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.readable_listener().into_iter().collect();
+        warnings.extend(self.oidc.iter().filter_map(|oidc| oidc.warnings()));
         warnings.extend(self.sources.values().flat_map(|source| source.warnings()));
         for (name, route) in &self.routes {
             warnings.extend(self.guards.get(name).iter().flat_map(|it| guard::warnings(it)));

@@ -177,7 +177,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
             @if let Some(operation) = &problem.operation {
                 p { a.button href=(super::words::url_of(operation.id)) { "Back to the operation" } }
             } @else {
-                @if problem.code == "unauthenticated" {
+                @if matches!(problem.code, "unauthenticated" | "login-refused") {
                     p { a.button href="/login" { "Log in" } }
                 } @else {
                     p { a.button href="/" { "To the overview" } }

@@ -6,25 +6,35 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Form, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::header::SET_COOKIE;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use maud::{Markup, html};
 use onceward::Person;
 use serde::Deserialize;
 use url::form_urlencoded::byte_serialize;
 
-use super::frame::{Html, document};
+use super::frame::{Html, base_of, document};
 use crate::access::{Arrival, By, Cookie, Opened};
 use crate::node::Node;
+use crate::oidc::BEGIN;
 use crate::operator::{Asked, invalid};
 use crate::problem::Problem;
+
+/// Of whoever logged out: that the identity provider said who that was.
+const PROVIDER: &str = "provider";
 
 /// Where a person wants to go, and why they are here.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Way {
     next: Option<String>,
-    /// Whether they have just logged out.
-    #[serde(default)]
+    /// They have just logged out; `provider` where that still knows them.
     out: Option<String>,
+}
+
+impl Way {
+    /// Where they go on to.
+    pub(super) fn back(&self) -> &str {
+        back(self.next.as_deref())
+    }
 }
 
 /// The form as it is sent. It has a key in it, so it never shows itself.
@@ -36,9 +46,13 @@ pub(super) struct Sent {
 
 /// The address of the form, from which somebody goes on to `next`.
 pub(super) fn place(next: &str) -> String {
-    match back(Some(next)) {
-        "/" => "/login".to_owned(),
-        next => format!("/login?next={}", byte_serialize(next.as_bytes()).collect::<String>()),
+    place_at("/login", back(Some(next)))
+}
+
+fn place_at(way: &str, next: &str) -> String {
+    match next {
+        "/" => way.to_owned(),
+        next => format!("{way}?next={}", byte_serialize(next.as_bytes()).collect::<String>()),
     }
 }
 
@@ -55,9 +69,10 @@ fn back(next: Option<&str>) -> &str {
 pub(super) async fn form(
     State(node): State<Arc<Node>>,
     Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
     Asked(way): Asked<Way>,
 ) -> Result<Response, Problem> {
-    let next = back(way.next.as_deref());
+    let next = way.back();
     let is_in = match arrival.token() {
         Some(token) => node.access.is_logged_in(token).await?,
         None => false,
@@ -65,8 +80,21 @@ pub(super) async fn form(
     if is_in || !node.access.is_needed() {
         return Ok(Redirect::to(next).into_response());
     }
-    let notice = way.out.is_some().then_some("You are logged out.");
-    Ok(page(next, notice, None, &arrival).into_response())
+    let provider = match way.out.as_deref() {
+        Some(PROVIDER) => node.oidc.way_out(&base_of(&headers)).await,
+        _ => None,
+    };
+    let notice = html! {
+        @if way.out.is_some() {
+            p.notice role="status" {
+                "You are logged out."
+                @if let Some(provider) = provider {
+                    " " a href=(provider) { "Log out at " (provider.host_str().unwrap_or_default()) ", too" }
+                }
+            }
+        }
+    };
+    Ok(page(&node, next, &notice, &arrival).into_response())
 }
 
 pub(super) async fn log_in(
@@ -81,7 +109,8 @@ pub(super) async fn log_in(
         Ok((by, caller)) => (by, caller.who()),
         Err(problem) => {
             failed(&node, &arrival, &problem.detail).await?;
-            let page = page(next, None, Some(&problem.detail), &arrival);
+            let wrong = html! { p.notice.warn role="alert" { (problem.detail) } };
+            let page = page(&node, next, &wrong, &arrival);
             return Ok((StatusCode::UNAUTHORIZED, page).into_response());
         }
     };
@@ -138,20 +167,25 @@ pub(super) async fn log_out(
         node.engine.note(&person(&visit.who), "logged out", &about).await?;
         node.access.log_out(token).await?;
     }
-    let out = Redirect::to("/login?out=1").into_response();
+    let is_by_provider = arrival.visit.as_ref().is_some_and(|visit| visit.is_by_provider);
+    let out = format!("/login?out={}", if is_by_provider { PROVIDER } else { "1" });
+    let out = Redirect::to(&out).into_response();
     Ok(with_cookie(out, Cookie::Session.clear(arrival.is_secured)))
 }
 
-fn page(next: &str, notice: Option<&str>, wrong: Option<&str>, arrival: &Arrival) -> Html {
+fn page(node: &Node, next: &str, notice: &Markup, arrival: &Arrival) -> Html {
     let body = html! {
         section.card.message.login {
             h1 { "Log in" }
-            @if let Some(notice) = notice { p.notice role="status" { (notice) } }
-            @if let Some(wrong) = wrong { p.notice.warn role="alert" { (wrong) } }
+            (notice)
             @if !arrival.is_secured && !arrival.is_here() {
                 p.notice.warn {
                     "This connection is not encrypted: whoever is on the way can read your key."
                 }
+            }
+            @if let Some(name) = node.oidc.name() {
+                a.button href=(place_at(BEGIN, next)) { "Log in with " (name) }
+                p.or { "or" }
             }
             (by_key(next))
         }

@@ -26,6 +26,13 @@ impl Server {
         Self { gateway: world.serve(), _world: world }
     }
 
+    /// With this configuration.
+    pub(crate) fn with(configuration: &str) -> Self {
+        let world = World::new();
+        world.write("onceward.toml", configuration);
+        Self { gateway: world.serve(), _world: world }
+    }
+
     /// The answer to a request.
     pub(crate) fn ask(
         &self,

@@ -55,6 +55,8 @@ mod nodes_start;
 mod nodes_together;
 mod nodes_trouble;
 mod nodes_world;
+mod oidc;
+mod oidc_world;
 mod order;
 mod outbox;
 mod outbox_kill;
