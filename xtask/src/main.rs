@@ -10,6 +10,7 @@ mod deny;
 mod fuzz;
 mod package;
 mod postgres;
+mod previous;
 mod proof;
 mod sabotage;
 mod sdks;
@@ -40,6 +41,7 @@ usage: cargo xtask <command>
   tidy          layering, links, markers, manifests, paths
   crash [--cycles N] [--seed S] [--long] [--only SUITE]
                 crash and fault suites on the release binary; figures in target/proof/crash.json
+  openapi       write docs/openapi.json, which tests hold against the gateway, anew
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
                 every long run, and docs/reliability.md made of what they came to
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         "proof" => proof::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "crash" => crash::run(&rest),
+        "openapi" => steps::openapi(),
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "count" => count::run(&rest),

@@ -30,7 +30,7 @@ pub(crate) use self::arrival::{Arrival, Visit};
 pub(crate) use self::authorise::{authorise, check_route};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
 pub(crate) use self::cookie::{Cookie, take_cookies};
-pub(crate) use self::endpoint::{CALL, METRICS, looks};
+pub(crate) use self::endpoint::{CALL, Endpoint, METRICS, endpoints, looks};
 pub(crate) use self::key::{AccessKey, new_key};
 pub(crate) use self::login::{Opened, Standing};
 pub(crate) use self::role::Roles;
@@ -360,14 +360,21 @@ impl Known {
     }
 }
 
+/// When each was last used, by what follows `prefix` in its setting's name.
+async fn last_uses(
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<HashMap<String, Timestamp>, StoreError> {
+    let kept = store.settings(prefix.to_owned()).await?;
+    let read = kept.iter().filter_map(|(name, at)| {
+        let of = name.strip_prefix(prefix)?.to_owned();
+        Some((of, instant(std::str::from_utf8(at).ok()?)?))
+    });
+    Ok(read.collect())
+}
+
 async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
-    let used = store.settings(USED.to_owned()).await?;
-    let used: HashMap<&str, Timestamp> = used
-        .iter()
-        .filter_map(|(name, at)| {
-            Some((name.strip_prefix(USED)?, instant(std::str::from_utf8(at).ok()?)?))
-        })
-        .collect();
+    let used = last_uses(store, USED).await?;
     let mut by_hash = HashMap::new();
     for (name, value) in store.settings(PREFIX.to_owned()).await? {
         let damaged = |why: String| StoreError::Damaged(format!("setting {name}: {why}"));
@@ -377,7 +384,7 @@ async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
         if key.expires_at.is_some() && key.expires().is_none() {
             return Err(damaged("expires_at is no time".to_owned()));
         }
-        let used = used.get(key.prefix.as_str()).copied();
+        let used = used.get(&key.prefix).copied();
         by_hash.insert(key.hash.clone(), Known::new(key, used));
     }
     Ok(by_hash)

@@ -20,6 +20,7 @@ mod list;
 mod ls;
 mod man;
 mod migrate_store;
+mod openapi;
 mod outbox;
 mod output;
 mod ready;
@@ -184,6 +185,8 @@ enum Verb {
     /// Print what belongs into your own database: inbox, outbox, and the write boundary
     #[command(subcommand)]
     Sql(sql::Sql),
+    /// Print the document of the gateway's own API (OpenAPI)
+    Openapi,
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -235,6 +238,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
+        Verb::Openapi => openapi::openapi(),
         Verb::Completions { shell } => completions(shell),
         Verb::Man(flags) => man::man(&flags, Cli::command()),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
@@ -286,6 +290,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
         | Verb::Sql(_)
+        | Verb::Openapi
         | Verb::Completions { .. }
         | Verb::Man(_) => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::future::{self, Future};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{ALLOW, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use onceward::edge::Paced;
@@ -59,6 +59,10 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
         return at_once(refusal);
     }
     let path = request.uri().path();
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads && matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        return at_once(not_allowed());
+    }
     match path {
         "/healthz" => return at_once(plain(200, "ok\n")),
         "/readyz" if node.is_draining() => return at_once(plain(503, "draining\n")),
@@ -118,6 +122,13 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
             Err(never) => match never {},
         }
     })
+}
+
+/// Probes and metrics are read.
+fn not_allowed() -> Response<Body> {
+    let mut response = Problem::new("method-not-allowed", "It is read: GET or HEAD.").response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
 }
 
 fn at_once(response: Response<Body>) -> Answering {

@@ -12,9 +12,10 @@ mod reauthorize;
 
 use std::collections::BTreeMap;
 use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
@@ -34,6 +35,7 @@ use crate::node::Node;
 use crate::problem::{self, Problem};
 
 use self::cors::Origins;
+pub(crate) use self::forwarded::Way;
 use self::reauthorize::Asking;
 
 type ByRoute = BTreeMap<String, Arc<Guard>>;
@@ -41,7 +43,7 @@ type ByRoute = BTreeMap<String, Arc<Guard>>;
 /// The guards of this moment.
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
-    by_route: RwLock<Arc<ByRoute>>,
+    by_route: ArcSwap<ByRoute>,
     /// Whether any has a host on the main listener.
     has_hosts: AtomicBool,
     /// What upstreams allow pages of other origins.
@@ -55,16 +57,21 @@ impl Guards {
         all
     }
 
+    /// The guard of this route.
+    pub(crate) fn of(&self, route: &str) -> Option<Arc<Guard>> {
+        self.by_route.load().get(route).cloned()
+    }
+
     /// All of them, by their routes' names.
     pub(crate) fn all(&self) -> Arc<ByRoute> {
-        Arc::clone(&self.by_route.read().unwrap_or_else(PoisonError::into_inner))
+        self.by_route.load_full()
     }
 
     /// Changes them: requests from now on read the new ones.
     pub(crate) fn set(&self, guards: ByRoute) {
         let has_hosts = guards.values().any(|guard| !guard.hosts.is_empty());
         self.has_hosts.store(has_hosts, Ordering::Release);
-        *self.by_route.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guards);
+        self.by_route.store(Arc::new(guards));
     }
 
     /// The guard whose host a request to the main listener is for.
@@ -92,7 +99,7 @@ pub(crate) fn answer_on(
     peer: &Peer,
 ) -> Answering {
     // It is gone where the configuration has just changed.
-    let Some(guard) = node.guards.all().get(route).cloned() else {
+    let Some(guard) = node.guards.of(route) else {
         let why = "This route does not listen here any more.";
         return Box::pin(ready(Problem::new("route-unknown", why).response()));
     };
@@ -277,7 +284,7 @@ mod tests {
     /// A caller at this address, without TLS.
     pub(super) fn peer(address: &str) -> Peer {
         let address = (address.parse::<std::net::IpAddr>().unwrap(), 1).into();
-        Peer { address, is_secured: false, certificate: None }
+        Peer::new(address)
     }
 
     #[test]

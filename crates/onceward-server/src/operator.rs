@@ -23,6 +23,7 @@ mod handler;
 pub(crate) mod kept;
 mod keys;
 mod ledger;
+mod openapi;
 mod operations;
 mod outbox;
 mod resend;
@@ -53,6 +54,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(ledger::router())
         .merge(access::router())
         .merge(sessions::router())
+        .merge(openapi::router())
         .method_not_allowed_fallback(page::not_allowed)
 }
 

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::{Scope, ScopeKind};
 use onceward_core::lease::Session;
@@ -81,7 +82,7 @@ pub struct Engine {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) counting: Arc<Counting>,
     pub(crate) secrets: Secrets,
-    routes: RwLock<Arc<Routes>>,
+    routes: ArcSwap<Routes>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
     pub(crate) lines: Lines,
@@ -137,7 +138,7 @@ impl Engine {
             observer: Arc::new(listening),
             counting,
             secrets: parts.secrets,
-            routes: RwLock::new(Arc::new(parts.routes)),
+            routes: ArcSwap::from_pointee(parts.routes),
             gates: Gates::default(),
             waiters: Waiters::default(),
             lines: Lines::default(),
@@ -174,12 +175,12 @@ impl Engine {
 
     /// The routes of this moment.
     pub fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+        self.routes.load_full()
     }
 
     /// The route of this name, as it is at this moment.
     pub fn route(&self, name: &str) -> Option<Arc<Route>> {
-        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(name)
+        self.routes.load().get(name)
     }
 
     /// The same; to name one that is not there is refused.
@@ -189,15 +190,14 @@ impl Engine {
 
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
-        self.change_routes(|_| routes);
+        let routes = Arc::new(routes);
+        self.change_routes(|_| Arc::clone(&routes));
     }
 
     /// Changes the routes, whoever else does so now.
-    pub(crate) fn change_routes(&self, change: impl FnOnce(&Routes) -> Routes) {
-        {
-            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-            *routes = Arc::new(change(&routes));
-        }
+    pub(crate) fn change_routes(&self, change: impl Fn(&Routes) -> Arc<Routes>) {
+        self.routes.rcu(|routes| change(routes));
+        self.gates.fit(|name| self.route(name).map(|route| route.protection.clone()));
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
         self.doubts.routes_changed().notify_one();

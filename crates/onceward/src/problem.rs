@@ -67,6 +67,7 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     ("url-invalid", 400, "fix-request", "The URL cannot be used"),
     ("egress-refused", 403, "fix-request", "This address is not open to callers"),
     ("body-too-large", 413, "fix-request", "The body is larger than is taken"),
+    ("media-type-unsupported", 415, "fix-request", "The body is of another type than is read"),
     ("option-invalid", 400, "fix-request", "A request option cannot be read"),
     ("request-invalid", 400, "fix-request", "The request cannot be read"),
     ("limit", 503, "same-key", "Too much at once"),

@@ -31,7 +31,10 @@ pub(crate) async fn authorise(
     };
     let (mut head, body) = request.into_parts();
     let refused = match endpoint(&head.method, path.as_str()) {
-        Some(endpoint) => check(&node, endpoint, &mut head).await.err(),
+        Some(endpoint) => match check_path(&mut head).await {
+            Ok(()) => check(&node, endpoint, &mut head).await.err(),
+            Err(problem) => Some(problem),
+        },
         None => Some(page::not_allowed().await),
     };
     let Some(problem) = refused else {
@@ -42,6 +45,12 @@ pub(crate) async fn authorise(
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response.map(axum::body::Body::new)
+}
+
+/// What stands in a path is text: handlers read it as such.
+async fn check_path(head: &mut http::request::Parts) -> Result<(), Problem> {
+    let read = RawPathParams::from_request_parts(head, &()).await;
+    read.map(drop).map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
 }
 
 async fn check(

@@ -6,6 +6,7 @@ use http::{HeaderValue, Method};
 
 use super::role::Roles;
 use super::{Caller, Looks};
+use crate::openapi::{Described, api};
 use crate::problem::Problem;
 
 /// What an endpoint shows or changes, as far as routes go.
@@ -34,6 +35,8 @@ pub(crate) struct Endpoint {
     is_own: bool,
     /// Whether it is the way in: whoever is nobody yet may ask for it.
     is_open: bool,
+    /// What the document of the API says of it; nothing of a page.
+    pub(crate) described: &'static [Described],
 }
 
 impl Endpoint {
@@ -74,14 +77,58 @@ impl Endpoint {
         Ok(())
     }
 
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
+    }
+
+    pub(crate) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    pub(crate) fn roles(&self) -> Roles {
+        self.roles
+    }
+
+    /// Whether who may send may do this too, about its own.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// The word for how far a key comes that is confined to routes.
+    pub(crate) fn reach_name(&self) -> &'static str {
+        match self.reach {
+            Reach::Nothing => "nothing",
+            Reach::Whole => "whole",
+            Reach::Route => "route",
+            Reach::Operation => "operation",
+            Reach::Said => "said",
+        }
+    }
+
     /// Whether `caller` does this only about its own.
     pub(super) fn is_only_own(&self, caller: &Caller) -> bool {
         self.is_own && !caller.roles.has(self.roles)
     }
 }
 
-const fn at(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
-    Endpoint { method, path, roles, reach, is_own: false, is_open: false }
+/// An endpoint of the API. What the document says of it is no option: without it nothing compiles.
+const fn api(
+    method: &'static str,
+    path: &'static str,
+    roles: Roles,
+    reach: Reach,
+    described: &'static [Described],
+) -> Endpoint {
+    assert!(!described.is_empty(), "the document of the API says what each endpoint does");
+    Endpoint { method, path, roles, reach, is_own: false, is_open: false, described }
+}
+
+/// A page, or a file of one.
+const fn page(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
+    let bytes = path.as_bytes();
+    let is_api = bytes.len() > 3 && bytes[1] == b'v' && bytes[2] == b'1' && bytes[3] == b'/';
+    assert!(!is_api, "an endpoint of the API is described");
+    Endpoint { method, path, roles, reach, is_own: false, is_open: false, described: &[] }
 }
 
 const GET: &str = "GET";
@@ -89,98 +136,103 @@ const POST: &str = "POST";
 const DELETE: &str = "DELETE";
 
 /// Every method of `/to/{route}/{path}`; the gateway looks at the route.
-pub(crate) const CALL: Endpoint = at("ANY", "/to", Roles::SEND, Reach::Said);
+pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said);
 
-pub(crate) const METRICS: Endpoint = at(GET, "/metrics", Roles::READ, Reach::Whole);
+pub(crate) const METRICS: Endpoint =
+    api(GET, "/metrics", Roles::READ, Reach::Whole, api::GET_METRICS);
 
 /// What is routed: the API, then the pages.
 const ROUTED: &[Endpoint] = &[
-    at(GET, "/v1/operations", Roles::READ, Reach::Said),
-    at(POST, "/v1/operations", Roles::SEND, Reach::Said),
-    at(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation).or_own(),
-    at(GET, "/v1/operations/{id}/request", Roles::PAYLOADS, Reach::Operation).or_own(),
-    at(GET, "/v1/operations/{id}/response", Roles::PAYLOADS, Reach::Operation).or_own(),
-    at(GET, "/v1/operations/{id}/evidence", Roles::PAYLOADS, Reach::Operation),
-    at(POST, "/v1/operations/{id}/redeliver", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/resend", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/cancel", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/resolve", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/lookup", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/explain", Roles::SEND, Reach::Said),
-    at(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route).or_own(),
-    at(DELETE, "/v1/keys/{route}/{key}", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/keys/revoke", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/approvals", Roles::READ, Reach::Whole),
+    api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
+    api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND),
+    api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION).or_own(),
+    api(GET, "/v1/operations/{id}/request", Roles::PAYLOADS, Reach::Operation, api::GET_REQUEST)
+        .or_own(),
+    api(GET, "/v1/operations/{id}/response", Roles::PAYLOADS, Reach::Operation, api::GET_RESPONSE)
+        .or_own(),
+    api(GET, "/v1/operations/{id}/evidence", Roles::PAYLOADS, Reach::Operation, api::GET_EVIDENCE),
+    api(POST, "/v1/operations/{id}/redeliver", Roles::OPERATE, Reach::Operation, api::REDELIVER),
+    api(POST, "/v1/operations/{id}/resend", Roles::OPERATE, Reach::Operation, api::RESEND),
+    api(POST, "/v1/operations/{id}/cancel", Roles::OPERATE, Reach::Operation, api::CANCEL),
+    api(POST, "/v1/operations/{id}/resolve", Roles::OPERATE, Reach::Operation, api::RESOLVE),
+    api(POST, "/v1/operations/{id}/lookup", Roles::OPERATE, Reach::Operation, api::LOOK_UP),
+    api(POST, "/v1/explain", Roles::SEND, Reach::Said, api::EXPLAIN),
+    api(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route, api::GET_KEY).or_own(),
+    api(DELETE, "/v1/keys/{route}/{key}", Roles::OPERATE, Reach::Route, api::FORGET_KEY),
+    api(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route, api::EXTEND_KEY),
+    api(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route, api::ROTATE_KEY),
+    api(POST, "/v1/keys/revoke", Roles::OPERATE, Reach::Whole, api::REVOKE_KEYS),
+    api(GET, "/v1/approvals", Roles::READ, Reach::Whole, api::LIST_APPROVALS),
     // A handler's claims belong to no route.
-    at(GET, "/v1/claims", Roles::READ, Reach::Whole),
-    at(GET, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole),
-    at(POST, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole),
-    at(DELETE, "/v1/claims/{scope}/{key}", Roles::OPERATE, Reach::Whole),
-    at(POST, "/v1/claims/{scope}/{key}/{verb}", Roles::SEND, Reach::Whole),
-    at(GET, "/v1/routes", Roles::READ, Reach::Said),
-    at(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Route),
-    at(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Route),
-    at(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Route),
-    at(POST, "/v1/resolve", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/bulk", Roles::READ, Reach::Whole),
-    at(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/bulk/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/v1/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/outbox", Roles::READ, Reach::Whole),
-    at(GET, "/v1/outbox/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/v1/outbox/{name}/retry", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/sources", Roles::READ, Reach::Whole),
-    at(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole),
-    at(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole),
-    at(GET, "/v1/stats", Roles::READ, Reach::Whole),
-    at(GET, "/v1/audit", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/backup", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/release", Roles::ADMIN, Reach::Whole),
-    at(GET, "/v1/access", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/access", Roles::ADMIN, Reach::Whole),
-    at(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/access/{prefix}/rotate", Roles::ADMIN, Reach::Whole),
-    at(GET, "/v1/sessions", Roles::ADMIN, Reach::Whole),
-    at(DELETE, "/v1/sessions/{id}", Roles::ADMIN, Reach::Whole),
-    at(GET, "/", Roles::READ, Reach::Whole),
-    at(GET, "/operations", Roles::READ, Reach::Whole),
-    at(GET, "/dead", Roles::READ, Reach::Whole),
-    at(GET, "/in-doubt", Roles::READ, Reach::Whole),
-    at(GET, "/audit", Roles::ADMIN, Reach::Whole),
-    at(POST, "/bulk", Roles::OPERATE, Reach::Whole),
-    at(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
-    at(GET, "/bulk/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
+    api(GET, "/v1/claims", Roles::READ, Reach::Whole, api::LIST_CLAIM_RULES),
+    api(GET, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole, api::GET_CLAIM),
+    api(POST, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole, api::CLAIM_MANY),
+    api(DELETE, "/v1/claims/{scope}/{key}", Roles::OPERATE, Reach::Whole, api::FORGET_CLAIM),
+    api(POST, "/v1/claims/{scope}/{key}/{verb}", Roles::SEND, Reach::Whole, api::CLAIM),
+    api(GET, "/v1/routes", Roles::READ, Reach::Said, api::LIST_ROUTES),
+    api(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Route, api::GET_ADVICE),
+    api(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Route, api::PAUSE),
+    api(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Route, api::RESUME),
+    api(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Route, api::LOOK_UP_ON_ROUTE),
+    api(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Route, api::GET_RECONCILIATION),
+    api(POST, "/v1/resolve", Roles::OPERATE, Reach::Whole, api::RESOLVE_BY_LIST),
+    api(GET, "/v1/bulk", Roles::READ, Reach::Whole, api::LIST_BULKS),
+    api(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole, api::BEGIN_BULK),
+    api(GET, "/v1/bulk/{name}", Roles::READ, Reach::Whole, api::GET_BULK),
+    api(POST, "/v1/bulk/{name}/stop", Roles::OPERATE, Reach::Whole, api::STOP_BULK),
+    api(GET, "/v1/outbox", Roles::READ, Reach::Whole, api::LIST_OUTBOXES),
+    api(GET, "/v1/outbox/{name}", Roles::READ, Reach::Whole, api::GET_OUTBOX),
+    api(POST, "/v1/outbox/{name}/retry", Roles::OPERATE, Reach::Whole, api::RETRY_PARKED),
+    api(GET, "/v1/sources", Roles::READ, Reach::Whole, api::LIST_SOURCES),
+    api(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole, api::GET_SOURCE),
+    api(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole, api::LIST_REJECTS),
+    api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
+    api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),
+    api(POST, "/v1/backup", Roles::ADMIN, Reach::Whole, api::BACK_UP),
+    api(POST, "/v1/release", Roles::ADMIN, Reach::Whole, api::RELEASE),
+    api(GET, "/v1/access", Roles::ADMIN, Reach::Whole, api::LIST_ACCESS),
+    api(POST, "/v1/access", Roles::ADMIN, Reach::Whole, api::CREATE_ACCESS),
+    api(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole, api::REVOKE_ACCESS),
+    api(POST, "/v1/access/{prefix}/rotate", Roles::ADMIN, Reach::Whole, api::ROTATE_ACCESS),
+    api(GET, "/v1/sessions", Roles::ADMIN, Reach::Whole, api::LIST_SESSIONS),
+    api(DELETE, "/v1/sessions/{session}", Roles::ADMIN, Reach::Whole, api::END_SESSION),
+    api(GET, "/v1/openapi.json", Roles::NONE, Reach::Nothing, api::GET_DOCUMENT),
+    page(GET, "/openapi.json", Roles::NONE, Reach::Nothing),
+    page(GET, "/", Roles::READ, Reach::Whole),
+    page(GET, "/operations", Roles::READ, Reach::Whole),
+    page(GET, "/dead", Roles::READ, Reach::Whole),
+    page(GET, "/in-doubt", Roles::READ, Reach::Whole),
+    page(GET, "/audit", Roles::ADMIN, Reach::Whole),
+    page(POST, "/bulk", Roles::OPERATE, Reach::Whole),
+    page(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
+    page(GET, "/bulk/{name}", Roles::READ, Reach::Whole),
+    page(POST, "/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
-    at(GET, "/operations/{id}", Roles::READ, Reach::Whole),
-    at(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/resend", Roles::OPERATE.and(Roles::PAYLOADS), Reach::Whole),
-    at(POST, "/operations/{id}/resend", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
-    at(GET, "/sources", Roles::READ, Reach::Whole),
-    at(GET, "/upstreams", Roles::READ, Reach::Whole),
-    at(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Whole),
-    at(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Whole),
-    at(GET, "/login", Roles::NONE, Reach::Nothing).open(),
-    at(POST, "/login", Roles::NONE, Reach::Nothing).open(),
-    at(GET, "/login/oidc", Roles::NONE, Reach::Nothing).open(),
-    at(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
-    at(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
-    at(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
-    at(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
-    at(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/operations/{id}", Roles::READ, Reach::Whole),
+    page(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/resend", Roles::OPERATE.and(Roles::PAYLOADS), Reach::Whole),
+    page(POST, "/operations/{id}/resend", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
+    page(GET, "/sources", Roles::READ, Reach::Whole),
+    page(GET, "/upstreams", Roles::READ, Reach::Whole),
+    page(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Whole),
+    page(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Whole),
+    page(GET, "/login", Roles::NONE, Reach::Nothing).open(),
+    page(POST, "/login", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/login/oidc", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
+    page(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
 ];
 
 /// How far a session of the pages is of use at a path.
@@ -194,6 +246,11 @@ pub(crate) fn looks(head: &Parts) -> Looks {
     } else {
         Looks::Inside
     }
+}
+
+/// Everything that is routed.
+pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    ROUTED.iter()
 }
 
 /// What this needs, where it is known.

@@ -38,7 +38,7 @@ impl Access {
         let caller = self.caller(key)?;
         let hash = hash(key);
         let by = if is_same(hash.as_bytes(), self.operator.as_bytes()) {
-            By::Operator { hash }
+            By::Operator { key_hash: hash }
         } else {
             By::Key { prefix: prefix(key) }
         };
@@ -117,8 +117,8 @@ impl Access {
     /// What a session may do now: that of its key, as long as the key holds.
     pub(super) fn caller_by(&self, by: &By) -> Option<Caller> {
         match by {
-            By::Operator { hash } => {
-                is_same(hash.as_bytes(), self.operator.as_bytes()).then(Caller::local)
+            By::Operator { key_hash } => {
+                is_same(key_hash.as_bytes(), self.operator.as_bytes()).then(Caller::local)
             }
             By::Key { prefix } => {
                 let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);

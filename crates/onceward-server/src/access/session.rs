@@ -16,6 +16,7 @@ use onceward::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::key::{hash, instant};
+use super::last_uses;
 use super::role::Roles;
 use crate::shape;
 
@@ -52,7 +53,7 @@ pub(crate) enum By {
     /// The access key that begins so: the session has its roles and routes, and ends with it.
     Key { prefix: String },
     /// The operator's key of one process, by its hash: the session ends with that process.
-    Operator { hash: String },
+    Operator { key_hash: String },
     /// What an identity provider said.
     Provider { name: String, subject: String, roles: Roles },
 }
@@ -292,19 +293,13 @@ pub(super) fn form_token(token: &str) -> String {
 }
 
 async fn read(store: &dyn Store) -> Result<HashMap<String, Arc<Open>>, StoreError> {
-    let used = store.settings(USED.to_owned()).await?;
-    let used: HashMap<&str, Timestamp> = used
-        .iter()
-        .filter_map(|(name, at)| {
-            Some((name.strip_prefix(USED)?, instant(std::str::from_utf8(at).ok()?)?))
-        })
-        .collect();
+    let used = last_uses(store, USED).await?;
     let mut by_hash = HashMap::new();
     for (name, value) in store.settings(PREFIX.to_owned()).await? {
         // One that cannot be read, or of a later release, is none: whoever has it logs in again.
         let Ok(session) = serde_json::from_slice::<Session>(&value) else { continue };
         let hash = name[PREFIX.len()..].to_owned();
-        let open = Open::new(session, used.get(hash.as_str()).copied());
+        let open = Open::new(session, used.get(&hash).copied());
         by_hash.extend(open.map(|open| (hash, Arc::new(open))));
     }
     Ok(by_hash)
@@ -341,6 +336,20 @@ mod tests {
         assert!(other.of(&token, after(720)).is_none(), "12 hours are over");
         other.keep_used(after(721)).await.unwrap();
         assert_eq!(store.settings("session".to_owned()).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_read_as_it_was_kept_whatever_somebody_logged_in_with() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let sessions = Sessions::open(Arc::clone(&store)).await.unwrap();
+        let (name, subject) = ("ada".to_owned(), "u-1".to_owned());
+        let provider = By::Provider { name, subject, roles: Roles::READ };
+        for by in [by(), By::Operator { key_hash: "h".to_owned() }, provider] {
+            let (token, begun) = sessions.begin(by, HERE, shape::now()).await.unwrap();
+            let other = Sessions::open(Arc::clone(&store)).await.unwrap();
+            let read = other.of(&token, shape::now()).unwrap();
+            assert_eq!((&read.session.by, read.session.id()), (&begun.by, begun.id()));
+        }
     }
 
     #[tokio::test]

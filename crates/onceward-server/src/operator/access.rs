@@ -181,9 +181,9 @@ async fn revoke(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path(prefix): Path<String>,
-    perhaps: Option<Json<Perhaps>>,
+    perhaps: Option<Said<Perhaps>>,
 ) -> Answer {
-    let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
+    let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
     let key = find(&node, &prefix).await?;
     let about = format!("{} ({prefix})", key.name);
     node.engine.note(&by(&caller, reason)?, "revoked an access key", &about).await?;

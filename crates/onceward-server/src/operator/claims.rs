@@ -26,7 +26,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use super::handler::{Answer, all, invalid, key_of, person};
+use super::handler::{Answer, all, invalid, key_of, person, unread};
 use super::keys::Forget;
 use super::operations::shown;
 use crate::access::Caller;
@@ -209,10 +209,7 @@ struct AllTold {
 
 /// A document, whatever its media type is called: a page of another origin was refused before.
 fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| {
-        let code = if rejection.status() == 413 { "body-too-large" } else { "request-invalid" };
-        Problem::new(code, rejection.body_text())
-    })?;
+    let body = body.map_err(|rejection| unread(rejection.status(), rejection.body_text()))?;
     let document = if body.is_empty() { &b"{}"[..] } else { &body };
     if document.trim_ascii_start().first() != Some(&b'{') {
         return Err(invalid("the body is no JSON object"));

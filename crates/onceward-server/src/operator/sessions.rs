@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::access::{Perhaps, by};
-use super::handler::{Answer, all};
+use super::handler::{Answer, Said, all};
 use crate::access::{By, Caller, Standing};
 use crate::node::Node;
 use crate::problem::Problem;
@@ -16,7 +16,7 @@ use crate::shape;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
-    Router::new().route("/v1/sessions", get(list)).route("/v1/sessions/{id}", delete(end))
+    Router::new().route("/v1/sessions", get(list)).route("/v1/sessions/{session}", delete(end))
 }
 
 async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
@@ -48,9 +48,9 @@ async fn end(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    perhaps: Option<Json<Perhaps>>,
+    perhaps: Option<Said<Perhaps>>,
 ) -> Answer {
-    let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
+    let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
     // Another node may have begun it just now.
     node.access.refresh().await?;
     let sessions = node.access.sessions();

@@ -30,6 +30,11 @@ impl Server {
     pub(crate) fn with(configuration: &str) -> Self {
         let world = World::new();
         world.write("onceward.toml", configuration);
+        Self::of(world)
+    }
+
+    /// As what is in this folder says.
+    pub(crate) fn of(world: World) -> Self {
         Self { gateway: world.serve(), _world: world }
     }
 
@@ -106,6 +111,7 @@ impl Browser {
         let driver = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = format!("--user-data-dir={}", folder.path().display());
         let capabilities = json!({"capabilities": {"alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"binary": chromium, "args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",

@@ -358,6 +358,30 @@ fn a_providers_document_leads_to_no_place_that_a_caller_could_not_name() {
 }
 
 #[test]
+fn a_login_that_began_at_one_node_ends_at_another_and_only_once() {
+    let Some(ledger) = crate::postgres::database() else { return };
+    let provider = Provider::start(Algorithm::Es256);
+    let worlds = [World::new(), World::new()];
+    let nodes = worlds.each_ref().map(|world| {
+        world.write("onceward.toml", &format!("store = {ledger:?}\n{}", provider.config("")));
+        world.serve_in(&[("ONCEWARD_MASTER_KEY", &"07".repeat(32))])
+    });
+    let [one, other] = &nodes;
+    one.run(&["access", "create", "ada"]).ok();
+    until("the other wants a key", || {
+        (other.call("GET", "/v1/operations", &[], "").status == 401).then_some(())
+    });
+    let way = begin(one, "%2Fdead");
+    let back = way.back(&provider);
+    let answer = come_back(other, &back, &way.kept);
+    assert_eq!(answer.header("location"), Some("/dead"), "{}", answer.text());
+    let again = come_back(one, &back, &way.kept);
+    assert!(again.status == 403 && again.text().contains("does not take the code"));
+    let cookie = session(&answer).unwrap();
+    until("the one knows the session", || is_in(one, &cookie).then_some(()));
+}
+
+#[test]
 fn a_provider_that_is_said_later_is_there_after_a_reload() {
     let provider = Provider::start(Algorithm::Es256);
     let world = World::new();

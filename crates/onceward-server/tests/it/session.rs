@@ -104,6 +104,37 @@ fn a_person_logs_in_by_a_key_looks_acts_and_logs_out_without_a_script() {
 }
 
 #[test]
+fn a_browser_logs_in_and_acts_over_tls() {
+    let (world, authority) = (World::new(), crate::guard_tls::Authority::new());
+    crate::guard_tls::write(&world, &authority.sign_for("gateway", "localhost"));
+    world.write(
+        "onceward.toml",
+        "demo = true\n[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n",
+    );
+    world.write("ca.pem", &authority.pem());
+    let server = Server::of(world);
+    let url = format!("https://localhost:{}", server.gateway().address.port());
+    let verb = |arguments: &[&str]| {
+        let there = ["--url", &url, "--ca-file", "ca.pem"];
+        server.gateway().run(&[&there, arguments].concat())
+    };
+    let key = verb(&["access", "create", "ada"]).ok().trim().to_owned();
+    let browser = Browser::start();
+    browser.open(&format!("{url}/upstreams"));
+    browser.fill("[name=key]", &key);
+    browser.click("form button");
+    until("it goes on", || browser.url().ends_with("/upstreams").then_some(()));
+    let protocol = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
+    assert_eq!(browser.evaluate(protocol), "h2");
+    browser.evaluate("document.querySelectorAll('details').forEach(it => it.open = true)");
+    browser.fill("form[action='/upstreams/demo/pause'] [name=reason]", "a look");
+    browser.click("form[action='/upstreams/demo/pause'] button");
+    until("it is paused", || browser.text("main").contains("by ada").then_some(()));
+    browser.click(".viewer button");
+    until("it is out", || browser.url().ends_with("/login?out=1").then_some(()));
+}
+
+#[test]
 fn a_session_does_what_its_key_may_and_only_by_forms_of_its_own_pages() {
     let world = World::new();
     let gateway = world.serve();
