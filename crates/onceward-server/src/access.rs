@@ -121,7 +121,7 @@ pub(crate) struct Access {
     changing: tokio::sync::Mutex<()>,
     /// The command line's own key, in the data folder.
     operator: String,
-    /// Whether the listener can be reached from elsewhere.
+    /// Whether the listener can be reached from elsewhere, by itself or by a proxy.
     beyond_loopback: bool,
     /// Whether a proxy before it speaks TLS for it.
     behind_proxy: bool,
@@ -143,7 +143,7 @@ impl Access {
             sessions: Sessions::open(Arc::clone(&store)).await?,
             store,
             operator: hash(operator),
-            beyond_loopback: !listen.ip().is_loopback(),
+            beyond_loopback: behind_proxy || !listen.ip().is_loopback(),
             behind_proxy,
             tries: Tries::default(),
         })

@@ -208,7 +208,7 @@ impl Start {
         let sockets = self.sockets().await?;
         let listen = sockets.address();
         let access = Access::open(store, &operator_key, listen, config.behind_proxy).await?;
-        first_key(&access, listen).await?;
+        first_key(&access).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let (egress, pace) = (&self.egress, config.pace);
         egress.set_own(sockets.addresses());
@@ -323,8 +323,8 @@ async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit>
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.
-async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
-    if listen.ip().is_loopback() || !access.list().is_empty() {
+async fn first_key(access: &Access) -> Result<(), Exit> {
+    if !access.is_needed() || !access.list().is_empty() {
         return Ok(());
     }
     let name = "first".to_owned();

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use onceward::sabotage::Sabotage;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -140,7 +141,8 @@ pub(super) fn verified(token: &str, keys: &[Key]) -> Result<Value, Unsigned> {
         return Err(Unsigned::KeyUnknown);
     }
     let signature = decode(signature).ok_or(Unsigned::Form)?;
-    if !meant.any(|key| key.public.has_signed(message.as_bytes(), &signature)) {
+    let is_signed = meant.any(|key| key.public.has_signed(message.as_bytes(), &signature));
+    if !is_signed && !Sabotage::TokenUnverified.is_on() {
         return Err(Unsigned::Signature);
     }
     json(claims).ok_or(Unsigned::Form)

@@ -286,6 +286,17 @@ fn where_nobody_needs_a_key_nobody_logs_in() {
 }
 
 #[test]
+fn a_listener_that_others_reach_by_a_proxy_needs_a_key_though_it_is_on_loopback() {
+    let world = World::new();
+    world.write("onceward.toml", "behind_proxy = true\ndemo = true\n");
+    let gateway = world.serve();
+    let key = gateway.log.until("shown this once").rsplit(' ').next().unwrap().to_owned();
+    let host = ("host", "gateway.example");
+    assert_eq!(gateway.call("GET", "/v1/operations", &[], "").status, 401);
+    assert_eq!(try_key(&gateway, &key, &[host]).status, 303);
+}
+
+#[test]
 fn behind_a_proxy_the_cookie_is_for_tls_alone_and_tries_are_the_callers() {
     let world = World::new();
     world.write("onceward.toml", "behind_proxy = true\ndemo = true\n");
