@@ -22,6 +22,9 @@ use crate::problem::Problem;
 /// Of whoever logged out: that the identity provider said who that was.
 const PROVIDER: &str = "provider";
 
+/// Who failed to log in, in the audit; no access key is called so.
+const NOBODY: &str = "(nobody)";
+
 /// Where a person wants to go, and why they are here.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Way {
@@ -150,7 +153,7 @@ pub(super) async fn failed(node: &Node, arrival: &Arrival, why: &str) -> Result<
     let Some(others) = node.access.notes_failure() else { return Ok(()) };
     let more = if others == 0 { String::new() } else { format!(" And {others} more before.") };
     let about = format!("from {}: {why}{more}", arrival.address);
-    node.engine.note(&person("nobody"), "failed to log in", &about).await?;
+    node.engine.note(&person(NOBODY), "failed to log in", &about).await?;
     Ok(())
 }
 

@@ -97,7 +97,8 @@ fn a_person_logs_in_by_a_key_looks_acts_and_logs_out_without_a_script() {
     let unexpected = browser.console().into_iter().filter(|line| !line.contains("401"));
     assert_eq!(unexpected.collect::<Vec<_>>(), Vec::<String>::new());
     let deeds = deeds(server.gateway());
-    for (who, deed) in [("ada", "logged in"), ("ada", "logged out"), ("nobody", "failed to log in")]
+    for (who, deed) in
+        [("ada", "logged in"), ("ada", "logged out"), ("(nobody)", "failed to log in")]
     {
         assert!(deeds.contains(&(who.to_owned(), deed.to_owned())), "{deed}: {deeds:?}");
     }
