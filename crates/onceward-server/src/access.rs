@@ -41,6 +41,7 @@ use self::given::take_key;
 use self::key::{Known, hash, instant, is_whole, prefix};
 use self::session::Sessions;
 use self::tries::Tries;
+use crate::config::Config;
 use crate::listening::Peer;
 use crate::problem::Problem;
 use crate::shape;
@@ -111,6 +112,28 @@ pub(crate) enum Looks {
     Nowhere,
 }
 
+/// How the main listener is reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exposure {
+    /// Whether it is from elsewhere, by itself or by a proxy.
+    is_reached: bool,
+    /// Whether a proxy before it speaks TLS for it.
+    behind_proxy: bool,
+    /// Whether a caller's certificate stands for the access key of its name.
+    names_callers: bool,
+}
+
+impl Exposure {
+    /// As `config` says, on this address.
+    pub(crate) fn of(config: &Config, listen: SocketAddr) -> Self {
+        Self {
+            is_reached: config.behind_proxy || !listen.ip().is_loopback(),
+            behind_proxy: config.behind_proxy,
+            names_callers: config.names_callers,
+        }
+    }
+}
+
 type ByHash = HashMap<String, Known>;
 
 /// The keys there are.
@@ -121,10 +144,7 @@ pub(crate) struct Access {
     changing: tokio::sync::Mutex<()>,
     /// The command line's own key, in the data folder.
     operator: String,
-    /// Whether the listener can be reached from elsewhere, by itself or by a proxy.
-    beyond_loopback: bool,
-    /// Whether a proxy before it speaks TLS for it.
-    behind_proxy: bool,
+    exposure: Exposure,
     sessions: Sessions,
     tries: Tries,
 }
@@ -134,8 +154,7 @@ impl Access {
     pub(crate) async fn open(
         store: Arc<dyn Store>,
         operator: &str,
-        listen: SocketAddr,
-        behind_proxy: bool,
+        exposure: Exposure,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             by_hash: RwLock::new(read(&*store).await?),
@@ -143,8 +162,7 @@ impl Access {
             sessions: Sessions::open(Arc::clone(&store)).await?,
             store,
             operator: hash(operator),
-            beyond_loopback: behind_proxy || !listen.ip().is_loopback(),
-            behind_proxy,
+            exposure,
             tries: Tries::default(),
         })
     }
@@ -288,7 +306,7 @@ impl Access {
 
     /// Whether a call needs a key.
     pub(crate) fn is_needed(&self) -> bool {
-        self.beyond_loopback
+        self.exposure.is_reached
             || !self.by_hash.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
@@ -312,6 +330,9 @@ impl Access {
         let session = arrival.token().filter(|_| looks != Looks::Nowhere);
         if let Some((caller, visit)) = session.and_then(|token| self.visitor(token)) {
             arrival.visit = Some(visit);
+            return Ok((caller, arrival));
+        }
+        if let Some(caller) = self.certified(head, peer) {
             return Ok((caller, arrival));
         }
         if looks == Looks::Outside {

@@ -77,6 +77,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// How the main listener speaks TLS, where it does.
     pub(crate) tls: Option<TlsFiles>,
+    /// Whether a caller's certificate stands for the access key of its name.
+    pub(crate) names_callers: bool,
     /// Whether a proxy stands before the main listener that speaks TLS for it.
     pub(crate) behind_proxy: bool,
     pub(crate) store: Ledger,
@@ -160,6 +162,7 @@ impl Config {
         let mut config = Self {
             listen: places.listen,
             tls: places.tls,
+            names_callers: places.names_callers,
             behind_proxy: places.behind_proxy,
             store: places.store,
             demo,
@@ -246,6 +249,7 @@ impl Config {
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
         self.listen == other.listen
             && self.tls == other.tls
+            && self.names_callers == other.names_callers
             && self.behind_proxy == other.behind_proxy
             && self.store == other.store
             && self.demo == other.demo
@@ -334,6 +338,7 @@ pub(crate) struct Places {
     pub(crate) listen: SocketAddr,
     /// How the main listener speaks TLS, where it does.
     pub(crate) tls: Option<TlsFiles>,
+    names_callers: bool,
     behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) ca_file: Option<PathBuf>,
@@ -374,13 +379,14 @@ impl Places {
         let store: Option<String> = file.read("store")?;
         let store = flags.store.as_ref().or(store.as_ref());
         let data = file.read("data")?;
-        let (ca_file, tls) = file.within("tls", listener_tls::of_gateway)?.unwrap_or_default();
+        let tls = file.within("tls", listener_tls::of_gateway)?.unwrap_or_default();
         let listen = file.or("listen", LISTEN)?;
         Ok(Self {
             listen: flags.listen.unwrap_or(listen),
             store: Ledger::read(store.map(String::as_str), data, file.file())?,
-            ca_file,
-            tls,
+            ca_file: tls.ca_file,
+            tls: tls.files,
+            names_callers: tls.names_callers,
             behind_proxy: file.or("behind_proxy", false)?,
         })
     }

@@ -36,6 +36,7 @@ use crate::problem::{self, Problem};
 
 use self::cors::Origins;
 pub(crate) use self::forwarded::Way;
+pub(crate) use self::principal::plain_name;
 use self::reauthorize::Asking;
 
 type ByRoute = BTreeMap<String, Arc<Guard>>;

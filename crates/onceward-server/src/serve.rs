@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, Grant, Roles, new_key};
+use crate::access::{Access, Exposure, Grant, Roles, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -207,7 +207,7 @@ impl Start {
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
         let sockets = self.sockets().await?;
         let listen = sockets.address();
-        let access = Access::open(store, &operator_key, listen, config.behind_proxy).await?;
+        let access = Access::open(store, &operator_key, Exposure::of(config, listen)).await?;
         first_key(&access).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let (egress, pace) = (&self.egress, config.pace);

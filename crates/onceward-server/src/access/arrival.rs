@@ -2,6 +2,7 @@
 //! whose session that is.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use http::request::Parts;
 
@@ -9,8 +10,12 @@ use super::browser::other_host;
 use super::cookie::{Cookie, Cookies, take_cookies};
 use super::session::{By, form_token};
 use super::{Access, Caller, Looks};
+use crate::guard::plain_name;
 use crate::listening::Peer;
 use crate::shape;
+
+/// What browsers say with each request over TLS.
+const BROWSERS: [&str; 3] = ["sec-fetch-site", "sec-fetch-mode", "origin"];
 
 /// How a request came.
 #[derive(Debug, Clone)]
@@ -58,7 +63,7 @@ impl Access {
     pub(super) fn arrival(&self, head: &mut Parts, peer: &Peer, looks: Looks) -> Arrival {
         let cookies = take_cookies(&mut head.headers);
         let is_here = looks == Looks::Nowhere || other_host(head).is_none();
-        let by_proxy = self.behind_proxy && !is_here;
+        let by_proxy = self.exposure.behind_proxy && !is_here;
         let told = by_proxy.then(|| told_address(head)).flatten();
         Arrival {
             is_secured: peer.is_secured || by_proxy,
@@ -67,6 +72,24 @@ impl Access {
             visit: None,
             cookies,
         }
+    }
+
+    /// Who has proven to have a certificate of the name of an access key, and is no browser: that would show
+    /// it for whatever page asks.
+    pub(super) fn certified(&self, head: &Parts, peer: &Peer) -> Option<Caller> {
+        let shown = peer.certificate.as_deref().filter(|_| self.exposure.names_callers)?;
+        if BROWSERS.iter().any(|name| head.headers.contains_key(*name)) {
+            return None;
+        }
+        let name = plain_name(shown)?;
+        let now = shape::now();
+        let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        let named = by_hash.values().filter(|known| known.key.name == name);
+        // Of two that have the name, the newer one.
+        let holds = named.filter(|known| known.caller(now).is_ok());
+        let known = holds.max_by(|a, b| a.key.created_at.cmp(&b.key.created_at))?;
+        known.touch(now);
+        known.caller(now).ok()
     }
 
     /// Whose session this cookie is of, and what that may do now.

@@ -3,14 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::Full;
+use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::guard_tls::{Authority, runtime, send, write};
+use crate::guard_tls::{Authority, Pair, runtime, send, write};
 use crate::world::{Gateway, World, until};
 
 const HOST: &str = "gateway.example";
@@ -37,10 +40,19 @@ async fn ask(
     request: http::request::Builder,
     body: &str,
 ) -> Option<(Response<Bytes>, CertificateDer<'static>)> {
+    ask_by(gateway, authority.caller(None, &[alpn]), request, body).await
+}
+
+/// The same with a caller's own TLS.
+async fn ask_by(
+    gateway: &Gateway,
+    config: Arc<ClientConfig>,
+    request: http::request::Builder,
+    body: &str,
+) -> Option<(Response<Bytes>, CertificateDer<'static>)> {
     let tcp = TcpStream::connect(gateway.address).await.unwrap();
     let name = ServerName::try_from(HOST).unwrap();
-    let connector = TlsConnector::from(authority.caller(None, &[alpn]));
-    let stream = connector.connect(name, tcp).await.ok()?;
+    let stream = TlsConnector::from(config).connect(name, tcp).await.ok()?;
     let shown = stream.get_ref().1.peer_certificates()?.first()?.clone().into_owned();
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let version = if is_h2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -145,6 +157,38 @@ fn callers_show_a_certificate_where_the_listener_wants_one() {
     let nobody =
         runtime().block_on(ask(&gateway, &authority, b"h2", at("GET", "/healthz", b"h2"), ""));
     assert!(nobody.is_none());
+}
+
+#[test]
+fn a_callers_certificate_stands_for_the_access_key_of_its_name() {
+    let lines = "client_ca_file = \"ca.pem\"\nclient = \"optional\"\nprincipal = \"san\"\n";
+    let (world, authority, gateway) = start(lines, "127.0.0.1:0");
+    let read = ["access", "create", "probe.example", "--role", "read", "--json"];
+    let made = world.run(&read).json();
+    let status = |own: Option<&Pair>, request: http::request::Builder| {
+        runtime().block_on(async {
+            let config = authority.caller(own, &[b"h2"]);
+            ask_by(&gateway, config, request, "").await.unwrap().0.status().as_u16()
+        })
+    };
+    let look = || at("GET", "/v1/operations", b"h2");
+    let (probe, other) = (authority.sign("probe"), authority.sign("crm"));
+    assert_eq!(status(Some(&probe), look()), 200);
+    assert_eq!(status(Some(&probe), at("POST", "/to/demo/orders", b"h2")), 403, "it only reads");
+    assert_eq!(status(Some(&other), look()), 401, "no key is called so");
+    assert_eq!(status(None, look()), 401);
+    for said in ["sec-fetch-site", "sec-fetch-mode"] {
+        let by_browser = look().header(said, "none");
+        assert_eq!(status(Some(&probe), by_browser), 401, "a browser shows it for any page");
+    }
+    let bearer = format!("Bearer {}", made["key"].as_str().unwrap());
+    assert_eq!(status(Some(&other), look().header("authorization", &bearer)), 200, "a key counts");
+    // A second one stays, so that the gateway does not stand open again.
+    world.run(&["access", "create", "ada"]).ok();
+    world.run(&["access", "revoke", made["prefix"].as_str().unwrap()]).ok();
+    assert_eq!(status(Some(&probe), look()), 401);
+    world.write("onceward.toml", &format!("{TLS}principal = \"san\"\n"));
+    assert!(world.run(&["check"]).failed(78).contains("client_ca_file"));
 }
 
 #[test]
