@@ -98,6 +98,27 @@ pub(crate) struct Global {
     /// The tenant that is meant; only an operator's key sees others than its own
     #[arg(long, global = true, env = "ONCEWARD_TENANT", value_name = "TENANT")]
     pub(crate) tenant: Option<String>,
+    /// The authorities that the gateway's certificate may be of, PEM; without it the system's
+    #[arg(long, global = true, env = "ONCEWARD_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A certificate to show to a gateway that wants one, PEM
+    #[arg(
+        long,
+        global = true,
+        env = "ONCEWARD_CERT_FILE",
+        value_name = "FILE",
+        requires = "key_file"
+    )]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(
+        long,
+        global = true,
+        env = "ONCEWARD_KEY_FILE",
+        value_name = "FILE",
+        requires = "cert_file"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use std::future::{self, Future};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use onceward::edge::Paced;
@@ -72,7 +72,7 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
             let node = Arc::clone(node);
             return Box::pin(async move { ready(&node).await });
         }
-        // Who sends it is shown by its signature, and not by a key of ours.
+        // Who sends it is shown by its signature, and not by a key or a session of ours.
         _ if path.starts_with("/in/") => {
             let node = Arc::clone(node);
             return Box::pin(async move { source::receive(&node, request).await });
@@ -111,7 +111,7 @@ struct Refused {
 
 impl Refused {
     fn answer(self: Box<Self>) -> Answering {
-        at_once(page::refused(self.head.uri.path(), &self.head.headers, &self.problem))
+        at_once(page::refused(&self.head, &self.problem))
     }
 }
 
@@ -121,8 +121,9 @@ fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering,
     let is_call = is_call(request.uri().path());
     let is_metrics = request.uri().path() == "/metrics";
     let (mut head, body) = request.into_parts();
-    let caller = match node.access.admit(&head.method, &mut head.headers) {
-        Ok(caller) => caller,
+    let looks = access::looks(&head);
+    let (caller, arrival) = match node.access.admit(&mut head, &front.peer, looks) {
+        Ok(admitted) => admitted,
         Err(problem) => return Err(Box::new(Refused { problem, head })),
     };
     // What is routed is looked at by `authorise`.
@@ -147,7 +148,14 @@ fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering,
     if is_call {
         return Ok(node.gateway.handle(head, body, caller));
     }
+    // Over HTTP/2 it stands in the URI, and pages tell of it.
+    if let (false, Some(authority)) = (head.headers.contains_key(HOST), head.uri.authority())
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
     head.extensions.insert(caller);
+    head.extensions.insert(arrival);
     let body = Paced::new(body, node.gateway.pace);
     let mut pages = front.pages.clone();
     Ok(Box::pin(async move {

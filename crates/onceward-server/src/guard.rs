@@ -30,13 +30,14 @@ use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
 use crate::cors::Asked;
 use crate::gateway::{Answering, Entrance, Place, Receipt, options_of};
-use crate::head;
+use crate::head::{self, host_of};
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
 
 use self::cors::Origins;
 pub(crate) use self::forwarded::Way;
+pub(crate) use self::principal::plain_name;
 use self::reauthorize::Asking;
 
 type ByRoute = BTreeMap<String, Arc<Guard>>;
@@ -89,17 +90,6 @@ impl Guards {
         let is_for =
             |guard: &&Arc<Guard>| guard.hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
         all.values().find(is_for).cloned()
-    }
-}
-
-/// The host that a request is for, as the caller wrote it.
-fn host_of<'a>(
-    authority: Option<&'a http::uri::Authority>,
-    headers: &'a HeaderMap,
-) -> Option<&'a str> {
-    match authority {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST)?.to_str().ok(),
     }
 }
 
@@ -209,6 +199,8 @@ fn enter(
         return Err(Problem::new("quarantine", "Nothing was sent."));
     }
     let (mut head, body) = request.into_parts();
+    // A browser sends them to every port of a host.
+    access::take_cookies(&mut head.headers);
     if guard.lends {
         refuse_strangers(guard, &head, peer)?;
     }
@@ -236,10 +228,10 @@ fn refuse_strangers(guard: &Guard, head: &Parts, peer: &Peer) -> Result<(), Prob
     if guard.believes(peer.address.ip()) || guard.cors.origins.iter().any(is_named) {
         return Ok(());
     }
-    access::refuse_web_pages(&head.method, &head.headers)?;
+    access::refuse_web_pages(head)?;
     // On a listener for both families an IPv4 address comes within an IPv6 one.
     let is_here = peer.address.ip().to_canonical().is_loopback();
-    match access::other_host(&head.headers).filter(|_| is_here) {
+    match access::other_host(head).filter(|_| is_here) {
         Some(host) if guard.hosts.is_empty() => Err(Problem::new(
             "forbidden",
             format!(

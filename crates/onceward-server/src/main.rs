@@ -19,6 +19,7 @@ mod ledger;
 mod listeners;
 mod listening;
 mod node;
+mod oidc;
 mod openapi;
 mod operator;
 mod outbox;

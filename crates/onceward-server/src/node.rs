@@ -17,6 +17,7 @@ use crate::access::Access;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
+use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::shape;
@@ -48,6 +49,7 @@ pub(crate) struct Node {
     pub(crate) guards: Guards,
     pub(crate) sources: Sources,
     pub(crate) access: Access,
+    pub(crate) oidc: Oidc,
     pub(crate) outboxes: Outboxes,
     pub(crate) data: PathBuf,
     /// Whether the master key came from outside, so that it lies in no folder of ours.

@@ -45,7 +45,7 @@ const TAGS: [(&str, &str); 11] = [
     ("Outbox", "Tables whose rows become operations"),
     ("Sources", "Where webhooks come in"),
     ("Ledger", "Counts, the audit, backups"),
-    ("Access", "Access keys"),
+    ("Access", "Access keys, and sessions of those who logged in"),
     ("Health", "Probes and metrics, and this document"),
 ];
 

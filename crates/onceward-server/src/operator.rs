@@ -28,6 +28,7 @@ mod operations;
 mod outbox;
 mod resend;
 mod routes;
+mod sessions;
 mod sources;
 
 pub(crate) use self::filter::{Filter, cursor, standing_name};
@@ -53,6 +54,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(sources::router())
         .merge(ledger::router())
         .merge(access::router())
+        .merge(sessions::router())
         .merge(openapi::router())
         .method_not_allowed_fallback(page::not_allowed)
 }

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, Grant, Roles, TENANT, new_key};
+use crate::access::{Access, Exposure, Grant, Roles, TENANT, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -28,6 +28,7 @@ use crate::guard::Guards;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
@@ -207,8 +208,8 @@ impl Start {
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
         let sockets = self.sockets().await?;
         let listen = sockets.address();
-        let access = Access::open(store, &operator_key, listen).await?;
-        first_key(&access, listen).await?;
+        let access = Access::open(store, &operator_key, Exposure::of(config, listen)).await?;
+        first_key(&access).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let (egress, pace) = (&self.egress, config.pace);
         egress.set_own(sockets.addresses());
@@ -222,6 +223,7 @@ impl Start {
             outboxes,
             engine: Arc::clone(&engine),
             access,
+            oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             data: data.clone(),
             is_key_given: self.master_key.is_some(),
             quarantined: AtomicBool::new(quarantined),
@@ -240,6 +242,9 @@ impl Start {
             engine.start();
             node.outboxes.start();
         }
+        if let Some(why) = config.readable_listener() {
+            warn!("{why}");
+        }
         tell_ready(&engine, config, listen);
         Ok(node)
     }
@@ -257,7 +262,8 @@ fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
     } else {
         listen
     };
-    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: {scheme}://{shown}/", env!("CARGO_PKG_VERSION"));
 }
 
 /// Every connection and every segment of the journal takes a descriptor, and shells give few.
@@ -317,8 +323,8 @@ async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit>
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.
-async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
-    if listen.ip().is_loopback() || !access.list().is_empty() {
+async fn first_key(access: &Access) -> Result<(), Exit> {
+    if !access.is_needed() || !access.list().is_empty() {
         return Ok(());
     }
     let name = "first".to_owned();
@@ -453,7 +459,7 @@ async fn reload(
         Err(exit) => return error!("the configuration is kept as it was: {}", exit.message),
     };
     if !fresh.is_served_as(config) {
-        warn!("listen, store, demo, egress, tls and limits are read at a start only");
+        warn!("listen, tls, behind_proxy, store, demo, egress and limits are read at a start only");
     }
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());
@@ -463,6 +469,7 @@ async fn reload(
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
     node.outboxes.follow(&fresh.outboxes);
+    node.oidc.follow(fresh.oidc.clone());
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
     node.gateway.egress.set_own(listeners.addresses());

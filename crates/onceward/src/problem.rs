@@ -90,6 +90,7 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     ("method-not-allowed", 405, "fix-request", "This method does not belong here"),
     ("unauthenticated", 401, "fix-request", "An access key is needed"),
     ("forbidden", 403, "fix-request", "This is not allowed from there, or with this key"),
+    ("login-refused", 403, "fix-request", "Nobody was logged in"),
     GONE_WRONG,
     ("no-outcome", 404, "wait", "There is no answer to show"),
     ("outside-hours", 503, "same-key", "This route sends at other hours"),
@@ -208,7 +209,7 @@ impl Problem {
         if self.status == 401 {
             headers.insert(
                 header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Basic realm=\"onceward\""),
+                HeaderValue::from_static("Bearer realm=\"onceward\""),
             );
         }
         if let Some(operation) = &self.operation {

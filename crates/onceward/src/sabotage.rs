@@ -161,6 +161,10 @@ sabotages! {
     OwnListenerOpen = "own-listener-open",
     /// Nobody counts through how many gateways a request goes.
     CircleUnended = "circle-unended",
+    /// A form is taken of whatever page it is.
+    FormUnchecked = "form-unchecked",
+    /// What an identity provider says is believed whoever has signed it.
+    TokenUnverified = "token-unverified",
     /// A body is taken however large it is.
     UnboundedBody = "unbounded-body",
 }

@@ -526,6 +526,22 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[server("egress::a_circle_of_gateways_ends_after_five_of_them", "right: (508,")],
     },
     Row {
+        name: "form-unchecked",
+        promise: "in a session only forms of its own pages change anything",
+        catchers: &[server(
+            "session::a_session_does_what_its_key_may_and_only_by_forms_of_its_own_pages",
+            "left: 303",
+        )],
+    },
+    Row {
+        name: "token-unverified",
+        promise: "nobody logs in by what the identity provider has not signed",
+        catchers: &[server(
+            "oidc::what_the_provider_has_not_signed_for_this_login_lets_nobody_in",
+            "left: 303",
+        )],
+    },
+    Row {
         name: "unbounded-body",
         promise: "no body is kept beyond its limit",
         catchers: &[

@@ -45,7 +45,7 @@ pub(crate) async fn authorise(
     let Some(problem) = refused else {
         return next.run(Request::from_parts(head, body)).await;
     };
-    let mut response = page::refused(head.uri.path(), &head.headers, &problem);
+    let mut response = page::refused(&head, &problem);
     if let Some(allow) = allow(&problem, path.as_str()) {
         response.headers_mut().insert(header::ALLOW, allow);
     }

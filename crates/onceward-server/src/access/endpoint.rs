@@ -1,10 +1,11 @@
 //! Which endpoint needs which role, and how far a key that is confined to routes comes with it. What is
 //! not in the table is refused to everybody, so that no new endpoint can be forgotten.
 
+use http::request::Parts;
 use http::{HeaderValue, Method};
 
 use super::role::Roles;
-use super::{Caller, TENANT};
+use super::{Caller, Looks, TENANT};
 use crate::openapi::{Described, api};
 use crate::problem::Problem;
 
@@ -38,6 +39,8 @@ pub(crate) struct Endpoint {
     is_own: bool,
     /// Whether a key for web pages may do this.
     is_for_pages: bool,
+    /// Whether it is the way in: whoever is nobody yet may ask for it.
+    is_open: bool,
     /// What the document of the API says of it; nothing of a page.
     pub(crate) described: &'static [Described],
 }
@@ -49,6 +52,10 @@ impl Endpoint {
 
     const fn for_pages(self) -> Self {
         Self { is_for_pages: true, ..self }
+    }
+
+    const fn open(self) -> Self {
+        Self { is_open: true, ..self }
     }
 
     /// Whether `caller` has the roles; what a lack is called.
@@ -155,7 +162,7 @@ const fn api(
     described: &'static [Described],
 ) -> Endpoint {
     assert!(!described.is_empty(), "the document of the API says what each endpoint does");
-    Endpoint { method, path, roles, reach, is_own: false, is_for_pages: false, described }
+    Endpoint { described, ..plain(method, path, roles, reach) }
 }
 
 /// A page, or a file of one.
@@ -163,7 +170,12 @@ const fn page(method: &'static str, path: &'static str, roles: Roles, reach: Rea
     let bytes = path.as_bytes();
     let is_api = bytes.len() > 3 && bytes[1] == b'v' && bytes[2] == b'1' && bytes[3] == b'/';
     assert!(!is_api, "an endpoint of the API is described");
-    Endpoint { method, path, roles, reach, is_own: false, is_for_pages: false, described: &[] }
+    plain(method, path, roles, reach)
+}
+
+const fn plain(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
+    let (is_own, is_for_pages, is_open) = (false, false, false);
+    Endpoint { method, path, roles, reach, is_own, is_for_pages, is_open, described: &[] }
 }
 
 const GET: &str = "GET";
@@ -235,6 +247,8 @@ const ROUTED: &[Endpoint] = &[
     api(POST, "/v1/access", Roles::ADMIN, Reach::Whole, api::CREATE_ACCESS),
     api(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole, api::REVOKE_ACCESS),
     api(POST, "/v1/access/{prefix}/rotate", Roles::ADMIN, Reach::Whole, api::ROTATE_ACCESS),
+    api(GET, "/v1/sessions", Roles::ADMIN, Reach::Whole, api::LIST_SESSIONS),
+    api(DELETE, "/v1/sessions/{session}", Roles::ADMIN, Reach::Whole, api::END_SESSION),
     api(GET, "/v1/openapi.json", Roles::NONE, Reach::Nothing, api::GET_DOCUMENT),
     page(GET, "/openapi.json", Roles::NONE, Reach::Nothing),
     page(GET, "/", Roles::READ, Reach::Whole),
@@ -264,10 +278,28 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/upstreams", Roles::READ, Reach::Whole),
     page(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Kept),
     page(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Kept),
-    page(GET, "/style.css", Roles::NONE, Reach::Nothing),
-    page(GET, "/icon.svg", Roles::NONE, Reach::Nothing),
-    page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing),
+    page(GET, "/login", Roles::NONE, Reach::Nothing).open(),
+    page(POST, "/login", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/login/oidc", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
+    page(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
 ];
+
+/// How far a session of the pages is of use at a path.
+pub(crate) fn looks(head: &Parts) -> Looks {
+    let path = head.uri.path();
+    let is_look = matches!(head.method, Method::GET | Method::HEAD);
+    if path.starts_with("/to/") || path == "/to" || (path.starts_with("/v1/") && !is_look) {
+        Looks::Nowhere
+    } else if ROUTED.iter().any(|endpoint| endpoint.is_open && endpoint.path == path) {
+        Looks::Outside
+    } else {
+        Looks::Inside
+    }
+}
 
 /// Everything that is routed.
 pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {

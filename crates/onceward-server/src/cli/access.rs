@@ -1,11 +1,12 @@
 //! `access`: who may call.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, part};
 use super::list::whole;
 use super::output::{Printer, each, print, say, text};
+use crate::access::ID_BEGIN;
 use crate::exit::Exit;
 
 #[derive(Debug, Subcommand)]
@@ -17,11 +18,13 @@ pub(super) enum Access {
     Ls,
     /// Make a new key of the same name, roles and routes; the old one goes on for a while
     Rotate(Rotate),
-    /// Revoke a key
+    /// Revoke a key, or end a session
     Revoke {
-        /// The letters that the key begins with, as `access ls` shows them
+        /// The letters that the key begins with, as `access ls` shows them; or a session's id
         prefix: String,
     },
+    /// List who is logged in to the pages
+    Sessions,
 }
 
 #[derive(Debug, Args)]
@@ -72,7 +75,9 @@ pub(super) async fn access(verb: &Access, client: &Client, out: Printer) -> Resu
         Access::Create(flags) => create(flags, client, out).await,
         Access::Ls => list(client, out).await,
         Access::Rotate(flags) => rotate(flags, client, out).await,
+        Access::Revoke { prefix } if prefix.starts_with(ID_BEGIN) => end(prefix, client, out).await,
         Access::Revoke { prefix } => revoke(prefix, client, out).await,
+        Access::Sessions => sessions(client, out).await,
     }
 }
 
@@ -124,10 +129,7 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
         "TENANT",
     ];
     whole(client, "/v1/access", out, NAMES, |key| {
-        let names = |pointer, none: &str| {
-            let names: Vec<&str> = each(key, pointer).iter().filter_map(|it| it.as_str()).collect();
-            if names.is_empty() { none.to_owned() } else { names.join(",") }
-        };
+        let names = |pointer, none| names(key, pointer, none);
         vec![
             text(key, "/name"),
             text(key, "/prefix"),
@@ -141,6 +143,39 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
         ]
     })
     .await
+}
+
+/// A list of names, in one cell.
+fn names(document: &Value, pointer: &str, none: &str) -> String {
+    let names: Vec<&str> = each(document, pointer).iter().filter_map(|it| it.as_str()).collect();
+    if names.is_empty() { none.to_owned() } else { names.join(",") }
+}
+
+async fn sessions(client: &Client, out: Printer) -> Result<(), Exit> {
+    const NAMES: &[&str] =
+        &["ID", "WHO", "BY", "KEY", "ROLES", "FROM", "BEGAN", "LAST USED", "ENDS"];
+    whole(client, "/v1/sessions", out, NAMES, |session| {
+        vec![
+            text(session, "/id"),
+            text(session, "/who"),
+            text(session, "/by"),
+            text(session, "/prefix"),
+            names(session, "/roles", "none"),
+            text(session, "/from"),
+            out.when(session, "/created_at"),
+            out.when(session, "/last_used_at"),
+            out.when(session, "/ends_at"),
+        ]
+    })
+    .await
+}
+
+async fn end(id: &str, client: &Client, out: Printer) -> Result<(), Exit> {
+    let ended = client.delete(&format!("/v1/sessions/{}", part(id)), &json!({})).await?;
+    out.document(&ended, || {
+        say(&format!("ended: {}", text(&ended, "/ended")));
+        Ok(())
+    })
 }
 
 async fn revoke(prefix: &str, client: &Client, out: Printer) -> Result<(), Exit> {

@@ -4,6 +4,7 @@
 //! The operator's key is a credential of this machine: it goes to loopback and to the
 //! configuration's own listener, and to no other address.
 
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use onceward::core::attempt::Ending;
 use onceward::core::exchange::{Headers, Request};
 use onceward::upstream::{
-    Dispatch, Door, DoorOptions, Egress, Failure, Sent, Target, Timeouts, Trust, Upstream as _,
+    ClientFiles, Dispatch, Door, DoorError, DoorOptions, Egress, Failure, Sent, Target, Timeouts,
+    Trust, Upstream as _, UpstreamTls, UpstreamTlsFiles,
 };
 use serde_json::Value;
 use url::{Host, Url};
@@ -88,8 +90,12 @@ impl Client {
         let places = Places::load(global.config.as_deref())?;
         let base = match &global.url {
             Some(text) => parse(text)?,
+            None if places.tls.is_some() => {
+                parse(&format!("https://{}", reachable(places.listen)))?
+            }
             None => parse(&format!("http://{}", reachable(places.listen)))?,
         };
+        let tls = tls(global, &places)?;
         // A variable that is set to nothing is no key.
         let credential = match global.access_key.as_ref().filter(|key| !key.is_empty()) {
             Some(key) => Credential::Given(key.clone()),
@@ -107,8 +113,7 @@ impl Client {
             body: PATIENCE,
             total: PATIENCE,
         };
-        let target =
-            Arc::new(Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts });
+        let target = Arc::new(Target { base, trust: Trust::Operator, http2: false, tls, timeouts });
         let tenant = global.tenant.clone().filter(|tenant| !tenant.is_empty());
         Ok(Self { door, target, credential, tenant })
     }
@@ -210,7 +215,7 @@ impl Client {
             headers: Headers::default(),
             body: Bytes::new(),
         };
-        self.send(&Arc::new(Target { base, ..(*self.target).clone() }), request).await
+        self.send(&Arc::new(Target { base, tls: None, ..(*self.target).clone() }), request).await
     }
 
     /// Whether the gateway is on this machine, out of others' reach.
@@ -321,6 +326,26 @@ impl Client {
             _ => None,
         }
     }
+}
+
+/// TLS to the gateway, where it is not as to everybody: with certificates that were named, or, where the
+/// configuration itself says where the gateway is, with its listener's certificate as the only one.
+fn tls(global: &Global, places: &Places) -> Result<Option<Arc<UpstreamTls>>, Exit> {
+    let unusable = |error: DoorError| {
+        let why = error.source().map_or_else(String::new, |why| format!(": {why}"));
+        Exit::config(format!("cannot speak TLS with the gateway: {error}{why}"))
+    };
+    let client = global.cert_file.clone().zip(global.key_file.clone());
+    let client = client.map(|(cert_file, key_file)| ClientFiles { cert_file, key_file });
+    let own = places.tls.as_ref().filter(|_| global.url.is_none() && global.ca_file.is_none());
+    if let Some(own) = own {
+        return UpstreamTls::pinned(&own.cert_file, client.as_ref()).map(Some).map_err(unusable);
+    }
+    if global.ca_file.is_none() && client.is_none() {
+        return Ok(None);
+    }
+    let files = UpstreamTlsFiles { ca_file: global.ca_file.clone(), client, only_tls13: false };
+    UpstreamTls::load(&files, places.ca_file.as_deref()).map(Some).map_err(unusable)
 }
 
 /// A part of a path, whatever is in it; dots too, so that no part is `..`.

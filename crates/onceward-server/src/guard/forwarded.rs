@@ -9,9 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
+use crate::head::host_of;
 use crate::listening::Peer;
 
-use super::{host_of, joined};
+use super::joined;
 
 /// What we say of ourselves in `Via`, as who speaks HTTP/1.1.
 const WAY: &str = "1.1 onceward";

@@ -443,6 +443,15 @@ pub(crate) const ROTATE_ACCESS: &[Described] = &[about(
 .gives(&[(201, Json("AccessKeyRotated"))])
 .refuses(&["not-found"])];
 
+pub(crate) const LIST_SESSIONS: &[Described] =
+    &[about("Access", "listSessions", "List who is logged in to the pages")
+        .gives(&[(200, Json("SessionList"))])];
+
+pub(crate) const END_SESSION: &[Described] = &[about("Access", "endSession", "End a session")
+    .may_read("Perhaps")
+    .gives(&[(200, Json("SessionEnded"))])
+    .refuses(&["not-found"])];
+
 pub(crate) const GET_DOCUMENT: &[Described] =
     &[about("Health", "getOpenApi", "This document").gives(&[(200, Json("Document"))])];
 

@@ -151,7 +151,7 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
 }
 
 /// Who acts, and why, where somebody says.
-fn by(caller: &Caller, reason: String) -> Result<Person, Problem> {
+pub(super) fn by(caller: &Caller, reason: String) -> Result<Person, Problem> {
     if reason.len() > REASON_BYTES_MAX {
         return Err(invalid(format!("reason: at most {REASON_BYTES_MAX} bytes")));
     }
@@ -195,9 +195,9 @@ async fn create(
 /// Why, where somebody says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Perhaps {
+pub(super) struct Perhaps {
     #[serde(default)]
-    reason: String,
+    pub(super) reason: String,
 }
 
 async fn revoke(

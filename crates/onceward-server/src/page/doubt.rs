@@ -7,7 +7,7 @@ use onceward::core::lookup::LookupRule;
 use onceward::core::operation::{Operation, State as Life};
 use onceward::core::time::Timestamp;
 
-use super::words;
+use super::{viewer, words};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -26,6 +26,7 @@ pub(super) fn looks(operation: &Operation, rule: Option<&LookupRule>, now: Times
         section #looks {
             h2 { "Asked at the upstream" }
             form.card method="post" action={ (words::url_of(operation.id)) "/lookup" } {
+                (viewer::token())
                 p { code { "GET " (rule.get.as_str()) } }
                 p {
                     @if looks.made == 0 { "Not asked yet." }

@@ -306,5 +306,13 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     let own = format!("Bearer {key}");
     let refused = walk.gateway.call("GET", "/v1/access", &[("authorization", &own)], "");
     assert_eq!(refused.status, 401, "it was revoked");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let login = walk.gateway.call("POST", "/login", &form, &format!("key={}", operator.trim()));
+    assert_eq!(login.status, 303, "{}", login.text());
+    let sessions = admin("GET", "/v1/sessions", "").json();
+    let session = format!("/v1/sessions/{}", sessions["data"][0]["id"].as_str().unwrap());
+    assert_eq!(admin("DELETE", &session, "{\"reason\": \"r\"}").status, 200);
+    assert_eq!(admin("DELETE", &session, "").status, 404, "it has ended");
     walk.done.extend(["listAccessKeys", "rotateAccessKey", "revokeAccessKey"]);
+    walk.done.extend(["listSessions", "endSession"]);
 }

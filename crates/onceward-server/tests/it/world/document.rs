@@ -282,6 +282,7 @@ fn matches(pattern: &str, text: &str) -> bool {
         "^urn:onceward:problem:" => text.starts_with("urn:onceward:problem:"),
         "^[0-9a-f]{64}$" => text.len() == 64 && text.bytes().all(|it| it.is_ascii_hexdigit()),
         "^ow_[A-Za-z0-9_-]{47}$" => text.starts_with("ow_") && text.len() == 50,
+        "^ses_[A-Za-z0-9_-]{16}$" => text.starts_with("ses_") && text.len() == 20,
         other => {
             panic!("the document uses the pattern {other:?} in an answer, which is not known here")
         }
