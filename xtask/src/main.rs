@@ -41,6 +41,7 @@ usage: cargo xtask <command>
   tidy          layering, links, markers, manifests, paths
   crash [--cycles N] [--seed S] [--long] [--only SUITE]
                 crash and fault suites on the release binary; figures in target/proof/crash.json
+  metrics       write the table of docs/metrics.md, which tests hold against the gateway, anew
   openapi       write docs/openapi.json, which tests hold against the gateway, anew
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(&steps::root()),
         "crash" => crash::run(&rest),
         "openapi" => steps::openapi(),
+        "metrics" => steps::metrics(),
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "count" => count::run(&rest),

@@ -143,6 +143,15 @@ pub(crate) fn openapi() -> Outcome<()> {
     Ok(())
 }
 
+/// Writes the table of metrics into the page of the documentation.
+pub(crate) fn metrics() -> Outcome<()> {
+    let test = "telemetry::metrics::tests::the_page_of_the_metrics_has_them_all";
+    cargo(
+        &["test", "--locked", "-p", "onceward-server", "--bin", "onceward", "--", "--exact", test],
+        &[("TEST_WRITE", "1".into())],
+    )
+}
+
 /// Writes a ledger of this release, for later ones to open.
 pub(crate) fn fixture() -> Outcome<()> {
     let version = env!("CARGO_PKG_VERSION").rsplit_once('.').map_or("", |(minor, _)| minor);

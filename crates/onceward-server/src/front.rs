@@ -4,7 +4,7 @@ use std::future::{self, Future};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use onceward::edge::Paced;
@@ -17,6 +17,7 @@ use crate::guard;
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
+use crate::telemetry::Telemetry;
 use crate::{head, operator, page, source};
 
 /// What answers the requests of one connection to the main listener.
@@ -93,7 +94,9 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
     }
     if is_metrics {
         let node = Arc::clone(node);
-        return Box::pin(async move { metrics(&node).await });
+        let accepts = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let is_open = accepts.is_some_and(|it| it.contains("application/openmetrics-text"));
+        return Box::pin(async move { metrics(&node, is_open).await });
     }
     let path = head.uri.path();
     let asks = path == "/v1/operations" || path.ends_with("/lookup");
@@ -127,12 +130,16 @@ fn at_once(response: Response<Body>) -> Answering {
     Box::pin(future::ready(response))
 }
 
-async fn metrics(node: &Node) -> Response<Body> {
+async fn metrics(node: &Node, is_open: bool) -> Response<Body> {
     node.outboxes.gauge();
-    match node.engine.store().condition().await {
-        Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
-        Err(error) => Problem::from(error).response(),
-    }
+    let now = match node.now().await {
+        Ok(now) => now,
+        Err(error) => return Problem::from(error).response(),
+    };
+    let (content_type, text) = Telemetry::render(&now, is_open);
+    let mut response = plain(200, &text);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 async fn ready(node: &Node) -> Response<Body> {

@@ -75,7 +75,7 @@ pub(crate) async fn serve(
             data.display()
         )));
     }
-    let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
+    let telemetry = Arc::new(Telemetry::new());
     let (egress, door) = open_door(&config, event_loops.len())?;
     let mut upstream: Arc<dyn Upstream> = Arc::new(door);
     if overrides.allow_chaos {
@@ -222,7 +222,6 @@ impl Start {
             outboxes,
             engine: Arc::clone(&engine),
             access,
-            telemetry: Arc::clone(&self.telemetry),
             data: data.clone(),
             is_key_given: self.master_key.is_some(),
             quarantined: AtomicBool::new(quarantined),

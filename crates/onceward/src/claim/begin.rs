@@ -139,7 +139,7 @@ impl Engine {
                     return Ok(Begun::InDoubt(Box::new(claim)));
                 }
                 Begin::Mismatch => {
-                    self.note_asked(&claim, Repeat::Refused);
+                    self.note_asked(&claim, Repeat::Mismatch);
                     return Err(Refusal::KeyMismatch {
                         operation: Box::new(claim),
                         parts: vec![Part::Body],

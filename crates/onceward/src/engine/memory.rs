@@ -129,6 +129,7 @@ impl Engine {
             Admission::Replay | Admission::ReplayFailure => Repeat::Replayed,
             Admission::Join => Repeat::Joined,
             Admission::Expired => Repeat::Late,
+            Admission::Mismatch(_) => Repeat::Mismatch,
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
