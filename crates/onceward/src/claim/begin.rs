@@ -97,7 +97,9 @@ impl Engine {
                 let newborn = self.birth_of_claim(which, beginning, print, rule, old, now);
                 match self.remember_claim(newborn).await? {
                     Some(Remembered::Fresh(claim)) => {
-                        share.iter_mut().for_each(|share| share.spend());
+                        if let Some(share) = &mut share {
+                            share.spend();
+                        }
                         return Ok(Begun::Acquired(Box::new(claim)));
                     }
                     Some(Remembered::Known(claim)) => claim,

@@ -179,7 +179,9 @@ impl Engine {
         );
         match self.wait_for_write(work).await? {
             Written::Fresh(fresh) => {
-                entry.share.iter_mut().for_each(|share| share.spend());
+                if let Some(share) = &mut entry.share {
+                    share.spend();
+                }
                 self.answer_fresh(fresh, arrival).await.map(Step::Answered)
             }
             Written::Known(known, unused) => {
