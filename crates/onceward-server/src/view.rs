@@ -197,7 +197,8 @@ impl View {
 
     fn sees_bulk(&self, bulk: &Bulk) -> bool {
         let through = bulk.order.filter.tenant.as_deref();
-        self.only().is_none() || through.is_some_and(|tenant| self.sees(tenant))
+        // One that names no tenant goes through everybody's.
+        self.only().is_none() || self.sees(through.unwrap_or_default())
     }
 
     /// The route of this name, where it is there for it.

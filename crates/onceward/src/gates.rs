@@ -130,12 +130,12 @@ pub(crate) struct Slot {
     is_used: bool,
     is_probe: bool,
     /// The place of whose call it is.
-    presence: Option<Presence>,
+    presence: Option<Box<Presence>>,
 }
 
 impl Slot {
     /// Keeps the place of its tenant's for as long as it is kept.
-    pub(crate) fn attend(&mut self, presence: Option<Presence>) {
+    pub(crate) fn attend(&mut self, presence: Option<Box<Presence>>) {
         if presence.is_some() {
             self.presence = presence;
         }

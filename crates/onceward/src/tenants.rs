@@ -195,10 +195,13 @@ impl Drop for Share {
     }
 }
 
+/// Who is let by. Boxed: every call carries it along, and few tenants have limits.
+pub(crate) type Admitted = (Box<Share>, Box<Presence>);
+
 /// What a look at a tenant's limits comes to.
 enum Look {
     /// It may go on.
-    Free(Share, Presence),
+    Free(Admitted),
     Full(Full),
     /// What waits has to be counted first.
     CountWaiting,
@@ -284,7 +287,8 @@ impl Tenants {
         tenant.busy += 1;
         let (tenants, tenant) = (Arc::clone(self), name.to_owned());
         let presence = Presence { tenants: Arc::clone(self), tenant: tenant.clone() };
-        Look::Free(Share { tenants, tenant, rate, wanted, is_spent: false }, presence)
+        let share = Share { tenants, tenant, rate, wanted, is_spent: false };
+        Look::Free((Box::new(share), Box::new(presence)))
     }
 
     fn waiting(&self, name: &str, backlog: Backlog, now: Timestamp) {
@@ -357,19 +361,28 @@ impl Engine {
         &self,
         tenant: &str,
         wanted: Wanted,
-    ) -> Result<Result<Option<(Share, Presence)>, Full>, StoreError> {
-        if !self.tenants.has_limits.load(Ordering::Acquire) || Sabotage::TenantLimitIgnored.is_on()
-        {
+    ) -> Result<Result<Option<Admitted>, Full>, StoreError> {
+        // Where nobody has any, nothing is asked.
+        if !self.tenants.has_limits.load(Ordering::Acquire) {
             return Ok(Ok(None));
         }
-        if self.tenants.inner().limits_of(tenant).is_none() {
+        Box::pin(self.admit_limited(tenant, wanted)).await
+    }
+
+    async fn admit_limited(
+        &self,
+        tenant: &str,
+        wanted: Wanted,
+    ) -> Result<Result<Option<Admitted>, Full>, StoreError> {
+        let is_free = self.tenants.inner().limits_of(tenant).is_none();
+        if is_free || Sabotage::TenantLimitIgnored.is_on() {
             return Ok(Ok(None));
         }
         let mut patient = true;
         loop {
             let counted = self.tenants.counted.notified();
             match self.tenants.look(tenant, wanted, self.clock.now(), patient) {
-                Look::Free(share, presence) => return Ok(Ok(Some((share, presence)))),
+                Look::Free(admitted) => return Ok(Ok(Some(admitted))),
                 Look::Full(full) => return Ok(Err(full)),
                 Look::CountWaiting => {
                     // A route of no name is all of them.
@@ -390,7 +403,10 @@ impl Engine {
     }
 
     /// The same for what is let by or refused at once; what it takes counts whatever comes of it.
-    pub(crate) async fn admit_passing(&self, tenant: &str) -> Result<Option<Presence>, Refusal> {
+    pub(crate) async fn admit_passing(
+        &self,
+        tenant: &str,
+    ) -> Result<Option<Box<Presence>>, Refusal> {
         let wanted = Wanted { bytes: None, may_wait: false };
         match self.admit_tenant(tenant, wanted).await? {
             Ok(Some((mut share, presence))) => {
@@ -468,7 +484,7 @@ mod tests {
     fn reached(tenants: &Arc<Tenants>, now: Timestamp) -> Option<&'static str> {
         match tenants.look("acme", KEPT, now, true) {
             Look::Full(full) => Some(full.what),
-            Look::Free(mut share, _presence) => {
+            Look::Free((mut share, _presence)) => {
                 share.spend();
                 None
             }
@@ -480,7 +496,7 @@ mod tests {
     fn what_came_to_nothing_new_is_given_back() {
         let rate = Some(Rate { interval: Duration::from_secs(1), burst: 1 });
         let tenants = tenants(TenantLimits { rate, keys_max: Some(1), ..TenantLimits::default() });
-        let Look::Free(share, presence) = tenants.look("acme", KEPT, NOW, true) else { panic!() };
+        let Look::Free((share, presence)) = tenants.look("acme", KEPT, NOW, true) else { panic!() };
         assert_eq!(reached(&tenants, NOW), Some("rate"));
         drop((share, presence));
         assert_eq!(reached(&tenants, NOW), None, "a duplicate took nothing");
@@ -512,7 +528,7 @@ mod tests {
         assert_eq!(tenants.inner().limits_of("bolt"), few);
         tenants.share_with(2);
         let mut taken = 0;
-        while let Look::Free(mut share, _) = tenants.look("bolt", KEPT, NOW, true) {
+        while let Look::Free((mut share, _)) = tenants.look("bolt", KEPT, NOW, true) {
             share.spend();
             taken += 1;
         }

@@ -214,8 +214,8 @@ pub(super) const ROWS: &[Row] = &[
         name: "tenant-unfiltered",
         promise: "what is one tenant's is shown to no other, by no endpoint",
         catchers: &[server(
-            "tenants::what_is_one_tenants_is_not_there_for_another_by_whatever_endpoint",
-            "faults",
+            "tenants::what_a_guard_a_source_and_an_outbox_take_is_their_tenants",
+            "by-guard",
         )],
     },
     Row {

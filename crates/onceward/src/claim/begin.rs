@@ -18,7 +18,7 @@ use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
 use crate::replay::replay;
 use crate::store::{Birth, Remembered, Slot, StoreError, Which};
-use crate::tenants::{Share, Wanted};
+use crate::tenants::Wanted;
 use crate::wire;
 
 /// The method of a claim's request: it is none of HTTP's, because nothing is sent.
@@ -76,7 +76,7 @@ impl Engine {
         let mut replaces = None;
         let bytes = beginning.fingerprint.as_ref().map_or(0, |print| print.len() as u64);
         let wanted = Wanted { bytes: Some(bytes), may_wait: false };
-        let admitted = Box::pin(self.admit_tenant(&which.tenant, wanted)).await?;
+        let admitted = self.admit_tenant(&which.tenant, wanted).await?;
         let (mut share, full) = match admitted {
             // A handler's work is no call of ours.
             Ok(admitted) => (admitted.map(|(share, _)| share), None),
@@ -97,7 +97,9 @@ impl Engine {
                 let newborn = self.birth_of_claim(which, beginning, print, rule, old, now);
                 match self.remember_claim(newborn).await? {
                     Some(Remembered::Fresh(claim)) => {
-                        share.iter_mut().for_each(Share::spend);
+                        if let Some(share) = &mut share {
+                            share.spend();
+                        }
                         return Ok(Begun::Acquired(Box::new(claim)));
                     }
                     Some(Remembered::Known(claim)) => claim,

@@ -34,10 +34,10 @@ pub(super) struct Entry {
     /// The right to have one call under way, once it has it.
     pub(super) slot: Option<Slot>,
     /// Why nothing new may come of it: only a duplicate is answered.
-    full: Option<Refusal>,
+    full: Option<Box<Refusal>>,
     /// What it takes of its tenant's limits, and its place until it has a slot.
-    share: Option<Share>,
-    pub(super) presence: Option<Presence>,
+    share: Option<Box<Share>>,
+    pub(super) presence: Option<Box<Presence>>,
     /// The operation whose key is free again.
     replaces: Option<Operation>,
     /// Whether it is counted as one that came too late.
@@ -115,36 +115,26 @@ impl Engine {
             bytes: Some(arrival.request.body.len() as u64),
             may_wait: arrival.mode == Mode::Accepted,
         };
-        let admitted = Box::pin(self.admit_tenant(&entrant.lane.tenant, wanted)).await?;
-        let (share, mut presence) = match admitted {
-            Ok(admitted) => admitted.unzip(),
-            Err(full) => {
-                let full = Some(full.refusal(&entrant.lane.tenant));
-                let (share, presence) = (None, None);
-                return Ok(Entry {
-                    gate,
-                    entrant,
-                    slot: None,
-                    full,
-                    share,
-                    presence,
-                    replaces: None,
-                    is_late: false,
-                });
-            }
-        };
-        let mut slot = if waits { None } else { gate.try_enter(&entrant, now).ok() };
+        let admitted = self.admit_tenant(&entrant.lane.tenant, wanted).await?;
+        let tenant = &entrant.lane.tenant;
+        let (admitted, limit) = admitted
+            .map_or_else(|full| (None, Some(full.refusal(tenant))), |admitted| (admitted, None));
+        let (share, mut presence) = admitted.unzip();
+        let is_barred = waits || limit.is_some();
+        let mut slot = if is_barred { None } else { gate.try_enter(&entrant, now).ok() };
         if let Some(slot) = &mut slot {
             slot.attend(presence.take());
         }
         let is_full = slot.is_none()
+            && limit.is_none()
             && (arrival.mode == Mode::Accepted
                 && !Box::pin(self.has_room(&gate, &entrant.lane, arrival)).await?
                 || in_order && !Box::pin(self.has_room_in_line(arrival)).await?);
-        let full = is_full.then(|| Refusal::Limit {
+        let waiting = || Refusal::Limit {
             what: "as much as may wait for this upstream, or about this subject, waits".to_owned(),
             retry_after: Duration::from_secs(1),
-        });
+        };
+        let full = limit.or_else(|| is_full.then(waiting)).map(Box::new);
         Ok(Entry { gate, entrant, slot, full, share, presence, replaces: None, is_late: false })
     }
 
@@ -157,13 +147,13 @@ impl Engine {
         let now = self.clock.now();
         // What has its key from one that is over is as new as any.
         if let Some(full) = entry.full.as_ref().filter(|_| entry.replaces.is_some()) {
-            return Err(full.clone());
+            return Err((**full).clone());
         }
         if entry.slot.is_none() && (arrival.mode == Mode::Held || entry.full.is_some()) {
             // A duplicate needs no slot and no room; only who would send waits for one.
             return match (self.store.find(Which::Key(arrival.digest)).await?, &entry.full) {
                 (Some(known), _) => Ok(Step::Known(Box::new(known))),
-                (None, Some(full)) => Err(full.clone()),
+                (None, Some(full)) => Err((**full).clone()),
                 (None, None) => {
                     Box::pin(self.take_slot(entry, arrival)).await?;
                     Ok(Step::Again)
@@ -189,7 +179,9 @@ impl Engine {
         );
         match self.wait_for_write(work).await? {
             Written::Fresh(fresh) => {
-                entry.share.iter_mut().for_each(Share::spend);
+                if let Some(share) = &mut entry.share {
+                    share.spend();
+                }
                 self.answer_fresh(fresh, arrival).await.map(Step::Answered)
             }
             Written::Known(known, unused) => {
