@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -13,13 +13,14 @@ use crate::access::{By, Caller, Standing};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new().route("/v1/sessions", get(list)).route("/v1/sessions/{session}", delete(end))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+async fn list(node: View) -> Json<Value> {
     all(node.access.sessions().iter().map(shown))
 }
 
@@ -45,7 +46,7 @@ fn shown(standing: &Standing) -> Value {
 }
 
 async fn end(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     perhaps: Option<Said<Perhaps>>,

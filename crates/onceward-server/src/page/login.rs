@@ -1,9 +1,7 @@
 //! The way in and out: a form that takes an access key, and gives a session for it.
 
-use std::sync::Arc;
-
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Extension, Form, State};
+use axum::extract::{Extension, Form};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -18,6 +16,7 @@ use crate::node::Node;
 use crate::oidc::BEGIN;
 use crate::operator::{Asked, invalid};
 use crate::problem::Problem;
+use crate::view::View;
 
 /// Of whoever logged out: that the identity provider said who that was.
 const PROVIDER: &str = "provider";
@@ -70,7 +69,7 @@ fn back(next: Option<&str>) -> &str {
 }
 
 pub(super) async fn form(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
     Asked(way): Asked<Way>,
@@ -101,7 +100,7 @@ pub(super) async fn form(
 }
 
 pub(super) async fn log_in(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(arrival): Extension<Arrival>,
     sent: Result<Form<Sent>, FormRejection>,
 ) -> Result<Response, Problem> {
@@ -162,7 +161,7 @@ fn person(who: &str) -> Person {
 }
 
 pub(super) async fn log_out(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(arrival): Extension<Arrival>,
 ) -> Result<Response, Problem> {
     if let (Some(token), Some(visit)) = (arrival.token(), &arrival.visit) {

@@ -1,8 +1,6 @@
 //! The way in by an identity provider: there, and back.
 
-use std::sync::Arc;
-
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::HeaderMap;
 use onceward::problem;
@@ -10,13 +8,13 @@ use onceward::problem;
 use super::frame::base_of;
 use super::login::{Way, enter, failed, open, with_cookie};
 use crate::access::{Arrival, By, Cookie};
-use crate::node::Node;
 use crate::oidc::{Identity, Returned, Trouble};
 use crate::operator::Asked;
 use crate::problem::Problem;
+use crate::view::View;
 
 pub(super) async fn begin(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
     Asked(way): Asked<Way>,
@@ -32,7 +30,7 @@ pub(super) async fn begin(
 }
 
 pub(super) async fn callback(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(arrival): Extension<Arrival>,
     Asked(returned): Asked<Returned>,
 ) -> Result<Response, Problem> {
