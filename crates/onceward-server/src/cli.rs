@@ -145,7 +145,7 @@ enum Verb {
     /// Redeliver, cancel, resolve or forget all operations that match
     #[command(subcommand)]
     Bulk(bulk::Bulk),
-    /// List what people did, with who and why
+    /// List what people did, with who and why; tell whether all of it is there
     Audit(audit::Audit),
     /// Make, list, rotate and revoke access keys
     #[command(subcommand)]
@@ -219,6 +219,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         Verb::Verify(flags) => block_on(verify::verify(&flags, &global)),
         Verb::MigrateStore(flags) => block_on(migrate_store::migrate_store(&flags, &global)),
+        Verb::Audit(flags) if flags.is_of_files() => block_on(audit::verify_files(&flags, &global)),
         verb => block_on(ask(verb, &global)),
     }
 }

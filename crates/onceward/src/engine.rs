@@ -30,7 +30,7 @@ pub use self::answer::{Answer, Answered};
 use self::memory::Recent;
 use self::running::Running;
 use crate::advise::Counting;
-use crate::audit::Retention;
+use crate::audit::Audit;
 use crate::bulk::InHand;
 use crate::call::{Call, Passing, Received};
 use crate::callback::Callbacks;
@@ -87,7 +87,7 @@ pub struct Engine {
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
-    pub(crate) notes_kept: Retention,
+    pub(crate) audit: Audit,
     pub(crate) bulks: InHand,
     pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
@@ -143,7 +143,7 @@ impl Engine {
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
-            notes_kept: Retention::default(),
+            audit: Audit::default(),
             bulks: InHand::default(),
             callbacks: Callbacks::default(),
             asked: Mutex::default(),

@@ -138,7 +138,10 @@ mod sweep;
 mod waiters;
 
 pub use approval::Wanted;
-pub use audit::{Note, NoteQuery, Notes};
+pub use audit::{
+    Break, Digest, Head, NotAHead, Note, NoteQuery, Notes, Place, Verified, verify as verify_audit,
+    verify_lines as verify_audit_lines,
+};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
 pub use call::{Arrival, Aside, Call, CallOptions, Handler, Passing, Received};
 pub use callback::Teller;

@@ -153,7 +153,12 @@ impl Engine {
             };
             let deed = match self.approve_last(&operation, &mut next).await {
                 Ok(deed) => deed,
-                Err(refusal) => return self.refused(note, refusal).await,
+                Err(refusal) => {
+                    if let Some(act) = next.acts.last().filter(|_| is_noted && note.is_none()) {
+                        self.note_wanted(&refusal, act).await?;
+                    }
+                    return self.refused(note, refusal).await;
+                }
             };
             if let Some(act) = next.acts.last().filter(|_| is_noted && note.is_none()) {
                 let person = Person { who: act.who.clone(), reason: act.reason.clone() };

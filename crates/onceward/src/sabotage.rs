@@ -71,6 +71,8 @@ sabotages! {
     CredentialUnsealed = "credential-unsealed",
     /// Everybody on the machine can read the ledger's key.
     KeyFileOpen = "key-file-open",
+    /// A note of what somebody did does not name the one before it.
+    NoteUnlinked = "note-unlinked",
 
     // Keys and what counts as the same request.
     /// Two callers with one key share an operation.

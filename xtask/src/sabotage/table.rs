@@ -195,6 +195,20 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "note-unlinked",
+        promise: "a note names the one before it, so that none can be changed or left out unnoticed",
+        catchers: &[
+            library(
+                "audit::what_is_changed_in_the_audit_behind_its_back_has_its_place_named",
+                "does not follow",
+            ),
+            server(
+                "audit::the_audit_is_verified_exported_and_recomputed_by_its_bytes_alone",
+                "previous",
+            ),
+        ],
+    },
+    Row {
         name: "key-shared-by-principals",
         promise: "a key opens nothing to another caller",
         catchers: &[library(SCOPES, "KeyMismatch")],

@@ -131,6 +131,8 @@ const ROUTED: &[Endpoint] = &[
     at(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole),
     at(GET, "/v1/stats", Roles::READ, Reach::Whole),
     at(GET, "/v1/audit", Roles::ADMIN, Reach::Whole),
+    at(GET, "/v1/audit/verify", Roles::ADMIN, Reach::Whole),
+    at(GET, "/v1/audit/export", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/backup", Roles::ADMIN, Reach::Whole),
     at(POST, "/v1/release", Roles::ADMIN, Reach::Whole),
     at(GET, "/v1/access", Roles::ADMIN, Reach::Whole),

@@ -3,6 +3,7 @@
 mod access;
 mod access_life;
 mod access_roles;
+mod audit;
 mod backlog;
 mod browser_world;
 mod callbacks;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
 mod advice;
+mod audit;
 mod bodies;
 mod bulk;
 mod callbacks;
