@@ -71,6 +71,8 @@ sabotages! {
     CredentialUnsealed = "credential-unsealed",
     /// Everybody on the machine can read the ledger's key.
     KeyFileOpen = "key-file-open",
+    /// What a route redacts of an answer is shown to people.
+    PageUnredacted = "page-unredacted",
     /// A note of what somebody did does not name the one before it.
     NoteUnlinked = "note-unlinked",
 

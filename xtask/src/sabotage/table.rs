@@ -195,6 +195,14 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "page-unredacted",
+        promise: "what a route redacts is seen by no person",
+        catchers: &[server(
+            "canaries::no_secret_is_seen_at_any_place_that_shows_something",
+            "is seen at",
+        )],
+    },
+    Row {
         name: "note-unlinked",
         promise: "a note names the one before it, so that none can be changed or left out unnoticed",
         catchers: &[

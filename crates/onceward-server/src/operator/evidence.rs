@@ -99,7 +99,7 @@ fn bulk_in(reason: &str) -> Option<(&str, Timestamp)> {
 
 /// What was remembered, without the credentials.
 async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
-    Ok(kept::request(node, operation).await?.map_or(Value::Null, |request| {
+    Ok(kept::request(node, operation).await?.map_or(Value::Null, |(request, is_less)| {
         let shown = response_document(0, &request.headers, &request.body);
         json!({
             "method": request.method,
@@ -108,6 +108,7 @@ async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
             "body": shown["body"],
             "body_base64": shown["body_base64"],
             "body_sha256": hex::encode(&sha256(&request.body)),
+            "redacted": is_less,
         })
     }))
 }

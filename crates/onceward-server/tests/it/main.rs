@@ -7,6 +7,7 @@ mod audit;
 mod backlog;
 mod browser_world;
 mod callbacks;
+mod canaries;
 mod chaos;
 mod chaos_route;
 mod check_ledger;
