@@ -15,6 +15,7 @@ mod check;
 mod classify;
 mod client;
 mod doubt;
+mod erase;
 mod keys;
 mod list;
 mod ls;
@@ -132,6 +133,8 @@ enum Verb {
     Rotate(keys::Rotate),
     /// Drop all keys of a principal whose operations have ended
     Revoke(keys::Revoke),
+    /// Erase somebody's data for good: requests, answers and all that was said; marks stay
+    Erase(erase::Erase),
     /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
     /// List the outboxes, how far behind they are, and what of them is parked
@@ -248,6 +251,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Extend(flags) => keys::extend(&flags, &client, out).await,
         Verb::Rotate(flags) => keys::rotate(&flags, &client, out).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, out).await,
+        Verb::Erase(flags) => erase::erase(&flags, &client, out).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, out).await,
         Verb::Outbox(flags) => outbox::outbox(&flags, &client, out).await,
         Verb::Sources(flags) => sources::sources(&flags, &client, out).await,

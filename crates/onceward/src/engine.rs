@@ -89,6 +89,8 @@ pub struct Engine {
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
     pub(crate) audit: Audit,
     pub(crate) bulks: InHand,
+    /// Who scrubs the ledger now.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
     pub(crate) recent: Recent,
@@ -145,6 +147,7 @@ impl Engine {
             pauses: Mutex::default(),
             audit: Audit::default(),
             bulks: InHand::default(),
+            erasing: tokio::sync::Mutex::default(),
             callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),

@@ -73,6 +73,8 @@ sabotages! {
     KeyFileOpen = "key-file-open",
     /// What a route redacts of an answer is shown to people.
     PageUnredacted = "page-unredacted",
+    /// What an erased operation had stays in the ledger.
+    ErasedBodyLeft = "erased-body-left",
     /// A note of what somebody did does not name the one before it.
     NoteUnlinked = "note-unlinked",
 

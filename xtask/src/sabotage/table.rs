@@ -203,6 +203,14 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "erased-body-left",
+        promise: "what is erased is in no file of the ledger",
+        catchers: &[server(
+            "erase::what_is_erased_is_in_no_file_and_a_late_duplicate_is_refused",
+            "while the gateway runs",
+        )],
+    },
+    Row {
         name: "note-unlinked",
         promise: "a note names the one before it, so that none can be changed or left out unnoticed",
         catchers: &[

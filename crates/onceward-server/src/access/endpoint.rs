@@ -105,6 +105,7 @@ const ROUTED: &[Endpoint] = &[
     at(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route),
     at(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route),
     at(POST, "/v1/keys/revoke", Roles::OPERATE, Reach::Whole),
+    at(POST, "/v1/erase", Roles::ADMIN, Reach::Whole),
     at(GET, "/v1/approvals", Roles::READ, Reach::Whole),
     // A handler's claims belong to no route.
     at(GET, "/v1/claims", Roles::READ, Reach::Whole),

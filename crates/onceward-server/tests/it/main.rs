@@ -28,6 +28,7 @@ mod deploy_image;
 mod deploy_systemd;
 mod deploy_unit;
 mod egress;
+mod erase;
 mod fault_clock;
 mod fault_cut;
 mod fault_disk;

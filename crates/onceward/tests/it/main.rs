@@ -11,6 +11,7 @@ mod claims;
 mod client;
 mod dead;
 mod duplicates;
+mod erase;
 mod gates;
 mod hours;
 mod identity;
