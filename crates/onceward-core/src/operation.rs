@@ -563,7 +563,7 @@ impl Operation {
         mark.forgotten = Some(Forgotten::Refuse);
         mark.subject = None;
         let intent = mark.intent_mut();
-        intent.target = "/".to_owned();
+        "/".clone_into(&mut intent.target);
         intent.upstream_key = None;
         intent.callback = None;
         mark

@@ -200,45 +200,41 @@ mod tests {
         Some(String::from_utf8(shown.to_vec()).unwrap())
     }
 
-    fn without(shown: &str) -> Option<String> {
-        Some(shown.to_owned())
-    }
-
     #[test]
     fn what_a_pointer_leads_to_is_not_seen() {
         let body = r#"{"card":{"number":"4242","cvc":1},"n":[{"a":1},{"a":2}]}"#;
         for (redact, expected) in [
             (
                 &["/card/number", "/none"][..],
-                without(r#"{"card":{"cvc":1,"number":"[redacted]"},"n":[{"a":1},{"a":2}]}"#),
+                Some(r#"{"card":{"cvc":1,"number":"[redacted]"},"n":[{"a":1},{"a":2}]}"#),
             ),
-            (&["/card"], without(r#"{"card":"[redacted]","n":[{"a":1},{"a":2}]}"#)),
+            (&["/card"], Some(r#"{"card":"[redacted]","n":[{"a":1},{"a":2}]}"#)),
             (
                 &["/n/*/a"],
-                without(
+                Some(
                     r#"{"card":{"cvc":1,"number":"4242"},"n":[{"a":"[redacted]"},{"a":"[redacted]"}]}"#,
                 ),
             ),
             (
                 &["/*/cvc", "/n/1/a"],
-                without(
+                Some(
                     r#"{"card":{"cvc":"[redacted]","number":"4242"},"n":[{"a":1},{"a":"[redacted]"}]}"#,
                 ),
             ),
             (&["/none", "/n/2", "/card/number/deeper", "/none/*"], None),
             (&[], None),
         ] {
-            assert_eq!(shown(None, body, redact), expected, "{redact:?}");
+            assert_eq!(shown(None, body, redact).as_deref(), expected, "{redact:?}");
         }
         assert_eq!(
-            shown(None, r#"{"a/b":{"~":1}}"#, &["/a~1b/~0"]),
-            without(r#"{"a/b":{"~":"[redacted]"}}"#)
+            shown(None, r#"{"a/b":{"~":1}}"#, &["/a~1b/~0"]).as_deref(),
+            Some(r#"{"a/b":{"~":"[redacted]"}}"#)
         );
         assert_eq!(shown(None, "", &["/a"]), None);
         for unreadable in ["number=4242", r#"{"number":"42"#, "<n>4242</n>", "\u{feff}{}"] {
             assert_eq!(
-                shown(None, unreadable, &["/number"]),
-                without("[redacted]"),
+                shown(None, unreadable, &["/number"]).as_deref(),
+                Some("[redacted]"),
                 "{unreadable}"
             );
         }
@@ -247,20 +243,20 @@ mod tests {
     #[test]
     fn a_field_of_a_form_is_not_seen_by_its_name() {
         for (body, expected) in [
-            ("n=1&card[number]=4242", without("n=1&card[number]=[redacted]")),
-            ("card%5Bnumber%5D=4242&n=1", without("card%5Bnumber%5D=[redacted]&n=1")),
-            ("card.number=4242", without("card.number=[redacted]")),
+            ("n=1&card[number]=4242", Some("n=1&card[number]=[redacted]")),
+            ("card%5Bnumber%5D=4242&n=1", Some("card%5Bnumber%5D=[redacted]&n=1")),
+            ("card.number=4242", Some("card.number=[redacted]")),
             (
                 "card[number][0]=42&card[number][]=42",
-                without("card[number][0]=[redacted]&card[number][]=[redacted]"),
+                Some("card[number][0]=[redacted]&card[number][]=[redacted]"),
             ),
             ("card[numbers]=1&n", None),
             // No form after all, or one that cannot be read.
-            ("{\"card\":{\"number\":\"42", without("[redacted]")),
-            ("card%5=4242", without("[redacted]")),
-            ("4242 4242=&n=1", without("[redacted]")),
+            ("{\"card\":{\"number\":\"42", Some("[redacted]")),
+            ("card%5=4242", Some("[redacted]")),
+            ("4242 4242=&n=1", Some("[redacted]")),
         ] {
-            assert_eq!(shown(FORM, body, &["/card/number"]), expected, "{body}");
+            assert_eq!(shown(FORM, body, &["/card/number"]).as_deref(), expected, "{body}");
         }
     }
 

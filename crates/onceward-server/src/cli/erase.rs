@@ -51,7 +51,9 @@ pub(super) async fn erase(flags: &Erase, client: &Client, out: Printer) -> Resul
         if done["open_count"] != 0 {
             say(&format!("{} have not ended and stay as they are:", done["open_count"]));
         }
-        each(&done, "/open").iter().for_each(|id| say(&text(id, "")));
+        for id in each(&done, "/open") {
+            say(&text(id, ""));
+        }
         Ok(())
     })
 }

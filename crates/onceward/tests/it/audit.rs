@@ -107,8 +107,8 @@ async fn many_writers_on_two_nodes_make_one_line() {
         let found = verified(&world, None).await;
         assert_eq!((found.notes, &found.breaks[..]), (96, &[][..]), "{found:?}");
         let query = NoteQuery { limit: 1000, ..NoteQuery::default() };
-        let notes = world.engine().notes(&query).await.unwrap().notes;
-        let abouts: BTreeSet<_> = notes.iter().map(|note| &note.about).collect();
+        let all = world.engine().notes(&query).await.unwrap().notes;
+        let abouts: BTreeSet<_> = all.iter().map(|note| &note.about).collect();
         assert_eq!(abouts.len(), 96, "each deed has a note of its own");
     }
 }
@@ -152,7 +152,7 @@ async fn what_was_noted_before_there_was_a_chain_is_answered_for_by_its_first_no
         for changes in [(name(2), Some(row("route-9"))), (name(1), None)] {
             let before = world.engine().store().setting(changes.0.clone()).await.unwrap();
             world.kill().await;
-            world.change_settings(&[changes.clone()]).await;
+            world.change_settings(std::slice::from_ref(&changes)).await;
             world.begin_again().await;
             let found = verified(&world, None).await;
             let numbers: Vec<_> = found.breaks.iter().map(|broken| broken.number).collect();

@@ -1,5 +1,7 @@
 //! What is erased is gone from the ledger, and its key is refused, on every store.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
@@ -114,6 +116,7 @@ async fn an_erasure_that_broke_off_is_finished_by_the_next_process() {
         let going = Bytes::from(postcard::to_allocvec(&going).unwrap());
         world.engine().store().set(name(first.id), Some(going)).await.unwrap();
         world.restart().await;
+        world.pass_time(Duration::from_secs(2)).await;
         world
             .until("it is finished", async || {
                 world.engine().store().setting(name(first.id)).await.unwrap().is_none()

@@ -146,11 +146,12 @@ pub(super) fn refuse(command: Command, error: &StoreError) {
         Command::Swap(.., answer) => send(answer, error),
         Command::Lanes(answer) => send(answer, error),
         Command::Take(.., answer) => send(answer, error),
-        Command::NoteAsked(_, answer) | Command::Set(_, _, answer) => send(answer, error),
+        Command::NoteAsked(_, answer)
+        | Command::Set(_, _, answer)
+        | Command::Rewrite(_, answer) => send(answer, error),
         Command::Sweep(.., answer) => send(answer, error),
         Command::Publish(answer) => send(answer, error),
         Command::Seal(answer) => send(answer, error),
-        Command::Rewrite(_, answer) => send(answer, error),
         Command::Fail(_) | Command::Close => {}
     }
 }
