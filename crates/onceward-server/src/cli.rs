@@ -15,6 +15,7 @@ mod check;
 mod classify;
 mod client;
 mod doubt;
+mod erase;
 mod keys;
 mod list;
 mod ls;
@@ -157,6 +158,8 @@ enum Verb {
     Rotate(keys::Rotate),
     /// Drop all keys of a principal whose operations have ended
     Revoke(keys::Revoke),
+    /// Erase somebody's data for good: requests, answers and all that was said; marks stay
+    Erase(erase::Erase),
     /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
     /// List the outboxes, how far behind they are, and what of them is parked
@@ -170,7 +173,7 @@ enum Verb {
     /// Redeliver, cancel, resolve or forget all operations that match
     #[command(subcommand)]
     Bulk(bulk::Bulk),
-    /// List what people did, with who and why
+    /// List what people did, with who and why; tell whether all of it is there
     Audit(audit::Audit),
     /// Make, list, rotate and revoke access keys
     #[command(subcommand)]
@@ -247,6 +250,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         Verb::Verify(flags) => block_on(verify::verify(&flags, &global)),
         Verb::MigrateStore(flags) => block_on(migrate_store::migrate_store(&flags, &global)),
+        Verb::Audit(flags) if flags.is_of_files() => block_on(audit::verify_files(&flags, &global)),
         verb => block_on(ask(verb, &global)),
     }
 }
@@ -275,6 +279,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Extend(flags) => keys::extend(&flags, &client, out).await,
         Verb::Rotate(flags) => keys::rotate(&flags, &client, out).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, out).await,
+        Verb::Erase(flags) => erase::erase(&flags, &client, out).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, out).await,
         Verb::Outbox(flags) => outbox::outbox(&flags, &client, out).await,
         Verb::Sources(flags) => sources::sources(&flags, &client, out).await,

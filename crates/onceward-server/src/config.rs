@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use onceward::TenantRules;
 use onceward::core::claim::ClaimRule;
 use onceward::core::operation::Deed;
+use onceward::core::redact::Redaction;
 use onceward::edge::Pace;
 use onceward::route::{Route, Routes};
 use onceward::upstream::{Target, Trust};
@@ -210,6 +211,7 @@ impl Config {
             config.outboxes.insert(name, Arc::new(outbox));
         }
         tenants::check(&config, file)?;
+        config.redact(&policy::redaction(file)?);
         callbacks::check(&config.routes, config.callbacks_secret.as_ref(), file)?;
         file.done()?;
         Ok(config)
@@ -237,6 +239,17 @@ impl Config {
             self.add(made);
         }
         Ok(())
+    }
+
+    /// What holds for all, whatever a route says.
+    fn redact(&mut self, redact: &Redaction) {
+        for route in self.routes.values_mut().chain([&mut self.ad_hoc]) {
+            let route = Arc::make_mut(route);
+            let rules = route.rules.iter_mut().map(|rule| &mut rule.policy);
+            for policy in rules.chain([&mut route.policy]).filter(|_| !redact.is_empty()) {
+                Arc::make_mut(policy).redact.add(redact);
+            }
+        }
     }
 
     fn add(&mut self, made: Made) {

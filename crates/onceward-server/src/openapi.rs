@@ -203,6 +203,7 @@ fn said(described: &Described) -> Value {
     let answers = described.answers.iter().map(|(status, shape)| {
         let content = match shape {
             Shape::Json(schema) => json!({JSON: {"schema": reference("schemas", schema)}}),
+            Shape::Lines => json!({"application/jsonl": {"schema": {"type": "string"}}}),
             Shape::Text => json!({TEXT: {"schema": {"type": "string"}}}),
         };
         let mut answer = json!({"description": reason(*status), "content": content});

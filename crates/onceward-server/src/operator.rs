@@ -17,6 +17,7 @@ pub(crate) mod audit;
 pub(crate) mod bulk;
 mod claims;
 mod doubt;
+mod erase;
 mod evidence;
 mod filter;
 mod handler;
@@ -50,6 +51,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(claims::router())
         .merge(routes::router())
         .merge(doubt::router())
+        .merge(erase::router())
         .merge(outbox::router())
         .merge(sources::router())
         .merge(ledger::router())

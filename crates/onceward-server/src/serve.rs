@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onceward::clock::SystemClock;
+use onceward::core::hex;
 use onceward::core::lease::Session;
 use onceward::master_key::{self, write_secret};
 use onceward::route::Routes;
 use onceward::secret::{Secrets, random};
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts, Teller};
+use onceward::{Engine, Parts, Person, Teller};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -44,6 +45,9 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// How often it is written when access keys were last used: no call waits for that.
 const KEEP_USED_EVERY: Duration = Duration::from_mins(1);
+
+/// How often the head of the audit is in the log.
+const HEAD_EVERY: Duration = Duration::from_hours(1);
 
 /// How often it is looked whether a certificate changed.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
@@ -106,6 +110,7 @@ pub(crate) async fn serve(
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
     tokio::spawn(keep_used(Arc::clone(&node)));
+    tokio::spawn(log_heads(Arc::clone(&node)));
     let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
@@ -245,6 +250,7 @@ impl Start {
         if let Some(why) = config.readable_listener() {
             warn!("{why}");
         }
+        log_head(&engine).await?;
         tell_ready(&engine, config, listen);
         Ok(node)
     }
@@ -474,7 +480,17 @@ async fn reload(
     listeners.change(change, node).await;
     node.gateway.egress.set_own(listeners.addresses());
     listeners.refresh_certificates().await;
+    note_reload(&node.engine, path).await;
     info!(routes = count, "the routes were read again");
+}
+
+/// Whoever may signal the process changed what it does: that is a person's deed.
+async fn note_reload(engine: &Engine, path: Option<&Path>) {
+    let person = Person { who: "local".to_owned(), reason: "SIGHUP".to_owned() };
+    let file = path.map_or_else(|| "onceward.toml".to_owned(), |path| path.display().to_string());
+    if let Err(error) = engine.note(&person, "read the configuration again", &file).await {
+        warn!(%error, "that the configuration was read again could not be noted");
+    }
 }
 
 /// How callbacks are made, and how long it is kept what people did.
@@ -527,6 +543,23 @@ async fn keep_used(node: Arc<Node>) {
         tokio::time::sleep(KEEP_USED_EVERY).await;
         if let Err(error) = node.access.keep_used().await {
             warn!(%error, "when access keys were last used could not be written");
+        }
+    }
+}
+
+/// Says how the audit ends now: where the log lies, nobody can cut off what was noted before.
+async fn log_head(engine: &Engine) -> Result<(), StoreError> {
+    let head = engine.audit_head().await?;
+    info!(number = head.number, hash = hex::encode(&head.digest), "the audit ends here now");
+    Ok(())
+}
+
+/// The same, for ever.
+async fn log_heads(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(HEAD_EVERY).await;
+        if let Err(error) = log_head(&node.engine).await {
+            warn!(%error, "the end of the audit could not be read");
         }
     }
 }

@@ -307,7 +307,7 @@ async fn remember(
         return Ok(text(challenge));
     }
     let identity = source.identify(&document, verified, &webhook.body);
-    let testimony = source.testimony(&document, &webhook);
+    let testimony = source.testimony(node, &document, &webhook);
     let mut operation = None;
     let mut came = Came::Heard;
     if let Some(route) = &source.route {
@@ -522,7 +522,12 @@ impl Source {
     }
 
     /// What a webhook says of an operation of a route's.
-    fn testimony(&self, document: &Document<'_>, webhook: &Webhook) -> Option<Testimony> {
+    fn testimony(
+        &self,
+        node: &Node,
+        document: &Document<'_>,
+        webhook: &Webhook,
+    ) -> Option<Testimony> {
         let rule = self.resolve.as_ref()?;
         let given =
             condition::Given { status: None, headers: &webhook.headers, document: document.json() };
@@ -541,7 +546,12 @@ impl Source {
             Some(name) => Named::Made { name: name.clone(), id: named },
             None => Named::Key(named),
         };
-        let text = String::from_utf8_lossy(&webhook.body);
+        let mut redact = rejects::redaction_of(node, self, webhook.method.as_str());
+        if let Some(route) = node.engine.route(&rule.route) {
+            redact.add(&route.policy.redact);
+        }
+        let seen = redact.body(webhook.headers.text("content-type"), &webhook.body);
+        let text = String::from_utf8_lossy(seen.as_ref().unwrap_or(&webhook.body));
         let end = text.floor_char_boundary(EVIDENCE_BYTES_MAX);
         let more = if end < text.len() { "…" } else { "" };
         let reason = format!("a webhook says: {}\n{}{more}", says.name(), &text[..end]);

@@ -31,7 +31,7 @@ pub use self::answer::{Answer, Answered};
 use self::memory::Recent;
 use self::running::Running;
 use crate::advise::Counting;
-use crate::audit::Retention;
+use crate::audit::Audit;
 use crate::bulk::InHand;
 use crate::call::{Call, Passing, Received};
 use crate::callback::Callbacks;
@@ -90,8 +90,10 @@ pub struct Engine {
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
-    pub(crate) notes_kept: Retention,
+    pub(crate) audit: Audit,
     pub(crate) bulks: InHand,
+    /// Who scrubs the ledger now.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
     pub(crate) recent: Recent,
@@ -147,8 +149,9 @@ impl Engine {
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
-            notes_kept: Retention::default(),
+            audit: Audit::default(),
             bulks: InHand::default(),
+            erasing: tokio::sync::Mutex::default(),
             callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),

@@ -114,6 +114,7 @@ mod dispatch;
 mod doubt;
 mod embedded;
 mod engine;
+mod erase;
 mod gates;
 mod identity;
 mod judgement;
@@ -139,7 +140,10 @@ mod tenants;
 mod waiters;
 
 pub use approval::Wanted;
-pub use audit::{Note, NoteQuery, Notes};
+pub use audit::{
+    Break, Digest, Head, NotAHead, Note, NoteQuery, Notes, Place, Verified, verify as verify_audit,
+    verify_lines as verify_audit_lines,
+};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
 pub use call::{Arrival, Aside, Call, CallOptions, Handler, Passing, Received};
 pub use callback::Teller;
@@ -147,6 +151,7 @@ pub use claim::{Beginning, Begun, ClaimKey, Ended, GivenBack};
 pub use doubt::{Evidence, Heard, LOOKUP, Named, Says, Sifted, Tally, Testimony};
 pub use embedded::{Onceward, Opening, StartError};
 pub use engine::{Answer, Answered, Engine, Parts};
+pub use erase::{Erased, Erasure, Whose};
 pub use gates::{Bar, Standing};
 pub use keys::{Longer, Revoked};
 pub use once::{OnError, Once, OnceError, once};

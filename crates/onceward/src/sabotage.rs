@@ -71,6 +71,12 @@ sabotages! {
     CredentialUnsealed = "credential-unsealed",
     /// Everybody on the machine can read the ledger's key.
     KeyFileOpen = "key-file-open",
+    /// What a route redacts of an answer is shown to people.
+    PageUnredacted = "page-unredacted",
+    /// What an erased operation had stays in the ledger.
+    ErasedBodyLeft = "erased-body-left",
+    /// A note of what somebody did does not name the one before it.
+    NoteUnlinked = "note-unlinked",
 
     // Keys and what counts as the same request.
     /// Two callers with one key share an operation.

@@ -545,6 +545,14 @@ pub trait Store: Send + Sync + 'static {
     /// was.
     fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool>;
 
+    /// Removes for good what these operations had, which are no more than their marks by now: these
+    /// bodies and every other of theirs, and what rows of theirs said before. May take as long as reading
+    /// the whole ledger takes; done twice it changes nothing.
+    fn scrub(&self, _: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        let cannot = "this kind of ledger cannot erase";
+        Box::pin(std::future::ready(Err(StoreError::Away(cannot.to_owned()))))
+    }
+
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
 

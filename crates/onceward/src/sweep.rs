@@ -28,6 +28,7 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
         engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
         pause = PASS_PAUSE;
         if is_over(engine.forget_notes().await)
+            || is_over(engine.finish_erasures().await)
             || is_over(sweep_operations(&engine).await)
             || is_over(sweep_lines(&engine).await)
         {

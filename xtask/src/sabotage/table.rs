@@ -195,6 +195,36 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "page-unredacted",
+        promise: "what a route redacts is seen by no person",
+        catchers: &[server(
+            "canaries::no_secret_is_seen_at_any_place_that_shows_something",
+            "is seen at",
+        )],
+    },
+    Row {
+        name: "erased-body-left",
+        promise: "what is erased is in no file of the ledger",
+        catchers: &[server(
+            "erase::what_is_erased_is_in_no_file_and_a_late_duplicate_is_refused",
+            "while the gateway runs",
+        )],
+    },
+    Row {
+        name: "note-unlinked",
+        promise: "a note names the one before it, so that none can be changed or left out unnoticed",
+        catchers: &[
+            library(
+                "audit::what_is_changed_in_the_audit_behind_its_back_has_its_place_named",
+                "does not follow",
+            ),
+            server(
+                "audit::the_audit_is_verified_exported_and_recomputed_by_its_bytes_alone",
+                "previous",
+            ),
+        ],
+    },
+    Row {
         name: "key-shared-by-principals",
         promise: "a key opens nothing to another caller",
         catchers: &[library(SCOPES, "KeyMismatch")],

@@ -215,6 +215,7 @@ const ROUTED: &[Endpoint] = &[
     api(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route, api::EXTEND_KEY),
     api(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route, api::ROTATE_KEY),
     api(POST, "/v1/keys/revoke", Roles::OPERATE, Reach::Whole, api::REVOKE_KEYS),
+    api(POST, "/v1/erase", Roles::ADMIN, Reach::Whole, api::ERASE),
     api(GET, "/v1/approvals", Roles::READ, Reach::Whole, api::LIST_APPROVALS),
     // A handler's claims belong to no route.
     api(GET, "/v1/claims", Roles::READ, Reach::Whole, api::LIST_CLAIM_RULES),
@@ -241,6 +242,8 @@ const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole, api::LIST_REJECTS),
     api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
     api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),
+    api(GET, "/v1/audit/verify", Roles::ADMIN, Reach::House, api::VERIFY_AUDIT),
+    api(GET, "/v1/audit/export", Roles::ADMIN, Reach::House, api::EXPORT_AUDIT),
     api(POST, "/v1/backup", Roles::ADMIN, Reach::House, api::BACK_UP),
     api(POST, "/v1/release", Roles::ADMIN, Reach::House, api::RELEASE),
     api(GET, "/v1/access", Roles::ADMIN, Reach::Whole, api::LIST_ACCESS),

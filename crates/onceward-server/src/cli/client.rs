@@ -122,6 +122,18 @@ impl Client {
         self.ask("GET", path, None).await
     }
 
+    /// What is no document: lines of text.
+    pub(super) async fn lines(&self, path: &str) -> Result<String, Exit> {
+        let mut headers = Headers::default();
+        headers.set("accept", "application/jsonl, application/problem+json");
+        let (method, body) = ("GET".to_owned(), Bytes::new());
+        let answer = self.call(Request { method, target: path.to_owned(), headers, body }).await?;
+        if answer.status == 200 {
+            return String::from_utf8(answer.body).map_err(|_| self.stranger(200));
+        }
+        Err(self.read(&answer).err().unwrap_or_else(|| self.stranger(answer.status)))
+    }
+
     pub(super) async fn post(&self, path: &str, document: &Value) -> Result<Value, Refused> {
         self.ask("POST", path, Some(document)).await
     }

@@ -1,6 +1,6 @@
 //! What the document says of each endpoint of the API; the table of endpoints takes it from here.
 
-use super::described::Shape::{Json, Text};
+use super::described::Shape::{Json, Lines, Text};
 use super::described::{Described, about};
 
 /// What a list of operations is asked for.
@@ -405,8 +405,30 @@ pub(crate) const GET_STATS: &[Described] =
 
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")
-        .takes(&["who", "after", "cursor", "limit"])
+        .takes(&["who", "after", "place", "limit"])
         .gives(&[(200, Json("NotePage"))])];
+
+pub(crate) const VERIFY_AUDIT: &[Described] = &[about(
+    "Ledger",
+    "verifyAudit",
+    "Walk along the chain of the audit, and tell where it breaks",
+)
+.takes(&["expect"])
+.gives(&[(200, Json("AuditVerified"))])];
+
+pub(crate) const EXPORT_AUDIT: &[Described] =
+    &[about("Ledger", "exportAudit", "Get the lines of the audit's chain, byte for byte")
+        .takes(&["behind", "limit"])
+        .gives(&[(200, Lines)])];
+
+pub(crate) const ERASE: &[Described] = &[about(
+    "Keys",
+    "erase",
+    "Erase for good what is kept of a subject, a caller or a key; a mark stays that refuses late duplicates",
+)
+.reads("Erasure")
+.gives(&[(200, Json("Erased"))])
+.refuses(&["not-found", "operation-conflict"])];
 
 pub(crate) const BACK_UP: &[Described] =
     &[about("Ledger", "backUp", "Copy the ledger and its master key, while they are in use")

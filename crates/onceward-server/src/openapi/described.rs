@@ -37,6 +37,8 @@ pub(super) enum Body {
 pub(super) enum Shape {
     /// JSON of this schema.
     Json(&'static str),
+    /// JSON, a document a line.
+    Lines,
     Text,
 }
 

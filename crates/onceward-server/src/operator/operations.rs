@@ -71,13 +71,12 @@ async fn show(node: View, Path(id): Path<String>) -> Answer {
 async fn show_request(node: View, Path(id): Path<String>) -> Answer {
     let operation = node.find(&id).await?;
     let request = kept::request(&node, &operation).await?;
-    let request = request
+    let (request, is_less) = request
         .ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
-    let body = node.engine.redacted(&operation, &request.body);
-    let shown = response_document(0, &request.headers, &body);
+    let shown = response_document(0, &request.headers, &request.body);
     Ok(Json(json!({
         "method": request.method, "path": request.target, "headers": lines(&request.headers),
-        "body": shown["body"], "body_base64": shown["body_base64"],
+        "body": shown["body"], "body_base64": shown["body_base64"], "redacted": is_less,
     })))
 }
 
@@ -91,10 +90,8 @@ async fn show_response(node: View, Path(id): Path<String>) -> Answer {
 
 /// The outcome's answer, or else what the last attempt brought.
 async fn response_of(node: &Node, operation: &Operation) -> Result<Option<Value>, Problem> {
-    let shown = |response: &Given| {
-        let body = node.engine.redacted(operation, &response.body);
-        response_document(response.status, &response.headers, &body)
-    };
+    let shown =
+        |response: &Given| response_document(response.status, &response.headers, &response.body);
     if let Some(response) = kept::answer(node, operation).await? {
         return Ok(Some(shown(&response)));
     }

@@ -35,8 +35,9 @@ reasoned!(Edited);
 async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, Problem> {
     let request = kept::request(node, operation).await?;
     let forgotten = || Problem::new("no-outcome", "The request was forgotten with its window.");
-    let body = request.ok_or_else(forgotten)?.body;
-    let text = Some(body).filter(|body| body.len() <= BODY_BYTES_MAX);
+    let (request, is_less) = request.ok_or_else(forgotten)?;
+    // What nobody sees cannot be edited: it would be sent as it is shown.
+    let text = Some(request.body).filter(|body| !is_less && body.len() <= BODY_BYTES_MAX);
     Ok(text.and_then(|body| String::from_utf8(body.to_vec()).ok()))
 }
 
@@ -62,7 +63,7 @@ pub(super) async fn form(node: View, Path(id): Path<String>) -> Result<Html, Pro
                 Some(body) => label { "Body"
                     textarea name="body" rows="12" spellcheck="false" { "\n" (body) }
                 },
-                None => p.soft { "Its body is no text, or too large to be edited here: it goes as it is." },
+                None => p.soft { "Its body is no text, too large to be edited here, or redacted: it goes as it is." },
             }
             (reason("Reason"))
             button.careful { "Send as a new operation" }

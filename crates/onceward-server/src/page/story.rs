@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::extract::{Extension, Path, Query};
-use bytes::Bytes;
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::InLine;
@@ -51,20 +50,15 @@ pub(super) async fn show(
     let store = node.engine.store();
     let place = node.engine.in_line(&operation).await?;
     let asked = store.asked(operation.id).await?;
-    let redacted = |body: &Bytes| node.engine.redacted(&operation, body);
     let sees = caller.roles.has(Roles::PAYLOADS);
     let request = if sees { kept::request(&node, &operation).await? } else { None };
-    let request =
-        request.map(|request| exchange::Request { body: redacted(&request.body), ..request });
-    let for_people =
-        |answer: exchange::Response| exchange::Response { body: redacted(&answer.body), ..answer };
+    let request = request.map(|(request, _)| request);
     let mut attempts: Vec<Tried<'_>> = Vec::with_capacity(operation.attempts.len());
     for attempt in &operation.attempts {
         let excerpt = if sees { kept::excerpt(&node, &operation, attempt).await? } else { None };
-        attempts.push((attempt, excerpt.map(|(answer, cut)| (for_people(answer), cut))));
+        attempts.push((attempt, excerpt));
     }
     let answer = if sees { kept::answer(&node, &operation).await? } else { None };
-    let answer = answer.map(for_people);
     let rule = node.engine.lookup_of(&operation);
     let born = StoreQuery { parent: Some(operation.id), limit: KIN_MAX, ..StoreQuery::default() };
     // A child is no older than its parent, so the list ends there.

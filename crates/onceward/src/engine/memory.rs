@@ -1,5 +1,6 @@
 //! Answers from memory: what a key gets that is known.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -179,6 +180,8 @@ impl Engine {
             let kept = self.store.body_of(&known, request).await?;
             let stored = wire::decode_request(&kept, known.id, None)?;
             paths = differing_paths(&stored.body, &arrival.request.body, PATHS_MAX);
+            let seen = |path| arrival.policy.redact.path(path);
+            paths = paths.into_iter().map(seen).collect::<BTreeSet<_>>().into_iter().collect();
         }
         let status = arrival.policy.mismatch_status;
         Err(Refusal::KeyMismatch { operation: known, parts, paths, status })

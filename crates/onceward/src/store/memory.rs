@@ -403,6 +403,17 @@ impl Store for MemoryStore {
         })
     }
 
+    fn scrub(&self, erased: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        self.write(|kept| {
+            for body in erased.iter().flat_map(|(_, bodies)| bodies) {
+                if let Some(bytes) = kept.bodies.get_mut(body.offset as usize) {
+                    *bytes = Bytes::new();
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn condition(&self) -> Reply<'_, Condition> {
         self.read(|kept| {
             let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();

@@ -68,6 +68,11 @@ const FIND: &str = "SELECT row FROM op WHERE id = $1";
 
 const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k.digest = $1";
 
+const SCRUB_BODIES: &str = "DELETE FROM body USING UNNEST($1::integer[], $2::bigint[]) \
+    AS gone (day, n) WHERE body.day = gone.day AND body.n = gone.n";
+
+const SCRUB_MADE: &str = "DELETE FROM made WHERE op = ANY ($1::uuid[])";
+
 const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
 
 /// In the order of the ids, so that no two nodes wait for each other.
@@ -378,6 +383,18 @@ impl Store for PostgresStore {
 
     fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
         Box::pin(async move { settings::swap(&self.links, &name, expected, value).await })
+    }
+
+    fn scrub(&self, erased: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        Box::pin(async move {
+            let bodies = erased.iter().flat_map(|(_, bodies)| bodies);
+            let (days, places): (Vec<i32>, Vec<i64>) =
+                bodies.map(|body| (body.segment as i32, i64::from(body.offset))).unzip();
+            self.links.query(SCRUB_BODIES, &[&days, &places]).await?;
+            let ids: Vec<Id> = erased.iter().map(|(id, _)| Id(*id)).collect();
+            self.links.query(SCRUB_MADE, &[&ids]).await?;
+            Ok(())
+        })
     }
 
     fn condition(&self) -> Reply<'_, Condition> {

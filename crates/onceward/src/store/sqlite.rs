@@ -9,6 +9,7 @@ mod journal;
 mod keys;
 mod record;
 mod runs;
+mod scrub;
 mod writer;
 mod young;
 
@@ -372,6 +373,10 @@ impl Store for SqliteStore {
 
     fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool> {
         Box::pin(self.ask(|answer| Command::Swap(name, expected, value, answer)))
+    }
+
+    fn scrub(&self, erased: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        Box::pin(self.scrub_for_good(erased))
     }
 
     fn condition(&self) -> Reply<'_, Condition> {
