@@ -10,8 +10,10 @@ mod deny;
 mod fuzz;
 mod package;
 mod postgres;
+mod previous;
 mod proof;
 mod sabotage;
+mod schemathesis;
 mod sdks;
 mod steps;
 mod tidy;
@@ -24,8 +26,8 @@ use steps::Steps;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test [args]   start or install what the tests need, then run them all;
-                arguments go to cargo test
+  test [args]   start or install what the tests need, then run them all, and schemathesis;
+                arguments go to cargo test, and then it is not run
   ci            format, lints, docs, tidy, deny, test, package, sabotage, count: what has to pass before a merge
   fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
                 inputs that nobody would write, for so long each
@@ -40,6 +42,11 @@ usage: cargo xtask <command>
   tidy          layering, links, markers, manifests, paths
   crash [--cycles N] [--seed S] [--long] [--only SUITE]
                 crash and fault suites on the release binary; figures in target/proof/crash.json
+  metrics       write the table of docs/metrics.md, which tests hold against the gateway, anew
+  schemathesis [--long] [--seed N] [args]
+                requests made of the document of the API, right and wrong, against a gateway;
+                arguments go to schemathesis
+  openapi       write docs/openapi.json, which tests hold against the gateway, anew
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
                 every long run, and docs/reliability.md made of what they came to
@@ -67,6 +74,9 @@ fn main() -> ExitCode {
         "proof" => proof::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "crash" => crash::run(&rest),
+        "schemathesis" => schemathesis::run(&rest),
+        "openapi" => steps::openapi(),
+        "metrics" => steps::metrics(),
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "count" => count::run(&rest),

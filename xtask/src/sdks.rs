@@ -24,9 +24,22 @@ pub(crate) fn find_or_install() -> Vec<(&'static str, OsString)> {
     found
 }
 
-/// The SDKs of a language, installed anew where the wanted versions are others.
+/// An interpreter that has what the tests below `name` want, in an environment of its own.
+pub(crate) fn python_with(name: &str) -> Outcome<PathBuf> {
+    kept_of(&steps::root().join("crates/onceward-server/tests").join(name), name, python)
+}
+
+/// The SDKs of a language.
 fn kept(name: &str, install: fn(&Path, &Path) -> Outcome<PathBuf>) -> Outcome<PathBuf> {
-    let wanted = steps::root().join("crates/onceward-server/tests/sdks");
+    kept_of(&steps::root().join("crates/onceward-server/tests/sdks"), name, install)
+}
+
+/// What `wanted` lists, installed anew where the wanted versions are others.
+fn kept_of(
+    wanted: &Path,
+    name: &str,
+    install: fn(&Path, &Path) -> Outcome<PathBuf>,
+) -> Outcome<PathBuf> {
     let folder = steps::root().join("target/sdks").join(name);
     let list = wanted.join(if name == "node" { "package.json" } else { "requirements.txt" });
     let (list, stamp) = (fs::read_to_string(list)?, folder.join("installed"));
@@ -42,7 +55,7 @@ fn kept(name: &str, install: fn(&Path, &Path) -> Outcome<PathBuf>) -> Outcome<Pa
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let installed = install(&wanted, &folder)?;
+    let installed = install(wanted, &folder)?;
     fs::write(place, installed.display().to_string())?;
     fs::write(stamp, list)?;
     Ok(installed)

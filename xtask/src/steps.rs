@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres, sdks, tools};
+use crate::{Outcome, browser, postgres, previous, schemathesis, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -107,6 +107,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let server = postgres::find_or_start()?;
     tools::find_or_install();
     let sdks = sdks::find_or_install();
+    let previous = previous::find_or_build();
     let mut args = vec!["test", "--locked"];
     // Beside --workspace cargo would not heed a package.
     if !extra.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
@@ -120,7 +121,10 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         (THREADS, abreast()),
     ];
     environment.extend(sdks);
-    cargo(&args, &environment)
+    environment.extend(previous.map(|binary| ("TEST_PREVIOUS", binary.into())));
+    cargo(&args, &environment)?;
+    // Who asks for some tests does not wait for it.
+    if extra.is_empty() { schemathesis::run(&[]) } else { Ok(()) }
 }
 
 /// Worlds from a seed, in a build that is quick.
@@ -128,6 +132,26 @@ pub(crate) fn sim(extra: &[String]) -> Outcome<()> {
     let mut args = vec!["run", "--locked", "--quiet", "--release", "-p", "onceward-sim", "--"];
     args.extend(extra.iter().map(String::as_str));
     cargo(&args, &[])
+}
+
+/// Writes the document of the API, as the gateway prints it.
+pub(crate) fn openapi() -> Outcome<()> {
+    let mut command = Command::new(cargo_program());
+    command.args(["run", "--locked", "--quiet", "-p", "onceward-server", "--", "openapi"]);
+    let document = output(command.current_dir(root()))?;
+    let place = root().join("docs/openapi.json");
+    std::fs::write(&place, document)?;
+    println!("{} is written", place.display());
+    Ok(())
+}
+
+/// Writes the table of metrics into the page of the documentation.
+pub(crate) fn metrics() -> Outcome<()> {
+    let test = "telemetry::metrics::tests::the_page_of_the_metrics_has_them_all";
+    cargo(
+        &["test", "--locked", "-p", "onceward-server", "--bin", "onceward", "--", "--exact", test],
+        &[("TEST_WRITE", "1".into())],
+    )
 }
 
 /// Writes a ledger of this release, for later ones to open.

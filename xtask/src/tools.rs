@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::debian::{self, on_path};
 
 /// What is looked for, and the package that has it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("strace", "strace"),
     ("systemd-analyze", "systemd"),
     ("unshare", "util-linux"),
@@ -14,6 +14,7 @@ const TOOLS: [(&str, &str); 7] = [
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_io", "xfsprogs"),
     (FAKETIME, "libfaketime"),
+    ("promtool", "prometheus"),
 ];
 
 const FAKETIME: &str = "libfaketimeMT.so.1";

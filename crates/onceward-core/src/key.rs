@@ -139,6 +139,9 @@ impl ScopeKind {
     }
 }
 
+/// The tenant of whoever names none.
+pub const TENANT: &str = "default";
+
 /// Within what a key is unique. Two scopes that differ in any member share nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {

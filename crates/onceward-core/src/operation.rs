@@ -552,4 +552,20 @@ impl Operation {
         mark.ids.clear();
         mark
     }
+
+    /// What stays where somebody's data is erased: that its key was used, when and how it ended, and
+    /// who erased it and why. Nothing of what was said stays, but for the key and its scope, by which a
+    /// duplicate is told.
+    #[must_use]
+    pub fn erased(&self, act: Act) -> Self {
+        let mut mark = self.forgotten_but_for_its_mark();
+        mark.acts = vec![act];
+        mark.forgotten = Some(Forgotten::Refuse);
+        mark.subject = None;
+        let intent = mark.intent_mut();
+        "/".clone_into(&mut intent.target);
+        intent.upstream_key = None;
+        intent.callback = None;
+        mark
+    }
 }

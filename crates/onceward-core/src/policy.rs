@@ -11,6 +11,7 @@ use crate::key::{KEY_BYTES_MAX, Key};
 use crate::key_template::KeyTemplate;
 use crate::lookup::LookupRule;
 use crate::pattern::Pattern;
+use crate::redact::Redaction;
 use crate::time::Timestamp;
 use crate::upstream_key::KeyPlace;
 
@@ -343,8 +344,8 @@ pub struct Policy {
     pub hours: Option<Hours>,
     /// How long requests and answers are kept after the end, where that is less than the window.
     pub retain_bodies: Option<Duration>,
-    /// JSON pointers whose values people do not see.
-    pub redact: Vec<String>,
+    /// What people do not see of requests and answers.
+    pub redact: Redaction,
     /// What an answer made: a name, and the JSON pointer to it.
     pub ids: Vec<(String, String)>,
     /// Whom to tell when an operation ends, where its caller names nobody.
@@ -388,7 +389,7 @@ impl Default for Policy {
             lookup: None,
             hours: None,
             retain_bodies: None,
-            redact: Vec::new(),
+            redact: Redaction::default(),
             ids: Vec::new(),
             callback: None,
         }

@@ -67,6 +67,25 @@ impl Timestamp {
         format!("{}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z", self.date())
     }
 
+    /// The instant that [`Timestamp::rfc3339`] wrote; nothing of what is written otherwise.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+        let [year, month, day] = fields(date, '-')?;
+        let (time, millis) = time.split_once('.')?;
+        let [hours, minutes, seconds] = fields(time, ':')?;
+        let millis = i64::from(millis.parse::<u16>().ok()?);
+        // The civil calendar, the other way.
+        let year = year - i64::from(month <= 2);
+        let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+        let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+        let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let days = era * 146_097 + day_of_era - 719_468;
+        let seconds = (hours * 60 + minutes) * 60 + seconds;
+        let read = Self(days * DAY_MICROS + (seconds * 1000 + millis) * 1000);
+        (read.rfc3339() == text).then_some(read)
+    }
+
     /// An HTTP date (RFC 9110, section 5.6.7); those that it cannot say are the epoch's.
     pub fn http_date(self) -> String {
         // What the format has no year for: the formatter would panic.
@@ -95,6 +114,13 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
+/// Three numbers of at most four digits.
+fn fields(text: &str, between: char) -> Option<[i64; 3]> {
+    let mut fields = text.split(between).map(|field| field.parse::<u16>().map(i64::from));
+    let read = [fields.next()?.ok()?, fields.next()?.ok()?, fields.next()?.ok()?];
+    fields.next().is_none().then_some(read)
+}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -110,6 +136,22 @@ mod tests {
         assert_eq!(at.rfc3339(), "2026-01-31T23:59:59.123Z");
         assert_eq!(at.http_date(), "Sat, 31 Jan 2026 23:59:59 GMT");
         assert_eq!(Timestamp::from_micros(-1).rfc3339(), "1969-12-31T23:59:59.999Z");
+        for written in
+            ["2026-01-31T23:59:59.123Z", "1969-12-31T23:59:59.999Z", "2024-02-29T00:00:00.000Z"]
+        {
+            assert_eq!(Timestamp::from_rfc3339(written).unwrap().rfc3339(), written);
+        }
+        let wrong = [
+            "2026-02-30T00:00:00.000Z",
+            "2026-01-31T23:59:59Z",
+            "2026-1-31T23:59:59.123Z",
+            "",
+            "TZ",
+            "99999-01-01T00:00:00.000Z",
+        ];
+        for wrong in wrong {
+            assert_eq!(Timestamp::from_rfc3339(wrong), None, "{wrong:?}");
+        }
         for far in [i64::MIN, i64::MAX] {
             assert_eq!(Timestamp::from_micros(far).http_date(), "Thu, 01 Jan 1970 00:00:00 GMT");
         }

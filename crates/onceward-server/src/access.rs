@@ -1,13 +1,20 @@
 //! Who may call, and what: access keys, kept hashed, with roles, routes and an expiry (`key`, `role`),
-//! where a request has its own (`given`), what each endpoint needs (`endpoint`, `authorise`), and on
-//! an open loopback listener, that no web page posts through it (`browser`).
+//! where a request has its own (`given`), sessions of those who logged in by one (`session`, `cookie`,
+//! `arrival`, `tries`), what each endpoint needs (`endpoint`, `authorise`), and that no web page posts
+//! through it (`browser`), but with a key for pages (`page`).
 
+mod arrival;
 mod authorise;
 mod browser;
+mod cookie;
 mod endpoint;
 mod given;
 mod key;
+mod login;
+mod page;
 mod role;
+mod session;
+mod tries;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,20 +22,31 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::request::Parts;
+use http::{HeaderMap, header};
 use onceward::core::time::Timestamp;
 use onceward::secret::is_same;
 use onceward::store::{Store, StoreError};
 
+pub(crate) use self::arrival::{Arrival, Visit};
 pub(crate) use self::authorise::{authorise, check_route};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
-pub(crate) use self::endpoint::{CALL, METRICS};
+pub(crate) use self::cookie::{Cookie, take_cookies};
+pub(crate) use self::endpoint::{CALL, Endpoint, METRICS, endpoints, looks};
 pub(crate) use self::key::{AccessKey, new_key};
+pub(crate) use self::login::{Opened, Standing};
+pub(crate) use self::page::{Page, origin_of};
 pub(crate) use self::role::Roles;
+pub(crate) use self::session::{By, ID_BEGIN};
+pub(crate) use onceward::core::key::TENANT;
 
 use self::browser::refuse_other_hosts;
 use self::given::take_key;
 use self::key::{Known, hash, instant, is_whole, prefix};
+use self::session::Sessions;
+use self::tries::Tries;
+use crate::config::Config;
+use crate::listening::Peer;
 use crate::problem::Problem;
 use crate::shape;
 
@@ -40,20 +58,49 @@ const USED: &str = "access-used/";
 /// What an act's record calls whoever needs no key; no key is called so.
 pub(crate) const LOCAL: &str = "local";
 
+/// The longest name of a tenant, in bytes.
+pub(crate) const TENANT_BYTES_MAX: usize = 64;
+
+/// Whether a tenant can be called so.
+pub(crate) fn is_tenant(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=TENANT_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// A caller's name as people see it: that of another tenant has the tenant before it.
+pub(crate) fn said(tenant: &str, name: &str) -> String {
+    if tenant == TENANT { name.to_owned() } else { format!("{tenant}/{name}") }
+}
+
 /// Who asks, and what that may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
+    /// Whose data it sends and sees.
+    pub(crate) tenant: String,
     /// The access key's name; empty where none is needed.
     pub(crate) principal: String,
     pub(crate) roles: Roles,
     /// The routes that it is confined to.
     routes: Option<Arc<[String]>>,
+    /// The origins of the pages that its key is for.
+    origins: Option<Arc<[String]>>,
 }
 
 impl Caller {
     /// The command line's own, and everybody where no key is needed.
     fn local() -> Self {
-        Self { principal: String::new(), roles: Roles::ALL, routes: None }
+        let (tenant, principal) = (TENANT.to_owned(), String::new());
+        Self { tenant, principal, roles: Roles::ALL, routes: None, origins: None }
+    }
+
+    /// The same, as it acts for another tenant.
+    pub(crate) fn within(self, tenant: String) -> Self {
+        Self { tenant, ..self }
+    }
+
+    /// Whoever is not known yet: what needs no role is open to them.
+    fn nobody() -> Self {
+        Self { roles: Roles::NONE, ..Self::local() }
     }
 
     /// Whether it is confined to some routes.
@@ -68,7 +115,15 @@ impl Caller {
 
     /// The name in an act's record.
     pub(crate) fn who(&self) -> String {
-        if self.principal.is_empty() { LOCAL.to_owned() } else { self.principal.clone() }
+        if self.principal.is_empty() {
+            return LOCAL.to_owned();
+        }
+        said(&self.tenant, &self.principal)
+    }
+
+    /// Whether it runs the gateway, and sees and changes what is any tenant's.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.tenant == TENANT && self.roles.has(Roles::ADMIN) && !self.is_confined()
     }
 }
 
@@ -76,10 +131,46 @@ impl Caller {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) name: String,
+    pub(crate) tenant: String,
     pub(crate) roles: Roles,
     /// Empty: all.
     pub(crate) routes: Vec<String>,
+    /// Of a key for pages, theirs; else empty.
+    pub(crate) origins: Vec<String>,
     pub(crate) expires: Option<Timestamp>,
+}
+
+/// Whether a session of the pages counts for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// It does.
+    Inside,
+    /// It does, and nobody needs to be anybody: the way in.
+    Outside,
+    /// It does not: programs have a key.
+    Nowhere,
+}
+
+/// How the main listener is reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exposure {
+    /// Whether it is from elsewhere, by itself or by a proxy.
+    is_reached: bool,
+    /// Whether a proxy before it speaks TLS for it.
+    behind_proxy: bool,
+    /// Whether a caller's certificate stands for the access key of its name.
+    names_callers: bool,
+}
+
+impl Exposure {
+    /// As `config` says, on this address.
+    pub(crate) fn of(config: &Config, listen: SocketAddr) -> Self {
+        Self {
+            is_reached: config.behind_proxy || !listen.ip().is_loopback(),
+            behind_proxy: config.behind_proxy,
+            names_callers: config.names_callers,
+        }
+    }
 }
 
 type ByHash = HashMap<String, Known>;
@@ -92,8 +183,9 @@ pub(crate) struct Access {
     changing: tokio::sync::Mutex<()>,
     /// The command line's own key, in the data folder.
     operator: String,
-    /// Whether the listener can be reached from elsewhere.
-    beyond_loopback: bool,
+    exposure: Exposure,
+    sessions: Sessions,
+    tries: Tries,
 }
 
 impl Access {
@@ -101,20 +193,23 @@ impl Access {
     pub(crate) async fn open(
         store: Arc<dyn Store>,
         operator: &str,
-        listen: SocketAddr,
+        exposure: Exposure,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             by_hash: RwLock::new(read(&*store).await?),
             changing: tokio::sync::Mutex::default(),
+            sessions: Sessions::open(Arc::clone(&store)).await?,
             store,
             operator: hash(operator),
-            beyond_loopback: !listen.ip().is_loopback(),
+            exposure,
+            tries: Tries::default(),
         })
     }
 
-    /// Reads the keys again: other nodes make and revoke some too.
+    /// Reads keys and sessions again: other nodes make and revoke some too.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let _alone = self.changing.lock().await;
+        self.sessions.refresh().await?;
         let fresh = read(&*self.store).await?;
         let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
         for (hash, known) in &fresh {
@@ -130,7 +225,9 @@ impl Access {
     pub(crate) fn list(&self) -> Vec<AccessKey> {
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
         let mut keys: Vec<_> = by_hash.values().map(Known::seen).collect();
-        keys.sort_by(|a, b| (&a.name, &a.created_at).cmp(&(&b.name, &b.created_at)));
+        keys.sort_by(|a, b| {
+            (&a.tenant, &a.name, &a.created_at).cmp(&(&b.tenant, &b.name, &b.created_at))
+        });
         keys
     }
 
@@ -162,8 +259,10 @@ impl Access {
         let alike = lifetime.map(|(until, from)| now.plus(until.since(from)));
         let grant = Grant {
             name: old.name.clone(),
+            tenant: old.tenant.clone(),
             roles: old.roles,
             routes: old.routes.clone(),
+            origins: old.origins.clone(),
             expires: expires.or(alike),
         };
         let end = now.plus(overlap);
@@ -187,18 +286,23 @@ impl Access {
         if key.last_used_at.is_some() {
             self.store.set(format!("{USED}{prefix}"), None).await?;
         }
+        // They have ended with it; this forgets them.
+        let is_of = |by: &By| matches!(by, By::Key { prefix: of } if of == prefix);
+        self.sessions.end_where(|session| is_of(&session.by)).await?;
         Ok(true)
     }
 
     async fn make(&self, grant: Grant, now: Timestamp) -> Result<(String, AccessKey), StoreError> {
         let key = new_key();
         let kept = AccessKey {
+            tenant: grant.tenant,
             name: grant.name,
             prefix: prefix(&key),
             hash: hash(&key),
             created_at: shape::time(now),
             roles: grant.roles,
             routes: grant.routes,
+            origins: grant.origins,
             expires_at: grant.expires.map(shape::time),
             last_used_at: None,
         };
@@ -219,7 +323,7 @@ impl Access {
         Ok(())
     }
 
-    /// Writes when keys were last used, where that changed.
+    /// Writes when keys and sessions were last used, where that changed.
     pub(crate) async fn keep_used(&self) -> Result<(), StoreError> {
         let unkept: Vec<(String, String, Timestamp)> = {
             let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
@@ -241,33 +345,72 @@ impl Access {
                 known.keep(used);
             }
         }
-        Ok(())
+        let _alone = self.changing.lock().await;
+        self.sessions.keep_used(shape::now()).await
     }
 
     /// Whether a call needs a key.
     pub(crate) fn is_needed(&self) -> bool {
-        self.beyond_loopback
+        self.exposure.is_reached
             || !self.by_hash.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Who sent these headers. Our key is taken out of them: it never goes upstream.
+    /// Who sent this. Our key and our cookies are taken out of it: they never go upstream. A session
+    /// counts where `looks` says so.
     pub(crate) fn admit(
         &self,
-        method: &Method,
-        headers: &mut HeaderMap,
-    ) -> Result<Caller, Problem> {
-        refuse_web_pages(method, headers)?;
-        if let Some(key) = take_key(headers) {
-            return self.caller(&key);
+        head: &mut Parts,
+        peer: &Peer,
+        looks: Looks,
+    ) -> Result<(Caller, Arrival), Problem> {
+        let mut arrival = self.arrival(head, peer, looks);
+        let found = take_key(&mut head.headers).map(|key| self.caller(&key));
+        match &found {
+            Some(Ok(caller @ Caller { origins: Some(origins), .. })) => {
+                caller.check_origin(origins, &head.headers)?;
+            }
+            // A page whose key is gone is told that, and not that it is a stranger's.
+            Some(Err(_)) if self.is_named(&head.headers) => {}
+            _ => refuse_web_pages(head)?,
         }
-        if self.is_needed() {
-            return Err(Problem::new(
-                "unauthenticated",
-                "Send `Onceward-Authorization: Bearer ow_…` or `Authorization: Bearer ow_…`; `onceward access create` makes a key.",
-            ));
+        if let Some(found) = found {
+            return Ok((found?, arrival));
         }
-        refuse_other_hosts(headers)?;
-        Ok(Caller::local())
+        if !self.is_needed() {
+            refuse_other_hosts(head)?;
+            return Ok((Caller::local(), arrival));
+        }
+        let session = arrival.token().filter(|_| looks != Looks::Nowhere);
+        if let Some((caller, visit)) = session.and_then(|token| self.visitor(token)) {
+            arrival.visit = Some(visit);
+            return Ok((caller, arrival));
+        }
+        if let Some(caller) = self.certified(head, peer) {
+            return Ok((caller, arrival));
+        }
+        if looks == Looks::Outside {
+            return Ok((Caller::nobody(), arrival));
+        }
+        Err(Problem::new(
+            "unauthenticated",
+            "Send `Onceward-Authorization: Bearer ow_…` or `Authorization: Bearer ow_…`; `onceward access create` makes a key.",
+        ))
+    }
+
+    /// Whether it comes from a page of some key.
+    fn is_named(&self, headers: &HeaderMap) -> bool {
+        let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        origin.is_some_and(|origin| self.is_of_a_page(origin))
+    }
+
+    /// Whether some key that has not expired is for pages of this origin.
+    fn is_of_a_page(&self, origin: &str) -> bool {
+        let now = shape::now();
+        let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        by_hash.values().any(|known| {
+            known.origins.as_ref().is_some_and(|origins| origins.iter().any(|it| it == origin))
+                && known.expires.is_none_or(|at| at > now)
+        })
     }
 
     fn caller(&self, key: &str) -> Result<Caller, Problem> {
@@ -286,27 +429,44 @@ impl Access {
             return Err(Problem::new("unauthenticated", why));
         };
         let now = shape::now();
-        if let Some(at) = known.expires.filter(|at| *at <= now) {
+        let caller = known.caller(now)?;
+        known.touch(now);
+        Ok(caller)
+    }
+}
+
+impl Known {
+    /// Whoever has it, while it holds.
+    fn caller(&self, now: Timestamp) -> Result<Caller, Problem> {
+        if let Some(at) = self.expires.filter(|at| *at <= now) {
             let why = format!("The access key has expired, {}.", shape::time(at));
             return Err(Problem::new("unauthenticated", why));
         }
-        known.touch(now);
         Ok(Caller {
-            principal: known.key.name.clone(),
-            roles: known.key.roles,
-            routes: known.routes.clone(),
+            tenant: self.key.tenant.clone(),
+            principal: self.key.name.clone(),
+            roles: self.key.roles,
+            routes: self.routes.clone(),
+            origins: self.origins.clone(),
         })
     }
 }
 
+/// When each was last used, by what follows `prefix` in its setting's name.
+async fn last_uses(
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<HashMap<String, Timestamp>, StoreError> {
+    let kept = store.settings(prefix.to_owned()).await?;
+    let read = kept.iter().filter_map(|(name, at)| {
+        let of = name.strip_prefix(prefix)?.to_owned();
+        Some((of, instant(std::str::from_utf8(at).ok()?)?))
+    });
+    Ok(read.collect())
+}
+
 async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
-    let used = store.settings(USED.to_owned()).await?;
-    let used: HashMap<&str, Timestamp> = used
-        .iter()
-        .filter_map(|(name, at)| {
-            Some((name.strip_prefix(USED)?, instant(std::str::from_utf8(at).ok()?)?))
-        })
-        .collect();
+    let used = last_uses(store, USED).await?;
     let mut by_hash = HashMap::new();
     for (name, value) in store.settings(PREFIX.to_owned()).await? {
         let damaged = |why: String| StoreError::Damaged(format!("setting {name}: {why}"));
@@ -316,7 +476,7 @@ async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
         if key.expires_at.is_some() && key.expires().is_none() {
             return Err(damaged("expires_at is no time".to_owned()));
         }
-        let used = used.get(key.prefix.as_str()).copied();
+        let used = used.get(&key.prefix).copied();
         by_hash.insert(key.hash.clone(), Known::new(key, used));
     }
     Ok(by_hash)

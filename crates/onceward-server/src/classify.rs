@@ -12,6 +12,8 @@ mod fuzz;
 
 use serde_json::{Value, json};
 
+pub(crate) use self::document::read as read_document;
+
 use self::api::{Api, Operation};
 
 /// What is made of a document.

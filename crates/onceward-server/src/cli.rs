@@ -15,11 +15,13 @@ mod check;
 mod classify;
 mod client;
 mod doubt;
+mod erase;
 mod keys;
 mod list;
 mod ls;
 mod man;
 mod migrate_store;
+mod openapi;
 mod outbox;
 mod output;
 mod ready;
@@ -95,6 +97,30 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) access_key: Option<String>,
+    /// The tenant that is meant; only an operator's key sees others than its own
+    #[arg(long, global = true, env = "ONCEWARD_TENANT", value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
+    /// The authorities that the gateway's certificate may be of, PEM; without it the system's
+    #[arg(long, global = true, env = "ONCEWARD_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A certificate to show to a gateway that wants one, PEM
+    #[arg(
+        long,
+        global = true,
+        env = "ONCEWARD_CERT_FILE",
+        value_name = "FILE",
+        requires = "key_file"
+    )]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(
+        long,
+        global = true,
+        env = "ONCEWARD_KEY_FILE",
+        value_name = "FILE",
+        requires = "cert_file"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +159,8 @@ enum Verb {
     Rotate(keys::Rotate),
     /// Drop all keys of a principal whose operations have ended
     Revoke(keys::Revoke),
+    /// Erase somebody's data for good: requests, answers and all that was said; marks stay
+    Erase(erase::Erase),
     /// List the routes, and what stands before their upstreams
     Routes(routes::Routes),
     /// List the outboxes, how far behind they are, and what of them is parked
@@ -146,7 +174,7 @@ enum Verb {
     /// Redeliver, cancel, resolve or forget all operations that match
     #[command(subcommand)]
     Bulk(bulk::Bulk),
-    /// List what people did, with who and why
+    /// List what people did, with who and why; tell whether all of it is there
     Audit(audit::Audit),
     /// Make, list, rotate and revoke access keys
     #[command(subcommand)]
@@ -166,6 +194,8 @@ enum Verb {
     /// Print what belongs into your own database: inbox, outbox, and the write boundary
     #[command(subcommand)]
     Sql(sql::Sql),
+    /// Print the document of the gateway's own API (OpenAPI)
+    Openapi,
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -217,11 +247,13 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Verb::Classify(flags) => classify::classify(&flags, &global),
         Verb::Chaos(flags) => chaos::chaos(&flags, &global),
         Verb::Sql(verb) => sql::sql(&verb, &global),
+        Verb::Openapi => openapi::openapi(),
         Verb::Completions { shell } => completions(shell),
         Verb::Man(flags) => man::man(&flags, Cli::command()),
         Verb::Restore(flags) if !flags.release => restore::restore(&flags, &global),
         Verb::Verify(flags) => block_on(verify::verify(&flags, &global)),
         Verb::MigrateStore(flags) => block_on(migrate_store::migrate_store(&flags, &global)),
+        Verb::Audit(flags) if flags.is_of_files() => block_on(audit::verify_files(&flags, &global)),
         verb => block_on(ask(verb, &global)),
     }
 }
@@ -250,6 +282,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Extend(flags) => keys::extend(&flags, &client, out).await,
         Verb::Rotate(flags) => keys::rotate(&flags, &client, out).await,
         Verb::Revoke(flags) => keys::revoke(&flags, &client, out).await,
+        Verb::Erase(flags) => erase::erase(&flags, &client, out).await,
         Verb::Routes(flags) => routes::routes(&flags, &client, out).await,
         Verb::Outbox(flags) => outbox::outbox(&flags, &client, out).await,
         Verb::Sources(flags) => sources::sources(&flags, &client, out).await,
@@ -269,6 +302,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         | Verb::Verify(_)
         | Verb::MigrateStore(_)
         | Verb::Sql(_)
+        | Verb::Openapi
         | Verb::Completions { .. }
         | Verb::Man(_) => Ok(()),
     }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use onceward::TenantRules;
 use onceward::core::claim::ClaimRule;
 use onceward::core::operation::Deed;
+use onceward::core::redact::Redaction;
 use onceward::edge::Pace;
 use onceward::route::{Route, Routes};
 use onceward::upstream::{Target, Trust};
@@ -25,6 +27,7 @@ use self::table::Table;
 use self::text::{Text, find, interpolate};
 use crate::ledger::Ledger;
 use crate::source::Source;
+use crate::tls::TlsFiles;
 
 mod auth;
 mod callbacks;
@@ -33,6 +36,8 @@ mod doubt;
 mod effects;
 mod forecast;
 pub(crate) mod guard;
+mod listener_tls;
+mod oidc;
 mod outbox;
 mod policy;
 mod profile;
@@ -41,6 +46,7 @@ mod route;
 mod settings;
 mod sources;
 mod table;
+mod tenants;
 mod text;
 mod upstream_tls;
 mod verify;
@@ -49,6 +55,7 @@ mod words;
 
 pub(crate) use self::forecast::Forecast;
 pub(crate) use self::guard::Guard;
+pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
 pub(crate) use self::words::{MEANINGS, MISSING, ORDERS, word_of};
@@ -71,6 +78,12 @@ pub(crate) struct ConfigError(pub(crate) String);
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    /// How the main listener speaks TLS, where it does.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Whether a caller's certificate stands for the access key of its name.
+    pub(crate) names_callers: bool,
+    /// Whether a proxy stands before the main listener that speaks TLS for it.
+    pub(crate) behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) demo: bool,
     /// Whether bodies are sealed where nothing nearer says otherwise.
@@ -103,6 +116,10 @@ pub(crate) struct Config {
     pub(crate) callbacks_secret: Option<WebhookSecret>,
     /// What holds for claims, by the names of their scopes.
     pub(crate) claims: BTreeMap<String, ClaimRule>,
+    /// What each tenant may have.
+    pub(crate) tenants: TenantRules,
+    /// The identity provider that people may log in with.
+    pub(crate) oidc: Option<Arc<OidcConfig>>,
     /// How long it is kept what people did.
     pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
@@ -152,6 +169,9 @@ impl Config {
         let callbacks_secret = callbacks::secret(file)?;
         let mut config = Self {
             listen: places.listen,
+            tls: places.tls,
+            names_callers: places.names_callers,
+            behind_proxy: places.behind_proxy,
             store: places.store,
             demo,
             seal_bodies,
@@ -173,6 +193,8 @@ impl Config {
             default_windows: Vec::new(),
             callbacks_secret,
             claims: claims::rules(file, limits.segment_bytes)?,
+            tenants: tenants::limits(file)?,
+            oidc: file.within("oidc", oidc::read)?.map(Arc::new),
             audit_kept: file.within("audit", kept)?.unwrap_or(AUDIT_KEPT),
             file: found,
         };
@@ -192,6 +214,8 @@ impl Config {
             }
             config.outboxes.insert(name, Arc::new(outbox));
         }
+        tenants::check(&config, file)?;
+        config.redact(&policy::redaction(file)?);
         callbacks::check(&config.routes, config.callbacks_secret.as_ref(), file)?;
         file.done()?;
         Ok(config)
@@ -221,6 +245,17 @@ impl Config {
         Ok(())
     }
 
+    /// What holds for all, whatever a route says.
+    fn redact(&mut self, redact: &Redaction) {
+        for route in self.routes.values_mut().chain([&mut self.ad_hoc]) {
+            let route = Arc::make_mut(route);
+            let rules = route.rules.iter_mut().map(|rule| &mut rule.policy);
+            for policy in rules.chain([&mut route.policy]).filter(|_| !redact.is_empty()) {
+                Arc::make_mut(policy).redact.add(redact);
+            }
+        }
+    }
+
     fn add(&mut self, made: Made) {
         self.settings.extend(made.settings);
         self.routes.insert(made.route.name.clone(), Arc::new(made.route));
@@ -236,6 +271,9 @@ impl Config {
     /// Whether a process that runs with `other` differs from this in its routes only.
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
         self.listen == other.listen
+            && self.tls == other.tls
+            && self.names_callers == other.names_callers
+            && self.behind_proxy == other.behind_proxy
             && self.store == other.store
             && self.demo == other.demo
             && self.egress_allow == other.egress_allow
@@ -321,13 +359,23 @@ fn ad_hoc(text: &Text, around: &Around<'_>) -> Result<Route, ConfigError> {
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(crate) listen: SocketAddr,
+    /// How the main listener speaks TLS, where it does.
+    pub(crate) tls: Option<TlsFiles>,
+    names_callers: bool,
+    behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// The variables that lie over what is read of these.
-const PLACES: [&str; 4] =
-    ["ONCEWARD_LISTEN", "ONCEWARD_STORE", "ONCEWARD_DATA", "ONCEWARD_TLS__CA_FILE"];
+const PLACES: [&str; 6] = [
+    "ONCEWARD_LISTEN",
+    "ONCEWARD_STORE",
+    "ONCEWARD_DATA",
+    "ONCEWARD_TLS__CA_FILE",
+    "ONCEWARD_TLS__CERT_FILE",
+    "ONCEWARD_TLS__KEY_FILE",
+];
 
 impl Places {
     /// Reads the same file and the same variables as `serve` does.
@@ -354,12 +402,15 @@ impl Places {
         let store: Option<String> = file.read("store")?;
         let store = flags.store.as_ref().or(store.as_ref());
         let data = file.read("data")?;
-        let ca_file = file.within("tls", |table| table.read("ca_file"))?;
+        let tls = file.within("tls", listener_tls::of_gateway)?.unwrap_or_default();
         let listen = file.or("listen", LISTEN)?;
         Ok(Self {
             listen: flags.listen.unwrap_or(listen),
             store: Ledger::read(store.map(String::as_str), data, file.file())?,
-            ca_file: ca_file.flatten(),
+            ca_file: tls.ca_file,
+            tls: tls.files,
+            names_callers: tls.names_callers,
+            behind_proxy: file.or("behind_proxy", false)?,
         })
     }
 

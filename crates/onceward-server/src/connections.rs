@@ -102,7 +102,7 @@ impl Drop for Connected {
 }
 
 /// Whom an address belongs to: whoever has one of IPv6 has a whole /64 of them.
-fn holder_of(address: IpAddr) -> IpAddr {
+pub(crate) fn holder_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         v4 @ IpAddr::V4(_) => v4,

@@ -4,19 +4,20 @@ use std::future::{self, Future};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use onceward::edge::Paced;
 use tower_service::Service as _;
 
-use crate::access;
+use crate::access::{self, Page};
 use crate::body::Body;
 use crate::gateway::Answering;
 use crate::guard;
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
+use crate::telemetry::Telemetry;
 use crate::{head, operator, page, source};
 
 /// What answers the requests of one connection to the main listener.
@@ -59,6 +60,10 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
         return at_once(refusal);
     }
     let path = request.uri().path();
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads && matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        return at_once(not_allowed());
+    }
     match path {
         "/healthz" => return at_once(plain(200, "ok\n")),
         "/readyz" if node.is_draining() => return at_once(plain(503, "draining\n")),
@@ -67,61 +72,125 @@ fn answer_plainly(front: &Arc<Front>, request: Request<Incoming>) -> Answering {
             let node = Arc::clone(node);
             return Box::pin(async move { ready(&node).await });
         }
-        // Who sends it is shown by its signature, and not by a key of ours.
+        // Who sends it is shown by its signature, and not by a key or a session of ours.
         _ if path.starts_with("/in/") => {
             let node = Arc::clone(node);
             return Box::pin(async move { source::receive(&node, request).await });
         }
         _ => {}
     }
-    let is_call = path.starts_with("/to/") || path == "/to";
-    let is_metrics = path == "/metrics";
+    match Page::of(&node.access, &request) {
+        Some(page) => of_page(front, request, page),
+        None => admitted(front, request).unwrap_or_else(|refused| refused.answer()),
+    }
+}
+
+/// Answers a page whose origin some access key names, so that a browser lets it read that.
+fn of_page(front: &Arc<Front>, request: Request<Incoming>, page: Page) -> Answering {
+    if let Some(response) = page.preflight(request.headers()) {
+        return at_once(response);
+    }
+    let answering = match admitted(front, request) {
+        Ok(answering) => answering,
+        // A key that is for other pages, or for none: this one reads nothing.
+        Err(refused) if refused.problem.code == "forbidden" => return refused.answer(),
+        Err(refused) => refused.answer(),
+    };
+    Box::pin(async move {
+        let mut response = answering.await;
+        page.tell(response.headers_mut());
+        response
+    })
+}
+
+/// Who is not admitted.
+struct Refused {
+    problem: Problem,
+    head: http::request::Parts,
+}
+
+impl Refused {
+    fn answer(self: Box<Self>) -> Answering {
+        at_once(page::refused(&self.head, &self.problem))
+    }
+}
+
+/// Answers whoever may ask.
+fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering, Box<Refused>> {
+    let node = &front.node;
+    let is_call = is_call(request.uri().path());
+    let is_metrics = request.uri().path() == "/metrics";
     let (mut head, body) = request.into_parts();
-    let caller = match node.access.admit(&head.method, &mut head.headers) {
-        Ok(caller) => caller,
-        Err(problem) => return at_once(page::refused(head.uri.path(), &head.headers, &problem)),
+    let looks = access::looks(&head);
+    let (caller, arrival) = match node.access.admit(&mut head, &front.peer, looks) {
+        Ok(admitted) => admitted,
+        Err(problem) => return Err(Box::new(Refused { problem, head })),
     };
     // What is routed is looked at by `authorise`.
     let endpoint =
         if is_call { Some(&access::CALL) } else { is_metrics.then_some(&access::METRICS) };
     if let Some(Err(problem)) = endpoint.map(|endpoint| endpoint.admit(&caller)) {
-        return at_once(problem.response());
+        return Ok(at_once(problem.response()));
     }
     if is_metrics {
         let node = Arc::clone(node);
-        return Box::pin(async move { metrics(&node).await });
+        let accepts = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let is_open = accepts.is_some_and(|it| it.contains("application/openmetrics-text"));
+        return Ok(Box::pin(async move { metrics(&node, is_open).await }));
     }
     let path = head.uri.path();
     let asks = path == "/v1/operations" || path.ends_with("/lookup");
     let sends = is_call || (head.method == Method::POST && asks);
     if sends && node.is_quarantined() {
         let why = "Nothing was sent; `onceward restore --release` lets it send.";
-        return at_once(Problem::new("quarantine", why).response());
+        return Ok(at_once(Problem::new("quarantine", why).response()));
     }
     if is_call {
-        return node.gateway.handle(head, body, caller);
+        return Ok(node.gateway.handle(head, body, caller));
+    }
+    // Over HTTP/2 it stands in the URI, and pages tell of it.
+    if let (false, Some(authority)) = (head.headers.contains_key(HOST), head.uri.authority())
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
     }
     head.extensions.insert(caller);
+    head.extensions.insert(arrival);
     let body = Paced::new(body, node.gateway.pace);
     let mut pages = front.pages.clone();
-    Box::pin(async move {
+    Ok(Box::pin(async move {
         match pages.call(Request::from_parts(head, body)).await {
             Ok(response) => operator::from_axum(response),
             Err(never) => match never {},
         }
-    })
+    }))
+}
+
+/// Probes and metrics are read.
+fn not_allowed() -> Response<Body> {
+    let mut response = Problem::new("method-not-allowed", "It is read: GET or HEAD.").response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
+}
+
+fn is_call(path: &str) -> bool {
+    path.starts_with("/to/") || path == "/to"
 }
 
 fn at_once(response: Response<Body>) -> Answering {
     Box::pin(future::ready(response))
 }
 
-async fn metrics(node: &Node) -> Response<Body> {
+async fn metrics(node: &Node, is_open: bool) -> Response<Body> {
     node.outboxes.gauge();
-    match node.engine.store().condition().await {
-        Ok(condition) => plain(200, &node.telemetry.render(&condition, &node.gates())),
-        Err(error) => Problem::from(error).response(),
-    }
+    let now = match node.now().await {
+        Ok(now) => now,
+        Err(error) => return Problem::from(error).response(),
+    };
+    let (content_type, text) = Telemetry::render(&now, is_open);
+    let mut response = plain(200, &text);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 async fn ready(node: &Node) -> Response<Body> {

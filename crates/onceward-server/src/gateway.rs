@@ -38,9 +38,6 @@ const WHOLE_BYTES_MAX: u64 = 64 << 10;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The one tenant that there is.
-pub(crate) const TENANT: &str = "default";
-
 /// What the gateway needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
@@ -65,6 +62,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Entrance {
     pub(crate) place: Place,
+    pub(crate) tenant: String,
     pub(crate) principal: String,
     pub(crate) options: CallOptions,
 }
@@ -91,7 +89,7 @@ impl Gateway {
         };
         if route.passes(head.method.as_str(), &entrance.place.target, &head.headers) {
             // What passes by its head alone goes on before its body is there.
-            return self.pass(route, path, head, body, entrance.options);
+            return self.pass(route, path, head, body, entrance);
         }
         Box::pin(self.clone().receive(route, head, body, entrance))
     }
@@ -119,7 +117,8 @@ impl Gateway {
         let written = head.uri.path_and_query().map_or("", |written| written.as_str());
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
         check_route(&caller, &place.route)?;
-        Ok(Entrance { place, principal: caller.principal, options: options_of(&head.headers)? })
+        let Caller { tenant, principal, .. } = caller;
+        Ok(Entrance { place, tenant, principal, options: options_of(&head.headers)? })
     }
 
     /// The route that a request goes by, and the path and query that go upstream.
@@ -130,7 +129,7 @@ impl Gateway {
     ) -> Result<(Arc<Route>, PathAndQuery), Problem> {
         refuse_upgrade(&head.headers)?;
         let path = check_sendable(&head.method, &entrance.place.target)?;
-        let route = self.engine.find_route(&entrance.place.route)?;
+        let route = self.engine.find_route_for(&entrance.tenant, &entrance.place.route)?;
         self.check_callback(&mut entrance.options)?;
         Ok((route, path))
     }
@@ -142,7 +141,7 @@ impl Gateway {
         path: PathAndQuery,
         head: Parts,
         body: Incoming,
-        options: CallOptions,
+        entrance: Entrance,
     ) -> Answering {
         let echo = echo_of(&head.headers);
         let (upload, unread) = match whole_bytes_max(&head, &body, route.body_bytes_max) {
@@ -151,8 +150,7 @@ impl Gateway {
             None => (Upload::streamed(body), None),
         };
         let Parts { method, headers, .. } = head;
-        let CallOptions { flow, headers: said, .. } = options;
-        let tenant = TENANT.to_owned();
+        let Entrance { tenant, options: CallOptions { flow, headers: said, .. }, .. } = entrance;
         let passing = Passing { tenant, route, method, path, headers, upload, flow, said };
         Box::pin(passed(Arc::clone(&self.engine), self.pace, passing, unread, echo))
     }
@@ -165,7 +163,7 @@ impl Gateway {
         body: Incoming,
         entrance: Entrance,
     ) -> Response<Body> {
-        let Entrance { place, principal, options } = entrance;
+        let Entrance { place, tenant, principal, options } = entrance;
         let echo = echo_of(&head.headers);
         let aside = Arc::clone(&options.aside);
         let body = match read_body(body, route.body_bytes_max, self.pace).await {
@@ -183,8 +181,7 @@ impl Gateway {
         drop(head);
         let policy = route.policy_for(&request.method, &request.target);
         let key_given = has_key(&request, policy);
-        let call =
-            Call { tenant: TENANT.to_owned(), principal, route: place.route, request, options };
+        let call = Call { tenant, principal, route: place.route, request, options };
         let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given, &self.engine),
             Err(refusal) => refuse(&refusal.into(), echo, key_given),

@@ -12,9 +12,10 @@ mod reauthorize;
 
 use std::collections::BTreeMap;
 use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
@@ -27,13 +28,16 @@ use crate::access;
 use crate::body::Body;
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
+use crate::cors::Asked;
 use crate::gateway::{Answering, Entrance, Place, Receipt, options_of};
-use crate::head;
+use crate::head::{self, host_of};
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
 
 use self::cors::Origins;
+pub(crate) use self::forwarded::Way;
+pub(crate) use self::principal::plain_name;
 use self::reauthorize::Asking;
 
 type ByRoute = BTreeMap<String, Arc<Guard>>;
@@ -41,7 +45,7 @@ type ByRoute = BTreeMap<String, Arc<Guard>>;
 /// The guards of this moment.
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
-    by_route: RwLock<Arc<ByRoute>>,
+    by_route: ArcSwap<ByRoute>,
     /// Whether any has a host on the main listener.
     has_hosts: AtomicBool,
     /// What upstreams allow pages of other origins.
@@ -55,16 +59,21 @@ impl Guards {
         all
     }
 
+    /// The guard of this route.
+    pub(crate) fn of(&self, route: &str) -> Option<Arc<Guard>> {
+        self.by_route.load().get(route).cloned()
+    }
+
     /// All of them, by their routes' names.
     pub(crate) fn all(&self) -> Arc<ByRoute> {
-        Arc::clone(&self.by_route.read().unwrap_or_else(PoisonError::into_inner))
+        self.by_route.load_full()
     }
 
     /// Changes them: requests from now on read the new ones.
     pub(crate) fn set(&self, guards: ByRoute) {
         let has_hosts = guards.values().any(|guard| !guard.hosts.is_empty());
         self.has_hosts.store(has_hosts, Ordering::Release);
-        *self.by_route.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guards);
+        self.by_route.store(Arc::new(guards));
     }
 
     /// The guard whose host a request to the main listener is for.
@@ -84,17 +93,6 @@ impl Guards {
     }
 }
 
-/// The host that a request is for, as the caller wrote it.
-fn host_of<'a>(
-    authority: Option<&'a http::uri::Authority>,
-    headers: &'a HeaderMap,
-) -> Option<&'a str> {
-    match authority {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST)?.to_str().ok(),
-    }
-}
-
 /// Answers a request on a listener of the route's.
 pub(crate) fn answer_on(
     node: &Arc<Node>,
@@ -103,7 +101,7 @@ pub(crate) fn answer_on(
     peer: &Peer,
 ) -> Answering {
     // It is gone where the configuration has just changed.
-    let Some(guard) = node.guards.all().get(route).cloned() else {
+    let Some(guard) = node.guards.of(route) else {
         let why = "This route does not listen here any more.";
         return Box::pin(ready(Problem::new("route-unknown", why).response()));
     };
@@ -117,7 +115,7 @@ pub(crate) fn answer(
     request: Request<Incoming>,
     peer: &Peer,
 ) -> Answering {
-    let asked = cors::Asked::of(&request);
+    let asked = Asked::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
     let entered = enter(node, &guard, request, peer);
@@ -140,7 +138,7 @@ fn dress(
     node: &Node,
     guard: &Guard,
     response: &mut Response<Body>,
-    asked: Option<&cors::Asked>,
+    asked: Option<&Asked>,
     (method, uri): (&Method, &Uri),
 ) {
     // Most answers need it for nothing.
@@ -201,6 +199,8 @@ fn enter(
         return Err(Problem::new("quarantine", "Nothing was sent."));
     }
     let (mut head, body) = request.into_parts();
+    // A browser sends them to every port of a host.
+    access::take_cookies(&mut head.headers);
     if guard.lends {
         refuse_strangers(guard, &head, peer)?;
     }
@@ -216,7 +216,7 @@ fn enter(
     let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));
     let place = Place { route: guard.route.clone(), target: target_of(&head.uri).to_owned() };
     let asking = asking.map(|asking| (asking, principal.clone()));
-    let entrance = Entrance { place, principal, options };
+    let entrance = Entrance { place, tenant: guard.tenant.clone(), principal, options };
     Ok(Entered { answering: node.gateway.enter(head, body, entrance), aside, asking })
 }
 
@@ -228,10 +228,10 @@ fn refuse_strangers(guard: &Guard, head: &Parts, peer: &Peer) -> Result<(), Prob
     if guard.believes(peer.address.ip()) || guard.cors.origins.iter().any(is_named) {
         return Ok(());
     }
-    access::refuse_web_pages(&head.method, &head.headers)?;
+    access::refuse_web_pages(head)?;
     // On a listener for both families an IPv4 address comes within an IPv6 one.
     let is_here = peer.address.ip().to_canonical().is_loopback();
-    match access::other_host(&head.headers).filter(|_| is_here) {
+    match access::other_host(head).filter(|_| is_here) {
         Some(host) if guard.hosts.is_empty() => Err(Problem::new(
             "forbidden",
             format!(
@@ -286,7 +286,7 @@ mod tests {
     /// A caller at this address, without TLS.
     pub(super) fn peer(address: &str) -> Peer {
         let address = (address.parse::<std::net::IpAddr>().unwrap(), 1).into();
-        Peer { address, is_secured: false, certificate: None }
+        Peer::new(address)
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! it: nobody has to agree on where such a request ends.
 
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 
 use crate::body::Body;
@@ -15,6 +16,17 @@ const TARGET_BYTES_MAX: usize = 8 << 10;
 
 /// How many header lines a request has at most. Over HTTP/1.1 as many are read.
 const LINES_MAX: usize = 100;
+
+/// The host that a request is for, as the caller wrote it; over HTTP/2 it stands in the URI.
+pub(crate) fn host_of<'a>(
+    authority: Option<&'a Authority>,
+    headers: &'a HeaderMap,
+) -> Option<&'a str> {
+    match authority {
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(HOST)?.to_str().ok(),
+    }
+}
 
 /// The refusal of a request that must not go on.
 pub(crate) fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {

@@ -35,6 +35,8 @@ struct Bound {
 pub(crate) struct Sockets {
     connections: Arc<Connections>,
     main: Arc<TcpListener>,
+    /// How the main one speaks TLS, where it does.
+    tls: Option<Arc<Tls>>,
     wanted: SocketAddr,
     guards: BTreeMap<Place, Bound>,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Listeners {
     connections: Arc<Connections>,
     address: SocketAddr,
     main: Listening,
+    tls: Option<Arc<Tls>>,
     guards: BTreeMap<Place, (Bound, Listening)>,
 }
 
@@ -59,12 +62,13 @@ impl Sockets {
         let main = passed::listen(wanted).await.map_err(|error| {
             Exit::failed(format!("cannot listen on {wanted}: {error}\nhelp: choose another address with --listen 127.0.0.1:7078"))
         })?;
+        let tls = config.tls.as_ref().map(|files| load("tls", files)).transpose()?;
         let guards = bound(&config.guards, &BTreeMap::new()).await?;
         guards.values().for_each(Bound::tell);
         passed::tell_of_rest();
         let (max, of_address_max) = (config.connections_max, config.connections_per_address_max);
         let connections = Connections::new(max, of_address_max, config.idle_timeout, event_loops);
-        Ok(Self { connections, main: Arc::new(main), wanted, guards })
+        Ok(Self { connections, main: Arc::new(main), tls, wanted, guards })
     }
 
     /// The address of the main listener.
@@ -81,7 +85,8 @@ impl Sockets {
     /// Tells whoever calls that the ledger is away, for as long as what is returned lives.
     pub(crate) fn tell_to_come_back(&self) -> Vec<Listening> {
         let connections = || Arc::clone(&self.connections);
-        let main = Listening::begin(Arc::clone(&self.main), None, connections(), |_| {
+        let (socket, tls) = (Arc::clone(&self.main), self.tls.clone());
+        let main = Listening::begin(socket, tls, connections(), |_| {
             |request| std::future::ready(waiting::tell_to_come_back(&request))
         });
         let guards = self.guards.values().map(|bound| {
@@ -125,19 +130,22 @@ impl Bound {
     }
 }
 
-fn load(route: &str, files: &TlsFiles) -> Result<Arc<Tls>, Exit> {
+fn load(section: &str, files: &TlsFiles) -> Result<Arc<Tls>, Exit> {
     Tls::load(files).map_err(|why| {
         Exit::config(format!(
-            "[routes.{route}] cannot speak TLS: {why}\nhelp: cert_file has the certificate first and then what leads to its authority, key_file its key, both PEM"
+            "[{section}] cannot speak TLS: {why}\nhelp: cert_file has the certificate first and then what leads to its authority, key_file its key, both PEM"
         ))
     })
 }
 
-/// Whether guards could speak TLS: asked before anything is begun.
+/// Whether the listeners could speak TLS: asked before anything is begun.
 pub(crate) fn check_certificates(config: &Config) -> Result<(), Exit> {
+    if let Some(files) = &config.tls {
+        load("tls", files)?;
+    }
     for (route, guard) in &config.guards {
         if let Some(files) = &guard.tls {
-            load(route, files)?;
+            load(&format!("routes.{route}"), files)?;
         }
     }
     Ok(())
@@ -159,7 +167,7 @@ async fn bound(
             let tls = match (before, &guard.tls) {
                 (Some(before), _) => before.tls.clone(),
                 (None, None) => None,
-                (None, Some(files)) => Some(load(route, files)?),
+                (None, Some(files)) => Some(load(&format!("routes.{route}"), files)?),
             };
             let socket = match there.get(&place) {
                 Some(before) => Arc::clone(&before.socket),
@@ -182,12 +190,14 @@ impl Listeners {
         let authorise = from_fn_with_state(Arc::clone(node), access::authorise);
         let pages = pages.layer(authorise).with_state(Arc::clone(node));
         let of_main = Arc::clone(node);
-        let main = Listening::begin(sockets.main, None, Arc::clone(&connections), move |peer| {
+        let tls = sockets.tls.clone();
+        let main = Listening::begin(sockets.main, tls, Arc::clone(&connections), move |peer| {
             let node = Arc::clone(&of_main);
             let front = Arc::new(Front { node, pages: pages.clone(), peer });
             move |request| front::answer(&front, request)
         });
-        let mut listeners = Self { connections, address, main, guards: BTreeMap::new() };
+        let tls = sockets.tls;
+        let mut listeners = Self { connections, address, main, tls, guards: BTreeMap::new() };
         for (place, bound) in sockets.guards {
             let listening = bound.begin(&listeners.connections, node);
             listeners.guards.insert(place, (bound, listening));
@@ -241,14 +251,15 @@ impl Listeners {
             .guards
             .values()
             .filter_map(|(bound, _)| Some((bound.route.clone(), Arc::clone(bound.tls.as_ref()?))));
-        let spoken: Vec<_> = spoken.collect();
+        let of_main = self.tls.iter().map(|tls| ("main".to_owned(), Arc::clone(tls)));
+        let spoken: Vec<_> = spoken.chain(of_main).collect();
         if spoken.is_empty() {
             return;
         }
         // Files may lie on a disk that is slow.
         let read = tokio::task::spawn_blocking(move || {
-            for (route, tls) in spoken {
-                tls.refresh(&route);
+            for (whose, tls) in spoken {
+                tls.refresh(&whose);
             }
         });
         // It does not panic; were it to, the next look is in a while.

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tracing::warn;
 
 use crate::body::Body;
 use crate::connections::{Connected, Connections, HEAD_TIMEOUT, builder};
+use crate::guard::Way;
 use crate::tls::Tls;
 use crate::traffic::{Counted, Found, LOOKS, Look, Timer, Traffic};
 
@@ -35,6 +36,14 @@ pub(crate) struct Peer {
     pub(crate) is_secured: bool,
     /// The certificate that it proved to have, as it came.
     pub(crate) certificate: Option<Arc<[u8]>>,
+    /// How upstreams are told of it: made for its first request, and hardly ever other for the next.
+    pub(crate) way: OnceLock<Way>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, is_secured: false, certificate: None, way: OnceLock::new() }
+    }
 }
 
 /// A listener that takes connections; dropped, it takes no more, and those that stand end after the
@@ -140,7 +149,7 @@ where
         connected.event_loop().spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             let Some(tls) = tls else {
-                let peer = Peer { address, is_secured: false, certificate: None };
+                let peer = Peer::new(address);
                 return serve(stream, meet(peer), ending, connected).await;
             };
             // Who does not agree in time, or at all, is no caller.
@@ -152,7 +161,7 @@ where
             let Ok(Ok(stream)) = secured else { return };
             let shown = stream.get_ref().1.peer_certificates();
             let certificate = shown.and_then(<[_]>::first).map(|shown| Arc::from(shown.as_ref()));
-            let peer = Peer { address, is_secured: true, certificate };
+            let peer = Peer { is_secured: true, certificate, ..Peer::new(address) };
             Box::pin(serve(stream, meet(peer), ending, connected)).await;
         });
     }

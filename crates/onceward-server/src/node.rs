@@ -11,16 +11,19 @@ use http::{HeaderValue, Response, StatusCode, Version};
 use onceward::master_key::write_secret;
 use onceward::store::StoreError;
 use onceward::{Engine, Standing};
+use rustix::fs::statvfs;
 
 use crate::access::Access;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
+use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::rekey::Rekey;
+use crate::shape;
 use crate::source::Sources;
-use crate::telemetry::Telemetry;
+use crate::telemetry::Now;
 
 /// The file whose presence keeps a restored ledger from sending.
 pub(crate) const QUARANTINE: &str = "quarantine";
@@ -47,8 +50,8 @@ pub(crate) struct Node {
     pub(crate) guards: Guards,
     pub(crate) sources: Sources,
     pub(crate) access: Access,
+    pub(crate) oidc: Oidc,
     pub(crate) outboxes: Outboxes,
-    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,
     pub(crate) rekey: Rekey,
     pub(crate) quarantined: AtomicBool,
@@ -79,6 +82,17 @@ impl Node {
         let routes = self.engine.routes();
         let standing = |name: &String| Some((name.clone(), self.engine.standing(name)?));
         routes.named.keys().filter_map(standing).collect()
+    }
+
+    /// What whoever reads the metrics now is told.
+    pub(crate) async fn now(&self) -> Result<Now, StoreError> {
+        let store = self.engine.store();
+        let (condition, lanes) = (store.condition().await?, store.lanes().await?);
+        let first = lanes.into_iter().map(|(_, due)| due).min();
+        let oldest_due = first.map(|due| shape::now().since(due)).unwrap_or_default();
+        let free = (!store.is_shared()).then(|| statvfs(&self.data).ok()).flatten();
+        let free = free.map(|disk| disk.f_bavail * disk.f_frsize);
+        Ok(Now { condition, routes: self.gates(), oldest_due, free })
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

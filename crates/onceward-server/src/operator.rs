@@ -17,24 +17,28 @@ pub(crate) mod audit;
 pub(crate) mod bulk;
 mod claims;
 mod doubt;
+mod erase;
 mod evidence;
 mod filter;
 mod handler;
 pub(crate) mod kept;
 mod keys;
 mod ledger;
+mod openapi;
 mod operations;
 mod outbox;
 mod resend;
 mod routes;
+mod sessions;
 mod sources;
 
 pub(crate) use self::filter::{Filter, cursor, standing_name};
 pub(crate) use self::handler::{
-    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, invalid, reasoned,
+    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
+    reasoned,
 };
 pub(crate) use self::keys::then_of;
-pub(crate) use self::operations::{find, resolution, risks};
+pub(crate) use self::operations::{resolution, risks};
 pub(crate) use self::resend::check_target;
 
 /// The API's paths.
@@ -47,10 +51,13 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(claims::router())
         .merge(routes::router())
         .merge(doubt::router())
+        .merge(erase::router())
         .merge(outbox::router())
         .merge(sources::router())
         .merge(ledger::router())
         .merge(access::router())
+        .merge(sessions::router())
+        .merge(openapi::router())
         .method_not_allowed_fallback(page::not_allowed)
 }
 

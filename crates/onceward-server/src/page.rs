@@ -3,7 +3,8 @@
 //!
 //! They are rendered here and need no script. Everything that came from outside is text: maud
 //! escapes it, and the policy that goes with every page lets nothing run and loads nothing from
-//! elsewhere. Every change is a form of this origin's own; `access` refuses any other.
+//! elsewhere. Every change is a form of this origin's own; `access` refuses any other, and in a session
+//! each form carries what only its pages know (`viewer`).
 
 mod acts;
 mod audit;
@@ -12,12 +13,15 @@ mod doubt;
 mod filter;
 mod frame;
 mod lists;
+mod login;
+mod oidc;
 mod outboxes;
 mod payload;
 mod resend;
 mod sources;
 mod story;
 mod upstreams;
+mod viewer;
 mod words;
 
 use std::sync::Arc;
@@ -27,7 +31,9 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::body::Body;
 use crate::node::Node;
@@ -58,8 +64,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/audit", get(audit::show))
         .route("/bulk", post(bulk::begin))
         .route("/bulk/plan", get(bulk::plan))
-        .route("/bulk/{name}", get(bulk::show))
-        .route("/bulk/{name}/stop", post(bulk::stop))
+        .route("/bulk/{bulk}", get(bulk::show))
+        .route("/bulk/{bulk}/stop", post(bulk::stop))
         .route("/operations/{id}", get(story::show))
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
         .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
@@ -71,6 +77,10 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/login", get(login::form).post(login::log_in))
+        .route("/login/oidc", get(oidc::begin))
+        .route("/login/oidc/callback", get(oidc::callback))
+        .route("/logout", post(login::log_out))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
@@ -93,10 +103,11 @@ pub(crate) async fn not_allowed() -> Problem {
     Problem::new("method-not-allowed", "This address takes other methods.")
 }
 
-/// Puts the headers on, and shows a problem to a browser as a page.
+/// Looks that a change comes from a page of the same session, puts the headers on, and shows a problem to
+/// a browser as a page.
 async fn dress(request: Request, next: Next) -> Response {
     let is_browser = wants_html(request.headers());
-    let mut response = next.run(request).await;
+    let mut response = viewer::answer(request, next).await;
     if is_browser && let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem_page(&problem).map(axum::body::Body::new);
     }
@@ -104,13 +115,20 @@ async fn dress(request: Request, next: Next) -> Response {
     response
 }
 
-/// A refusal that came before any page: to a browser that wanted a page, as one.
-pub(crate) fn refused(path: &str, asked: &HeaderMap, problem: &Problem) -> http::Response<Body> {
+/// A refusal that came before any page: to a browser that wanted a page, as one; where nobody has logged
+/// in, it is led to where one does.
+pub(crate) fn refused(head: &Parts, problem: &Problem) -> http::Response<Body> {
+    let path = head.uri.path();
     let is_api = ["/v1/", "/to/", "/in/", "/metrics"].iter().any(|api| path.starts_with(api));
-    if is_api || !wants_html(asked) {
+    if is_api || !wants_html(&head.headers) {
         return problem.response();
     }
-    let mut response = problem_page(problem);
+    let is_look = matches!(head.method, Method::GET | Method::HEAD);
+    let mut response = if problem.code == "unauthenticated" && is_look {
+        to_login(head)
+    } else {
+        problem_page(problem)
+    };
     put_headers(response.headers_mut());
     response
 }
@@ -121,6 +139,17 @@ fn problem_page(problem: &Problem) -> http::Response<Body> {
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     *response.body_mut() = Body::full(frame::problem(problem).into_string().into());
+    response
+}
+
+/// The way to the login, and back to what was asked for.
+fn to_login(head: &Parts) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::full(Bytes::new()));
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let asked = head.uri.path_and_query().map_or("/", |asked| asked.as_str());
+    if let Ok(place) = HeaderValue::from_str(&login::place(asked)) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
     response
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onceward::clock::SystemClock;
+use onceward::core::hex;
 use onceward::core::lease::Session;
 use onceward::ledger_keys::{self, KeyKeeper, KeysError};
 use onceward::master_key::{self, KeyRing, write_secret};
@@ -14,13 +15,13 @@ use onceward::route::Routes;
 use onceward::secret::random;
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts, Teller};
+use onceward::{Engine, Parts, Person, Teller};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
-use crate::access::{Access, Grant, Roles, new_key};
+use crate::access::{Access, Exposure, Grant, Roles, TENANT, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -29,6 +30,7 @@ use crate::guard::Guards;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
+use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::rekey::Rekey;
 use crate::source::Sources;
@@ -45,6 +47,9 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// How often it is written when access keys were last used: no call waits for that.
 const KEEP_USED_EVERY: Duration = Duration::from_mins(1);
+
+/// How often the head of the audit is in the log.
+const HEAD_EVERY: Duration = Duration::from_hours(1);
 
 /// How often it is looked whether a certificate changed.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
@@ -77,7 +82,7 @@ pub(crate) async fn serve(
             data.display()
         )));
     }
-    let telemetry = Arc::new(Telemetry::install().map_err(Exit::failed)?);
+    let telemetry = Arc::new(Telemetry::new());
     let (egress, door) = open_door(&config, event_loops.len())?;
     let mut upstream: Arc<dyn Upstream> = Arc::new(door);
     if overrides.allow_chaos {
@@ -107,6 +112,7 @@ pub(crate) async fn serve(
         tokio::spawn(keep_up(Arc::clone(&node)));
     }
     tokio::spawn(keep_used(Arc::clone(&node)));
+    tokio::spawn(log_heads(Arc::clone(&node)));
     let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
@@ -216,14 +222,15 @@ impl Start {
         engine.set_approved(config.approve.clone());
         engine.set_claims(config.claims.clone());
         engine.seal_bodies(config.seal_bodies);
+        engine.set_tenants(config.tenants.clone());
         set_for_people(&engine, config);
         let operator_key = new_key();
         write_secret(&data.join(OPERATOR_KEY), operator_key.as_bytes())
             .map_err(|error| Exit::failed(format!("{OPERATOR_KEY}: {error}")))?;
         let sockets = self.sockets().await?;
         let listen = sockets.address();
-        let access = Access::open(store, &operator_key, listen).await?;
-        first_key(&access, listen).await?;
+        let access = Access::open(store, &operator_key, Exposure::of(config, listen)).await?;
+        first_key(&access).await?;
         let quarantined = data.join(QUARANTINE).exists();
         let (egress, pace) = (&self.egress, config.pace);
         egress.set_own(sockets.addresses());
@@ -237,7 +244,7 @@ impl Start {
             outboxes,
             engine: Arc::clone(&engine),
             access,
-            telemetry: Arc::clone(&self.telemetry),
+            oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             data: data.clone(),
             rekey: Rekey::new(KeyKeeper::new(&engine, ring), source, data.join(MASTER_KEY)),
             quarantined: AtomicBool::new(quarantined),
@@ -257,6 +264,10 @@ impl Start {
             node.outboxes.start();
         }
         node.rekey.keep();
+        if let Some(why) = config.readable_listener() {
+            warn!("{why}");
+        }
+        log_head(&engine).await?;
         tell_ready(&engine, config, listen);
         Ok(node)
     }
@@ -283,7 +294,8 @@ fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
             "requests and answers lie in the ledger as they came, credentials apart: seal_bodies = true seals them"
         );
     }
-    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: http://{shown}/", env!("CARGO_PKG_VERSION"));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: {scheme}://{shown}/", env!("CARGO_PKG_VERSION"));
 }
 
 /// Every connection and every segment of the journal takes a descriptor, and shells give few.
@@ -332,12 +344,13 @@ fn no_keys(why: KeysError) -> Exit {
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.
-async fn first_key(access: &Access, listen: SocketAddr) -> Result<(), Exit> {
-    if listen.ip().is_loopback() || !access.list().is_empty() {
+async fn first_key(access: &Access) -> Result<(), Exit> {
+    if !access.is_needed() || !access.list().is_empty() {
         return Ok(());
     }
     let name = "first".to_owned();
-    let grant = Grant { name, roles: Roles::ALL, routes: Vec::new(), expires: None };
+    let (tenant, routes, origins) = (TENANT.to_owned(), Vec::new(), Vec::new());
+    let grant = Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())
@@ -467,21 +480,33 @@ async fn reload(
         Err(exit) => return error!("the configuration is kept as it was: {}", exit.message),
     };
     if !fresh.is_served_as(config) {
-        warn!("listen, store, demo, egress, tls and limits are read at a start only");
+        warn!("listen, tls, behind_proxy, store, demo, egress and limits are read at a start only");
     }
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_claims(fresh.claims.clone());
     node.engine.seal_bodies(fresh.seal_bodies);
+    node.engine.set_tenants(fresh.tenants.clone());
     node.engine.set_routes(routes);
     node.sources.set(fresh.sources.clone());
     set_for_people(&node.engine, &fresh);
     node.outboxes.follow(&fresh.outboxes);
+    node.oidc.follow(fresh.oidc.clone());
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
     node.gateway.egress.set_own(listeners.addresses());
     listeners.refresh_certificates().await;
+    note_reload(&node.engine, path).await;
     info!(routes = count, "the routes were read again");
+}
+
+/// Whoever may signal the process changed what it does: that is a person's deed.
+async fn note_reload(engine: &Engine, path: Option<&Path>) {
+    let person = Person { who: "local".to_owned(), reason: "SIGHUP".to_owned() };
+    let file = path.map_or_else(|| "onceward.toml".to_owned(), |path| path.display().to_string());
+    if let Err(error) = engine.note(&person, "read the configuration again", &file).await {
+        warn!(%error, "that the configuration was read again could not be noted");
+    }
 }
 
 /// How callbacks are made, and how long it is kept what people did.
@@ -534,6 +559,23 @@ async fn keep_used(node: Arc<Node>) {
         tokio::time::sleep(KEEP_USED_EVERY).await;
         if let Err(error) = node.access.keep_used().await {
             warn!(%error, "when access keys were last used could not be written");
+        }
+    }
+}
+
+/// Says how the audit ends now: where the log lies, nobody can cut off what was noted before.
+async fn log_head(engine: &Engine) -> Result<(), StoreError> {
+    let head = engine.audit_head().await?;
+    info!(number = head.number, hash = hex::encode(&head.digest), "the audit ends here now");
+    Ok(())
+}
+
+/// The same, for ever.
+async fn log_heads(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(HEAD_EVERY).await;
+        if let Err(error) = log_head(&node.engine).await {
+            warn!(%error, "the end of the audit could not be read");
         }
     }
 }

@@ -25,8 +25,9 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use self::rejects::{Buckets, Reason, Refused};
+use crate::access::TENANT;
 use crate::body::{Body, headers_of};
-use crate::gateway::{TENANT, check_sendable, is_of_a_caller, next_hop, read_body};
+use crate::gateway::{check_sendable, is_of_a_caller, next_hop, read_body};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::telemetry::webhooks;
@@ -48,6 +49,8 @@ const SUBJECT_BYTES_MAX: usize = 255;
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) name: String,
+    /// Whose its webhooks are.
+    pub(crate) tenant: String,
     pub(crate) verifier: Verifier,
     /// Where its webhooks go; nowhere, where it only resolves.
     pub(crate) route: Option<String>,
@@ -214,7 +217,7 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request<Incoming>) -> Res
         Err(refused) => refused,
     };
     let Refused { mut problem, code, why, webhook } = *refused;
-    if problem.status >= 500 && problem.code != "loop" {
+    if problem.code == "limit" || (problem.status >= 500 && problem.code != "loop") {
         // Whatever it is for others, a provider is to come again.
         problem.status = 503;
         webhooks::unavailable(&source.name, problem.code);
@@ -304,7 +307,7 @@ async fn remember(
         return Ok(text(challenge));
     }
     let identity = source.identify(&document, verified, &webhook.body);
-    let testimony = source.testimony(&document, &webhook);
+    let testimony = source.testimony(node, &document, &webhook);
     let mut operation = None;
     let mut came = Came::Heard;
     if let Some(route) = &source.route {
@@ -491,7 +494,7 @@ impl Source {
             ..CallOptions::default()
         };
         Ok(Call {
-            tenant: TENANT.to_owned(),
+            tenant: self.tenant.clone(),
             principal: String::new(),
             route: route.to_owned(),
             request: exchange::Request {
@@ -519,7 +522,12 @@ impl Source {
     }
 
     /// What a webhook says of an operation of a route's.
-    fn testimony(&self, document: &Document<'_>, webhook: &Webhook) -> Option<Testimony> {
+    fn testimony(
+        &self,
+        node: &Node,
+        document: &Document<'_>,
+        webhook: &Webhook,
+    ) -> Option<Testimony> {
         let rule = self.resolve.as_ref()?;
         let given =
             condition::Given { status: None, headers: &webhook.headers, document: document.json() };
@@ -538,13 +546,22 @@ impl Source {
             Some(name) => Named::Made { name: name.clone(), id: named },
             None => Named::Key(named),
         };
-        let text = String::from_utf8_lossy(&webhook.body);
+        let mut redact = rejects::redaction_of(node, self, webhook.method.as_str());
+        if let Some(route) = node.engine.route(&rule.route) {
+            redact.add(&route.policy.redact);
+        }
+        let seen = redact.body(webhook.headers.text("content-type"), &webhook.body);
+        let text = String::from_utf8_lossy(seen.as_ref().unwrap_or(&webhook.body));
         let end = text.floor_char_boundary(EVIDENCE_BYTES_MAX);
         let more = if end < text.len() { "…" } else { "" };
         let reason = format!("a webhook says: {}\n{}{more}", says.name(), &text[..end]);
         let who = self.via();
         let status = rule.status.filter(|_| says == Says::Done);
-        Some(Testimony { route: rule.route.clone(), named, says, status, who, reason })
+        // What a provider made is one operation's; a key is one tenant's.
+        let is_anybodys = self.tenant == TENANT && rule.made.is_some();
+        let tenant = (!is_anybodys).then(|| self.tenant.clone());
+        let route = rule.route.clone();
+        Some(Testimony { tenant, route, named, says, status, who, reason })
     }
 
     fn answer(&self, operation: Option<&Operation>, came: Came) -> Response<Body> {
@@ -571,6 +588,7 @@ impl Source {
         });
         json!({
             "name": self.name,
+            "tenant": self.tenant,
             "path": format!("/in/{}", self.name),
             "scheme": verifier.scheme().name(),
             "headers": verifier.scheme().headers(),

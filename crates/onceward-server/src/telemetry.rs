@@ -1,123 +1,82 @@
 //! Every log line and every metric, in one place. Keys are logged; bodies, credentials and
 //! header values never are.
 
-use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::time::Duration;
+
 use onceward::core::attempt::Ending;
 use onceward::core::breaker::Turn;
-use onceward::core::operation::{Death, Operation, State};
+use onceward::core::operation::{Death, Deed, Operation, State};
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::Condition;
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
+use prometheus_client::metrics::counter::Counter;
 use tracing::{debug, error, info, warn};
 
+use self::metrics::{Counters, Labels, METRICS, labels, took};
 use crate::operator::standing_name;
 
+mod metrics;
 pub(crate) mod outbox;
 pub(crate) mod webhooks;
 
+/// What is looked up when somebody reads the metrics.
+pub(crate) struct Now {
+    pub(crate) condition: Condition,
+    /// What stands before each configured upstream.
+    pub(crate) routes: Vec<(String, Standing)>,
+    /// For how long the first of what is due has been.
+    pub(crate) oldest_due: Duration,
+    /// Bytes of room where the ledger is, where it is on a disk of this machine.
+    pub(crate) free: Option<u64>,
+}
+
 /// Counters that the hot path moves are looked up once.
 pub(crate) struct Telemetry {
-    prometheus: PrometheusHandle,
     remembered: Counter,
-    duplicates: [(Repeat, Counter); 5],
-    superseded: Counter,
+    duplicates: [(Repeat, Counter); 6],
     attempts: [(Ending, Counter); 4],
     rested: [(&'static str, Counter); 3],
+    recovered: Counter,
     faults: [(Fault, Counter); 5],
     claims: [(ClaimTurn, Counter); 7],
 }
 
 impl Telemetry {
-    /// Installs the process's one recorder.
-    pub(crate) fn install() -> Result<Self, String> {
-        let prometheus =
-            PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
-        describe_counter!("onceward_operations_total", "Operations remembered.");
-        describe_counter!(
-            "onceward_duplicates_total",
-            "Calls whose key was known, by what they got."
-        );
-        describe_counter!("onceward_late_duplicates_total", "Calls whose key's window was over.");
-        describe_counter!(
-            "onceward_superseded_total",
-            "Operations that were not sent because a newer one about the same was done."
-        );
-        describe_counter!(
-            "onceward_suspected_doubles_total",
-            "New operations with the request of another one, under another key."
-        );
-        describe_counter!(
-            "onceward_claims_total",
-            "Claims, by what somebody did to them or learnt."
-        );
-        describe_counter!("onceward_attempts_total", "Attempts, by how they ended.");
-        describe_counter!("onceward_rested_total", "Operations that came to rest, by state.");
-        describe_counter!(
-            "onceward_chaos_faults_total",
-            "Faults on purpose that attempts met, by kind."
-        );
-        webhooks::describe();
-        describe_counter!("onceward_breaker_opened_total", "Times that a breaker opened.");
-        describe_counter!(
-            "onceward_lookups_total",
-            "Times that an upstream was asked what became of an operation, by what it knew."
-        );
-        describe_gauge!(
-            "onceward_reconcile_differences",
-            "What did not agree with the provider's list the last time, by kind."
-        );
-        describe_gauge!(
-            "onceward_breaker_state",
-            "The breaker of a route: 0 closed, 1 half-open, 2 open."
-        );
-        describe_gauge!("onceward_route_paused", "Whether a person paused the route.");
-        describe_gauge!("onceward_calls_under_way", "Calls to a route's upstream under way.");
-        describe_gauge!(
-            "onceward_operations",
-            "Operations in the ledger that are not done, by where they stand."
-        );
-        describe_gauge!("onceward_ledger_bytes", "The ledger's size on disk.");
-        describe_gauge!(
-            "onceward_ledger_commits",
-            "Durable writes since the start, each for a group."
-        );
-        outbox::describe();
-        gauge!("onceward_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        let duplicate = |repeat: Repeat| {
-            (repeat, counter!("onceward_duplicates_total", "answer" => repeat.name()))
+    /// What is counted without labels, or under few, is there from the start.
+    pub(crate) fn new() -> Self {
+        let metrics = &*METRICS;
+        metrics.build.get_or_create(&labels([("version", env!("CARGO_PKG_VERSION"))])).set(1.0);
+        let of = |counters: &Counters, name, value: &str| {
+            counters.get_or_create_owned(&labels([(name, value)]))
         };
-        let attempt = |ending: Ending| {
-            (ending, counter!("onceward_attempts_total", "ending" => ending.name()))
-        };
-        let rested =
-            |state: &'static str| (state, counter!("onceward_rested_total", "state" => state));
-        Ok(Self {
-            prometheus,
-            remembered: counter!("onceward_operations_total"),
-            duplicates: [
-                Repeat::Replayed,
-                Repeat::Joined,
-                Repeat::Refused,
-                Repeat::Late,
-                Repeat::Revived,
-            ]
-            .map(duplicate),
-            superseded: counter!("onceward_superseded_total"),
+        drop(metrics.superseded.get_or_create(&Labels::new()));
+        for event in ["expired", "removed", "forgotten", "extended", "rotated"] {
+            of(&metrics.keys, "event", event);
+        }
+        Self {
+            remembered: metrics.operations.get_or_create_owned(&Labels::new()),
+            duplicates: Repeat::ALL
+                .map(|repeat| (repeat, of(&metrics.duplicates, "answer", repeat.name()))),
             attempts: [Ending::Answered, Ending::Truncated, Ending::Unsent, Ending::Unanswered]
-                .map(attempt),
-            rested: ["done", "dead", "in_doubt"].map(rested),
-            claims: ClaimTurn::ALL
-                .map(|turn| (turn, counter!("onceward_claims_total", "event" => turn.name()))),
-            faults: Fault::ALL.map(|fault| {
-                (fault, counter!("onceward_chaos_faults_total", "fault" => fault.name()))
-            }),
-        })
+                .map(|ending| (ending, of(&metrics.attempts, "ending", ending.name()))),
+            rested: ["done", "dead", "in_doubt"]
+                .map(|state| (state, of(&metrics.rested, "state", state))),
+            recovered: metrics.recovered.get_or_create_owned(&Labels::new()),
+            claims: ClaimTurn::ALL.map(|turn| (turn, of(&metrics.claims, "event", turn.name()))),
+            faults: Fault::ALL.map(|fault| (fault, of(&metrics.faults, "fault", fault.name()))),
+        }
     }
 
-    /// The metrics as Prometheus reads them; `routes` are the configured ones.
-    pub(crate) fn render(&self, condition: &Condition, routes: &[(String, Standing)]) -> String {
+    /// The metrics of this moment, and their content type; `is_open` is whether they are read as
+    /// OpenMetrics.
+    pub(crate) fn render(now: &Now, is_open: bool) -> (&'static str, String) {
+        let Now { condition, routes, oldest_due, free } = now;
+        let metrics = &*METRICS;
+        // Those of routes that are gone go with them.
+        for of_routes in [&metrics.breaker, &metrics.paused, &metrics.under_way] {
+            of_routes.clear();
+        }
         for (route, standing) in routes {
             let state = match standing.breaker {
                 "open" => 2.0,
@@ -125,28 +84,31 @@ impl Telemetry {
                 _ => 0.0,
             };
             let is_paused = standing.bar == Some(Bar::Paused);
-            gauge!("onceward_breaker_state", "route" => route.clone()).set(state);
-            gauge!("onceward_route_paused", "route" => route.clone())
-                .set(f64::from(u8::from(is_paused)));
-            gauge!("onceward_calls_under_way", "route" => route.clone()).set(standing.busy as f64);
+            let route = labels([("route", route)]);
+            metrics.breaker.get_or_create(&route).set(state);
+            metrics.paused.get_or_create(&route).set(f64::from(u8::from(is_paused)));
+            metrics.under_way.get_or_create(&route).set(standing.busy as f64);
         }
         for (standing, count) in &condition.counts {
-            gauge!("onceward_operations", "standing" => standing_name(*standing))
-                .set(*count as f64);
+            let standing = labels([("standing", standing_name(*standing))]);
+            metrics.standing.get_or_create(&standing).set(*count as f64);
         }
-        gauge!("onceward_ledger_bytes").set(condition.bytes as f64);
-        gauge!("onceward_ledger_commits").set(condition.commits as f64);
-        self.prometheus.run_upkeep();
-        self.prometheus.render()
+        metrics.ledger_bytes.get_or_create(&Labels::new()).set(condition.bytes as f64);
+        metrics.ledger_commits.get_or_create(&Labels::new()).set(condition.commits as f64);
+        metrics.oldest_due.get_or_create(&Labels::new()).set(oldest_due.as_secs_f64());
+        if let Some(free) = free {
+            metrics.ledger_free.get_or_create(&Labels::new()).set(*free as f64);
+        }
+        metrics.render(is_open)
     }
 
     fn count_late(route: &str) {
-        counter!("onceward_late_duplicates_total", "route" => label(route)).increment(1);
+        METRICS.late_duplicates.get_or_create(&labels([("route", label(route))])).inc();
     }
 
     fn count<K: PartialEq>(counters: &[(K, Counter)], key: &K) {
         if let Some((_, counter)) = counters.iter().find(|(other, _)| other == key) {
-            counter.increment(1);
+            counter.inc();
         }
     }
 }
@@ -159,8 +121,8 @@ fn reconciled(route: &str, report: &Report) {
     }
     let (missing, unknown, differing) = (report.missing.0, report.unknown.0, report.differing.0);
     for (kind, count) in [("missing", missing), ("unknown", unknown), ("differing", differing)] {
-        gauge!("onceward_reconcile_differences", "route" => label(route), "kind" => kind)
-            .set(count as f64);
+        let of = labels([("route", label(route)), ("kind", kind)]);
+        METRICS.differences.get_or_create(&of).set(count as f64);
     }
     let (listed, operations) = (report.listed, report.operations);
     if missing + unknown + differing == 0 {
@@ -171,8 +133,12 @@ fn reconciled(route: &str, report: &Report) {
 }
 
 /// A route as a label: origins are many, and one label.
-fn label(route: &str) -> String {
-    if route.contains("://") { "ad_hoc".to_owned() } else { route.to_owned() }
+fn label(route: &str) -> &str {
+    if route.contains("://") { "ad_hoc" } else { route }
+}
+
+fn keys(event: &str, count: u32) {
+    METRICS.keys.get_or_create(&labels([("event", event)])).inc_by(count.into());
 }
 
 /// The members that every line about an operation has.
@@ -192,14 +158,17 @@ impl Observer for Telemetry {
     fn observe(&self, fact: Fact<'_>) {
         match fact {
             Fact::Remembered(operation) => {
-                self.remembered.increment(1);
+                self.remembered.inc();
                 about!(debug, operation, mode = operation.mode.name(), "remembered");
             }
             Fact::Attempted(operation, attempt) => {
                 let Some(ended) = &attempt.ended else { return };
                 Self::count(&self.attempts, &ended.ending);
                 let (ending, reached) = (ended.ending.name(), ended.reached.name());
-                let millis = ended.at.since(attempt.started_at).as_millis() as u64;
+                let lasted = ended.at.since(attempt.started_at);
+                let millis = lasted.as_millis() as u64;
+                let of = labels([("route", label(&operation.route)), ("ending", ending)]);
+                took(&METRICS.attempt_seconds, &of, lasted, None);
                 // What works is told once, at rest; what does not is told at each attempt.
                 if operation.state == State::Done {
                     about!(
@@ -238,8 +207,8 @@ impl Observer for Telemetry {
                 }
             }
             Fact::Suspected(operation, first, again) => {
-                counter!("onceward_suspected_doubles_total", "route" => label(&operation.route))
-                    .increment(1);
+                let of = labels([("route", label(&operation.route))]);
+                METRICS.suspected.get_or_create(&of).inc();
                 // A flood of them is told once, and counted.
                 if again == 1 {
                     about!(warn, operation, first = %first, "suspected double: the same request under another key");
@@ -259,18 +228,24 @@ impl Observer for Telemetry {
             Fact::Claimed(claim, turn) => self.claimed(claim, turn),
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };
+                match act.deed {
+                    Deed::Forgot => keys("forgotten", 1),
+                    Deed::Extended => keys("extended", 1),
+                    Deed::Rotated => keys("rotated", 1),
+                    _ => {}
+                }
                 // What follows a line break is evidence, and may be somebody's data.
                 let reason = act.reason.lines().next();
                 about!(info, operation, deed = act.deed.name(), who = act.who, reason, "acted");
             }
             Fact::Looked(operation, finding, told) => {
-                counter!("onceward_lookups_total", "finding" => finding.name()).increment(1);
+                METRICS.lookups.get_or_create(&labels([("finding", finding.name())])).inc();
                 about!(info, operation, finding = finding.name(), told, "looked for");
             }
             Fact::Reconciled(route, report) => reconciled(route, report),
             Fact::Breaker(route, turn) => match turn {
                 Turn::Opened(until) => {
-                    counter!("onceward_breaker_opened_total", "route" => label(route)).increment(1);
+                    METRICS.breaker_opened.get_or_create(&labels([("route", label(route))])).inc();
                     let until = crate::shape::time(until);
                     warn!(route, until, "breaker opened: work is held back");
                 }
@@ -280,6 +255,10 @@ impl Observer for Telemetry {
             Fact::Paused(route, false) => info!(route, "resumed: work goes on, slowly at first"),
             Fact::Steered(route, deed, Person { who, reason }) => {
                 info!(route, deed, who, reason, "acted");
+            }
+            Fact::Swept(swept) => {
+                keys("expired", swept.forgotten);
+                keys("removed", swept.removed);
             }
             Fact::Trouble(what) => error!("{what}"),
         }
@@ -305,8 +284,25 @@ impl Telemetry {
     fn rested(&self, operation: &Operation) {
         Self::count(&self.rested, &operation.state.name());
         let attempts = operation.attempts_made();
-        if operation.state == State::Dead(Death::Superseded) {
-            self.superseded.increment(1);
+        let since = operation.run.since;
+        let lasted = operation.ended_at.map(|at| at.since(since));
+        if let Some(lasted) = lasted {
+            let (mode, state) = (operation.mode.name(), operation.state.name());
+            let of = labels([("mode", mode), ("state", state)]);
+            took(&METRICS.operation_seconds, &of, lasted, None);
+        }
+        match operation.state {
+            State::Dead(Death::Superseded) => {
+                METRICS.superseded.get_or_create(&Labels::new()).inc();
+            }
+            State::Dead(death) if !operation.told => {
+                let of = labels([("route", label(&operation.route)), ("reason", death.name())]);
+                METRICS.dead_letters.get_or_create(&of).inc();
+            }
+            State::Done if attempts > 1 => {
+                self.recovered.inc();
+            }
+            _ => {}
         }
         let status = operation.outcome.as_ref().and_then(|outcome| outcome.status);
         match operation.state {

@@ -96,12 +96,12 @@ impl Tls {
             Ok(config) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 read.failed = None;
-                info!(route = whose, "the certificate was read again");
+                info!(listener = whose, "the certificate was read again");
             }
             // Halfway through being written, as a rule: said once, and tried again.
             Err(why) => {
                 if read.failed.as_ref() != Some(&why) {
-                    warn!(route = whose, "the certificate is kept as it was: {why}");
+                    warn!(listener = whose, "the certificate is kept as it was: {why}");
                 }
                 read.failed = Some(why);
             }

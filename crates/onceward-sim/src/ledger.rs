@@ -13,7 +13,7 @@ use onceward::core::lease::Session;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
     StoreError, Swept, Way, Which, Write,
 };
 use tokio::sync::Notify;
@@ -201,6 +201,10 @@ impl Store for FaultyStore {
 
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(self.call("condition", self.world.store.condition()))
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(self.call("counts_of", self.world.store.counts_of(tenant)))
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {

@@ -20,8 +20,8 @@ use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::memory::MemoryStore;
 use onceward::store::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store, Swept,
-    Way, Which, Write, contract,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
+    Swept, Way, Which, Write, contract,
 };
 use tokio::sync::Notify;
 
@@ -125,6 +125,10 @@ impl<S: Store> Store for Counting<S> {
 
     fn condition(&self) -> Reply<'_, Condition> {
         self.inner.condition()
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        self.inner.counts_of(tenant)
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {

@@ -56,7 +56,7 @@ impl Counting {
 
     fn count_duplicate(&self, known: &Operation, repeat: Repeat) {
         // A refusal is none: another request with the key, or one that nobody can answer.
-        if repeat == Repeat::Refused {
+        if matches!(repeat, Repeat::Refused | Repeat::Mismatch) {
             return;
         }
         let now = self.clock.now();

@@ -10,8 +10,10 @@ use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
+use crate::people::Person;
 use crate::refusal::Refusal;
 use crate::setting;
+use crate::store::StoreError;
 
 /// What the setting of an act that waits is called.
 const PREFIX: &str = "approval/";
@@ -123,6 +125,14 @@ impl Engine {
             *last = act;
         }
         Ok(Some(deed))
+    }
+
+    /// That a person asked for what wants another one's word too is a deed of its own.
+    pub(crate) async fn note_wanted(&self, refusal: &Refusal, act: &Act) -> Result<(), StoreError> {
+        let Refusal::SecondWanted { operation, what, .. } = refusal else { return Ok(()) };
+        let person = Person { who: act.who.clone(), reason: act.reason.clone() };
+        let deed = format!("asked for: {what}");
+        self.note(&person, &deed, &operation.id.to_string()).await.map(drop)
     }
 
     /// What waited is done.

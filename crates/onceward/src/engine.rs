@@ -18,6 +18,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use onceward_core::id::{OperationId, next_sequence};
 use onceward_core::key::{Scope, ScopeKind};
 use onceward_core::lease::Session;
@@ -30,7 +31,7 @@ pub use self::answer::{Answer, Answered};
 use self::memory::Recent;
 use self::running::Running;
 use crate::advise::Counting;
-use crate::audit::Retention;
+use crate::audit::Audit;
 use crate::bulk::InHand;
 use crate::call::{Call, Passing, Received};
 use crate::callback::Callbacks;
@@ -49,6 +50,7 @@ use crate::route::{Route, Routes};
 use crate::secret::Secrets;
 use crate::store::{Asked, Lane, Store};
 use crate::suspects::Suspects;
+use crate::tenants::Tenants;
 use crate::upstream::{Download, Upstream};
 use crate::waiters::Waiters;
 
@@ -83,14 +85,17 @@ pub struct Engine {
     pub(crate) secrets: Secrets,
     /// Whether bodies are sealed of what has no route that says so: claims, callbacks.
     seals_bodies: AtomicBool,
-    routes: RwLock<Arc<Routes>>,
+    routes: ArcSwap<Routes>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) lines: Lines,
     pub(crate) doubts: Arc<Doubts>,
     pauses: Mutex<Arc<BTreeMap<String, Pause>>>,
-    pub(crate) notes_kept: Retention,
+    pub(crate) audit: Audit,
     pub(crate) bulks: InHand,
+    /// Who scrubs the ledger now.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     pub(crate) callbacks: Callbacks,
     asked: Mutex<HashMap<OperationId, Asked>>,
     pub(crate) recent: Recent,
@@ -140,14 +145,16 @@ impl Engine {
             counting,
             secrets: parts.secrets,
             seals_bodies: AtomicBool::new(false),
-            routes: RwLock::new(Arc::new(parts.routes)),
+            routes: ArcSwap::from_pointee(parts.routes),
             gates: Gates::default(),
             waiters: Waiters::default(),
+            tenants: Arc::default(),
             lines: Lines::default(),
             doubts,
             pauses: Mutex::default(),
-            notes_kept: Retention::default(),
+            audit: Audit::default(),
             bulks: InHand::default(),
+            erasing: tokio::sync::Mutex::default(),
             callbacks: Callbacks::default(),
             asked: Mutex::default(),
             recent: Recent::new(),
@@ -186,12 +193,12 @@ impl Engine {
 
     /// The routes of this moment.
     pub fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+        self.routes.load_full()
     }
 
     /// The route of this name, as it is at this moment.
     pub fn route(&self, name: &str) -> Option<Arc<Route>> {
-        self.routes.read().unwrap_or_else(PoisonError::into_inner).get(name)
+        self.routes.load().get(name)
     }
 
     /// The same; to name one that is not there is refused.
@@ -199,17 +206,22 @@ impl Engine {
         self.route(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
     }
 
+    /// The same, as it is for `tenant`: one that is not for it is not there.
+    pub fn find_route_for(&self, tenant: &str, name: &str) -> Result<Arc<Route>, Refusal> {
+        let route = self.route(name).filter(|route| route.is_for(tenant));
+        route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
+    }
+
     /// Changes the routes: attempts from now on read the new ones.
     pub fn set_routes(&self, routes: Routes) {
-        self.change_routes(|_| routes);
+        let routes = Arc::new(routes);
+        self.change_routes(|_| Arc::clone(&routes));
     }
 
     /// Changes the routes, whoever else does so now.
-    pub(crate) fn change_routes(&self, change: impl FnOnce(&Routes) -> Routes) {
-        {
-            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-            *routes = Arc::new(change(&routes));
-        }
+    pub(crate) fn change_routes(&self, change: impl Fn(&Routes) -> Arc<Routes>) {
+        self.routes.rcu(|routes| change(routes));
+        self.gates.fit(|name| self.route(name).map(|route| route.protection.clone()));
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
         self.doubts.routes_changed().notify_one();
@@ -252,6 +264,7 @@ impl Engine {
         self.keep_up(crate::bulk::look_after(Arc::clone(self)));
         self.keep_up(crate::callback::tell(Arc::clone(self)));
         self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
+        self.keep_up(crate::tenants::count(Arc::clone(self)));
     }
 
     /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once
@@ -280,7 +293,7 @@ impl Engine {
         if self.is_halted() {
             return Err(Refusal::Draining);
         }
-        let route = self.find_route(&call.route)?;
+        let route = self.find_route_for(&call.tenant, &call.route)?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
         match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
@@ -306,7 +319,7 @@ impl Engine {
         // The scopes of sources and outboxes, and those that are shared, are not of one caller.
         let is_shared = ["source/", "outbox/", "scope/"].iter().any(|kind| name.starts_with(kind));
         let principal = if is_shared { String::new() } else { principal };
-        match self.route(name) {
+        match self.route(name).filter(|route| route.is_for(&tenant)) {
             Some(route) => scope_of(&route, None, tenant, principal),
             None => Scope { kind: ScopeKind::Call, tenant, name: name.to_owned(), principal },
         }
@@ -314,7 +327,7 @@ impl Engine {
 
     /// What a request would be; nothing is written and nothing is sent.
     pub fn explain(&self, call: Call) -> Result<Received, Refusal> {
-        let route = self.find_route(&call.route)?;
+        let route = self.find_route_for(&call.tenant, &call.route)?;
         receive(call, route, &self.secrets, self.clock.now())
     }
 

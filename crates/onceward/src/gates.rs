@@ -5,21 +5,19 @@
 mod inside;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onceward_core::backoff;
+use arc_swap::ArcSwap;
 use onceward_core::breaker::{Sign, Turn};
-use onceward_core::id::OperationId;
 use onceward_core::rate::{Budget, Ramp};
 use onceward_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use self::inside::Inner;
 use crate::route::Protection;
-use crate::sabotage::Sabotage;
 use crate::store::{Backlog, Lane};
+use crate::tenants::Presence;
 
 /// Callers that wait at one gate, at most.
 const WAITING_MAX: usize = 4096;
@@ -83,14 +81,18 @@ pub(crate) struct Entrant {
     pub(crate) is_backlog: bool,
 }
 
+type ByRoute = BTreeMap<Arc<str>, Arc<Gate>>;
+
 /// The gates of all upstreams.
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
-    by_route: Mutex<BTreeMap<String, Arc<Gate>>>,
+    /// Every call looks here, and hardly any changes it: it is replaced whole.
+    by_route: ArcSwap<ByRoute>,
     /// Wakes the dispatcher where something may go again.
     opened: Arc<Notify>,
-    /// How many nodes there are beside this one: a rate is for all of them.
-    others: AtomicU32,
+    /// How many nodes there are beside this one: a rate is for all of them. Whoever changes the gates
+    /// holds it.
+    others: Mutex<u32>,
 }
 
 /// The gate of one upstream.
@@ -127,9 +129,18 @@ pub(crate) struct Slot {
     is_backlog: bool,
     is_used: bool,
     is_probe: bool,
+    /// The place of whose call it is.
+    presence: Option<Box<Presence>>,
 }
 
 impl Slot {
+    /// Keeps the place of its tenant's for as long as it is kept.
+    pub(crate) fn attend(&mut self, presence: Option<Box<Presence>>) {
+        if presence.is_some() {
+            self.presence = presence;
+        }
+    }
+
     /// Whether what is sent with it decides whether the breaker closes.
     pub(crate) fn is_probe(&self) -> bool {
         self.is_probe
@@ -144,55 +155,82 @@ impl Slot {
     pub(crate) fn spend(&mut self) {
         self.is_used = true;
     }
+
+    /// Gives it up, with what its last attempt says of the upstream; tells what moved.
+    pub(crate) fn leave(
+        mut self,
+        sign: Sign,
+        asked: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Turn> {
+        let gate = self.gate.take()?;
+        let mut inner = gate.inner();
+        let turn = inner.learn(&mut self, sign, asked, now);
+        gate.let_out(inner, &self);
+        turn
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some(gate) = self.gate.take() else { return };
-        let mut inner = gate.inner();
-        inner.leave(self);
-        let is_awaited = !inner.awaited.is_empty();
-        let holds_backlog = std::mem::take(&mut inner.holds_backlog);
-        drop(inner);
-        if is_awaited {
-            gate.hand_over();
-        }
-        if holds_backlog {
-            gate.opened.notify_one();
+        if let Some(gate) = self.gate.take() {
+            gate.let_out(gate.inner(), self);
         }
     }
 }
 
 impl Gates {
-    /// The gate of an upstream; one that is made now is told whether its route is paused.
+    /// The gate of an upstream; one that is made now is told what its route says of it, and whether
+    /// that is paused.
     pub(crate) fn of(
         &self,
         route: &str,
-        protection: &Protection,
-        is_paused: impl FnOnce() -> bool,
+        says: impl FnOnce() -> (Protection, bool),
         now: impl FnOnce() -> Timestamp,
     ) -> Arc<Gate> {
-        let mut gates = self.by_route.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = self.others.load(Ordering::Relaxed);
+        if let Some(gate) = self.by_route.load().get(route) {
+            return Arc::clone(gate);
+        }
+        let others = self.changing();
+        let mut gates = (**self.by_route.load()).clone();
+        // Somebody else may have made it meanwhile.
         if let Some(gate) = gates.get(route) {
-            gate.fit(protection, others);
             return Arc::clone(gate);
         }
         if gates.len() >= GATES_MAX {
             let now = now();
             gates.retain(|_, gate| !gate.is_idle(now));
         }
-        let is_paused = is_paused();
-        let inner = Inner { protection: protection.clone(), others, is_paused, ..Inner::default() };
+        let (protection, is_paused) = says();
+        let inner = Inner { protection, others: *others, is_paused, ..Inner::default() };
         let gate = Gate { inner: Mutex::new(inner), opened: Arc::clone(&self.opened) };
         let gate = Arc::new(gate);
-        gates.insert(route.to_owned(), Arc::clone(&gate));
+        gates.insert(route.into(), Arc::clone(&gate));
+        self.by_route.store(Arc::new(gates));
         gate
+    }
+
+    /// The routes have changed: from now on each gate is as its route says.
+    pub(crate) fn fit(&self, says: impl Fn(&str) -> Option<Protection>) {
+        let _others = self.changing();
+        for (route, gate) in &**self.by_route.load() {
+            if let Some(protection) = says(route) {
+                gate.fit(protection);
+            }
+        }
     }
 
     /// From now on a rate is for so many nodes, and this one has its share of it.
     pub(crate) fn share_with(&self, nodes: u32) {
-        self.others.store(nodes.saturating_sub(1), Ordering::Relaxed);
+        let mut others = self.changing();
+        *others = nodes.saturating_sub(1);
+        for gate in self.by_route.load().values() {
+            gate.inner().others = *others;
+        }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, u32> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes where something may go again: a hint.
@@ -206,15 +244,23 @@ impl Gate {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fit(self: &Arc<Self>, protection: &Protection, others: u32) {
-        let mut inner = self.inner();
-        inner.others = others;
-        if inner.protection == *protection {
-            return;
-        }
-        inner.protection = protection.clone();
-        drop(inner);
+    fn fit(self: &Arc<Self>, protection: Protection) {
+        self.inner().protection = protection;
         self.hand_over();
+    }
+
+    /// Frees a slot, and wakes whom that may concern.
+    fn let_out(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, slot: &Slot) {
+        inner.leave(slot);
+        let is_awaited = !inner.awaited.is_empty();
+        let holds_backlog = std::mem::take(&mut inner.holds_backlog);
+        drop(inner);
+        if is_awaited {
+            self.hand_over();
+        }
+        if holds_backlog {
+            self.opened.notify_one();
+        }
     }
 
     /// Whether a new one in its place would hold nothing back that this one does.
@@ -315,16 +361,7 @@ impl Gate {
         now: Timestamp,
     ) -> Option<Turn> {
         let mut inner = self.inner();
-        if let Some(asked) = asked.filter(|_| !Sabotage::HoldOfOne.is_on()) {
-            inner.hold(now.plus(asked), now);
-        }
-        let rule = inner.protection.breaker.clone()?;
-        let is_probe = std::mem::take(&mut slot.is_probe);
-        let draw = backoff::draw(OperationId::from_u128(now.as_micros().unsigned_abs().into()), 0);
-        let turn = inner.breaker.learn(&rule, sign, is_probe, now, draw);
-        if turn == Some(Turn::Closed) {
-            inner.ramp = Some(Ramp::from(now));
-        }
+        let turn = inner.learn(slot, sign, asked, now);
         let holds_backlog = std::mem::take(&mut inner.holds_backlog);
         drop(inner);
         if holds_backlog {
@@ -447,7 +484,8 @@ mod tests {
     }
 
     fn gate_of(gates: &Gates, route: &str, slots_max: usize) -> Arc<Gate> {
-        gates.of(route, &with_slots(slots_max), || false, || NOW)
+        gates.fit(|_| Some(with_slots(slots_max)));
+        gates.of(route, || (with_slots(slots_max), false), || NOW)
     }
 
     fn take(gate: &Arc<Gate>, max: usize) -> Vec<Slot> {
@@ -487,11 +525,11 @@ mod tests {
         kept.learn(&mut slot, Sign::Good, Some(Duration::from_hours(1)), NOW);
         drop(slot);
         for n in 0..3 * GATES_MAX {
-            let gate = gate_of(&gates, &n.to_string(), 8);
+            let gate = gates.of(&n.to_string(), || (with_slots(8), false), || NOW);
             let mut slot = gate.try_enter(&entrant("t"), NOW).expect("a slot");
             gate.learn(&mut slot, Sign::Bad, None, NOW);
         }
-        let left = gates.by_route.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = gates.by_route.load();
         assert!(left.len() <= GATES_MAX, "{} are left", left.len());
         assert!(left.contains_key("kept"), "it holds back still");
     }

@@ -219,7 +219,7 @@ impl OncewardLayer {
         self.engine.change_routes(|routes| {
             let mut named = routes.named.clone();
             named.insert(route.name.clone(), Arc::clone(&route));
-            Routes { named, ad_hoc: Arc::clone(&routes.ad_hoc) }
+            Arc::new(Routes { named, ad_hoc: Arc::clone(&routes.ad_hoc) })
         });
         route
     }

@@ -117,6 +117,7 @@ mod dispatch;
 mod doubt;
 mod embedded;
 mod engine;
+mod erase;
 mod gates;
 mod identity;
 mod judgement;
@@ -138,10 +139,14 @@ mod setting;
 mod settle;
 mod suspects;
 mod sweep;
+mod tenants;
 mod waiters;
 
 pub use approval::Wanted;
-pub use audit::{Note, NoteQuery, Notes};
+pub use audit::{
+    Break, Digest, Head, NotAHead, Note, NoteQuery, Notes, Place, Verified, verify as verify_audit,
+    verify_lines as verify_audit_lines,
+};
 pub use bulk::{Bulk, BulkDeed, BulkOrder, BulkPlan, BulkStanding};
 pub use call::{Arrival, Aside, Call, CallOptions, Handler, Passing, Received};
 pub use callback::Teller;
@@ -149,6 +154,7 @@ pub use claim::{Beginning, Begun, ClaimKey, Ended, GivenBack};
 pub use doubt::{Evidence, Heard, LOOKUP, Named, Says, Sifted, Tally, Testimony};
 pub use embedded::{Onceward, Opening, StartError};
 pub use engine::{Answer, Answered, Engine, Parts};
+pub use erase::{Erased, Erasure, Whose};
 pub use gates::{Bar, Standing};
 pub use keys::{Longer, Revoked};
 pub use once::{OnError, Once, OnceError, once};
@@ -159,3 +165,4 @@ pub use pieces::Pieces;
 pub use reconcile::Report;
 pub use refusal::Refusal;
 pub use resend::Edit;
+pub use tenants::{OTHERS, TenantLimits, TenantRules};

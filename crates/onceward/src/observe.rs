@@ -8,6 +8,7 @@ use onceward_core::operation::Operation;
 
 use crate::people::Person;
 use crate::reconcile::Report;
+use crate::store::Swept;
 use crate::upstream::Fault;
 
 /// Something that happened.
@@ -43,6 +44,8 @@ pub enum Fact<'a> {
     Paused(&'a str, bool),
     /// A person did this to a route.
     Steered(&'a str, &'static str, &'a Person),
+    /// What was over was forgotten.
+    Swept(&'a Swept),
     /// Something of ours did not work; what it was about goes on.
     Trouble(&'a str),
 }
@@ -54,8 +57,10 @@ pub enum Repeat {
     Replayed,
     /// The winner's answer, after waiting for it.
     Joined,
-    /// A refusal: under way, in doubt, mismatch.
+    /// A refusal: under way, in doubt.
     Refused,
+    /// A refusal, since it is another request.
+    Mismatch,
     /// A refusal after the window.
     Late,
     /// It runs again under the same operation.
@@ -63,12 +68,17 @@ pub enum Repeat {
 }
 
 impl Repeat {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Replayed, Self::Joined, Self::Refused, Self::Mismatch, Self::Late, Self::Revived];
+
     /// The word for it in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Replayed => "replayed",
             Self::Joined => "joined",
             Self::Refused => "refused",
+            Self::Mismatch => "mismatch",
             Self::Late => "late",
             Self::Revived => "revived",
         }

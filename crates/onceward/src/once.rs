@@ -10,7 +10,7 @@ use bytes::Bytes;
 use onceward_core::claim::fence_of;
 use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
-use onceward_core::key::{Key, KeyError};
+use onceward_core::key::{Key, KeyError, TENANT};
 use onceward_core::operation::{Fence, Operation};
 use onceward_core::policy::Effects;
 use onceward_core::time::Timestamp;
@@ -130,7 +130,7 @@ impl Once {
     pub fn new(engine: &Arc<Engine>, scope: impl Into<String>, key: impl Into<String>) -> Self {
         Self {
             engine: Arc::clone(engine),
-            tenant: "default".to_owned(),
+            tenant: TENANT.to_owned(),
             scope: scope.into(),
             key: key.into(),
             beginning: Beginning { wait: WAIT, ..Beginning::default() },

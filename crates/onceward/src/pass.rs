@@ -22,7 +22,7 @@ use onceward_core::time::Timestamp;
 use crate::call::Passing;
 use crate::edge::header_map;
 use crate::engine::{Answer, Engine};
-use crate::gates::{Entrant, Slot};
+use crate::gates::Entrant;
 use crate::receive::preferences_of_others;
 use crate::refusal::Refusal;
 use crate::route::Route;
@@ -92,6 +92,7 @@ async fn through(
         return Err(Refusal::Draining);
     }
     let route = &route;
+    let presence = engine.admit_passing(&lane.tenant).await?;
     let is_harmless = is_safe(passage.method.as_str());
     let entrant = Entrant { lane: lane.into(), is_harmless, is_backlog: false };
     let gate = engine.gate_of(route);
@@ -102,6 +103,7 @@ async fn through(
         engine.barred(barred, route)
     })?;
     slot.spend();
+    slot.attend(presence);
     let policy = route.policy_for(passage.method.as_str(), passage.path.as_str());
     lay_on(&mut passage.headers, &route.set_headers);
     let mut attempt = 1;
@@ -113,7 +115,10 @@ async fn through(
             Ok(response) => wait_asked(response, &policy.hints, || engine.clock.now()),
             Err(_) => None,
         };
-        learn(engine, route, &mut slot, &sent, asked);
+        let is_held =
+            |response: &Response<Download>| matches!(response.status().as_u16(), 429 | 503);
+        let held_for = asked.filter(|_| sent.as_ref().is_ok_and(is_held));
+        let sign = sign_of(&sent);
         let may_repeat = match &sent {
             Err(failure) if failure.permanent => false,
             Err(_) if Sabotage::PassResent.is_on() => true,
@@ -121,11 +126,18 @@ async fn through(
             Ok(_) if is_renewed => is_harmless,
             Ok(response) => is_harmless && matches!(response.status().as_u16(), 502..=504),
         };
-        if may_repeat
-            && passage.upload.is_fresh()
-            && attempt < policy.held.attempts_max
-            && gate.withdraw(engine.clock.now())
-        {
+        let is_last =
+            !may_repeat || !passage.upload.is_fresh() || attempt >= policy.held.attempts_max;
+        if is_last {
+            if let Some(sign) = sign {
+                engine.leave(route, slot, sign, held_for);
+            }
+            return sent.map_err(refusal);
+        }
+        if let Some(sign) = sign {
+            engine.learn(route, &mut slot, sign, held_for);
+        }
+        if gate.withdraw(engine.clock.now()) {
             let chance = OperationId::from_u128(u128::from_le_bytes(random()));
             let delay = backoff::delay(&policy.held, chance, attempt, asked);
             // A caller waits for an answer, not for an hour.
@@ -139,11 +151,12 @@ async fn through(
                 }
             }
         }
-        return sent.map_err(|failure| Refusal::PassFailed {
-            error: failure.error,
-            unsent: failure.ending == Ending::Unsent,
-        });
+        return sent.map_err(refusal);
     }
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    Refusal::PassFailed { error: failure.error, unsent: failure.ending == Ending::Unsent }
 }
 
 /// One attempt, and whether it was refused for a token in whose place there is going to be another.
@@ -188,20 +201,10 @@ fn wait_asked(
     refuses.then(|| Hint::of(&lines(response.headers().clone()), hints, now()).wait).flatten()
 }
 
-/// What came back says something of the upstream, too.
-fn learn(
-    engine: &Engine,
-    route: &Route,
-    slot: &mut Slot,
-    sent: &Result<Response<Download>, Failure>,
-    asked: Option<std::time::Duration>,
-) {
-    let (ending, status) = match sent {
-        Ok(response) => (Ending::Answered, Some(response.status().as_u16())),
-        // What was refused here says nothing of it.
-        Err(failure) if failure.permanent => return,
-        Err(failure) => (failure.ending, None),
-    };
-    let asked = asked.filter(|_| matches!(status, Some(429 | 503)));
-    engine.learn(route, slot, Sign::of(ending, status), asked);
+/// What came back says of the upstream, too; what was refused here says nothing of it.
+fn sign_of(sent: &Result<Response<Download>, Failure>) -> Option<Sign> {
+    match sent {
+        Ok(response) => Some(Sign::of(Ending::Answered, Some(response.status().as_u16()))),
+        Err(failure) => (!failure.permanent).then(|| Sign::of(failure.ending, None)),
+    }
 }

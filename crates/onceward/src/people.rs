@@ -12,7 +12,7 @@ use onceward_core::operation::{
     Act, Death, Deed, Event, Forgotten, Operation, Outcome, Source, State,
 };
 use onceward_core::policy::Mode;
-use onceward_core::redact;
+use onceward_core::redact::Redaction;
 use onceward_core::risk::{Risk, risk};
 
 use crate::audit::Note;
@@ -120,10 +120,14 @@ impl Engine {
         operation
     }
 
-    /// A body of `operation` as people see it: without what its route redacts.
-    pub fn redacted(&self, operation: &Operation, body: &Bytes) -> Bytes {
-        let (_, policy) = self.route_of(operation);
-        redact::redacted(body, &policy.redact).unwrap_or_else(|| body.clone())
+    /// What people do not see of the exchanges of `operation`: what its route says, or what holds for all
+    /// where its route is gone.
+    pub fn redaction_of(&self, operation: &Operation) -> Redaction {
+        let (route, policy) = self.route_of(operation);
+        match route {
+            Some(_) => policy.redact.clone(),
+            None => self.routes().ad_hoc.policy.redact.clone(),
+        }
     }
 
     /// Writes what a person decided, and notes it beside the ledger's operations.
@@ -153,7 +157,12 @@ impl Engine {
             };
             let deed = match self.approve_last(&operation, &mut next).await {
                 Ok(deed) => deed,
-                Err(refusal) => return self.refused(note, refusal).await,
+                Err(refusal) => {
+                    if let Some(act) = next.acts.last().filter(|_| is_noted && note.is_none()) {
+                        self.note_wanted(&refusal, act).await?;
+                    }
+                    return self.refused(note, refusal).await;
+                }
             };
             if let Some(act) = next.acts.last().filter(|_| is_noted && note.is_none()) {
                 let person = Person { who: act.who.clone(), reason: act.reason.clone() };

@@ -67,6 +67,7 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     ("url-invalid", 400, "fix-request", "The URL cannot be used"),
     ("egress-refused", 403, "fix-request", "This address is not open to callers"),
     ("body-too-large", 413, "fix-request", "The body is larger than is taken"),
+    ("media-type-unsupported", 415, "fix-request", "The body is of another type than is read"),
     ("option-invalid", 400, "fix-request", "A request option cannot be read"),
     ("request-invalid", 400, "fix-request", "The request cannot be read"),
     ("limit", 503, "same-key", "Too much at once"),
@@ -89,6 +90,7 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     ("method-not-allowed", 405, "fix-request", "This method does not belong here"),
     ("unauthenticated", 401, "fix-request", "An access key is needed"),
     ("forbidden", 403, "fix-request", "This is not allowed from there, or with this key"),
+    ("login-refused", 403, "fix-request", "Nobody was logged in"),
     GONE_WRONG,
     ("no-outcome", 404, "wait", "There is no answer to show"),
     ("outside-hours", 503, "same-key", "This route sends at other hours"),
@@ -207,7 +209,7 @@ impl Problem {
         if self.status == 401 {
             headers.insert(
                 header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Basic realm=\"onceward\""),
+                HeaderValue::from_static("Bearer realm=\"onceward\""),
             );
         }
         if let Some(operation) = &self.operation {
@@ -316,6 +318,13 @@ impl From<Refusal> for Problem {
             Refusal::PassFailed { error, unsent: false } => Self::new("no-answer", error),
             Refusal::RouteUnknown(name) => Self::new("route-unknown", format!("No route is called {name:?}; add [routes.{name}] to the configuration.")),
             Refusal::BodyTooLarge { bytes_max } => Self::new("body-too-large", format!("This route takes {bytes_max} bytes; nothing was sent.")),
+            Refusal::TenantLimit { tenant, what, retry_after } => {
+                let detail = format!("{what} of the tenant {tenant} is reached; nothing was sent.");
+                let mut problem = Self::new("limit", detail).retry_after(retry_after);
+                problem.status = 429;
+                problem.more.push(("limit", Value::from(what)));
+                problem
+            }
             Refusal::Limit { what, retry_after } => Self::new("limit", format!("{what}; nothing was sent.")).retry_after(retry_after),
             Refusal::Barred { why, retry_after } => {
                 let (code, detail) = match why {

@@ -81,6 +81,7 @@ pub(crate) fn receive(
     } else {
         mode
     };
+    let tenant = if Sabotage::SharedByTenants.is_on() { String::new() } else { tenant };
     let principal = if Sabotage::SharedByPrincipals.is_on() { String::new() } else { principal };
     let scope = scope_of(&route, options.scope.take(), tenant, principal);
     let request = Arc::new(request);

@@ -43,8 +43,10 @@ async fn look(engine: &Engine) -> Result<(), StoreError> {
 
 /// A rate is for all nodes: where there is one, it is asked how many they are.
 async fn share_rates(engine: &Engine) -> Result<(), StoreError> {
-    if engine.store.is_shared() && engine.routes().have_rates() {
-        engine.gates.share_with(engine.store.nodes().await?);
+    if engine.store.is_shared() && (engine.routes().have_rates() || engine.tenants.have_rates()) {
+        let nodes = engine.store.nodes().await?;
+        engine.gates.share_with(nodes);
+        engine.tenants.share_with(nodes);
     }
     Ok(())
 }

@@ -93,6 +93,15 @@ pub enum Refusal {
         /// When to come back.
         retry_after: Duration,
     },
+    /// The tenant has as much as it may have.
+    TenantLimit {
+        /// Whose limit it is.
+        tenant: String,
+        /// Which, as the configuration calls it.
+        what: &'static str,
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// Nothing may go to the upstream now.
     Barred {
         /// Why.

@@ -79,7 +79,7 @@ impl Engine {
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
-        let route = self.find_route(&original.route)?;
+        let route = self.find_route_for(&original.scope.tenant, &original.route)?;
         let mut request = self.request_of(original).await?;
         request.target = edit.target.unwrap_or(request.target);
         request.body = edit.body.unwrap_or(request.body);

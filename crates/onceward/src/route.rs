@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use onceward_core::breaker::BreakerRule;
 use onceward_core::exchange::Headers;
+use onceward_core::key::TENANT;
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::rate::{BudgetRule, Rate};
 use onceward_core::reconcile::ReconcileRule;
@@ -26,6 +27,8 @@ pub struct Route {
     /// The name of the scope that it shares with other routes, sources and outboxes; without it, its
     /// keys are its own.
     pub scope: Option<String>,
+    /// The tenants that it is there for; without it, for all.
+    pub tenants: Option<Vec<String>>,
     /// Whom its requests go to.
     pub target: Arc<Target>,
     /// What holds where no rule does.
@@ -132,6 +135,7 @@ impl Route {
         Self {
             name: name.to_owned(),
             scope: None,
+            tenants: None,
             target: Arc::new(target),
             policy: Arc::new(policy),
             rules: Vec::new(),
@@ -144,6 +148,18 @@ impl Route {
             reconcile: None,
             chaos: None,
         }
+    }
+
+    /// Whether it is there for `tenant`.
+    pub fn is_for(&self, tenant: &str) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|known| known == tenant))
+    }
+
+    /// Whether what is about all who use it is for `tenant` to see and to change: its own route, or, of
+    /// [the tenant that is always there](TENANT), one that others use too.
+    pub fn is_kept_by(&self, tenant: &str) -> bool {
+        let is_alone = || self.tenants.as_ref().is_some_and(|tenants| tenants.len() == 1);
+        self.is_for(tenant) && (tenant == TENANT || is_alone())
     }
 
     /// Every policy that holds for something on this route.

@@ -77,10 +77,20 @@ sabotages! {
     MasterKeyLate = "master-key-late",
     /// Everybody on the machine can read the ledger's key.
     KeyFileOpen = "key-file-open",
+    /// What a route redacts of an answer is shown to people.
+    PageUnredacted = "page-unredacted",
+    /// What an erased operation had stays in the ledger.
+    ErasedBodyLeft = "erased-body-left",
+    /// A note of what somebody did does not name the one before it.
+    NoteUnlinked = "note-unlinked",
 
     // Keys and what counts as the same request.
     /// Two callers with one key share an operation.
     SharedByPrincipals = "key-shared-by-principals",
+    /// Two tenants with one key share an operation.
+    SharedByTenants = "key-shared-by-tenants",
+    /// What is read for people is read for all tenants.
+    TenantUnfiltered = "tenant-unfiltered",
     /// Two routes with one key share an operation.
     SharedByRoutes = "key-shared-by-routes",
     /// A caller of a guard is whoever it says it is.
@@ -131,6 +141,8 @@ sabotages! {
     RateIgnored = "rate-ignored",
     /// All that waited for an upstream is let go at once.
     NoRamp = "no-ramp",
+    /// What a tenant has is counted and not kept within its limits.
+    TenantLimitIgnored = "tenant-limit-ignored",
     /// One who floods takes every slot.
     SlotsUnshared = "slots-unshared",
     /// A pause ends with the process.
@@ -161,6 +173,10 @@ sabotages! {
     OwnListenerOpen = "own-listener-open",
     /// Nobody counts through how many gateways a request goes.
     CircleUnended = "circle-unended",
+    /// A form is taken of whatever page it is.
+    FormUnchecked = "form-unchecked",
+    /// What an identity provider says is believed whoever has signed it.
+    TokenUnverified = "token-unverified",
     /// A body is taken however large it is.
     UnboundedBody = "unbounded-body",
 }

@@ -2,12 +2,10 @@
 
 use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};
-use onceward_core::exchange::Response;
 use onceward_core::hint::Hint;
 use onceward_core::ids::ids_of;
 use onceward_core::operation::{Event, Illegal, Operation};
 use onceward_core::policy::Policy;
-use onceward_core::redact::redacted;
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
 
@@ -89,12 +87,12 @@ fn answer_to_keep(
         (true, false) => None,
         (false, _) => {
             // What people are not to see is not kept for them; and what was changed is no answer.
-            let (seen, is_whole) = match redacted(&response.body, &policy.redact) {
-                Some(body) => (Some(Response { body, ..response.clone() }), false),
-                None => (None, is_whole),
+            let excerpt = if policy.redact.is_empty() {
+                wire::encode_excerpt(response, is_whole, id, n, secrets)
+            } else {
+                let (seen, is_less) = policy.redact.response(response.clone());
+                wire::encode_excerpt(&seen, is_whole && !is_less, id, n, secrets)
             };
-            let seen = seen.as_ref().unwrap_or(response);
-            let excerpt = wire::encode_excerpt(seen, is_whole, id, n, secrets);
             Some((Slot::Attempt, excerpt))
         }
     }

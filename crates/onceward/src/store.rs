@@ -472,7 +472,8 @@ pub trait Store: Send + Sync + 'static {
     /// Lanes with accepted work that waits, and when the first of it is due.
     fn lanes(&self) -> Reply<'_, Vec<(Lane, Timestamp)>>;
 
-    /// What waits on `lane` and on those of its flows, counted no further than `max` operations.
+    /// What waits on `lane` and on those of its flows, on all of its tenant's where it names no route,
+    /// counted no further than `max` operations.
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog>;
 
     /// At most `max` accepted operations of `lane` that are due, each after what `judge` decided,
@@ -544,8 +545,19 @@ pub trait Store: Send + Sync + 'static {
     /// was.
     fn swap(&self, name: String, expected: Option<Bytes>, value: Option<Bytes>) -> Reply<'_, bool>;
 
+    /// Removes for good what these operations had, which are no more than their marks by now: these
+    /// bodies and every other of theirs, and what rows of theirs said before. May take as long as reading
+    /// the whole ledger takes; done twice it changes nothing.
+    fn scrub(&self, _: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        let cannot = "this kind of ledger cannot erase";
+        Box::pin(std::future::ready(Err(StoreError::Away(cannot.to_owned()))))
+    }
+
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
+
+    /// How many operations of a tenant stand where; of what is done and over nothing need be told.
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
 
     /// Copies the ledger into the empty or missing folder `to`, while it is in use.
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()>;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::observe::Fact;
 use crate::store::StoreError;
 
 /// Operations judged in one step.
@@ -27,6 +28,7 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
         engine.clock.sleep_until(engine.clock.now().plus(pause)).await;
         pause = PASS_PAUSE;
         if is_over(engine.forget_notes().await)
+            || is_over(engine.finish_erasures().await)
             || is_over(sweep_operations(&engine).await)
             || is_over(sweep_lines(&engine).await)
         {
@@ -38,7 +40,9 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
 async fn sweep_operations(engine: &Engine) -> Result<(), StoreError> {
     let mut from = Some(0);
     while let Some(place) = from {
-        from = engine.store.sweep(engine.clock.now(), place, STEP).await?.next;
+        let swept = engine.store.sweep(engine.clock.now(), place, STEP).await?;
+        engine.observer.observe(Fact::Swept(&swept));
+        from = swept.next;
         engine.clock.sleep_until(engine.clock.now().plus(STEP_PAUSE)).await;
     }
     Ok(())

@@ -25,6 +25,7 @@ mod line;
 mod message;
 mod passage;
 mod patience;
+mod pinned;
 mod pool;
 mod silence;
 mod tls;

@@ -235,9 +235,66 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "page-unredacted",
+        promise: "what a route redacts is seen by no person",
+        catchers: &[server(
+            "canaries::no_secret_is_seen_at_any_place_that_shows_something",
+            "is seen at",
+        )],
+    },
+    Row {
+        name: "erased-body-left",
+        promise: "what is erased is in no file of the ledger",
+        catchers: &[server(
+            "erase::what_is_erased_is_in_no_file_and_a_late_duplicate_is_refused",
+            "while the gateway runs",
+        )],
+    },
+    Row {
+        name: "note-unlinked",
+        promise: "a note names the one before it, so that none can be changed or left out unnoticed",
+        catchers: &[
+            library(
+                "audit::what_is_changed_in_the_audit_behind_its_back_has_its_place_named",
+                "does not follow",
+            ),
+            server(
+                "audit::the_audit_is_verified_exported_and_recomputed_by_its_bytes_alone",
+                "previous",
+            ),
+        ],
+    },
+    Row {
         name: "key-shared-by-principals",
         promise: "a key opens nothing to another caller",
         catchers: &[library(SCOPES, "KeyMismatch")],
+    },
+    Row {
+        name: "key-shared-by-tenants",
+        promise: "a key opens nothing to another tenant",
+        catchers: &[
+            library(SCOPES, "KeyMismatch"),
+            server(
+                "tenants::one_key_of_two_tenants_is_two_operations_and_a_route_that_is_not_theirs_is_not_there",
+                "left == right",
+            ),
+        ],
+    },
+    Row {
+        name: "tenant-unfiltered",
+        promise: "what is one tenant's is shown to no other, by no endpoint",
+        catchers: &[server(
+            "tenants::what_a_guard_a_source_and_an_outbox_take_is_their_tenants",
+            "by-guard",
+        )],
+    },
+    Row {
+        name: "tenant-limit-ignored",
+        promise: "a tenant has no more than it may have, after a restart neither",
+        catchers: &[server(
+            "tenants_limits::as_many_keys_are_remembered_as_a_tenant_may_have_after_a_restart_too",
+            "left == right",
+        )],
     },
     Row {
         name: "key-shared-by-routes",
@@ -537,6 +594,22 @@ pub(super) const ROWS: &[Row] = &[
         name: "circle-unended",
         promise: "a request that goes in a circle ends",
         catchers: &[server("egress::a_circle_of_gateways_ends_after_five_of_them", "right: (508,")],
+    },
+    Row {
+        name: "form-unchecked",
+        promise: "in a session only forms of its own pages change anything",
+        catchers: &[server(
+            "session::a_session_does_what_its_key_may_and_only_by_forms_of_its_own_pages",
+            "left: 303",
+        )],
+    },
+    Row {
+        name: "token-unverified",
+        promise: "nobody logs in by what the identity provider has not signed",
+        catchers: &[server(
+            "oidc::what_the_provider_has_not_signed_for_this_login_lets_nobody_in",
+            "left: 303",
+        )],
     },
     Row {
         name: "unbounded-body",

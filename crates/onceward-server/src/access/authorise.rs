@@ -13,11 +13,10 @@ use url::form_urlencoded;
 
 use super::Caller;
 use super::endpoint::{Endpoint, Reach, allow, endpoint};
-use crate::gateway::TENANT;
 use crate::node::Node;
-use crate::operator::find;
 use crate::page;
 use crate::problem::Problem;
+use crate::view::{View, unknown};
 
 /// Lets a request through to its handler where its caller may do that.
 pub(crate) async fn authorise(
@@ -31,52 +30,92 @@ pub(crate) async fn authorise(
     };
     let (mut head, body) = request.into_parts();
     let refused = match endpoint(&head.method, path.as_str()) {
-        Some(endpoint) => check(&node, endpoint, &mut head).await.err(),
+        Some(endpoint) => match check_path(&mut head).await {
+            Ok(()) => match check(&node, endpoint, &mut head).await {
+                Ok(view) => {
+                    head.extensions.insert(view);
+                    None
+                }
+                Err(problem) => Some(problem),
+            },
+            Err(problem) => Some(problem),
+        },
         None => Some(page::not_allowed().await),
     };
     let Some(problem) = refused else {
         return next.run(Request::from_parts(head, body)).await;
     };
-    let mut response = page::refused(head.uri.path(), &head.headers, &problem);
+    let mut response = page::refused(&head, &problem);
     if let Some(allow) = allow(&problem, path.as_str()) {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response.map(axum::body::Body::new)
 }
 
+/// What stands in a path is text: handlers read it as such.
+async fn check_path(head: &mut http::request::Parts) -> Result<(), Problem> {
+    let read = RawPathParams::from_request_parts(head, &()).await;
+    read.map(drop).map_err(|rejection| Problem::new("request-invalid", rejection.body_text()))
+}
+
 async fn check(
-    node: &Node,
+    node: &Arc<Node>,
     endpoint: &Endpoint,
     head: &mut http::request::Parts,
-) -> Result<(), Problem> {
+) -> Result<View, Problem> {
     // `front` admits every request before it is routed.
     let caller = head.extensions.get::<Caller>();
     let caller = caller.ok_or_else(|| Problem::new("unauthenticated", "Nobody was admitted."))?;
     endpoint.admit(caller)?;
-    let is_only_own = endpoint.is_only_own(caller);
-    if !is_only_own && !caller.is_confined() {
-        return Ok(());
-    }
     let caller = caller.clone();
+    let view = View::of(node, &caller, head.uri.query())?;
+    let is_only_own = endpoint.is_only_own(&caller);
+    // Whoever sees everybody's is told by the handler what is not there.
+    if view.only().is_none() && !is_only_own && !caller.is_confined() {
+        return Ok(view);
+    }
+    let parts = RawPathParams::from_request_parts(head, &()).await.ok();
+    let parts = parts.iter().flatten().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (name, value) in parts.collect::<Vec<_>>() {
+        check_named(&view, &name, &value).await?;
+    }
     match endpoint.reach {
-        Reach::Route => {
+        Reach::Route | Reach::Kept => {
             let route = named(head, "route").await;
             check_route(&caller, &route)?;
-            if is_only_own { check_own(node, &caller, &route, head) } else { Ok(()) }
+            if endpoint.reach == Reach::Kept {
+                view.check_kept(&route)?;
+            }
+            if is_only_own {
+                check_own(&view, &caller, &route, head)?;
+            }
         }
-        Reach::Operation => {
+        Reach::Operation if is_only_own || caller.is_confined() => {
             let id = named(head, "id").await;
-            let operation = find(node, &id).await?;
-            let is_its = !is_only_own || is_own(node, &operation, &caller);
+            let operation = view.find(&id).await?;
+            let is_its = !is_only_own || is_own(&view, &operation, &caller);
             // Neither is told from one that is not there.
-            if is_its && caller.reaches(&operation.route) { Ok(()) } else { Err(unknown(&id)) }
+            if !is_its || !caller.reaches(&operation.route) {
+                return Err(unknown(&id));
+            }
         }
-        Reach::Nothing | Reach::Whole | Reach::Said => Ok(()),
+        Reach::Nothing | Reach::House | Reach::Whole | Reach::Operation | Reach::Said => {}
     }
+    Ok(view)
 }
 
-fn unknown(id: &str) -> Problem {
-    Problem::new("not-found", format!("No operation {id} is in the ledger."))
+/// What a path names is there for whoever asks, whatever its handler does with it.
+async fn check_named(view: &View, name: &str, value: &str) -> Result<(), Problem> {
+    match name {
+        "id" => view.find(value).await.map(drop),
+        "bulk" => view.bulk(value).await.map(drop),
+        "outbox" => view.outbox(value).map(drop),
+        "source" => view.source(value).map(drop),
+        "prefix" => view.key(value).await.map(drop),
+        // Keys and claims are looked for within the tenant, and routes by what is done to them.
+        "route" | "scope" | "key" | "verb" => Ok(()),
+        _ => Err(Problem::new("forbidden", format!("{name} is told to nobody but an operator."))),
+    }
 }
 
 /// What the path has at this name.
@@ -98,13 +137,13 @@ pub(crate) fn check_route(caller: &Caller, route: &str) -> Result<(), Problem> {
 
 /// A look for another caller's key is none for one's own, and what came by a source is nobody's.
 fn check_own(
-    node: &Node,
+    view: &View,
     caller: &Caller,
     route: &str,
     head: &http::request::Parts,
 ) -> Result<(), Problem> {
-    let scope = node.engine.scope_of(TENANT, route, &caller.principal);
-    if scope.principal != caller.principal && node.engine.route(route).is_none() {
+    let scope = view.scope_of(route, &caller.principal);
+    if scope.principal != caller.principal && view.find_route(route).is_err() {
         return Err(Refusal::RouteUnknown(route.to_owned()).into());
     }
     let query = head.uri.query().unwrap_or_default();
@@ -120,6 +159,6 @@ fn check_own(
 }
 
 /// Whether a call of `caller` on its route would be in the same scope.
-fn is_own(node: &Node, operation: &Operation, caller: &Caller) -> bool {
-    operation.scope == node.engine.scope_of(TENANT, &operation.route, &caller.principal)
+fn is_own(view: &View, operation: &Operation, caller: &Caller) -> bool {
+    operation.scope == view.scope_of(&operation.route, &caller.principal)
 }

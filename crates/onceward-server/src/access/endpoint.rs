@@ -1,10 +1,12 @@
 //! Which endpoint needs which role, and how far a key that is confined to routes comes with it. What is
 //! not in the table is refused to everybody, so that no new endpoint can be forgotten.
 
+use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use super::Caller;
 use super::role::Roles;
+use super::{Caller, Looks, TENANT};
+use crate::openapi::{Described, api};
 use crate::problem::Problem;
 
 /// What an endpoint shows or changes, as far as routes go.
@@ -12,8 +14,12 @@ use crate::problem::Problem;
 pub(super) enum Reach {
     /// Nothing of any route.
     Nothing,
+    /// The whole gateway, so it is refused to a key of another tenant, too.
+    House,
     /// Something of all routes, so it is refused to a key that is confined to some.
     Whole,
+    /// What the route that `{route}` names is for all who use it.
+    Kept,
     /// The route that `{route}` names.
     Route,
     /// The operation that `{id}` names, on its route.
@@ -31,11 +37,25 @@ pub(crate) struct Endpoint {
     pub(super) reach: Reach,
     /// Whether who may send may do this too, about its own.
     is_own: bool,
+    /// Whether a key for web pages may do this.
+    is_for_pages: bool,
+    /// Whether it is the way in: whoever is nobody yet may ask for it.
+    is_open: bool,
+    /// What the document of the API says of it; nothing of a page.
+    pub(crate) described: &'static [Described],
 }
 
 impl Endpoint {
     const fn or_own(self) -> Self {
         Self { is_own: true, ..self }
+    }
+
+    const fn for_pages(self) -> Self {
+        Self { is_for_pages: true, ..self }
+    }
+
+    const fn open(self) -> Self {
+        Self { is_open: true, ..self }
     }
 
     /// Whether `caller` has the roles; what a lack is called.
@@ -54,7 +74,17 @@ impl Endpoint {
                 ),
             ));
         }
-        if self.reach == Reach::Whole && caller.is_confined() {
+        if caller.is_page() && !self.is_for_pages {
+            return Err(Problem::new(
+                "forbidden",
+                format!(
+                    "{} is not for web pages; the access key of {} is for them alone.",
+                    self.path,
+                    caller.who(),
+                ),
+            ));
+        }
+        if matches!(self.reach, Reach::House | Reach::Whole) && caller.is_confined() {
             return Err(Problem::new(
                 "forbidden",
                 format!(
@@ -64,7 +94,57 @@ impl Endpoint {
                 ),
             ));
         }
+        if self.reach == Reach::House && caller.tenant != TENANT {
+            return Err(Problem::new(
+                "forbidden",
+                format!(
+                    "{} is about the whole gateway; the access key of {} is for what is its tenant's.",
+                    self.path,
+                    caller.who(),
+                ),
+            ));
+        }
         Ok(())
+    }
+
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
+    }
+
+    pub(crate) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    pub(crate) fn roles(&self) -> Roles {
+        self.roles
+    }
+
+    /// Whether who may send may do this too, about its own.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Whether who runs the gateway may mean one tenant by it.
+    pub(crate) fn sees_tenants(&self) -> bool {
+        !matches!(self.reach, Reach::Nothing | Reach::House)
+    }
+
+    /// Whether a key for web pages may do this.
+    pub(crate) fn is_for_pages(&self) -> bool {
+        self.is_for_pages
+    }
+
+    /// The word for how far a key comes that is confined to routes.
+    pub(crate) fn reach_name(&self) -> &'static str {
+        match self.reach {
+            Reach::Nothing => "nothing",
+            Reach::House => "gateway",
+            Reach::Kept => "kept",
+            Reach::Whole => "whole",
+            Reach::Route => "route",
+            Reach::Operation => "operation",
+            Reach::Said => "said",
+        }
     }
 
     /// Whether `caller` does this only about its own.
@@ -73,8 +153,29 @@ impl Endpoint {
     }
 }
 
-const fn at(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
-    Endpoint { method, path, roles, reach, is_own: false }
+/// An endpoint of the API. What the document says of it is no option: without it nothing compiles.
+const fn api(
+    method: &'static str,
+    path: &'static str,
+    roles: Roles,
+    reach: Reach,
+    described: &'static [Described],
+) -> Endpoint {
+    assert!(!described.is_empty(), "the document of the API says what each endpoint does");
+    Endpoint { described, ..plain(method, path, roles, reach) }
+}
+
+/// A page, or a file of one.
+const fn page(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
+    let bytes = path.as_bytes();
+    let is_api = bytes.len() > 3 && bytes[1] == b'v' && bytes[2] == b'1' && bytes[3] == b'/';
+    assert!(!is_api, "an endpoint of the API is described");
+    plain(method, path, roles, reach)
+}
+
+const fn plain(method: &'static str, path: &'static str, roles: Roles, reach: Reach) -> Endpoint {
+    let (is_own, is_for_pages, is_open) = (false, false, false);
+    Endpoint { method, path, roles, reach, is_own, is_for_pages, is_open, described: &[] }
 }
 
 const GET: &str = "GET";
@@ -82,99 +183,156 @@ const POST: &str = "POST";
 const DELETE: &str = "DELETE";
 
 /// Every method of `/to/{route}/{path}`; the gateway looks at the route.
-pub(crate) const CALL: Endpoint = at("ANY", "/to", Roles::SEND, Reach::Said);
+pub(crate) const CALL: Endpoint = page("ANY", "/to", Roles::SEND, Reach::Said).for_pages();
 
-pub(crate) const METRICS: Endpoint = at(GET, "/metrics", Roles::READ, Reach::Whole);
+pub(crate) const METRICS: Endpoint =
+    api(GET, "/metrics", Roles::READ, Reach::House, api::GET_METRICS);
 
 /// What is routed: the API, then the pages.
 const ROUTED: &[Endpoint] = &[
-    at(GET, "/v1/operations", Roles::READ, Reach::Said),
-    at(POST, "/v1/operations", Roles::SEND, Reach::Said),
-    at(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation).or_own(),
-    at(GET, "/v1/operations/{id}/request", Roles::PAYLOADS, Reach::Operation).or_own(),
-    at(GET, "/v1/operations/{id}/response", Roles::PAYLOADS, Reach::Operation).or_own(),
-    at(GET, "/v1/operations/{id}/evidence", Roles::PAYLOADS, Reach::Operation),
-    at(POST, "/v1/operations/{id}/redeliver", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/resend", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/cancel", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/resolve", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/operations/{id}/lookup", Roles::OPERATE, Reach::Operation),
-    at(POST, "/v1/explain", Roles::SEND, Reach::Said),
-    at(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route).or_own(),
-    at(DELETE, "/v1/keys/{route}/{key}", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/keys/revoke", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/approvals", Roles::READ, Reach::Whole),
+    api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
+    api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).for_pages(),
+    api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION)
+        .or_own()
+        .for_pages(),
+    api(GET, "/v1/operations/{id}/request", Roles::PAYLOADS, Reach::Operation, api::GET_REQUEST)
+        .or_own()
+        .for_pages(),
+    api(GET, "/v1/operations/{id}/response", Roles::PAYLOADS, Reach::Operation, api::GET_RESPONSE)
+        .or_own()
+        .for_pages(),
+    api(GET, "/v1/operations/{id}/evidence", Roles::PAYLOADS, Reach::Operation, api::GET_EVIDENCE),
+    api(POST, "/v1/operations/{id}/redeliver", Roles::OPERATE, Reach::Operation, api::REDELIVER),
+    api(POST, "/v1/operations/{id}/resend", Roles::OPERATE, Reach::Operation, api::RESEND),
+    api(POST, "/v1/operations/{id}/cancel", Roles::OPERATE, Reach::Operation, api::CANCEL),
+    api(POST, "/v1/operations/{id}/resolve", Roles::OPERATE, Reach::Operation, api::RESOLVE),
+    api(POST, "/v1/operations/{id}/lookup", Roles::OPERATE, Reach::Operation, api::LOOK_UP),
+    api(POST, "/v1/explain", Roles::SEND, Reach::Said, api::EXPLAIN),
+    api(GET, "/v1/keys/{route}/{key}", Roles::READ, Reach::Route, api::GET_KEY)
+        .or_own()
+        .for_pages(),
+    api(DELETE, "/v1/keys/{route}/{key}", Roles::OPERATE, Reach::Route, api::FORGET_KEY),
+    api(POST, "/v1/keys/{route}/{key}/extend", Roles::OPERATE, Reach::Route, api::EXTEND_KEY),
+    api(POST, "/v1/keys/{route}/{key}/rotate", Roles::OPERATE, Reach::Route, api::ROTATE_KEY),
+    api(POST, "/v1/keys/revoke", Roles::OPERATE, Reach::Whole, api::REVOKE_KEYS),
+    api(POST, "/v1/erase", Roles::ADMIN, Reach::Whole, api::ERASE),
+    api(GET, "/v1/approvals", Roles::READ, Reach::Whole, api::LIST_APPROVALS),
     // A handler's claims belong to no route.
-    at(GET, "/v1/claims", Roles::READ, Reach::Whole),
-    at(GET, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole),
-    at(POST, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole),
-    at(DELETE, "/v1/claims/{scope}/{key}", Roles::OPERATE, Reach::Whole),
-    at(POST, "/v1/claims/{scope}/{key}/{verb}", Roles::SEND, Reach::Whole),
-    at(GET, "/v1/routes", Roles::READ, Reach::Said),
-    at(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Route),
-    at(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Route),
-    at(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Route),
-    at(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Route),
-    at(POST, "/v1/resolve", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/bulk", Roles::READ, Reach::Whole),
-    at(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/bulk/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/v1/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/outbox", Roles::READ, Reach::Whole),
-    at(GET, "/v1/outbox/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/v1/outbox/{name}/retry", Roles::OPERATE, Reach::Whole),
-    at(GET, "/v1/sources", Roles::READ, Reach::Whole),
-    at(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole),
-    at(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole),
-    at(GET, "/v1/stats", Roles::READ, Reach::Whole),
-    at(GET, "/v1/audit", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/backup", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/release", Roles::ADMIN, Reach::Whole),
-    at(GET, "/v1/rekey", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/rekey", Roles::ADMIN, Reach::Whole),
-    at(GET, "/v1/access", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/access", Roles::ADMIN, Reach::Whole),
-    at(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole),
-    at(POST, "/v1/access/{prefix}/rotate", Roles::ADMIN, Reach::Whole),
-    at(GET, "/", Roles::READ, Reach::Whole),
-    at(GET, "/operations", Roles::READ, Reach::Whole),
-    at(GET, "/dead", Roles::READ, Reach::Whole),
-    at(GET, "/in-doubt", Roles::READ, Reach::Whole),
-    at(GET, "/audit", Roles::ADMIN, Reach::Whole),
-    at(POST, "/bulk", Roles::OPERATE, Reach::Whole),
-    at(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
-    at(GET, "/bulk/{name}", Roles::READ, Reach::Whole),
-    at(POST, "/bulk/{name}/stop", Roles::OPERATE, Reach::Whole),
+    api(GET, "/v1/claims", Roles::READ, Reach::Whole, api::LIST_CLAIM_RULES),
+    api(GET, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole, api::GET_CLAIM),
+    api(POST, "/v1/claims/{scope}/{key}", Roles::SEND, Reach::Whole, api::CLAIM_MANY),
+    api(DELETE, "/v1/claims/{scope}/{key}", Roles::OPERATE, Reach::Whole, api::FORGET_CLAIM),
+    api(POST, "/v1/claims/{scope}/{key}/{verb}", Roles::SEND, Reach::Whole, api::CLAIM),
+    api(GET, "/v1/routes", Roles::READ, Reach::Said, api::LIST_ROUTES),
+    api(GET, "/v1/routes/{route}/advice", Roles::READ, Reach::Kept, api::GET_ADVICE),
+    api(POST, "/v1/routes/{route}/pause", Roles::OPERATE, Reach::Kept, api::PAUSE),
+    api(POST, "/v1/routes/{route}/resume", Roles::OPERATE, Reach::Kept, api::RESUME),
+    api(POST, "/v1/routes/{route}/lookup", Roles::OPERATE, Reach::Kept, api::LOOK_UP_ON_ROUTE),
+    api(GET, "/v1/routes/{route}/reconcile", Roles::READ, Reach::Kept, api::GET_RECONCILIATION),
+    api(POST, "/v1/resolve", Roles::OPERATE, Reach::Whole, api::RESOLVE_BY_LIST),
+    api(GET, "/v1/bulk", Roles::READ, Reach::Whole, api::LIST_BULKS),
+    api(POST, "/v1/bulk", Roles::OPERATE, Reach::Whole, api::BEGIN_BULK),
+    api(GET, "/v1/bulk/{bulk}", Roles::READ, Reach::Whole, api::GET_BULK),
+    api(POST, "/v1/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole, api::STOP_BULK),
+    api(GET, "/v1/outbox", Roles::READ, Reach::Whole, api::LIST_OUTBOXES),
+    api(GET, "/v1/outbox/{outbox}", Roles::READ, Reach::Whole, api::GET_OUTBOX),
+    api(POST, "/v1/outbox/{outbox}/retry", Roles::OPERATE, Reach::Whole, api::RETRY_PARKED),
+    api(GET, "/v1/sources", Roles::READ, Reach::Whole, api::LIST_SOURCES),
+    api(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole, api::GET_SOURCE),
+    api(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole, api::LIST_REJECTS),
+    api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
+    api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),
+    api(GET, "/v1/audit/verify", Roles::ADMIN, Reach::House, api::VERIFY_AUDIT),
+    api(GET, "/v1/audit/export", Roles::ADMIN, Reach::House, api::EXPORT_AUDIT),
+    api(POST, "/v1/backup", Roles::ADMIN, Reach::House, api::BACK_UP),
+    api(POST, "/v1/release", Roles::ADMIN, Reach::House, api::RELEASE),
+    api(GET, "/v1/rekey", Roles::ADMIN, Reach::House, api::GET_REKEY),
+    api(POST, "/v1/rekey", Roles::ADMIN, Reach::House, api::REKEY),
+    api(GET, "/v1/access", Roles::ADMIN, Reach::Whole, api::LIST_ACCESS),
+    api(POST, "/v1/access", Roles::ADMIN, Reach::Whole, api::CREATE_ACCESS),
+    api(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole, api::REVOKE_ACCESS),
+    api(POST, "/v1/access/{prefix}/rotate", Roles::ADMIN, Reach::Whole, api::ROTATE_ACCESS),
+    api(GET, "/v1/sessions", Roles::ADMIN, Reach::House, api::LIST_SESSIONS),
+    api(DELETE, "/v1/sessions/{session}", Roles::ADMIN, Reach::House, api::END_SESSION),
+    api(GET, "/v1/openapi.json", Roles::NONE, Reach::Nothing, api::GET_DOCUMENT),
+    page(GET, "/openapi.json", Roles::NONE, Reach::Nothing),
+    page(GET, "/", Roles::READ, Reach::Whole),
+    page(GET, "/operations", Roles::READ, Reach::Whole),
+    page(GET, "/dead", Roles::READ, Reach::Whole),
+    page(GET, "/in-doubt", Roles::READ, Reach::Whole),
+    page(GET, "/audit", Roles::ADMIN, Reach::Whole),
+    page(POST, "/bulk", Roles::OPERATE, Reach::Whole),
+    page(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
+    page(GET, "/bulk/{bulk}", Roles::READ, Reach::Whole),
+    page(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
-    at(GET, "/operations/{id}", Roles::READ, Reach::Whole),
-    at(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/resend", Roles::OPERATE.and(Roles::PAYLOADS), Reach::Whole),
-    at(POST, "/operations/{id}/resend", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
-    at(GET, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
-    at(POST, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
-    at(GET, "/sources", Roles::READ, Reach::Whole),
-    at(GET, "/upstreams", Roles::READ, Reach::Whole),
-    at(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Whole),
-    at(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Whole),
-    at(GET, "/style.css", Roles::NONE, Reach::Nothing),
-    at(GET, "/icon.svg", Roles::NONE, Reach::Nothing),
-    at(GET, "/favicon.ico", Roles::NONE, Reach::Nothing),
+    page(GET, "/operations/{id}", Roles::READ, Reach::Whole),
+    page(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/resend", Roles::OPERATE.and(Roles::PAYLOADS), Reach::Whole),
+    page(POST, "/operations/{id}/resend", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/cancel", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/resolve", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/forget", Roles::OPERATE, Reach::Whole),
+    page(GET, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
+    page(POST, "/operations/{id}/lookup", Roles::OPERATE, Reach::Whole),
+    page(GET, "/sources", Roles::READ, Reach::Whole),
+    page(GET, "/upstreams", Roles::READ, Reach::Whole),
+    page(POST, "/upstreams/{route}/pause", Roles::OPERATE, Reach::Kept),
+    page(POST, "/upstreams/{route}/resume", Roles::OPERATE, Reach::Kept),
+    page(GET, "/login", Roles::NONE, Reach::Nothing).open(),
+    page(POST, "/login", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/login/oidc", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
+    page(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
 ];
+
+/// How far a session of the pages is of use at a path.
+pub(crate) fn looks(head: &Parts) -> Looks {
+    let path = head.uri.path();
+    let is_look = matches!(head.method, Method::GET | Method::HEAD);
+    if path.starts_with("/to/") || path == "/to" || (path.starts_with("/v1/") && !is_look) {
+        Looks::Nowhere
+    } else if ROUTED.iter().any(|endpoint| endpoint.is_open && endpoint.path == path) {
+        Looks::Outside
+    } else {
+        Looks::Inside
+    }
+}
+
+/// Everything that is routed.
+pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    ROUTED.iter()
+}
 
 /// What this needs, where it is known.
 pub(super) fn endpoint(method: &Method, path: &str) -> Option<&'static Endpoint> {
     let method = if *method == Method::HEAD { GET } else { method.as_str() };
     ROUTED.iter().find(|endpoint| endpoint.path == path && endpoint.method == method)
+}
+
+/// The methods that a key for pages may ask with at the address `path`; nothing where it may not ask.
+pub(super) fn page_methods(path: &str) -> Option<String> {
+    if path == "/to" || path.starts_with("/to/") {
+        return Some("GET, HEAD, POST, PUT, PATCH, DELETE".to_owned());
+    }
+    let parts = || path.split('/');
+    let fits = |template: &str| {
+        let wanted = template.split('/');
+        wanted.clone().count() == parts().count()
+            && wanted.zip(parts()).all(|(wanted, part)| wanted.starts_with('{') || wanted == part)
+    };
+    let open = ROUTED.iter().filter(|endpoint| endpoint.is_for_pages && fits(endpoint.path));
+    let methods =
+        open.map(|endpoint| if endpoint.method == GET { "GET, HEAD" } else { endpoint.method });
+    let methods: Vec<_> = methods.collect();
+    (!methods.is_empty()).then(|| methods.join(", "))
 }
 
 /// The methods that a path takes, where this is not one.
@@ -233,9 +391,9 @@ mod tests {
     fn what_names_its_route_or_operation_has_it_in_its_path() {
         for endpoint in ROUTED {
             let named = match endpoint.reach {
-                Reach::Route => "{route}",
+                Reach::Route | Reach::Kept => "{route}",
                 Reach::Operation => "{id}",
-                Reach::Nothing | Reach::Whole | Reach::Said => continue,
+                Reach::Nothing | Reach::House | Reach::Whole | Reach::Said => continue,
             };
             assert!(endpoint.path.contains(named), "{endpoint:?}");
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use onceward::core::key::TENANT;
 use onceward::core::time::Timestamp;
 use onceward::secret::{random, sha256};
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,10 @@ const USED_MICROS: i64 = 1_000_000;
 
 /// An access key as it is kept: everything but the key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Kept", into = "Kept")]
 pub(crate) struct AccessKey {
+    /// Whose data it opens.
+    pub(crate) tenant: String,
     /// The caller's stable name: it is the principal in the scope of keys.
     pub(crate) name: String,
     /// The first letters, for finding it.
@@ -36,17 +40,78 @@ pub(crate) struct AccessKey {
     /// SHA-256 of the key: it has 256 bits, so no slow hash is needed.
     pub(super) hash: String,
     pub(crate) created_at: String,
-    #[serde(default = "Roles::all")]
     pub(crate) roles: Roles,
     /// The routes that it is confined to; empty: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) routes: Vec<String>,
+    /// The origins of the pages that it is for; empty: it is no key for pages.
+    pub(crate) origins: Vec<String>,
     /// From when on it is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires_at: Option<String>,
     /// Kept apart from it, for it changes with every call.
-    #[serde(skip)]
     pub(crate) last_used_at: Option<Timestamp>,
+}
+
+/// As it lies in the ledger.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    prefix: String,
+    hash: String,
+    created_at: String,
+    #[serde(default = "Roles::all")]
+    roles: Roles,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    /// What it may do where it is another tenant's than the one that was always there. A release that
+    /// knows no tenants reads that it may do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    within: Option<Within>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Within {
+    tenant: String,
+    roles: Roles,
+}
+
+impl From<Kept> for AccessKey {
+    fn from(kept: Kept) -> Self {
+        let own = || Within { tenant: TENANT.to_owned(), roles: kept.roles };
+        let Within { tenant, roles } = kept.within.unwrap_or_else(own);
+        Self {
+            tenant,
+            roles,
+            name: kept.name,
+            prefix: kept.prefix,
+            hash: kept.hash,
+            created_at: kept.created_at,
+            routes: kept.routes,
+            origins: kept.origins,
+            expires_at: kept.expires_at,
+            last_used_at: None,
+        }
+    }
+}
+
+impl From<AccessKey> for Kept {
+    fn from(key: AccessKey) -> Self {
+        let is_elsewhere = key.tenant != TENANT;
+        Self {
+            roles: if is_elsewhere { Roles::NONE } else { key.roles },
+            within: is_elsewhere.then_some(Within { tenant: key.tenant, roles: key.roles }),
+            name: key.name,
+            prefix: key.prefix,
+            hash: key.hash,
+            created_at: key.created_at,
+            routes: key.routes,
+            origins: key.origins,
+            expires_at: key.expires_at,
+        }
+    }
 }
 
 impl AccessKey {
@@ -67,6 +132,7 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
 pub(super) struct Known {
     pub(super) key: AccessKey,
     pub(super) routes: Option<Arc<[String]>>,
+    pub(super) origins: Option<Arc<[String]>>,
     pub(super) expires: Option<Timestamp>,
     /// In microseconds; 0: never.
     used: AtomicI64,
@@ -79,6 +145,7 @@ impl Known {
         let used = used.map_or(0, Timestamp::as_micros);
         Self {
             routes: (!key.routes.is_empty()).then(|| key.routes.as_slice().into()),
+            origins: (!key.origins.is_empty()).then(|| key.origins.as_slice().into()),
             expires: key.expires(),
             used: AtomicI64::new(used),
             kept: AtomicI64::new(used),
@@ -166,6 +233,18 @@ mod tests {
             assert!(!is_whole(cut), "{cut}");
         }
         assert!(is_whole(&key[..BARE]), "keys made before have none");
+    }
+
+    #[test]
+    fn a_tenants_key_is_read_as_it_was_kept_and_opens_nothing_to_a_release_without_tenants() {
+        let kept = r#"{"name":"ada","prefix":"ow_12345678","hash":"h","created_at":"2026-01-31T12:00:00Z"}"#;
+        let key: AccessKey = serde_json::from_str(kept).unwrap();
+        assert_eq!(key.tenant, TENANT);
+        let acmes = AccessKey { tenant: "acme".to_owned(), ..key };
+        let kept = serde_json::to_value(&acmes).unwrap();
+        assert_eq!(kept["roles"], serde_json::json!([]), "{kept}");
+        let read: AccessKey = serde_json::from_value(kept).unwrap();
+        assert_eq!((&*read.tenant, read.roles), ("acme", Roles::ALL));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const VALUES_MAX: usize = 4_000_000;
 const DEPTH_MAX: usize = 128;
 
 /// Reads `text`. The error says what is wrong, and where.
-pub(super) fn read(text: &str) -> Result<Value, String> {
+pub(crate) fn read(text: &str) -> Result<Value, String> {
     if text.len() > BYTES_MAX {
         return Err(format!("it is larger than {BYTES_MAX} bytes"));
     }
@@ -147,13 +147,16 @@ fn name_of(value: Value) -> String {
     }
 }
 
-/// A plain scalar; numbers stay text, since nothing here counts.
+/// A plain scalar; numbers that are not whole stay text, since nothing here reckons with them.
 fn plain(text: &str) -> Value {
     match text {
         "true" | "True" | "TRUE" => true.into(),
         "false" | "False" | "FALSE" => false.into(),
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        text => text.into(),
+        text => match text.parse::<u64>() {
+            Ok(number) if number.to_string() == text => number.into(),
+            _ => text.into(),
+        },
     }
 }
 
@@ -164,8 +167,9 @@ mod tests {
 
     #[test]
     fn yaml_and_json_say_the_same() {
-        let yaml = "a: &x\n  - 1\n  - 'true'\n  - true\nb: {c: *x, 200: ~}\n";
-        let json = json!({"a": ["1", "true", true], "b": {"c": ["1", "true", true], "200": null}});
+        let yaml = "a: &x\n  - 1\n  - 01\n  - 'true'\n  - true\nb: {c: *x, 200: ~}\n";
+        let json =
+            json!({"a": [1, "01", "true", true], "b": {"c": [1, "01", "true", true], "200": null}});
         assert_eq!(read(yaml).unwrap(), json);
         assert_eq!(read(&json.to_string()).unwrap(), json);
     }

@@ -1,11 +1,12 @@
 //! `access`: who may call.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, part};
 use super::list::whole;
 use super::output::{Printer, each, print, say, text};
+use crate::access::ID_BEGIN;
 use crate::exit::Exit;
 
 #[derive(Debug, Subcommand)]
@@ -17,11 +18,13 @@ pub(super) enum Access {
     Ls,
     /// Make a new key of the same name, roles and routes; the old one goes on for a while
     Rotate(Rotate),
-    /// Revoke a key
+    /// Revoke a key, or end a session
     Revoke {
-        /// The letters that the key begins with, as `access ls` shows them
+        /// The letters that the key begins with, as `access ls` shows them; or a session's id
         prefix: String,
     },
+    /// List who is logged in to the pages
+    Sessions,
 }
 
 #[derive(Debug, Args)]
@@ -38,6 +41,12 @@ pub(super) struct Create {
     /// A route that it is confined to; several times; without it, none
     #[arg(long = "route", value_name = "ROUTE", value_delimiter = ',')]
     routes: Vec<String>,
+    /// For a web page: it may only send, and only from the pages of --origin
+    #[arg(long, requires = "origins", conflicts_with = "roles")]
+    browser: bool,
+    /// An origin whose pages it is for, such as https://shop.example; several times
+    #[arg(long = "origin", value_name = "ORIGIN", value_delimiter = ',', requires = "browser")]
+    origins: Vec<String>,
     /// When it expires, such as 90d or 2027-01-31; without it, never
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
@@ -66,16 +75,18 @@ pub(super) async fn access(verb: &Access, client: &Client, out: Printer) -> Resu
         Access::Create(flags) => create(flags, client, out).await,
         Access::Ls => list(client, out).await,
         Access::Rotate(flags) => rotate(flags, client, out).await,
+        Access::Revoke { prefix } if prefix.starts_with(ID_BEGIN) => end(prefix, client, out).await,
         Access::Revoke { prefix } => revoke(prefix, client, out).await,
+        Access::Sessions => sessions(client, out).await,
     }
 }
 
 async fn create(flags: &Create, client: &Client, out: Printer) -> Result<(), Exit> {
-    let Create { name, named, roles, routes, expires, reason } = flags;
+    let Create { name, named, roles, routes, browser: _, origins, expires, reason } = flags;
     let roles = (!roles.is_empty()).then_some(roles);
     let wanted = json!({
         "name": name.as_ref().or(named.as_ref()), "roles": roles, "routes": routes,
-        "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
+        "origins": origins, "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
     });
     let made = client.post("/v1/access", &wanted).await?;
     out.document(&made, || {
@@ -106,24 +117,65 @@ async fn rotate(flags: &Rotate, client: &Client, out: Printer) -> Result<(), Exi
 }
 
 async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
-    const NAMES: &[&str] =
-        &["NAME", "PREFIX", "CREATED", "ROLES", "ROUTES", "EXPIRES", "LAST USED"];
+    const NAMES: &[&str] = &[
+        "NAME",
+        "PREFIX",
+        "CREATED",
+        "ROLES",
+        "ROUTES",
+        "PAGES OF",
+        "EXPIRES",
+        "LAST USED",
+        "TENANT",
+    ];
     whole(client, "/v1/access", out, NAMES, |key| {
-        let names = |pointer, none: &str| {
-            let names: Vec<&str> = each(key, pointer).iter().filter_map(|it| it.as_str()).collect();
-            if names.is_empty() { none.to_owned() } else { names.join(",") }
-        };
+        let names = |pointer, none| names(key, pointer, none);
         vec![
             text(key, "/name"),
             text(key, "/prefix"),
             out.when(key, "/created_at"),
             names("/roles", "none"),
             names("/routes", "all"),
+            names("/origins", "none"),
             out.when(key, "/expires_at"),
             out.when(key, "/last_used_at"),
+            text(key, "/tenant"),
         ]
     })
     .await
+}
+
+/// A list of names, in one cell.
+fn names(document: &Value, pointer: &str, none: &str) -> String {
+    let names: Vec<&str> = each(document, pointer).iter().filter_map(|it| it.as_str()).collect();
+    if names.is_empty() { none.to_owned() } else { names.join(",") }
+}
+
+async fn sessions(client: &Client, out: Printer) -> Result<(), Exit> {
+    const NAMES: &[&str] =
+        &["ID", "WHO", "BY", "KEY", "ROLES", "FROM", "BEGAN", "LAST USED", "ENDS"];
+    whole(client, "/v1/sessions", out, NAMES, |session| {
+        vec![
+            text(session, "/id"),
+            text(session, "/who"),
+            text(session, "/by"),
+            text(session, "/prefix"),
+            names(session, "/roles", "none"),
+            text(session, "/from"),
+            out.when(session, "/created_at"),
+            out.when(session, "/last_used_at"),
+            out.when(session, "/ends_at"),
+        ]
+    })
+    .await
+}
+
+async fn end(id: &str, client: &Client, out: Printer) -> Result<(), Exit> {
+    let ended = client.delete(&format!("/v1/sessions/{}", part(id)), &json!({})).await?;
+    out.document(&ended, || {
+        say(&format!("ended: {}", text(&ended, "/ended")));
+        Ok(())
+    })
 }
 
 async fn revoke(prefix: &str, client: &Client, out: Printer) -> Result<(), Exit> {

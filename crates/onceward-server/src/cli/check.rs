@@ -11,7 +11,7 @@ use super::Global;
 use super::output::{print, text};
 use crate::config::{Config, Forecast, Guard, Overrides, Places, Setting, claims};
 use crate::exit::Exit;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsFiles};
 
 /// Where webhooks come in.
 const SOURCES: [(&str, usize, &str); 6] = [
@@ -106,18 +106,22 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let claims: Vec<_> = claims.collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
             |file: &Path| file.display().to_string(),
         );
-        print(&format!("configuration  {file}\nlisten         {}", config.listen))?;
+        let tls = if config.tls.is_some() { " (TLS)" } else { "" };
+        print(&format!("configuration  {file}\nlisten         {}{tls}", config.listen))?;
         for guard in config.guards.values() {
             let places = guard.listen.iter().map(ToString::to_string).chain(guard.hosts.clone());
             let places = places.collect::<Vec<_>>().join(", ");
             let tls = if guard.tls.is_some() { " (TLS)" } else { "" };
             print(&format!("guard          {} at {places}{tls}", guard.route))?;
+        }
+        if let Some(oidc) = &config.oidc {
+            print(&format!("login          {}", oidc.issuer))?;
         }
         print(&format!("ledger         {}", config.store))?;
         let sealed = if config.seal_bodies { "requests and answers" } else { "credentials alone" };
@@ -182,13 +186,16 @@ fn shown(guard: &Guard) -> Value {
     })
 }
 
-/// Certificates that a guard could not speak TLS with.
+/// Certificates that a listener could not speak TLS with.
 fn unreadable(config: &Config) -> Vec<String> {
-    let why = |guard: &Guard| {
-        let why = Tls::load(guard.tls.as_ref()?).err()?;
-        Some(format!("[routes.{}] could not speak TLS now: {why}.", guard.route))
+    let why = |section: String, files: Option<&TlsFiles>| {
+        let why = Tls::load(files?).err()?;
+        Some(format!("[{section}] could not speak TLS now: {why}."))
     };
-    config.guards.values().filter_map(|guard| why(guard)).collect()
+    let guards = config.guards.values();
+    let guards = guards.map(|guard| (format!("routes.{}", guard.route), guard.tls.as_ref()));
+    let main = ("tls".to_owned(), config.tls.as_ref());
+    guards.chain([main]).filter_map(|(section, files)| why(section, files)).collect()
 }
 
 /// What is said of each route, and who says so: a profile, the route or its rule.

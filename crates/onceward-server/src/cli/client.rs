@@ -4,6 +4,7 @@
 //! The operator's key is a credential of this machine: it goes to loopback and to the
 //! configuration's own listener, and to no other address.
 
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use onceward::core::attempt::Ending;
 use onceward::core::exchange::{Headers, Request};
 use onceward::upstream::{
-    Dispatch, Door, DoorOptions, Egress, Failure, Sent, Target, Timeouts, Trust, Upstream as _,
+    ClientFiles, Dispatch, Door, DoorError, DoorOptions, Egress, Failure, Sent, Target, Timeouts,
+    Trust, Upstream as _, UpstreamTls, UpstreamTlsFiles,
 };
 use serde_json::Value;
 use url::{Host, Url};
@@ -38,6 +40,8 @@ pub(super) struct Client {
     door: Door,
     target: Arc<Target>,
     credential: Credential,
+    /// The one that is meant, where one is named.
+    tenant: Option<String>,
 }
 
 /// The key that goes with each request.
@@ -86,8 +90,12 @@ impl Client {
         let places = Places::load(global.config.as_deref())?;
         let base = match &global.url {
             Some(text) => parse(text)?,
+            None if places.tls.is_some() => {
+                parse(&format!("https://{}", reachable(places.listen)))?
+            }
             None => parse(&format!("http://{}", reachable(places.listen)))?,
         };
+        let tls = tls(global, &places)?;
         // A variable that is set to nothing is no key.
         let credential = match global.access_key.as_ref().filter(|key| !key.is_empty()) {
             Some(key) => Credential::Given(key.clone()),
@@ -105,13 +113,25 @@ impl Client {
             body: PATIENCE,
             total: PATIENCE,
         };
-        let target =
-            Arc::new(Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts });
-        Ok(Self { door, target, credential })
+        let target = Arc::new(Target { base, trust: Trust::Operator, http2: false, tls, timeouts });
+        let tenant = global.tenant.clone().filter(|tenant| !tenant.is_empty());
+        Ok(Self { door, target, credential, tenant })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Refused> {
         self.ask("GET", path, None).await
+    }
+
+    /// What is no document: lines of text.
+    pub(super) async fn lines(&self, path: &str) -> Result<String, Exit> {
+        let mut headers = Headers::default();
+        headers.set("accept", "application/jsonl, application/problem+json");
+        let (method, body) = ("GET".to_owned(), Bytes::new());
+        let answer = self.call(Request { method, target: path.to_owned(), headers, body }).await?;
+        if answer.status == 200 {
+            return String::from_utf8(answer.body).map_err(|_| self.stranger(200));
+        }
+        Err(self.read(&answer).err().unwrap_or_else(|| self.stranger(answer.status)))
     }
 
     pub(super) async fn post(&self, path: &str, document: &Value) -> Result<Value, Refused> {
@@ -159,15 +179,26 @@ impl Client {
         }
         let request = Request {
             method: method.to_owned(),
-            target: path.to_owned(),
+            target: self.meant(path),
             headers,
             body: document.map(|document| Bytes::from(document.to_string())).unwrap_or_default(),
         };
         self.send(&self.target, request).await
     }
 
+    /// The path, with the tenant that is meant.
+    fn meant(&self, path: &str) -> String {
+        let Some(tenant) = &self.tenant else { return path.to_owned() };
+        let joint = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{joint}tenant={}", part(tenant))
+    }
+
     /// One call through the gateway, whatever its answer says.
     pub(super) async fn call(&self, request: Request) -> Result<Answer, Refused> {
+        if self.tenant.is_some() {
+            let why = "--tenant: a call is of its access key's tenant\nhelp: leave --tenant out, and give that tenant's key with --access-key";
+            return Err(Refused { exit: Exit::usage(why), is_away: false });
+        }
         let (Credential::Given(key) | Credential::Operator(key)) = &self.credential else {
             return self.send(&self.target, request).await;
         };
@@ -196,7 +227,7 @@ impl Client {
             headers: Headers::default(),
             body: Bytes::new(),
         };
-        self.send(&Arc::new(Target { base, ..(*self.target).clone() }), request).await
+        self.send(&Arc::new(Target { base, tls: None, ..(*self.target).clone() }), request).await
     }
 
     /// Whether the gateway is on this machine, out of others' reach.
@@ -307,6 +338,26 @@ impl Client {
             _ => None,
         }
     }
+}
+
+/// TLS to the gateway, where it is not as to everybody: with certificates that were named, or, where the
+/// configuration itself says where the gateway is, with its listener's certificate as the only one.
+fn tls(global: &Global, places: &Places) -> Result<Option<Arc<UpstreamTls>>, Exit> {
+    let unusable = |error: DoorError| {
+        let why = error.source().map_or_else(String::new, |why| format!(": {why}"));
+        Exit::config(format!("cannot speak TLS with the gateway: {error}{why}"))
+    };
+    let client = global.cert_file.clone().zip(global.key_file.clone());
+    let client = client.map(|(cert_file, key_file)| ClientFiles { cert_file, key_file });
+    let own = places.tls.as_ref().filter(|_| global.url.is_none() && global.ca_file.is_none());
+    if let Some(own) = own {
+        return UpstreamTls::pinned(&own.cert_file, client.as_ref()).map(Some).map_err(unusable);
+    }
+    if global.ca_file.is_none() && client.is_none() {
+        return Ok(None);
+    }
+    let files = UpstreamTlsFiles { ca_file: global.ca_file.clone(), client, only_tls13: false };
+    UpstreamTls::load(&files, places.ca_file.as_deref()).map(Some).map_err(unusable)
 }
 
 /// A part of a path, whatever is in it; dots too, so that no part is `..`.

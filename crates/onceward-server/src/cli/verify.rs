@@ -106,7 +106,11 @@ pub(super) async fn verify(flags: &Verify, global: &Global) -> Result<(), Exit> 
     if flags.plan {
         return show_plan(&api, probe.as_ref(), &flags.chosen(&api, &choices)?, global.json);
     }
-    let ca_file = Places::load(global.config.as_deref())?.ca_file;
+    let ca_file = global.ca_file.clone();
+    let ca_file = ca_file.map_or_else(
+        || Ok(Places::load(global.config.as_deref())?.ca_file),
+        |it| Ok::<_, Exit>(Some(it)),
+    )?;
     let options = DoorOptions { ca_file, ..DoorOptions::default() };
     let caller =
         Caller::new(flags.timeout, &options).map_err(|error| Exit::config(error.to_string()))?;

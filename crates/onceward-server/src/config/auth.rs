@@ -92,7 +92,7 @@ fn oauth2(table: &Table<'_>, timeout: Duration) -> Result<Arc<OAuth2>, ConfigErr
 }
 
 /// A secret: a text, or `{ file = "…" }`. It is not repeated in what is wrong with it.
-fn secret(table: &Table<'_>, key: &'static str) -> Result<Option<String>, ConfigError> {
+pub(super) fn secret(table: &Table<'_>, key: &'static str) -> Result<Option<String>, ConfigError> {
     let read = if table.is_text(key) {
         table.read::<String>(key)?
     } else {

@@ -8,20 +8,29 @@ use std::sync::Arc;
 use http::HeaderValue;
 use ipnet::IpNet;
 use onceward::core::exchange::is_credential;
+use onceward::core::key::TENANT;
 use onceward::route::Route;
 
-use super::ConfigError;
 use super::table::{Table, Words};
-use super::words::header_name;
-use crate::tls::{ClientCertificate, TlsFiles, TlsVersion};
+use super::words::{header_name, tenant_name};
+use super::{ConfigError, listener_tls};
+use crate::tls::TlsFiles;
 
 /// Credentials that tell callers apart where nothing says what does.
 pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// The keys that make a guard of a route, and those that only a guard may say.
 const MAKES_ONE: [&str; 2] = ["listen", "host"];
-const ONLY_ITS: [&str; 7] =
-    ["tls", "principal", "reauthorize", "cors", "upstream_host", "trust_forwarded", "options"];
+const ONLY_ITS: [&str; 8] = [
+    "tenant",
+    "tls",
+    "principal",
+    "reauthorize",
+    "cors",
+    "upstream_host",
+    "trust_forwarded",
+    "options",
+];
 
 /// `Prefer: respond-async` and `wait=N`.
 pub(crate) const RESPOND_ASYNC: &str = "respond-async";
@@ -41,10 +50,6 @@ const OPTIONS: [&str; 11] = [
     "callback",
 ];
 
-/// Whether a client has to show a certificate.
-const CLIENTS: &Words<bool> = &[("required", true), ("optional", false)];
-pub(super) const VERSIONS: &Words<TlsVersion> =
-    &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 /// Whether the upstream gets the host that the caller asked for.
 const HOSTS: &Words<bool> = &[("upstream", false), ("caller", true)];
 const CERTIFICATE_NAMES: &Words<CertificateName> =
@@ -55,6 +60,8 @@ const CERTIFICATE_NAMES: &Words<CertificateName> =
 pub(crate) struct Guard {
     /// The route's name.
     pub(crate) route: String,
+    /// Whose data its callers send.
+    pub(crate) tenant: String,
     /// Where it listens.
     pub(crate) listen: Vec<SocketAddr>,
     /// For which hosts it answers on the main listener.
@@ -156,10 +163,10 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Guard, ConfigErro
     let address = "\"127.0.0.1:8080\", or a list of such addresses";
     let listen = table.one_or_more("listen", address, |text| text.parse().ok())?;
     let hosts = "\"orders.example.com\" without a port, or a list of such names";
-    let tls = table.within("tls", tls)?;
+    let tls = table.within("tls", listener_tls::read)?;
     if tls.is_some() && listen.is_none() {
         return Err(table.wrong(
-            "has tls, and a host on the main listener, which has none\nhelp: add listen = \"127.0.0.1:8443\"",
+            "has tls, and no listener of its own\nhelp: add listen = \"127.0.0.1:8443\"; its host on the main listener has the TLS of [tls]",
         ));
     }
     let trusts = table.read::<Vec<IpNet>>("trust_forwarded")?.unwrap_or_default();
@@ -171,6 +178,7 @@ pub(super) fn read(table: &Table<'_>, route: &Route) -> Result<Guard, ConfigErro
     let mut set = route.set_headers.0.iter();
     Ok(Guard {
         route: route.name.clone(),
+        tenant: table.text("tenant", tenant_name)?.unwrap_or_else(|| TENANT.to_owned()),
         listen: listen.unwrap_or_default(),
         hosts: table.one_or_more("host", hosts, host)?.unwrap_or_default(),
         tls,
@@ -241,25 +249,6 @@ fn check_principal(
         )),
         _ => Ok(()),
     }
-}
-
-fn tls(table: &Table<'_>) -> Result<TlsFiles, ConfigError> {
-    let (cert_file, key_file) = (table.read("cert_file")?, table.read("key_file")?);
-    let ca_file = table.read("client_ca_file")?;
-    let is_required = table.word("client", CLIENTS)?;
-    let min_version = table.word("min_version", VERSIONS)?.unwrap_or(TlsVersion::Tls12);
-    if is_required.is_some() && ca_file.is_none() {
-        return Err(table.wrong(
-            "says tls.client, and not whose certificates are taken\nhelp: add client_ca_file to its tls",
-        ));
-    }
-    let is_required = is_required.unwrap_or(true);
-    Ok(TlsFiles {
-        cert_file: table.need("cert_file", cert_file)?,
-        key_file: table.need("key_file", key_file)?,
-        client: ca_file.map(|ca_file| ClientCertificate { ca_file, is_required }),
-        min_version,
-    })
 }
 
 fn reauthorize(table: &Table<'_>) -> Result<Reauthorize, ConfigError> {

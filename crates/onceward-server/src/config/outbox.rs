@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceward::core::key::TENANT;
 use onceward::core::policy::Order;
 use onceward::relay::{After, Columns, Database, Table as Rows};
 use onceward::route::Route;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::ConfigError;
 use super::route::{Around, Made};
 use super::table::{Table, Words};
-use super::words::{name as route_name, shared_scope, url};
+use super::words::{name as route_name, shared_scope, tenant_name, url};
 
 /// Rows that are read at once, where nothing says otherwise, and at most.
 const BATCH: usize = 100;
@@ -38,6 +39,8 @@ const OWN: &str = "order = \"subject\"";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outbox {
     pub(crate) name: String,
+    /// Whose its rows are.
+    pub(crate) tenant: String,
     pub(crate) table: Rows,
     pub(crate) to: To,
     /// The method of a row that says none.
@@ -77,6 +80,7 @@ impl Outbox {
         };
         json!({
             "name": self.name,
+            "tenant": self.tenant,
             "database": database.to_string(),
             "table": name,
             "to": to,
@@ -105,6 +109,7 @@ pub(super) fn read(
     let mapped = table.within("columns", columns)?;
     let is_marked = table.word("after", AFTERS)?.unwrap_or(false);
     let deliver = table.text("deliver", url)?;
+    let tenant = table.text("tenant", tenant_name)?.unwrap_or_else(|| TENANT.to_owned());
     let to = table.text("to", route_name)?;
     let routes = table.texts("routes", route_name)?;
     let method = table.or("method", "POST".to_owned())?;
@@ -124,7 +129,7 @@ pub(super) fn read(
             "does not say where its rows go\nhelp: add to = \"ROUTE\", deliver = \"https://api.example.com/{name}\", or columns.route"
         )));
     }
-    let own = deliver.as_ref().map(|url| around.own("outbox", name, table, url, &[OWN]));
+    let own = deliver.as_ref().map(|url| around.own("outbox", name, table, (url, &tenant), &[OWN]));
     let own = own.transpose()?;
     let to = match (deliver, to) {
         (Some(url), _) => To::Route(route_of(name), url.path().to_owned()),
@@ -163,6 +168,7 @@ pub(super) fn read(
     }
     let outbox = Outbox {
         name: name.to_owned(),
+        tenant,
         table: Rows { database, name: rows, columns, after },
         to,
         method,

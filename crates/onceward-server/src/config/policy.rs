@@ -7,6 +7,7 @@ use onceward::core::ids::IDS_MAX;
 use onceward::core::key_template::KeyTemplate;
 use onceward::core::pattern::Pattern;
 use onceward::core::policy::{Backoff, Effects, KeyFrom, Policy, UniqueRule, UpstreamKeyRule};
+use onceward::core::redact::Redaction;
 use onceward::core::upstream_key::KeyPlace;
 use onceward::upstream::parse_ad_hoc;
 
@@ -19,6 +20,21 @@ use super::{ConfigError, doubt};
 
 const NOT_KEYED: &str =
     "has an upstream_key, but its effects are not keyed\nhelp: add effects = \"keyed\"";
+
+/// What people do not see: pointers, or headers and pointers.
+pub(super) fn redaction(table: &Table<'_>) -> Result<Redaction, ConfigError> {
+    if table.is_list("redact") {
+        let pointers = table.texts("redact", pointer)?.unwrap_or_default();
+        return Ok(Redaction { pointers, ..Redaction::default() });
+    }
+    let read = |table: &Table<'_>| {
+        Ok(Redaction {
+            headers: table.texts("headers", header_name)?.unwrap_or_default(),
+            pointers: table.texts("pointers", pointer)?.unwrap_or_default(),
+        })
+    };
+    Ok(table.within("redact", read)?.unwrap_or_default())
+}
 
 /// The policy with what the table says laid over it.
 pub(super) fn lay_over(mut policy: Policy, table: &Table<'_>) -> Result<Policy, ConfigError> {
@@ -57,9 +73,8 @@ pub(super) fn lay_over(mut policy: Policy, table: &Table<'_>) -> Result<Policy, 
     table.within("unique", |table| lay_unique(&mut policy, table))?;
     policy.suspect_within = table.span_or("suspect_within", policy.suspect_within)?;
     policy.retain_bodies = table.span("retain_bodies")?.or(policy.retain_bodies);
-    if let Some(redact) = table.texts("redact", pointer)? {
-        policy.redact = redact;
-    }
+    // A rule adds to its route, and a route to its profile: what was hidden is not seen again.
+    policy.redact.add(&redaction(table)?);
     policy.error_shape = table.word("error_shape", ERROR_SHAPES)?.unwrap_or(policy.error_shape);
     if let Some(headers) = table.texts("keep_headers", header_name)? {
         policy.keep_headers = headers;

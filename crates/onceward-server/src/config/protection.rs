@@ -55,7 +55,7 @@ fn flow(table: &Table<'_>) -> Result<FlowLimits, ConfigError> {
     Ok(FlowLimits { slots_max, rate: rate(no_rate, table)? })
 }
 
-fn rate(no_rate: &str, table: &Table<'_>) -> Result<Option<Rate>, ConfigError> {
+pub(super) fn rate(no_rate: &str, table: &Table<'_>) -> Result<Option<Rate>, ConfigError> {
     let (interval, burst) = (table.text("rate", interval)?, table.read("burst")?);
     if burst.is_some() && interval.is_none() {
         return Err(table.wrong(no_rate));

@@ -15,7 +15,7 @@ use url::Url;
 use super::profile::{Laid, Profiles, Setting};
 use super::table::Table;
 use super::upstream_tls;
-use super::words::{header_name, header_value, shared_scope, url};
+use super::words::{header_name, header_value, shared_scope, tenant_name, url};
 use super::{ConfigError, auth, doubt, protection, text};
 use crate::units::show;
 
@@ -88,6 +88,7 @@ impl Around<'_> {
         let keeps_the_default = !laid.says_window && laid.policy.window == Policy::default().window;
         let route = Route {
             name: name.to_owned(),
+            tenants: tenants(table)?,
             scope: table.text("scope", shared_scope)?,
             set_headers: Headers(headers.collect()),
             auth: read.auth,
@@ -112,14 +113,14 @@ impl Around<'_> {
         Ok(Made { route, settings: laid.settings, keeps_the_default })
     }
 
-    /// The route of a source's or an outbox's own: to where it delivers, as what is left of its table
+    /// The route of a source's or an outbox's own, for its tenant: to where it delivers, as what is left of its table
     /// says, and `usual` where that says nothing.
     pub(super) fn own(
         &self,
         kind: &str,
         name: &str,
         table: &Table<'_>,
-        deliver: &Url,
+        (deliver, tenant): (&Url, &str),
         usual: &[&'static str],
     ) -> Result<Made, ConfigError> {
         if table.has("upstream") {
@@ -138,6 +139,11 @@ impl Around<'_> {
         }
         let own = table.with(&keys);
         let mut made = self.route(&format!("{kind}/{name}"), &own, false)?;
+        if made.route.tenants.replace(vec![tenant.to_owned()]).is_some() {
+            return Err(table.wrong(
+                "has tenants\nhelp: what comes by it is one tenant's: say tenant = \"acme\"",
+            ));
+        }
         own.done()?;
         for setting in made.settings.iter_mut().filter(|setting| setting.from == "route") {
             kind.clone_into(&mut setting.from);
@@ -158,6 +164,15 @@ impl Around<'_> {
         }
         Ok((response, body))
     }
+}
+
+/// The tenants that a route is there for.
+fn tenants(table: &Table<'_>) -> Result<Option<Vec<String>>, ConfigError> {
+    let tenants = table.texts("tenants", tenant_name)?;
+    if tenants.as_ref().is_some_and(Vec::is_empty) {
+        return Err(table.wrong("is there for no tenant\nhelp: name some, or leave tenants out"));
+    }
+    Ok(tenants)
 }
 
 /// No part of an attempt takes longer than all of it.

@@ -2,12 +2,13 @@
 //! route of its own too, called `source/NAME`; with `to` it goes through one that is there.
 
 use http::Method;
+use onceward::core::key::TENANT;
 use onceward::webhook::{Place, Scheme};
 use url::Url;
 
 use super::route::{Around, Made};
 use super::table::{Table, Words};
-use super::words::{header_name, name as route_name, pointer, shared_scope, url};
+use super::words::{header_name, name as route_name, pointer, shared_scope, tenant_name, url};
 use super::{ConfigError, doubt, text, verify};
 use crate::source::{Answer, Handshake, Ids, Resolve, Source};
 
@@ -55,6 +56,7 @@ pub(super) fn read(
     let verifier = table.within("verify", verify::verifier)?;
     let verifier = table.need("verify", verifier)?;
     let deliver = table.text("deliver", deliver)?;
+    let tenant = table.text("tenant", tenant_name)?.unwrap_or_else(|| TENANT.to_owned());
     let to = table.text("to", route_name)?;
     let path = table.read::<String>("path")?;
     let resolve = table.within("resolve", |table| resolve(table, around))?;
@@ -76,7 +78,7 @@ pub(super) fn read(
             ));
         }
         (Some(url), None) => {
-            let own = own_route(name, table, url, verifier.scheme(), around)?;
+            let own = own_route(name, table, (url, &tenant), verifier.scheme(), around)?;
             let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
             (Some(own), Some(route_of(name)), format!("{}{query}", url.path()))
         }
@@ -128,6 +130,7 @@ pub(super) fn read(
     }
     let source = Source {
         name: name.to_owned(),
+        tenant,
         ids: Ids { places },
         handshake,
         resolve,
@@ -168,7 +171,7 @@ fn method(text: &str) -> Result<Method, String> {
 fn own_route(
     name: &str,
     table: &Table<'_>,
-    deliver: &Url,
+    (deliver, tenant): (&Url, &str),
     scheme: &Scheme,
     around: &Around<'_>,
 ) -> Result<Made, ConfigError> {
@@ -187,7 +190,7 @@ fn own_route(
     if *scheme == Scheme::Stripe {
         usual.push(OWN_OF_STRIPE);
     }
-    around.own("source", name, table, deliver, &usual)
+    around.own("source", name, table, (deliver, tenant), &usual)
 }
 
 /// A source that goes through a route has no policy of its own.

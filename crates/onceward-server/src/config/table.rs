@@ -105,6 +105,11 @@ impl<'a> Table<'a> {
         matches!(self.value(key), Some(DeValue::String(_)))
     }
 
+    /// Whether this key says a list; that asks for nothing.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        matches!(self.value(key), Some(DeValue::Array(_)))
+    }
+
     /// Whether this key says `true` or `false`; that asks for nothing.
     pub(super) fn is_switch(&self, key: &str) -> bool {
         matches!(self.value(key), Some(DeValue::Boolean(_)))

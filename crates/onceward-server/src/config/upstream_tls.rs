@@ -9,7 +9,7 @@ use onceward::upstream::{ClientFiles, UpstreamTls, UpstreamTlsFiles};
 use url::Url;
 
 use super::ConfigError;
-use super::guard::VERSIONS;
+use super::listener_tls::VERSIONS;
 use super::table::Table;
 use crate::tls::TlsVersion;
 

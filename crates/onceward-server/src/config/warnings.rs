@@ -5,14 +5,15 @@ use onceward::route::Route;
 use onceward::upstream::Chaos;
 use url::Url;
 
-use super::{Config, forecast, guard, section};
+use super::{Config, forecast, guard, section, tenants};
 use crate::units::show;
 
 impl Config {
     /// What a careful reader would ask about.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> =
-            self.sources.values().flat_map(|source| source.warnings()).collect();
+        let mut warnings: Vec<String> = self.readable_listener().into_iter().collect();
+        warnings.extend(self.oidc.iter().filter_map(|oidc| oidc.warnings()));
+        warnings.extend(self.sources.values().flat_map(|source| source.warnings()));
         for (name, route) in &self.routes {
             warnings.extend(self.guards.get(name).iter().flat_map(|it| guard::warnings(it)));
             let of_route = of_route(route);
@@ -22,8 +23,17 @@ impl Config {
             }
             warnings.extend(of_horizon(route).map(|what| format!("[{}{what}", section(name))));
         }
+        warnings.extend(tenants::warnings(self));
         warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
         warnings
+    }
+
+    /// What is said of a main listener that others reach and that speaks no TLS.
+    pub(crate) fn readable_listener(&self) -> Option<String> {
+        let is_safe = self.listen.ip().is_loopback() || self.tls.is_some() || self.behind_proxy;
+        (!is_safe).then(|| {
+            format!("listen = {:?} is beyond loopback and speaks no TLS, so access keys, bodies and sessions are readable on the way to it. Say [tls] cert_file and key_file, or behind_proxy = true where a proxy before it speaks TLS.", self.listen.to_string())
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use onceward::core::policy::{
 use url::Url;
 
 use super::table::{Words, one_of};
+use crate::access::{TENANT_BYTES_MAX, is_tenant};
 use crate::units::UNITS;
 
 pub(super) const EFFECTS: &Words<Effects> = &[
@@ -74,6 +75,16 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("{text:?} is no route name: letters, digits, `-`, `_` and `.`, at most 64"))
     }
+}
+
+/// The name of a tenant.
+pub(super) fn tenant_name(text: &str) -> Result<String, String> {
+    if is_tenant(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no tenant: letters, digits, `-`, `_` and `.`, at most {TENANT_BYTES_MAX}"
+    ))
 }
 
 pub(super) fn is_name(text: &str) -> bool {

@@ -16,7 +16,8 @@ use onceward::{Answer, Answered, Call};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Gateway, IDEMPOTENCY_KEY, TENANT, check_sendable, key_of, options_of};
+use super::options::LABEL_BYTES_MAX;
+use super::{Gateway, IDEMPOTENCY_KEY, check_sendable, key_of, options_of};
 use crate::access::{Caller, check_route};
 use crate::body::{Body, headers_of};
 use crate::problem::Problem;
@@ -203,7 +204,14 @@ impl Gateway {
         }
         let mut options = options_of(&headers)?;
         self.check_callback(&mut options)?;
-        options.respond_async |= document.mode.as_deref() == Some("accepted");
+        match document.mode.as_deref() {
+            None | Some("held") => {}
+            Some("accepted") => options.respond_async = true,
+            Some(other) => return Err(invalid(format!("mode {other:?}: `held` or `accepted`"))),
+        }
+        if document.label.as_ref().is_some_and(|label| label.len() > LABEL_BYTES_MAX) {
+            return Err(invalid(format!("label: at most {LABEL_BYTES_MAX} bytes")));
+        }
         options.label = document.label.or(options.label);
         options.key = document.key;
         if let Some(wait) = document.wait {
@@ -221,7 +229,7 @@ impl Gateway {
         };
         Ok((
             Call {
-                tenant: TENANT.to_owned(),
+                tenant: caller.tenant,
                 principal: caller.principal,
                 route: place.route,
                 request,

@@ -18,6 +18,9 @@ const HOP: HeaderName = HeaderName::from_static("onceward-hop");
 /// Through how many gateways a request may go: more is a circle.
 const HOPS_MAX: u64 = 5;
 
+/// The longest label.
+pub(super) const LABEL_BYTES_MAX: usize = 200;
+
 /// What a request asks of us.
 pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
     let mut options = CallOptions::default();
@@ -51,8 +54,8 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                         .ok_or_else(|| invalid(format!("{value:?} is no number from 1 to 100")))?,
                 );
             }
-            "label" if value.len() > 200 => {
-                return Err(invalid("it is longer than 200 bytes".to_owned()));
+            "label" if value.len() > LABEL_BYTES_MAX => {
+                return Err(invalid(format!("it is longer than {LABEL_BYTES_MAX} bytes")));
             }
             "label" => options.label = Some(value.to_owned()),
             "effects" => {

@@ -1,35 +1,16 @@
-//! What pages of other origins may read (the Fetch standard's CORS protocol). The upstream decides
-//! who may; what it allowed an origin holds for what is ours as well: refusals, and answers from
+//! What pages of other origins may read of a guard. The upstream decides who may; what it allowed an origin holds for what is ours as well: refusals, and answers from
 //! memory, which do not keep such headers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, header};
 
 use crate::config::Guard;
+use crate::cors::{Asked, OURS, append_list, readable};
 
 /// How many origins are kept in mind; past it all of them begin anew.
 const ORIGINS_MAX: usize = 4096;
-
-/// A longer origin is none.
-const ORIGIN_BYTES_MAX: usize = 512;
-
-/// What we say of a keyed call.
-const OURS: [&str; 12] = [
-    "idempotency-key",
-    "idempotent-replayed",
-    "onceward-operation",
-    "onceward-state",
-    "onceward-attempts",
-    "onceward-key-expires",
-    "onceward-key-made",
-    "onceward-advice",
-    "onceward-duplicate-of",
-    "onceward-suspect-of",
-    "onceward-superseded-by",
-    "retry-after",
-];
 
 /// What upstreams allow origins: by route and origin, whether with credentials.
 #[derive(Debug, Default)]
@@ -47,24 +28,6 @@ impl Origins {
     fn of(&self, route: &str, origin: &[u8]) -> Option<bool> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&(route.to_owned(), origin.to_vec())).copied()
-    }
-}
-
-/// What a page asked.
-#[derive(Debug)]
-pub(super) struct Asked {
-    origin: HeaderValue,
-    is_preflight: bool,
-}
-
-impl Asked {
-    /// Nothing where no page did.
-    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
-        let headers = request.headers();
-        let origin = headers.get(header::ORIGIN)?.clone();
-        let is_preflight = request.method() == Method::OPTIONS
-            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        (origin.len() <= ORIGIN_BYTES_MAX).then_some(Self { origin, is_preflight })
     }
 }
 
@@ -105,12 +68,7 @@ impl Rule<'_> {
         let Some(credentials) = learnt.or_else(|| is_named.then_some(cors.credentials)) else {
             return;
         };
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, asked.origin.clone());
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        if credentials {
-            let yes = HeaderValue::from_static("true");
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-        }
+        asked.allow(headers, credentials);
         self.expose(headers, true);
     }
 
@@ -143,10 +101,7 @@ impl Rule<'_> {
         let mut names: BTreeSet<String> =
             OURS.iter().filter(|it| is_wanted(it)).map(|it| (*it).to_owned()).collect();
         if all && self.guard.cors.expose.is_none() {
-            let of_answer = headers.keys().map(HeaderName::as_str);
-            let others =
-                of_answer.filter(|it| !it.starts_with("access-control-") && *it != "set-cookie");
-            names.extend(others.map(str::to_owned));
+            names.extend(readable(headers));
         }
         append_list(headers, name, &names.into_iter().collect::<Vec<_>>());
     }
@@ -158,16 +113,10 @@ fn with_credentials(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes() == b"true")
 }
 
-fn append_list(headers: &mut HeaderMap, name: HeaderName, list: &[String]) {
-    if !list.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&list.join(", "))
-    {
-        headers.append(name, value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::super::tests::guard;
     use super::*;
 

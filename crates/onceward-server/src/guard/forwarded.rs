@@ -1,17 +1,18 @@
 //! What an upstream is told of the way of a request: `Forwarded` (RFC 7239), `Via` (RFC 9110,
 //! section 7.6.3) and the `X-Forwarded-…` that more servers read.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use crate::config::Guard;
 use crate::config::guard::RESPOND_ASYNC;
+use crate::head::host_of;
 use crate::listening::Peer;
 
-use super::{host_of, joined};
+use super::joined;
 
 /// What we say of ourselves in `Via`, as who speaks HTTP/1.1.
 const WAY: &str = "1.1 onceward";
@@ -21,6 +22,46 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
+/// How an upstream is told of a caller and of the host that it asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    /// The host as the caller wrote it, where it can stand in a header.
+    host: Option<HeaderValue>,
+    /// An element of `Forwarded`.
+    element: HeaderValue,
+    address: HeaderValue,
+}
+
+impl Way {
+    fn of<'a>(peer: &'a Peer, host: Option<&str>) -> Cow<'a, Self> {
+        let usual = peer.way.get_or_init(|| Self::new(peer, host));
+        if usual.host.as_ref().map(HeaderValue::as_bytes) == host.map(str::as_bytes) {
+            return Cow::Borrowed(usual);
+        }
+        Cow::Owned(Self::new(peer, host))
+    }
+
+    fn new(peer: &Peer, host: Option<&str>) -> Self {
+        let scheme = scheme_of(peer);
+        let address = peer.address.ip().to_canonical();
+        let from = match address {
+            IpAddr::V4(address) => format!("for={address}"),
+            IpAddr::V6(address) => format!("for=\"[{address}]\""),
+        };
+        let element = match host {
+            Some(host) => format!("{from};host=\"{host}\";proto={scheme}"),
+            None => format!("{from};proto={scheme}"),
+        };
+        // What is made of plain hosts and addresses can stand in a header.
+        let unknown = |_| HeaderValue::from_static("unknown");
+        Self {
+            host: host.and_then(|host| host.parse().ok()),
+            element: element.try_into().unwrap_or_else(unknown),
+            address: address.to_string().try_into().unwrap_or_else(unknown),
+        }
+    }
+}
+
 /// What is said upstream in place of what the caller said. Of whom a request is from, only a proxy
 /// that is believed has a say.
 pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
@@ -29,32 +70,21 @@ pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
     let given = |name: &HeaderName| whole(&head.headers, name);
     let believed = |name: &HeaderName| given(name).filter(|_| is_believed);
     let host = host_of(head.uri.authority(), &head.headers).filter(|host| is_plain(host));
-    let scheme = if peer.is_secured { "https" } else { "http" };
+    let way = Way::of(peer, host);
     let mut said = HeaderMap::with_capacity(8);
-    // What we make of plain hosts and addresses can stand in a header.
     let mut say = |name: &HeaderName, value: Option<HeaderValue>| {
         if let Some(value) = value {
             said.insert(name, value);
         }
     };
-    let element = match (address, host) {
-        (IpAddr::V4(address), Some(host)) => {
-            format!("for={address};host=\"{host}\";proto={scheme}")
-        }
-        (IpAddr::V4(address), None) => format!("for={address};proto={scheme}"),
-        (IpAddr::V6(address), Some(host)) => {
-            format!("for=\"[{address}]\";host=\"{host}\";proto={scheme}")
-        }
-        (IpAddr::V6(address), None) => format!("for=\"[{address}]\";proto={scheme}"),
-    };
-    say(&header::FORWARDED, then(believed(&header::FORWARDED), element));
-    say(&FOR, then(believed(&FOR), address.to_string()));
-    say(&PROTO, believed(&PROTO).or(Some(HeaderValue::from_static(scheme))));
-    say(&HOST, believed(&HOST).or_else(|| host?.parse().ok()));
+    say(&header::FORWARDED, then(believed(&header::FORWARDED), &way.element));
+    say(&FOR, then(believed(&FOR), &way.address));
+    say(&PROTO, believed(&PROTO).or(Some(HeaderValue::from_static(scheme_of(peer)))));
+    say(&HOST, believed(&HOST).or_else(|| way.host.clone()));
     for name in head.headers.keys() {
         match name.as_str() {
             "x-real-ip" => {
-                say(name, believed(name).or_else(|| address.to_string().try_into().ok()));
+                say(name, believed(name).or_else(|| Some(way.address.clone())));
             }
             text if text.starts_with("x-forwarded-") && ![FOR, PROTO, HOST].contains(name) => {
                 say(name, believed(name));
@@ -62,11 +92,12 @@ pub(super) fn said(guard: &Guard, head: &Parts, peer: &Peer) -> HeaderMap {
             _ => {}
         }
     }
-    say(&header::VIA, then(given(&header::VIA), way(head.version)));
+    let via = HeaderValue::from_static(via(head.version));
+    say(&header::VIA, then(given(&header::VIA), &via));
     // What is kept is asked for without a coding; what passes is the caller's and the upstream's.
     say(&header::ACCEPT_ENCODING, given(&header::ACCEPT_ENCODING));
     say(&PREFER, given(&PREFER).filter(|_| !guard.allows(RESPOND_ASYNC)));
-    say(&header::HOST, host.filter(|_| guard.passes_host).and_then(|host| host.parse().ok()));
+    say(&header::HOST, way.host.clone().filter(|_| guard.passes_host));
     said
 }
 
@@ -81,11 +112,10 @@ fn whole(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
 }
 
 /// A list with one more at its end.
-fn then(list: Option<HeaderValue>, more: impl Into<Bytes>) -> Option<HeaderValue> {
-    let more = more.into();
+fn then(list: Option<HeaderValue>, more: &HeaderValue) -> Option<HeaderValue> {
     match list {
-        Some(list) => [list.as_bytes(), b", ", &more].concat().try_into().ok(),
-        None => HeaderValue::from_maybe_shared(more).ok(),
+        Some(list) => [list.as_bytes(), b", ", more.as_bytes()].concat().try_into().ok(),
+        None => Some(more.clone()),
     }
 }
 
@@ -100,8 +130,12 @@ fn is_plain(host: &str) -> bool {
     !host.is_empty() && host.len() <= 255 && host.bytes().all(fits)
 }
 
+fn scheme_of(peer: &Peer) -> &'static str {
+    if peer.is_secured { "https" } else { "http" }
+}
+
 /// What we say of ourselves in `Via`.
-fn way(version: Version) -> &'static str {
+fn via(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "2 onceward",
         Version::HTTP_10 => "1.0 onceward",

@@ -150,6 +150,14 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
 }
 
 /// A name in a certificate whose chain and key the handshake has proved.
+/// What a machine or a person is called by a certificate, and an access key can be called: a name of a host,
+/// or an address.
+pub(crate) fn plain_name(certificate: &[u8]) -> Option<String> {
+    let named = name_in(certificate, CertificateName::San)?;
+    let plain = named.strip_prefix("dns ").or_else(|| named.strip_prefix("mail "))?;
+    Some(plain.to_owned())
+}
+
 fn name_in(certificate: &[u8], which: CertificateName) -> Option<String> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let certificate = &certificate.tbs_certificate;

@@ -11,13 +11,14 @@ use onceward::{Answer, Call, CallOptions};
 use crate::body::{Body, headers_of};
 use crate::config::Guard;
 use crate::config::guard::{PrincipalRule, Reauthorize};
-use crate::gateway::{TENANT, respond};
+use crate::gateway::respond;
 use crate::node::Node;
 use crate::problem::Problem;
 
 /// A question that is ready to be asked.
 #[derive(Debug)]
 pub(super) struct Asking {
+    tenant: String,
     route: String,
     request: Request,
     said: HeaderMap,
@@ -54,7 +55,8 @@ impl Reauthorize {
             headers,
             body: Bytes::new(),
         };
-        Asking { route: self.route.clone().unwrap_or_else(|| guard.route.clone()), request, said }
+        let route = self.route.clone().unwrap_or_else(|| guard.route.clone());
+        Asking { tenant: guard.tenant.clone(), route, request, said }
     }
 }
 
@@ -66,7 +68,7 @@ impl Asking {
         principal: String,
     ) -> Result<Option<Response<Body>>, Problem> {
         let call = Call {
-            tenant: TENANT.to_owned(),
+            tenant: self.tenant,
             principal,
             route: self.route,
             request: self.request,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http::StatusCode;
@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::handler::{Answer, REASON_BYTES_MAX, Said, all, instant, invalid};
-use crate::access::{AccessKey, Caller, Grant, LOCAL, Roles};
+use crate::access::{self, AccessKey, Caller, Grant, LOCAL, Roles, origin_of};
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// How long a key that was rotated goes on, where nothing says.
@@ -23,6 +24,9 @@ const OVERLAP: Duration = Duration::from_hours(24);
 
 /// The most routes that a key is confined to: each call looks through them.
 const ROUTES_MAX: usize = 64;
+
+/// The most origins of a key.
+const ORIGINS_MAX: usize = 16;
 
 const NAME_BYTES_MAX: usize = 64;
 
@@ -34,17 +38,19 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/access/{prefix}/rotate", post(rotate))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
+async fn list(node: View) -> Json<Value> {
     let now = shape::now();
-    all(node.access.list().iter().map(|key| shown(key, now)))
+    all(node.keys().iter().map(|key| shown(key, now)))
 }
 
 fn shown(key: &AccessKey, now: Timestamp) -> Value {
     json!({
         "name": key.name,
+        "tenant": key.tenant,
         "prefix": key.prefix,
         "roles": key.roles,
         "routes": key.routes,
+        "origins": key.origins,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "expired": key.expires().is_some_and(|at| at <= now),
@@ -56,10 +62,15 @@ fn shown(key: &AccessKey, now: Timestamp) -> Value {
 #[serde(deny_unknown_fields)]
 struct Wanted {
     name: String,
+    /// Whose; without it, the tenant of whoever makes it.
+    tenant: Option<String>,
     /// Without any: all.
     roles: Option<Vec<String>>,
     #[serde(default)]
     routes: Vec<String>,
+    /// Of the pages that it is for: it may only send then.
+    #[serde(default)]
+    origins: Vec<String>,
     /// A duration from now, a day or a time.
     expires: Option<String>,
     #[serde(default)]
@@ -67,8 +78,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn grant(self, now: Timestamp) -> Result<Grant, Problem> {
-        let Self { name, roles, routes, expires, .. } = self;
+    fn grant(self, tenant: String, now: Timestamp) -> Result<Grant, Problem> {
+        let Self { name, roles, routes, origins, expires, .. } = self;
         let fits = !name.is_empty()
             && name != LOCAL
             && name.len() <= NAME_BYTES_MAX
@@ -83,9 +94,11 @@ impl Wanted {
         {
             return Err(invalid(format!("routes: names of routes, at most {ROUTES_MAX}")));
         }
-        let roles = roles.map_or(Ok(Roles::ALL), |names| roles_of(&names))?;
+        let all = if origins.is_empty() { Roles::ALL } else { Roles::SEND };
+        let roles = roles.map_or(Ok(all), |names| roles_of(&names))?;
+        let origins = origins_of(&origins, roles)?;
         let expires = expires.map(|text| expiry(&text, now)).transpose()?;
-        Ok(Grant { name, roles, routes, expires })
+        Ok(Grant { name, tenant, roles, routes, origins, expires })
     }
 }
 
@@ -103,6 +116,20 @@ fn roles_of(names: &[String]) -> Result<Roles, Problem> {
         )));
     }
     Ok(roles)
+}
+
+/// The origins of the pages that a key is for: whoever reads a page has its key.
+fn origins_of(texts: &[String], roles: Roles) -> Result<Vec<String>, Problem> {
+    if texts.len() > ORIGINS_MAX {
+        return Err(invalid(format!("origins: at most {ORIGINS_MAX}")));
+    }
+    if !texts.is_empty() && roles != Roles::SEND {
+        return Err(invalid(
+            "roles: a key for web pages may only send, since everybody can read it there",
+        ));
+    }
+    let read = |text: &String| origin_of(text).map_err(|why| invalid(format!("origins: {why}")));
+    texts.iter().map(read).collect()
 }
 
 /// `90d` from now, `2027-01-31` as that day begins in UTC, or a time.
@@ -124,7 +151,7 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
 }
 
 /// Who acts, and why, where somebody says.
-fn by(caller: &Caller, reason: String) -> Result<Person, Problem> {
+pub(super) fn by(caller: &Caller, reason: String) -> Result<Person, Problem> {
     if reason.len() > REASON_BYTES_MAX {
         return Err(invalid(format!("reason: at most {REASON_BYTES_MAX} bytes")));
     }
@@ -133,12 +160,15 @@ fn by(caller: &Caller, reason: String) -> Result<Person, Problem> {
 
 /// What of a key is not as it is without a word.
 fn about(grant: &Grant) -> String {
-    let mut about = grant.name.clone();
+    let mut about = access::said(&grant.tenant, &grant.name);
     if grant.roles != Roles::ALL {
         about = format!("{about}, roles: {}", grant.roles.said());
     }
     if !grant.routes.is_empty() {
         about = format!("{about}, routes: {}", grant.routes.join(", "));
+    }
+    if !grant.origins.is_empty() {
+        about = format!("{about}, origins: {}", grant.origins.join(", "));
     }
     if let Some(at) = grant.expires {
         about = format!("{about}, expires: {}", shape::time(at));
@@ -147,13 +177,14 @@ fn about(grant: &Grant) -> String {
 }
 
 async fn create(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Said(mut wanted): Said<Wanted>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let now = shape::now();
     let person = by(&caller, std::mem::take(&mut wanted.reason))?;
-    let grant = wanted.grant(now)?;
+    let tenant = node.tenant_or(wanted.tenant.take())?;
+    let grant = wanted.grant(tenant, now)?;
     node.engine.note(&person, "made an access key", &about(&grant)).await?;
     let (key, kept) = node.access.create(grant, now).await?;
     let mut made = shown(&kept, now);
@@ -164,28 +195,20 @@ async fn create(
 /// Why, where somebody says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Perhaps {
+pub(super) struct Perhaps {
     #[serde(default)]
-    reason: String,
-}
-
-/// The key that begins so. It is read anew: what another node revoked just now must not come back by
-/// a rotation here.
-async fn find(node: &Node, prefix: &str) -> Result<AccessKey, Problem> {
-    node.access.refresh().await?;
-    let why = || Problem::new("not-found", format!("No access key begins with {prefix:?}."));
-    node.access.find(prefix).ok_or_else(why)
+    pub(super) reason: String,
 }
 
 async fn revoke(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path(prefix): Path<String>,
-    perhaps: Option<Json<Perhaps>>,
+    perhaps: Option<Said<Perhaps>>,
 ) -> Answer {
-    let Json(Perhaps { reason }) = perhaps.unwrap_or_default();
-    let key = find(&node, &prefix).await?;
-    let about = format!("{} ({prefix})", key.name);
+    let Perhaps { reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
+    let key = node.key(&prefix).await?;
+    let about = format!("{} ({prefix})", access::said(&key.tenant, &key.name));
     node.engine.note(&by(&caller, reason)?, "revoked an access key", &about).await?;
     node.access.revoke(&prefix).await?;
     Ok(Json(json!({"revoked": prefix})))
@@ -203,7 +226,7 @@ struct Rotate {
 }
 
 async fn rotate(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path(prefix): Path<String>,
     Said(said): Said<Rotate>,
@@ -212,8 +235,12 @@ async fn rotate(
     let overlap = said.overlap.as_deref().map_or(Ok(OVERLAP), units::duration);
     let overlap = overlap.map_err(|why| invalid(format!("overlap: {why}")))?;
     let expires = said.expires.map(|text| expiry(&text, now)).transpose()?;
-    let old = find(&node, &prefix).await?;
-    let about = format!("{} ({prefix}), overlap: {}", old.name, units::show(overlap));
+    let old = node.key(&prefix).await?;
+    let about = format!(
+        "{} ({prefix}), overlap: {}",
+        access::said(&old.tenant, &old.name),
+        units::show(overlap)
+    );
     node.engine.note(&by(&caller, said.reason)?, "rotated an access key", &about).await?;
     let (key, kept, old) = node.access.rotate(old, overlap, expires, now).await?;
     let mut made = shown(&kept, now);

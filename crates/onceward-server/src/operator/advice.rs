@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use onceward::core::advice::{Fit, RetryAdvice, WindowAdvice, retry_advice, window_advice};
 use onceward::core::policy::Mode;
 use serde_json::json;
 
 use super::handler::Answer;
-use crate::node::Node;
 use crate::units::show;
+use crate::view::View;
 
 /// Answers `GET /v1/routes/{route}/advice`.
-pub(super) async fn advice(State(node): State<Arc<Node>>, Path(route): Path<String>) -> Answer {
+pub(super) async fn advice(node: View, Path(route): Path<String>) -> Answer {
     let seen = node.engine.seen(&route).await?;
     let policy = node.engine.route(&route).map(|route| Arc::clone(&route.policy));
     let policy = policy.unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
@@ -21,6 +21,7 @@ use crate::access::Caller;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// Acts a second where nothing says, and at most.
 pub(crate) const RATE: u32 = 10;
@@ -30,8 +31,8 @@ pub(crate) const RATE_MAX: u32 = 1000;
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/v1/bulk", get(list).post(begin))
-        .route("/v1/bulk/{name}", get(show))
-        .route("/v1/bulk/{name}/stop", post(stop))
+        .route("/v1/bulk/{bulk}", get(show))
+        .route("/v1/bulk/{bulk}/stop", post(stop))
 }
 
 /// What is wanted of all that match.
@@ -86,7 +87,7 @@ impl Words {
 
 impl Wanted {
     /// The order, where it can be carried out.
-    pub(crate) fn order(&self, caller: &Caller) -> Result<BulkOrder, Problem> {
+    pub(crate) fn order(&self, node: &View, caller: &Caller) -> Result<BulkOrder, Problem> {
         if self.filter.cursor.is_some() || self.filter.limit.is_some() {
             return Err(invalid(
                 "filter: a bulk goes through all that match; leave cursor and limit out",
@@ -107,7 +108,8 @@ impl Wanted {
         } else {
             person(caller, &self.reason)?
         };
-        let (deed, filter, taken) = (self.deed()?, self.filter.query()?, self.accept_risk.risks()?);
+        let (deed, filter, taken) =
+            (self.deed()?, node.lay(self.filter.query()?)?, self.accept_risk.risks()?);
         Ok(BulkOrder { deed, filter, taken, rate, person })
     }
 
@@ -167,7 +169,7 @@ pub(crate) fn shown(bulk: &Bulk) -> Value {
 fn which(query: &Query) -> Value {
     let Query {
         standing,
-        tenant: _,
+        tenant,
         route,
         kind,
         scope,
@@ -185,6 +187,7 @@ fn which(query: &Query) -> Value {
         limit: _,
     } = query;
     json!({
+        "tenant": tenant,
         "standing": standing.iter().map(|it| standing_name(*it)).collect::<Vec<_>>(),
         "route": route,
         "kind": kind.map(ScopeKind::name),
@@ -217,35 +220,25 @@ pub(crate) async fn begun(node: &Node, order: BulkOrder) -> Result<Bulk, Problem
 }
 
 async fn begin(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Said(wanted): Said<Wanted>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let order = wanted.order(&caller)?;
+    let order = wanted.order(&node, &caller)?;
     if wanted.dry_run {
         return Ok((StatusCode::OK, Json(plan(&node.engine.plan_bulk(&order).await?))));
     }
     Ok((StatusCode::ACCEPTED, Json(shown(&begun(&node, order).await?))))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Answer {
-    Ok(all(node.engine.bulks().await?.iter().map(shown)))
+async fn list(node: View) -> Answer {
+    Ok(all(node.bulks().await?.iter().map(shown)))
 }
 
-/// The bulk of this name.
-pub(crate) async fn find(node: &Node, name: &str) -> Result<Bulk, Problem> {
-    let found = node.engine.bulk(name).await?;
-    found.ok_or_else(|| Problem::new("not-found", format!("No bulk {name} is known.")))
+async fn show(node: View, Path(name): Path<String>) -> Answer {
+    Ok(Json(shown(&node.bulk(&name).await?)))
 }
 
-async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
-    Ok(Json(shown(&find(&node, &name).await?)))
-}
-
-async fn stop(
-    State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn stop(node: View, Path(name): Path<String>, Act(person, _): Act<Because>) -> Answer {
     Ok(Json(shown(&node.engine.stop_bulk(&name, &person).await?)))
 }

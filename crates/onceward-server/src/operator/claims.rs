@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -26,14 +26,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use super::handler::{Answer, all, invalid, key_of, person};
+use super::handler::{Answer, all, invalid, key_of, person, unread};
 use super::keys::Forget;
 use super::operations::shown;
 use crate::access::Caller;
 use crate::config::claims::described;
-use crate::gateway::TENANT;
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// Claims in one request, at most.
@@ -209,10 +209,7 @@ struct AllTold {
 
 /// A document, whatever its media type is called: a page of another origin was refused before.
 fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| {
-        let code = if rejection.status() == 413 { "body-too-large" } else { "request-invalid" };
-        Problem::new(code, rejection.body_text())
-    })?;
+    let body = body.map_err(|rejection| unread(rejection.status(), rejection.body_text()))?;
     let document = if body.is_empty() { &b"{}"[..] } else { &body };
     if document.trim_ascii_start().first() != Some(&b'{') {
         return Err(invalid("the body is no JSON object"));
@@ -308,7 +305,8 @@ impl Written for Complete {
             (Some(json), None) => (json.get().as_bytes().to_vec(), Some(JSON.to_owned())),
             (None, None) => (b"null".to_vec(), Some(JSON.to_owned())),
         };
-        let is_field = |text: &String| HeaderValue::from_str(text).is_ok() && text.len() <= 255;
+        let is_printable = |text: &String| text.bytes().all(|it| (0x20..=0x7e).contains(&it));
+        let is_field = |text: &String| is_printable(text) && text.len() <= 255;
         if content_type.as_ref().is_some_and(|text| !is_field(text)) {
             return Err(invalid("content_type is no media type"));
         }
@@ -324,7 +322,7 @@ impl Written for Release {
 
     fn read(self) -> Result<Word, Problem> {
         let retry_after = span("retry_after", self.retry_after.as_deref())?.unwrap_or_default();
-        if self.may_have_executed && !retry_after.is_zero() {
+        if self.may_have_executed && self.retry_after.is_some() {
             return Err(invalid("retry_after belongs to what was not done"));
         }
         let back = GivenBack {
@@ -402,14 +400,16 @@ fn words_about_many(verb: &str, body: Result<Bytes, BytesRejection>) -> Result<E
     }
 }
 
-fn claim_of(scope: &str, key: &str) -> Result<ClaimKey, Problem> {
-    if let Err(error) = Key::new(scope) {
-        return Err(invalid(format!(
-            "the scope {scope:?}: {}",
-            error.to_string().replace("the key", "it")
-        )));
-    }
-    Ok(ClaimKey { tenant: TENANT.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
+fn check_scope(scope: &str) -> Result<(), Problem> {
+    Key::new(scope).map(drop).map_err(|error| {
+        let why = error.to_string().replace("the key", "it");
+        invalid(format!("the scope {scope:?}: {why}"))
+    })
+}
+
+fn claim_of(tenant: &str, scope: &str, key: &str) -> Result<ClaimKey, Problem> {
+    check_scope(scope)?;
+    Ok(ClaimKey { tenant: tenant.to_owned(), scope: scope.to_owned(), key: key_of(key)? })
 }
 
 /// What a restored ledger does not know may have been done by others: nobody begins before a person
@@ -423,11 +423,11 @@ fn refuse_begins(node: &Node, verb: &str) -> Result<(), Problem> {
 }
 
 async fn one(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path((scope, key, verb)): Path<(String, String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let which = claim_of(&scope, &key)?;
+    let which = claim_of(node.tenant(), &scope, &key)?;
     refuse_begins(&node, &verb)?;
     let word = word_about_one(&verb, body)?;
     let (told, claim) = say(&node.engine, &which, word).await?;
@@ -443,11 +443,12 @@ async fn one(
 
 /// All at once, so that they share their durable writes; told in the order in which they came.
 async fn many(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path((scope, verb)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     refuse_begins(&node, &verb)?;
+    check_scope(&scope)?;
     let words = words_about_many(&verb, body)?;
     if words.is_empty() || words.len() > MANY_MAX {
         return Err(invalid(format!("claims: between 1 and {MANY_MAX} at once")));
@@ -457,9 +458,10 @@ async fn many(
     for (place, (key, word)) in words.into_iter().enumerate() {
         data.push(Told { key: key.clone(), ..Told::default() });
         let (engine, scope) = (Arc::clone(&node.engine), scope.clone());
+        let tenant = node.tenant().to_owned();
         saying.spawn(async move {
             let said = async {
-                let which = claim_of(&scope, &key)?;
+                let which = claim_of(&tenant, &scope, &key)?;
                 say(&engine, &which, word?).await
             };
             (place, said.await)
@@ -553,10 +555,10 @@ fn told(status: &'static str, claim: &Operation, outcome: Option<Kept>) -> Told 
 }
 
 async fn show(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path((scope, key)): Path<(String, String)>,
 ) -> Result<Json<Told>, Problem> {
-    let found = node.engine.claim(&claim_of(&scope, &key)?).await;
+    let found = node.engine.claim(&claim_of(node.tenant(), &scope, &key)?).await;
     let (claim, outcome) = match found {
         Err(Refusal::NotFound) => {
             return Err(Problem::new(
@@ -580,7 +582,7 @@ async fn show(
 }
 
 async fn forget(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path((scope, key)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
@@ -590,14 +592,14 @@ async fn forget(
         return Err(invalid("principal: handlers do not differ in a scope of claims"));
     }
     let then = document.then()?;
-    let which = claim_of(&scope, &key)?;
+    let which = claim_of(node.tenant(), &scope, &key)?;
     let person = person(&caller, &document.reason)?;
     let forgotten = node.engine.forget(&which.scope(), &which.key, then, &person).await?;
     shown(&node, &forgotten).await
 }
 
 /// What is said of scopes; the others have what holds without a word.
-async fn rules(State(node): State<Arc<Node>>) -> Json<Value> {
+async fn rules(node: View) -> Json<Value> {
     let rules = node.engine.claim_rules();
     all(rules.iter().map(|(scope, rule)| described(scope, rule)))
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::core::condition::Condition;
@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::handler::{Act, Answer, instant, invalid, reasoned};
-use super::operations::find;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// The largest list of a provider's that is taken at once.
 const LIST_BYTES_MAX: usize = 32 << 20;
@@ -34,15 +34,15 @@ pub(super) fn router() -> Router<Arc<Node>> {
 }
 
 /// Asks the upstream now what became of an operation; it needs no reason, because it only reads.
-async fn look(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
-    let id = find(&node, &id).await?.id;
+async fn look(node: View, Path(id): Path<String>) -> Answer {
+    let id = node.find(&id).await?.id;
     let (operation, finding) = node.engine.look_again(id).await?;
     let mut shown = shape::operation(&operation, None);
     shown["finding"] = json!(finding.name());
     Ok(Json(shown))
 }
 
-async fn look_on_route(State(node): State<Arc<Node>>, Path(route): Path<String>) -> Answer {
+async fn look_on_route(node: View, Path(route): Path<String>) -> Answer {
     let tally = node.engine.look_again_on(&route).await?;
     Ok(Json(json!({
         "route": route, "found": tally.found, "absent": tally.absent,
@@ -68,8 +68,8 @@ struct ByList {
 }
 
 impl ByList {
-    fn evidence(self, node: &Node) -> Result<Evidence, Problem> {
-        node.engine.find_route(&self.route)?;
+    fn evidence(self, node: &View) -> Result<Evidence, Problem> {
+        node.find_route(&self.route)?;
         if !self.r#match.starts_with('/') {
             return Err(invalid("match: a JSON pointer within an item, such as /metadata/key"));
         }
@@ -86,6 +86,7 @@ impl ByList {
             (Some(_), _) => return Err(invalid("absent: `not-sent`, or nothing")),
         };
         Ok(Evidence {
+            tenant: node.only().map(str::to_owned),
             route: self.route,
             items: self.items,
             name: self.r#match,
@@ -97,7 +98,7 @@ impl ByList {
 
 reasoned!(ByList);
 
-async fn resolve(State(node): State<Arc<Node>>, Act(person, document): Act<ByList>) -> Answer {
+async fn resolve(node: View, Act(person, document): Act<ByList>) -> Answer {
     let is_plan = document.dry_run;
     let evidence = document.evidence(&node)?;
     let sifted = node.engine.resolve_by_list(&evidence, &person, is_plan).await?;
@@ -121,7 +122,7 @@ fn shown(sifted: &Sifted, is_plan: bool) -> Value {
     })
 }
 
-async fn reconciled(State(node): State<Arc<Node>>, Path(route): Path<String>) -> Answer {
+async fn reconciled(node: View, Path(route): Path<String>) -> Answer {
     let report = node.engine.reconciled(&route).await?;
     let report = report.ok_or_else(|| {
         Problem::new("not-found", "It was not compared yet: [routes.NAME.reconcile] says how.")

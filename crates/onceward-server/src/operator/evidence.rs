@@ -1,32 +1,35 @@
 //! The evidence: one document with everything that the ledger knows of an operation, for a dispute,
 //! and a digest over it. What is sealed stays sealed.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use onceward::core::attempt::Attempt;
 use onceward::core::fingerprint::{Part, canonical_json};
 use onceward::core::hex;
+use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Backoff, Policy};
+use onceward::core::time::Timestamp;
 use onceward::secret::sha256;
 use serde_json::{Value, json};
 
+use super::audit::shown;
 use super::handler::Answer;
 use super::kept;
-use super::operations::find;
 use crate::config::{MEANINGS, MISSING, word_of};
 use crate::gateway::{lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// The shape of the document.
 const VERSION: u32 = 1;
 
-pub(super) async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
-    let operation = find(&node, &id).await?;
+pub(super) async fn show(node: View, Path(id): Path<String>) -> Answer {
+    let operation = node.find(&id).await?;
     let mut document = story(&node, &operation).await?;
     let canonical = canonical_json(document.to_string().as_bytes(), &[]);
     let canonical = canonical.ok_or_else(|| {
@@ -63,15 +66,39 @@ async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
         "request": request(node, operation).await?,
         "outcome_answer": outcome(node, operation).await?,
         "attempt_answers": attempts,
+        "audit": audited(node, operation).await?,
         "policy_now": route.map(|route| {
             policy(route.policy_for(&operation.method, &operation.target))
         }),
     }))
 }
 
+/// What people did to it as the audit has it, with number and digest: by itself, and in bulk.
+async fn audited(node: &Node, operation: &Operation) -> Result<Vec<Value>, Problem> {
+    let (Some(first), Some(last)) = (operation.acts.first(), operation.acts.last()) else {
+        return Ok(Vec::new());
+    };
+    let engine = &node.engine;
+    let mut notes = engine.notes_about(&operation.id.to_string(), first.at, last.at).await?;
+    let reasons = operation.acts.iter().map(|act| act.reason.as_str());
+    let bulks: BTreeSet<_> = reasons.filter_map(bulk_in).collect();
+    for (bulk, begun_at) in bulks {
+        notes.extend(engine.notes_about(bulk, begun_at, last.at).await?);
+    }
+    notes.sort_by_key(|note| note.place);
+    Ok(notes.iter().map(shown).collect())
+}
+
+/// The bulk whose act it was, by its mark in the reason, and when that began.
+fn bulk_in(reason: &str) -> Option<(&str, Timestamp)> {
+    let name = reason.rsplit_once('[')?.1.split(']').next()?;
+    let id: OperationId = format!("op_{}", name.strip_prefix("bulk_")?).parse().ok()?;
+    Some((name, id.made_at()))
+}
+
 /// What was remembered, without the credentials.
 async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
-    Ok(kept::request(node, operation).await?.map_or(Value::Null, |request| {
+    Ok(kept::request(node, operation).await?.map_or(Value::Null, |(request, is_less)| {
         let shown = response_document(0, &request.headers, &request.body);
         json!({
             "method": request.method,
@@ -80,6 +107,7 @@ async fn request(node: &Node, operation: &Operation) -> Result<Value, Problem> {
             "body": shown["body"],
             "body_base64": shown["body_base64"],
             "body_sha256": hex::encode(&sha256(&request.body)),
+            "redacted": is_less,
         })
     }))
 }

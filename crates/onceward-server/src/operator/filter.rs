@@ -6,13 +6,14 @@ use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::handler::{given, id_of, instant, invalid, limit_of};
-use crate::gateway::TENANT;
 use crate::problem::Problem;
 
 /// What a list is asked for.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
+    /// Of those that the caller sees.
+    pub(crate) tenant: Option<String>,
     pub(crate) state: Option<String>,
     pub(crate) route: Option<String>,
     /// `call`, `unique`, `callback` or `claim`.
@@ -41,6 +42,7 @@ impl Filter {
     pub(crate) fn words(&self) -> Vec<(&'static str, String)> {
         // Taken apart, so that none can be forgotten: what a page shows, links and orders is this.
         let Self {
+            tenant,
             state,
             route,
             kind,
@@ -60,6 +62,7 @@ impl Filter {
         } = self;
         let status = status.map(|status| status.to_string());
         let words = [
+            ("tenant", tenant),
             ("state", state),
             ("route", route),
             ("kind", kind),
@@ -98,7 +101,7 @@ impl Filter {
             |field: &Option<String>| given(field.as_ref()).map(|at| instant("", at)).transpose();
         Ok(Query {
             standing: given(self.state.as_ref()).map_or_else(|| Ok(Vec::new()), standing_of)?,
-            tenant: Some(TENANT.to_owned()),
+            tenant: text(&self.tenant),
             route: text(&self.route),
             kind: given(self.kind.as_ref()).map(kind_of).transpose()?,
             scope: text(&self.scope),
@@ -175,7 +178,7 @@ mod tests {
 
     #[test]
     fn every_word_of_a_filter_is_written_as_it_was_read() {
-        let words = "state=dead&route=crm&kind=call&scope=crm&principal=ada&key=k%261&label=l\
+        let words = "tenant=acme&state=dead&route=crm&kind=call&scope=crm&principal=ada&key=k%261&label=l\
                      &subject=contact-1&text=a+b&status=404&parent=op_1&id=order%3A1&after=1&before=2";
         let uri = format!("/operations?{words}&cursor=op_2&limit=3").parse().expect("an address");
         let read = axum::extract::Query::<Filter>::try_from_uri(&uri).expect("a filter");

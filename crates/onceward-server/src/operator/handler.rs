@@ -1,10 +1,11 @@
 //! What every handler of the API shares: how it is asked, who asks, and how lists are answered.
 
 use axum::Json;
-use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{Form, FromRequest, FromRequestParts, OptionalFromRequest, Query, Request};
 use axum::response::IntoResponse;
-use http::Response;
 use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body::Body as _;
 use onceward::Person;
 use onceward::core::id::{NotAnId, OperationId};
 use onceward::core::key::Key;
@@ -54,8 +55,29 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let read = Json::from_request(request, state).await;
-        read.map(|Json(said)| Self(said)).map_err(|rejection| invalid(rejection.body_text()))
+        let read = <Json<T> as FromRequest<S>>::from_request(request, state).await;
+        read.map(|Json(said)| Self(said))
+            .map_err(|rejection| unread(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Said<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
+    }
+}
+
+/// Why a document cannot be read.
+pub(super) fn unread(status: StatusCode, why: String) -> Problem {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new("body-too-large", why),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new("media-type-unsupported", why),
+        _ => invalid(why),
     }
 }
 
@@ -81,7 +103,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Reasoned> FromRequest<S> for Act<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let caller = caller_of(&request)?;
-        let Said(said) = Said::<T>::from_request(request, state).await?;
+        let Said(said) = <Said<T> as FromRequest<S>>::from_request(request, state).await?;
         Ok(Self(person(&caller, said.reason())?, said))
     }
 }
@@ -170,7 +192,7 @@ pub(super) fn given(field: Option<&String>) -> Option<&str> {
 }
 
 /// The id of an operation.
-pub(super) fn id_of(text: &str) -> Result<OperationId, Problem> {
+pub(crate) fn id_of(text: &str) -> Result<OperationId, Problem> {
     text.parse().map_err(|error: NotAnId| invalid(format!("{text:?} is {error}")))
 }
 

@@ -1,18 +1,25 @@
-//! What is kept of an operation's exchanges, read back. Credentials stay sealed: nobody reads them here.
+//! What is kept of an operation's exchanges, read back. Credentials stay sealed,
+//! and what a route redacts is not in it: nobody reads that here.
 
 use onceward::core::attempt::Attempt;
 use onceward::core::exchange::{Request, Response};
 use onceward::core::operation::Operation;
+use onceward::sabotage::Sabotage;
 use onceward::wire::{self, Credentials};
 
 use crate::node::Node;
 use crate::problem::Problem;
 
-/// What was asked, where it has not been forgotten.
-pub(crate) async fn request(node: &Node, of: &Operation) -> Result<Option<Request>, Problem> {
+/// What was asked as people see it, where it has not been forgotten, and whether that is not all of it.
+pub(crate) async fn request(
+    node: &Node,
+    of: &Operation,
+) -> Result<Option<(Request, bool)>, Problem> {
     let Some(kept) = of.request else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(wire::decode_request(&bytes, of.id, node.engine.secrets(), Credentials::Left)?))
+    let secrets = node.engine.secrets();
+    let request = wire::decode_request(&bytes, of.id, secrets, Credentials::Left)?;
+    Ok(Some(node.engine.redaction_of(of).request(request)))
 }
 
 /// The answer of its outcome.
@@ -20,7 +27,7 @@ pub(crate) async fn answer(node: &Node, of: &Operation) -> Result<Option<Respons
     let kept = of.outcome.as_ref().and_then(|outcome| outcome.answer);
     let Some(kept) = kept else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(wire::decode_response(&bytes, of.id, node.engine.secrets())?))
+    Ok(Some(seen(node, of, wire::decode_response(&bytes, of.id, node.engine.secrets())?)))
 }
 
 /// What an attempt brought, and whether that is only a beginning.
@@ -33,5 +40,13 @@ pub(crate) async fn excerpt(
         return Ok(None);
     };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(wire::decode_excerpt(&bytes, of.id, attempt.n, node.engine.secrets())?))
+    let (answer, cut) = wire::decode_excerpt(&bytes, of.id, attempt.n, node.engine.secrets())?;
+    Ok(Some((seen(node, of, answer), cut)))
+}
+
+fn seen(node: &Node, of: &Operation, answer: Response) -> Response {
+    if Sabotage::PageUnredacted.is_on() {
+        return answer;
+    }
+    node.engine.redaction_of(of).response(answer).0
 }

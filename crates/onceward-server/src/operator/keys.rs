@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::core::key::{Key, Scope};
@@ -15,9 +15,9 @@ use serde_json::json;
 use super::handler::{Act, Answer, Asked, all, id_of, instant, invalid, key_of, reasoned};
 use super::operations::shown;
 use crate::access::Caller;
-use crate::gateway::TENANT;
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::view::View;
 use crate::{shape, units};
 
 /// The paths.
@@ -35,6 +35,9 @@ pub(super) fn router() -> Router<Arc<Node>> {
 struct Whose {
     /// Whose key, where an operator looks for another caller's.
     principal: Option<String>,
+    /// Heeded by the view.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
 }
 
 /// The route and the key that an address names.
@@ -42,23 +45,23 @@ type Named = Path<(String, String)>;
 
 /// A caller's key within its scope; another's, where an operator looks for that.
 fn whose(
-    node: &Node,
+    node: &View,
     caller: &Caller,
     Path((route, key)): Named,
     principal: Option<&str>,
 ) -> Result<(Scope, Key), Problem> {
     let principal = principal.unwrap_or(&caller.principal);
-    Ok((node.engine.scope_of(TENANT, &route, principal), key_of(&key)?))
+    Ok((node.scope_of(&route, principal), key_of(&key)?))
 }
 
 async fn show(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     named: Named,
     Asked(said): Asked<Whose>,
 ) -> Answer {
     let (scope, key) = whose(&node, &caller, named, said.principal.as_deref())?;
-    let operation = match node.engine.operation_of(&scope, &key).await {
+    let operation = match node.operation_of(&scope, &key).await {
         Err(Refusal::NotFound) => {
             return Err(Problem::new("not-found", "No operation has this key on this route."));
         }
@@ -92,7 +95,7 @@ pub(crate) fn then_of(word: Option<&str>) -> Result<Forgotten, Problem> {
 }
 
 async fn forget(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     named: Named,
     Act(person, said): Act<Forget>,
@@ -126,7 +129,7 @@ impl Extend {
 }
 
 async fn extend(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     named: Named,
     Act(person, said): Act<Extend>,
@@ -146,7 +149,7 @@ struct Rotate {
 }
 
 async fn rotate(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     named: Named,
     Act(person, said): Act<Rotate>,
@@ -167,12 +170,12 @@ struct Revoke {
 
 reasoned!(Forget, Extend, Rotate, Revoke);
 
-async fn revoke(State(node): State<Arc<Node>>, Act(person, said): Act<Revoke>) -> Answer {
+async fn revoke(node: View, Act(person, said): Act<Revoke>) -> Answer {
     if said.principal.is_empty() {
         return Err(invalid("principal: the name of an access key"));
     }
     let before = said.cursor.as_deref().map(id_of).transpose()?;
-    let revoked = node.engine.revoke(TENANT, &said.principal, before, &person).await?;
+    let revoked = node.engine.revoke(node.tenant(), &said.principal, before, &person).await?;
     Ok(Json(json!({
         "revoked": revoked.keys,
         "open": revoked.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -180,8 +183,8 @@ async fn revoke(State(node): State<Arc<Node>>, Act(person, said): Act<Revoke>) -
     })))
 }
 
-async fn approvals(State(node): State<Arc<Node>>) -> Answer {
-    let wanted = node.engine.wanted().await?;
+async fn approvals(node: View) -> Answer {
+    let wanted = node.wanted().await?;
     Ok(all(wanted.iter().map(|wanted| {
         json!({
             "operation": wanted.operation.to_string(),

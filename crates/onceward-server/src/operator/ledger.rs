@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use std::path::PathBuf;
 
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Person;
@@ -13,10 +13,12 @@ use onceward::master_key::MasterKeyId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::access::by;
 use super::filter::standing_name;
 use super::handler::{Answer, Said, invalid};
 use crate::access::Caller;
 use crate::node::Node;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -27,16 +29,16 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/rekey", get(keys).post(rekey))
 }
 
-async fn stats(State(node): State<Arc<Node>>) -> Answer {
-    let condition = node.engine.store().condition().await?;
-    let counts: serde_json::Map<String, Value> = condition
-        .counts
+async fn stats(node: View) -> Answer {
+    let counts: serde_json::Map<String, Value> = node
+        .counts()
+        .await?
         .iter()
         .map(|(standing, count)| (standing_name(*standing).to_owned(), json!(count)))
         .collect();
     Ok(Json(json!({
         "operations": counts,
-        "ledger": {"bytes": condition.bytes, "commits": condition.commits},
+        "ledger": node.size().await?.map(|(bytes, commits)| json!({"bytes": bytes, "commits": commits})),
         "quarantined": node.is_quarantined(),
         "version": env!("CARGO_PKG_VERSION"),
     })))
@@ -48,7 +50,7 @@ struct BackupTo {
     to: PathBuf,
 }
 
-async fn backup(State(node): State<Arc<Node>>, Said(BackupTo { to }): Said<BackupTo>) -> Answer {
+async fn backup(node: View, Said(BackupTo { to }): Said<BackupTo>) -> Answer {
     if !to.is_absolute() {
         return Err(invalid("to: an absolute path on the gateway's machine"));
     }
@@ -56,7 +58,7 @@ async fn backup(State(node): State<Arc<Node>>, Said(BackupTo { to }): Said<Backu
     Ok(Json(json!({"backup": to, "master_key": !node.rekey.is_given()})))
 }
 
-async fn keys(State(node): State<Arc<Node>>) -> Answer {
+async fn keys(node: View) -> Answer {
     Ok(Json(shown(&node.rekey.standing().await?)))
 }
 
@@ -71,11 +73,11 @@ struct Rekeying {
 }
 
 async fn rekey(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Said(Rekeying { retire, reason }): Said<Rekeying>,
 ) -> Answer {
-    let person = Person { who: caller.who(), reason };
+    let person = by(&caller, reason)?;
     let deed = if retire { "retired master keys" } else { "rekeyed" };
     node.engine.note(&person, deed, "the ledger's keys").await?;
     let standing = if retire { node.rekey.retire().await } else { node.rekey.begin().await };
@@ -97,7 +99,7 @@ fn shown(standing: &Standing) -> Value {
     })
 }
 
-async fn release(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Answer {
+async fn release(node: View, Extension(caller): Extension<Caller>) -> Answer {
     let person = Person { who: caller.who(), reason: String::new() };
     if node.is_quarantined() {
         node.engine.note(&person, "released the ledger", "quarantine").await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
@@ -13,18 +13,18 @@ use onceward::core::attempt::Attempt;
 use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::operation::Operation;
 use onceward::core::risk::Risk;
-use onceward::store::Which;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::filter::Filter;
-use super::handler::{Act, Answer, Asked, Because, Said, id_of, invalid, reasoned, some};
+use super::handler::{Act, Answer, Asked, Because, Said, invalid, reasoned, some};
 use super::{evidence, kept, resend};
 use crate::access::Caller;
-use crate::gateway::{Document, TENANT, lines, response_document};
+use crate::gateway::{Document, lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -42,24 +42,15 @@ pub(super) fn router() -> Router<Arc<Node>> {
 }
 
 async fn list(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Asked(filter): Asked<Filter>,
 ) -> Answer {
-    let page = node.engine.store().list(filter.query()?).await?;
+    let page = node.list(filter.query()?).await?;
     // A page may have few and still a next, so what is left out of it costs no more.
     let reached = page.operations.iter().filter(|operation| caller.reaches(&operation.route));
     let data = reached.map(|operation| shape::operation(operation, None));
     Ok(some(data, page.next))
-}
-
-/// The operation of this id.
-pub(crate) async fn find(node: &Node, id: &str) -> Result<Operation, Problem> {
-    let found = node.engine.store().find(Which::Id(id_of(id)?)).await?;
-    found
-        .map(|operation| node.engine.as_kept(operation))
-        .filter(|operation| operation.scope.tenant == TENANT)
-        .ok_or_else(|| Problem::new("not-found", format!("No operation {id} is in the ledger.")))
 }
 
 pub(super) async fn shown(node: &Node, operation: &Operation) -> Answer {
@@ -72,26 +63,25 @@ pub(super) async fn shown(node: &Node, operation: &Operation) -> Answer {
     Ok(Json(shown))
 }
 
-async fn show(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
-    let operation = find(&node, &id).await?;
+async fn show(node: View, Path(id): Path<String>) -> Answer {
+    let operation = node.find(&id).await?;
     shown(&node, &operation).await
 }
 
-async fn show_request(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
-    let operation = find(&node, &id).await?;
+async fn show_request(node: View, Path(id): Path<String>) -> Answer {
+    let operation = node.find(&id).await?;
     let request = kept::request(&node, &operation).await?;
-    let request = request
+    let (request, is_less) = request
         .ok_or_else(|| Problem::new("no-outcome", "The request was forgotten with its window."))?;
-    let body = node.engine.redacted(&operation, &request.body);
-    let shown = response_document(0, &request.headers, &body);
+    let shown = response_document(0, &request.headers, &request.body);
     Ok(Json(json!({
         "method": request.method, "path": request.target, "headers": lines(&request.headers),
-        "body": shown["body"], "body_base64": shown["body_base64"],
+        "body": shown["body"], "body_base64": shown["body_base64"], "redacted": is_less,
     })))
 }
 
-async fn show_response(State(node): State<Arc<Node>>, Path(id): Path<String>) -> Answer {
-    let operation = find(&node, &id).await?;
+async fn show_response(node: View, Path(id): Path<String>) -> Answer {
+    let operation = node.find(&id).await?;
     let shown = response_of(&node, &operation).await?;
     shown.map(Json).ok_or_else(|| {
         Problem::new("no-outcome", "No answer is kept: it has not come, or it is not retained.")
@@ -100,10 +90,8 @@ async fn show_response(State(node): State<Arc<Node>>, Path(id): Path<String>) ->
 
 /// The outcome's answer, or else what the last attempt brought.
 async fn response_of(node: &Node, operation: &Operation) -> Result<Option<Value>, Problem> {
-    let shown = |response: &Given| {
-        let body = node.engine.redacted(operation, &response.body);
-        response_document(response.status, &response.headers, &body)
-    };
+    let shown =
+        |response: &Given| response_document(response.status, &response.headers, &response.body);
     if let Some(response) = kept::answer(node, operation).await? {
         return Ok(Some(shown(&response)));
     }
@@ -145,22 +133,18 @@ pub(crate) fn risks(word: Option<&str>) -> Result<Vec<Risk>, Problem> {
 }
 
 async fn redeliver(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Act(person, said): Act<Redeliver>,
 ) -> Answer {
     let taken = risks(said.risk.as_deref())?;
-    let id = find(&node, &id).await?.id;
+    let id = node.find(&id).await?.id;
     let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
     shown(&node, &operation).await
 }
 
-async fn cancel(
-    State(node): State<Arc<Node>>,
-    Path(id): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
-    let operation = node.engine.cancel(find(&node, &id).await?.id, &person).await?;
+async fn cancel(node: View, Path(id): Path<String>, Act(person, _): Act<Because>) -> Answer {
+    let operation = node.engine.cancel(node.find(&id).await?.id, &person).await?;
     shown(&node, &operation).await
 }
 
@@ -178,13 +162,13 @@ struct Resolve {
 
 reasoned!(Redeliver, Resolve);
 
-async fn resolve(
-    State(node): State<Arc<Node>>,
-    Path(id): Path<String>,
-    Act(person, said): Act<Resolve>,
-) -> Answer {
+async fn resolve(node: View, Path(id): Path<String>, Act(person, said): Act<Resolve>) -> Answer {
+    let has_answer = said.status.is_some() || said.body.is_some() || said.body_base64.is_some();
+    if has_answer && said.r#as == "not-sent" {
+        return Err(invalid("status and body belong to `done`"));
+    }
     let resolution = resolution(&said.r#as, said.status, said.body, said.body_base64)?;
-    let operation = node.engine.resolve(find(&node, &id).await?.id, &resolution, &person).await?;
+    let operation = node.engine.resolve(node.find(&id).await?.id, &resolution, &person).await?;
     shown(&node, &operation).await
 }
 
@@ -228,19 +212,19 @@ pub(crate) fn resolution(
 }
 
 async fn send(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Said(mut document): Said<Document>,
 ) -> Result<Response<axum::body::Body>, Problem> {
     document.take_key(&headers)?;
-    Ok(node.gateway.send(document, caller).await?.map(axum::body::Body::new))
+    Ok(node.gateway.send(document, node.acting(caller)).await?.map(axum::body::Body::new))
 }
 
 async fn explain(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Said(document): Said<Document>,
 ) -> Answer {
-    Ok(Json(node.gateway.explain(document, caller)?))
+    Ok(Json(node.gateway.explain(document, node.acting(caller))?))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -14,17 +14,18 @@ use crate::node::Node;
 use crate::outbox::{Shown, parked, retry};
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/v1/outbox", get(list))
-        .route("/v1/outbox/{name}", get(show))
-        .route("/v1/outbox/{name}/retry", post(retry_parked))
+        .route("/v1/outbox/{outbox}", get(show))
+        .route("/v1/outbox/{outbox}/retry", post(retry_parked))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
-    all(node.outboxes.shown().iter().map(|(outbox, shown)| document(outbox, shown)))
+async fn list(node: View) -> Json<Value> {
+    all(node.outboxes().iter().map(|(outbox, shown)| document(outbox, shown)))
 }
 
 fn document(outbox: &Outbox, shown: &Shown) -> Value {
@@ -44,14 +45,8 @@ fn document(outbox: &Outbox, shown: &Shown) -> Value {
     document
 }
 
-fn find(node: &Node, name: &str) -> Result<(Arc<Outbox>, Shown), Problem> {
-    let mut all = node.outboxes.shown().into_iter();
-    all.find(|(outbox, _)| outbox.name == name)
-        .ok_or_else(|| Problem::new("not-found", format!("No outbox is called {name:?}.")))
-}
-
-async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
-    let (outbox, shown) = find(&node, &name)?;
+async fn show(node: View, Path(name): Path<String>) -> Answer {
+    let (outbox, shown) = node.outbox(&name)?;
     let mut document = document(&outbox, &shown);
     document["parked_rows"] = json!(parked(&**node.engine.store(), &name).await?);
     Ok(Json(document))
@@ -68,11 +63,11 @@ struct Retry {
 reasoned!(Retry);
 
 async fn retry_parked(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(name): Path<String>,
     Act(person, Retry { id, .. }): Act<Retry>,
 ) -> Answer {
-    find(&node, &name)?;
+    node.outbox(&name)?;
     let store = &**node.engine.store();
     let rows = parked(store, &name).await?;
     let is_meant = |row: &&crate::outbox::Parked| id.as_ref().is_none_or(|id| *id == row.id);

@@ -1,11 +1,9 @@
 //! Edit and resend: what an operation asked is asked anew, changed, by an operation of its own.
 
-use std::sync::Arc;
-
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -15,11 +13,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::handler::{Act, invalid, reasoned};
-use super::operations::{find, shown};
+use super::operations::shown;
 use crate::gateway::check_sendable;
-use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// What is asked otherwise; what it does not name stays as it was.
 #[derive(Debug, Deserialize)]
@@ -40,12 +38,12 @@ pub(super) struct Resend {
 reasoned!(Resend);
 
 pub(super) async fn resend(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     asked: HeaderMap,
     Act(person, document): Act<Resend>,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
-    let original = find(&node, &id).await?;
+    let original = node.find(&id).await?;
     if let Some(path) = &document.path {
         check_target(&original.method, path)?;
     }

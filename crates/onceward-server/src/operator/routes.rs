@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use onceward::Bar;
@@ -17,6 +17,7 @@ use crate::access::Caller;
 use crate::config::{ORDERS, word_of};
 use crate::node::Node;
 use crate::shape;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -27,13 +28,13 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/routes/{route}/resume", post(resume))
 }
 
-async fn list(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Json<Value> {
-    let routes = node.engine.routes();
-    let reached = routes.named.values().filter(|route| caller.reaches(&route.name));
+async fn list(node: View, Extension(caller): Extension<Caller>) -> Json<Value> {
+    let routes = node.routes();
+    let reached = routes.iter().filter(|route| caller.reaches(&route.name));
     all(reached.map(|route| shown(&node, route)))
 }
 
-fn shown(node: &Node, route: &Route) -> Value {
+fn shown(node: &View, route: &Route) -> Value {
     let guards = node.guards.all();
     let guard = guards.get(&route.name);
     json!({
@@ -48,7 +49,9 @@ fn shown(node: &Node, route: &Route) -> Value {
         "concurrency_max": route.protection.slots_max,
         "flow": json!({"concurrency_max": route.protection.flow.slots_max}),
         "order": word_of(ORDERS, &route.policy.order),
-        "gate": gate(node, &route.name),
+        "tenants": route.tenants.as_ref().filter(|_| node.keeps(route)),
+        // How busy others are with it is theirs.
+        "gate": if node.keeps(route) { gate(node, &route.name) } else { Value::Null },
         "lookup": route.policy.lookup.as_ref().map(|rule| rule.get.as_str()),
         "hours": route.policy.hours.as_ref().map(Hours::as_str),
         "chaos": route.chaos.as_ref().map(|chaos| {
@@ -78,20 +81,12 @@ fn gate(node: &Node, route: &str) -> Value {
     })
 }
 
-async fn pause(
-    State(node): State<Arc<Node>>,
-    Path(route): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn pause(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
     node.engine.pause(&route, &person).await?;
     Ok(Json(gate(&node, &route)))
 }
 
-async fn resume(
-    State(node): State<Arc<Node>>,
-    Path(route): Path<String>,
-    Act(person, _): Act<Because>,
-) -> Answer {
+async fn resume(node: View, Path(route): Path<String>, Act(person, _): Act<Because>) -> Answer {
     node.engine.resume(&route, &person).await?;
     Ok(Json(gate(&node, &route)))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::handler::{Answer, Asked, all, limit_of};
 use crate::node::Node;
-use crate::problem::Problem;
-use crate::source::{Source, rejects};
+use crate::source::rejects;
+use crate::view::View;
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -21,33 +21,27 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/sources/{source}/rejects", get(rejected))
 }
 
-fn find(node: &Node, name: &str) -> Result<Arc<Source>, Problem> {
-    let why = || Problem::new("source-unknown", format!("No source is called {name:?}."));
-    node.sources.get(name).ok_or_else(why)
+async fn list(node: View) -> Json<Value> {
+    all(node.sources().iter().map(|source| source.described()))
 }
 
-async fn list(State(node): State<Arc<Node>>) -> Json<Value> {
-    all(node.sources.all().values().map(|source| source.described()))
-}
-
-async fn show(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Answer {
-    Ok(Json(find(&node, &name)?.described()))
+async fn show(node: View, Path(name): Path<String>) -> Answer {
+    Ok(Json(node.source(&name)?.described()))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
+    /// Heeded by the view.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
     limit: Option<usize>,
 }
 
 /// Those that are kept fit one page.
-async fn rejected(
-    State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-    Asked(which): Asked<Which>,
-) -> Answer {
+async fn rejected(node: View, Path(name): Path<String>, Asked(which): Asked<Which>) -> Answer {
     let limit = limit_of(which.limit)?;
-    let source = find(&node, &name)?;
+    let source = node.source(&name)?;
     let rejects = rejects::list(&node, &source, limit).await?;
     Ok(all(rejects.iter().map(|reject| reject.shown(&source))))
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::body::headers_of;
 use crate::config::{Outbox, To};
-use crate::gateway::{Gateway, TENANT, check_sendable, options_of};
+use crate::gateway::{Gateway, check_sendable, options_of};
 use crate::problem::Problem;
 
 /// Reads `row` as a call; a refusal is for good.
@@ -35,7 +35,7 @@ pub(super) fn call_of(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Result<C
     let mut headers = headers_of(&headers);
     headers.0.retain(|(name, _)| !name.starts_with("onceward-") && name != "prefer");
     Ok(Call {
-        tenant: TENANT.to_owned(),
+        tenant: outbox.tenant.clone(),
         principal: outbox.via(),
         route,
         request: request(method, target, headers, body),

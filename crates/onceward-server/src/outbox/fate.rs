@@ -103,7 +103,7 @@ fn fate_of(refusal: Refusal, route: String, row: &Row) -> Fate {
         | Refusal::UpstreamUnreachable(_)
         | Refusal::NoAnswer(_)
         | Refusal::StillWorking(_) => Fate::Taken { is_duplicate: true },
-        Refusal::Limit { .. } | Refusal::Barred { .. } => {
+        Refusal::Limit { .. } | Refusal::TenantLimit { .. } | Refusal::Barred { .. } => {
             Fate::Held(subject_of(row).map_or(Held::Route(route), Held::Subject))
         }
         Refusal::Ledger(error) => Fate::Stopped(error.to_string()),

@@ -1,25 +1,23 @@
 //! What a person does on a page: a form with a reason, one write through the engine, and back to
 //! the story, which tells what was done.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Operation, State as Life};
 use onceward::core::risk::{Risk, risk};
-use onceward::store::Which;
 use serde::Deserialize;
 
 use super::frame::reason;
 use super::words;
 use crate::access::Caller;
-use crate::node::Node;
-use crate::operator::{Because, Sent, find, invalid, reasoned, resolution, risks, then_of};
+use crate::operator::{Because, Sent, invalid, reasoned, resolution, risks, then_of};
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// How long the answer to a redelivery waits for its end, so that the page shows how it ended:
 /// most upstreams answer in less, and a person does not mind.
@@ -34,8 +32,8 @@ pub(super) fn told(operation: &Operation) -> Redirect {
 }
 
 /// The address of a form, opened again by hand.
-pub(super) async fn back(Path(id): Path<String>, State(node): State<Arc<Node>>) -> Done {
-    Ok(Redirect::to(&words::url_of(find(&node, &id).await?.id)))
+pub(super) async fn back(Path(id): Path<String>, node: View) -> Done {
+    Ok(Redirect::to(&words::url_of(node.find(&id).await?.id)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,27 +44,26 @@ pub(super) struct Redeliver {
 }
 
 pub(super) async fn redeliver(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Sent(person, form): Sent<Redeliver>,
 ) -> Done {
     let taken = risks(form.risk.as_deref())?;
-    let id = find(&node, &id).await?.id;
+    let id = node.find(&id).await?.id;
     let operation = node.engine.redeliver_at_risk(id, &person, &taken).await?;
     look_after(&node, &operation).await?;
     Ok(told(&operation))
 }
 
 /// Waits until what was sent again has ended or waits for its next attempt, but not for long.
-async fn look_after(node: &Node, sent: &Operation) -> Result<(), Problem> {
+async fn look_after(node: &View, sent: &Operation) -> Result<(), Problem> {
     let mut waited = Duration::ZERO;
     while waited < LOOK_AFTER && !node.is_quarantined() {
         tokio::time::sleep(LOOK_EVERY).await;
         waited += LOOK_EVERY;
-        let found = node.engine.store().find(Which::Id(sent.id)).await?;
-        let is_under_way = found.is_some_and(|now| {
-            now.state == Life::Delivering || now.attempts_made() == sent.attempts_made()
-        });
+        let now = node.find(&sent.id.to_string()).await?;
+        let is_under_way =
+            now.state == Life::Delivering || now.attempts_made() == sent.attempts_made();
         if !is_under_way {
             break;
         }
@@ -75,11 +72,11 @@ async fn look_after(node: &Node, sent: &Operation) -> Result<(), Problem> {
 }
 
 pub(super) async fn cancel(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Sent(person, _): Sent<Because>,
 ) -> Done {
-    let operation = node.engine.cancel(find(&node, &id).await?.id, &person).await?;
+    let operation = node.engine.cancel(node.find(&id).await?.id, &person).await?;
     Ok(told(&operation))
 }
 
@@ -95,7 +92,7 @@ pub(super) struct Resolve {
 }
 
 pub(super) async fn resolve(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Sent(person, form): Sent<Resolve>,
 ) -> Done {
@@ -109,7 +106,7 @@ pub(super) async fn resolve(
     // A form sends every line break as two letters, whatever was typed.
     let body = Some(form.body.replace("\r\n", "\n")).filter(|body| !body.is_empty());
     let resolution = resolution(&form.r#as, status, body, None)?;
-    let operation = node.engine.resolve(find(&node, &id).await?.id, &resolution, &person).await?;
+    let operation = node.engine.resolve(node.find(&id).await?.id, &resolution, &person).await?;
     if !operation.state.is_ended() {
         look_after(&node, &operation).await?;
     }
@@ -123,12 +120,12 @@ pub(super) struct Forget {
 }
 
 pub(super) async fn forget(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Sent(person, form): Sent<Forget>,
 ) -> Done {
     let then = then_of(Some(&form.then))?;
-    let operation = find(&node, &id).await?;
+    let operation = node.find(&id).await?;
     let operation = node.engine.forget(&operation.scope, &operation.key, then, &person).await?;
     Ok(told(&operation))
 }

@@ -1,8 +1,6 @@
 //! Bulk, as pages: a plan of what matches, a form that runs it, and how far it is.
 
-use std::sync::Arc;
-
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::HeaderValue;
 use maud::{Markup, html};
@@ -14,11 +12,11 @@ use super::acts::Done;
 use super::frame::{Frame, Here, Html, reason};
 use super::words;
 use crate::access::Caller;
-use crate::node::Node;
-use crate::operator::bulk::{RATE, Wanted, Words, begun, find};
+use crate::operator::bulk::{RATE, Wanted, Words, begun};
 use crate::operator::{Asked, Because, Filter, Sent, reasoned};
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// The link to the plan for what a list shows.
 pub(super) fn link(filter: &Filter) -> Markup {
@@ -31,13 +29,13 @@ pub(super) fn link(filter: &Filter) -> Markup {
 
 /// What it would do, and the form that does it.
 pub(super) async fn plan(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
     let action = "redeliver".to_owned();
     let wanted = Wanted { action, filter, dry_run: true, ..Wanted::default() };
-    let plan = node.engine.plan_bulk(&wanted.order(&caller)?).await?;
+    let plan = node.engine.plan_bulk(&wanted.order(&node, &caller)?).await?;
     let frame = Frame::of(&node).await?;
     let content = html! {
         h1 { "Redeliver all that match" }
@@ -106,7 +104,7 @@ pub(super) struct Ordered {
 reasoned!(Ordered);
 
 pub(super) async fn begin(
-    State(node): State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Asked(filter): Asked<Filter>,
     Sent(_, form): Sent<Ordered>,
@@ -121,16 +119,13 @@ pub(super) async fn begin(
         accept_risk: Words::Many(taken.collect()),
         ..Wanted::default()
     };
-    let bulk = begun(&node, wanted.order(&caller)?).await?;
+    let bulk = begun(&node, wanted.order(&node, &caller)?).await?;
     Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
 }
 
 /// How far it is; the page looks again by itself while it runs.
-pub(super) async fn show(
-    State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
-    let bulk = find(&node, &name).await?;
+pub(super) async fn show(node: View, Path(name): Path<String>) -> Result<Response, Problem> {
+    let bulk = node.bulk(&name).await?;
     let frame = Frame::of(&node).await?;
     let is_running = bulk.standing == BulkStanding::Running;
     let content = progress(&bulk, is_running);
@@ -171,7 +166,7 @@ fn progress(bulk: &Bulk, is_running: bool) -> Markup {
 }
 
 pub(super) async fn stop(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(name): Path<String>,
     Sent(person, _): Sent<Because>,
 ) -> Done {

@@ -1,25 +1,19 @@
 //! What an upstream was asked about an operation in doubt, and the button that asks it again.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::lookup::LookupRule;
 use onceward::core::operation::{Operation, State as Life};
 use onceward::core::time::Timestamp;
 
-use super::words;
-use crate::node::Node;
-use crate::operator::find;
+use super::{viewer, words};
 use crate::problem::Problem;
+use crate::view::View;
 
 /// Asks the upstream now, and goes back to the story, which tells what came of it.
-pub(super) async fn look(
-    State(node): State<Arc<Node>>,
-    Path(id): Path<String>,
-) -> Result<Redirect, Problem> {
-    let id = find(&node, &id).await?.id;
+pub(super) async fn look(node: View, Path(id): Path<String>) -> Result<Redirect, Problem> {
+    let id = node.find(&id).await?.id;
     let (operation, _) = node.engine.look_again(id).await?;
     Ok(Redirect::to(&words::url_of(operation.id)))
 }
@@ -32,6 +26,7 @@ pub(super) fn looks(operation: &Operation, rule: Option<&LookupRule>, now: Times
         section #looks {
             h2 { "Asked at the upstream" }
             form.card method="post" action={ (words::url_of(operation.id)) "/lookup" } {
+                (viewer::token())
                 p { code { "GET " (rule.get.as_str()) } }
                 p {
                     @if looks.made == 0 { "Not asked yet." }

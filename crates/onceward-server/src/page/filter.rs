@@ -4,8 +4,8 @@ use maud::{Markup, html};
 use onceward::store::Page;
 use url::form_urlencoded::Serializer;
 
-use crate::node::Node;
 use crate::operator::{Filter, cursor};
+use crate::view::View;
 
 /// The states that the filter offers, and their words.
 const STATES: [(&str, &str); 8] = [
@@ -23,7 +23,7 @@ const STATES: [(&str, &str); 8] = [
 const FIELDS: [&str; 4] = ["state", "route", "key", "text"];
 
 /// The form: what it is told stands in the address afterwards.
-pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
+pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
     let value = |field: &Option<String>| field.clone().unwrap_or_default();
     let state = value(&filter.state);
     html! {
@@ -39,7 +39,7 @@ pub(super) fn form(node: &Node, filter: &Filter, is_filtered: bool) -> Markup {
                 input name="route" list="routes" value=(value(&filter.route)) autocomplete="off";
             }
             datalist #routes {
-                @for name in node.engine.routes().named.keys() { option value=(name) {} }
+                @for route in node.routes() { option value=(route.name) {} }
             }
             label { "Key" input name="key" value=(value(&filter.key)) autocomplete="off"; }
             label { "Text"

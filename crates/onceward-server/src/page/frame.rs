@@ -8,9 +8,10 @@ use http::{HeaderMap, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
-use crate::node::Node;
+use super::viewer;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
+use crate::view::View;
 
 /// A page.
 pub(super) struct Html(pub(super) Markup);
@@ -41,12 +42,8 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Counts what waits.
-    pub(super) async fn of(node: &Node) -> Result<Self, Problem> {
-        let condition = node.engine.store().condition().await?;
-        Ok(Self {
-            counts: condition.counts.into_iter().collect(),
-            quarantined: node.is_quarantined(),
-        })
+    pub(super) async fn of(node: &View) -> Result<Self, Problem> {
+        Ok(Self { counts: node.counts().await?, quarantined: node.is_quarantined() })
     }
 
     /// How many operations stand here.
@@ -95,6 +92,7 @@ impl Frame {
 /// The field that every form has that changes anything.
 pub(super) fn reason(label: &str) -> Markup {
     html! {
+        (viewer::token())
         label { (label)
             input name="reason" required maxlength=(REASON_BYTES_MAX) autocomplete="off";
         }
@@ -116,10 +114,11 @@ pub(super) fn table(label: &str, head: &Markup, rows: &Markup) -> Markup {
 /// The address that a caller reaches us at, as this request did.
 pub(super) fn base_of(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    format!("http://{}", host.unwrap_or("127.0.0.1:7077"))
+    let scheme = viewer::scheme();
+    format!("{scheme}://{}", host.unwrap_or("127.0.0.1:7077"))
 }
 
-fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
+pub(super) fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -136,6 +135,7 @@ fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
                 header.top {
                     a.brand href="/" { (mark()) "Onceward" }
                     (top)
+                    (viewer::shown())
                 }
                 main #main { (body) }
                 footer { "Onceward " (env!("CARGO_PKG_VERSION")) }
@@ -173,7 +173,11 @@ pub(super) fn problem(problem: &Problem) -> Markup {
             @if let Some(operation) = &problem.operation {
                 p { a.button href=(super::words::url_of(operation.id)) { "Back to the operation" } }
             } @else {
-                p { a.button href="/" { "To the overview" } }
+                @if matches!(problem.code, "unauthenticated" | "login-refused") {
+                    p { a.button href="/login" { "Log in" } }
+                } @else {
+                    p { a.button href="/" { "To the overview" } }
+                }
             }
         }
     };

@@ -1,8 +1,5 @@
 //! The lists: what needs somebody, and everything; an empty one shows the line that fills it.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::core::operation::{Operation, State as Life};
@@ -14,6 +11,7 @@ use super::{bulk, filter, frame, words};
 use crate::node::Node;
 use crate::operator::{Asked, Filter};
 use crate::problem::Problem;
+use crate::view::View;
 
 /// How many of what needs somebody the overview shows, and how many of everything.
 const NEWEST: usize = 5;
@@ -27,8 +25,8 @@ enum Table {
     InDoubt,
 }
 
-async fn page_of(node: &Node, filter: &Filter) -> Result<Page, Problem> {
-    Ok(node.engine.store().list(filter.query()?).await?)
+async fn page_of(node: &View, filter: &Filter) -> Result<Page, Problem> {
+    node.list(filter.query()?).await
 }
 
 fn standing(state: &str, limit: usize) -> Filter {
@@ -36,10 +34,7 @@ fn standing(state: &str, limit: usize) -> Filter {
 }
 
 /// `/`: what needs somebody first, then everything.
-pub(super) async fn overview(
-    State(node): State<Arc<Node>>,
-    headers: HeaderMap,
-) -> Result<Html, Problem> {
+pub(super) async fn overview(node: View, headers: HeaderMap) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let dead = page_of(&node, &standing("dead_letter", NEWEST)).await?;
     let doubt = page_of(&node, &standing("in_doubt", NEWEST)).await?;
@@ -98,7 +93,7 @@ fn rest(path: &str, count: u64, shown: usize) -> Markup {
 
 /// `/operations`: the list alone.
 pub(super) async fn operations(
-    State(node): State<Arc<Node>>,
+    node: View,
     headers: HeaderMap,
     Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
@@ -113,7 +108,7 @@ pub(super) async fn operations(
 
 /// `/dead`: what died and nobody was told.
 pub(super) async fn dead(
-    State(node): State<Arc<Node>>,
+    node: View,
     headers: HeaderMap,
     Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
@@ -144,7 +139,7 @@ pub(super) async fn dead(
 
 /// `/in-doubt`: what nobody knows the outcome of.
 pub(super) async fn in_doubt(
-    State(node): State<Arc<Node>>,
+    node: View,
     headers: HeaderMap,
     Asked(filter): Asked<Filter>,
 ) -> Result<Html, Problem> {
@@ -181,7 +176,7 @@ struct Waiting {
 }
 
 async fn waiting(
-    node: &Node,
+    node: &View,
     headers: &HeaderMap,
     filter: Filter,
     what: &Waiting,
@@ -203,7 +198,7 @@ async fn waiting(
 }
 
 /// The filter form and what it finds.
-fn list(node: &Node, headers: &HeaderMap, filter: &Filter, page: &Page, now: Timestamp) -> Markup {
+fn list(node: &View, headers: &HeaderMap, filter: &Filter, page: &Page, now: Timestamp) -> Markup {
     let is_filtered = filter.is_set();
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
     if page.operations.is_empty() && page.next.is_none() && !is_filtered && is_first {

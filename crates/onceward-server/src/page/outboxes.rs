@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::frame::table;
 use crate::config::Outbox;
-use crate::node::Node;
 use crate::outbox::{Shown, Stands};
+use crate::view::View;
 
 /// Nothing where there are none.
-pub(super) fn section(node: &Node) -> Markup {
-    let all = node.outboxes.shown();
+pub(super) fn section(node: &View) -> Markup {
+    let all = node.outboxes();
     html! {
         @if !all.is_empty() {
             h2 { "Outboxes" }

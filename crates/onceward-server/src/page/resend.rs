@@ -1,8 +1,6 @@
 //! Edit and resend, as a form: what was asked, to be changed, and a new operation of it.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use bytes::Bytes;
 use maud::html;
 use onceward::Edit;
@@ -14,8 +12,9 @@ use super::acts::{Done, told};
 use super::frame::{Frame, Here, Html, reason};
 use super::words;
 use crate::node::Node;
-use crate::operator::{Sent, check_target, find, kept, reasoned};
+use crate::operator::{Sent, check_target, kept, reasoned};
 use crate::problem::Problem;
+use crate::view::View;
 
 /// A body that is larger is not edited by hand.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -36,16 +35,14 @@ reasoned!(Edited);
 async fn text_of(node: &Node, operation: &Operation) -> Result<Option<String>, Problem> {
     let request = kept::request(node, operation).await?;
     let forgotten = || Problem::new("no-outcome", "The request was forgotten with its window.");
-    let body = request.ok_or_else(forgotten)?.body;
-    let text = Some(body).filter(|body| body.len() <= BODY_BYTES_MAX);
+    let (request, is_less) = request.ok_or_else(forgotten)?;
+    // What nobody sees cannot be edited: it would be sent as it is shown.
+    let text = Some(request.body).filter(|body| !is_less && body.len() <= BODY_BYTES_MAX);
     Ok(text.and_then(|body| String::from_utf8(body.to_vec()).ok()))
 }
 
-pub(super) async fn form(
-    State(node): State<Arc<Node>>,
-    Path(id): Path<String>,
-) -> Result<Html, Problem> {
-    let operation = find(&node, &id).await?;
+pub(super) async fn form(node: View, Path(id): Path<String>) -> Result<Html, Problem> {
+    let operation = node.find(&id).await?;
     let body = text_of(&node, &operation).await?;
     let frame = Frame::of(&node).await?;
     let key = format!("made-{:032x}", u128::from_be_bytes(random()));
@@ -66,7 +63,7 @@ pub(super) async fn form(
                 Some(body) => label { "Body"
                     textarea name="body" rows="12" spellcheck="false" { "\n" (body) }
                 },
-                None => p.soft { "Its body is no text, or too large to be edited here: it goes as it is." },
+                None => p.soft { "Its body is no text, too large to be edited here, or redacted: it goes as it is." },
             }
             (reason("Reason"))
             button.careful { "Send as a new operation" }
@@ -76,11 +73,11 @@ pub(super) async fn form(
 }
 
 pub(super) async fn resend(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(id): Path<String>,
     Sent(person, form): Sent<Edited>,
 ) -> Done {
-    let operation = find(&node, &id).await?;
+    let operation = node.find(&id).await?;
     check_target(&operation.method, &form.path)?;
     // A form sends every line break as two letters: what only differs in that was not changed.
     let plain = |text: String| text.replace("\r\n", "\n");

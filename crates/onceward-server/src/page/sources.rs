@@ -1,32 +1,26 @@
 //! `/sources`: where webhooks come in, and the last ones of each that were not taken, with the reason.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::webhook::Scheme;
 
 use super::frame::{Frame, Here, Html, base_of};
 use super::words;
-use crate::node::Node;
 use crate::problem::Problem;
 use crate::source::Source;
 use crate::source::rejects::{self, Reject};
 use crate::units;
+use crate::view::View;
 
 /// Of each source.
 const SHOWN_MAX: usize = 20;
 
-pub(super) async fn show(
-    State(node): State<Arc<Node>>,
-    headers: HeaderMap,
-) -> Result<Html, Problem> {
+pub(super) async fn show(node: View, headers: HeaderMap) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let base = base_of(&headers);
-    let sources = node.sources.all();
+    let sources = node.sources();
     let mut cards = Vec::new();
-    for source in sources.values() {
+    for source in &sources {
         let rejected = rejects::list(&node, source, SHOWN_MAX).await?;
         cards.push(card(source, &rejected, &base));
     }

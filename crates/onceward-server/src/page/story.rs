@@ -1,10 +1,8 @@
 //! One operation: where it stands, what a person can do, and everything that happened.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{self, Extension, Path, Query};
-use bytes::Bytes;
+use axum::extract::{Extension, Path, Query};
 use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::InLine;
@@ -20,9 +18,10 @@ use super::frame::{Frame, Here, Html, base_of};
 use super::{acts, doubt, payload, words};
 use crate::access::{Caller, Roles};
 use crate::node::Node;
-use crate::operator::{find, kept};
+use crate::operator::kept;
 use crate::problem::Problem;
 use crate::shape;
+use crate::view::View;
 
 /// How many of those that were born of an operation its page names.
 const KIN_MAX: usize = 20;
@@ -40,36 +39,31 @@ pub(super) struct Told {
 type Tried<'a> = (&'a Attempt, Option<(exchange::Response, bool)>);
 
 pub(super) async fn show(
-    extract::State(node): extract::State<Arc<Node>>,
+    node: View,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Query(told): Query<Told>,
     headers: HeaderMap,
 ) -> Result<Html, Problem> {
-    let operation = find(&node, &id).await?;
+    let operation = node.find(&id).await?;
     let frame = Frame::of(&node).await?;
     let store = node.engine.store();
     let place = node.engine.in_line(&operation).await?;
     let asked = store.asked(operation.id).await?;
-    let redacted = |body: &Bytes| node.engine.redacted(&operation, body);
     let sees = caller.roles.has(Roles::PAYLOADS);
     let request = if sees { kept::request(&node, &operation).await? } else { None };
-    let request =
-        request.map(|request| exchange::Request { body: redacted(&request.body), ..request });
-    let for_people =
-        |answer: exchange::Response| exchange::Response { body: redacted(&answer.body), ..answer };
+    let request = request.map(|(request, _)| request);
     let mut attempts: Vec<Tried<'_>> = Vec::with_capacity(operation.attempts.len());
     for attempt in &operation.attempts {
         let excerpt = if sees { kept::excerpt(&node, &operation, attempt).await? } else { None };
-        attempts.push((attempt, excerpt.map(|(answer, cut)| (for_people(answer), cut))));
+        attempts.push((attempt, excerpt));
     }
     let answer = if sees { kept::answer(&node, &operation).await? } else { None };
-    let answer = answer.map(for_people);
     let rule = node.engine.lookup_of(&operation);
     let born = StoreQuery { parent: Some(operation.id), limit: KIN_MAX, ..StoreQuery::default() };
     // A child is no older than its parent, so the list ends there.
     let born = StoreQuery { since: Some(operation.created_at), ..born };
-    let children = store.list(born).await?.operations;
+    let children = node.list(born).await?.operations;
     let now = shape::now();
     let is_told = told.told.is_some();
     let (base, needs_key) = (base_of(&headers), node.access.is_needed());

@@ -1,9 +1,7 @@
 //! `/upstreams`: what stands before each upstream at this node, the worst first, and a form to
 //! pause or resume.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
@@ -14,11 +12,13 @@ use super::words;
 use crate::node::Node;
 use crate::operator::{Because, Sent};
 use crate::problem::Problem;
+use crate::view::View;
 
-pub(super) async fn show(State(node): State<Arc<Node>>) -> Result<Html, Problem> {
+pub(super) async fn show(node: View) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let now = crate::shape::now();
     let mut gates = node.gates();
+    gates.retain(|(name, _)| node.check_kept(name).is_ok());
     gates.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
     let content = html! {
         h1 { "Upstreams" }
@@ -103,7 +103,7 @@ fn form(name: &str, is_paused: bool) -> Markup {
 }
 
 pub(super) async fn pause(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(route): Path<String>,
     Sent(person, _): Sent<Because>,
 ) -> Result<Redirect, Problem> {
@@ -112,7 +112,7 @@ pub(super) async fn pause(
 }
 
 pub(super) async fn resume(
-    State(node): State<Arc<Node>>,
+    node: View,
     Path(route): Path<String>,
     Sent(person, _): Sent<Because>,
 ) -> Result<Redirect, Problem> {

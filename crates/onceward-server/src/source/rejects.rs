@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use onceward::core::exchange::{Headers, is_credential};
-use onceward::core::redact;
+use onceward::core::redact::Redaction;
 use onceward::core::time::Timestamp;
 use onceward::secret::random;
 use onceward::store::{StoreError, Way};
@@ -175,8 +175,10 @@ fn of(
     let target = webhook.uri.path_and_query().map_or("", |it| it.as_str()).to_owned();
     let mut left = HEADER_BYTES_MAX;
     let mut headers = Vec::new();
+    let redact = redaction_of(node, source, webhook.method.as_str());
+    let seen = redact.body(webhook.headers.text("content-type"), &webhook.body);
     for (name, value) in &webhook.headers.0 {
-        let is_secret = is_credential(name, &[]);
+        let is_secret = is_credential(name, &redact.headers);
         let text = std::str::from_utf8(value);
         is_whole &= !is_secret && text.is_ok();
         let value = if is_secret { "…".into() } else { String::from_utf8_lossy(value) };
@@ -187,11 +189,8 @@ fn of(
         left -= name.len() + value.len();
         headers.push((name.clone(), value.into_owned()));
     }
-    let route = source.route.as_ref().and_then(|route| node.engine.route(route));
-    let policy = route.map(|it| Arc::clone(it.policy_for(webhook.method.as_str(), &source.target)));
-    let redacted = policy.and_then(|policy| redact::redacted(&webhook.body, &policy.redact));
-    is_whole &= redacted.is_none();
-    let body = redacted.unwrap_or_else(|| webhook.body.clone());
+    is_whole &= seen.is_none();
+    let body = seen.unwrap_or_else(|| webhook.body.clone());
     Reject {
         id: String::new(),
         at: now.as_micros(),
@@ -206,6 +205,14 @@ fn of(
         body_bytes: webhook.body.len(),
         is_whole,
     }
+}
+
+/// What people do not see of a webhook: as its route says, or what holds for all.
+pub(super) fn redaction_of(node: &Node, source: &Source, method: &str) -> Redaction {
+    let routes = node.engine.routes();
+    let route = source.route.as_ref().and_then(|route| routes.get(route));
+    let policy = route.as_ref().map(|route| route.policy_for(method, &source.target));
+    policy.unwrap_or(&routes.ad_hoc.policy).redact.clone()
 }
 
 /// Removes the oldest beyond what is kept.

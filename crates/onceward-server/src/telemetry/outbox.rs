@@ -1,26 +1,9 @@
 //! Log lines and metrics about outboxes: keys and ids are told, bodies and headers never.
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tracing::{info, warn};
 
+use super::metrics::{METRICS, labels};
 use crate::outbox::{Parked, Shown, Stands};
-
-/// Says what the metrics mean.
-pub(super) fn describe() {
-    describe_counter!(
-        "onceward_outbox_rows_total",
-        "Rows of an outbox, by what became of them: remembered, duplicate or parked."
-    );
-    describe_gauge!(
-        "onceward_outbox_lag_seconds",
-        "Age of the oldest row of an outbox that is not remembered; while it cannot be read, at least the time since it was."
-    );
-    describe_gauge!("onceward_outbox_parked", "Rows of an outbox that can never become a call.");
-    describe_gauge!(
-        "onceward_outbox_reading",
-        "Whether this node reads an outbox: 0 where it fails, or another node does."
-    );
-}
 
 /// Rows became operations, or were some already.
 pub(crate) fn took(outbox: &str, remembered: u64, duplicates: u64) {
@@ -37,8 +20,8 @@ pub(crate) fn parked(outbox: &str, parked: &Parked) {
 }
 
 fn rows(outbox: &str, result: &'static str, count: u64) {
-    counter!("onceward_outbox_rows_total", "outbox" => outbox.to_owned(), "result" => result)
-        .increment(count);
+    let of = labels([("outbox", outbox), ("result", result)]);
+    METRICS.outbox_rows.get_or_create(&of).inc_by(count);
 }
 
 /// Where an outbox stands from now on.
@@ -58,10 +41,11 @@ pub(crate) fn fails(outbox: &str, why: &str) {
 /// How outboxes are doing, for whoever reads the metrics now.
 pub(crate) fn gauges<'a>(outboxes: impl Iterator<Item = (&'a str, &'a Shown)>) {
     for (outbox, shown) in outboxes {
-        let of = |name: &'static str| gauge!(name, "outbox" => outbox.to_owned());
-        of("onceward_outbox_lag_seconds").set(shown.lag.unwrap_or_default().as_secs_f64());
-        of("onceward_outbox_parked").set(shown.parked_now as f64);
+        let of = labels([("outbox", outbox)]);
+        let lag = shown.lag.unwrap_or_default().as_secs_f64();
+        METRICS.outbox_lag.get_or_create(&of).set(lag);
+        METRICS.outbox_parked.get_or_create(&of).set(shown.parked_now as f64);
         let is_reading = shown.stands == Stands::Reading;
-        of("onceward_outbox_reading").set(f64::from(u8::from(is_reading)));
+        METRICS.outbox_reading.get_or_create(&of).set(f64::from(u8::from(is_reading)));
     }
 }

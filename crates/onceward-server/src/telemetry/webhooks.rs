@@ -1,36 +1,15 @@
 //! What is counted and logged of webhooks that come in: names and reasons, never a header's value.
 
-use metrics::{counter, describe_counter};
 use onceward::core::operation::Operation;
 use onceward::{Heard, Testimony};
 use tracing::{debug, info, warn};
 
+use super::metrics::{METRICS, labels};
 use crate::source::Came;
-
-/// What the metrics are.
-pub(super) fn describe() {
-    describe_counter!(
-        "onceward_webhooks_total",
-        "Webhooks that were verified, by source and by what became of them."
-    );
-    describe_counter!(
-        "onceward_webhooks_rejected_total",
-        "Webhooks that were refused, by source and reason."
-    );
-    describe_counter!(
-        "onceward_webhooks_unavailable_total",
-        "Webhooks that could not be taken when they came, by source and reason."
-    );
-    describe_counter!(
-        "onceward_webhooks_resolved_total",
-        "Operations in doubt that a webhook ended, by source."
-    );
-}
 
 /// One was verified.
 pub(crate) fn received(source: &str, came: Came) {
-    counter!("onceward_webhooks_total", "source" => source.to_owned(), "result" => came.name())
-        .increment(1);
+    METRICS.webhooks.get_or_create(&labels([("source", source), ("result", came.name())])).inc();
     debug!(source, result = came.name(), "webhook");
 }
 
@@ -45,8 +24,8 @@ pub(crate) fn set_aside(source: &str, came: Came, operation: Option<&Operation>,
 
 /// One was refused.
 pub(crate) fn rejected(source: &str, reason: &'static str, why: &str, is_kept: bool) {
-    counter!("onceward_webhooks_rejected_total", "source" => source.to_owned(), "reason" => reason)
-        .increment(1);
+    let of = labels([("source", source), ("reason", reason)]);
+    METRICS.webhooks_rejected.get_or_create(&of).inc();
     if is_kept {
         warn!(source, reason, why, "webhook refused");
     } else {
@@ -56,15 +35,15 @@ pub(crate) fn rejected(source: &str, reason: &'static str, why: &str, is_kept: b
 
 /// One could not be taken when it came.
 pub(crate) fn unavailable(source: &str, reason: &'static str) {
-    counter!("onceward_webhooks_unavailable_total", "source" => source.to_owned(), "reason" => reason)
-        .increment(1);
+    let of = labels([("source", source), ("reason", reason)]);
+    METRICS.webhooks_unavailable.get_or_create(&of).inc();
     debug!(source, reason, "webhook not taken now");
 }
 
 /// One was evidence.
 pub(crate) fn heard(source: &str, testimony: &Testimony, heard: &Heard) {
-    counter!("onceward_webhooks_resolved_total", "source" => source.to_owned())
-        .increment(heard.ended.len() as u64);
+    let ended = heard.ended.len() as u64;
+    METRICS.webhooks_resolved.get_or_create(&labels([("source", source)])).inc_by(ended);
     let (route, says) = (testimony.route.as_str(), testimony.says.name());
     for operation in &heard.ended {
         info!(source, route, %operation, says, "a webhook ended a doubt");

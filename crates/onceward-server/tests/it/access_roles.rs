@@ -116,11 +116,13 @@ fn each_role_opens_its_endpoints_and_no_others() {
 }
 
 #[test]
-fn what_needs_no_role_needs_a_key_still_and_what_is_nowhere_is_nowhere() {
+fn the_way_in_needs_no_key_and_what_is_nowhere_is_nowhere() {
     let world = World::new();
     let gateway = world.serve();
     let key = make(&gateway, "ada", &["--role", "send"]);
-    assert_eq!(gateway.call("GET", "/style.css", &[], "").status, 401);
+    for (path, status) in [("/login", 200), ("/style.css", 200), ("/", 401), ("/nowhere", 401)] {
+        assert_eq!(gateway.call("GET", path, &[], "").status, status, "{path}");
+    }
     assert_eq!(ask(&gateway, &key, "GET /style.css", "").status, 200);
     assert_eq!(ask(&gateway, &key, "GET /v1/nowhere", "").status, 404);
     let other = ask(&gateway, &key, "PUT /v1/operations", "");

@@ -26,6 +26,18 @@ impl Server {
         Self { gateway: world.serve(), _world: world }
     }
 
+    /// With this configuration.
+    pub(crate) fn with(configuration: &str) -> Self {
+        let world = World::new();
+        world.write("onceward.toml", configuration);
+        Self::of(world)
+    }
+
+    /// As what is in this folder says.
+    pub(crate) fn of(world: World) -> Self {
+        Self { gateway: world.serve(), _world: world }
+    }
+
     /// The answer to a request.
     pub(crate) fn ask(
         &self,
@@ -35,6 +47,10 @@ impl Server {
         body: &str,
     ) -> Response {
         self.gateway.call(method, path, headers, body)
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// A path of the gateway's, as an address for a browser.
@@ -95,6 +111,7 @@ impl Browser {
         let driver = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = format!("--user-data-dir={}", folder.path().display());
         let capabilities = json!({"capabilities": {"alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {"binary": chromium, "args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",

@@ -47,7 +47,7 @@ impl Authority {
         self.0.pem()
     }
 
-    fn sign(&self, name: &str) -> Pair {
+    pub(crate) fn sign(&self, name: &str) -> Pair {
         self.sign_for(name, &format!("{name}.example"))
     }
 
@@ -72,7 +72,7 @@ impl Authority {
     }
 
     /// A caller's TLS that trusts this authority.
-    fn caller(&self, own: Option<&Pair>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    pub(crate) fn caller(&self, own: Option<&Pair>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -90,7 +90,7 @@ impl Authority {
     }
 }
 
-fn write(world: &World, pair: &Pair) {
+pub(crate) fn write(world: &World, pair: &Pair) {
     world.write("cert.pem", &pair.cert_pem);
     world.write("key.pem", &pair.key_pem);
 }
@@ -103,7 +103,7 @@ fn order(key: &str, version: Version) -> Request<Full<Bytes>> {
 }
 
 /// One request on a connection of its own that stands.
-async fn send<S>(
+pub(crate) async fn send<S>(
     stream: S,
     request: Request<Full<Bytes>>,
     version: Version,
@@ -146,7 +146,7 @@ fn is_replay(response: &Response<Bytes>) -> bool {
     response.headers().get("idempotent-replayed").is_some_and(|value| value == "true")
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

@@ -171,7 +171,7 @@ impl Orders {
     }
 }
 
-fn written(status: u16, headers: &[(&str, String)], body: &str) -> Vec<u8> {
+pub(crate) fn written(status: u16, headers: &[(&str, String)], body: &str) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status} As Told\r\n");
     for (name, value) in headers {
         // Writing into a string does not fail.

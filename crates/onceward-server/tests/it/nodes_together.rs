@@ -79,6 +79,50 @@ async fn an_access_key_that_one_node_made_rotated_or_revoked_is_so_at_the_others
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_one_node_holds_at_the_others_and_ends_with_its_key_at_all_of_them() {
+    let Some(database) = Database::shared() else { return };
+    let cluster = Cluster::start(&vec![database.url(); 2], 1).await;
+    let [one, other] = &cluster.nodes[..] else { return };
+    let json = ("content-type", "application/json");
+    let mut made = Vec::new();
+    // A second one stays, so that the gateway does not stand open again.
+    for name in ["ada", "bo"] {
+        let bearer = made.first().map_or_else(String::new, |key: &Value| key["key"].to_string());
+        let bearer = format!("Bearer {}", bearer.trim_matches('"'));
+        let headers = [json, ("onceward-authorization", bearer.as_str())];
+        let headers = if made.is_empty() { &headers[..1] } else { &headers };
+        let document = format!("{{\"name\": \"{name}\"}}");
+        let key = one.line().await.ask("POST", "/v1/access", headers, document.as_bytes()).await;
+        made.push(key.expect("an answer").json());
+    }
+    let key = made[0]["key"].as_str().expect("a key");
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let sent = format!("key={key}");
+    let answer = one.line().await.ask("POST", "/login", &[form], sent.as_bytes()).await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 303, "{answer:?}");
+    let cookie = answer.header("set-cookie").expect("a cookie").split(';').next();
+    let session = [("accept", "text/html"), ("cookie", cookie.expect("a cookie"))];
+    let look = async |path: &str| {
+        let answer = other.line().await.ask("GET", path, &session, &[]).await;
+        answer.expect("an answer")
+    };
+    // However early it comes there, a browser is led back to where it was.
+    let login = look("/login?next=%2Fdead").await;
+    assert_eq!((login.status(), login.header("location")), (303, Some("/dead")));
+    assert_eq!(look("/dead").await.status(), 200);
+    let path = format!("/v1/access/{}", made[0]["prefix"].as_str().expect("a prefix"));
+    let bearer = format!("Bearer {}", made[1]["key"].as_str().expect("a key"));
+    let headers = [json, ("onceward-authorization", bearer.as_str())];
+    let revoked = one.line().await.ask("DELETE", &path, &headers, b"{}").await;
+    assert_eq!(revoked.expect("an answer").status(), 200);
+    until("the other to know no such session", async || {
+        (look("/dead").await.status() == 303).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_start_together_on_an_empty_database_migrate_it_once() {
     let Some(database) = Database::shared() else { return };
     let cluster = Cluster::of(&vec![database.url(); 3], 1, "").await;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,10 +46,14 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     folder: TempDir,
+    /// How many nodes there are once all are started.
+    count: usize,
     pub(crate) auditor: Auditor,
     pub(crate) log: Arc<Log>,
     pub(crate) nodes: Vec<Gateway>,
     pub(crate) places: Places,
+    /// What the next node that is started runs.
+    pub(crate) binary: PathBuf,
     seed: u64,
 }
 
@@ -68,28 +73,34 @@ impl Cluster {
                 .expect("a configuration");
         }
         let (log, places) = (Arc::default(), Places::default());
-        Self { folder, auditor, log, nodes: Vec::new(), places, seed }
+        let binary = BINARY.into();
+        Self { folder, count: ledgers.len(), auditor, log, nodes: Vec::new(), places, binary, seed }
     }
 
     /// The same, and all of them started.
     pub(crate) async fn start(ledgers: &[String], seed: u64) -> Self {
         let mut cluster = Self::of(ledgers, seed, "").await;
-        for node in 0..ledgers.len() {
-            let started = cluster.launch(node).await;
+        cluster.begin().await;
+        cluster
+    }
+
+    /// Starts all of them.
+    pub(crate) async fn begin(&mut self) {
+        for node in 0..self.count {
+            let started = self.launch(node).await;
             // It listens before its ledger is there, where it has to wait for that.
             until("a node to be ready", async || {
                 let answer = started.line().await.ask("GET", "/readyz", &[], b"").await.ok()?;
                 (answer.status() == 200).then_some(())
             })
             .await;
-            cluster.nodes.push(started);
+            self.nodes.push(started);
         }
-        cluster
     }
 
     /// How a node is started.
     pub(crate) fn command(&self, node: usize) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(&self.binary);
         command.args(["serve", "--config"]);
         command.arg(self.folder.path().join(format!("node-{node}.toml")));
         clean(&mut command);

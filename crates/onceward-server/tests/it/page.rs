@@ -212,7 +212,7 @@ fn a_list_goes_on_behind_its_older_link_and_keeps_its_filter() {
 }
 
 #[test]
-fn with_an_access_key_the_browser_asks_for_it_and_the_act_bears_its_name() {
+fn with_an_access_key_the_browser_is_led_to_the_login_and_an_act_by_key_bears_its_name() {
     let server = Server::start();
     let id = make_a_dead_letter(&server, "order-1");
     let made = server.ask(
@@ -225,10 +225,11 @@ fn with_an_access_key_the_browser_asks_for_it_and_the_act_bears_its_name() {
     let key = made["key"].as_str().unwrap();
 
     let refused = server.ask("GET", "/", &[HTML], "");
-    assert_eq!(refused.status, 401);
-    assert!(refused.header("www-authenticate").unwrap().starts_with("Basic"));
-    assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
-    assert!(!refused.text().contains("order-1"));
+    assert_eq!((refused.status, refused.header("location")), (303, Some("/login")));
+    let program = server.ask("GET", "/", &[], "");
+    assert_eq!(program.status, 401);
+    assert!(program.header("www-authenticate").unwrap().starts_with("Bearer"), "no browser asks");
+    assert!(!program.text().contains("order-1"));
 
     let bearer = format!("Bearer {key}");
     let own = ("Authorization", bearer.as_str());

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
+pub(crate) mod document;
 mod http;
 mod upstream;
 
@@ -247,7 +248,8 @@ impl Gateway {
         Running::start(self.command(arguments))
     }
 
-    /// One request; the connection is for it alone.
+    /// One request; the connection is for it alone. Its answer is held to the document of the API.
+    #[track_caller]
     pub(crate) fn call(
         &self,
         method: &str,
@@ -255,7 +257,9 @@ impl Gateway {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Response {
-        call(self.address, method, path, headers, body).unwrap()
+        let answer = call(self.address, method, path, headers, body).unwrap();
+        document::hold(method, path, &answer);
+        answer
     }
 
     /// Waits until the operation with this key is in `state`.

@@ -18,6 +18,7 @@ use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
 use crate::replay::replay;
 use crate::store::{Birth, Remembered, Slot, StoreError, Which};
+use crate::tenants::Wanted;
 use crate::wire::{self, Sealing};
 
 /// The method of a claim's request: it is none of HTTP's, because nothing is sent.
@@ -73,15 +74,34 @@ impl Engine {
         let print = self.print_of(beginning);
         let mut known = if self.recent.has(digest) { self.store.recall(digest) } else { None };
         let mut replaces = None;
+        let bytes = beginning.fingerprint.as_ref().map_or(0, |print| print.len() as u64);
+        let wanted = Wanted { bytes: Some(bytes), may_wait: false };
+        let admitted = self.admit_tenant(&which.tenant, wanted).await?;
+        let (mut share, full) = match admitted {
+            // A handler's work is no call of ours.
+            Ok(admitted) => (admitted.map(|(share, _)| share), None),
+            Err(full) => (None, Some(full)),
+        };
         for _ in 0..RACES_MAX {
             let now = self.clock.now();
             let claim = if let Some(claim) = known.take() {
                 claim
+            } else if let Some(full) = &full {
+                let found = self.store.find(Which::Key(digest)).await?;
+                match found.filter(|_| replaces.is_none()) {
+                    Some(claim) => claim,
+                    None => return Err(full.refusal(&which.tenant)),
+                }
             } else {
                 let old = replaces.take();
                 let newborn = self.birth_of_claim(which, beginning, print, rule, old, now);
                 match self.remember_claim(newborn).await? {
-                    Some(Remembered::Fresh(claim)) => return Ok(Begun::Acquired(Box::new(claim))),
+                    Some(Remembered::Fresh(claim)) => {
+                        if let Some(share) = &mut share {
+                            share.spend();
+                        }
+                        return Ok(Begun::Acquired(Box::new(claim)));
+                    }
                     Some(Remembered::Known(claim)) => claim,
                     None => continue,
                 }
@@ -122,7 +142,7 @@ impl Engine {
                     return Ok(Begun::InDoubt(Box::new(claim)));
                 }
                 Begin::Mismatch => {
-                    self.note_asked(&claim, Repeat::Refused);
+                    self.note_asked(&claim, Repeat::Mismatch);
                     return Err(Refusal::KeyMismatch {
                         operation: Box::new(claim),
                         parts: vec![Part::Body],

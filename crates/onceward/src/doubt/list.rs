@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onceward_core::condition::{Condition, Given};
 use onceward_core::exchange::Headers;
 use onceward_core::id::OperationId;
@@ -32,6 +33,8 @@ const SETTLE: Duration = Duration::from_mins(1);
 /// A provider's list of what it did.
 #[derive(Debug, Clone)]
 pub struct Evidence {
+    /// Whose doubts are resolved; without it, anybody's.
+    pub tenant: Option<String>,
     /// The route whose doubts are resolved.
     pub route: String,
     /// The items.
@@ -85,6 +88,7 @@ impl Engine {
         loop {
             let query = Query {
                 standing: vec![Standing::InDoubt],
+                tenant: evidence.tenant.clone(),
                 route: Some(evidence.route.clone()),
                 before,
                 limit: PAGE,
@@ -116,7 +120,11 @@ impl Engine {
                 };
                 let Some(resolution) = resolution.filter(|_| !is_plan) else { continue };
                 let item = found.and_then(|place| place.item);
-                match self.resolve(id, &resolution, &with_evidence(person, item)).await {
+                let item = item.map(|item| {
+                    let text = Bytes::from(item.to_string());
+                    self.redaction_of(&operation).body(None, &text).unwrap_or(text)
+                });
+                match self.resolve(id, &resolution, &with_evidence(person, item.as_ref())).await {
                     Ok(_) => sifted.resolved += 1,
                     Err(Refusal::Conflict { .. } | Refusal::NotFound) => sifted.overtaken += 1,
                     Err(refusal) => return Err(refusal),
@@ -152,11 +160,14 @@ fn places(evidence: &Evidence) -> HashMap<String, Place<'_>> {
 }
 
 /// The reason with the evidence behind a line break: that no log has.
-fn with_evidence(person: &Person, item: Option<&Value>) -> Person {
+fn with_evidence(person: &Person, item: Option<&Bytes>) -> Person {
     let said = match item {
         None => "it is not in the provider's list".to_owned(),
         Some(item) => {
-            format!("the provider's list has {}", cut(&item.to_string(), ITEM_BYTES_MAX))
+            format!(
+                "the provider's list has {}",
+                cut(&String::from_utf8_lossy(item), ITEM_BYTES_MAX)
+            )
         }
     };
     Person { who: person.who.clone(), reason: format!("{}\n{said}", person.reason) }

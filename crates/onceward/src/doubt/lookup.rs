@@ -182,7 +182,8 @@ impl Engine {
             Ok(answer) => {
                 let finding = rule.read(answer.status, &answer.headers, &answer.body);
                 let told = format!("GET {template} answered {}, {}", answer.status, finding.name());
-                let body = cut(String::from_utf8_lossy(&answer.body).trim(), EVIDENCE_BYTES_MAX);
+                let seen = self.redaction_of(operation).response(answer.clone()).0;
+                let body = cut(String::from_utf8_lossy(&seen.body).trim(), EVIDENCE_BYTES_MAX);
                 Looked { finding, told, evidence: format!("{asked}: {body}"), answer: Some(answer) }
             }
         }

@@ -33,6 +33,8 @@ const LOOK_FOR_OTHERS_EVERY: Duration = Duration::from_mins(1);
 /// What a provider says of an operation.
 #[derive(Debug, Clone)]
 pub struct Testimony {
+    /// Whose operations it is about; without it, anybody's.
+    pub tenant: Option<String>,
     /// The route by which the operation went to the provider.
     pub route: String,
     /// What the provider calls it.
@@ -147,6 +149,7 @@ impl Engine {
             let query = Query {
                 // What waits in the ledger comes into doubt only by another attempt.
                 standing: vec![Standing::InDoubt, Standing::Delivering, Standing::Held],
+                tenant: testimony.tenant.clone(),
                 route: Some(testimony.route.clone()),
                 before,
                 limit: PAGE,

@@ -28,8 +28,13 @@ const COUNTED_MAX: u64 = 1_000_000;
 impl Engine {
     /// The gate before a route's upstream.
     pub(crate) fn gate_of(&self, route: &Route) -> Arc<Gate> {
-        let is_paused = || self.pauses().contains_key(&route.name);
-        self.gates.of(&route.name, &route.protection, is_paused, || self.clock.now())
+        let says = || {
+            // It may have changed since this one was looked up.
+            let latest = self.route(&route.name);
+            let protection = &latest.as_deref().unwrap_or(route).protection;
+            (protection.clone(), self.pauses().contains_key(&route.name))
+        };
+        self.gates.of(&route.name, says, || self.clock.now())
     }
 
     /// Whether one more may wait for the upstream.
@@ -65,8 +70,10 @@ impl Engine {
         if arrival.mode != Mode::Held || entry.slot.is_some() {
             return Ok(());
         }
-        let Entry { gate, entrant, slot, .. } = entry;
-        *slot = Some(self.wait_for_slot(gate, entrant, arrival).await?);
+        let Entry { gate, entrant, slot, presence, .. } = entry;
+        let mut given = self.wait_for_slot(gate, entrant, arrival).await?;
+        given.attend(presence.take());
+        *slot = Some(given);
         Ok(())
     }
 
@@ -206,6 +213,13 @@ impl Engine {
     ) {
         let Some(gate) = slot.gate().map(Arc::clone) else { return };
         if let Some(turn) = gate.learn(slot, sign, asked, self.clock.now()) {
+            self.observer.observe(Fact::Breaker(&route.name, turn));
+        }
+    }
+
+    /// What a last attempt says of its upstream; its slot is given up.
+    pub(crate) fn leave(&self, route: &Route, slot: Slot, sign: Sign, asked: Option<Duration>) {
+        if let Some(turn) = slot.leave(sign, asked, self.clock.now()) {
             self.observer.observe(Fact::Breaker(&route.name, turn));
         }
     }

@@ -1,5 +1,6 @@
 //! Answers from memory: what a key gets that is known.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -130,6 +131,7 @@ impl Engine {
             Admission::Replay | Admission::ReplayFailure => Repeat::Replayed,
             Admission::Join => Repeat::Joined,
             Admission::Expired => Repeat::Late,
+            Admission::Mismatch(_) => Repeat::Mismatch,
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
@@ -179,6 +181,8 @@ impl Engine {
             let kept = self.store.body_of(&known, request).await?;
             let stored = wire::decode_request(&kept, known.id, &self.secrets, Credentials::Left)?;
             paths = differing_paths(&stored.body, &arrival.request.body, PATHS_MAX);
+            let seen = |path| arrival.policy.redact.path(path);
+            paths = paths.into_iter().map(seen).collect::<BTreeSet<_>>().into_iter().collect();
         }
         let status = arrival.policy.mismatch_status;
         Err(Refusal::KeyMismatch { operation: known, parts, paths, status })

@@ -22,6 +22,7 @@ use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::store::{Lane, StoreError, Which};
 use crate::suspects::Watch;
+use crate::tenants::{Presence, Share, Wanted};
 
 /// How long a caller waits for the ledger; what was begun goes on without it.
 const LEDGER_WAIT: Duration = Duration::from_secs(15);
@@ -32,8 +33,11 @@ pub(super) struct Entry {
     pub(super) entrant: Entrant,
     /// The right to have one call under way, once it has it.
     pub(super) slot: Option<Slot>,
-    /// Whether no more may wait: only a duplicate is answered.
-    is_full: bool,
+    /// Why nothing new may come of it: only a duplicate is answered.
+    full: Option<Box<Refusal>>,
+    /// What it takes of its tenant's limits, and its place until it has a slot.
+    share: Option<Box<Share>>,
+    pub(super) presence: Option<Box<Presence>>,
     /// The operation whose key is free again.
     replaces: Option<Operation>,
     /// Whether it is counted as one that came too late.
@@ -107,12 +111,31 @@ impl Engine {
         // What waits for its turn needs no slot yet.
         let in_order = arrival.is_in_order();
         let waits = in_order || closed_until(arrival, now).is_some();
-        let slot = if waits { None } else { gate.try_enter(&entrant, now).ok() };
+        let wanted = Wanted {
+            bytes: Some(arrival.request.body.len() as u64),
+            may_wait: arrival.mode == Mode::Accepted,
+        };
+        let admitted = self.admit_tenant(&entrant.lane.tenant, wanted).await?;
+        let tenant = &entrant.lane.tenant;
+        let (admitted, limit) = admitted
+            .map_or_else(|full| (None, Some(full.refusal(tenant))), |admitted| (admitted, None));
+        let (share, mut presence) = admitted.unzip();
+        let is_barred = waits || limit.is_some();
+        let mut slot = if is_barred { None } else { gate.try_enter(&entrant, now).ok() };
+        if let Some(slot) = &mut slot {
+            slot.attend(presence.take());
+        }
         let is_full = slot.is_none()
+            && limit.is_none()
             && (arrival.mode == Mode::Accepted
                 && !Box::pin(self.has_room(&gate, &entrant.lane, arrival)).await?
                 || in_order && !Box::pin(self.has_room_in_line(arrival)).await?);
-        Ok(Entry { gate, entrant, slot, is_full, replaces: None, is_late: false })
+        let waiting = || Refusal::Limit {
+            what: "as much as may wait for this upstream, or about this subject, waits".to_owned(),
+            retry_after: Duration::from_secs(1),
+        };
+        let full = limit.or_else(|| is_full.then(waiting)).map(Box::new);
+        Ok(Entry { gate, entrant, slot, full, share, presence, replaces: None, is_late: false })
     }
 
     /// Writes the call where it may go or wait, and answers it; else looks whether its key is known.
@@ -122,16 +145,16 @@ impl Engine {
         arrival: &Arrival,
     ) -> Result<Step, Refusal> {
         let now = self.clock.now();
-        if entry.slot.is_none() && (arrival.mode == Mode::Held || entry.is_full) {
+        // What has its key from one that is over is as new as any.
+        if let Some(full) = entry.full.as_ref().filter(|_| entry.replaces.is_some()) {
+            return Err((**full).clone());
+        }
+        if entry.slot.is_none() && (arrival.mode == Mode::Held || entry.full.is_some()) {
             // A duplicate needs no slot and no room; only who would send waits for one.
-            return match self.store.find(Which::Key(arrival.digest)).await? {
-                Some(known) => Ok(Step::Known(Box::new(known))),
-                None if entry.is_full => Err(Refusal::Limit {
-                    what: "as much as may wait for this upstream, or about this subject, waits"
-                        .to_owned(),
-                    retry_after: Duration::from_secs(1),
-                }),
-                None => {
+            return match (self.store.find(Which::Key(arrival.digest)).await?, &entry.full) {
+                (Some(known), _) => Ok(Step::Known(Box::new(known))),
+                (None, Some(full)) => Err((**full).clone()),
+                (None, None) => {
                     Box::pin(self.take_slot(entry, arrival)).await?;
                     Ok(Step::Again)
                 }
@@ -155,7 +178,12 @@ impl Engine {
             Means::of(&arrival.options),
         );
         match self.wait_for_write(work).await? {
-            Written::Fresh(fresh) => self.answer_fresh(fresh, arrival).await.map(Step::Answered),
+            Written::Fresh(fresh) => {
+                if let Some(share) = &mut entry.share {
+                    share.spend();
+                }
+                self.answer_fresh(fresh, arrival).await.map(Step::Answered)
+            }
             Written::Known(known, unused) => {
                 let has_twins =
                     arrival.options.identity.is_some() || arrival.policy.unique.is_some();

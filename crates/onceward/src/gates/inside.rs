@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_core::breaker::{Breaker, Leave};
+use onceward_core::backoff;
+use onceward_core::breaker::{Breaker, Leave, Sign, Turn};
+use onceward_core::id::OperationId;
 use onceward_core::rate::{Budget, Meter, Ramp, Rate};
 use onceward_core::time::Timestamp;
 use tokio::sync::oneshot;
@@ -235,6 +237,7 @@ impl Inner {
             is_backlog: entrant.is_backlog,
             is_used: false,
             is_probe: false,
+            presence: None,
         }
     }
 
@@ -261,7 +264,28 @@ impl Inner {
         }
     }
 
-    pub(super) fn hold(&mut self, until: Timestamp, now: Timestamp) {
+    /// How an attempt ended, and how long the upstream asked to be left alone; tells what moved.
+    pub(super) fn learn(
+        &mut self,
+        slot: &mut Slot,
+        sign: Sign,
+        asked: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Turn> {
+        if let Some(asked) = asked.filter(|_| !Sabotage::HoldOfOne.is_on()) {
+            self.hold(now.plus(asked), now);
+        }
+        let rule = self.protection.breaker.as_ref()?;
+        let is_probe = std::mem::take(&mut slot.is_probe);
+        let draw = backoff::draw(OperationId::from_u128(now.as_micros().unsigned_abs().into()), 0);
+        let turn = self.breaker.learn(rule, sign, is_probe, now, draw);
+        if turn == Some(Turn::Closed) {
+            self.ramp = Some(Ramp::from(now));
+        }
+        turn
+    }
+
+    fn hold(&mut self, until: Timestamp, now: Timestamp) {
         self.held_until = self.held_until.max(Some(until));
         if until.since(now) >= RAMP_AFTER {
             self.ramp = self.held_until.map(Ramp::from);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use onceward_core::exchange;
+use onceward_core::key::TENANT;
 use onceward_core::policy::{KeyMissing, is_safe};
 use tower_service::Service;
 
@@ -23,9 +24,6 @@ use crate::engine::{Answer, Answered, Engine};
 use crate::problem::Problem;
 use crate::refusal::Refusal;
 use crate::route::Route;
-
-/// Whose data it is, where a process is one's own.
-const TENANT: &str = "default";
 
 /// A service that [`OncewardLayer`](super::OncewardLayer) made of another.
 #[derive(Clone)]

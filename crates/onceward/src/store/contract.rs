@@ -350,6 +350,18 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     assert_eq!(places(in_doubt).await, (vec![], None));
     let text = Query { text: Some("label-3".into()), limit: 9, ..Query::default() };
     assert_eq!(places(text).await.0, [3]);
+    let count = |tenant: &str, standing| {
+        let tenant = tenant.to_owned();
+        async move {
+            let counts = store.counts_of(tenant).await.unwrap();
+            let found = counts.into_iter().find(|(stands, _)| *stands == standing);
+            found.map_or(0, |(_, count)| count)
+        }
+    };
+    assert_eq!(count("t", Standing::Held).await, 9);
+    assert_eq!(count("t", Standing::Pending).await, 3);
+    assert_eq!(count("t", Standing::InDoubt).await, 0);
+    assert_eq!(count("other", Standing::Held).await + count("other", Standing::Pending).await, 0);
     let by_key =
         Query { key: Some("k7".into()), tenant: Some("t".into()), limit: 9, ..Query::default() };
     assert_eq!(places(by_key).await.0, [7]);
@@ -665,4 +677,8 @@ async fn a_flow_is_a_lane_of_its_own(store: &dyn Store) {
     let taken = store.take(on("b"), at(9), 9, start_it()).await.unwrap();
     assert_eq!(taken.len(), 1, "no other flow's");
     assert_eq!(store.backlog(lane("r"), 9).await.unwrap().operations, 3, "of all flows");
+    let everywhere = |tenant: &str| Lane { tenant: tenant.to_owned(), ..Lane::default() };
+    let waiting = |lane: Lane| async move { store.backlog(lane, 99).await.unwrap().operations };
+    assert_eq!(waiting(everywhere("t")).await, waiting(lane("r")).await, "of all routes");
+    assert_eq!(waiting(everywhere("u")).await, 0, "another tenant has none");
 }

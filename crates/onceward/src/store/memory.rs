@@ -303,7 +303,8 @@ impl Store for MemoryStore {
         self.read(|kept| {
             let mut backlog = Backlog::default();
             let on_it = kept.waiting().filter(|(operation, _)| {
-                operation.scope.tenant == lane.tenant && operation.route == lane.route
+                operation.scope.tenant == lane.tenant
+                    && (lane.route.is_empty() || operation.route == lane.route)
             });
             on_it.take(max as usize).for_each(|(operation, _)| backlog.add(operation));
             backlog
@@ -402,6 +403,17 @@ impl Store for MemoryStore {
         })
     }
 
+    fn scrub(&self, erased: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        self.write(|kept| {
+            for body in erased.iter().flat_map(|(_, bodies)| bodies) {
+                if let Some(bytes) = kept.bodies.get_mut(body.offset as usize) {
+                    *bytes = Bytes::new();
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn condition(&self) -> Reply<'_, Condition> {
         self.read(|kept| {
             let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();
@@ -409,6 +421,16 @@ impl Store for MemoryStore {
                 *counts.entry(Standing::of(operation)).or_default() += 1;
             }
             Condition { counts: counts.into_iter().collect(), bytes: 0, commits: kept.commits }
+        })
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        self.read(|kept| {
+            let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();
+            for operation in kept.operations.values().filter(|it| it.scope.tenant == tenant) {
+                *counts.entry(Standing::of(operation)).or_default() += 1;
+            }
+            counts.into_iter().collect()
         })
     }
 

@@ -68,6 +68,11 @@ const FIND: &str = "SELECT row FROM op WHERE id = $1";
 
 const FIND_KEY: &str = "SELECT o.row FROM key k JOIN op o ON o.id = k.op WHERE k.digest = $1";
 
+const SCRUB_BODIES: &str = "DELETE FROM body USING UNNEST($1::integer[], $2::bigint[]) \
+    AS gone (day, n) WHERE body.day = gone.day AND body.n = gone.n";
+
+const SCRUB_MADE: &str = "DELETE FROM made WHERE op = ANY ($1::uuid[])";
+
 const BODY: &str = "SELECT bytes FROM body WHERE day = $1 AND n = $2";
 
 /// In the order of the ids, so that no two nodes wait for each other.
@@ -267,7 +272,7 @@ impl Store for PostgresStore {
     fn backlog(&self, lane: Lane, max: u64) -> Reply<'_, Backlog> {
         Box::pin(async move {
             let sql = "SELECT row FROM op WHERE kind = 0 AND lane IN \
-                (SELECT id FROM lane WHERE tenant = $1 AND route = $2) LIMIT $3";
+                (SELECT id FROM lane WHERE tenant = $1 AND (route = $2 OR $2 = '')) LIMIT $3";
             let max = i64::try_from(max).unwrap_or(i64::MAX);
             let mut backlog = Backlog::default();
             for found in self.links.query(sql, &[&lane.tenant, &lane.route, &max]).await? {
@@ -380,6 +385,18 @@ impl Store for PostgresStore {
         Box::pin(async move { settings::swap(&self.links, &name, expected, value).await })
     }
 
+    fn scrub(&self, erased: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        Box::pin(async move {
+            let bodies = erased.iter().flat_map(|(_, bodies)| bodies);
+            let (days, places): (Vec<i32>, Vec<i64>) =
+                bodies.map(|body| (body.segment as i32, i64::from(body.offset))).unzip();
+            self.links.query(SCRUB_BODIES, &[&days, &places]).await?;
+            let ids: Vec<Id> = erased.iter().map(|(id, _)| Id(*id)).collect();
+            self.links.query(SCRUB_MADE, &[&ids]).await?;
+            Ok(())
+        })
+    }
+
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(async move {
             let rows = self
@@ -402,6 +419,21 @@ impl Store for PostgresStore {
                 bytes: size as u64,
                 commits: self.queue.commits.load(Ordering::Relaxed),
             })
+        })
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(async move {
+            let sql = "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = $1) \
+                SELECT kind, count(*) FROM op WHERE kind IN (1, 2, 4, 5, 6) \
+                AND lane IN (SELECT id FROM own) GROUP BY kind UNION ALL \
+                SELECT 0::smallint, count(*) FROM op WHERE kind = 0 AND lane IN (SELECT id FROM own)";
+            let rows = self.links.query(sql, &[&tenant]).await?;
+            let counts: BTreeMap<i16, i64> =
+                rows.iter().map(|found| (found.get(0), found.get(1))).collect();
+            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
+            let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
+            Ok(open.map(|standing| (standing, count(standing) as u64)).collect())
         })
     }
 

@@ -9,6 +9,7 @@ mod journal;
 mod keys;
 mod record;
 mod runs;
+mod scrub;
 mod writer;
 mod young;
 
@@ -37,7 +38,7 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Store,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
     StoreError, Swept, Way, Which, Write,
 };
 
@@ -374,6 +375,10 @@ impl Store for SqliteStore {
         Box::pin(self.ask(|answer| Command::Swap(name, expected, value, answer)))
     }
 
+    fn scrub(&self, erased: Vec<(OperationId, Vec<BodyRef>)>) -> Reply<'_, ()> {
+        Box::pin(self.scrub_for_good(erased))
+    }
+
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(async move {
             let counts = self.read_latest(Index::counts).await?;
@@ -383,6 +388,10 @@ impl Store for SqliteStore {
                 commits: self.shared.commits.load(Ordering::Relaxed),
             })
         })
+    }
+
+    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+        Box::pin(self.read_latest(move |reader| reader.counts_of(&tenant)))
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -63,6 +63,8 @@ struct Shelf {
 
 /// A connection that lies idle.
 struct Idle {
+    /// Where it was opened: beside it, since whoever looks for one of its own passes by many others'.
+    runtime: Id,
     connection: Box<Http1>,
     alarm: Alarm,
     since: Instant,
@@ -120,9 +122,8 @@ impl Pool {
         }
         // On one that another runtime tells of, each of its bytes would be told from thread to thread.
         let here = Handle::current().id();
-        let fits = |Idle { connection, .. }: &Idle| {
-            let wire = connection.wire();
-            wire.runtime == here && may(wire.peer.ip()) && connection.bell().take_up()
+        let fits = |Idle { runtime, connection, .. }: &Idle| {
+            *runtime == here && may(connection.wire().peer.ip()) && connection.bell().take_up()
         };
         // The last one put down is the least likely to be closed.
         let at = stock.idle.iter().rposition(fits)?;
@@ -135,7 +136,8 @@ impl Pool {
     /// the rest of it is, in pauses of no more than `pause_max`.
     pub(super) fn give_back(self: &Arc<Self>, line: Line, pause_max: Duration) {
         let Some((connection, alarm)) = line.put_down(pause_max) else { return };
-        let idle = Idle { connection, alarm, since: Instant::now() };
+        let runtime = connection.wire().runtime;
+        let idle = Idle { runtime, connection, alarm, since: Instant::now() };
         let mut kept = self.lock();
         if kept.idle >= self.options.idle_max {
             return;

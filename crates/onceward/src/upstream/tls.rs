@@ -18,6 +18,7 @@ use rustls::{
 };
 use thiserror::Error;
 
+use super::pinned::Pinned;
 use crate::secret::sha256;
 
 /// What TLS to one upstream is made of.
@@ -116,27 +117,32 @@ impl UpstreamTls {
         };
         let versions = if files.only_tls13 { &[&TLS13] } else { DEFAULT_VERSIONS };
         let builder = trusting(roots, versions)?;
-        let config = match &files.client {
-            None => builder.with_no_client_auth(),
-            Some(ClientFiles { cert_file, key_file }) => {
-                let unreadable = |source| DoorError::KeyFile { path: key_file.clone(), source };
-                let pem = contents(cert_file)?;
-                let chain = certificates(cert_file, &pem)?;
-                let secret = std::fs::read(key_file).map_err(|e| unreadable(pem::Error::Io(e)))?;
-                let key = PrivateKeyDer::from_pem_slice(&secret).map_err(unreadable)?;
-                parts.extend([pem, secret]);
-                let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
-                builder.with_client_auth_cert(chain, key).map_err(|source| DoorError::Client {
-                    cert_file,
-                    key_file,
-                    source,
-                })?
-            }
-        };
+        let config = showing(builder, files.client.as_ref(), &mut parts)?;
+        Ok(Self::of(config, &parts))
+    }
+
+    /// Takes the first certificate in `cert_file` from whoever is at the other end, and no other, whatever
+    /// name it has: for a server whose files are at hand.
+    pub fn pinned(cert_file: &Path, client: Option<&ClientFiles>) -> Result<Arc<Self>, DoorError> {
+        let pem = contents(cert_file)?;
+        let own = certificates(cert_file, &pem)?.swap_remove(0);
+        let mut parts = vec![[b"pinned", own.as_ref()].concat()];
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(DEFAULT_VERSIONS)
+            .map_err(DoorError::Tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Pinned::new(own, provider));
+        let config = showing(builder, client, &mut parts)?;
+        Ok(Self::of(config, &parts))
+    }
+
+    /// What its parts are made of tells it from every other.
+    fn of(config: ClientConfig, parts: &[Vec<u8>]) -> Arc<Self> {
         // The digest of each, so that no two ways to cut the same bytes are one.
         let digests: Vec<u8> = parts.iter().flat_map(|part| sha256(part)).collect();
         let identity = URL_SAFE_NO_PAD.encode(sha256(&digests));
-        Ok(Arc::new(Self { config: Arc::new(speaking_http(config)), identity }))
+        Arc::new(Self { config: Arc::new(speaking_http(config)), identity })
     }
 
     pub(super) fn config(&self) -> &Arc<ClientConfig> {
@@ -147,6 +153,26 @@ impl UpstreamTls {
     pub(super) fn identity(&self) -> &str {
         &self.identity
     }
+}
+
+/// With a certificate of ours, where there is one; what it is made of goes to the `parts`.
+fn showing(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    client: Option<&ClientFiles>,
+    parts: &mut Vec<Vec<u8>>,
+) -> Result<ClientConfig, DoorError> {
+    let Some(ClientFiles { cert_file, key_file }) = client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let unreadable = |source| DoorError::KeyFile { path: key_file.clone(), source };
+    let pem = contents(cert_file)?;
+    let chain = certificates(cert_file, &pem)?;
+    let secret = std::fs::read(key_file).map_err(|e| unreadable(pem::Error::Io(e)))?;
+    let key = PrivateKeyDer::from_pem_slice(&secret).map_err(unreadable)?;
+    parts.extend([pem, secret]);
+    let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
+    let unusable = |source| DoorError::Client { cert_file, key_file, source };
+    builder.with_client_auth_cert(chain, key).map_err(unusable)
 }
 
 /// TLS that trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.

@@ -137,6 +137,7 @@ async fn the_same_signed_content_under_another_id_is_not_delivered_again() {
 
 fn says(says: Says, named: &str) -> Testimony {
     Testimony {
+        tenant: None,
         route: PAY.to_owned(),
         named: Named::Key(named.to_owned()),
         says,

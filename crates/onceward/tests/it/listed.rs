@@ -13,6 +13,7 @@ use crate::world::{PAY, World, answer, effects, every, person, post};
 
 fn list(items: &[Value]) -> Evidence {
     Evidence {
+        tenant: None,
         route: PAY.to_owned(),
         items: items.to_vec(),
         name: "/ref".to_owned(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
 mod advice;
+mod audit;
 mod bodies;
 mod bulk;
 mod callbacks;
@@ -10,6 +11,7 @@ mod claims;
 mod client;
 mod dead;
 mod duplicates;
+mod erase;
 mod gates;
 mod hours;
 mod identity;

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onceward::clock::Clock;
 use onceward::core::id::OperationId;
 use onceward::core::key::Key;
@@ -342,6 +343,33 @@ impl World {
         })
         .await
         .unwrap();
+    }
+
+    /// Changes settings behind the ledger's back, with SQL where it has any; the process was killed.
+    pub(crate) async fn change_settings(&self, changes: &[(String, Option<Bytes>)]) {
+        let statements: String = changes
+            .iter()
+            .map(|(name, value)| {
+                let gone = format!("DELETE FROM setting WHERE name = '{name}';");
+                let put = |value: &Bytes| {
+                    let value = onceward::core::hex::encode(value);
+                    format!("INSERT INTO setting VALUES ('{name}', X'{value}');")
+                };
+                gone + &value.as_ref().map(put).unwrap_or_default()
+            })
+            .collect();
+        match &self.ledger {
+            Ledger::Memory(store) => {
+                for (name, value) in changes {
+                    store.set(name.clone(), value.clone()).await.unwrap();
+                }
+            }
+            Ledger::Sqlite(folder) => {
+                let index = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+                index.execute_batch(&statements).unwrap();
+            }
+            Ledger::Postgres(url) => postgres::run(url, &statements.replace("X'", r"'\x")).await,
+        }
     }
 
     /// Kills the process and starts another on the same ledger; tells how many operations it

@@ -41,10 +41,10 @@ impl SqliteStore {
 }
 
 /// While it lives, a backup is under way.
-struct Copying(Arc<AtomicUsize>);
+pub(super) struct Copying(Arc<AtomicUsize>);
 
 impl Copying {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn begin(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(Arc::clone(count))
     }

@@ -32,6 +32,12 @@ pub(super) enum Command {
     Swap(String, Option<Bytes>, Option<Bytes>, Answer<bool>),
     /// Makes readers see all that was written, and tells where the journal ends.
     Publish(Answer<Position>),
+    /// Makes all that was written durable in the index and goes on in a new segment; tells which: those
+    /// before it never change again.
+    Seal(Answer<u32>),
+    /// Writes the index anew, without what is left of rows that went; of these operations nothing is
+    /// found any more by what their answers made.
+    Rewrite(Vec<u64>, Answer<()>),
     /// The checkpoint beside the writer met an error.
     Fail(StoreError),
     Close,

@@ -205,6 +205,33 @@ impl Index {
         Ok(())
     }
 
+    /// Finds these by what their answers made no more.
+    pub(super) fn forget_made(&self, erased: &[u64]) -> Result<(), StoreError> {
+        for seq in erased {
+            self.db.prepare_cached("DELETE FROM made WHERE seq = ?1")?.execute([seq])?;
+        }
+        Ok(())
+    }
+
+    /// Writes the tables anew and empties the log, so that nothing is left of what went; tells whether
+    /// nobody hindered it.
+    pub(super) fn rewrite(&self) -> Result<bool, StoreError> {
+        let busy = |error: &rusqlite::Error| {
+            matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+            )
+        };
+        let emptied = self.db.execute_batch("VACUUM").and_then(|()| {
+            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        match emptied {
+            Ok(hindered) => Ok(hindered == 0),
+            Err(error) if busy(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Puts a new operation in, whose key is new: no other row has it.
     pub(super) fn insert(&self, put: &Put<'_>) -> Result<(), StoreError> {
         self.db

@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use self::segments::{Segments, path_of};
-use self::segments::{checksum, missing, read_frame, replay_segment};
+pub(super) use self::segments::{Edit, Segments, path_of, sealed};
+use self::segments::{fill_header, missing, read_frame, replay_segment};
 use self::torn::refuse_damage;
 use crate::sabotage::Sabotage;
 use crate::store::StoreError;
@@ -155,12 +155,7 @@ impl Journal {
     /// Writes one frame and waits until it is on stable storage. `frame` is the payload behind
     /// [`HEADER_BYTES`] bytes that are filled in here; it fits into [`Journal::room`].
     pub(super) fn append(&mut self, frame: &mut [u8]) -> io::Result<()> {
-        let payload = frame.len() - HEADER_BYTES;
-        let crc = checksum(self.end, &frame[HEADER_BYTES..]);
-        frame[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-        frame[4..8].copy_from_slice(&(payload as u32).to_le_bytes());
-        frame[8..16].copy_from_slice(&self.end.sequence.to_le_bytes());
-        frame[16..20].copy_from_slice(&crc.to_le_bytes());
+        fill_header(frame, self.end);
         self.file.write_all_at(frame, u64::from(self.end.offset))?;
         // Whatever a failed sync says, the frame may be there: that is not "full" but "unknown".
         if !Sabotage::WeakerSync.is_on() {

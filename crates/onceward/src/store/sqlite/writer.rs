@@ -4,6 +4,7 @@
 mod keep;
 mod lanes;
 mod room;
+mod scrub;
 mod sweep;
 
 use std::collections::HashMap;
@@ -214,6 +215,15 @@ impl Writer {
                 self.keep(true);
                 let result = self.broken.clone().map_or_else(|| Ok(self.journal.end()), Err);
                 self.answer(answer, result);
+            }
+            Command::Seal(answer) => {
+                let result = self.seal();
+                // It is durable by itself.
+                let _ = answer.send(result);
+            }
+            Command::Rewrite(erased, answer) => {
+                let result = self.rewrite(&erased);
+                let _ = answer.send(result);
             }
             Command::Fail(error) => self.heed_checkpoint(&error),
             Command::Close => {}

@@ -72,6 +72,7 @@ impl Observer for Notes {
             | Fact::Injected(..)
             | Fact::Acted(_)
             | Fact::Suspected(..)
+            | Fact::Swept(_)
             | Fact::TooOld(_)
             | Fact::Breaker(..)
             | Fact::Paused(..)

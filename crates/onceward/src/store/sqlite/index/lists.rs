@@ -1,5 +1,7 @@
 //! Reading many rows: lists, counts, pages of the whole.
 
+use std::collections::BTreeMap;
+
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::lease::Session;
@@ -22,7 +24,7 @@ impl Index {
         let mut backlog = Backlog::default();
         let mut statement = self.db.prepare_cached(
             "SELECT row FROM op WHERE kind = 0 AND lane IN \
-             (SELECT id FROM lane WHERE tenant = ?1 AND route = ?2) LIMIT ?3",
+             (SELECT id FROM lane WHERE tenant = ?1 AND (route = ?2 OR ?2 = '')) LIMIT ?3",
         )?;
         let mut rows = statement.query(params![lane.tenant, lane.route, max])?;
         while let Some(row) = rows.next()? {
@@ -229,6 +231,23 @@ impl Index {
             Ok::<_, StoreError>(Some((standing, number?)))
         };
         Standing::ALL.into_iter().filter_map(|standing| count(standing).transpose()).collect()
+    }
+
+    pub(in crate::store::sqlite) fn counts_of(
+        &self,
+        tenant: &str,
+    ) -> Result<Vec<(Standing, u64)>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = ?1) \
+             SELECT kind, count(*) FROM op INDEXED BY op_open \
+             WHERE kind IN (1, 2, 4, 5, 6) AND lane IN own GROUP BY kind \
+             UNION ALL SELECT 0, count(*) FROM op INDEXED BY op_due WHERE kind = 0 AND lane IN own",
+        )?;
+        let rows = statement.query_map([tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let counts: BTreeMap<u8, u64> = rows.collect::<Result<_, _>>()?;
+        let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
+        let count = |standing| counts.get(&kind(standing)).copied().unwrap_or_default();
+        Ok(open.map(|standing| (standing, count(standing))).collect())
     }
 
     /// Visits every row with its columns, oldest first.

@@ -64,6 +64,29 @@ impl Segments {
         end.map_or(Ok(()), |end| refuse_damage(self, end))
     }
 
+    /// Hands the payload of every frame of a segment to `visit`, with where it begins and the number of
+    /// its frame.
+    pub(in crate::store::sqlite) fn frames_of(
+        &self,
+        segment: u32,
+        mut visit: impl FnMut(&[u8], Position) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let file = self.get(segment).ok_or_else(|| missing(segment))?;
+        let sequence = first_sequence(&file).map_err(|error| unreadable(&error))?;
+        let start = Position { segment, offset: 0, sequence };
+        replay_segment(&file, start, &mut |payload, after| {
+            let offset = after.offset - payload.len() as u32;
+            visit(payload, Position { offset, sequence: after.sequence - 1, ..after })
+        })?;
+        Ok(())
+    }
+
+    /// Puts a segment that was written anew in the place of the old one.
+    pub(in crate::store::sqlite) fn put(&self, segment: u32, file: Arc<File>) {
+        read_no_further(&file);
+        self.add(segment, file);
+    }
+
     pub(super) fn get(&self, segment: u32) -> Option<Arc<File>> {
         self.0.read().ok()?.get(&segment).cloned()
     }
@@ -122,6 +145,30 @@ impl Segments {
         drop(open);
         removed.keys().try_for_each(|segment| fs::remove_file(path_of(folder, *segment)))
     }
+}
+
+/// A frame that is written in the place of one of the same length.
+pub(in crate::store::sqlite) struct Edit {
+    pub(in crate::store::sqlite) offset: u64,
+    pub(in crate::store::sqlite) frame: Vec<u8>,
+}
+
+/// The frame of a payload that begins at `at`.
+pub(in crate::store::sqlite) fn sealed(at: Position, payload: &[u8]) -> Edit {
+    let mut frame = vec![0; HEADER_BYTES];
+    frame.extend_from_slice(payload);
+    fill_header(&mut frame, at);
+    Edit { offset: u64::from(at.offset) - HEADER_BYTES as u64, frame }
+}
+
+/// Fills in the header of a frame, whose payload is behind it.
+pub(super) fn fill_header(frame: &mut [u8], at: Position) {
+    let payload = frame.len() - HEADER_BYTES;
+    let crc = checksum(at, &frame[HEADER_BYTES..]);
+    frame[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    frame[4..8].copy_from_slice(&(payload as u32).to_le_bytes());
+    frame[8..16].copy_from_slice(&at.sequence.to_le_bytes());
+    frame[16..20].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The number of a segment's first frame, as its header says.

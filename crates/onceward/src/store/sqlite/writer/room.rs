@@ -75,6 +75,8 @@ impl Writer {
             | Command::Lanes(_)
             | Command::Setting(..)
             | Command::Publish(_)
+            | Command::Seal(_)
+            | Command::Rewrite(..)
             | Command::Fail(_)
             | Command::Close => return None,
         };
@@ -144,9 +146,12 @@ pub(super) fn refuse(command: Command, error: &StoreError) {
         Command::Swap(.., answer) => send(answer, error),
         Command::Lanes(answer) => send(answer, error),
         Command::Take(.., answer) => send(answer, error),
-        Command::NoteAsked(_, answer) | Command::Set(_, _, answer) => send(answer, error),
+        Command::NoteAsked(_, answer)
+        | Command::Set(_, _, answer)
+        | Command::Rewrite(_, answer) => send(answer, error),
         Command::Sweep(.., answer) => send(answer, error),
         Command::Publish(answer) => send(answer, error),
+        Command::Seal(answer) => send(answer, error),
         Command::Fail(_) | Command::Close => {}
     }
 }

@@ -86,7 +86,7 @@ impl Writer {
 
     /// Makes durable what the index has committed: all of it is in the log, or was synced when it
     /// was copied.
-    fn sync_index(&self) -> Result<(), StoreError> {
+    pub(super) fn sync_index(&self) -> Result<(), StoreError> {
         let wal = File::options().write(true).open(&self.wal);
         // Without a descriptor for it nothing was asked of the disk.
         let wal = wal.map_err(|error| match full_or_unavailable(&error) {

@@ -1,0 +1,502 @@
+//! What the document says of each endpoint of the API; the table of endpoints takes it from here.
+
+use super::described::Shape::{Json, Lines, Text};
+use super::described::{Described, about};
+
+/// What a list of operations is asked for.
+const FILTER: &[&str] = &[
+    "state",
+    "inRoute",
+    "kind",
+    "inScope",
+    "principal",
+    "hasKey",
+    "label",
+    "subject",
+    "text",
+    "status",
+    "parent",
+    "made",
+    "after",
+    "before",
+    "cursor",
+    "limit",
+];
+
+/// What a call may ask of us.
+pub(super) const OPTIONS: &[&str] = &[
+    "idempotencyKey",
+    "prefer",
+    "delay",
+    "notBefore",
+    "deadline",
+    "timeout",
+    "attemptsMax",
+    "labelled",
+    "effects",
+    "flowKey",
+    "about",
+    "sequence",
+    "callback",
+];
+
+/// What an answer says of its operation.
+const OF_OPERATION: &[&str] =
+    &["Onceward-Operation", "Onceward-State", "Onceward-Attempts", "Onceward-Key-Expires"];
+
+const OF_SENT: &[&str] = &[
+    "Onceward-Operation",
+    "Onceward-State",
+    "Onceward-Attempts",
+    "Onceward-Key-Expires",
+    "Onceward-Superseded-By",
+    "Onceward-Duplicate-Of",
+    "Onceward-Suspect-Of",
+    "Location",
+];
+
+/// What a call's answer says, whatever way it came.
+pub(super) const OF_CALL: &[&str] = &[
+    "Idempotency-Key",
+    "Idempotent-Replayed",
+    "Onceward-Operation",
+    "Onceward-State",
+    "Onceward-Attempts",
+    "Onceward-Key-Expires",
+    "Onceward-Key-Made",
+    "Onceward-Advice",
+    "Onceward-Duplicate-Of",
+    "Onceward-Suspect-Of",
+    "Onceward-Superseded-By",
+];
+
+/// How a call is refused.
+pub(super) const OF_CALLS: &[&str] = &[
+    "key-invalid",
+    "key-required",
+    "key-mismatch",
+    "in-progress",
+    "outcome-unknown",
+    "key-expired",
+    "key-invalidated",
+    "cancelled",
+    "response-not-retained",
+    "upstream-unreachable",
+    "no-answer",
+    "still-working",
+    "route-unknown",
+    "url-invalid",
+    "egress-refused",
+    "body-too-large",
+    "option-invalid",
+    "limit",
+    "breaker-open",
+    "upstream-held",
+    "route-paused",
+    "outside-hours",
+    "draining",
+    "quarantine",
+    "loop",
+    "operation-conflict",
+    "operation-open",
+];
+
+/// How an act of a person is.
+const OF_ACTS: &[&str] = &[
+    "not-found",
+    "operation-open",
+    "operation-conflict",
+    "approval-wanted",
+    "risk-unaccepted",
+    "draining",
+];
+
+const OF_KEYS: &[&str] =
+    &["not-found", "key-invalid", "operation-open", "operation-conflict", "approval-wanted"];
+
+pub(crate) const LIST_OPERATIONS: &[Described] =
+    &[about("Operations", "listOperations", "List operations, the newest first")
+        .takes(FILTER)
+        .gives(&[(200, Json("OperationPage"))])];
+
+pub(crate) const SEND: &[Described] =
+    &[about("Operations", "send", "Send a call, in one document, and have its answer in one")
+        .takes(&["idempotencyKey"])
+        .reads("Call")
+        .gives(&[(200, Json("OperationAnswered")), (202, Json("Operation"))])
+        .says(OF_SENT)
+        .refuses(OF_CALLS)];
+
+pub(crate) const EXPLAIN: &[Described] =
+    &[about("Operations", "explain", "Show what a call would be; nothing is sent")
+        .reads("Call")
+        .gives(&[(200, Json("Explained"))])
+        .refuses(&[
+            "key-invalid",
+            "key-required",
+            "route-unknown",
+            "url-invalid",
+            "egress-refused",
+            "option-invalid",
+            "loop",
+            "key-expired",
+            "body-too-large",
+        ])];
+
+pub(crate) const GET_OPERATION: &[Described] =
+    &[about("Operations", "getOperation", "Tell an operation's story")
+        .gives(&[(200, Json("OperationStory"))])];
+
+pub(crate) const GET_REQUEST: &[Described] =
+    &[about("Operations", "getRequest", "Show what was asked, without its credentials")
+        .gives(&[(200, Json("Asked"))])
+        .refuses(&["no-outcome"])];
+
+pub(crate) const GET_RESPONSE: &[Described] =
+    &[about("Operations", "getResponse", "Show the answer, or what the last attempt brought")
+        .gives(&[(200, Json("Answer"))])
+        .refuses(&["no-outcome"])];
+
+pub(crate) const GET_EVIDENCE: &[Described] =
+    &[about("Operations", "getEvidence", "Show everything that the ledger knows, with a digest")
+        .gives(&[(200, Json("Evidence"))])
+        .refuses(&["gone-wrong"])];
+
+pub(crate) const REDELIVER: &[Described] =
+    &[about("Operations", "redeliver", "Send an operation again, on purpose")
+        .reads("Redeliver")
+        .gives(&[(200, Json("OperationStory"))])
+        .refuses(OF_ACTS)];
+
+pub(crate) const RESEND: &[Described] =
+    &[about("Operations", "resend", "Ask anew what it asked, changed: a new operation")
+        .takes(&["idempotencyKey"])
+        .reads("Resend")
+        .gives(&[(201, Json("OperationStory"))])
+        .says(&["Location"])
+        .refuses(&[
+            "not-found",
+            "operation-open",
+            "operation-conflict",
+            "approval-wanted",
+            "draining",
+            "key-invalid",
+            "key-required",
+            "key-mismatch",
+            "in-progress",
+            "no-outcome",
+            "route-unknown",
+            "key-expired",
+            "key-invalidated",
+            "limit",
+            "body-too-large",
+        ])];
+
+pub(crate) const CANCEL: &[Described] =
+    &[about("Operations", "cancel", "Give a pending operation up")
+        .reads("Because")
+        .gives(&[(200, Json("OperationStory"))])
+        .refuses(OF_ACTS)];
+
+pub(crate) const RESOLVE: &[Described] =
+    &[about("Operations", "resolve", "Say what became of an operation in doubt")
+        .reads("Resolve")
+        .gives(&[(200, Json("OperationStory"))])
+        .refuses(OF_ACTS)];
+
+pub(crate) const LOOK_UP: &[Described] =
+    &[about("Operations", "lookUp", "Ask the upstream now what became of an operation in doubt")
+        .gives(&[(200, Json("OperationFound"))])
+        .refuses(&[
+            "operation-conflict",
+            "operation-open",
+            "quarantine",
+            "limit",
+            "breaker-open",
+            "upstream-held",
+            "route-paused",
+            "outside-hours",
+            "route-unknown",
+        ])];
+
+pub(crate) const GET_KEY: &[Described] = &[about("Keys", "getKey", "Show the operation of a key")
+    .takes(&["whose"])
+    .gives(&[(200, Json("OperationStory"))])
+    .refuses(&["not-found", "key-invalid"])];
+
+pub(crate) const FORGET_KEY: &[Described] =
+    &[about("Keys", "forgetKey", "Drop a key before its time")
+        .reads("Forget")
+        .gives(&[(200, Json("OperationStory"))])
+        .refuses(OF_KEYS)];
+
+pub(crate) const EXTEND_KEY: &[Described] = &[about("Keys", "extendKey", "Make a key last longer")
+    .reads("Extend")
+    .gives(&[(200, Json("OperationStory"))])
+    .refuses(OF_KEYS)];
+
+pub(crate) const ROTATE_KEY: &[Described] =
+    &[about("Keys", "rotateKey", "Give an operation another key beside its own")
+        .reads("RotateKey")
+        .gives(&[(200, Json("OperationStory"))])
+        .refuses(OF_KEYS)];
+
+pub(crate) const REVOKE_KEYS: &[Described] =
+    &[about("Keys", "revokeKeys", "Drop all keys of a caller whose operations have ended")
+        .reads("RevokeKeys")
+        .gives(&[(200, Json("Revoked"))])
+        .refuses(&["approval-wanted", "operation-conflict"])];
+
+pub(crate) const LIST_APPROVALS: &[Described] =
+    &[about("Keys", "listApprovals", "List what waits for a second person")
+        .gives(&[(200, Json("ApprovalList"))])];
+
+pub(crate) const LIST_CLAIM_RULES: &[Described] =
+    &[about("Claims", "listClaimRules", "List what is configured of scopes")
+        .gives(&[(200, Json("ClaimRuleList"))])];
+
+const OF_CLAIMS: &[&str] = &[
+    "not-found",
+    "key-invalid",
+    "key-mismatch",
+    "fence-stale",
+    "key-expired",
+    "key-invalidated",
+    "operation-conflict",
+    "operation-open",
+    "in-progress",
+    "limit",
+    "quarantine",
+    "draining",
+];
+
+/// How many claims at once are refused, all together.
+const OF_MANY: &[&str] = &["quarantine", "draining", "not-found"];
+
+pub(crate) const GET_CLAIM: &[Described] =
+    &[about("Claims", "getClaim", "Show how a claim stands")
+        .gives(&[(200, Json("Claim"))])
+        .refuses(&["not-found", "key-invalid"])];
+
+pub(crate) const FORGET_CLAIM: &[Described] = &[about("Claims", "forgetClaim", "Drop a claim")
+    .reads("ForgetClaim")
+    .gives(&[(200, Json("OperationStory"))])
+    .refuses(OF_KEYS)];
+
+const fn word(id: &'static str, summary: &'static str, word: &'static str) -> Described {
+    about("Claims", id, summary).says(OF_OPERATION).refuses(OF_CLAIMS).at("{verb}", word)
+}
+
+pub(crate) const CLAIM: &[Described] = &[
+    word("beginClaim", "Begin: whoever gets it does the work", "begin")
+        .may_read("Begin")
+        .gives(&[(200, Json("Claim"))]),
+    word("completeClaim", "Say how it ended", "complete")
+        .reads("Complete")
+        .gives(&[(200, Json("Claim"))]),
+    word("releaseClaim", "Give it back", "release").reads("Release").gives(&[(200, Json("Claim"))]),
+    word("renewClaim", "Keep it in hand for longer", "renew")
+        .reads("Renew")
+        .gives(&[(200, Json("Claim"))]),
+];
+
+const fn words(id: &'static str, summary: &'static str, word: &'static str) -> Described {
+    about("Claims", id, summary)
+        .gives(&[(200, Json("ClaimsTold"))])
+        .refuses(OF_MANY)
+        .at("{key}", word)
+}
+
+pub(crate) const CLAIM_MANY: &[Described] = &[
+    words("beginClaims", "Begin many", "begin").reads("BeginMany"),
+    words("completeClaims", "Say how many ended", "complete").reads("CompleteMany"),
+    words("releaseClaims", "Give many back", "release").reads("ReleaseMany"),
+    words("renewClaims", "Keep many in hand for longer", "renew").reads("RenewMany"),
+];
+
+pub(crate) const LIST_ROUTES: &[Described] =
+    &[about("Routes", "listRoutes", "List the routes, and what stands before their upstreams")
+        .gives(&[(200, Json("RouteList"))])];
+
+pub(crate) const GET_ADVICE: &[Described] =
+    &[about("Routes", "getAdvice", "Show what a route's window and retries should be")
+        .gives(&[(200, Json("RouteAdvice"))])];
+
+pub(crate) const PAUSE: &[Described] =
+    &[about("Routes", "pauseRoute", "Send nothing through a route; what it accepts waits")
+        .reads("Because")
+        .gives(&[(200, Json("Gate"))])
+        .refuses(&["route-unknown", "operation-conflict"])];
+
+pub(crate) const RESUME: &[Described] =
+    &[about("Routes", "resumeRoute", "Let a paused route go on, slowly at first")
+        .reads("Because")
+        .gives(&[(200, Json("Gate"))])
+        .refuses(&["route-unknown", "operation-conflict"])];
+
+pub(crate) const LOOK_UP_ON_ROUTE: &[Described] =
+    &[about("Routes", "lookUpOnRoute", "Ask the upstream about all that is in doubt on a route")
+        .gives(&[(200, Json("Tally"))])
+        .refuses(&["route-unknown", "operation-conflict", "quarantine"])];
+
+pub(crate) const GET_RECONCILIATION: &[Described] =
+    &[about("Routes", "getReconciliation", "Show how a provider's list compares with the ledger")
+        .gives(&[(200, Json("Reconciliation"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const RESOLVE_BY_LIST: &[Described] =
+    &[about("Operations", "resolveByList", "Resolve what is in doubt by a provider's list")
+        .reads("ResolveByList")
+        .gives(&[(200, Json("Sifted"))])
+        .refuses(&["route-unknown", "operation-conflict"])];
+
+pub(crate) const LIST_BULKS: &[Described] =
+    &[about("Bulk", "listBulks", "List bulks").gives(&[(200, Json("BulkList"))])];
+
+pub(crate) const BEGIN_BULK: &[Described] =
+    &[about("Bulk", "beginBulk", "Act on all operations that match; with dry_run, only plan it")
+        .reads("BulkOrder")
+        .gives(&[(200, Json("BulkPlan")), (202, Json("Bulk"))])
+        .refuses(&["quarantine", "operation-conflict", "limit", "approval-wanted"])];
+
+pub(crate) const GET_BULK: &[Described] = &[about("Bulk", "getBulk", "Show how far a bulk is")
+    .gives(&[(200, Json("Bulk"))])
+    .refuses(&["not-found"])];
+
+pub(crate) const STOP_BULK: &[Described] = &[about("Bulk", "stopBulk", "Stop a bulk")
+    .reads("Because")
+    .gives(&[(200, Json("Bulk"))])
+    .refuses(&["not-found", "operation-conflict"])];
+
+pub(crate) const LIST_OUTBOXES: &[Described] =
+    &[about("Outbox", "listOutboxes", "List the outboxes, and how far behind they are")
+        .gives(&[(200, Json("OutboxList"))])];
+
+pub(crate) const GET_OUTBOX: &[Described] =
+    &[about("Outbox", "getOutbox", "Show an outbox, and what of it is parked")
+        .gives(&[(200, Json("OutboxStory"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const RETRY_PARKED: &[Described] =
+    &[about("Outbox", "retryParked", "Give parked rows free again")
+        .reads("RetryParked")
+        .gives(&[(200, Json("Retried"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const LIST_SOURCES: &[Described] =
+    &[about("Sources", "listSources", "List where webhooks come in")
+        .gives(&[(200, Json("SourceList"))])];
+
+pub(crate) const GET_SOURCE: &[Described] = &[about("Sources", "getSource", "Show a source")
+    .gives(&[(200, Json("Source"))])
+    .refuses(&["source-unknown"])];
+
+pub(crate) const LIST_REJECTS: &[Described] = &[about(
+    "Sources",
+    "listRejects",
+    "List the last webhooks that a source did not take, and why",
+)
+.takes(&["limit"])
+.gives(&[(200, Json("RejectList"))])
+.refuses(&["source-unknown"])];
+
+pub(crate) const GET_STATS: &[Described] =
+    &[about("Ledger", "getStats", "Count").gives(&[(200, Json("Stats"))])];
+
+pub(crate) const LIST_AUDIT: &[Described] =
+    &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")
+        .takes(&["who", "after", "place", "limit"])
+        .gives(&[(200, Json("NotePage"))])];
+
+pub(crate) const VERIFY_AUDIT: &[Described] = &[about(
+    "Ledger",
+    "verifyAudit",
+    "Walk along the chain of the audit, and tell where it breaks",
+)
+.takes(&["expect"])
+.gives(&[(200, Json("AuditVerified"))])];
+
+pub(crate) const EXPORT_AUDIT: &[Described] =
+    &[about("Ledger", "exportAudit", "Get the lines of the audit's chain, byte for byte")
+        .takes(&["behind", "limit"])
+        .gives(&[(200, Lines)])];
+
+pub(crate) const ERASE: &[Described] = &[about(
+    "Keys",
+    "erase",
+    "Erase for good what is kept of a subject, a caller or a key; a mark stays that refuses late duplicates",
+)
+.reads("Erasure")
+.gives(&[(200, Json("Erased"))])
+.refuses(&["not-found", "operation-conflict"])];
+
+pub(crate) const BACK_UP: &[Described] =
+    &[about("Ledger", "backUp", "Copy the ledger and its master key, while they are in use")
+        .reads("BackupTo")
+        .gives(&[(200, Json("BackedUp"))])
+        .refuses(&["operation-conflict"])];
+
+pub(crate) const RELEASE: &[Described] =
+    &[about("Ledger", "release", "Let a restored ledger send")
+        .gives(&[(200, Json("Released"))])
+        .refuses(&["operation-conflict", "gone-wrong"])];
+
+pub(crate) const GET_REKEY: &[Described] =
+    &[about("Ledger", "getMasterKeys", "Show which master keys wrap the ledger's own")
+        .gives(&[(200, Json("MasterKeys"))])];
+
+pub(crate) const REKEY: &[Described] = &[about(
+    "Ledger",
+    "rekey",
+    "Give the ledger a new master key while it is in use, or take the old ones away",
+)
+.reads("Rekeying")
+.gives(&[(200, Json("MasterKeys"))])
+.refuses(&["operation-conflict", "gone-wrong"])];
+
+pub(crate) const LIST_ACCESS: &[Described] =
+    &[about("Access", "listAccessKeys", "List the access keys")
+        .gives(&[(200, Json("AccessKeyList"))])];
+
+pub(crate) const CREATE_ACCESS: &[Described] =
+    &[about("Access", "createAccessKey", "Make an access key; it is shown this once")
+        .reads("AccessKeyWanted")
+        .gives(&[(201, Json("AccessKeyMade"))])];
+
+pub(crate) const REVOKE_ACCESS: &[Described] =
+    &[about("Access", "revokeAccessKey", "Revoke an access key")
+        .may_read("Perhaps")
+        .gives(&[(200, Json("AccessKeyRevoked"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const ROTATE_ACCESS: &[Described] = &[about(
+    "Access",
+    "rotateAccessKey",
+    "Make another key of the same name; the old one goes on for a while",
+)
+.reads("AccessKeyRotation")
+.gives(&[(201, Json("AccessKeyRotated"))])
+.refuses(&["not-found"])];
+
+pub(crate) const LIST_SESSIONS: &[Described] =
+    &[about("Access", "listSessions", "List who is logged in to the pages")
+        .gives(&[(200, Json("SessionList"))])];
+
+pub(crate) const END_SESSION: &[Described] = &[about("Access", "endSession", "End a session")
+    .may_read("Perhaps")
+    .gives(&[(200, Json("SessionEnded"))])
+    .refuses(&["not-found"])];
+
+pub(crate) const GET_DOCUMENT: &[Described] =
+    &[about("Health", "getOpenApi", "This document").gives(&[(200, Json("Document"))])];
+
+pub(crate) const GET_METRICS: &[Described] =
+    &[about("Health", "getMetrics", "Metrics, as Prometheus reads them").gives(&[(200, Text)])];
+
+pub(super) const GET_HEALTH: Described =
+    about("Health", "getHealth", "Whether the process answers").gives(&[(200, Text)]);
+
+pub(super) const GET_READY: Described =
+    about("Health", "getReadiness", "Whether it takes calls: it can write, and is not ending")
+        .gives(&[(200, Text), (503, Text)])
+        .refuses(&["ledger-unavailable", "ledger-full"]);

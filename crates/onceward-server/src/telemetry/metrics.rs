@@ -1,0 +1,263 @@
+//! Every metric, named once: what `/metrics` serves, what docs/metrics.md lists, and what alerts and
+//! the dashboards may name.
+
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{prometheus_text, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The process's metrics.
+pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// Names and values of labels.
+pub(crate) type Labels = Vec<(&'static str, String)>;
+
+pub(crate) type Counters = Family<Labels, Counter>;
+pub(crate) type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+pub(crate) type Histograms =
+    Family<Labels, HistogramWithExemplars<Labels>, fn() -> HistogramWithExemplars<Labels>>;
+
+/// Bounds in seconds: those of OpenTelemetry's HTTP metrics, and more for answers that take minutes.
+const BOUNDS: [f64; 17] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 120.0,
+    600.0,
+];
+
+/// What is said of a metric.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Counter, gauge or histogram.
+    pub(crate) kind: &'static str,
+    /// As it is scraped.
+    pub(crate) name: &'static str,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($kind:ident $field:ident $name:literal {$($label:literal),*} $help:literal)*) => {
+        /// All of them, each with its labels.
+        #[derive(Debug)]
+        pub(crate) struct Metrics {
+            registry: Registry,
+            $(pub(crate) $field: metrics!(@type $kind),)*
+        }
+
+        /// What is said of each.
+        #[cfg(test)]
+        pub(crate) const TABLE: &[Row] = &[$(Row {
+            kind: stringify!($kind),
+            name: $name,
+            labels: &[$($label),*],
+            help: $help,
+        }),*];
+
+        impl Metrics {
+            fn new() -> Self {
+                let mut registry = Registry::default();
+                $(
+                    let $field: metrics!(@type $kind) = metrics!(@new $kind);
+                    // The ending of a counter is the encoder's to write.
+                    registry.register($name.trim_end_matches("_total"), $help, $field.clone());
+                )*
+                Self { registry, $($field),* }
+            }
+        }
+    };
+    (@type counter) => { Counters };
+    (@type gauge) => { Gauges };
+    (@type histogram) => { Histograms };
+    (@new counter) => { Counters::default() };
+    (@new gauge) => { Gauges::default() };
+    (@new histogram) => { Histograms::new_with_constructor(histogram) };
+}
+
+metrics! {
+    gauge build "onceward_build_info" {"version"} "Always 1: which release runs"
+    counter operations "onceward_operations_total" {} "Operations remembered: each a key that was made or came first"
+    counter duplicates "onceward_duplicates_total" {"answer"} "Calls whose key was known, by what they got: replayed, joined, refused, mismatch, late or revived"
+    counter late_duplicates "onceward_late_duplicates_total" {"route"} "Calls whose key's window was over"
+    counter superseded "onceward_superseded_total" {} "Operations that were not sent because a newer one about the same was done"
+    counter suspected "onceward_suspected_doubles_total" {"route"} "New operations with the request of another one, under another key"
+    counter rested "onceward_rested_total" {"state"} "Operations that came to rest: done, dead or in doubt"
+    counter recovered "onceward_recovered_total" {} "Operations that were done after more than one attempt"
+    counter dead_letters "onceward_dead_letters_total" {"route", "reason"} "Operations that died and whose caller was told nothing: refused, exhausted, unsent or cancelled"
+    counter keys "onceward_keys_total" {"event"} "Keys whose window or tombstone ended (expired, removed), and those that a person forgot, extended or rotated"
+    counter attempts "onceward_attempts_total" {"ending"} "Attempts, by how they ended: answered, truncated, unsent or unanswered"
+    histogram attempt_seconds "onceward_attempt_duration_seconds" {"route", "ending"} "How long attempts took, from their start to the end of the answer"
+    histogram operation_seconds "onceward_operation_duration_seconds" {"mode", "state"} "How long operations took, from arrival until they came to rest"
+    counter claims "onceward_claims_total" {"event"} "Claims, by what somebody did to them or learnt"
+    counter faults "onceward_chaos_faults_total" {"fault"} "Faults on purpose that attempts met, by kind"
+    counter breaker_opened "onceward_breaker_opened_total" {"route"} "Times that a breaker opened"
+    gauge breaker "onceward_breaker_state" {"route"} "The breaker of a route: 0 closed, 1 half-open, 2 open"
+    gauge paused "onceward_route_paused" {"route"} "Whether a person paused the route"
+    gauge under_way "onceward_calls_under_way" {"route"} "Calls to a route's upstream under way"
+    counter lookups "onceward_lookups_total" {"finding"} "Times that an upstream was asked what became of an operation, by what it knew"
+    gauge differences "onceward_reconcile_differences" {"route", "kind"} "What did not agree with the provider's list the last time: missing, unknown or differing"
+    counter webhooks "onceward_webhooks_total" {"source", "result"} "Webhooks that were verified, by what became of them"
+    counter webhooks_rejected "onceward_webhooks_rejected_total" {"source", "reason"} "Webhooks that were refused"
+    counter webhooks_unavailable "onceward_webhooks_unavailable_total" {"source", "reason"} "Webhooks that could not be taken when they came"
+    counter webhooks_resolved "onceward_webhooks_resolved_total" {"source"} "Operations in doubt that a webhook ended"
+    counter outbox_rows "onceward_outbox_rows_total" {"outbox", "result"} "Rows of an outbox, by what became of them: remembered, duplicate or parked"
+    gauge outbox_lag "onceward_outbox_lag_seconds" {"outbox"} "Age of the oldest row of an outbox that is not remembered; while it cannot be read, at least the time since it was"
+    gauge outbox_parked "onceward_outbox_parked" {"outbox"} "Rows of an outbox that can never become a call"
+    gauge outbox_reading "onceward_outbox_reading" {"outbox"} "Whether this node reads an outbox: 0 where it fails, or another node does"
+    gauge standing "onceward_operations" {"standing"} "Operations in the ledger that are not done, by where they stand"
+    gauge oldest_due "onceward_oldest_due_seconds" {} "For how long accepted work has been due that is not sent, at most; 0 where none is"
+    gauge ledger_free "onceward_ledger_free_bytes" {} "Room that is left on the disk of an embedded ledger"
+    gauge ledger_bytes "onceward_ledger_bytes" {} "The ledger's size on disk"
+    gauge ledger_commits "onceward_ledger_commits" {} "Durable writes since the start, each for a group"
+}
+
+fn histogram() -> HistogramWithExemplars<Labels> {
+    HistogramWithExemplars::new(BOUNDS.into_iter())
+}
+
+/// Labels of a metric.
+pub(crate) fn labels<const N: usize>(of: [(&'static str, &str); N]) -> Labels {
+    of.map(|(name, value)| (name, value.to_owned())).into()
+}
+
+impl Metrics {
+    /// In OpenMetrics where it `is_open`, with exemplars; else in the format of Prometheus before that.
+    /// Tells its content type.
+    pub(crate) fn render(&self, is_open: bool) -> (&'static str, String) {
+        let mut written = String::new();
+        // To write into memory does not fail.
+        let _ = if is_open {
+            text::encode(&mut written, &self.registry)
+        } else {
+            prometheus_text::encode(&mut written, &self.registry)
+        };
+        let content_type = if is_open {
+            "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        } else {
+            prometheus_text::CONTENT_TYPE
+        };
+        (content_type, written)
+    }
+}
+
+/// Takes note of how long something took, and in which trace.
+pub(crate) fn took(of: &Histograms, labels: &Labels, took: Duration, trace: Option<String>) {
+    let exemplar = trace.map(|trace| vec![("trace_id", trace)]);
+    of.get_or_create(labels).observe(took.as_secs_f64(), exemplar, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    const BEGIN: &str = "<!-- metrics: written by `cargo xtask metrics` -->\n";
+    const END: &str = "<!-- /metrics -->\n";
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    #[test]
+    fn each_metric_says_its_unit_in_its_name_and_is_named_once() {
+        let mut names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+        for row in TABLE {
+            let Row { kind, name, help, .. } = row;
+            assert!(name.starts_with("onceward_"), "{name}");
+            assert_eq!(*kind == "counter", name.ends_with("_total"), "{name}");
+            assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}: the dot is added");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+    }
+
+    #[test]
+    fn the_page_of_the_metrics_has_them_all() {
+        let place = root().join("docs/metrics.md");
+        let page = fs::read_to_string(&place).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let mut table = "| metric | kind | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
+        for Row { kind, name, labels, help } in TABLE {
+            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+            writeln!(table, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
+        }
+        let wanted = format!("{before}{BEGIN}{table}{END}{after}");
+        if std::env::var_os("TEST_WRITE").is_some() {
+            fs::write(&place, &wanted).unwrap();
+        }
+        assert!(
+            page == wanted || std::env::var_os("TEST_WRITE").is_some(),
+            "docs/metrics.md is old: `cargo xtask metrics` writes its table"
+        );
+    }
+
+    /// The names of ours that a text has, without what a histogram's series end in.
+    fn named(text: &str) -> Vec<&str> {
+        let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let words = text.split(|letter| !is_of_name(letter));
+        let ours = words.filter(|word| word.starts_with("onceward_"));
+        ours.map(|word| {
+            let endings = ["_bucket", "_count", "_sum"];
+            endings.iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn alerts_and_dashboards_name_only_metrics_that_there_are() {
+        let mut seen = 0;
+        for file in ["prometheus/alerts.yml", "prometheus/alerts_test.yml", "grafana/onceward.json"]
+        {
+            let text = fs::read_to_string(root().join("deploy").join(file)).unwrap();
+            for name in named(&text) {
+                assert!(TABLE.iter().any(|row| row.name == name), "{file} names {name}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 40, "{seen}");
+    }
+
+    #[test]
+    fn every_alert_has_a_place_on_the_page_of_the_alerts() {
+        let alerts = fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).unwrap();
+        let page = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
+        let names: Vec<_> =
+            alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        assert!(names.len() >= 10, "{names:?}");
+        for name in names {
+            assert!(page.contains(&format!("\n## {name}\n")), "{name}");
+            let place = format!("docs/alerts.md#{}\n", name.to_lowercase());
+            assert!(alerts.contains(&place), "{place}");
+        }
+    }
+
+    #[test]
+    fn both_formats_have_every_series_and_openmetrics_the_exemplars() {
+        let metrics = Metrics::new();
+        let of = labels([("route", "r\"\n"), ("ending", "answered")]);
+        let trace = "0af7651916cd43dd8448eb211c80319c".to_owned();
+        took(&metrics.attempt_seconds, &of, Duration::from_millis(60), Some(trace));
+        metrics.operations.get_or_create(&Labels::new()).inc();
+        let (_, plain) = metrics.render(false);
+        assert!(plain.contains("\nonceward_operations_total 1\n"), "{plain}");
+        assert!(plain.contains("# TYPE onceward_operations_total counter"), "{plain}");
+        assert!(!plain.contains("0af7651916cd43dd8448eb211c80319c"), "{plain}");
+        let bucket = "onceward_attempt_duration_seconds_bucket{route=\"r\\\"\\n\",ending=\"answered\",le=\"0.075\"} 1";
+        assert!(plain.contains(bucket), "{plain}");
+        let (content_type, open) = metrics.render(true);
+        assert!(content_type.starts_with("application/openmetrics-text"));
+        let exemplar = "} 1 # {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.06";
+        assert!(open.contains(exemplar) && open.ends_with("# EOF\n"), "{open}");
+    }
+}

@@ -1,0 +1,359 @@
+//! The gateway as one caller sees it. Here alone the ledger is read for people, and here the tenant is laid
+//! over whatever is read: a handler has a [`View`] in the place of the node, so that no new one can
+//! forget whose data it shows. What is another tenant's is told as what is not there.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use onceward::core::key::{Key, Scope};
+use onceward::core::operation::Operation;
+use onceward::route::Route;
+use onceward::sabotage::Sabotage;
+use onceward::store::{Page, Query, Standing, Which};
+use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
+use url::form_urlencoded;
+
+use crate::access::{AccessKey, Caller, TENANT, is_tenant};
+use crate::config::Outbox;
+use crate::node::Node;
+use crate::operator::{id_of, invalid};
+use crate::outbox::Shown;
+use crate::problem::Problem;
+use crate::source::Source;
+
+/// The gateway as one caller sees it: what is of no tenant, it has from the node.
+#[derive(Clone)]
+pub(crate) struct View {
+    node: Arc<Node>,
+    caller: Caller,
+    whose: Whose,
+}
+
+/// Whose data a caller sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Whose {
+    /// This tenant's.
+    One(String),
+    /// Everybody's: who runs the gateway, and named no tenant.
+    All,
+}
+
+impl Deref for View {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for View {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // `authorise` lets nothing through without one.
+        let view = parts.extensions.get::<Self>().cloned();
+        view.ok_or_else(|| Problem::new("unauthenticated", "Nobody was admitted."))
+    }
+}
+
+impl View {
+    /// What `caller` sees; `?tenant=` in its query narrows that to one tenant.
+    pub(crate) fn of(
+        node: &Arc<Node>,
+        caller: &Caller,
+        query: Option<&str>,
+    ) -> Result<Self, Problem> {
+        let mut words = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let named = words.find(|(name, value)| name == "tenant" && !value.is_empty());
+        let named = named.map(|(_, value)| value.into_owned());
+        let whose = narrowed(caller, named)?.map_or(Whose::All, Whose::One);
+        Ok(Self { node: Arc::clone(node), caller: caller.clone(), whose })
+    }
+
+    /// The tenant in which a key or a claim is looked for, an access key is made and a call is sent.
+    pub(crate) fn tenant(&self) -> &str {
+        match &self.whose {
+            Whose::One(tenant) => tenant,
+            Whose::All => &self.caller.tenant,
+        }
+    }
+
+    /// The same, where a document may name it too.
+    pub(crate) fn tenant_or(&self, named: Option<String>) -> Result<String, Problem> {
+        let named = narrowed(&self.caller, named)?;
+        Ok(named.unwrap_or_else(|| self.tenant().to_owned()))
+    }
+
+    /// The only tenant whose data it sees; nothing where it sees everybody's.
+    pub(crate) fn only(&self) -> Option<&str> {
+        match &self.whose {
+            Whose::One(tenant) => Some(tenant),
+            Whose::All => None,
+        }
+    }
+
+    /// Whether what is `tenant`'s is there.
+    fn sees(&self, tenant: &str) -> bool {
+        self.only().is_none_or(|own| own == tenant) || Sabotage::TenantUnfiltered.is_on()
+    }
+
+    /// The query, within what it sees; to name another tenant is refused.
+    pub(crate) fn lay(&self, query: Query) -> Result<Query, Problem> {
+        if Sabotage::TenantUnfiltered.is_on() {
+            return Ok(query);
+        }
+        let tenant = match query.tenant {
+            None => self.only().map(str::to_owned),
+            named => narrowed(&self.caller, named)?,
+        };
+        Ok(Query { tenant, ..query })
+    }
+
+    /// `caller`, as it sends for the tenant that it named.
+    pub(crate) fn acting(&self, caller: Caller) -> Caller {
+        caller.within(self.tenant().to_owned())
+    }
+
+    /// The operation of this id.
+    pub(crate) async fn find(&self, id: &str) -> Result<Operation, Problem> {
+        let found = self.engine.store().find(Which::Id(id_of(id)?)).await?;
+        found
+            .map(|operation| self.engine.as_kept(operation))
+            .filter(|operation| self.sees(&operation.scope.tenant))
+            .ok_or_else(|| unknown(id))
+    }
+
+    /// A page of operations.
+    pub(crate) async fn list(&self, query: Query) -> Result<Page, Problem> {
+        Ok(self.engine.store().list(self.lay(query)?).await?)
+    }
+
+    /// How many operations stand where.
+    pub(crate) async fn counts(&self) -> Result<HashMap<Standing, u64>, Problem> {
+        let counts = match self.only().filter(|_| !Sabotage::TenantUnfiltered.is_on()) {
+            Some(tenant) => self.engine.store().counts_of(tenant.to_owned()).await?,
+            None => self.engine.store().condition().await?.counts,
+        };
+        Ok(counts.into_iter().collect())
+    }
+
+    /// Bytes of the ledger and its commits, which are nothing of another tenant's.
+    pub(crate) async fn size(&self) -> Result<Option<(u64, u64)>, Problem> {
+        if self.only().is_some_and(|tenant| tenant != TENANT) {
+            return Ok(None);
+        }
+        let condition = self.engine.store().condition().await?;
+        Ok(Some((condition.bytes, condition.commits)))
+    }
+
+    /// The scope of the keys that `principal` uses on what is called `name`.
+    pub(crate) fn scope_of(&self, name: &str, principal: &str) -> Scope {
+        self.engine.scope_of(self.tenant(), name, principal)
+    }
+
+    /// The operation of a key.
+    pub(crate) async fn operation_of(
+        &self,
+        scope: &Scope,
+        key: &Key,
+    ) -> Result<Operation, Refusal> {
+        self.engine.operation_of(scope, key).await
+    }
+
+    /// What people did. A tenant's own people: what others did to its operations stands with those.
+    pub(crate) async fn notes(&self, query: NoteQuery) -> Result<Notes, Problem> {
+        // Whoever runs the gateway sees all of it or none.
+        let tenant = self.only().filter(|_| !Sabotage::TenantUnfiltered.is_on());
+        let tenant = tenant.map(str::to_owned);
+        Ok(self.engine.notes(&NoteQuery { tenant, ..query }).await?)
+    }
+
+    /// What waits for a second person.
+    pub(crate) async fn wanted(&self) -> Result<Vec<Wanted>, Problem> {
+        let mut wanted = Vec::new();
+        for act in self.engine.wanted().await? {
+            let about = self.engine.store().find(Which::Id(act.operation)).await?;
+            if about.is_none_or(|operation| self.sees(&operation.scope.tenant)) {
+                wanted.push(act);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Every bulk, the newest first: of a tenant those that go through its operations alone.
+    pub(crate) async fn bulks(&self) -> Result<Vec<Bulk>, Problem> {
+        let all = self.engine.bulks().await?;
+        Ok(all.into_iter().filter(|bulk| self.sees_bulk(bulk)).collect())
+    }
+
+    /// The bulk of this name.
+    pub(crate) async fn bulk(&self, name: &str) -> Result<Bulk, Problem> {
+        let found = self.engine.bulk(name).await?.filter(|bulk| self.sees_bulk(bulk));
+        found.ok_or_else(|| Problem::new("not-found", format!("No bulk {name} is known.")))
+    }
+
+    fn sees_bulk(&self, bulk: &Bulk) -> bool {
+        let through = bulk.order.filter.tenant.as_deref();
+        // One that names no tenant goes through everybody's.
+        self.only().is_none() || self.sees(through.unwrap_or_default())
+    }
+
+    /// The route of this name, where it is there for it.
+    pub(crate) fn find_route(&self, name: &str) -> Result<Arc<Route>, Problem> {
+        let route = self.engine.route(name).filter(|route| self.has_route(route));
+        route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()).into())
+    }
+
+    /// The routes that are there for it.
+    pub(crate) fn routes(&self) -> Vec<Arc<Route>> {
+        let routes = self.engine.routes();
+        let is_there = |route: &&Arc<Route>| self.has_route(route);
+        routes.named.values().filter(is_there).cloned().collect()
+    }
+
+    fn has_route(&self, route: &Route) -> bool {
+        self.only().is_none_or(|tenant| route.is_for(tenant)) || Sabotage::TenantUnfiltered.is_on()
+    }
+
+    /// Whether what is about all who use a route is there for it.
+    pub(crate) fn keeps(&self, route: &Route) -> bool {
+        self.only().is_none_or(|tenant| route.is_kept_by(tenant))
+            || Sabotage::TenantUnfiltered.is_on()
+    }
+
+    /// A look at a route as a whole, or a change of it; other tenants than the one that is always there
+    /// may do that to routes of their own.
+    pub(crate) fn check_kept(&self, name: &str) -> Result<(), Problem> {
+        let route = self.engine.route(name);
+        match route.filter(|route| self.has_route(route)) {
+            Some(route) if self.keeps(&route) => Ok(()),
+            Some(_) => {
+                let why = "This is about all who use the route, and other tenants do too.";
+                Err(Problem::new("forbidden", why))
+            }
+            // What is known of a route that is gone is whoever's who runs the gateway.
+            None if self.only().is_none() => Ok(()),
+            None => Err(Refusal::RouteUnknown(name.to_owned()).into()),
+        }
+    }
+
+    /// The outboxes that fill it.
+    pub(crate) fn outboxes(&self) -> Vec<(Arc<Outbox>, Shown)> {
+        let all = self.outboxes.shown().into_iter();
+        all.filter(|(outbox, _)| self.sees(&outbox.tenant)).collect()
+    }
+
+    /// The outbox of this name.
+    pub(crate) fn outbox(&self, name: &str) -> Result<(Arc<Outbox>, Shown), Problem> {
+        let mut all = self.outboxes().into_iter();
+        all.find(|(outbox, _)| outbox.name == name)
+            .ok_or_else(|| Problem::new("not-found", format!("No outbox is called {name:?}.")))
+    }
+
+    /// The sources that fill it.
+    pub(crate) fn sources(&self) -> Vec<Arc<Source>> {
+        let all = self.sources.all();
+        all.values().filter(|source| self.sees(&source.tenant)).cloned().collect()
+    }
+
+    /// The source of this name.
+    pub(crate) fn source(&self, name: &str) -> Result<Arc<Source>, Problem> {
+        let why = || Problem::new("source-unknown", format!("No source is called {name:?}."));
+        self.sources.get(name).filter(|source| self.sees(&source.tenant)).ok_or_else(why)
+    }
+
+    /// Its access keys.
+    pub(crate) fn keys(&self) -> Vec<AccessKey> {
+        self.access.list().into_iter().filter(|key| self.sees(&key.tenant)).collect()
+    }
+
+    /// The access key that begins so. It is read anew: what another node revoked just now must not come
+    /// back by a rotation here.
+    pub(crate) async fn key(&self, prefix: &str) -> Result<AccessKey, Problem> {
+        self.access.refresh().await?;
+        let why = || Problem::new("not-found", format!("No access key begins with {prefix:?}."));
+        self.keys().into_iter().find(|key| key.prefix == prefix).ok_or_else(why)
+    }
+}
+
+/// The one tenant that `caller` is to see of those that it may; nothing where that is all of them.
+fn narrowed(caller: &Caller, named: Option<String>) -> Result<Option<String>, Problem> {
+    match named.filter(|name| !name.is_empty()) {
+        None if caller.is_operator() => Ok(None),
+        None => Ok(Some(caller.tenant.clone())),
+        Some(name) if name == caller.tenant => Ok(Some(name)),
+        Some(name) if caller.is_operator() && is_tenant(&name) => Ok(Some(name)),
+        Some(name) if caller.is_operator() => Err(invalid(format!("tenant {name:?} is no name"))),
+        Some(_) => Err(Problem::new(
+            "forbidden",
+            format!(
+                "tenant: an admin key of the tenant {TENANT} that is confined to no routes sees others; this one sees its own."
+            ),
+        )),
+    }
+}
+
+/// What is told of an operation that is not there, or not there for whoever asks.
+pub(crate) fn unknown(id: &str) -> Problem {
+    Problem::new("not-found", format!("No operation {id} is in the ledger."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// What reads the ledger, or whatever else has a tenant.
+    const READS: &[&str] = &[
+        ".find(Which",
+        ".list(",
+        ".condition()",
+        ".counts_of(",
+        "engine.notes(",
+        "engine.bulks(",
+        "engine.bulk(",
+        "engine.wanted(",
+        "engine.scope_of(",
+        "engine.operation_of(",
+        "outboxes.shown(",
+        "sources.all(",
+        "sources.get(",
+        "access.list(",
+        "access.find(",
+        "State<Arc<Node>>",
+        "TENANT",
+    ];
+
+    /// Where a view itself is asked, or what it has found already.
+    const BY_A_VIEW: &[&str] = &["node.list(", "rejects::list("];
+
+    #[test]
+    fn people_read_the_ledger_by_a_view_alone() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut looked_at = 0;
+        for folder in ["operator", "page"] {
+            for file in std::fs::read_dir(sources.join(folder)).unwrap() {
+                let path = file.unwrap().path();
+                // The fuzz target has a ledger of its own, without tenants.
+                if path.extension().is_none_or(|it| it != "rs") || path.ends_with("fuzz.rs") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                looked_at += 1;
+                for (line, number) in text.lines().zip(1..) {
+                    let is_by_a_view = BY_A_VIEW.iter().any(|way| line.contains(way));
+                    let reads = READS.iter().find(|read| line.contains(**read));
+                    assert!(
+                        is_by_a_view || reads.is_none(),
+                        "{}:{number} reads past the view: {}",
+                        path.display(),
+                        line.trim()
+                    );
+                }
+            }
+        }
+        assert!(looked_at > 25, "{looked_at}");
+    }
+}

@@ -1,0 +1,51 @@
+//! The release before this one, for tests of an upgrade.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Outcome;
+use crate::steps::{cargo_program, output, root, succeed};
+
+/// What it was built from. Nothing is released yet: it is a commit whose ledgers are older than the
+/// newest migrations of both stores.
+const COMMIT: &str = "7bb669a";
+
+/// Its binary, built where it is not there yet; nothing where that cannot be done, which is told.
+pub(crate) fn find_or_build() -> Option<PathBuf> {
+    let folder = root().join("target/previous");
+    let binary = folder.join(format!("onceward-{COMMIT}"));
+    if binary.exists() {
+        println!("release before: {}", binary.display());
+        return Some(binary);
+    }
+    match build(&folder, &binary) {
+        Ok(()) => Some(binary),
+        Err(error) => {
+            println!(
+                "release before: tests of an upgrade are skipped: {error}\nmend: fetch the whole history (git fetch --unshallow)"
+            );
+            None
+        }
+    }
+}
+
+fn build(folder: &Path, binary: &Path) -> Outcome<()> {
+    println!("release before: commit {COMMIT} is built, once");
+    let tree = folder.join("tree");
+    fs::create_dir_all(&tree)?;
+    let archive = folder.join("tree.tar");
+    let mut git = Command::new("git");
+    git.current_dir(root()).args(["archive", "--output"]).arg(&archive).arg(COMMIT);
+    output(&mut git)?;
+    let mut tar = Command::new("tar");
+    succeed(tar.arg("-xf").arg(&archive).arg("-C").arg(&tree))?;
+    // What it depends on is mostly built already.
+    let mut cargo = Command::new(cargo_program());
+    cargo.current_dir(&tree).env("CARGO_TARGET_DIR", root().join("target"));
+    succeed(cargo.args(["build", "--locked", "--quiet", "-p", "onceward-server"]))?;
+    fs::copy(root().join("target/debug/onceward"), binary)?;
+    fs::remove_file(archive)?;
+    fs::remove_dir_all(tree)?;
+    Ok(())
+}
