@@ -449,7 +449,7 @@ impl Audit {
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
             Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),
-            Fact::Trouble(_) | Fact::Injected(..) | Fact::Reconciled(..) => {}
+            Fact::Trouble(_) | Fact::Injected(..) | Fact::Reconciled(..) | Fact::Swept(_) => {}
         }
     }
 
