@@ -48,7 +48,7 @@ impl Erase {
             (None, Some(principal), None, None) => Ok(Whose::Principal(principal.clone())),
             (None, principal, Some(route), Some(key)) => {
                 let principal = principal.as_deref().unwrap_or_default();
-                Ok(Whose::Key(node.engine.scope_of(node.tenant(), route, principal), key_of(key)?))
+                Ok(Whose::Key(node.scope_of(route, principal), key_of(key)?))
             }
             _ => Err(invalid("say whose: `subject`, `principal`, or `route` and `key`")),
         }

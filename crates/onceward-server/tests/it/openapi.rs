@@ -272,6 +272,12 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     let rejects = walk.get("/v1/sources/hooks/rejects?limit=5");
     assert_eq!(rejects["data"].as_array().map(Vec::len), Some(1));
     walk.get("/v1/stats");
+    let verified = walk.get("/v1/audit/verify");
+    assert_eq!(verified["intact"], true);
+    assert_eq!(walk.asked("GET", "/v1/audit/export?behind=0&limit=2", "").status, 200);
+    walk.done.insert("exportAudit");
+    let erased = walk.post("/v1/erase", &json!({"reason": "they asked", "subject": "nobody"}));
+    assert_eq!(erased["operations"], 0);
     walk.post("/v1/backup", &json!({"to": folder.path("backup")}));
     walk.ask(409, "POST", "/v1/release", &json!({}));
     let openapi = walk.get("/v1/openapi.json");
