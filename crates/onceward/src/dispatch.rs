@@ -85,6 +85,11 @@ async fn take(
     if opens > now {
         return Ok(Some(opens));
     }
+    // Whoever stops waits for what is being taken: else it would be taken and not begun.
+    let _run = engine.begin();
+    if engine.is_halted() {
+        return Ok(None);
+    }
     let is_harmless = route.is_harmless();
     let entrant = Entrant { lane: lane.clone().into(), is_harmless, is_backlog: true };
     let (mut slots, barred) = engine.gate_of(route).enter_many(&entrant, PAGE, now);

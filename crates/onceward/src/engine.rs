@@ -233,12 +233,12 @@ impl Engine {
 
     /// Sends nothing from now on: new calls are refused, what is under way runs to its end.
     pub fn halt(&self) {
-        self.halted.store(true, Ordering::Release);
+        self.halted.store(true, Ordering::SeqCst);
     }
 
     /// Whether nothing is sent any more.
     pub fn is_halted(&self) -> bool {
-        self.halted.load(Ordering::Acquire)
+        self.halted.load(Ordering::SeqCst)
     }
 
     /// Waits until nothing is under way. A call is under way until its future has ended or is dropped

@@ -281,9 +281,9 @@ fn whoever_stops_a_gateway_waits_for_its_drain() {
     }
     for path in KUBERNETES {
         let (_, pod) = of_kubernetes(path);
-        let grace = seconds(pod["terminationGracePeriodSeconds"].as_str().unwrap());
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         let before = &pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
-        assert!(grace >= DRAIN + seconds(before.as_str().unwrap()), "{path}: {grace}");
+        assert!(grace >= DRAIN + before.as_u64().unwrap(), "{path}: {grace}");
     }
     assert!(seconds(&setting("deploy/systemd/onceward.service", "TimeoutStopSec=")) >= DRAIN);
 }
@@ -294,7 +294,7 @@ fn containers_run_as_nobody_and_write_only_to_their_data() {
         let (_, pod) = of_kubernetes(path);
         let (all, own) = (&pod["securityContext"], &pod["containers"][0]["securityContext"]);
         assert_eq!(all["runAsNonRoot"], true, "{path}");
-        assert_eq!(all["runAsUser"], "65532", "{path}");
+        assert_eq!(all["runAsUser"], 65532, "{path}");
         assert_eq!(all["seccompProfile"]["type"], "RuntimeDefault", "{path}");
         assert_eq!(own["allowPrivilegeEscalation"], false, "{path}");
         assert_eq!(own["readOnlyRootFilesystem"], true, "{path}");

@@ -22,7 +22,7 @@ impl Running {
     pub(super) async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.count.load(Ordering::Acquire) == 0 {
+            if self.count.load(Ordering::SeqCst) == 0 {
                 return;
             }
             idle.await;
@@ -44,7 +44,8 @@ impl Drop for Run {
 impl Engine {
     /// Something is under way from now on.
     pub(crate) fn begin(self: &Arc<Self>) -> Run {
-        self.running.count.fetch_add(1, Ordering::AcqRel);
+        // In one order with the word that nothing begins any more.
+        self.running.count.fetch_add(1, Ordering::SeqCst);
         Run(Arc::clone(self))
     }
 

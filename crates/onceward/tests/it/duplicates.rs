@@ -234,7 +234,7 @@ async fn duplicates_are_counted_with_their_times() {
         world.until("27 are written", async || asked().await.count == 27).await;
         assert_eq!(asked().await.times[18..], [first.plus(Duration::from_secs(1)); 2]);
         assert_eq!(world.notes.repeats(Repeat::Replayed), 26);
-        assert_eq!(world.notes.repeats(Repeat::Refused), 1);
+        assert_eq!(world.notes.repeats(Repeat::Mismatch), 1);
     }
 }
 
