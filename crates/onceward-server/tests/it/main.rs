@@ -45,6 +45,7 @@ mod keys;
 mod ledger_fixture;
 mod limits;
 mod lookup;
+mod metrics;
 mod migrate_store;
 mod model;
 mod nodes_cut_off;
