@@ -139,6 +139,8 @@ fn keys_that_are_given_change_where_they_are_given() {
     ask(&gateway, "k", "1");
     let said = gateway.run(&["rekey"]).failed(1);
     assert!(said.contains("NEW,OLD"), "{said}");
+    let audit = gateway.run(&["audit", "--json"]).ok();
+    assert!(audit.contains("\"refused\":true"), "it came to nothing: {audit}");
     assert!(!world.path("onceward-data/master.key").exists());
     gateway.kill();
     // A start with another first key wraps the ledger's keys with it by itself.
