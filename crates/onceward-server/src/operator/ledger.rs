@@ -79,11 +79,11 @@ async fn rekey(
 ) -> Answer {
     let person = by(&caller, reason)?;
     let deed = if retire { "retired master keys" } else { "rekeyed" };
-    let note = node.engine.note(&person, deed, "the ledger's keys").await?;
+    let noted = node.engine.note(&person, deed, "the ledger's keys").await?;
     let standing = if retire { node.rekey.retire().await } else { node.rekey.begin().await };
     // Whatever else goes wrong may have changed something.
     if standing.as_ref().is_err_and(|problem| problem.code == "operation-conflict") {
-        node.engine.note_refused(note).await?;
+        node.engine.note_refused(noted).await?;
     }
     Ok(Json(shown(&standing?)))
 }
