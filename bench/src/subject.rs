@@ -165,7 +165,7 @@ http {{
         fs::write(
             &file,
             format!(
-                "listen = \"{address}\"\n{store}\n\n\
+                "listen = \"{address}\"\n{store}\nseal_bodies = false\n\n\
                  [routes.sink]\nupstream = \"http://{sink}\"\neffects = \"keyed\"\n\n\
                  [routes.pass]\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n\n\
                  [routes.guard]\nlisten = \"{guard}\"\nupstream = \"http://{sink}\"\nkey.missing = \"pass\"\n",

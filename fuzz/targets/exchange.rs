@@ -5,8 +5,10 @@ use bytes::Bytes;
 use onceward::core::exchange::{Headers, Request, Response};
 use onceward::core::id::OperationId;
 use onceward::secret::Secrets;
-use onceward::wire;
+use onceward::wire::{self, Credentials, Sealing};
 use onceward_fuzz::Fuzz;
+
+const OPENED: Credentials = Credentials::Opened;
 
 const WORDS: &[&str] =
     &["\x01", "\x01\0\0\0\0", "authorization", "x-a", "POST", "/a?b", "\x7f", "\u{80}\u{1}"];
@@ -40,26 +42,36 @@ fn an_exchange_reads_back_and_other_bytes_are_refused_or_harmless() {
     let (secrets, id) = (Secrets::new([7; 32]), OperationId::new(1, 1));
     Fuzz::new("exchange", 10_000, WORDS).run(|input| {
         let bytes = Bytes::copy_from_slice(input);
-        let read = wire::decode_request(&bytes, id, Some(&secrets));
-        let answer = wire::decode_response(&bytes);
-        assert!(wire::decode_excerpt(&bytes, id, &secrets).is_err(), "nobody else seals");
+        let read = wire::decode_request(&bytes, id, &secrets, OPENED);
+        let answer = wire::decode_response(&bytes, id, &secrets);
+        assert!(wire::decode_excerpt(&bytes, id, 1, &secrets).is_err(), "nobody else seals");
         if let Ok(request) = &read {
-            let again = wire::encode_request(request, id, &secrets, &[]);
-            let back = wire::decode_request(&again, id, Some(&secrets)).expect("just written");
-            assert_eq!(sorted(back), sorted(request.clone()));
+            for bodies in [false, true] {
+                let again = wire::encode_request(request, id, &secrets, Sealing::plain(bodies));
+                let back =
+                    wire::decode_request(&again, id, &secrets, OPENED).expect("just written");
+                assert_eq!(sorted(back), sorted(request.clone()));
+            }
         }
         let made = request(input);
-        let kept = wire::encode_request(&made, id, &secrets, &["x-a".to_owned()]);
-        let back = wire::decode_request(&kept, id, Some(&secrets)).expect("just written");
-        assert_eq!(sorted(back), sorted(made.clone()), "a request reads back whole");
+        for bodies in [false, true] {
+            let sealing = Sealing { headers: &["x-a".to_owned()], bodies };
+            let kept = wire::encode_request(&made, id, &secrets, sealing);
+            let back = wire::decode_request(&kept, id, &secrets, OPENED).expect("just written");
+            assert_eq!(sorted(back), sorted(made.clone()), "a request reads back whole");
+        }
         let response = Response {
             status: 201,
             headers: made.headers.clone(),
             body: bytes,
             trailers: made.headers,
         };
-        let kept = wire::encode_response(&response, &response.headers);
-        assert_eq!(wire::decode_response(&kept).expect("just written"), response);
+        for bodies in [false, true] {
+            let sealing = Sealing::plain(bodies);
+            let kept = wire::encode_response(&response, &response.headers, id, &secrets, sealing);
+            let back = wire::decode_response(&kept, id, &secrets).expect("just written");
+            assert_eq!(back, response);
+        }
         (read.is_ok(), answer.map(|answer| answer.headers.0.len()).ok())
     });
 }

@@ -326,6 +326,8 @@ pub struct Policy {
     pub error_shape: ErrorShape,
     /// Response headers (lower case) kept beside the fixed ones.
     pub keep_headers: Vec<String>,
+    /// Whether all of requests and answers is sealed in the ledger, and not the credentials alone.
+    pub seal_bodies: bool,
     /// Request headers (lower case) sealed beside the fixed ones.
     pub seal_headers: Vec<String>,
     /// Whether operations about one subject come one after the other.
@@ -378,6 +380,7 @@ impl Default for Policy {
             mismatch_status: 409,
             error_shape: ErrorShape::Problem,
             keep_headers: Vec::new(),
+            seal_bodies: false,
             seal_headers: Vec::new(),
             order: Order::None,
             order_block_max: Duration::from_hours(1),

@@ -1,20 +1,16 @@
 //! The one type of body that our responses have.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use onceward::core::attempt::BodyRef;
+use onceward::Pieces;
 pub(crate) use onceward::edge::{header_map, headers_of};
-use onceward::store::{Reply, Store};
+use onceward::store::Reply;
 use onceward::upstream::{AnswerBody, Download};
 
 use crate::traffic::Stream;
-
-/// How much of a kept answer is in memory for a caller that takes its time.
-const PIECE_BYTES: u32 = 64 << 10;
 
 /// A body: whole, or as it comes from an upstream or from the ledger.
 pub(crate) enum Body {
@@ -54,42 +50,36 @@ impl Body {
 
 /// The part of a kept answer that has not left yet.
 pub(crate) struct Kept {
-    store: Arc<dyn Store>,
-    answer: BodyRef,
-    at: u32,
+    pieces: Pieces,
+    left: usize,
     reading: Option<Reply<'static, Bytes>>,
 }
 
 impl Kept {
-    /// The last `length` bytes of `answer`: its body, behind its head.
-    pub(crate) fn new(store: Arc<dyn Store>, answer: BodyRef, length: usize) -> Self {
-        let at = answer.length.saturating_sub(length as u32);
-        Self { store, answer, at, reading: None }
+    /// The last `left` bytes of an answer: its body, behind its head.
+    pub(crate) fn new(pieces: Pieces, left: usize) -> Self {
+        Self { pieces, left, reading: None }
     }
 
     /// Whether an answer of this length is large enough to be read piece by piece.
     pub(crate) fn is_worth_it(length: usize) -> bool {
-        length > 4 * PIECE_BYTES as usize
-    }
-
-    fn left(&self) -> u32 {
-        self.answer.length - self.at
+        length > 4 * Pieces::BYTES
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        if self.left() == 0 {
+        if self.left == 0 {
             return Poll::Ready(None);
         }
-        let (store, answer, at) = (&self.store, self.answer, self.at);
+        let (pieces, left) = (&self.pieces, self.left);
         let reading = self.reading.get_or_insert_with(|| {
-            let store = Arc::clone(store);
-            Box::pin(async move { store.part(answer, at, PIECE_BYTES).await })
+            let pieces = pieces.clone();
+            Box::pin(async move { pieces.read(left).await })
         });
         let Poll::Ready(read) = reading.as_mut().poll(cx) else { return Poll::Pending };
         self.reading = None;
         Poll::Ready(Some(match read {
             Ok(piece) => {
-                self.at += piece.len() as u32;
+                self.left = self.left.saturating_sub(piece.len());
                 Ok(piece)
             }
             // Forgotten meanwhile, or worse: the rest never comes.
@@ -142,7 +132,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Download(body) => body.is_end_stream(),
             Self::Rest(..) => false,
-            Self::Kept(kept) => kept.left() == 0,
+            Self::Kept(kept) => kept.left == 0,
             Self::Axum(body) => body.is_end_stream(),
             Self::On { body, .. } => body.is_end_stream(),
         }
@@ -153,7 +143,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Download(body) => body.size_hint(),
             Self::Rest(..) => SizeHint::default(),
-            Self::Kept(kept) => SizeHint::with_exact(u64::from(kept.left())),
+            Self::Kept(kept) => SizeHint::with_exact(kept.left as u64),
             Self::Axum(body) => body.size_hint(),
             Self::On { body, .. } => body.size_hint(),
         }

@@ -25,6 +25,7 @@ mod openapi;
 mod outbox;
 mod output;
 mod ready;
+mod rekey;
 mod resend;
 mod restore;
 mod routes;
@@ -182,6 +183,8 @@ enum Verb {
     Backup(backup::Backup),
     /// Put a backup in the place of a ledger; it sends nothing until it is released
     Restore(restore::Restore),
+    /// Give the ledger a new master key, while it is in use
+    Rekey(rekey::Rekey),
     /// Test any HTTP API that claims idempotency, from outside; exit code 5 if it breaks a must
     Verify(verify::Verify),
     /// Show that nothing is lost and nothing doubled, while everything fails
@@ -290,6 +293,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Access(verb) => access::access(&verb, &client, out).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, out).await,
         Verb::Restore(_) => restore::release(&client, out).await,
+        Verb::Rekey(flags) => rekey::rekey(&flags, &client, out).await,
         // Handled without a gateway.
         Verb::Serve(_)
         | Verb::Check(_)

@@ -86,6 +86,8 @@ pub(crate) struct Config {
     pub(crate) behind_proxy: bool,
     pub(crate) store: Ledger,
     pub(crate) demo: bool,
+    /// Whether bodies are sealed where nothing nearer says otherwise.
+    pub(crate) seal_bodies: bool,
     pub(crate) strict: bool,
     /// What wants two persons.
     pub(crate) approve: Vec<Deed>,
@@ -147,11 +149,12 @@ impl Config {
         let places = Places::read(file, flags)?;
         let limits = file.within("limits", Limits::read)?.unwrap_or_default();
         let demo = file.or("demo", found.is_none())?;
+        let seal_bodies = file.or("seal_bodies", found.is_some())?;
         let routes = file.named("routes", words::name)?;
         let mut names: BTreeSet<String> = routes.iter().map(|(name, _)| name.clone()).collect();
         names.extend(DEMO.iter().filter(|_| demo).map(|&name| name.to_owned()));
         let around = Around {
-            profiles: Profiles::new(file)?,
+            profiles: Profiles::new(file, seal_bodies)?,
             names,
             segment_bytes: limits.segment_bytes,
             ca_file: places.ca_file.clone(),
@@ -171,6 +174,7 @@ impl Config {
             behind_proxy: places.behind_proxy,
             store: places.store,
             demo,
+            seal_bodies,
             strict: file.or("strict", false)?,
             approve: approve.into_iter().flatten().copied().collect(),
             egress_allow,

@@ -180,8 +180,8 @@ pub(crate) fn routes(address: SocketAddr, like: &Route) -> Vec<(String, Arc<Rout
         let base = Url::parse(&format!("http://{address}/{name}")).ok()?;
         let target =
             Target { base, trust: onceward::upstream::Trust::Operator, ..(*like.target).clone() };
-        let redact = like.policy.redact.clone();
-        let policy = Policy { effects: Some(effects), redact, ..Policy::default() };
+        let (redact, seal_bodies) = (like.policy.redact.clone(), like.policy.seal_bodies);
+        let policy = Policy { effects: Some(effects), redact, seal_bodies, ..Policy::default() };
         let route = Route {
             name: name.to_owned(),
             scope: None,

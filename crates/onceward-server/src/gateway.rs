@@ -21,9 +21,8 @@ use onceward::core::policy::{ErrorShape, KeyFrom, Mode, Policy, is_safe};
 use onceward::core::upstream_key::KeyPlace;
 use onceward::edge::{self, Pace, refuse, tell_aside, tell_of};
 use onceward::route::Route;
-use onceward::store::Store;
 use onceward::upstream::{Egress, Upload, parse_ad_hoc};
-use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing};
+use onceward::{Answer, Answered, Call, CallOptions, Engine, Passing, Pieces};
 use url::Url;
 
 use crate::access::{Caller, check_route};
@@ -184,7 +183,7 @@ impl Gateway {
         let key_given = has_key(&request, policy);
         let call = Call { tenant, principal, route: place.route, request, options };
         let mut response = match self.engine.call(call).await {
-            Ok(answer) => respond(answer, echo, key_given, self.engine.store()),
+            Ok(answer) => respond(answer, echo, key_given, &self.engine),
             Err(refusal) => refuse(&refusal.into(), echo, key_given),
         };
         tell_aside(response.headers_mut(), &aside);
@@ -352,7 +351,7 @@ pub(crate) fn respond(
     answer: Answer,
     echo: Option<HeaderValue>,
     key_given: bool,
-    store: &Arc<dyn Store>,
+    engine: &Arc<Engine>,
 ) -> Response<Body> {
     match answer {
         Answer::Passed { status, headers, body } => {
@@ -379,13 +378,12 @@ pub(crate) fn respond(
         Answer::Upstream(answered) => {
             let Answered { operation, response: kept, rest, replayed } = *answered;
             let length = kept.body.len();
-            let in_ledger = operation.outcome.as_ref().and_then(|outcome| outcome.answer);
-            let body = match (rest, in_ledger) {
+            let is_large = Kept::is_worth_it(length);
+            let pieces = is_large.then(|| Pieces::of(engine, &operation)).flatten();
+            let body = match (rest, pieces) {
                 (Some(rest), _) => Body::stream(kept.body, rest),
-                (None, Some(answer)) if Kept::is_worth_it(length) => {
-                    Body::Kept(Kept::new(Arc::clone(store), answer, length))
-                }
-                (None, _) => Body::full(kept.body),
+                (None, Some(pieces)) => Body::Kept(Kept::new(pieces, length)),
+                (None, None) => Body::full(kept.body),
             };
             let mut response = Response::new(body);
             *response.status_mut() =

@@ -26,6 +26,7 @@ mod outbox;
 mod page;
 mod passed;
 mod problem;
+mod rekey;
 mod serve;
 mod shape;
 mod source;

@@ -20,6 +20,7 @@ use crate::guard::Guards;
 use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
+use crate::rekey::Rekey;
 use crate::shape;
 use crate::source::Sources;
 use crate::telemetry::Now;
@@ -30,7 +31,7 @@ pub(crate) const QUARANTINE: &str = "quarantine";
 /// The file that stands beside a ledger while a backup is put in its place.
 pub(crate) const RESTORING: &str = "restoring";
 
-/// The file with the ledger's master key.
+/// The file with the ledger's master keys.
 pub(crate) const MASTER_KEY: &str = "master.key";
 
 /// What a backup has in the place of a master key that was given from outside: that it is whole, and
@@ -52,8 +53,7 @@ pub(crate) struct Node {
     pub(crate) oidc: Oidc,
     pub(crate) outboxes: Outboxes,
     pub(crate) data: PathBuf,
-    /// Whether the master key came from outside, so that it lies in no folder of ours.
-    pub(crate) is_key_given: bool,
+    pub(crate) rekey: Rekey,
     pub(crate) quarantined: AtomicBool,
     pub(crate) draining: AtomicBool,
 }
@@ -129,9 +129,10 @@ impl Node {
             StoreError::Unavailable(format!("writing the backup {}: {error}", to.display()))
         };
         make_folder(to).map_err(failed)?;
+        let _keys_stay = self.rekey.hold().await;
         self.engine.store().backup(to).await?;
         // Last, so that a backup that has it is whole.
-        if self.is_key_given {
+        if self.rekey.is_given() {
             let said =
                 b"the master key was given, and is not here: start what is restored with it\n";
             write_secret(&to.join(KEY_GIVEN), said).map_err(failed)?;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use onceward::clock::SystemClock;
 use onceward::core::hex;
 use onceward::core::lease::Session;
-use onceward::master_key::{self, write_secret};
+use onceward::ledger_keys::{self, KeyKeeper, KeysError};
+use onceward::master_key::{self, KeyRing, write_secret};
 use onceward::route::Routes;
-use onceward::secret::{Secrets, random};
+use onceward::secret::random;
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
 use onceward::{Engine, Parts, Person, Teller};
@@ -24,13 +25,14 @@ use crate::access::{Access, Exposure, Grant, Roles, TENANT, new_key};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
-use crate::given_key::given_key;
+use crate::given_key::{Source, given_keys};
 use crate::guard::Guards;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
 use crate::oidc::Oidc;
 use crate::outbox::Outboxes;
+use crate::rekey::Rekey;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
@@ -95,7 +97,7 @@ pub(crate) async fn serve(
         telemetry,
         egress,
         upstream,
-        master_key: given_key()?,
+        given_keys: given_keys()?,
         supervisor: signals.supervisor.clone(),
         event_loops,
         sockets: OnceCell::new(),
@@ -160,7 +162,7 @@ struct Start {
     routes: Routes,
     egress: Arc<Egress>,
     upstream: Arc<dyn Upstream>,
-    master_key: Option<[u8; 32]>,
+    given_keys: Option<(KeyRing, Source)>,
     supervisor: Supervisor,
     event_loops: Vec<Handle>,
     /// Bound once the ledger is open, or once it is known that it has to be waited for.
@@ -185,6 +187,18 @@ impl Start {
         }
     }
 
+    /// The master keys: those that are given (the same to every node of a shared ledger), else the data
+    /// folder's, made at first start.
+    fn master_keys(&self) -> Result<(KeyRing, Source), Exit> {
+        if let Some(given) = &self.given_keys {
+            return Ok(given.clone());
+        }
+        let path = self.data.join(MASTER_KEY);
+        let made = master_key::read_or_make(&path)
+            .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
+        Ok((made, Source::Made))
+    }
+
     async fn sockets(&self) -> Result<&Sockets, Exit> {
         self.sockets.get_or_try_init(|| Sockets::bind(&self.config, self.event_loops.clone())).await
     }
@@ -193,8 +207,9 @@ impl Start {
     async fn begin(&self) -> Result<Arc<Node>, Exit> {
         let Self { config, data, .. } = self;
         let store = ledger::open(config).await?;
-        let secrets = Secrets::new(master_key(self.master_key, data)?);
-        check_secrets(&*store, &secrets).await?;
+        let (ring, source) = self.master_keys()?;
+        let now = crate::shape::now();
+        let secrets = ledger_keys::open_secrets(&*store, &ring, now).await.map_err(no_keys)?;
         let engine = Engine::new(Parts {
             store: Arc::clone(&store),
             upstream: Arc::clone(&self.upstream),
@@ -206,6 +221,7 @@ impl Start {
         });
         engine.set_approved(config.approve.clone());
         engine.set_claims(config.claims.clone());
+        engine.seal_bodies(config.seal_bodies);
         engine.set_tenants(config.tenants.clone());
         set_for_people(&engine, config);
         let operator_key = new_key();
@@ -230,7 +246,7 @@ impl Start {
             access,
             oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             data: data.clone(),
-            is_key_given: self.master_key.is_some(),
+            rekey: Rekey::new(KeyKeeper::new(&engine, ring), source, data.join(MASTER_KEY)),
             quarantined: AtomicBool::new(quarantined),
             draining: AtomicBool::new(false),
         });
@@ -247,6 +263,7 @@ impl Start {
             engine.start();
             node.outboxes.start();
         }
+        node.rekey.keep();
         if let Some(why) = config.readable_listener() {
             warn!("{why}");
         }
@@ -268,6 +285,15 @@ fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
     } else {
         listen
     };
+    if config.seal_bodies && engine.secrets().seals_as_before() {
+        info!(
+            "this ledger was begun by an earlier release: once all its nodes are of this one, a new master key lets them seal requests and answers"
+        );
+    } else if !config.seal_bodies {
+        info!(
+            "requests and answers lie in the ledger as they came, credentials apart: seal_bodies = true seals them"
+        );
+    }
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     info!(address = %listen, ledger = %config.store, demo = config.demo, "onceward {} is ready: {scheme}://{shown}/", env!("CARGO_PKG_VERSION"));
 }
@@ -307,25 +333,14 @@ async fn with_demo(mut routes: Routes, demo: bool) -> Result<Routes, Exit> {
     Ok(routes)
 }
 
-/// The master key: the one that is given (the same to every node of a shared ledger), else the data
-/// folder's, made at first start.
-fn master_key(given: Option<[u8; 32]>, data: &Path) -> Result<[u8; 32], Exit> {
-    let kept = || {
-        let path = data.join(MASTER_KEY);
-        master_key::read_or_make(&path)
-            .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))
-    };
-    given.map_or_else(kept, Ok)
-}
-
-/// A ledger under another master key would take every duplicate for a mismatch: it is refused.
-async fn check_secrets(store: &dyn Store, secrets: &Secrets) -> Result<(), Exit> {
-    if master_key::is_of(store, secrets).await? {
-        return Ok(());
+/// A ledger under other keys would take every duplicate for a mismatch: it is refused.
+fn no_keys(why: KeysError) -> Exit {
+    if let KeysError::Store(why) = why {
+        return why.into();
     }
-    Err(Exit::failed(format!(
-        "{MASTER_KEY} is not the key of this ledger\nhelp: put the one that belongs to it into the data folder, or into ONCEWARD_MASTER_KEY: all nodes of a ledger have the same"
-    )))
+    Exit::failed(format!(
+        "{why}\nhelp: it is in the copy of {MASTER_KEY} or of ONCEWARD_MASTER_KEY from before the change; put it behind the current one (NEW,OLD), for all nodes, until `onceward rekey --status` says that it may go"
+    ))
 }
 
 /// Beyond loopback every call needs a key: the first is made here and shown this once.
@@ -470,6 +485,7 @@ async fn reload(
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());
     node.engine.set_claims(fresh.claims.clone());
+    node.engine.seal_bodies(fresh.seal_bodies);
     node.engine.set_tenants(fresh.tenants.clone());
     node.engine.set_routes(routes);
     node.sources.set(fresh.sources.clone());

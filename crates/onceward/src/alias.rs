@@ -14,7 +14,7 @@ use onceward_core::time::Timestamp;
 use crate::engine::Engine;
 use crate::secret::Secrets;
 use crate::store::{Birth, StoreError, Which};
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// What another name is made of.
 pub(crate) struct Name<'a> {
@@ -36,7 +36,7 @@ pub(crate) fn birth(
     of: OperationId,
     replaces: Option<&Operation>,
     secrets: &Secrets,
-    seal: &[String],
+    sealing: Sealing<'_>,
     now: Timestamp,
 ) -> Birth {
     let intent = Intent {
@@ -55,7 +55,7 @@ pub(crate) fn birth(
         ..Operation::new(intent)
     };
     Birth {
-        request: wire::encode_request(name.request, name.id, secrets, seal),
+        request: wire::encode_request(name.request, name.id, secrets, sealing),
         operation,
         replaces: replaces.map(|old| (old.id, old.fence)),
     }

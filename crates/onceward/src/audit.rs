@@ -105,7 +105,7 @@ impl Engine {
     }
 
     /// What was noted came to nothing: a note of its own says so, for none is ever changed.
-    pub(crate) async fn note_refused(&self, note: Note) -> Result<(), StoreError> {
+    pub async fn note_refused(&self, note: Note) -> Result<(), StoreError> {
         let Place::Number(number) = note.place else { return Ok(()) };
         let link = Link {
             about: note.about,

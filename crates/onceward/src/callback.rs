@@ -237,7 +237,11 @@ impl Engine {
             headers: Headers(vec![("content-type".to_owned(), json)]),
             body: (teller.describe)(operation).into(),
         });
-        let policy = Arc::new(Policy { effects: Some(Effects::Keyed), ..Policy::default() });
+        let policy = Arc::new(Policy {
+            effects: Some(Effects::Keyed),
+            seal_bodies: self.seals_bodies(),
+            ..Policy::default()
+        });
         let scope = Scope {
             kind: ScopeKind::Callback,
             tenant: operation.scope.tenant.clone(),

@@ -20,6 +20,7 @@ use crate::observe::{ClaimTurn, Fact};
 use crate::refusal::Refusal;
 use crate::replay::replay;
 use crate::store::{Slot, Which};
+use crate::wire::{self, Sealing};
 
 mod begin;
 mod lapse;
@@ -119,8 +120,17 @@ pub(crate) struct Rules(RwLock<Arc<BTreeMap<String, ClaimRule>>>);
 #[derive(Debug, Clone)]
 struct Said {
     event: ClaimEvent,
-    answer: Option<(Slot, Bytes)>,
+    brought: Option<Brought>,
     turn: Option<ClaimTurn>,
+}
+
+/// What is kept with it.
+#[derive(Debug, Clone)]
+enum Brought {
+    /// A begin.
+    Begin(Slot, Bytes),
+    /// An outcome.
+    Outcome(Response),
 }
 
 impl Engine {
@@ -143,7 +153,7 @@ impl Engine {
     /// A claim as it stands, and its outcome where one is kept.
     pub async fn claim(&self, which: &ClaimKey) -> Result<(Operation, Option<Response>), Refusal> {
         let found = self.store.find(Which::Key(which.digest())).await?.ok_or(Refusal::NotFound)?;
-        let outcome = replay(&*self.store, &found).await?;
+        let outcome = replay(&*self.store, &found, &self.secrets).await?;
         Ok((found, outcome))
     }
 
@@ -154,7 +164,15 @@ impl Engine {
         said: Said,
         now: Timestamp,
     ) -> Result<Option<Operation>, Refusal> {
-        let Said { event, answer, turn } = said;
+        let Said { event, brought, turn } = said;
+        let answer = brought.map(|brought| match brought {
+            Brought::Begin(slot, begin) => (slot, begin),
+            Brought::Outcome(outcome) => {
+                let sealing = Sealing::plain(self.seals_bodies());
+                let (kept, id) = (&outcome.headers, claim.id);
+                (Slot::Outcome, wire::encode_response(&outcome, kept, id, &self.secrets, sealing))
+            }
+        });
         let decided = claim.after(Event::Claim(event), now);
         let visible = decided.as_ref().is_ok_and(|claim| claim.state == State::InDoubt);
         let (engine, before) = (Arc::clone(self), claim.clone());
@@ -197,7 +215,7 @@ impl Engine {
     async fn lapse(self: &Arc<Self>, claim: &Operation) -> Result<Option<Operation>, Refusal> {
         let why = "its lease was over, and its holder was silent".to_owned();
         let event = ClaimEvent::Lapsed { why };
-        let said = Said { event, answer: None, turn: Some(ClaimTurn::Lapsed) };
+        let said = Said { event, brought: None, turn: Some(ClaimTurn::Lapsed) };
         self.change(claim, said, self.clock.now()).await
     }
 

@@ -17,7 +17,8 @@ use url::Url;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{Engine, Parts};
 use crate::layer::OncewardLayer;
-use crate::master_key;
+use crate::ledger_keys::{self, KeyKeeper, KeysError};
+use crate::master_key::{self, KeyRing};
 use crate::observe::{Observer, Unobserved};
 use crate::route::{Protection, Route, Routes};
 use crate::secret::{Secrets, random};
@@ -42,9 +43,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The master key is not the one that the ledger was begun with.
-    #[error("the master key is not the key of this ledger: every repeat would be refused")]
-    OtherKey,
+    /// The ledger's keys cannot be opened with the master key.
+    #[error("the keys of the ledger cannot be opened")]
+    Keys(#[from] KeysError),
 }
 
 /// Onceward in a process of one's own: an [`Engine`] on a ledger, which gives
@@ -66,9 +67,15 @@ impl fmt::Debug for Onceward {
 /// An [`Onceward`] that has not begun: see [`Onceward::on`].
 pub struct Opening {
     store: Arc<dyn Store>,
-    secrets: Secrets,
+    secrets: Given,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
+}
+
+/// What opens a ledger.
+enum Given {
+    Secrets(Box<Secrets>),
+    Ring(KeyRing),
 }
 
 impl fmt::Debug for Opening {
@@ -92,20 +99,30 @@ impl Opening {
 
     /// Judges what earlier processes had in hand, and begins.
     pub async fn start(self) -> Result<Onceward, StartError> {
-        if !master_key::is_of(&*self.store, &self.secrets).await? {
-            return Err(StartError::OtherKey);
-        }
+        let (secrets, ring) = match self.secrets {
+            Given::Secrets(secrets) if ledger_keys::is_of(&*self.store, &secrets).await? => {
+                (*secrets, None)
+            }
+            Given::Secrets(_) => Err(KeysError::OtherKey)?,
+            Given::Ring(ring) => {
+                let now = self.clock.now();
+                (ledger_keys::open_secrets(&*self.store, &ring, now).await?, Some(ring))
+            }
+        };
         let engine = Engine::new(Parts {
             store: self.store,
             upstream: Arc::new(Nobody),
             clock: self.clock,
             observer: self.observer,
-            secrets: self.secrets,
+            secrets,
             routes: Routes { named: BTreeMap::new(), ad_hoc: Arc::new(route("")) },
             session: Session(u64::from_le_bytes(random())),
         });
         engine.recover().await?;
         engine.start();
+        if let Some(ring) = ring {
+            KeyKeeper::new(&engine, ring).begin();
+        }
         Ok(Onceward { engine })
     }
 }
@@ -126,15 +143,16 @@ impl Onceward {
         });
         let store = opened.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
         let master = master_key::read_or_make(&key_file).map_err(failed)?;
-        Self::on(Arc::new(store), Secrets::new(master)).start().await
+        Self::under(Arc::new(store), master).start().await
     }
 
     /// On a ledger in the PostgreSQL at `url`, which any number of processes share: all of them have
-    /// the same `master_key`, made once of chance and kept where secrets are kept.
-    pub async fn postgres(url: &str, master_key: [u8; 32]) -> Result<Self, StartError> {
+    /// the same `master_keys`, made once of chance and kept where secrets are kept: one, or a ring of
+    /// which the first wraps the ledger's keys and the others may be needed still.
+    pub async fn postgres(url: &str, master_keys: impl Into<KeyRing>) -> Result<Self, StartError> {
         let options = PostgresOptions { url: url.to_owned(), ca_file: None };
         let store = PostgresStore::open(&options).await?;
-        Self::on(Arc::new(store), Secrets::new(master_key)).start().await
+        Self::under(Arc::new(store), master_keys.into()).start().await
     }
 
     /// On a ledger in memory, which ends with the process: for tests, and to try things out.
@@ -145,6 +163,15 @@ impl Onceward {
     /// On any store, under secrets of one's own keeping: they have to be the same for as long as the
     /// ledger lives.
     pub fn on(store: Arc<dyn Store>, secrets: Secrets) -> Opening {
+        Self::opening(store, Given::Secrets(Box::new(secrets)))
+    }
+
+    /// On any store, whose keys the master keys `ring` wrap.
+    pub fn under(store: Arc<dyn Store>, ring: KeyRing) -> Opening {
+        Self::opening(store, Given::Ring(ring))
+    }
+
+    fn opening(store: Arc<dyn Store>, secrets: Given) -> Opening {
         let (clock, observer) = (Arc::new(SystemClock), Arc::new(Unobserved));
         Opening { store, secrets, clock, observer }
     }

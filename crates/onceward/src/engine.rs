@@ -83,6 +83,8 @@ pub struct Engine {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) counting: Arc<Counting>,
     pub(crate) secrets: Secrets,
+    /// Whether bodies are sealed of what has no route that says so: claims, callbacks.
+    seals_bodies: AtomicBool,
     routes: ArcSwap<Routes>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
@@ -142,6 +144,7 @@ impl Engine {
             observer: Arc::new(listening),
             counting,
             secrets: parts.secrets,
+            seals_bodies: AtomicBool::new(false),
             routes: ArcSwap::from_pointee(parts.routes),
             gates: Gates::default(),
             waiters: Waiters::default(),
@@ -177,6 +180,15 @@ impl Engine {
     /// The ledger's secrets.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// Seals the bodies of what has no route that says so (claims, callbacks), or no longer.
+    pub fn seal_bodies(&self, seals: bool) {
+        self.seals_bodies.store(seals, Ordering::Release);
+    }
+
+    pub(crate) fn seals_bodies(&self) -> bool {
+        self.seals_bodies.load(Ordering::Acquire)
     }
 
     /// The routes of this moment.

@@ -23,6 +23,7 @@ use crate::engine::{Answer, Engine};
 use crate::judgement;
 use crate::refusal::Refusal;
 use crate::store::{Birth, Remembered, StoreError, Which, digest_of};
+use crate::wire::Sealing;
 
 /// Second identities of a node that can be taken at once.
 const TURNS: usize = 64;
@@ -147,7 +148,7 @@ impl Engine {
             window: identity.within,
             tombstone: Duration::ZERO,
         };
-        alias::birth(name, newborn.id, replaces, &self.secrets, &[], now)
+        alias::birth(name, newborn.id, replaces, &self.secrets, Sealing::plain(false), now)
     }
 
     /// Whether nobody can have taken a claim for abandoned, or nobody has.
@@ -182,7 +183,7 @@ impl Engine {
                 tombstone: known.tombstone,
             };
             let name =
-                alias::birth(name, known.id, replaces, &self.secrets, &policy.seal_headers, now);
+                alias::birth(name, known.id, replaces, &self.secrets, Sealing::of(policy), now);
             match self.store.remember(name).await {
                 Ok(_) | Err(StoreError::Stale) => {}
                 Err(error) => return Err(self.heed(error)),

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::people::{Decided, Person, deed, forgetting};
 use crate::refusal::Refusal;
 use crate::store::{Query, Remembered, Which};
+use crate::wire::Sealing;
 
 /// Keys of an operation beside its own, at most.
 const ALIASES_MAX: usize = 16;
@@ -118,7 +119,7 @@ impl Engine {
             window: expires_at.since(ended_at),
             tombstone: found.tombstone,
         };
-        let birth = alias::birth(name, found.id, None, &self.secrets, &policy.seal_headers, now);
+        let birth = alias::birth(name, found.id, None, &self.secrets, Sealing::of(&policy), now);
         let alias = match self.store.remember(birth).await.map_err(|error| self.heed(error))? {
             Remembered::Fresh(alias) => alias,
             // An earlier try broke off behind this.

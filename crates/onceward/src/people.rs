@@ -20,7 +20,7 @@ use crate::engine::{Engine, RACES_MAX};
 use crate::observe::Fact;
 use crate::refusal::Refusal;
 use crate::store::{Slot, StoreError, Which, Write};
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// Who acts, and why.
 #[derive(Debug, Clone)]
@@ -297,9 +297,14 @@ pub(crate) fn resolved(
             let status = answer.as_ref().map(|answer| answer.status);
             let ok = status.is_none_or(|status| policy.is_success(status));
             let outcome = Outcome { status, ok, source: Source::Person, answer: None };
-            let answer = answer
-                .as_ref()
-                .map(|answer| (Slot::Outcome, wire::encode_response(answer, &answer.headers)));
+            let is_claim = operation.scope.kind == ScopeKind::Claim;
+            let sealing =
+                if is_claim { Sealing::plain(engine.seals_bodies()) } else { Sealing::of(&policy) };
+            let answer = answer.as_ref().map(|answer| {
+                let (kept, id) = (&answer.headers, operation.id);
+                let secrets = engine.secrets();
+                (Slot::Outcome, wire::encode_response(answer, kept, id, secrets, sealing))
+            });
             let act = deed(Deed::ResolvedDone, person, engine);
             Ok((Event::Acted(act, Some(outcome), None), answer))
         }

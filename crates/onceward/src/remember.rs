@@ -14,7 +14,7 @@ use crate::call::Arrival;
 use crate::order;
 use crate::secret::Secrets;
 use crate::store::Birth;
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// The birth of an operation from `arrival`. With `start`, that session starts its first attempt
 /// in the same write. `replaces` is the operation whose key is free again.
@@ -80,7 +80,7 @@ pub(crate) fn birth(
         operation = started;
     }
     Birth {
-        request: wire::encode_request(&arrival.request, id, secrets, &policy.seal_headers),
+        request: wire::encode_request(&arrival.request, id, secrets, Sealing::of(policy)),
         operation,
         replaces: replaces.map(|old| (old.id, old.fence)),
     }

@@ -1,5 +1,6 @@
 //! 5\. A duplicate gets the same answer, byte for byte; the upstream is not asked.
 
+use onceward_core::attempt::Attempt;
 use onceward_core::exchange::Response;
 use onceward_core::operation::Operation;
 
@@ -11,11 +12,13 @@ use crate::wire;
 pub(crate) async fn replay(
     store: &dyn Store,
     operation: &Operation,
+    secrets: &Secrets,
 ) -> Result<Option<Response>, StoreError> {
     let Some(answer) = operation.outcome.as_ref().and_then(|outcome| outcome.answer) else {
         return Ok(None);
     };
-    Ok(Some(wire::decode_response(&store.body_of(operation, answer).await?)?))
+    let kept = store.body_of(operation, answer).await?;
+    Ok(Some(wire::decode_response(&kept, operation.id, secrets)?))
 }
 
 /// The stored failure of a dead operation: its last attempt's answer, where it was kept whole.
@@ -24,9 +27,9 @@ pub(crate) async fn replay_failure(
     operation: &Operation,
     secrets: &Secrets,
 ) -> Result<Option<Response>, StoreError> {
-    let last = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref()?.answer);
-    let Some(answer) = last else { return Ok(None) };
-    let (response, cut) =
-        wire::decode_excerpt(&store.body_of(operation, answer).await?, operation.id, secrets)?;
+    let last = |attempt: &Attempt| Some((attempt.n, attempt.ended.as_ref()?.answer?));
+    let Some((n, answer)) = operation.attempts.last().and_then(last) else { return Ok(None) };
+    let kept = store.body_of(operation, answer).await?;
+    let (response, cut) = wire::decode_excerpt(&kept, operation.id, n, secrets)?;
     Ok((!cut).then_some(response))
 }

@@ -69,6 +69,12 @@ sabotages! {
     SweepUnguarded = "sweep-unguarded",
     /// Credentials are kept in the clear.
     CredentialUnsealed = "credential-unsealed",
+    /// A request or an answer is written as it came, whatever the route says.
+    BodyUnsealed = "body-unsealed",
+    /// What is sealed is not bound to what it belongs to.
+    SealUnbound = "seal-unbound",
+    /// The ledger's keys are wrapped by a master key before that is on disk.
+    MasterKeyLate = "master-key-late",
     /// Everybody on the machine can read the ledger's key.
     KeyFileOpen = "key-file-open",
     /// What a route redacts of an answer is shown to people.

@@ -1,4 +1,11 @@
-//! The ledger's secrets: one master key, and what is derived from it for each purpose.
+//! The ledger's secrets: its first key with what is derived from it for each purpose, and the keys that
+//! data is sealed under.
+//!
+//! No nonce comes twice under a key: each value and each operation has a key of its own, under which a
+//! handful of texts are ever sealed, and each of these begins with bytes of chance.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -9,20 +16,49 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use onceward_core::fingerprint::FingerprintSecret;
 use onceward_core::id::OperationId;
 
-/// What a sealed value begins with: the version of its shape.
-const VERSION: u8 = 1;
+/// What a value began with that was sealed before data keys had numbers.
+pub(crate) const UNNUMBERED: u8 = 1;
+
+/// What a sealed value begins with: the version of its shape. The number of its data key follows.
+const VERSION: u8 = 2;
+
+/// What sealing adds at the end.
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// The number of the ledger's first key.
+pub(crate) const FIRST: u32 = 0;
+
+/// What a key is derived for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    /// A named value.
+    Value,
+    /// The exchanges of an operation.
+    Exchange,
+}
 
 /// What was sealed cannot be opened: it was changed, or sealed under another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a sealed value cannot be opened: it was changed, or the key is another")]
 pub struct NotOurs;
 
-/// The secrets of one ledger, derived from its master key.
+/// The secrets of one ledger: all of them follow from its first key, but for the data keys that came
+/// later.
 pub struct Secrets {
     fingerprint: FingerprintSecret,
     upstream_key: hmac::Key,
     name: hmac::Key,
-    seal: LessSafeKey,
+    unnumbered: LessSafeKey,
+    /// Whether the ledger may have nodes of a release that knows no data keys.
+    is_old: bool,
+    data: RwLock<DataKeys>,
+}
+
+/// What seals, and what opens.
+struct DataKeys {
+    all: BTreeMap<u32, hmac::Key>,
+    /// The one that seals.
+    current: u32,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -52,23 +88,84 @@ pub fn is_same(given: &[u8], wanted: &[u8]) -> bool {
     verify_slices_are_equal(given, wanted).is_ok()
 }
 
+/// What `key` gives for a purpose.
+pub(crate) fn derived(key: &[u8; 32], purpose: &str) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, key), purpose.as_bytes());
+    let mut derived = [0; 32];
+    derived.copy_from_slice(tag.as_ref());
+    derived
+}
+
+/// The key that seals, of bytes.
+pub(crate) fn sealing_key(bytes: &[u8]) -> LessSafeKey {
+    // The bytes have the length that the algorithm takes.
+    let key = UnboundKey::new(&AES_256_GCM, bytes).unwrap_or_else(|_| std::process::abort());
+    LessSafeKey::new(key)
+}
+
 impl Secrets {
-    /// The secrets under `master`.
-    pub fn new(master: [u8; 32]) -> Self {
-        let root = hmac::Key::new(HMAC_SHA256, &master);
-        let derive = |purpose: &str| {
-            let mut key = [0; 32];
-            key.copy_from_slice(hmac::sign(&root, purpose.as_bytes()).as_ref());
-            key
-        };
-        let seal = UnboundKey::new(&AES_256_GCM, &derive("onceward/seal/1"));
+    /// The secrets that follow from `first`, the first key of a ledger.
+    pub fn new(first: [u8; 32]) -> Self {
+        let derive = |purpose: &str| derived(&first, purpose);
+        let data = hmac::Key::new(HMAC_SHA256, &derive("onceward/data/1"));
         Self {
             fingerprint: FingerprintSecret::new(derive("onceward/fingerprint/1")),
             upstream_key: hmac::Key::new(HMAC_SHA256, &derive("onceward/upstream-key/1")),
             name: hmac::Key::new(HMAC_SHA256, &derive("onceward/name/1")),
-            // The key has the length that the algorithm takes.
-            seal: LessSafeKey::new(seal.unwrap_or_else(|_| std::process::abort())),
+            unnumbered: sealing_key(&derive("onceward/seal/1")),
+            is_old: false,
+            data: RwLock::new(DataKeys { all: [(FIRST, data)].into(), current: FIRST }),
         }
+    }
+
+    /// Of a ledger that was begun before there were data keys.
+    pub(crate) fn of_old(self) -> Self {
+        Self { is_old: true, ..self }
+    }
+
+    /// Whether all is sealed as it was before there were data keys, so that nodes of such a release read
+    /// it: until the ledger has its first one.
+    pub fn seals_as_before(&self) -> bool {
+        self.is_old && self.current() == FIRST
+    }
+
+    fn data(&self) -> RwLockReadGuard<'_, DataKeys> {
+        self.data.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the data key that seals now.
+    pub(crate) fn current(&self) -> u32 {
+        self.data().current
+    }
+
+    /// Opens with the data key `number` from now on, and seals with it where it `seals`.
+    pub(crate) fn learn(&self, number: u32, key: &[u8; 32], seals: bool) {
+        let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
+        if number != FIRST {
+            data.all.entry(number).or_insert_with(|| hmac::Key::new(HMAC_SHA256, key));
+        }
+        if seals {
+            data.current = data.current.max(number);
+        }
+    }
+
+    /// The key for what belongs to `context`, of the data key that seals now, and its number.
+    pub(crate) fn key_now(&self, purpose: Purpose, context: &[u8]) -> (u32, LessSafeKey) {
+        let data = self.data();
+        let number = data.current;
+        // What seals is there: it was learned first.
+        let key = data.all.get(&number).unwrap_or_else(|| std::process::abort());
+        (number, key_for(key, purpose, context))
+    }
+
+    /// The same of the data key `number`; nothing where this process has not read that one.
+    pub(crate) fn key_of(
+        &self,
+        number: u32,
+        purpose: Purpose,
+        context: &[u8],
+    ) -> Option<LessSafeKey> {
+        Some(key_for(self.data().all.get(&number)?, purpose, context))
     }
 
     /// The secret under which fingerprints are made.
@@ -89,41 +186,67 @@ impl Secrets {
 
     /// Seals `plain`; what it belongs to (`context`) has to be named again to open it.
     pub fn seal(&self, plain: &[u8], context: &[u8]) -> Vec<u8> {
-        let nonce: [u8; NONCE_LEN] = random();
-        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len() + 16);
-        sealed.push(VERSION);
-        sealed.extend(nonce);
-        let mut body = plain.to_vec();
-        // Sealing fails only beyond 64 GiB.
-        if self
-            .seal
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(context),
-                &mut body,
-            )
-            .is_err()
-        {
-            std::process::abort();
+        let mut sealed = Vec::with_capacity(5 + NONCE_LEN + plain.len() + TAG_BYTES);
+        if self.seals_as_before() {
+            sealed.push(UNNUMBERED);
+            seal(&self.unnumbered, plain, context, &mut sealed);
+        } else {
+            let (number, key) = self.key_now(Purpose::Value, context);
+            sealed.push(VERSION);
+            sealed.extend(number.to_le_bytes());
+            seal(&key, plain, context, &mut sealed);
         }
-        sealed.extend(body);
         sealed
     }
 
     /// Opens what was sealed for `context`.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, NotOurs> {
-        let Some((&VERSION, rest)) = sealed.split_first() else { return Err(NotOurs) };
-        let (nonce, body) = rest.split_at_checked(NONCE_LEN).ok_or(NotOurs)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| NotOurs)?;
-        let mut body = body.to_vec();
-        let plain = self
-            .seal
-            .open_in_place(nonce, Aad::from(context), &mut body)
-            .map_err(|_| NotOurs)?
-            .len();
-        body.truncate(plain);
-        Ok(body)
+        let (version, rest) = sealed.split_first().ok_or(NotOurs)?;
+        match *version {
+            UNNUMBERED => open(&self.unnumbered, rest, context),
+            VERSION => {
+                let (number, rest) = rest.split_first_chunk().ok_or(NotOurs)?;
+                let number = u32::from_le_bytes(*number);
+                let key = self.key_of(number, Purpose::Value, context).ok_or(NotOurs)?;
+                open(&key, rest, context)
+            }
+            _ => Err(NotOurs),
+        }
     }
+}
+
+/// Appends a nonce and `plain`, sealed, to `to`.
+pub(crate) fn seal(key: &LessSafeKey, plain: &[u8], context: &[u8], to: &mut Vec<u8>) {
+    let nonce: [u8; NONCE_LEN] = random();
+    to.extend(nonce);
+    let start = to.len();
+    to.extend_from_slice(plain);
+    // Sealing fails only beyond 64 GiB.
+    let tag = key
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(context),
+            &mut to[start..],
+        )
+        .unwrap_or_else(|_| std::process::abort());
+    to.extend_from_slice(tag.as_ref());
+}
+
+/// Opens what stands behind its nonce.
+pub(crate) fn open(key: &LessSafeKey, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, NotOurs> {
+    let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or(NotOurs)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| NotOurs)?;
+    let mut body = body.to_vec();
+    let plain = key.open_in_place(nonce, Aad::from(context), &mut body).map_err(|_| NotOurs)?.len();
+    body.truncate(plain);
+    Ok(body)
+}
+
+fn key_for(data: &hmac::Key, purpose: Purpose, context: &[u8]) -> LessSafeKey {
+    let mut signing = hmac::Context::with_key(data);
+    signing.update(&[purpose as u8]);
+    signing.update(context);
+    sealing_key(signing.sign().as_ref())
 }
 
 fn base64_url(bytes: &[u8]) -> String {
@@ -144,6 +267,35 @@ mod tests {
         *sealed.last_mut().unwrap() ^= 1;
         assert_eq!(secrets.open(&sealed, b"op_1"), Err(NotOurs));
         assert!(!String::from_utf8_lossy(&secrets.seal(b"Bearer x", b"op_1")).contains("Bearer"));
+    }
+
+    #[test]
+    fn what_was_sealed_before_data_keys_had_numbers_opens_still() {
+        let (secrets, before) = (Secrets::new([3; 32]), Secrets::new([3; 32]).of_old());
+        let old = before.seal(b"Bearer x", b"op_1");
+        assert_eq!((old[0], secrets.seal(b"Bearer x", b"op_1")[0]), (UNNUMBERED, VERSION));
+        assert_eq!(secrets.open(&old, b"op_1").as_deref(), Ok(&b"Bearer x"[..]));
+        assert_eq!(secrets.open(&old, b"op_2"), Err(NotOurs));
+        before.learn(1, &[8; 32], true);
+        assert_eq!(before.seal(b"Bearer x", b"op_1")[0], VERSION, "it has a data key now");
+        assert_eq!(before.open(&old, b"op_1").as_deref(), Ok(&b"Bearer x"[..]));
+    }
+
+    #[test]
+    fn a_later_data_key_seals_and_an_earlier_one_goes_on_opening() {
+        let (one, two) = (Secrets::new([3; 32]), Secrets::new([3; 32]));
+        let early = one.seal(b"early", b"a");
+        one.learn(1, &[8; 32], false);
+        assert_eq!(
+            two.open(&one.seal(b"still early", b"a"), b"a").as_deref(),
+            Ok(&b"still early"[..])
+        );
+        one.learn(1, &[8; 32], true);
+        let late = one.seal(b"late", b"a");
+        assert_eq!(one.open(&early, b"a").as_deref(), Ok(&b"early"[..]));
+        assert_eq!(two.open(&late, b"a"), Err(NotOurs), "it has not read that one");
+        two.learn(1, &[8; 32], false);
+        assert_eq!(two.open(&late, b"a").as_deref(), Ok(&b"late"[..]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::delivered::Delivered;
 use crate::judgement;
 use crate::secret::Secrets;
 use crate::store::{Slot, Write};
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// The longest account of what went wrong that is kept.
 const ERROR_BYTES_MAX: usize = 500;
@@ -72,22 +72,26 @@ fn answer_to_keep(
     secrets: &Secrets,
 ) -> Option<(Slot, Bytes)> {
     let response = delivered.response.as_ref()?;
+    let (id, n) = (operation.id, operation.attempts.last()?.n);
     let is_outcome = matches!(verdict, Verdict::Finish(_) | Verdict::Bury(_, Some(_)));
     let is_whole = delivered.ending == Ending::Answered && delivered.rest.is_none();
     match (is_outcome, is_whole) {
         (true, true) => {
             let kept = judgement::kept(&response.headers, &policy.keep_headers);
-            Some((Slot::Outcome, wire::encode_response(response, &kept)))
+            Some((
+                Slot::Outcome,
+                wire::encode_response(response, &kept, id, secrets, Sealing::of(policy)),
+            ))
         }
         // A part never poses as the whole.
         (true, false) => None,
         (false, _) => {
             // What people are not to see is not kept for them; and what was changed is no answer.
             let excerpt = if policy.redact.is_empty() {
-                wire::encode_excerpt(response, is_whole, operation.id, secrets)
+                wire::encode_excerpt(response, is_whole, id, n, secrets)
             } else {
                 let (seen, is_less) = policy.redact.response(response.clone());
-                wire::encode_excerpt(&seen, is_whole && !is_less, operation.id, secrets)
+                wire::encode_excerpt(&seen, is_whole && !is_less, id, n, secrets)
             };
             Some((Slot::Attempt, excerpt))
         }

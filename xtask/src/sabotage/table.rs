@@ -180,11 +180,51 @@ pub(super) const ROWS: &[Row] = &[
         promise: "a caller's credentials are sealed in the ledger",
         catchers: &[
             unit(
-                "wire::tests::a_request_comes_back_whole_and_its_credentials_only_with_the_secrets",
+                "wire::tests::a_request_comes_back_whole_and_its_credentials_only_where_they_are_asked_for",
                 "canary",
             ),
             library("lifecycle::no_credential_is_in_any_file_of_the_ledger", "segment-00000001"),
         ],
+    },
+    Row {
+        name: "body-unsealed",
+        promise: "a request and an answer are sealed in the ledger where their route says so",
+        catchers: &[
+            unit(
+                "wire::tests::an_answer_is_sealed_where_bodies_are_and_comes_back_as_itself_alone",
+                "left: true",
+            ),
+            library(
+                "sealed::no_request_answer_or_credential_is_anywhere_in_the_ledger",
+                "segment-00000001",
+            ),
+            server(
+                "sealed::no_file_of_a_ledger_or_its_backup_holds_a_body_a_header_or_a_secret",
+                "onceward-data",
+            ),
+        ],
+    },
+    Row {
+        name: "seal-unbound",
+        promise: "what is sealed opens as what it was sealed for, and as nothing else",
+        catchers: &[
+            unit(
+                "seal::tests::what_was_moved_cut_or_changed_does_not_open",
+                "of another operation",
+            ),
+            library(
+                "sealed::a_ciphertext_in_another_place_is_damage_and_never_somebody_elses_answer",
+                "not a refusal",
+            ),
+        ],
+    },
+    Row {
+        name: "master-key-late",
+        promise: "a master key is on disk before it wraps a key of the ledger",
+        catchers: &[server(
+            "rekey::nothing_is_wrapped_with_a_master_key_that_is_not_on_disk",
+            "is not the key of this ledger",
+        )],
     },
     Row {
         name: "key-file-open",

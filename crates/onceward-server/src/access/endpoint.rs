@@ -246,6 +246,8 @@ const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/audit/export", Roles::ADMIN, Reach::House, api::EXPORT_AUDIT),
     api(POST, "/v1/backup", Roles::ADMIN, Reach::House, api::BACK_UP),
     api(POST, "/v1/release", Roles::ADMIN, Reach::House, api::RELEASE),
+    api(GET, "/v1/rekey", Roles::ADMIN, Reach::House, api::GET_REKEY),
+    api(POST, "/v1/rekey", Roles::ADMIN, Reach::House, api::REKEY),
     api(GET, "/v1/access", Roles::ADMIN, Reach::Whole, api::LIST_ACCESS),
     api(POST, "/v1/access", Roles::ADMIN, Reach::Whole, api::CREATE_ACCESS),
     api(DELETE, "/v1/access/{prefix}", Roles::ADMIN, Reach::Whole, api::REVOKE_ACCESS),

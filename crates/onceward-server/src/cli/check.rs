@@ -41,6 +41,9 @@ const CLAIMS: [(&str, usize, &str); 5] = [
     ("WINDOW", 0, "/window"),
 ];
 
+/// What is said where there is no file.
+const UNSEALED: &str = "without a file requests and answers lie in the ledger as they came, credentials apart. Say seal_bodies = true.";
+
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Take a configuration whose routes fail on purpose ([routes.NAME.chaos])
@@ -93,6 +96,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let config = Config::load(global.config.as_deref(), &overrides)?;
     let (table, mut warnings) = (config.inferred(), config.warnings());
     warnings.extend(unreadable(&config));
+    if config.file.is_none() && !config.seal_bodies {
+        warnings.push(UNSEALED.to_owned());
+    }
     let guards: Vec<_> = config.guards.values().map(|guard| shown(guard)).collect();
     let sources: Vec<_> = config.sources.values().map(|source| source.described()).collect();
     let outboxes: Vec<_> = config.outboxes.values().map(|outbox| outbox.described()).collect();
@@ -100,7 +106,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let claims: Vec<_> = claims.collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -117,7 +123,9 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
         if let Some(oidc) = &config.oidc {
             print(&format!("login          {}", oidc.issuer))?;
         }
-        print(&format!("ledger         {}\n", config.store))?;
+        print(&format!("ledger         {}", config.store))?;
+        let sealed = if config.seal_bodies { "requests and answers" } else { "credentials alone" };
+        print(&format!("sealed         {sealed}\n"))?;
         let wide = table.iter().map(|row| row.r#match.len()).max().unwrap_or(0).max(24);
         print(&format!(
             "{:<16} {:<wide$} {:<16} {:<10} after no answer",

@@ -143,7 +143,7 @@ fn next(index: &Path, data: &Path) -> String {
     let master = if data.join(MASTER_KEY).exists() {
         format!(
             "give every node the ledger's master key: the file {key} in its data folder, or\n     \
-             ONCEWARD_MASTER_KEY=$(od -An -v -tx1 {key} | tr -d ' \\n')"
+             ONCEWARD_MASTER_KEY_FILE with the path of a copy"
         )
     } else {
         "give every node the ledger's master key: the ONCEWARD_MASTER_KEY of before".to_owned()

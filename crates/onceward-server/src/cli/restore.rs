@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use onceward::master_key::KeyRing;
 use serde_json::json;
 
 use super::Global;
@@ -115,8 +116,11 @@ fn read_backup(from: &Path) -> Result<Vec<String>, Exit> {
     }
     // It, or what says that there is none, is written last: a backup that has it is whole.
     let is_key_given = from.join(KEY_GIVEN).exists();
-    if !is_key_given && fs::metadata(&key).map_err(|error| read(&key, error))?.len() != 32 {
-        return Err(wrong(&key, "is no master key"));
+    if !is_key_given {
+        let bytes = fs::read(&key).map_err(|error| read(&key, error))?;
+        if KeyRing::of_file(&bytes).is_none() {
+            return Err(wrong(&key, "is no master key"));
+        }
     }
     let mut segments = Vec::new();
     for entry in fs::read_dir(&journal).map_err(|error| read(&journal, error))? {

@@ -79,6 +79,7 @@ pub(super) fn lay_over(mut policy: Policy, table: &Table<'_>) -> Result<Policy, 
     if let Some(headers) = table.texts("keep_headers", header_name)? {
         policy.keep_headers = headers;
     }
+    policy.seal_bodies = table.or("seal_bodies", policy.seal_bodies)?;
     if let Some(headers) = table.texts("seal_headers", header_name)? {
         policy.seal_headers = headers;
     }

@@ -38,6 +38,8 @@ const DEPTH_MAX: usize = 8;
 /// The profiles that a file may name.
 pub(super) struct Profiles<'a> {
     own: Vec<(String, Table<'a>)>,
+    /// Whether bodies are sealed where neither a route nor a profile says.
+    seals_bodies: bool,
     ready: Vec<(&'static str, Text, DeTable<'static>)>,
 }
 
@@ -75,8 +77,9 @@ struct Layers {
 impl Layers {
     /// What holds of a route where neither it nor a profile says anything: before an API of one's
     /// own, callers who know of no keys change nothing.
-    fn of(is_guard: bool) -> Self {
+    fn of(is_guard: bool, seals_bodies: bool) -> Self {
         let mut layers = Self::default();
+        layers.policy.seal_bodies = seals_bodies;
         if is_guard {
             layers.policy.key_missing = KeyMissing::Pass;
             layers.from.insert("key.missing".to_owned(), "guard".to_owned());
@@ -109,8 +112,8 @@ impl Layers {
 
 impl<'a> Profiles<'a> {
     /// The user's own beside ours; each has to be whole, whether a route starts from it or not.
-    pub(super) fn new(file: &Table<'a>) -> Result<Self, ConfigError> {
-        let profiles = Self { own: file.named("profiles", name)?, ready: ready()? };
+    pub(super) fn new(file: &Table<'a>, seals_bodies: bool) -> Result<Self, ConfigError> {
+        let profiles = Self { seals_bodies, own: file.named("profiles", name)?, ready: ready()? };
         for (name, table) in &profiles.own {
             if READY.iter().any(|(ready, _)| ready == name) {
                 return Err(table.wrong(
@@ -137,7 +140,7 @@ impl<'a> Profiles<'a> {
         is_guard: bool,
     ) -> Result<Laid, ConfigError> {
         let chain = self.chain_of(table)?;
-        let base = base(Layers::of(is_guard), &chain)?;
+        let base = base(Layers::of(is_guard, self.seals_bodies), &chain)?;
         let mut whole = base.clone();
         whole.lay(table, "route")?;
         let mut settings = whole.told(route, None, &Layers::default());

@@ -48,6 +48,7 @@ pub(super) fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         ("mismatch_status", policy.mismatch_status.to_string()),
         ("error_shape", word_of(ERROR_SHAPES, &policy.error_shape).to_owned()),
         ("keep_headers", policy.keep_headers.join(", ")),
+        ("seal_bodies", policy.seal_bodies.to_string()),
         ("seal_headers", policy.seal_headers.join(", ")),
         ("lookup", policy.lookup.as_ref().map_or("", |rule| rule.get.as_str()).to_owned()),
         ("hours", policy.hours.as_ref().map_or("", |hours| hours.as_str()).to_owned()),

@@ -78,7 +78,7 @@ impl Asking {
         match Box::pin(node.engine.call(call)).await {
             Ok(Answer::Passed { status: 200..=299, .. }) => Ok(None),
             Ok(answer @ Answer::Passed { status: 401 | 403, .. }) => {
-                Ok(Some(respond(answer, None, true, node.engine.store())))
+                Ok(Some(respond(answer, None, true, &node.engine)))
             }
             Ok(Answer::Passed { status, .. }) => {
                 Err(failed(format!("Whoever was asked answered {status}; ask again.")))

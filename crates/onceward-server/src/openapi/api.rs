@@ -441,6 +441,19 @@ pub(crate) const RELEASE: &[Described] =
         .gives(&[(200, Json("Released"))])
         .refuses(&["operation-conflict", "gone-wrong"])];
 
+pub(crate) const GET_REKEY: &[Described] =
+    &[about("Ledger", "getMasterKeys", "Show which master keys wrap the ledger's own")
+        .gives(&[(200, Json("MasterKeys"))])];
+
+pub(crate) const REKEY: &[Described] = &[about(
+    "Ledger",
+    "rekey",
+    "Give the ledger a new master key while it is in use, or take the old ones away",
+)
+.reads("Rekeying")
+.gives(&[(200, Json("MasterKeys"))])
+.refuses(&["operation-conflict", "gone-wrong"])];
+
 pub(crate) const LIST_ACCESS: &[Described] =
     &[about("Access", "listAccessKeys", "List the access keys")
         .gives(&[(200, Json("AccessKeyList"))])];

@@ -5,7 +5,7 @@ use onceward::core::attempt::Attempt;
 use onceward::core::exchange::{Request, Response};
 use onceward::core::operation::Operation;
 use onceward::sabotage::Sabotage;
-use onceward::wire;
+use onceward::wire::{self, Credentials};
 
 use crate::node::Node;
 use crate::problem::Problem;
@@ -17,7 +17,8 @@ pub(crate) async fn request(
 ) -> Result<Option<(Request, bool)>, Problem> {
     let Some(kept) = of.request else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    let request = wire::decode_request(&bytes, of.id, None)?;
+    let secrets = node.engine.secrets();
+    let request = wire::decode_request(&bytes, of.id, secrets, Credentials::Left)?;
     Ok(Some(node.engine.redaction_of(of).request(request)))
 }
 
@@ -26,7 +27,7 @@ pub(crate) async fn answer(node: &Node, of: &Operation) -> Result<Option<Respons
     let kept = of.outcome.as_ref().and_then(|outcome| outcome.answer);
     let Some(kept) = kept else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    Ok(Some(seen(node, of, wire::decode_response(&bytes)?)))
+    Ok(Some(seen(node, of, wire::decode_response(&bytes, of.id, node.engine.secrets())?)))
 }
 
 /// What an attempt brought, and whether that is only a beginning.
@@ -39,7 +40,7 @@ pub(crate) async fn excerpt(
         return Ok(None);
     };
     let bytes = node.engine.store().body_of(of, kept).await?;
-    let (answer, cut) = wire::decode_excerpt(&bytes, of.id, node.engine.secrets())?;
+    let (answer, cut) = wire::decode_excerpt(&bytes, of.id, attempt.n, node.engine.secrets())?;
     Ok(Some((seen(node, of, answer), cut)))
 }
 

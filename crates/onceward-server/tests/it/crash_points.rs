@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::crash_world::{World, can_trace, until};
+use crate::crash_world::{Gateway, World, can_trace, until};
 use onceward_proof::check::Ask;
 use onceward_proof::figures::tell;
 use onceward_proof::line::Line;
@@ -184,7 +184,10 @@ async fn nothing_leaves_before_the_journal_is_durable() {
     let calls = "trace=pwrite64,fdatasync,write,writev,sendto,sendmsg";
     let wrapper =
         ["strace", "-f", "-D", "--seccomp-bpf", "-yy", "-s", "65536", "-o", &output, "-e", calls];
-    let mut gateway = world.start_behind(&wrapper).await.expect("a start under strace");
+    // What is written has to be read in the trace.
+    let mut command = world.command(&wrapper);
+    command.env("ONCEWARD_SEAL_BODIES", "false");
+    let mut gateway = Gateway::start(command).await.expect("a start under strace");
     let mut marks = Vec::new();
     let mut line: Line = gateway.line().await;
     for n in 0..40 {

@@ -280,6 +280,10 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     assert_eq!(erased["operations"], 0);
     walk.post("/v1/backup", &json!({"to": folder.path("backup")}));
     walk.ask(409, "POST", "/v1/release", &json!({}));
+    let before = walk.get("/v1/rekey");
+    let rekeyed = walk.post("/v1/rekey", &json!({"reason": "a copy was lost"}));
+    assert_eq!(rekeyed["idle"], json!([before["current"]]));
+    walk.post("/v1/rekey", &json!({"retire": true}));
     let openapi = walk.get("/v1/openapi.json");
     assert_eq!(openapi, walk.asked("GET", "/openapi.json", "").json());
     let printed = walk.gateway.run(&["openapi"]).json();

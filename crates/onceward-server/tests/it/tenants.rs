@@ -90,6 +90,8 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (House, "GET /v1/audit/export", ""),
     (House, "POST /v1/backup", r#"{"to": "/nowhere"}"#),
     (House, "POST /v1/release", "{}"),
+    (House, "GET /v1/rekey", ""),
+    (House, "POST /v1/rekey", "{}"),
     (Owns, "+GET /v1/access", ""),
     (Owns, "POST /v1/access", r#"{"name": "new"}"#),
     (Nothing, "DELETE /v1/access/{prefix}", "{}"),

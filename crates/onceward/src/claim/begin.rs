@@ -12,14 +12,14 @@ use onceward_core::operation::{Event, Fence, Intent, Operation, State};
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Beginning, Begun, ClaimKey, Said, lease_of};
+use super::{Beginning, Begun, Brought, ClaimKey, Said, lease_of};
 use crate::engine::{Engine, RACES_MAX};
 use crate::observe::{ClaimTurn, Fact, Repeat};
 use crate::refusal::Refusal;
 use crate::replay::replay;
 use crate::store::{Birth, Remembered, Slot, StoreError, Which};
 use crate::tenants::Wanted;
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// The method of a claim's request: it is none of HTTP's, because nothing is sent.
 const METHOD: &str = "CLAIM";
@@ -114,7 +114,8 @@ impl Engine {
                     let event = ClaimEvent::Begun { lease_until, holder };
                     let kept = self.request_of_claim(&claim, beginning);
                     let turn = Some(ClaimTurn::Begun);
-                    let said = Said { event, answer: Some(kept), turn };
+                    let brought = Some(Brought::Begin(kept.0, kept.1));
+                    let said = Said { event, brought, turn };
                     if let Some(ours) = self.change(&claim, said, now).await? {
                         self.note_asked(&claim, Repeat::Revived);
                         return Ok(Begun::Acquired(Box::new(ours)));
@@ -133,7 +134,7 @@ impl Engine {
                     self.note_asked(&claim, Repeat::Replayed);
                     self.recent.add(digest);
                     self.tell(&claim, ClaimTurn::Told);
-                    let outcome = replay(&*self.store, &claim).await?;
+                    let outcome = replay(&*self.store, &claim, &self.secrets).await?;
                     return Ok(Begun::Done(Box::new(claim), outcome));
                 }
                 Begin::InDoubt => {
@@ -267,7 +268,8 @@ impl Engine {
             headers,
             body: serde_json::to_vec(&kept).unwrap_or_default().into(),
         };
-        (Slot::Request, wire::encode_request(&request, claim.id, &self.secrets, &[]))
+        let sealing = Sealing::plain(self.seals_bodies());
+        (Slot::Request, wire::encode_request(&request, claim.id, &self.secrets, sealing))
     }
 
     /// Whether `beginning` is the one that has `claim` in hand, said again.

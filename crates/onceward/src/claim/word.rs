@@ -7,13 +7,12 @@ use onceward_core::claim::{self, ClaimEvent, Word};
 use onceward_core::exchange::{Headers, Response};
 use onceward_core::operation::{Fence, Operation};
 
-use super::{ClaimKey, Ended, GivenBack, Said, lease_of};
+use super::{Brought, ClaimKey, Ended, GivenBack, Said, lease_of};
 use crate::engine::{Engine, RACES_MAX};
 use crate::observe::ClaimTurn;
 use crate::refusal::Refusal;
 use crate::replay::replay;
-use crate::store::{Slot, Which};
-use crate::wire;
+use crate::store::Which;
 
 impl Engine {
     /// Says that it is done, and how it ended; the same words again change nothing.
@@ -38,13 +37,13 @@ impl Engine {
             trailers: Headers::default(),
         };
         let event = ClaimEvent::Completed { status: None, ok: ended.ok };
-        let answer = (Slot::Outcome, wire::encode_response(&response, &response.headers));
-        let said = Said { event, answer: Some(answer), turn: Some(ClaimTurn::Done) };
+        let brought = Some(Brought::Outcome(response.clone()));
+        let said = Said { event, brought, turn: Some(ClaimTurn::Done) };
         let (claim, worth) = self.say(which, fence, claim::complete, said).await?;
         if worth == Word::Holds {
             return Ok(claim);
         }
-        let is_same = match replay(&*self.store, &claim).await? {
+        let is_same = match replay(&*self.store, &claim, &self.secrets).await? {
             Some(kept) => kept == response,
             // Nothing is left to compare.
             None => true,
@@ -64,11 +63,11 @@ impl Engine {
         let (claim, _) = if back.may_have_executed {
             let why = why.unwrap_or_else(|| "its holder does not know whether it was done".into());
             let event = ClaimEvent::Lapsed { why };
-            let said = Said { event, answer: None, turn: Some(ClaimTurn::Lapsed) };
+            let said = Said { event, brought: None, turn: Some(ClaimTurn::Lapsed) };
             self.say(which, fence, claim::give_up, said).await?
         } else {
             let event = ClaimEvent::Released { why, free_at };
-            let said = Said { event, answer: None, turn: Some(ClaimTurn::Released) };
+            let said = Said { event, brought: None, turn: Some(ClaimTurn::Released) };
             self.say(which, fence, claim::release, said).await?
         };
         Ok(claim)
@@ -84,7 +83,7 @@ impl Engine {
         let rule = self.claim_rule(&which.scope);
         let lease_until = self.clock.now().plus(lease_of(&rule, lease));
         let event = ClaimEvent::Renewed { lease_until };
-        let said = Said { event, answer: None, turn: None };
+        let said = Said { event, brought: None, turn: None };
         let (claim, _) = self.say(which, fence, claim::renew, said).await?;
         Ok(claim)
     }

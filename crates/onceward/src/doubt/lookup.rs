@@ -25,7 +25,7 @@ use crate::observe::Fact;
 use crate::route::Route;
 use crate::store::{Slot as Place, StoreError, Write};
 use crate::upstream::{Dispatch, Sent};
-use crate::wire;
+use crate::wire::{self, Sealing};
 
 /// Who acts where nobody does.
 pub const WHO: &str = "lookup";
@@ -103,7 +103,7 @@ impl Engine {
         let (next, answer) = match conclusion {
             Conclusion::Again(looks) => (claimed.after(Event::Looked(looks), now), None),
             Conclusion::Done => {
-                let (outcome, answer) = outcome_of(rule, &policy, &looked);
+                let (outcome, answer) = self.outcome_of(&claimed, rule, &policy, &looked);
                 (proof(Some(outcome)).ends(&claimed, &policy, now), answer)
             }
             Conclusion::NotDone => (proof(None).ends(&claimed, &policy, now), None),
@@ -136,7 +136,7 @@ impl Engine {
             Finding::Unknown => return Some(Before::Unknown(looked.told)),
             Finding::Found => {}
         }
-        let (outcome, answer) = outcome_of(rule, policy, &looked);
+        let (outcome, answer) = self.outcome_of(operation, rule, policy, &looked);
         let now = self.clock.now();
         let ended = Ended {
             at: now,
@@ -270,24 +270,27 @@ impl Engine {
             _ => Err(delivered.error.unwrap_or_else(|| "its answer broke off".to_owned())),
         }
     }
-}
 
-/// The outcome of an operation that was found, and the answer that duplicates get.
-fn outcome_of(
-    rule: &LookupRule,
-    policy: &Policy,
-    looked: &Looked,
-) -> (Outcome, Option<(Place, bytes::Bytes)>) {
-    let found = looked.answer.as_ref().filter(|_| rule.is_answer);
-    let status = rule.status.or_else(|| found.map(|found| found.status));
-    let answer = found.map(|found| {
-        let found = Response {
-            status: status.unwrap_or(found.status),
-            trailers: Headers::default(),
-            ..found.clone()
-        };
-        let kept = judgement::kept(&found.headers, &policy.keep_headers);
-        (Place::Outcome, wire::encode_response(&found, &kept))
-    });
-    (Outcome { status, ok: true, source: Source::Lookup, answer: None }, answer)
+    /// The outcome of an operation that was found, and the answer that duplicates get.
+    fn outcome_of(
+        &self,
+        operation: &Operation,
+        rule: &LookupRule,
+        policy: &Policy,
+        looked: &Looked,
+    ) -> (Outcome, Option<(Place, bytes::Bytes)>) {
+        let found = looked.answer.as_ref().filter(|_| rule.is_answer);
+        let status = rule.status.or_else(|| found.map(|found| found.status));
+        let answer = found.map(|found| {
+            let found = Response {
+                status: status.unwrap_or(found.status),
+                trailers: Headers::default(),
+                ..found.clone()
+            };
+            let kept = judgement::kept(&found.headers, &policy.keep_headers);
+            let (id, sealing) = (operation.id, Sealing::of(policy));
+            (Place::Outcome, wire::encode_response(&found, &kept, id, &self.secrets, sealing))
+        });
+        (Outcome { status, ok: true, source: Source::Lookup, answer: None }, answer)
+    }
 }

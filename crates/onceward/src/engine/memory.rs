@@ -18,7 +18,7 @@ use crate::order;
 use crate::refusal::Refusal;
 use crate::replay::{replay, replay_failure};
 use crate::store::{Asked, StoreError};
-use crate::wire;
+use crate::wire::{self, Credentials};
 
 /// How many JSON paths a mismatch names.
 const PATHS_MAX: usize = 10;
@@ -101,9 +101,10 @@ impl Engine {
             return Ok(if is_same { decide(before) } else { admission });
         };
         let kept = self.store.body_of(owner, kept).await?;
+        let read = |credentials| wire::decode_request(&kept, owner.id, &self.secrets, credentials);
         let mut parts = parts.clone();
         if parts != [Part::Body] {
-            let Ok(stored) = wire::decode_request(&kept, owner.id, Some(&self.secrets)) else {
+            let Ok(stored) = read(Credentials::Opened) else {
                 return Ok(admission);
             };
             parts = Fingerprint::of(&stored, rule, self.secrets.fingerprint()).differs_from(now);
@@ -111,7 +112,7 @@ impl Engine {
         let is_same = match parts[..] {
             [] => true,
             [Part::Body] => {
-                let stored = wire::decode_request(&kept, owner.id, None)?;
+                let stored = read(Credentials::Left)?;
                 is_same_body(&stored, &arrival.request, rule)
             }
             _ => false,
@@ -178,7 +179,7 @@ impl Engine {
         let mut paths = Vec::new();
         if let (true, Some(request)) = (parts.contains(&Part::Body), known.request) {
             let kept = self.store.body_of(&known, request).await?;
-            let stored = wire::decode_request(&kept, known.id, None)?;
+            let stored = wire::decode_request(&kept, known.id, &self.secrets, Credentials::Left)?;
             paths = differing_paths(&stored.body, &arrival.request.body, PATHS_MAX);
             let seen = |path| arrival.policy.redact.path(path);
             paths = paths.into_iter().map(seen).collect::<BTreeSet<_>>().into_iter().collect();
@@ -210,7 +211,7 @@ impl Engine {
                 Err(Refusal::ResponseNotRetained(operation))
             }
             State::Done | State::Dead(_) if operation.outcome.is_some() => {
-                match replay(&*self.store, &operation).await? {
+                match replay(&*self.store, &operation, &self.secrets).await? {
                     Some(response) => from_memory(operation, response),
                     None => Err(Refusal::ResponseNotRetained(operation)),
                 }

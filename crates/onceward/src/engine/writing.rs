@@ -20,7 +20,7 @@ use crate::observe::Fact;
 use crate::refusal::Refusal;
 use crate::store::{Birth, Remembered, Slot, StoreError, Which, Write};
 use crate::suspects::Watch;
-use crate::wire;
+use crate::wire::{self, Credentials, Sealing};
 
 /// How long a ledger that is full or away is waited for before it is asked again.
 const LEDGER_RETRY: Duration = Duration::from_millis(250);
@@ -39,8 +39,8 @@ impl Engine {
         let before = request.headers.clone();
         // What came another way has other credentials, or none.
         let is_same_way = known.via == arrival.options.via;
-        let seal = &arrival.policy.seal_headers;
-        let is_secret = |name: &str| exchange::is_credential(name, seal);
+        let sealing = Sealing::of(&arrival.policy);
+        let is_secret = |name: &str| exchange::is_credential(name, sealing.headers);
         if is_same_way {
             request.headers.0.retain(|(name, _)| !is_secret(name));
             let given = arrival.request.headers.0.iter().filter(|(name, _)| is_secret(name));
@@ -48,7 +48,7 @@ impl Engine {
         }
         // A later attempt may be made from the ledger, so that has the new credentials too.
         let answer = (request.headers != before).then(|| {
-            (Slot::Request, wire::encode_request(&request, known.id, &self.secrets, seal))
+            (Slot::Request, wire::encode_request(&request, known.id, &self.secrets, sealing))
         });
         let mode = if self.is_in_order(known) { Mode::Accepted } else { arrival.mode };
         let due = arrival.policy.opening(mode, now);
@@ -189,7 +189,7 @@ impl Engine {
             .request
             .ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
         let kept = self.store.body_of(operation, body).await?;
-        wire::decode_request(&kept, operation.id, Some(&self.secrets))
+        wire::decode_request(&kept, operation.id, &self.secrets, Credentials::Opened)
     }
 
     /// The request of an operation in hand: a ledger that is away is waited for.

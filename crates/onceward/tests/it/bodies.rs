@@ -110,7 +110,7 @@ async fn what_a_route_redacts_is_seen_by_no_person_and_replayed_to_callers() {
         let excerpt = dead.attempts[0].ended.as_ref().unwrap().answer.unwrap();
         let excerpt = world.engine().store().body(excerpt).await.unwrap();
         let (seen, cut) =
-            wire::decode_excerpt(&excerpt, dead.id, world.engine().secrets()).unwrap();
+            wire::decode_excerpt(&excerpt, dead.id, 1, world.engine().secrets()).unwrap();
         assert_eq!(&seen.body[..], br#"{"card":{"number":"[redacted]"},"n":1}"#);
         assert!(cut, "it is not to pose as the answer");
         let done = world.answered(call.clone()).await;

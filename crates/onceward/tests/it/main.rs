@@ -43,6 +43,7 @@ mod releases;
 mod replay_bytes;
 mod retention;
 mod retries;
+mod sealed;
 mod sessions;
 mod upstream_early;
 mod upstream_egress;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use onceward::core::hex;
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
 use tokio_postgres::NoTls;
 
@@ -38,6 +39,27 @@ pub(crate) async fn run(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(sql).await.unwrap();
+}
+
+/// The tables in which `words` stand.
+pub(crate) async fn holders(url: &str, words: &str) -> Vec<String> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let tables = "SELECT oid::regclass::text FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let hex = hex::encode(words.as_bytes());
+    let mut found = Vec::new();
+    for row in client.query(tables, &[]).await.unwrap() {
+        let table: String = row.get(0);
+        // A row as text has its bytes in hexadecimal digits.
+        let stands = format!(
+            "SELECT count(*) FROM {table} AS it WHERE it::text LIKE '%{words}%' OR it::text LIKE '%{hex}%'"
+        );
+        if client.query_one(&stands, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            found.push(table);
+        }
+    }
+    found
 }
 
 /// Ends every session: its process is gone for sure.

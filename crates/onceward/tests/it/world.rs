@@ -11,6 +11,7 @@ mod clock;
 mod notes;
 mod upstream;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,9 +147,21 @@ pub(crate) fn every_with(routes: &Routes) -> Vec<World> {
     let mut worlds = vec![World::in_memory(routes.clone()), World::on_disk(routes.clone())];
     worlds.extend(postgres::server().map(|server| {
         let database = elsewhere(async move { server.database().await });
-        World::new(Ledger::Postgres(database), routes.clone())
+        World::new(Ledger::Postgres(database), sealed(routes.clone()))
     }));
     worlds
+}
+
+/// These routes with all that they keep sealed: what holds has to hold with it, and in memory without.
+fn sealed(mut routes: Routes) -> Routes {
+    for route in routes.named.values_mut().chain([&mut routes.ad_hoc]) {
+        let route = Arc::make_mut(route);
+        Arc::make_mut(&mut route.policy).seal_bodies = true;
+        for rule in &mut route.rules {
+            Arc::make_mut(&mut rule.policy).seal_bodies = true;
+        }
+    }
+    routes
 }
 
 /// Runs what waits on a thread that may.
@@ -160,12 +173,35 @@ fn elsewhere<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| scope.spawn(wait).join().unwrap())
 }
 
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            all.insert(path.display().to_string(), std::fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+fn holders(folder: &Path, what: &str) -> Vec<String> {
+    let is_in = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).contains(what);
+    files(folder).into_iter().filter(|(_, bytes)| is_in(bytes)).map(|(name, _)| name).collect()
+}
+
 impl World {
     pub(crate) fn in_memory(routes: Routes) -> Self {
         Self::new(Ledger::Memory(Arc::new(MemoryStore::new())), routes)
     }
 
     pub(crate) fn on_disk(routes: Routes) -> Self {
+        Self::new(Ledger::Sqlite(tempfile::tempdir().unwrap()), sealed(routes))
+    }
+
+    /// On disk, and sealed only what the routes say.
+    pub(crate) fn on_disk_as_it_is(routes: Routes) -> Self {
         Self::new(Ledger::Sqlite(tempfile::tempdir().unwrap()), routes)
     }
 
@@ -356,6 +392,20 @@ impl World {
     pub(crate) fn set_routes(&mut self, routes: Routes) {
         self.routes = routes.clone();
         self.engine().set_routes(routes);
+    }
+
+    /// Has the route `pay` under another policy.
+    pub(crate) fn set_policy(&mut self, policy: &Policy) {
+        self.set_routes(routes([route(PAY, policy)]));
+    }
+
+    /// Where `words` stand in the ledger's files or tables.
+    pub(crate) async fn holders(&self, words: &str) -> Vec<String> {
+        match &self.ledger {
+            Ledger::Sqlite(folder) => holders(folder.path(), words),
+            Ledger::Postgres(url) => postgres::holders(url, words).await,
+            Ledger::Memory(_) => panic!("this ledger is nowhere"),
+        }
     }
 
     /// Begins a call in a task of its own.

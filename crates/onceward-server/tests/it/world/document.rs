@@ -275,12 +275,14 @@ fn length(value: &Value) -> Option<u64> {
 fn matches(pattern: &str, text: &str) -> bool {
     let base32 =
         |text: &str| text.bytes().all(|it| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&it));
+    let base16 = |text: &str| text.bytes().all(|it| b"0123456789abcdef".contains(&it));
     match pattern {
         "^op_[0-7][0-9a-hjkmnp-tv-z]{25}$" => text
             .strip_prefix("op_")
             .is_some_and(|rest| rest.len() == 26 && base32(rest) && rest < "8"),
         "^urn:onceward:problem:" => text.starts_with("urn:onceward:problem:"),
-        "^[0-9a-f]{64}$" => text.len() == 64 && text.bytes().all(|it| it.is_ascii_hexdigit()),
+        "^[0-9a-f]{8}$" => text.len() == 8 && base16(text),
+        "^[0-9a-f]{64}$" => text.len() == 64 && base16(text),
         "^ow_[A-Za-z0-9_-]{47}$" => text.starts_with("ow_") && text.len() == 50,
         "^ses_[A-Za-z0-9_-]{16}$" => text.starts_with("ses_") && text.len() == 20,
         other => {
