@@ -246,7 +246,8 @@ impl Access {
         self.make(grant, now).await
     }
 
-    /// Makes another key of the same name, roles and routes; the old one is refused after `overlap`.
+    /// Makes another key of the same name, roles and routes; the old one is refused after `overlap`. Where
+    /// that changed meanwhile it is [`StoreError::Stale`], and nothing is done.
     /// Without `expires` the new one lives as long as the old one was made for.
     pub(crate) async fn rotate(
         &self,
@@ -269,9 +270,22 @@ impl Access {
         let end = old.expires().map_or(end, |earlier| earlier.min(end));
         let old = AccessKey { expires_at: Some(shape::time(end)), ..old };
         let _alone = self.changing.lock().await;
+        let name = format!("{PREFIX}{}", old.prefix);
+        // It may have been revoked since it was looked up.
+        let Some(was) = self.store.setting(name.clone()).await? else {
+            return Err(StoreError::Stale);
+        };
         // The new one first: a crash between the two locks nobody out.
         let (key, kept) = self.make(grant, now).await?;
-        self.put(&old).await?;
+        let value = Bytes::from(serde_json::to_vec(&old).unwrap_or_default());
+        if !self.store.swap(name, Some(was), Some(value)).await? {
+            // Another node revoked or rotated it meanwhile: then nothing came of this.
+            self.store.set(format!("{PREFIX}{}", kept.prefix), None).await?;
+            let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
+            by_hash.remove(&kept.hash);
+            return Err(StoreError::Stale);
+        }
+        self.know(&old);
         Ok((key, kept, old))
     }
 
@@ -314,13 +328,17 @@ impl Access {
     async fn put(&self, key: &AccessKey) -> Result<(), StoreError> {
         let value = serde_json::to_vec(key).unwrap_or_default();
         self.store.set(format!("{PREFIX}{}", key.prefix), Some(Bytes::from(value))).await?;
+        self.know(key);
+        Ok(())
+    }
+
+    fn know(&self, key: &AccessKey) {
         let known = Known::new(key.clone(), key.last_used_at);
         let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(earlier) = by_hash.get(&key.hash) {
             known.follow(earlier);
         }
         by_hash.insert(key.hash.clone(), known);
-        Ok(())
     }
 
     /// Writes when keys and sessions were last used, where that changed.

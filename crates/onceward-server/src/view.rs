@@ -176,7 +176,10 @@ impl View {
         let mut wanted = Vec::new();
         for act in self.engine.wanted().await? {
             let about = self.engine.store().find(Which::Id(act.operation)).await?;
-            if about.is_none_or(|operation| self.sees(&operation.scope.tenant)) {
+            if about.map_or_else(
+                || self.only().is_none(),
+                |operation| self.sees(&operation.scope.tenant),
+            ) {
                 wanted.push(act);
             }
         }

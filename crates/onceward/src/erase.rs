@@ -155,10 +155,19 @@ impl Engine {
         erasure: &Erasure,
         erased: &mut Erased,
     ) -> Result<(), Refusal> {
-        let born = Query { parent: Some(operation.id), limit: PAGE, ..Query::default() };
-        let born = Query { since: Some(operation.created_at), ..born };
-        let mut kin = self.store.list(born).await?.operations;
-        kin.retain(|child| child.scope.kind == ScopeKind::Callback);
+        let mut kin = Vec::new();
+        let mut before = None;
+        loop {
+            let born = Query { parent: Some(operation.id), limit: PAGE, ..Query::default() };
+            let born = Query { since: Some(operation.created_at), before, ..born };
+            let page = self.store.list(born).await?;
+            let is_callback = |child: &Operation| child.scope.kind == ScopeKind::Callback;
+            kin.extend(page.operations.into_iter().filter(is_callback));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
         for alias in &operation.aliases {
             kin.extend(self.store.find(Which::Id(*alias)).await?);
         }

@@ -15,7 +15,7 @@ use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, RACES_MAX};
 use crate::master_key::{KeyRing, MasterKey, MasterKeyId};
 use crate::observe::Fact;
 use crate::secret::{FIRST, Secrets, UNNUMBERED, derived, open, random, seal, sealing_key};
@@ -243,6 +243,37 @@ async fn rewrap(store: &dyn Store, ring: &KeyRing) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The master keys that were current, in the order in which they became that.
+const TAKEN: &str = "master-keys-taken";
+
+/// Whether the current master key of `ring` is the newest that any node was started with, or is made
+/// that. One that another followed does not come back by itself: nodes that are started one after the
+/// other with a new key would else wrap everything by the old one again, and again.
+async fn takes(store: &dyn Store, ring: &KeyRing, is_wanted: bool) -> Result<bool, StoreError> {
+    let own = ring.current().0;
+    for _ in 0..RACES_MAX {
+        let kept = store.setting(TAKEN.to_owned()).await?;
+        let mut taken: Vec<u32> = match &kept {
+            Some(kept) => decode(TAKEN, kept)?,
+            // What wraps now came before.
+            None => rows(store, ring).await?.iter().map(|row| row.master.0).collect(),
+        };
+        if kept.is_some() && taken.last() == Some(&own) {
+            return Ok(true);
+        }
+        if kept.is_some() && taken.contains(&own) && !is_wanted {
+            return Ok(false);
+        }
+        taken.retain(|id| *id != own);
+        taken.dedup();
+        taken.push(own);
+        if store.swap(TAKEN.to_owned(), kept, Some(encode(&taken)?)).await? {
+            return Ok(true);
+        }
+    }
+    Err(StoreError::Away("others change the master keys without an end".to_owned()))
+}
+
 /// Makes a data key. Where another node makes one now, theirs is as good.
 async fn add(store: &dyn Store, ring: &KeyRing, now: Timestamp) -> Result<(), StoreError> {
     let last = rows(store, ring).await?.iter().map(|row| row.number).max();
@@ -300,7 +331,9 @@ impl KeyKeeper {
 
     /// Makes a new data key, under the master keys `ring`, and wraps the others anew.
     pub async fn rekey(&self, ring: KeyRing) -> Result<Standing, StoreError> {
-        add(&**self.engine.store(), &ring, self.engine.clock.now()).await?;
+        let store = &**self.engine.store();
+        takes(store, &ring, true).await?;
+        add(store, &ring, self.engine.clock.now()).await?;
         self.set_ring(ring);
         self.pass().await
     }
@@ -309,11 +342,13 @@ impl KeyKeeper {
     pub async fn pass(&self) -> Result<Standing, StoreError> {
         let (store, ring) = (&**self.engine.store(), self.ring());
         let newest = rows(store, &ring).await?.into_iter().max_by_key(|row| row.number);
-        // A new master key brings a data key, also where it came with a start.
-        if newest.is_some_and(|row| row.key.is_some() && row.master != ring.current()) {
-            add(store, &ring, self.engine.clock.now()).await?;
+        if takes(store, &ring, false).await? {
+            // A new master key brings a data key, also where it came with a start.
+            if newest.is_some_and(|row| row.key.is_some() && row.master != ring.current()) {
+                add(store, &ring, self.engine.clock.now()).await?;
+            }
+            rewrap(store, &ring).await?;
         }
-        rewrap(store, &ring).await?;
         let found = rows(store, &ring).await?;
         let secrets = self.engine.secrets();
         learn(secrets, &found, store.is_shared(), self.engine.clock.now());

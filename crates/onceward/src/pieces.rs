@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::engine::Engine;
 use crate::seal::{self, Field, PIECE_BYTES, START_BYTES, Sealed};
-use crate::store::StoreError;
+use crate::store::{StoreError, Which};
 
 /// The body of an operation's outcome. Clones are the same one.
 #[derive(Clone)]
@@ -52,7 +52,13 @@ impl Pieces {
         });
         let Some(sealed) = sealed.await? else {
             let at = length.saturating_sub(left);
-            return store.part(self.answer, at as u32, PIECE_BYTES as u32).await;
+            let piece = store.part(self.answer, at as u32, PIECE_BYTES as u32).await?;
+            // What is erased is written over: a mark is there before that, and no seal tells.
+            let found = store.find(Which::Id(self.id)).await?;
+            if found.is_none_or(|operation| operation.bodies().next().is_none()) {
+                return Err(StoreError::Away("it was erased while it was read".to_owned()));
+            }
+            return Ok(piece);
         };
         let at = seal::plain_length(length).saturating_sub(left);
         let (n, from, piece_length) = seal::piece_with(at, length);

@@ -199,6 +199,15 @@ impl Secrets {
         sealed
     }
 
+    /// Whether it is sealed under a data key that was not read yet: another node's.
+    pub(crate) fn is_unread(&self, sealed: &[u8]) -> bool {
+        let number = match sealed.split_first() {
+            Some((&VERSION, rest)) => rest.first_chunk().map(|number| u32::from_le_bytes(*number)),
+            _ => None,
+        };
+        number.is_some_and(|number| self.key_of(number, Purpose::Value, b"").is_none())
+    }
+
     /// Opens what was sealed for `context`.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, NotOurs> {
         let (version, rest) = sealed.split_first().ok_or(NotOurs)?;

@@ -85,9 +85,15 @@ impl Access {
         let now = shape::now();
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
         let named = by_hash.values().filter(|known| known.key.name == name);
+        let holds = named.filter(|known| known.origins.is_none() && known.caller(now).is_ok());
+        let holds: Vec<_> = holds.collect();
+        // Where two tenants have the name, the certificate says of neither that it is theirs.
+        let tenant = &holds.first()?.key.tenant;
+        if holds.iter().any(|known| known.key.tenant != *tenant) {
+            return None;
+        }
         // Of two that have the name, the newer one.
-        let holds = named.filter(|known| known.caller(now).is_ok());
-        let known = holds.max_by(|a, b| a.key.created_at.cmp(&b.key.created_at))?;
+        let known = holds.into_iter().max_by(|a, b| a.key.created_at.cmp(&b.key.created_at))?;
         known.touch(now);
         known.caller(now).ok()
     }

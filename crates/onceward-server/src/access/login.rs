@@ -36,6 +36,11 @@ impl Access {
     /// By which key somebody logs in, and who that is.
     pub(crate) fn recognise(&self, key: &str) -> Result<(By, Caller), Problem> {
         let caller = self.caller(key)?;
+        let looks = [Roles::READ, Roles::PAYLOADS, Roles::OPERATE, Roles::ADMIN];
+        if !looks.iter().any(|role| caller.roles.has(*role)) {
+            let why = "This access key only sends: it opens no page.";
+            return Err(Problem::new("forbidden", why));
+        }
         let hash = hash(key);
         let by = if is_same(hash.as_bytes(), self.operator.as_bytes()) {
             By::Operator { key_hash: hash }
@@ -52,8 +57,10 @@ impl Access {
         from: IpAddr,
         before: Option<&str>,
     ) -> Result<Opened, StoreError> {
+        // What is read of the sessions meanwhile must not undo this.
+        let _alone = self.changing.lock().await;
         if let Some(token) = before {
-            self.log_out(token).await?;
+            self.leave(token).await?;
         }
         let (token, session) = self.sessions.begin(by, from, shape::now()).await?;
         Ok(Opened { token, session })
@@ -61,6 +68,11 @@ impl Access {
 
     /// Ends the session that this cookie is of.
     pub(crate) async fn log_out(&self, token: &str) -> Result<(), StoreError> {
+        let _alone = self.changing.lock().await;
+        self.leave(token).await
+    }
+
+    async fn leave(&self, token: &str) -> Result<(), StoreError> {
         if let Some(open) = self.sessions.of(token, shape::now()) {
             let id = open.session.id();
             self.sessions.end_where(|session| session.id() == id).await?;
@@ -93,6 +105,7 @@ impl Access {
 
     /// Ends the session of this id; tells whether there was one.
     pub(crate) async fn end_session(&self, id: &str) -> Result<bool, StoreError> {
+        let _alone = self.changing.lock().await;
         Ok(self.sessions.end_where(|session| session.id() == id).await? > 0)
     }
 

@@ -43,6 +43,9 @@ const LIFE: Duration = Duration::from_hours(12);
 /// Past so many the one goes that was used longest ago.
 const SESSIONS_MAX: usize = 1000;
 
+/// Sessions of one key, or of one person of a provider, at once.
+const SESSIONS_OF_ONE_MAX: usize = 32;
+
 /// How fine the last use is kept.
 const USED_MICROS: i64 = 1_000_000;
 
@@ -228,8 +231,15 @@ impl Sessions {
             let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
             let open = Open::new(session.clone(), None);
             by_hash.extend(open.map(|open| (session.hash.clone(), Arc::new(open))));
-            let oldest = by_hash.values().min_by_key(|open| open.used());
-            oldest.filter(|_| by_hash.len() > SESSIONS_MAX).map(|open| open.session.hash.clone())
+            // Who logs in again and again ends sessions of their own first.
+            let own = || by_hash.values().filter(|open| open.session.by == session.by);
+            let oldest = if own().count() > SESSIONS_OF_ONE_MAX {
+                own().min_by_key(|open| open.used())
+            } else {
+                let all = by_hash.values().min_by_key(|open| open.used());
+                all.filter(|_| by_hash.len() > SESSIONS_MAX)
+            };
+            oldest.map(|open| open.session.hash.clone())
         };
         if let Some(hash) = too_many {
             self.end(&hash).await?;

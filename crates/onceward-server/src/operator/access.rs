@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use http::StatusCode;
 use onceward::Person;
 use onceward::core::time::Timestamp;
+use onceward::store::StoreError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -242,7 +243,13 @@ async fn rotate(
         units::show(overlap)
     );
     node.engine.note(&by(&caller, said.reason)?, "rotated an access key", &about).await?;
-    let (key, kept, old) = node.access.rotate(old, overlap, expires, now).await?;
+    let (key, kept, old) = match node.access.rotate(old, overlap, expires, now).await {
+        Err(StoreError::Stale) => {
+            let why = format!("No access key begins with {prefix:?} any more.");
+            return Err(Problem::new("not-found", why));
+        }
+        rotated => rotated?,
+    };
     let mut made = shown(&kept, now);
     made["key"] = json!(key);
     made["replaces"] = shown(&old, now);

@@ -120,3 +120,26 @@ fn a_node_of_several_seals_with_a_new_key_once_all_have_read_it() {
     learn(&alone, &rows, false, NOW);
     assert_eq!(alone.current(), 1);
 }
+
+#[tokio::test]
+async fn nodes_with_two_orders_of_master_keys_do_not_wrap_back_and_forth() {
+    let store = MemoryStore::new();
+    opened(&store, &[1]).await.unwrap();
+    let (old, new) = (ring(&[1, 2]), ring(&[2, 1]));
+    assert!(takes(&store, &old, false).await.unwrap());
+    assert!(takes(&store, &new, false).await.unwrap(), "it is new");
+    for _ in 0..3 {
+        assert!(!takes(&store, &old, false).await.unwrap(), "another followed it");
+        assert!(takes(&store, &new, false).await.unwrap());
+    }
+    assert!(takes(&store, &old, true).await.unwrap(), "a person wants it back");
+    assert!(!takes(&store, &new, false).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_master_key_that_wraps_is_older_than_the_one_that_a_node_comes_with() {
+    let store = MemoryStore::new();
+    opened(&store, &[1]).await.unwrap();
+    assert!(takes(&store, &ring(&[2, 1]), false).await.unwrap());
+    assert!(!takes(&store, &ring(&[1, 2]), false).await.unwrap());
+}

@@ -141,6 +141,7 @@ impl SqliteStore {
             changed: Arc::new(Notify::new()),
             commits: Arc::new(AtomicU64::new(0)),
             copying: Arc::new(AtomicUsize::new(0)),
+            changes_segments: Arc::default(),
         };
         let segments = journal.segments().clone();
         let checkpointer = start_checkpointer(path, Arc::clone(&shared.inbox))?;

@@ -12,6 +12,8 @@ use crate::store::StoreError;
 
 impl SqliteStore {
     pub(super) async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        // An index of before an erasure and segments of after it would be no ledger.
+        let _nothing_is_erased = self.shared.changes_segments.lock().await;
         let _no_segment_goes = Copying::begin(&self.shared.copying);
         let (readers, segments) = (Arc::clone(&self.readers), self.segments.clone());
         self.ask(Command::Publish).await?;

@@ -215,14 +215,16 @@ impl Index {
 
     /// Writes the tables anew and empties the log, so that nothing is left of what went; tells whether
     /// nobody hindered it.
-    pub(super) fn rewrite(&self) -> Result<bool, StoreError> {
+    pub(super) fn rewrite(&self, is_packed: &mut bool) -> Result<bool, StoreError> {
         let busy = |error: &rusqlite::Error| {
             matches!(
                 error.sqlite_error_code(),
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
             )
         };
-        let emptied = self.db.execute_batch("VACUUM").and_then(|()| {
+        let pack = || if *is_packed { Ok(()) } else { self.db.execute_batch("VACUUM") };
+        let emptied = pack().and_then(|()| {
+            *is_packed = true;
             self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
         match emptied {

@@ -31,6 +31,7 @@ impl SqliteStore {
         if Sabotage::ErasedBodyLeft.is_on() {
             return Ok(());
         }
+        let _no_copy_is_made = self.shared.changes_segments.lock().await;
         let _no_segment_goes = Copying::begin(&self.shared.copying);
         let end = self.ask(Command::Seal).await?;
         let sequences: Vec<u64> = erased.iter().map(|(id, _)| id.sequence()).collect();

@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub(super) commits: Arc<AtomicU64>,
     /// How many backups are under way: no segment goes meanwhile.
     pub(super) copying: Arc<AtomicUsize>,
+    /// Held by whoever copies segments or writes them anew.
+    pub(super) changes_segments: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Runs once the frame of its command is durable, or cannot be.
@@ -513,6 +515,7 @@ mod tests {
             changed: Arc::default(),
             commits: Arc::default(),
             copying: Arc::default(),
+            changes_segments: Arc::default(),
         };
         let (checkpointer, _) = std::sync::mpsc::sync_channel(1);
         Writer::new(index, journal, wal_of(&path), shared, checkpointer).unwrap()

@@ -30,8 +30,9 @@ impl Writer {
         self.index.forget_made(erased)?;
         self.unkept += 1;
         self.settle()?;
+        let mut is_packed = false;
         for _ in 0..TRIES {
-            if self.index.rewrite()? {
+            if self.index.rewrite(&mut is_packed)? {
                 return Ok(());
             }
             std::thread::sleep(TRIES_APART);
