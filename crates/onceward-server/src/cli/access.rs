@@ -44,7 +44,7 @@ pub(super) struct Create {
     /// For a web page: it may only send, and only from the pages of --origin
     #[arg(long, requires = "origins", conflicts_with = "roles")]
     browser: bool,
-    /// An origin whose pages it is for, such as https://shop.example; several times
+    /// An origin whose pages it is for, by its scheme, host and port; several times
     #[arg(long = "origin", value_name = "ORIGIN", value_delimiter = ',', requires = "browser")]
     origins: Vec<String>,
     /// When it expires, such as 90d or 2027-01-31; without it, never
