@@ -369,11 +369,27 @@ mod tests {
         let mut tokens = Vec::new();
         for n in 0..=SESSIONS_MAX {
             let at = began.plus(Duration::from_millis(n as u64));
-            tokens.push(sessions.begin(by(), HERE, at).await.unwrap().0);
+            let by = By::Key { prefix: format!("ow_{n:08}") };
+            tokens.push(sessions.begin(by, HERE, at).await.unwrap().0);
         }
         let now = began.plus(Duration::from_secs(2));
         assert_eq!(sessions.list(now).len(), SESSIONS_MAX);
         assert!(sessions.of(&tokens[0], now).is_none() && sessions.of(&tokens[1], now).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_logs_in_again_and_again_ends_sessions_of_their_own_alone() {
+        let sessions = Sessions::open(Arc::new(MemoryStore::default())).await.unwrap();
+        let began = shape::now();
+        let other = By::Key { prefix: "ow_other000".to_owned() };
+        let (other, _) = sessions.begin(other, HERE, began).await.unwrap();
+        for n in 1..=2 * SESSIONS_OF_ONE_MAX {
+            let at = began.plus(Duration::from_millis(n as u64));
+            sessions.begin(by(), HERE, at).await.unwrap();
+        }
+        let now = began.plus(Duration::from_secs(2));
+        assert!(sessions.of(&other, now).is_some());
+        assert_eq!(sessions.list(now).len(), SESSIONS_OF_ONE_MAX + 1);
     }
 
     #[tokio::test]
