@@ -131,7 +131,12 @@ async fn a_clock_that_is_set_makes_no_key_expire_and_nothing_be_sent_twice() {
     let path = format!("/v1/operations/{}/cancel", waits["id"].as_str().unwrap());
     let order = br#"{"reason": "the test is over"}"#;
     let json = [("content-type", "application/json")];
-    gateway.line().await.ask("POST", &path, &json, order).await.unwrap();
+    // While an attempt is under way it cannot be given up.
+    until("it to be given up", async || {
+        let told = gateway.line().await.ask("POST", &path, &json, order).await.unwrap();
+        (told.status() == 200).then_some(())
+    })
+    .await;
     let said = gateway.said();
     let checked = settle_and_check(&world, gateway, &log).await;
     let expired = {

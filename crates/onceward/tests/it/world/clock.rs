@@ -59,9 +59,14 @@ impl ManualClock {
 
     /// Whether somebody still sleeps for so long.
     pub(crate) fn is_anyone_asleep_for(&self, long: Range<Duration>) -> bool {
+        self.asleep_for(long) > 0
+    }
+
+    /// How many do.
+    pub(crate) fn asleep_for(&self, long: Range<Duration>) -> usize {
         let time = lock(&self.time);
-        let mut asleep = time.sleepers.iter().filter(|(_, wake)| !wake.is_closed());
-        asleep.any(|(until, _)| long.contains(&until.since(time.now)))
+        let asleep = time.sleepers.iter().filter(|(_, wake)| !wake.is_closed());
+        asleep.filter(|(until, _)| long.contains(&until.since(time.now))).count()
     }
 
     /// Whether somebody sleeps until exactly this instant.
