@@ -258,11 +258,11 @@ async fn takes(store: &dyn Store, ring: &KeyRing, is_wanted: bool) -> Result<boo
             // What wraps now came before.
             None => rows(store, ring).await?.iter().map(|row| row.master.0).collect(),
         };
-        if kept.is_some() && taken.last() == Some(&own) {
-            return Ok(true);
-        }
-        if kept.is_some() && taken.contains(&own) && !is_wanted {
-            return Ok(false);
+        if kept.is_some() && taken.contains(&own) {
+            let is_newest = taken.last() == Some(&own);
+            if is_newest || !is_wanted {
+                return Ok(is_newest);
+            }
         }
         taken.retain(|id| *id != own);
         taken.dedup();

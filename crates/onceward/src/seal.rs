@@ -8,7 +8,7 @@ use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use onceward_core::id::OperationId;
 
 use crate::sabotage::Sabotage;
-use crate::secret::{NotOurs, Purpose, Secrets, TAG_BYTES, random};
+use crate::secret::{NotOurs, Purpose, Secrets, TAG_BYTES, Unopened, random};
 use crate::store::StoreError;
 
 /// What a sealed exchange begins with; one that is not sealed begins with another number.
@@ -46,24 +46,6 @@ impl Field {
         let mut bytes = [kind; 5];
         bytes[1..].copy_from_slice(&u32::to_be_bytes(n));
         bytes
-    }
-}
-
-/// Why an exchange cannot be opened.
-#[derive(Debug, thiserror::Error)]
-enum Unopened {
-    #[error(transparent)]
-    NotOurs(#[from] NotOurs),
-    #[error("it is sealed under data key {0}, which this process has not read yet")]
-    Unread(u32),
-}
-
-impl From<Unopened> for StoreError {
-    fn from(why: Unopened) -> Self {
-        match why {
-            Unopened::NotOurs(_) => Self::Damaged(format!("an exchange cannot be read: {why}")),
-            Unopened::Unread(_) => Self::Away(why.to_string()),
-        }
     }
 }
 

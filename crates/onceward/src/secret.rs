@@ -16,6 +16,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use onceward_core::fingerprint::FingerprintSecret;
 use onceward_core::id::OperationId;
 
+use crate::store::StoreError;
+
 /// What a value began with that was sealed before data keys had numbers.
 pub(crate) const UNNUMBERED: u8 = 1;
 
@@ -41,6 +43,24 @@ pub(crate) enum Purpose {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a sealed value cannot be opened: it was changed, or the key is another")]
 pub struct NotOurs;
+
+/// Why something cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unopened {
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
+    #[error("it is sealed under data key {0}, which this process has not read yet")]
+    Unread(u32),
+}
+
+impl From<Unopened> for StoreError {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::NotOurs(_) => Self::Damaged(format!("an exchange cannot be read: {why}")),
+            Unopened::Unread(_) => Self::Away(why.to_string()),
+        }
+    }
+}
 
 /// The secrets of one ledger: all of them follow from its first key, but for the data keys that came
 /// later.
@@ -199,27 +219,23 @@ impl Secrets {
         sealed
     }
 
-    /// Whether it is sealed under a data key that was not read yet: another node's.
-    pub(crate) fn is_unread(&self, sealed: &[u8]) -> bool {
-        let number = match sealed.split_first() {
-            Some((&VERSION, rest)) => rest.first_chunk().map(|number| u32::from_le_bytes(*number)),
-            _ => None,
-        };
-        number.is_some_and(|number| self.key_of(number, Purpose::Value, b"").is_none())
-    }
-
     /// Opens what was sealed for `context`.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, NotOurs> {
+        self.open_or_wait(sealed, context).map_err(|_| NotOurs)
+    }
+
+    /// The same; what another process sealed under a data key that this one has not read yet is told apart.
+    pub(crate) fn open_or_wait(&self, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, Unopened> {
         let (version, rest) = sealed.split_first().ok_or(NotOurs)?;
         match *version {
-            UNNUMBERED => open(&self.unnumbered, rest, context),
+            UNNUMBERED => Ok(open(&self.unnumbered, rest, context)?),
             VERSION => {
                 let (number, rest) = rest.split_first_chunk().ok_or(NotOurs)?;
                 let number = u32::from_le_bytes(*number);
-                let key = self.key_of(number, Purpose::Value, context).ok_or(NotOurs)?;
-                open(&key, rest, context)
+                let key = self.key_of(number, Purpose::Value, context);
+                Ok(open(&key.ok_or(Unopened::Unread(number))?, rest, context)?)
             }
-            _ => Err(NotOurs),
+            _ => Err(NotOurs.into()),
         }
     }
 }

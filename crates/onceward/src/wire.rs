@@ -195,8 +195,11 @@ pub fn decode_request(
     let head: RequestHead<'_> = postcard::from_bytes(&bytes[5..end]).map_err(damaged)?;
     let mut all = headers(head.headers);
     if credentials == Credentials::Opened && !head.sealed.is_empty() {
-        let opened =
-            if is_sealed { head.sealed.to_vec() } else { opened(head.sealed, id, secrets)? };
+        let opened = if is_sealed {
+            head.sealed.to_vec()
+        } else {
+            secrets.open_or_wait(head.sealed, &id.as_u128().to_be_bytes())?
+        };
         let secret: Lines<'_> = postcard::from_bytes(&opened).map_err(damaged)?;
         all.0.extend(headers(secret).0);
     }
@@ -288,20 +291,9 @@ pub fn decode_excerpt(
         seal::open(bytes, id, Field::Attempt(n), secrets)?
     } else {
         // As it was sealed before there were data keys.
-        opened(bytes, id, secrets)?
+        secrets.open_or_wait(bytes, &id.as_u128().to_be_bytes())?
     };
     response(&opened.into())
-}
-
-/// What was sealed for an operation as a value of its own.
-fn opened(sealed: &[u8], id: OperationId, secrets: &Secrets) -> Result<Vec<u8>, StoreError> {
-    let opened = secrets.open(sealed, &id.as_u128().to_be_bytes());
-    opened.map_err(|error| {
-        if secrets.is_unread(sealed) {
-            return StoreError::Away("a data key of another node was not read yet".to_owned());
-        }
-        damaged(error)
-    })
 }
 
 #[cfg(test)]
