@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::steps::{cargo_program, output, root, succeed};
+use crate::steps::{cargo_program, check_out, root, succeed};
 
 /// What it was built from. Nothing is released yet: it is a commit whose ledgers are older than the
 /// newest migrations of both stores.
@@ -33,19 +33,17 @@ pub(crate) fn find_or_build() -> Option<PathBuf> {
 fn build(folder: &Path, binary: &Path) -> Outcome<()> {
     println!("release before: commit {COMMIT} is built, once");
     let tree = folder.join("tree");
+    // What an earlier try left.
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
     fs::create_dir_all(&tree)?;
-    let archive = folder.join("tree.tar");
-    let mut git = Command::new("git");
-    git.current_dir(root()).args(["archive", "--output"]).arg(&archive).arg(COMMIT);
-    output(&mut git)?;
-    let mut tar = Command::new("tar");
-    succeed(tar.arg("-xf").arg(&archive).arg("-C").arg(&tree))?;
+    check_out(COMMIT, &tree)?;
     // What it depends on is mostly built already.
     let mut cargo = Command::new(cargo_program());
     cargo.current_dir(&tree).env("CARGO_TARGET_DIR", root().join("target"));
     succeed(cargo.args(["build", "--locked", "--quiet", "-p", "onceward-server"]))?;
     fs::copy(root().join("target/debug/onceward"), binary)?;
-    fs::remove_file(archive)?;
     fs::remove_dir_all(tree)?;
     Ok(())
 }

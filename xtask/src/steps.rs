@@ -70,6 +70,15 @@ pub(crate) fn succeed(command: &mut Command) -> Outcome<()> {
     }
 }
 
+/// Puts the project as it was at `commit` into a folder that is empty.
+pub(crate) fn check_out(commit: &str, folder: &Path) -> Outcome<()> {
+    let mut clone = Command::new("git");
+    clone.args(["clone", "--quiet", "--local", "--no-checkout"]).arg(root()).arg(folder);
+    succeed(&mut clone)?;
+    let mut checkout = Command::new("git");
+    succeed(checkout.args(["checkout", "--quiet", "--detach", commit]).current_dir(folder))
+}
+
 /// Runs a program and returns what it prints.
 pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     let output = command.output().map_err(|error| format!("{}: {error}", shown(command)))?;

@@ -45,12 +45,7 @@ pub(crate) fn reproduce() -> Outcome<()> {
     for name in ["one", "another/and-deeper"] {
         let folder = base.join(name);
         fs::create_dir_all(&folder)?;
-        let mut clone = Command::new("git");
-        clone.args(["clone", "--quiet", "--local"]).arg(&root).arg(&folder);
-        steps::succeed(&mut clone)?;
-        let mut checkout = Command::new("git");
-        checkout.args(["checkout", "--quiet", "--detach", commit.trim()]).current_dir(&folder);
-        steps::succeed(&mut checkout)?;
+        steps::check_out(commit.trim(), &folder)?;
         let hash = hash(&build(&folder)?)?;
         println!("{hash}  {name}");
         hashes.push(hash);

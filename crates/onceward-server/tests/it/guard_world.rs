@@ -40,15 +40,18 @@ pub(crate) struct Crud {
     _runtime: Runtime,
 }
 
+/// A runtime of one thread, and a socket that it listens on.
+pub(crate) fn listening() -> (Runtime, TcpListener, SocketAddr) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    (runtime, listener, address)
+}
+
 impl Crud {
     pub(crate) fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (runtime, listener, address) = listening();
         let orders = Arc::<Mutex<Orders>>::default();
         let (open, is_open) = watch::channel(true);
         let serving = Arc::clone(&orders);

@@ -10,13 +10,12 @@ use std::process::{Child, Command, Stdio};
 
 use onceward_proof::figures::tell;
 
+use crate::browser_world::on_path;
 use crate::world::{Gateway, World, call, until};
 
 /// Where a program is, where it is.
 fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name));
-    let found = found.into_iter().find(|place| place.is_file());
+    let found = on_path(name);
     if found.is_none() {
         tell(&format!("SKIPPED: there is no {name} (Debian: prometheus)"));
     }

@@ -19,11 +19,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use onceward_proof::line::{Line, Message};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use url::{Url, form_urlencoded};
 
-use crate::guard_world::written;
+use crate::guard_world::{listening, written};
 
 pub(crate) const CLIENT: &str = "onceward";
 pub(crate) const SECRET: &str = "a secret: with % and +";
@@ -101,13 +100,7 @@ pub(crate) struct Provider {
 
 impl Provider {
     pub(crate) fn start(algorithm: Algorithm) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (runtime, listener, address) = listening();
         let inside = Arc::new(Mutex::new(Inside {
             issuer: format!("http://{address}/realms/main"),
             algorithm,
