@@ -499,3 +499,31 @@ async fn read(store: &dyn Store) -> Result<ByHash, StoreError> {
     }
     Ok(by_hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use onceward::store::memory::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_that_was_revoked_meanwhile_does_not_come_back_by_its_rotation() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let exposure = Exposure { is_reached: true, behind_proxy: false, names_callers: false };
+        let access = Access::open(Arc::clone(&store), "operator", exposure).await.unwrap();
+        let grant = Grant {
+            name: "shop".to_owned(),
+            tenant: TENANT.to_owned(),
+            roles: Roles::SEND,
+            routes: Vec::new(),
+            origins: Vec::new(),
+            expires: None,
+        };
+        let (key, kept) = access.create(grant, shape::now()).await.unwrap();
+        assert!(access.revoke(&kept.prefix).await.unwrap());
+        let rotated = access.rotate(kept, Duration::from_hours(1), None, shape::now()).await;
+        assert_eq!(rotated.map(|_| ()), Err(StoreError::Stale));
+        assert!(access.caller(&key).is_err() && access.list().is_empty());
+        assert_eq!(store.settings(PREFIX.to_owned()).await.unwrap(), []);
+    }
+}

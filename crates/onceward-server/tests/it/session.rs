@@ -253,6 +253,16 @@ fn who_tries_too_often_waits_and_the_audit_is_not_filled() {
 }
 
 #[test]
+fn a_key_that_only_sends_opens_no_page() {
+    let world = World::new();
+    let gateway = world.serve();
+    let (shop, _) = key(&gateway, "shop", &["--role", "send"]);
+    let refused = try_key(&gateway, &shop, &[]);
+    assert_eq!((refused.status, cookie_of(&refused)), (401, None));
+    assert!(refused.text().contains("only sends"), "{}", refused.text());
+}
+
+#[test]
 fn cookies_of_ours_go_nowhere_else() {
     let world = World::new();
     let upstream = crate::guard_world::Crud::start();

@@ -181,6 +181,11 @@ fn a_callers_certificate_stands_for_the_access_key_of_its_name() {
         let by_browser = look().header(said, "none");
         assert_eq!(status(Some(&probe), by_browser), 401, "a browser shows it for any page");
     }
+    let of_acme = ["--tenant", "acme", "access", "create", "probe.example", "--json"];
+    let of_acme = world.run(&of_acme).json();
+    assert_eq!(status(Some(&probe), look()), 401, "two tenants have that name: it is neither's");
+    world.run(&["access", "revoke", of_acme["prefix"].as_str().unwrap()]).ok();
+    assert_eq!(status(Some(&probe), look()), 200);
     let bearer = format!("Bearer {}", made["key"].as_str().unwrap());
     assert_eq!(status(Some(&other), look().header("authorization", &bearer)), 200, "a key counts");
     // A second one stays, so that the gateway does not stand open again.
