@@ -205,6 +205,10 @@ fn said(described: &Described) -> Value {
             Shape::Json(schema) => json!({JSON: {"schema": reference("schemas", schema)}}),
             Shape::Lines => json!({"application/jsonl": {"schema": {"type": "string"}}}),
             Shape::Text => json!({TEXT: {"schema": {"type": "string"}}}),
+            Shape::Metrics => json!({
+                TEXT: {"schema": {"type": "string"}},
+                "application/openmetrics-text": {"schema": {"type": "string"}},
+            }),
         };
         let mut answer = json!({"description": reason(*status), "content": content});
         if !described.headers.is_empty() {

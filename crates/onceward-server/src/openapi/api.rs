@@ -1,6 +1,6 @@
 //! What the document says of each endpoint of the API; the table of endpoints takes it from here.
 
-use super::described::Shape::{Json, Lines, Text};
+use super::described::Shape::{Json, Lines, Metrics, Text};
 use super::described::{Described, about};
 
 /// What a list of operations is asked for.
@@ -491,7 +491,7 @@ pub(crate) const GET_DOCUMENT: &[Described] =
     &[about("Health", "getOpenApi", "This document").gives(&[(200, Json("Document"))])];
 
 pub(crate) const GET_METRICS: &[Described] =
-    &[about("Health", "getMetrics", "Metrics, as Prometheus reads them").gives(&[(200, Text)])];
+    &[about("Health", "getMetrics", "Metrics, as Prometheus reads them").gives(&[(200, Metrics)])];
 
 pub(super) const GET_HEALTH: Described =
     about("Health", "getHealth", "Whether the process answers").gives(&[(200, Text)]);

@@ -40,6 +40,8 @@ pub(super) enum Shape {
     /// JSON, a document a line.
     Lines,
     Text,
+    /// Text in either format of Prometheus.
+    Metrics,
 }
 
 /// Of `tag`, an endpoint that a client calls `id`.
