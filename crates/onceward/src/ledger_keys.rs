@@ -168,12 +168,7 @@ pub async fn open_secrets(
 ) -> Result<Secrets, KeysError> {
     let mut found = rows(store, ring).await?;
     if found.is_empty() {
-        let name = name_of(FIRST);
-        let key = Key { bytes: first_key(store, ring).await?, made_at: now.as_micros() };
-        let offered = wrap(&ring.current, &name, &key)?;
-        // Of nodes that start together on a new ledger one says which key it has.
-        let holds = store.offer(name.clone(), offered).await?;
-        found.push(unwrap(ring, name, holds)?);
+        found = begin(store, ring, now).await?;
     }
     let needed = lacking(&found);
     if !needed.is_empty() {
@@ -192,6 +187,23 @@ pub async fn open_secrets(
     }
     learn(&secrets, &found, store.is_shared(), now);
     if is_of(store, &secrets).await? { Ok(secrets) } else { Err(KeysError::OtherKey) }
+}
+
+/// The keys of a ledger that had none when it was looked at.
+async fn begin(store: &dyn Store, ring: &KeyRing, now: Timestamp) -> Result<Vec<Read>, KeysError> {
+    let bytes = match first_key(store, ring).await {
+        Ok(bytes) => bytes,
+        Err(other) => {
+            // Another node may have begun it since, and its check is of the key that it made.
+            let found = rows(store, ring).await?;
+            return if found.is_empty() { Err(other) } else { Ok(found) };
+        }
+    };
+    let name = name_of(FIRST);
+    let offered = wrap(&ring.current, &name, &Key { bytes, made_at: now.as_micros() })?;
+    // Of nodes that start together on a new ledger one says which key it has.
+    let holds = store.offer(name.clone(), offered).await?;
+    Ok(vec![unwrap(ring, name, holds)?])
 }
 
 /// Whether the ledger was begun by a release that knew no data keys.

@@ -31,6 +31,17 @@ async fn a_ledger_keeps_its_keys_whatever_master_key_wraps_them() {
 }
 
 #[tokio::test]
+async fn a_node_that_saw_a_new_ledger_before_another_began_it_has_the_keys_of_that_one() {
+    let store = MemoryStore::new();
+    let first = opened(&store, &[1]).await.unwrap();
+    let found = begin(&store, &ring(&[1]), NOW).await.unwrap();
+    let key = found.first().and_then(|row| row.key.as_ref()).unwrap();
+    assert_eq!(Secrets::new(key.bytes).name(b"x"), first.name(b"x"));
+    let other = begin(&MemoryStore::new(), &ring(&[1]), NOW).await.unwrap();
+    assert_ne!(other.first().and_then(|row| row.key.as_ref()).unwrap().bytes, key.bytes);
+}
+
+#[tokio::test]
 async fn a_start_without_a_key_that_is_needed_says_which() {
     let store = MemoryStore::new();
     opened(&store, &[1]).await.unwrap();
