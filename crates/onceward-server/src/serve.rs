@@ -207,6 +207,7 @@ impl Start {
     async fn begin(&self) -> Result<Arc<Node>, Exit> {
         let Self { config, data, .. } = self;
         let store = ledger::open(config).await?;
+        store.tell_commits(Telemetry::of_commits());
         let (ring, source) = self.master_keys()?;
         let now = crate::shape::now();
         let secrets = ledger_keys::open_secrets(&*store, &ring, now).await.map_err(no_keys)?;

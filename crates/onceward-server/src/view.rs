@@ -159,8 +159,8 @@ impl View {
     }
 
     /// How many keys there are, and how many of them end soon.
-    pub(crate) async fn keys_ahead(&self) -> Result<KeysAhead, Refusal> {
-        self.engine.keys_ahead(self.counted()).await
+    pub(crate) async fn keys_ahead(&self) -> Result<KeysAhead, Problem> {
+        Ok(self.engine.keys_ahead(self.counted()).await?)
     }
 
     /// The operation in doubt that came first.

@@ -272,6 +272,13 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     let rejects = walk.get("/v1/sources/hooks/rejects?limit=5");
     assert_eq!(rejects["data"].as_array().map(Vec::len), Some(1));
     walk.get("/v1/stats");
+    for over in ["1h", "24h", "7d"] {
+        walk.get(&format!("/v1/stats?over={over}"));
+    }
+    walk.ask(400, "GET", "/v1/stats?over=2h", &Value::Null);
+    let seen = walk.get("/v1/duplicates?limit=1");
+    let next = seen["next"].as_str().unwrap();
+    walk.get(&format!("/v1/duplicates?cursor={next}"));
     let verified = walk.get("/v1/audit/verify");
     assert_eq!(verified["intact"], true);
     assert_eq!(walk.asked("GET", "/v1/audit/export?behind=0&limit=2", "").status, 200);

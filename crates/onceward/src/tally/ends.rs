@@ -9,7 +9,6 @@ use onceward_core::time::Timestamp;
 
 use super::row::{period_name, whose};
 use crate::engine::{Engine, RACES_MAX};
-use crate::refusal::Refusal;
 use crate::setting;
 use crate::store::{StoreError, Way};
 
@@ -107,7 +106,7 @@ impl Ends {
 
 impl Engine {
     /// How many keys there are, and how many of them end soon, of `tenant` or of everybody.
-    pub async fn keys_ahead(&self, tenant: Option<&str>) -> Result<KeysAhead, Refusal> {
+    pub async fn keys_ahead(&self, tenant: Option<&str>) -> Result<KeysAhead, StoreError> {
         let (tallies, now) = (&self.counting.tallies, self.clock.now());
         // What is being written is in one of both places.
         let _alone = tallies.flushing.lock().await;
@@ -116,8 +115,7 @@ impl Engine {
         let prefix = format!("{PREFIX}{whose}/");
         let mut from = Some(period_name(&prefix, day_of(now) - 1));
         while let Some(place) = from.take() {
-            let page =
-                self.store.settings_from(prefix.clone(), Some(place), Way::Up, PAGE).await?;
+            let page = self.store.settings_from(prefix.clone(), Some(place), Way::Up, PAGE).await?;
             for (name, value) in &page {
                 let mut ends = Ends::default();
                 ends.add_kept(value);
@@ -142,7 +140,12 @@ impl Engine {
             for (day, ends) in days.into_iter().filter(|(_, ends)| !ends.is_nothing()) {
                 let name = period_name(&format!("{PREFIX}{whose}/"), day);
                 if self.add_ends(&name, &ends).await? {
-                    kept().ends.entry(whose.clone()).or_default().entry(day).and_modify(|left| left.less(&ends));
+                    kept()
+                        .ends
+                        .entry(whose.clone())
+                        .or_default()
+                        .entry(day)
+                        .and_modify(|left| left.less(&ends));
                 }
             }
         }
