@@ -1,7 +1,5 @@
 //! What calls came to over time, as the API tells it.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -124,8 +124,8 @@ impl Engine {
             }
             from = page.into_iter().next_back().map(|(name, _)| name);
         }
-        if let Some(days) = tallies.kept().ends.get(&whose) {
-            days.iter().for_each(|(day, ends)| ends.count(*day, now, &mut ahead));
+        for (day, ends) in tallies.kept().ends.get(&whose).into_iter().flatten() {
+            ends.count(*day, now, &mut ahead);
         }
         // A mark is counted from the beginning.
         ahead.tombstones = ahead.tombstones.saturating_sub(ahead.kept);
