@@ -90,9 +90,19 @@ impl Node {
         let (condition, lanes) = (store.condition().await?, store.lanes().await?);
         let first = lanes.into_iter().map(|(_, due)| due).min();
         let oldest_due = first.map(|due| shape::now().since(due)).unwrap_or_default();
+        let in_doubt = store.oldest_in_doubt(None).await?;
+        let in_doubt_age = in_doubt.map(|oldest| shape::now().since(oldest.created_at));
+        let keys = self.engine.keys_ahead(None).await?;
         let free = (!store.is_shared()).then(|| statvfs(&self.data).ok()).flatten();
         let free = free.map(|disk| disk.f_bavail * disk.f_frsize);
-        Ok(Now { condition, routes: self.gates(), oldest_due, free })
+        Ok(Now {
+            condition,
+            routes: self.gates(),
+            oldest_due,
+            in_doubt_age: in_doubt_age.unwrap_or_default(),
+            keys,
+            free,
+        })
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

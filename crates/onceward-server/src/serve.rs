@@ -207,6 +207,7 @@ impl Start {
     async fn begin(&self) -> Result<Arc<Node>, Exit> {
         let Self { config, data, .. } = self;
         let store = ledger::open(config).await?;
+        store.tell_commits(Telemetry::of_commits());
         let (ring, source) = self.master_keys()?;
         let now = crate::shape::now();
         let secrets = ledger_keys::open_secrets(&*store, &ring, now).await.map_err(no_keys)?;
@@ -585,8 +586,9 @@ async fn drain(node: &Node) -> Result<(), Exit> {
         Ok(()) => node.engine.flush_seen().await,
         error => error,
     };
+    let asked = asked.and(node.engine.flush_tallies().await);
     if let Err(error) = asked {
-        warn!(%error, "the last counts of duplicates are lost");
+        warn!(%error, "the last counts are lost");
     }
     if let Err(error) = node.access.keep_used().await {
         warn!(%error, "when access keys were last used is lost");

@@ -83,6 +83,7 @@ mod signals;
 mod sources;
 mod sql;
 mod standard_webhooks;
+mod stats;
 mod stripe_sdks;
 mod stripe_shape;
 mod supervisor;
