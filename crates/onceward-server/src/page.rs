@@ -12,6 +12,7 @@ mod bulk;
 mod doubt;
 mod filter;
 mod frame;
+mod icons;
 mod lists;
 mod login;
 mod oidc;
