@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope};
 use onceward::core::operation::Operation;
+use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::{Page, Query, Standing, Which};
+use onceward::tally::{DuplicateSeen, Span, Stats};
 use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
 use url::form_urlencoded;
 
@@ -138,6 +141,25 @@ impl View {
             None => self.engine.store().condition().await?.counts,
         };
         Ok(counts.into_iter().collect())
+    }
+
+    /// What calls came to over `span`.
+    pub(crate) async fn stats(&self, span: Span) -> Result<Stats, Refusal> {
+        self.engine.stats(self.counted(), span).await
+    }
+
+    /// At most `limit` of the last duplicates before `before`, newest first.
+    pub(crate) async fn duplicates_seen(
+        &self,
+        before: Option<(Timestamp, OperationId)>,
+        limit: usize,
+    ) -> Result<Vec<DuplicateSeen>, Refusal> {
+        self.engine.duplicates_seen(self.counted(), before, limit).await
+    }
+
+    /// Whose counts it sees; nothing where that is everybody's.
+    fn counted(&self) -> Option<&str> {
+        self.only().filter(|_| !Sabotage::TenantUnfiltered.is_on())
     }
 
     /// Bytes of the ledger and its commits, which are nothing of another tenant's.
@@ -320,6 +342,8 @@ mod tests {
         "engine.wanted(",
         "engine.scope_of(",
         "engine.operation_of(",
+        "engine.stats(",
+        "engine.duplicates_seen(",
         "outboxes.shown(",
         "sources.all(",
         "sources.get(",
