@@ -32,6 +32,7 @@ mod routes;
 mod sessions;
 mod sources;
 
+pub(crate) use self::advice::{WindowSaid, window_of};
 pub(crate) use self::filter::{Filter, cursor, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
