@@ -31,6 +31,7 @@ mod resend;
 mod routes;
 mod sessions;
 mod sources;
+mod stats;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
 pub(crate) use self::filter::{Filter, cursor, standing_name};
@@ -56,6 +57,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(outbox::router())
         .merge(sources::router())
         .merge(ledger::router())
+        .merge(stats::router())
         .merge(access::router())
         .merge(sessions::router())
         .merge(openapi::router())

@@ -4,11 +4,12 @@
 //! seconds of them.
 
 mod counts;
+mod ends;
 mod keep;
 mod read;
 mod row;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,10 @@ use onceward_core::policy::Mode;
 use onceward_core::time::Timestamp;
 
 pub use self::counts::{Counts, Histogram};
+use self::ends::Days;
+pub use self::ends::KeysAhead;
 pub(crate) use self::keep::EVERY;
+pub(crate) use self::row::PREFIX;
 use self::keep::Kept;
 use crate::clock::Clock;
 use crate::observe::{Fact, Repeat};
@@ -39,9 +43,6 @@ const ROUTES_MAX: usize = 200;
 
 /// Duplicates that a row keeps as samples, at most: the last ones.
 const SAMPLES_MAX: usize = 50;
-
-/// Keys whose window is longer than this are not noted as expiring: in hours.
-const EXPIRY_HOURS_MAX: i64 = 24 * 366;
 
 /// Counters side by side, so that threads do not wait for each other.
 const SHARDS: usize = 16;
@@ -141,8 +142,7 @@ struct Fresh {
     /// By name.
     routes: Vec<(String, Box<Counts>)>,
     repeated: VecDeque<Repeated>,
-    /// How many keys' windows end in which hour since 1970.
-    expiries: BTreeMap<i64, u64>,
+    ends: Days,
 }
 
 /// A duplicate, at the cost of a counted reference.
@@ -183,16 +183,10 @@ impl Fresh {
             State::InDoubt => counts.in_doubt += 1,
             State::Pending { .. } | State::Delivering => {}
         }
-        let Some(ended_at) = operation.ended_at else { return };
-        if operation.mode == Mode::Held {
+        if let (Some(ended_at), Mode::Held) = (operation.ended_at, operation.mode) {
             counts.took.add(ended_at.since(operation.run.since));
         }
-        if let Some(expires_at) = operation.key_expires_at() {
-            let (hour, now) = (hour_of(expires_at), hour_of(ended_at));
-            if hour - now <= EXPIRY_HOURS_MAX {
-                *self.expiries.entry(hour).or_default() += 1;
-            }
-        }
+        ends::note(&mut self.ends, operation);
     }
 
     fn attempted(&mut self, operation: &Operation, attempt: &Attempt) {
@@ -282,6 +276,5 @@ thread_local! {
     };
 }
 
-fn hour_of(at: Timestamp) -> i64 {
-    at.as_micros().div_euclid(3_600_000_000)
-}
+#[cfg(test)]
+mod tests;

@@ -241,6 +241,7 @@ const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole, api::GET_SOURCE),
     api(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole, api::LIST_REJECTS),
     api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
+    api(GET, "/v1/duplicates", Roles::READ, Reach::Whole, api::LIST_DUPLICATES),
     api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),
     api(GET, "/v1/audit/verify", Roles::ADMIN, Reach::House, api::VERIFY_AUDIT),
     api(GET, "/v1/audit/export", Roles::ADMIN, Reach::House, api::EXPORT_AUDIT),

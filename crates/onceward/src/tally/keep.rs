@@ -8,78 +8,60 @@ use bytes::Bytes;
 use onceward_core::lease::Session;
 use onceward_core::time::Timestamp;
 
-use super::row::{Row, Tier, read_name, row_name, whose};
-use super::{Tallies, hour_of};
+use super::ends::{Days, day_of};
+use super::row::{Row, Tier, row_name, whose};
+use super::{Tallies, ends};
 use crate::engine::Engine;
-use crate::setting;
 use crate::store::{StoreError, Way};
 
 /// How often what moved is written.
 pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
-/// How what is said of keys' ends begins: by hour, in what it has of tenants and sessions like rows.
-pub(super) const EXPIRIES: &str = "tally/x/";
-
 /// Rows looked at in one step of the sweep.
 const STEP: usize = 128;
 
-/// This session's rows.
+/// What this session counted.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pub(super) rows: BTreeMap<(Tier, String, i64), Held<Row>>,
-    /// By whose and by hour: how many keys end in it.
-    pub(super) expiries: BTreeMap<(String, i64), Held<u64>>,
+    pub(super) rows: BTreeMap<Place, Held>,
+    /// By whose: what the ledger has not been told yet.
+    pub(super) ends: BTreeMap<String, Days>,
 }
 
-/// Something that is in the ledger as it is here, or has moved since.
+/// A row, and how often it moved until now and until it was written.
 #[derive(Debug, Default)]
-pub(super) struct Held<T> {
-    pub(super) value: T,
-    has_moved: bool,
+pub(super) struct Held {
+    pub(super) row: Row,
+    moved: u64,
+    written: u64,
 }
 
-impl<T> Held<T> {
-    fn change(&mut self, change: impl FnOnce(&mut T)) {
-        change(&mut self.value);
-        self.has_moved = true;
-    }
-}
+/// Of which tier, whose, of which period.
+type Place = (Tier, String, i64);
 
-/// What is to be written: the name, its value, and how to find it again.
-enum Moved {
-    Row((Tier, String, i64)),
-    Expiry((String, i64)),
+/// What is to be written: where it stands, its name and its value.
+struct Moved {
+    place: Place,
+    moved: u64,
+    name: String,
+    value: Bytes,
 }
 
 impl Kept {
-    /// The rows that moved, as they are written; from now on they have not.
-    fn moved(&mut self, session: Session) -> Result<Vec<(Moved, String, Bytes)>, StoreError> {
-        let mut moved = Vec::new();
-        for (place, held) in self.rows.iter_mut().filter(|(_, held)| held.has_moved) {
+    /// The rows that moved, as they are written.
+    fn moved(&self, session: Session) -> Result<Vec<Moved>, StoreError> {
+        let rows = self.rows.iter().filter(|(_, held)| held.moved > held.written);
+        let moved = rows.map(|(place, held)| {
             let (tier, whose, period) = place;
             let name = row_name(&format!("{}{whose}/", tier.prefix()), *period, session);
-            moved.push((Moved::Row(place.clone()), name, held.value.encode()?));
-            held.has_moved = false;
-        }
-        for (place, held) in self.expiries.iter_mut().filter(|(_, held)| held.has_moved) {
-            let (whose, hour) = place;
-            let name = row_name(&format!("{EXPIRIES}{whose}/"), *hour, session);
-            moved.push((Moved::Expiry(place.clone()), name, setting::encode(&held.value)?));
-            held.has_moved = false;
-        }
-        Ok(moved)
+            let value = held.row.encode()?;
+            Ok(Moved { place: place.clone(), moved: held.moved, name, value })
+        });
+        moved.collect()
     }
 
-    /// It was not written: next time.
-    fn again(&mut self, moved: &Moved) {
-        match moved {
-            Moved::Row(place) => {
-                self.rows.entry(place.clone()).and_modify(|held| held.has_moved = true);
-            }
-            Moved::Expiry(place) => {
-                self.expiries.entry(place.clone()).and_modify(|held| held.has_moved = true);
-            }
-        }
+    fn wrote(&mut self, place: Place, moved: u64) {
+        self.rows.entry(place).and_modify(|held| held.written = moved);
     }
 
     /// Lets go what is over and written, and what is too old to be.
@@ -87,31 +69,30 @@ impl Kept {
         self.rows.retain(|(tier, _, period), held| {
             let is_over = *period < tier.period(now);
             let is_old = tier.begins(*period + 1).plus(tier.keep()) < now;
-            !is_over || (held.has_moved && !is_old)
+            !is_over || (held.moved > held.written && !is_old)
         });
-        self.expiries.retain(|(_, hour), _| *hour >= hour_of(now));
+        self.ends.retain(|_, days| {
+            days.retain(|day, ends| *day >= day_of(now) && !ends.is_nothing());
+            !days.is_empty()
+        });
     }
 }
 
 impl Tallies {
     /// Says of what was counted since that it was counted now.
     pub(crate) fn gather(&self, now: Timestamp) {
-        let fresh: Vec<_> = self.take().collect();
-        if fresh.is_empty() {
-            return;
-        }
+        // Nobody looks in between, when it is neither here nor there.
         let mut kept = self.kept();
-        for (tenant, fresh) in &fresh {
-            for whose in [whose(Some(tenant)), whose(None)] {
+        for (tenant, fresh) in self.take() {
+            for whose in [whose(Some(&tenant)), whose(None)] {
                 for tier in Tier::ALL {
-                    let held =
-                        kept.rows.entry((tier, whose.clone(), tier.period(now))).or_default();
-                    held.change(|row| row.add(tenant, fresh));
+                    let place = (tier, whose.clone(), tier.period(now));
+                    let held = kept.rows.entry(place).or_default();
+                    held.row.add(&tenant, &fresh);
+                    held.moved += 1;
                 }
-                for (hour, keys) in &fresh.expiries {
-                    let held = kept.expiries.entry((whose.clone(), *hour)).or_default();
-                    held.change(|all| *all += keys);
-                }
+                let days = kept.ends.entry(whose).or_default();
+                fresh.ends.iter().for_each(|(day, ends)| days.entry(*day).or_default().add(ends));
             }
         }
     }
@@ -124,17 +105,13 @@ impl Engine {
         let _alone = tallies.flushing.lock().await;
         tallies.gather(self.clock.now());
         let moved = tallies.kept().moved(self.session)?;
-        let mut written = Ok(());
-        for (place, name, value) in moved {
-            if written.is_ok() {
-                written = self.store.set(name, Some(value)).await;
-            }
-            if written.is_err() {
-                tallies.kept().again(&place);
-            }
+        for Moved { place, moved, name, value } in moved {
+            self.store.set(name, Some(value)).await?;
+            tallies.kept().wrote(place, moved);
         }
+        self.flush_ends().await?;
         tallies.kept().forget(self.clock.now());
-        written
+        Ok(())
     }
 
     /// Removes the rows that are too old, of all nodes.
@@ -144,7 +121,7 @@ impl Engine {
             let first = tier.period(now.minus(tier.keep()).minus(tier.step()));
             self.sweep_rows(&tier.prefix(), first).await?;
         }
-        self.sweep_rows(EXPIRIES, hour_of(now)).await
+        self.sweep_rows(ends::PREFIX, day_of(now)).await
     }
 
     /// Removes what lies before the period `first` under `prefix`, tenant after tenant.
@@ -155,19 +132,20 @@ impl Engine {
             let Some((last, _)) = page.last() else { return Ok(()) };
             from = Some(last.clone());
             for (name, _) in page {
-                let whose = name.strip_prefix(prefix).and_then(|rest| rest.split('/').next());
-                let Some(whose) = whose else { continue };
-                let own = format!("{prefix}{whose}/");
-                match read_name(&own, &name) {
-                    Some((period, _)) if period < first => self.store.set(name, None).await?,
+                let Some((whose, period)) = place_of(prefix, &name) else { continue };
+                if period >= first {
                     // What comes after it is younger: on with the next tenant.
-                    Some(_) => {
-                        from = Some(format!("{own}\u{7e}"));
-                        break;
-                    }
-                    None => {}
+                    from = Some(format!("{prefix}{whose}/\u{7e}"));
+                    break;
                 }
+                self.store.set(name, None).await?;
             }
         }
     }
+}
+
+/// Whose and of which period the row of this name is.
+fn place_of<'a>(prefix: &str, name: &'a str) -> Option<(&'a str, i64)> {
+    let mut words = name.strip_prefix(prefix)?.split('/');
+    Some((words.next()?, words.next()?.parse().ok()?))
 }

@@ -14,7 +14,7 @@ use crate::setting;
 use crate::store::StoreError;
 
 /// What all of these settings are called.
-pub(super) const PREFIX: &str = "tally/";
+pub(crate) const PREFIX: &str = "tally/";
 
 /// Whose rows are everybody's: no tenant is written so.
 const EVERYBODY: &str = "*";
