@@ -190,12 +190,6 @@ impl View {
         self.only().filter(|_| !Sabotage::TenantUnfiltered.is_on())
     }
 
-    /// Since when the accepted work that waits longest has been due, or when it will be.
-    pub(crate) async fn oldest_due(&self) -> Result<Option<Timestamp>, Problem> {
-        let lanes = self.engine.store().lanes().await?.into_iter();
-        Ok(lanes.filter(|(lane, _)| self.sees(&lane.tenant)).map(|(_, due)| due).min())
-    }
-
     /// Bytes of the ledger and its commits, which are nothing of another tenant's.
     pub(crate) async fn size(&self) -> Result<Option<(u64, u64)>, Problem> {
         if self.only().is_some_and(|tenant| tenant != TENANT) {
@@ -370,7 +364,6 @@ mod tests {
         ".list(",
         ".condition()",
         ".counts_of(",
-        ".lanes(",
         "engine.notes(",
         "engine.bulks(",
         "engine.bulk(",

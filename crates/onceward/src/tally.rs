@@ -24,8 +24,8 @@ pub use self::counts::{Counts, Histogram};
 use self::ends::Days;
 pub use self::ends::KeysAhead;
 pub(crate) use self::keep::EVERY;
-pub(crate) use self::row::PREFIX;
 use self::keep::Kept;
+pub(crate) use self::row::PREFIX;
 use crate::clock::Clock;
 use crate::observe::{Fact, Repeat};
 

@@ -65,9 +65,10 @@ async fn stats(node: View, Asked(asked): Asked<Over>) -> Answer {
 }
 
 fn history_of(stats: &Stats) -> Value {
-    let points = stats.points.iter().map(|point| {
-        json!({"at": shape::time(point.at), "counts": counts_of(&point.counts)})
-    });
+    let points = stats
+        .points
+        .iter()
+        .map(|point| json!({"at": shape::time(point.at), "counts": counts_of(&point.counts)}));
     let routes = stats.routes.iter();
     let routes = routes.map(|(name, counts)| json!({"route": name, "counts": counts_of(counts)}));
     json!({

@@ -1,7 +1,9 @@
 //! Charts, drawn here: a drawing that stretches to any width, with its words around it, so that they
 //! stay as large as all others; each says in words what it shows, and has its numbers in a table.
 
-use maud::{Markup, PreEscaped, html};
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 
 use super::frame::number;
@@ -50,65 +52,81 @@ pub(super) struct About {
     pub(super) unit: String,
 }
 
+/// What is drawn, and what stands around it.
+struct Drawn<'a> {
+    /// Beside the scale, from the top.
+    ticks: Vec<String>,
+    drawing: Markup,
+    /// What it shows, for whoever does not see it.
+    said: String,
+    legend: Vec<(&'a Series, String)>,
+    is_line: bool,
+    /// What each column says when it is pointed at.
+    tips: Vec<String>,
+}
+
 /// Counts, one on top of the other.
 pub(super) fn stacked(about: &About, times: &Times, series: &[Series]) -> Markup {
     let columns = times.begins.len();
     let total = |column: usize| series.iter().map(|it| it.values[column]).sum::<u64>();
     let most = (0..columns).map(total).max().unwrap_or_default();
     let top = nice(most);
-    let mut floors = vec![0_u64; columns];
-    let mut drawing = grid(columns, 2);
-    for it in series {
-        let mut path = String::new();
-        for (column, (value, floor)) in it.values.iter().zip(&mut floors).enumerate() {
-            if *value > 0 {
-                let high = |count: u64| HEIGHT - count as f64 / top as f64 * HEIGHT;
-                let (from, to) = (high(*floor), high(*floor + value));
-                let left = column * COLUMN + 1;
-                path += &format!("M{left} {from:.1}H{}V{to:.1}H{left}z", left + COLUMN - 2);
-            }
-            *floor += value;
-        }
-        drawing += &format!(r#"<path class="bars {}" d="{path}"/>"#, it.hue);
-    }
+    let mut floors = vec![0; columns];
+    let drawing = html! {
+        (grid(columns, 2))
+        @for it in series { path class={ "bars " (it.hue) } d=(bars(it, &mut floors, top)) {} }
+    };
     let tip = |column: usize| {
         let of = |it: &Series| format!("{} {}", it.name, number(it.values[column]));
         series.iter().map(of).collect::<Vec<_>>().join(", ")
     };
-    let legend = series.iter().map(|it| (it, number(it.sum())));
-    let said = format!("{} At most {} at once.", said(about, times, series), number(most));
-    let ticks = [top, top / 2, 0].map(short);
-    figure(about, times, &ticks, &drawing, &said, legend, tip)
+    let sums = series.iter().map(|it| format!("{} {}", number(it.sum()), it.name));
+    let said = format!(
+        "{}, {}. In all: {}. At most {} at once.",
+        about.unit,
+        times.each,
+        sums.collect::<Vec<_>>().join(", "),
+        number(most)
+    );
+    let drawn = Drawn {
+        ticks: [top, top / 2, 0].map(short).to_vec(),
+        drawing,
+        said,
+        legend: series.iter().map(|it| (it, number(it.sum()))).collect(),
+        is_line: false,
+        tips: (0..columns).map(tip).collect(),
+    };
+    figure(about, times, &drawn)
+}
+
+/// A bar in each column that has something, from its floor up, which is raised by it.
+fn bars(series: &Series, floors: &mut [u64], top: u64) -> String {
+    let mut path = String::new();
+    for (column, (value, floor)) in series.values.iter().zip(floors).enumerate() {
+        if *value > 0 {
+            let high = |count: u64| HEIGHT - count as f64 / top as f64 * HEIGHT;
+            let (from, to) = (high(*floor), high(*floor + value));
+            let left = column * COLUMN + 1;
+            let _ = write!(path, "M{left} {from:.1}H{}V{to:.1}H{left}z", left + COLUMN - 2);
+        }
+        *floor += value;
+    }
+    path
 }
 
 /// Durations in microseconds as lines, each step of the scale ten times the one below; where there is
-/// none, nothing is drawn.
+/// none, nothing is drawn. Each has its value over all times.
 pub(super) fn lines(about: &About, times: &Times, series: &[(Series, String)]) -> Markup {
     let columns = times.begins.len();
-    let there = || series.iter().flat_map(|(it, _)| &it.values).filter(|value| **value > 0);
-    let low = there().min().map_or(3.0, |least| (*least as f64).log10().floor()).clamp(2.0, 8.0);
-    let high = there().max().map_or(low, |most| (*most as f64).log10().ceil()).max(low + 2.0);
-    let steps = (high - low) as usize;
-    let y = |value: u64| HEIGHT - ((value as f64).log10() - low) / (high - low) * HEIGHT;
-    let mut drawing = grid(columns, steps);
-    for (it, _) in series {
-        let (mut path, mut dots, mut is_on) = (String::new(), String::new(), false);
-        for (column, value) in it.values.iter().enumerate() {
-            let x = column * COLUMN + COLUMN / 2;
-            if *value > 0 {
-                path += &format!("{}{x} {:.1}", if is_on { "L" } else { "M" }, y(*value));
-                // One that is alone would be no line.
-                let is_alone = !is_on && it.values.get(column + 1).is_none_or(|next| *next == 0);
-                if is_alone {
-                    dots += &format!("M{x} {:.1}h0", y(*value));
-                }
-            }
-            is_on = *value > 0;
+    let scale = Scale::of(series.iter().flat_map(|(it, _)| it.values.iter().copied()));
+    let drawing = html! {
+        (grid(columns, scale.steps()))
+        @for (it, _) in series {
+            @let (line, dots) = line(it, &scale);
+            path class={ "line " (it.hue) " " (it.stroke) } d=(line) {}
+            path class={ "dots " (it.hue) } d=(dots) {}
         }
-        let Series { hue, stroke, .. } = it;
-        drawing += &format!(r#"<path class="line {hue} {stroke}" d="{path}"/>"#);
-        drawing += &format!(r#"<path class="dots {hue}" d="{dots}"/>"#);
-    }
+    };
     let tip = |column: usize| {
         let of = |(it, _): &(Series, String)| match it.values[column] {
             0 => format!("{} -", it.name),
@@ -116,52 +134,85 @@ pub(super) fn lines(about: &About, times: &Times, series: &[(Series, String)]) -
         };
         series.iter().map(of).collect::<Vec<_>>().join(", ")
     };
-    let legend = series.iter().map(|(it, over_all)| (it, over_all.clone()));
-    let names: Vec<_> = series.iter().map(|(it, all)| format!("{} {all}", it.name)).collect();
-    let said = format!("{}, {}. Over all: {}.", about.unit, times.each, names.join(", "));
-    let ticks: Vec<_> =
-        (0..=steps).rev().map(|step| 10_u64.pow(low as u32 + step as u32)).collect();
-    let ticks: Vec<_> = ticks.into_iter().map(spent).collect();
-    figure(about, times, &ticks, &drawing, &said, legend, tip)
+    let over_all: Vec<_> = series.iter().map(|(it, all)| format!("{} {all}", it.name)).collect();
+    let drawn = Drawn {
+        ticks: scale.ticks(),
+        drawing,
+        said: format!("{}, {}. Over all: {}.", about.unit, times.each, over_all.join(", ")),
+        legend: series.iter().map(|(it, all)| (it, all.clone())).collect(),
+        is_line: true,
+        tips: (0..columns).map(tip).collect(),
+    };
+    figure(about, times, &drawn)
 }
 
-fn said(about: &About, times: &Times, series: &[Series]) -> String {
-    let sums: Vec<_> =
-        series.iter().map(|it| format!("{} {}", number(it.sum()), it.name)).collect();
-    format!("{}, {}. In all: {}.", about.unit, times.each, sums.join(", "))
+/// A line through what is there, and a dot where that has no neighbour: it would be no line.
+fn line(series: &Series, scale: &Scale) -> (String, String) {
+    let (mut path, mut dots, mut is_on) = (String::new(), String::new(), false);
+    for (column, value) in series.values.iter().enumerate() {
+        if *value > 0 {
+            let (x, y) = (column * COLUMN + COLUMN / 2, scale.place(*value));
+            let _ = write!(path, "{}{x} {y:.1}", if is_on { "L" } else { "M" });
+            let is_alone = !is_on && series.values.get(column + 1).is_none_or(|next| *next == 0);
+            if is_alone {
+                let _ = write!(dots, "M{x} {y:.1}h0");
+            }
+        }
+        is_on = *value > 0;
+    }
+    (path, dots)
 }
 
-fn figure<'a>(
-    about: &About,
-    times: &Times,
-    ticks: &[String],
-    drawing: &str,
-    said: &str,
-    legend: impl Iterator<Item = (&'a Series, String)>,
-    tip: impl Fn(usize) -> String,
-) -> Markup {
+/// A scale of which each step is ten times the one below, from ten to the power of `low` on.
+struct Scale {
+    low: u32,
+    high: u32,
+}
+
+impl Scale {
+    fn of(values: impl Iterator<Item = u64> + Clone) -> Self {
+        let there = values.filter(|value| *value > 0);
+        let low = there.clone().min().map_or(3, u64::ilog10).max(2);
+        let high =
+            there.max().map_or(low, |most| (most - 1).checked_ilog10().map_or(0, |it| it + 1));
+        Self { low, high: high.max(low + 2) }
+    }
+
+    fn steps(&self) -> usize {
+        (self.high - self.low) as usize
+    }
+
+    fn place(&self, value: u64) -> f64 {
+        let up = ((value as f64).log10() - f64::from(self.low)).max(0.0);
+        HEIGHT - up / f64::from(self.high - self.low) * HEIGHT
+    }
+
+    fn ticks(&self) -> Vec<String> {
+        (self.low..=self.high).rev().map(|power| spent(10_u64.saturating_pow(power))).collect()
+    }
+}
+
+fn figure(about: &About, times: &Times, drawn: &Drawn<'_>) -> Markup {
     let About { id, title, unit } = about;
-    let columns = times.begins.len();
-    let is_line = drawing.contains(r#"class="line"#);
+    let width = times.begins.len() * COLUMN;
     html! {
         figure.chart.card {
             figcaption { h3 { (title) } span.soft.small { (unit) ", " (times.each) } }
             ul.legend {
-                @for (it, value) in legend {
-                    li { (swatch(it, is_line)) (it.name) " " strong { (value) } }
+                @for (it, value) in &drawn.legend {
+                    li { (swatch(it, drawn.is_line)) (it.name) " " strong { (value) } }
                 }
             }
             div.plot {
-                div.up aria-hidden="true" { @for tick in ticks { span { (tick) } } }
-                svg viewBox={ "0 0 " (columns * COLUMN) " " (HEIGHT) } preserveAspectRatio="none"
+                div.up aria-hidden="true" { @for tick in &drawn.ticks { span { (tick) } } }
+                svg viewBox={ "0 0 " (width) " " (HEIGHT) } preserveAspectRatio="none"
                     role="img" aria-labelledby={ (id) "-title " (id) "-said" } {
                     title id={ (id) "-title" } { (title) }
-                    desc id={ (id) "-said" } { (said) }
-                    // Numbers and names of our own, so they need no escaping.
-                    (PreEscaped(drawing))
-                    @for (column, at) in times.begins.iter().enumerate() {
+                    desc id={ (id) "-said" } { (drawn.said) }
+                    (drawn.drawing)
+                    @for (column, (at, tip)) in times.begins.iter().zip(&drawn.tips).enumerate() {
                         rect.hit x=(column * COLUMN) y="0" width=(COLUMN) height=(HEIGHT) {
-                            title { (clock(*at)) ": " (tip(column)) }
+                            title { (clock(*at)) ": " (tip) }
                         }
                     }
                 }
@@ -182,11 +233,16 @@ fn swatch(series: &Series, is_line: bool) -> Markup {
 }
 
 /// The ground line, and one above it for each step.
-fn grid(columns: usize, steps: usize) -> String {
+fn grid(columns: usize, steps: usize) -> Markup {
     let width = columns * COLUMN;
-    let at = |step: usize| HEIGHT - step as f64 * HEIGHT / steps as f64;
-    let lines: String = (1..=steps).map(|step| format!("M0 {:.1}H{width}", at(step))).collect();
-    format!(r#"<path class="grid" d="{lines}"/><path class="grid base" d="M0 {HEIGHT}H{width}"/>"#)
+    let mut lines = String::new();
+    for step in 1..=steps {
+        let _ = write!(lines, "M0 {:.1}H{width}", HEIGHT - step as f64 * HEIGHT / steps as f64);
+    }
+    html! {
+        path.grid d=(lines) {}
+        path.grid.base d={ "M0 " (HEIGHT) "H" (width) } {}
+    }
 }
 
 /// The least even number of one digit, or two, and noughts, that is no less.
@@ -254,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn a_scale_holds_what_is_drawn_on_it() {
+        let scale = |values: &[u64]| {
+            let scale = Scale::of(values.iter().copied());
+            (scale.low, scale.high)
+        };
+        assert_eq!(scale(&[]), (3, 5));
+        assert_eq!(scale(&[0, 1]), (2, 4));
+        assert_eq!(scale(&[1500, 1_000_000]), (3, 6));
+        assert_eq!(scale(&[1500, 1_000_001]), (3, 7));
+        let scale = Scale { low: 3, high: 5 };
+        assert_eq!(scale.ticks(), ["100 ms", "10 ms", "1 ms"]);
+        assert!((scale.place(10_000) - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn what_is_drawn_stands_where_its_value_is() {
         let begins = (0..2).map(|n| Timestamp::from_micros(n * 60_000_000)).collect();
         let times = Times { begins, marks: &["then", "now"], each: "each minute" };
@@ -263,7 +334,7 @@ mod tests {
         let drawn =
             stacked(&about, &times, &[series("a", "hue-1", [1, 0]), series("b", "hue-2", [1, 4])]);
         let drawn = drawn.into_string();
-        assert!(drawn.contains(r#"<path class="bars hue-1" d="M1 100.0H9V75.0H1z"/>"#), "{drawn}");
+        assert!(drawn.contains(r#"class="bars hue-1" d="M1 100.0H9V75.0H1z""#), "{drawn}");
         assert!(
             drawn.contains(
                 r#"<path class="bars hue-2" d="M1 75.0H9V50.0H1zM11 100.0H19V0.0H11z"/>"#

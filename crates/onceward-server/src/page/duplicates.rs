@@ -87,7 +87,7 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
     });
     let content = html! {
         (heading("Duplicates", &html! {
-            "Calls whose key was known already. Each would have been sent once more without a ledger."
+            "Calls whose key was known already: without a ledger, each would have been sent once more."
         }, "/v1/duplicates"))
         p { (spans("/duplicates", span)) }
         @if stats.total.repeated() == 0 && rows.is_empty() && before.is_none() && got.is_none() { (none(&stats)) }
@@ -149,7 +149,7 @@ fn totals(stats: &Stats, got: Option<Repeat>) -> Markup {
         section #totals {
             p.big {
                 strong { (number(total.blocked())) } " blocked" span.soft {
-                    " of " (number(all)) " that came again; " (percent(share(all, calls))) " of " (number(calls)) " calls did"
+                    " of " (number(all)) " that came again, which are " (percent(share(all, calls))) " of all " (number(calls)) " calls"
                 }
             }
             (table("Duplicates by what they got", &html! {

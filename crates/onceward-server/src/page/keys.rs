@@ -5,6 +5,7 @@ use onceward::core::advice::Fit;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing};
+use onceward::tally::KeysAhead;
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, heading, number, table};
@@ -45,6 +46,7 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
             window_of(&node, &route.name).await?,
         ));
     }
+    let keys = node.keys_ahead().await?;
     let json = if route.is_empty() || key.is_empty() {
         "/v1/operations".to_owned()
     } else {
@@ -57,7 +59,7 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
         }, &json))
         (form(&node, &route, &key))
         @if let Some(found) = &found { (results(found, &key)) }
-        (remembered(&frame))
+        (remembered(&frame, keys))
         (windows(&advice, routes.len()))
     };
     Ok(Html(frame.page(Here::Keys, "Keys", &content)))
@@ -121,8 +123,7 @@ fn known(operation: &Operation, now: Timestamp) -> Markup {
     }
 }
 
-fn remembered(frame: &Frame) -> Markup {
-    let with_answer = frame.count(&[Standing::Done, Standing::DeadLetter, Standing::Told]);
+fn remembered(frame: &Frame, keys: KeysAhead) -> Markup {
     let open =
         frame.count(&[Standing::Pending, Standing::Held, Standing::Delivering, Standing::InDoubt]);
     let figure = |name: &str, count: u64, note: &str| {
@@ -131,9 +132,10 @@ fn remembered(frame: &Frame) -> Markup {
     html! {
         h2 { "What is remembered" }
         div.figures {
-            (figure("Within their window", with_answer, "a duplicate gets the answer"))
             (figure("Unfinished", open, "they never expire"))
-            (figure("Tombstones", frame.count(&[Standing::Tombstone]), "a duplicate is told that it is late"))
+            (figure("In their window", keys.kept, "a duplicate gets the answer"))
+            (figure("Expiring", keys.expiring, "their window ends in 24 h"))
+            (figure("Tombstones", keys.tombstones, "a duplicate is told it is late"))
         }
     }
 }

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
 use onceward::store::{Page, Standing};
-use onceward::tally::{Counts, Span, Stats};
+use onceward::tally::{Counts, KeysAhead, Span, Stats};
 
 use super::frame::{Frame, Here, Html, number};
 use super::icons::Icon;
@@ -104,7 +104,9 @@ struct Facts {
     dead: u64,
     doubt: u64,
     open: u64,
-    tombstones: u64,
+    /// Since when what has been in doubt for longest came.
+    doubt_since: Option<Timestamp>,
+    keys: KeysAhead,
     /// For how long the accepted work that waits longest has been due.
     behind: Option<Duration>,
     open_breakers: u64,
@@ -117,9 +119,10 @@ impl Facts {
             dead: frame.count(&[Standing::DeadLetter]),
             doubt: frame.count(&[Standing::InDoubt]),
             open: frame.count(&[Standing::Pending, Standing::Held, Standing::Delivering]),
-            tombstones: frame.count(&[Standing::Tombstone]),
+            doubt_since: node.oldest_in_doubt().await?.map(|oldest| oldest.created_at),
+            keys: node.keys_ahead().await?,
             behind: node.oldest_due().await?.filter(|due| *due < now).map(|due| now.since(due)),
-            open_breakers: upstreams::open_breakers(node),
+            open_breakers: node.open_breakers().len() as u64,
         })
     }
 
@@ -134,7 +137,8 @@ impl Facts {
         let mut lines = broken;
         if doubt > 0 {
             let what = html! { strong { (number(doubt)) " in doubt" }
-            ": sent, and nobody has said whether it was done" };
+            ": sent, and nobody has said whether it was done"
+            @if let Some(since) = self.doubt_since { "; the oldest came " (words::time(since, now)) } };
             lines.push(need("doubt", Icon::Doubt, &what, "/in-doubt", "Resolve"));
         }
         if dead > 0 {
@@ -176,6 +180,7 @@ impl Facts {
         let blocked = day.blocked();
         let calls = day.operations + day.repeated();
         let share = (calls > 0).then(|| day.repeated() as f64 * 100.0 / calls as f64);
+        let tombstones = format!("in 24 h; {} tombstones", number(self.keys.tombstones));
         let behind = match self.behind {
             Some(behind) => format!("oldest due for {}", words::duration(behind)),
             None if self.open > 0 => "none is due".to_owned(),
@@ -192,12 +197,12 @@ impl Facts {
                     }
                 }
                 (figure("", Icon::Done, "Delivered", day.done, "/operations?state=done", &recovered_of(day)))
-                (figure("", Icon::Delivering, "Success after retry", day.recovered, "/operations?state=done", "24 h, seen by nobody"))
+                (figure("", Icon::Delivering, "Success after retry", day.recovered, "/operations?state=done", "24 h, no caller noticed"))
                 (figure("doubt", Icon::Doubt, "In doubt", self.doubt, "/in-doubt", "now"))
                 (figure("dead", Icon::Dead, "Dead letters", self.dead, "/dead", "now"))
                 (figure("", Icon::Pending, "Backlog", self.open, "/operations?state=pending", &behind))
                 (figure("dead", Icon::Open, "Open breakers", self.open_breakers, "/upstreams", "at this node"))
-                (figure("", Icon::Keys, "Tombstones", self.tombstones, "/keys", "keys past their window"))
+                (figure("", Icon::Keys, "Keys expiring", self.keys.expiring, "/keys", &tombstones))
                 (figure("doubt", Icon::Warning, "Late duplicates", self.late(), "/duplicates?got=late", "24 h, after the window"))
             }
         }

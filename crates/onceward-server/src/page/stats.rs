@@ -100,7 +100,9 @@ fn columns(stats: &Stats) -> Vec<Point> {
     };
     let together = |points: &[Point]| {
         let mut counts = Counts::default();
-        points.iter().for_each(|point| counts.add(&point.counts));
+        for point in points {
+            counts.add(&point.counts);
+        }
         Point { at: points.first().map_or(Timestamp::from_micros(0), |point| point.at), counts }
     };
     stats.points.chunks(many).map(together).collect()

@@ -93,11 +93,6 @@ pub(super) fn held_back(node: &View) -> u64 {
     kept(node).filter(|(_, standing)| rank(standing) < 3).count() as u64
 }
 
-/// How many breakers are open.
-pub(super) fn open_breakers(node: &View) -> u64 {
-    kept(node).filter(|(_, standing)| standing.breaker == "open").count() as u64
-}
-
 /// What of upstreams needs somebody, a line each and one for those beyond a few: those whose breaker is
 /// open, and those that are held back for another reason.
 pub(super) fn needs(node: &View, now: Timestamp) -> (Vec<Markup>, Vec<Markup>) {
@@ -230,10 +225,11 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
             }
             (facts(node, upstream))
             p.soft.small {
-                "Attempts " (words::endings(&counts.attempts)) "; answers " (words::classes(&counts.statuses)) ". "
+                @if counts.attempts.iter().sum::<u64>() > 0 {
+                    "Attempts: " (words::endings(&counts.attempts)) ". Answers: " (words::classes(&counts.statuses)) ". "
+                }
                 a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
             }
-            @if let Some(route) = &route { (profile::of(route)) }
             @if !errors.is_empty() {
                 h3 { "Last that ended badly" }
                 ul.lines {
@@ -247,6 +243,7 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                     }
                 }
             }
+            @if let Some(route) = &route { (profile::of(route)) }
         }
     }
 }
@@ -262,12 +259,13 @@ fn facts(node: &View, upstream: &Upstream) -> Markup {
     html! {
         dl.facts {
             @if let Some(standing) = standing {
-                (fact("Under way", html! { (standing.busy) }, &slots.map_or_else(String::new, |slots| format!("of {slots} slots"))))
-                (fact("Callers waiting", html! { (standing.waiting) }, ""))
+                (fact("Under way", html! { (standing.busy) },
+                    &format!("of {} slots; {} wait", slots.unwrap_or_default(), standing.waiting)))
             }
             (fact("Failing", html! { span.bad[counts.failed > 0] { (failing(counts).map_or_else(|| "-".to_owned(), percent)) } },
                 &format!("of {} attempts", number(attempts))))
-            (fact("Attempt, p50 · p95 · p99", html! { (took(0.5)) " · " (took(0.95)) " · " (took(0.99)) }, ""))
+            (fact("Attempts took", html! { @if attempts == 0 { "-" } @else { (took(0.5)) " · " (took(0.95)) " · " (took(0.99)) } },
+                if attempts == 0 { "" } else { "p50 · p95 · p99" }))
             (fact("Duplicates blocked", html! { (number(counts.blocked())) }, ""))
             (fact("Dead letters", html! { (number(counts.dead_letters)) }, ""))
             (fact("In doubt", html! { (number(counts.in_doubt)) }, ""))

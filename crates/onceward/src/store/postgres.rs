@@ -438,9 +438,7 @@ impl Store for PostgresStore {
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
-        Box::pin(async move {
-            list::oldest_in_doubt(&self.links, &self.queue.gone, tenant).await
-        })
+        Box::pin(async move { list::oldest_in_doubt(&self.links, &self.queue.gone, tenant).await })
     }
 
     fn backup<'a>(&'a self, _: &'a Path) -> Reply<'a, ()> {

@@ -116,8 +116,7 @@ impl Engine {
         let prefix = format!("{PREFIX}{whose}/");
         let mut from = Some(period_name(&prefix, day_of(now) - 1));
         while let Some(place) = from.take() {
-            let page =
-                self.store.settings_from(prefix.clone(), Some(place), Way::Up, PAGE).await?;
+            let page = self.store.settings_from(prefix.clone(), Some(place), Way::Up, PAGE).await?;
             for (name, value) in &page {
                 let mut ends = Ends::default();
                 ends.add_kept(value);
@@ -142,7 +141,12 @@ impl Engine {
             for (day, ends) in days.into_iter().filter(|(_, ends)| !ends.is_nothing()) {
                 let name = period_name(&format!("{PREFIX}{whose}/"), day);
                 if self.add_ends(&name, &ends).await? {
-                    kept().ends.entry(whose.clone()).or_default().entry(day).and_modify(|left| left.less(&ends));
+                    kept()
+                        .ends
+                        .entry(whose.clone())
+                        .or_default()
+                        .entry(day)
+                        .and_modify(|left| left.less(&ends));
                 }
             }
         }

@@ -324,7 +324,8 @@ fn no_point_is_missing_and_the_last_is_the_one_of_now() {
     let nodes = Nodes::new(1);
     nodes.pass(Duration::from_secs(61));
     nodes.tell(0, &repeated(Repeat::Joined));
-    for (span, length, step) in [(Span::Hour, 60, 60), (Span::Day, 144, 600), (Span::Week, 168, 3600)]
+    for (span, length, step) in
+        [(Span::Hour, 60, 60), (Span::Day, 144, 600), (Span::Week, 168, 3600)]
     {
         let stats = nodes.stats(0, Some("a"), span);
         assert_eq!((stats.points.len(), stats.step.as_secs()), (length, step));
