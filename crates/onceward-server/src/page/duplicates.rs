@@ -8,7 +8,7 @@ use onceward::observe::Repeat;
 use onceward::tally::{Counts, DuplicateSeen, Span, Stats};
 use serde::Deserialize;
 
-use super::frame::{Frame, Here, Html, heading, number, stacked, table};
+use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::stats::{self, percent, route_name, spans};
 use super::words::{self, sign};
@@ -152,7 +152,7 @@ fn totals(stats: &Stats, got: Option<Repeat>) -> Markup {
                     " of " (number(all)) " that came again, which are " (percent(share(all, calls))) " of all " (number(calls)) " calls"
                 }
             }
-            (table("Duplicates by what they got", &html! {
+            (stacked("Duplicates by what they got", &html! {
                 th { "It got" } th.number { "Calls" } th.number { "Share" } th { "What that means" }
             }, &html! {
                 @for repeat in Repeat::ALL {
@@ -160,11 +160,11 @@ fn totals(stats: &Stats, got: Option<Repeat>) -> Markup {
                     @let (sign, words) = told(repeat);
                     tr.chosen[got == Some(repeat)] {
                         td { (sign) }
-                        td.number {
+                        td.number data-label="Calls" {
                             @if count > 0 { a href={ "/duplicates?over=" (stats.span.name()) "&got=" (repeat.name()) "#latest" } { (number(count)) } }
                             @else { "0" }
                         }
-                        td.number.soft { (percent(share(count, all))) }
+                        td.number.soft data-label="Share" { (percent(share(count, all))) }
                         td.says { (words) }
                     }
                 }
