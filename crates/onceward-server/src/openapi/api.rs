@@ -415,7 +415,7 @@ pub(crate) const LIST_DUPLICATES: &[Described] = &[about(
 
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")
-        .takes(&["who", "after", "place", "limit"])
+        .takes(&["who", "toWhat", "after", "place", "limit"])
         .gives(&[(200, Json("NotePage"))])];
 
 pub(crate) const VERIFY_AUDIT: &[Described] = &[about(

@@ -48,7 +48,7 @@ impl Counts {
     }
 
     /// Adds what was counted elsewhere or at another time.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.add_numbers(&other.numbers());
     }
 
