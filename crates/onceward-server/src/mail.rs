@@ -1,0 +1,216 @@
+//! Mails, by SMTP (RFC 5321): one dialogue for each, and how far it came.
+//!
+//! A dialogue has one moment after which nobody knows: from the dot that ends the mail until the
+//! server's answer to it. What fails before was not sent; what fails there may have been. A mail keeps
+//! its `Message-ID` at each try, so that whoever gets it twice can tell.
+
+use std::error::Error as _;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use lettre::Message;
+use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail as From, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use onceward::core::time::Timestamp;
+use onceward::upstream::Egress;
+use url::Url;
+
+/// A whole dialogue takes no longer.
+const DIALOGUE_MAX: Duration = Duration::from_secs(20);
+
+/// How the way to a server is made safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Safe {
+    /// TLS from the first byte (`smtps`).
+    Implicit,
+    /// By STARTTLS, and not without.
+    StartTls,
+    /// Not at all.
+    Not,
+}
+
+/// A server that takes mails to where they go.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Its host and port, as an http URL has them.
+    pub(crate) place: Url,
+    pub(crate) safe: Safe,
+    /// A user's name and password.
+    pub(crate) login: Option<(String, String)>,
+    /// Authorities beside the machine's.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("safe", &self.safe).finish_non_exhaustive()
+    }
+}
+
+/// A mail of plain text.
+#[derive(Debug, Clone)]
+pub(crate) struct Mail<'a> {
+    /// The same each time that it is sent.
+    pub(crate) id: &'a str,
+    pub(crate) at: Timestamp,
+    pub(crate) from: &'a Mailbox,
+    pub(crate) to: &'a [Mailbox],
+    pub(crate) subject: &'a str,
+    pub(crate) text: String,
+}
+
+/// Why nobody knows that a mail was taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unsent {
+    /// It was not.
+    #[error("{0}")]
+    Not(String),
+    /// It may have been: all of it was sent, and there is no answer.
+    #[error("it may have been taken: {0}")]
+    Unknown(String),
+}
+
+/// Sends `mail`; tells the recipients that the server refused, where it took the mail for others.
+pub(crate) async fn send(server: &Server, mail: &Mail<'_>) -> Result<Vec<String>, Unsent> {
+    let message = message(mail).map_err(Unsent::Not)?;
+    let mut is_sent = false;
+    let dialogue = dialogue(server, mail, &message, &mut is_sent);
+    let ended = tokio::time::timeout(DIALOGUE_MAX, dialogue).await;
+    let why = match ended {
+        Ok(Ok(refused)) => return Ok(refused),
+        Ok(Err(why)) => why,
+        Err(_) => Failed { why: "the server took too long".to_owned(), is_answer: false },
+    };
+    if is_sent && !why.is_answer { Err(Unsent::Unknown(why.why)) } else { Err(Unsent::Not(why.why)) }
+}
+
+fn message(mail: &Mail<'_>) -> Result<Vec<u8>, String> {
+    let at = Duration::from_micros(mail.at.as_micros().unsigned_abs());
+    let id = format!("<{}@{}>", mail.id, mail.from.email.domain());
+    let mut message = Message::builder()
+        .from(mail.from.clone())
+        .subject(mail.subject)
+        .message_id(Some(id))
+        .date(SystemTime::UNIX_EPOCH + at)
+        .header(ContentType::TEXT_PLAIN);
+    for to in mail.to {
+        message = message.to(to.clone());
+    }
+    let message = message.body(mail.text.clone());
+    message.map(|message| message.formatted()).map_err(|error| error.to_string())
+}
+
+/// What broke a dialogue off.
+struct Failed {
+    why: String,
+    /// Whether the server said so.
+    is_answer: bool,
+}
+
+impl std::convert::From<lettre::transport::smtp::Error> for Failed {
+    fn from(error: lettre::transport::smtp::Error) -> Self {
+        let is_answer = error.status().is_some();
+        let mut why = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let inner_words = inner.to_string();
+            if !why.contains(&inner_words) {
+                why = format!("{why}: {inner_words}");
+            }
+            source = inner.source();
+        }
+        Self { why, is_answer }
+    }
+}
+
+fn failed(why: impl Into<String>) -> Failed {
+    Failed { why: why.into(), is_answer: false }
+}
+
+async fn dialogue(
+    server: &Server,
+    mail: &Mail<'_>,
+    message: &[u8],
+    is_sent: &mut bool,
+) -> Result<Vec<String>, Failed> {
+    let hello = ClientId::Domain(mail.from.email.domain().to_owned());
+    let mut connection = connect(server, &hello).await?;
+    if let Some((user, password)) = &server.login {
+        let credentials = Credentials::new(user.clone(), password.clone());
+        connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await?;
+    }
+    let mut parameters = Vec::new();
+    if connection.server_info().supports_feature(Extension::EightBitMime) {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    connection.command(From::new(Some(mail.from.email.clone()), parameters)).await?;
+    let (mut refused, mut why) = (Vec::new(), None);
+    for to in mail.to {
+        match connection.command(Rcpt::new(to.email.clone(), Vec::new())).await {
+            Ok(_) => {}
+            Err(error) if error.status().is_some() => {
+                refused.push(to.email.to_string());
+                why = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(error) = why.filter(|_| refused.len() == mail.to.len()) {
+        return Err(error.into());
+    }
+    connection.command(Data).await?;
+    *is_sent = true;
+    connection.message(message).await?;
+    // It was taken, however this ends.
+    let _ = connection.quit().await;
+    Ok(refused)
+}
+
+async fn connect(server: &Server, hello: &ClientId) -> Result<AsyncSmtpConnection, Failed> {
+    let mut last = failed("its name has no address");
+    for address in addresses(&server.place).await? {
+        let at_once = match server.safe {
+            Safe::Implicit => Some(tls(server)?),
+            Safe::StartTls | Safe::Not => None,
+        };
+        match AsyncSmtpConnection::connect_tokio1(address, None, hello, at_once, None).await {
+            Ok(mut connection) => {
+                if server.safe == Safe::StartTls {
+                    connection.starttls(tls(server)?, hello).await?;
+                }
+                return Ok(connection);
+            }
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Where a server is, as far as the egress policy lets an operator's name lead.
+async fn addresses(place: &Url) -> Result<Vec<SocketAddr>, Failed> {
+    let host = place.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let port = place.port_or_known_default().unwrap_or_default();
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|error| failed(format!("cannot resolve {host}: {error}")))?;
+    let addresses: Vec<_> = found.collect();
+    for address in &addresses {
+        Egress::admits_operator(place, address.ip()).map_err(|why| failed(why.to_string()))?;
+    }
+    Ok(addresses)
+}
+
+fn tls(server: &Server) -> Result<TlsParameters, Failed> {
+    let host = server.place.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let mut tls = TlsParameters::builder(host.to_owned());
+    if let Some(file) = &server.ca_file {
+        let pem = std::fs::read(file).map_err(|why| failed(format!("{}: {why}", file.display())))?;
+        tls = tls.add_root_certificate(Certificate::from_pem(&pem)?);
+    }
+    Ok(tls.build()?)
+}
