@@ -234,7 +234,9 @@ async fn deliver(node: Arc<Node>, config: Arc<AlertsConfig>, notice: Notice) {
     // What is not noted is sent again, under the same key.
     match (sent, noted) {
         (Ok(_), _) => info!(notice = id, to, alerts = notice.lines.len(), "alerts were told"),
-        (Err(error), Ok(false)) => warn!(notice = id, to, error, "alerts are told to nobody: given up"),
+        (Err(error), Ok(false)) => {
+            warn!(notice = id, to, error, "alerts are told to nobody: given up")
+        }
         (Err(error), _) => warn!(notice = id, to, error, "alerts could not be told: tried again"),
     }
 }
@@ -293,6 +295,11 @@ impl Firing {
             fired: standing.fired,
             told: told.collect(),
         }
+    }
+
+    /// The page where it is seen.
+    pub(crate) fn page(&self) -> &'static str {
+        words::page(self.alert.kind)
     }
 
     /// For programs.

@@ -87,7 +87,11 @@ pub(crate) async fn send(server: &Server, mail: &Mail<'_>) -> Result<Vec<String>
         Ok(Err(why)) => why,
         Err(_) => Failed { why: "the server took too long".to_owned(), is_answer: false },
     };
-    if is_sent && !why.is_answer { Err(Unsent::Unknown(why.why)) } else { Err(Unsent::Not(why.why)) }
+    if is_sent && !why.is_answer {
+        Err(Unsent::Unknown(why.why))
+    } else {
+        Err(Unsent::Not(why.why))
+    }
 }
 
 fn message(mail: &Mail<'_>) -> Result<Vec<u8>, String> {
@@ -209,7 +213,8 @@ fn tls(server: &Server) -> Result<TlsParameters, Failed> {
     let host = server.place.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let mut tls = TlsParameters::builder(host.to_owned());
     if let Some(file) = &server.ca_file {
-        let pem = std::fs::read(file).map_err(|why| failed(format!("{}: {why}", file.display())))?;
+        let pem =
+            std::fs::read(file).map_err(|why| failed(format!("{}: {why}", file.display())))?;
         tls = tls.add_root_certificate(Certificate::from_pem(&pem)?);
     }
     Ok(tls.build()?)

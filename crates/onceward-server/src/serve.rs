@@ -21,8 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
-use crate::alerts::{self, Alerts, Counting, Recent};
 use crate::access::{Access, Exposure, Grant, Roles, TENANT, new_key};
+use crate::alerts::{self, Alerts, Counting, Recent};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;

@@ -195,9 +195,11 @@ impl Book {
         let news = |standing: &Standing| {
             wish.wants(&standing.alert).then(|| standing.news_for(wish, now)).flatten()
         };
-        let is_due = self.standing.iter().filter_map(news).any(|(turn, at)| {
-            turn == Turn::StillFiring || now.since(at) >= wish.group
-        });
+        let is_due = self
+            .standing
+            .iter()
+            .filter_map(news)
+            .any(|(turn, at)| turn == Turn::StillFiring || now.since(at) >= wish.group);
         if !is_due || self.outgoing.len() >= OUTGOING_MAX {
             return;
         }
@@ -361,7 +363,10 @@ mod micros_or {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde hands a field in as it is")]
-    pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         at.map(Timestamp::as_micros).serialize(to)
     }
 

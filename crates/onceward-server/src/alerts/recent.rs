@@ -177,7 +177,8 @@ pub(super) async fn measures(
                 route: Some(one.route),
                 node: None,
             };
-            *sums.entry(alert).or_default() += one.parts.iter().map(|(_, count)| count).sum::<u64>();
+            *sums.entry(alert).or_default() +=
+                one.parts.iter().map(|(_, count)| count).sum::<u64>();
         }
     }
     Ok(sums.into_iter().map(|(alert, value)| Measure { alert, value }).collect())

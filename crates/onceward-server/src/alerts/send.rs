@@ -70,14 +70,8 @@ async fn call(node: &Node, notice: &Notice, document: &Value) -> Result<Operatio
 
 async fn mailed(by: &ByMail, notice: &Notice, text: String) -> Result<(), String> {
     let subject = subject(notice);
-    let mail = Mail {
-        id: &notice.id,
-        at: notice.at,
-        from: &by.from,
-        to: &by.to,
-        subject: &subject,
-        text,
-    };
+    let mail =
+        Mail { id: &notice.id, at: notice.at, from: &by.from, to: &by.to, subject: &subject, text };
     let refused = mail::send(&by.server, &mail).await.map_err(|why| why.to_string())?;
     if !refused.is_empty() {
         warn!(notice = notice.id, refused = refused.join(", "), "a mail was not taken for all");

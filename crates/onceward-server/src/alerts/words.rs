@@ -28,14 +28,8 @@ pub(super) struct Around<'a> {
 impl Around<'_> {
     /// A page's address, where that is known.
     fn page(&self, kind: Kind) -> Option<String> {
-        let path = match kind {
-            Kind::InDoubt => "in-doubt",
-            Kind::DeadLetters => "dead",
-            Kind::BreakerOpen | Kind::BacklogOld => "upstreams",
-            Kind::LateDuplicates | Kind::DiskLow => "",
-        };
         let base = self.public_url?.as_str().trim_end_matches('/');
-        Some(format!("{base}/{path}"))
+        Some(format!("{base}{}", page(kind)))
     }
 
     /// What is wrong, and how much.
@@ -47,7 +41,9 @@ impl Around<'_> {
         let are = if value == 1 { "is" } else { "are" };
         match alert.kind {
             Kind::InDoubt => {
-                format!("{value} {operations} of {of} {are} in doubt: nobody knows whether they were done")
+                format!(
+                    "{value} {operations} of {of} {are} in doubt: nobody knows whether they were done"
+                )
             }
             Kind::DeadLetters => {
                 format!("{value} {operations} of {of} became dead letters within {within}")
@@ -120,7 +116,8 @@ impl Around<'_> {
 
     /// The same, as an incoming webhook of Slack takes it.
     pub(super) fn slack(&self, notice: &Notice) -> Value {
-        let section = |text: String| json!({"type": "section", "text": {"type": "mrkdwn", "text": text}});
+        let section =
+            |text: String| json!({"type": "section", "text": {"type": "mrkdwn", "text": text}});
         let title = subject(notice);
         let mut blocks = vec![section(format!("*{}*", escaped(&title)))];
         for line in notice.lines.iter().take(SHOWN_MAX) {
@@ -185,7 +182,11 @@ pub(super) fn subject(notice: &Notice) -> String {
             parts.push(format!("{} {word}: {}", of.count(), names.join(", ")));
         }
     }
-    if parts.is_empty() { "Onceward: a test".to_owned() } else { format!("Onceward: {}", parts.join("; ")) }
+    if parts.is_empty() {
+        "Onceward: a test".to_owned()
+    } else {
+        format!("Onceward: {}", parts.join("; "))
+    }
 }
 
 fn more(notice: &Notice) -> Option<String> {
@@ -198,6 +199,16 @@ fn whose(alert: &Alert) -> String {
     match alert.tenant.as_deref().filter(|tenant| *tenant != TENANT) {
         Some(tenant) => format!("{route} (tenant {tenant})"),
         None => route.to_owned(),
+    }
+}
+
+/// The page where it is seen.
+pub(super) fn page(kind: Kind) -> &'static str {
+    match kind {
+        Kind::InDoubt => "/in-doubt",
+        Kind::DeadLetters => "/dead",
+        Kind::BreakerOpen | Kind::BacklogOld => "/upstreams",
+        Kind::LateDuplicates | Kind::DiskLow => "/",
     }
 }
 

@@ -79,7 +79,8 @@ async fn arrived(id: &str, client: &Client) -> Result<Value, Exit> {
     let path = format!("/v1/operations/{}", part(id));
     let mut operation = client.get(&path).await?;
     for _ in 0..LOOKS {
-        let has_failed = !each(&operation, "/attempts").is_empty() && operation["state"] == "pending";
+        let has_failed =
+            !each(&operation, "/attempts").is_empty() && operation["state"] == "pending";
         if has_failed || matches!(operation["state"].as_str(), Some("done" | "dead" | "in_doubt")) {
             break;
         }

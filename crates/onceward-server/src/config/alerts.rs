@@ -198,9 +198,7 @@ fn receiver(
             made.route.auth.signing = Some(Arc::new(SigningSecret(key.0)));
             (Way::Webhook, Some(made))
         }
-        (None, Some(to), None) => {
-            (Way::Slack, Some(route(name, table, &to, OF_SLACK, around)?))
-        }
+        (None, Some(to), None) => (Way::Slack, Some(route(name, table, &to, OF_SLACK, around)?)),
         (None, None, Some(mail)) => {
             table.done()?;
             (Way::Mail(Box::new(mail)), None)
@@ -245,7 +243,8 @@ fn route(
 
 fn mail(table: &Table<'_>, ca_file: Option<&Path>) -> Result<ByMail, ConfigError> {
     let mailbox = |text: &str| {
-        text.parse::<Mailbox>().map_err(|_| format!("{text:?} is no address: write \"oncall@example.com\""))
+        text.parse::<Mailbox>()
+            .map_err(|_| format!("{text:?} is no address: write \"oncall@example.com\""))
     };
     let from = table.text("from", mailbox)?;
     let to = table.one_or_more("to", "\"oncall@example.com\"", |text| mailbox(text).ok())?;
@@ -275,7 +274,9 @@ fn mail(table: &Table<'_>, ca_file: Option<&Path>) -> Result<ByMail, ConfigError
 
 /// `smtp://HOST:PORT` or `smtps://HOST:PORT`: the place, and whether it speaks TLS from the first byte.
 fn smtp(text: &str) -> Result<(Url, bool), String> {
-    let wrong = || "this is no mail server: write \"smtp://mail.example.com:587\" or \"smtps://mail.example.com\", with user and password beside it".to_owned();
+    let wrong = || {
+        "this is no mail server: write \"smtp://mail.example.com:587\" or \"smtps://mail.example.com\", with user and password beside it".to_owned()
+    };
     let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
     let (is_implicit, usual) = match scheme {
         "smtp" => (false, 587),

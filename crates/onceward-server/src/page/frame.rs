@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
 use super::viewer;
+use crate::alerts::Firing;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
 use crate::view::View;
@@ -38,12 +39,14 @@ pub(super) enum Here {
 pub(super) struct Frame {
     counts: HashMap<Standing, u64>,
     quarantined: bool,
+    alerts: Vec<Firing>,
 }
 
 impl Frame {
     /// Counts what waits.
     pub(super) async fn of(node: &View) -> Result<Self, Problem> {
-        Ok(Self { counts: node.counts().await?, quarantined: node.is_quarantined() })
+        let (counts, alerts) = (node.counts().await?, node.alerts());
+        Ok(Self { counts, quarantined: node.is_quarantined(), alerts })
     }
 
     /// How many operations stand here.
@@ -81,6 +84,11 @@ impl Frame {
                 p.notice.warn role="status" {
                     "The ledger was restored and is in quarantine: nothing is sent until "
                     code { "onceward restore --release" } "."
+                }
+            }
+            @for alert in &self.alerts {
+                p.notice.warn role="status" {
+                    a href=(alert.page()) { (alert.alert.kind.name()) } " " (alert.summary) ", since " (super::words::exact(alert.since)) "."
                 }
             }
             (content)

@@ -10,7 +10,10 @@ const SECRET: &str = "secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"";
 #[test]
 fn without_a_word_nothing_is_watched_and_with_one_all_is() {
     assert!(load("listen = \"127.0.0.1:1\"").unwrap().alerts.is_none());
-    let read = alerts("[alerts]\ndisk_low = false\nin_doubt = { for = \"1m\" }\nbacklog_old = { above = \"2m\" }").unwrap();
+    let read = alerts(
+        "[alerts]\ndisk_low = false\nin_doubt = { for = \"1m\" }\nbacklog_old = { above = \"2m\" }",
+    )
+    .unwrap();
     assert_eq!(read.rules.of.len(), Kind::ALL.len() - 1);
     assert_eq!(read.rules.of[&Kind::InDoubt].hold, Duration::from_mins(1));
     assert_eq!(read.rules.of[&Kind::BacklogOld].bound, 120);
@@ -39,7 +42,10 @@ fn receivers_are_told_by_webhook_slack_or_mail_and_their_secrets_never_show() {
     assert_eq!(read.to["chat"].wish.repeat, None);
     assert_eq!(read.to["chat"].wish.kinds, [Kind::InDoubt]);
     let Way::Mail(by) = &read.to["mail"].way else { panic!("{read:?}") };
-    assert_eq!((by.server.place.as_str(), by.server.safe), ("http://mail.example.com:587/", Safe::StartTls));
+    assert_eq!(
+        (by.server.place.as_str(), by.server.safe),
+        ("http://mail.example.com:587/", Safe::StartTls)
+    );
     let route = &config.routes["alerts/hook"];
     assert_eq!(route.target.base.as_str(), "https://hooks.example/");
     assert_eq!(route.auth.address.as_ref().unwrap().0, "/canary-w?t=canary-q");
@@ -52,7 +58,9 @@ fn receivers_are_told_by_webhook_slack_or_mail_and_their_secrets_never_show() {
 #[test]
 fn what_is_wrong_with_alerts_is_said_and_no_secret_with_it() {
     let mail = |more: &str| {
-        format!("[alerts.to.a]\nmail = {{ to = [\"a@b.example\"], from = \"c@d.example\", {more} }}")
+        format!(
+            "[alerts.to.a]\nmail = {{ to = [\"a@b.example\"], from = \"c@d.example\", {more} }}"
+        )
     };
     for (text, said) in [
         ("[alerts]\nin_doubt = \"often\"".to_owned(), "write false, or a table"),
