@@ -235,7 +235,7 @@ async fn deliver(node: Arc<Node>, config: Arc<AlertsConfig>, notice: Notice) {
     match (sent, noted) {
         (Ok(_), _) => info!(notice = id, to, alerts = notice.lines.len(), "alerts were told"),
         (Err(error), Ok(false)) => {
-            warn!(notice = id, to, error, "alerts are told to nobody: given up")
+            warn!(notice = id, to, error, "alerts are told to nobody: given up");
         }
         (Err(error), _) => warn!(notice = id, to, error, "alerts could not be told: tried again"),
     }

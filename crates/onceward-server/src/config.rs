@@ -222,7 +222,9 @@ impl Config {
         let public_url = file.text("public_url", words::url)?;
         let alerts = |table: &Table<'_>| alerts::read(table, public_url, &around);
         if let Some((alerts, routes)) = file.within("alerts", alerts)? {
-            routes.into_iter().for_each(|made| config.add(made));
+            for made in routes {
+                config.add(made);
+            }
             config.alerts = Some(Arc::new(alerts));
         }
         tenants::check(&config, file)?;

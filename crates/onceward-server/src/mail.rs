@@ -5,24 +5,34 @@
 //! its `Message-ID` at each try, so that whoever gets it twice can tell.
 
 use std::error::Error as _;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
+use std::{fmt, io};
 
 use lettre::Message;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+use lettre::transport::smtp::client::{
+    AsyncSmtpConnection, AsyncTokioStream, Certificate, TlsParameters,
+};
 use lettre::transport::smtp::commands::{Data, Mail as From, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use onceward::core::time::Timestamp;
-use onceward::upstream::Egress;
+use onceward::upstream::Sockets;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use url::Url;
 
 /// A whole dialogue takes no longer.
 const DIALOGUE_MAX: Duration = Duration::from_secs(20);
+
+/// How long it is tried to reach a server.
+const DIAL_MAX: Duration = Duration::from_secs(10);
 
 /// How the way to a server is made safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,40 +186,25 @@ async fn dialogue(
     Ok(refused)
 }
 
+/// A server that has said who it is, over a way that is as safe as it is to be.
 async fn connect(server: &Server, hello: &ClientId) -> Result<AsyncSmtpConnection, Failed> {
-    let mut last = failed("its name has no address");
-    for address in addresses(&server.place).await? {
-        let at_once = match server.safe {
-            Safe::Implicit => Some(tls(server)?),
-            Safe::StartTls | Safe::Not => None,
-        };
-        match AsyncSmtpConnection::connect_tokio1(address, None, hello, at_once, None).await {
-            Ok(mut connection) => {
-                if server.safe == Safe::StartTls {
-                    connection.starttls(tls(server)?, hello).await?;
-                }
-                return Ok(connection);
-            }
-            Err(error) => last = error.into(),
-        }
+    let sockets = Sockets::new(server.ca_file.as_deref()).map_err(|why| failed(why.to_string()))?;
+    let socket =
+        sockets.dial(&server.place, DIAL_MAX).await.map_err(|why| failed(why.to_string()))?;
+    let stream: Box<dyn AsyncTokioStream> = if server.safe == Safe::Implicit {
+        let secured = sockets.secure(&server.place, socket).await;
+        Box::new(Secured(secured.map_err(|why| failed(why.to_string()))?))
+    } else {
+        Box::new(socket)
+    };
+    let mut connection = AsyncSmtpConnection::connect_with_transport(stream, hello).await?;
+    if server.safe == Safe::StartTls {
+        connection.starttls(start_tls(server)?, hello).await?;
     }
-    Err(last)
+    Ok(connection)
 }
 
-/// Where a server is, as far as the egress policy lets an operator's name lead.
-async fn addresses(place: &Url) -> Result<Vec<SocketAddr>, Failed> {
-    let host = place.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = place.port_or_known_default().unwrap_or_default();
-    let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|error| failed(format!("cannot resolve {host}: {error}")))?;
-    let addresses: Vec<_> = found.collect();
-    for address in &addresses {
-        Egress::admits_operator(place, address.ip()).map_err(|why| failed(why.to_string()))?;
-    }
-    Ok(addresses)
-}
-
-fn tls(server: &Server) -> Result<TlsParameters, Failed> {
+fn start_tls(server: &Server) -> Result<TlsParameters, Failed> {
     let host = server.place.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let mut tls = TlsParameters::builder(host.to_owned());
     if let Some(file) = &server.ca_file {
@@ -218,4 +213,42 @@ fn tls(server: &Server) -> Result<TlsParameters, Failed> {
         tls = tls.add_root_certificate(Certificate::from_pem(&pem)?);
     }
     Ok(tls.build()?)
+}
+
+/// A stream that spoke TLS from its first byte.
+#[derive(Debug)]
+struct Secured(TlsStream<TcpStream>);
+
+impl AsyncTokioStream for Secured {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().0.peer_addr()
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }

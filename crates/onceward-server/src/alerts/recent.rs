@@ -95,8 +95,9 @@ impl Recent {
 
     /// Writes what was counted since it was written.
     pub(super) async fn save(&self, store: &dyn Store, session: u64) -> Result<(), StoreError> {
-        let Some(row) = self.lock().row(shape::now()) else { return Ok(()) };
-        let row = row.map(|series| serde_json::to_vec(&series).unwrap_or_default().into());
+        let Some(series) = self.lock().changed(shape::now()) else { return Ok(()) };
+        let row = serde_json::to_vec(&series).unwrap_or_default().into();
+        let row = (!series.is_empty()).then_some(row);
         let saved = store.set(format!("{PREFIX}{session:016x}"), row).await;
         if saved.is_err() {
             self.lock().is_dirty = true;
@@ -129,9 +130,8 @@ impl Counted {
         }
     }
 
-    /// The row as it is to be, where it is another than the one that is there: nothing where all of it
-    /// is over.
-    fn row(&mut self, now: Timestamp) -> Option<Option<Vec<Series>>> {
+    /// What there is, where it is something else than was written.
+    fn changed(&mut self, now: Timestamp) -> Option<Vec<Series>> {
         let had = !self.series.is_empty();
         prune(&mut self.series, &self.within, now);
         let is_over = had && self.series.is_empty();
@@ -139,7 +139,7 @@ impl Counted {
             return None;
         }
         self.is_dirty = false;
-        Some((!self.series.is_empty()).then(|| self.series.clone()))
+        Some(self.series.clone())
     }
 }
 

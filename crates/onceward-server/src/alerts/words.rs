@@ -222,7 +222,7 @@ pub(super) fn advice(kind: Kind) -> &'static str {
             "Read why in one of them (onceward ls --state dead, onceward show), mend the cause, redeliver one, then all: onceward bulk redeliver."
         }
         Kind::BreakerOpen => {
-            "Its upstream fails. Accepted work waits and loses nothing; it goes on by itself once the upstream answers: onceward routes."
+            "Its upstream fails. Accepted work waits and loses nothing; it goes on by itself once the upstream answers; where nothing waits, the next call tries: onceward routes."
         }
         Kind::BacklogOld => {
             "Is the route paused, its breaker open, or its rate smaller than what comes? onceward routes tells."

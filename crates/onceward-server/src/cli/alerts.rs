@@ -60,7 +60,7 @@ async fn test(name: &str, client: &Client, out: Printer) -> Result<(), Exit> {
         Some(id) => Some(arrived(id, client).await?),
         None => None,
     };
-    let state = operation.as_ref().map_or("done".to_owned(), |it| text(it, "/state"));
+    let state = operation.as_ref().map_or_else(|| "done".to_owned(), |it| text(it, "/state"));
     out.document(&tested, || {
         print(&format!("{name}\t{}\t{}\t{state}", text(&tested, "/way"), text(&tested, "/notice")))
     })?;

@@ -1,7 +1,5 @@
 //! Alerts of our own: each begins and recovers, is told once whatever dies between, and its way is safe.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -47,7 +45,7 @@ fn each_alert_begins_and_recovers_and_is_told_signed() {
     world.write("onceward.toml", &configuration(AT_ONCE));
     let gateway = world.serve();
 
-    assert_eq!(gateway.call("POST", "/to/quiet/x", &[("idempotency-key", "q")], "{}").status, 502);
+    assert_eq!(gateway.call("POST", "/to/quiet/x", &[("idempotency-key", "q")], "{}").status, 504);
     let line = receiver.until_told("OncewardInDoubt", "firing");
     assert_eq!((&line["route"], &line["value"]), (&json!("quiet"), &json!(1)));
     assert_eq!(line["page"], "https://onceward.example/in-doubt");
@@ -74,6 +72,9 @@ fn each_alert_begins_and_recovers_and_is_told_signed() {
     let port = gateway.address.port().to_string();
     assert!(line["node"].as_str().unwrap().ends_with(&port), "{line}");
     failing.set(201);
+    // It is work that closes a breaker.
+    let headers = [("idempotency-key", "b-late"), ("prefer", "respond-async")];
+    assert_eq!(gateway.call("POST", "/to/brittle/x", &headers, "{}").status, 202);
     receiver.until_told("OncewardBreakerOpen", "recovered");
 
     gateway.run(&["pause", "paused", "--reason", "r"]).ok();

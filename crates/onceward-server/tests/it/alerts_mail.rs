@@ -1,7 +1,5 @@
 //! Alerts by mail, to a server that speaks SMTP in each way that there is.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::net::SocketAddr;
 
 use crate::alerts_world::{QUICK, bury};

@@ -202,7 +202,7 @@ impl Egress {
 
     /// Whether a connection that the operator asks for may go to `ip`. They may write down any
     /// address, but whoever has a name in hand does not thereby choose that of a cloud's metadata.
-    pub fn admits_operator(url: &Url, ip: IpAddr) -> Result<(), EgressRefusal> {
+    pub(super) fn admits_operator(url: &Url, ip: IpAddr) -> Result<(), EgressRefusal> {
         if url.domain().is_some() && is_never(ip.to_canonical()) {
             return Err(EgressRefusal::Never(named(url)));
         }

@@ -174,7 +174,7 @@ fn story() -> impl Strategy<Value = Vec<[bool; 2]>> {
     prop::collection::vec(any::<[bool; 2]>(), 1..120)
 }
 
-fn held(minute: &[bool; 2]) -> Vec<(Alert, u64)> {
+fn held(minute: [bool; 2]) -> Vec<(Alert, u64)> {
     let routes = ["a", "b"].into_iter().zip(minute);
     routes
         .filter(|(_, is_held)| **is_held)
@@ -187,7 +187,7 @@ proptest! {
     fn a_beginning_and_an_end_take_turns_and_nothing_is_left(story in story()) {
         let mut world = World::new();
         for (n, minute) in story.iter().enumerate() {
-            world.look(n as u64, &held(minute));
+            world.look(n as u64, &held(*minute));
         }
         let end = story.len() as u64;
         (end..end + 10).for_each(|minute| world.look(minute, &[]));
@@ -221,7 +221,7 @@ proptest! {
     fn however_it_flaps_it_is_told_no_more_than_the_pauses_allow(story in story()) {
         let mut world = World::new();
         for (n, minute) in story.iter().enumerate() {
-            world.look(n as u64, &held(&[minute[0], false]));
+            world.look(n as u64, &held([minute[0], false]));
         }
         // From one beginning to the next it has to be over for five minutes, and both are collected.
         let begun = world.turns().iter().filter(|turn| **turn == Turn::Firing).count();
@@ -232,9 +232,9 @@ proptest! {
     fn two_nodes_tell_together_what_one_would_tell(story in story()) {
         let (mut one, mut two) = (World::new(), World::new());
         for (n, minute) in story.iter().enumerate() {
-            one.look(n as u64, &held(minute));
-            two.look_as("n1", n as u64, &held(minute));
-            two.look_as("n2", n as u64, &held(minute));
+            one.look(n as u64, &held(*minute));
+            two.look_as("n1", n as u64, &held(*minute));
+            two.look_as("n2", n as u64, &held(*minute));
         }
         prop_assert_eq!(one.told, two.told);
     }
