@@ -8,6 +8,7 @@ use std::time::Duration;
 use lettre::message::Mailbox;
 use onceward::auth::{SecretAddress, SigningSecret};
 use onceward::core::key::TENANT;
+use onceward::route::Route;
 use serde_json::{Value, json};
 use url::{Host, Position, Url};
 
@@ -87,7 +88,7 @@ impl AlertsConfig {
     }
 
     /// What a careful reader would ask about.
-    pub(super) fn warnings(&self) -> Vec<String> {
+    pub(super) fn warnings(&self, routes: &BTreeMap<String, Arc<Route>>) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.to.is_empty() {
             warnings.push("[alerts] watches and tells nobody: add [alerts.to.NAME] with a webhook, slack or mail.".to_owned());
@@ -100,6 +101,14 @@ impl AlertsConfig {
             if is_watched && !self.to.is_empty() && !self.to.values().any(wants) {
                 warnings.push(format!("[alerts] tells nobody of {}.", kind.key()));
             }
+        }
+        for Receiver { wish, .. } in self.to.values() {
+            let is_there = |name: &str| name == "ad_hoc" || routes.contains_key(name);
+            let missing = wish.routes.iter().filter(|name| !is_there(name));
+            let said = |name| {
+                format!("[alerts.to.{}] names a route {name:?} that is not there.", wish.name)
+            };
+            warnings.extend(missing.map(said));
         }
         let exposed = self.to.values().filter_map(|to| match &to.way {
             Way::Mail(by) if by.server.safe == Safe::Not && !is_here(&by.server.place) => {

@@ -23,6 +23,9 @@ impl IntoResponse for Html {
     }
 }
 
+/// Alerts that a page shows; what is behind them tells more.
+const ALERTS_MAX: usize = 5;
+
 /// Where a page stands in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Here {
@@ -86,7 +89,7 @@ impl Frame {
                     code { "onceward restore --release" } "."
                 }
             }
-            @for alert in &self.alerts {
+            @for alert in self.alerts.iter().take(ALERTS_MAX) {
                 p.notice.warn role="status" {
                     a href=(alert.page()) { (alert.alert.kind.name()) } " " (alert.summary) ", since " (super::words::exact(alert.since)) "."
                 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::alerts_world::{QUICK, Receiver, bury, notices, silent};
 use crate::callbacks::SECRET_BYTES;
 use crate::postgres;
+use crate::tenants_world::{ask, make};
 use crate::world::{Upstream, World, is_in_a_file, route, until};
 
 /// Every rule fires at once, and counts within a second.
@@ -289,4 +290,43 @@ fn a_test_says_whether_it_arrived() {
     assert_eq!(gateway.run(&["alerts"]).ok(), "");
     let said = world.run(&["check"]).ok();
     assert!(said.contains("oncall") && said.contains("public_url"), "{said}");
+}
+
+#[test]
+fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
+    let [acmes, all] = [Receiver::start(204), Receiver::start(204)];
+    let text = format!(
+        "[alerts]\n{QUICK}{LASTING}{}{}{}",
+        acmes.webhook("acmes", "tenant = \"acme\""),
+        all.webhook("all", "alerts = [\"dead_letters\"]\nroutes = [\"a\"]"),
+        route("a", upstream.address)
+    );
+    world.write("onceward.toml", &text);
+    let gateway = world.serve();
+    let keys = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
+    for (tenant, key) in ["acme", "bolt"].into_iter().zip(&keys) {
+        let body = json!({"to": "a/x", "key": tenant, "mode": "accepted"}).to_string();
+        assert_eq!(ask(&gateway, key, "POST /v1/operations", &body).status, 202);
+        gateway.until_state(tenant, "dead");
+        until("whoever runs the gateway is told", || {
+            let told = all.told();
+            told.iter().any(|it| it.json()["data"]["alerts"][0]["tenant"] == tenant).then_some(())
+        });
+    }
+    let seen = keys.each_ref().map(|key| {
+        let page = ask(&gateway, key, "GET /operations", "").text();
+        assert!(page.contains("OncewardDeadLetters"), "{page}");
+        let listed = ask(&gateway, key, "GET /v1/alerts", "").json();
+        assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
+        listed["data"][0]["tenant"].clone()
+    });
+    assert_eq!(seen, ["acme", "bolt"]);
+    assert_eq!(gateway.run(&["alerts", "--json"]).json().as_array().unwrap().len(), 2);
+    let told: Vec<_> = acmes.told().iter().map(|it| it.json()["data"]["alerts"].clone()).collect();
+    assert_eq!((told.len(), &told[0][0]["tenant"]), (1, &json!("acme")));
+    // A receiver is nobody's to call.
+    for (line, status) in [("POST /to/alerts/all", 404), ("POST /to/alerts%2Fall/x", 404)] {
+        assert_eq!(ask(&gateway, &keys[0], line, "{}").status, status, "{line}");
+    }
 }

@@ -177,7 +177,7 @@ fn story() -> impl Strategy<Value = Vec<[bool; 2]>> {
 fn held(minute: [bool; 2]) -> Vec<(Alert, u64)> {
     let routes = ["a", "b"].into_iter().zip(minute);
     routes
-        .filter(|(_, is_held)| **is_held)
+        .filter(|(_, is_held)| *is_held)
         .map(|(route, _)| (alert(Kind::DeadLetters, route), 9))
         .collect()
 }

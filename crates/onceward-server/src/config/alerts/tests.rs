@@ -18,7 +18,7 @@ fn without_a_word_nothing_is_watched_and_with_one_all_is() {
     assert_eq!(read.rules.of[&Kind::InDoubt].hold, Duration::from_mins(1));
     assert_eq!(read.rules.of[&Kind::BacklogOld].bound, 120);
     assert_eq!(read.rules.of[&Kind::DeadLetters], Kind::DeadLetters.usual());
-    assert!(read.warnings()[0].contains("tells nobody"));
+    assert!(read.warnings(&BTreeMap::new())[0].contains("tells nobody"));
 }
 
 #[test]
@@ -52,7 +52,9 @@ fn receivers_are_told_by_webhook_slack_or_mail_and_their_secrets_never_show() {
     assert_eq!(route.target.timeouts.total, Duration::from_secs(5));
     let shown = format!("{config:?} {:?} {:?}", read.described(), config.warnings());
     assert!(!shown.contains("canary"), "{shown}");
-    assert_eq!(read.warnings(), Vec::<String>::new());
+    assert_eq!(read.warnings(&config.routes), Vec::<String>::new());
+    let of = load(&text.replace("timeout = \"5s\"", "routes = [\"crm\"]")).unwrap();
+    assert!(of.warnings().iter().any(|it| it.contains("a route \"crm\" that is not there")));
 }
 
 #[test]
