@@ -65,13 +65,14 @@ fn world(world: &World) -> Gateway {
          [routes.doubt.lookup]\nget = \"/orders?ref={{key}}\"\nfound = {{ status = 200 }}\n\
          settle = \"1h\"\n"
     );
+    let alerts = format!("[alerts.to.chat]\nslack = \"http://{well}/told\"\n");
     let (well, never) = (route("well", well), route("never", never));
     world.write(
         "onceward.toml",
         &format!(
             "{well}{never}{doubt}[sources.hooks]\nverify = {{ scheme = \"github\", secret = \"s3cret\" }}\n\
              to = \"well\"\n[outbox.app]\ndatabase = \"sqlite:app.db\"\nto = \"well\"\n\
-             [claims.mails]\nlease = \"30s\"\n"
+             [claims.mails]\nlease = \"30s\"\n{alerts}"
         ),
     );
     world.serve()
@@ -281,6 +282,9 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     assert_eq!(walk.asked("POST", "/in/hooks", "{}").status, 400);
     let rejects = walk.get("/v1/sources/hooks/rejects?limit=5");
     assert_eq!(rejects["data"].as_array().map(Vec::len), Some(1));
+    walk.get("/v1/alerts");
+    walk.post("/v1/alerts/test", &json!({"to": "chat"}));
+    walk.ask(404, "POST", "/v1/alerts/test", &json!({"to": "nobody"}));
     walk.get("/v1/stats");
     for over in ["1h", "24h", "7d"] {
         walk.get(&format!("/v1/stats?over={over}"));
