@@ -158,8 +158,12 @@ impl Fresh {
         let find = |routes: &[(String, Box<Counts>)], name: &str| {
             routes.binary_search_by(|(other, _)| other.as_str().cmp(name))
         };
-        let mut name = name_of(route);
-        let mut place = find(&self.routes, name);
+        // Most are found as they are called.
+        let (mut name, mut place) = (route, find(&self.routes, route));
+        if place.is_err() {
+            name = name_of(route);
+            place = find(&self.routes, name);
+        }
         if place.is_err() && self.routes.len() >= ROUTES_MAX {
             name = OTHER;
             place = find(&self.routes, name);
