@@ -7,6 +7,7 @@ use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::operation::Operation;
+use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing as Stands};
 use onceward::tally::{AD_HOC, Counts, OTHER, Span, Stats};
@@ -293,8 +294,19 @@ fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup
             sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")
         }
         Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
-        Some(Bar::Rate | Bar::Slots) | None => sign("done", Icon::Done, "takes calls"),
+        Some(Bar::Rate | Bar::Slots) | None => html! {
+            (sign("done", Icon::Done, "takes calls"))
+            @if let Some(opens) = opens_later(node, name, now) {
+                " " span.label { "accepted ones wait for its hours, which begin " (words::time(opens, now)) }
+            }
+        },
     }
+}
+
+/// When accepted work may go, where it may not now.
+fn opens_later(node: &Node, name: &str, now: Timestamp) -> Option<Timestamp> {
+    let opens = node.engine.route(name)?.policy.opening(Mode::Accepted, now);
+    (opens > now).then_some(opens)
 }
 
 fn form(name: &str, is_paused: bool) -> Markup {

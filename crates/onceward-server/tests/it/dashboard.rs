@@ -97,11 +97,11 @@ fn duplicates_are_told_with_what_they_got_and_what_they_would_have_doubled() {
     let shown = page(&server, "/duplicates");
     assert!(shown.contains("<strong>2</strong> blocked"), "{shown}");
     let list = |page: &str| page.split("id=\"latest\"").nth(1).unwrap().to_owned();
-    let last = list(&shown);
-    assert_eq!(last.matches("<tr>").count(), 4, "a head, and three that came again: {last}");
+    let latest = list(&shown);
+    assert_eq!(latest.matches("<tr>").count(), 4, "a head, and three that came again: {latest}");
     let first = server.operations().into_iter().find(|it| it["key"] == "order-1").unwrap();
     let link = format!("/operations/{}\">order-1</a>", first["id"].as_str().unwrap());
-    assert_eq!(last.matches(&link).count(), 2, "{last}");
+    assert_eq!(latest.matches(&link).count(), 2, "{latest}");
     let mismatches = list(&page(&server, "/duplicates?got=mismatch"));
     assert!(mismatches.contains("order-2") && !mismatches.contains("order-1"), "{mismatches}");
     assert_eq!(server.ask("GET", "/duplicates?got=all", &[HTML], "").status, 400);
