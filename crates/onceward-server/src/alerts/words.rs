@@ -208,7 +208,8 @@ pub(super) fn page(kind: Kind) -> &'static str {
         Kind::InDoubt => "/in-doubt",
         Kind::DeadLetters => "/dead",
         Kind::BreakerOpen | Kind::BacklogOld => "/upstreams",
-        Kind::LateDuplicates | Kind::DiskLow => "/",
+        Kind::LateDuplicates => "/duplicates",
+        Kind::DiskLow => "/",
     }
 }
 
