@@ -2,6 +2,7 @@
 
 mod access;
 mod body;
+mod changes;
 mod classify;
 mod cli;
 mod config;

@@ -15,6 +15,7 @@ use rustix::fs::statvfs;
 
 use crate::access::Access;
 use crate::body::Body;
+use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::oidc::Oidc;
@@ -51,6 +52,7 @@ pub(crate) struct Node {
     pub(crate) sources: Sources,
     pub(crate) access: Access,
     pub(crate) oidc: Oidc,
+    pub(crate) changes: Arc<Changes>,
     pub(crate) outboxes: Outboxes,
     pub(crate) data: PathBuf,
     pub(crate) rekey: Rekey,

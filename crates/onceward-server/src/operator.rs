@@ -15,6 +15,7 @@ mod access;
 mod advice;
 pub(crate) mod audit;
 pub(crate) mod bulk;
+mod changes;
 mod claims;
 mod doubt;
 mod erase;
@@ -46,6 +47,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .merge(operations::router())
         .merge(bulk::router())
+        .merge(changes::router())
         .merge(audit::router())
         .merge(keys::router())
         .merge(claims::router())

@@ -1,9 +1,9 @@
 //! The pages for people: what needs somebody first, then everything; and of each operation its
 //! whole story, with what a person can do about it.
 //!
-//! They are rendered here and need no script. Everything that came from outside is text: maud
-//! escapes it, and the policy that goes with every page lets nothing run and loads nothing from
-//! elsewhere. Every change is a form of this origin's own; `access` refuses any other, and in a session
+//! They are rendered here and are whole without the one script, which keeps them up to date. Everything
+//! that came from outside is text: maud escapes it, and the policy that goes with every page lets nothing
+//! else run and loads nothing from elsewhere. Every change is a form of this origin's own; `access` refuses any other, and in a session
 //! each form carries what only its pages know (`viewer`).
 
 mod acts;
@@ -20,6 +20,7 @@ mod payload;
 mod resend;
 mod sources;
 mod story;
+mod theme;
 mod upstreams;
 mod viewer;
 mod words;
@@ -44,7 +45,7 @@ use crate::problem::Problem;
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "same-origin"),
@@ -52,6 +53,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 const STYLE: &str = include_str!("page/style.css");
+const SCRIPT: &str = include_str!("page/script.js");
 const ICON: &str = include_str!("page/icon.svg");
 
 /// The pages' paths, and what every unknown path gets.
@@ -82,6 +84,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
+        .route("/script.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
         .fallback(unknown)
@@ -107,9 +110,10 @@ pub(crate) async fn not_allowed() -> Problem {
 /// a browser as a page.
 async fn dress(request: Request, next: Next) -> Response {
     let is_browser = wants_html(request.headers());
-    let mut response = viewer::answer(request, next).await;
+    let theme = theme::of(request.headers());
+    let mut response = theme::during(theme, viewer::answer(request, next)).await;
     if is_browser && let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem_page(&problem).map(axum::body::Body::new);
+        response = theme::within(theme, || problem_page(&problem)).map(axum::body::Body::new);
     }
     put_headers(response.headers_mut());
     response
@@ -127,7 +131,7 @@ pub(crate) fn refused(head: &Parts, problem: &Problem) -> http::Response<Body> {
     let mut response = if problem.code == "unauthenticated" && is_look {
         to_login(head)
     } else {
-        problem_page(problem)
+        theme::within(theme::of(&head.headers), || problem_page(problem))
     };
     put_headers(response.headers_mut());
     response

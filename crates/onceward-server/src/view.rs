@@ -17,6 +17,7 @@ use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
 use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, TENANT, is_tenant};
+use crate::changes::Change;
 use crate::config::Outbox;
 use crate::node::Node;
 use crate::operator::{id_of, invalid};
@@ -147,6 +148,11 @@ impl View {
         }
         let condition = self.engine.store().condition().await?;
         Ok(Some((condition.bytes, condition.commits)))
+    }
+
+    /// Whether what this is about is there for it.
+    pub(crate) fn sees_change(&self, change: &Change) -> bool {
+        self.sees(&change.tenant)
     }
 
     /// The scope of the keys that `principal` uses on what is called `name`.

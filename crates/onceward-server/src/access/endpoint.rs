@@ -192,6 +192,7 @@ pub(crate) const METRICS: Endpoint =
 const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
     api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).for_pages(),
+    api(GET, "/v1/changes", Roles::READ, Reach::Said, api::FOLLOW),
     api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION)
         .or_own()
         .for_pages(),
@@ -289,6 +290,7 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
     page(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
     page(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/script.js", Roles::NONE, Reach::Nothing).open(),
     page(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
     page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
 ];

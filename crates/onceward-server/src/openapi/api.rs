@@ -1,6 +1,6 @@
 //! What the document says of each endpoint of the API; the table of endpoints takes it from here.
 
-use super::described::Shape::{Json, Lines, Metrics, Text};
+use super::described::Shape::{Events, Json, Lines, Metrics, Text};
 use super::described::{Described, about};
 
 /// What a list of operations is asked for.
@@ -118,6 +118,12 @@ pub(crate) const LIST_OPERATIONS: &[Described] =
     &[about("Operations", "listOperations", "List operations, the newest first")
         .takes(FILTER)
         .gives(&[(200, Json("OperationPage"))])];
+
+pub(crate) const FOLLOW: &[Described] =
+    &[about("Operations", "followChanges", "Follow what changes, as a stream of events: what to read again")
+        .takes(&["inRoute", "forSeconds"])
+        .gives(&[(200, Events)])
+        .refuses(&["limit", "draining"])];
 
 pub(crate) const SEND: &[Described] =
     &[about("Operations", "send", "Send a call, in one document, and have its answer in one")

@@ -8,9 +8,10 @@ use http::{HeaderMap, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
-use super::viewer;
+use super::{theme, viewer};
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
+use crate::shape;
 use crate::view::View;
 
 /// A page.
@@ -121,13 +122,14 @@ pub(super) fn base_of(headers: &HeaderMap) -> String {
 pub(super) fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang="en" data-theme=[theme::chosen()] {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Onceward" }
                 link rel="stylesheet" href="/style.css";
+                script type="module" src="/script.js" {}
                 link rel="icon" type="image/svg+xml" href="/icon.svg";
             }
             body {
@@ -137,7 +139,7 @@ pub(super) fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
                     (top)
                     (viewer::shown())
                 }
-                main #main { (body) }
+                main #main data-now=(shape::now().as_millis()) { (body) }
                 footer { "Onceward " (env!("CARGO_PKG_VERSION")) }
             }
         }
