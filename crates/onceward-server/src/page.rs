@@ -12,6 +12,7 @@ mod bulk;
 mod doubt;
 mod filter;
 mod frame;
+mod icons;
 mod lists;
 mod login;
 mod oidc;
@@ -52,7 +53,9 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-const STYLE: &str = include_str!("page/style.css");
+/// One sheet: what all pages share, then what those of operations have.
+const STYLE: &str =
+    concat!(include_str!("page/style.css"), include_str!("page/operations.css"));
 const SCRIPT: &str = include_str!("page/script.js");
 const ICON: &str = include_str!("page/icon.svg");
 

@@ -7,8 +7,9 @@ use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::{Bar, Standing};
 
-use super::frame::{Frame, Here, Html, reason, table};
-use super::words;
+use super::frame::{Frame, Here, Html, heading, reason, table};
+use super::icons::Icon;
+use super::words::{self, sign};
 use crate::node::Node;
 use crate::operator::{Because, Sent};
 use crate::problem::Problem;
@@ -21,11 +22,10 @@ pub(super) async fn show(node: View) -> Result<Html, Problem> {
     gates.retain(|(name, _)| node.check_kept(name).is_ok());
     gates.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
     let content = html! {
-        h1 { "Upstreams" }
-        p.lead {
+        (heading("Upstreams", &html! {
             "What stands before each route's upstream at this node. What is held back waits in the "
             "ledger, and nothing of it is lost."
-        }
+        }, "/v1/routes"))
         @if gates.is_empty() {
             div.empty.card { p { strong { "No routes are configured." } } }
         } @else {
@@ -37,6 +37,13 @@ pub(super) async fn show(node: View) -> Result<Html, Problem> {
         (super::outboxes::section(&node))
     };
     Ok(Html(frame.page(Here::Upstreams, "Upstreams", &content)))
+}
+
+/// How many upstreams something stands before that somebody may want to look at.
+pub(super) fn held_back(node: &View) -> u64 {
+    let kept = |name: &str| node.check_kept(name).is_ok();
+    let is_held = |standing: &Standing| rank(standing) < 3;
+    node.gates().iter().filter(|(name, standing)| is_held(standing) && kept(name)).count() as u64
 }
 
 /// The worst come first.
@@ -72,20 +79,20 @@ fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup
     let paused = node.engine.paused();
     match standing.bar {
         Some(Bar::Paused) => html! {
-            span.chip.told { "paused" }
+            (sign("told", Icon::Paused, "paused"))
             @if let Some(pause) = paused.get(name) {
                 " " span.label { "by " (pause.who) " " (words::time(pause.at, now)) ": " (pause.reason) }
             }
         },
-        Some(Bar::BreakerOpen) => html! { span.chip.dead { "breaker open" } (until) },
+        Some(Bar::BreakerOpen) => html! { (sign("dead", Icon::Open, "breaker open")) (until) },
         Some(Bar::UpstreamAsked) => {
-            html! { span.chip.doubt { "it asked to be left alone" } (until) }
+            html! { (sign("doubt", Icon::Pending, "it asked to be left alone")) (until) }
         }
         Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
-            html! { span.chip.doubt { "breaker half-open: it is probed" } }
+            html! { (sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")) }
         }
-        Some(Bar::OutsideHours) => html! { span.chip.told { "outside its hours" } },
-        Some(Bar::Rate | Bar::Slots) | None => html! { span.chip.done { "yes" } },
+        Some(Bar::OutsideHours) => html! { (sign("told", Icon::Pending, "outside its hours")) },
+        Some(Bar::Rate | Bar::Slots) | None => html! { (sign("done", Icon::Done, "yes")) },
     }
 }
 
