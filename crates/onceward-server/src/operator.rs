@@ -17,6 +17,7 @@ pub(crate) mod audit;
 pub(crate) mod bulk;
 mod changes;
 mod claims;
+pub(crate) mod dead_letters;
 mod doubt;
 mod erase;
 mod evidence;
@@ -53,6 +54,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(claims::router())
         .merge(routes::router())
         .merge(doubt::router())
+        .merge(dead_letters::router())
         .merge(erase::router())
         .merge(outbox::router())
         .merge(sources::router())

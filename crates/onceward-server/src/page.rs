@@ -9,6 +9,7 @@
 mod acts;
 mod audit;
 mod bulk;
+mod dead;
 mod doubt;
 mod filter;
 mod frame;
@@ -19,6 +20,7 @@ mod oidc;
 mod outboxes;
 mod payload;
 mod resend;
+mod rows;
 mod sources;
 mod story;
 mod theme;
@@ -64,7 +66,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/", get(lists::overview))
         .route("/operations", get(lists::operations))
-        .route("/dead", get(lists::dead))
+        .route("/dead", get(dead::show))
         .route("/in-doubt", get(lists::in_doubt))
         .route("/audit", get(audit::show))
         .route("/bulk", post(bulk::begin))

@@ -192,6 +192,7 @@ pub(crate) const METRICS: Endpoint =
 const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
     api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).for_pages(),
+    api(GET, "/v1/dead-letters/groups", Roles::READ, Reach::Said, api::GROUP_DEAD_LETTERS),
     api(GET, "/v1/changes", Roles::READ, Reach::Said, api::FOLLOW),
     api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION)
         .or_own()

@@ -15,6 +15,8 @@ const FILTER: &[&str] = &[
     "subject",
     "text",
     "status",
+    "deadFor",
+    "error",
     "parent",
     "made",
     "after",
@@ -118,6 +120,10 @@ pub(crate) const LIST_OPERATIONS: &[Described] =
     &[about("Operations", "listOperations", "List operations, the newest first")
         .takes(FILTER)
         .gives(&[(200, Json("OperationPage"))])];
+
+pub(crate) const GROUP_DEAD_LETTERS: &[Described] =
+    &[about("Operations", "groupDeadLetters", "Tell the causes of the newest dead letters, the commonest first")
+        .gives(&[(200, Json("DeadLetterGroups"))])];
 
 pub(crate) const FOLLOW: &[Described] =
     &[about("Operations", "followChanges", "Follow what changes, as a stream of events: what to read again")

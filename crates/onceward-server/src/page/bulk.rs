@@ -9,11 +9,12 @@ use onceward::{Bulk, BulkPlan, BulkStanding};
 use serde::Deserialize;
 
 use super::acts::Done;
+use super::filter::Filtered;
 use super::frame::{Frame, Here, Html, reason};
 use super::words;
 use crate::access::Caller;
 use crate::operator::bulk::{RATE, Wanted, Words, begun};
-use crate::operator::{Asked, Because, Filter, Sent, reasoned};
+use crate::operator::{Because, Filter, Sent, reasoned};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
@@ -31,7 +32,7 @@ pub(super) fn link(filter: &Filter) -> Markup {
 pub(super) async fn plan(
     node: View,
     Extension(caller): Extension<Caller>,
-    Asked(filter): Asked<Filter>,
+    Filtered(filter): Filtered,
 ) -> Result<Html, Problem> {
     let action = "redeliver".to_owned();
     let wanted = Wanted { action, filter, dry_run: true, ..Wanted::default() };
@@ -106,7 +107,7 @@ reasoned!(Ordered);
 pub(super) async fn begin(
     node: View,
     Extension(caller): Extension<Caller>,
-    Asked(filter): Asked<Filter>,
+    Filtered(filter): Filtered,
     Sent(_, form): Sent<Ordered>,
 ) -> Done {
     let risks = [(Risk::Unknown, form.unknown), (Risk::WindowOver, form.window_over)];

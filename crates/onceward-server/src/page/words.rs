@@ -123,6 +123,16 @@ pub(super) fn reached(reached: Reached) -> &'static str {
     }
 }
 
+/// The same of what is in doubt, as the beginning of a sentence.
+pub(super) fn reached_so_far(reached: Reached) -> &'static str {
+    match reached {
+        Reached::Nothing | Reached::Resolved | Reached::Connected | Reached::Secured => "Not sent",
+        Reached::Sent => "Sent",
+        Reached::Head => "Sent, and an answer began",
+        Reached::Body => "Sent and answered",
+    }
+}
+
 /// How an outcome is known.
 pub(super) fn source(source: Source) -> &'static str {
     match source {
@@ -200,7 +210,7 @@ pub(super) fn duration(duration: Duration) -> String {
 pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     let (ago, ahead) = (now.since(at), at.since(now));
     let words = if ahead.as_secs() > 0 {
-        format!("in {}", duration(ahead))
+        format!("in {}", duration(Duration::from_secs(ahead.as_secs())).replace(".0", ""))
     } else if ago.as_secs() < 1 {
         "just now".to_owned()
     } else {
