@@ -24,6 +24,7 @@ mod rows;
 mod sources;
 mod story;
 mod theme;
+mod timeline;
 mod upstreams;
 mod viewer;
 mod words;
@@ -74,6 +75,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/bulk/{bulk}", get(bulk::show))
         .route("/bulk/{bulk}/stop", post(bulk::stop))
         .route("/operations/{id}", get(story::show))
+        .route("/operations/{id}/request", get(story::request_file))
+        .route("/operations/{id}/response", get(story::response_file))
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
         .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))

@@ -269,6 +269,8 @@ const ROUTED: &[Endpoint] = &[
     page(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
     page(GET, "/operations/{id}", Roles::READ, Reach::Whole),
+    page(GET, "/operations/{id}/request", Roles::READ.and(Roles::PAYLOADS), Reach::Whole),
+    page(GET, "/operations/{id}/response", Roles::READ.and(Roles::PAYLOADS), Reach::Whole),
     page(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
     page(POST, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
     page(GET, "/operations/{id}/resend", Roles::OPERATE.and(Roles::PAYLOADS), Reach::Whole),
