@@ -57,8 +57,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// One sheet: what all pages share, then what those of operations have.
-const STYLE: &str =
-    concat!(include_str!("page/style.css"), include_str!("page/operations.css"));
+const STYLE: &str = concat!(include_str!("page/style.css"), include_str!("page/operations.css"));
 const SCRIPT: &str = include_str!("page/script.js");
 const ICON: &str = include_str!("page/icon.svg");
 

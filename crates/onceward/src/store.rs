@@ -348,9 +348,10 @@ impl Query {
             && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))
             && self.status.is_none_or(|status| operation.last_status() == Some(status))
             && self.reason.is_none_or(|reason| operation.state == State::Dead(reason))
-            && self.error.as_deref().is_none_or(|error| {
-                operation.last_error().is_some_and(|last| last.contains(error))
-            })
+            && self
+                .error
+                .as_deref()
+                .is_none_or(|error| operation.last_error().is_some_and(|last| last.contains(error)))
             && self.parent.is_none_or(|parent| operation.parent == Some(parent))
             && self.made.as_ref().is_none_or(made)
             && self.since.is_none_or(|since| operation.created_at >= since)

@@ -121,15 +121,21 @@ pub(crate) const LIST_OPERATIONS: &[Described] =
         .takes(FILTER)
         .gives(&[(200, Json("OperationPage"))])];
 
-pub(crate) const GROUP_DEAD_LETTERS: &[Described] =
-    &[about("Operations", "groupDeadLetters", "Tell the causes of the newest dead letters, the commonest first")
-        .gives(&[(200, Json("DeadLetterGroups"))])];
+pub(crate) const GROUP_DEAD_LETTERS: &[Described] = &[about(
+    "Operations",
+    "groupDeadLetters",
+    "Tell the causes of the newest dead letters, the commonest first",
+)
+.gives(&[(200, Json("DeadLetterGroups"))])];
 
-pub(crate) const FOLLOW: &[Described] =
-    &[about("Operations", "followChanges", "Follow what changes, as a stream of events: what to read again")
-        .takes(&["inRoute", "forSeconds"])
-        .gives(&[(200, Events)])
-        .refuses(&["limit", "draining"])];
+pub(crate) const FOLLOW: &[Described] = &[about(
+    "Operations",
+    "followChanges",
+    "Follow what changes, as a stream of events: what to read again",
+)
+.takes(&["inRoute", "forSeconds"])
+.gives(&[(200, Events)])
+.refuses(&["limit", "draining"])];
 
 pub(crate) const SEND: &[Described] =
     &[about("Operations", "send", "Send a call, in one document, and have its answer in one")

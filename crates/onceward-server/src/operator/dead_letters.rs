@@ -121,10 +121,7 @@ impl Counted {
 }
 
 /// The causes of the newest dead letters on the routes that `reaches` lets through.
-pub(crate) async fn groups(
-    node: &View,
-    reaches: impl Fn(&str) -> bool,
-) -> Result<Groups, Problem> {
+pub(crate) async fn groups(node: &View, reaches: impl Fn(&str) -> bool) -> Result<Groups, Problem> {
     let (mut counted, mut looked_at, mut before) = (Counted::default(), 0, None);
     let mut is_whole = false;
     for _ in 0..PAGES_MAX {
@@ -151,11 +148,7 @@ struct Whose {
     tenant: Option<String>,
 }
 
-async fn show(
-    node: View,
-    Extension(caller): Extension<Caller>,
-    Asked(_): Asked<Whose>,
-) -> Answer {
+async fn show(node: View, Extension(caller): Extension<Caller>, Asked(_): Asked<Whose>) -> Answer {
     let found = groups(&node, |route| caller.reaches(route)).await?;
     let data: Vec<_> = found.groups.iter().map(Group::shown).collect();
     Ok(Json(json!({

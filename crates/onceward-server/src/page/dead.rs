@@ -11,8 +11,8 @@ use super::frame::{Frame, Here, Html, heading, number};
 use super::lists::{Empty, found, page_of};
 use super::rows::Table;
 use super::{bulk, filter, frame, rows, words};
-use crate::operator::dead_letters::{Group, Groups, groups};
 use crate::operator::Filter;
+use crate::operator::dead_letters::{Group, Groups, groups};
 use crate::problem::Problem;
 use crate::view::View;
 

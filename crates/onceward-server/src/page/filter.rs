@@ -88,7 +88,7 @@ pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
             datalist #routes { @for route in node.routes() { option value=(route.name) {} } }
             label { "Since"
                 input name="after" list="since" value=(value("after")) autocomplete="off"
-                    placeholder="1h, 24h, or a time";
+                    placeholder="24h";
             }
             datalist #since { @for ago in ["15m", "1h", "24h", "7d"] { option value=(ago) {} } }
             div.row {

@@ -231,13 +231,13 @@ fn rail(ways: Option<&Ways>) -> Markup {
             header.top {
                 a.brand href="/" { (mark()) "Onceward" }
                 @if let Some(ways) = ways {
-                    span.alarms #alarms data-live="all" data-about="-" { (ways.alarms) }
+                    span.alarms #alarms data-live="all" { (ways.alarms) }
                     button.menu type="button" popovertarget="pages" { (Icon::Menu.show()) span { "Menu" } }
                 }
             }
             @if let Some(ways) = ways {
                 nav #pages popover aria-label="Pages" {
-                    div.ways #ways data-live="all" data-about="-" { (ways.pages) }
+                    div.ways #ways data-live="all" { (ways.pages) }
                     div.tools { (viewer::shown()) }
                 }
             }

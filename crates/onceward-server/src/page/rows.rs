@@ -21,12 +21,7 @@ pub(super) enum Table {
 }
 
 /// Operations, with the columns of `kind`.
-pub(super) fn table(
-    node: &View,
-    kind: Table,
-    operations: &[Operation],
-    now: Timestamp,
-) -> Markup {
+pub(super) fn table(node: &View, kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
     let when = match kind {
         Table::All => "Came",
         Table::Dead => "Died",

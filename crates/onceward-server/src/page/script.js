@@ -47,7 +47,7 @@ const awaited = new WeakSet();
 
 function tick() {
   const now = Date.now() + ahead;
-  for (const time of all('time[title]')) {
+  for (const time of all('time.ago')) {
     const at = Date.parse(time.dateTime);
     const said = relative(at, now);
     if (time.textContent !== said) time.textContent = said;
@@ -55,6 +55,8 @@ function tick() {
     if (at > now) awaited.add(time);
     else if (awaited.delete(time)) live.hint();
   }
+  // What goes on without a word in the stream.
+  if ($('[data-every]')) live.hint(1000);
 }
 
 // Live. A stream says that something changed; what is so is read from the page itself, once more.
@@ -141,17 +143,21 @@ function announce(list, count) {
 const live = {
   stream: null,
   timer: 0,
+  due: 0,
   isReading: false,
   isWanted: false,
   shown: '',
-  pause: 1000,
-  isPaused: false,
+  pause: 0,
 
-  /** Something may have changed. */
-  hint() {
-    if (document.hidden || this.isPaused || this.timer) return;
+  /** Something may have changed; it is read again so soon, and not sooner than the gateway bears. */
+  hint(soon = 300) {
+    if (document.hidden) return;
     if (this.isReading) { this.isWanted = true; return; }
-    this.timer = setTimeout(() => { this.timer = 0; this.read(); }, this.pause);
+    const due = performance.now() + Math.max(soon, this.pause);
+    if (this.timer && this.due <= due) return;
+    clearTimeout(this.timer);
+    this.due = due;
+    this.timer = setTimeout(() => { this.timer = 0; this.read(); }, due - performance.now());
   },
 
   /** Shows what a list announced. */
@@ -175,7 +181,7 @@ const live = {
     } finally {
       this.isReading = false;
       // A gateway that has much to do is asked less.
-      this.pause = Math.max(300, 5 * (performance.now() - began));
+      this.pause = 5 * (performance.now() - began);
       if (this.isWanted) { this.isWanted = false; this.hint(); }
     }
   },
@@ -194,14 +200,15 @@ const live = {
   },
 
   open() {
-    const places = all('[data-live]');
-    if (this.stream || document.hidden || this.isPaused || !places.length) return;
-    const about = places.every((place) => place.dataset.about) && new Set(places.map((place) => place.dataset.about));
+    const places = all('main [data-live]');
+    if (this.stream || document.hidden || !$('[data-live]')) return;
     this.stream = new EventSource('/v1/changes');
     this.stream.addEventListener('changed', ({ data }) => {
       const { data: changed, left_out: leftOut } = JSON.parse(data);
-      const isAbout = !about || !changed.length || leftOut || changed.some(({ id }) => about.has(id));
-      if (isAbout) this.hint();
+      const ids = new Set(changed.map(({ id }) => id));
+      const isAbout = ({ dataset: { about } }) => !about || !ids.size || leftOut || ids.has(about);
+      // The counts beside the ways are no hurry.
+      this.hint(places.some(isAbout) ? 300 : 5000);
     });
     this.stream.addEventListener('error', () => {
       // Where it was refused it does not come back by itself.
@@ -336,7 +343,6 @@ document.addEventListener('visibilitychange', () => {
 // A page that is left and come back to is shown as it was: the stream goes with it, and comes again.
 addEventListener('pagehide', () => live.close());
 addEventListener('pageshow', (event) => { if (event.persisted) { live.open(); live.hint(); } });
-for (const place of all('[data-every]')) setInterval(() => live.hint(), 1000 * Number(place.dataset.every));
 live.open();
 if (location.hash === '#search') search();
 if (location.hash === '#redeliver') redeliver();

@@ -15,7 +15,8 @@ tokio::task_local! {
 pub(super) fn of(headers: &HeaderMap) -> Option<&'static str> {
     let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut cookies = lines.flat_map(|line| line.split(';'));
-    let chosen = cookies.find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
+    let chosen =
+        cookies.find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
     ["light", "dark"].into_iter().find(|theme| *theme == chosen)
 }
 

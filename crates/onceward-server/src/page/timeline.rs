@@ -29,6 +29,7 @@ enum Entry<'a> {
     Acted(usize, &'a Act),
     /// With its key, from then to then, so often.
     Asked(Timestamp, Timestamp, u64),
+    Ended,
 }
 
 pub(super) fn show(
@@ -61,12 +62,13 @@ pub(super) fn show(
                                 ": answered without sending"
                             }
                         },
+                        Entry::Ended => (end(operation, at)),
                     }
                 }
                 @if attempts.is_empty() && operation.request.is_none() && !is_claim {
                     li.entry data-key="forgotten" { p.line.soft { "What was sent was forgotten with its window." } }
                 }
-                (end(node, operation, now))
+                (next(node, operation, now))
             }
         }
     }
@@ -81,7 +83,8 @@ fn entries<'a>(
     let tried = attempts.iter().enumerate().map(|(n, (it, _))| (it.started_at, Entry::Tried(n)));
     let acted = operation.acts.iter().enumerate().map(|(n, act)| (act.at, Entry::Acted(n, act)));
     let again = asked.times.iter().map(|at| (*at, Entry::Asked(*at, *at, 1)));
-    let mut all: Vec<_> = tried.chain(acted).chain(again).collect();
+    let ended = operation.ended_at.map(|at| (at, Entry::Ended));
+    let mut all: Vec<_> = tried.chain(acted).chain(ended).chain(again).collect();
     all.sort_by_key(|(at, _)| *at);
     // Who asks again does so often: what stands together is one entry.
     let mut merged: Vec<(Timestamp, Entry<'a>)> = Vec::with_capacity(all.len());
@@ -103,7 +106,7 @@ fn point(at: Timestamp, operation: &Operation) -> Markup {
     let since = at.since(operation.created_at);
     html! {
         span.at {
-            time datetime=(exact) aria-label=(exact) data-exact=(exact) {
+            time datetime=(exact) title=(exact) {
                 @if since < WAIT_MIN { "0 s" } @else { "+" (words::duration(since)) }
             }
         }
@@ -121,7 +124,7 @@ fn received(operation: &Operation, now: Timestamp) -> Markup {
                 @if let Some(via) = &operation.via { " by " bdi { (via) } }
                 @if operation.scope.kind != ScopeKind::Claim {
                     @match operation.mode {
-                        Mode::Held => ", its caller waits",
+                        Mode::Held => ", its caller waiting",
                         Mode::Accepted => ", accepted to be delivered",
                     }
                 }
@@ -155,7 +158,7 @@ fn wait(operation: &Operation, attempts: &[Tried<'_>], n: usize) -> Markup {
             @if by_hand { "until a person sent it again" }
             @else if let Some(asked) = asked { "the upstream asked for it (Retry-After: " bdi { (asked) } ")" }
             @else if n == 0 { "for its turn" }
-            @else { "the pause of its route before another attempt" }
+            @else { "backoff" }
         }
     }
 }
@@ -231,28 +234,32 @@ fn track(ended: &Ended) -> Markup {
     }
 }
 
-/// Where it stands now, and what comes next by itself.
-fn end(node: &View, operation: &Operation, now: Timestamp) -> Markup {
-    let ended = operation.ended_at.unwrap_or(now);
+/// How it ended.
+fn end(operation: &Operation, at: Timestamp) -> Markup {
     html! {
-        @match operation.state {
-            State::Pending { due } => li.entry.next data-key="end" {
+        @if let State::Dead(why) = operation.state {
+            li.entry.bad data-key="end" {
                 p.line {
-                    @if due.since(now) < Duration::from_secs(1) { strong { "Its next attempt is due" } }
-                    @else { strong { "Next attempt " (words::time(due, now)) } }
-                    @if let Some(why) = held_by(node, operation) { ": " (why) }
-                }
-            },
-            State::Delivering | State::InDoubt => {}
-            State::Done => li.entry.good data-key="end" {
-                p.line { (point(ended, operation)) strong { "Done" } }
-            },
-            State::Dead(why) => li.entry.bad data-key="end" {
-                p.line {
-                    (point(ended, operation)) strong { "Dead" } ": " (words::death(why))
+                    (point(at, operation)) strong { "Dead" } ": " (words::death(why))
                     @if operation.told { ". Its caller was told" }
                 }
-            },
+            }
+        } @else {
+            li.entry.good data-key="end" { p.line { (point(at, operation)) strong { "Done" } } }
+        }
+    }
+}
+
+/// What comes next by itself.
+fn next(node: &View, operation: &Operation, now: Timestamp) -> Markup {
+    let State::Pending { due } = operation.state else { return html! {} };
+    html! {
+        li.entry.next data-key="end" {
+            p.line {
+                @if due.since(now) < Duration::from_secs(1) { strong { "Its next attempt is due" } }
+                @else { strong { "Next attempt " (words::time(due, now)) } }
+                @if let Some(why) = held_by(node, operation) { ": " (why) }
+            }
         }
     }
 }

@@ -217,7 +217,7 @@ pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
         format!("{} ago", duration(Duration::from_secs(ago.as_secs())).replace(".0", ""))
     };
     let exact = shape::time(at);
-    html! { time datetime=(exact) title=(exact) { (words) } }
+    html! { time.ago datetime=(exact) title=(exact) { (words) } }
 }
 
 /// An instant to the millisecond, for reading in order.

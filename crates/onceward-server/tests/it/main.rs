@@ -68,6 +68,7 @@ mod outbox;
 mod outbox_kill;
 mod outbox_tables;
 mod page;
+mod page_live;
 mod passed;
 mod passing;
 mod people;
