@@ -187,6 +187,8 @@ const live = {
   },
 
   take(page) {
+    // What is for pages without a script is read as elements here, and would run.
+    for (const without of all('noscript', page)) without.replaceChildren();
     for (const fresh of all('[data-live]', page)) {
       const old = document.getElementById(fresh.id);
       if (!old) continue;
