@@ -173,12 +173,12 @@ fn the_keyboard_leads_through_a_list_to_the_form_that_redelivers() {
 #[test]
 fn what_is_typed_folded_open_and_focused_stays_while_the_page_is_renewed() {
     let server = Server::start();
-    let id = dead_letter(&server, "order-1", "404,201");
+    let id = dead_letter(&server, "order-1", "503,404,201");
     let browser = Browser::start();
     browser.open(&server.url(&format!("/operations/{id}")));
     until_live(&browser);
     mark(&browser);
-    browser.click("details[data-key=forget] summary");
+    browser.click("li[data-key='attempt 1'] summary");
     browser.fill("form[action$='/redeliver'] [name=reason]", "not yet sen");
 
     // Somebody else is quicker.
@@ -187,7 +187,7 @@ fn what_is_typed_folded_open_and_focused_stays_while_the_page_is_renewed() {
     server.ask("POST", &path, &headers, r#"{"reason": "another was quicker"}"#);
     until("it is shown", || (browser.text(".place .chip") == "done").then_some(()));
     assert!(browser.text("#timeline").contains("another was quicker"));
-    let kept = "[document.activeElement.name, document.activeElement.value, document.querySelector('details[data-key=forget]').open].join()";
+    let kept = "[document.activeElement.name, document.activeElement.value, document.querySelector(\"li[data-key='attempt 1'] details\").open].join()";
     assert_eq!(browser.evaluate(kept), "reason,not yet sen,true");
     assert!(is_marked(&browser));
 }
