@@ -33,7 +33,9 @@ mod resend;
 mod routes;
 mod sessions;
 mod sources;
+mod stats;
 
+pub(crate) use self::advice::{WindowSaid, window_of};
 pub(crate) use self::filter::{Filter, cursor, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
@@ -59,6 +61,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(outbox::router())
         .merge(sources::router())
         .merge(ledger::router())
+        .merge(stats::router())
         .merge(access::router())
         .merge(sessions::router())
         .merge(openapi::router())

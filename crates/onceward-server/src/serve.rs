@@ -590,8 +590,9 @@ async fn drain(node: &Node) -> Result<(), Exit> {
         Ok(()) => node.engine.flush_seen().await,
         error => error,
     };
+    let asked = asked.and(node.engine.flush_tallies().await);
     if let Err(error) = asked {
-        warn!(%error, "the last counts of duplicates are lost");
+        warn!(%error, "the last counts are lost");
     }
     if let Err(error) = node.access.keep_used().await {
         warn!(%error, "when access keys were last used is lost");

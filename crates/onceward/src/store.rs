@@ -567,6 +567,23 @@ pub trait Store: Send + Sync + 'static {
     /// How many operations of a tenant stand where; of what is done and over nothing need be told.
     fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
 
+    /// The operation in doubt that came first, of a tenant or of all.
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(async move {
+            let (mut oldest, mut before) = (None, None);
+            loop {
+                let (standing, tenant) = (vec![Standing::InDoubt], tenant.clone());
+                let query = Query { standing, tenant, before, limit: 500, ..Query::default() };
+                let page = self.list(query).await?;
+                oldest = page.operations.into_iter().next_back().or(oldest);
+                before = page.next;
+                if before.is_none() {
+                    return Ok(oldest);
+                }
+            }
+        })
+    }
+
     /// Copies the ledger into the empty or missing folder `to`, while it is in use.
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()>;
 

@@ -419,11 +419,21 @@ pub(crate) const LIST_REJECTS: &[Described] = &[about(
 .refuses(&["source-unknown"])];
 
 pub(crate) const GET_STATS: &[Described] =
-    &[about("Ledger", "getStats", "Count").gives(&[(200, Json("Stats"))])];
+    &[about("Ledger", "getStats", "Count what stands where now, and what calls came to over time")
+        .takes(&["over"])
+        .gives(&[(200, Json("Stats"))])];
+
+pub(crate) const LIST_DUPLICATES: &[Described] = &[about(
+    "Ledger",
+    "listDuplicates",
+    "List the last calls whose key was known, the newest first: a sample where they are many",
+)
+.takes(&["seen", "limit"])
+.gives(&[(200, Json("DuplicatePage"))])];
 
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")
-        .takes(&["who", "after", "place", "limit"])
+        .takes(&["who", "toWhat", "after", "place", "limit"])
         .gives(&[(200, Json("NotePage"))])];
 
 pub(crate) const VERIFY_AUDIT: &[Described] = &[about(

@@ -93,7 +93,7 @@ impl Frame {
                 }
             }
         };
-        let alarm = |count, class, what| Some(Count { count, class, what });
+        let alarm = |many, class, what| Some(Count { many, class, what });
         let pages = html! {
             (way(Here::Overview, "/", Icon::Overview, "Overview", None))
             (way(Here::Operations, "/operations", Icon::Operations, "Operations", alarm(open, "", "open")))
@@ -101,7 +101,7 @@ impl Frame {
             (way(Here::InDoubt, "/in-doubt", Icon::Doubt, "In doubt", alarm(doubt, "doubt", "in doubt")))
             hr;
             (way(Here::Upstreams, "/upstreams", Icon::Upstreams, "Upstreams",
-                alarm(self.held_back, "doubt", "held back").filter(|count| count.count > 0)))
+                alarm(self.held_back, "doubt", "held back").filter(|count| count.many > 0)))
             (way(Here::Sources, "/sources", Icon::Sources, "Sources", None))
             @if self.has_outboxes {
                 (way(Here::Outboxes, "/outboxes", Icon::Outboxes, "Outboxes", None))
@@ -129,20 +129,20 @@ pub(super) struct Ways {
 
 /// How many there are of something, beside a way there.
 struct Count {
-    count: u64,
+    many: u64,
     class: &'static str,
     what: &'static str,
 }
 
 impl Count {
     fn show(&self) -> Markup {
-        let Self { count, class, what } = self;
-        html! { span.count.(class).some[*count > 0] { (number(*count)) span.unseen { " " (what) } } }
+        let Self { many, class, what } = self;
+        html! { span.count.(class).some[*many > 0] { (number(*many)) span.unseen { " " (what) } } }
     }
 }
 
-fn alarm_of(count: u64, class: &'static str, what: &'static str) -> Markup {
-    Count { count, class, what }.show()
+fn alarm_of(many: u64, class: &'static str, what: &'static str) -> Markup {
+    Count { many, class, what }.show()
 }
 
 /// What a page is about, and the call of the API that has its data.

@@ -11,6 +11,7 @@ use onceward::core::operation::{Death, Deed, Operation, Source, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
 use onceward::store::Standing;
+use url::form_urlencoded;
 
 use super::icons::Icon;
 use crate::shape;
@@ -204,6 +205,33 @@ pub(super) fn duration(duration: Duration) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
+}
+
+/// How attempts ended, as statistics count them.
+pub(super) fn endings(attempts: &[u64; 4]) -> String {
+    counted(["answered", "broken off", "unsent", "unanswered"].into_iter().zip(*attempts))
+}
+
+/// The classes of answers, as statistics count them.
+pub(super) fn classes(statuses: &[u64; 5]) -> String {
+    counted(["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(*statuses))
+}
+
+fn counted(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let said =
+        counts.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}"));
+    let said: Vec<_> = said.collect();
+    if said.is_empty() { "none".to_owned() } else { said.join(", ") }
+}
+
+/// A value as the query of an address has it.
+pub(super) fn in_query(value: &str) -> String {
+    form_urlencoded::byte_serialize(value.as_bytes()).collect()
+}
+
+/// A name as a part of a path has it.
+pub(super) fn in_path(name: &str) -> String {
+    in_query(name).replace('+', "%20")
 }
 
 /// An instant: how long ago it is, or how soon; to the millisecond on a closer look.

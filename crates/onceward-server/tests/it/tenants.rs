@@ -87,6 +87,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "GET /v1/sources/{source}", ""),
     (Nothing, "+GET /v1/sources/{source}/rejects", ""),
     (Owns, "GET /v1/stats", ""),
+    (Owns, "+GET /v1/duplicates", ""),
     (Owns, "+GET /v1/audit", ""),
     (House, "GET /v1/audit/verify", ""),
     (House, "GET /v1/audit/export", ""),

@@ -437,6 +437,10 @@ impl Store for PostgresStore {
         })
     }
 
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(async move { list::oldest_in_doubt(&self.links, &self.queue.gone, tenant).await })
+    }
+
     fn backup<'a>(&'a self, _: &'a Path) -> Reply<'a, ()> {
         let why = "a ledger in PostgreSQL is backed up with PostgreSQL's own tools";
         Box::pin(std::future::ready(Err(StoreError::Full(why.to_owned()))))

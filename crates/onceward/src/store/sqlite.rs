@@ -395,6 +395,10 @@ impl Store for SqliteStore {
         Box::pin(self.read_latest(move |reader| reader.counts_of(&tenant)))
     }
 
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(self.read_latest(move |reader| reader.oldest_in_doubt(tenant.as_deref())))
+    }
+
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {
         Box::pin(self.copy_to(to))
     }
