@@ -9,6 +9,7 @@ mod backlog;
 mod browser_world;
 mod callbacks;
 mod canaries;
+mod changes;
 mod chaos;
 mod chaos_route;
 mod check_ledger;
