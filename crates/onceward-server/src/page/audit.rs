@@ -6,7 +6,7 @@ use onceward::core::id::OperationId;
 use onceward::{Note, Place};
 use url::form_urlencoded::Serializer;
 
-use super::frame::{Frame, Here, Html, heading, number, table};
+use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::words::{self, sign};
 use crate::operator::Asked;
@@ -37,7 +37,7 @@ pub(super) async fn show(node: View, Asked(which): Asked<Which>) -> Result<Html,
                 }
             }
         } @else {
-            (table("What people did", &html! {
+            (stacked("What people did", &html! {
                 th.number { "Number" } th { "When" } th { "Who" } th { "What" } th { "To what" } th { "Why" }
             }, &html! { @for note in &found.notes { (row(note, now)) } }))
         }
@@ -94,22 +94,22 @@ fn at(path: &str, which: &Which, cursor: Option<Place>) -> String {
 fn row(note: &Note, now: onceward::core::time::Timestamp) -> Markup {
     html! {
         tr {
-            td.number { @if let Some(head) = note.head { span title=(hex::encode(&head.digest)) { (head.number) } } }
-            td.when { (words::time(note.at, now)) }
-            td { a.plain href={ "/audit?who=" (words::in_query(&note.who)) } { bdi { (note.who) } } }
-            td {
+            td.number data-label="Number" { @if let Some(head) = note.head { span title=(hex::encode(&head.digest)) { (head.number) } } }
+            td.when data-label="When" { (words::time(note.at, now)) }
+            td data-label="Who" { a.plain href={ "/audit?who=" (words::in_query(&note.who)) } { bdi { (note.who) } } }
+            td data-label="What" {
                 (note.deed.replace('_', " "))
                 @if note.refused { " " (sign("doubt", Icon::Warning, "refused")) }
                 @if let Some(number) = note.refuses { " (number " (number) ")" }
             }
-            td.about {
+            td.about data-label="To what" {
                 @if note.about.parse::<OperationId>().is_ok() {
                     a href={ "/operations/" (note.about) } { code { (note.about) } }
                 } @else if note.about.starts_with("bulk_") {
                     a href={ "/bulk/" (note.about) } { code { (note.about) } }
                 } @else { bdi { (note.about) } }
             }
-            td.says { bdi { (note.reason) } }
+            td.says data-label="Why" { bdi { (note.reason) } }
         }
     }
 }

@@ -8,7 +8,7 @@ use onceward::observe::Repeat;
 use onceward::tally::{Counts, DuplicateSeen, Span, Stats};
 use serde::Deserialize;
 
-use super::frame::{Frame, Here, Html, heading, number, table};
+use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::stats::{self, percent, route_name, spans};
 use super::words::{self, sign};
@@ -152,7 +152,7 @@ fn totals(stats: &Stats, got: Option<Repeat>) -> Markup {
                     " of " (number(all)) " that came again, which are " (percent(share(all, calls))) " of all " (number(calls)) " calls"
                 }
             }
-            (table("Duplicates by what they got", &html! {
+            (stacked("Duplicates by what they got", &html! {
                 th { "It got" } th.number { "Calls" } th.number { "Share" } th { "What that means" }
             }, &html! {
                 @for repeat in Repeat::ALL {
@@ -160,11 +160,11 @@ fn totals(stats: &Stats, got: Option<Repeat>) -> Markup {
                     @let (sign, words) = told(repeat);
                     tr.chosen[got == Some(repeat)] {
                         td { (sign) }
-                        td.number {
+                        td.number data-label="Calls" {
                             @if count > 0 { a href={ "/duplicates?over=" (stats.span.name()) "&got=" (repeat.name()) "#latest" } { (number(count)) } }
                             @else { "0" }
                         }
-                        td.number.soft { (percent(share(count, all))) }
+                        td.number.soft data-label="Share" { (percent(share(count, all))) }
                         td.says { (words) }
                     }
                 }
@@ -182,18 +182,18 @@ fn by_route(stats: &Stats) -> Markup {
     html! {
         section #routes {
             h2 { "By route" }
-            (table("Duplicates by route", &html! {
+            (stacked("Duplicates by route", &html! {
                 th { "Route" } th.number { "Operations" } th.number { "Came again" } th.number { "Blocked" }
                 th.number { "Late" } th.number { "Mismatch" }
             }, &html! {
                 @for (name, counts) in routes.iter().take(ROUTES_MAX) {
                     tr {
                         td.what { strong { (route_name(name)) } }
-                        td.number { (number(counts.operations)) }
-                        td.number { (number(counts.repeated())) }
-                        td.number { (number(counts.blocked())) }
-                        td.number { (number(late(counts))) }
-                        td.number { (number(mismatch(counts))) }
+                        td.number data-label="Operations" { (number(counts.operations)) }
+                        td.number data-label="Came again" { (number(counts.repeated())) }
+                        td.number data-label="Blocked" { (number(counts.blocked())) }
+                        td.number data-label="Late" { (number(late(counts))) }
+                        td.number data-label="Mismatch" { (number(mismatch(counts))) }
                     }
                 }
             }))
@@ -214,7 +214,7 @@ fn latest(rows: &[Row], got: Option<Repeat>, is_older: bool, older: Option<&str>
             }
             @if rows.is_empty() { p.empty.card { "None is kept: of each time, only the last ones are." } }
             @else {
-                (table("The last duplicates", &html! {
+                (stacked("The last duplicates", &html! {
                     th { "When" } th { "It got" } th { "After the first" } th { "Would have doubled" }
                     th { "Route" } th { "Asked by" }
                 }, &html! { @for (seen, first) in rows { (row(seen, first.as_ref(), now)) } }))
@@ -231,10 +231,10 @@ fn row(seen: &DuplicateSeen, first: Option<&Operation>, now: Timestamp) -> Marku
     let principal = if seen.principal.is_empty() { "anybody" } else { &seen.principal };
     html! {
         tr {
-            td.when { (words::time(seen.at, now)) }
-            td { (told(seen.repeat).0) }
-            td.number { (words::duration(seen.after)) }
-            td.what {
+            td.when data-label="When" { (words::time(seen.at, now)) }
+            td data-label="It got" { (told(seen.repeat).0) }
+            td.number data-label="After the first" { (words::duration(seen.after)) }
+            td.what data-label="Would have doubled" {
                 a.key href=(words::url_of(seen.operation)) {
                     @if let Some(first) = first { (first.key.as_str()) } @else { (seen.operation) }
                 }
@@ -242,8 +242,8 @@ fn row(seen: &DuplicateSeen, first: Option<&Operation>, now: Timestamp) -> Marku
                     span.request title=(first.target) { (first.method) " " (first.target) }
                 }
             }
-            td.route { (route_name(&seen.route)) }
-            td { bdi { (principal) } }
+            td.route data-label="Route" { (route_name(&seen.route)) }
+            td data-label="Asked by" { bdi { (principal) } }
         }
     }
 }

@@ -180,9 +180,19 @@ pub(super) fn reason(label: &str) -> Markup {
 
 /// A table that scrolls by itself where it is wider than the page.
 pub(super) fn table(label: &str, head: &Markup, rows: &Markup) -> Markup {
+    table_as("list", label, head, rows)
+}
+
+/// A table whose rows stand one cell below the other where it is narrow: each cell has its heading as
+/// `data-label`, then.
+pub(super) fn stacked(label: &str, head: &Markup, rows: &Markup) -> Markup {
+    table_as("list stack", label, head, rows)
+}
+
+fn table_as(class: &str, label: &str, head: &Markup, rows: &Markup) -> Markup {
     html! {
         div.scroll.card tabindex="0" role="region" aria-label=(label) {
-            table.list {
+            table.(class) {
                 thead { tr { (head) } }
                 tbody { (rows) }
             }

@@ -8,7 +8,7 @@ use onceward::store::{Query, Standing};
 use onceward::tally::KeysAhead;
 use serde::Deserialize;
 
-use super::frame::{Frame, Here, Html, heading, number, table};
+use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::words::{self, sign};
 use crate::operator::{Asked, WindowSaid, window_of};
@@ -148,19 +148,19 @@ fn windows(advice: &[Advice<'_>], all: usize) -> Markup {
         h2 { "Windows" }
         @if advice.is_empty() { p.empty.card { "No routes are configured." } }
         @else {
-            (table("Windows of the routes", &html! {
+            (stacked("Windows of the routes", &html! {
                 th { "Route" } th.number { "Window" } th.number { "Tombstone" } th.number { "Duplicates" }
                 th.number { "Late" } th { "Fit" } th { "Advice" }
             }, &html! {
                 @for (route, tombstone, said) in advice {
                     tr {
                         td.what { strong { (route) } }
-                        td.number { (words::duration(said.is)) }
-                        td.number { (words::duration(*tombstone)) }
-                        td.number { (number(said.advice.duplicates)) }
-                        td.number.bad[said.advice.late > 0] { (number(said.advice.late)) }
-                        td { (fit(said.advice.fit)) }
-                        td.says { (said.says) " "
+                        td.number data-label="Window" { (words::duration(said.is)) }
+                        td.number data-label="Tombstone" { (words::duration(*tombstone)) }
+                        td.number data-label="Duplicates" { (number(said.advice.duplicates)) }
+                        td.number.bad[said.advice.late > 0] data-label="Late" { (number(said.advice.late)) }
+                        td data-label="Fit" { (fit(said.advice.fit)) }
+                        td.says data-label="Advice" { (said.says) " "
                             a.small href={ "/v1/routes/" (words::in_path(route)) "/advice" } { "JSON" } }
                     }
                 }

@@ -12,7 +12,7 @@ use onceward::store::{Query, Standing as Stands};
 use onceward::tally::{AD_HOC, Counts, OTHER, Span, Stats};
 use onceward::{Bar, Standing};
 
-use super::frame::{Frame, Here, Html, heading, number, reason, table};
+use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
 use super::icons::Icon;
 use super::overview::need;
 use super::profile;
@@ -147,7 +147,7 @@ pub(super) fn worst(node: &View, stats: &Stats, max: usize, now: Timestamp) -> M
 }
 
 fn lines<'a>(node: &View, all: impl Iterator<Item = &'a Upstream>, now: Timestamp) -> Markup {
-    table(
+    stacked(
         "Upstreams",
         &html! {
             th { "Upstream" } th { "Takes calls" } th.number { "Attempts" } th.number { "Failing" }
@@ -157,12 +157,12 @@ fn lines<'a>(node: &View, all: impl Iterator<Item = &'a Upstream>, now: Timestam
             @for Upstream { name, standing, counts } in all {
                 tr {
                     td.what { a href=(place(name)) { strong { (route_name(name)) } } }
-                    td { @if let Some(standing) = standing { (flows(node, name, standing, now)) } @else { "-" } }
-                    td.number { (number(counts.attempts.iter().sum())) }
-                    td.number.bad[counts.failed > 0] { (failing(counts).map_or_else(|| "-".to_owned(), percent)) }
-                    td.number { (quantile(&counts.attempt_took, 0.95)) }
-                    td.number { (number(counts.dead_letters)) }
-                    td.number { (number(counts.in_doubt)) }
+                    td.says data-label="Takes calls" { @if let Some(standing) = standing { (flows(node, name, standing, now)) } @else { "-" } }
+                    td.number data-label="Attempts" { (number(counts.attempts.iter().sum())) }
+                    td.number.bad[counts.failed > 0] data-label="Failing" { (failing(counts).map_or_else(|| "-".to_owned(), percent)) }
+                    td.number data-label="p95" { (quantile(&counts.attempt_took, 0.95)) }
+                    td.number data-label="Dead letters" { (number(counts.dead_letters)) }
+                    td.number data-label="In doubt" { (number(counts.in_doubt)) }
                 }
             }
         },
@@ -264,8 +264,8 @@ fn facts(node: &View, upstream: &Upstream) -> Markup {
             }
             (fact("Failing", html! { span.bad[counts.failed > 0] { (failing(counts).map_or_else(|| "-".to_owned(), percent)) } },
                 &format!("of {} attempts", number(attempts))))
-            (fact("Attempts took", html! { @if attempts == 0 { "-" } @else { (took(0.5)) " · " (took(0.95)) " · " (took(0.99)) } },
-                if attempts == 0 { "" } else { "p50 · p95 · p99" }))
+            (fact("An attempt takes, p95", html! { (took(0.95)) },
+                &if attempts == 0 { String::new() } else { format!("p50 {}, p99 {}", took(0.5), took(0.99)) }))
             (fact("Duplicates blocked", html! { (number(counts.blocked())) }, ""))
             (fact("Dead letters", html! { (number(counts.dead_letters)) }, ""))
             (fact("In doubt", html! { (number(counts.in_doubt)) }, ""))

@@ -18,7 +18,7 @@ const ENDPOINTS: &[(&str, &str)] = &[
          GET /v1/routes/demo/advice, GET /v1/routes/demo/reconcile, GET /v1/bulk, GET /v1/bulk/b,
          GET /v1/outbox, GET /v1/outbox/o, GET /v1/sources, GET /v1/sources/s, GET /v1/stats, GET /,
          GET /operations, GET /dead, GET /in-doubt, GET /bulk/b, GET /operations/{id}, GET /sources,
-         GET /upstreams, HEAD /v1/operations",
+         GET /upstreams, GET /outboxes, GET /keys, GET /duplicates, HEAD /v1/operations",
     ),
     ("read (send)", "GET /v1/operations/{id}, GET /v1/keys/demo/k"),
     ("payloads", "GET /v1/operations/{id}/evidence, GET /v1/sources/s/rejects"),

@@ -25,6 +25,7 @@ mod crash_points;
 mod crash_power;
 mod crash_sources;
 mod crash_world;
+mod dashboard;
 mod deploy;
 mod deploy_image;
 mod deploy_systemd;
