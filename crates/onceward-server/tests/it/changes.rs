@@ -22,7 +22,8 @@ impl Stream {
         } else {
             format!("Onceward-Authorization: Bearer {key}\r\n")
         };
-        write!(stream, "GET /v1/changes{query} HTTP/1.1\r\nHost: gateway\r\n{authorisation}\r\n").unwrap();
+        write!(stream, "GET /v1/changes{query} HTTP/1.1\r\nHost: gateway\r\n{authorisation}\r\n")
+            .unwrap();
         let mut stream = Self(BufReader::new(stream));
         let head = stream.line().unwrap();
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -137,7 +138,10 @@ fn dead_letters_are_told_by_cause_the_commonest_first_and_each_cause_finds_its_o
     assert_eq!((&groups["exact"], &groups["left_out"]), (&Value::Bool(true), &Value::from(0)));
     let data = groups["data"].as_array().unwrap();
     let of = |n: usize, name: &str| data[n][name].clone();
-    assert_eq!((of(0, "count"), of(0, "status"), of(0, "reason")), (2.into(), 404.into(), "refused".into()));
+    assert_eq!(
+        (of(0, "count"), of(0, "status"), of(0, "reason")),
+        (2.into(), 404.into(), "refused".into())
+    );
     assert_eq!(data.len(), 3);
     let away = data.iter().find(|group| group["route"] == "away").unwrap();
     assert!(away["status"].is_null(), "{away}");
@@ -145,7 +149,8 @@ fn dead_letters_are_told_by_cause_the_commonest_first_and_each_cause_finds_its_o
     assert!(error.contains("127.0.0.1:1"), "{error}");
 
     let found = |query: &str| {
-        let page = gateway.call("GET", &format!("/v1/operations?state=dead_letter&{query}"), &[], "");
+        let page =
+            gateway.call("GET", &format!("/v1/operations?state=dead_letter&{query}"), &[], "");
         let data = page.json()["data"].as_array().unwrap().clone();
         data.iter().map(|it| it["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
