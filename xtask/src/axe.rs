@@ -24,12 +24,11 @@ pub(crate) fn find_or_install() -> Option<PathBuf> {
 }
 
 fn found() -> Outcome<PathBuf> {
-    let script = match std::env::var_os("TEST_AXE") {
-        Some(named) => named.into(),
-        None => {
-            let wanted = steps::root().join("crates/onceward-server/tests/axe");
-            sdks::node_with(&wanted, "axe")?.join("node_modules/axe-core/axe.min.js")
-        }
+    let script = if let Some(named) = std::env::var_os("TEST_AXE") {
+        named.into()
+    } else {
+        let wanted = steps::root().join("crates/onceward-server/tests/axe");
+        sdks::node_with(&wanted, "axe")?.join("node_modules/axe-core/axe.min.js")
     };
     if script.is_file() { Ok(script) } else { Err(format!("no file {}", script.display()).into()) }
 }

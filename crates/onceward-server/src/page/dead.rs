@@ -92,7 +92,7 @@ fn table(causes: &Groups, now: Timestamp) -> Markup {
     html! {
         section {
             h2 { "Causes" }
-            (frame::table("Causes", &head, &rows))
+            (frame::stacked("Causes", &head, &rows))
             @if !causes.is_whole {
                 p.soft.small {
                     "Of the newest " (number(causes.looked_at as u64))
@@ -119,14 +119,14 @@ fn row(cause: &Group, now: Timestamp) -> Markup {
     let of = format!("{} on {}: {result}", words::death(cause.reason), cause.route);
     html! {
         tr data-key={ "cause " (query) } {
-            td.number { strong { (number(cause.count)) } }
-            td.last {
+            td.number data-label="How many" { strong { (number(cause.count)) } }
+            td.last data-label="Cause" {
                 a href={ "/dead?" (query) } { (words::death(cause.reason)) }
                 @if !result.is_empty() { div.soft { bdi { (result) } } }
             }
-            td.route { (cause.route) }
-            td.when { (words::time(cause.first, now)) }
-            td.when { (words::time(cause.last, now)) }
+            td.route data-label="Route" { (cause.route) }
+            td.when data-label="Since" { (words::time(cause.first, now)) }
+            td.when data-label="Last" { (words::time(cause.last, now)) }
             td.do {
                 a.button href={ "/bulk/plan?" (query) } {
                     "Redeliver all" span.unseen { " of: " (of) }

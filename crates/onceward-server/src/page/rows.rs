@@ -20,13 +20,19 @@ pub(super) enum Table {
     InDoubt,
 }
 
+impl Table {
+    /// What its time is of.
+    fn when(self) -> &'static str {
+        match self {
+            Self::All => "Came",
+            Self::Dead => "Died",
+            Self::InDoubt => "Sent",
+        }
+    }
+}
+
 /// Operations, with the columns of `kind`.
 pub(super) fn table(node: &View, kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
-    let when = match kind {
-        Table::All => "Came",
-        Table::Dead => "Died",
-        Table::InDoubt => "Sent",
-    };
     let head = html! {
         @if kind == Table::All { th scope="col" { "State" } }
         th scope="col" { "Key" }
@@ -35,11 +41,11 @@ pub(super) fn table(node: &View, kind: Table, operations: &[Operation], now: Tim
         th scope="col" { "Route" }
         @if kind == Table::InDoubt { th scope="col" { "Looked for" } }
         @else { th.number scope="col" { "Attempts" } }
-        th scope="col" { (when) }
+        th scope="col" { (kind.when()) }
         @if kind == Table::InDoubt { th scope="col" { span.unseen { "Resolve" } } }
     };
     let rows = html! { @for operation in operations { (row(node, kind, operation, now)) } };
-    frame::table("Operations", &head, &rows)
+    frame::stacked("Operations", &head, &rows)
 }
 
 /// A list that is kept up to date, under the id `name`.
@@ -61,22 +67,22 @@ fn row(node: &View, kind: Table, operation: &Operation, now: Timestamp) -> Marku
     };
     html! {
         tr data-key=(operation.id) {
-            @if kind == Table::All { td.state { (words::chip(operation)) (next(operation, now)) } }
+            @if kind == Table::All { td.state data-label="State" { (words::chip(operation)) (next(operation, now)) } }
             td.what {
                 a.key href=(url) { (operation.key.as_str()) }
                 span.request title=(operation.target) { (operation.method) " " (operation.target) }
                 @if let Some(label) = &operation.label { span.label { (label) } }
             }
             @if kind == Table::Dead {
-                td { @if let Life::Dead(why) = operation.state { (words::death(why)) } }
+                td data-label="Reason" { @if let Life::Dead(why) = operation.state { (words::death(why)) } }
             }
-            td.last {
+            td.last data-label=(if kind == Table::InDoubt { "What is known" } else { "Last result" }) {
                 @if kind == Table::InDoubt { (known(operation)) } @else { (words::last(operation)) }
             }
-            td.route { (words::place(operation)) }
-            @if kind == Table::InDoubt { td.looks { (looks(operation, now)) } }
-            @else { td.number { (attempts(node, operation)) } }
-            td.when { (words::time(when, now)) }
+            td.route data-label="Route" { (words::place(operation)) }
+            @if kind == Table::InDoubt { td.looks data-label="Looked for" { (looks(operation, now)) } }
+            @else { td.number data-label="Attempts" { (attempts(node, operation)) } }
+            td.when data-label=(kind.when()) { (words::time(when, now)) }
             @if kind == Table::InDoubt { td { a.button href={ (url) "#acts" } { "Resolve" } } }
         }
     }

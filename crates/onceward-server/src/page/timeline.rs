@@ -167,10 +167,10 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
     let (attempt, excerpt) = tried;
     let ended = attempt.ended.as_ref();
     let class = match ended {
-        None => "running",
-        Some(ended) if ended.ending == Ending::Unsent => "unsent",
+        None => "is-running",
+        Some(ended) if ended.ending == Ending::Unsent => "is-unsent",
         Some(ended) if ended.ending == Ending::Answered => answered_as(ended),
-        Some(_) => "lost",
+        Some(_) => "is-lost",
     };
     let max = rows::attempts_max(node, operation);
     html! {
@@ -214,8 +214,8 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
 /// What an answer was, by its status.
 fn answered_as(ended: &Ended) -> &'static str {
     match ended.status {
-        Some(200..400) => "good",
-        _ => "bad",
+        Some(200..400) => "is-good",
+        _ => "is-bad",
     }
 }
 
@@ -238,14 +238,14 @@ fn track(ended: &Ended) -> Markup {
 fn end(operation: &Operation, at: Timestamp) -> Markup {
     html! {
         @if let State::Dead(why) = operation.state {
-            li.entry.bad data-key="end" {
+            li.entry.is-bad data-key="end" {
                 p.line {
                     (point(at, operation)) strong { "Dead" } ": " (words::death(why))
                     @if operation.told { ". Its caller was told" }
                 }
             }
         } @else {
-            li.entry.good data-key="end" { p.line { (point(at, operation)) strong { "Done" } } }
+            li.entry.is-good data-key="end" { p.line { (point(at, operation)) strong { "Done" } } }
         }
     }
 }
@@ -254,7 +254,7 @@ fn end(operation: &Operation, at: Timestamp) -> Markup {
 fn next(node: &View, operation: &Operation, now: Timestamp) -> Markup {
     let State::Pending { due } = operation.state else { return html! {} };
     html! {
-        li.entry.next data-key="end" {
+        li.entry.is-next data-key="end" {
             p.line {
                 @if due.since(now) < Duration::from_secs(1) { strong { "Its next attempt is due" } }
                 @else { strong { "Next attempt " (words::time(due, now)) } }

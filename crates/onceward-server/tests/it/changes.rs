@@ -22,7 +22,8 @@ impl Stream {
         } else {
             format!("Onceward-Authorization: Bearer {key}\r\n")
         };
-        write!(stream, "GET /v1/changes{query} HTTP/1.1\r\nHost: gateway\r\n{authorisation}\r\n")
+        let host = gateway.address;
+        write!(stream, "GET /v1/changes{query} HTTP/1.1\r\nHost: {host}\r\n{authorisation}\r\n")
             .unwrap();
         let mut stream = Self(BufReader::new(stream));
         let head = stream.line().unwrap();
@@ -71,7 +72,7 @@ fn what_changes_is_told_at_once_and_only_where_its_tenant_and_its_route_may_be_s
     let mut of_route = Stream::open(&gateway, &acme, "?route=careful");
 
     let call = |key: &str, path: &str| ask(&gateway, key, &format!("POST {path}"), "{}");
-    assert_eq!(call(&acme, "/to/shared/orders").status, 200);
+    assert_eq!(call(&acme, "/to/shared/orders").status, 201);
     let mut seen = all.changed();
     // What came and was done within a moment is told once, as it is then.
     until("it is done", || {
@@ -84,7 +85,7 @@ fn what_changes_is_told_at_once_and_only_where_its_tenant_and_its_route_may_be_s
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0]["route"], "shared");
     assert!(seen[0]["id"].as_str().unwrap().starts_with("op_"));
-    assert_eq!(call(&acme, "/to/careful/orders").status, 200);
+    assert_eq!(call(&acme, "/to/careful/orders").status, 201);
     assert_eq!(of_route.changed()[0]["route"], "careful");
     for mut stream in [others, unreached] {
         let mut told = String::new();
