@@ -106,7 +106,7 @@ fn no_more_follow_than_may_and_whoever_does_holds_no_stop_up() {
     let gateway = world.serve();
     let mut all: Vec<Stream> = (0..64).map(|_| Stream::open(&gateway, "", "")).collect();
     let one_more = gateway.call("GET", "/v1/changes", &[], "");
-    assert_eq!((one_more.status, one_more.json()["code"].as_str()), (429, Some("limit")));
+    assert_eq!((one_more.status, one_more.json()["code"].as_str()), (503, Some("limit")));
     all.truncate(3);
     until("there is room again", || {
         (gateway.call("GET", "/v1/changes?for=1", &[], "").status == 200).then_some(())
