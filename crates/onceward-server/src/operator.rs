@@ -13,6 +13,7 @@ use crate::page;
 
 mod access;
 mod advice;
+mod alerts;
 pub(crate) mod audit;
 pub(crate) mod bulk;
 mod changes;
@@ -60,6 +61,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(erase::router())
         .merge(outbox::router())
         .merge(sources::router())
+        .merge(alerts::router())
         .merge(ledger::router())
         .merge(stats::router())
         .merge(access::router())

@@ -20,6 +20,7 @@ use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
 use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, TENANT, is_tenant};
+use crate::alerts::Firing;
 use crate::changes::Change;
 use crate::config::Outbox;
 use crate::node::Node;
@@ -160,8 +161,8 @@ impl View {
     }
 
     /// How many keys there are, and how many of them end soon.
-    pub(crate) async fn keys_ahead(&self) -> Result<KeysAhead, Refusal> {
-        self.engine.keys_ahead(self.counted()).await
+    pub(crate) async fn keys_ahead(&self) -> Result<KeysAhead, Problem> {
+        Ok(self.engine.keys_ahead(self.counted()).await?)
     }
 
     /// The operation in doubt that came first.
@@ -324,6 +325,15 @@ impl View {
         self.sources.get(name).filter(|source| self.sees(&source.tenant)).ok_or_else(why)
     }
 
+    /// The alerts that fire and are about what it sees: of what is nobody's, who runs the gateway sees all.
+    pub(crate) fn alerts(&self) -> Vec<Firing> {
+        let is_shown = |firing: &Firing| {
+            let tenant = firing.alert.tenant.as_deref();
+            self.only().is_none() || tenant.is_some_and(|tenant| self.sees(tenant))
+        };
+        self.node.alerts.firing().into_iter().filter(is_shown).collect()
+    }
+
     /// Its access keys.
     pub(crate) fn keys(&self) -> Vec<AccessKey> {
         self.access.list().into_iter().filter(|key| self.sees(&key.tenant)).collect()
@@ -385,6 +395,7 @@ mod tests {
         "sources.all(",
         "sources.get(",
         "access.list(",
+        "alerts.firing(",
         "access.find(",
         "State<Arc<Node>>",
         "TENANT",

@@ -19,8 +19,10 @@ use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 
+pub use self::commits::ToldCommit;
 use crate::sabotage::Sabotage;
 
+mod commits;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
@@ -563,6 +565,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
+
+    /// Has `told` be told of each durable write from now on how long it took, where anybody measures.
+    fn tell_commits(&self, _told: ToldCommit) {}
 
     /// How many operations of a tenant stand where; of what is done and over nothing need be told.
     fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;

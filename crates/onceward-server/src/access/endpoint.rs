@@ -242,6 +242,8 @@ const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/sources", Roles::READ, Reach::Whole, api::LIST_SOURCES),
     api(GET, "/v1/sources/{source}", Roles::READ, Reach::Whole, api::GET_SOURCE),
     api(GET, "/v1/sources/{source}/rejects", Roles::PAYLOADS, Reach::Whole, api::LIST_REJECTS),
+    api(GET, "/v1/alerts", Roles::READ, Reach::Whole, api::LIST_ALERTS),
+    api(POST, "/v1/alerts/test", Roles::OPERATE, Reach::House, api::TEST_ALERTS),
     api(GET, "/v1/stats", Roles::READ, Reach::Whole, api::GET_STATS),
     api(GET, "/v1/duplicates", Roles::READ, Reach::Whole, api::LIST_DUPLICATES),
     api(GET, "/v1/audit", Roles::ADMIN, Reach::Whole, api::LIST_AUDIT),

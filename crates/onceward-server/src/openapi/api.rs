@@ -418,6 +418,16 @@ pub(crate) const LIST_REJECTS: &[Described] = &[about(
 .gives(&[(200, Json("RejectList"))])
 .refuses(&["source-unknown"])];
 
+pub(crate) const LIST_ALERTS: &[Described] =
+    &[about("Alerts", "listAlerts", "List the alerts that fire, since when, and who was told")
+        .gives(&[(200, Json("AlertList"))])];
+
+pub(crate) const TEST_ALERTS: &[Described] =
+    &[about("Alerts", "testAlerts", "Send a test to a receiver of alerts")
+        .reads("AlertTest")
+        .gives(&[(200, Json("AlertTested"))])
+        .refuses(&["not-found"])];
+
 pub(crate) const GET_STATS: &[Described] =
     &[about("Ledger", "getStats", "Count what stands where now, and what calls came to over time")
         .takes(&["over"])

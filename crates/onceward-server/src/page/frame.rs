@@ -10,6 +10,7 @@ use onceward::store::Standing;
 
 use super::icons::Icon;
 use super::{theme, upstreams, viewer};
+use crate::alerts::Firing;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
 use crate::shape;
@@ -23,6 +24,9 @@ impl IntoResponse for Html {
         ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], self.0.into_string()).into_response()
     }
 }
+
+/// Alerts that a page shows; what is behind them tells more.
+const ALERTS_MAX: usize = 5;
 
 /// Where a page stands in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub(super) struct Frame {
     held_back: u64,
     has_outboxes: bool,
     quarantined: bool,
+    alerts: Vec<Firing>,
 }
 
 impl Frame {
@@ -58,6 +63,7 @@ impl Frame {
             held_back: upstreams::held_back(node),
             has_outboxes: !outboxes.is_empty(),
             quarantined: node.is_quarantined(),
+            alerts: node.alerts(),
         })
     }
 
@@ -73,6 +79,11 @@ impl Frame {
                 p.notice.warn role="status" {
                     "The ledger was restored and is in quarantine: nothing is sent until "
                     code { "onceward restore --release" } "."
+                }
+            }
+            @for alert in self.alerts.iter().take(ALERTS_MAX) {
+                p.notice.warn role="status" {
+                    a href=(alert.page()) { (alert.alert.kind.name()) } " " (alert.summary) ", since " (super::words::exact(alert.since)) "."
                 }
             }
             (content)

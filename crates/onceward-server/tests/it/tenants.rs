@@ -86,6 +86,8 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Owns, "+GET /v1/sources", ""),
     (Nothing, "GET /v1/sources/{source}", ""),
     (Nothing, "+GET /v1/sources/{source}/rejects", ""),
+    (Owns, "GET /v1/alerts", ""),
+    (House, "POST /v1/alerts/test", r#"{"to": "oncall"}"#),
     (Owns, "GET /v1/stats", ""),
     (Owns, "+GET /v1/duplicates", ""),
     (Owns, "+GET /v1/audit", ""),

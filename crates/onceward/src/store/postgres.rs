@@ -48,7 +48,7 @@ use self::writer::Writer;
 use super::row::{self, kind};
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write,
+    StoreError, Swept, ToldCommit, Way, Which, Write,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -417,9 +417,13 @@ impl Store for PostgresStore {
             Ok(Condition {
                 counts: open.map(|standing| (standing, count(standing) as u64)).collect(),
                 bytes: size as u64,
-                commits: self.queue.commits.load(Ordering::Relaxed),
+                commits: self.queue.commits.count(),
             })
         })
+    }
+
+    fn tell_commits(&self, told: ToldCommit) {
+        self.queue.commits.tell(told);
     }
 
     fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {

@@ -9,7 +9,6 @@ use onceward_core::time::Timestamp;
 
 use super::row::{period_name, whose};
 use crate::engine::{Engine, RACES_MAX};
-use crate::refusal::Refusal;
 use crate::setting;
 use crate::store::{StoreError, Way};
 
@@ -107,7 +106,7 @@ impl Ends {
 
 impl Engine {
     /// How many keys there are, and how many of them end soon, of `tenant` or of everybody.
-    pub async fn keys_ahead(&self, tenant: Option<&str>) -> Result<KeysAhead, Refusal> {
+    pub async fn keys_ahead(&self, tenant: Option<&str>) -> Result<KeysAhead, StoreError> {
         let (tallies, now) = (&self.counting.tallies, self.clock.now());
         // What is being written is in one of both places.
         let _alone = tallies.flushing.lock().await;
@@ -125,8 +124,8 @@ impl Engine {
             }
             from = page.into_iter().next_back().map(|(name, _)| name);
         }
-        if let Some(days) = tallies.kept().ends.get(&whose) {
-            days.iter().for_each(|(day, ends)| ends.count(*day, now, &mut ahead));
+        for (day, ends) in tallies.kept().ends.get(&whose).into_iter().flatten() {
+            ends.count(*day, now, &mut ahead);
         }
         // A mark is counted from the beginning.
         ahead.tombstones = ahead.tombstones.saturating_sub(ahead.kept);

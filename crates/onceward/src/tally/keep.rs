@@ -42,7 +42,7 @@ type Place = (Tier, String, i64);
 /// What is to be written: where it stands, its name and its value.
 struct Moved {
     place: Place,
-    moved: u64,
+    times: u64,
     name: String,
     value: Bytes,
 }
@@ -55,13 +55,13 @@ impl Kept {
             let (tier, whose, period) = place;
             let name = row_name(&format!("{}{whose}/", tier.prefix()), *period, session);
             let value = held.row.encode()?;
-            Ok(Moved { place: place.clone(), moved: held.moved, name, value })
+            Ok(Moved { place: place.clone(), times: held.moved, name, value })
         });
         moved.collect()
     }
 
-    fn wrote(&mut self, place: Place, moved: u64) {
-        self.rows.entry(place).and_modify(|held| held.written = moved);
+    fn wrote(&mut self, place: Place, times: u64) {
+        self.rows.entry(place).and_modify(|held| held.written = times);
     }
 
     /// Lets go what is over and written, and what is too old to be.
@@ -105,9 +105,9 @@ impl Engine {
         let _alone = tallies.flushing.lock().await;
         tallies.gather(self.clock.now());
         let moved = tallies.kept().moved(self.session)?;
-        for Moved { place, moved, name, value } in moved {
+        for Moved { place, times, name, value } in moved {
             self.store.set(name, Some(value)).await?;
-            tallies.kept().wrote(place, moved);
+            tallies.kept().wrote(place, times);
         }
         self.flush_ends().await?;
         tallies.kept().forget(self.clock.now());

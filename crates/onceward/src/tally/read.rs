@@ -61,7 +61,7 @@ impl Engine {
             let page = self.store.settings_from(prefix.clone(), Some(from), Way::Up, PAGE).await?;
             let is_last = page.len() < PAGE;
             let Some((name, _)) = page.last() else { break };
-            from = name.clone();
+            let last = name.clone();
             rows.extend(page.iter().filter_map(|(name, value)| {
                 let (period, session) = read_name(&prefix, name)?;
                 let is_here = session == self.session && own.contains_key(&period);
@@ -70,6 +70,7 @@ impl Engine {
             if is_last {
                 break;
             }
+            from = last;
         }
         rows.extend(own);
         Ok(rows)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use onceward_core::hex;
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
 use onceward_core::time::Timestamp;
@@ -92,7 +93,7 @@ pub(super) fn whose(tenant: Option<&str>) -> String {
     for byte in tenant.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => said.push(byte.into()),
-            _ => said.push_str(&format!("%{byte:02X}")),
+            _ => said.extend(["%", &hex::encode(&[byte])]),
         }
     }
     said

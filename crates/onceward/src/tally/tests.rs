@@ -61,7 +61,7 @@ struct Nodes {
     runtime: Runtime,
     clock: Arc<Hand>,
     store: Arc<MemoryStore>,
-    nodes: Vec<Arc<Engine>>,
+    engines: Vec<Arc<Engine>>,
     sessions: u64,
 }
 
@@ -71,10 +71,10 @@ impl Nodes {
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             clock: Arc::new(Hand(BEGIN.into())),
             store: Arc::new(MemoryStore::new()),
-            nodes: Vec::new(),
+            engines: Vec::new(),
             sessions: 0,
         };
-        nodes.nodes = (0..count).map(|_| nodes.node()).collect();
+        nodes.engines = (0..count).map(|_| nodes.node()).collect();
         nodes
     }
 
@@ -92,7 +92,7 @@ impl Nodes {
     }
 
     fn tell(&self, node: usize, told: &Told) {
-        told.tell(&*self.nodes[node].observer, self.clock.now());
+        told.tell(&*self.engines[node].observer, self.clock.now());
     }
 
     fn pass(&self, by: Duration) {
@@ -100,16 +100,16 @@ impl Nodes {
     }
 
     fn write(&self, node: usize) {
-        self.runtime.block_on(self.nodes[node].flush_tallies()).unwrap();
+        self.runtime.block_on(self.engines[node].flush_tallies()).unwrap();
     }
 
     /// The node's process ends at once, and another takes its place.
     fn kill(&mut self, node: usize) {
-        self.nodes[node] = self.node();
+        self.engines[node] = self.node();
     }
 
     fn stats(&self, node: usize, tenant: Option<&str>, span: Span) -> Stats {
-        self.runtime.block_on(self.nodes[node].stats(tenant, span)).unwrap()
+        self.runtime.block_on(self.engines[node].stats(tenant, span)).unwrap()
     }
 
     fn rows(&self) -> Vec<String> {
@@ -364,7 +364,7 @@ fn rows_do_not_grow_with_what_is_counted_and_the_old_ones_go() {
     assert_eq!(commits(), before, "nothing moved, and nothing is written");
     for (days, kept) in [(1, "htx"), (2, "hx"), (30, "x"), (40, "")] {
         nodes.clock.0.store(BEGIN + days * 86_400_000_000, Ordering::Relaxed);
-        nodes.runtime.block_on(nodes.nodes[0].sweep_tallies()).unwrap();
+        nodes.runtime.block_on(nodes.engines[0].sweep_tallies()).unwrap();
         let tiers: std::collections::BTreeSet<char> =
             nodes.rows().iter().filter_map(|name| name[PREFIX.len()..].chars().next()).collect();
         assert_eq!(tiers.into_iter().collect::<String>(), kept, "after {days} days");
@@ -377,9 +377,9 @@ fn one_row_has_room_for_so_many_routes_and_the_rest_are_counted_together() {
     for place in 0..2 * ROUTES_MAX {
         let mut operation = repeated(Repeat::Joined).operation(nodes.clock.now());
         operation.intent_mut().route = format!("r{place:04}");
-        nodes.nodes[0].observer.observe(Fact::Remembered(&operation));
+        nodes.engines[0].observer.observe(Fact::Remembered(&operation));
         if place % 3 == 0 {
-            nodes.nodes[0].counting.tallies.gather(nodes.clock.now());
+            nodes.engines[0].counting.tallies.gather(nodes.clock.now());
         }
     }
     nodes.write(0);
@@ -404,7 +404,7 @@ fn the_last_duplicates_are_read_page_by_page_whoever_saw_them_and_however_long_a
             times.push((nodes.clock.now(), Repeat::ALL[place % 6]));
         }
         // As it is done each second; and what one has not written is its own.
-        nodes.nodes[0].counting.tallies.gather(nodes.clock.now());
+        nodes.engines[0].counting.tallies.gather(nodes.clock.now());
         nodes.write(1);
         if place == 100 {
             nodes.write(0);
@@ -415,7 +415,7 @@ fn the_last_duplicates_are_read_page_by_page_whoever_saw_them_and_however_long_a
     for limit in [1, 7, 1000] {
         let (mut seen, mut before) = (Vec::new(), None);
         loop {
-            let page = nodes.nodes[0].duplicates_seen(Some("a"), before, limit);
+            let page = nodes.engines[0].duplicates_seen(Some("a"), before, limit);
             let page = nodes.runtime.block_on(page).unwrap();
             assert!(page.len() <= limit);
             let Some(last) = page.last() else { break };
@@ -424,7 +424,7 @@ fn the_last_duplicates_are_read_page_by_page_whoever_saw_them_and_however_long_a
         }
         assert_eq!(seen, times, "by {limit}");
     }
-    let all = nodes.runtime.block_on(nodes.nodes[0].duplicates_seen(None, None, 1000)).unwrap();
+    let all = nodes.runtime.block_on(nodes.engines[0].duplicates_seen(None, None, 1000)).unwrap();
     assert_eq!(all.len(), 120);
     assert!(all.iter().any(|seen| seen.tenant == "b"));
     let named = (all[0].operation, &*all[0].route, all[0].after);
@@ -439,7 +439,7 @@ fn of_many_duplicates_the_last_are_kept() {
         nodes.pass(Duration::from_millis(1));
         nodes.tell(0, &repeated(Repeat::Replayed));
     }
-    let seen = nodes.runtime.block_on(nodes.nodes[0].duplicates_seen(None, None, 1000)).unwrap();
+    let seen = nodes.runtime.block_on(nodes.engines[0].duplicates_seen(None, None, 1000)).unwrap();
     assert_eq!(seen.len(), SAMPLES_MAX);
     assert_eq!(seen[0].at, nodes.clock.now());
     assert_eq!(nodes.stats(0, None, Span::Hour).total.blocked(), 10 * SAMPLES_MAX as u64);
@@ -450,7 +450,7 @@ fn how_many_keys_end_soon_is_told_by_what_came_to_rest() {
     let mut nodes = Nodes::new(2);
     let told = Told { tenant: "a", route: "pay", what: What::Rested(State::Done, false) };
     let ahead = |nodes: &Nodes, node: usize, tenant| {
-        let ahead = nodes.runtime.block_on(nodes.nodes[node].keys_ahead(Some(tenant))).unwrap();
+        let ahead = nodes.runtime.block_on(nodes.engines[node].keys_ahead(Some(tenant))).unwrap();
         (ahead.kept, ahead.expiring, ahead.tombstones)
     };
     for _ in 0..5 {
