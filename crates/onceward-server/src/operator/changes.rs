@@ -64,15 +64,15 @@ struct Followed {
 async fn follow(
     node: View,
     Extension(caller): Extension<Caller>,
-    Asked(followed): Asked<Followed>,
+    Asked(what): Asked<Followed>,
 ) -> Result<Response, Problem> {
-    let seconds = followed.r#for.unwrap_or(SECONDS_MAX);
+    let seconds = what.r#for.unwrap_or(SECONDS_MAX);
     if !(1..=SECONDS_MAX).contains(&seconds) {
         return Err(invalid(format!("for: seconds, between 1 and {SECONDS_MAX}")));
     }
     let follower = node.changes.follow(&caller.tenant)?;
     let (events, unread) = mpsc::channel(UNREAD_MAX);
-    let route = given(followed.route.as_ref()).map(str::to_owned);
+    let route = given(what.route.as_ref()).map(str::to_owned);
     let until = Instant::now() + Duration::from_secs(seconds);
     let every = if node.engine.store().is_shared() { LOOK_EVERY } else { BEAT };
     let stream = Stream { events, until, every, is_shared: every == LOOK_EVERY };
@@ -215,13 +215,13 @@ mod tests {
         assert_eq!((gathered.named.len(), gathered.left_out), (NAMED_MAX, 99));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_does_not_read_is_cut_off_and_the_place_is_free() {
         let changes = Changes::before(Arc::new(Unobserved));
         let follower = changes.follow("acme").expect("there is room");
         let (events, mut unread) = mpsc::channel(UNREAD_MAX);
         let until = Instant::now() + Duration::from_secs(SECONDS_MAX);
-        let stream = Stream { events, until, every: LOOK_EVERY, is_shared: true };
+        let stream = Stream { events, until, every: GATHER / 200, is_shared: true };
         stream.tell(follower, |_| true).await;
         assert!(Instant::now() < until, "before its time was over");
         let mut kept = 0;

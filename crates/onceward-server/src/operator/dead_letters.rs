@@ -54,7 +54,7 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     /// Those with the most first.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) causes: Vec<Group>,
     /// Dead letters of causes beyond.
     pub(crate) left_out: u64,
     pub(crate) looked_at: usize,
@@ -88,9 +88,12 @@ impl Group {
     }
 }
 
+/// Route, reason, last status and last error.
+type Cause = (String, &'static str, Option<u16>, Option<String>);
+
 /// Causes, as they are counted.
 #[derive(Default)]
-struct Counted(BTreeMap<(String, &'static str, Option<u16>, Option<String>), Group>);
+struct Counted(BTreeMap<Cause, Group>);
 
 impl Counted {
     fn add(&mut self, dead: &Operation) {
@@ -136,8 +139,8 @@ pub(crate) async fn groups(node: &View, reaches: impl Fn(&str) -> bool) -> Resul
             break;
         }
     }
-    let (groups, left_out) = counted.groups();
-    Ok(Groups { groups, left_out, looked_at, is_whole })
+    let (causes, left_out) = counted.groups();
+    Ok(Groups { causes, left_out, looked_at, is_whole })
 }
 
 /// Nothing is asked but whose.
@@ -150,7 +153,7 @@ struct Whose {
 
 async fn show(node: View, Extension(caller): Extension<Caller>, Asked(_): Asked<Whose>) -> Answer {
     let found = groups(&node, |route| caller.reaches(route)).await?;
-    let data: Vec<_> = found.groups.iter().map(Group::shown).collect();
+    let data: Vec<_> = found.causes.iter().map(Group::shown).collect();
     Ok(Json(json!({
         "data": data, "next": null, "looked_at": found.looked_at, "left_out": found.left_out,
         "exact": found.is_whole,

@@ -37,7 +37,7 @@ pub(super) async fn show(
     let page = page_of(&node, &filter).await?;
     let now = crate::shape::now();
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
-    let causes = if is_narrowed || !is_first { None } else { Some(groups(&node, |_| true).await?) };
+    let told = if is_narrowed || !is_first { None } else { Some(groups(&node, |_| true).await?) };
     let count = frame.count(&[Standing::DeadLetter]);
     let list = found(&node, Table::Dead, &page, true, now);
     let json = format!("/v1/operations?{}", filter.written());
@@ -48,8 +48,8 @@ pub(super) async fn show(
     let content = html! {
         (heading("Dead letters", &lead, &json))
         div #causes data-live="all" {
-            @if let Some(causes) = causes.filter(|causes| !causes.groups.is_empty()) {
-                (table(&causes, now))
+            @if let Some(found) = told.filter(|found| !found.causes.is_empty()) {
+                (table(&found, now))
             }
         }
         @if count == 0 && !is_narrowed {
@@ -79,7 +79,7 @@ fn narrowed(filter: &Filter) -> Markup {
     }
 }
 
-fn table(causes: &Groups, now: Timestamp) -> Markup {
+fn table(found: &Groups, now: Timestamp) -> Markup {
     let head = html! {
         th.number scope="col" { "How many" }
         th scope="col" { "Cause" }
@@ -88,20 +88,20 @@ fn table(causes: &Groups, now: Timestamp) -> Markup {
         th scope="col" { "Last" }
         th scope="col" { span.unseen { "What to do" } }
     };
-    let rows = html! { @for cause in &causes.groups { (row(cause, now)) } };
+    let rows = html! { @for cause in &found.causes { (row(cause, now)) } };
     html! {
         section {
             h2 { "Causes" }
             (frame::stacked("Causes", &head, &rows))
-            @if !causes.is_whole {
+            @if !found.is_whole {
                 p.soft.small {
-                    "Of the newest " (number(causes.looked_at as u64))
+                    "Of the newest " (number(found.looked_at as u64))
                     " dead letters: older ones are not counted here."
                 }
             }
-            @if causes.left_out > 0 {
+            @if found.left_out > 0 {
                 p.soft.small {
-                    (number(causes.left_out)) " more have rarer causes, and are in the list below."
+                    (number(found.left_out)) " more have rarer causes, and are in the list below."
                 }
             }
         }

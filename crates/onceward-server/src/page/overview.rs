@@ -58,8 +58,8 @@ pub(super) async fn show(
         }
         (traffic(&stats))
         (upstreams::worst(&node, &stats, UPSTREAMS, now))
-        (some(&node, "Dead letters", "/dead", facts.dead, Table::Dead, &dead, now))
-        (some(&node, "In doubt", "/in-doubt", facts.doubt, Table::InDoubt, &doubt, now))
+        (some(&node, "Dead letters", facts.dead, Table::Dead, &dead, now))
+        (some(&node, "In doubt", facts.doubt, Table::InDoubt, &doubt, now))
         @if !is_empty {
             section {
                 h2 { "Newest operations" }
@@ -86,15 +86,8 @@ fn traffic(stats: &Stats) -> Markup {
     }
 }
 
-fn some(
-    node: &View,
-    title: &str,
-    path: &str,
-    all: u64,
-    table: Table,
-    page: &Page,
-    now: Timestamp,
-) -> Markup {
+fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Timestamp) -> Markup {
+    let path = if table == Table::Dead { "/dead" } else { "/in-doubt" };
     let shown = page.operations.len();
     html! {
         @if shown > 0 {

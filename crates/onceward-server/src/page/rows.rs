@@ -91,7 +91,7 @@ fn row(node: &View, kind: Table, operation: &Operation, now: Timestamp) -> Marku
 /// The attempt that nobody knows the end of.
 fn last_sent(operation: &Operation) -> Option<&Attempt> {
     let mut attempts = operation.attempts.iter().rev();
-    attempts.find(|attempt| attempt.may_have_executed()).or(operation.attempts.last())
+    attempts.find(|attempt| attempt.may_have_executed()).or_else(|| operation.attempts.last())
 }
 
 /// When something is to come of it.

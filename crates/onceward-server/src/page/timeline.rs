@@ -195,7 +195,7 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
             @if let Some(ended) = ended.filter(|_| operation.scope.kind != ScopeKind::Claim) {
                 (track(ended))
             }
-            @if ended.is_some_and(|ended| ended.ending != Ending::Answered) || ended.is_none() {
+            @if ended.is_none_or(|ended| ended.ending != Ending::Answered) {
                 p.soft.small {
                     @if attempt.may_have_executed() { "It may have been done." } @else { "It was not done." }
                 }

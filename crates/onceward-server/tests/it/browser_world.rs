@@ -221,7 +221,7 @@ impl Browser {
     }
 
     /// What looks whether everybody can use a page.
-    pub(crate) fn axe(&self) -> String {
+    pub(crate) fn axe() -> String {
         let script = std::env::var_os("TEST_AXE").unwrap_or_else(|| {
             panic!("no axe-core, and TEST_AXE is not set; run `cargo xtask test`: it installs it")
         });

@@ -313,7 +313,7 @@ fn everybody_can_use_every_page_light_and_dark_wide_and_narrow() {
     let server = Server::start();
     let pages = pages(&server);
     let browser = Browser::start();
-    let axe = browser.axe();
+    let axe = Browser::axe();
     let mut faults = Vec::new();
     for (width, scheme) in [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")] {
         browser.set_width(width);
