@@ -2,6 +2,7 @@
 //!
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
+mod axe;
 mod browser;
 mod count;
 mod crash;

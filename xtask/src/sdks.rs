@@ -9,14 +9,19 @@ use std::process::Command;
 use crate::debian::{self, on_path};
 use crate::{Outcome, steps};
 
+/// The files that say which versions are wanted.
+const PACKAGES: &str = "requirements.txt";
+const MODULES: &str = "package.json";
+
 /// What the tests are told: the variable, and the program with the SDKs.
 pub(crate) fn find_or_install() -> Vec<(&'static str, OsString)> {
     let mut found = Vec::new();
-    for (variable, name, install) in [
-        ("TEST_SDKS_PYTHON", "python", python as fn(&Path, &Path) -> Outcome<PathBuf>),
-        ("TEST_SDKS_NODE", "node", node),
+    let wanted = steps::root().join("crates/onceward-server/tests/sdks");
+    for (variable, list, name, install) in [
+        ("TEST_SDKS_PYTHON", PACKAGES, "python", python as fn(&Path, &Path) -> Outcome<PathBuf>),
+        ("TEST_SDKS_NODE", MODULES, "node", node),
     ] {
-        match kept(name, install) {
+        match kept_of(&wanted, list, name, install) {
             Ok(place) => found.push((variable, place.into_os_string())),
             Err(error) => println!("sdks: NO {name} ({error}): its tests are SKIPPED"),
         }
@@ -26,22 +31,23 @@ pub(crate) fn find_or_install() -> Vec<(&'static str, OsString)> {
 
 /// An interpreter that has what the tests below `name` want, in an environment of its own.
 pub(crate) fn python_with(name: &str) -> Outcome<PathBuf> {
-    kept_of(&steps::root().join("crates/onceward-server/tests").join(name), name, python)
+    kept_of(&steps::root().join("crates/onceward-server/tests").join(name), PACKAGES, name, python)
 }
 
-/// The SDKs of a language.
-fn kept(name: &str, install: fn(&Path, &Path) -> Outcome<PathBuf>) -> Outcome<PathBuf> {
-    kept_of(&steps::root().join("crates/onceward-server/tests/sdks"), name, install)
+/// The folder in which modules are found that `wanted` lists, kept under `name`.
+pub(crate) fn node_with(wanted: &Path, name: &str) -> Outcome<PathBuf> {
+    kept_of(wanted, MODULES, name, node)
 }
 
-/// What `wanted` lists, installed anew where the wanted versions are others.
+/// What `list` in `wanted` names, installed anew where the wanted versions are others.
 fn kept_of(
     wanted: &Path,
+    list: &str,
     name: &str,
     install: fn(&Path, &Path) -> Outcome<PathBuf>,
 ) -> Outcome<PathBuf> {
     let folder = steps::root().join("target/sdks").join(name);
-    let list = wanted.join(if name == "node" { "package.json" } else { "requirements.txt" });
+    let list = wanted.join(list);
     let (list, stamp) = (fs::read_to_string(list)?, folder.join("installed"));
     let place = folder.join("place");
     if fs::read_to_string(&stamp).is_ok_and(|there| there == list)
@@ -75,7 +81,7 @@ fn python(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
     steps::output(
         Command::new(&program)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-            .arg(wanted.join("requirements.txt")),
+            .arg(wanted.join(PACKAGES)),
     )?;
     Ok(program)
 }
@@ -84,7 +90,7 @@ fn python(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
 fn node(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
     need("node", &["nodejs", "npm"])?;
     need("npm", &["npm"])?;
-    fs::copy(wanted.join("package.json"), folder.join("package.json"))?;
+    fs::copy(wanted.join(MODULES), folder.join(MODULES))?;
     steps::output(
         Command::new("npm")
             .args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"])

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, browser, postgres, previous, schemathesis, sdks, tools};
+use crate::{Outcome, axe, browser, postgres, previous, schemathesis, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -113,6 +113,7 @@ fn abreast() -> OsString {
 /// All tests, after what they need is there. `extra` goes to cargo test.
 pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
+    let axe = axe::find_or_install();
     let server = postgres::find_or_start()?;
     tools::find_or_install();
     let sdks = sdks::find_or_install();
@@ -130,6 +131,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         (THREADS, abreast()),
     ];
     environment.extend(sdks);
+    environment.extend(axe.map(|script| ("TEST_AXE", script.into())));
     environment.extend(previous.map(|binary| ("TEST_PREVIOUS", binary.into())));
     cargo(&args, &environment)?;
     // Who asks for some tests does not wait for it.

@@ -506,6 +506,12 @@ impl Operation {
         self.outcome.as_ref().and_then(|outcome| outcome.status).or_else(met)
     }
 
+    /// What went wrong with the last attempt that ended, in words.
+    pub fn last_error(&self) -> Option<&str> {
+        let last = self.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref());
+        last.and_then(|ended| ended.error.as_deref())
+    }
+
     /// When the key is forgotten with its outcome, where the operation has ended. What may have
     /// been executed and died stays longer: its key opens the way to run it again.
     pub fn key_expires_at(&self) -> Option<Timestamp> {

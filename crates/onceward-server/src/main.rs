@@ -3,6 +3,7 @@
 mod access;
 mod alerts;
 mod body;
+mod changes;
 mod classify;
 mod cli;
 mod config;

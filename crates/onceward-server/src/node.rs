@@ -16,6 +16,7 @@ use rustix::fs::statvfs;
 use crate::access::Access;
 use crate::alerts::Alerts;
 use crate::body::Body;
+use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::oidc::Oidc;
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) sources: Sources,
     pub(crate) access: Access,
     pub(crate) oidc: Oidc,
+    pub(crate) changes: Arc<Changes>,
     pub(crate) outboxes: Outboxes,
     pub(crate) alerts: Alerts,
     pub(crate) data: PathBuf,

@@ -205,6 +205,7 @@ fn said(described: &Described) -> Value {
         let content = match shape {
             Shape::Json(schema) => json!({JSON: {"schema": reference("schemas", schema)}}),
             Shape::Lines => json!({"application/jsonl": {"schema": {"type": "string"}}}),
+            Shape::Events => json!({"text/event-stream": {"schema": {"type": "string"}}}),
             Shape::Text => json!({TEXT: {"schema": {"type": "string"}}}),
             Shape::Metrics => json!({
                 TEXT: {"schema": {"type": "string"}},

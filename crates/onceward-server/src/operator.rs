@@ -16,7 +16,9 @@ mod advice;
 mod alerts;
 pub(crate) mod audit;
 pub(crate) mod bulk;
+mod changes;
 mod claims;
+pub(crate) mod dead_letters;
 mod doubt;
 mod erase;
 mod evidence;
@@ -49,11 +51,13 @@ pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .merge(operations::router())
         .merge(bulk::router())
+        .merge(changes::router())
         .merge(audit::router())
         .merge(keys::router())
         .merge(claims::router())
         .merge(routes::router())
         .merge(doubt::router())
+        .merge(dead_letters::router())
         .merge(erase::router())
         .merge(outbox::router())
         .merge(sources::router())

@@ -1,15 +1,16 @@
 //! The pages for people: what needs somebody first, then everything; and of each operation its
 //! whole story, with what a person can do about it.
 //!
-//! They are rendered here and need no script. Everything that came from outside is text: maud
-//! escapes it, and the policy that goes with every page lets nothing run and loads nothing from
-//! elsewhere. Every change is a form of this origin's own; `access` refuses any other, and in a session
+//! They are rendered here and are whole without the one script, which keeps them up to date. Everything
+//! that came from outside is text: maud escapes it, and the policy that goes with every page lets nothing
+//! else run and loads nothing from elsewhere. Every change is a form of this origin's own; `access` refuses any other, and in a session
 //! each form carries what only its pages know (`viewer`).
 
 mod acts;
 mod audit;
 mod bulk;
 mod chart;
+mod dead;
 mod doubt;
 mod duplicates;
 mod filter;
@@ -24,9 +25,12 @@ mod overview;
 mod payload;
 mod profile;
 mod resend;
+mod rows;
 mod sources;
 mod stats;
 mod story;
+mod theme;
+mod timeline;
 mod upstreams;
 mod viewer;
 mod words;
@@ -51,14 +55,16 @@ use crate::problem::Problem;
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "same-origin"),
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-const STYLE: &str = include_str!("page/style.css");
+/// One sheet: what all pages share, then what those of operations have.
+const STYLE: &str = concat!(include_str!("page/style.css"), include_str!("page/operations.css"));
+const SCRIPT: &str = include_str!("page/script.js");
 const ICON: &str = include_str!("page/icon.svg");
 
 /// The pages' paths, and what every unknown path gets.
@@ -66,7 +72,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/", get(overview::show))
         .route("/operations", get(lists::operations))
-        .route("/dead", get(lists::dead))
+        .route("/dead", get(dead::show))
         .route("/in-doubt", get(lists::in_doubt))
         .route("/audit", get(audit::show))
         .route("/bulk", post(bulk::begin))
@@ -74,6 +80,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/bulk/{bulk}", get(bulk::show))
         .route("/bulk/{bulk}/stop", post(bulk::stop))
         .route("/operations/{id}", get(story::show))
+        .route("/operations/{id}/request", get(story::request_file))
+        .route("/operations/{id}/response", get(story::response_file))
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
         .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
@@ -92,6 +100,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
+        .route("/script.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
         .fallback(unknown)
@@ -117,9 +126,10 @@ pub(crate) async fn not_allowed() -> Problem {
 /// a browser as a page.
 async fn dress(request: Request, next: Next) -> Response {
     let is_browser = wants_html(request.headers());
-    let mut response = viewer::answer(request, next).await;
+    let theme = theme::of(request.headers());
+    let mut response = theme::during(theme, viewer::answer(request, next)).await;
     if is_browser && let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem_page(&problem).map(axum::body::Body::new);
+        response = theme::within(theme, || problem_page(&problem)).map(axum::body::Body::new);
     }
     put_headers(response.headers_mut());
     response
@@ -137,7 +147,7 @@ pub(crate) fn refused(head: &Parts, problem: &Problem) -> http::Response<Body> {
     let mut response = if problem.code == "unauthenticated" && is_look {
         to_login(head)
     } else {
-        problem_page(problem)
+        theme::within(theme::of(&head.headers), || problem_page(problem))
     };
     put_headers(response.headers_mut());
     response

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::access::{Access, Exposure, Grant, Roles, TENANT, new_key};
 use crate::alerts::{self, Alerts, Counting, Recent};
+use crate::changes::Changes;
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -215,14 +216,16 @@ impl Start {
         let (ring, source) = self.master_keys()?;
         let now = crate::shape::now();
         let secrets = ledger_keys::open_secrets(&*store, &ring, now).await.map_err(no_keys)?;
+        let counting = Counting {
+            recent: Arc::clone(&self.recent),
+            next: Arc::clone(&self.telemetry) as Arc<_>,
+        };
+        let changes = Changes::before(Arc::new(counting));
         let engine = Engine::new(Parts {
             store: Arc::clone(&store),
             upstream: Arc::clone(&self.upstream),
             clock: Arc::new(SystemClock),
-            observer: Arc::new(Counting {
-                recent: Arc::clone(&self.recent),
-                next: Arc::clone(&self.telemetry) as Arc<_>,
-            }),
+            observer: Arc::clone(&changes) as Arc<_>,
             secrets,
             routes: self.routes.clone(),
             session: Session(u64::from_le_bytes(random())),
@@ -253,6 +256,7 @@ impl Start {
             alerts: Alerts::new(Arc::clone(&self.recent), listen.port(), config.alerts.clone()),
             engine: Arc::clone(&engine),
             access,
+            changes,
             oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
             data: data.clone(),
             rekey: Rekey::new(KeyKeeper::new(&engine, ring), source, data.join(MASTER_KEY)),
@@ -419,6 +423,8 @@ async fn run(
     signals.supervisor.stopping(grace);
     let closed = listeners.close().await;
     node.draining.store(true, Ordering::Release);
+    // A stream would go on for minutes, and its connection stand as long.
+    node.changes.end();
     info!("draining: what is under way runs to its end");
     if ended.is_ok() {
         let last_calls = async {

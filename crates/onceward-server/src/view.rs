@@ -21,6 +21,7 @@ use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, TENANT, is_tenant};
 use crate::alerts::Firing;
+use crate::changes::Change;
 use crate::config::Outbox;
 use crate::node::Node;
 use crate::operator::{id_of, invalid};
@@ -198,6 +199,11 @@ impl View {
         }
         let condition = self.engine.store().condition().await?;
         Ok(Some((condition.bytes, condition.commits)))
+    }
+
+    /// Whether what this is about is there for it.
+    pub(crate) fn sees_change(&self, change: &Change) -> bool {
+        self.sees(&change.tenant)
     }
 
     /// The scope of the keys that `principal` uses on what is called `name`.

@@ -15,7 +15,7 @@ use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, Scope, ScopeKind};
 use onceward_core::lease::Session;
-use onceward_core::operation::{Event, Fence, Operation};
+use onceward_core::operation::{Death, Event, Fence, Operation, State};
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 
@@ -256,7 +256,6 @@ impl Standing {
 
     /// Where `operation` stands.
     pub fn of(operation: &Operation) -> Self {
-        use onceward_core::operation::State;
         use onceward_core::policy::Mode;
         if operation.state.is_ended() && !admission::is_more_than_its_mark(operation) {
             return Self::Tombstone;
@@ -298,6 +297,10 @@ pub struct Query {
     pub text: Option<String>,
     /// Only those whose last answer had this status.
     pub status: Option<u16>,
+    /// Only those that are dead for this reason.
+    pub reason: Option<Death>,
+    /// Only those whose last attempt that ended went wrong in words that contain this.
+    pub error: Option<String>,
     /// Only those that were born of this one.
     pub parent: Option<OperationId>,
     /// Only those whose answer made this: its name, where one is meant, and what it is called.
@@ -346,6 +349,11 @@ impl Query {
             && is(&self.label, label)
             && is(&self.subject, operation.subject.as_ref().map_or("", |subject| &subject.name))
             && self.status.is_none_or(|status| operation.last_status() == Some(status))
+            && self.reason.is_none_or(|reason| operation.state == State::Dead(reason))
+            && self
+                .error
+                .as_deref()
+                .is_none_or(|error| operation.last_error().is_some_and(|last| last.contains(error)))
             && self.parent.is_none_or(|parent| operation.parent == Some(parent))
             && self.made.as_ref().is_none_or(made)
             && self.since.is_none_or(|since| operation.created_at >= since)

@@ -192,6 +192,8 @@ pub(crate) const METRICS: Endpoint =
 const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/operations", Roles::READ, Reach::Said, api::LIST_OPERATIONS),
     api(POST, "/v1/operations", Roles::SEND, Reach::Said, api::SEND).for_pages(),
+    api(GET, "/v1/dead-letters/groups", Roles::READ, Reach::Said, api::GROUP_DEAD_LETTERS),
+    api(GET, "/v1/changes", Roles::READ, Reach::Said, api::FOLLOW),
     api(GET, "/v1/operations/{id}", Roles::READ, Reach::Operation, api::GET_OPERATION)
         .or_own()
         .for_pages(),
@@ -270,6 +272,8 @@ const ROUTED: &[Endpoint] = &[
     page(POST, "/bulk/{bulk}/stop", Roles::OPERATE, Reach::Whole),
     // Its frame has the counts of every route.
     page(GET, "/operations/{id}", Roles::READ, Reach::Whole),
+    page(GET, "/operations/{id}/request", Roles::READ.and(Roles::PAYLOADS), Reach::Whole),
+    page(GET, "/operations/{id}/response", Roles::READ.and(Roles::PAYLOADS), Reach::Whole),
     page(GET, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
     page(POST, "/operations/{id}/redeliver", Roles::OPERATE, Reach::Whole),
     page(GET, "/operations/{id}/resend", Roles::OPERATE.and(Roles::PAYLOADS), Reach::Whole),
@@ -295,6 +299,7 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/login/oidc/callback", Roles::NONE, Reach::Nothing).open(),
     page(POST, "/logout", Roles::NONE, Reach::Nothing).open(),
     page(GET, "/style.css", Roles::NONE, Reach::Nothing).open(),
+    page(GET, "/script.js", Roles::NONE, Reach::Nothing).open(),
     page(GET, "/icon.svg", Roles::NONE, Reach::Nothing).open(),
     page(GET, "/favicon.ico", Roles::NONE, Reach::Nothing).open(),
 ];

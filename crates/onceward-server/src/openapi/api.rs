@@ -1,6 +1,6 @@
 //! What the document says of each endpoint of the API; the table of endpoints takes it from here.
 
-use super::described::Shape::{Json, Lines, Metrics, Text};
+use super::described::Shape::{Events, Json, Lines, Metrics, Text};
 use super::described::{Described, about};
 
 /// What a list of operations is asked for.
@@ -15,6 +15,8 @@ const FILTER: &[&str] = &[
     "subject",
     "text",
     "status",
+    "deadFor",
+    "error",
     "parent",
     "made",
     "after",
@@ -118,6 +120,22 @@ pub(crate) const LIST_OPERATIONS: &[Described] =
     &[about("Operations", "listOperations", "List operations, the newest first")
         .takes(FILTER)
         .gives(&[(200, Json("OperationPage"))])];
+
+pub(crate) const GROUP_DEAD_LETTERS: &[Described] = &[about(
+    "Operations",
+    "groupDeadLetters",
+    "Tell the causes of the newest dead letters, the commonest first",
+)
+.gives(&[(200, Json("DeadLetterGroups"))])];
+
+pub(crate) const FOLLOW: &[Described] = &[about(
+    "Operations",
+    "followChanges",
+    "Follow what changes, as a stream of events: what to read again",
+)
+.takes(&["inRoute", "forSeconds"])
+.gives(&[(200, Events)])
+.refuses(&["limit", "draining"])];
 
 pub(crate) const SEND: &[Described] =
     &[about("Operations", "send", "Send a call, in one document, and have its answer in one")

@@ -39,6 +39,8 @@ pub(super) enum Shape {
     Json(&'static str),
     /// JSON, a document a line.
     Lines,
+    /// A stream of events, as a browser's `EventSource` reads it.
+    Events,
     Text,
     /// Text in either format of Prometheus.
     Metrics,

@@ -7,6 +7,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use onceward::core::key::ScopeKind;
+use onceward::core::operation::Death;
 use onceward::core::risk::Risk;
 use onceward::store::Query;
 use onceward::{Bulk, BulkDeed, BulkOrder, BulkPlan, Person};
@@ -179,6 +180,8 @@ fn which(query: &Query) -> Value {
         subject,
         text,
         status,
+        reason,
+        error,
         parent,
         made,
         since,
@@ -198,6 +201,8 @@ fn which(query: &Query) -> Value {
         "subject": subject,
         "text": text,
         "status": status,
+        "reason": reason.map(Death::name),
+        "error": error,
         "parent": parent.map(|parent| parent.to_string()),
         "id": made.as_ref().map(|(name, id)| match name {
             Some(name) => format!("{name}:{id}"),

@@ -1,12 +1,15 @@
 //! Which operations a list is asked for, in words, and the store's query that they mean.
 
 use onceward::core::key::ScopeKind;
+use onceward::core::operation::Death;
+use onceward::core::time::Timestamp;
 use onceward::store::{Page, Query, Standing};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::handler::{given, id_of, instant, invalid, limit_of};
 use crate::problem::Problem;
+use crate::{shape, units};
 
 /// What a list is asked for.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -26,10 +29,14 @@ pub(crate) struct Filter {
     pub(crate) text: Option<String>,
     /// Of the last answer.
     pub(crate) status: Option<u16>,
+    /// Why it is dead: `refused`, `exhausted`, `unsent`, `cancelled`, `owner_gone` or `superseded`.
+    pub(crate) reason: Option<String>,
+    /// In the words for what went wrong last.
+    pub(crate) error: Option<String>,
     pub(crate) parent: Option<String>,
     /// What its answer made: `NAME:ID`, or `ID` whatever its name.
     pub(crate) id: Option<String>,
-    /// Came then or later.
+    /// Came then or later: a time, or how long ago.
     pub(crate) after: Option<String>,
     /// Came earlier.
     pub(crate) before: Option<String>,
@@ -53,6 +60,8 @@ impl Filter {
             subject,
             text,
             status,
+            reason,
+            error,
             parent,
             id,
             after,
@@ -73,6 +82,8 @@ impl Filter {
             ("subject", subject),
             ("text", text),
             ("status", &status),
+            ("reason", reason),
+            ("error", error),
             ("parent", parent),
             ("id", id),
             ("after", after),
@@ -97,8 +108,7 @@ impl Filter {
     pub(crate) fn query(&self) -> Result<Query, Problem> {
         let text = |field: &Option<String>| given(field.as_ref()).map(str::to_owned);
         let id = |field: &Option<String>| given(field.as_ref()).map(id_of).transpose();
-        let time =
-            |field: &Option<String>| given(field.as_ref()).map(|at| instant("", at)).transpose();
+        let time = |field: &Option<String>| given(field.as_ref()).map(moment).transpose();
         Ok(Query {
             standing: given(self.state.as_ref()).map_or_else(|| Ok(Vec::new()), standing_of)?,
             tenant: text(&self.tenant),
@@ -111,6 +121,8 @@ impl Filter {
             subject: text(&self.subject),
             text: text(&self.text),
             status: self.status,
+            reason: given(self.reason.as_ref()).map(reason_of).transpose()?,
+            error: text(&self.error),
             parent: id(&self.parent)?,
             made: given(self.id.as_ref()).map(made_of),
             since: time(&self.after)?,
@@ -118,6 +130,14 @@ impl Filter {
             before: id(&self.cursor)?,
             limit: limit_of(self.limit)?,
         })
+    }
+}
+
+/// A time, or how long ago it is.
+fn moment(text: &str) -> Result<Timestamp, Problem> {
+    match units::duration(text) {
+        Ok(ago) => Ok(shape::now().minus(ago)),
+        Err(_) => instant("", text),
     }
 }
 
@@ -152,6 +172,15 @@ fn standing_of(state: &str) -> Result<Vec<Standing>, Problem> {
     })
 }
 
+/// Why something is dead, by its word.
+fn reason_of(word: &str) -> Result<Death, Problem> {
+    let named = Death::ALL.into_iter().find(|reason| reason.name() == word);
+    named.ok_or_else(|| {
+        let all = Death::ALL.map(Death::name).join(", ");
+        invalid(format!("reason {word:?}: one of {all}"))
+    })
+}
+
 /// The kind of a key by its word.
 fn kind_of(word: &str) -> Result<ScopeKind, Problem> {
     let named = ScopeKind::ALL.into_iter().find(|kind| kind.name() == word);
@@ -179,7 +208,7 @@ mod tests {
     #[test]
     fn every_word_of_a_filter_is_written_as_it_was_read() {
         let words = "tenant=acme&state=dead&route=crm&kind=call&scope=crm&principal=ada&key=k%261&label=l\
-                     &subject=contact-1&text=a+b&status=404&parent=op_1&id=order%3A1&after=1&before=2";
+                     &subject=contact-1&text=a+b&status=404&reason=refused&error=no+answer&parent=op_1&id=order%3A1&after=1&before=2";
         let uri = format!("/operations?{words}&cursor=op_2&limit=3").parse().expect("an address");
         let read = axum::extract::Query::<Filter>::try_from_uri(&uri).expect("a filter");
         assert_eq!(read.0.written(), words);

@@ -44,6 +44,20 @@ pub(crate) async fn excerpt(
     Ok(Some((seen(node, of, answer), cut)))
 }
 
+/// The outcome's answer, or else what the last attempt brought, with whether that is only a beginning;
+/// nothing of the latter where it is the outcome's.
+pub(crate) async fn brought(
+    node: &Node,
+    of: &Operation,
+) -> Result<Option<(Response, Option<bool>)>, Problem> {
+    if let Some(answer) = answer(node, of).await? {
+        return Ok(Some((answer, None)));
+    }
+    let has_one = |attempt: &&Attempt| attempt.ended.as_ref().is_some_and(|it| it.answer.is_some());
+    let Some(last) = of.attempts.iter().rev().find(has_one) else { return Ok(None) };
+    Ok(excerpt(node, of, last).await?.map(|(answer, cut)| (answer, Some(cut))))
+}
+
 fn seen(node: &Node, of: &Operation, answer: Response) -> Response {
     if Sabotage::PageUnredacted.is_on() {
         return answer;

@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Response};
 use onceward::Resolution;
-use onceward::core::attempt::Attempt;
 use onceward::core::exchange::{Headers, Response as Given};
 use onceward::core::operation::Operation;
 use onceward::core::risk::Risk;
@@ -90,18 +89,12 @@ async fn show_response(node: View, Path(id): Path<String>) -> Answer {
 
 /// The outcome's answer, or else what the last attempt brought.
 async fn response_of(node: &Node, operation: &Operation) -> Result<Option<Value>, Problem> {
-    let shown =
-        |response: &Given| response_document(response.status, &response.headers, &response.body);
-    if let Some(response) = kept::answer(node, operation).await? {
-        return Ok(Some(shown(&response)));
-    }
-    let brought = |attempt: &&Attempt| attempt.ended.as_ref().is_some_and(|it| it.answer.is_some());
-    let Some(last) = operation.attempts.iter().rev().find(brought) else { return Ok(None) };
-    let excerpt = kept::excerpt(node, operation, last).await?;
-    Ok(excerpt.map(|(response, cut)| {
-        let mut shown = shown(&response);
-        shown["excerpt"] = json!(true);
-        shown["cut"] = json!(cut);
+    Ok(kept::brought(node, operation).await?.map(|(response, is_cut)| {
+        let mut shown = response_document(response.status, &response.headers, &response.body);
+        if let Some(cut) = is_cut {
+            shown["excerpt"] = json!(true);
+            shown["cut"] = json!(cut);
+        }
         shown
     }))
 }

@@ -147,7 +147,7 @@ pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
                 Life::InDoubt => {
                     (resolutions(operation))
                     @if can_send {
-                        details.card {
+                        details.card data-key="again" {
                             summary { "Send it again all the same" }
                             (redelivery(operation, risk))
                         }
@@ -159,7 +159,7 @@ pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
                 p { a href={ (words::url_of(operation.id)) "/resend" } { "Edit and resend" } }
             }
             @if operation.state.is_ended() && operation.forgotten.is_none() {
-                details.card {
+                details.card data-key="forget" {
                     summary { "Forget its key" }
                     (form(operation, "forget", "Forget", &html! {
                         fieldset {
@@ -251,7 +251,7 @@ fn form_as(
     careful: bool,
 ) -> Markup {
     html! {
-        form.card method="post" action={ (words::url_of(operation.id)) "/" (verb) } {
+        form.card data-key=(word.unwrap_or(verb)) method="post" action={ (words::url_of(operation.id)) "/" (verb) } {
             (fields)
             @if let Some(word) = word { input type="hidden" name="as" value=(word); }
             (reason("Reason"))

@@ -1,19 +1,19 @@
 //! Bulk, as pages: a plan of what matches, a form that runs it, and how far it is.
 
 use axum::extract::{Extension, Path};
-use axum::response::{IntoResponse as _, Redirect, Response};
-use http::HeaderValue;
+use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::risk::Risk;
 use onceward::{Bulk, BulkPlan, BulkStanding};
 use serde::Deserialize;
 
 use super::acts::Done;
-use super::frame::{Frame, Here, Html, reason};
+use super::filter::Filtered;
+use super::frame::{Frame, Here, Html, heading, number, reason};
 use super::words;
 use crate::access::Caller;
 use crate::operator::bulk::{RATE, Wanted, Words, begun};
-use crate::operator::{Asked, Because, Filter, Sent, reasoned};
+use crate::operator::{Because, Filter, Sent, reasoned};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
@@ -31,19 +31,20 @@ pub(super) fn link(filter: &Filter) -> Markup {
 pub(super) async fn plan(
     node: View,
     Extension(caller): Extension<Caller>,
-    Asked(filter): Asked<Filter>,
+    Filtered(filter): Filtered,
 ) -> Result<Html, Problem> {
     let action = "redeliver".to_owned();
     let wanted = Wanted { action, filter, dry_run: true, ..Wanted::default() };
     let plan = node.engine.plan_bulk(&wanted.order(&node, &caller)?).await?;
     let frame = Frame::of(&node).await?;
+    let lead = html! { "A plan: nothing has been done yet." };
     let content = html! {
-        h1 { "Redeliver all that match" }
-        p.lead {
+        (heading("Redeliver all that match", &lead, &format!("/v1/operations?{}", wanted.filter.written())))
+        p.narrowed {
             @for (name, value) in wanted.filter.words() {
-                (name) " " strong { bdi { (value) } } ". "
+                span.word { span.soft { (name) } " " strong { bdi { (value) } } } " "
             }
-            "Nothing has been done yet."
+            a href={ "/operations?" (wanted.filter.written()) } { "Show them" }
         }
         (counts(&plan))
         @if plan.matched > 0 { (form(&wanted.filter, &plan)) }
@@ -85,7 +86,9 @@ fn form(filter: &Filter, plan: &BulkPlan) -> Markup {
                 input name="rate" inputmode="numeric" pattern="[0-9]+" value=(RATE) required;
             }
             (reason("Reason"))
-            button.careful { "Redeliver them" }
+            button.careful {
+                "Redeliver " @if !plan.is_exact { "at least " } (number(plan.matched - plan.left_out))
+            }
         }
     }
 }
@@ -106,7 +109,7 @@ reasoned!(Ordered);
 pub(super) async fn begin(
     node: View,
     Extension(caller): Extension<Caller>,
-    Asked(filter): Asked<Filter>,
+    Filtered(filter): Filtered,
     Sent(_, form): Sent<Ordered>,
 ) -> Done {
     let risks = [(Risk::Unknown, form.unknown), (Risk::WindowOver, form.window_over)];
@@ -124,43 +127,50 @@ pub(super) async fn begin(
 }
 
 /// How far it is; the page looks again by itself while it runs.
-pub(super) async fn show(node: View, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn show(node: View, Path(name): Path<String>) -> Result<Html, Problem> {
     let bulk = node.bulk(&name).await?;
     let frame = Frame::of(&node).await?;
     let is_running = bulk.standing == BulkStanding::Running;
-    let content = progress(&bulk, is_running);
-    let page = Html(frame.page(Here::Operations, "Bulk", &content));
-    let mut response = page.into_response();
-    if is_running {
-        response.headers_mut().insert("refresh", HeaderValue::from_static("2"));
-    }
-    Ok(response)
+    let title = format!("Bulk: {}", bulk.order.deed.name());
+    let lead = html! { "Begun by " bdi { (bulk.order.person.who) } ": " bdi { (bulk.order.person.reason) } };
+    let content = html! {
+        (heading(&title, &lead, &format!("/v1/bulk/{}", bulk.name())))
+        div #bulk data-live="all" data-every=[is_running.then_some("1")] { (progress(&bulk, is_running)) }
+    };
+    Ok(Html(frame.page(Here::Operations, &title, &content)))
 }
 
 fn progress(bulk: &Bulk, is_running: bool) -> Markup {
     let now = shape::now();
+    let gone_through = bulk.done + bulk.left_out + bulk.failed;
     html! {
-        h1 { "Bulk: " (bulk.order.deed.name()) }
+        @if is_running { noscript { meta http-equiv="refresh" content="2"; } }
         p.notice.warn[bulk.failed > 0] role="status" {
             strong { (bulk.standing.name()) } ". "
             (bulk.done) " of " @if !bulk.is_exact { "at least " } (bulk.matched) " done, "
             (bulk.left_out) " left out because nobody takes their risk, " (bulk.failed) " failed."
         }
-        section.card {
-            dl {
+        @if bulk.matched > 0 {
+            progress.bar max=(bulk.matched.max(gone_through)) value=(gone_through) aria-label="Gone through" {
+                (gone_through) " of " (bulk.matched)
+            }
+        }
+        section.card #facts {
+            dl.facts {
                 dt { "Id" } dd { code { (bulk.name()) } }
-                dt { "By" } dd { bdi { (bulk.order.person.who) } }
-                dt { "Reason" } dd { bdi { (bulk.order.person.reason) } }
                 dt { "Began" } dd { (words::time(bulk.began_at, now)) }
+                dt { "A second" } dd { (bulk.order.rate) " at most" }
                 @if let Some(at) = bulk.ended_at { dt { "Ended" } dd { (words::time(at, now)) } }
                 @if let Some(trouble) = &bulk.trouble { dt { "Last failure" } dd { (trouble) } }
             }
         }
         @if is_running {
-            form.card method="post" action={ "/bulk/" (bulk.name()) "/stop" } {
+            form.card #stop method="post" action={ "/bulk/" (bulk.name()) "/stop" } {
                 (reason("Reason"))
                 button.careful { "Stop it" }
             }
+        } @else if bulk.failed > 0 || bulk.done > 0 {
+            p.more { a href="/operations" { "To the operations" } }
         }
     }
 }

@@ -1,11 +1,32 @@
 //! The filter of a list, which lives in the URL, and the way to what is older.
 
+use axum::extract::{FromRequestParts, Query};
+use http::Uri;
+use http::request::Parts;
 use maud::{Markup, html};
 use onceward::store::Page;
-use url::form_urlencoded::Serializer;
+use url::form_urlencoded::{Serializer, parse};
 
-use crate::operator::{Filter, cursor};
+use crate::operator::{Filter, cursor, invalid};
+use crate::problem::Problem;
 use crate::view::View;
+
+/// What a list is asked for by a form, which sends the fields that are left empty too.
+pub(super) struct Filtered(pub(super) Filter);
+
+impl<S: Send + Sync> FromRequestParts<S> for Filtered {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut said = Serializer::new(String::new());
+        let words = parse(parts.uri.query().unwrap_or_default().as_bytes());
+        said.extend_pairs(words.filter(|(_, value)| !value.is_empty()));
+        let address = Uri::builder().path_and_query(format!("/?{}", said.finish())).build();
+        let address = address.map_err(|error| invalid(error.to_string()))?;
+        let read = Query::try_from_uri(&address);
+        read.map(|Query(filter)| Self(filter)).map_err(|error| invalid(error.body_text()))
+    }
+}
 
 /// The states that the filter offers, and their words.
 const STATES: [(&str, &str); 8] = [
@@ -19,40 +40,84 @@ const STATES: [(&str, &str); 8] = [
     ("forgotten", "forgotten"),
 ];
 
-/// The words that have a field always; the others have one where they are set.
-const FIELDS: [&str; 4] = ["state", "route", "key", "text"];
+/// Why something is dead, and its words.
+const REASONS: [(&str, &str); 7] = [
+    ("", "any"),
+    ("refused", "refused"),
+    ("exhausted", "attempts ran out"),
+    ("unsent", "never sent"),
+    ("cancelled", "cancelled"),
+    ("owner_gone", "owner gone"),
+    ("superseded", "superseded"),
+];
+
+/// The words that have a field always, and those that have one among more of them. The others have one
+/// where they are set.
+const FIELDS: [&str; 4] = ["text", "state", "route", "after"];
+const MORE: [(&str, &str, &str); 7] = [
+    ("key", "Key", "exactly"),
+    ("subject", "Subject", "exactly"),
+    ("label", "Label", "exactly"),
+    ("status", "Last status", "503"),
+    ("error", "Last error", "a part of its words"),
+    ("principal", "Asked by", "a caller's name"),
+    ("before", "Until", "1h, or 2026-01-31T12:00:00Z"),
+];
 
 /// The form: what it is told stands in the address afterwards.
 pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
-    let value = |field: &Option<String>| field.clone().unwrap_or_default();
-    let state = value(&filter.state);
+    let words = filter.words();
+    let value = |field: &str| {
+        let said = words.iter().find(|(name, _)| *name == field);
+        said.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let has_own = |name: &str| {
+        FIELDS.contains(&name) || name == "reason" || MORE.iter().any(|(more, ..)| *more == name)
+    };
+    let has_more = words.iter().any(|(name, _)| !FIELDS.contains(name));
     html! {
         form.filter method="get" action="/operations" role="search" aria-label="Filter" {
-            label { "State"
-                select name="state" {
-                    @for (name, word) in STATES {
-                        option value=(name) selected[name == state] { (word) }
-                    }
-                }
+            label.text { "Text"
+                input type="search" name="text" value=(value("text")) autocomplete="off"
+                    placeholder="in key, label, path, or an id";
             }
+            label { "State" (choice("state", &STATES, &value("state"))) }
             label { "Route"
-                input name="route" list="routes" value=(value(&filter.route)) autocomplete="off";
+                input name="route" list="routes" value=(value("route")) autocomplete="off";
             }
-            datalist #routes {
-                @for route in node.routes() { option value=(route.name) {} }
+            datalist #routes { @for route in node.routes() { option value=(route.name) {} } }
+            label { "Since"
+                input name="after" list="since" value=(value("after")) autocomplete="off"
+                    placeholder="24h";
             }
-            label { "Key" input name="key" value=(value(&filter.key)) autocomplete="off"; }
-            label { "Text"
-                input name="text" value=(value(&filter.text)) autocomplete="off"
-                    placeholder="in key, label or path";
-            }
-            @for (name, value) in filter.words() {
-                @if !FIELDS.contains(&name) { label { (name) input name=(name) value=(value); } }
-            }
+            datalist #since { @for ago in ["15m", "1h", "24h", "7d"] { option value=(ago) {} } }
             div.row {
                 button { "Filter" }
                 @if is_filtered { a href="/operations" { "Clear" } }
             }
+            details.further open[has_more] {
+                summary { "More to filter by" }
+                div.fields {
+                    label { "Why dead" (choice("reason", &REASONS, &value("reason"))) }
+                    @for (name, words, example) in MORE {
+                        label { (words)
+                            input name=(name) value=(value(name)) placeholder=(example)
+                                inputmode=[(name == "status").then_some("numeric")] autocomplete="off";
+                        }
+                    }
+                    @for (name, value) in words.iter().filter(|(name, _)| !has_own(name)) {
+                        label { (name) input name=(name) value=(value); }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn choice(name: &str, words: &[(&str, &str)], chosen: &str) -> Markup {
+    html! {
+        select name=(name) {
+            @for (value, word) in words { option value=(value) selected[*value == chosen] { (word) } }
         }
     }
 }

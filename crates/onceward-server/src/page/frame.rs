@@ -9,10 +9,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
 use super::icons::Icon;
-use super::{upstreams, viewer};
+use super::{theme, upstreams, viewer};
 use crate::alerts::Firing;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
+use crate::shape;
 use crate::view::View;
 
 /// A page.
@@ -221,21 +222,22 @@ pub(super) fn base_of(headers: &HeaderMap) -> String {
 pub(super) fn document(title: &str, ways: Option<&Ways>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang="en" data-theme=[theme::chosen()] {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Onceward" }
                 link rel="stylesheet" href="/style.css";
+                script type="module" src="/script.js" {}
                 link rel="icon" type="image/svg+xml" href="/icon.svg";
             }
             body.alone[ways.is_none()] {
                 a.skip href="#main" { "Skip to the content" }
                 (rail(ways))
                 div.sheet {
-                    main #main { (body) }
-                    footer { "Onceward " (env!("CARGO_PKG_VERSION")) }
+                    main #main data-now=(shape::now().as_millis()) { (body) }
+                    footer { span { "Onceward " (env!("CARGO_PKG_VERSION")) } (tools()) }
                 }
             }
         }
@@ -250,16 +252,33 @@ fn rail(ways: Option<&Ways>) -> Markup {
             header.top {
                 a.brand href="/" { (mark()) "Onceward" }
                 @if let Some(ways) = ways {
-                    span.alarms { (ways.alarms) }
+                    span.alarms #alarms data-live="all" { (ways.alarms) }
                     button.menu type="button" popovertarget="pages" { (Icon::Menu.show()) span { "Menu" } }
                 }
             }
             @if let Some(ways) = ways {
                 nav #pages popover aria-label="Pages" {
-                    div.ways { (ways.pages) }
+                    div.ways #ways data-live="all" { (ways.pages) }
                     div.tools { (viewer::shown()) }
                 }
             }
+        }
+    }
+}
+
+/// What only the script can do.
+fn tools() -> Markup {
+    let chosen = theme::chosen().unwrap_or_default();
+    html! {
+        div.tools.scripted-only {
+            label { "Colours"
+                select data-theme-choice autocomplete="off" {
+                    @for (theme, name) in [("", "as the system"), ("light", "light"), ("dark", "dark")] {
+                        option value=(theme) selected[theme == chosen] { (name) }
+                    }
+                }
+            }
+            button.quiet type="button" data-help { "Keyboard " kbd { "?" } }
         }
     }
 }

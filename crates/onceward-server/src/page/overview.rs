@@ -13,9 +13,9 @@ use onceward::tally::{Counts, KeysAhead, Span, Stats};
 
 use super::frame::{Frame, Here, Html, number};
 use super::icons::Icon;
-use super::lists::{self, Table};
+use super::rows::{self, Table};
 use super::stats::{self, Over, charts, spans};
-use super::{upstreams, words};
+use super::{lists, upstreams, words};
 use crate::operator::{Asked, Filter};
 use crate::problem::Problem;
 use crate::view::View;
@@ -52,16 +52,18 @@ pub(super) async fn show(
     let content = html! {
         h1.unseen { "Overview" }
         @if is_empty { (lists::nothing_yet(&node, &headers)) }
-        @else { (facts.needs(&node, now)) }
-        (facts.figures())
+        div #now data-live="all" {
+            @if !is_empty { (facts.needs(&node, now)) }
+            (facts.figures())
+        }
         (traffic(&stats))
         (upstreams::worst(&node, &stats, UPSTREAMS, now))
-        (some("Dead letters", "/dead", facts.dead, Table::Dead, &dead, now))
-        (some("In doubt", "/in-doubt", facts.doubt, Table::InDoubt, &doubt, now))
+        (some(&node, "Dead letters", facts.dead, Table::Dead, &dead, now))
+        (some(&node, "In doubt", facts.doubt, Table::InDoubt, &doubt, now))
         @if !is_empty {
             section {
                 h2 { "Newest operations" }
-                (lists::table(Table::All, &recent.operations, now))
+                (rows::live("newest", &rows::table(&node, Table::All, &recent.operations, now)))
                 p.more { a href="/operations" { "All operations" } }
             }
         }
@@ -84,13 +86,14 @@ fn traffic(stats: &Stats) -> Markup {
     }
 }
 
-fn some(title: &str, path: &str, all: u64, table: Table, page: &Page, now: Timestamp) -> Markup {
+fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Timestamp) -> Markup {
+    let path = if table == Table::Dead { "/dead" } else { "/in-doubt" };
     let shown = page.operations.len();
     html! {
         @if shown > 0 {
             section {
                 h2 { (title) }
-                (lists::table(table, &page.operations, now))
+                (rows::live(&path[1..], &rows::table(node, table, &page.operations, now)))
                 @if all > shown as u64 { p.more { a href=(path) { "All " (number(all)) } } }
             }
         }

@@ -13,6 +13,9 @@ use serde::de::IgnoredAny;
 /// How much of a body is shown: a browser stays quick with it, and the rest is offered.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
 
+/// Nothing is shown of a larger one: it is offered as a file.
+const LARGE_BYTES: usize = 256 << 10;
+
 /// How deep a document is indented: deeper ones are shown as they came.
 const DEPTH_MAX: usize = 64;
 
@@ -34,16 +37,21 @@ pub(super) fn headers(headers: &Headers) -> Markup {
     }
 }
 
-/// A body; `whole` is where all of it can be had.
+/// A body; `whole` is where it can be had as a file.
 pub(super) fn body(bytes: &[u8], whole: &str) -> Markup {
     if bytes.is_empty() {
         return html! { p.soft { "No body." } };
     }
+    if bytes.len() > LARGE_BYTES {
+        return html! {
+            p { (size(bytes.len())) ": too much to show. " a href=(whole) download { "Download it" } }
+        };
+    }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return html! {
             p.soft {
-                (bytes.len()) " bytes that are no text. "
-                a href=(whole) { "As JSON, in base64" }
+                (size(bytes.len())) " that are no text. "
+                a href=(whole) download { "Download it" }
             }
         };
     };
@@ -54,10 +62,19 @@ pub(super) fn body(bytes: &[u8], whole: &str) -> Markup {
         pre tabindex="0" { code { (visible(&pretty.map_or(Cow::Borrowed(shown), Cow::Owned))) } }
         @if is_cut {
             p.soft {
-                "The first " (shown.len()) " of " (bytes.len()) " bytes. "
-                a href=(whole) { "All of it, as JSON" }
+                "The first " (size(shown.len())) " of " (size(bytes.len())) ". "
+                a href=(whole) download { "Download all of it" }
             }
         }
+    }
+}
+
+/// A number of bytes as people say it.
+fn size(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..0x0010_0000 => format!("{} kB", bytes.div_ceil(1024)),
+        _ => format!("{:.1} MB", bytes as f64 / f64::from(1 << 20)),
     }
 }
 
@@ -233,6 +250,8 @@ mod tests {
         let shown = body(large.as_bytes(), "/all").into_string();
         assert!(shown.len() < SHOWN_BYTES_MAX + 1000);
         assert!(shown.contains("href=\"/all\""));
+        let larger = body(&vec![b'x'; LARGE_BYTES + 1], "/all").into_string();
+        assert!(larger.len() < 1000 && larger.contains("257 kB") && larger.contains("download"));
         assert!(body(b"\xff\x00", "/all").into_string().contains("2 bytes that are no text"));
     }
 

@@ -1,12 +1,11 @@
 //! One operation: where it stands, what a person can do, and everything that happened.
 
-use std::time::Duration;
-
 use axum::extract::{Extension, Path, Query};
-use http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::{HeaderMap, header};
 use maud::{Markup, html};
 use onceward::InLine;
-use onceward::core::attempt::{Attempt, Ended, Reached};
 use onceward::core::exchange;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Forgotten, Operation, State};
@@ -15,7 +14,8 @@ use onceward::store::{Asked, Query as StoreQuery};
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, base_of};
-use super::{acts, doubt, payload, words};
+use super::timeline::Tried;
+use super::{acts, doubt, payload, timeline, words};
 use crate::access::{Caller, Roles};
 use crate::node::Node;
 use crate::operator::kept;
@@ -34,9 +34,6 @@ pub(super) struct Told {
     /// Present after an act: the page then says what was done.
     told: Option<String>,
 }
-
-/// An attempt and what is kept of its answer, with whether that is only a beginning.
-type Tried<'a> = (&'a Attempt, Option<(exchange::Response, bool)>);
 
 pub(super) async fn show(
     node: View,
@@ -67,31 +64,47 @@ pub(super) async fn show(
     let now = shape::now();
     let is_told = told.told.is_some();
     let (base, needs_key) = (base_of(&headers), node.access.is_needed());
-    let line = |request: &exchange::Request| payload::curl(&operation, request, &base, needs_key);
+    let can_be_called = can_be_called(&node, &operation);
     let content = html! {
-        (head(&operation, is_told, now))
-        div.story {
-            div {
-                (doubt::looks(&operation, rule.as_deref(), now))
-                @if caller.roles.has(Roles::OPERATE) { (acts::forms(&operation, &caller)) }
-                (tries(&operation, &attempts, now))
-                (outcome(&operation, answer.as_ref(), sees))
-                (sent(&operation, request.as_ref(), sees))
-                @if let Some(request) = request.as_ref().filter(|_| can_be_called(&node, &operation)) {
-                    section {
-                        h2 { "The same call, as a line for a shell" }
-                        p.soft {
-                            "It has the same key: what is done is answered from the ledger, "
-                            "and not done again. Credentials are not in it."
-                        }
-                        pre tabindex="0" { code { (line(request)) } }
+        div #story data-live="all" data-about=(operation.id) {
+            (head(&operation, is_told, now))
+            div.story {
+                div {
+                    (doubt::looks(&operation, rule.as_deref(), now))
+                    @if caller.roles.has(Roles::OPERATE) { (acts::forms(&operation, &caller)) }
+                    (timeline::show(&node, &operation, &attempts, &asked, now))
+                    (outcome(&operation, answer.as_ref(), sees))
+                    (sent(&operation, request.as_ref(), sees))
+                    @if let Some(request) = request.as_ref().filter(|_| can_be_called) {
+                        (as_curl(&payload::curl(&operation, request, &base, needs_key)))
                     }
                 }
+                aside { (facts(&operation, place)) (kin(&operation, &children)) (duplicates(&asked, now)) }
             }
-            aside { (facts(&operation, place)) (kin(&operation, &children)) (people(&operation)) (duplicates(&asked, now)) }
         }
     };
     Ok(Html(frame.page(Here::Operations, operation.key.as_str(), &content)))
+}
+
+fn as_curl(line: &str) -> Markup {
+    html! {
+        section #curl {
+            div.titled {
+                h2 { "As a line for a shell" }
+                (copies("curl-line", "Copy as curl"))
+            }
+            p.soft {
+                "It has the same key: what is done is answered from the ledger, and not done again. \
+                 Credentials are not in it."
+            }
+            pre tabindex="0" { code #curl-line { (line) } }
+        }
+    }
+}
+
+/// What copies the text of the element `from`, where the script can.
+fn copies(from: &str, what: &str) -> Markup {
+    html! { button.quiet.scripted-only type="button" data-copies=(from) { (what) } }
 }
 
 /// Whether a call on `/to/…` with its key is this operation, and not another one that is sent.
@@ -115,7 +128,10 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
             }
         }
         header.operation {
-            h1 { span.soft { "Key " } bdi { (operation.key.as_str()) } }
+            div.titled {
+                h1 { span.soft { "Key " } bdi #key { (operation.key.as_str()) } }
+                (copies("key", "Copy"))
+            }
             p.place { (words::chip(operation)) " " span.soft { (words::state(operation, now)) }
                 @if operation.forgotten.is_some() { " " span.soft { "Its key was forgotten by a person." } }
             }
@@ -220,26 +236,6 @@ fn kin(operation: &Operation, children: &[Operation]) -> Markup {
     }
 }
 
-fn people(operation: &Operation) -> Markup {
-    html! {
-        section.card {
-            h2 { "What people did" }
-            @if operation.acts.is_empty() { p.soft { "Nothing." } }
-            @else {
-                ol.plain {
-                    @for act in &operation.acts {
-                        li {
-                            strong { (words::deed(act.deed)) } " by " bdi { (act.who) }
-                            div.soft.small { (words::exact(act.at)) }
-                            blockquote { (act.reason) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 fn duplicates(asked: &Asked, now: Timestamp) -> Markup {
     html! {
         section.card {
@@ -266,89 +262,10 @@ fn duplicates(asked: &Asked, now: Timestamp) -> Markup {
     }
 }
 
-fn tries(operation: &Operation, attempts: &[Tried<'_>], now: Timestamp) -> Markup {
-    let before = |n: usize| {
-        let earlier = attempts.get(n.checked_sub(1)?)?.0.ended.as_ref()?;
-        Some(attempts[n].0.started_at.since(earlier.at))
-            .filter(|wait| *wait >= Duration::from_millis(1))
-    };
-    html! {
-        section {
-            h2 { "Attempts" }
-            @if attempts.is_empty() {
-                p.soft {
-                    @if operation.request.is_none() { "Forgotten with its window." }
-                    @else { "None so far." }
-                }
-            }
-            ol.attempts {
-                @for (n, (attempt, excerpt)) in attempts.iter().enumerate() {
-                    @if let Some(wait) = before(n) { li.gap { "waited " (words::duration(wait)) } }
-                    li.card { (attempt_of(operation, attempt, excerpt.as_ref(), now)) }
-                }
-            }
-        }
-    }
-}
-
-fn attempt_of(
-    operation: &Operation,
-    attempt: &Attempt,
-    excerpt: Option<&(exchange::Response, bool)>,
-    now: Timestamp,
-) -> Markup {
-    let ended = attempt.ended.as_ref();
-    html! {
-        h3 {
-            "Attempt " (attempt.n) ": "
-            @match ended {
-                Some(ended) => {
-                    (words::ending(ended.ending))
-                    @if let Some(status) = ended.status { ", " (words::status(status)) }
-                }
-                None => "under way",
-            }
-        }
-        @if let Some(error) = ended.and_then(|ended| ended.error.as_ref()) {
-            p.error { (error) }
-        }
-        p.soft.small {
-            "Started " (words::exact(attempt.started_at)) ", "
-            @if ended.is_some() { "took " } @else { "for " } (words::took(attempt, now)) ". "
-            @if attempt.may_have_executed() { "It may have been done." } @else { "It was not done." }
-        }
-        @if let Some(ended) = ended.filter(|_| operation.scope.kind != ScopeKind::Claim) {
-            (track(ended))
-        }
-        @if let Some((response, cut)) = excerpt {
-            details {
-                summary { "Its answer" @if *cut { ", the beginning" } }
-                (payload::headers(&response.headers))
-                (payload::body(&response.body, &format!("{}/response", shape::url_of(operation.id))))
-            }
-        }
-    }
-}
-
-/// How far it got, step by step.
-fn track(ended: &Ended) -> Markup {
-    // The first says nothing; and once more was reached than TLS, nobody can tell here whether
-    // there was any to agree on.
-    let tells = |step: &Reached| *step != Reached::Secured || ended.reached <= *step;
-    let steps = Reached::ALL.into_iter().skip(1).filter(tells);
-    html! {
-        ol.track aria-label={ "It got as far as: " (words::reached(ended.reached)) } {
-            @for step in steps {
-                li.got[step <= ended.reached] { (words::reached(step)) }
-            }
-        }
-    }
-}
-
 fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: bool) -> Markup {
     let Some(outcome) = &operation.outcome else { return html! {} };
     html! {
-        section {
+        section #outcome {
             h2 { "Outcome" }
             div.card {
                 p {
@@ -359,7 +276,7 @@ fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: boo
                 @match answer {
                     Some(answer) => {
                         (payload::headers(&answer.headers))
-                        (payload::body(&answer.body, &format!("{}/response", shape::url_of(operation.id))))
+                        (payload::body(&answer.body, &format!("{}/response", words::url_of(operation.id))))
                     }
                     None if !sees => p.soft { (UNSEEN) },
                     None => p.soft { "No answer is kept: duplicates are told so, with the state." },
@@ -371,13 +288,13 @@ fn outcome(operation: &Operation, answer: Option<&exchange::Response>, sees: boo
 
 fn sent(operation: &Operation, request: Option<&exchange::Request>, sees: bool) -> Markup {
     html! {
-        section {
+        section #request {
             h2 { "Request" }
             @match request {
                 Some(request) => div.card {
                     p.call { strong { (request.method) } " " code { (request.target) } }
                     (payload::headers(&request.headers))
-                    (payload::body(&request.body, &format!("{}/request", shape::url_of(operation.id))))
+                    (payload::body(&request.body, &format!("{}/request", words::url_of(operation.id))))
                     p.soft.small { "Credentials stay sealed in the ledger and are shown to nobody." }
                 },
                 None if !sees => p.soft { (UNSEEN) },
@@ -385,4 +302,30 @@ fn sent(operation: &Operation, request: Option<&exchange::Request>, sees: bool) 
             }
         }
     }
+}
+
+/// What was asked, as a file.
+pub(super) async fn request_file(node: View, Path(id): Path<String>) -> Result<Response, Problem> {
+    let operation = node.find(&id).await?;
+    let request = kept::request(&node, &operation).await?;
+    let body = request.map(|(request, _)| request.body);
+    body.map(|body| file(&operation, "request", body)).ok_or_else(forgotten)
+}
+
+/// The answer, or what the last attempt brought, as a file.
+pub(super) async fn response_file(node: View, Path(id): Path<String>) -> Result<Response, Problem> {
+    let operation = node.find(&id).await?;
+    let answer = kept::brought(&node, &operation).await?.map(|(answer, _)| answer.body);
+    answer.map(|body| file(&operation, "response", body)).ok_or_else(forgotten)
+}
+
+fn forgotten() -> Problem {
+    Problem::new("no-outcome", "It was forgotten with its window, or never came.")
+}
+
+/// Whatever it is, a browser keeps it and shows it not.
+fn file(operation: &Operation, what: &str, body: Bytes) -> Response {
+    let name = format!("attachment; filename=\"{}-{what}\"", operation.id);
+    let kind = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
+    ([kind, (header::CONTENT_DISPOSITION, name)], body).into_response()
 }

@@ -124,6 +124,16 @@ pub(super) fn reached(reached: Reached) -> &'static str {
     }
 }
 
+/// The same of what is in doubt, as the beginning of a sentence.
+pub(super) fn reached_so_far(reached: Reached) -> &'static str {
+    match reached {
+        Reached::Nothing | Reached::Resolved | Reached::Connected | Reached::Secured => "Not sent",
+        Reached::Sent => "Sent",
+        Reached::Head => "Sent, and an answer began",
+        Reached::Body => "Sent and answered",
+    }
+}
+
 /// How an outcome is known.
 pub(super) fn source(source: Source) -> &'static str {
     match source {
@@ -228,14 +238,14 @@ pub(super) fn in_path(name: &str) -> String {
 pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     let (ago, ahead) = (now.since(at), at.since(now));
     let words = if ahead.as_secs() > 0 {
-        format!("in {}", duration(ahead))
+        format!("in {}", duration(Duration::from_secs(ahead.as_secs())).replace(".0", ""))
     } else if ago.as_secs() < 1 {
         "just now".to_owned()
     } else {
         format!("{} ago", duration(Duration::from_secs(ago.as_secs())).replace(".0", ""))
     };
     let exact = shape::time(at);
-    html! { time datetime=(exact) title=(exact) { (words) } }
+    html! { time.ago datetime=(exact) title=(exact) { (words) } }
 }
 
 /// An instant to the millisecond, for reading in order.

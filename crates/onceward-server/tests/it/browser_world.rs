@@ -198,6 +198,47 @@ impl Browser {
         self.run("POST", "/goog/cdp/execute", &command);
     }
 
+    /// Presses these keys, one after the other, wherever the focus is.
+    pub(crate) fn press(&self, keys: &str) {
+        let active = self.run("GET", "/element/active", &Value::Null);
+        let id = active.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+        self.run("POST", &format!("/element/{id}/value"), &json!({"text": keys}));
+    }
+
+    fn tell(&self, command: &str, params: &Value) {
+        self.run("POST", "/goog/cdp/execute", &json!({"cmd": command, "params": params}));
+    }
+
+    /// Runs no script of a page from now on.
+    pub(crate) fn run_no_scripts(&self) {
+        self.tell("Emulation.setScriptExecutionDisabled", &json!({"value": true}));
+    }
+
+    /// Likes pages `light` or `dark` from now on.
+    pub(crate) fn prefer(&self, scheme: &str) {
+        let scheme = json!({"name": "prefers-color-scheme", "value": scheme});
+        self.tell("Emulation.setEmulatedMedia", &json!({"features": [scheme]}));
+    }
+
+    /// What looks whether everybody can use a page.
+    pub(crate) fn axe() -> String {
+        let script = std::env::var_os("TEST_AXE").unwrap_or_else(|| {
+            panic!("no axe-core, and TEST_AXE is not set; run `cargo xtask test`: it installs it")
+        });
+        std::fs::read_to_string(script).unwrap()
+    }
+
+    /// What it finds here that is serious or worse.
+    pub(crate) fn look_with(&self, axe: &str) -> Vec<String> {
+        self.run("POST", "/execute/sync", &json!({"script": axe, "args": []}));
+        let look = "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(found => done(\
+            found.violations.filter(it => ['serious', 'critical'].includes(it.impact)).flatMap(it => it.nodes.map(node => \
+            `${it.id}: ${node.target} ${node.failureSummary}`))), error => done([String(error)]));";
+        let found = self.run("POST", "/execute/async", &json!({"script": look, "args": []}));
+        let found = found.as_array().unwrap().iter();
+        found.map(|fault| fault.as_str().unwrap().to_owned()).collect()
+    }
+
     /// What the console says since it was last asked.
     pub(crate) fn console(&self) -> Vec<String> {
         let said = self.run("POST", "/se/log", &json!({"type": "browser"}));

@@ -11,9 +11,15 @@ use crate::outbox_tables::sqlite;
 use crate::world::{Gateway, Response, Upstream, World, document, route, until};
 
 /// What this walk cannot see done: calls and webhooks answer as upstreams and sources say, a release
-/// wants a ledger that was restored, and a comparison comes on a schedule.
-const ELSEWHERE: [&str; 5] =
-    ["receiveWebhook", "getHealth", "getReadiness", "getReconciliation", "release"];
+/// wants a ledger that was restored, a comparison comes on a schedule, and what is followed goes on.
+const ELSEWHERE: [&str; 6] = [
+    "receiveWebhook",
+    "getHealth",
+    "getReadiness",
+    "getReconciliation",
+    "release",
+    "followChanges",
+];
 
 struct Walk<'a> {
     gateway: &'a Gateway,
@@ -282,6 +288,7 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     assert_eq!(walk.asked("POST", "/in/hooks", "{}").status, 400);
     let rejects = walk.get("/v1/sources/hooks/rejects?limit=5");
     assert_eq!(rejects["data"].as_array().map(Vec::len), Some(1));
+    walk.get("/v1/dead-letters/groups");
     walk.get("/v1/alerts");
     walk.post("/v1/alerts/test", &json!({"to": "chat"}));
     walk.ask(404, "POST", "/v1/alerts/test", &json!({"to": "nobody"}));

@@ -37,6 +37,8 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (House, "GET /metrics", ""),
     (Owns, "+GET /v1/operations", ""),
     (Owns, "POST /v1/operations", r#"{"to": "shared/orders", "key": "order-1", "body": {}}"#),
+    (Owns, "GET /v1/changes", ""),
+    (Owns, "GET /v1/dead-letters/groups", ""),
     (Nothing, "+GET /v1/operations/{id}", ""),
     (Nothing, "+GET /v1/operations/{id}/request", ""),
     (Nothing, "+GET /v1/operations/{id}/response", ""),
@@ -109,6 +111,8 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "+GET /bulk/{bulk}", ""),
     (Nothing, "POST /bulk/{bulk}/stop", "reason=r"),
     (Nothing, "+GET /operations/{id}", ""),
+    (Nothing, "+GET /operations/{id}/request", ""),
+    (Nothing, "GET /operations/{id}/response", ""),
     (Nothing, "GET /operations/{id}/redeliver", ""),
     (Nothing, "POST /operations/{id}/redeliver", "reason=r"),
     (Nothing, "+GET /operations/{id}/resend", ""),
@@ -138,6 +142,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (WayIn, "GET /login/oidc/callback", ""),
     (WayIn, "POST /logout", ""),
     (WayIn, "GET /style.css", ""),
+    (WayIn, "GET /script.js", ""),
     (WayIn, "GET /icon.svg", ""),
     (WayIn, "GET /favicon.ico", ""),
 ];
@@ -210,6 +215,8 @@ fn filled(line: &str, own: &Own) -> String {
         .replace("{key}", "order-1")
         .replace("{verb}", "begin")
         .replace("{session}", "ses_01kb2n9f5nep3b8m6wq6r9t2vx")
+        // It would go on.
+        .replace("/v1/changes", "/v1/changes?for=1")
 }
 
 /// The same with names that nobody has; nothing where it names none.

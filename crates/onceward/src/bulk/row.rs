@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use onceward_core::id::OperationId;
 use onceward_core::key::ScopeKind;
+use onceward_core::operation::Death;
 use onceward_core::risk::Risk;
 use onceward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -71,16 +72,29 @@ struct FurtherRow {
     scope: Option<String>,
 }
 
+/// And behind that, where a filter says more: a release that does not know it must not go through more
+/// than is meant, so a word stands among the standings that it does not know either.
+#[derive(Default, Serialize, Deserialize)]
+struct CauseRow {
+    reason: Option<u8>,
+    error: Option<String>,
+}
+
+/// The word that says that there is a [`CauseRow`].
+const HAS_CAUSE: u8 = u8::MAX;
+
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
     all.iter().position(|other| other == one).unwrap_or_default() as u8
 }
 
 pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
     let (order, filter) = (&bulk.order, &bulk.order.filter);
+    let has_cause = filter.reason.is_some() || filter.error.is_some();
+    let places = filter.standing.iter().map(|it| place(&Standing::ALL, it));
     let row = BulkRow {
         deed: place(&BulkDeed::ALL, &order.deed),
         filter: FilterRow {
-            standing: filter.standing.iter().map(|it| place(&Standing::ALL, it)).collect(),
+            standing: places.chain(has_cause.then_some(HAS_CAUSE)).collect(),
             tenant: filter.tenant.clone(),
             route: filter.route.clone(),
             key: filter.key.clone(),
@@ -116,16 +130,30 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         kind: filter.kind.map(|kind| place(&ScopeKind::ALL, &kind)),
         scope: filter.scope.clone(),
     };
-    setting::encode(&(row, further))
+    if !has_cause {
+        return setting::encode(&(row, further));
+    }
+    let cause = CauseRow {
+        reason: filter.reason.map(|reason| place(&Death::ALL, &reason)),
+        error: filter.error.clone(),
+    };
+    setting::encode(&(row, further, cause))
 }
 
 pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     let id = setting::id_of(PREFIX, name)?;
-    let (row, behind) = postcard::take_from_bytes::<BulkRow>(value)
-        .map_err(|error| setting::damaged(name, error))?;
-    let further: FurtherRow =
-        if behind.is_empty() { FurtherRow::default() } else { setting::decode(name, behind)? };
-    let filter = row.filter;
+    let broken = |error| setting::damaged(name, error);
+    let (row, behind) = postcard::take_from_bytes::<BulkRow>(value).map_err(broken)?;
+    let (further, behind) = if behind.is_empty() {
+        (FurtherRow::default(), behind)
+    } else {
+        postcard::take_from_bytes::<FurtherRow>(behind).map_err(broken)?
+    };
+    let mut filter = row.filter;
+    let has_cause = filter.standing.last() == Some(&HAS_CAUSE);
+    filter.standing.truncate(filter.standing.len() - usize::from(has_cause));
+    let cause: CauseRow =
+        if has_cause { setting::decode(name, behind)? } else { CauseRow::default() };
     let unknown = || setting::damaged(name, "a word of a later release");
     let all_of = |places: &[u8]| -> Option<Vec<Standing>> {
         places.iter().map(|place| Standing::ALL.get(usize::from(*place)).copied()).collect()
@@ -135,6 +163,10 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     let kind = match further.kind {
         None => None,
         Some(place) => Some(*ScopeKind::ALL.get(usize::from(place)).ok_or_else(unknown)?),
+    };
+    let reason = match cause.reason {
+        None => None,
+        Some(place) => Some(*Death::ALL.get(usize::from(place)).ok_or_else(unknown)?),
     };
     let time = Timestamp::from_micros;
     Ok(Bulk {
@@ -149,6 +181,8 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
                 label: filter.label,
                 text: filter.text,
                 status: filter.status,
+                reason,
+                error: cause.error,
                 parent: filter.parent.map(OperationId::from_u128),
                 made: filter.made,
                 since: filter.since.map(time),
@@ -180,4 +214,49 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
         beats: row.beats,
         kept: Some(Bytes::copy_from_slice(value)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(filter: Query) -> Bulk {
+        let person = Person { who: "ada".to_owned(), reason: "why".to_owned() };
+        let (deed, taken) = (BulkDeed::Redeliver, Vec::new());
+        Bulk {
+            id: OperationId::from_u128(7),
+            order: BulkOrder { deed, filter, taken, rate: 10, person },
+            standing: BulkStanding::Running,
+            began_at: Timestamp::from_micros(1),
+            ended_at: None,
+            matched: 3,
+            is_exact: true,
+            done: 0,
+            failed: 0,
+            left_out: 0,
+            trouble: None,
+            cursor: OperationId::from_u128(9),
+            at: None,
+            turn: 0,
+            beats: 0,
+            kept: None,
+        }
+    }
+
+    #[test]
+    fn a_cause_comes_back_and_a_release_that_does_not_know_it_does_not_leave_it_out() {
+        let standing = vec![Standing::DeadLetter];
+        let plain = Query { standing: standing.clone(), ..Query::default() };
+        let (reason, error) = (Some(Death::Refused), Some("no answer".to_owned()));
+        let caused = Query { reason, error: error.clone(), ..plain.clone() };
+        let name = name_of(OperationId::from_u128(7));
+        let kept = encode(&bulk(caused)).unwrap();
+        let read = decode(&name, &kept).unwrap().order.filter;
+        assert_eq!((read.standing, read.reason, read.error), (standing, reason, error));
+        let (row, _) = postcard::take_from_bytes::<BulkRow>(&kept).unwrap();
+        let is_known = |place: &u8| usize::from(*place) < Standing::ALL.len();
+        assert!(!row.filter.standing.iter().all(is_known), "one that it refuses");
+        let kept = encode(&bulk(plain)).unwrap();
+        assert_eq!(decode(&name, &kept).unwrap().order.filter.reason, None);
+    }
 }

@@ -1,0 +1,161 @@
+//! Dead letters by their cause: what went wrong, on which route, since when, and how often.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use axum::extract::Extension;
+use axum::routing::get;
+use axum::{Json, Router};
+use onceward::core::operation::{Death, Operation, State as Life};
+use onceward::core::time::Timestamp;
+use onceward::store::{Query, Standing};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::filter::Filter;
+use super::handler::{Answer, Asked};
+use crate::access::Caller;
+use crate::node::Node;
+use crate::problem::Problem;
+use crate::shape;
+use crate::view::View;
+
+/// How many dead letters are looked at, the newest first: what it costs does not grow with the ledger.
+const LOOKED_AT_MAX: usize = 5000;
+
+/// Causes that are told, those with the most first.
+const GROUPS_MAX: usize = 50;
+
+/// In so many lists at most, where other tenants' stand between.
+const PAGES_MAX: usize = 10;
+
+/// The paths.
+pub(super) fn router() -> Router<Arc<Node>> {
+    Router::new().route("/v1/dead-letters/groups", get(show))
+}
+
+/// Dead letters of one cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) route: String,
+    pub(crate) reason: Death,
+    /// Of the last answer.
+    pub(crate) status: Option<u16>,
+    /// What went wrong with the last attempt.
+    pub(crate) error: Option<String>,
+    pub(crate) count: u64,
+    /// When the first and the last of them died.
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+/// The causes of what was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    /// Those with the most first.
+    pub(crate) causes: Vec<Group>,
+    /// Dead letters of causes beyond.
+    pub(crate) left_out: u64,
+    pub(crate) looked_at: usize,
+    /// Whether that was all of them.
+    pub(crate) is_whole: bool,
+}
+
+impl Group {
+    /// What finds its dead letters in a list.
+    pub(crate) fn filter(&self) -> Filter {
+        Filter {
+            state: Some("dead_letter".to_owned()),
+            route: Some(self.route.clone()),
+            reason: Some(self.reason.name().to_owned()),
+            status: self.status,
+            error: self.error.clone(),
+            ..Filter::default()
+        }
+    }
+
+    fn shown(&self) -> Value {
+        json!({
+            "route": self.route,
+            "reason": self.reason.name(),
+            "status": self.status,
+            "error": self.error,
+            "count": self.count,
+            "first_at": shape::time(self.first),
+            "last_at": shape::time(self.last),
+        })
+    }
+}
+
+/// Route, reason, last status and last error.
+type Cause = (String, &'static str, Option<u16>, Option<String>);
+
+/// Causes, as they are counted.
+#[derive(Default)]
+struct Counted(BTreeMap<Cause, Group>);
+
+impl Counted {
+    fn add(&mut self, dead: &Operation) {
+        let Life::Dead(reason) = dead.state else { return };
+        let (status, error) = (dead.last_status(), dead.last_error().map(str::to_owned));
+        let at = dead.ended_at.unwrap_or(dead.created_at);
+        match self.0.entry((dead.route.clone(), reason.name(), status, error.clone())) {
+            Entry::Occupied(mut known) => {
+                let group = known.get_mut();
+                group.count += 1;
+                group.first = group.first.min(at);
+                group.last = group.last.max(at);
+            }
+            Entry::Vacant(place) => {
+                let route = dead.route.clone();
+                let group = Group { route, reason, status, error, count: 1, first: at, last: at };
+                let _ = place.insert(group);
+            }
+        }
+    }
+
+    fn groups(self) -> (Vec<Group>, u64) {
+        let mut groups: Vec<Group> = self.0.into_values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse((group.count, group.last)));
+        let rare = groups.split_off(groups.len().min(GROUPS_MAX));
+        (groups, rare.iter().map(|group| group.count).sum())
+    }
+}
+
+/// The causes of the newest dead letters on the routes that `reaches` lets through.
+pub(crate) async fn groups(node: &View, reaches: impl Fn(&str) -> bool) -> Result<Groups, Problem> {
+    let (mut counted, mut looked_at, mut before) = (Counted::default(), 0, None);
+    let mut is_whole = false;
+    for _ in 0..PAGES_MAX {
+        let standing = vec![Standing::DeadLetter];
+        let limit = 1000.min(LOOKED_AT_MAX - looked_at);
+        let page = node.list(Query { standing, before, limit, ..Query::default() }).await?;
+        looked_at += page.operations.len();
+        page.operations.iter().filter(|it| reaches(&it.route)).for_each(|it| counted.add(it));
+        before = page.next;
+        is_whole = before.is_none();
+        if is_whole || looked_at >= LOOKED_AT_MAX {
+            break;
+        }
+    }
+    let (causes, left_out) = counted.groups();
+    Ok(Groups { causes, left_out, looked_at, is_whole })
+}
+
+/// Nothing is asked but whose.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    #[expect(dead_code, reason = "the view reads it")]
+    tenant: Option<String>,
+}
+
+async fn show(node: View, Extension(caller): Extension<Caller>, Asked(_): Asked<Whose>) -> Answer {
+    let found = groups(&node, |route| caller.reaches(route)).await?;
+    let data: Vec<_> = found.causes.iter().map(Group::shown).collect();
+    Ok(Json(json!({
+        "data": data, "next": null, "looked_at": found.looked_at, "left_out": found.left_out,
+        "exact": found.is_whole,
+    })))
+}
