@@ -21,6 +21,7 @@ use super::handler::{Act, Answer, Asked, Because, Said, invalid, reasoned, some}
 use super::{evidence, kept, resend};
 use crate::access::Caller;
 use crate::gateway::{Document, lines, response_document};
+use crate::telemetry::traces::Traced;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
@@ -215,10 +216,13 @@ async fn send(
     node: View,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
+    traced: Option<Extension<Traced>>,
     Said(mut document): Said<Document>,
 ) -> Result<Response<axum::body::Body>, Problem> {
     document.take_key(&headers)?;
-    Ok(node.gateway.send(document, node.acting(caller)).await?.map(axum::body::Body::new))
+    document.take_trace(&headers);
+    let traced = traced.map(|Extension(traced)| traced);
+    Ok(node.gateway.send(document, node.acting(caller), traced).await?.map(axum::body::Body::new))
 }
 
 async fn explain(
