@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn each_span_of_an_operation_has_an_id_of_its_own() {
         let places = |id| {
-            let numbered = (0..50).flat_map(|n| [Place::Run(n), Place::Attempt(n), Place::Settle(n)]);
+            let numbered =
+                (0..50).flat_map(|n| [Place::Run(n), Place::Attempt(n), Place::Settle(n)]);
             numbered.chain([Place::Call, Place::Remember]).map(move |place| place.span(id))
         };
         let ids = (0..20).map(|n| OperationId::new(1_790_000_000_123 << 15 | n, n << 3));

@@ -483,7 +483,9 @@ async fn reload(
         Err(exit) => return error!("the configuration is kept as it was: {}", exit.message),
     };
     if !fresh.is_served_as(config) {
-        warn!("listen, tls, behind_proxy, store, demo, egress, limits and telemetry are read at a start only");
+        warn!(
+            "listen, tls, behind_proxy, store, demo, egress, limits and telemetry are read at a start only"
+        );
     }
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());

@@ -65,7 +65,9 @@ fn trace_url(text: &str) -> Result<String, String> {
     let is_web = read.is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
     let is_one = is_web && text.contains(IN_URL);
     is_one.then(|| text.to_owned()).ok_or_else(|| {
-        format!("{text:?} is no URL of a trace: write \"https://traces.example.com/trace/{IN_URL}\"")
+        format!(
+            "{text:?} is no URL of a trace: write \"https://traces.example.com/trace/{IN_URL}\""
+        )
     })
 }
 
@@ -191,8 +193,7 @@ mod tests {
         alone.lay_over(|name| (name == "OTEL_TRACES_EXPORTER").then(|| "otlp".to_owned())).unwrap();
         assert_eq!(alone.traces.unwrap().as_str(), "http://localhost:4318/v1/traces");
         let sampling = |sampler, share| {
-            let said =
-                [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", share)];
+            let said = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", share)];
             under(&said).unwrap().sampling
         };
         assert_eq!(sampling("", ""), Sampling::new(0.5, true));

@@ -21,10 +21,10 @@ use super::handler::{Act, Answer, Asked, Because, Said, invalid, reasoned, some}
 use super::{evidence, kept, resend};
 use crate::access::Caller;
 use crate::gateway::{Document, lines, response_document};
-use crate::telemetry::traces::Traced;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::telemetry::traces::Traced;
 use crate::view::View;
 
 /// The paths.

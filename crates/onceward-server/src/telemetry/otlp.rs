@@ -77,8 +77,7 @@ impl Outgoing {
             .map_err(|error| error.to_string())?;
         let most = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok();
         let most = most.and_then(|most| most.trim().parse().ok()).filter(|most| *most > 0);
-        let result =
-            |result| METRICS.spans.get_or_create_owned(&labels([("result", result)]));
+        let result = |result| METRICS.spans.get_or_create_owned(&labels([("result", result)]));
         let waiting = Arc::new(Waiting {
             count: AtomicUsize::new(0),
             most: most.unwrap_or(QUEUE),
@@ -154,7 +153,11 @@ impl Exporter for Counted {
         let done = self.exporter.export(batch).await;
         let Waiting { count: waiting, sent, lost, .. } = &*self.waiting;
         waiting.fetch_sub(count, Ordering::Relaxed);
-        if done.is_ok() { sent.inc_by(count as u64) } else { lost.inc_by(count as u64) };
+        if done.is_ok() {
+            sent.inc_by(count as u64)
+        } else {
+            lost.inc_by(count as u64)
+        };
         done
     }
 
@@ -228,7 +231,13 @@ async fn ask(
     let connect = Timeouts::default().connect.min(timeout);
     let timeouts = Timeouts { connect, head: timeout, body: timeout, total: timeout };
     let dispatch = Dispatch {
-        target: Arc::new(Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts }),
+        target: Arc::new(Target {
+            base,
+            trust: Trust::Operator,
+            http2: false,
+            tls: None,
+            timeouts,
+        }),
         request: Arc::new(exchange::Request {
             method: head.method.as_str().to_owned(),
             target: url[Position::BeforePath..].to_owned(),

@@ -220,7 +220,8 @@ impl Telling {
         };
         self.tell(|| {
             let mut attributes = about(operation);
-            let mut say = |key: &'static str, value: Value| attributes.push(KeyValue::new(key, value));
+            let mut say =
+                |key: &'static str, value: Value| attributes.push(KeyValue::new(key, value));
             say("onceward.attempt", i64::from(attempt.n).into());
             say("onceward.ending", ended.ending.name().into());
             say("onceward.reached", ended.reached.name().into());
@@ -290,10 +291,7 @@ impl Telling {
     fn rested(&self, operation: &Operation, context: TraceContext) {
         let source = operation.outcome.as_ref().map(|outcome| outcome.source);
         let is_told = |source: &Source| {
-            matches!(
-                source,
-                Source::Person | Source::Lookup | Source::Webhook | Source::LateAnswer
-            )
+            matches!(source, Source::Person | Source::Lookup | Source::Webhook | Source::LateAnswer)
         };
         if let Some(source) = source.filter(is_told) {
             let source = KeyValue::new("onceward.source", source.name());
@@ -313,8 +311,7 @@ impl Telling {
             attributes.push(KeyValue::new("onceward.attempts", made));
             attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
             Span {
-                context: context
-                    .with_span(Place::Run(operation.run.before).span(operation.id)),
+                context: context.with_span(Place::Run(operation.run.before).span(operation.id)),
                 parent: Place::Remember.span(operation.id),
                 is_parent_remote: false,
                 kind: SpanKind::Consumer,
@@ -329,13 +326,7 @@ impl Telling {
     }
 
     /// Something that took no time.
-    fn instant(
-        &self,
-        operation: &Operation,
-        what: &str,
-        more: KeyValue,
-        context: TraceContext,
-    ) {
+    fn instant(&self, operation: &Operation, what: &str, more: KeyValue, context: TraceContext) {
         let now = SystemTime::now();
         self.tell(|| {
             let mut attributes = about(operation);
@@ -466,7 +457,11 @@ struct Told {
 }
 
 /// Begins to tell of a request, where that is told of at all.
-pub(crate) fn arrive<B>(request: &mut Request<B>, peer: &Peer, edge: Edge<'_>) -> Option<Box<Arriving>> {
+pub(crate) fn arrive<B>(
+    request: &mut Request<B>,
+    peer: &Peer,
+    edge: Edge<'_>,
+) -> Option<Box<Arriving>> {
     let telling = telling()?;
     let path = request.uri().path();
     let is_call = || {
@@ -582,11 +577,15 @@ impl Arriving {
                 say("server.port", i64::from(port).into());
             }
         }
-        say("network.protocol.version", match self.version {
-            Version::HTTP_10 => "1.0",
-            Version::HTTP_2 => "2",
-            _ => "1.1",
-        }.into());
+        say(
+            "network.protocol.version",
+            match self.version {
+                Version::HTTP_10 => "1.0",
+                Version::HTTP_2 => "2",
+                _ => "1.1",
+            }
+            .into(),
+        );
         say("client.address", self.client.clone().into());
         if let Some(agent) = &self.user_agent {
             say("user_agent.original", agent.clone().into());

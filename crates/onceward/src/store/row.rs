@@ -294,8 +294,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         return Err(damaged("it is not what was written"));
     }
     let (row, rest): (Row<'_>, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
-    let tail = if rest.is_empty() { None } else { postcard::from_bytes(rest).map_err(damaged)? };
-    let Tail { trace } = tail.unwrap_or(Tail { trace: None });
+    let Tail { trace } = match rest {
+        [] => Tail { trace: None },
+        rest => postcard::from_bytes(rest).map_err(damaged)?,
+    };
     let state = match row.state {
         0 => State::Pending { due: Timestamp::from_micros(row.due) },
         1 => State::Delivering,
