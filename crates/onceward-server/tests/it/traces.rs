@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::outbox_tables::sqlite;
 use crate::traces_world::{Collector, Hearing, Span, hex, serve};
-use crate::world::{World, route, until};
+use crate::world::{World, call, route, until};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -76,7 +76,7 @@ fn a_held_call_is_one_trace_from_its_caller_through_each_attempt_to_its_upstream
         assert_eq!(heard.header("tracestate"), Some("a=1,b=2"));
         assert_eq!(
             (heard.header("idempotency-key"), heard.body.as_slice()),
-            (Some("\"order-1\""), &b"{}"[..])
+            (Some("order-1"), &b"{}"[..])
         );
         assert_eq!(attempt.says("url.full"), Some(&*format!("http://{}/orders", upstream.address)));
         assert_eq!(attempt.says("server.port"), Some(&*upstream.address.port().to_string()));
@@ -210,7 +210,7 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
     world.write(
         "onceward.toml",
         &format!(
-            "{}{}[sources.hooks]\nverify = {{ scheme = \"none\" }}\nroute = \"shop\"\nid = {{ header = \"x-id\" }}\n[outbox.app]\ndatabase = \"sqlite:app.db\"\n",
+            "{}{}[sources.hooks]\nverify = {{ scheme = \"none\" }}\nto = \"shop\"\nid = {{ header = \"x-id\" }}\n[outbox.app]\ndatabase = \"sqlite:app.db\"\n",
             collector.lines(),
             route("shop", upstream.address),
         ),
@@ -317,4 +317,36 @@ fn the_page_of_an_operation_leads_to_its_trace() {
     let place = format!("/operations/{}", answer.header("onceward-operation").unwrap());
     let page = gateway.call("GET", &place, &[], "").text();
     assert!(page.contains(&format!("href=\"https://traces.example/trace/{TRACE}\"")), "{page}");
+}
+
+#[test]
+fn behind_a_guard_a_call_that_is_done_twice_is_two_traces_and_one_effect() {
+    let (world, collector) = (World::new(), Collector::start());
+    let upstream = Hearing::answering(&[201]);
+    let guard = route("orders", upstream.address) + "host = \"api.example\"\n";
+    world.write("onceward.toml", &(collector.lines() + &guard));
+    let gateway = serve(&world);
+    let headers = [("host", "api.example"), ("idempotency-key", "order-1")];
+    for _ in 0..2 {
+        let answer = call(gateway.address, "POST", "/orders?a=1", &headers, "{}").unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    let calls = collector.until(2, |span| span.kind == SpanKind::Server);
+    let (first, again) = (&calls[0], &calls[1]);
+    assert_eq!((first.name.as_str(), first.says("http.route")), ("POST orders", None));
+    assert_eq!(
+        (first.says("onceward.route"), first.says("url.path")),
+        (Some("orders"), Some("/orders"))
+    );
+    assert_eq!(
+        (first.says("server.address"), first.says("server.port")),
+        (Some("api.example"), None)
+    );
+    let attempt = collector.one(SpanKind::Client, "POST orders");
+    assert_eq!((&attempt.trace, &attempt.parent), (&first.trace, &first.id));
+    assert_ne!(again.trace, first.trace);
+    assert_eq!(again.says("onceward.duplicate"), Some("replayed"));
+    let remember = collector.one(SpanKind::Internal, "remember orders");
+    assert_eq!(again.links, [(first.trace.clone(), remember.id)]);
+    assert_eq!(upstream.heard().len(), 1);
 }
