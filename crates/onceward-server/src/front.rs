@@ -17,8 +17,7 @@ use crate::guard;
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
-use crate::telemetry::Telemetry;
-use crate::telemetry::traces::{self, Edge};
+use crate::telemetry::{Telemetry, traces};
 use crate::{head, operator, page, source};
 
 /// What answers the requests of one connection to the main listener.
@@ -39,7 +38,7 @@ pub(crate) fn answer(
     let mut arriving = None;
     let answering = match front.node.guards.of_host(&request) {
         None => {
-            arriving = traces::arrive(&mut request, &front.peer, Edge::Front);
+            arriving = traces::arrive(&mut request, &front.peer, None);
             answer_plainly(&front, request)
         }
         Some(guard) => guard::answer(&front.node, guard, request, &front.peer),

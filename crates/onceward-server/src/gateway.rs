@@ -121,7 +121,7 @@ impl Gateway {
         let Caller { tenant, principal, .. } = caller;
         let mut options = options_of(&head.headers)?;
         if let Some(traced) = head.extensions.get::<Traced>() {
-            options.aside = Arc::clone(&traced.aside);
+            options.aside = traced.aside();
         }
         Ok(Entrance { place, tenant, principal, options })
     }

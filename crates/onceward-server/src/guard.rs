@@ -34,7 +34,7 @@ use crate::head::{self, host_of};
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
-use crate::telemetry::traces::{self, Edge, Traced};
+use crate::telemetry::traces::{self, Traced};
 
 use self::cors::Origins;
 pub(crate) use self::forwarded::Way;
@@ -116,7 +116,7 @@ pub(crate) fn answer(
     mut request: Request<Incoming>,
     peer: &Peer,
 ) -> Answering {
-    let arriving = traces::arrive(&mut request, peer, Edge::Guard(&guard.route));
+    let arriving = traces::arrive(&mut request, peer, Some(&guard));
     let asked = Asked::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
@@ -217,7 +217,7 @@ fn enter(
     let way = forwarded::said(guard, &head, peer);
     options.headers.extend(way);
     if let Some(traced) = head.extensions.get::<Traced>() {
-        options.aside = Arc::clone(&traced.aside);
+        options.aside = traced.aside();
     }
     let aside = Arc::clone(&options.aside);
     let asks = guard.reauthorize.as_ref().filter(|_| !is_read);

@@ -319,7 +319,7 @@ async fn remember(
         let call = match call {
             Ok(mut call) => {
                 if let Some(traced) = &webhook.traced {
-                    call.options.aside = Arc::clone(&traced.aside);
+                    call.options.aside = traced.aside();
                 }
                 call
             }

@@ -92,11 +92,10 @@ impl TelemetryConfig {
             self.traces = Some(whole);
         }
         match said("OTEL_TRACES_EXPORTER").as_deref().map(str::trim) {
-            None => {}
             Some("otlp") if self.traces.is_none() => {
                 self.traces = url(COLLECTOR).ok().map(taking_traces);
             }
-            Some("otlp") => {}
+            None | Some("otlp") => {}
             Some("none") => self.traces = None,
             Some(other) => {
                 let why = format!("{other:?} is none of otlp, none");

@@ -81,7 +81,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let (mut call, _) = self.call_of(document, caller)?;
         if let Some(traced) = traced {
-            call.options.aside = traced.aside;
+            call.options.aside = traced.aside();
         }
         let aside = Arc::clone(&call.options.aside);
         let (status, shown, operation) = match self.engine.call(call).await? {

@@ -1,24 +1,24 @@
 //! Traces (OpenTelemetry): which spans there are, and what each says. docs/traces.md has them in a table.
 //!
 //! A span is written once, when it has ended, of what is known then. Ids follow from the operation's, and so
-//! a process that takes an operation up after a crash goes on with its trace.
+//! a process that takes an operation up after a crash goes on with its trace. Calls are in `arriving`.
+
+mod arriving;
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use onceward::Engine;
 use onceward::core::attempt::{Attempt, Ending};
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Operation, Source, State};
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
-use onceward::core::trace::{Place, Sampling, TRACEPARENT, TraceContext};
+use onceward::core::trace::{Place, Sampling, TraceContext};
 use onceward::observe::Fact;
 use onceward::secret::random;
 use onceward::upstream::Upstream;
-use onceward::{Aside, Engine};
 use opentelemetry::trace::{
     Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
@@ -30,7 +30,8 @@ use super::label;
 use super::otlp::Outgoing;
 use crate::config::{IN_URL, TelemetryConfig};
 use crate::exit::Exit;
-use crate::listening::Peer;
+
+pub(crate) use self::arriving::{Traced, arrive};
 
 /// What is told of traces by this process; nothing before it serves.
 static TRACES: OnceLock<Traces> = OnceLock::new();
@@ -121,13 +122,13 @@ pub(crate) fn url_of(context: &TraceContext) -> Option<String> {
 /// Tells of a fact.
 pub(super) fn observe(fact: &Fact<'_>) {
     let Some(telling) = telling() else { return };
-    let operation = match fact {
-        Fact::Remembered(operation)
-        | Fact::Attempted(operation, _)
-        | Fact::Rested(operation)
-        | Fact::Acted(operation)
-        | Fact::Looked(operation, ..) => operation,
-        _ => return,
+    let (Fact::Remembered(operation)
+    | Fact::Attempted(operation, _)
+    | Fact::Rested(operation)
+    | Fact::Acted(operation)
+    | Fact::Looked(operation, ..)) = fact
+    else {
+        return;
     };
     let context = telling.sampling.of(operation);
     if !context.is_sampled() {
@@ -403,250 +404,5 @@ fn around(operation: &Operation, context: TraceContext) -> u64 {
         (ScopeKind::Claim, _) => Place::Remember.span(operation.id),
         (_, Mode::Accepted) => Place::Run(operation.run.before).span(operation.id),
         (_, Mode::Held) => origin(operation, context).0,
-    }
-}
-
-/// By which way a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Edge<'a> {
-    /// `/to/…`, `/in/…` or `/v1/operations`.
-    Front,
-    /// The guard of this route.
-    Guard(&'a str),
-}
-
-/// What goes along with the head of a request that is told of.
-#[derive(Debug, Clone)]
-pub(crate) struct Traced {
-    /// Where the engine says what it did with the call.
-    pub(crate) aside: Arc<Aside>,
-    /// The call's own span, for an upstream that it only passes on to.
-    pub(crate) context: TraceContext,
-}
-
-impl Traced {
-    /// Tells whoever a request passes on to where it comes from.
-    pub(crate) fn pass_on(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = self.context.to_string().try_into() {
-            headers.insert(TRACEPARENT, value);
-        }
-    }
-}
-
-/// A call that is being answered; it is told of when it ends, and where its caller hangs up, too.
-pub(crate) struct Arriving {
-    telling: &'static Telling,
-    traced: Traced,
-    caller: Option<TraceContext>,
-    begun: SystemTime,
-    method: Method,
-    uri: Uri,
-    version: Version,
-    host: Option<String>,
-    user_agent: Option<String>,
-    client: String,
-    is_secured: bool,
-    guard: Option<String>,
-    answer: Option<Told>,
-}
-
-/// What an answer said.
-struct Told {
-    status: u16,
-    headers: HeaderMap,
-}
-
-/// Begins to tell of a request, where that is told of at all.
-pub(crate) fn arrive<B>(
-    request: &mut Request<B>,
-    peer: &Peer,
-    edge: Edge<'_>,
-) -> Option<Box<Arriving>> {
-    let telling = telling()?;
-    let path = request.uri().path();
-    let is_call = || {
-        path.starts_with("/to/")
-            || path.starts_with("/in/")
-            || path == "/v1/operations" && request.method() == Method::POST
-    };
-    if edge == Edge::Front && !is_call() {
-        return None;
-    }
-    let headers = request.headers();
-    let caller = context_of(headers);
-    let (trace, span) = (u128::from_le_bytes(random()), u64::from_le_bytes(random()).max(1));
-    let context = telling.sampling.begin(caller, trace.max(1)).with_span(span);
-    let text = |name| {
-        let value = headers.get(name).and_then(|value| value.to_str().ok());
-        value.map(str::to_owned)
-    };
-    let arriving = Arriving {
-        telling,
-        traced: Traced { aside: Arc::default(), context },
-        caller,
-        begun: SystemTime::now(),
-        method: request.method().clone(),
-        uri: request.uri().clone(),
-        version: request.version(),
-        host: text(HOST).or_else(|| request.uri().authority().map(ToString::to_string)),
-        user_agent: text(USER_AGENT),
-        client: peer.address.ip().to_canonical().to_string(),
-        is_secured: peer.is_secured,
-        guard: match edge {
-            Edge::Front => None,
-            Edge::Guard(route) => Some(route.to_owned()),
-        },
-        answer: None,
-    };
-    request.extensions_mut().insert(arriving.traced.clone());
-    Some(Box::new(arriving))
-}
-
-/// What a request says of where it comes from.
-fn context_of(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let line = lines.next()?.to_str().ok()?;
-    lines.next().is_none().then(|| line.trim().parse().ok()).flatten()
-}
-
-impl Arriving {
-    /// Its answer is on its way.
-    pub(crate) fn answered<B>(mut self: Box<Self>, response: &Response<B>) {
-        let kept = ["idempotency-key", "onceward-operation", "onceward-state", "onceward-attempts"];
-        let headers = kept.iter().filter_map(|name| {
-            let value = response.headers().get(*name)?.clone();
-            Some((http::HeaderName::from_static(name), value))
-        });
-        let headers = headers.collect();
-        self.answer = Some(Told { status: response.status().as_u16(), headers });
-    }
-
-    /// Its way in, as few as there are.
-    fn route(&self) -> Option<Cow<'static, str>> {
-        let path = self.uri.path();
-        if self.guard.is_some() {
-            return None;
-        }
-        if let Some(source) = path.strip_prefix("/in/") {
-            let is_there = self.answer.as_ref().is_some_and(|answer| answer.status != 404);
-            let source = if is_there { source.trim_end_matches('/') } else { "{source}" };
-            return Some(format!("/in/{source}").into());
-        }
-        let Some(rest) = path.strip_prefix("/to/") else { return Some("/v1/operations".into()) };
-        let name = rest.split('/').next().unwrap_or_default();
-        let engine = self.telling.engine.get().and_then(Weak::upgrade);
-        let is_there = engine.is_some_and(|engine| engine.routes().named.contains_key(name));
-        let name = match name.to_ascii_lowercase().as_str() {
-            "http:" | "https:" => "{url}",
-            _ if is_there => name,
-            _ => "{route}",
-        };
-        Some(format!("/to/{name}/{{path}}").into())
-    }
-
-    /// The call's span, and the one that it goes with where its key was known.
-    fn place(&self) -> (TraceContext, Option<TraceContext>) {
-        let Self { telling, traced: Traced { aside, context }, caller, .. } = self;
-        if let Some(made) = aside.made.get() {
-            let begun = telling.sampling.begin(*caller, made.as_u128());
-            return (begun.with_span(Place::Call.span(*made)), None);
-        }
-        let link = aside.known.get().map(|(known, from)| {
-            let begun = telling.sampling.begin(*from, known.as_u128());
-            begun.with_span(Place::Remember.span(*known))
-        });
-        (*context, link)
-    }
-
-    fn attributes(&self, route: Option<&str>) -> Vec<KeyValue> {
-        let mut said = Vec::with_capacity(20);
-        let mut say = |key: &'static str, value: Value| said.push(KeyValue::new(key, value));
-        say("http.request.method", method(self.method.as_str()));
-        say("url.path", self.uri.path().to_owned().into());
-        say("url.scheme", if self.is_secured { "https" } else { "http" }.into());
-        if let Some(route) = route {
-            say("http.route", route.to_owned().into());
-        }
-        if let Some(host) = &self.host {
-            let (name, port) = match host.rsplit_once(':') {
-                Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
-                _ => (host.as_str(), None),
-            };
-            say("server.address", name.to_owned().into());
-            if let Some(port) = port {
-                say("server.port", i64::from(port).into());
-            }
-        }
-        say(
-            "network.protocol.version",
-            match self.version {
-                Version::HTTP_10 => "1.0",
-                Version::HTTP_2 => "2",
-                _ => "1.1",
-            }
-            .into(),
-        );
-        say("client.address", self.client.clone().into());
-        if let Some(agent) = &self.user_agent {
-            say("user_agent.original", agent.clone().into());
-        }
-        if let Some(guard) = &self.guard {
-            say("onceward.route", guard.clone().into());
-        }
-        let aside = &self.traced.aside;
-        let id = aside.made.get().or_else(|| aside.known.get().map(|(known, _)| known));
-        if let Some(id) = id {
-            say("onceward.operation", id.to_string().into());
-        }
-        if let Some(repeat) = aside.repeat.get() {
-            say("onceward.duplicate", repeat.name().into());
-        }
-        let Some(answer) = &self.answer else {
-            say("error.type", "hung_up".into());
-            return said;
-        };
-        let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some(key) = text("idempotency-key") {
-            say("idempotency.key", key.trim_matches('"').to_owned().into());
-        }
-        if let Some(operation) = text("onceward-operation").filter(|_| id.is_none()) {
-            say("onceward.operation", operation.to_owned().into());
-        }
-        if let Some(state) = text("onceward-state") {
-            say("onceward.state", state.to_owned().into());
-        }
-        say("http.response.status_code", i64::from(answer.status).into());
-        if answer.status >= 500 {
-            say("error.type", answer.status.to_string().into());
-        }
-        said
-    }
-}
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        let (context, link) = self.place();
-        if !context.is_sampled() {
-            return;
-        }
-        let parent = self.caller.map_or(0, |caller| caller.span);
-        let route = self.route();
-        let target = self.guard.as_deref().or(route.as_deref()).unwrap_or_default();
-        let error = match &self.answer {
-            None => Some(Cow::Borrowed("the caller hung up")),
-            Some(answer) => (answer.status >= 500).then(|| answer.status.to_string().into()),
-        };
-        self.telling.tell(|| Span {
-            context,
-            parent,
-            is_parent_remote: parent != 0,
-            kind: SpanKind::Server,
-            name: format!("{} {target}", method(self.method.as_str())).into(),
-            begun: self.begun,
-            ended: SystemTime::now(),
-            attributes: self.attributes(route.as_deref()),
-            link,
-            error,
-        });
     }
 }
