@@ -25,10 +25,12 @@ use self::profile::Profiles;
 use self::route::{Around, Made};
 use self::table::Table;
 use self::text::{Text, find, interpolate};
+use crate::alerts::AlertsConfig;
 use crate::ledger::Ledger;
 use crate::source::Source;
 use crate::tls::TlsFiles;
 
+mod alerts;
 mod auth;
 mod callbacks;
 pub(crate) mod claims;
@@ -124,6 +126,8 @@ pub(crate) struct Config {
     pub(crate) oidc: Option<Arc<OidcConfig>>,
     /// Where traces go, and how many.
     pub(crate) telemetry: TelemetryConfig,
+    /// What is watched, and who is told.
+    pub(crate) alerts: Option<Arc<AlertsConfig>>,
     /// How long it is kept what people did.
     pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
@@ -202,6 +206,7 @@ impl Config {
             tenants: tenants::limits(file)?,
             oidc: file.within("oidc", oidc::read)?.map(Arc::new),
             telemetry: file.within("telemetry", telemetry::read)?.unwrap_or_default(),
+            alerts: None,
             audit_kept: file.within("audit", kept)?.unwrap_or(AUDIT_KEPT),
             file: found,
         };
@@ -220,6 +225,14 @@ impl Config {
                 config.add(own);
             }
             config.outboxes.insert(name, Arc::new(outbox));
+        }
+        let public_url = file.text("public_url", words::url)?;
+        let alerts = |table: &Table<'_>| alerts::read(table, public_url, &around);
+        if let Some((alerts, routes)) = file.within("alerts", alerts)? {
+            for made in routes {
+                config.add(made);
+            }
+            config.alerts = Some(Arc::new(alerts));
         }
         tenants::check(&config, file)?;
         config.redact(&policy::redaction(file)?);
@@ -456,6 +469,7 @@ pub(crate) fn section(route: &str) -> String {
     match route.split_once('/') {
         Some(("source", source)) => format!("sources.{source}"),
         Some(("outbox", outbox)) => format!("outbox.{outbox}"),
+        Some(("alerts", to)) => format!("alerts.to.{to}"),
         _ => format!("routes.{route}"),
     }
 }
