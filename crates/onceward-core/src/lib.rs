@@ -13,7 +13,8 @@
 //! what is learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when
 //! accepted work may be sent; [`retry`] is what a client asks whose calls no ledger remembers;
 //! [`advice`] says what a route's window and retries should be; [`redact`] what people see of a body;
-//! [`risk`] what sending again by hand could do; [`ids`] what an answer made.
+//! [`risk`] what sending again by hand could do; [`ids`] what an answer made; [`trace`] where it stands
+//! among the spans of others.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
 //! grows; an attempt that may have been executed is never followed by another on a
@@ -49,5 +50,6 @@ pub mod redact;
 pub mod retry;
 pub mod risk;
 pub mod time;
+pub mod trace;
 pub mod upstream_key;
 pub mod verdict;

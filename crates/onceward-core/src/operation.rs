@@ -13,6 +13,7 @@ use crate::key::{Key, Scope, ScopeKind};
 use crate::lease::Session;
 use crate::policy::{Effects, Mode};
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 use crate::upstream_key::KeyPlace;
 
 pub(crate) use life::Step;
@@ -68,6 +69,8 @@ pub struct Intent {
     pub alias_of: Option<OperationId>,
     /// Whom to tell when it ends.
     pub callback: Option<String>,
+    /// The span that it came from, where its caller said so.
+    pub trace: Option<TraceContext>,
 }
 
 /// One intended effect, identified by its scope and key, and what has become of it. It reads as
@@ -423,6 +426,7 @@ impl Intent {
             parent: None,
             alias_of: None,
             callback: None,
+            trace: None,
         }
     }
 }

@@ -48,6 +48,7 @@ mod route;
 mod settings;
 mod sources;
 mod table;
+mod telemetry;
 mod tenants;
 mod text;
 mod upstream_tls;
@@ -60,6 +61,7 @@ pub(crate) use self::guard::Guard;
 pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
+pub(crate) use self::telemetry::{IN_URL, TelemetryConfig};
 pub(crate) use self::words::{MEANINGS, MISSING, ORDERS, word_of};
 
 /// The listener where nothing says otherwise.
@@ -122,6 +124,8 @@ pub(crate) struct Config {
     pub(crate) tenants: TenantRules,
     /// The identity provider that people may log in with.
     pub(crate) oidc: Option<Arc<OidcConfig>>,
+    /// Where traces go, and how many.
+    pub(crate) telemetry: TelemetryConfig,
     /// What is watched, and who is told.
     pub(crate) alerts: Option<Arc<AlertsConfig>>,
     /// How long it is kept what people did.
@@ -144,7 +148,9 @@ impl Config {
     pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
         let (found, text, name) = find(path)?;
         let text = interpolate(&text, &name, None, |variable| std::env::var(variable).ok())?;
-        Self::read(&Text::new(text, &name, text::overrides()), found, flags)
+        let mut config = Self::read(&Text::new(text, &name, text::overrides()), found, flags)?;
+        config.telemetry.lay_over(|variable| std::env::var(variable).ok())?;
+        Ok(config)
     }
 
     fn read(text: &Text, found: Option<PathBuf>, flags: &Overrides) -> Result<Self, ConfigError> {
@@ -199,6 +205,7 @@ impl Config {
             claims: claims::rules(file, limits.segment_bytes)?,
             tenants: tenants::limits(file)?,
             oidc: file.within("oidc", oidc::read)?.map(Arc::new),
+            telemetry: file.within("telemetry", telemetry::read)?.unwrap_or_default(),
             alerts: None,
             audit_kept: file.within("audit", kept)?.unwrap_or(AUDIT_KEPT),
             file: found,
@@ -296,6 +303,7 @@ impl Config {
             && self.idle_timeout == other.idle_timeout
             && self.pace == other.pace
             && self.segment_bytes == other.segment_bytes
+            && self.telemetry == other.telemetry
     }
 
     /// The folder of the ledger: keys live beside it.

@@ -17,7 +17,7 @@ use crate::guard;
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, traces};
 use crate::{head, operator, page, source};
 
 /// What answers the requests of one connection to the main listener.
@@ -30,13 +30,17 @@ pub(crate) struct Front {
 /// Answers one request, whatever it is for; a refusal in the shape that its callers read.
 pub(crate) fn answer(
     front: &Arc<Front>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> + Send + use<> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
     let front = Arc::clone(front);
+    let mut arriving = None;
     let answering = match front.node.guards.of_host(&request) {
-        None => answer_plainly(&front, request),
+        None => {
+            arriving = traces::arrive(&mut request, &front.peer, None);
+            answer_plainly(&front, request)
+        }
         Some(guard) => guard::answer(&front.node, guard, request, &front.peer),
     };
     async move {
@@ -50,6 +54,9 @@ pub(crate) fn answer(
             }
         });
         front.node.part(&mut response, version);
+        if let Some(arriving) = arriving {
+            arriving.answered(&response);
+        }
         response
     }
 }

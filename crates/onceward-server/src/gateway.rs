@@ -29,6 +29,7 @@ use crate::access::{Caller, check_route};
 use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::shape;
+use crate::telemetry::traces::Traced;
 
 pub(crate) use self::document::{Document, lines, response_document};
 pub(crate) use self::options::{key_of, next_hop, options_of};
@@ -118,7 +119,11 @@ impl Gateway {
         let place = self.place(written.strip_prefix("/to/").unwrap_or_default())?;
         check_route(&caller, &place.route)?;
         let Caller { tenant, principal, .. } = caller;
-        Ok(Entrance { place, tenant, principal, options: options_of(&head.headers)? })
+        let mut options = options_of(&head.headers)?;
+        if let Some(traced) = head.extensions.get::<Traced>() {
+            options.aside = traced.aside();
+        }
+        Ok(Entrance { place, tenant, principal, options })
     }
 
     /// The route that a request goes by, and the path and query that go upstream.
@@ -149,7 +154,10 @@ impl Gateway {
             Some(bytes_max) => (Upload::default(), Some((body, bytes_max))),
             None => (Upload::streamed(body), None),
         };
-        let Parts { method, headers, .. } = head;
+        let Parts { method, mut headers, extensions, .. } = head;
+        if let Some(traced) = extensions.get::<Traced>() {
+            traced.pass_on(&mut headers);
+        }
         let Entrance { tenant, options: CallOptions { flow, headers: said, .. }, .. } = entrance;
         let passing = Passing { tenant, route, method, path, headers, upload, flow, said };
         Box::pin(passed(Arc::clone(&self.engine), self.pace, passing, unread, echo))

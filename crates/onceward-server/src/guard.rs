@@ -34,6 +34,7 @@ use crate::head::{self, host_of};
 use crate::listening::Peer;
 use crate::node::Node;
 use crate::problem::{self, Problem};
+use crate::telemetry::traces::{self, Traced};
 
 use self::cors::Origins;
 pub(crate) use self::forwarded::Way;
@@ -112,9 +113,10 @@ pub(crate) fn answer_on(
 pub(crate) fn answer(
     node: &Arc<Node>,
     guard: Arc<Guard>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     peer: &Peer,
 ) -> Answering {
+    let arriving = traces::arrive(&mut request, peer, Some(&guard));
     let asked = Asked::of(&request);
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
@@ -128,6 +130,9 @@ pub(crate) fn answer(
         let mut response = response.unwrap_or_else(|problem| problem.response());
         dress(&node, &guard, &mut response, asked.as_ref(), (&method, &uri));
         node.part(&mut response, version);
+        if let Some(arriving) = arriving {
+            arriving.answered(&response);
+        }
         response
     })
 }
@@ -211,6 +216,9 @@ fn enter(
     let mut options = options(guard, &mut head)?;
     let way = forwarded::said(guard, &head, peer);
     options.headers.extend(way);
+    if let Some(traced) = head.extensions.get::<Traced>() {
+        options.aside = traced.aside();
+    }
     let aside = Arc::clone(&options.aside);
     let asks = guard.reauthorize.as_ref().filter(|_| !is_read);
     let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));

@@ -37,7 +37,7 @@ use crate::outbox::Outboxes;
 use crate::rekey::Rekey;
 use crate::source::Sources;
 use crate::supervisor::Supervisor;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, traces};
 use crate::{demo, ledger, waiting};
 
 /// The file with the key that the command line uses; written at each start.
@@ -91,6 +91,7 @@ pub(crate) async fn serve(
         let observer = Arc::clone(&telemetry) as Arc<_>;
         upstream = Arc::new(Faulty::new(upstream, Arc::new(SystemClock), observer));
     }
+    traces::begin(&config.telemetry, &upstream)?;
     let mut signals = Signals::new()?;
     let start = Start {
         routes: with_demo(config.routes(), config.demo).await?,
@@ -121,6 +122,7 @@ pub(crate) async fn serve(
     signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
+    traces::finish().await;
     ended.and(drained)
 }
 
@@ -230,6 +232,7 @@ impl Start {
             routes: self.routes.clone(),
             session: Session(u64::from_le_bytes(random())),
         });
+        traces::follow(&engine);
         engine.set_approved(config.approve.clone());
         engine.set_claims(config.claims.clone());
         engine.seal_bodies(config.seal_bodies);
@@ -495,7 +498,9 @@ async fn reload(
         Err(exit) => return error!("the configuration is kept as it was: {}", exit.message),
     };
     if !fresh.is_served_as(config) {
-        warn!("listen, tls, behind_proxy, store, demo, egress and limits are read at a start only");
+        warn!(
+            "listen, tls, behind_proxy, store, demo, egress, limits and telemetry are read at a start only"
+        );
     }
     let count = routes.named.len();
     node.engine.set_approved(fresh.approve.clone());

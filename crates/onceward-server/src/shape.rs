@@ -13,6 +13,8 @@ use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 use serde_json::{Value, json};
 
+use crate::telemetry::traces;
+
 pub(crate) use onceward::edge::describe;
 
 /// Where an operation is looked at.
@@ -45,6 +47,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         "kind": operation.scope.kind.name(),
         "scope": operation.scope.name,
         "via": operation.via,
+        "trace": traces::trace_id(operation),
         "key": operation.key.as_str(),
         "state": operation.state.name(),
         "mode": operation.mode.name(),

@@ -30,6 +30,7 @@ use crate::body::{Body, headers_of};
 use crate::gateway::{check_sendable, is_of_a_caller, next_hop, read_body};
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::telemetry::traces::Traced;
 use crate::telemetry::webhooks;
 use crate::{shape, units};
 
@@ -154,6 +155,8 @@ struct Webhook {
     url: String,
     headers: Headers,
     body: Bytes,
+    /// Where it is told what became of it.
+    traced: Option<Traced>,
 }
 
 impl Webhook {
@@ -266,8 +269,9 @@ async fn take(node: &Arc<Node>, source: &Source, request: Request<Incoming>) -> 
     }
     let headers = headers_of(&head.headers);
     let url = url_of(source, &head.uri, &headers);
+    let traced = head.extensions.get().cloned();
     let mut webhook =
-        Webhook { method: head.method, uri: head.uri, url, headers, body: Bytes::new() };
+        Webhook { method: head.method, uri: head.uri, url, headers, body: Bytes::new(), traced };
     webhook.body = match read_body(body, source.body_bytes_max, node.gateway.pace).await {
         Ok(body) => body,
         Err(problem) => return Err(Refused::of(problem, "body", webhook)),
@@ -313,7 +317,12 @@ async fn remember(
     if let Some(route) = &source.route {
         let call = source.call(node, route, &webhook, &document, &identity);
         let call = match call {
-            Ok(call) => call,
+            Ok(mut call) => {
+                if let Some(traced) = &webhook.traced {
+                    call.options.aside = traced.aside();
+                }
+                call
+            }
             Err(problem) => {
                 drop(document);
                 return Err(Refused::of(problem, "request", webhook));

@@ -1,5 +1,5 @@
 //! Every log line and every metric, in one place. Keys are logged; bodies, credentials and
-//! header values never are.
+//! header values never are. Traces are in `traces`.
 
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use self::metrics::{Counters, Labels, METRICS, labels, took};
 use crate::operator::standing_name;
 
 mod metrics;
+mod otlp;
 pub(crate) mod outbox;
+pub(crate) mod traces;
 pub(crate) mod webhooks;
 
 /// What is looked up when somebody reads the metrics.
@@ -163,6 +165,7 @@ macro_rules! about {
     ($level:ident, $operation:expr, $($more:tt)*) => {
         $level!(
             operation = %$operation.id,
+            trace = traces::trace_id($operation),
             key = $operation.key.as_str(),
             route = $operation.route,
             state = $operation.state.name(),
@@ -173,6 +176,7 @@ macro_rules! about {
 
 impl Observer for Telemetry {
     fn observe(&self, fact: Fact<'_>) {
+        traces::observe(&fact);
         match fact {
             Fact::Remembered(operation) => {
                 self.remembered.inc();
@@ -185,7 +189,7 @@ impl Observer for Telemetry {
                 let lasted = ended.at.since(attempt.started_at);
                 let millis = lasted.as_millis() as u64;
                 let of = labels([("route", label(&operation.route)), ("ending", ending)]);
-                took(&METRICS.attempt_seconds, &of, lasted, None);
+                took(&METRICS.attempt_seconds, &of, lasted, traces::exemplar(operation));
                 // What works is told once, at rest; what does not is told at each attempt.
                 if operation.state == State::Done {
                     about!(
@@ -313,7 +317,7 @@ impl Telemetry {
         if let Some(lasted) = lasted {
             let (mode, state) = (operation.mode.name(), operation.state.name());
             let of = labels([("mode", mode), ("state", state)]);
-            took(&METRICS.operation_seconds, &of, lasted, None);
+            took(&METRICS.operation_seconds, &of, lasted, traces::exemplar(operation));
         }
         match operation.state {
             State::Dead(Death::Superseded) => {

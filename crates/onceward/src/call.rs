@@ -11,8 +11,10 @@ use onceward_core::exchange::Request;
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, KeyDigest, Scope};
+use onceward_core::operation::Operation;
 use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
+use onceward_core::trace::TraceContext;
 
 use crate::observe::Repeat;
 use crate::route::Route;
@@ -132,6 +134,10 @@ pub struct Aside {
     pub duplicate_of: OnceLock<OperationId>,
     /// What it got as a duplicate, where it is one.
     pub repeat: OnceLock<Repeat>,
+    /// The operation that it made, where its key was new.
+    pub made: OnceLock<OperationId>,
+    /// The operation that its key was known of, where it was, and the span that one came from.
+    pub known: OnceLock<(OperationId, Option<TraceContext>)>,
     /// The operation that had the same request under another key a short while ago.
     pub suspect_of: OnceLock<OperationId>,
 }
@@ -163,6 +169,16 @@ pub struct Arrival {
     pub route: Arc<Route>,
     /// What it asks of us.
     pub options: CallOptions,
+    /// The span that it comes from, where its caller says so.
+    pub trace: Option<TraceContext>,
+}
+
+impl Aside {
+    /// Takes note that the call's key was known, and what it got. Nobody else does.
+    pub(crate) fn note_known(&self, known: &Operation, repeat: Repeat) {
+        let _ = self.known.set((known.id, known.trace));
+        let _ = self.repeat.set(repeat);
+    }
 }
 
 impl Arrival {

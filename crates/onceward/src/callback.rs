@@ -17,6 +17,7 @@ use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::{Fence, Operation, State, UpstreamKey};
 use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::trace::{Place, TraceContext};
 use onceward_core::upstream_key::KeyPlace;
 use tokio::sync::Notify;
 use url::Url;
@@ -262,7 +263,15 @@ impl Engine {
             route,
             options: CallOptions::default(),
             made_at: None,
+            trace: self.context_of(operation),
         })
+    }
+
+    /// What a callback comes from: the trace of what it tells of goes on.
+    fn context_of(&self, operation: &Operation) -> Option<TraceContext> {
+        let sampled = self.sampling.get().map(|sampling| sampling.of(operation));
+        let of_here = |at: TraceContext| at.with_span(Place::Remember.span(operation.id));
+        sampled.map(of_here).or(operation.trace)
     }
 
     /// What signs a callback now, or a delivery of a route that signs: each attempt has the time at

@@ -24,7 +24,7 @@ pub(crate) async fn deliver(
     operation: &Operation,
     request: Arc<Request>,
     timeout: Option<Duration>,
-    signed: Headers,
+    said: Headers,
 ) -> Delivered {
     let key = upstream_key(operation);
     let request = match &route.auth.address {
@@ -36,7 +36,7 @@ pub(crate) async fn deliver(
         Some(Ok(keyed)) => keyed.map_or(request, Arc::new),
         Some(Err(error)) => return failed(no_place(error), None),
     };
-    let mut headers = headers_at_send(operation, key, &request, route, signed);
+    let mut headers = headers_at_send(operation, key, &request, route, said);
     let dispatch = |target, headers| Dispatch {
         target,
         headers,
@@ -130,7 +130,7 @@ fn headers_at_send(
     upstream_key: Option<UpstreamKey>,
     request: &Request,
     route: &Route,
-    signed: Headers,
+    said: Headers,
 ) -> Headers {
     let mut headers = Headers(Vec::with_capacity(5 + route.set_headers.0.len()));
     let key = operation.key.as_str();
@@ -148,7 +148,7 @@ fn headers_at_send(
     if let Some(UpstreamKey { place: KeyPlace::Header(name), value }) = upstream_key {
         headers.set(&name, value);
     }
-    for (name, value) in signed.0 {
+    for (name, value) in said.0 {
         headers.set(&name, value);
     }
     for (name, value) in &route.set_headers.0 {

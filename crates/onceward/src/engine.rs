@@ -16,7 +16,7 @@ mod writing;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use onceward_core::id::{OperationId, next_sequence};
@@ -24,6 +24,7 @@ use onceward_core::key::{Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Deed, Operation, State};
 use onceward_core::time::Timestamp;
+use onceward_core::trace::Sampling;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -85,6 +86,8 @@ pub struct Engine {
     pub(crate) secrets: Secrets,
     /// Whether bodies are sealed of what has no route that says so: claims, callbacks.
     seals_bodies: AtomicBool,
+    /// Which traces are told; nothing where nobody is told of any.
+    pub(crate) sampling: OnceLock<Sampling>,
     routes: ArcSwap<Routes>,
     pub(crate) gates: Gates,
     pub(crate) waiters: Waiters,
@@ -145,6 +148,7 @@ impl Engine {
             counting,
             secrets: parts.secrets,
             seals_bodies: AtomicBool::new(false),
+            sampling: OnceLock::new(),
             routes: ArcSwap::from_pointee(parts.routes),
             gates: Gates::default(),
             waiters: Waiters::default(),
@@ -185,6 +189,13 @@ impl Engine {
     /// Seals the bodies of what has no route that says so (claims, callbacks), or no longer.
     pub fn seal_bodies(&self, seals: bool) {
         self.seals_bodies.store(seals, Ordering::Release);
+    }
+
+    /// Tells upstreams of the span that each attempt is, from now on: in `traceparent`, in the place of
+    /// what the caller said there. Said once.
+    pub fn set_sampling(&self, sampling: Sampling) {
+        // It holds for as long as the process runs.
+        let _ = self.sampling.set(sampling);
     }
 
     pub(crate) fn seals_bodies(&self) -> bool {

@@ -11,6 +11,7 @@ use onceward_core::key::{Key, KeyError, Scope, ScopeKind};
 use onceward_core::key_age;
 use onceward_core::policy::{Effects, KeyFrom, KeyMissing, KeyTime, Mode, Order, Policy, is_safe};
 use onceward_core::time::Timestamp;
+use onceward_core::trace::TraceContext;
 use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
@@ -94,6 +95,7 @@ pub(crate) fn receive(
         fingerprint,
         effects,
         mode,
+        trace: TraceContext::of(&request.headers),
         request,
         policy,
         route,

@@ -11,6 +11,7 @@ use onceward::core::condition::Condition;
 use onceward::core::exchange::{self, Headers};
 use onceward::core::lookup::LookupRule;
 use onceward::core::policy::{Effects, UpstreamKeyValue};
+use onceward::core::trace::TRACEPARENT;
 use onceward::edge::tell_aside;
 use onceward::{Answer, Answered, Call};
 use serde::Deserialize;
@@ -21,6 +22,7 @@ use super::{Gateway, IDEMPOTENCY_KEY, check_sendable, key_of, options_of};
 use crate::access::{Caller, check_route};
 use crate::body::{Body, headers_of};
 use crate::problem::Problem;
+use crate::telemetry::traces::Traced;
 use crate::{shape, units};
 
 /// A call in one document.
@@ -56,6 +58,17 @@ impl Document {
         self.key = key_of(headers)?;
         Ok(())
     }
+
+    /// What it asks for goes on with the trace that it comes from, where it names none itself.
+    pub(crate) fn take_trace(&mut self, headers: &HeaderMap) {
+        if self.headers.keys().any(|name| name.eq_ignore_ascii_case(TRACEPARENT)) {
+            return;
+        }
+        for name in [TRACEPARENT, "tracestate"] {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            self.headers.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+        }
+    }
 }
 
 impl Gateway {
@@ -64,8 +77,12 @@ impl Gateway {
         &self,
         document: Document,
         caller: Caller,
+        traced: Option<Traced>,
     ) -> Result<Response<Body>, Problem> {
-        let (call, _) = self.call_of(document, caller)?;
+        let (mut call, _) = self.call_of(document, caller)?;
+        if let Some(traced) = traced {
+            call.options.aside = traced.aside();
+        }
         let aside = Arc::clone(&call.options.aside);
         let (status, shown, operation) = match self.engine.call(call).await? {
             Answer::Accepted(operation) => {

@@ -23,6 +23,7 @@ use crate::gateway::{Document, lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::shape;
+use crate::telemetry::traces::Traced;
 use crate::view::View;
 
 /// The paths.
@@ -208,10 +209,13 @@ async fn send(
     node: View,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
+    traced: Option<Extension<Traced>>,
     Said(mut document): Said<Document>,
 ) -> Result<Response<axum::body::Body>, Problem> {
     document.take_key(&headers)?;
-    Ok(node.gateway.send(document, node.acting(caller)).await?.map(axum::body::Body::new))
+    document.take_trace(&headers);
+    let traced = traced.map(|Extension(traced)| traced);
+    Ok(node.gateway.send(document, node.acting(caller), traced).await?.map(axum::body::Body::new))
 }
 
 async fn explain(

@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::operator::kept;
 use crate::problem::Problem;
 use crate::shape;
+use crate::telemetry::traces;
 use crate::view::View;
 
 /// How many of those that were born of an operation its page names.
@@ -158,6 +159,14 @@ fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
                 (fact("Effects", html! { (words::effects(operation.effects)) }))
                 @if !is_claim { (fact("Mode", html! { (operation.mode.name()) })) }
                 @if let Some(via) = &operation.via { (fact("Came by", html! { (via) })) }
+                @if let Some(trace) = traces::trace_of(operation) {
+                    (fact("Trace", html! {
+                        @match traces::url_of(&trace) {
+                            Some(url) => a href=(url) { code { (trace.trace_id()) } },
+                            None => code { (trace.trace_id()) },
+                        }
+                    }))
+                }
                 @if let Some(label) = &operation.label {
                     (fact(if is_claim { "Holder" } else { "Label" }, html! { bdi { (label) } }))
                 }

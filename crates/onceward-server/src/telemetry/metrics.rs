@@ -119,6 +119,7 @@ metrics! {
     gauge outbox_lag "onceward_outbox_lag_seconds" {"outbox"} "Age of the oldest row of an outbox that is not remembered; while it cannot be read, at least the time since it was"
     gauge outbox_parked "onceward_outbox_parked" {"outbox"} "Rows of an outbox that can never become a call"
     gauge outbox_reading "onceward_outbox_reading" {"outbox"} "Whether this node reads an outbox: 0 where it fails, or another node does"
+    counter spans "onceward_spans_total" {"result"} "Spans of traces, by what became of them: sent or lost"
     gauge standing "onceward_operations" {"standing"} "Operations in the ledger that are not done, by where they stand"
     gauge oldest_due "onceward_oldest_due_seconds" {} "For how long accepted work has been due that is not sent, at most; 0 where none is"
     gauge in_doubt_age "onceward_in_doubt_age_seconds" {} "For how long what is in doubt has been known, at most; 0 where nothing is"

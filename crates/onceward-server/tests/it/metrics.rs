@@ -83,9 +83,19 @@ impl Prometheus {
         let mut command = Command::new(binary);
         command.current_dir(world.path("."));
         command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"]);
+        command.arg("--enable-feature=exemplar-storage");
         command.arg(format!("--web.listen-address={address}"));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { child, address }
+    }
+
+    /// The traces that exemplars of `query` name.
+    fn traces(&self, query: &str) -> Vec<String> {
+        let path = format!("/api/v1/query_exemplars?query={query}");
+        let answer = call(self.address, "GET", &path, &[], "").unwrap().json();
+        let series = answer["data"].as_array().cloned().unwrap_or_default();
+        let exemplars = series.iter().flat_map(|one| one["exemplars"].as_array().unwrap());
+        exemplars.map(|one| one["labels"]["trace_id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The value of the only series that `query` gives.
@@ -115,6 +125,30 @@ fn a_real_prometheus_reads_what_happened() {
         ("up", 1.0),
     ] {
         assert_eq!(prometheus.value(query), Some(value), "{query}");
+    }
+}
+
+#[test]
+fn a_real_prometheus_has_the_traces_of_what_took_long_where_somebody_tells_of_them() {
+    let Some(binary) = program("prometheus") else { return };
+    let world = World::new();
+    let gateway = world.serve();
+    let sampled = "0af7651916cd43dd8448eb211c80319c";
+    for (key, trace, flags) in
+        [("a", sampled, "01"), ("b", "4bf92f3577b34da6a3ce929d0e0e4736", "00")]
+    {
+        let traceparent = format!("00-{trace}-b7ad6b7169203331-{flags}");
+        let headers = [("idempotency-key", key), ("traceparent", &traceparent)];
+        assert_eq!(gateway.call("POST", "/to/demo/orders", &headers, "{}").status, 201);
+    }
+    let prometheus = Prometheus::start(&binary, &world, gateway.address);
+    until("it has scraped", || prometheus.value("onceward_operations_total"));
+    for histogram in ["onceward_attempt_duration_seconds", "onceward_operation_duration_seconds"] {
+        let query = format!("{histogram}_bucket&start=0&end=99999999999");
+        let traces = until("it has the exemplars", || {
+            Some(prometheus.traces(&query)).filter(|traces| !traces.is_empty())
+        });
+        assert_eq!(traces, [sampled], "{histogram}");
     }
 }
 

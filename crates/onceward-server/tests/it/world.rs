@@ -41,7 +41,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_onceward");
 /// With none of the surroundings' settings.
 pub(crate) fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ONCEWARD_") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("ONCEWARD_") || name_text.starts_with("OTEL_") {
             command.env_remove(name);
         }
     }

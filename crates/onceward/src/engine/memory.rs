@@ -135,8 +135,7 @@ impl Engine {
             _ => Repeat::Refused,
         };
         self.note_asked(&known, repeat);
-        // Nobody else sets it.
-        let _ = arrival.options.aside.repeat.set(repeat);
+        arrival.options.aside.note_known(&known, repeat);
         if admission == Admission::Replay {
             self.recent.add(arrival.digest);
         }

@@ -10,6 +10,7 @@ use onceward_core::key::{KeyDigest, ScopeKind};
 use onceward_core::lease::BEAT;
 use onceward_core::operation::{Event, Operation, State};
 use onceward_core::policy::{Mode, Policy};
+use onceward_core::trace::TRACEPARENT;
 use onceward_core::verdict;
 
 use super::{Engine, RACES_MAX, is_under_way};
@@ -311,10 +312,14 @@ impl Engine {
             Some(route) => {
                 slot.spend();
                 let request = Arc::clone(request);
-                let signed = self.signature(operation, route, &request);
+                let mut said = self.signature(operation, route, &request);
+                if let Some(sampling) = self.sampling.get() {
+                    let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
+                    said.set(TRACEPARENT, of_attempt.to_string());
+                }
                 let upstream = means.handler.as_ref().map_or(&self.upstream, |own| &own.0);
                 let delivered =
-                    deliver(&**upstream, route, operation, request, means.timeout, signed).await;
+                    deliver(&**upstream, route, operation, request, means.timeout, said).await;
                 // A handler of this process is nothing that has to be spared.
                 if means.handler.is_none() {
                     self.learn_from(route, policy, slot, &delivered);

@@ -182,6 +182,7 @@ impl Engine {
                 if let Some(share) = &mut entry.share {
                     share.spend();
                 }
+                let _ = arrival.options.aside.made.set(id);
                 self.answer_fresh(fresh, arrival).await.map(Step::Answered)
             }
             Written::Known(known, unused) => {
@@ -243,7 +244,7 @@ impl Engine {
                 let doubted = self.doubt(known, now).await.map_err(|error| self.heed(error))?;
                 let Some(operation) = doubted.map(Box::new) else { return Ok(None) };
                 self.note_asked(known, Repeat::Refused);
-                let _ = arrival.options.aside.repeat.set(Repeat::Refused);
+                arrival.options.aside.note_known(known, Repeat::Refused);
                 Err(Refusal::OutcomeUnknown { operation, first: false })
             }
             admission => {
@@ -270,7 +271,7 @@ impl Engine {
         match self.wait_for_write(work).await? {
             Written::Fresh(fresh) => {
                 self.note_asked(known, Repeat::Revived);
-                let _ = arrival.options.aside.repeat.set(Repeat::Revived);
+                arrival.options.aside.note_known(known, Repeat::Revived);
                 self.answer_fresh(fresh, arrival).await.map(Some)
             }
             Written::Known(_, unused) | Written::Stale(unused) => {

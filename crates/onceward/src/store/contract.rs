@@ -35,6 +35,7 @@ use onceward_core::operation::{
 };
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::time::Timestamp;
+use onceward_core::trace::TraceContext;
 use onceward_core::verdict::Verdict;
 
 use super::{
@@ -98,6 +99,7 @@ pub fn operation(n: u64, key: &str, route: &str, mode: Mode) -> Operation {
         method: "POST".into(),
         target: "/x".into(),
         tombstone: policy.tombstone,
+        trace: (n % 2 == 1).then(|| TraceContext { trace: n.into(), span: n, flags: 1 }),
         ..Intent::new(OperationId::new(n, n), scope, Key::new(key).unwrap(), print, at)
     };
     Operation {

@@ -16,6 +16,7 @@ use onceward_core::operation::{
 };
 use onceward_core::policy::{Effects, Mode};
 use onceward_core::time::Timestamp;
+use onceward_core::trace::TraceContext;
 use onceward_core::upstream_key::KeyPlace;
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,14 @@ struct Row<'a> {
     route: Option<&'a str>,
     via: Option<&'a str>,
     lease_until: Option<i64>,
+}
+
+/// What follows a row, where there is anything to say: rows of releases that knew nothing of it end before
+/// it, and those releases read past it.
+#[derive(Serialize, Deserialize)]
+struct Tail {
+    /// Trace, span, flags.
+    trace: Option<(u128, u64, u8)>,
 }
 
 type Body = (u32, u32, u32, u32);
@@ -233,6 +242,12 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
     if let Ok(written) = postcard::to_extend(&row, std::mem::take(to)) {
         *to = written;
     }
+    if let Some(TraceContext { trace, span, flags }) = operation.trace {
+        let tail = Tail { trace: Some((trace, span, flags)) };
+        if let Ok(written) = postcard::to_extend(&tail, std::mem::take(to)) {
+            *to = written;
+        }
+    }
     let (head, row) = to.split_at_mut(at + CHECKSUM_BYTES);
     head[at..].copy_from_slice(&crc32fast::hash(row).to_le_bytes());
 }
@@ -278,7 +293,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
     if u32::from_le_bytes(*checksum) != crc32fast::hash(bytes) {
         return Err(damaged("it is not what was written"));
     }
-    let row: Row<'_> = postcard::from_bytes(bytes).map_err(damaged)?;
+    let (row, rest): (Row<'_>, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
+    let Tail { trace } = match rest {
+        [] => Tail { trace: None },
+        rest => postcard::from_bytes(rest).map_err(damaged)?,
+    };
     let state = match row.state {
         0 => State::Pending { due: Timestamp::from_micros(row.due) },
         1 => State::Delivering,
@@ -314,6 +333,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         parent: row.parent.map(OperationId::from_u128),
         alias_of: row.alias_of.map(OperationId::from_u128),
         callback: row.callback.map(str::to_owned),
+        trace: trace.map(|(trace, span, flags)| TraceContext { trace, span, flags }),
     };
     Ok(Operation {
         intent: Arc::new(intent),

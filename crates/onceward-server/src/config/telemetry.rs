@@ -1,0 +1,212 @@
+//! Where traces go and how many of them, as the file says it and OpenTelemetry's own variables over it.
+
+use onceward::core::trace::Sampling;
+use url::Url;
+
+use super::ConfigError;
+use super::table::Table;
+use super::words::url;
+
+/// The part of the traces that begin here, where nothing says otherwise.
+const SHARE: f64 = 0.1;
+
+/// Where a collector listens on this machine.
+const COLLECTOR: &str = "http://localhost:4318";
+
+/// Where a collector takes traces.
+const TRACES: &str = "/v1/traces";
+
+/// What stands for a trace in the URL of one.
+pub(crate) const IN_URL: &str = "{trace}";
+
+/// What is told to others of what happens here.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TelemetryConfig {
+    /// The URL that takes traces; nothing where nobody does.
+    pub(crate) traces: Option<Url>,
+    /// Which of them are told.
+    pub(crate) sampling: Sampling,
+    /// Where a person looks at a trace.
+    pub(crate) trace_url: Option<String>,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { traces: None, sampling: Sampling::new(SHARE, true), trace_url: None }
+    }
+}
+
+/// Reads `[telemetry]`.
+pub(super) fn read(table: &Table<'_>) -> Result<TelemetryConfig, ConfigError> {
+    let share = table.or("sampling", SHARE)?;
+    if !(0.0..=1.0).contains(&share) {
+        return Err(table.wrong("telemetry.sampling is a part of all traces: from 0 to 1"));
+    }
+    Ok(TelemetryConfig {
+        traces: table.text("traces", |text| url(text).map(taking_traces))?,
+        sampling: Sampling::new(share, true),
+        trace_url: table.text("trace_url", trace_url)?,
+    })
+}
+
+/// The URL that a collector's base takes traces at.
+fn taking_traces(mut base: Url) -> Url {
+    let path = base.path().trim_end_matches('/').to_owned();
+    if !path.ends_with(TRACES) {
+        base.set_path(&format!("{path}{TRACES}"));
+    }
+    base
+}
+
+/// Where a person looks at a trace.
+fn trace_url(text: &str) -> Result<String, String> {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let read = Url::parse(&text.replace(IN_URL, trace));
+    let is_web = read.is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    let is_one = is_web && text.contains(IN_URL);
+    is_one.then(|| text.to_owned()).ok_or_else(|| {
+        format!(
+            "{text:?} is no URL of a trace: write \"https://traces.example.com/trace/{IN_URL}\""
+        )
+    })
+}
+
+impl TelemetryConfig {
+    /// Lays the variables that OpenTelemetry has for all programs over it.
+    pub(super) fn lay_over(
+        &mut self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
+        let said = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let wrong = |name: &str, why: &dyn std::fmt::Display| {
+            ConfigError(format!("the environment: {name}: {why}"))
+        };
+        let place = |name: &'static str| {
+            let read = |text: String| url(text.trim()).map_err(|why| wrong(name, &why));
+            said(name).map(read).transpose()
+        };
+        if let Some(base) = place("OTEL_EXPORTER_OTLP_ENDPOINT")? {
+            self.traces = Some(taking_traces(base));
+        }
+        if let Some(whole) = place("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")? {
+            self.traces = Some(whole);
+        }
+        match said("OTEL_TRACES_EXPORTER").as_deref().map(str::trim) {
+            Some("otlp") if self.traces.is_none() => {
+                self.traces = url(COLLECTOR).ok().map(taking_traces);
+            }
+            None | Some("otlp") => {}
+            Some("none") => self.traces = None,
+            Some(other) => {
+                let why = format!("{other:?} is none of otlp, none");
+                return Err(wrong("OTEL_TRACES_EXPORTER", &why));
+            }
+        }
+        if said("OTEL_SDK_DISABLED").is_some_and(|it| it.trim().eq_ignore_ascii_case("true")) {
+            self.traces = None;
+        }
+        let share = match said("OTEL_TRACES_SAMPLER_ARG") {
+            Some(text) => {
+                let share = text.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share));
+                Some(share.ok_or_else(|| {
+                    let why = format!("{text:?} is no part of all traces: from 0 to 1");
+                    wrong("OTEL_TRACES_SAMPLER_ARG", &why)
+                })?)
+            }
+            None => None,
+        };
+        let Some(sampler) = said("OTEL_TRACES_SAMPLER") else { return Ok(()) };
+        let sampler = sampler.trim();
+        let (root, follows_callers) = match sampler.strip_prefix("parentbased_") {
+            Some(root) => (root, true),
+            None => (sampler, false),
+        };
+        let share = match root {
+            "always_on" => 1.0,
+            "always_off" => 0.0,
+            "traceidratio" => share.unwrap_or(1.0),
+            _ => {
+                let why = format!(
+                    "{sampler:?} is none of always_on, always_off, traceidratio, and these behind parentbased_"
+                );
+                return Err(wrong("OTEL_TRACES_SAMPLER", &why));
+            }
+        };
+        self.sampling = Sampling::new(share, follows_callers);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::load;
+    use super::*;
+
+    fn telemetry(lines: &str) -> Result<TelemetryConfig, String> {
+        load(&format!("[telemetry]\n{lines}")).map(|read| read.telemetry)
+    }
+
+    fn under(variables: &[(&str, &str)]) -> Result<TelemetryConfig, String> {
+        let mut read = telemetry("traces = \"http://127.0.0.1:1\"\nsampling = 0.5").unwrap();
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(own, _)| *own == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        read.lay_over(variable).map_err(|error| error.to_string()).map(|()| read)
+    }
+
+    #[test]
+    fn traces_are_told_where_the_file_says_so() {
+        assert_eq!(load("").unwrap().telemetry, TelemetryConfig::default());
+        let read = telemetry("traces = \"http://127.0.0.1:4318/\"").unwrap();
+        assert_eq!(read.traces.unwrap().as_str(), "http://127.0.0.1:4318/v1/traces");
+        assert_eq!(read.sampling, Sampling::new(SHARE, true));
+        let whole = telemetry("traces = \"https://a.example/otlp/v1/traces\"").unwrap();
+        assert_eq!(whole.traces.unwrap().as_str(), "https://a.example/otlp/v1/traces");
+        telemetry("trace_url = \"https://a.example/trace/{trace}\"").unwrap();
+        for (lines, why) in [
+            ("sampling = 2.0", "from 0 to 1"),
+            ("traces = \"collector:4318\"", "not an http or https URL"),
+            ("trace_url = \"https://a.example/\"", "{trace}"),
+            ("trace_url = \"javascript:alert('{trace}')\"", "no URL of a trace"),
+            ("trace = 1", "trace"),
+        ] {
+            let said = telemetry(lines).unwrap_err();
+            assert!(said.contains(why), "{lines}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_variables_of_opentelemetry_have_the_last_word() {
+        let traces = |variables: &[(&str, &str)]| {
+            under(variables).unwrap().traces.map(|url| url.as_str().to_owned())
+        };
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
+        let whole = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://b/t");
+        assert_eq!(traces(&[]).as_deref(), Some("http://127.0.0.1:1/v1/traces"));
+        assert_eq!(traces(&[base]).as_deref(), Some("http://a:4318/v1/traces"));
+        assert_eq!(traces(&[base, whole]).as_deref(), Some("http://b/t"));
+        assert_eq!(traces(&[base, ("OTEL_TRACES_EXPORTER", "none")]), None);
+        assert_eq!(traces(&[base, ("OTEL_SDK_DISABLED", "true")]), None);
+        let mut alone = TelemetryConfig::default();
+        alone.lay_over(|name| (name == "OTEL_TRACES_EXPORTER").then(|| "otlp".to_owned())).unwrap();
+        assert_eq!(alone.traces.unwrap().as_str(), "http://localhost:4318/v1/traces");
+        let sampling = |sampler, share| {
+            let said = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", share)];
+            under(&said).unwrap().sampling
+        };
+        assert_eq!(sampling("", ""), Sampling::new(0.5, true));
+        assert_eq!(sampling("always_on", ""), Sampling::new(1.0, false));
+        assert_eq!(sampling("parentbased_always_off", ""), Sampling::new(0.0, true));
+        assert_eq!(sampling("parentbased_traceidratio", "0.25"), Sampling::new(0.25, true));
+        for (name, value) in [
+            ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_TRACES_SAMPLER_ARG", "7"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4318"),
+        ] {
+            let said = under(&[(name, value)]).unwrap_err();
+            assert!(said.contains(name), "{said}");
+        }
+    }
+}
