@@ -9,6 +9,7 @@
 mod acts;
 mod audit;
 mod bulk;
+mod docs;
 mod doubt;
 mod filter;
 mod frame;
@@ -77,11 +78,15 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/docs", get(docs::index))
+        .route("/docs/problems", get(docs::problems))
+        .route("/docs/{part}", get(docs::part))
         .route("/login", get(login::form).post(login::log_in))
         .route("/login/oidc", get(oidc::begin))
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
+        .route("/docs.css", get(|| async { file("text/css; charset=utf-8", docs::STYLE) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
         .fallback(unknown)

@@ -138,7 +138,7 @@ pub(super) fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
                     (viewer::shown())
                 }
                 main #main { (body) }
-                footer { "Onceward " (env!("CARGO_PKG_VERSION")) }
+                footer { "Onceward " (env!("CARGO_PKG_VERSION")) " · " a href="/docs" { "API" } }
             }
         }
     }

@@ -28,6 +28,7 @@ mod deploy;
 mod deploy_image;
 mod deploy_systemd;
 mod deploy_unit;
+mod docs;
 mod egress;
 mod erase;
 mod fault_clock;
