@@ -87,6 +87,7 @@ mod standard_webhooks;
 mod stripe_sdks;
 mod stripe_shape;
 mod supervisor;
+mod tail;
 mod tenants;
 mod tenants_limits;
 mod tenants_world;
