@@ -24,6 +24,15 @@ impl Browser {
 
     /// The status and the body.
     pub(crate) fn get(&mut self, place: &str) -> Outcome<(u16, Vec<u8>)> {
+        let is_old = self.stream.is_some();
+        match self.ask(place) {
+            // What was not used for a while may have been closed meanwhile.
+            Err(_) if is_old && self.buffer.is_empty() => self.ask(place),
+            asked => asked,
+        }
+    }
+
+    fn ask(&mut self, place: &str) -> Outcome<(u16, Vec<u8>)> {
         let stream = match self.stream.take() {
             Some(stream) => stream,
             None => TcpStream::connect(self.to)?,
@@ -33,8 +42,8 @@ impl Browser {
         let accept = if place.starts_with("/v1/") { "application/json" } else { "text/html" };
         let request =
             format!("GET {place} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.to);
-        (&stream).write_all(request.as_bytes())?;
         self.buffer.clear();
+        (&stream).write_all(request.as_bytes())?;
         let mut piece = [0; 64 * 1024];
         loop {
             let count = (&stream).read(&mut piece)?;

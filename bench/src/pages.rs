@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use self::fill::Filled;
 use crate::browser::Browser;
+use crate::load::{self, Keys, Plan, Until};
 use crate::report::{align, figure, percentile};
 use crate::subject::Subject;
 use crate::{Outcome, compare, place};
@@ -79,11 +80,20 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let filled = |rows: u64| {
         compare::say(&format!("filling a ledger with {rows} operations"));
         let mut told = None;
-        let gateway =
-            Subject::onceward(&binary, sink.address, &data)?.changed(&binary, |ledger| {
-                told = Some(fill::fill(ledger, rows)?);
-                Ok(())
-            })?;
+        let gateway = Subject::onceward(&binary, sink.address, &data)?;
+        // One that has a request and an answer to show: what is filled in has neither.
+        load::run(&Plan {
+            to: vec![gateway.address],
+            path: "/to/sink/x",
+            headers: "User-Agent: bench/1\r\n",
+            keys: Keys::Fresh("story".to_owned()),
+            connections: 1,
+            until: Until::Requests(1),
+        })?;
+        let gateway = gateway.changed(&binary, |ledger| {
+            told = Some(fill::fill(ledger, rows)?);
+            Ok(())
+        })?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>((gateway, told.ok_or("not filled")?))
     };
     let (small, _) = filled(SMALL.min(options.rows))?;
@@ -158,11 +168,12 @@ fn pages(browser: &mut Browser) -> Outcome<Vec<Line>> {
         link.starts_with('/') && !is_file && !link.contains(['?', '#'])
     };
     let links: BTreeSet<&str> = links.filter(is_page).collect();
-    let (stories, pages): (Vec<_>, Vec<_>) =
-        links.into_iter().partition(|link| link.starts_with("/operations/"));
-    let mut lines: Vec<Line> =
-        pages.iter().map(|link| Line::new(&format!("page {link}"), *link)).collect();
-    lines.extend(stories.first().map(|link| Line::new("page /operations/{id}", *link)));
+    let pages = links.into_iter().filter(|link| !link.starts_with("/operations/"));
+    let mut lines: Vec<Line> = pages.map(|link| Line::new(&format!("page {link}"), link)).collect();
+    let (_, body) = browser.get("/v1/operations?key=story-0")?;
+    let told: Value = serde_json::from_slice(&body)?;
+    let id = told["data"][0]["id"].as_str().ok_or("the operation to be told of is not there")?;
+    lines.push(Line::new("page /operations/{id}", format!("/operations/{id}")));
     for api in ["/v1/stats", "/metrics"] {
         lines.push(Line::new(api, api));
     }
