@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::load::parse;
 
 /// An answer that takes longer is no answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+const ANSWER_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// A connection that stays.
 pub(crate) struct Browser {
@@ -44,7 +44,7 @@ impl Browser {
             format!("GET {place} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.to);
         self.buffer.clear();
         (&stream).write_all(request.as_bytes())?;
-        let mut piece = [0; 64 * 1024];
+        let mut piece = [0; 16 * 1024];
         loop {
             let count = (&stream).read(&mut piece)?;
             if count == 0 {

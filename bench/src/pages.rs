@@ -125,7 +125,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         // Back and forth, so that nobody is always the one after the heaviest.
         lines[first..].reverse();
     }
-    if options.rounds % 2 == 0 {
+    if options.rounds.is_multiple_of(2) {
         lines[first..].reverse();
     }
     lines.push(overview);
@@ -162,13 +162,13 @@ fn pages(browser: &mut Browser) -> Outcome<Vec<Line>> {
     if status != 200 {
         return Err(format!("the overview: {status}").into());
     }
-    let links = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let places = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
     let is_page = |link: &&str| {
         let is_file = link.rsplit('/').next().is_some_and(|name| name.contains('.'));
         link.starts_with('/') && !is_file && !link.contains(['?', '#'])
     };
-    let links: BTreeSet<&str> = links.filter(is_page).collect();
-    let pages = links.into_iter().filter(|link| !link.starts_with("/operations/"));
+    let places: BTreeSet<&str> = places.filter(is_page).collect();
+    let pages = places.into_iter().filter(|link| !link.starts_with("/operations/"));
     let mut lines: Vec<Line> = pages.map(|link| Line::new(&format!("page {link}"), link)).collect();
     let (_, body) = browser.get("/v1/operations?key=story-0")?;
     let told: Value = serde_json::from_slice(&body)?;

@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let data = place::data(options.data.as_deref())?;
     let binary = place::binary(options.binary.as_deref())?;
     let (sink, receiver) = (Subject::sink()?, Subject::receiver()?);
-    let plain = Subject::onceward_by(unwatched(&binary), sink.address, &data)?;
+    let alone = Subject::onceward_by(unwatched(&binary), sink.address, &data)?;
     let watched = Subject::onceward_by(watched(&binary, receiver.address), sink.address, &data)?;
     let mut lines = Vec::new();
     for (name, path, is_held) in
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     for round in 0..=options.rounds {
         for &line in &order {
             let line = &mut lines[line];
-            let subject = if line.is_watched { &watched } else { &plain };
+            let subject = if line.is_watched { &watched } else { &alone };
             let with = if line.is_watched { "watched" } else { "unwatched" };
             compare::say(&format!("round {round} of {}: {}, {with}", options.rounds, line.name));
             let keys =
@@ -81,8 +81,8 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         order.reverse();
     }
     std::thread::sleep(LAST_TRACES);
-    let (_, received) = Browser::new(receiver.address).get("/")?;
-    print(&lines, options, &String::from_utf8_lossy(&received));
+    let (_, told) = Browser::new(receiver.address).get("/")?;
+    print(&lines, options, &String::from_utf8_lossy(&told));
     Ok(())
 }
 

@@ -170,18 +170,17 @@ fn a_dead_letter_is_found_opened_and_redelivered_from_the_keyboard() {
 fn a_terminal_is_as_it_was_whatever_ends_it() {
     let world = World::new();
     let gateway = world.serve();
-    let ends: [(&str, &dyn Fn(&mut Terminal)); 3] = [
-        ("Ctrl-C", &|terminal| terminal.type_in("\u{3}")),
-        ("SIGTERM", &|terminal| terminal.signal(Signal::TERM)),
-        ("SIGHUP", &|terminal| terminal.signal(Signal::HUP)),
-    ];
-    for (name, end) in ends {
+    for end in ["Ctrl-C", "SIGTERM", "SIGHUP"] {
         let mut terminal = Terminal::start(&gateway, &[], &[]);
         terminal.until("Nothing yet.");
         let raw = tcgetattr(&terminal.slave).unwrap();
         assert_ne!(raw.local_modes, terminal.before.local_modes, "keys come one by one");
-        end(&mut terminal);
-        assert_eq!(terminal.ended().code(), Some(130), "{name}");
+        match end {
+            "SIGTERM" => terminal.signal(Signal::TERM),
+            "SIGHUP" => terminal.signal(Signal::HUP),
+            _ => terminal.type_in("\u{3}"),
+        }
+        assert_eq!(terminal.ended().code(), Some(130), "{end}");
     }
 }
 

@@ -324,7 +324,7 @@ impl Board {
             }
             Key::Char('/') => self.mode = Mode::Filter(self.filter.clone()),
             Key::Enter | Key::Char('d') => {
-                let Some(id) = self.selected() else { return None };
+                let id = self.selected()?;
                 self.details = Some(Details { id, story: None, from: 0 });
                 return Some(Act::Look);
             }
@@ -391,7 +391,7 @@ impl Board {
         match key {
             Key::Escape => return None,
             Key::Enter => {
-                self.filter = typed.trim().to_owned();
+                typed.trim().clone_into(&mut self.filter);
                 self.rows.clear();
                 (self.top, self.selected, self.has_looked) = (None, None, false);
                 return Some(Act::Look);
@@ -425,11 +425,11 @@ impl Board {
     /// Selects the row so many further down, and brings it onto the screen.
     fn step(&mut self, by: isize) {
         let list: Vec<String> = self.list().into_iter().cloned().collect();
-        let Some(last) = list.len().checked_sub(1) else { return };
+        let Some(oldest) = list.len().checked_sub(1) else { return };
         let first = self.first();
         let at = self.selected.as_ref().and_then(|id| list.iter().position(|it| it == id));
         let to = match at {
-            Some(at) => at.saturating_add_signed(by).min(last),
+            Some(at) => at.saturating_add_signed(by).min(oldest),
             // The first step selects what is first on the screen.
             None => first,
         };

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::ls::{last, place};
 use super::super::output::{ago, clean, each, text};
 use super::super::show::story;
-use super::board::{Ask, Board, Mode};
+use super::board::{Ask, Board, Details, Mode};
 
 /// How text looks, where the terminal can show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,38 +73,35 @@ pub(super) fn room(size: Size) -> usize {
 /// The whole screen, a line for each of the terminal's.
 pub(super) fn screen(board: &Board, size: Size, gateway: &str, now: jiff::Timestamp) -> Vec<Line> {
     let mut lines = vec![title(board, gateway)];
-    match &board.details {
-        Some(details) => {
-            let told = details.story.as_ref().map_or_else(|| "…".to_owned(), |it| story(it, true));
-            let told: Vec<String> =
-                told.lines().flat_map(|line| wrapped(line, size.columns)).collect();
-            // Nobody scrolls past the end.
-            let from = details.from.min(told.len().saturating_sub(1));
-            lines.push(Line::default());
-            lines.extend(told.into_iter().skip(from).take(board.room).enumerate().map(
-                |(n, line)| {
-                    let style = if n == 0 && from == 0 { Style::Strong } else { Style::Plain };
-                    Line::of(style, line)
-                },
-            ));
+    if let Some(details) = &board.details {
+        lines.push(Line::default());
+        lines.extend(told(details, size.columns, board.room));
+    } else {
+        let columns = Columns::of(size.columns);
+        lines.push(columns.names());
+        let shown = board.shown();
+        if shown.is_empty() {
+            lines.push(Line::of(Style::Soft, nothing(board)));
         }
-        None => {
-            let columns = Columns::of(size.columns);
-            lines.push(columns.names());
-            let shown = board.shown();
-            if shown.is_empty() {
-                lines.push(Line::of(Style::Soft, nothing(board)));
-            }
-            lines.extend(
-                shown.into_iter().map(|(row, is_selected)| columns.row(row, is_selected, now)),
-            );
-        }
+        let rows = shown.into_iter();
+        lines.extend(rows.map(|(row, is_selected)| columns.row(row, is_selected, now)));
     }
     lines.resize(size.lines.saturating_sub(2).max(1), Line::default());
     let (said, keys) = bottom(board);
     lines.push(said);
     lines.push(keys);
     lines
+}
+
+/// A story, from where it is scrolled to.
+fn told(details: &Details, width: usize, room: usize) -> Vec<Line> {
+    let told = details.story.as_ref().map_or_else(|| "…".to_owned(), |it| story(it, true));
+    let told: Vec<String> = told.lines().flat_map(|line| wrapped(line, width)).collect();
+    // Nobody scrolls past the end.
+    let from = details.from.min(told.len().saturating_sub(1));
+    let shown = told.into_iter().enumerate().skip(from).take(room);
+    let style = |n| if n == 0 { Style::Strong } else { Style::Plain };
+    shown.map(|(n, line)| Line::of(style(n), line)).collect()
 }
 
 fn nothing(board: &Board) -> &'static str {

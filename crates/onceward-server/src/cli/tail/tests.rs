@@ -62,7 +62,7 @@ impl World {
     fn screen(&self) -> Vec<String> {
         let now = "2026-01-31T12:00:00Z".parse().unwrap();
         let lines = screen(&self.board, SIZE, "http://127.0.0.1:7077", now);
-        lines.iter().map(super::paint::Line::plain).collect()
+        lines.iter().map(paint::Line::plain).collect()
     }
 
     #[track_caller]

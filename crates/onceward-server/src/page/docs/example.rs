@@ -23,15 +23,13 @@ pub(super) fn curl(
     operation: &'static Value,
     base: &Base,
 ) -> String {
-    let mut words = vec![match method {
-        "get" => "curl".to_owned(),
-        "head" => "curl --head".to_owned(),
-        other => format!("curl -X {}", other.to_uppercase()),
-    }];
+    let how = match method {
+        "get" => String::new(),
+        "head" => "--head ".to_owned(),
+        other => format!("-X {} ", other.to_uppercase()),
+    };
     let address = format!("{}{}{}", base.address, filled(path, operation), query(operation));
-    if let Some(first) = words.first_mut() {
-        *first += &format!(" {}", quoted(&address));
-    }
+    let mut words = vec![format!("curl {how}{}", quoted(&address))];
     let is_through = path.starts_with("/to/");
     if base.wants_key && operation["security"].as_array().is_some_and(|ways| !ways.is_empty()) {
         // What is sent through has an `Authorization` of its own.
