@@ -7,6 +7,7 @@
 
 mod access;
 mod act;
+mod alerts;
 mod audit;
 mod backup;
 mod bulk;
@@ -167,6 +168,8 @@ enum Verb {
     Outbox(outbox::Outbox),
     /// List the sources of webhooks; of one, those that were not taken, and why
     Sources(sources::Sources),
+    /// List the alerts that fire, and who was told; or send a test
+    Alerts(alerts::Alerts),
     /// Send nothing through a route until it is resumed; what it accepts waits
     Pause(act::Steer),
     /// Let a paused route go on, slowly at first
@@ -286,6 +289,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Routes(flags) => routes::routes(&flags, &client, out).await,
         Verb::Outbox(flags) => outbox::outbox(&flags, &client, out).await,
         Verb::Sources(flags) => sources::sources(&flags, &client, out).await,
+        Verb::Alerts(flags) => alerts::alerts(&flags, &client, out).await,
         Verb::Pause(flags) => act::steer("pause", &flags, &client, out).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, out).await,
         Verb::Bulk(verb) => bulk::bulk(&verb, &client, out).await,

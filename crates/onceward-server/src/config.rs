@@ -25,10 +25,12 @@ use self::profile::Profiles;
 use self::route::{Around, Made};
 use self::table::Table;
 use self::text::{Text, find, interpolate};
+use crate::alerts::AlertsConfig;
 use crate::ledger::Ledger;
 use crate::source::Source;
 use crate::tls::TlsFiles;
 
+mod alerts;
 mod auth;
 mod callbacks;
 pub(crate) mod claims;
@@ -120,6 +122,8 @@ pub(crate) struct Config {
     pub(crate) tenants: TenantRules,
     /// The identity provider that people may log in with.
     pub(crate) oidc: Option<Arc<OidcConfig>>,
+    /// What is watched, and who is told.
+    pub(crate) alerts: Option<Arc<AlertsConfig>>,
     /// How long it is kept what people did.
     pub(crate) audit_kept: Duration,
     /// The file it was read from, where there is one.
@@ -195,6 +199,7 @@ impl Config {
             claims: claims::rules(file, limits.segment_bytes)?,
             tenants: tenants::limits(file)?,
             oidc: file.within("oidc", oidc::read)?.map(Arc::new),
+            alerts: None,
             audit_kept: file.within("audit", kept)?.unwrap_or(AUDIT_KEPT),
             file: found,
         };
@@ -213,6 +218,14 @@ impl Config {
                 config.add(own);
             }
             config.outboxes.insert(name, Arc::new(outbox));
+        }
+        let public_url = file.text("public_url", words::url)?;
+        let alerts = |table: &Table<'_>| alerts::read(table, public_url, &around);
+        if let Some((alerts, routes)) = file.within("alerts", alerts)? {
+            for made in routes {
+                config.add(made);
+            }
+            config.alerts = Some(Arc::new(alerts));
         }
         tenants::check(&config, file)?;
         config.redact(&policy::redaction(file)?);
@@ -448,6 +461,7 @@ pub(crate) fn section(route: &str) -> String {
     match route.split_once('/') {
         Some(("source", source)) => format!("sources.{source}"),
         Some(("outbox", outbox)) => format!("outbox.{outbox}"),
+        Some(("alerts", to)) => format!("alerts.to.{to}"),
         _ => format!("routes.{route}"),
     }
 }

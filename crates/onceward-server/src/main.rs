@@ -1,6 +1,7 @@
 //! The gateway: every post lands, once. The command line is in `cli.rs`.
 
 mod access;
+mod alerts;
 mod body;
 mod classify;
 mod cli;
@@ -18,6 +19,7 @@ mod head;
 mod ledger;
 mod listeners;
 mod listening;
+mod mail;
 mod node;
 mod oidc;
 mod openapi;

@@ -14,6 +14,7 @@ use onceward::{Engine, Standing};
 use rustix::fs::statvfs;
 
 use crate::access::Access;
+use crate::alerts::Alerts;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) access: Access,
     pub(crate) oidc: Oidc,
     pub(crate) outboxes: Outboxes,
+    pub(crate) alerts: Alerts,
     pub(crate) data: PathBuf,
     pub(crate) rekey: Rekey,
     pub(crate) quarantined: AtomicBool,
@@ -90,9 +92,24 @@ impl Node {
         let (condition, lanes) = (store.condition().await?, store.lanes().await?);
         let first = lanes.into_iter().map(|(_, due)| due).min();
         let oldest_due = first.map(|due| shape::now().since(due)).unwrap_or_default();
-        let free = (!store.is_shared()).then(|| statvfs(&self.data).ok()).flatten();
-        let free = free.map(|disk| disk.f_bavail * disk.f_frsize);
-        Ok(Now { condition, routes: self.gates(), oldest_due, free })
+        let in_doubt = store.oldest_in_doubt(None).await?;
+        let in_doubt_age = in_doubt.map(|oldest| shape::now().since(oldest.created_at));
+        let keys = self.engine.keys_ahead(None).await?;
+        Ok(Now {
+            condition,
+            routes: self.gates(),
+            oldest_due,
+            in_doubt_age: in_doubt_age.unwrap_or_default(),
+            keys,
+            free: self.free(),
+        })
+    }
+
+    /// Bytes of room where the ledger is, where it is on a disk of this machine.
+    pub(crate) fn free(&self) -> Option<u64> {
+        let is_here = !self.engine.store().is_shared();
+        let disk = is_here.then(|| statvfs(&self.data).ok()).flatten()?;
+        Some(disk.f_bavail * disk.f_frsize)
     }
 
     /// Lets a restored ledger send: judges what its crash left behind, then delivers.

@@ -35,7 +35,7 @@ const OF_ALL: [&str; 4] = ["request-invalid", "unauthenticated", "forbidden", "l
 /// And one that reads a document.
 const OF_READERS: [&str; 2] = ["body-too-large", "media-type-unsupported"];
 
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("Calls", "Through a route, or to an ad hoc URL: the caller's own request"),
     ("Operations", "What is remembered of calls, and what a person does about one"),
     ("Keys", "Idempotency keys"),
@@ -44,6 +44,7 @@ const TAGS: [(&str, &str); 11] = [
     ("Bulk", "Acts on all operations that match"),
     ("Outbox", "Tables whose rows become operations"),
     ("Sources", "Where webhooks come in"),
+    ("Alerts", "What is wrong, and who is told"),
     ("Ledger", "Counts, the audit, backups"),
     ("Access", "Access keys, and sessions of those who logged in"),
     ("Health", "Probes and metrics, and this document"),

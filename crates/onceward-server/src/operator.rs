@@ -13,6 +13,7 @@ use crate::page;
 
 mod access;
 mod advice;
+mod alerts;
 pub(crate) mod audit;
 pub(crate) mod bulk;
 mod claims;
@@ -31,7 +32,9 @@ mod resend;
 mod routes;
 mod sessions;
 mod sources;
+mod stats;
 
+pub(crate) use self::advice::{WindowSaid, window_of};
 pub(crate) use self::filter::{Filter, cursor, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
@@ -54,7 +57,9 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(erase::router())
         .merge(outbox::router())
         .merge(sources::router())
+        .merge(alerts::router())
         .merge(ledger::router())
+        .merge(stats::router())
         .merge(access::router())
         .merge(sessions::router())
         .merge(openapi::router())

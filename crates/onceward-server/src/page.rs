@@ -9,17 +9,24 @@
 mod acts;
 mod audit;
 mod bulk;
+mod chart;
 mod docs;
 mod doubt;
+mod duplicates;
 mod filter;
 mod frame;
+mod icons;
+mod keys;
 mod lists;
 mod login;
 mod oidc;
 mod outboxes;
+mod overview;
 mod payload;
+mod profile;
 mod resend;
 mod sources;
+mod stats;
 mod story;
 mod upstreams;
 mod viewer;
@@ -58,7 +65,7 @@ const ICON: &str = include_str!("page/icon.svg");
 /// The pages' paths, and what every unknown path gets.
 pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
-        .route("/", get(lists::overview))
+        .route("/", get(overview::show))
         .route("/operations", get(lists::operations))
         .route("/dead", get(lists::dead))
         .route("/in-doubt", get(lists::in_doubt))
@@ -75,6 +82,9 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
         .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))
         .route("/sources", get(sources::show))
+        .route("/outboxes", get(outboxes::show))
+        .route("/keys", get(keys::show))
+        .route("/duplicates", get(duplicates::show))
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))

@@ -22,6 +22,7 @@ use tokio::sync::OnceCell;
 use tracing::{error, info, warn};
 
 use crate::access::{Access, Exposure, Grant, Roles, TENANT, new_key};
+use crate::alerts::{self, Alerts, Counting, Recent};
 use crate::config::{Config, Overrides, section};
 use crate::exit::Exit;
 use crate::gateway::Gateway;
@@ -95,6 +96,7 @@ pub(crate) async fn serve(
         config,
         data,
         telemetry,
+        recent: Arc::default(),
         egress,
         upstream,
         given_keys: given_keys()?,
@@ -113,6 +115,7 @@ pub(crate) async fn serve(
     }
     tokio::spawn(keep_used(Arc::clone(&node)));
     tokio::spawn(log_heads(Arc::clone(&node)));
+    tokio::spawn(alerts::watch(Arc::clone(&node)));
     let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
@@ -159,6 +162,7 @@ struct Start {
     config: Config,
     data: PathBuf,
     telemetry: Arc<Telemetry>,
+    recent: Arc<Recent>,
     routes: Routes,
     egress: Arc<Egress>,
     upstream: Arc<dyn Upstream>,
@@ -207,6 +211,7 @@ impl Start {
     async fn begin(&self) -> Result<Arc<Node>, Exit> {
         let Self { config, data, .. } = self;
         let store = ledger::open(config).await?;
+        store.tell_commits(Telemetry::of_commits());
         let (ring, source) = self.master_keys()?;
         let now = crate::shape::now();
         let secrets = ledger_keys::open_secrets(&*store, &ring, now).await.map_err(no_keys)?;
@@ -214,7 +219,10 @@ impl Start {
             store: Arc::clone(&store),
             upstream: Arc::clone(&self.upstream),
             clock: Arc::new(SystemClock),
-            observer: Arc::clone(&self.telemetry) as Arc<_>,
+            observer: Arc::new(Counting {
+                recent: Arc::clone(&self.recent),
+                next: Arc::clone(&self.telemetry) as Arc<_>,
+            }),
             secrets,
             routes: self.routes.clone(),
             session: Session(u64::from_le_bytes(random())),
@@ -242,6 +250,7 @@ impl Start {
             gateway: gateway(),
             sources: Sources::new(config.sources.clone()),
             outboxes,
+            alerts: Alerts::new(Arc::clone(&self.recent), listen.port(), config.alerts.clone()),
             engine: Arc::clone(&engine),
             access,
             oidc: Oidc::new(Arc::clone(&self.upstream), config.oidc.clone()),
@@ -492,6 +501,7 @@ async fn reload(
     set_for_people(&node.engine, &fresh);
     node.outboxes.follow(&fresh.outboxes);
     node.oidc.follow(fresh.oidc.clone());
+    node.alerts.follow(fresh.alerts.clone());
     node.guards.set(fresh.guards.clone());
     listeners.change(change, node).await;
     node.gateway.egress.set_own(listeners.addresses());
@@ -585,8 +595,9 @@ async fn drain(node: &Node) -> Result<(), Exit> {
         Ok(()) => node.engine.flush_seen().await,
         error => error,
     };
+    let asked = asked.and(node.engine.flush_tallies().await);
     if let Err(error) = asked {
-        warn!(%error, "the last counts of duplicates are lost");
+        warn!(%error, "the last counts are lost");
     }
     if let Err(error) = node.access.keep_used().await {
         warn!(%error, "when access keys were last used is lost");

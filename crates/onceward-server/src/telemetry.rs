@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use onceward::core::attempt::Ending;
 use onceward::core::breaker::Turn;
-use onceward::core::operation::{Death, Deed, Operation, State};
+use onceward::core::operation::{Death, Deed, Forgotten, Operation, State};
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
-use onceward::store::Condition;
+use onceward::store::{Condition, ToldCommit};
+use onceward::tally::KeysAhead;
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +28,10 @@ pub(crate) struct Now {
     pub(crate) routes: Vec<(String, Standing)>,
     /// For how long the first of what is due has been.
     pub(crate) oldest_due: Duration,
+    /// For how long the first of what is in doubt has been known.
+    pub(crate) in_doubt_age: Duration,
+    /// How many keys there are, and how many of them end soon.
+    pub(crate) keys: KeysAhead,
     /// Bytes of room where the ledger is, where it is on a disk of this machine.
     pub(crate) free: Option<u64>,
 }
@@ -51,7 +56,9 @@ impl Telemetry {
             counters.get_or_create_owned(&labels([(name, value)]))
         };
         drop(metrics.superseded.get_or_create(&Labels::new()));
-        for event in ["expired", "removed", "forgotten", "extended", "rotated"] {
+        drop(metrics.leases_lost.get_or_create(&Labels::new()));
+        drop(metrics.commit_seconds.get_or_create(&Labels::new()));
+        for event in ["expired", "removed", "forgotten", "invalidated", "extended", "rotated"] {
             of(&metrics.keys, "event", event);
         }
         Self {
@@ -68,10 +75,16 @@ impl Telemetry {
         }
     }
 
+    /// Whoever is told how long durable writes took.
+    pub(crate) fn of_commits() -> ToldCommit {
+        let seconds = METRICS.commit_seconds.get_or_create_owned(&Labels::new());
+        Box::new(move |took| seconds.observe(took.as_secs_f64(), None, None))
+    }
+
     /// The metrics of this moment, and their content type; `is_open` is whether they are read as
     /// OpenMetrics.
     pub(crate) fn render(now: &Now, is_open: bool) -> (&'static str, String) {
-        let Now { condition, routes, oldest_due, free } = now;
+        let Now { condition, routes, oldest_due, in_doubt_age, keys, free } = now;
         let metrics = &*METRICS;
         // Those of routes that are gone go with them.
         for of_routes in [&metrics.breaker, &metrics.paused, &metrics.under_way] {
@@ -96,6 +109,10 @@ impl Telemetry {
         metrics.ledger_bytes.get_or_create(&Labels::new()).set(condition.bytes as f64);
         metrics.ledger_commits.get_or_create(&Labels::new()).set(condition.commits as f64);
         metrics.oldest_due.get_or_create(&Labels::new()).set(oldest_due.as_secs_f64());
+        metrics.in_doubt_age.get_or_create(&Labels::new()).set(in_doubt_age.as_secs_f64());
+        metrics.keys_kept.get_or_create(&Labels::new()).set(keys.kept as f64);
+        metrics.keys_expiring.get_or_create(&Labels::new()).set(keys.expiring as f64);
+        metrics.tombstones.get_or_create(&Labels::new()).set(keys.tombstones as f64);
         if let Some(free) = free {
             metrics.ledger_free.get_or_create(&Labels::new()).set(*free as f64);
         }
@@ -226,9 +243,16 @@ impl Observer for Telemetry {
                 about!(info, operation, attempt, fault = fault.name(), "chaos: a fault on purpose");
             }
             Fact::Claimed(claim, turn) => self.claimed(claim, turn),
+            Fact::Orphaned(operation) => {
+                METRICS.leases_lost.get_or_create(&Labels::new()).inc();
+                about!(info, operation, "whoever had it in hand is gone");
+            }
             Fact::Acted(operation) => {
                 let Some(act) = operation.acts.last() else { return };
                 match act.deed {
+                    Deed::Forgot if operation.forgotten == Some(Forgotten::Refuse) => {
+                        keys("invalidated", 1);
+                    }
                     Deed::Forgot => keys("forgotten", 1),
                     Deed::Extended => keys("extended", 1),
                     Deed::Rotated => keys("rotated", 1),

@@ -8,20 +8,25 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope};
 use onceward::core::operation::Operation;
+use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::{Page, Query, Standing, Which};
+use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
 use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
 use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, TENANT, is_tenant};
+use crate::alerts::Firing;
 use crate::config::Outbox;
 use crate::node::Node;
 use crate::operator::{id_of, invalid};
 use crate::outbox::Shown;
 use crate::problem::Problem;
+use crate::shape;
 use crate::source::Source;
 
 /// The gateway as one caller sees it: what is of no tenant, it has from the node.
@@ -138,6 +143,52 @@ impl View {
             None => self.engine.store().condition().await?.counts,
         };
         Ok(counts.into_iter().collect())
+    }
+
+    /// What calls came to over `span`.
+    pub(crate) async fn stats(&self, span: Span) -> Result<Stats, Refusal> {
+        self.engine.stats(self.counted(), span).await
+    }
+
+    /// At most `limit` of the last duplicates before `before`, newest first.
+    pub(crate) async fn duplicates_seen(
+        &self,
+        before: Option<(Timestamp, OperationId)>,
+        limit: usize,
+    ) -> Result<Vec<DuplicateSeen>, Refusal> {
+        self.engine.duplicates_seen(self.counted(), before, limit).await
+    }
+
+    /// How many keys there are, and how many of them end soon.
+    pub(crate) async fn keys_ahead(&self) -> Result<KeysAhead, Problem> {
+        Ok(self.engine.keys_ahead(self.counted()).await?)
+    }
+
+    /// The operation in doubt that came first.
+    pub(crate) async fn oldest_in_doubt(&self) -> Result<Option<Operation>, Problem> {
+        let tenant = self.counted().map(str::to_owned);
+        Ok(self.engine.store().oldest_in_doubt(tenant).await?)
+    }
+
+    /// Since when accepted work has been due that is not sent; nothing where none is.
+    pub(crate) async fn oldest_due(&self) -> Result<Option<Timestamp>, Problem> {
+        let lanes = self.engine.store().lanes().await?.into_iter();
+        let due = lanes.filter(|(lane, _)| self.sees(&lane.tenant)).map(|(_, due)| due).min();
+        Ok(due.filter(|due| *due <= shape::now()))
+    }
+
+    /// The routes that are there for it whose breaker is open on this node.
+    pub(crate) fn open_breakers(&self) -> Vec<String> {
+        let routes = self.routes().into_iter().map(|route| route.name.clone());
+        let is_open = |name: &String| {
+            self.engine.standing(name).is_some_and(|standing| standing.breaker == "open")
+        };
+        routes.filter(is_open).collect()
+    }
+
+    /// Whose counts it sees; nothing where that is everybody's.
+    fn counted(&self) -> Option<&str> {
+        self.only().filter(|_| !Sabotage::TenantUnfiltered.is_on())
     }
 
     /// Bytes of the ledger and its commits, which are nothing of another tenant's.
@@ -268,6 +319,15 @@ impl View {
         self.sources.get(name).filter(|source| self.sees(&source.tenant)).ok_or_else(why)
     }
 
+    /// The alerts that fire and are about what it sees: of what is nobody's, who runs the gateway sees all.
+    pub(crate) fn alerts(&self) -> Vec<Firing> {
+        let is_shown = |firing: &Firing| {
+            let tenant = firing.alert.tenant.as_deref();
+            self.only().is_none() || tenant.is_some_and(|tenant| self.sees(tenant))
+        };
+        self.node.alerts.firing().into_iter().filter(is_shown).collect()
+    }
+
     /// Its access keys.
     pub(crate) fn keys(&self) -> Vec<AccessKey> {
         self.access.list().into_iter().filter(|key| self.sees(&key.tenant)).collect()
@@ -320,10 +380,16 @@ mod tests {
         "engine.wanted(",
         "engine.scope_of(",
         "engine.operation_of(",
+        "engine.stats(",
+        "engine.duplicates_seen(",
+        "engine.keys_ahead(",
+        ".oldest_in_doubt(tenant",
+        ".lanes()",
         "outboxes.shown(",
         "sources.all(",
         "sources.get(",
         "access.list(",
+        "alerts.firing(",
         "access.find(",
         "State<Arc<Node>>",
         "TENANT",

@@ -207,6 +207,10 @@ impl Store for FaultyStore {
         Box::pin(self.call("counts_of", self.world.store.counts_of(tenant)))
     }
 
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(self.call("oldest_in_doubt", self.world.store.oldest_in_doubt(tenant)))
+    }
+
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {
         self.world.store.backup(to)
     }

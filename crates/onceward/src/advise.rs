@@ -15,6 +15,7 @@ use crate::observe::{Fact, Observer, Repeat};
 use crate::refusal::Refusal;
 use crate::setting;
 use crate::store::StoreError;
+use crate::tally::{self, Tallies};
 
 /// What the setting of a route's counts is called.
 const PREFIX: &str = "advice/";
@@ -30,11 +31,12 @@ pub(crate) struct Counting {
     inner: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
     seen: Mutex<HashMap<String, Seen>>,
+    pub(crate) tallies: Tallies,
 }
 
 impl Counting {
     pub(crate) fn new(inner: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { inner, clock, seen: Mutex::default() })
+        Arc::new(Self { inner, clock, seen: Mutex::default(), tallies: Tallies::default() })
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
@@ -93,16 +95,24 @@ impl Observer for Counting {
             Fact::TooOld(route) => self.count(route, |seen| seen.late += 1),
             _ => {}
         }
+        self.tallies.count(fact, &*self.clock);
         self.inner.observe(fact);
     }
 }
 
-/// Writes the counts of duplicates, and now and then what routes have seen, for ever.
+/// Writes the counts of duplicates, and now and then what routes have seen and the statistics, for
+/// ever.
 pub(crate) async fn write(engine: Arc<Engine>) {
     let mut next = engine.clock.now().plus(EVERY);
+    let mut next_tallies = engine.clock.now().plus(tally::EVERY);
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
+        engine.counting.tallies.gather(engine.clock.now());
         let mut written = engine.flush_asked().await;
+        if written.is_ok() && engine.clock.now() >= next_tallies {
+            next_tallies = engine.clock.now().plus(tally::EVERY);
+            written = engine.flush_tallies().await;
+        }
         if written.is_ok() && engine.clock.now() >= next {
             next = engine.clock.now().plus(EVERY);
             written = engine.flush_seen().await;

@@ -54,6 +54,25 @@ pub struct Auth {
     pub oauth2: Option<Arc<OAuth2>>,
     /// Signs each delivery.
     pub signing: Option<Arc<SigningSecret>>,
+    /// Stands in the place of each request's path and query.
+    pub address: Option<Arc<SecretAddress>>,
+}
+
+/// A path and a query that are a secret, as an incoming webhook's are; it never shows itself, and no
+/// operation has it.
+pub struct SecretAddress(pub String);
+
+impl fmt::Debug for SecretAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretAddress(…)")
+    }
+}
+
+impl SecretAddress {
+    /// The request, as it goes there.
+    pub(crate) fn lay_on(&self, request: &Request) -> Request {
+        Request { target: self.0.clone(), ..request.clone() }
+    }
 }
 
 /// What signs deliveries as Standard Webhooks 1.0 has it; it never shows itself.

@@ -27,6 +27,10 @@ pub(crate) async fn deliver(
     signed: Headers,
 ) -> Delivered {
     let key = upstream_key(operation);
+    let request = match &route.auth.address {
+        None => request,
+        Some(address) => Arc::new(address.lay_on(&request)),
+    };
     let request = match key.as_ref().map(|key| with_key(&request, key)) {
         None => request,
         Some(Ok(keyed)) => keyed.map_or(request, Arc::new),

@@ -274,6 +274,7 @@ impl Engine {
         self.idle().await;
         // Counts are no promise, and the ledger may be away.
         let _ = self.flush_asked().await;
+        let _ = self.flush_tallies().await;
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(JoinHandle::abort);
         for task in tasks {

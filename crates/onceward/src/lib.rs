@@ -97,6 +97,7 @@ mod seal;
 pub mod secret;
 pub mod sql;
 pub mod store;
+pub mod tally;
 pub mod upstream;
 pub mod webhook;
 pub mod wire;

@@ -31,6 +31,8 @@ pub enum Fact<'a> {
     Injected(&'a Operation, Fault),
     /// Somebody's own handler did this to a claim, or learnt this of it.
     Claimed(&'a Operation, ClaimTurn),
+    /// Whoever had it in hand was gone, or taken for gone, and what had to follow was decided here.
+    Orphaned(&'a Operation),
     /// A person acted.
     Acted(&'a Operation),
     /// The upstream was asked what became of an operation in doubt: what came of it, in words

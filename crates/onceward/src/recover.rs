@@ -106,6 +106,7 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         operation.after(event, now).map_err(|illegal| StoreError::Damaged(illegal.to_string()))?;
     let judged =
         engine.store.commit(Write { operation: after, answer: None, visible: false }).await?;
+    engine.observer.observe(Fact::Orphaned(&judged));
     if let Some(attempt) = judged.attempts.last().filter(|_| operation.state == State::Delivering) {
         engine.observer.observe(Fact::Attempted(&judged, attempt));
     }

@@ -19,8 +19,10 @@ use onceward_core::operation::{Event, Fence, Operation};
 use onceward_core::time::Timestamp;
 use tokio::sync::Notify;
 
+pub use self::commits::ToldCommit;
 use crate::sabotage::Sabotage;
 
+mod commits;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
@@ -556,8 +558,28 @@ pub trait Store: Send + Sync + 'static {
     /// How the ledger is doing.
     fn condition(&self) -> Reply<'_, Condition>;
 
+    /// Has `told` be told of each durable write from now on how long it took, where anybody measures.
+    fn tell_commits(&self, _told: ToldCommit) {}
+
     /// How many operations of a tenant stand where; of what is done and over nothing need be told.
     fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
+
+    /// The operation in doubt that came first, of a tenant or of all.
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(async move {
+            let (mut oldest, mut before) = (None, None);
+            loop {
+                let (standing, tenant) = (vec![Standing::InDoubt], tenant.clone());
+                let query = Query { standing, tenant, before, limit: 500, ..Query::default() };
+                let page = self.list(query).await?;
+                oldest = page.operations.into_iter().next_back().or(oldest);
+                before = page.next;
+                if before.is_none() {
+                    return Ok(oldest);
+                }
+            }
+        })
+    }
 
     /// Copies the ledger into the empty or missing folder `to`, while it is in use.
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()>;

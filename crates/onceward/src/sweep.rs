@@ -29,6 +29,7 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
         pause = PASS_PAUSE;
         if is_over(engine.forget_notes().await)
             || is_over(engine.finish_erasures().await)
+            || is_over(engine.sweep_tallies().await)
             || is_over(sweep_operations(&engine).await)
             || is_over(sweep_lines(&engine).await)
         {

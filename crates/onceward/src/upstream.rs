@@ -28,6 +28,7 @@ mod patience;
 mod pinned;
 mod pool;
 mod silence;
+mod sockets;
 mod tls;
 mod upload;
 mod wire;
@@ -50,6 +51,7 @@ pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, 
 pub(crate) use message::lines;
 pub(crate) use passage::forward;
 pub use passage::{Download, Passage};
+pub use sockets::Sockets;
 pub(crate) use tls::trusted;
 pub use tls::{ClientFiles, DoorError, UpstreamTls, UpstreamTlsFiles};
 pub use upload::Upload;

@@ -32,6 +32,16 @@ const OUTBOXES: [(&str, usize, &str); 5] = [
     ("GO TO", 0, "/to"),
 ];
 
+/// Who is told of alerts.
+const RECEIVERS: [(&str, usize, &str); 6] = [
+    ("ALERTS TO", 16, "/name"),
+    ("BY", 8, "/way"),
+    ("AGAIN", 8, "/repeat"),
+    ("GROUPED", 8, "/group"),
+    ("WHERE", 32, "/to"),
+    ("OF", 0, "/alerts"),
+];
+
 /// What holds for claims, scope by scope.
 const CLAIMS: [(&str, usize, &str); 5] = [
     ("CLAIMS", 24, "/scope"),
@@ -104,9 +114,10 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
     let outboxes: Vec<_> = config.outboxes.values().map(|outbox| outbox.described()).collect();
     let claims = config.claims.iter().map(|(scope, rule)| claims::described(scope, rule));
     let claims: Vec<_> = claims.collect();
+    let receivers: Vec<_> = config.alerts.iter().flat_map(|alerts| alerts.described()).collect();
     let forecasts = config.forecasts();
     if global.json {
-        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
+        print(&serde_json::json!({"file": config.file, "listen": config.listen, "tls": config.tls.is_some(), "behind_proxy": config.behind_proxy, "oidc": config.oidc.as_ref().map(|oidc| oidc.described()), "guards": guards, "effects": table, "settings": config.settings, "sources": sources, "outboxes": outboxes, "claims": claims, "alerts": receivers, "disk": forecasts, "seal_bodies": config.seal_bodies, "warnings": warnings}).to_string())?;
     } else {
         let file = config.file.as_deref().map_or_else(
             || "no file: defaults".to_owned(),
@@ -149,6 +160,7 @@ fn check_config(flags: &Check, global: &Global) -> Result<(), Exit> {
         print_rows(&sources, &SOURCES)?;
         print_rows(&outboxes, &OUTBOXES)?;
         print_rows(&claims, &CLAIMS)?;
+        print_rows(&receivers, &RECEIVERS)?;
         for warning in &warnings {
             print(&format!("\nwarning: {warning}"))?;
         }

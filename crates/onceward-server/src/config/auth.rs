@@ -49,7 +49,7 @@ pub(super) fn read(table: &Table<'_>, timeout: Duration) -> Result<Read, ConfigE
         })?;
         Ok(Arc::new(SigningSecret(bytes.0)))
     })?;
-    Ok(Read { authorization, auth: Auth { oauth2, signing } })
+    Ok(Read { authorization, auth: Auth { oauth2, signing, address: None } })
 }
 
 /// What is signed is what the caller sent: a key that is laid into it would break that.

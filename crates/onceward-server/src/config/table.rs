@@ -337,7 +337,7 @@ impl<'a> Table<'a> {
             let DeValue::Table(keys) = value.get_ref() else {
                 return Err(at(format!("{named} is a table")));
             };
-            let section = format!("{key}.{name}");
+            let section = format!("{}.{name}", self.whole_name(key));
             tables.push((name, Table::part(self.text, section, String::new(), keys, value.span())));
         }
         Ok(tables)

@@ -24,6 +24,7 @@ impl Config {
             warnings.extend(of_horizon(route).map(|what| format!("[{}{what}", section(name))));
         }
         warnings.extend(tenants::warnings(self));
+        warnings.extend(self.alerts.iter().flat_map(|alerts| alerts.warnings(&self.routes)));
         warnings.extend(self.outboxes.values().filter_map(|it| it.warnings(&self.routes)));
         warnings
     }

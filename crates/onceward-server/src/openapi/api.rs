@@ -400,12 +400,32 @@ pub(crate) const LIST_REJECTS: &[Described] = &[about(
 .gives(&[(200, Json("RejectList"))])
 .refuses(&["source-unknown"])];
 
+pub(crate) const LIST_ALERTS: &[Described] =
+    &[about("Alerts", "listAlerts", "List the alerts that fire, since when, and who was told")
+        .gives(&[(200, Json("AlertList"))])];
+
+pub(crate) const TEST_ALERTS: &[Described] =
+    &[about("Alerts", "testAlerts", "Send a test to a receiver of alerts")
+        .reads("AlertTest")
+        .gives(&[(200, Json("AlertTested"))])
+        .refuses(&["not-found"])];
+
 pub(crate) const GET_STATS: &[Described] =
-    &[about("Ledger", "getStats", "Count").gives(&[(200, Json("Stats"))])];
+    &[about("Ledger", "getStats", "Count what stands where now, and what calls came to over time")
+        .takes(&["over"])
+        .gives(&[(200, Json("Stats"))])];
+
+pub(crate) const LIST_DUPLICATES: &[Described] = &[about(
+    "Ledger",
+    "listDuplicates",
+    "List the last calls whose key was known, the newest first: a sample where they are many",
+)
+.takes(&["seen", "limit"])
+.gives(&[(200, Json("DuplicatePage"))])];
 
 pub(crate) const LIST_AUDIT: &[Described] =
     &[about("Ledger", "listAudit", "List what people did, with who and why, the newest first")
-        .takes(&["who", "after", "place", "limit"])
+        .takes(&["who", "toWhat", "after", "place", "limit"])
         .gives(&[(200, Json("NotePage"))])];
 
 pub(crate) const VERIFY_AUDIT: &[Described] = &[about(

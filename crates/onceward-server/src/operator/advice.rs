@@ -1,23 +1,25 @@
 //! What a route's window and retries should be, in words and numbers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Path;
-use onceward::core::advice::{Fit, RetryAdvice, WindowAdvice, retry_advice, window_advice};
-use onceward::core::policy::Mode;
+use onceward::core::advice::{Fit, RetryAdvice, Seen, WindowAdvice, retry_advice, window_advice};
+use onceward::core::policy::{Mode, Policy};
 use serde_json::json;
 
 use super::handler::Answer;
+use crate::problem::Problem;
 use crate::units::show;
 use crate::view::View;
 
 /// Answers `GET /v1/routes/{route}/advice`.
 pub(super) async fn advice(node: View, Path(route): Path<String>) -> Answer {
     let seen = node.engine.seen(&route).await?;
-    let policy = node.engine.route(&route).map(|route| Arc::clone(&route.policy));
-    let policy = policy.unwrap_or_default();
-    let window = window_advice(&seen, policy.window);
+    let policy = policy_of(&node, &route);
+    let said = said(&seen, policy.window);
+    let window = said.advice;
     let retries = |mode, tries| {
         let backoff = policy.backoff(mode);
         let advice = retry_advice(tries, backoff);
@@ -42,11 +44,36 @@ pub(super) async fn advice(node: View, Path(route): Path<String>) -> Answer {
             "late": window.late,
             "within": window.within.map(show),
             "fit": window.fit.name(),
-            "says": say_window(&window, &show(policy.window)),
+            "says": said.says,
         },
         "held": retries(Mode::Held, &seen.held),
         "accepted": retries(Mode::Accepted, &seen.accepted),
     })))
+}
+
+/// What is to be said of a route's window.
+#[derive(Debug)]
+pub(crate) struct WindowSaid {
+    /// How long it is.
+    pub(crate) is: Duration,
+    pub(crate) advice: WindowAdvice,
+    /// In a sentence.
+    pub(crate) says: String,
+}
+
+/// What is to be said of the window of `route`.
+pub(crate) async fn window_of(node: &View, route: &str) -> Result<WindowSaid, Problem> {
+    let seen = node.engine.seen(route).await?;
+    Ok(said(&seen, policy_of(node, route).window))
+}
+
+fn policy_of(node: &View, route: &str) -> Arc<Policy> {
+    node.engine.route(route).map(|route| Arc::clone(&route.policy)).unwrap_or_default()
+}
+
+fn said(seen: &Seen, window: Duration) -> WindowSaid {
+    let advice = window_advice(seen, window);
+    WindowSaid { is: window, advice, says: say_window(&advice, &show(window)) }
 }
 
 fn say_window(advice: &WindowAdvice, window: &str) -> String {
@@ -92,7 +119,6 @@ fn say_retries(advice: &RetryAdvice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_is_said_has_its_numbers() {

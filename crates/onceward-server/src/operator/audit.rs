@@ -33,6 +33,8 @@ pub(crate) struct Which {
     #[serde(rename = "tenant")]
     _tenant: Option<String>,
     pub(crate) who: Option<String>,
+    /// To exactly this: an operation, a route, a bulk, an access key.
+    pub(crate) about: Option<String>,
     /// Then or later.
     pub(crate) after: Option<String>,
     pub(crate) cursor: Option<String>,
@@ -40,6 +42,12 @@ pub(crate) struct Which {
 }
 
 impl Which {
+    /// Its words, without the place and the number.
+    pub(crate) fn words(&self) -> Vec<(&'static str, &str)> {
+        let words = [("who", &self.who), ("about", &self.about), ("after", &self.after)];
+        words.into_iter().filter_map(|(name, word)| Some((name, given(word.as_ref())?))).collect()
+    }
+
     /// What is found, the newest first.
     pub(crate) async fn notes(&self, node: &View) -> Result<Notes, Problem> {
         let query = NoteQuery {
@@ -47,7 +55,7 @@ impl Which {
             who: given(self.who.as_ref()).map(str::to_owned),
             since: given(self.after.as_ref()).map(|at| instant("", at)).transpose()?,
             before: given(self.cursor.as_ref()).map(place_of).transpose()?,
-            about: None,
+            about: given(self.about.as_ref()).map(str::to_owned),
             limit: limit_of(self.limit)?,
         };
         node.notes(query).await

@@ -1,4 +1,4 @@
-//! The ledger over the API: counts, a backup, the end of a quarantine.
+//! The ledger over the API: a backup, the end of a quarantine, its keys.
 
 use std::sync::Arc;
 
@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::by;
-use super::filter::standing_name;
 use super::handler::{Answer, Said, invalid};
 use crate::access::Caller;
 use crate::node::Node;
@@ -23,25 +22,9 @@ use crate::view::View;
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
-        .route("/v1/stats", get(stats))
         .route("/v1/backup", post(backup))
         .route("/v1/release", post(release))
         .route("/v1/rekey", get(keys).post(rekey))
-}
-
-async fn stats(node: View) -> Answer {
-    let counts: serde_json::Map<String, Value> = node
-        .counts()
-        .await?
-        .iter()
-        .map(|(standing, count)| (standing_name(*standing).to_owned(), json!(count)))
-        .collect();
-    Ok(Json(json!({
-        "operations": counts,
-        "ledger": node.size().await?.map(|(bytes, commits)| json!({"bytes": bytes, "commits": commits})),
-        "quarantined": node.is_quarantined(),
-        "version": env!("CARGO_PKG_VERSION"),
-    })))
 }
 
 #[derive(Debug, Deserialize)]

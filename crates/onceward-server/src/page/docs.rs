@@ -16,7 +16,7 @@ use serde_json::Value;
 use self::endpoint::Told;
 use self::example::Base;
 use self::schema::Shapes;
-use super::frame::{Html, base_of, document as page_of};
+use super::frame::{Here, Html, Ways, base_of, document as page_of};
 use crate::openapi::document;
 use crate::problem::Problem;
 use crate::view::View;
@@ -135,13 +135,6 @@ fn framed(title: &str, here: &str, content: &Markup) -> Markup {
     let link = |place: &str, word: &str, name: &str| {
         html! { a href=(place) aria-current=[(word == here).then_some("page")] { (name) } }
     };
-    let top = html! {
-        nav aria-label="Pages" {
-            a href="/" { "Overview" }
-            a href="/operations" { "Operations" }
-            a href="/docs" aria-current="true" { "API" }
-        }
-    };
     let body = html! {
         link rel="stylesheet" href="/docs.css";
         div.docs {
@@ -154,7 +147,7 @@ fn framed(title: &str, here: &str, content: &Markup) -> Markup {
             article { (content) }
         }
     };
-    page_of(title, &top, &body)
+    page_of(title, Some(&Ways::few(Some(Here::Docs))), &body)
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use http::{HeaderMap, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::Standing;
 
-use super::viewer;
+use super::icons::Icon;
+use super::{upstreams, viewer};
+use crate::alerts::Firing;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
 use crate::view::View;
@@ -22,6 +24,9 @@ impl IntoResponse for Html {
     }
 }
 
+/// Alerts that a page shows; what is behind them tells more.
+const ALERTS_MAX: usize = 5;
+
 /// Where a page stands in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Here {
@@ -31,19 +36,34 @@ pub(super) enum Here {
     InDoubt,
     Upstreams,
     Sources,
+    Outboxes,
+    Keys,
+    Duplicates,
     Audit,
+    Docs,
 }
 
 /// What every page shows of the ledger.
 pub(super) struct Frame {
     counts: HashMap<Standing, u64>,
+    /// Upstreams that something stands before.
+    held_back: u64,
+    has_outboxes: bool,
     quarantined: bool,
+    alerts: Vec<Firing>,
 }
 
 impl Frame {
     /// Counts what waits.
     pub(super) async fn of(node: &View) -> Result<Self, Problem> {
-        Ok(Self { counts: node.counts().await?, quarantined: node.is_quarantined() })
+        let outboxes = node.outboxes();
+        Ok(Self {
+            counts: node.counts().await?,
+            held_back: upstreams::held_back(node),
+            has_outboxes: !outboxes.is_empty(),
+            quarantined: node.is_quarantined(),
+            alerts: node.alerts(),
+        })
     }
 
     /// How many operations stand here.
@@ -53,29 +73,6 @@ impl Frame {
 
     /// The whole page.
     pub(super) fn page(&self, here: Here, title: &str, content: &Markup) -> Markup {
-        let dead = self.count(&[Standing::DeadLetter]);
-        let doubt = self.count(&[Standing::InDoubt]);
-        let link = |to: Here, path: &str, name: &str, count: Option<u64>| {
-            let alarms = count.is_some_and(|count| count > 0);
-            let doubts = alarms && to == Here::InDoubt;
-            html! {
-                a href=(path) aria-current=[(here == to).then_some("page")] {
-                    (name)
-                    @if let Some(count) = count { " " span.count.alarm[alarms].doubt[doubts] { (count) } }
-                }
-            }
-        };
-        let top = html! {
-            nav aria-label="Pages" {
-                (link(Here::Overview, "/", "Overview", None))
-                (link(Here::Dead, "/dead", "Dead letters", Some(dead)))
-                (link(Here::InDoubt, "/in-doubt", "In doubt", Some(doubt)))
-                (link(Here::Operations, "/operations", "Operations", None))
-                (link(Here::Upstreams, "/upstreams", "Upstreams", None))
-                (link(Here::Sources, "/sources", "Sources", None))
-                (link(Here::Audit, "/audit", "Audit", None))
-            }
-        };
         let body = html! {
             @if self.quarantined {
                 p.notice.warn role="status" {
@@ -83,10 +80,121 @@ impl Frame {
                     code { "onceward restore --release" } "."
                 }
             }
+            @for alert in self.alerts.iter().take(ALERTS_MAX) {
+                p.notice.warn role="status" {
+                    a href=(alert.page()) { (alert.alert.kind.name()) } " " (alert.summary) ", since " (super::words::exact(alert.since)) "."
+                }
+            }
             (content)
         };
-        document(title, &top, &body)
+        document(title, Some(&self.ways(here)), &body)
     }
+
+    /// The way to every page, with what waits there.
+    fn ways(&self, here: Here) -> Ways {
+        let open = self.count(&[Standing::Pending, Standing::Held, Standing::Delivering]);
+        let dead = self.count(&[Standing::DeadLetter]);
+        let doubt = self.count(&[Standing::InDoubt]);
+        let way = |to: Here, path: &str, icon: Icon, name: &str, count: Option<Count>| {
+            html! {
+                a href=(path) aria-current=[(here == to).then_some("page")] {
+                    (icon.show()) span { (name) }
+                    @if let Some(count) = count { " " (count.show()) }
+                }
+            }
+        };
+        let alarm = |many, class, what| Some(Count { many, class, what });
+        let pages = html! {
+            (way(Here::Overview, "/", Icon::Overview, "Overview", None))
+            (way(Here::Operations, "/operations", Icon::Operations, "Operations", alarm(open, "", "open")))
+            (way(Here::Dead, "/dead", Icon::Dead, "Dead letters", alarm(dead, "dead", "dead letters")))
+            (way(Here::InDoubt, "/in-doubt", Icon::Doubt, "In doubt", alarm(doubt, "doubt", "in doubt")))
+            hr;
+            (way(Here::Upstreams, "/upstreams", Icon::Upstreams, "Upstreams",
+                alarm(self.held_back, "doubt", "held back").filter(|count| count.many > 0)))
+            (way(Here::Sources, "/sources", Icon::Sources, "Sources", None))
+            @if self.has_outboxes {
+                (way(Here::Outboxes, "/outboxes", Icon::Outboxes, "Outboxes", None))
+            }
+            hr;
+            (way(Here::Keys, "/keys", Icon::Keys, "Keys", None))
+            (way(Here::Duplicates, "/duplicates", Icon::Duplicates, "Duplicates", None))
+            (way(Here::Audit, "/audit", Icon::Audit, "Audit", None))
+            (way(Here::Docs, "/docs", Icon::Docs, "API docs", None))
+        };
+        // Where the ways are folded away, what needs somebody is not.
+        let alarms = html! {
+            @if dead > 0 { a href="/dead" { (Icon::Dead.show()) (alarm_of(dead, "dead", "dead letters")) } }
+            @if doubt > 0 { a href="/in-doubt" { (Icon::Doubt.show()) (alarm_of(doubt, "doubt", "in doubt")) } }
+        };
+        Ways { pages, alarms }
+    }
+}
+
+/// The way to the pages.
+pub(super) struct Ways {
+    pages: Markup,
+    alarms: Markup,
+}
+
+impl Ways {
+    /// Those that need no ledger.
+    pub(super) fn few(here: Option<Here>) -> Self {
+        let way = |to: Here, path: &str, icon: Icon, name: &str| {
+            html! {
+                a href=(path) aria-current=[(here == Some(to)).then_some("page")] {
+                    (icon.show()) span { (name) }
+                }
+            }
+        };
+        let pages = html! {
+            (way(Here::Overview, "/", Icon::Overview, "Overview"))
+            (way(Here::Operations, "/operations", Icon::Operations, "Operations"))
+            (way(Here::Docs, "/docs", Icon::Docs, "API docs"))
+        };
+        Self { pages, alarms: html! {} }
+    }
+}
+
+/// How many there are of something, beside a way there.
+struct Count {
+    many: u64,
+    class: &'static str,
+    what: &'static str,
+}
+
+impl Count {
+    fn show(&self) -> Markup {
+        let Self { many, class, what } = self;
+        html! { span.count.(class).some[*many > 0] { (number(*many)) span.unseen { " " (what) } } }
+    }
+}
+
+fn alarm_of(many: u64, class: &'static str, what: &'static str) -> Markup {
+    Count { many, class, what }.show()
+}
+
+/// What a page is about, and the call of the API that has its data.
+pub(super) fn heading(title: &str, lead: &Markup, json: &str) -> Markup {
+    html! {
+        header.heading {
+            div { h1 { (title) } p.lead { (lead) } }
+            p.tools { a.quiet href=(json) { "As JSON" } }
+        }
+    }
+}
+
+/// A number as people read it: a thin space before each three digits.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) && digits.len() > 4 {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// The field that every form has that changes anything.
@@ -101,9 +209,19 @@ pub(super) fn reason(label: &str) -> Markup {
 
 /// A table that scrolls by itself where it is wider than the page.
 pub(super) fn table(label: &str, head: &Markup, rows: &Markup) -> Markup {
+    table_as("list", label, head, rows)
+}
+
+/// A table whose rows stand one cell below the other where it is narrow: each cell has its heading as
+/// `data-label`, then.
+pub(super) fn stacked(label: &str, head: &Markup, rows: &Markup) -> Markup {
+    table_as("list stack", label, head, rows)
+}
+
+fn table_as(class: &str, label: &str, head: &Markup, rows: &Markup) -> Markup {
     html! {
         div.scroll.card tabindex="0" role="region" aria-label=(label) {
-            table.list {
+            table.(class) {
                 thead { tr { (head) } }
                 tbody { (rows) }
             }
@@ -118,7 +236,8 @@ pub(super) fn base_of(headers: &HeaderMap) -> String {
     format!("{scheme}://{}", host.unwrap_or("127.0.0.1:7077"))
 }
 
-pub(super) fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
+/// A document: the ways to other pages beside it, where there are any for who looks.
+pub(super) fn document(title: &str, ways: Option<&Ways>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -130,15 +249,35 @@ pub(super) fn document(title: &str, top: &Markup, body: &Markup) -> Markup {
                 link rel="stylesheet" href="/style.css";
                 link rel="icon" type="image/svg+xml" href="/icon.svg";
             }
-            body {
+            body.alone[ways.is_none()] {
                 a.skip href="#main" { "Skip to the content" }
-                header.top {
-                    a.brand href="/" { (mark()) "Onceward" }
-                    (top)
-                    (viewer::shown())
+                (rail(ways))
+                div.sheet {
+                    main #main { (body) }
+                    footer { "Onceward " (env!("CARGO_PKG_VERSION")) }
                 }
-                main #main { (body) }
-                footer { "Onceward " (env!("CARGO_PKG_VERSION")) " · " a href="/docs" { "API" } }
+            }
+        }
+    }
+}
+
+/// What stands beside a page, and above it where that is narrow: there the ways are behind a button,
+/// which needs no script.
+fn rail(ways: Option<&Ways>) -> Markup {
+    html! {
+        div.rail {
+            header.top {
+                a.brand href="/" { (mark()) "Onceward" }
+                @if let Some(ways) = ways {
+                    span.alarms { (ways.alarms) }
+                    button.menu type="button" popovertarget="pages" { (Icon::Menu.show()) span { "Menu" } }
+                }
+            }
+            @if let Some(ways) = ways {
+                nav #pages popover aria-label="Pages" {
+                    div.ways { (ways.pages) }
+                    div.tools { (viewer::shown()) }
+                }
             }
         }
     }
@@ -158,12 +297,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
         "new-key" => "A new intent needs a new key.",
         _ => "",
     };
-    let top = html! {
-        nav aria-label="Pages" {
-            a href="/" { "Overview" }
-            a href="/operations" { "Operations" }
-        }
-    };
+    let ways = Ways::few(None);
     let body = html! {
         section.card.message {
             p.code { (problem.status) " " (problem.code) }
@@ -181,7 +315,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
             }
         }
     };
-    document(problem.title(), &top, &body)
+    document(problem.title(), Some(&ways), &body)
 }
 
 /// A detail of the engine's begins small and ends open.
@@ -190,4 +324,18 @@ fn sentence(text: &str) -> String {
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{end}", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_in_threes_once_it_is_long() {
+        for (given, shown) in
+            [(0, "0"), (9999, "9999"), (10_000, "10 000"), (1_234_567, "1 234 567")]
+        {
+            assert_eq!(number(given).replace('\u{202f}', " "), shown);
+        }
+    }
 }

@@ -13,82 +13,17 @@ use crate::operator::{Asked, Filter};
 use crate::problem::Problem;
 use crate::view::View;
 
-/// How many of what needs somebody the overview shows, and how many of everything.
-const NEWEST: usize = 5;
-const RECENT: usize = 20;
-
 /// Which columns a table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Table {
+pub(super) enum Table {
     All,
     Dead,
     InDoubt,
 }
 
-async fn page_of(node: &View, filter: &Filter) -> Result<Page, Problem> {
+/// What `filter` finds.
+pub(super) async fn page_of(node: &View, filter: &Filter) -> Result<Page, Problem> {
     node.list(filter.query()?).await
-}
-
-fn standing(state: &str, limit: usize) -> Filter {
-    Filter { state: Some(state.to_owned()), limit: Some(limit), ..Filter::default() }
-}
-
-/// `/`: what needs somebody first, then everything.
-pub(super) async fn overview(node: View, headers: HeaderMap) -> Result<Html, Problem> {
-    let frame = Frame::of(&node).await?;
-    let dead = page_of(&node, &standing("dead_letter", NEWEST)).await?;
-    let doubt = page_of(&node, &standing("in_doubt", NEWEST)).await?;
-    let recent = Filter { limit: Some(RECENT), ..Filter::default() };
-    let all = page_of(&node, &recent).await?;
-    let now = crate::shape::now();
-    let card = |path: &str, class: &str, name: &str, count: u64| {
-        html! {
-            a.figure.(class).some[count > 0] href=(path) {
-                span.number { (count) } " " span { (name) }
-            }
-        }
-    };
-    let dead_count = frame.count(&[Standing::DeadLetter]);
-    let doubt_count = frame.count(&[Standing::InDoubt]);
-    let delivering = frame.count(&[Standing::Delivering]);
-    let pending = frame.count(&[Standing::Pending, Standing::Held]);
-    let content = html! {
-        h1.unseen { "Overview" }
-        div.figures {
-            (card("/dead", "dead", "dead letters", dead_count))
-            (card("/in-doubt", "doubt", "in doubt", doubt_count))
-            (card("/operations?state=delivering", "delivering", "delivering", delivering))
-            (card("/operations?state=pending", "pending", "pending", pending))
-        }
-        @if dead_count + doubt_count == 0 && !all.operations.is_empty() {
-            p.calm { "Nothing needs anybody: no dead letters, nothing in doubt." }
-        }
-        @if !dead.operations.is_empty() {
-            section {
-                h2 { "Dead letters" }
-                (table(Table::Dead, &dead.operations, now))
-                (rest("/dead", dead_count, dead.operations.len()))
-            }
-        }
-        @if !doubt.operations.is_empty() {
-            section {
-                h2 { "In doubt" }
-                (table(Table::InDoubt, &doubt.operations, now))
-                (rest("/in-doubt", doubt_count, doubt.operations.len()))
-            }
-        }
-        section {
-            h2 { "Operations" }
-            (list(&node, &headers, &recent, &all, now))
-        }
-    };
-    Ok(Html(frame.page(Here::Overview, "Overview", &content)))
-}
-
-fn rest(path: &str, count: u64, shown: usize) -> Markup {
-    html! {
-        @if count > shown as u64 { p.more { a href=(path) { "All " (count) } } }
-    }
 }
 
 /// `/operations`: the list alone.
@@ -202,14 +137,7 @@ fn list(node: &View, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
     let is_filtered = filter.is_set();
     let is_first = filter.cursor.as_deref().unwrap_or_default().is_empty();
     if page.operations.is_empty() && page.next.is_none() && !is_filtered && is_first {
-        let teach = Empty {
-            what: "Nothing has come through yet.",
-            lead: "This makes the first row; the upstream fails, then loses its answer, then answers:",
-            route: "demo",
-            options: "-H 'Idempotency-Key: order-1' -d '{}'",
-            path: "orders?script=503,drop,201",
-        };
-        return teach.show(node, headers);
+        return nothing_yet(node, headers);
     }
     html! {
         (filter::form(node, filter, is_filtered))
@@ -217,6 +145,18 @@ fn list(node: &View, headers: &HeaderMap, filter: &Filter, page: &Page, now: Tim
         @if !page.operations.is_empty() { (bulk::link(filter)) }
         (filter::pager("/operations", filter, page))
     }
+}
+
+/// A ledger that is empty, and the line that makes its first row.
+pub(super) fn nothing_yet(node: &Node, headers: &HeaderMap) -> Markup {
+    Empty {
+        what: "Nothing has come through yet.",
+        lead: "This makes the first row; the upstream fails, then loses its answer, then answers:",
+        route: "demo",
+        options: "-H 'Idempotency-Key: order-1' -d '{}'",
+        path: "orders?script=503,drop,201",
+    }
+    .show(node, headers)
 }
 
 /// A page's rows, or why there are none.
@@ -234,7 +174,8 @@ fn found(kind: Table, page: &Page, is_filtered: bool, now: Timestamp) -> Markup 
     }
 }
 
-fn table(kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
+/// Operations, with the columns of `kind`.
+pub(super) fn table(kind: Table, operations: &[Operation], now: Timestamp) -> Markup {
     let when = match kind {
         Table::All => "Came",
         Table::Dead => "Died",

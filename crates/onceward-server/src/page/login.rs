@@ -192,7 +192,7 @@ fn page(node: &Node, next: &str, notice: &Markup, arrival: &Arrival) -> Html {
             (by_key(next))
         }
     };
-    Html(document("Log in", &html! {}, &body))
+    Html(document("Log in", None, &body))
 }
 
 fn by_key(next: &str) -> Markup {

@@ -4,8 +4,9 @@ use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::webhook::Scheme;
 
-use super::frame::{Frame, Here, Html, base_of};
-use super::words;
+use super::frame::{Frame, Here, Html, base_of, heading};
+use super::icons::Icon;
+use super::words::{self, sign};
 use crate::problem::Problem;
 use crate::source::Source;
 use crate::source::rejects::{self, Reject};
@@ -25,15 +26,16 @@ pub(super) async fn show(node: View, headers: HeaderMap) -> Result<Html, Problem
         cards.push(card(source, &rejected, &base));
     }
     let content = html! {
-        h1 { "Sources" }
-        p.lead {
+        (heading("Sources", &html! {
             "Where webhooks come in. Each is verified, remembered and answered at once; its provider's own "
             "id is its key, so that it is delivered once."
-        }
+        }, "/v1/sources"))
         @if cards.is_empty() {
             div.empty.card {
-                p { strong { "No sources are configured." } }
-                pre { (EXAMPLE) }
+                p { strong { "No sources are configured." } " One names who sends, and where it goes on to:" }
+                pre tabindex="0" { code { (EXAMPLE) } }
+                p.soft { "With this in onceward.toml, its provider is given the address "
+                    code { (base) "/in/github" } "." }
             }
         }
         @for card in &cards { (card) }
@@ -48,54 +50,75 @@ deliver = \"http://127.0.0.1:3000/hooks/github\"";
 fn card(source: &Source, rejected: &[Reject], base: &str) -> Markup {
     let scheme = source.verifier.scheme();
     let now = crate::shape::now();
+    let is_open = *scheme == Scheme::None;
     html! {
-        section.card aria-label=(source.name) {
-            h2 { (source.name) }
-            dl.facts {
-                dt { "Address" } dd { code { (base) "/in/" (source.name) } }
-                dt { "Verified by" }
-                dd {
-                    @if *scheme == Scheme::None { "nothing: whoever knows the address can send" }
-                    @else {
-                        (scheme.name()) ", " (source.verifier.secrets())
-                        @if source.verifier.secrets() == 1 { " secret" } @else { " secrets" }
+        article.card aria-label=(source.name) {
+            header.heading {
+                div { h2 { (source.name) } code.soft { (base) "/in/" (source.name) } }
+                div.tools {
+                    @if is_open { (sign("doubt", Icon::Warning, "not verified")) }
+                    @else { (sign("done", Icon::Done, "verified")) }
+                    @if !rejected.is_empty() {
+                        (sign("dead", Icon::Dead, &format!("{} not taken", many(rejected.len()))))
                     }
-                    @if !scheme.headers().is_empty() {
-                        "; expects " @for (n, name) in scheme.headers().iter().enumerate() {
-                            @if n > 0 { ", " } code { (name) }
-                        }
-                    }
-                    @if scheme.signs_time() {
-                        "; tolerates " (units::show(source.verifier.tolerance()))
-                    }
-                }
-                dt { "Goes to" }
-                dd {
-                    @if let Some(route) = &source.route {
-                        a href={ "/operations?route=" (route.replace('/', "%2F")) } { (route) }
-                        " " code { (source.target) }
-                    } @else { "nowhere: it is evidence" }
-                }
-                @if let Some(resolve) = &source.resolve {
-                    dt { "Resolves" } dd { "operations in doubt of " (resolve.route) }
+                    a.quiet href={ "/v1/sources/" (source.name) } { "JSON" }
                 }
             }
-            h3 { "Not taken" }
-            @if rejected.is_empty() { p.soft { "None is kept." } }
-            @for reject in rejected { (row(source, reject, now)) }
+            dl.facts.wide {
+                div {
+                    dt { "Verified by" }
+                    dd {
+                        @if is_open { "nothing: whoever knows the address can send" }
+                        @else {
+                            (scheme.name()) ", " (source.verifier.secrets())
+                            @if source.verifier.secrets() == 1 { " secret" } @else { " secrets" }
+                        }
+                        @if !scheme.headers().is_empty() {
+                            "; expects " @for (n, name) in scheme.headers().iter().enumerate() {
+                                @if n > 0 { ", " } code { (name) }
+                            }
+                        }
+                        @if scheme.signs_time() {
+                            "; tolerates " (units::show(source.verifier.tolerance()))
+                        }
+                    }
+                }
+                div {
+                    dt { "Goes to" }
+                    dd {
+                        @if let Some(route) = &source.route {
+                            a href={ "/operations?route=" (words::in_query(route)) } { (route) }
+                            " " code { (source.target) }
+                        } @else { "nowhere: it is evidence" }
+                    }
+                }
+                @if let Some(resolve) = &source.resolve {
+                    div { dt { "Resolves" } dd { "operations in doubt of " (resolve.route) } }
+                }
+            }
+            @if rejected.is_empty() { p.calm { (Icon::Done.show()) " Nothing was refused of late." } }
+            @else {
+                h3 { "Not taken, the newest first" }
+                @for reject in rejected { (row(source, reject, now)) }
+            }
         }
     }
+}
+
+/// Those beyond what is shown are not counted.
+fn many(shown: usize) -> String {
+    if shown == SHOWN_MAX { format!("{shown} or more") } else { shown.to_string() }
 }
 
 fn row(source: &Source, reject: &Reject, now: onceward::core::time::Timestamp) -> Markup {
     let body = reject.body();
     let text = String::from_utf8_lossy(&body);
     html! {
-        details {
+        details.reject {
             summary {
-                (words::time(reject.at(), now)) " "
-                span.chip.dead { (reject.reason.replace('_', " ")) } " "
-                span { (reject.why) }
+                (sign("dead", Icon::Dead, &reject.reason.replace('_', " "))) " "
+                span.says { (reject.why) } " "
+                span.soft { (words::time(reject.at(), now)) }
             }
             p {
                 "Answered " (reject.status) ". "

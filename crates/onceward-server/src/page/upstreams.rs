@@ -1,43 +1,76 @@
-//! `/upstreams`: what stands before each upstream at this node, the worst first, and a form to
-//! pause or resume.
+//! `/upstreams`: what stands before each upstream at this node and what it came to lately, the worst
+//! first, and a form to pause or resume.
+
+use std::cmp::Reverse;
 
 use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
+use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
+use onceward::store::{Query, Standing as Stands};
+use onceward::tally::{AD_HOC, Counts, OTHER, Span, Stats};
 use onceward::{Bar, Standing};
 
-use super::frame::{Frame, Here, Html, reason, table};
-use super::words;
+use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
+use super::icons::Icon;
+use super::overview::need;
+use super::profile;
+use super::stats::{self, Over, failing, percent, quantile, route_name, spans};
+use super::words::{self, sign};
 use crate::node::Node;
-use crate::operator::{Because, Sent};
+use crate::operator::{Asked, Because, Sent};
 use crate::problem::Problem;
 use crate::view::View;
 
-pub(super) async fn show(node: View) -> Result<Html, Problem> {
-    let frame = Frame::of(&node).await?;
-    let now = crate::shape::now();
-    let mut gates = node.gates();
-    gates.retain(|(name, _)| node.check_kept(name).is_ok());
-    gates.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
-    let content = html! {
-        h1 { "Upstreams" }
-        p.lead {
-            "What stands before each route's upstream at this node. What is held back waits in the "
-            "ledger, and nothing of it is lost."
-        }
-        @if gates.is_empty() {
-            div.empty.card { p { strong { "No routes are configured." } } }
-        } @else {
-            (table("Upstreams", &html! {
-                th { "Route" } th { "Flows" } th.number { "Under way" }
-                th.number { "Waiting" } th { span.unseen { "Pause or resume" } }
-            }, &html! { @for (name, standing) in &gates { (row(&node, name, standing, now)) } }))
-        }
-        (super::outboxes::section(&node))
-    };
-    Ok(Html(frame.page(Here::Upstreams, "Upstreams", &content)))
+/// How many are shown whole; the others have a line.
+const WHOLE_MAX: usize = 20;
+
+/// How many of what ended badly are looked at, and shown of one upstream.
+const ERRORS_READ: usize = 100;
+const ERRORS_SHOWN: usize = 3;
+
+/// One upstream, and what it came to.
+struct Upstream {
+    name: String,
+    /// How its gate stands; nothing of those that are many.
+    standing: Option<Standing>,
+    counts: Counts,
 }
+
+impl Upstream {
+    /// The worst come first: what is held back, then what fails most.
+    fn order(&self) -> (u8, Reverse<u64>, Reverse<u64>, &str) {
+        let rank = self.standing.as_ref().map_or(CLEAR, rank);
+        let share = failing(&self.counts).map_or(0, |share| (share * 100.0) as u64);
+        (rank, Reverse(share), Reverse(self.counts.failed), &self.name)
+    }
+
+    fn hurts(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| rank(standing) < CLEAR)
+            || self.counts.failed > 0
+    }
+}
+
+/// Those that are there for who looks, the worst first.
+fn all(node: &View, stats: &Stats) -> Vec<Upstream> {
+    let counts = |name: &str| stats.routes.iter().find(|(route, _)| route == name);
+    let counts = |name: &str| counts(name).map(|(_, counts)| counts.clone()).unwrap_or_default();
+    let mut all: Vec<_> = kept(node)
+        .map(|(name, standing)| Upstream { counts: counts(&name), standing: Some(standing), name })
+        .collect();
+    let many = [AD_HOC, OTHER].map(|name| Upstream {
+        name: name.to_owned(),
+        standing: None,
+        counts: counts(name),
+    });
+    all.extend(many.into_iter().filter(|it| it.counts != Counts::default()));
+    all.sort_by(|one, other| one.order().cmp(&other.order()));
+    all
+}
+
+/// Held back by nothing.
+const CLEAR: u8 = 5;
 
 /// The worst come first.
 fn rank(standing: &Standing) -> u8 {
@@ -46,23 +79,196 @@ fn rank(standing: &Standing) -> u8 {
         (Some(Bar::UpstreamAsked), _) => 1,
         (Some(Bar::Paused), _) => 2,
         (Some(_), _) => 3,
-        (None, "closed") => 5,
+        (None, "closed") => CLEAR,
         (None, _) => 4,
     }
 }
 
-fn row(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
-    let upstream = node.engine.route(name).map(|route| route.target.base.to_string());
-    html! {
-        tr {
-            td.what {
-                strong { (name) }
-                @if let Some(upstream) = &upstream { span.request title=(upstream) { (upstream) } }
+fn kept(node: &View) -> impl Iterator<Item = (String, Standing)> {
+    node.gates().into_iter().filter(|(name, _)| node.check_kept(name).is_ok())
+}
+
+/// How many upstreams something stands before that somebody may want to look at.
+pub(super) fn held_back(node: &View) -> u64 {
+    kept(node).filter(|(_, standing)| rank(standing) < 3).count() as u64
+}
+
+/// What of upstreams needs somebody, a line each and one for those beyond a few: those whose breaker is
+/// open, and those that are held back for another reason.
+pub(super) fn needs(node: &View, now: Timestamp) -> (Vec<Markup>, Vec<Markup>) {
+    const LINES_MAX: usize = 3;
+    let mut held: Vec<_> = kept(node).filter(|(_, standing)| rank(standing) < 3).collect();
+    held.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
+    let more = held.len().saturating_sub(LINES_MAX);
+    let (mut broken, mut others) = (Vec::new(), Vec::new());
+    for (name, standing) in held.iter().take(LINES_MAX) {
+        let until = html! { @if let Some(until) = standing.until { ", asked again " (words::time(until, now)) } };
+        let (class, icon, what, lines) = match standing.bar {
+            Some(Bar::BreakerOpen) => ("dead", Icon::Open, "breaker open", &mut broken),
+            Some(Bar::UpstreamAsked) => {
+                ("doubt", Icon::Pending, "it asked to be left alone", &mut others)
             }
-            td { (flows(node, name, standing, now)) }
-            td.number { (standing.busy) }
-            td.number { (standing.waiting) }
-            td { (form(name, node.engine.paused().contains_key(name))) }
+            _ => ("told", Icon::Paused, "paused by a person", &mut others),
+        };
+        let what = html! { strong { "Upstream " (name) } ": " (what) (until) };
+        lines.push(need(class, icon, &what, &place(name), "Look"));
+    }
+    if more > 0 {
+        let what = html! { "And " (more) " more upstreams are held back" };
+        others.push(need("doubt", Icon::Upstreams, &what, "/upstreams", "All upstreams"));
+    }
+    (broken, others)
+}
+
+/// Where an upstream stands on its page.
+fn place(name: &str) -> String {
+    format!("/upstreams#{}", anchor(name))
+}
+
+fn anchor(name: &str) -> String {
+    format!("upstream-{}", name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"))
+}
+
+/// The upstreams that hurt, in a table.
+pub(super) fn worst(node: &View, stats: &Stats, max: usize, now: Timestamp) -> Markup {
+    let all = all(node, stats);
+    let hurting: Vec<_> = all.iter().filter(|upstream| upstream.hurts()).collect();
+    html! {
+        @if !hurting.is_empty() {
+            section #worst {
+                h2 { "Upstreams that hurt" span.soft.small { " · worst first, over " (stats::words(stats.span)) } }
+                (lines(node, hurting.iter().copied().take(max), now))
+                @if all.len() > hurting.len().min(max) {
+                    p.more { a href={ "/upstreams?over=" (stats.span.name()) } { "All upstreams" } }
+                }
+            }
+        }
+    }
+}
+
+fn lines<'a>(node: &View, all: impl Iterator<Item = &'a Upstream>, now: Timestamp) -> Markup {
+    stacked(
+        "Upstreams",
+        &html! {
+            th { "Upstream" } th { "Takes calls" } th.number { "Attempts" } th.number { "Failing" }
+            th.number { "p95" } th.number { "Dead letters" } th.number { "In doubt" }
+        },
+        &html! {
+            @for Upstream { name, standing, counts } in all {
+                tr {
+                    td.what { a href=(place(name)) { strong { (route_name(name)) } } }
+                    td.says data-label="Takes calls" { @if let Some(standing) = standing { (flows(node, name, standing, now)) } @else { "-" } }
+                    td.number data-label="Attempts" { (number(counts.attempts.iter().sum())) }
+                    td.number.bad[counts.failed > 0] data-label="Failing" { (failing(counts).map_or_else(|| "-".to_owned(), percent)) }
+                    td.number data-label="p95" { (quantile(&counts.attempt_took, 0.95)) }
+                    td.number data-label="Dead letters" { (number(counts.dead_letters)) }
+                    td.number data-label="In doubt" { (number(counts.in_doubt)) }
+                }
+            }
+        },
+    )
+}
+
+pub(super) async fn show(node: View, Asked(over): Asked<Over>) -> Result<Html, Problem> {
+    let span = over.span(Span::Hour)?;
+    let frame = Frame::of(&node).await?;
+    let stats = node.stats(span).await?;
+    let now = crate::shape::now();
+    let standing = vec![Stands::DeadLetter, Stands::Told, Stands::InDoubt];
+    let bad = Query { standing, limit: ERRORS_READ, ..Query::default() };
+    let bad = node.list(bad).await?.operations;
+    let all = all(&node, &stats);
+    let (whole, others) = all.split_at(all.len().min(WHOLE_MAX));
+    let content = html! {
+        (heading("Upstreams", &html! {
+            "What stands before each route's upstream at this node, and what it came to. What is held back "
+            "waits in the ledger, and nothing of it is lost."
+        }, "/v1/routes"))
+        @if all.is_empty() {
+            div.empty.card {
+                p { strong { "No routes are configured." } " A route names an upstream and its policy:" }
+                pre { code { (EXAMPLE) } }
+            }
+        } @else { p { (spans("/upstreams", span)) } }
+        @for upstream in whole {
+            @let errors = bad.iter().filter(|it| it.route == upstream.name).take(ERRORS_SHOWN);
+            (card(&node, upstream, &errors.collect::<Vec<_>>(), now))
+        }
+        @if !others.is_empty() {
+            h2 { "The others" }
+            (lines(&node, others.iter(), now))
+        }
+    };
+    Ok(Html(frame.page(Here::Upstreams, "Upstreams", &content)))
+}
+
+const EXAMPLE: &str = "[routes.billing]
+upstream = \"https://billing.internal\"
+effects  = \"keyed\"";
+
+fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp) -> Markup {
+    let Upstream { name, standing, counts } = upstream;
+    let route = node.engine.route(name);
+    html! {
+        article.card.upstream id=(anchor(name)) aria-label=(name) {
+            header.heading {
+                div {
+                    h2 { (route_name(name)) }
+                    @if let Some(route) = &route { code.soft { (route.target.base) } }
+                }
+                @if let Some(standing) = standing {
+                    div.tools {
+                        (flows(node, name, standing, now))
+                        (form(name, node.engine.paused().contains_key(name)))
+                    }
+                }
+            }
+            (facts(node, upstream))
+            p.soft.small {
+                @if counts.attempts.iter().sum::<u64>() > 0 {
+                    "Attempts: " (words::endings(&counts.attempts)) ". Answers: " (words::classes(&counts.statuses)) ". "
+                }
+                a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
+            }
+            @if !errors.is_empty() {
+                h3 { "Last that ended badly" }
+                ul.lines {
+                    @for operation in errors {
+                        li {
+                            (words::chip(operation)) " "
+                            a href=(words::url_of(operation.id)) { bdi { (operation.key.as_str()) } } " "
+                            span.soft { (words::last(operation)) ", "
+                                (words::time(operation.ended_at.unwrap_or(operation.created_at), now)) }
+                        }
+                    }
+                }
+            }
+            @if let Some(route) = &route { (profile::of(route)) }
+        }
+    }
+}
+
+fn facts(node: &View, upstream: &Upstream) -> Markup {
+    let Upstream { name, standing, counts } = upstream;
+    let slots = node.engine.route(name).map(|route| route.protection.slots_max);
+    let attempts: u64 = counts.attempts.iter().sum();
+    let fact = |name: &str, value: Markup, note: &str| {
+        html! { div { dt { (name) } dd { (value) @if !note.is_empty() { " " span.soft.small { (note) } } } } }
+    };
+    let took = |share| quantile(&counts.attempt_took, share);
+    html! {
+        dl.facts {
+            @if let Some(standing) = standing {
+                (fact("Under way", html! { (standing.busy) },
+                    &format!("of {} slots; {} wait", slots.unwrap_or_default(), standing.waiting)))
+            }
+            (fact("Failing", html! { span.bad[counts.failed > 0] { (failing(counts).map_or_else(|| "-".to_owned(), percent)) } },
+                &format!("of {} attempts", number(attempts))))
+            (fact("An attempt takes, p95", html! { (took(0.95)) },
+                &if attempts == 0 { String::new() } else { format!("p50 {}, p99 {}", took(0.5), took(0.99)) }))
+            (fact("Duplicates blocked", html! { (number(counts.blocked())) }, ""))
+            (fact("Dead letters", html! { (number(counts.dead_letters)) }, ""))
+            (fact("In doubt", html! { (number(counts.in_doubt)) }, ""))
         }
     }
 }
@@ -72,28 +278,30 @@ fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup
     let paused = node.engine.paused();
     match standing.bar {
         Some(Bar::Paused) => html! {
-            span.chip.told { "paused" }
+            (sign("told", Icon::Paused, "paused"))
             @if let Some(pause) = paused.get(name) {
                 " " span.label { "by " (pause.who) " " (words::time(pause.at, now)) ": " (pause.reason) }
             }
         },
-        Some(Bar::BreakerOpen) => html! { span.chip.dead { "breaker open" } (until) },
+        Some(Bar::BreakerOpen) => {
+            html! { (sign("dead", Icon::Open, "breaker open")) (until) }
+        }
         Some(Bar::UpstreamAsked) => {
-            html! { span.chip.doubt { "it asked to be left alone" } (until) }
+            html! { (sign("doubt", Icon::Pending, "it asked to be left alone")) (until) }
         }
         Some(Bar::Rate | Bar::Slots) | None if standing.breaker == "half_open" => {
-            html! { span.chip.doubt { "breaker half-open: it is probed" } }
+            sign("doubt", Icon::HalfOpen, "breaker half-open: it is probed")
         }
-        Some(Bar::OutsideHours) => html! { span.chip.told { "outside its hours" } },
-        Some(Bar::Rate | Bar::Slots) | None => html! { span.chip.done { "yes" } },
+        Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
+        Some(Bar::Rate | Bar::Slots) | None => sign("done", Icon::Done, "takes calls"),
     }
 }
 
 fn form(name: &str, is_paused: bool) -> Markup {
     let (path, word) = if is_paused { ("resume", "Resume") } else { ("pause", "Pause") };
     html! {
-        details {
-            summary.button { (word) }
+        details.act {
+            summary.quiet { (word) }
             form method="post" action={ "/upstreams/" (name.replace('/', "%2F")) "/" (path) } {
                 (reason("Why"))
                 button { (word) " " (name) }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 use onceward::core::attempt::{Attempt, Ending, Reached};
 use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
@@ -11,7 +11,9 @@ use onceward::core::operation::{Death, Deed, Operation, Source, State};
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
 use onceward::store::Standing;
+use url::form_urlencoded;
 
+use super::icons::Icon;
 use crate::shape;
 
 /// Where an operation's story is.
@@ -19,34 +21,27 @@ pub(super) fn url_of(id: OperationId) -> String {
     format!("/operations/{id}")
 }
 
-/// The state as icon, word and colour: never as colour alone.
+/// A state as icon, word and colour: never as colour alone.
+pub(super) fn sign(class: &str, icon: Icon, word: &str) -> Markup {
+    html! { span.chip.(class) { (icon.show()) (word) } }
+}
+
+/// Where an operation stands.
 pub(super) fn chip(operation: &Operation) -> Markup {
-    let (class, word, drawing) = match Standing::of(operation) {
-        Standing::Pending | Standing::Held => {
-            ("pending", "pending", r#"<path d="M8 4.6V8l2.2 1.6"/>"#)
-        }
-        Standing::Delivering => {
-            ("delivering", "delivering", r#"<path d="M5 8h6M8.7 5.6 11.1 8l-2.4 2.4"/>"#)
-        }
-        Standing::InDoubt => (
-            "doubt",
-            "in doubt",
-            r#"<path d="M6.2 6.4a1.8 1.8 0 1 1 2.6 1.6c-.6.3-.8.6-.8 1.2M8 11.4v.1"/>"#,
-        ),
+    let (class, icon, word) = match Standing::of(operation) {
+        Standing::Pending | Standing::Held => ("pending", Icon::Pending, "pending"),
+        Standing::Delivering => ("delivering", Icon::Delivering, "delivering"),
+        Standing::InDoubt => ("doubt", Icon::Doubt, "in doubt"),
         // Final, but not what the route calls a success.
         Standing::Done if operation.outcome.as_ref().is_some_and(|outcome| !outcome.ok) => {
-            ("refused", "done, not ok", r#"<path d="M8 4.6v4M8 11.3v.1"/>"#)
+            ("refused", Icon::Warning, "done, not ok")
         }
-        Standing::Done => ("done", "done", r#"<path d="m5.2 8.2 2 2 3.6-4"/>"#),
-        Standing::DeadLetter => ("dead", "dead", r#"<path d="m5.8 5.8 4.4 4.4m0-4.4-4.4 4.4"/>"#),
-        Standing::Told => ("told", "dead, told", r#"<path d="m5.8 5.8 4.4 4.4m0-4.4-4.4 4.4"/>"#),
-        Standing::Tombstone => ("forgotten", "forgotten", r#"<path d="M5.4 8h5.2"/>"#),
+        Standing::Done => ("done", Icon::Done, "done"),
+        Standing::DeadLetter => ("dead", Icon::Dead, "dead"),
+        Standing::Told => ("told", Icon::Dead, "dead, told"),
+        Standing::Tombstone => ("forgotten", Icon::Gone, "forgotten"),
     };
-    // Our own drawings, so they need no escaping.
-    let icon = format!(
-        r#"<svg viewBox="0 0 16 16" width="16" height="16" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><circle cx="8" cy="8" r="6.6"/>{drawing}</svg>"#
-    );
-    html! { span.chip.(class) { (PreEscaped(icon)) (word) } }
+    sign(class, icon, word)
 }
 
 /// Where it goes; a claim goes nowhere, and has a scope.
@@ -200,6 +195,33 @@ pub(super) fn duration(duration: Duration) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
+}
+
+/// How attempts ended, as statistics count them.
+pub(super) fn endings(attempts: &[u64; 4]) -> String {
+    counted(["answered", "broken off", "unsent", "unanswered"].into_iter().zip(*attempts))
+}
+
+/// The classes of answers, as statistics count them.
+pub(super) fn classes(statuses: &[u64; 5]) -> String {
+    counted(["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(*statuses))
+}
+
+fn counted(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let said =
+        counts.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}"));
+    let said: Vec<_> = said.collect();
+    if said.is_empty() { "none".to_owned() } else { said.join(", ") }
+}
+
+/// A value as the query of an address has it.
+pub(super) fn in_query(value: &str) -> String {
+    form_urlencoded::byte_serialize(value.as_bytes()).collect()
+}
+
+/// A name as a part of a path has it.
+pub(super) fn in_path(name: &str) -> String {
+    in_query(name).replace('+', "%20")
 }
 
 /// An instant: how long ago it is, or how soon; to the millisecond on a closer look.

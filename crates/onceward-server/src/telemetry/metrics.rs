@@ -29,6 +29,11 @@ const BOUNDS: [f64; 17] = [
     600.0,
 ];
 
+/// The same for what a disk does.
+const QUICK_BOUNDS: [f64; 14] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
 /// What is said of a metric.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,7 @@ macro_rules! metrics {
         /// What is said of each.
         #[cfg(test)]
         pub(crate) const TABLE: &[Row] = &[$(Row {
-            kind: stringify!($kind),
+            kind: metrics!(@kind $kind),
             name: $name,
             labels: &[$($label),*],
             help: $help,
@@ -71,12 +76,16 @@ macro_rules! metrics {
             }
         }
     };
+    (@kind quick) => { "histogram" };
+    (@kind $kind:ident) => { stringify!($kind) };
     (@type counter) => { Counters };
     (@type gauge) => { Gauges };
     (@type histogram) => { Histograms };
+    (@type quick) => { Histograms };
     (@new counter) => { Counters::default() };
     (@new gauge) => { Gauges::default() };
     (@new histogram) => { Histograms::new_with_constructor(histogram) };
+    (@new quick) => { Histograms::new_with_constructor(quick) };
 }
 
 metrics! {
@@ -89,10 +98,11 @@ metrics! {
     counter rested "onceward_rested_total" {"state"} "Operations that came to rest: done, dead or in doubt"
     counter recovered "onceward_recovered_total" {} "Operations that were done after more than one attempt"
     counter dead_letters "onceward_dead_letters_total" {"route", "reason"} "Operations that died and whose caller was told nothing: refused, exhausted, unsent or cancelled"
-    counter keys "onceward_keys_total" {"event"} "Keys whose window or tombstone ended (expired, removed), and those that a person forgot, extended or rotated"
+    counter keys "onceward_keys_total" {"event"} "Keys whose window or tombstone ended (expired, removed), and those that a person gave free (forgotten), had refused from then on (invalidated), extended or rotated"
     counter attempts "onceward_attempts_total" {"ending"} "Attempts, by how they ended: answered, truncated, unsent or unanswered"
     histogram attempt_seconds "onceward_attempt_duration_seconds" {"route", "ending"} "How long attempts took, from their start to the end of the answer"
     histogram operation_seconds "onceward_operation_duration_seconds" {"mode", "state"} "How long operations took, from arrival until they came to rest"
+    counter leases_lost "onceward_leases_lost_total" {} "Operations whose node was gone or taken for gone, by the node that decided what follows"
     counter claims "onceward_claims_total" {"event"} "Claims, by what somebody did to them or learnt"
     counter faults "onceward_chaos_faults_total" {"fault"} "Faults on purpose that attempts met, by kind"
     counter breaker_opened "onceward_breaker_opened_total" {"route"} "Times that a breaker opened"
@@ -111,6 +121,11 @@ metrics! {
     gauge outbox_reading "onceward_outbox_reading" {"outbox"} "Whether this node reads an outbox: 0 where it fails, or another node does"
     gauge standing "onceward_operations" {"standing"} "Operations in the ledger that are not done, by where they stand"
     gauge oldest_due "onceward_oldest_due_seconds" {} "For how long accepted work has been due that is not sent, at most; 0 where none is"
+    gauge in_doubt_age "onceward_in_doubt_age_seconds" {} "For how long what is in doubt has been known, at most; 0 where nothing is"
+    gauge keys_kept "onceward_keys_kept" {} "Keys of what came to rest whose outcome is kept: an estimate, to the hour"
+    gauge keys_expiring "onceward_keys_expiring" {} "Of those: whose window is over within 24 hours"
+    gauge tombstones "onceward_tombstones" {} "Keys whose window is over and whose mark is kept: an estimate, to the hour"
+    quick commit_seconds "onceward_ledger_commit_seconds" {} "How long durable writes took, each for a group"
     gauge ledger_free "onceward_ledger_free_bytes" {} "Room that is left on the disk of an embedded ledger"
     gauge ledger_bytes "onceward_ledger_bytes" {} "The ledger's size on disk"
     gauge ledger_commits "onceward_ledger_commits" {} "Durable writes since the start, each for a group"
@@ -118,6 +133,10 @@ metrics! {
 
 fn histogram() -> HistogramWithExemplars<Labels> {
     HistogramWithExemplars::new(BOUNDS.into_iter())
+}
+
+fn quick() -> HistogramWithExemplars<Labels> {
+    HistogramWithExemplars::new(QUICK_BOUNDS.into_iter())
 }
 
 /// Labels of a metric.

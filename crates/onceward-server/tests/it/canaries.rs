@@ -166,9 +166,19 @@ fn no_secret_is_seen_at_any_place_that_shows_something() {
         look(&format!("/operations/{id}"), HTML);
         look(&format!("/operations/{id}/resend"), HTML);
     }
-    for path in
-        ["/", "/operations", "/dead", "/in-doubt", "/sources", "/upstreams", "/audit", "/nowhere"]
-    {
+    for path in [
+        "/",
+        "/operations",
+        "/dead",
+        "/in-doubt",
+        "/sources",
+        "/upstreams",
+        "/outboxes",
+        "/duplicates",
+        "/keys?key=c-done",
+        "/audit",
+        "/nowhere",
+    ] {
         look(path, HTML);
     }
     for path in [
@@ -177,6 +187,8 @@ fn no_secret_is_seen_at_any_place_that_shows_something() {
         "/v1/sources/hooks/rejects",
         "/v1/routes",
         "/v1/stats",
+        "/v1/stats?over=1h",
+        "/v1/duplicates",
         "/v1/audit",
         "/v1/audit/export",
         "/metrics",

@@ -117,3 +117,44 @@ fn a_real_prometheus_reads_what_happened() {
         assert_eq!(prometheus.value(query), Some(value), "{query}");
     }
 }
+
+#[test]
+fn keys_doubts_leases_and_durable_writes_are_told() {
+    let world = World::new();
+    let gateway = world.serve();
+    let ask = |path: &str, key: &str| {
+        gateway.call("POST", path, &[("idempotency-key", key)], "{}");
+    };
+    ask("/to/demo/orders", "kept");
+    ask("/to/demo/orders", "gone");
+    ask("/to/demo/orders", "free");
+    for (key, then) in [("gone", "refuse"), ("free", "new")] {
+        let why = format!(r#"{{"reason": "r", "then": "{then}"}}"#);
+        let json = [("content-type", "application/json")];
+        let answer = gateway.call("DELETE", &format!("/v1/keys/demo/{key}"), &json, &why);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let text = || gateway.call("GET", "/metrics", &[], "").text();
+    let value = |name: &str| -> Option<f64> {
+        let text = text();
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        lines.find_map(|rest| rest.strip_prefix(' ')?.parse().ok())
+    };
+    until("all that came to rest is counted", || {
+        (value("onceward_keys_kept") == Some(3.0)).then_some(())
+    });
+    for (name, wanted) in [
+        ("onceward_keys_total{event=\"invalidated\"}", 1.0),
+        ("onceward_keys_total{event=\"forgotten\"}", 1.0),
+        ("onceward_keys_expiring", 0.0),
+        ("onceward_tombstones", 0.0),
+        ("onceward_in_doubt_age_seconds", 0.0),
+        ("onceward_leases_lost_total", 0.0),
+    ] {
+        assert_eq!(value(name), Some(wanted), "{name}");
+    }
+    let (count, commits) = ("onceward_ledger_commit_seconds_count", "onceward_ledger_commits");
+    assert!(value(count).unwrap() >= 3.0, "each of them was");
+    assert!(value(count) <= value(commits), "those since it is told");
+    assert!(value("onceward_ledger_commit_seconds_sum").unwrap() > 0.0);
+}

@@ -65,13 +65,14 @@ fn world(world: &World) -> Gateway {
          [routes.doubt.lookup]\nget = \"/orders?ref={{key}}\"\nfound = {{ status = 200 }}\n\
          settle = \"1h\"\n"
     );
+    let alerts = format!("[alerts.to.chat]\nslack = \"http://{well}/told\"\n");
     let (well, never) = (route("well", well), route("never", never));
     world.write(
         "onceward.toml",
         &format!(
             "{well}{never}{doubt}[sources.hooks]\nverify = {{ scheme = \"github\", secret = \"s3cret\" }}\n\
              to = \"well\"\n[outbox.app]\ndatabase = \"sqlite:app.db\"\nto = \"well\"\n\
-             [claims.mails]\nlease = \"30s\"\n"
+             [claims.mails]\nlease = \"30s\"\n{alerts}"
         ),
     );
     world.serve()
@@ -102,7 +103,17 @@ fn an_answer_that_the_document_does_not_tell_of_is_seen() {
         std::panic::catch_unwind(|| document::hold("GET", "/v1/stats", &answer)).is_ok()
     };
     let json = "application/json";
-    let well = json!({"operations": {"done": 1}, "ledger": {"bytes": 1, "commits": 1}, "quarantined": false, "version": "1"});
+    let well = json!({
+        "operations": {"done": 1},
+        "oldest_due": null,
+        "oldest_in_doubt": null,
+        "breakers_open": [],
+        "keys": {"kept": 1, "expiring": 0, "tombstones": 0},
+        "history": null,
+        "ledger": {"bytes": 1, "commits": 1},
+        "quarantined": false,
+        "version": "1",
+    });
     assert!(judged(200, json, &well));
     for (member, value) in [
         ("more", json!(1)),
@@ -271,7 +282,17 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     assert_eq!(walk.asked("POST", "/in/hooks", "{}").status, 400);
     let rejects = walk.get("/v1/sources/hooks/rejects?limit=5");
     assert_eq!(rejects["data"].as_array().map(Vec::len), Some(1));
+    walk.get("/v1/alerts");
+    walk.post("/v1/alerts/test", &json!({"to": "chat"}));
+    walk.ask(404, "POST", "/v1/alerts/test", &json!({"to": "nobody"}));
     walk.get("/v1/stats");
+    for over in ["1h", "24h", "7d"] {
+        walk.get(&format!("/v1/stats?over={over}"));
+    }
+    walk.ask(400, "GET", "/v1/stats?over=2h", &Value::Null);
+    let seen = walk.get("/v1/duplicates?limit=1");
+    let next = seen["next"].as_str().unwrap();
+    walk.get(&format!("/v1/duplicates?cursor={next}"));
     let verified = walk.get("/v1/audit/verify");
     assert_eq!(verified["intact"], true);
     assert_eq!(walk.asked("GET", "/v1/audit/export?behind=0&limit=2", "").status, 200);

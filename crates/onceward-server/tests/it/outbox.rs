@@ -147,8 +147,8 @@ fn a_row_that_can_never_become_a_call_is_parked_and_told_and_keeps_nobody_waitin
         assert!(why(key).contains(what), "{key}: {}", why(key));
     }
     assert!(gateway.log.until("is parked").contains("\"outbox\":\"app\""));
-    let page = gateway.call("GET", "/upstreams", &[], "").text();
-    assert!(page.contains("Outboxes") && page.contains("onceward_outbox"), "{page}");
+    let page = gateway.call("GET", "/outboxes", &[], "").text();
+    assert!(page.contains("Parked rows") && page.contains("onceward_outbox"), "{page}");
     let table = gateway.run(&["outbox", "app"]).ok();
     assert_eq!(table.lines().count(), 11, "{table}");
     let metrics = gateway.call("GET", "/metrics", &[], "").text();

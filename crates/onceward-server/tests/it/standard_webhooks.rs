@@ -74,6 +74,27 @@ fn what_they_sign_is_accepted(language: Language) {
     assert_eq!(upstream.calls(), 1, "what was refused is not delivered, and a duplicate neither");
 }
 
+fn what_we_tell_of_alerts_is_accepted(language: Language) {
+    let Some(mut script) = Script::start(language, PYTHON, NODE) else { return };
+    let (world, hooks) = (World::new(), Hooks::start());
+    let text = format!(
+        "[alerts.to.oncall]\nwebhook = \"http://{}/told\"\nsecret = \"{SECRET}\"\n",
+        hooks.address
+    );
+    world.write("onceward.toml", &text);
+    let gateway = world.serve();
+    gateway.run(&["alerts", "test", "oncall"]).ok();
+    let told = until("it is told", || hooks.told().into_iter().next());
+    let mut is_accepted = |body: &[u8]| {
+        let asked = json!({
+            "do": "verify", "secret": SECRET, "headers": told.headers, "body": STANDARD.encode(body),
+        });
+        script.ask(&asked)["verified"] == true
+    };
+    assert!(is_accepted(&told.body));
+    assert!(!is_accepted(&[told.body.as_slice(), b" "].concat()));
+}
+
 macro_rules! with_both {
     ($($name:ident),+ $(,)?) => {
         mod in_python { use super::*; $(#[test] fn $name() { super::$name(Language::Python); })+ }
@@ -81,4 +102,8 @@ macro_rules! with_both {
     };
 }
 
-with_both!(what_we_sign_is_accepted, what_they_sign_is_accepted);
+with_both!(
+    what_we_sign_is_accepted,
+    what_they_sign_is_accepted,
+    what_we_tell_of_alerts_is_accepted,
+);

@@ -145,6 +145,7 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
         });
     };
     let done = send("/to/shared/orders", "order-1", &[]);
+    assert_eq!(send("/to/shared/orders", "order-1", &[]), done, "a duplicate");
     let dead = send("/to/shared/missing", "order-2", &[("prefer", "respond-async")]);
     let doubt = send("/to/careful/drop", "order-3", &[]);
     is(&dead, "dead");

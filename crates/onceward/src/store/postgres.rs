@@ -48,7 +48,7 @@ use self::writer::Writer;
 use super::row::{self, kind};
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write,
+    StoreError, Swept, ToldCommit, Way, Which, Write,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -417,9 +417,13 @@ impl Store for PostgresStore {
             Ok(Condition {
                 counts: open.map(|standing| (standing, count(standing) as u64)).collect(),
                 bytes: size as u64,
-                commits: self.queue.commits.load(Ordering::Relaxed),
+                commits: self.queue.commits.count(),
             })
         })
+    }
+
+    fn tell_commits(&self, told: ToldCommit) {
+        self.queue.commits.tell(told);
     }
 
     fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
@@ -435,6 +439,10 @@ impl Store for PostgresStore {
             let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
             Ok(open.map(|standing| (standing, count(standing) as u64)).collect())
         })
+    }
+
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(async move { list::oldest_in_doubt(&self.links, &self.queue.gone, tenant).await })
     }
 
     fn backup<'a>(&'a self, _: &'a Path) -> Reply<'a, ()> {

@@ -15,7 +15,7 @@ mod young;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -39,7 +39,7 @@ use crate::sabotage::Sabotage;
 use super::moving::Kept;
 use super::{
     Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write,
+    StoreError, Swept, ToldCommit, Way, Which, Write,
 };
 
 /// How the embedded store is opened.
@@ -139,7 +139,7 @@ impl SqliteStore {
             inbox: Arc::new(Inbox::default()),
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
             changed: Arc::new(Notify::new()),
-            commits: Arc::new(AtomicU64::new(0)),
+            commits: Arc::default(),
             copying: Arc::new(AtomicUsize::new(0)),
             changes_segments: Arc::default(),
         };
@@ -386,13 +386,21 @@ impl Store for SqliteStore {
             Ok(Condition {
                 counts,
                 bytes: self.bytes_on_disk(),
-                commits: self.shared.commits.load(Ordering::Relaxed),
+                commits: self.shared.commits.count(),
             })
         })
     }
 
+    fn tell_commits(&self, told: ToldCommit) {
+        self.shared.commits.tell(told);
+    }
+
     fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
         Box::pin(self.read_latest(move |reader| reader.counts_of(&tenant)))
+    }
+
+    fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {
+        Box::pin(self.read_latest(move |reader| reader.oldest_in_doubt(tenant.as_deref())))
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {

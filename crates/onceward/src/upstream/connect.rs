@@ -210,7 +210,7 @@ pub(super) fn named(target: &Target) -> String {
     }
 }
 
-fn server_name(url: &Url) -> Option<ServerName<'static>> {
+pub(super) fn server_name(url: &Url) -> Option<ServerName<'static>> {
     match url.host()? {
         Host::Ipv4(ip) => Some(ServerName::IpAddress(IpAddr::V4(ip).into())),
         Host::Ipv6(ip) => Some(ServerName::IpAddress(IpAddr::V6(ip).into())),

@@ -45,6 +45,7 @@ mod retention;
 mod retries;
 mod sealed;
 mod sessions;
+mod tally;
 mod upstream_early;
 mod upstream_egress;
 mod upstream_endings;

@@ -1,6 +1,7 @@
 //! Lists, newest first: by index where there is one, and the rest of a query row by row.
 
 use onceward_core::id::OperationId;
+use onceward_core::operation::Operation;
 
 use super::days::Gone;
 use super::decode;
@@ -40,6 +41,24 @@ pub(super) const WAITING: &str = "\
         SELECT first.id, first.row FROM UNNEST($3::smallint[]) AS t(kind) CROSS JOIN LATERAL \
         (SELECT id, row FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
         AND id < $1 ORDER BY id DESC LIMIT $2) AS first) AS open ORDER BY open.id DESC LIMIT $2";
+
+/// What came into doubt first of all, or of one tenant.
+pub(super) const OLDEST_IN_DOUBT: &str = "\
+    SELECT id, row FROM op WHERE kind = 2 AND kind IN (1, 2, 4, 5, 6) \
+    AND ($1::text IS NULL OR lane IN (SELECT lane.id FROM lane WHERE tenant = $1::text)) \
+    ORDER BY id LIMIT 1";
+
+/// The operation in doubt that came first.
+pub(super) async fn oldest_in_doubt(
+    links: &Links,
+    gone: &Gone,
+    tenant: Option<String>,
+) -> Result<Option<Operation>, StoreError> {
+    let rows = links.query(OLDEST_IN_DOUBT, &[&tenant]).await?;
+    // A later release's is told by its nodes.
+    let found = rows.first().filter(|found| !row::is_later(found.get("row")));
+    found.map(|found| Ok(gone.seen(decode(found)?))).transpose()
+}
 
 /// The page that `query` asks for.
 pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Page, StoreError> {

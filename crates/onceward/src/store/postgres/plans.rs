@@ -6,7 +6,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::batch::{FREE, KNOWN, STORED, WRITE};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
-use super::list::{MADE, MANY_WAIT, OPEN, WAITING};
+use super::list::{MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -36,7 +36,7 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 15] = [
+const HOT: [Hot; 16] = [
     hot(
         "write",
         WRITE,
@@ -61,6 +61,7 @@ const HOT: [Hot; 15] = [
     hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
     hot("many wait", MANY_WAIT, "20000", Days::All),
     hot("list by what was made", MADE, "'NEXT', 500, 'm1'", Days::All),
+    hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),
     hot("beat", BEAT, "1, 15, 500, 1", Days::All),

@@ -1,7 +1,7 @@
 //! What waits to be written: jobs of all callers, taken in batches by whichever writer is free.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::days::Gone;
 use super::link::pause;
+use crate::store::commits::Commits;
 use crate::store::{Birth, Remembered, Standing, StoreError, Write, digest_of};
 
 /// Jobs of one batch, at most: small enough that its callers do not wait for each other for long.
@@ -120,7 +121,7 @@ pub(super) struct Queue {
     pub(super) gone: Gone,
     /// Whether the server was away when it was last asked.
     pub(super) away: AtomicBool,
-    pub(super) commits: AtomicU64,
+    pub(super) commits: Commits,
     /// Woken where accepted work was written.
     pub(super) changed: Arc<Notify>,
     /// Woken where a setting may have changed.

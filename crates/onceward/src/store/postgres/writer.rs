@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
@@ -185,6 +185,7 @@ impl Writer {
         // In the order of the ids, so that no two nodes wait for each other.
         jobs.sort_unstable_by_key(Job::id);
         let batch = self.fill(&link, jobs).await?;
+        let began = Instant::now();
         let written = in_time(async {
             batch::note_made(&link, jobs.iter().filter_map(Job::changed)).await?;
             let written = match jobs.first() {
@@ -212,7 +213,7 @@ impl Writer {
             let _ = freed.await;
             pause(LOOK_AGAIN).await;
         }
-        self.queue.commits.fetch_add(1, Ordering::Relaxed);
+        self.queue.commits.add(began);
         if wakes {
             self.queue.changed.notify_one();
             self.queue.tell.notify_one();

@@ -10,7 +10,7 @@ mod sweep;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use super::journal::{HEADER_BYTES, Journal, full_or_unavailable};
 use super::record::{Put, Record, pieces};
 use super::young::{YOUNG_MAX, Young};
 use crate::sabotage::Sabotage;
+use crate::store::commits::Commits;
 use crate::store::row::{self, kind};
 use crate::store::{
     Asked, Birth, Judge, Lane, Remembered, Standing, StoreError, Which, Write, digest_of,
@@ -44,7 +45,7 @@ pub(super) struct Shared {
     pub(super) inbox: Arc<Inbox>,
     pub(super) room: Arc<Semaphore>,
     pub(super) changed: Arc<Notify>,
-    pub(super) commits: Arc<AtomicU64>,
+    pub(super) commits: Arc<Commits>,
     /// How many backups are under way: no segment goes meanwhile.
     pub(super) copying: Arc<AtomicUsize>,
     /// Held by whoever copies segments or writes them anew.
@@ -460,9 +461,10 @@ impl Writer {
         }
         let mut durable = Ok(());
         if self.frame.len() > HEADER_BYTES && self.broken.is_none() {
+            let began = Instant::now();
             durable =
                 self.journal.append(&mut self.frame).map_err(|error| full_or_unavailable(&error));
-            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            self.shared.commits.add(began);
             if self.unkept_since.is_none() {
                 self.unkept_since = Some(Instant::now());
             }
@@ -496,6 +498,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::Ordering;
 
     use onceward_core::policy::Mode;
 

@@ -284,6 +284,23 @@ impl Index {
         Ok(open.map(|standing| (standing, count(standing))).collect())
     }
 
+    pub(in crate::store::sqlite) fn oldest_in_doubt(
+        &self,
+        tenant: Option<&str>,
+    ) -> Result<Option<Operation>, StoreError> {
+        let mut found = None;
+        self.scan(
+            "SELECT seq, row FROM op INDEXED BY op_open WHERE kind = 2 AND kind IN (1, 2, 4, 5, 6) \
+             AND (?1 IS NULL OR lane IN (SELECT id FROM lane WHERE tenant = ?1)) ORDER BY seq LIMIT 1",
+            params![tenant],
+            &mut |_, operation| {
+                found = Some(operation);
+                false
+            },
+        )?;
+        Ok(found)
+    }
+
     /// Visits every row with its columns, oldest first.
     pub(in crate::store::sqlite) fn columns(
         &self,

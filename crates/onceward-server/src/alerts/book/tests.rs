@@ -1,0 +1,241 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn at(minute: u64) -> Timestamp {
+    Timestamp::from_micros(1_700_000_000_000_000).plus(MINUTE * minute as u32)
+}
+
+fn alert(kind: Kind, route: &str) -> Alert {
+    let (tenant, route) = (Some("default".to_owned()), Some(route.to_owned()));
+    Alert { kind, tenant, route, node: None }
+}
+
+fn at_node(node: &str) -> Alert {
+    Alert { kind: Kind::DiskLow, tenant: None, route: None, node: Some(node.to_owned()) }
+}
+
+fn rules() -> Rules {
+    let rule = |bound, hold| Rule { bound, hold: MINUTE * hold, within: MINUTE * 15 };
+    let of = BTreeMap::from([
+        (Kind::InDoubt, rule(0, 3)),
+        (Kind::DeadLetters, rule(5, 0)),
+        (Kind::DiskLow, rule(100, 0)),
+    ]);
+    Rules { of, recover_after: MINUTE * 5 }
+}
+
+fn wish(name: &str) -> Wish {
+    Wish {
+        name: name.to_owned(),
+        kinds: Vec::new(),
+        tenant: None,
+        routes: Vec::new(),
+        repeat: Some(MINUTE * 60),
+        group: MINUTE * 2,
+    }
+}
+
+/// A book, the receiver that is told, and what it was told.
+struct World {
+    book: Book,
+    to: Vec<Wish>,
+    told: Vec<Notice>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { book: Book::default(), to: vec![wish("oncall")], told: Vec::new() }
+    }
+
+    fn look(&mut self, minute: u64, measures: &[(Alert, u64)]) {
+        self.look_as("n1", minute, measures);
+    }
+
+    fn look_as(&mut self, node: &str, minute: u64, measures: &[(Alert, u64)]) {
+        let measures: Vec<_> = measures
+            .iter()
+            .map(|(alert, value)| Measure { alert: alert.clone(), value: *value })
+            .collect();
+        let (now, rules) = (at(minute), rules());
+        let seen = Seen { now, node, measures: &measures, rules: &rules, to: &self.to };
+        self.book.step(&seen);
+        for notice in self.book.take(1, false, now) {
+            self.book.sent(&notice.id);
+            self.told.push(notice);
+        }
+        // What lies in the ledger is the same when it is read again.
+        let kept = serde_json::to_vec(&self.book).unwrap();
+        assert_eq!(self.book, serde_json::from_slice(&kept).unwrap());
+    }
+
+    fn turns(&self) -> Vec<Turn> {
+        self.told.iter().flat_map(|notice| &notice.lines).map(|line| line.turn).collect()
+    }
+}
+
+#[test]
+fn an_alert_begins_goes_on_is_told_again_and_recovers() {
+    let mut world = World::new();
+    let held = [(alert(Kind::InDoubt, "crm"), 2)];
+    for minute in 0..=2 {
+        world.look(minute, &held);
+    }
+    assert_eq!(world.book.firing().count(), 0, "it has to be held for three minutes");
+    world.look(3, &held);
+    assert_eq!((world.book.firing().count(), world.told.len()), (1, 0), "it is collected");
+    for minute in 4..=64 {
+        world.look(minute, &held);
+    }
+    assert_eq!(world.turns(), [Turn::Firing]);
+    world.look(65, &held);
+    assert_eq!(world.turns(), [Turn::Firing, Turn::StillFiring]);
+    for minute in 66..=72 {
+        world.look(minute, &[]);
+    }
+    assert_eq!(world.turns().len(), 2, "it has not been over for five minutes and two");
+    world.look(73, &[]);
+    assert_eq!(world.turns(), [Turn::Firing, Turn::StillFiring, Turn::Recovered]);
+    let line = &world.told[2].lines[0];
+    assert_eq!((line.since, line.until), (at(0), Some(at(66))));
+    assert_eq!(world.book.standing, []);
+}
+
+#[test]
+fn what_begins_within_a_while_is_one_notice_and_what_is_over_before_it_is_none() {
+    let mut world = World::new();
+    let (one, other) = (alert(Kind::DeadLetters, "a"), alert(Kind::DeadLetters, "b"));
+    world.look(0, &[(one.clone(), 9)]);
+    world.look(1, &[(one.clone(), 9), (other.clone(), 6)]);
+    world.look(2, &[(one, 9), (other, 5)]);
+    assert_eq!(world.told.len(), 1);
+    assert_eq!(world.told[0].lines.len(), 2);
+    assert_eq!(world.told[0].id, format!("alert-1-{}", at(2).as_millis()));
+    let mut world = World { to: vec![Wish { group: MINUTE * 9, ..wish("slow") }], ..World::new() };
+    world.look(0, &[(alert(Kind::DeadLetters, "a"), 9)]);
+    (1..30).for_each(|minute| world.look(minute, &[]));
+    assert_eq!(world.told, []);
+    assert_eq!(world.book.standing, []);
+}
+
+#[test]
+fn each_is_told_of_what_it_wants() {
+    let to = vec![
+        Wish { kinds: vec![Kind::InDoubt], ..wish("doubt") },
+        Wish { tenant: Some("acme".to_owned()), ..wish("acme") },
+        Wish { routes: vec!["crm".to_owned()], ..wish("crm") },
+        wish("all"),
+    ];
+    let mut world = World { to, ..World::new() };
+    let measures = [(alert(Kind::DeadLetters, "crm"), 9), (at_node("n1"), 10)];
+    (0..4).for_each(|minute| world.look(minute, &measures));
+    let told: Vec<_> = world.told.iter().map(|it| (it.to.as_str(), it.lines.len())).collect();
+    assert_eq!(told, [("crm", 1), ("all", 2)]);
+}
+
+#[test]
+fn what_one_node_alone_can_tell_stays_until_it_says_so_or_is_gone() {
+    let mut world = World::new();
+    world.look_as("n1", 0, &[(at_node("n1"), 10)]);
+    world.look_as("n1", 2, &[(at_node("n1"), 10)]);
+    (3..=6).for_each(|minute| world.look_as("n2", minute, &[]));
+    assert_eq!(world.turns(), [Turn::Firing], "another node cannot judge it");
+    (7..=12).for_each(|minute| world.look_as("n2", minute, &[]));
+    assert_eq!(world.turns(), [Turn::Firing, Turn::Recovered], "its node is gone");
+}
+
+#[test]
+fn a_notice_is_tried_until_it_is_sent_and_by_one_process_at_a_time() {
+    let mut world = World::new();
+    let seen = [Measure { alert: alert(Kind::DeadLetters, "a"), value: 9 }];
+    let (rules, to) = (rules(), [wish("oncall")]);
+    let seen = |now| Seen { now, node: "n1", measures: &seen, rules: &rules, to: &to };
+    let book = &mut world.book;
+    book.step(&seen(at(0)));
+    book.step(&seen(at(2)));
+    let taken = book.take(1, false, at(2));
+    assert_eq!(taken.len(), 1);
+    assert_eq!(book.take(2, false, at(2)), [], "another process leaves it alone");
+    assert_eq!(book.take(1, true, at(2)), [], "and so does this one");
+    let again = book.take(2, true, at(2));
+    assert_eq!(again[0].id, taken[0].id, "of a process that is gone it is free at once");
+    assert!(book.failed(&again[0].id, "away", at(2)));
+    assert_eq!(book.take(2, false, at(2).plus(RETRY_FIRST)), [], "the second pause is longer");
+    assert_eq!(book.take(2, false, at(2).plus(RETRY_FIRST * 2)).len(), 1);
+    assert!(!book.failed(&taken[0].id, "away", at(2).plus(GIVEN_UP_AFTER)), "it is old news");
+    assert_eq!(book.take(2, true, at(9999)), []);
+    assert_eq!(book.test("oncall", "n1", at(3)).id, format!("alert-2-{}", at(3).as_millis()));
+}
+
+/// What is held at each minute of an hour or two, by route.
+fn story() -> impl Strategy<Value = Vec<[bool; 2]>> {
+    prop::collection::vec(any::<[bool; 2]>(), 1..120)
+}
+
+fn held(minute: [bool; 2]) -> Vec<(Alert, u64)> {
+    let routes = ["a", "b"].into_iter().zip(minute);
+    routes
+        .filter(|(_, is_held)| *is_held)
+        .map(|(route, _)| (alert(Kind::DeadLetters, route), 9))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn a_beginning_and_an_end_take_turns_and_nothing_is_left(story in story()) {
+        let mut world = World::new();
+        for (n, minute) in story.iter().enumerate() {
+            world.look(n as u64, &held(*minute));
+        }
+        let end = story.len() as u64;
+        (end..end + 10).for_each(|minute| world.look(minute, &[]));
+        for route in ["a", "b"] {
+            let (mut fires, mut last) = (false, None);
+            for notice in &world.told {
+                for line in notice.lines.iter().filter(|it| it.alert.route.as_deref() == Some(route)) {
+                    match line.turn {
+                        Turn::Firing => {
+                            prop_assert!(!fires);
+                            fires = true;
+                        }
+                        Turn::StillFiring => {
+                            prop_assert!(fires && Some(notice.at.minus(MINUTE * 60)) >= last);
+                        }
+                        Turn::Recovered => {
+                            prop_assert!(fires);
+                            fires = false;
+                        }
+                        Turn::Test => prop_assert!(false),
+                    }
+                    last = Some(notice.at);
+                }
+            }
+            prop_assert!(!fires, "{route} was told to fire, and never that it is over");
+        }
+        prop_assert_eq!(world.book.standing.len() + world.book.outgoing.len(), 0);
+    }
+
+    #[test]
+    fn however_it_flaps_it_is_told_no_more_than_the_pauses_allow(story in story()) {
+        let mut world = World::new();
+        for (n, minute) in story.iter().enumerate() {
+            world.look(n as u64, &held([minute[0], false]));
+        }
+        // From one beginning to the next it has to be over for five minutes, and both are collected.
+        let begun = world.turns().iter().filter(|turn| **turn == Turn::Firing).count();
+        prop_assert!(begun <= story.len() / 7 + 1, "{begun} in {} minutes", story.len());
+    }
+
+    #[test]
+    fn two_nodes_tell_together_what_one_would_tell(story in story()) {
+        let (mut one, mut two) = (World::new(), World::new());
+        for (n, minute) in story.iter().enumerate() {
+            one.look(n as u64, &held(*minute));
+            two.look_as("n1", n as u64, &held(*minute));
+            two.look_as("n2", n as u64, &held(*minute));
+        }
+        prop_assert_eq!(one.told, two.told);
+    }
+}

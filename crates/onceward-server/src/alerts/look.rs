@@ -1,0 +1,75 @@
+//! What is measured: a figure for each alert that there could be now.
+
+use std::collections::BTreeMap;
+
+use onceward::core::time::Timestamp;
+use onceward::store::{Query, Standing as Stands, StoreError};
+
+use super::OWN_ROUTES;
+use super::recent;
+use super::rule::{Alert, Kind, Measure, Rules};
+use crate::node::Node;
+
+/// Operations in doubt that are counted by route; where there are more, so many are told of.
+const IN_DOUBT_MAX: usize = 1000;
+
+/// Looks at everything that a rule is about.
+pub(super) async fn measures(
+    node: &Node,
+    here: &str,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<Vec<Measure>, StoreError> {
+    let store = &**node.engine.store();
+    let mut measures = recent::measures(store, rules, now).await?;
+    if rules.of.contains_key(&Kind::InDoubt) {
+        measures.extend(in_doubt(node).await?);
+    }
+    if rules.of.contains_key(&Kind::BacklogOld) {
+        let mut oldest: BTreeMap<Alert, u64> = BTreeMap::new();
+        for (lane, due) in store.lanes().await? {
+            let age = oldest.entry(of_ledger(Kind::BacklogOld, &lane.tenant, &lane.route));
+            let age = age.or_default();
+            *age = (*age).max(now.since(due).as_secs());
+        }
+        measures.extend(oldest.into_iter().map(|(alert, value)| Measure { alert, value }));
+    }
+    let here = Some(here.to_owned());
+    measures.extend(node.gates().into_iter().map(|(route, standing)| {
+        let value = match standing.breaker {
+            "open" => 2,
+            "half_open" => 1,
+            _ => 0,
+        };
+        let (route, node) = (Some(route), here.clone());
+        Measure { alert: Alert { kind: Kind::BreakerOpen, tenant: None, route, node }, value }
+    }));
+    measures.extend(node.free().map(|value| {
+        let (route, node) = (None, here.clone());
+        Measure { alert: Alert { kind: Kind::DiskLow, tenant: None, route, node }, value }
+    }));
+    // That a receiver cannot be reached is nothing to send it.
+    let is_own = |route: &String| route.starts_with(OWN_ROUTES);
+    measures.retain(|measure| !measure.alert.route.as_ref().is_some_and(is_own));
+    Ok(measures)
+}
+
+fn of_ledger(kind: Kind, tenant: &str, route: &str) -> Alert {
+    let route = if route.contains("://") { "ad_hoc" } else { route };
+    Alert { kind, tenant: Some(tenant.to_owned()), route: Some(route.to_owned()), node: None }
+}
+
+async fn in_doubt(node: &Node) -> Result<Vec<Measure>, StoreError> {
+    let store = node.engine.store();
+    let counts = store.condition().await?.counts;
+    if !counts.iter().any(|(standing, count)| *standing == Stands::InDoubt && *count > 0) {
+        return Ok(Vec::new());
+    }
+    let wanted = Query { standing: vec![Stands::InDoubt], limit: IN_DOUBT_MAX, ..Query::default() };
+    let mut counts: BTreeMap<Alert, u64> = BTreeMap::new();
+    for operation in store.list(wanted).await?.operations {
+        let alert = of_ledger(Kind::InDoubt, &operation.scope.tenant, &operation.route);
+        *counts.entry(alert).or_default() += 1;
+    }
+    Ok(counts.into_iter().map(|(alert, value)| Measure { alert, value }).collect())
+}

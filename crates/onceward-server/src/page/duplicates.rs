@@ -1,0 +1,249 @@
+//! `/duplicates`: who asked again, how late, what it got, and what it would have doubled.
+
+use maud::{Markup, html};
+use onceward::core::id::OperationId;
+use onceward::core::operation::Operation;
+use onceward::core::time::Timestamp;
+use onceward::observe::Repeat;
+use onceward::tally::{Counts, DuplicateSeen, Span, Stats};
+use serde::Deserialize;
+
+use super::frame::{Frame, Here, Html, heading, number, stacked};
+use super::icons::Icon;
+use super::stats::{self, percent, route_name, spans};
+use super::words::{self, sign};
+use crate::operator::{Asked, id_of, invalid};
+use crate::problem::Problem;
+use crate::view::View;
+
+/// Those on a page, and how many are looked at for those of one kind.
+const SHOWN: usize = 25;
+const LOOKED_AT: usize = 500;
+
+/// Routes that have a line.
+const ROUTES_MAX: usize = 50;
+
+/// Which of them.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    over: Option<String>,
+    /// Only those that got this.
+    got: Option<String>,
+    /// Those before this one.
+    cursor: Option<String>,
+    /// Heeded by the view.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+}
+
+impl Wanted {
+    fn span(&self) -> Result<Span, Problem> {
+        let given = self.over.as_deref().filter(|over| !over.is_empty());
+        given.map_or(Some(Span::Day), Span::parse).ok_or_else(|| invalid("over: 1h, 24h or 7d"))
+    }
+
+    fn got(&self) -> Result<Option<Repeat>, Problem> {
+        let Some(got) = self.got.as_deref().filter(|got| !got.is_empty()) else { return Ok(None) };
+        let found = Repeat::ALL.into_iter().find(|repeat| repeat.name() == got);
+        found
+            .map(Some)
+            .ok_or_else(|| invalid("got: replayed, joined, refused, mismatch, late or revived"))
+    }
+
+    /// The place that the cursor names: microseconds and an id.
+    fn before(&self) -> Result<Option<(Timestamp, OperationId)>, Problem> {
+        let Some(cursor) = self.cursor.as_deref().filter(|it| !it.is_empty()) else {
+            return Ok(None);
+        };
+        let place = cursor.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id)));
+        let (at, id) = place.ok_or_else(|| invalid("cursor: it is no place in this list"))?;
+        Ok(Some((Timestamp::from_micros(at), id_of(id)?)))
+    }
+}
+
+pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Html, Problem> {
+    let (span, got, before) = (wanted.span()?, wanted.got()?, wanted.before()?);
+    let frame = Frame::of(&node).await?;
+    let stats = node.stats(span).await?;
+    let limit = if got.is_some() { LOOKED_AT } else { SHOWN };
+    let mut seen = node.duplicates_seen(before, limit).await?;
+    seen.retain(|seen| got.is_none_or(|got| got == seen.repeat));
+    let has_more = seen.len() >= SHOWN;
+    seen.truncate(SHOWN);
+    let mut rows = Vec::with_capacity(seen.len());
+    for seen in seen {
+        // What is gone has nothing more to say, and its duplicate still does.
+        let first = node.find(&seen.operation.to_string()).await.ok();
+        rows.push((seen, first));
+    }
+    let older = rows.last().filter(|_| has_more).map(|(last, _)| {
+        let got = got.map_or_else(String::new, |got| format!("&got={}", got.name()));
+        format!(
+            "/duplicates?over={}{got}&cursor={}-{}",
+            span.name(),
+            last.at.as_micros(),
+            last.operation
+        )
+    });
+    let content = html! {
+        (heading("Duplicates", &html! {
+            "Calls whose key was known already: without a ledger, each would have been sent once more."
+        }, "/v1/duplicates"))
+        p { (spans("/duplicates", span)) }
+        @if stats.total.repeated() == 0 && rows.is_empty() && before.is_none() && got.is_none() { (none(&stats)) }
+        @else {
+            (totals(&stats, got))
+            (by_route(&stats))
+            (latest(&rows, got, before.is_some(), older.as_deref()))
+        }
+    };
+    Ok(Html(frame.page(Here::Duplicates, "Duplicates", &content)))
+}
+
+fn none(stats: &Stats) -> Markup {
+    html! {
+        div.empty.card {
+            p { strong { "No call came twice in the last " (stats::words(stats.span)) "." } }
+            p { "Send one again with the same key, and it is answered from the ledger:" }
+            pre tabindex="0" { code { "curl -H 'Idempotency-Key: order-1' -d '{}' '…/to/demo/orders'   # twice" } }
+        }
+    }
+}
+
+/// What a duplicate got: its sign, and in a sentence what that means.
+fn told(repeat: Repeat) -> (Markup, &'static str) {
+    match repeat {
+        Repeat::Replayed => (
+            sign("done", Icon::Done, "replayed"),
+            "Got the answer of the first call, from the ledger. Nothing was sent.",
+        ),
+        Repeat::Joined => (
+            sign("done", Icon::Delivering, "joined"),
+            "Came while the first was under way, waited for it and got its answer. Nothing was sent.",
+        ),
+        Repeat::Refused => (
+            sign("doubt", Icon::Pending, "refused"),
+            "Came while the first was under way or in doubt, and was told so. Nothing was sent.",
+        ),
+        Repeat::Mismatch => (
+            sign("dead", Icon::Warning, "mismatch"),
+            "Another request under a used key: refused, and told which parts differ. Its sender has to mend that.",
+        ),
+        Repeat::Late => (
+            sign("doubt", Icon::Gone, "late"),
+            "Came after the window: told that the key was used, and nothing was sent. A longer window would have answered it.",
+        ),
+        Repeat::Revived => (
+            sign("pending", Icon::Operations, "revived"),
+            "The first had come to nothing: it was tried again, as the same operation and under the same key.",
+        ),
+    }
+}
+
+fn totals(stats: &Stats, got: Option<Repeat>) -> Markup {
+    let total = &stats.total;
+    let all = total.repeated();
+    let calls = total.operations + all;
+    let share = |count: u64, of: u64| if of == 0 { 0.0 } else { count as f64 * 100.0 / of as f64 };
+    html! {
+        section #totals {
+            p.big {
+                strong { (number(total.blocked())) } " blocked" span.soft {
+                    " of " (number(all)) " that came again, which are " (percent(share(all, calls))) " of all " (number(calls)) " calls"
+                }
+            }
+            (stacked("Duplicates by what they got", &html! {
+                th { "It got" } th.number { "Calls" } th.number { "Share" } th { "What that means" }
+            }, &html! {
+                @for repeat in Repeat::ALL {
+                    @let count = total.duplicates[repeat as usize];
+                    @let (sign, words) = told(repeat);
+                    tr.chosen[got == Some(repeat)] {
+                        td { (sign) }
+                        td.number data-label="Calls" {
+                            @if count > 0 { a href={ "/duplicates?over=" (stats.span.name()) "&got=" (repeat.name()) "#latest" } { (number(count)) } }
+                            @else { "0" }
+                        }
+                        td.number.soft data-label="Share" { (percent(share(count, all))) }
+                        td.says { (words) }
+                    }
+                }
+            }))
+        }
+    }
+}
+
+fn by_route(stats: &Stats) -> Markup {
+    let mut routes: Vec<_> =
+        stats.routes.iter().filter(|(_, counts)| counts.repeated() > 0).collect();
+    routes.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.repeated()));
+    let late = |counts: &Counts| counts.duplicates[Repeat::Late as usize];
+    let mismatch = |counts: &Counts| counts.duplicates[Repeat::Mismatch as usize];
+    html! {
+        section #routes {
+            h2 { "By route" }
+            (stacked("Duplicates by route", &html! {
+                th { "Route" } th.number { "Operations" } th.number { "Came again" } th.number { "Blocked" }
+                th.number { "Late" } th.number { "Mismatch" }
+            }, &html! {
+                @for (name, counts) in routes.iter().take(ROUTES_MAX) {
+                    tr {
+                        td.what { strong { (route_name(name)) } }
+                        td.number data-label="Operations" { (number(counts.operations)) }
+                        td.number data-label="Came again" { (number(counts.repeated())) }
+                        td.number data-label="Blocked" { (number(counts.blocked())) }
+                        td.number data-label="Late" { (number(late(counts))) }
+                        td.number data-label="Mismatch" { (number(mismatch(counts))) }
+                    }
+                }
+            }))
+            @if routes.len() > ROUTES_MAX { p.soft.small { "And " (routes.len() - ROUTES_MAX) " more with fewer." } }
+        }
+    }
+}
+
+/// A duplicate, and the operation that it would have doubled.
+type Row = (DuplicateSeen, Option<Operation>);
+
+fn latest(rows: &[Row], got: Option<Repeat>, is_older: bool, older: Option<&str>) -> Markup {
+    let now = crate::shape::now();
+    html! {
+        section #latest {
+            h2 {
+                @if let Some(got) = got { "The last that were " (got.name()) } @else { "The last ones" }
+            }
+            @if rows.is_empty() { p.empty.card { "None is kept: of each time, only the last ones are." } }
+            @else {
+                (stacked("The last duplicates", &html! {
+                    th { "When" } th { "It got" } th { "After the first" } th { "Would have doubled" }
+                    th { "Route" } th { "Asked by" }
+                }, &html! { @for (seen, first) in rows { (row(seen, first.as_ref(), now)) } }))
+            }
+            nav.pager aria-label="Older and newer" {
+                @if got.is_some() || is_older { a href="/duplicates" { "Newest of all kinds" } }
+                @if let Some(older) = older { a.older href=(older) rel="next" { "Older" } }
+            }
+        }
+    }
+}
+
+fn row(seen: &DuplicateSeen, first: Option<&Operation>, now: Timestamp) -> Markup {
+    let principal = if seen.principal.is_empty() { "anybody" } else { &seen.principal };
+    html! {
+        tr {
+            td.when data-label="When" { (words::time(seen.at, now)) }
+            td data-label="It got" { (told(seen.repeat).0) }
+            td.number data-label="After the first" { (words::duration(seen.after)) }
+            td.what data-label="Would have doubled" {
+                a.key href=(words::url_of(seen.operation)) {
+                    @if let Some(first) = first { (first.key.as_str()) } @else { (seen.operation) }
+                }
+                @if let Some(first) = first {
+                    span.request title=(first.target) { (first.method) " " (first.target) }
+                }
+            }
+            td.route data-label="Route" { (route_name(&seen.route)) }
+            td data-label="Asked by" { bdi { (principal) } }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `/keys`: what became of a key, and whether each route remembers keys for long enough.
+
+use maud::{Markup, html};
+use onceward::core::advice::Fit;
+use onceward::core::operation::Operation;
+use onceward::core::time::Timestamp;
+use onceward::store::{Query, Standing};
+use onceward::tally::KeysAhead;
+use serde::Deserialize;
+
+use super::frame::{Frame, Here, Html, heading, number, stacked};
+use super::icons::Icon;
+use super::words::{self, sign};
+use crate::operator::{Asked, WindowSaid, window_of};
+use crate::problem::Problem;
+use crate::shape;
+use crate::view::View;
+
+/// Operations of one key, of as many callers, that are shown.
+const FOUND_MAX: usize = 10;
+
+/// Routes that get advice on a page.
+const ROUTES_MAX: usize = 50;
+
+/// Which key.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    route: Option<String>,
+    key: Option<String>,
+    /// Heeded by the view.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+}
+
+pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Html, Problem> {
+    let frame = Frame::of(&node).await?;
+    let text = |field: &Option<String>| field.as_deref().unwrap_or_default().trim().to_owned();
+    let (route, key) = (text(&wanted.route), text(&wanted.key));
+    let found = if key.is_empty() { None } else { Some(look_up(&node, &route, &key).await?) };
+    let routes = node.routes();
+    let mut advice = Vec::new();
+    for route in routes.iter().filter(|route| node.keeps(route)).take(ROUTES_MAX) {
+        advice.push((
+            route.name.as_str(),
+            route.policy.tombstone,
+            window_of(&node, &route.name).await?,
+        ));
+    }
+    let keys = node.keys_ahead().await?;
+    let json = if route.is_empty() || key.is_empty() {
+        "/v1/operations".to_owned()
+    } else {
+        format!("/v1/operations?route={}&key={}", words::in_query(&route), words::in_query(&key))
+    };
+    let content = html! {
+        (heading("Keys", &html! {
+            "An idempotency key names one intended effect. Its answer is remembered for a window, and after that "
+            "for a while that it was used."
+        }, &json))
+        (form(&node, &route, &key))
+        @if let Some(found) = &found { (results(found, &key)) }
+        (remembered(&frame, keys))
+        (windows(&advice, routes.len()))
+    };
+    Ok(Html(frame.page(Here::Keys, "Keys", &content)))
+}
+
+/// The operations of a key: one for each caller that has used it.
+async fn look_up(node: &View, route: &str, key: &str) -> Result<Vec<Operation>, Problem> {
+    let route = Some(route.to_owned()).filter(|route| !route.is_empty());
+    let query = Query { route, key: Some(key.to_owned()), limit: FOUND_MAX, ..Query::default() };
+    Ok(node.list(query).await?.operations)
+}
+
+fn form(node: &View, route: &str, key: &str) -> Markup {
+    html! {
+        form.filter.card.lookup method="get" action="/keys" role="search" aria-label="Look up a key" {
+            label { "Key" input name="key" value=(key) required autocomplete="off" spellcheck="false" placeholder="order-1"; }
+            label { "Route, if you know it" input name="route" list="routes" value=(route) autocomplete="off"; }
+            datalist #routes { @for route in node.routes() { option value=(route.name) {} } }
+            div.row { button { "Look it up" } }
+        }
+    }
+}
+
+fn results(found: &[Operation], key: &str) -> Markup {
+    let now = shape::now();
+    html! {
+        section #found aria-label="What was found" {
+            @if found.is_empty() {
+                div.empty.card {
+                    p { (sign("told", Icon::Gone, "unknown")) " " bdi { code { (key) } } }
+                    p { "No operation has this key here: a call with it would be new, and would be sent. It may never "
+                        "have come, or its window and its tombstone are over." }
+                }
+            }
+            @for operation in found { (known(operation, now)) }
+        }
+    }
+}
+
+fn known(operation: &Operation, now: Timestamp) -> Markup {
+    let is_tombstone = Standing::of(operation) == Standing::Tombstone;
+    let until = operation.key_expires_at();
+    let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
+    html! {
+        article.card {
+            p { (words::chip(operation)) " " a.key href=(words::url_of(operation.id)) { bdi { (operation.key.as_str()) } } }
+            p { (shape::advice(operation)) }
+            dl.facts {
+                (fact("Route", html! { (words::place(operation)) }))
+                @if !operation.scope.principal.is_empty() {
+                    (fact("Asked by", html! { bdi { (operation.scope.principal) } }))
+                }
+                (fact("Came", words::time(operation.created_at, now)))
+                @if let Some(until) = until {
+                    @if is_tombstone || until <= now { (fact("Its window ended", words::time(until, now))) }
+                    @else { (fact("Its answer is replayed", html! { "until " (words::time(until, now)) })) }
+                    (fact("Known as used", html! { "until " (words::time(until.plus(operation.tombstone), now)) }))
+                } @else { (fact("Its window", html! { "begins when it ends: what is unfinished never expires" })) }
+            }
+        }
+    }
+}
+
+fn remembered(frame: &Frame, keys: KeysAhead) -> Markup {
+    let open =
+        frame.count(&[Standing::Pending, Standing::Held, Standing::Delivering, Standing::InDoubt]);
+    let figure = |name: &str, count: u64, note: &str| {
+        html! { div.figure { span.name { (name) } span.number { (number(count)) } span { (note) } } }
+    };
+    html! {
+        h2 { "What is remembered" }
+        div.figures {
+            (figure("Unfinished", open, "they never expire"))
+            (figure("In their window", keys.kept, "a duplicate gets the answer"))
+            (figure("Expiring", keys.expiring, "their window ends in 24 h"))
+            (figure("Tombstones", keys.tombstones, "a duplicate is told it is late"))
+        }
+    }
+}
+
+/// A route, how long its tombstones stay, and what is to be said of its window.
+type Advice<'a> = (&'a str, std::time::Duration, WindowSaid);
+
+fn windows(advice: &[Advice<'_>], all: usize) -> Markup {
+    html! {
+        h2 { "Windows" }
+        @if advice.is_empty() { p.empty.card { "No routes are configured." } }
+        @else {
+            (stacked("Windows of the routes", &html! {
+                th { "Route" } th.number { "Window" } th.number { "Tombstone" } th.number { "Duplicates" }
+                th.number { "Late" } th { "Fit" } th { "Advice" }
+            }, &html! {
+                @for (route, tombstone, said) in advice {
+                    tr {
+                        td.what { strong { (route) } }
+                        td.number data-label="Window" { (words::duration(said.is)) }
+                        td.number data-label="Tombstone" { (words::duration(*tombstone)) }
+                        td.number data-label="Duplicates" { (number(said.advice.duplicates)) }
+                        td.number.bad[said.advice.late > 0] data-label="Late" { (number(said.advice.late)) }
+                        td data-label="Fit" { (fit(said.advice.fit)) }
+                        td.says data-label="Advice" { (said.says) " "
+                            a.small href={ "/v1/routes/" (words::in_path(route)) "/advice" } { "JSON" } }
+                    }
+                }
+            }))
+            @if all > ROUTES_MAX { p.soft.small { "Of the first " (ROUTES_MAX) " routes; " code { "onceward routes --advice" } " tells of each." } }
+        }
+    }
+}
+
+fn fit(fit: Fit) -> Markup {
+    match fit {
+        Fit::TooFew => sign("told", Icon::Gone, "too few to say"),
+        Fit::Fits => sign("done", Icon::Done, "fits"),
+        Fit::TooShort => sign("doubt", Icon::Warning, "too short"),
+        Fit::Generous => sign("pending", Icon::Pending, "generous"),
+    }
+}

@@ -1,0 +1,241 @@
+//! The overview and what stands behind its figures, as a person on call reads them: what is wrong, what
+//! was sent and came again, which upstream hurts, what became of a key.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
+
+use std::net::TcpListener;
+
+use crate::browser_world::{Browser, Server};
+use crate::tenants_world::{ask, echo, make};
+use crate::world::{World, until};
+
+/// What a browser asks for.
+const HTML: (&str, &str) = ("Accept", "text/html");
+
+fn page(server: &Server, path: &str) -> String {
+    let answer = server.ask("GET", path, &[HTML], "");
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    answer.text()
+}
+
+fn call(server: &Server, path: &str, key: &str, body: &str) -> u16 {
+    server.ask("POST", path, &[("Idempotency-Key", key)], body).status
+}
+
+fn accept(server: &Server, path: &str, key: &str) {
+    let headers = [("Idempotency-Key", key), ("Prefer", "respond-async")];
+    assert_eq!(server.ask("POST", path, &headers, "{}").status, 202, "{path}");
+}
+
+/// What is sent: three that are done at once, one after a retry, a dead letter, one in doubt; then three
+/// that came again, one of them with another body.
+fn send_some(server: &Server) {
+    for n in 1..=3 {
+        assert_eq!(call(server, "/to/demo/orders", &format!("order-{n}"), "{}"), 201);
+    }
+    assert_eq!(call(server, "/to/demo/orders?script=503,201", "order-4", "{}"), 201);
+    accept(server, "/to/demo/orders?script=404", "order-5");
+    server.operation_in("dead");
+    assert_eq!(call(server, "/to/demo-unsafe/orders?script=drop", "order-6", "{}"), 504);
+    for _ in 0..2 {
+        assert_eq!(call(server, "/to/demo/orders", "order-1", "{}"), 201);
+    }
+    assert_eq!(call(server, "/to/demo/orders", "order-2", "{\"other\": 1}"), 409);
+}
+
+/// The number of the figure that is called so.
+fn figure(page: &str, name: &str) -> u64 {
+    let figures = page.split("class=\"figures\"").nth(1).unwrap();
+    let rest =
+        figures.split(&format!("{name}</span>")).nth(1).unwrap_or_else(|| panic!("no {name}"));
+    let number = rest.split("class=\"number\">").nth(1).unwrap().split('<').next().unwrap();
+    number.parse().unwrap()
+}
+
+#[test]
+fn figures_and_charts_have_the_numbers_of_what_was_sent() {
+    let server = Server::start();
+    let empty = page(&server, "/");
+    assert!(empty.contains("Nothing has come through yet.") && empty.contains("curl"), "{empty}");
+    send_some(&server);
+    for path in ["/", "/?over=24h", "/?over=7d"] {
+        let page = page(&server, path);
+        for (name, number) in [
+            ("Duplicates blocked, 24 h", 2),
+            ("Delivered", 4),
+            ("Success after retry", 1),
+            ("In doubt", 1),
+            ("Dead letters", 1),
+            ("Backlog", 0),
+            ("Open breakers", 0),
+            ("Late duplicates", 0),
+        ] {
+            assert_eq!(figure(&page, name), number, "{path}: {name}");
+        }
+        for said in [
+            "In all: 6 operations, 2 duplicates blocked.",
+            "In all: 3 done, 1 done after retry, 0 dead, caller told, 1 dead letters, 1 in doubt.",
+            "1 in doubt</strong>: sent, and nobody has said whether it was done; the oldest came",
+            "1 dead letter</strong>: ended badly",
+        ] {
+            assert!(page.contains(said), "{path}: {said}: {page}");
+        }
+        assert!(!page.contains("Over all: p50 -"), "{path}: how long calls took is told: {page}");
+        assert!(page.len() < 100_000, "{path}: {} bytes", page.len());
+    }
+    let history = server.ask("GET", "/v1/stats?over=1h", &[], "").json();
+    assert_eq!(history["history"]["total"]["operations"], 6, "the page has the API's numbers");
+    let wrong = server.ask("GET", "/?over=2h", &[HTML], "");
+    assert_eq!(wrong.status, 400, "{}", wrong.text());
+}
+
+#[test]
+fn duplicates_are_told_with_what_they_got_and_what_they_would_have_doubled() {
+    let server = Server::start();
+    assert!(page(&server, "/duplicates").contains("No call came twice"));
+    send_some(&server);
+    let shown = page(&server, "/duplicates");
+    assert!(shown.contains("<strong>2</strong> blocked"), "{shown}");
+    let list = |page: &str| page.split("id=\"latest\"").nth(1).unwrap().to_owned();
+    let last = list(&shown);
+    assert_eq!(last.matches("<tr>").count(), 4, "a head, and three that came again: {last}");
+    let first = server.operations().into_iter().find(|it| it["key"] == "order-1").unwrap();
+    let link = format!("/operations/{}\">order-1</a>", first["id"].as_str().unwrap());
+    assert_eq!(last.matches(&link).count(), 2, "{last}");
+    let mismatches = list(&page(&server, "/duplicates?got=mismatch"));
+    assert!(mismatches.contains("order-2") && !mismatches.contains("order-1"), "{mismatches}");
+    assert_eq!(server.ask("GET", "/duplicates?got=all", &[HTML], "").status, 400);
+    assert_eq!(server.ask("GET", "/duplicates?cursor=x", &[HTML], "").status, 400);
+}
+
+#[test]
+fn the_upstream_that_hurts_most_comes_first_and_says_why() {
+    // Nobody listens there any more.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::with(&format!(
+        "demo = true\n[routes.zz-broken]\nupstream = \"http://{gone}\"\neffects = \"keyed\"\nwindow = \"24h\"\n"
+    ));
+    send_some(&server);
+    for n in 0..5 {
+        call(&server, "/to/zz-broken/orders", &format!("lost-{n}"), "{}");
+    }
+    let overview = page(&server, "/");
+    assert!(overview.contains("Upstream zz-broken</strong>: breaker open"), "{overview}");
+    assert_eq!(figure(&overview, "Open breakers"), 1);
+    let hurting = overview.split("id=\"worst\"").nth(1).unwrap();
+    let at = |page: &str, what: &str| page.find(what).unwrap_or_else(|| panic!("{what}: {page}"));
+    assert!(at(hurting, "#upstream-zz-broken") < at(hurting, "#upstream-demo-unsafe"));
+    assert!(at(hurting, "#upstream-demo-unsafe\"") < at(hurting, "#upstream-demo\""));
+    let all = page(&server, "/upstreams");
+    let (broken, next) =
+        (at(&all, "id=\"upstream-zz-broken\""), at(&all, "id=\"upstream-demo-unsafe\""));
+    assert!(broken < next);
+    let card = &all[broken..next];
+    for said in
+        ["breaker open", "100 %", "lost-0", "unsent", "its answer for 24 h", "up to 3 attempts"]
+    {
+        assert!(card.contains(said), "{said}: {card}");
+    }
+}
+
+#[test]
+fn a_key_is_looked_up_and_its_routes_window_is_judged() {
+    let server = Server::start();
+    send_some(&server);
+    let found = page(&server, "/keys?key=order-4&route=demo");
+    assert!(
+        found.contains("the same key gets the same answer")
+            && found.contains("Its answer is replayed")
+    );
+    assert!(found.contains("/v1/operations?route=demo&amp;key=order-4"), "{found}");
+    let doubt = page(&server, "/keys?key=order-6&route=");
+    assert!(doubt.contains("what is unfinished never expires"), "{doubt}");
+    let unknown = page(&server, "/keys?key=%3Cb%3Enope");
+    assert!(
+        unknown.contains("No operation has this key here") && unknown.contains("&lt;b&gt;nope")
+    );
+    assert!(!page(&server, "/keys").contains("id=\"found\""));
+    assert!(unknown.contains("99.9 % of your duplicates came within"), "{unknown}");
+    assert_eq!(figure(&unknown, "Unfinished"), 1);
+    assert_eq!(figure(&unknown, "In their window"), 5);
+}
+
+#[test]
+fn the_audit_is_narrowed_by_what_it_is_about_and_tells_its_head() {
+    let server = Server::start();
+    for route in ["demo", "demo-unsafe"] {
+        let reason = format!("{{\"reason\": \"about {route}\"}}");
+        let paused = server.ask(
+            "POST",
+            &format!("/v1/routes/{route}/pause"),
+            &[("Content-Type", "application/json")],
+            &reason,
+        );
+        assert_eq!(paused.status, 200, "{}", paused.text());
+    }
+    let all = page(&server, "/audit");
+    assert!(all.contains("The chain ends with number <strong>2</strong>"), "{all}");
+    let one = page(&server, "/audit?about=demo");
+    assert!(one.contains("about demo</bdi>") && !one.contains("about demo-unsafe"), "{one}");
+    let told = server.ask("GET", "/v1/audit?about=demo-unsafe", &[], "").json();
+    assert_eq!(told["data"].as_array().unwrap().len(), 1, "{told}");
+}
+
+#[test]
+fn a_tenant_sees_its_own_numbers_and_duplicates_alone() {
+    let world = World::new();
+    let upstream = echo();
+    world.write(
+        "onceward.toml",
+        &format!("[routes.shared]\nupstream = \"http://{upstream}\"\neffects = \"idempotent\"\n"),
+    );
+    let gateway = world.serve();
+    let keys = ["acme", "bolt"].map(|tenant| (tenant, make(&gateway, tenant, "ada", &[])));
+    for ((tenant, key), times) in keys.iter().zip([3, 1]) {
+        let bearer = format!("Bearer {key}");
+        let named = format!("order-of-{tenant}");
+        for _ in 0..times {
+            let headers = [("onceward-authorization", &*bearer), ("idempotency-key", &*named)];
+            assert_eq!(gateway.call("POST", "/to/shared/orders", &headers, "{}").status, 201);
+        }
+    }
+    let look = |key: &str, path: &str| {
+        let answer = ask(&gateway, key, &format!("GET {path}"), "");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.text()
+    };
+    for ((tenant, key), (other, blocked)) in keys.iter().zip([("bolt", 2), ("acme", 0)]) {
+        let overview = look(key, "/");
+        assert!(overview.contains(&format!("In all: 1 operations, {blocked} duplicates blocked.")));
+        for path in ["/", "/duplicates", "/keys", "/upstreams"] {
+            assert!(!look(key, path).contains(&format!("order-of-{other}")), "{tenant} {path}");
+        }
+        let stolen = look(key, &format!("/keys?key=order-of-{other}"));
+        assert!(stolen.contains("No operation has this key here"), "{tenant}: {stolen}");
+        let own = look(key, "/duplicates").contains(&format!("order-of-{tenant}"));
+        assert_eq!(own, blocked > 0, "{tenant}");
+    }
+}
+
+#[test]
+fn the_ways_are_behind_a_button_where_it_is_narrow_and_need_no_script() {
+    let server = Server::start();
+    send_some(&server);
+    let browser = Browser::start();
+    browser.set_width(360);
+    browser.open(&server.url("/"));
+    let is_seen = "document.querySelector('#pages').checkVisibility()";
+    assert_eq!(browser.evaluate(is_seen), false);
+    browser.click("button.menu");
+    assert_eq!(browser.evaluate(is_seen), true);
+    browser.click_link("Duplicates");
+    until("it is there", || browser.url().ends_with("/duplicates").then_some(()));
+    for path in
+        ["/duplicates", "/keys?key=order-1", "/upstreams", "/sources", "/outboxes", "/audit"]
+    {
+        browser.open(&server.url(path));
+        let width = browser.evaluate("document.documentElement.scrollWidth");
+        assert_eq!(width, 360, "{path} scrolls sideways");
+    }
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
