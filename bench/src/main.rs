@@ -6,10 +6,12 @@
 //!
 //! `onceward-bench` compares; `onceward-bench pass` compares what passes without a record;
 //! `onceward-bench garbage` tells what garbage on other connections costs good calls;
-//! `onceward-bench count` counts instructions, which no other program on the machine changes;
+//! `onceward-bench pages` asks for every page and filter of a large ledger; `onceward-bench telemetry` tells what
+//! traces, metrics and logs cost; `onceward-bench count` counts instructions, which no other program on the machine changes;
 //! `onceward-bench ledger` measures the ledger alone, `onceward-bench
-//! postgres` a shared one; `onceward-bench sink` and `onceward-bench proxy` are what it starts.
+//! postgres` a shared one; `onceward-bench sink`, `proxy` and `receiver` are what it starts.
 
+mod browser;
 mod callgrind;
 mod compare;
 mod count;
@@ -20,6 +22,7 @@ mod ledger;
 mod load;
 mod meter;
 mod options;
+mod pages;
 mod passing;
 mod phase;
 mod place;
@@ -28,6 +31,7 @@ mod proxy;
 mod report;
 mod sink;
 mod subject;
+mod telemetry;
 
 use std::process::ExitCode;
 
@@ -50,11 +54,14 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Sink => sink::run(),
+        Command::Receiver => telemetry::receive(),
         Command::Proxy { sink } => proxy::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
         Command::Fair { data } => fair::run(&data),
         Command::Count(options) => count::run(&options),
         Command::Pass(options) => passing::run(&options),
+        Command::Pages(options) => pages::run(&options),
+        Command::Telemetry(options) => telemetry::run(&options),
         Command::Garbage(options) => garbage::run(&options),
         Command::Postgres(options) => postgres::run(&options),
         Command::Compare(options) => compare::run(&options),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::count;
+use crate::pages;
 use crate::postgres;
 use crate::subject::Kind;
 
@@ -15,6 +16,10 @@ const SECONDS_MAX: u64 = 60;
 const WATCH_MAX: u64 = 600;
 /// Enough for a steady median.
 const ROUNDS_MAX: u32 = 20;
+/// Enough for a steady p95 of a page.
+const LOOKS_MAX: u32 = 1000;
+/// As many as a disk has room for.
+const ROWS_MAX: u64 = 10_000_000;
 /// Instructions are counted a fiftieth as fast as they run.
 const REQUESTS_MAX: u64 = 100_000;
 /// The gateway itself takes no more than this from one address.
@@ -26,6 +31,8 @@ usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- fair [DIR]
        cargo run --release -p onceward-bench -- pass [options]
        cargo run --release -p onceward-bench -- garbage [options]
+       cargo run --release -p onceward-bench -- telemetry [options]
+       cargo run --release -p onceward-bench -- pages [options]
        cargo run --release -p onceward-bench -- postgres [options]
        cargo run --release -p onceward-bench -- count [options]
 
@@ -38,6 +45,14 @@ usage: cargo run --release -p onceward-bench -- [options]
 
   garbage                          good calls alone, and beside connections that send garbage
     --rounds, --seconds, --connections, --binary, --data as below
+
+  telemetry                        held calls and what passes, with traces, metrics and logs and without
+    --rounds, --seconds, --connections, --binary, --data as below
+
+  pages                            every page and filter, beside the look at one operation by its id
+    --rows N                       operations in the ledger (default 1000000)
+    --rounds N                     how often each is asked for (default 20)
+    --binary, --data, --json as below
 
   postgres                         a ledger in PostgreSQL, on a throw-away server with fsync
     --parts writes,nodes,idle,growth   which to measure (default: all)
@@ -66,6 +81,8 @@ pub(crate) enum Command {
     Help,
     /// The upstream of all subjects.
     Sink,
+    /// What takes telemetry.
+    Receiver,
     /// The bare proxy before `sink`.
     Proxy {
         sink: SocketAddr,
@@ -82,6 +99,10 @@ pub(crate) enum Command {
     },
     /// What passes without a record.
     Pass(Options),
+    /// Every page and filter of a large ledger.
+    Pages(pages::Options),
+    /// What telemetry costs.
+    Telemetry(Options),
     /// Good calls beside garbage.
     Garbage(Options),
     /// Instructions and allocations for a request.
@@ -138,6 +159,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         Some("postgres") => return postgres(args.skip(1)),
         Some("count") => return count(args.skip(1)),
         Some("pass") => return compare(args.skip(1), Command::Pass),
+        Some("receiver") => return Ok(Command::Receiver),
+        Some("pages") => return pages(args.skip(1)),
+        Some("telemetry") => return compare(args.skip(1), Command::Telemetry),
         Some("garbage") => return compare(args.skip(1), Command::Garbage),
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
@@ -174,6 +198,22 @@ fn compare(
         }
     }
     Ok(of(options))
+}
+
+/// What `pages` takes.
+fn pages(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut options = pages::Options::default();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--rows" => options.rows = within("--rows", args.next(), ROWS_MAX)?,
+            "--rounds" => options.rounds = within("--rounds", args.next(), LOOKS_MAX)?,
+            "--binary" => options.binary = Some(value_of("--binary", args.next())?),
+            "--data" => options.data = Some(value_of("--data", args.next())?),
+            "--json" => options.json = true,
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(Command::Pages(options))
 }
 
 /// What `postgres` takes.
@@ -285,6 +325,19 @@ mod tests {
         assert!(parsed("--subjects apache").is_err());
         assert!(parsed("--fast").is_err());
         assert!(parsed("--seconds").is_err());
+    }
+
+    #[test]
+    fn pages_are_asked_for_of_a_ledger_of_any_size_within_bounds() {
+        let Command::Pages(options) = parsed("pages --rows 5000 --rounds 3").unwrap() else {
+            panic!("no pages");
+        };
+        assert_eq!((options.rows, options.rounds), (5000, 3));
+        assert!(parsed("pages --rows 0").is_err() && parsed("pages --seconds 3").is_err());
+        let Command::Telemetry(options) = parsed("telemetry --rounds 2").unwrap() else {
+            panic!("no telemetry");
+        };
+        assert_eq!(options.rounds, 2);
     }
 
     #[test]

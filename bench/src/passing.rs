@@ -50,14 +50,17 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         }));
     }
     let mut order: Vec<usize> = (0..lines.len()).collect();
+    let of =
+        |line: &Line, length| plan(line.to, PATH, line.keys.clone(), options.connections, length);
     for line in &lines {
-        turn(line, &subjects, &sink, options.connections, WARM_UP)?;
+        turn(&of(line, WARM_UP), &subjects[line.subject], &sink)?;
     }
     for round in 1..=options.rounds {
         for &line in &order {
             compare::say(&format!("round {round} of {}: {}", options.rounds, lines[line].name));
-            let turn = turn(&lines[line], &subjects, &sink, options.connections, options.phase())?;
-            lines[line].total.add(turn);
+            let line = &mut lines[line];
+            let plan = of(line, options.phase());
+            line.total.add(turn(&plan, &subjects[line.subject], &sink)?);
         }
         // Back and forth, so that nobody is always the one after the heaviest.
         order.reverse();
@@ -66,22 +69,26 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-fn turn(
-    line: &Line,
-    subjects: &[Subject],
-    sink: &Subject,
+/// A plan for as long as this, over so many connections.
+pub(crate) fn plan(
+    to: SocketAddr,
+    path: &'static str,
+    keys: Keys,
     connections: usize,
     length: Duration,
-) -> Outcome<Turn> {
-    let plan = Plan {
-        to: vec![line.to],
-        path: PATH,
+) -> Plan {
+    Plan {
+        to: vec![to],
+        path,
         headers: "User-Agent: bench/1\r\nAccept: application/json\r\n",
-        keys: line.keys.clone(),
+        keys,
         connections,
         until: Until::Elapsed(length),
-    };
-    let subject = &subjects[line.subject];
+    }
+}
+
+/// Runs a plan, and tells who used how much.
+pub(crate) fn turn(plan: &Plan, subject: &Subject, sink: &Subject) -> Outcome<Turn> {
     let used = || Used {
         subject: Usage::of(&subject.pids()),
         sink: Usage::of(&sink.pids()),
@@ -90,7 +97,7 @@ fn turn(
         cores: Cores::now(),
     };
     let before = used();
-    let measured: Measured = load::run(&plan)?;
+    let measured: Measured = load::run(plan)?;
     let now = used();
     compare::expect_clean(&measured, "a turn")?;
     let used = Used {

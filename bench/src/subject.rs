@@ -75,6 +75,11 @@ impl Subject {
         own(Command::new(std::env::current_exe()?), &["sink"])
     }
 
+    /// What takes telemetry and keeps none of it.
+    pub(crate) fn receiver() -> Outcome<Self> {
+        own(Command::new(std::env::current_exe()?), &["receiver"])
+    }
+
     /// A hyper proxy without a ledger.
     pub(crate) fn bare(sink: SocketAddr) -> Outcome<Self> {
         Self::bare_by(Command::new(std::env::current_exe()?), sink)
@@ -150,6 +155,24 @@ http {{
         let keys = folder.path().join("data");
         let store = format!("store = \"{url}\"\ndata = \"{}\"", keys.display());
         Self::gateway(Command::new(program), sink, folder, &store)
+    }
+
+    /// Stops a gateway, has something done to its ledger, and starts it again as it was.
+    pub(crate) fn changed(
+        mut self,
+        program: &Path,
+        change: impl FnOnce(&Path) -> Outcome<()>,
+    ) -> Outcome<Self> {
+        end(&mut self.child, Signal::TERM, STOP_TIME_MAX);
+        let folder = self.folder.take().ok_or("it keeps nothing")?;
+        let data = folder.path().join("data");
+        change(&data.join("ledger.db"))?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--config").arg(folder.path().join("onceward.toml"));
+        command.current_dir(&data).env("ONCEWARD_MASTER_KEY", MASTER_KEY);
+        let mut changed = Self::start(command, self.address, folder)?;
+        changed.guard = self.guard;
+        Ok(changed)
     }
 
     fn gateway(
@@ -239,6 +262,10 @@ impl Drop for Subject {
 
 /// Asks a process to end, and kills it where it has not ended after so long.
 pub(crate) fn end(child: &mut Child, signal: Signal, patience: Duration) {
+    // Its id may be another's by now.
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
+    }
     // Gone already is as good.
     let _ = rustix::process::kill_process(Pid::from_child(child), signal);
     let asked = Instant::now();

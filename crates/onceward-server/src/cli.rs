@@ -140,7 +140,7 @@ enum Verb {
     Ls(ls::Ls),
     /// Tell an operation's story
     Show(show::Show),
-    /// Follow operations as they come and change, until Ctrl-C
+    /// Follow operations as they come and change; at a terminal, with keys to open and redeliver them
     Tail(tail::Tail),
     /// Send dead operations again, on purpose
     Redeliver(act::Redeliver),

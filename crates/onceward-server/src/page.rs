@@ -11,6 +11,7 @@ mod audit;
 mod bulk;
 mod chart;
 mod dead;
+mod docs;
 mod doubt;
 mod duplicates;
 mod filter;
@@ -95,12 +96,16 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/docs", get(docs::index))
+        .route("/docs/problems", get(docs::problems))
+        .route("/docs/{part}", get(docs::part))
         .route("/login", get(login::form).post(login::log_in))
         .route("/login/oidc", get(oidc::begin))
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/script.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
+        .route("/docs.css", get(|| async { file("text/css; charset=utf-8", docs::STYLE) }))
         .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
         .fallback(unknown)

@@ -104,7 +104,7 @@ pub(super) fn when(at: &str, terminal: bool) -> String {
 }
 
 /// "3m ago", "in 2h".
-fn ago(at: &str, now: jiff::Timestamp) -> String {
+pub(super) fn ago(at: &str, now: jiff::Timestamp) -> String {
     let Ok(parsed) = at.parse::<jiff::Timestamp>() else { return at.to_owned() };
     let seconds = now.as_second() - parsed.as_second();
     let (size, unit) = match seconds.unsigned_abs() {

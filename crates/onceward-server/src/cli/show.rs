@@ -65,7 +65,7 @@ async fn evidence(id: &str, file: &Path, client: &Client) -> Result<(), Exit> {
 }
 
 /// The story. Writing into a string does not fail, so the results are dropped.
-fn story(operation: &Value, terminal: bool) -> String {
+pub(super) fn story(operation: &Value, terminal: bool) -> String {
     let field = |pointer: &str| text(operation, pointer);
     let time = |pointer: &str| when(&text(operation, pointer), terminal);
     let is_there = |pointer: &str| operation.pointer(pointer).is_some_and(|value| !value.is_null());

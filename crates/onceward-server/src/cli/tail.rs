@@ -1,13 +1,21 @@
-//! `tail`: follows the list. What is new and what changed its state is a line.
+//! `tail`: follows the list. At a terminal it is a screen that keys walk through (`watch`); elsewhere, and with
+//! `--plain`, what is new and what changed its state is a line.
 //!
-//! It asks again and again, so what comes and goes between two looks is one line. Of operations
+//! For its lines it asks again and again, so what comes and goes between two looks is one line. Of operations
 //! that came before it began it follows those that had not ended then and were among the newest.
 
+mod board;
+mod keys;
+mod paint;
+mod terminal;
+mod watch;
+
 use std::collections::{BTreeMap, HashMap};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::client::{Client, Refused, part};
@@ -37,10 +45,45 @@ pub(super) struct Tail {
     /// Only this route
     #[arg(long)]
     route: Option<String>,
+    /// A line for each change at a terminal, too
+    #[arg(long)]
+    plain: bool,
+    /// Colours at a terminal: auto keeps to NO_COLOR
+    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    color: Colour,
+}
+
+/// When there are colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Tail {
+    /// Whether somebody sits there and can press keys.
+    fn is_watched(&self, out: Printer) -> bool {
+        let has_keys = std::io::stdin().is_terminal();
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        out.is_terminal && has_keys && !is_dumb && !self.plain && !out.is_json
+    }
+
+    fn has_colour(&self) -> bool {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
+        match self.color {
+            Colour::Auto => !no_colour,
+            Colour::Always => true,
+            Colour::Never => false,
+        }
+    }
 }
 
 /// Follows until a person ends it.
 pub(super) async fn tail(flags: &Tail, client: &Client, out: Printer) -> Result<(), Exit> {
+    if flags.is_watched(out) {
+        return watch::watch(flags, client).await;
+    }
     tokio::select! {
         ended = follow(flags, client, out) => ended,
         _ = tokio::signal::ctrl_c() => Err(Exit::quiet(130)),
@@ -179,19 +222,4 @@ fn line(operation: &Value, out: Printer) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_line_is_told_for_what_is_new_and_for_each_change() {
-        let mut followed = Followed::default();
-        let at = |state: &str, attempts: usize| json!({"id": "op_1", "state": state, "attempts": vec![json!({}); attempts]});
-        assert!(followed.note(&at("pending", 0)));
-        assert!(!followed.note(&at("pending", 0)));
-        assert!(followed.note(&at("pending", 1)), "an attempt failed meanwhile");
-        assert!(followed.note(&at("done", 2)));
-        assert!(!followed.note(&at("done", 2)));
-        assert!(followed.open.is_empty());
-    }
-}
+mod tests;

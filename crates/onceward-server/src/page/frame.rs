@@ -138,6 +138,25 @@ pub(super) struct Ways {
     alarms: Markup,
 }
 
+impl Ways {
+    /// Those that need no ledger.
+    pub(super) fn few(here: Option<Here>) -> Self {
+        let way = |to: Here, path: &str, icon: Icon, name: &str| {
+            html! {
+                a href=(path) aria-current=[(here == Some(to)).then_some("page")] {
+                    (icon.show()) span { (name) }
+                }
+            }
+        };
+        let pages = html! {
+            (way(Here::Overview, "/", Icon::Overview, "Overview"))
+            (way(Here::Operations, "/operations", Icon::Operations, "Operations"))
+            (way(Here::Docs, "/docs", Icon::Docs, "API docs"))
+        };
+        Self { pages, alarms: html! {} }
+    }
+}
+
 /// How many there are of something, beside a way there.
 struct Count {
     many: u64,
@@ -297,11 +316,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
         "new-key" => "A new intent needs a new key.",
         _ => "",
     };
-    let pages = html! {
-        a href="/" { (Icon::Overview.show()) span { "Overview" } }
-        a href="/operations" { (Icon::Operations.show()) span { "Operations" } }
-    };
-    let ways = Ways { pages, alarms: html! {} };
+    let ways = Ways::few(None);
     let body = html! {
         section.card.message {
             p.code { (problem.status) " " (problem.code) }

@@ -134,6 +134,10 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "POST /upstreams/{route}/resume", "reason=r"),
     (Open, "GET /v1/openapi.json", ""),
     (Open, "GET /openapi.json", ""),
+    (Open, "GET /docs", ""),
+    (Open, "GET /docs/problems", ""),
+    (Open, "GET /docs/{part}", ""),
+    (Open, "GET /docs.css", ""),
     (House, "GET /v1/sessions", ""),
     (House, "DELETE /v1/sessions/{session}", ""),
     (WayIn, "GET /login", ""),
@@ -217,6 +221,7 @@ fn filled(line: &str, own: &Own) -> String {
         .replace("{session}", "ses_01kb2n9f5nep3b8m6wq6r9t2vx")
         // It would go on.
         .replace("/v1/changes", "/v1/changes?for=1")
+        .replace("{part}", "operations")
 }
 
 /// The same with names that nobody has; nothing where it names none.

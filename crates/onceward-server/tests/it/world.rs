@@ -224,7 +224,7 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         clean(&mut command);
         command
