@@ -608,6 +608,32 @@ mod tests {
     }
 
     #[test]
+    fn statistics_are_not_written_into_what_a_full_ledger_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let again_at = Instant::now() + std::time::Duration::from_hours(1);
+        writer.full = Some(("no room".to_owned(), again_at));
+        let room = writer.journal.room();
+        let name = || format!("{}m/*/1", crate::tally::PREFIX);
+        let value = || Some(Bytes::from_static(b"counts"));
+        let (set, was_set) = tokio::sync::oneshot::channel();
+        writer.execute(Command::Set(name(), value(), set));
+        let (swap, was_swapped) = tokio::sync::oneshot::channel();
+        writer.execute(Command::Swap(name(), None, value(), swap));
+        assert!(writer.flush());
+        assert_eq!(writer.journal.room(), room, "nothing was written");
+        assert!(matches!(was_set.blocking_recv().unwrap(), Err(StoreError::Full(_))));
+        assert!(matches!(was_swapped.blocking_recv().unwrap(), Err(StoreError::Full(_))));
+        // What somebody waits for is, and what makes room.
+        for (name, value) in [("bulk/1".to_owned(), value()), (name(), None)] {
+            let (set, was_set) = tokio::sync::oneshot::channel();
+            writer.execute(Command::Set(name, value, set));
+            assert!(writer.flush());
+            assert_eq!(was_set.blocking_recv().unwrap(), Ok(()));
+        }
+    }
+
+    #[test]
     fn a_second_row_with_a_key_is_damage_and_not_let_in() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = writer(folder.path());

@@ -10,6 +10,7 @@ use crate::store::sqlite::inbox::{Answer, Command};
 use crate::store::sqlite::journal::{HEADER_BYTES, full_or_unavailable};
 use crate::store::sqlite::record::RECORD_OVERHEAD;
 use crate::store::{Remembered, StoreError, Which, digest_of};
+use crate::tally;
 
 /// What is left of the last segment when no other can be had is for what is under way.
 const RESERVE_BYTES: usize = 8 << 20;
@@ -91,7 +92,7 @@ impl Writer {
                 "{bytes} bytes do not fit a segment of the journal"
             )));
         }
-        let is_new = matches!(command, Command::Remember(..) | Command::Take(..));
+        let is_new = is_new(command);
         if let Some((why, again_at)) = self.full.clone() {
             let retry = Instant::now() >= again_at;
             if is_new && !(retry && self.recover_room()) {
@@ -130,6 +131,18 @@ impl Writer {
             ));
         }
         self.full.is_none()
+    }
+}
+
+/// Whether a command is none of what is under way: what is left of a full ledger is not for it. Statistics
+/// are not, as long as there is room for nothing else.
+fn is_new(command: &Command) -> bool {
+    match command {
+        Command::Remember(..) | Command::Take(..) => true,
+        Command::Set(name, Some(_), _) | Command::Swap(name, _, Some(_), _) => {
+            name.starts_with(tally::PREFIX)
+        }
+        _ => false,
     }
 }
 
