@@ -300,22 +300,27 @@ impl Engine {
         Ok(bulk)
     }
 
-    /// Every bulk that is known, the newest first.
+    /// Every bulk that is known, the newest first; what a later release ordered in words of its own is not.
     pub async fn bulks(&self) -> Result<Vec<Bulk>, StoreError> {
         let mut bulks = Vec::new();
-        for (name, value) in self.store.settings(row::PREFIX.to_owned()).await? {
-            bulks.push(row::decode(&name, &value)?);
+        for prefix in row::PREFIXES {
+            for (name, value) in self.store.settings(prefix.to_owned()).await? {
+                bulks.extend(row::decode(&name, &value)?);
+            }
         }
-        bulks.reverse();
+        bulks.sort_by_key(|bulk| std::cmp::Reverse(bulk.id));
         Ok(bulks)
     }
 
     /// The bulk of this name.
     pub async fn bulk(&self, name: &str) -> Result<Option<Bulk>, StoreError> {
         let Some(id) = id_of(name) else { return Ok(None) };
-        let setting = row::name_of(id);
-        let found = self.store.setting(setting.clone()).await?;
-        found.map(|value| row::decode(&setting, &value)).transpose()
+        for setting in row::names_of(id) {
+            if let Some(value) = self.store.setting(setting.clone()).await? {
+                return row::decode(&setting, &value);
+            }
+        }
+        Ok(None)
     }
 
     /// Stops a bulk: whoever has it in hand does nothing more within about a second.
@@ -333,7 +338,7 @@ impl Engine {
     async fn keep_bulk(&self, bulk: &mut Bulk) -> Result<bool, StoreError> {
         let row = row::encode(bulk)?;
         let before = bulk.kept.clone();
-        let is_kept = self.store.swap(row::name_of(bulk.id), before, Some(row.clone())).await?;
+        let is_kept = self.store.swap(row::name_of(bulk), before, Some(row.clone())).await?;
         if is_kept {
             bulk.kept = Some(row);
         }
@@ -346,7 +351,7 @@ impl Engine {
         let all = self.bulks().await?;
         for old in all.iter().filter(|bulk| ended(bulk)).skip(ENDED_MAX) {
             self.store.set(row::stop_of(old.id), None).await?;
-            self.store.set(row::name_of(old.id), None).await?;
+            self.store.set(row::name_of(old), None).await?;
         }
         Ok(())
     }

@@ -13,11 +13,26 @@ use crate::people::Person;
 use crate::setting;
 use crate::store::{Query, Standing, StoreError};
 
-/// What the settings of bulks are called: the id follows, so that names are in the order of time.
-pub(super) const PREFIX: &str = "bulk/";
+/// What the settings of bulks are called: the id follows, so that names are in the order of time. Those
+/// whose filter says why an operation is dead stand apart: a release that does not know that would go
+/// through more than is meant, and does not look there.
+pub(super) const PREFIXES: [&str; 2] = ["bulk/", WITH_CAUSE];
 
-pub(super) fn name_of(id: OperationId) -> String {
-    setting::name_of(PREFIX, id)
+const WITH_CAUSE: &str = "bulk.cause/";
+
+/// The names that a bulk with this id may have: it has one of them.
+pub(super) fn names_of(id: OperationId) -> [String; 2] {
+    PREFIXES.map(|prefix| setting::name_of(prefix, id))
+}
+
+/// The name of the setting of `bulk`.
+pub(super) fn name_of(bulk: &Bulk) -> String {
+    let [plain, with_cause] = names_of(bulk.id);
+    if has_cause(&bulk.order.filter) { with_cause } else { plain }
+}
+
+fn has_cause(filter: &Query) -> bool {
+    filter.reason.is_some() || filter.error.is_some()
 }
 
 /// The setting that stops a bulk.
@@ -72,16 +87,12 @@ struct FurtherRow {
     scope: Option<String>,
 }
 
-/// And behind that, where a filter says more: a release that does not know it must not go through more
-/// than is meant, so a word stands among the standings that it does not know either.
+/// And behind that, of those that stand apart.
 #[derive(Default, Serialize, Deserialize)]
 struct CauseRow {
     reason: Option<u8>,
     error: Option<String>,
 }
-
-/// The word that says that there is a [`CauseRow`].
-const HAS_CAUSE: u8 = u8::MAX;
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
     all.iter().position(|other| other == one).unwrap_or_default() as u8
@@ -89,12 +100,10 @@ fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
 
 pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
     let (order, filter) = (&bulk.order, &bulk.order.filter);
-    let has_cause = filter.reason.is_some() || filter.error.is_some();
-    let places = filter.standing.iter().map(|it| place(&Standing::ALL, it));
     let row = BulkRow {
         deed: place(&BulkDeed::ALL, &order.deed),
         filter: FilterRow {
-            standing: places.chain(has_cause.then_some(HAS_CAUSE)).collect(),
+            standing: filter.standing.iter().map(|it| place(&Standing::ALL, it)).collect(),
             tenant: filter.tenant.clone(),
             route: filter.route.clone(),
             key: filter.key.clone(),
@@ -130,7 +139,7 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
         kind: filter.kind.map(|kind| place(&ScopeKind::ALL, &kind)),
         scope: filter.scope.clone(),
     };
-    if !has_cause {
+    if !has_cause(filter) {
         return setting::encode(&(row, further));
     }
     let cause = CauseRow {
@@ -140,8 +149,10 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
     setting::encode(&(row, further, cause))
 }
 
-pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
-    let id = setting::id_of(PREFIX, name)?;
+/// The bulk that is kept under `name`; none where it has a word of a later release, whose nodes see to it.
+pub(super) fn decode(name: &str, value: &[u8]) -> Result<Option<Bulk>, StoreError> {
+    let is_apart = name.starts_with(WITH_CAUSE);
+    let id = setting::id_of(PREFIXES[usize::from(is_apart)], name)?;
     let broken = |error| setting::damaged(name, error);
     let (row, behind) = postcard::take_from_bytes::<BulkRow>(value).map_err(broken)?;
     let (further, behind) = if behind.is_empty() {
@@ -149,39 +160,42 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
     } else {
         postcard::take_from_bytes::<FurtherRow>(behind).map_err(broken)?
     };
-    let mut filter = row.filter;
-    let has_cause = filter.standing.last() == Some(&HAS_CAUSE);
-    filter.standing.truncate(filter.standing.len() - usize::from(has_cause));
-    let cause: CauseRow =
-        if has_cause { setting::decode(name, behind)? } else { CauseRow::default() };
-    let unknown = || setting::damaged(name, "a word of a later release");
-    let all_of = |places: &[u8]| -> Option<Vec<Standing>> {
-        places.iter().map(|place| Standing::ALL.get(usize::from(*place)).copied()).collect()
-    };
-    let risks: Option<Vec<Risk>> =
-        row.taken.iter().map(|place| Risk::ALL.get(usize::from(*place)).copied()).collect();
-    let kind = match further.kind {
-        None => None,
-        Some(place) => Some(*ScopeKind::ALL.get(usize::from(place)).ok_or_else(unknown)?),
-    };
-    let reason = match cause.reason {
-        None => None,
-        Some(place) => Some(*Death::ALL.get(usize::from(place)).ok_or_else(unknown)?),
-    };
+    let cause = if is_apart { setting::decode(name, behind)? } else { CauseRow::default() };
+    let kept = Bytes::copy_from_slice(value);
+    Ok(read(id, row, further, cause).map(|bulk| Bulk { kept: Some(kept), ..bulk }))
+}
+
+/// The one of `all` in this place; nothing where it is a word of a later release.
+fn at<T: Copy>(all: &[T], place: u8) -> Option<T> {
+    all.get(usize::from(place)).copied()
+}
+
+/// The same where there may be no word.
+fn at_if_any<T: Copy>(all: &[T], place: Option<u8>) -> Option<Option<T>> {
+    match place {
+        None => Some(None),
+        Some(place) => at(all, place).map(Some),
+    }
+}
+
+fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> Option<Bulk> {
+    let filter = row.filter;
+    let standings = filter.standing.iter().map(|place| at(&Standing::ALL, *place));
+    let risks = row.taken.iter().map(|place| at(&Risk::ALL, *place));
     let time = Timestamp::from_micros;
-    Ok(Bulk {
+    Some(Bulk {
         id,
         order: BulkOrder {
-            deed: *BulkDeed::ALL.get(usize::from(row.deed)).ok_or_else(unknown)?,
+            deed: at(&BulkDeed::ALL, row.deed)?,
             filter: Query {
-                standing: all_of(&filter.standing).ok_or_else(unknown)?,
+                standing: standings.collect::<Option<_>>()?,
                 tenant: filter.tenant,
                 route: filter.route,
                 key: filter.key,
                 label: filter.label,
                 text: filter.text,
                 status: filter.status,
-                reason,
+                reason: at_if_any(&Death::ALL, cause.reason)?,
                 error: cause.error,
                 parent: filter.parent.map(OperationId::from_u128),
                 made: filter.made,
@@ -189,17 +203,17 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
                 until: filter.until.map(time),
                 principal: further.principal,
                 subject: further.subject,
-                kind,
+                kind: at_if_any(&ScopeKind::ALL, further.kind)?,
                 scope: further.scope,
                 // A bulk has its own place, and goes through all of them.
                 before: None,
                 limit: 0,
             },
-            taken: risks.ok_or_else(unknown)?,
+            taken: risks.collect::<Option<_>>()?,
             rate: row.rate,
             person: Person { who: row.who, reason: row.reason },
         },
-        standing: *BulkStanding::ALL.get(usize::from(row.standing)).ok_or_else(unknown)?,
+        standing: at(&BulkStanding::ALL, row.standing)?,
         began_at: time(row.began_at),
         ended_at: row.ended_at.map(time),
         matched: row.matched,
@@ -212,7 +226,7 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
         at: row.at.map(OperationId::from_u128),
         turn: row.turn,
         beats: row.beats,
-        kept: Some(Bytes::copy_from_slice(value)),
+        kept: None,
     })
 }
 
@@ -248,15 +262,24 @@ mod tests {
         let standing = vec![Standing::DeadLetter];
         let plain = Query { standing: standing.clone(), ..Query::default() };
         let (reason, error) = (Some(Death::Refused), Some("no answer".to_owned()));
-        let caused = Query { reason, error: error.clone(), ..plain.clone() };
-        let name = name_of(OperationId::from_u128(7));
-        let kept = encode(&bulk(caused)).unwrap();
-        let read = decode(&name, &kept).unwrap().order.filter;
+        let caused = bulk(Query { reason, error: error.clone(), ..plain.clone() });
+        let name = name_of(&caused);
+        assert!(!name.starts_with("bulk/"), "it reads all that stands there");
+        let read = decode(&name, &encode(&caused).unwrap()).unwrap().unwrap().order.filter;
         assert_eq!((read.standing, read.reason, read.error), (standing, reason, error));
-        let (row, _) = postcard::take_from_bytes::<BulkRow>(&kept).unwrap();
-        let is_known = |place: &u8| usize::from(*place) < Standing::ALL.len();
-        assert!(!row.filter.standing.iter().all(is_known), "one that it refuses");
-        let kept = encode(&bulk(plain)).unwrap();
-        assert_eq!(decode(&name, &kept).unwrap().order.filter.reason, None);
+        let plain = bulk(plain);
+        let (name, kept) = (name_of(&plain), encode(&plain).unwrap());
+        assert!(name.starts_with("bulk/"));
+        assert_eq!(decode(&name, &kept).unwrap().unwrap().order.filter.reason, None);
+    }
+
+    #[test]
+    fn a_word_of_a_later_release_is_no_damage_and_what_cannot_be_read_is() {
+        let plain = bulk(Query::default());
+        let (name, mut kept) = (name_of(&plain), encode(&plain).unwrap().to_vec());
+        kept[0] = BulkDeed::ALL.len() as u8;
+        assert!(decode(&name, &kept).unwrap().is_none());
+        let cut = decode(&name, &kept[..9]);
+        assert!(matches!(cut, Err(StoreError::Damaged(_))), "{cut:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onceward::core::operation::{Deed, Forgotten};
+use onceward::core::operation::{Death, Deed, Forgotten};
 use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::core::risk::Risk;
 use onceward::store::{Query, Standing};
@@ -189,6 +189,30 @@ async fn whoever_takes_a_bulk_over_keeps_to_all_of_its_filter() {
                 "it is about nothing"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_bulk_by_cause_goes_on_after_a_restart_and_one_of_a_later_release_is_passed_over() {
+    for mut world in every(&once(Effects::NonIdempotent)) {
+        bury(&world, 3).await;
+        world.upstream.script((0..99).map(|_| answer(404, "no")));
+        let store = world.engine().store().clone();
+        let plain = world.engine().begin_bulk(order(BulkDeed::Cancel, 10)).await.unwrap();
+        until_ended(&world, &plain.name()).await;
+        let (name, value) = store.settings("bulk/".to_owned()).await.unwrap().remove(0);
+        // The first byte says what is done.
+        let later = [&[99], &value[1..]].concat();
+        store.set(name.replace("bulk/0", "bulk/f"), Some(later.into())).await.unwrap();
+        drop(store);
+        let mut order = order(BulkDeed::Redeliver, 1);
+        order.filter.reason = Some(Death::Refused);
+        let begun = world.engine().begin_bulk(order).await.unwrap();
+        world.restart().await;
+        let ended = until_ended(&world, &begun.name()).await;
+        assert_eq!((ended.standing, ended.done), (BulkStanding::Done, 3));
+        let all = world.engine().bulks().await.unwrap();
+        assert_eq!(all.iter().map(|bulk| bulk.id).collect::<Vec<_>>(), [begun.id, plain.id]);
     }
 }
 
