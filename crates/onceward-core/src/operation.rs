@@ -576,6 +576,7 @@ impl Operation {
         "/".clone_into(&mut intent.target);
         intent.upstream_key = None;
         intent.callback = None;
+        intent.trace = None;
         mark
     }
 }

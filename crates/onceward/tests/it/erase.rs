@@ -6,12 +6,17 @@ use bytes::Bytes;
 use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::policy::{Effects, Policy};
+use onceward::core::trace::TRACEPARENT;
 use onceward::store::{Query, Which};
 use onceward::{Erased, Erasure, Refusal, Whose};
 
-use crate::world::{World, accepted, answer, answered, effects, every, person, post, refused};
+use crate::world::{
+    World, accepted, answer, answered, effects, every, person, post, refused, with_header,
+};
 
 const CANARY: &str = "canary-of-jane-doe";
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn policy() -> Policy {
     let ids = vec![("of".to_owned(), "/of".to_owned())];
@@ -24,7 +29,7 @@ fn body() -> Bytes {
 
 async fn done(world: &World, key: &str, subject: &str) -> Operation {
     world.upstream.script([answer(201, body())]);
-    let mut call = post(key);
+    let mut call = with_header(post(key), TRACEPARENT, TRACE);
     call.request.body = body();
     call.request.target = format!("/x?of={CANARY}");
     call.options.subject = Some(subject.to_owned());
@@ -63,7 +68,7 @@ async fn what_is_erased_leaves_a_mark_by_which_a_duplicate_is_refused() {
         let other = done(&world, "o-1", "other").await;
         let kept = bytes(&world, &first).await;
         let others = bytes(&world, &other).await;
-        assert!(says_it(&first) && first.request.is_some());
+        assert!(says_it(&first) && first.request.is_some() && first.trace.is_some());
         let plan = Erasure { is_plan: true, ..jane() };
         let counted = Erased { operations: 1, ..Erased::default() };
         assert_eq!(world.engine().erase(&plan).await.unwrap(), counted);
@@ -72,7 +77,7 @@ async fn what_is_erased_leaves_a_mark_by_which_a_duplicate_is_refused() {
         assert_eq!(world.engine().erase(&jane()).await.unwrap(), Erased::default(), "again");
         for _ in 0..2 {
             let mark = world.operation("j-1").await;
-            assert!(!says_it(&mark), "{mark:?}");
+            assert!(!says_it(&mark) && mark.trace.is_none(), "{mark:?}");
             assert_eq!((mark.created_at, mark.ended_at), (first.created_at, first.ended_at));
             assert_eq!((mark.fingerprint, mark.state), (first.fingerprint, first.state));
             assert_eq!(mark.acts[0].reason, format!("erased: {}", person().reason));
