@@ -283,8 +283,8 @@ pub(crate) fn is_later(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|version| i32::from(*version) > VERSION)
 }
 
-/// Reads a row.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
+/// What a row says, where it is as it was written.
+pub(crate) fn holds(bytes: &[u8]) -> Result<&[u8], StoreError> {
     let (_, bytes) = bytes
         .split_first()
         .filter(|(version, _)| i32::from(**version) == VERSION)
@@ -293,6 +293,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
     if u32::from_le_bytes(*checksum) != crc32fast::hash(bytes) {
         return Err(damaged("it is not what was written"));
     }
+    Ok(bytes)
+}
+
+/// Reads a row.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
+    let bytes = holds(bytes)?;
     let (row, rest): (Row<'_>, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
     let Tail { trace } = match rest {
         [] => Tail { trace: None },

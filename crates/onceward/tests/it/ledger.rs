@@ -11,7 +11,7 @@ use onceward::core::time::Timestamp;
 use onceward::store::contract::{self, operation};
 use onceward::store::memory::MemoryStore;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
-use onceward::store::{Birth, Lane, Remembered, Store, StoreError, Which, Write};
+use onceward::store::{Birth, Lane, Query, Remembered, Store, StoreError, Which, Write};
 
 use crate::postgres;
 
@@ -243,4 +243,22 @@ async fn what_goes_with_its_segment_while_it_is_read_is_forgotten_and_no_damage(
     assert!(matches!(gone, Err(StoreError::Away(_))), "{gone:?}");
     let plain = store.body(read.request.unwrap()).await;
     assert!(matches!(plain, Err(StoreError::Damaged(_))), "its segment is gone: {plain:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_words_were_damaged_is_not_passed_over_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    remember(&store, 1).await;
+    let labelled = || Query { label: Some("label-1".into()), limit: 9, ..Query::default() };
+    assert_eq!(store.list(labelled()).await.unwrap().operations.len(), 1);
+    drop(store);
+    let index = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+    let mut row: Vec<u8> = index.query_row("SELECT row FROM op", [], |row| row.get(0)).unwrap();
+    let place = row.windows(7).position(|words| words == b"label-1").unwrap();
+    row[place] ^= 1;
+    assert_eq!(index.execute("UPDATE op SET row = ?1", [row]).unwrap(), 1);
+    drop(index);
+    let listed = open(folder.path()).unwrap().list(labelled()).await;
+    assert!(matches!(listed, Err(StoreError::Damaged(_))), "{listed:?}");
 }
