@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onceward::clock::{Clock as _, SystemClock};
+use onceward::core::attempt::{Ended, Ending, Reached};
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
 use onceward::core::operation::{Event, Operation};
 use onceward::core::policy::Mode;
+use onceward::core::verdict::Verdict;
 use onceward::store::contract::{self, done, operation};
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
 use onceward::store::{Birth, Lane, Query, Remembered, Slot, Store, StoreError, Which, Write};
@@ -126,6 +128,39 @@ async fn what_a_later_release_wrote_in_another_shape_is_left_alone() {
     }
     let waits = "SELECT 1 / count(*)::int FROM body WHERE bytes = 'request waits'";
     postgres::run(&url, waits).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_in_doubt_is_the_first_that_this_release_can_read() {
+    let Some(server) = postgres::server() else { return };
+    let url = server.database().await;
+    let store = postgres::open(&url).await;
+    let now = SystemClock.now();
+    for n in 1..=2 {
+        let pending = remember(&store, n, &format!("k{n}")).await;
+        let started = pending.after(Event::Started(Session(9)), now).unwrap();
+        let ended = Ended {
+            at: now,
+            ending: Ending::Unanswered,
+            reached: Reached::Body,
+            status: None,
+            error: None,
+            may_have_executed: true,
+            answer: None,
+        };
+        let doubted = started.after(Event::Ended(ended, Verdict::Doubt), now).unwrap();
+        for operation in [started, doubted] {
+            store.commit(Write { operation, answer: None, visible: false }).await.unwrap();
+        }
+    }
+    let first = store.oldest_in_doubt(None).await.unwrap().unwrap();
+    assert_eq!(first.key.as_str(), "k1");
+    let id = first.id.as_u128();
+    let later = format!("UPDATE op SET row = set_byte(row, 0, 2) WHERE id = '{id:032x}'::uuid");
+    postgres::run(&url, &later).await;
+    for tenant in [None, Some("t".to_owned())] {
+        assert_eq!(store.oldest_in_doubt(tenant).await.unwrap().unwrap().key.as_str(), "k2");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

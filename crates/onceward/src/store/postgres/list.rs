@@ -42,9 +42,9 @@ pub(super) const WAITING: &str = "\
         (SELECT id, row FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
         AND id < $1 ORDER BY id DESC LIMIT $2) AS first) AS open ORDER BY open.id DESC LIMIT $2";
 
-/// What came into doubt first of all, or of one tenant.
+/// What came into doubt first of all, or of one tenant; a later release's is told by its nodes.
 pub(super) const OLDEST_IN_DOUBT: &str = "\
-    SELECT id, row FROM op WHERE kind = 2 AND kind IN (1, 2, 4, 5, 6) \
+    SELECT id, row FROM op WHERE kind = 2 AND kind IN (1, 2, 4, 5, 6) AND get_byte(row, 0) <= $2 \
     AND ($1::text IS NULL OR lane IN (SELECT lane.id FROM lane WHERE tenant = $1::text)) \
     ORDER BY id LIMIT 1";
 
@@ -54,10 +54,8 @@ pub(super) async fn oldest_in_doubt(
     gone: &Gone,
     tenant: Option<String>,
 ) -> Result<Option<Operation>, StoreError> {
-    let rows = links.query(OLDEST_IN_DOUBT, &[&tenant]).await?;
-    // A later release's is told by its nodes.
-    let found = rows.first().filter(|found| !row::is_later(found.get("row")));
-    found.map(|found| Ok(gone.seen(decode(found)?))).transpose()
+    let rows = links.query(OLDEST_IN_DOUBT, &[&tenant, &row::VERSION]).await?;
+    rows.first().map(|found| Ok(gone.seen(decode(found)?))).transpose()
 }
 
 /// The page that `query` asks for.

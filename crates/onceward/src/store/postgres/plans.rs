@@ -61,7 +61,7 @@ const HOT: [Hot; 16] = [
     hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
     hot("many wait", MANY_WAIT, "20000", Days::All),
     hot("list by what was made", MADE, "'NEXT', 500, 'm1'", Days::All),
-    hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL", Days::All),
+    hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL, 1", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),
     hot("beat", BEAT, "1, 15, 500, 1", Days::All),
