@@ -200,6 +200,7 @@ impl Writer {
             Ok(written)
         });
         let written = written.await?;
+        self.queue.commits.add(began);
         let wakes = jobs.iter().any(Job::is_pending);
         let gone = &self.queue.gone;
         let again = answer(&link, std::mem::take(jobs), &batch, written, gone).await;
@@ -213,7 +214,6 @@ impl Writer {
             let _ = freed.await;
             pause(LOOK_AGAIN).await;
         }
-        self.queue.commits.add(began);
         if wakes {
             self.queue.changed.notify_one();
             self.queue.tell.notify_one();
