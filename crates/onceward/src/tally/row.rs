@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceward_core::hex;
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
 use onceward_core::time::Timestamp;
+use onceward_core::upstream_key::escaped;
 
 use super::{Counts, DuplicateSeen, Fresh, OTHER, ROUTES_MAX, SAMPLES_MAX, Span, name_of};
 use crate::observe::Repeat;
@@ -88,15 +88,7 @@ impl Tier {
 
 /// A tenant as names say it, where nothing else can be read into it; everybody where it is none.
 pub(super) fn whose(tenant: Option<&str>) -> String {
-    let Some(tenant) = tenant else { return EVERYBODY.to_owned() };
-    let mut said = String::with_capacity(tenant.len());
-    for byte in tenant.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => said.push(byte.into()),
-            _ => said.extend(["%", &hex::encode(&[byte])]),
-        }
-    }
-    said
+    tenant.map_or_else(|| EVERYBODY.to_owned(), |tenant| escaped(tenant, b""))
 }
 
 /// The names that stand under `prefix` of this period, and of those after it where more is left out.
