@@ -107,7 +107,7 @@ pub(crate) async fn write(engine: Arc<Engine>) {
     let mut next_tallies = engine.clock.now().plus(tally::EVERY);
     loop {
         engine.clock.sleep_until(engine.clock.now().plus(ASKED_EVERY)).await;
-        engine.counting.tallies.gather(engine.clock.now());
+        engine.counting.tallies.gather(&*engine.clock);
         let mut written = engine.flush_asked().await;
         if written.is_ok() && engine.clock.now() >= next_tallies {
             next_tallies = engine.clock.now().plus(tally::EVERY);

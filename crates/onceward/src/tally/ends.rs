@@ -110,7 +110,7 @@ impl Engine {
         let (tallies, now) = (&self.counting.tallies, self.clock.now());
         // What is being written is in one of both places.
         let _alone = tallies.flushing.lock().await;
-        tallies.gather(now);
+        tallies.gather(&*self.clock);
         let (whose, mut ahead) = (whose(tenant), KeysAhead::default());
         let prefix = format!("{PREFIX}{whose}/");
         let mut from = Some(period_name(&prefix, day_of(now) - 1));

@@ -11,6 +11,7 @@ use onceward_core::time::Timestamp;
 use super::ends::{Days, day_of};
 use super::row::{Row, Tier, row_name, whose};
 use super::{Tallies, ends};
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::store::{StoreError, Way};
 
@@ -79,10 +80,12 @@ impl Kept {
 }
 
 impl Tallies {
-    /// Says of what was counted since that it was counted now.
-    pub(crate) fn gather(&self, now: Timestamp) {
-        // Nobody looks in between, when it is neither here nor there.
+    /// Says of what was counted since that it was counted now, and lets go what need not be held any more.
+    pub(crate) fn gather(&self, clock: &dyn Clock) {
+        // Nobody looks in between, when it is neither here nor there; and nobody lets a period go that this
+        // is counted in.
         let mut kept = self.kept();
+        let now = clock.now();
         for (tenant, fresh) in self.take() {
             for whose in [whose(Some(&tenant)), whose(None)] {
                 for tier in Tier::ALL {
@@ -95,6 +98,7 @@ impl Tallies {
                 fresh.ends.iter().for_each(|(day, ends)| days.entry(*day).or_default().add(ends));
             }
         }
+        kept.forget(now);
     }
 }
 
@@ -103,15 +107,13 @@ impl Engine {
     pub async fn flush_tallies(&self) -> Result<(), StoreError> {
         let tallies = &self.counting.tallies;
         let _alone = tallies.flushing.lock().await;
-        tallies.gather(self.clock.now());
+        tallies.gather(&*self.clock);
         let moved = tallies.kept().moved(self.session)?;
         for Moved { place, times, name, value } in moved {
             self.store.set(name, Some(value)).await?;
             tallies.kept().wrote(place, times);
         }
-        self.flush_ends().await?;
-        tallies.kept().forget(self.clock.now());
-        Ok(())
+        self.flush_ends().await
     }
 
     /// Removes the rows that are too old, of all nodes.

@@ -79,7 +79,7 @@ impl Engine {
     /// This session's rows that are in memory, up to now.
     fn own_rows(&self, tier: Tier, whose: &str) -> BTreeMap<i64, Row> {
         let tallies = &self.counting.tallies;
-        tallies.gather(self.clock.now());
+        tallies.gather(&*self.clock);
         let kept = tallies.kept();
         let of = (tier, whose.to_owned(), i64::MIN)..=(tier, whose.to_owned(), i64::MAX);
         kept.rows.range(of).map(|((.., period), held)| (*period, held.row.clone())).collect()

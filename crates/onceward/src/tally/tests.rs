@@ -372,6 +372,50 @@ fn rows_do_not_grow_with_what_is_counted_and_the_old_ones_go() {
 }
 
 #[test]
+fn what_cannot_be_written_is_held_for_no_longer_than_it_would_be_kept() {
+    let nodes = Nodes::new(1);
+    let told = Told { tenant: "a", route: "pay", what: What::Rested(State::Done, false) };
+    let tallies = &nodes.engines[0].counting.tallies;
+    for hour in 0..30 * 24 {
+        nodes.pass(Duration::from_hours(1));
+        nodes.tell(0, &told);
+        // As it is done each second, whether anything can be written or not.
+        tallies.gather(&*nodes.clock);
+        let kept = tallies.kept();
+        // Of each tier those that are kept, the one of now and one that is just over.
+        let most = 2 * ((2 + 26 + 8 * 24) + 3 * 2);
+        assert!(kept.rows.len() <= most, "{} rows after {hour} hours", kept.rows.len());
+        let days: usize = kept.ends.values().map(Days::len).sum();
+        assert!(days <= 2 * 34, "{days} days of ends after {hour} hours");
+    }
+    nodes.write(0);
+    assert_eq!(nodes.stats(0, Some("a"), Span::Week).total.done, 7 * 24, "all of the week");
+}
+
+/// Time that says whether somebody could let go what is counted just now.
+#[derive(Debug)]
+struct Watched(Arc<Engine>);
+
+impl Clock for Watched {
+    fn now(&self) -> Timestamp {
+        assert!(self.0.counting.tallies.kept.try_lock().is_err(), "a period may end meanwhile");
+        Timestamp::from_micros(BEGIN)
+    }
+
+    fn sleep_until(&self, _: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(ready(()))
+    }
+}
+
+#[test]
+fn what_is_counted_late_lies_in_no_period_that_was_let_go() {
+    let nodes = Nodes::new(1);
+    nodes.tell(0, &repeated(Repeat::Joined));
+    nodes.engines[0].counting.tallies.gather(&Watched(Arc::clone(&nodes.engines[0])));
+    assert_eq!(nodes.stats(0, Some("a"), Span::Hour).total.blocked(), 1);
+}
+
+#[test]
 fn one_row_has_room_for_so_many_routes_and_the_rest_are_counted_together() {
     let nodes = Nodes::new(1);
     for place in 0..2 * ROUTES_MAX {
@@ -379,7 +423,7 @@ fn one_row_has_room_for_so_many_routes_and_the_rest_are_counted_together() {
         operation.intent_mut().route = format!("r{place:04}");
         nodes.engines[0].observer.observe(Fact::Remembered(&operation));
         if place % 3 == 0 {
-            nodes.engines[0].counting.tallies.gather(nodes.clock.now());
+            nodes.engines[0].counting.tallies.gather(&*nodes.clock);
         }
     }
     nodes.write(0);
@@ -404,7 +448,7 @@ fn the_last_duplicates_are_read_page_by_page_whoever_saw_them_and_however_long_a
             times.push((nodes.clock.now(), Repeat::ALL[place % 6]));
         }
         // As it is done each second; and what one has not written is its own.
-        nodes.engines[0].counting.tallies.gather(nodes.clock.now());
+        nodes.engines[0].counting.tallies.gather(&*nodes.clock);
         nodes.write(1);
         if place == 100 {
             nodes.write(0);
