@@ -11,7 +11,7 @@ use crate::store::StoreError;
 const STEP: usize = 256;
 
 /// Between two steps, so that a pass over a large ledger takes little of the writer's time.
-const STEP_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const STEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Before the first pass: a process that never lives long has to forget too.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -29,9 +29,9 @@ pub(crate) async fn sweep(engine: Arc<Engine>) {
         pause = PASS_PAUSE;
         if is_over(engine.forget_notes().await)
             || is_over(engine.finish_erasures().await)
-            || is_over(engine.sweep_tallies().await)
             || is_over(sweep_operations(&engine).await)
             || is_over(sweep_lines(&engine).await)
+            || is_over(engine.sweep_tallies().await)
         {
             return;
         }

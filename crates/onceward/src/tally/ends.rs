@@ -2,13 +2,16 @@
 //! told without a look at them. What people do to keys afterwards is not seen in it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use onceward_core::admission::leaves_no_tombstone;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 
+use super::keep::{replace, side_by_side};
 use super::row::{period_name, whose};
-use crate::engine::{Engine, RACES_MAX};
+use crate::engine::Engine;
 use crate::setting;
 use crate::store::{StoreError, Way};
 
@@ -78,8 +81,11 @@ impl Ends {
         self.windows.iter().chain(&self.marks).all(|count| *count == 0)
     }
 
-    fn numbers(&self) -> Vec<u64> {
-        [self.windows, self.marks].concat()
+    /// With what the ledger has, as it is kept.
+    fn added_to(&self, there: &[u8]) -> Result<Bytes, StoreError> {
+        let mut all = self.clone();
+        all.add_kept(there);
+        setting::encode(&[all.windows, all.marks].concat())
     }
 
     fn add_kept(&mut self, value: &[u8]) {
@@ -136,34 +142,26 @@ impl Engine {
     pub(super) async fn flush_ends(&self) -> Result<(), StoreError> {
         let kept = || self.counting.tallies.kept();
         let ends = kept().ends.clone();
-        for (whose, days) in ends {
-            for (day, ends) in days.into_iter().filter(|(_, ends)| !ends.is_nothing()) {
+        let days = ends.into_iter().flat_map(|(whose, days)| {
+            let moved = days.into_iter().filter(|(_, ends)| !ends.is_nothing());
+            moved.map(move |(day, ends)| (whose.clone(), day, ends))
+        });
+        let writes = days.map(|(whose, day, ends)| {
+            let store = Arc::clone(&self.store);
+            async move {
                 let name = period_name(&format!("{PREFIX}{whose}/"), day);
-                if self.add_ends(&name, &ends).await? {
-                    kept()
-                        .ends
-                        .entry(whose.clone())
-                        .or_default()
-                        .entry(day)
-                        .and_modify(|left| left.less(&ends));
-                }
+                // Where others are faster it stays for the next time.
+                let is_added = replace(&*store, name, |there| ends.added_to(there)).await?;
+                Ok(is_added.then_some((whose, day, ends)))
             }
-        }
-        Ok(())
-    }
-
-    /// Tells whether it was added; else others were faster, and it stays for the next time.
-    async fn add_ends(&self, name: &str, ends: &Ends) -> Result<bool, StoreError> {
-        for _ in 0..RACES_MAX {
-            let there = self.store.setting(name.to_owned()).await?;
-            let mut all = ends.clone();
-            all.add_kept(there.as_deref().unwrap_or_default());
-            let value = setting::encode(&all.numbers())?;
-            if self.store.swap(name.to_owned(), there, Some(value)).await? {
-                return Ok(true);
+        });
+        let wrote = |(whose, day, ends): (String, i64, Ends)| {
+            let mut kept = kept();
+            if let Some(left) = kept.ends.get_mut(&whose).and_then(|days| days.get_mut(&day)) {
+                left.less(&ends);
             }
-        }
-        Ok(false)
+        };
+        side_by_side(writes, wrote).await
     }
 }
 

@@ -2,24 +2,30 @@
 //! and out of it again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::lease::Session;
 use onceward_core::time::Timestamp;
+use tokio::task::JoinSet;
 
 use super::ends::{Days, day_of};
 use super::row::{Row, Tier, row_name, whose};
 use super::{Tallies, ends};
 use crate::clock::Clock;
-use crate::engine::Engine;
-use crate::store::{StoreError, Way};
+use crate::engine::{Engine, RACES_MAX};
+use crate::store::{Store, StoreError, Way};
+use crate::sweep::STEP_PAUSE;
 
 /// How often what moved is written.
 pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
-/// Rows looked at in one step of the sweep.
-const STEP: usize = 128;
+/// Rows written at a time: they share the ledger's commits.
+const AT_A_TIME: usize = 64;
+
+/// Rows looked at in one step of the sweep: where there are many routes, a row is large.
+const STEP: usize = 8;
 
 /// What this session counted.
 #[derive(Debug, Default)]
@@ -109,10 +115,14 @@ impl Engine {
         let _alone = tallies.flushing.lock().await;
         tallies.gather(&*self.clock);
         let moved = tallies.kept().moved(self.session)?;
-        for Moved { place, times, name, value } in moved {
-            self.store.set(name, Some(value)).await?;
-            tallies.kept().wrote(place, times);
-        }
+        let writes = moved.into_iter().map(|Moved { place, times, name, value }| {
+            let store = Arc::clone(&self.store);
+            async move {
+                let is_written = replace(&*store, name, |_| Ok(value.clone())).await?;
+                Ok(is_written.then_some((place, times)))
+            }
+        });
+        side_by_side(writes, |(place, times)| tallies.kept().wrote(place, times)).await?;
         self.flush_ends().await
     }
 
@@ -133,15 +143,55 @@ impl Engine {
             let page = self.store.settings_from(prefix.to_owned(), from, Way::Up, STEP).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             from = Some(last.clone());
-            for (name, _) in page {
+            for (name, value) in page {
                 let Some((whose, period)) = place_of(prefix, &name) else { continue };
                 if period >= first {
                     // What comes after it is younger: on with the next tenant.
                     from = Some(format!("{prefix}{whose}/\u{7e}"));
                     break;
                 }
-                self.store.set(name, None).await?;
+                // Another node that sweeps too may have been faster.
+                self.store.swap(name, Some(value), None).await?;
             }
+            self.clock.sleep_until(self.clock.now().plus(STEP_PAUSE)).await;
+        }
+    }
+}
+
+/// Puts what `make` makes of it in the place of what the ledger has under `name`; by a swap, of which other
+/// nodes are not told: nobody waits for it. Tells whether; else others were faster.
+pub(super) async fn replace(
+    store: &dyn Store,
+    name: String,
+    make: impl Fn(&[u8]) -> Result<Bytes, StoreError>,
+) -> Result<bool, StoreError> {
+    for _ in 0..RACES_MAX {
+        let there = store.setting(name.clone()).await?;
+        let value = make(there.as_deref().unwrap_or_default())?;
+        if there.as_ref() == Some(&value) || store.swap(name.clone(), there, Some(value)).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Does all of `work`, some at a time, and tells `done` what was done. Nothing is left under way, after an
+/// error neither: it could come after what is written next.
+pub(super) async fn side_by_side<T: Send + 'static>(
+    mut work: impl Iterator<Item: Future<Output = Result<Option<T>, StoreError>> + Send + 'static>,
+    mut done: impl FnMut(T),
+) -> Result<(), StoreError> {
+    let (mut under_way, mut result) = (JoinSet::new(), Ok(()));
+    loop {
+        while result.is_ok() && under_way.len() < AT_A_TIME {
+            let Some(next) = work.next() else { break };
+            under_way.spawn(next);
+        }
+        match under_way.join_next().await {
+            None => return result,
+            Some(Ok(Ok(what))) => what.into_iter().for_each(&mut done),
+            Some(Ok(Err(error))) => result = result.and(Err(error)),
+            Some(Err(error)) => result = Err(StoreError::Unavailable(error.to_string())),
         }
     }
 }

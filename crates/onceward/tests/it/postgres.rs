@@ -1,11 +1,12 @@
 //! A PostgreSQL server for tests, and a database of its own for each: `cargo xtask test` starts the
 //! server and names it in `TEST_POSTGRES`.
 
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use onceward::core::hex;
 use onceward::store::postgres::{PostgresOptions, PostgresStore};
-use tokio_postgres::NoTls;
+use tokio_postgres::{AsyncMessage, NoTls};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -39,6 +40,29 @@ pub(crate) async fn run(url: &str, sql: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(sql).await.unwrap();
+}
+
+/// What nodes tell each other of what they write while `work` goes on.
+pub(crate) async fn told(url: &str, work: impl Future<Output = ()>) -> Vec<String> {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(told) = message.unwrap() {
+                let _ = tell.send(told.payload().to_owned());
+            }
+        }
+    });
+    client.batch_execute("LISTEN onceward").await.unwrap();
+    work.await;
+    client.batch_execute("NOTIFY onceward, 'the end'").await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        match heard.recv().await.unwrap() {
+            end if end == "the end" => return all,
+            told => all.push(told),
+        }
+    }
 }
 
 /// The tables in which `words` stand.

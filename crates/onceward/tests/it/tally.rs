@@ -7,6 +7,7 @@ use onceward::core::policy::{Backoff, Effects, Policy};
 use onceward::store::{Store, Way};
 use onceward::tally::{Counts, Span};
 
+use crate::postgres;
 use crate::world::{World, accepted, answer, effects, every, post, taken, unanswered, unsent};
 
 /// Of the tenant of all calls here.
@@ -120,6 +121,27 @@ async fn nodes_add_up_and_each_knows_what_it_has_not_written() {
         assert!(seen[0].after >= Duration::from_mins(3));
         let ahead = other.keys_ahead(Some("t")).await.unwrap();
         assert_eq!((ahead.kept, ahead.expiring, ahead.tombstones), (1, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn other_nodes_are_not_woken_by_statistics() {
+    for world in every(&effects(Effects::NonIdempotent)) {
+        let Some(url) = world.postgres() else { continue };
+        world.answered(post("k")).await;
+        counted(&world, |counts| counts.done == 1).await;
+        let store = world.engine().store();
+        let told = postgres::told(url, async {
+            for _ in 0..2 {
+                world.engine().flush_tallies().await.unwrap();
+                world.answered(post("k")).await;
+            }
+        });
+        let told = told.await;
+        assert!(!told.contains(&"setting".to_owned()), "{told:?}");
+        assert!(names(&**store).await.len() >= 6, "they were written");
+        let told = postgres::told(url, async { store.set("s".into(), None).await.unwrap() }).await;
+        assert!(told.contains(&"setting".to_owned()), "what settings say is heard: {told:?}");
     }
 }
 

@@ -291,6 +291,11 @@ impl World {
         (!matches!(self.ledger, Ledger::Sqlite(_))).then(|| self.neighbour())
     }
 
+    /// The ledger's address, where it is in PostgreSQL.
+    pub(crate) fn postgres(&self) -> Option<&str> {
+        if let Ledger::Postgres(url) = &self.ledger { Some(url) } else { None }
+    }
+
     /// Another node with a ledger's door of its own, where the ledger can have several nodes; it does
     /// nothing by itself.
     pub(crate) async fn node_apart(&self) -> Option<Arc<Engine>> {

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::hints;
 use super::link::Links;
 use crate::store::{StoreError, Way};
-use crate::tally;
 
 const ONE: &str = "SELECT value FROM setting WHERE name = $1";
 
@@ -18,10 +17,6 @@ const DOWN: &str =
 /// The hint goes out with the commit, or not at all; here and below.
 const PUT: &str = "WITH put AS (INSERT INTO setting VALUES ($1, $2) \
     ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) SELECT pg_notify('onceward', $3)";
-
-/// The same of statistics, for which nobody waits.
-const PUT_QUIETLY: &str = "INSERT INTO setting VALUES ($1, $2) \
-    ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
 
 const REMOVE: &str = "WITH gone AS (DELETE FROM setting WHERE name = $1) \
     SELECT pg_notify('onceward', $2)";
@@ -57,9 +52,6 @@ pub(super) async fn page(
 
 pub(super) async fn set(links: &Links, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
     match value {
-        Some(value) if name.starts_with(tally::PREFIX) => {
-            links.query(PUT_QUIETLY, &[&name, &&value[..]]).await?
-        }
         Some(value) => links.query(PUT, &[&name, &&value[..], &hints::SETTING]).await?,
         None => links.query(REMOVE, &[&name, &hints::SETTING]).await?,
     };
