@@ -170,18 +170,18 @@ fn at<T: Copy>(all: &[T], place: u8) -> Option<T> {
     all.get(usize::from(place)).copied()
 }
 
-/// The same where there may be no word.
-fn at_if_any<T: Copy>(all: &[T], place: Option<u8>) -> Option<Option<T>> {
-    match place {
-        None => Some(None),
-        Some(place) => at(all, place).map(Some),
-    }
-}
-
 fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> Option<Bulk> {
     let filter = row.filter;
     let standings = filter.standing.iter().map(|place| at(&Standing::ALL, *place));
     let risks = row.taken.iter().map(|place| at(&Risk::ALL, *place));
+    let kind = match further.kind {
+        None => None,
+        Some(place) => Some(at(&ScopeKind::ALL, place)?),
+    };
+    let reason = match cause.reason {
+        None => None,
+        Some(place) => Some(at(&Death::ALL, place)?),
+    };
     let time = Timestamp::from_micros;
     Some(Bulk {
         id,
@@ -195,7 +195,7 @@ fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> 
                 label: filter.label,
                 text: filter.text,
                 status: filter.status,
-                reason: at_if_any(&Death::ALL, cause.reason)?,
+                reason,
                 error: cause.error,
                 parent: filter.parent.map(OperationId::from_u128),
                 made: filter.made,
@@ -203,7 +203,7 @@ fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> 
                 until: filter.until.map(time),
                 principal: further.principal,
                 subject: further.subject,
-                kind: at_if_any(&ScopeKind::ALL, further.kind)?,
+                kind,
                 scope: further.scope,
                 // A bulk has its own place, and goes through all of them.
                 before: None,
