@@ -68,7 +68,7 @@ pub struct SqliteStore {
     has_orphans: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the ledger is open: a second process is refused.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -216,10 +216,21 @@ impl SqliteStore {
     }
 }
 
-fn take_lock(path: &Path) -> Result<File, StoreError> {
+/// The lock of a ledger, let go where this goes.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started has it too, from its fork until
+        // its exec. Where it fails, the file is closed.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
+fn take_lock(path: &Path) -> Result<Lock, StoreError> {
     let file = File::create(path).map_err(|error| unavailable(path, &error))?;
     if Sabotage::LockNotTaken.is_on() {
-        return Ok(file);
+        return Ok(Lock(file));
     }
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
         |_| {
@@ -229,7 +240,7 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
             ))
         },
     )?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Moves the log's frames into the database file beside the writer, so that it never waits.
@@ -413,5 +424,23 @@ impl Store for SqliteStore {
 
     fn newest(&self) -> u64 {
         self.newest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_let_go_can_be_taken_though_a_process_that_is_being_started_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.lock");
+        let lock = take_lock(&path).unwrap();
+        // As a fork has it.
+        let copy = lock.0.try_clone().unwrap();
+        assert!(take_lock(&path).is_err());
+        drop(lock);
+        drop(take_lock(&path).unwrap());
+        drop(copy);
     }
 }
