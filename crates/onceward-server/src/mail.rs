@@ -188,7 +188,10 @@ async fn dialogue(
 
 /// A server that has said who it is, over a way that is as safe as it is to be.
 async fn connect(server: &Server, hello: &ClientId) -> Result<AsyncSmtpConnection, Failed> {
-    let sockets = Sockets::new(server.ca_file.as_deref()).map_err(|why| failed(why.to_string()))?;
+    let ca_file = server.ca_file.clone();
+    let sockets =
+        reading(move || Sockets::new(ca_file.as_deref()).map_err(|why| failed(why.to_string())));
+    let sockets = sockets.await?;
     let socket =
         sockets.dial(&server.place, DIAL_MAX).await.map_err(|why| failed(why.to_string()))?;
     let stream: Box<dyn AsyncTokioStream> = if server.safe == Safe::Implicit {
@@ -199,9 +202,18 @@ async fn connect(server: &Server, hello: &ClientId) -> Result<AsyncSmtpConnectio
     };
     let mut connection = AsyncSmtpConnection::connect_with_transport(stream, hello).await?;
     if server.safe == Safe::StartTls {
-        connection.starttls(start_tls(server)?, hello).await?;
+        let server = server.clone();
+        connection.starttls(reading(move || start_tls(&server)).await?, hello).await?;
     }
     Ok(connection)
+}
+
+/// What comes of `read`, which reads files and may take its time: whom a machine trusts is many of them.
+async fn reading<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Failed> + Send + 'static,
+) -> Result<T, Failed> {
+    let read = tokio::task::spawn_blocking(read);
+    read.await.unwrap_or_else(|error| Err(failed(error.to_string())))
 }
 
 fn start_tls(server: &Server) -> Result<TlsParameters, Failed> {

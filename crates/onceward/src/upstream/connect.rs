@@ -12,6 +12,7 @@ use onceward_core::attempt::Reached;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -21,7 +22,6 @@ use url::{Host, Url};
 
 use super::egress::{Egress, EgressRefusal};
 use super::tls::{self, DoorError};
-use super::wire::Metered;
 use super::{Target, Trust};
 
 /// How many addresses of a name are tried. More is no name of one upstream.
@@ -78,10 +78,14 @@ impl ConnectError {
 }
 
 impl Connector {
-    /// Trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
+    /// For HTTP. Trusts the machine's roots, or Mozilla's where it has none, and those in `ca_file`.
     pub(super) fn new(egress: Egress, ca_file: Option<&Path>) -> Result<Self, DoorError> {
-        let tls = Arc::new(tls::speaking_http(tls::trusted(ca_file)?));
-        Ok(Self { egress, tls, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
+        Ok(Self::with_tls(egress, tls::speaking_http(tls::trusted(ca_file)?)))
+    }
+
+    /// Agrees on TLS by `tls`, where a target has none of its own.
+    pub(super) fn with_tls(egress: Egress, tls: ClientConfig) -> Self {
+        Self { egress, tls: Arc::new(tls), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
     /// Opens a TCP connection to one of the target's addresses. Notes how far it came.
@@ -117,11 +121,11 @@ impl Connector {
     }
 
     /// Agrees on TLS, with the name in the URL as the one that the certificate has to have.
-    pub(super) async fn secure(
+    pub(super) async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         target: &Target,
-        stream: Metered,
-    ) -> Result<TlsStream<Metered>, ConnectError> {
+        stream: S,
+    ) -> Result<TlsStream<S>, ConnectError> {
         let name = server_name(&target.base).ok_or(ConnectError::Url)?;
         let config = target.tls.as_ref().map_or(&self.tls, |own| own.config());
         let connector = TlsConnector::from(Arc::clone(config));
@@ -210,7 +214,7 @@ pub(super) fn named(target: &Target) -> String {
     }
 }
 
-pub(super) fn server_name(url: &Url) -> Option<ServerName<'static>> {
+fn server_name(url: &Url) -> Option<ServerName<'static>> {
     match url.host()? {
         Host::Ipv4(ip) => Some(ServerName::IpAddress(IpAddr::V4(ip).into())),
         Host::Ipv6(ip) => Some(ServerName::IpAddress(IpAddr::V6(ip).into())),
