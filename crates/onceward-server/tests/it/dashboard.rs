@@ -3,7 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 use crate::browser_world::{Browser, Server};
 use crate::tenants_world::{ask, echo, make};
@@ -158,6 +159,62 @@ fn a_key_is_looked_up_and_its_routes_window_is_judged() {
     assert!(unknown.contains("99.9 % of your duplicates came within"), "{unknown}");
     assert_eq!(figure(&unknown, "Unfinished"), 1);
     assert_eq!(figure(&unknown, "In their window"), 5);
+}
+
+/// Calls on kept connections, each with a key that goes on where `key` ends.
+fn call_often(server: &Server, key: &str, count: usize) {
+    const AT_ONCE: usize = 16;
+    let address = server.gateway().address;
+    std::thread::scope(|scope| {
+        for caller in 0..AT_ONCE {
+            let _ = scope.spawn(move || {
+                let mut stream = BufReader::new(TcpStream::connect(address).unwrap());
+                for n in (caller..count).step_by(AT_ONCE) {
+                    let head = format!("POST /to/demo/orders HTTP/1.1\r\nHost: {address}\r\n");
+                    let rest =
+                        format!("Idempotency-Key: {key}-{n}\r\nContent-Length: 2\r\n\r\n{{}}");
+                    stream.get_mut().write_all((head + &rest).as_bytes()).unwrap();
+                    let mut line = String::new();
+                    let _ = stream.read_line(&mut line).unwrap();
+                    assert!(line.starts_with("HTTP/1.1 201"), "{line}");
+                    let mut length = 0;
+                    while line != "\r\n" {
+                        line.clear();
+                        let _ = stream.read_line(&mut line).unwrap();
+                        let said = line.to_ascii_lowercase();
+                        if let Some(said) = said.strip_prefix("content-length:") {
+                            length = said.trim().parse().unwrap();
+                        }
+                    }
+                    stream.read_exact(&mut vec![0; length]).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_key_that_is_older_than_what_one_list_reads_is_never_said_to_be_new() {
+    let server = Server::start();
+    assert_eq!(call(&server, "/to/demo/orders", "order", "{}"), 201);
+    // One more than a list reads, and none that it could pass over by its bytes.
+    call_often(&server, "order", 20_001);
+    let list = server.ask("GET", "/v1/operations?key=order", &[], "").json();
+    assert!(list["data"].as_array().unwrap().is_empty() && list["next"].is_string(), "{list}");
+
+    let unknown = page(&server, "/keys?key=order");
+    assert!(unknown.contains("not known yet") && !unknown.contains("would be new"), "{unknown}");
+    let further = unknown.split("<a href=\"/operations?key=order&amp;cursor=").nth(1).unwrap();
+    let cursor = further.split('"').next().unwrap();
+    let further = page(&server, &format!("/operations?key=order&cursor={cursor}"));
+    assert!(further.contains(">order</a>"), "{further}");
+
+    // By its route it is found however old it is; and of another key the same is known.
+    let found = page(&server, "/keys?key=order&route=demo");
+    assert!(found.contains("the same key gets the same answer"), "{found}");
+    let other = page(&server, "/keys?key=rder&route=demo");
+    assert!(other.contains("No call on <strong>demo</strong> is remembered"), "{other}");
+    assert!(!other.contains("would be new"), "{other}");
 }
 
 #[test]
