@@ -131,7 +131,7 @@ fn told(repeat: Repeat) -> (Markup, &'static str) {
         ),
         Repeat::Late => (
             sign("doubt", Icon::Gone, "late"),
-            "Came after the window: told that the key was used, and nothing was sent. A longer window would have answered it.",
+            "Came after the window. Where its route refuses such, it was told that the key was used and nothing was sent; where it says on_expired = \"execute\", it was sent as a new operation. A longer window would have answered it.",
         ),
         Repeat::Revived => (
             sign("pending", Icon::Operations, "revived"),

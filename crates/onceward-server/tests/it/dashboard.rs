@@ -110,6 +110,42 @@ fn duplicates_are_told_with_what_they_got_and_what_they_would_have_doubled() {
 }
 
 #[test]
+fn a_duplicate_that_was_sent_is_nowhere_said_to_be_answered_without_sending() {
+    let upstream = echo();
+    let server = Server::with(&format!(
+        "[routes.brief]\nupstream = \"http://{upstream}\"\neffects = \"idempotent\"\nwindow = \"1ms\"\non_expired = \"execute\"\n"
+    ));
+    assert_eq!(call(&server, "/to/brief/orders", "order-1", "{}"), 201);
+    let first = server.operations()[0]["id"].as_str().unwrap().to_owned();
+    until("its window is over and it is sent anew", || {
+        assert_eq!(call(&server, "/to/brief/orders", "order-1", "{}"), 201);
+        (server.operations().len() > 1).then_some(())
+    });
+    let shown = page(&server, "/duplicates");
+    assert!(shown.contains("<td data-label=\"It got\"><span class=\"chip doubt\">"), "{shown}");
+    assert!(shown.contains("on_expired = &quot;execute&quot;, it was sent"), "{shown}");
+    let story = until("it is noted that it was asked for again", || {
+        Some(page(&server, &format!("/operations/{first}")))
+            .filter(|story| story.matches("Asked again").count() > 1)
+    });
+    assert!(!story.contains("without sending"), "{story}");
+}
+
+#[test]
+fn a_story_counts_those_too_who_asked_again_at_times_that_are_not_kept() {
+    let server = Server::start();
+    for _ in 0..24 {
+        assert_eq!(call(&server, "/to/demo/orders", "order-1", "{}"), 201);
+    }
+    let id = server.operations()[0]["id"].as_str().unwrap().to_owned();
+    let said = "Asked again</strong> 20 times, the last ";
+    let story = until("all are noted", || {
+        Some(page(&server, &format!("/operations/{id}"))).filter(|it| it.contains("<strong>23<"))
+    });
+    assert!(story.contains(said) && story.contains(", and 3 times before"), "{story}");
+}
+
+#[test]
 fn the_upstream_that_hurts_most_comes_first_and_says_why() {
     // Nobody listens there any more.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
