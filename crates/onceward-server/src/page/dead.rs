@@ -71,9 +71,7 @@ pub(super) async fn show(
 fn narrowed(filter: &Filter) -> Markup {
     html! {
         p.narrowed {
-            @for (name, value) in filter.words().into_iter().filter(|(name, _)| *name != "state") {
-                span.word { span.soft { (name) } " " strong { bdi { (value) } } } " "
-            }
+            (filter::narrowing(filter.words().iter().filter(|(name, _)| *name != "state")))
             a href="/dead" { "All dead letters" }
         }
     }

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use url::form_urlencoded::Serializer;
 
 use crate::tenants_world::{ask, make, serve};
 use crate::world::{Gateway, World, until};
@@ -157,6 +158,11 @@ fn dead_letters_are_told_by_cause_the_commonest_first_and_each_cause_finds_its_o
     };
     assert_eq!(found("reason=refused&status=404"), ["order-2", "order-1"]);
     assert_eq!(found("error=127.0.0.1:1"), ["away-1"]);
+    assert_eq!(found("no_error=true").len(), 3);
+    assert_eq!(found("no_status=true"), ["away-1"]);
+    assert_eq!(found("error_is=127.0.0.1:1"), [""; 0]);
+    let query = Serializer::new(String::new()).append_pair("error_is", error).finish();
+    assert_eq!(found(&query), ["away-1"]);
     assert_eq!(found("reason=cancelled"), [""; 0]);
     assert_eq!(found("after=1h").len(), 4);
     assert_eq!(found("before=1h"), [""; 0]);

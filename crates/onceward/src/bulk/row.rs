@@ -78,6 +78,9 @@ struct FurtherRow {
 struct CauseRow {
     reason: Option<u8>,
     error: Option<String>,
+    error_is: Option<String>,
+    no_status: bool,
+    no_error: bool,
 }
 
 /// The word that says that there is a [`CauseRow`].
@@ -89,7 +92,11 @@ fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
 
 pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
     let (order, filter) = (&bulk.order, &bulk.order.filter);
-    let has_cause = filter.reason.is_some() || filter.error.is_some();
+    let has_cause = filter.reason.is_some()
+        || filter.error.is_some()
+        || filter.error_is.is_some()
+        || filter.no_status
+        || filter.no_error;
     let places = filter.standing.iter().map(|it| place(&Standing::ALL, it));
     let row = BulkRow {
         deed: place(&BulkDeed::ALL, &order.deed),
@@ -136,6 +143,9 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
     let cause = CauseRow {
         reason: filter.reason.map(|reason| place(&Death::ALL, &reason)),
         error: filter.error.clone(),
+        error_is: filter.error_is.clone(),
+        no_status: filter.no_status,
+        no_error: filter.no_error,
     };
     setting::encode(&(row, further, cause))
 }
@@ -183,6 +193,9 @@ pub(super) fn decode(name: &str, value: &[u8]) -> Result<Bulk, StoreError> {
                 status: filter.status,
                 reason,
                 error: cause.error,
+                error_is: cause.error_is,
+                no_status: cause.no_status,
+                no_error: cause.no_error,
                 parent: filter.parent.map(OperationId::from_u128),
                 made: filter.made,
                 since: filter.since.map(time),
@@ -256,7 +269,15 @@ mod tests {
         let (row, _) = postcard::take_from_bytes::<BulkRow>(&kept).unwrap();
         let is_known = |place: &u8| usize::from(*place) < Standing::ALL.len();
         assert!(!row.filter.standing.iter().all(is_known), "one that it refuses");
-        let kept = encode(&bulk(plain)).unwrap();
+        let kept = encode(&bulk(plain.clone())).unwrap();
         assert_eq!(decode(&name, &kept).unwrap().order.filter.reason, None);
+        for exact in [
+            Query { error_is: Some("no answer".to_owned()), ..plain.clone() },
+            Query { no_status: true, ..plain.clone() },
+            Query { no_error: true, ..plain },
+        ] {
+            let read = decode(&name, &encode(&bulk(exact.clone())).unwrap()).unwrap().order.filter;
+            assert_eq!(format!("{read:?}"), format!("{exact:?}"));
+        }
     }
 }
