@@ -1,7 +1,6 @@
 //! `/duplicates`: who asked again, how late, what it got, and what it would have doubled.
 
 use maud::{Markup, html};
-use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
@@ -12,7 +11,7 @@ use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::stats::{self, percent, route_name, spans};
 use super::words::{self, sign};
-use crate::operator::{Asked, id_of, invalid};
+use crate::operator::{Asked, Place, cursor_at, invalid, place_of, span_of};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -38,8 +37,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn span(&self) -> Result<Span, Problem> {
-        let given = self.over.as_deref().filter(|over| !over.is_empty());
-        given.map_or(Some(Span::Day), Span::parse).ok_or_else(|| invalid("over: 1h, 24h or 7d"))
+        Ok(span_of(self.over.as_ref())?.unwrap_or(Span::Day))
     }
 
     fn got(&self) -> Result<Option<Repeat>, Problem> {
@@ -50,14 +48,9 @@ impl Wanted {
             .ok_or_else(|| invalid("got: replayed, joined, refused, mismatch, late or revived"))
     }
 
-    /// The place that the cursor names: microseconds and an id.
-    fn before(&self) -> Result<Option<(Timestamp, OperationId)>, Problem> {
-        let Some(cursor) = self.cursor.as_deref().filter(|it| !it.is_empty()) else {
-            return Ok(None);
-        };
-        let place = cursor.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id)));
-        let (at, id) = place.ok_or_else(|| invalid("cursor: it is no place in this list"))?;
-        Ok(Some((Timestamp::from_micros(at), id_of(id)?)))
+    /// The place that the cursor names.
+    fn before(&self) -> Result<Option<Place>, Problem> {
+        self.cursor.as_deref().filter(|it| !it.is_empty()).map(place_of).transpose()
     }
 }
 
@@ -78,12 +71,7 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
     }
     let older = rows.last().filter(|_| has_more).map(|(last, _)| {
         let got = got.map_or_else(String::new, |got| format!("&got={}", got.name()));
-        format!(
-            "/duplicates?over={}{got}&cursor={}-{}",
-            span.name(),
-            last.at.as_micros(),
-            last.operation
-        )
+        format!("/duplicates?over={}{got}&cursor={}", span.name(), cursor_at(last))
     });
     let content = html! {
         (heading("Duplicates", &html! {
