@@ -173,7 +173,10 @@ const live = {
     this.isReading = true;
     const began = performance.now();
     try {
-      const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
+      const headers = { Accept: 'text/html' };
+      // A session goes on for a person who looks, and not for what is read by itself.
+      if (!this.shown) headers['Onceward-By-Itself'] = 'true';
+      const answer = await fetch(location.href, { headers, cache: 'no-store' });
       if (answer.redirected && new URL(answer.url).pathname !== location.pathname) return this.close();
       if (answer.ok) this.take(new DOMParser().parseFromString(await answer.text(), 'text/html'));
     } catch {
