@@ -68,8 +68,8 @@ fn what_changes_is_told_at_once_and_only_where_its_tenant_and_its_route_may_be_s
     let [acme, bolt] = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
     let confined = make(&gateway, "acme", "confined", &["--route", "careful", "--role", "read"]);
     let mut all = Stream::open(&gateway, &acme, "");
-    let others = Stream::open(&gateway, &bolt, "?for=2");
-    let unreached = Stream::open(&gateway, &confined, "?for=2");
+    let others = Stream::open(&gateway, &bolt, "");
+    let unreached = Stream::open(&gateway, &confined, "");
     let mut of_route = Stream::open(&gateway, &acme, "?route=careful");
 
     let call = |key: &str, path: &str| ask(&gateway, key, &format!("POST {path}"), "{}");
@@ -88,12 +88,15 @@ fn what_changes_is_told_at_once_and_only_where_its_tenant_and_its_route_may_be_s
     assert!(seen[0]["id"].as_str().unwrap().starts_with("op_"));
     assert_eq!(call(&acme, "/to/careful/orders").status, 201);
     assert_eq!(of_route.changed()[0]["route"], "careful");
-    for mut stream in [others, unreached] {
-        let mut told = String::new();
-        while let Some(line) = stream.line() {
-            told += &line;
+    // Each is told of one of its own, which came last, and of none before.
+    assert_eq!(call(&bolt, "/to/bolt-only/orders").status, 201);
+    assert_eq!(call(&acme, "/to/careful/orders").status, 201);
+    for (mut stream, own) in [(others, "bolt-only"), (unreached, "careful")] {
+        let mut told = Vec::new();
+        while !told.iter().any(|change: &Value| change["route"] == own) {
+            told.extend(stream.changed());
         }
-        assert!(!told.contains("shared"), "{told}");
+        assert!(told.iter().all(|change| change["route"] == own), "{told:?}");
     }
     let refused = ask(&gateway, &bolt, "GET /v1/changes?tenant=acme", "");
     assert_eq!(refused.status, 403, "{}", refused.text());
