@@ -178,9 +178,10 @@ impl View {
         Ok(due.filter(|due| *due <= shape::now()))
     }
 
-    /// The routes that are there for it whose breaker is open on this node.
+    /// The routes that it is told of as a whole, and whose breaker is open on this node.
     pub(crate) fn open_breakers(&self) -> Vec<String> {
-        let routes = self.routes().into_iter().map(|route| route.name.clone());
+        let routes = self.routes().into_iter().filter(|route| self.keeps(route));
+        let routes = routes.map(|route| route.name.clone());
         let is_open = |name: &String| {
             self.engine.standing(name).is_some_and(|standing| standing.breaker == "open")
         };

@@ -268,8 +268,9 @@ fn next(node: &View, operation: &Operation, now: Timestamp) -> Markup {
     }
 }
 
-/// Why nothing goes to its upstream now, where nothing does.
+/// Why nothing goes to its upstream now, where nothing does and who looks may know how that stands.
 fn held_by(node: &View, operation: &Operation) -> Option<&'static str> {
+    node.check_kept(&operation.route).ok()?;
     Some(match node.engine.standing(&operation.route)?.bar? {
         Bar::Paused => "its route is paused",
         Bar::BreakerOpen => "the breaker of its upstream is open",

@@ -311,6 +311,47 @@ fn a_tenant_sees_its_own_numbers_and_duplicates_alone() {
 }
 
 #[test]
+fn a_tenant_is_not_told_of_the_breaker_of_a_route_that_others_use_too() {
+    let world = World::new();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.write(
+        "onceward.toml",
+        &format!("[routes.shared]\nupstream = \"http://{gone}\"\neffects = \"idempotent\"\n"),
+    );
+    let gateway = world.serve();
+    let acme = make(&gateway, "acme", "ada", &[]);
+    let house = make(&gateway, "default", "house", &[]);
+    let story = {
+        let bearer = format!("Bearer {acme}");
+        let headers = [
+            ("onceward-authorization", &*bearer),
+            ("idempotency-key", "order-1"),
+            ("prefer", "respond-async"),
+        ];
+        let answer = gateway.call("POST", "/to/shared/orders", &headers, "{}");
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let id = answer.header("onceward-operation").unwrap();
+        format!("/operations/{id}")
+    };
+    let breakers =
+        |key: &str| ask(&gateway, key, "GET /v1/stats", "").json()["breakers_open"].clone();
+    let mut sent = 0;
+    until("the breaker opens", || {
+        sent += 1;
+        let bearer = format!("Bearer {acme}");
+        let named = format!("held-{sent}");
+        let headers = [("onceward-authorization", &*bearer), ("idempotency-key", &*named)];
+        gateway.call("POST", "/to/shared/orders", &headers, "{}");
+        (breakers(&house) == serde_json::json!(["shared"])).then_some(())
+    });
+    let said = "the breaker of its upstream is open";
+    assert_eq!(breakers(&acme), serde_json::json!([]));
+    assert!(ask(&gateway, &house, &format!("GET {story}"), "").text().contains(said));
+    let seen = ask(&gateway, &acme, &format!("GET {story}"), "").text();
+    assert!(seen.contains("order-1") && !seen.contains(said), "{seen}");
+}
+
+#[test]
 fn the_ways_are_behind_a_button_where_it_is_narrow_and_need_no_script() {
     let server = Server::start();
     send_some(&server);
