@@ -217,7 +217,9 @@ mod tests {
             all.extend((0..=at).map(|n| dead((10 * at + n) as u64 + 1, reason, status, error)));
         }
         let mut counted = Counted::default();
-        all.iter().for_each(|it| counted.add(it));
+        for it in &all {
+            counted.add(it);
+        }
         let (groups, left_out) = counted.groups();
         assert_eq!((groups.len(), left_out), (6, 0));
         for group in groups {

@@ -108,12 +108,7 @@ fn table(found: &Groups, now: Timestamp) -> Markup {
 
 fn row(cause: &Group, now: Timestamp) -> Markup {
     let query = cause.filter().written();
-    let result = match (cause.status, &cause.error) {
-        (Some(status), None) => words::status(status),
-        (Some(status), Some(error)) => format!("{} · {error}", words::status(status)),
-        (None, Some(error)) => error.clone(),
-        (None, None) => String::new(),
-    };
+    let result = words::result(cause.status, cause.error.as_deref()).unwrap_or_default();
     let of = format!("{} on {}: {result}", words::death(cause.reason), cause.route);
     html! {
         tr data-key={ "cause " (query) } {

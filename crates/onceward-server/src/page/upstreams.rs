@@ -317,7 +317,7 @@ fn form(name: &str, is_paused: bool) -> Markup {
     html! {
         details.act {
             summary.quiet { (word) }
-            form method="post" action={ "/upstreams/" (name.replace('/', "%2F")) "/" (path) } {
+            form method="post" action={ "/upstreams/" (words::in_path(name)) "/" (path) } {
                 (reason("Why"))
                 button { (word) " " (name) }
             }

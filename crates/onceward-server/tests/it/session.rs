@@ -200,11 +200,11 @@ fn a_page_that_is_only_open_does_not_keep_its_session() {
     });
     let before = used();
     let began = Instant::now();
-    let mut sent = 1;
+    let mut count = 1;
     until("a use by now would be another", || {
-        sent += 1;
-        send(&format!("order-{sent}"));
-        let new = format!("{} new", sent - 1);
+        count += 1;
+        send(&format!("order-{count}"));
+        let new = format!("{} new", count - 1);
         until("the script read it", || browser.text(".announce").contains(&new).then_some(()));
         (began.elapsed() > Duration::from_secs(3)).then_some(())
     });
