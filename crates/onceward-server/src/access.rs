@@ -40,6 +40,7 @@ pub(crate) use self::role::Roles;
 pub(crate) use self::session::{By, ID_BEGIN};
 pub(crate) use onceward::core::key::TENANT;
 
+use self::arrival::is_by_itself;
 use self::browser::refuse_other_hosts;
 use self::given::take_key;
 use self::key::{Known, hash, instant, is_whole, prefix};
@@ -399,7 +400,8 @@ impl Access {
             return Ok((Caller::local(), arrival));
         }
         let session = arrival.token().filter(|_| looks != Looks::Nowhere);
-        if let Some((caller, visit)) = session.and_then(|token| self.visitor(token)) {
+        let is_look = !is_by_itself(head);
+        if let Some((caller, visit)) = session.and_then(|token| self.visitor(token, is_look)) {
             arrival.visit = Some(visit);
             return Ok((caller, arrival));
         }

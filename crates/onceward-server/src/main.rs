@@ -32,6 +32,7 @@ mod problem;
 mod rekey;
 mod serve;
 mod shape;
+mod shell;
 mod source;
 mod supervisor;
 mod telemetry;

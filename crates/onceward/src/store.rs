@@ -299,8 +299,14 @@ pub struct Query {
     pub status: Option<u16>,
     /// Only those that are dead for this reason.
     pub reason: Option<Death>,
+    /// Only those that met no status last.
+    pub no_status: bool,
     /// Only those whose last attempt that ended went wrong in words that contain this.
     pub error: Option<String>,
+    /// Only those whose last attempt that ended went wrong in these words.
+    pub error_is: Option<String>,
+    /// Only those of which nothing is said of what went wrong last.
+    pub no_error: bool,
     /// Only those that were born of this one.
     pub parent: Option<OperationId>,
     /// Only those whose answer made this: its name, where one is meant, and what it is called.
@@ -354,6 +360,9 @@ impl Query {
                 .error
                 .as_deref()
                 .is_none_or(|error| operation.last_error().is_some_and(|last| last.contains(error)))
+            && !(self.no_status && operation.last_status().is_some())
+            && self.error_is.as_deref().is_none_or(|error| operation.last_error() == Some(error))
+            && !(self.no_error && operation.last_error().is_some_and(|last| !last.is_empty()))
             && self.parent.is_none_or(|parent| operation.parent == Some(parent))
             && self.made.as_ref().is_none_or(made)
             && self.since.is_none_or(|since| operation.created_at >= since)

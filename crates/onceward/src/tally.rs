@@ -128,7 +128,7 @@ impl DuplicateSeen {
 }
 
 /// What statistics call a route.
-pub(crate) fn name_of(route: &str) -> &str {
+pub fn name_of(route: &str) -> &str {
     match route {
         "" => CLAIMS,
         route if route.contains("://") => AD_HOC,

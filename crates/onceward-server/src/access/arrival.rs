@@ -17,6 +17,17 @@ use crate::shape;
 /// What browsers say with each request over TLS.
 const BROWSERS: [&str; 3] = ["sec-fetch-site", "sec-fetch-mode", "origin"];
 
+/// What the script of the pages says with what it reads by itself.
+const BY_ITSELF: &str = "onceward-by-itself";
+
+/// The stream that it follows, where it can say nothing.
+const FOLLOWED: &str = "/v1/changes";
+
+/// Whether a page asks for it by itself, and nobody may be looking any more.
+pub(super) fn is_by_itself(head: &Parts) -> bool {
+    head.uri.path() == FOLLOWED || head.headers.contains_key(BY_ITSELF)
+}
+
 /// How a request came.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
@@ -98,9 +109,11 @@ impl Access {
         known.caller(now).ok()
     }
 
-    /// Whose session this cookie is of, and what that may do now.
-    pub(super) fn visitor(&self, token: &str) -> Option<(Caller, Visit)> {
-        let open = self.sessions.of(token, shape::now())?;
+    /// Whose session this cookie is of, and what that may do now; where somebody looks, it goes on.
+    pub(super) fn visitor(&self, token: &str, is_look: bool) -> Option<(Caller, Visit)> {
+        let now = shape::now();
+        let open =
+            if is_look { self.sessions.of(token, now) } else { self.sessions.find(token, now) }?;
         let caller = self.caller_by(&open.session.by)?;
         let visit = Visit {
             id: open.session.id(),

@@ -82,10 +82,10 @@ impl Access {
 
     /// Whether this cookie is of a session that goes on, by the ledger's own word.
     pub(crate) async fn is_logged_in(&self, token: &str) -> Result<bool, StoreError> {
-        if self.visitor(token).is_none() {
+        if self.visitor(token, false).is_none() {
             self.sessions.look_for(token).await?;
         }
-        Ok(self.visitor(token).is_some())
+        Ok(self.visitor(token, false).is_some())
     }
 
     /// All sessions, the newest first.

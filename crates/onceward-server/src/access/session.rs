@@ -185,14 +185,19 @@ impl Sessions {
 
     /// The one that this cookie is of, where it goes on; it counts as used.
     pub(super) fn of(&self, token: &str, now: Timestamp) -> Option<Arc<Open>> {
+        let open = self.find(token, now)?;
+        open.touch(now);
+        Some(open)
+    }
+
+    /// The same, for what nobody looks at: it ends as if that had not been asked.
+    pub(super) fn find(&self, token: &str, now: Timestamp) -> Option<Arc<Open>> {
         if token.len() != TOKEN_LETTERS {
             return None;
         }
         // What is looked up is a hash, so that the time it takes tells nothing about a cookie.
         let by_hash = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
-        let open = by_hash.get(&hash(token)).filter(|open| now < open.ends())?;
-        open.touch(now);
-        Some(Arc::clone(open))
+        by_hash.get(&hash(token)).filter(|open| now < open.ends()).map(Arc::clone)
     }
 
     /// Looks for it in the ledger: another node may have begun it just now.
@@ -346,6 +351,18 @@ mod tests {
         assert!(other.of(&token, after(720)).is_none(), "12 hours are over");
         other.keep_used(after(721)).await.unwrap();
         assert_eq!(store.settings("session".to_owned()).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_idle_while_only_a_page_asks_by_itself() {
+        let sessions = Sessions::open(Arc::new(MemoryStore::default())).await.unwrap();
+        let began = shape::now();
+        let (token, _) = sessions.begin(by(), HERE, began).await.unwrap();
+        let after = |minutes| began.plus(Duration::from_mins(minutes));
+        for minutes in 1..30 {
+            assert!(sessions.find(&token, after(minutes)).is_some(), "{minutes}");
+        }
+        assert!(sessions.find(&token, after(30)).is_none());
     }
 
     #[tokio::test]

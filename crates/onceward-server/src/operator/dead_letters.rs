@@ -63,14 +63,16 @@ pub(crate) struct Groups {
 }
 
 impl Group {
-    /// What finds its dead letters in a list.
+    /// What finds its dead letters in a list, and no others.
     pub(crate) fn filter(&self) -> Filter {
         Filter {
             state: Some("dead_letter".to_owned()),
             route: Some(self.route.clone()),
             reason: Some(self.reason.name().to_owned()),
             status: self.status,
-            error: self.error.clone(),
+            no_status: self.status.is_none().then_some(true),
+            error_is: self.error.clone(),
+            no_error: self.error.is_none().then_some(true),
             ..Filter::default()
         }
     }
@@ -98,7 +100,8 @@ struct Counted(BTreeMap<Cause, Group>);
 impl Counted {
     fn add(&mut self, dead: &Operation) {
         let Life::Dead(reason) = dead.state else { return };
-        let (status, error) = (dead.last_status(), dead.last_error().map(str::to_owned));
+        let error = dead.last_error().filter(|error| !error.is_empty()).map(str::to_owned);
+        let status = dead.last_status();
         let at = dead.ended_at.unwrap_or(dead.created_at);
         match self.0.entry((dead.route.clone(), reason.name(), status, error.clone())) {
             Entry::Occupied(mut known) => {
@@ -158,4 +161,71 @@ async fn show(node: View, Extension(caller): Extension<Caller>, Asked(_): Asked<
         "data": data, "next": null, "looked_at": found.looked_at, "left_out": found.left_out,
         "exact": found.is_whole,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use onceward::core::attempt::{Attempt, Ended, Ending, Reached};
+    use onceward::core::fingerprint::Fingerprint;
+    use onceward::core::key::{Key, Scope, ScopeKind};
+    use onceward::core::lease::Session;
+    use onceward::core::operation::Intent;
+
+    use super::*;
+
+    fn dead(n: u64, reason: Death, status: Option<u16>, error: Option<&str>) -> Operation {
+        let at = Timestamp::from_micros(n as i64);
+        let (tenant, principal) = ("default".to_owned(), String::new());
+        let scope = Scope { kind: ScopeKind::Call, tenant, name: "crm".to_owned(), principal };
+        let print = Fingerprint { version: 1, parts: [[0; 16]; 4] };
+        let key = Key::new(&format!("order-{n}")).expect("a key");
+        let ended = Ended {
+            at,
+            ending: Ending::Truncated,
+            reached: Reached::Head,
+            status,
+            error: error.map(str::to_owned),
+            may_have_executed: true,
+            answer: None,
+        };
+        let attempt = Attempt { n: 1, by: Session(1), started_at: at, ended: Some(ended) };
+        Operation {
+            state: Life::Dead(reason),
+            ended_at: Some(at),
+            attempts: vec![attempt],
+            mode: onceward::core::policy::Mode::Accepted,
+            ..Operation::new(Intent {
+                route: "crm".to_owned(),
+                ..Intent::new(onceward::core::id::OperationId::new(n, n), scope, key, print, at)
+            })
+        }
+    }
+
+    #[test]
+    fn what_a_cause_is_found_by_finds_as_many_as_it_has_and_no_other() {
+        let causes = [
+            (Death::Exhausted, Some(503), None),
+            (Death::Exhausted, Some(503), Some("the answer broke off")),
+            (Death::Exhausted, None, Some("the answer broke off")),
+            (Death::Exhausted, None, Some("the answer broke off in its body")),
+            (Death::Exhausted, None, None),
+            (Death::Exhausted, Some(503), Some("")),
+            (Death::Refused, Some(503), None),
+        ];
+        let mut all = Vec::new();
+        for (at, (reason, status, error)) in causes.into_iter().enumerate() {
+            all.extend((0..=at).map(|n| dead((10 * at + n) as u64 + 1, reason, status, error)));
+        }
+        let mut counted = Counted::default();
+        for it in &all {
+            counted.add(it);
+        }
+        let (groups, left_out) = counted.groups();
+        assert_eq!((groups.len(), left_out), (6, 0));
+        for group in groups {
+            let query = group.filter().query().expect("a query");
+            let found = all.iter().filter(|it| query.wants(it)).count() as u64;
+            assert_eq!(found, group.count, "{group:?}");
+        }
+    }
 }

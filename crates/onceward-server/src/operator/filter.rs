@@ -29,10 +29,16 @@ pub(crate) struct Filter {
     pub(crate) text: Option<String>,
     /// Of the last answer.
     pub(crate) status: Option<u16>,
+    /// With no last status at all.
+    pub(crate) no_status: Option<bool>,
     /// Why it is dead: `refused`, `exhausted`, `unsent`, `cancelled`, `owner_gone` or `superseded`.
     pub(crate) reason: Option<String>,
     /// In the words for what went wrong last.
     pub(crate) error: Option<String>,
+    /// These words, and no others.
+    pub(crate) error_is: Option<String>,
+    /// With no such words.
+    pub(crate) no_error: Option<bool>,
     pub(crate) parent: Option<String>,
     /// What its answer made: `NAME:ID`, or `ID` whatever its name.
     pub(crate) id: Option<String>,
@@ -60,8 +66,11 @@ impl Filter {
             subject,
             text,
             status,
+            no_status,
             reason,
             error,
+            error_is,
+            no_error,
             parent,
             id,
             after,
@@ -70,6 +79,8 @@ impl Filter {
             limit: _,
         } = self;
         let status = status.map(|status| status.to_string());
+        let yes = |said: &Option<bool>| (*said == Some(true)).then(|| "true".to_owned());
+        let (no_status, no_error) = (yes(no_status), yes(no_error));
         let words = [
             ("tenant", tenant),
             ("state", state),
@@ -82,8 +93,11 @@ impl Filter {
             ("subject", subject),
             ("text", text),
             ("status", &status),
+            ("no_status", &no_status),
             ("reason", reason),
             ("error", error),
+            ("error_is", error_is),
+            ("no_error", &no_error),
             ("parent", parent),
             ("id", id),
             ("after", after),
@@ -121,8 +135,11 @@ impl Filter {
             subject: text(&self.subject),
             text: text(&self.text),
             status: self.status,
+            no_status: self.no_status == Some(true),
             reason: given(self.reason.as_ref()).map(reason_of).transpose()?,
             error: text(&self.error),
+            error_is: text(&self.error_is),
+            no_error: self.no_error == Some(true),
             parent: id(&self.parent)?,
             made: given(self.id.as_ref()).map(made_of),
             since: time(&self.after)?,
@@ -208,7 +225,8 @@ mod tests {
     #[test]
     fn every_word_of_a_filter_is_written_as_it_was_read() {
         let words = "tenant=acme&state=dead&route=crm&kind=call&scope=crm&principal=ada&key=k%261&label=l\
-                     &subject=contact-1&text=a+b&status=404&reason=refused&error=no+answer&parent=op_1&id=order%3A1&after=1&before=2";
+                     &subject=contact-1&text=a+b&status=404&no_status=true&reason=refused&error=no+answer\
+                     &error_is=no+answer+came&no_error=true&parent=op_1&id=order%3A1&after=1&before=2";
         let uri = format!("/operations?{words}&cursor=op_2&limit=3").parse().expect("an address");
         let read = axum::extract::Query::<Filter>::try_from_uri(&uri).expect("a filter");
         assert_eq!(read.0.written(), words);

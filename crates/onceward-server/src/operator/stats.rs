@@ -33,11 +33,16 @@ struct Over {
     over: Option<String>,
 }
 
-async fn stats(node: View, Asked(asked): Asked<Over>) -> Answer {
-    let span = given(asked.over.as_ref()).map(|name| {
+/// Over which time is asked, where that is said.
+pub(crate) fn span_of(over: Option<&String>) -> Result<Option<Span>, Problem> {
+    let span = given(over).map(|name| {
         Span::parse(name).ok_or_else(|| invalid(format!("over: {name:?} is not 1h, 24h or 7d")))
     });
-    let history = match span.transpose()? {
+    span.transpose()
+}
+
+async fn stats(node: View, Asked(asked): Asked<Over>) -> Answer {
+    let history = match span_of(asked.over.as_ref())? {
         Some(span) => Some(node.stats(span).await?),
         None => None,
     };
@@ -129,11 +134,19 @@ struct Page {
     limit: Option<usize>,
 }
 
+/// A place in the list of duplicates.
+pub(crate) type Place = (Timestamp, OperationId);
+
 /// A place in the list as a cursor has it: microseconds and the operation.
-fn place_of(text: &str) -> Result<(Timestamp, OperationId), Problem> {
+pub(crate) fn place_of(text: &str) -> Result<Place, Problem> {
     let (micros, id) = text.split_once('-').ok_or_else(|| invalid("cursor: not one of ours"))?;
     let micros = micros.parse().map_err(|_| invalid("cursor: not one of ours"))?;
     Ok((Timestamp::from_micros(micros), id_of(id)?))
+}
+
+/// The cursor that goes on behind `seen`.
+pub(crate) fn cursor_at(seen: &DuplicateSeen) -> String {
+    format!("{}-{}", seen.at.as_micros(), seen.operation)
 }
 
 async fn duplicates(node: View, Asked(page): Asked<Page>) -> Answer {
@@ -141,7 +154,7 @@ async fn duplicates(node: View, Asked(page): Asked<Page>) -> Answer {
     let limit = limit_of(page.limit)?;
     let seen = node.duplicates_seen(before, limit).await?;
     let last = seen.last().filter(|_| seen.len() == limit);
-    let next = last.map(|last| format!("{}-{}", last.at.as_micros(), last.operation));
+    let next = last.map(cursor_at);
     Ok(Json(json!({"data": seen.iter().map(shown).collect::<Vec<_>>(), "next": next})))
 }
 

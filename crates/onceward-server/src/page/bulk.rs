@@ -8,7 +8,7 @@ use onceward::{Bulk, BulkPlan, BulkStanding};
 use serde::Deserialize;
 
 use super::acts::Done;
-use super::filter::Filtered;
+use super::filter::{Filtered, narrowing};
 use super::frame::{Frame, Here, Html, heading, number, reason};
 use super::words;
 use crate::access::Caller;
@@ -41,9 +41,7 @@ pub(super) async fn plan(
     let content = html! {
         (heading("Redeliver all that match", &lead, &format!("/v1/operations?{}", wanted.filter.written())))
         p.narrowed {
-            @for (name, value) in wanted.filter.words() {
-                span.word { span.soft { (name) } " " strong { bdi { (value) } } } " "
-            }
+            (narrowing(wanted.filter.words().iter()))
             a href={ "/operations?" (wanted.filter.written()) } { "Show them" }
         }
         (counts(&plan))

@@ -71,9 +71,7 @@ pub(super) async fn show(
 fn narrowed(filter: &Filter) -> Markup {
     html! {
         p.narrowed {
-            @for (name, value) in filter.words().into_iter().filter(|(name, _)| *name != "state") {
-                span.word { span.soft { (name) } " " strong { bdi { (value) } } } " "
-            }
+            (filter::narrowing(filter.words().iter().filter(|(name, _)| *name != "state")))
             a href="/dead" { "All dead letters" }
         }
     }
@@ -110,12 +108,7 @@ fn table(found: &Groups, now: Timestamp) -> Markup {
 
 fn row(cause: &Group, now: Timestamp) -> Markup {
     let query = cause.filter().written();
-    let result = match (cause.status, &cause.error) {
-        (Some(status), None) => words::status(status),
-        (Some(status), Some(error)) => format!("{} · {error}", words::status(status)),
-        (None, Some(error)) => error.clone(),
-        (None, None) => String::new(),
-    };
+    let result = words::result(cause.status, cause.error.as_deref()).unwrap_or_default();
     let of = format!("{} on {}: {result}", words::death(cause.reason), cause.route);
     html! {
         tr data-key={ "cause " (query) } {

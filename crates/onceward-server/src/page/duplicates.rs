@@ -1,7 +1,6 @@
 //! `/duplicates`: who asked again, how late, what it got, and what it would have doubled.
 
 use maud::{Markup, html};
-use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
@@ -12,7 +11,7 @@ use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::stats::{self, percent, route_name, spans};
 use super::words::{self, sign};
-use crate::operator::{Asked, id_of, invalid};
+use crate::operator::{Asked, Place, cursor_at, invalid, place_of, span_of};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -38,8 +37,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn span(&self) -> Result<Span, Problem> {
-        let given = self.over.as_deref().filter(|over| !over.is_empty());
-        given.map_or(Some(Span::Day), Span::parse).ok_or_else(|| invalid("over: 1h, 24h or 7d"))
+        Ok(span_of(self.over.as_ref())?.unwrap_or(Span::Day))
     }
 
     fn got(&self) -> Result<Option<Repeat>, Problem> {
@@ -50,14 +48,9 @@ impl Wanted {
             .ok_or_else(|| invalid("got: replayed, joined, refused, mismatch, late or revived"))
     }
 
-    /// The place that the cursor names: microseconds and an id.
-    fn before(&self) -> Result<Option<(Timestamp, OperationId)>, Problem> {
-        let Some(cursor) = self.cursor.as_deref().filter(|it| !it.is_empty()) else {
-            return Ok(None);
-        };
-        let place = cursor.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id)));
-        let (at, id) = place.ok_or_else(|| invalid("cursor: it is no place in this list"))?;
-        Ok(Some((Timestamp::from_micros(at), id_of(id)?)))
+    /// The place that the cursor names.
+    fn before(&self) -> Result<Option<Place>, Problem> {
+        self.cursor.as_deref().filter(|it| !it.is_empty()).map(place_of).transpose()
     }
 }
 
@@ -66,24 +59,17 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
     let frame = Frame::of(&node).await?;
     let stats = node.stats(span).await?;
     let limit = if got.is_some() { LOOKED_AT } else { SHOWN };
-    let mut seen = node.duplicates_seen(before, limit).await?;
-    seen.retain(|seen| got.is_none_or(|got| got == seen.repeat));
-    let has_more = seen.len() >= SHOWN;
-    seen.truncate(SHOWN);
+    let seen = node.duplicates_seen(before, limit).await?;
+    let (seen, cursor) = shown_of(seen, limit, got);
     let mut rows = Vec::with_capacity(seen.len());
     for seen in seen {
         // What is gone has nothing more to say, and its duplicate still does.
         let first = node.find(&seen.operation.to_string()).await.ok();
         rows.push((seen, first));
     }
-    let older = rows.last().filter(|_| has_more).map(|(last, _)| {
+    let older = cursor.map(|cursor| {
         let got = got.map_or_else(String::new, |got| format!("&got={}", got.name()));
-        format!(
-            "/duplicates?over={}{got}&cursor={}-{}",
-            span.name(),
-            last.at.as_micros(),
-            last.operation
-        )
+        format!("/duplicates?over={}{got}&cursor={cursor}", span.name())
     });
     let content = html! {
         (heading("Duplicates", &html! {
@@ -98,6 +84,23 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
         }
     };
     Ok(Html(frame.page(Here::Duplicates, "Duplicates", &content)))
+}
+
+/// Those of what was read, at most `limit`, that are on the page, and where the next page begins: behind the
+/// last of them, or behind all that was read.
+fn shown_of(
+    mut seen: Vec<DuplicateSeen>,
+    limit: usize,
+    got: Option<Repeat>,
+) -> (Vec<DuplicateSeen>, Option<String>) {
+    let end = seen.last().filter(|_| seen.len() >= limit).map(cursor_at);
+    seen.retain(|seen| got.is_none_or(|got| got == seen.repeat));
+    if seen.len() <= SHOWN {
+        return (seen, end);
+    }
+    seen.truncate(SHOWN);
+    let cursor = seen.last().map(cursor_at);
+    (seen, cursor)
 }
 
 fn none(stats: &Stats) -> Markup {
@@ -131,7 +134,7 @@ fn told(repeat: Repeat) -> (Markup, &'static str) {
         ),
         Repeat::Late => (
             sign("doubt", Icon::Gone, "late"),
-            "Came after the window: told that the key was used, and nothing was sent. A longer window would have answered it.",
+            "Came after the window. Where its route refuses such, it was told that the key was used and nothing was sent; where it says on_expired = \"execute\", it was sent as a new operation. A longer window would have answered it.",
         ),
         Repeat::Revived => (
             sign("pending", Icon::Operations, "revived"),
@@ -212,7 +215,8 @@ fn latest(rows: &[Row], got: Option<Repeat>, is_older: bool, older: Option<&str>
             h2 {
                 @if let Some(got) = got { "The last that were " (got.name()) } @else { "The last ones" }
             }
-            @if rows.is_empty() { p.empty.card { "None is kept: of each time, only the last ones are." } }
+            @if rows.is_empty() && older.is_some() { p.empty.card { "None so far: " q { "Older" } " looks further back." } }
+            @else if rows.is_empty() { p.empty.card { "None is kept: of each time, only the last ones are." } }
             @else {
                 (stacked("The last duplicates", &html! {
                     th { "When" } th { "It got" } th { "After the first" } th { "Would have doubled" }
@@ -245,5 +249,41 @@ fn row(seen: &DuplicateSeen, first: Option<&Operation>, now: Timestamp) -> Marku
             td.route data-label="Route" { (route_name(&seen.route)) }
             td data-label="Asked by" { bdi { (principal) } }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use onceward::core::id::OperationId;
+
+    use super::*;
+
+    fn seen(n: usize, repeat: Repeat) -> DuplicateSeen {
+        DuplicateSeen {
+            at: Timestamp::from_micros(1_000_000 - n as i64),
+            operation: OperationId::from_u128(n as u128),
+            repeat,
+            after: Duration::ZERO,
+            route: "crm".to_owned(),
+            tenant: "default".to_owned(),
+            principal: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_page_of_one_kind_goes_on_behind_what_was_read_though_it_found_few_or_none() {
+        let all: Vec<_> = (0..LOOKED_AT).map(|n| seen(n, Repeat::Replayed)).collect();
+        let last = cursor_at(&all[LOOKED_AT - 1]);
+        let got = Some(Repeat::Mismatch);
+        assert_eq!(shown_of(all.clone(), LOOKED_AT, got), (vec![], Some(last.clone())));
+        let mut few = all.clone();
+        few[7] = seen(7, Repeat::Mismatch);
+        assert_eq!(shown_of(few, LOOKED_AT, got), (vec![seen(7, Repeat::Mismatch)], Some(last)));
+        let (shown, cursor) = shown_of(all.clone(), LOOKED_AT, Some(Repeat::Replayed));
+        assert_eq!((shown.len(), cursor), (SHOWN, Some(cursor_at(&all[SHOWN - 1]))));
+        let rest = all[..SHOWN].to_vec();
+        assert_eq!(shown_of(rest.clone(), LOOKED_AT, Some(Repeat::Replayed)), (rest, None));
     }
 }

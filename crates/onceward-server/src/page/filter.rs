@@ -64,6 +64,18 @@ const MORE: [(&str, &str, &str); 7] = [
     ("before", "Until", "1h, or 2026-01-31T12:00:00Z"),
 ];
 
+/// What a list is narrowed to.
+pub(super) fn narrowing<'a>(words: impl Iterator<Item = &'a (&'static str, String)>) -> Markup {
+    html! {
+        @for (name, value) in words {
+            span.word {
+                span.soft { (name.replace('_', " ")) }
+                @if !name.starts_with("no_") { " " strong { bdi { (value) } } }
+            } " "
+        }
+    }
+}
+
 /// The form: what it is told stands in the address afterwards.
 pub(super) fn form(node: &View, filter: &Filter, is_filtered: bool) -> Markup {
     let words = filter.words();

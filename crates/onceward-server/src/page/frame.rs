@@ -44,6 +44,25 @@ pub(super) enum Here {
     Docs,
 }
 
+impl Here {
+    /// Where it is, its icon, and what it is called.
+    fn way(self) -> (&'static str, Icon, &'static str) {
+        match self {
+            Self::Overview => ("/", Icon::Overview, "Overview"),
+            Self::Operations => ("/operations", Icon::Operations, "Operations"),
+            Self::Dead => ("/dead", Icon::Dead, "Dead letters"),
+            Self::InDoubt => ("/in-doubt", Icon::Doubt, "In doubt"),
+            Self::Upstreams => ("/upstreams", Icon::Upstreams, "Upstreams"),
+            Self::Sources => ("/sources", Icon::Sources, "Sources"),
+            Self::Outboxes => ("/outboxes", Icon::Outboxes, "Outboxes"),
+            Self::Keys => ("/keys", Icon::Keys, "Keys"),
+            Self::Duplicates => ("/duplicates", Icon::Duplicates, "Duplicates"),
+            Self::Audit => ("/audit", Icon::Audit, "Audit"),
+            Self::Docs => ("/docs", Icon::Docs, "API docs"),
+        }
+    }
+}
+
 /// What every page shows of the ledger.
 pub(super) struct Frame {
     counts: HashMap<Standing, u64>,
@@ -96,32 +115,23 @@ impl Frame {
         let open = self.count(&[Standing::Pending, Standing::Held, Standing::Delivering]);
         let dead = self.count(&[Standing::DeadLetter]);
         let doubt = self.count(&[Standing::InDoubt]);
-        let way = |to: Here, path: &str, icon: Icon, name: &str, count: Option<Count>| {
-            html! {
-                a href=(path) aria-current=[(here == to).then_some("page")] {
-                    (icon.show()) span { (name) }
-                    @if let Some(count) = count { " " (count.show()) }
-                }
-            }
-        };
+        let here = Some(here);
         let alarm = |many, class, what| Some(Count { many, class, what });
+        let held_back = alarm(self.held_back, "doubt", "held back").filter(|count| count.many > 0);
         let pages = html! {
-            (way(Here::Overview, "/", Icon::Overview, "Overview", None))
-            (way(Here::Operations, "/operations", Icon::Operations, "Operations", alarm(open, "", "open")))
-            (way(Here::Dead, "/dead", Icon::Dead, "Dead letters", alarm(dead, "dead", "dead letters")))
-            (way(Here::InDoubt, "/in-doubt", Icon::Doubt, "In doubt", alarm(doubt, "doubt", "in doubt")))
+            (way(Here::Overview, here, None))
+            (way(Here::Operations, here, alarm(open, "", "open")))
+            (way(Here::Dead, here, alarm(dead, "dead", "dead letters")))
+            (way(Here::InDoubt, here, alarm(doubt, "doubt", "in doubt")))
             hr;
-            (way(Here::Upstreams, "/upstreams", Icon::Upstreams, "Upstreams",
-                alarm(self.held_back, "doubt", "held back").filter(|count| count.many > 0)))
-            (way(Here::Sources, "/sources", Icon::Sources, "Sources", None))
-            @if self.has_outboxes {
-                (way(Here::Outboxes, "/outboxes", Icon::Outboxes, "Outboxes", None))
-            }
+            (way(Here::Upstreams, here, held_back))
+            (way(Here::Sources, here, None))
+            @if self.has_outboxes { (way(Here::Outboxes, here, None)) }
             hr;
-            (way(Here::Keys, "/keys", Icon::Keys, "Keys", None))
-            (way(Here::Duplicates, "/duplicates", Icon::Duplicates, "Duplicates", None))
-            (way(Here::Audit, "/audit", Icon::Audit, "Audit", None))
-            (way(Here::Docs, "/docs", Icon::Docs, "API docs", None))
+            (way(Here::Keys, here, None))
+            (way(Here::Duplicates, here, None))
+            (way(Here::Audit, here, None))
+            (way(Here::Docs, here, None))
         };
         // Where the ways are folded away, what needs somebody is not.
         let alarms = html! {
@@ -141,19 +151,23 @@ pub(super) struct Ways {
 impl Ways {
     /// Those that need no ledger.
     pub(super) fn few(here: Option<Here>) -> Self {
-        let way = |to: Here, path: &str, icon: Icon, name: &str| {
-            html! {
-                a href=(path) aria-current=[(here == Some(to)).then_some("page")] {
-                    (icon.show()) span { (name) }
-                }
-            }
-        };
         let pages = html! {
-            (way(Here::Overview, "/", Icon::Overview, "Overview"))
-            (way(Here::Operations, "/operations", Icon::Operations, "Operations"))
-            (way(Here::Docs, "/docs", Icon::Docs, "API docs"))
+            (way(Here::Overview, here, None))
+            (way(Here::Operations, here, None))
+            (way(Here::Docs, here, None))
         };
         Self { pages, alarms: html! {} }
+    }
+}
+
+/// The way to a page, from the one that is shown.
+fn way(to: Here, here: Option<Here>, count: Option<Count>) -> Markup {
+    let (path, icon, name) = to.way();
+    html! {
+        a href=(path) aria-current=[(here == Some(to)).then_some("page")] {
+            (icon.show()) span { (name) }
+            @if let Some(count) = count { " " (count.show()) }
+        }
     }
 }
 

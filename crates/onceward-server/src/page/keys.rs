@@ -1,17 +1,21 @@
 //! `/keys`: what became of a key, and whether each route remembers keys for long enough.
 
+use axum::extract::Extension;
 use maud::{Markup, html};
+use onceward::Refusal;
 use onceward::core::advice::Fit;
+use onceward::core::key::Key;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
-use onceward::store::{Query, Standing};
+use onceward::store::Standing;
 use onceward::tally::KeysAhead;
 use serde::Deserialize;
 
 use super::frame::{Frame, Here, Html, heading, number, stacked};
 use super::icons::Icon;
 use super::words::{self, sign};
-use crate::operator::{Asked, WindowSaid, window_of};
+use crate::access::Caller;
+use crate::operator::{Asked, Filter, WindowSaid, cursor, window_of};
 use crate::problem::Problem;
 use crate::shape;
 use crate::view::View;
@@ -27,16 +31,27 @@ const ROUTES_MAX: usize = 50;
 pub(super) struct Wanted {
     route: Option<String>,
     key: Option<String>,
+    principal: Option<String>,
     /// Heeded by the view.
-    #[serde(rename = "tenant")]
-    _tenant: Option<String>,
+    tenant: Option<String>,
 }
 
-pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Html, Problem> {
+pub(super) async fn show(
+    node: View,
+    Extension(caller): Extension<Caller>,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let text = |field: &Option<String>| field.as_deref().unwrap_or_default().trim().to_owned();
-    let (route, key) = (text(&wanted.route), text(&wanted.key));
-    let found = if key.is_empty() { None } else { Some(look_up(&node, &route, &key).await?) };
+    let (route, key, principal) = (text(&wanted.route), text(&wanted.key), text(&wanted.principal));
+    let filter = Filter {
+        tenant: wanted.tenant,
+        route: Some(route.clone()),
+        key: Some(key.clone()),
+        principal: Some(principal.clone()),
+        ..Filter::default()
+    };
+    let found = if key.is_empty() { None } else { Some(look_up(&node, &caller, filter).await?) };
     let routes = node.routes();
     let mut advice = Vec::new();
     for route in routes.iter().filter(|route| node.keeps(route)).take(ROUTES_MAX) {
@@ -57,46 +72,102 @@ pub(super) async fn show(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
             "An idempotency key names one intended effect. Its answer is remembered for a window, and after that "
             "for a while that it was used."
         }, &json))
-        (form(&node, &route, &key))
-        @if let Some(found) = &found { (results(found, &key)) }
+        (form(&node, &route, &key, &principal))
+        @if let Some(found) = &found { (found.show(&key)) }
         (remembered(&frame, keys))
         (windows(&advice, routes.len()))
     };
     Ok(Html(frame.page(Here::Keys, "Keys", &content)))
 }
 
-/// The operations of a key: one for each caller that has used it.
-async fn look_up(node: &View, route: &str, key: &str) -> Result<Vec<Operation>, Problem> {
-    let route = Some(route.to_owned()).filter(|route| !route.is_empty());
-    let query = Query { route, key: Some(key.to_owned()), limit: FOUND_MAX, ..Query::default() };
-    Ok(node.list(query).await?.operations)
+/// What is known of a key.
+struct Found {
+    /// One for each caller that has used it.
+    operations: Vec<Operation>,
+    /// The route and the caller that it was looked up for by itself, however far down the ledger.
+    exactly: Option<(String, String)>,
+    /// Where the list goes on, which reads so much of the ledger and no more.
+    further: Option<String>,
 }
 
-fn form(node: &View, route: &str, key: &str) -> Markup {
+async fn look_up(node: &View, caller: &Caller, filter: Filter) -> Result<Found, Problem> {
+    let page = node.list(Filter { limit: Some(FOUND_MAX), ..filter.clone() }.query()?).await?;
+    let further = cursor(&page);
+    let further = further.map(|cursor| format!("/operations?{}&cursor={cursor}", filter.written()));
+    let (mut operations, mut exactly) = (page.operations, None);
+    let said = |field: Option<String>| field.filter(|said| !said.is_empty());
+    let (route, principal) = (said(filter.route), said(filter.principal));
+    if let (Some(route), Some(Ok(key))) = (route, filter.key.as_deref().map(Key::new)) {
+        let principal = principal.unwrap_or_else(|| caller.principal.clone());
+        match node.operation_of(&node.scope_of(&route, &principal), &key).await {
+            Ok(own) if operations.iter().all(|it| it.id != own.id) => operations.insert(0, own),
+            Ok(_) | Err(Refusal::NotFound) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+        exactly = Some((route, principal));
+    }
+    Ok(Found { operations, exactly, further })
+}
+
+fn form(node: &View, route: &str, key: &str, principal: &str) -> Markup {
     html! {
         form.filter.card.lookup method="get" action="/keys" role="search" aria-label="Look up a key" {
             label { "Key" input name="key" value=(key) required autocomplete="off" spellcheck="false" placeholder="order-1"; }
             label { "Route, if you know it" input name="route" list="routes" value=(route) autocomplete="off"; }
             datalist #routes { @for route in node.routes() { option value=(route.name) {} } }
+            label { "Asked by, if you know it" input name="principal" value=(principal) autocomplete="off"; }
             div.row { button { "Look it up" } }
         }
     }
 }
 
-fn results(found: &[Operation], key: &str) -> Markup {
-    let now = shape::now();
-    html! {
-        section #found aria-label="What was found" {
-            @if found.is_empty() {
-                div.empty.card {
-                    p { (sign("told", Icon::Gone, "unknown")) " " bdi { code { (key) } } }
-                    p { "No operation has this key here: a call with it would be new, and would be sent. It may never "
-                        "have come, or its window and its tombstone are over." }
+impl Found {
+    fn show(&self, key: &str) -> Markup {
+        let now = shape::now();
+        html! {
+            section #found aria-label="What was found" {
+                @if self.operations.is_empty() {
+                    div.empty.card {
+                        p { (sign("told", Icon::Gone, "unknown")) " " bdi { code { (key) } } }
+                        p { (self.nothing()) }
+                    }
+                }
+                @for operation in &self.operations { (known(operation, now)) }
+                @if let Some(further) = &self.further {
+                    p { "Older operations were not looked at: " a href=(further) { "look further back" } "." }
                 }
             }
-            @for operation in found { (known(operation, now)) }
         }
     }
+
+    /// What it means that nothing was found: that it is new only where all was looked at.
+    fn nothing(&self) -> Markup {
+        html! {
+            @match (&self.exactly, &self.further) {
+                (Some((route, principal)), Some(_)) => {
+                    "No call " (of(route, principal)) " is remembered with this key, and none of the newest operations "
+                    "has it. An older one of another caller may: whether it was used is not known yet."
+                }
+                (None, Some(_)) => {
+                    "None of the newest operations has this key. An older one may: whether it was used is not known yet. "
+                    "With its route and who asked it is found at once, however old it is."
+                }
+                (Some((route, principal)), None) => {
+                    "No operation has this key here: a call " (of(route, principal)) " with it would be new, and would be "
+                    "sent. It may never have come, or its window and its tombstone are over."
+                }
+                (None, None) => {
+                    "No operation has this key here: a call with it would be new, and would be sent, unless it is another "
+                    "name of one, which is found with its route. It may never have come, or its window and its tombstone "
+                    "are over."
+                }
+            }
+        }
+    }
+}
+
+fn of(route: &str, principal: &str) -> Markup {
+    html! { "on " strong { (route) } @if !principal.is_empty() { " by " bdi { (principal) } } }
 }
 
 fn known(operation: &Operation, now: Timestamp) -> Markup {

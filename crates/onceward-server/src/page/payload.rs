@@ -10,6 +10,8 @@ use onceward::core::operation::Operation;
 use onceward::core::policy::Mode;
 use serde::de::IgnoredAny;
 
+use crate::shell::word;
+
 /// How much of a body is shown: a browser stays quick with it, and the rest is offered.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
 
@@ -162,10 +164,10 @@ pub(super) fn curl(
     base: &str,
     needs_key: bool,
 ) -> String {
-    let mut line = format!("curl -X {}", quoted(&request.method));
+    let mut line = format!("curl -X {}", word(&request.method));
     let mut header = |text: &str| {
         line.push_str(" \\\n  -H ");
-        line.push_str(&quoted(text));
+        line.push_str(&word(text));
     };
     header(&format!(
         "Idempotency-Key: \"{}\"",
@@ -196,7 +198,7 @@ pub(super) fn curl(
             .filter(|body| body.len() <= SHOWN_BYTES_MAX && !body.contains('\0'));
         line.push_str(" \\\n  ");
         match body {
-            Some(body) => line.extend(["--data-raw ", &quoted(body)]),
+            Some(body) => line.extend(["--data-raw ", &word(body)]),
             None => line.push_str("--data-binary @the-body"),
         }
     }
@@ -204,19 +206,9 @@ pub(super) fn curl(
     let _ = write!(
         line,
         " \\\n  --globoff {}",
-        quoted(&format!("{base}/to/{}{}", operation.route, request.target))
+        word(&format!("{base}/to/{}{}", operation.route, request.target))
     );
     line
-}
-
-/// One word for a shell, whatever is in it.
-fn quoted(text: &str) -> String {
-    if !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte))
-    {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -253,10 +245,5 @@ mod tests {
         let larger = body(&vec![b'x'; LARGE_BYTES + 1], "/all").into_string();
         assert!(larger.len() < 1000 && larger.contains("257 kB") && larger.contains("download"));
         assert!(body(b"\xff\x00", "/all").into_string().contains("2 bytes that are no text"));
-    }
-
-    #[test]
-    fn a_word_for_a_shell_ends_nowhere_else() {
-        assert_eq!(quoted("a'; rm -rf '/"), r"'a'\''; rm -rf '\''/'");
     }
 }

@@ -149,9 +149,12 @@ const live = {
   shown: '',
   pause: 0,
 
+  /** Whether something of the page itself changes: for the counts beside the ways alone nothing is asked. */
+  isWorth: () => $('main [data-live]') !== null,
+
   /** Something may have changed; it is read again so soon, and not sooner than the gateway bears. */
   hint(soon = 300) {
-    if (document.hidden) return;
+    if (document.hidden || !this.isWorth()) return;
     if (this.isReading) { this.isWanted = true; return; }
     const due = performance.now() + Math.max(soon, this.pause);
     if (this.timer && this.due <= due) return;
@@ -173,7 +176,10 @@ const live = {
     this.isReading = true;
     const began = performance.now();
     try {
-      const answer = await fetch(location.href, { headers: { Accept: 'text/html' }, cache: 'no-store' });
+      const headers = { Accept: 'text/html' };
+      // A session goes on for a person who looks, and not for what is read by itself.
+      if (!this.shown) headers['Onceward-By-Itself'] = 'true';
+      const answer = await fetch(location.href, { headers, cache: 'no-store' });
       if (answer.redirected && new URL(answer.url).pathname !== location.pathname) return this.close();
       if (answer.ok) this.take(new DOMParser().parseFromString(await answer.text(), 'text/html'));
     } catch {
@@ -203,7 +209,7 @@ const live = {
 
   open() {
     const places = all('main [data-live]');
-    if (this.stream || document.hidden || !$('[data-live]')) return;
+    if (this.stream || document.hidden || !this.isWorth()) return;
     this.stream = new EventSource('/v1/changes');
     this.stream.addEventListener('changed', ({ data }) => {
       const { data: changed, left_out: leftOut } = JSON.parse(data);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::chart::{self, About, Series, Times};
 use super::frame::{number, table};
-use crate::operator::invalid;
+use crate::operator::span_of;
 use crate::problem::Problem;
 
 /// Over which time a page tells: `?over=24h`.
@@ -22,12 +22,7 @@ pub(super) struct Over {
 impl Over {
     /// The span that is meant.
     pub(super) fn span(&self, usual: Span) -> Result<Span, Problem> {
-        match self.over.as_deref().filter(|over| !over.is_empty()) {
-            None => Ok(usual),
-            Some(name) => {
-                Span::parse(name).ok_or_else(|| invalid(format!("over {name:?}: 1h, 24h or 7d")))
-            }
-        }
+        Ok(span_of(self.over.as_ref())?.unwrap_or(usual))
     }
 }
 

@@ -253,7 +253,8 @@ fn duplicates(asked: &Asked, now: Timestamp) -> Markup {
             @else {
                 p {
                     strong { (asked.count) } @if asked.count == 1 { " time" } @else { " times" }
-                    ", answered without sending."
+                    ". What each got is among the " a href="/duplicates" { "last duplicates" }
+                    ": sent again were those alone that revived it, and late ones where its route executes those."
                 }
                 ol.plain.small {
                     @for at in asked.times.iter().rev() {

@@ -1,6 +1,7 @@
 //! The story of an operation as a line of time: received by whom, each attempt and how far it got, what was
 //! waited for between them, who asked again, what people did, and what comes next.
 
+use std::iter;
 use std::time::Duration;
 
 use maud::{Markup, html};
@@ -27,8 +28,8 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 enum Entry<'a> {
     Tried(usize),
     Acted(usize, &'a Act),
-    /// With its key, from then to then, so often.
-    Asked(Timestamp, Timestamp, u64),
+    /// With its key, from then to then, so often, and before that so often at times that are not kept.
+    Asked(Timestamp, Timestamp, u64, u64),
     Ended,
 }
 
@@ -55,11 +56,11 @@ pub(super) fn show(
                             p.line { (point(at, operation)) strong { (words::deed(act.deed)) } " by " bdi { (act.who) } }
                             blockquote { (act.reason) }
                         },
-                        Entry::Asked(from, to, count) => li.entry.asked data-key={ "asked " (from.as_micros()) } {
+                        Entry::Asked(from, to, count, before) => li.entry.asked data-key={ "asked " (from.as_micros()) } {
                             p.line {
                                 (point(from, operation)) strong { "Asked again" }
                                 @if count > 1 { " " (count) " times, the last " (words::time(to, now)) }
-                                ": answered without sending"
+                                @if before > 0 { span.soft { ", and " (before) " times before" } }
                             }
                         },
                         Entry::Ended => (end(operation, at)),
@@ -82,7 +83,10 @@ fn entries<'a>(
 ) -> Vec<(Timestamp, Entry<'a>)> {
     let tried = attempts.iter().enumerate().map(|(n, (it, _))| (it.started_at, Entry::Tried(n)));
     let acted = operation.acts.iter().enumerate().map(|(n, act)| (act.at, Entry::Acted(n, act)));
-    let again = asked.times.iter().map(|at| (*at, Entry::Asked(*at, *at, 1)));
+    let not_kept = asked.count.saturating_sub(asked.times.len() as u64);
+    let before = iter::once(not_kept).chain(iter::repeat(0));
+    let again = asked.times.iter().zip(before);
+    let again = again.map(|(at, before)| (*at, Entry::Asked(*at, *at, 1, before)));
     let ended = operation.ended_at.map(|at| (at, Entry::Ended));
     let mut all: Vec<_> = tried.chain(acted).chain(ended).chain(again).collect();
     all.sort_by_key(|(at, _)| *at);
@@ -90,7 +94,7 @@ fn entries<'a>(
     let mut merged: Vec<(Timestamp, Entry<'a>)> = Vec::with_capacity(all.len());
     for (at, entry) in all {
         match (merged.last_mut(), &entry) {
-            (Some((_, Entry::Asked(_, to, count))), Entry::Asked(..)) => {
+            (Some((_, Entry::Asked(_, to, count, _))), Entry::Asked(..)) => {
                 *to = at;
                 *count += 1;
             }
@@ -264,8 +268,9 @@ fn next(node: &View, operation: &Operation, now: Timestamp) -> Markup {
     }
 }
 
-/// Why nothing goes to its upstream now, where nothing does.
+/// Why nothing goes to its upstream now, where nothing does and who looks may know how that stands.
 fn held_by(node: &View, operation: &Operation) -> Option<&'static str> {
+    node.check_kept(&operation.route).ok()?;
     Some(match node.engine.standing(&operation.route)?.bar? {
         Bar::Paused => "its route is paused",
         Bar::BreakerOpen => "the breaker of its upstream is open",

@@ -10,7 +10,7 @@ use onceward::core::operation::Operation;
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing as Stands};
-use onceward::tally::{AD_HOC, Counts, OTHER, Span, Stats};
+use onceward::tally::{AD_HOC, Counts, OTHER, Span, Stats, name_of};
 use onceward::{Bar, Standing};
 
 use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
@@ -192,7 +192,7 @@ pub(super) async fn show(node: View, Asked(over): Asked<Over>) -> Result<Html, P
             }
         } @else { p { (spans("/upstreams", span)) } }
         @for upstream in whole {
-            @let errors = bad.iter().filter(|it| it.route == upstream.name).take(ERRORS_SHOWN);
+            @let errors = bad.iter().filter(|it| name_of(&it.route) == upstream.name).take(ERRORS_SHOWN);
             (card(&node, upstream, &errors.collect::<Vec<_>>(), now))
         }
         @if !others.is_empty() {
@@ -229,7 +229,10 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 @if counts.attempts.iter().sum::<u64>() > 0 {
                     "Attempts: " (words::endings(&counts.attempts)) ". Answers: " (words::classes(&counts.statuses)) ". "
                 }
-                a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
+                // What is many has no route by which it is found.
+                @if standing.is_some() {
+                    a href={ "/operations?route=" (words::in_query(name)) } { "Its operations" }
+                }
             }
             @if !errors.is_empty() {
                 h3 { "Last that ended badly" }
@@ -314,7 +317,7 @@ fn form(name: &str, is_paused: bool) -> Markup {
     html! {
         details.act {
             summary.quiet { (word) }
-            form method="post" action={ "/upstreams/" (name.replace('/', "%2F")) "/" (path) } {
+            form method="post" action={ "/upstreams/" (words::in_path(name)) "/" (path) } {
                 (reason("Why"))
                 button { (word) " " (name) }
             }

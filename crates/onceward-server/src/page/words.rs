@@ -179,11 +179,15 @@ pub(super) fn last(operation: &Operation) -> String {
     else {
         return String::new();
     };
-    match (ended.status, &ended.error) {
-        (Some(code), None) => status(code),
-        (Some(code), Some(error)) => format!("{} · {error}", status(code)),
-        (None, Some(error)) => error.clone(),
-        (None, None) => ending(ended.ending).to_owned(),
+    result(ended.status, ended.error.as_deref()).unwrap_or_else(|| ending(ended.ending).to_owned())
+}
+
+/// A status and what went wrong, as far as there is any.
+pub(super) fn result(code: Option<u16>, error: Option<&str>) -> Option<String> {
+    match (code, error) {
+        (Some(code), None) => Some(status(code)),
+        (Some(code), Some(error)) => Some(format!("{} · {error}", status(code))),
+        (None, error) => error.map(str::to_owned),
     }
 }
 

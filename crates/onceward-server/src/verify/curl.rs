@@ -7,6 +7,7 @@ use onceward::core::exchange::is_credential;
 
 use super::ask::{Api, Ask, Key, Run, Who, Wire};
 use super::case::{Act, Case};
+use crate::shell::quoted;
 
 /// What an invented credential begins with: it opens nothing, so it may be shown.
 pub(crate) const INVENTED: &str = "Bearer verify-";
@@ -88,11 +89,6 @@ fn line(wire: &Wire, who: Who, more: &str) -> String {
         }
     }
     line
-}
-
-/// A word for a shell, whatever is in it.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use url::form_urlencoded::Serializer;
 
 use crate::tenants_world::{ask, make, serve};
 use crate::world::{Gateway, World, until};
@@ -67,8 +68,8 @@ fn what_changes_is_told_at_once_and_only_where_its_tenant_and_its_route_may_be_s
     let [acme, bolt] = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
     let confined = make(&gateway, "acme", "confined", &["--route", "careful", "--role", "read"]);
     let mut all = Stream::open(&gateway, &acme, "");
-    let others = Stream::open(&gateway, &bolt, "?for=2");
-    let unreached = Stream::open(&gateway, &confined, "?for=2");
+    let others = Stream::open(&gateway, &bolt, "");
+    let unreached = Stream::open(&gateway, &confined, "");
     let mut of_route = Stream::open(&gateway, &acme, "?route=careful");
 
     let call = |key: &str, path: &str| ask(&gateway, key, &format!("POST {path}"), "{}");
@@ -87,12 +88,15 @@ fn what_changes_is_told_at_once_and_only_where_its_tenant_and_its_route_may_be_s
     assert!(seen[0]["id"].as_str().unwrap().starts_with("op_"));
     assert_eq!(call(&acme, "/to/careful/orders").status, 201);
     assert_eq!(of_route.changed()[0]["route"], "careful");
-    for mut stream in [others, unreached] {
-        let mut told = String::new();
-        while let Some(line) = stream.line() {
-            told += &line;
+    // Each is told of one of its own, which came last, and of none before.
+    assert_eq!(call(&bolt, "/to/bolt-only/orders").status, 201);
+    assert_eq!(call(&acme, "/to/careful/orders").status, 201);
+    for (mut stream, own) in [(others, "bolt-only"), (unreached, "careful")] {
+        let mut told = Vec::new();
+        while !told.iter().any(|change: &Value| change["route"] == own) {
+            told.extend(stream.changed());
         }
-        assert!(!told.contains("shared"), "{told}");
+        assert!(told.iter().all(|change| change["route"] == own), "{told:?}");
     }
     let refused = ask(&gateway, &bolt, "GET /v1/changes?tenant=acme", "");
     assert_eq!(refused.status, 403, "{}", refused.text());
@@ -157,6 +161,11 @@ fn dead_letters_are_told_by_cause_the_commonest_first_and_each_cause_finds_its_o
     };
     assert_eq!(found("reason=refused&status=404"), ["order-2", "order-1"]);
     assert_eq!(found("error=127.0.0.1:1"), ["away-1"]);
+    assert_eq!(found("no_error=true").len(), 3);
+    assert_eq!(found("no_status=true"), ["away-1"]);
+    assert_eq!(found("error_is=127.0.0.1:1"), [""; 0]);
+    let query = Serializer::new(String::new()).append_pair("error_is", error).finish();
+    assert_eq!(found(&query), ["away-1"]);
     assert_eq!(found("reason=cancelled"), [""; 0]);
     assert_eq!(found("after=1h").len(), 4);
     assert_eq!(found("before=1h"), [""; 0]);

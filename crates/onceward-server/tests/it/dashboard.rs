@@ -3,7 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 use crate::browser_world::{Browser, Server};
 use crate::tenants_world::{ask, echo, make};
@@ -109,6 +110,42 @@ fn duplicates_are_told_with_what_they_got_and_what_they_would_have_doubled() {
 }
 
 #[test]
+fn a_duplicate_that_was_sent_is_nowhere_said_to_be_answered_without_sending() {
+    let upstream = echo();
+    let server = Server::with(&format!(
+        "[routes.brief]\nupstream = \"http://{upstream}\"\neffects = \"idempotent\"\nwindow = \"1ms\"\non_expired = \"execute\"\n"
+    ));
+    assert_eq!(call(&server, "/to/brief/orders", "order-1", "{}"), 201);
+    let first = server.operations()[0]["id"].as_str().unwrap().to_owned();
+    until("its window is over and it is sent anew", || {
+        assert_eq!(call(&server, "/to/brief/orders", "order-1", "{}"), 201);
+        (server.operations().len() > 1).then_some(())
+    });
+    let shown = page(&server, "/duplicates");
+    assert!(shown.contains("<td data-label=\"It got\"><span class=\"chip doubt\">"), "{shown}");
+    assert!(shown.contains("on_expired = &quot;execute&quot;, it was sent"), "{shown}");
+    let story = until("it is noted that it was asked for again", || {
+        Some(page(&server, &format!("/operations/{first}")))
+            .filter(|story| story.matches("Asked again").count() > 1)
+    });
+    assert!(!story.contains("without sending"), "{story}");
+}
+
+#[test]
+fn a_story_counts_those_too_who_asked_again_at_times_that_are_not_kept() {
+    let server = Server::start();
+    for _ in 0..24 {
+        assert_eq!(call(&server, "/to/demo/orders", "order-1", "{}"), 201);
+    }
+    let id = server.operations()[0]["id"].as_str().unwrap().to_owned();
+    let said = "Asked again</strong> 20 times, the last ";
+    let story = until("all are noted", || {
+        Some(page(&server, &format!("/operations/{id}"))).filter(|it| it.contains("<strong>23<"))
+    });
+    assert!(story.contains(said) && story.contains(", and 3 times before"), "{story}");
+}
+
+#[test]
 fn the_upstream_that_hurts_most_comes_first_and_says_why() {
     // Nobody listens there any more.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -158,6 +195,62 @@ fn a_key_is_looked_up_and_its_routes_window_is_judged() {
     assert!(unknown.contains("99.9 % of your duplicates came within"), "{unknown}");
     assert_eq!(figure(&unknown, "Unfinished"), 1);
     assert_eq!(figure(&unknown, "In their window"), 5);
+}
+
+/// Calls on kept connections, each with a key that goes on where `key` ends.
+fn call_often(server: &Server, key: &str, count: usize) {
+    const AT_ONCE: usize = 16;
+    let address = server.gateway().address;
+    std::thread::scope(|scope| {
+        for caller in 0..AT_ONCE {
+            let _ = scope.spawn(move || {
+                let mut stream = BufReader::new(TcpStream::connect(address).unwrap());
+                for n in (caller..count).step_by(AT_ONCE) {
+                    let head = format!("POST /to/demo/orders HTTP/1.1\r\nHost: {address}\r\n");
+                    let rest =
+                        format!("Idempotency-Key: {key}-{n}\r\nContent-Length: 2\r\n\r\n{{}}");
+                    stream.get_mut().write_all((head + &rest).as_bytes()).unwrap();
+                    let mut line = String::new();
+                    let _ = stream.read_line(&mut line).unwrap();
+                    assert!(line.starts_with("HTTP/1.1 201"), "{line}");
+                    let mut length = 0;
+                    while line != "\r\n" {
+                        line.clear();
+                        let _ = stream.read_line(&mut line).unwrap();
+                        let said = line.to_ascii_lowercase();
+                        if let Some(said) = said.strip_prefix("content-length:") {
+                            length = said.trim().parse().unwrap();
+                        }
+                    }
+                    stream.read_exact(&mut vec![0; length]).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_key_that_is_older_than_what_one_list_reads_is_never_said_to_be_new() {
+    let server = Server::start();
+    assert_eq!(call(&server, "/to/demo/orders", "order", "{}"), 201);
+    // One more than a list reads, and none that it could pass over by its bytes.
+    call_often(&server, "order", 20_001);
+    let list = server.ask("GET", "/v1/operations?key=order", &[], "").json();
+    assert!(list["data"].as_array().unwrap().is_empty() && list["next"].is_string(), "{list}");
+
+    let unknown = page(&server, "/keys?key=order");
+    assert!(unknown.contains("not known yet") && !unknown.contains("would be new"), "{unknown}");
+    let further = unknown.split("<a href=\"/operations?key=order&amp;cursor=").nth(1).unwrap();
+    let cursor = further.split('"').next().unwrap();
+    let further = page(&server, &format!("/operations?key=order&cursor={cursor}"));
+    assert!(further.contains(">order</a>"), "{further}");
+
+    // By its route it is found however old it is; and of another key the same is known.
+    let found = page(&server, "/keys?key=order&route=demo");
+    assert!(found.contains("the same key gets the same answer"), "{found}");
+    let other = page(&server, "/keys?key=rder&route=demo");
+    assert!(other.contains("No call on <strong>demo</strong> is remembered"), "{other}");
+    assert!(!other.contains("would be new"), "{other}");
 }
 
 #[test]
@@ -215,6 +308,47 @@ fn a_tenant_sees_its_own_numbers_and_duplicates_alone() {
         let own = look(key, "/duplicates").contains(&format!("order-of-{tenant}"));
         assert_eq!(own, blocked > 0, "{tenant}");
     }
+}
+
+#[test]
+fn a_tenant_is_not_told_of_the_breaker_of_a_route_that_others_use_too() {
+    let world = World::new();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.write(
+        "onceward.toml",
+        &format!("[routes.shared]\nupstream = \"http://{gone}\"\neffects = \"idempotent\"\n"),
+    );
+    let gateway = world.serve();
+    let acme = make(&gateway, "acme", "ada", &[]);
+    let house = make(&gateway, "default", "house", &[]);
+    let story = {
+        let bearer = format!("Bearer {acme}");
+        let headers = [
+            ("onceward-authorization", &*bearer),
+            ("idempotency-key", "order-1"),
+            ("prefer", "respond-async"),
+        ];
+        let answer = gateway.call("POST", "/to/shared/orders", &headers, "{}");
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let id = answer.header("onceward-operation").unwrap();
+        format!("/operations/{id}")
+    };
+    let breakers =
+        |key: &str| ask(&gateway, key, "GET /v1/stats", "").json()["breakers_open"].clone();
+    let mut sent = 0;
+    until("the breaker opens", || {
+        sent += 1;
+        let bearer = format!("Bearer {acme}");
+        let named = format!("held-{sent}");
+        let headers = [("onceward-authorization", &*bearer), ("idempotency-key", &*named)];
+        gateway.call("POST", "/to/shared/orders", &headers, "{}");
+        (breakers(&house) == serde_json::json!(["shared"])).then_some(())
+    });
+    let said = "the breaker of its upstream is open";
+    assert_eq!(breakers(&acme), serde_json::json!([]));
+    assert!(ask(&gateway, &house, &format!("GET {story}"), "").text().contains(said));
+    let seen = ask(&gateway, &acme, &format!("GET {story}"), "").text();
+    assert!(seen.contains("order-1") && !seen.contains(said), "{seen}");
 }
 
 #[test]

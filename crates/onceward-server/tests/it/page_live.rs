@@ -107,6 +107,35 @@ fn a_dead_letter_is_found_by_its_cause_read_redelivered_and_seen_to_settle_witho
 }
 
 #[test]
+fn a_page_on_which_nothing_changes_by_itself_asks_nothing_by_itself() {
+    let server = Server::start();
+    dead_letter(&server, "order-1", "404");
+    let browser = Browser::start();
+    let asked_when_shown = |path: &str| {
+        browser.open(&server.url(path));
+        until_live(&browser);
+        // As where it was hidden: it is followed, and read at once for what was missed.
+        browser.evaluate(
+            "(() => {
+                window.asked = [];
+                window.EventSource = class { constructor() { asked.push('stream'); } addEventListener() {} close() {} };
+                const read = window.fetch;
+                window.fetch = (...all) => { asked.push('page'); return read(...all); };
+                dispatchEvent(new Event('pagehide'));
+                document.dispatchEvent(new Event('visibilitychange'));
+                setTimeout(() => { window.isLater = true; }, 1500);
+            })()",
+        );
+        until_true(&browser, "window.isLater === true");
+        browser.evaluate("asked.sort().join()").as_str().unwrap().to_owned()
+    };
+    assert_eq!(asked_when_shown("/operations"), "page,stream");
+    for path in ["/keys", "/duplicates", "/docs", "/bulk/plan?state=dead_letter"] {
+        assert_eq!(asked_when_shown(path), "", "{path}");
+    }
+}
+
+#[test]
 fn a_list_announces_what_is_new_and_keeps_its_place_until_it_is_asked_to_show_it() {
     let server = Server::start();
     for n in 0..30 {

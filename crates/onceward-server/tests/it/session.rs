@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::browser_world::{Browser, Server};
@@ -170,6 +172,46 @@ fn a_session_does_what_its_key_may_and_only_by_forms_of_its_own_pages() {
     assert_eq!(ada.ask("POST", "/to/demo-unsafe/orders", &[], "{}").status, 401);
     assert_eq!(ada.ask("POST", "/logout", &[FORM], "").status, 403);
     assert!(ada.is_in());
+}
+
+#[test]
+fn a_page_that_is_only_open_does_not_keep_its_session() {
+    let server = Server::start();
+    let (key, _) = key(server.gateway(), "ada", &[]);
+    let used = || {
+        let sessions = server.gateway().run(&["access", "sessions", "--json"]).json();
+        sessions[0]["last_used_at"].as_str().unwrap().to_owned()
+    };
+    let send = |name: &str| {
+        let bearer = format!("Bearer {key}");
+        let headers = [("onceward-authorization", &*bearer), ("idempotency-key", name)];
+        let answer = server.ask("POST", "/to/demo/orders", &headers, "{}");
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    };
+    send("order-1");
+    let browser = Browser::start();
+    browser.open(&server.url("/login?next=%2Foperations"));
+    browser.fill("[name=key]", &key);
+    browser.click("form button");
+    until("it goes on", || browser.url().ends_with("/operations").then_some(()));
+    until("all of the page is there", || {
+        let style = "document.readyState === 'complete' && document.documentElement.classList.contains('scripted')";
+        (browser.evaluate(style) == true).then_some(())
+    });
+    let before = used();
+    let began = Instant::now();
+    let mut count = 1;
+    until("a use by now would be another", || {
+        count += 1;
+        send(&format!("order-{count}"));
+        let new = format!("{} new", count - 1);
+        until("the script read it", || browser.text(".announce").contains(&new).then_some(()));
+        (began.elapsed() > Duration::from_secs(3)).then_some(())
+    });
+    assert_eq!(used(), before, "nobody looked");
+    browser.click(".announce button");
+    until("it is shown", || browser.text("#rows").contains("order-2").then_some(()));
+    assert_ne!(used(), before, "somebody wanted to see it");
 }
 
 #[test]

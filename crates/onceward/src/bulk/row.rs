@@ -32,7 +32,11 @@ pub(super) fn name_of(bulk: &Bulk) -> String {
 }
 
 fn has_cause(filter: &Query) -> bool {
-    filter.reason.is_some() || filter.error.is_some()
+    filter.reason.is_some()
+        || filter.error.is_some()
+        || filter.error_is.is_some()
+        || filter.no_status
+        || filter.no_error
 }
 
 /// The setting that stops a bulk.
@@ -92,6 +96,9 @@ struct FurtherRow {
 struct CauseRow {
     reason: Option<u8>,
     error: Option<String>,
+    error_is: Option<String>,
+    no_status: bool,
+    no_error: bool,
 }
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
@@ -145,6 +152,9 @@ pub(super) fn encode(bulk: &Bulk) -> Result<Bytes, StoreError> {
     let cause = CauseRow {
         reason: filter.reason.map(|reason| place(&Death::ALL, &reason)),
         error: filter.error.clone(),
+        error_is: filter.error_is.clone(),
+        no_status: filter.no_status,
+        no_error: filter.no_error,
     };
     setting::encode(&(row, further, cause))
 }
@@ -197,6 +207,9 @@ fn read(id: OperationId, row: BulkRow, further: FurtherRow, cause: CauseRow) -> 
                 status: filter.status,
                 reason,
                 error: cause.error,
+                error_is: cause.error_is,
+                no_status: cause.no_status,
+                no_error: cause.no_error,
                 parent: filter.parent.map(OperationId::from_u128),
                 made: filter.made,
                 since: filter.since.map(time),
@@ -271,6 +284,17 @@ mod tests {
         let (name, kept) = (name_of(&plain), encode(&plain).unwrap());
         assert!(name.starts_with("bulk/"));
         assert_eq!(decode(&name, &kept).unwrap().unwrap().order.filter.reason, None);
+        for exact in [
+            Query { error_is: Some("no answer".to_owned()), ..plain.order.filter.clone() },
+            Query { no_status: true, ..plain.order.filter.clone() },
+            Query { no_error: true, ..plain.order.filter.clone() },
+        ] {
+            let caused = bulk(exact.clone());
+            let name = name_of(&caused);
+            assert!(!name.starts_with("bulk/"), "{exact:?}");
+            let read = decode(&name, &encode(&caused).unwrap()).unwrap().unwrap().order.filter;
+            assert_eq!(format!("{read:?}"), format!("{exact:?}"));
+        }
     }
 
     #[test]

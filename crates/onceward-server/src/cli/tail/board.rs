@@ -16,7 +16,7 @@ const ROWS_MAX: usize = 1000;
 /// How many a look takes in.
 const PAGE: usize = 100;
 
-/// Rows under way that a page does not reach and that are asked for by id in one look.
+/// Rows that go on or wait for somebody, that a page does not reach, and that are asked for by id in one look.
 const OLDER_MAX: usize = 10;
 
 /// The longest reason, as the API takes it.
@@ -158,6 +158,10 @@ pub(super) struct Board {
     /// What the flags said.
     given: Vec<(&'static str, String)>,
     pub(super) has_looked: bool,
+    /// Where the last page ended: the rows below are asked for by id.
+    floor: String,
+    /// Of these the one that was asked for last.
+    turn: String,
 }
 
 impl Board {
@@ -177,6 +181,8 @@ impl Board {
             room: 1,
             given: given.collect(),
             has_looked: false,
+            floor: String::new(),
+            turn: String::new(),
         }
     }
 
@@ -204,8 +210,9 @@ impl Board {
         above.min(self.rows.len().saturating_sub(1))
     }
 
-    /// What the flags and the filter ask for.
-    pub(super) fn wanted(&self) -> Wanted {
+    /// What the flags and the filter ask for, and rows below the page that go on or wait for somebody: some of
+    /// them at each look, in turn.
+    pub(super) fn wanted(&mut self) -> Wanted {
         let mut words = self.given.clone();
         let mut texts = Vec::new();
         for word in self.filter.split_whitespace() {
@@ -225,11 +232,14 @@ impl Board {
             words.push(("text", texts.join(" ")));
         }
         words.push(("limit", PAGE.to_string()));
-        let open = self
-            .rows
-            .iter()
-            .filter(|(_, row)| matches!(row["state"].as_str(), Some("pending" | "delivering")));
-        let older = open.map(|(id, _)| id.clone()).take(OLDER_MAX);
+        let is_open = |row: &Value| {
+            matches!(row["state"].as_str(), Some("pending" | "delivering" | "in_doubt"))
+        };
+        let below = self.rows.range(..self.floor.clone()).filter(|(_, row)| is_open(row));
+        let (earlier, later): (Vec<_>, Vec<_>) =
+            below.map(|(id, _)| id.clone()).partition(|id| *id <= self.turn);
+        let older: Vec<String> = later.into_iter().chain(earlier).take(OLDER_MAX).collect();
+        self.turn = older.last().cloned().unwrap_or_default();
         Wanted {
             filter: self.filter.clone(),
             list: query("/v1/operations", words.into_iter()),
@@ -250,9 +260,10 @@ impl Board {
         // A page reaches down to where the next begins.
         let floor = seen.page["next"].as_str().unwrap_or_default().to_owned();
         let selected = self.selected.clone();
-        self.rows.retain(|id, _| {
-            *id < floor || listed.contains_key(id) || selected.as_ref() == Some(id)
-        });
+        self.floor = floor;
+        let floor = &self.floor;
+        self.rows
+            .retain(|id, _| id < floor || listed.contains_key(id) || selected.as_ref() == Some(id));
         self.rows.extend(listed);
         for (id, row) in seen.others {
             if let Some(details) = self.details.as_mut().filter(|details| details.id == id) {
@@ -292,6 +303,13 @@ impl Board {
             }
             Err(why) => why,
         });
+    }
+
+    /// A story is shown from this line on: nobody scrolls past its end.
+    pub(super) fn scrolled_to(&mut self, from: usize) {
+        if let Some(details) = &mut self.details {
+            details.from = from;
+        }
     }
 
     /// A key was pressed.

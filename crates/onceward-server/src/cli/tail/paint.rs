@@ -70,12 +70,20 @@ pub(super) fn room(size: Size) -> usize {
     size.lines.saturating_sub(AROUND).max(1)
 }
 
-/// The whole screen, a line for each of the terminal's.
-pub(super) fn screen(board: &Board, size: Size, gateway: &str, now: jiff::Timestamp) -> Vec<Line> {
+/// The whole screen, a line for each of the terminal's; and from which line on a story is shown.
+pub(super) fn screen(
+    board: &Board,
+    size: Size,
+    gateway: &str,
+    now: jiff::Timestamp,
+) -> (Vec<Line>, usize) {
     let mut lines = vec![title(board, gateway)];
+    let mut from = 0;
     if let Some(details) = &board.details {
+        let shown;
+        (shown, from) = told(details, size.columns, board.room);
         lines.push(Line::default());
-        lines.extend(told(details, size.columns, board.room));
+        lines.extend(shown);
     } else {
         let columns = Columns::of(size.columns);
         lines.push(columns.names());
@@ -90,18 +98,19 @@ pub(super) fn screen(board: &Board, size: Size, gateway: &str, now: jiff::Timest
     let (said, keys) = bottom(board);
     lines.push(said);
     lines.push(keys);
-    lines
+    (lines, from)
 }
 
-/// A story, from where it is scrolled to.
-fn told(details: &Details, width: usize, room: usize) -> Vec<Line> {
+/// A story, from where it is scrolled to, and where that is.
+fn told(details: &Details, width: usize, room: usize) -> (Vec<Line>, usize) {
     let told = details.story.as_ref().map_or_else(|| "…".to_owned(), |it| story(it, true));
     let told: Vec<String> = told.lines().flat_map(|line| wrapped(line, width)).collect();
-    // Nobody scrolls past the end.
-    let from = details.from.min(told.len().saturating_sub(1));
+    // One that is still to come may be long.
+    let end = if details.story.is_some() { told.len().saturating_sub(1) } else { details.from };
+    let from = details.from.min(end);
     let shown = told.into_iter().enumerate().skip(from).take(room);
     let style = |n| if n == 0 { Style::Strong } else { Style::Plain };
-    shown.map(|(n, line)| Line::of(style(n), line)).collect()
+    (shown.map(|(n, line)| Line::of(style(n), line)).collect(), from)
 }
 
 fn nothing(board: &Board) -> &'static str {
@@ -170,10 +179,10 @@ fn asked(ask: &Ask) -> Line {
                 .push((Style::Strong, format!("{deed}? Type {risk} to take that risk: {typed}▏")));
             line
         }
-        (_, Some((name, _))) if ask.deed.name() == "redeliver" => {
+        (_, Some((name, _))) => {
             Line::of(Style::Strong, format!("{deed} {key}? Its risk: {name}. y or n: {typed}▏"))
         }
-        _ => Line::of(Style::Strong, format!("{deed} {key}? y or n: {typed}▏")),
+        (_, None) => Line::of(Style::Strong, format!("{deed} {key}? y or n: {typed}▏")),
     }
 }
 

@@ -61,7 +61,7 @@ impl World {
 
     fn screen(&self) -> Vec<String> {
         let now = "2026-01-31T12:00:00Z".parse().unwrap();
-        let lines = screen(&self.board, SIZE, "http://127.0.0.1:7077", now);
+        let (lines, _) = screen(&self.board, SIZE, "http://127.0.0.1:7077", now);
         lines.iter().map(paint::Line::plain).collect()
     }
 
@@ -251,13 +251,49 @@ fn without_colours_nothing_is_coloured_and_nothing_from_outside_steers_the_termi
     let mut world = World::new(&[evil]);
     world.type_in("j");
     let now = "2026-01-31T12:00:00Z".parse().unwrap();
-    let lines = screen(&world.board, SIZE, "http://[::1]:1", now);
+    let (lines, _) = screen(&world.board, SIZE, "http://[::1]:1", now);
     let (bare, coloured) = (ansi(&lines, SIZE, false), ansi(&lines, SIZE, true));
     let is_coloured = |text: &str| (31..35).any(|code| text.contains(&format!("\u{1b}[{code}m")));
     assert!(!is_coloured(&bare) && is_coloured(&coloured));
     assert!(bare.contains("\u{1b}[7m"), "what is selected is seen without colours");
     assert!(!coloured.contains("\u{1b}[2J"));
     let narrow = Size { columns: 20, lines: 5 };
-    let cut = ansi(&screen(&world.board, narrow, "x", now), narrow, false);
+    let cut = ansi(&screen(&world.board, narrow, "x", now).0, narrow, false);
     assert_eq!(cut.matches("\u{1b}[K").count(), 5);
+}
+
+#[test]
+fn each_row_below_the_page_that_goes_on_or_is_in_doubt_is_asked_for_in_its_turn() {
+    let open = |n| if n % 2 == 0 { "pending" } else { "in_doubt" };
+    let all: Vec<Value> = (1..=30).map(|n| row(n, if n == 7 { "done" } else { open(n) })).collect();
+    let mut world = World::new(&all);
+    assert_eq!(world.board.wanted().others, [""; 0], "the page has them");
+    // The page reaches down to 26 from now on.
+    world.see(&all[25..], Some("op_26"));
+    let mut asked: Vec<String> = Vec::new();
+    for _ in 0..3 {
+        let others = world.board.wanted().others;
+        assert_eq!(others.len(), 10);
+        asked.extend(others);
+    }
+    let ids = |range: std::ops::RangeInclusive<usize>| {
+        range.filter(|n| *n != 7).map(|n| format!("op_{n:02}")).collect::<Vec<_>>()
+    };
+    assert_eq!(asked, [ids(1..=25), ids(1..=6)].concat());
+}
+
+#[test]
+fn who_scrolled_past_the_end_of_a_story_is_back_by_as_much_as_is_shown() {
+    let mut world = World::new(&[row(1, "dead")]);
+    world.type_in("j\r");
+    let page = json!({"data": [row(1, "dead")], "next": null});
+    let others = vec![("op_01".to_owned(), Some(row(1, "dead")))];
+    world.board.take(Seen { filter: String::new(), page, others });
+    world.type_in("jjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjj");
+    let now = "2026-01-31T12:00:00Z".parse().unwrap();
+    let (_, end) = screen(&world.board, SIZE, "x", now);
+    world.board.scrolled_to(end);
+    let last = world.screen()[2].clone();
+    world.type_in("k");
+    assert_eq!(world.screen()[3], last, "one key is one line");
 }

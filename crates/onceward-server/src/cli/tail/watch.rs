@@ -72,7 +72,8 @@ async fn run(
     loop {
         let size = Terminal::size();
         board.room = room(size);
-        let lines = screen(board, size, &gateway, jiff::Timestamp::now());
+        let (lines, from) = screen(board, size, &gateway, jiff::Timestamp::now());
+        board.scrolled_to(from);
         let drawn = terminal.draw(ansi(&lines, size, has_colour));
         drawn.map_err(|error| Exit::failed(format!("terminal: {error}")))?;
         tokio::select! {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{followed, said};
+use crate::shell::quoted;
 
 /// Where this gateway is, and whether it asks for a key.
 pub(super) struct Base {
@@ -53,11 +54,6 @@ pub(super) fn curl(
         }
     }
     words.join(" \\\n  ")
-}
-
-/// Between single quotes, for a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The path, with an example in each place.
