@@ -20,14 +20,15 @@ const REFRESHED_EVERY: Duration = Duration::from_mins(1);
 /// Whoever alone can judge an alert and has not said for so long that it is held is gone.
 const GONE_AFTER: Duration = Duration::from_mins(5);
 
-/// How long an alert that ended waits for receivers that this node does not know.
+/// How long an alert that ended waits for receivers that this node does not know, and a notice for one
+/// that no node knows.
 const ENDED_KEPT: Duration = Duration::from_hours(1);
 
 /// Alerts that may stand at once: beyond it everything is wrong, and that is told already.
 const STANDING_MAX: usize = 500;
 
-/// Notices that may wait to be sent.
-const OUTGOING_MAX: usize = 200;
+/// Notices to one receiver that may wait to be sent; what else it does not know stands until it can be told.
+const OUTGOING_MAX: usize = 20;
 
 /// For how long whoever sends a notice has it to itself: longer than it takes.
 pub(crate) const TAKEN_FOR: Duration = Duration::from_secs(40);
@@ -136,6 +137,9 @@ pub(crate) struct Notice {
     taken_by: Option<u64>,
     /// Why it could not be sent the last time.
     pub(crate) error: Option<String>,
+    /// When it was last written that a node has its receiver.
+    #[serde(with = "micros")]
+    had: Timestamp,
 }
 
 /// What stands, what was told, and what is to be sent.
@@ -158,13 +162,30 @@ impl Book {
         self.standing.retain_mut(|standing| {
             held.iter().any(|measure| measure.alert == standing.alert) || standing.rest(seen)
         });
+        self.drop_for_nobody(seen);
         for wish in seen.to {
             self.tell(wish, seen.now);
         }
-        self.standing.retain(|standing| {
+        let Self { standing, outgoing, .. } = self;
+        standing.retain(|standing| {
             standing.ended.is_none_or(|at| {
-                standing.told.values().any(|told| told.fires) && seen.now.since(at) < ENDED_KEPT
+                let is_young = seen.now.since(at) < ENDED_KEPT;
+                // Whoever cannot be reached now is told of the end once it can.
+                let waits = |to: &String| is_young || outgoing.iter().any(|it| it.to == *to);
+                standing.told.iter().any(|(to, told)| told.fires && waits(to))
             })
+        });
+    }
+
+    /// Drops notices to receivers that were taken out of the configuration.
+    fn drop_for_nobody(&mut self, seen: &Seen<'_>) {
+        self.outgoing.retain_mut(|notice| {
+            let age = seen.now.since(notice.had);
+            if age >= REFRESHED_EVERY && seen.to.iter().any(|wish| wish.name == notice.to) {
+                notice.had = seen.now;
+                return true;
+            }
+            age < ENDED_KEPT
         });
     }
 
@@ -173,6 +194,12 @@ impl Book {
         let Some(rule) = seen.rules.of.get(&alert.kind) else { return };
         if let Some(standing) = self.standing.iter_mut().find(|it| it.alert == *alert) {
             return standing.hold(*value, rule, seen.now);
+        }
+        // What is over makes room.
+        if self.standing.len() >= STANDING_MAX
+            && let Some(over) = self.standing.iter().position(|it| it.ended.is_some())
+        {
+            self.standing.remove(over);
         }
         if self.standing.len() < STANDING_MAX {
             let mut standing = Standing {
@@ -200,7 +227,8 @@ impl Book {
             .iter()
             .filter_map(news)
             .any(|(turn, at)| turn == Turn::StillFiring || now.since(at) >= wish.group);
-        if !is_due || self.outgoing.len() >= OUTGOING_MAX {
+        let waiting = self.outgoing.iter().filter(|notice| notice.to == wish.name).count();
+        if !is_due || waiting >= OUTGOING_MAX {
             return;
         }
         let id = self.next_id(now);
@@ -280,7 +308,7 @@ impl Book {
 impl Notice {
     fn new(id: String, to: &str, at: Timestamp, lines: Vec<Line>) -> Self {
         let to = to.to_owned();
-        Self { id, to, at, lines, tries: 0, next_at: at, taken_by: None, error: None }
+        Self { id, to, at, lines, tries: 0, next_at: at, taken_by: None, error: None, had: at }
     }
 }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -43,11 +45,14 @@ struct World {
     book: Book,
     to: Vec<Wish>,
     told: Vec<Notice>,
+    /// Receivers that cannot be reached.
+    away: Vec<&'static str>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { book: Book::default(), to: vec![wish("oncall")], told: Vec::new() }
+        let to = vec![wish("oncall")];
+        Self { book: Book::default(), to, told: Vec::new(), away: Vec::new() }
     }
 
     fn look(&mut self, minute: u64, measures: &[(Alert, u64)]) {
@@ -63,6 +68,10 @@ impl World {
         let seen = Seen { now, node, measures: &measures, rules: &rules, to: &self.to };
         self.book.step(&seen);
         for notice in self.book.take(1, false, now) {
+            if self.away.contains(&notice.to.as_str()) {
+                self.book.failed(&notice.id, "away", now);
+                continue;
+            }
             self.book.sent(&notice.id);
             self.told.push(notice);
         }
@@ -167,6 +176,75 @@ fn a_notice_is_tried_until_it_is_sent_and_by_one_process_at_a_time() {
     assert!(!book.failed(&taken[0].id, "away", at(2).plus(GIVEN_UP_AFTER)), "it is old news");
     assert_eq!(book.take(2, true, at(9999)), []);
     assert_eq!(book.test("oncall", "n1", at(3)).id, format!("alert-2-{}", at(3).as_millis()));
+}
+
+#[test]
+fn a_receiver_that_is_away_takes_no_place_of_others_and_learns_each_end_once_it_is_back() {
+    let to = ["dead", "oncall"].map(|name| Wish { group: Duration::ZERO, ..wish(name) });
+    let mut world = World { to: to.to_vec(), away: vec!["dead"], ..World::new() };
+    // Each is told at its beginning and at its end: far more than may wait.
+    let routes: Vec<_> = (0..120).map(|n| n.to_string()).collect();
+    for (n, route) in routes.iter().enumerate() {
+        let begins = n as u64 * 7;
+        for minute in begins..begins + 7 {
+            let held =
+                [(alert(Kind::DeadLetters, route), 9), (alert(Kind::DeadLetters, "long"), 9)];
+            let is_held = [minute == begins, minute < 100];
+            let held = held.into_iter().zip(is_held).filter(|(_, is_held)| *is_held);
+            world.look(minute, &held.map(|(it, _)| it).collect::<Vec<_>>());
+        }
+    }
+    let told = world.turns().iter().filter(|turn| **turn == Turn::Recovered).count();
+    assert_eq!(told, routes.len() + 1, "whoever can be reached is told all");
+    assert_eq!(world.book.outgoing.len(), OUTGOING_MAX);
+    world.away.clear();
+    (840..860).for_each(|minute| world.look(minute, &[]));
+    let mut fires = BTreeSet::new();
+    // What waited comes when its pause is over, and bears its time.
+    world.told.sort_by_key(|notice| notice.at);
+    for notice in world.told.iter().filter(|notice| notice.to == "dead") {
+        for Line { turn, alert, .. } in &notice.lines {
+            let is_news = match turn {
+                Turn::Firing => fires.insert(alert),
+                Turn::StillFiring => fires.contains(alert),
+                Turn::Recovered | Turn::Test => fires.remove(alert),
+            };
+            assert!(is_news, "{turn:?} {alert:?}");
+        }
+    }
+    assert!(fires.is_empty(), "{fires:?}");
+    assert_eq!(world.book.standing.len() + world.book.outgoing.len(), 0);
+}
+
+#[test]
+fn a_notice_to_nobody_is_dropped_and_to_whom_another_node_knows_it_is_kept() {
+    let mut world = World { away: vec!["oncall"], ..World::new() };
+    let held = [(alert(Kind::DeadLetters, "a"), 9)];
+    (0..=2).for_each(|minute| world.look(minute, &held));
+    assert_eq!(world.book.outgoing.len(), 1);
+    for minute in 3..200 {
+        let to = if minute % 30 == 0 { vec![wish("oncall")] } else { Vec::new() };
+        world.to = to;
+        world.look(minute, &held);
+        assert!(!world.book.outgoing.is_empty(), "another node knows it");
+    }
+    world.to.clear();
+    (200..239).for_each(|minute| world.look(minute, &held));
+    assert!(!world.book.outgoing.is_empty());
+    world.look(240, &held);
+    assert_eq!(world.book.outgoing, []);
+}
+
+#[test]
+fn however_many_have_ended_there_is_room_for_what_begins() {
+    let mut world = World { away: vec!["oncall"], ..World::new() };
+    let begun: Vec<_> =
+        (0..STANDING_MAX).map(|n| (alert(Kind::DeadLetters, &n.to_string()), 9)).collect();
+    (0..=2).for_each(|minute| world.look(minute, &begun));
+    (3..=8).for_each(|minute| world.look(minute, &[]));
+    assert_eq!((world.book.firing().count(), world.book.standing.len()), (0, STANDING_MAX));
+    world.look(9, &[(alert(Kind::DeadLetters, "late"), 9)]);
+    assert_eq!((world.book.firing().count(), world.book.standing.len()), (1, STANDING_MAX));
 }
 
 /// What is held at each minute of an hour or two, by route.
