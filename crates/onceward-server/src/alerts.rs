@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use self::book::{Book, Notice, Seen, Standing};
+use self::look::Measured;
 pub(crate) use self::recent::{Counting, Recent};
 pub(crate) use self::rule::{Alert, Kind, Rule, Rules, Wish};
 use self::words::Around;
@@ -181,9 +182,10 @@ impl Alerts {
         let store = &**node.engine.store();
         self.recent.save(store, self.session).await?;
         let here = self.here(config);
-        let measures = look::measures(node, here, &config.rules, now).await?;
+        let Measured { measures, in_part } = look::measures(node, here, &config.rules, now).await?;
         let to: Vec<Wish> = config.to.values().map(|receiver| receiver.wish.clone()).collect();
-        let seen = Seen { now, node: here, measures: &measures, rules: &config.rules, to: &to };
+        let (measures, in_part, rules) = (&*measures, &*in_part, &config.rules);
+        let seen = Seen { now, node: here, measures, in_part, rules, to: &to };
         let taken = self.change(store, |book| {
             book.step(&seen);
             book.take(self.session, !store.is_shared(), now)

@@ -47,6 +47,8 @@ pub(crate) struct Seen<'a> {
     /// Who looks.
     pub(crate) node: &'a str,
     pub(crate) measures: &'a [Measure],
+    /// Of these more may be held than was measured.
+    pub(crate) in_part: &'a [Kind],
     pub(crate) rules: &'a Rules,
     pub(crate) to: &'a [Wish],
 }
@@ -332,7 +334,7 @@ impl Standing {
     /// It is not held, as far as this node can tell. Tells whether it still stands.
     fn rest(&mut self, seen: &Seen<'_>) -> bool {
         let Seen { now, node, rules, .. } = seen;
-        if self.ended.is_some() {
+        if self.ended.is_some() || seen.in_part.contains(&self.alert.kind) {
             return true;
         }
         let is_ours = self.alert.node.as_ref().is_none_or(|it| it == node);

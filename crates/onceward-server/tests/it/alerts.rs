@@ -117,6 +117,45 @@ fn each_alert_begins_and_recovers_and_is_told_signed() {
 }
 
 #[test]
+fn an_alert_stands_however_many_came_into_doubt_after_it() {
+    let (world, refusing) = (World::new(), Upstream::answering(Some(422)));
+    let quiet = |name: &str| {
+        format!(
+            "[routes.{name}]\nupstream = \"http://{}\"\neffects = \"non-idempotent\"\nbreaker = false\n",
+            silent()
+        )
+    };
+    let text = format!(
+        "[alerts]\n{QUICK}{AT_ONCE}{}{}{}",
+        quiet("old"),
+        quiet("many"),
+        route("dying", refusing.address)
+    );
+    world.write("onceward.toml", &text);
+    let gateway = world.serve();
+    let doubt = |route: &str, key: &str| {
+        let key = [("idempotency-key", key)];
+        assert_eq!(gateway.call("POST", &format!("/to/{route}/x"), &key, "{}").status, 504);
+    };
+    doubt("old", "first");
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || (0..130).for_each(|n| doubt("many", &format!("{thread}-{n}"))));
+        }
+    });
+    let fires = |wanted: &str| {
+        let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+        listed["data"].as_array().unwrap().iter().any(|alert| alert["route"] == wanted)
+    };
+    // What begins and is over behind them shows that it was looked for long enough.
+    bury(&gateway, "dying", "d");
+    until("it fires", || fires("dying").then_some(()));
+    until("it is over", || (!fires("dying")).then_some(()));
+    let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+    assert!(fires("many") && fires("old"), "{listed:#}");
+}
+
+#[test]
 fn what_begins_together_is_told_together_and_one_that_flaps_is_told_once() {
     let (world, receiver) = (World::new(), Receiver::start(204));
     let upstream = Upstream::answering(Some(422));

@@ -47,12 +47,13 @@ struct World {
     told: Vec<Notice>,
     /// Receivers that cannot be reached.
     away: Vec<&'static str>,
+    in_part: Vec<Kind>,
 }
 
 impl World {
     fn new() -> Self {
-        let to = vec![wish("oncall")];
-        Self { book: Book::default(), to, told: Vec::new(), away: Vec::new() }
+        let (book, to) = (Book::default(), vec![wish("oncall")]);
+        Self { book, to, told: Vec::new(), away: Vec::new(), in_part: Vec::new() }
     }
 
     fn look(&mut self, minute: u64, measures: &[(Alert, u64)]) {
@@ -65,7 +66,8 @@ impl World {
             .map(|(alert, value)| Measure { alert: alert.clone(), value: *value })
             .collect();
         let (now, rules) = (at(minute), rules());
-        let seen = Seen { now, node, measures: &measures, rules: &rules, to: &self.to };
+        let (measures, in_part) = (&*measures, &*self.in_part);
+        let seen = Seen { now, node, measures, in_part, rules: &rules, to: &self.to };
         self.book.step(&seen);
         for notice in self.book.take(1, false, now) {
             if self.away.contains(&notice.to.as_str()) {
@@ -156,11 +158,27 @@ fn what_one_node_alone_can_tell_stays_until_it_says_so_or_is_gone() {
 }
 
 #[test]
+fn what_was_counted_in_part_is_over_only_once_all_was_counted() {
+    let mut world = World::new();
+    let (old, young) = (alert(Kind::InDoubt, "old"), alert(Kind::InDoubt, "young"));
+    let dead = alert(Kind::DeadLetters, "a");
+    (0..6).for_each(|minute| world.look(minute, &[(old.clone(), 1), (dead.clone(), 9)]));
+    world.in_part = vec![Kind::InDoubt];
+    (6..40).for_each(|minute| world.look(minute, &[(young.clone(), 5000)]));
+    let fires: Vec<_> = world.book.firing().map(|it| it.alert.clone()).collect();
+    assert_eq!(fires, [old, young], "what is of another kind is over");
+    world.in_part.clear();
+    (40..50).for_each(|minute| world.look(minute, &[]));
+    assert_eq!(world.book.standing, []);
+}
+
+#[test]
 fn a_notice_is_tried_until_it_is_sent_and_by_one_process_at_a_time() {
     let mut world = World::new();
     let seen = [Measure { alert: alert(Kind::DeadLetters, "a"), value: 9 }];
     let (rules, to) = (rules(), [wish("oncall")]);
-    let seen = |now| Seen { now, node: "n1", measures: &seen, rules: &rules, to: &to };
+    let seen =
+        |now| Seen { now, node: "n1", measures: &seen, in_part: &[], rules: &rules, to: &to };
     let book = &mut world.book;
     book.step(&seen(at(0)));
     book.step(&seen(at(2)));
