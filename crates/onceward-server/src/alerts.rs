@@ -230,16 +230,18 @@ async fn deliver(node: Arc<Node>, config: Arc<AlertsConfig>, notice: Notice) {
             book.sent(id);
             true
         }
-        Err(why) => book.failed(id, why, shape::now()),
+        Err(unsent) => book.failed(id, &unsent.why, &unsent.rest, shape::now()),
     });
     let noted = noted.await;
     // What is not noted is sent again, under the same key.
     match (sent, noted) {
         (Ok(_), _) => info!(notice = id, to, alerts = notice.lines.len(), "alerts were told"),
-        (Err(error), Ok(false)) => {
-            warn!(notice = id, to, error, "alerts are told to nobody: given up");
+        (Err(unsent), Ok(false)) => {
+            warn!(notice = id, to, error = unsent.why, "alerts are told to nobody: given up");
         }
-        (Err(error), _) => warn!(notice = id, to, error, "alerts could not be told: tried again"),
+        (Err(unsent), _) => {
+            warn!(notice = id, to, error = unsent.why, "alerts could not be told: tried again");
+        }
     }
 }
 
@@ -254,7 +256,7 @@ pub(crate) async fn test(node: &Node, to: &str) -> Result<Value, Problem> {
     let notice = node.alerts.change(store, |book| book.test(to, here, shape::now())).await?;
     let (operation, error) = match send::send(node, &config, &notice).await {
         Ok(operation) => (operation, None),
-        Err(error) => (None, Some(error)),
+        Err(unsent) => (None, Some(unsent.why)),
     };
     Ok(json!({
         "to": to,

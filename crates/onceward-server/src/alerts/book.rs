@@ -139,6 +139,8 @@ pub(crate) struct Notice {
     taken_by: Option<u64>,
     /// Why it could not be sent the last time.
     pub(crate) error: Option<String>,
+    /// The addresses that it has not got to, where it got to others; else empty.
+    pub(crate) rest: Vec<String>,
     /// When it was last written that a node has its receiver.
     #[serde(with = "micros")]
     had: Timestamp,
@@ -280,8 +282,9 @@ impl Book {
         self.outgoing.retain(|notice| notice.id != id);
     }
 
-    /// A notice could not be sent. Tells whether it is going to be tried again.
-    pub(crate) fn failed(&mut self, id: &str, why: &str, now: Timestamp) -> bool {
+    /// A notice could not be sent; only to `rest` where it names any. Tells whether it is going to be
+    /// tried again.
+    pub(crate) fn failed(&mut self, id: &str, why: &str, rest: &[String], now: Timestamp) -> bool {
         let Some(notice) = self.outgoing.iter_mut().find(|notice| notice.id == id) else {
             return true;
         };
@@ -293,6 +296,9 @@ impl Book {
         notice.next_at = now.plus(doubled.min(RETRY_MAX));
         notice.taken_by = None;
         notice.error = Some(why.to_owned());
+        if !rest.is_empty() {
+            notice.rest = rest.to_vec();
+        }
         true
     }
 
@@ -310,7 +316,19 @@ impl Book {
 impl Notice {
     fn new(id: String, to: &str, at: Timestamp, lines: Vec<Line>) -> Self {
         let to = to.to_owned();
-        Self { id, to, at, lines, tries: 0, next_at: at, taken_by: None, error: None, had: at }
+        let rest = Vec::new();
+        Self {
+            id,
+            to,
+            at,
+            lines,
+            tries: 0,
+            next_at: at,
+            taken_by: None,
+            error: None,
+            rest,
+            had: at,
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl World {
         self.book.step(&seen);
         for notice in self.book.take(1, false, now) {
             if self.away.contains(&notice.to.as_str()) {
-                self.book.failed(&notice.id, "away", now);
+                self.book.failed(&notice.id, "away", &[], now);
                 continue;
             }
             self.book.sent(&notice.id);
@@ -188,10 +188,10 @@ fn a_notice_is_tried_until_it_is_sent_and_by_one_process_at_a_time() {
     assert_eq!(book.take(1, true, at(2)), [], "and so does this one");
     let again = book.take(2, true, at(2));
     assert_eq!(again[0].id, taken[0].id, "of a process that is gone it is free at once");
-    assert!(book.failed(&again[0].id, "away", at(2)));
+    assert!(book.failed(&again[0].id, "away", &[], at(2)));
     assert_eq!(book.take(2, false, at(2).plus(RETRY_FIRST)), [], "the second pause is longer");
     assert_eq!(book.take(2, false, at(2).plus(RETRY_FIRST * 2)).len(), 1);
-    assert!(!book.failed(&taken[0].id, "away", at(2).plus(GIVEN_UP_AFTER)), "it is old news");
+    assert!(!book.failed(&taken[0].id, "away", &[], at(2).plus(GIVEN_UP_AFTER)), "it is old news");
     assert_eq!(book.take(2, true, at(9999)), []);
     assert_eq!(book.test("oncall", "n1", at(3)).id, format!("alert-2-{}", at(3).as_millis()));
 }
