@@ -276,7 +276,8 @@ pub(crate) struct Firing {
     pub(crate) summary: String,
     value: u64,
     fired: Option<Timestamp>,
-    told: Vec<Value>,
+    /// Who was told; not for those who see one tenant alone, for receivers are the gateway's.
+    told: Option<Vec<Value>>,
 }
 
 impl Firing {
@@ -297,8 +298,14 @@ impl Firing {
             since: standing.since,
             value: standing.value,
             fired: standing.fired,
-            told: told.collect(),
+            told: Some(told.collect()),
         }
+    }
+
+    /// The same without who was told.
+    #[must_use]
+    pub(crate) fn without_told(self) -> Self {
+        Self { told: None, ..self }
     }
 
     /// The page where it is seen.
@@ -309,7 +316,7 @@ impl Firing {
     /// For programs.
     pub(crate) fn document(&self) -> Value {
         let Self { alert, since, summary, value, fired, told } = self;
-        json!({
+        let mut document = json!({
             "name": alert.kind.name(),
             "severity": alert.kind.severity(),
             "tenant": alert.tenant,
@@ -321,7 +328,10 @@ impl Firing {
             "summary": summary,
             "advice": words::advice(alert.kind),
             "runbook": words::runbook(alert.kind),
-            "told": told,
-        })
+        });
+        if let Some(told) = told {
+            document["told"] = json!(told);
+        }
+        document
     }
 }
