@@ -237,9 +237,9 @@ impl Observer for Telemetry {
                     about!(debug, operation, first = %first, again, "suspected double");
                 }
             }
-            Fact::TooOld(route) => {
+            Fact::TooOld { tenant, route } => {
                 Self::count_late(route);
-                warn!(route, "late duplicate, by the time that its key bears");
+                warn!(tenant, route, "late duplicate, by the time that its key bears");
             }
             Fact::Injected(operation, fault) => {
                 Self::count(&self.faults, &fault);

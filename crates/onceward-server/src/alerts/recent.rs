@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onceward::core::key::TENANT;
 use onceward::core::operation::{Death, Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::observe::{Fact, Observer, Repeat};
@@ -63,8 +62,9 @@ impl Observer for Counting {
             Fact::Duplicate(operation, Repeat::Late) => {
                 self.recent.count(Kind::LateDuplicates, &operation.scope.tenant, &operation.route);
             }
-            // Whose it was is not told.
-            Fact::TooOld(route) => self.recent.count(Kind::LateDuplicates, TENANT, route),
+            Fact::TooOld { tenant, route } => {
+                self.recent.count(Kind::LateDuplicates, tenant, route);
+            }
             _ => {}
         }
         self.next.observe(fact);

@@ -336,14 +336,16 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
     let [acmes, all] = [Receiver::start(204), Receiver::start(204)];
     let text = format!(
-        "[alerts]\n{QUICK}{LASTING}{}{}{}",
-        acmes.webhook("acmes", "tenant = \"acme\""),
+        "[alerts]\n{QUICK}{LASTING}{}{}{}{}key = {{ time = \"refuse-late\" }}\n",
+        acmes.webhook("acmes", "tenant = \"acme\"\nalerts = [\"dead_letters\"]"),
         all.webhook("all", "alerts = [\"dead_letters\"]\nroutes = [\"a\"]"),
-        route("a", upstream.address)
+        route("a", upstream.address),
+        route("timed", upstream.address)
     );
     world.write("onceward.toml", &text);
     let gateway = world.serve();
     let keys = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
+    let of_default = make(&gateway, "default", "eve", &["--role", "read"]);
     for (tenant, key) in ["acme", "bolt"].into_iter().zip(&keys) {
         let body = json!({"to": "a/x", "key": tenant, "mode": "accepted"}).to_string();
         assert_eq!(ask(&gateway, key, "POST /v1/operations", &body).status, 202);
@@ -367,6 +369,16 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
     assert_eq!(listed.as_array().unwrap().iter().filter(|it| told(it)).count(), 2, "{listed}");
     let told: Vec<_> = acmes.told().iter().map(|it| it.json()["data"]["alerts"].clone()).collect();
     assert_eq!((told.len(), &told[0][0]["tenant"]), (1, &json!("acme")));
+    // A key that is late by its own time is its caller's too, whoever else uses the route.
+    let old = json!({"to": "timed/x", "key": "00e8d4a5-1000-7000-8000-000000000001"}).to_string();
+    assert_eq!(ask(&gateway, &keys[0], "POST /v1/operations", &old).status, 410);
+    let late = |key: &str| {
+        let listed = ask(&gateway, key, "GET /v1/alerts", "").json();
+        let mut all = listed["data"].as_array().unwrap().iter();
+        all.any(|alert| alert["name"] == "OncewardLateDuplicates")
+    };
+    until("it is told to whose it is", || late(&keys[0]).then_some(()));
+    assert!(!late(&keys[1]) && !late(&of_default));
     // A receiver is nobody's to call.
     for (line, status) in [("POST /to/alerts/all", 404), ("POST /to/alerts%2Fall/x", 404)] {
         assert_eq!(ask(&gateway, &keys[0], line, "{}").status, status, "{line}");

@@ -307,7 +307,8 @@ impl Engine {
                 return Ok(());
             }
         }
-        self.observer.observe(Fact::TooOld(&arrival.route.name));
+        let (tenant, route) = (&arrival.scope.tenant, &arrival.route.name);
+        self.observer.observe(Fact::TooOld { tenant, route });
         Err(Refusal::KeyTooOld(made_at))
     }
 }
