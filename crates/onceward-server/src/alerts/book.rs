@@ -189,7 +189,11 @@ impl Book {
                 notice.had = seen.now;
                 return true;
             }
-            age < ENDED_KEPT
+            let is_kept = age < ENDED_KEPT;
+            if !is_kept && notice.rest.is_empty() {
+                untell(&mut self.standing, &notice.id);
+            }
+            is_kept
         });
     }
 
@@ -289,6 +293,10 @@ impl Book {
             return true;
         };
         if now.since(notice.at) >= GIVEN_UP_AFTER {
+            // Where some have it, it was told.
+            if notice.rest.is_empty() {
+                untell(&mut self.standing, id);
+            }
             self.sent(id);
             return false;
         }
@@ -311,6 +319,11 @@ impl Book {
     pub(crate) fn outgoing(&self, id: &str) -> Option<&Notice> {
         self.outgoing.iter().find(|notice| notice.id == id)
     }
+}
+
+/// What was to be told by a notice that is lost was not told: it is news again.
+fn untell(standing: &mut [Standing], id: &str) {
+    standing.iter_mut().for_each(|it| it.told.retain(|_, told| told.notice != id));
 }
 
 impl Notice {

@@ -235,6 +235,27 @@ fn a_receiver_that_is_away_takes_no_place_of_others_and_learns_each_end_once_it_
 }
 
 #[test]
+fn what_a_lost_notice_was_to_tell_was_not_told_and_is_news_again() {
+    let mut world = World { away: vec!["oncall"], ..World::new() };
+    world.to[0].repeat = None;
+    let held = [(alert(Kind::DeadLetters, "a"), 9)];
+    let told = |world: &World| {
+        world.book.firing().next().unwrap().told.get("oncall").map(|told| told.notice.clone())
+    };
+    world.look(0, &held);
+    world.look(2, &held);
+    let first = told(&world).unwrap();
+    assert!(world.book.outgoing(&first).is_some());
+    (3..4400).step_by(8).for_each(|minute| world.look(minute, &held));
+    let second = told(&world).unwrap();
+    assert!(second != first && world.book.outgoing(&second).is_some());
+    world.away.clear();
+    (4400..4420).for_each(|minute| world.look(minute, &held));
+    assert_eq!(world.turns(), [Turn::Firing]);
+    assert_eq!(world.told[0].id, second);
+}
+
+#[test]
 fn a_notice_to_nobody_is_dropped_and_to_whom_another_node_knows_it_is_kept() {
     let mut world = World { away: vec!["oncall"], ..World::new() };
     let held = [(alert(Kind::DeadLetters, "a"), 9)];
