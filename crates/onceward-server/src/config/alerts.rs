@@ -29,8 +29,15 @@ const RECOVER_AFTER: Duration = Duration::from_mins(5);
 const REPEAT: Duration = Duration::from_hours(4);
 const GROUP: Duration = Duration::from_mins(1);
 
-/// Looking more often would only cost.
+/// Looking more often would only cost; a node that looks less often is soon taken for gone.
 const EVERY_MIN: Duration = Duration::from_millis(100);
+const EVERY_MAX: Duration = Duration::from_mins(1);
+
+/// Nobody wants to be told more often.
+const REPEAT_MIN: Duration = Duration::from_mins(1);
+
+/// An end waits for an hour to be told.
+const GROUP_MAX: Duration = Duration::from_mins(30);
 
 /// A place that takes notices dedupes by their id, as Standard Webhooks has it; one of Slack's has a
 /// notice twice rather than not at all.
@@ -131,6 +138,11 @@ pub(super) fn read(
     if every < EVERY_MIN {
         return Err(table.wrong("alerts.every is 100ms at least"));
     }
+    if every > EVERY_MAX {
+        return Err(table.wrong(
+            "has every longer than a minute: a node that looks so seldom is taken for gone\nhelp: write every = \"1m\" or less",
+        ));
+    }
     let mut of = BTreeMap::new();
     for kind in Kind::ALL {
         let usual = kind.usual();
@@ -186,13 +198,23 @@ fn receiver(
     } else {
         Some(table.span_or("repeat", REPEAT)?)
     };
+    if repeat.is_some_and(|repeat| repeat < REPEAT_MIN) {
+        return Err(table.wrong(
+            "is told again within less than a minute\nhelp: write repeat = \"4h\", or false to tell once",
+        ));
+    }
+    let group = table.span_or("group", GROUP)?;
+    if group > GROUP_MAX {
+        return Err(table
+            .wrong("collects for longer than half an hour\nhelp: write group = \"30m\" or less"));
+    }
     let wish = Wish {
         name: name.to_owned(),
         kinds: kinds.unwrap_or_default(),
         tenant: table.text("tenant", tenant_name)?,
         routes: table.read("routes")?.unwrap_or_default(),
         repeat,
-        group: table.span_or("group", GROUP)?,
+        group,
     };
     let (webhook, slack) = (secret(table, "webhook")?, secret(table, "slack")?);
     let mail = table.within("mail", |table| mail(table, around.ca_file.as_deref()))?;
