@@ -271,6 +271,30 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
 }
 
 #[test]
+fn strangers_make_no_more_ways_in_than_there_are() {
+    let (world, collector) = (World::new(), Collector::start());
+    let hooks = "[sources.hooks]\nverify = { scheme = \"none\" }\nid = { header = \"x-id\" }\n";
+    let shop = route("shop", Hearing::answering(&[200]).address);
+    world.write("onceward.toml", &format!("{}{shop}{hooks}to = \"shop\"\n", collector.lines()));
+    let gateway = serve(&world);
+    let long = format!("?{}", "x".repeat(9000));
+    let (any, hooks) = ("POST /in/{source}", "POST /in/hooks");
+    let unknown = ("POST /to/{route}/{path}", 414);
+    for (path, (name, status)) in [
+        (format!("/in/stranger-1{long}"), (any, 414)),
+        ("/in/stranger-2".to_owned(), (any, 404)),
+        (format!("/in/hooks{long}"), (any, 414)),
+        ("/in/hooks".to_owned(), (hooks, 200)),
+        (format!("/to/stranger-3{long}"), unknown),
+    ] {
+        collector.0.forget();
+        assert_eq!(gateway.call("POST", &path, &[], "{}").status, status, "{path}");
+        let span = collector.one(SpanKind::Server, name);
+        assert_eq!(span.says("http.route"), name.strip_prefix("POST "), "{path}");
+    }
+}
+
+#[test]
 fn a_caller_who_does_not_sample_is_told_of_to_nobody_and_upstreams_learn_that() {
     let (world, collector) = (World::new(), Collector::start());
     let upstream = Hearing::answering(&[201]);

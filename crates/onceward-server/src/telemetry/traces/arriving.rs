@@ -28,12 +28,19 @@ struct Shared {
     sampling: Sampling,
     /// The span of a call that made no operation.
     own: OnceLock<TraceContext>,
+    /// The source that it is for.
+    source: OnceLock<String>,
 }
 
 impl Traced {
     /// Where the engine says what it did with the call.
     pub(crate) fn aside(&self) -> Arc<Aside> {
         Arc::clone(&self.0.aside)
+    }
+
+    /// It is for this source, which is there.
+    pub(crate) fn came_to(&self, source: &str) {
+        let _ = self.0.source.set(source.to_owned());
     }
 
     /// Tells whoever a request passes on to where it comes from.
@@ -112,6 +119,7 @@ pub(crate) fn arrive<B>(
         caller: context_of(headers),
         sampling: telling.sampling,
         own: OnceLock::new(),
+        source: OnceLock::new(),
     });
     let arriving = Arriving {
         telling,
@@ -160,9 +168,8 @@ impl Arriving {
         if self.guard.is_some() {
             return None;
         }
-        if let Some(source) = path.strip_prefix("/in/") {
-            let is_there = self.answer.as_ref().is_some_and(|answer| answer.status != 404);
-            let source = if is_there { source.trim_end_matches('/') } else { "{source}" };
+        if path.starts_with("/in/") {
+            let source = self.shared.source.get().map_or("{source}", String::as_str);
             return Some(format!("/in/{source}").into());
         }
         let Some(rest) = path.strip_prefix("/to/") else { return Some("/v1/operations".into()) };
