@@ -271,6 +271,30 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
 }
 
 #[test]
+fn a_login_in_an_address_is_told_to_nobody() {
+    let (world, collector) = (World::new(), Collector::start());
+    let shop = route("shop", Hearing::answering(&[200]).address);
+    world.write("onceward.toml", &(collector.lines() + &shop));
+    let gateway = serve(&world);
+    for (path, name) in [
+        ("/to/https://user:canary@host.test/x", "{url}"),
+        ("/to/HTTPS:/user:canary@host.test/x", "{url}"),
+        ("/to/https%3A%2F%2Fuser%3Acanary%40host.test/x", "{route}"),
+    ] {
+        collector.0.forget();
+        let status = gateway.call("POST", path, &[("idempotency-key", "k")], "{}").status;
+        assert!((400..500).contains(&status), "{path}: {status}");
+        let span = collector.one(SpanKind::Server, &format!("POST /to/{name}/{{path}}"));
+        assert_eq!(span.says("url.path"), Some(&*format!("/to/{name}/{{path}}")));
+        assert!(!format!("{span:?}").contains("canary"), "{span:?}");
+    }
+    collector.0.forget();
+    gateway.call("GET", "/to/shop/users/@me", &[], "");
+    let span = collector.one(SpanKind::Server, "GET /to/shop/{path}");
+    assert_eq!(span.says("url.path"), Some("/to/shop/users/@me"));
+}
+
+#[test]
 fn strangers_make_no_more_ways_in_than_there_are() {
     let (world, collector) = (World::new(), Collector::start());
     let hooks = "[sources.hooks]\nverify = { scheme = \"none\" }\nid = { header = \"x-id\" }\n";

@@ -173,15 +173,29 @@ impl Arriving {
             return Some(format!("/in/{source}").into());
         }
         let Some(rest) = path.strip_prefix("/to/") else { return Some("/v1/operations".into()) };
-        let name = rest.split('/').next().unwrap_or_default();
-        let engine = self.telling.engine.get().and_then(Weak::upgrade);
-        let is_there = engine.is_some_and(|engine| engine.routes().named.contains_key(name));
+        let (name, is_there) = self.named(rest);
         let name = match name.to_ascii_lowercase().as_str() {
             "http:" | "https:" => "{url}",
             _ if is_there => name,
             _ => "{route}",
         };
         Some(format!("/to/{name}/{{path}}").into())
+    }
+
+    /// The route that stands behind `/to/`, and whether it is there.
+    fn named<'a>(&self, rest: &'a str) -> (&'a str, bool) {
+        let name = rest.split('/').next().unwrap_or_default();
+        let engine = self.telling.engine.get().and_then(Weak::upgrade);
+        (name, engine.is_some_and(|engine| engine.routes().named.contains_key(name)))
+    }
+
+    /// Its path; of an address of a caller's that may have a login in it no more than its way in.
+    fn path(&self, route: Option<&str>) -> String {
+        let path = self.uri.path();
+        let rest = path.strip_prefix("/to/").filter(|_| self.guard.is_none());
+        let may_tell =
+            |rest: &str| self.named(rest).1 || !rest.contains('@') && !rest.contains("%40");
+        if rest.is_none_or(may_tell) { path } else { route.unwrap_or_default() }.to_owned()
     }
 
     /// Whom it was addressed to.
@@ -201,7 +215,7 @@ impl Arriving {
     /// What is known of it as HTTP.
     fn say_request(&self, route: Option<&str>, say: &mut impl FnMut(&'static str, Value)) {
         say("http.request.method", method(self.method.as_str()));
-        say("url.path", self.uri.path().to_owned().into());
+        say("url.path", self.path(route).into());
         say("url.scheme", if self.is_secured { "https" } else { "http" }.into());
         if let Some(route) = route {
             say("http.route", route.to_owned().into());
