@@ -210,9 +210,11 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
     world.write(
         "onceward.toml",
         &format!(
-            "{}{}[sources.hooks]\nverify = {{ scheme = \"none\" }}\nto = \"shop\"\nid = {{ header = \"x-id\" }}\n[outbox.app]\ndatabase = \"sqlite:app.db\"\n",
+            "{}{}[sources.hooks]\nverify = {{ scheme = \"none\" }}\nto = \"shop\"\nid = {{ header = \"x-id\" }}\n[outbox.app]\ndatabase = \"sqlite:app.db\"\n\
+             [alerts.to.oncall]\nslack = \"http://{}/\"\n",
             collector.lines(),
             route("shop", upstream.address),
+            upstream.address,
         ),
     );
     let gateway = serve(&world);
@@ -249,6 +251,26 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
         (call.parent.as_str(), &attempt.parent, attempt.trace.as_str()),
         (CALLER, &call.id, TRACE)
     );
+    // A document whose own headers name another trace: the call is in that, and links to its caller.
+    collector.0.forget();
+    let other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let document = json!({"to": "shop", "path": "/orders", "key": "doc-2", "body": {}, "headers": {"traceparent": other}});
+    assert_eq!(gateway.call("POST", "/v1/operations", &json, &document.to_string()).status, 200);
+    let call = collector.one(SpanKind::Server, "POST /v1/operations");
+    assert_eq!((call.trace.as_str(), call.parent.as_str()), (&other[3..35], &other[36..52]));
+    assert_eq!(call.links, [(TRACE.to_owned(), CALLER.to_owned())]);
+    for span in [
+        collector.one(SpanKind::Client, "POST shop"),
+        collector.one(SpanKind::Internal, "remember shop"),
+    ] {
+        assert_eq!((&span.trace, &span.parent), (&call.trace, &call.id), "{span:?}");
+    }
+    // A notice of an alert.
+    collector.0.forget();
+    gateway.run(&["alerts", "test", "oncall"]).ok();
+    let remember = collector.one(SpanKind::Producer, "remember alerts/oncall");
+    assert_eq!((remember.parent.as_str(), remember.links.len()), ("", 0));
+    collector.one(SpanKind::Consumer, "deliver alerts/oncall");
     // What only reads.
     collector.0.forget();
     let asked = [TRACEPARENT, ("tracestate", "a=1")];

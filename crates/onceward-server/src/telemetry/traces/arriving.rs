@@ -59,11 +59,20 @@ impl Shared {
         })
     }
 
-    /// The call's span.
+    /// The call's span: in the trace of the operation that it made, where it made one.
     fn context(&self) -> TraceContext {
-        let Some(made) = self.aside.made.get() else { return self.own() };
-        let begun = self.sampling.begin(self.caller, made.as_u128());
-        begun.with_span(Place::Call.span(*made))
+        let Some((made, from)) = self.aside.made.get() else { return self.own() };
+        self.sampling.begin(*from, made.as_u128()).with_span(Place::Call.span(*made))
+    }
+
+    /// The span that it comes from.
+    fn origin(&self) -> Option<TraceContext> {
+        self.aside.made.get().map_or(self.caller, |(_, from)| *from)
+    }
+
+    /// What else it has to do with: the operation that was known, or a caller in another trace.
+    fn link(&self) -> Option<TraceContext> {
+        self.known().or_else(|| self.caller.filter(|caller| Some(*caller) != self.origin()))
     }
 
     /// The span of the operation that the call's key was known of.
@@ -236,7 +245,7 @@ impl Arriving {
     /// What became of it.
     fn say_answer(&self, say: &mut impl FnMut(&'static str, Value)) {
         let Aside { made, known, repeat, .. } = &*self.shared.aside;
-        let id = made.get().or_else(|| known.get().map(|(known, _)| known));
+        let id = made.get().or_else(|| known.get()).map(|(id, _)| id);
         let named = self.answer.as_ref().and_then(|answer| text(answer.operation.as_ref()));
         if let Some(id) = id.map(ToString::to_string).or_else(|| named.map(str::to_owned)) {
             say("onceward.operation", id.into());
@@ -269,7 +278,7 @@ impl Drop for Arriving {
             return;
         }
         self.telling.tell(|| {
-            let parent = self.shared.caller.map_or(0, |caller| caller.span);
+            let parent = self.shared.origin().map_or(0, |origin| origin.span);
             let route = self.route();
             let guard = self.guard.as_ref().map(|guard| guard.route.as_str());
             let mut attributes = Vec::with_capacity(20);
@@ -289,7 +298,7 @@ impl Drop for Arriving {
                 begun: self.begun,
                 ended: SystemTime::now(),
                 attributes,
-                link: self.shared.known(),
+                link: self.shared.link(),
                 error: match &self.answer {
                     None => Some("the caller hung up".into()),
                     Some(Answer { status, .. }) if *status >= 500 => {
