@@ -323,7 +323,9 @@ impl Book {
 
 /// What was to be told by a notice that is lost was not told: it is news again.
 fn untell(standing: &mut [Standing], id: &str) {
-    standing.iter_mut().for_each(|it| it.told.retain(|_, told| told.notice != id));
+    for it in standing {
+        it.told.retain(|_, told| told.notice != id);
+    }
 }
 
 impl Notice {

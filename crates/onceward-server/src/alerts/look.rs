@@ -9,6 +9,7 @@ use super::OWN_ROUTES;
 use super::recent;
 use super::rule::{Alert, Kind, Measure, Rules};
 use crate::node::Node;
+use crate::telemetry::label;
 
 /// Operations in doubt that are read at once.
 const PAGE: usize = 1000;
@@ -68,8 +69,8 @@ pub(super) async fn measures(
 }
 
 fn of_ledger(kind: Kind, tenant: &str, route: &str) -> Alert {
-    let route = if route.contains("://") { "ad_hoc" } else { route };
-    Alert { kind, tenant: Some(tenant.to_owned()), route: Some(route.to_owned()), node: None }
+    let (tenant, route) = (Some(tenant.to_owned()), Some(label(route).to_owned()));
+    Alert { kind, tenant, route, node: None }
 }
 
 /// Operations in doubt by tenant and route, the youngest first; and whether these are all.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onceward::core::operation::{Death, Operation, State};
+use onceward::core::operation::{Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::store::{Store, StoreError};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::OWN_ROUTES;
 use super::rule::{Alert, Kind, Measure, Rules};
 use crate::shape;
+use crate::telemetry::label;
 
 /// What the rows are called.
 const PREFIX: &str = "alerts/recent/";
@@ -72,8 +73,7 @@ impl Observer for Counting {
 }
 
 fn is_dead_letter(operation: &Operation) -> bool {
-    let is_dead = matches!(operation.state, State::Dead(death) if death != Death::Superseded);
-    is_dead && !operation.told
+    matches!(operation.state, State::Dead(_)) && !operation.told
 }
 
 impl Recent {
@@ -89,8 +89,7 @@ impl Recent {
         if route.starts_with(OWN_ROUTES) {
             return;
         }
-        let route = if route.contains("://") { "ad_hoc" } else { route };
-        self.lock().count(kind, tenant, route, shape::now());
+        self.lock().count(kind, tenant, label(route), shape::now());
     }
 
     /// Writes what was counted since it was written.

@@ -9,15 +9,16 @@ use lettre::message::Mailbox;
 use onceward::auth::{SecretAddress, SigningSecret};
 use onceward::core::key::TENANT;
 use onceward::route::Route;
+use onceward::tally::AD_HOC;
 use serde_json::{Value, json};
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
 use super::ConfigError;
 use super::auth::secret;
 use super::callbacks::webhook_secret;
 use super::route::{Around, Made};
 use super::table::{Switch, Table, Words};
-use super::words::{name, tenant_name, url};
+use super::words::{is_here, name, tenant_name, url};
 use crate::alerts::{AlertsConfig, ByMail, Kind, Receiver, Rule, Rules, Way, Wish};
 use crate::mail::{Safe, Server};
 use crate::units::show;
@@ -44,16 +45,12 @@ const GROUP_MAX: Duration = Duration::from_mins(30);
 const OF_WEBHOOK: &str = "mode = \"accepted\"\neffects = \"keyed\"\nupstream_key = { header = \"idempotency-key\", value = \"passthrough\", window = \"7d\" }";
 const OF_SLACK: &str = "mode = \"accepted\"\neffects = \"idempotent\"";
 
-const KINDS: &Words<Kind> = &[
-    ("in_doubt", Kind::InDoubt),
-    ("dead_letters", Kind::DeadLetters),
-    ("breaker_open", Kind::BreakerOpen),
-    ("backlog_old", Kind::BacklogOld),
-    ("late_duplicates", Kind::LateDuplicates),
-    ("disk_low", Kind::DiskLow),
-];
-
 const SAFE: &Words<Safe> = &[("required", Safe::StartTls), ("never", Safe::Not)];
+
+/// The words for them.
+fn kinds() -> [(&'static str, Kind); Kind::ALL.len()] {
+    Kind::ALL.map(|kind| (kind.key(), kind))
+}
 
 impl Kind {
     /// What is usual: as the rules for Prometheus have it.
@@ -110,7 +107,7 @@ impl AlertsConfig {
             }
         }
         for Receiver { wish, .. } in self.to.values() {
-            let is_there = |name: &str| name == "ad_hoc" || routes.contains_key(name);
+            let is_there = |name: &str| name == AD_HOC || routes.contains_key(name);
             let missing = wish.routes.iter().filter(|name| !is_there(name));
             let said = |name| {
                 format!("[alerts.to.{}] names a route {name:?} that is not there.", wish.name)
@@ -192,7 +189,7 @@ fn receiver(
     table: &Table<'_>,
     around: &Around<'_>,
 ) -> Result<(Receiver, Option<Made>), ConfigError> {
-    let kinds = table.texts("alerts", |word| super::table::one_of(word, KINDS))?;
+    let kinds = table.texts("alerts", |word| super::table::one_of(word, &kinds()))?;
     let repeat = if table.is_switch("repeat") {
         table.read::<bool>("repeat")?.filter(|repeats| *repeats).map(|_| REPEAT)
     } else {
@@ -322,15 +319,6 @@ fn smtp(text: &str) -> Result<(Url, bool), String> {
         return Err(wrong());
     }
     Ok((place, is_implicit))
-}
-
-fn is_here(place: &Url) -> bool {
-    match place.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]

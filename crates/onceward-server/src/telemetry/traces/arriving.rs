@@ -123,9 +123,10 @@ pub(crate) fn arrive<B>(
         return None;
     }
     let headers = request.headers();
+    let lines = headers.get_all(TRACEPARENT).iter();
     let shared = Arc::new(Shared {
         aside: Arc::default(),
-        caller: context_of(headers),
+        caller: TraceContext::of_lines(lines.map(HeaderValue::as_bytes)),
         sampling: telling.sampling,
         own: OnceLock::new(),
         source: OnceLock::new(),
@@ -146,13 +147,6 @@ pub(crate) fn arrive<B>(
     };
     request.extensions_mut().insert(Traced(shared));
     Some(Box::new(arriving))
-}
-
-/// What a request says of where it comes from.
-fn context_of(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let line = lines.next()?.to_str().ok()?;
-    lines.next().is_none().then(|| line.trim().parse().ok()).flatten()
 }
 
 fn text(value: Option<&HeaderValue>) -> Option<&str> {
