@@ -140,6 +140,11 @@ impl Alerts {
         book.firing().map(|standing| Firing::new(standing, &book, &config)).collect()
     }
 
+    /// Writes what was counted since it was last looked.
+    pub(crate) async fn save(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.recent.save(store, self.session).await
+    }
+
     fn here<'a>(&'a self, config: &'a AlertsConfig) -> &'a str {
         config.node.as_deref().unwrap_or(&self.here)
     }
@@ -180,7 +185,7 @@ impl Alerts {
         now: Timestamp,
     ) -> Result<Vec<Notice>, StoreError> {
         let store = &**node.engine.store();
-        self.recent.save(store, self.session).await?;
+        self.save(store).await?;
         let here = self.here(config);
         let Measured { measures, in_part } = look::measures(node, here, &config.rules, now).await?;
         let to: Vec<Wish> = config.to.values().map(|receiver| receiver.wish.clone()).collect();

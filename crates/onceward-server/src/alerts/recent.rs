@@ -1,6 +1,6 @@
 //! What happened lately, counted over all nodes: operations that died and late duplicates, by tenant
 //! and route. A process counts what it sees, and writes its own row of the ledger when it looks; who
-//! asks adds the rows up. A crash loses what came since the last look.
+//! asks adds the rows up. A crash loses what came since the last look, a clean stop nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

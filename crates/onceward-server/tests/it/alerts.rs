@@ -223,6 +223,26 @@ fn killed_at_any_moment_it_tells_of_an_alert_once_and_forgets_none() {
 }
 
 #[test]
+fn what_was_counted_before_a_clean_stop_is_told_after_it() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
+    let text = |every: &str| {
+        format!("[alerts]\nevery = \"{every}\"\n{LASTING}{}", route("a", upstream.address))
+    };
+    // It stops long before it looks.
+    world.write("onceward.toml", &text("1m"));
+    let gateway = world.serve();
+    bury(&gateway, "a", "k-1");
+    gateway.signal(Signal::TERM);
+    assert!(gateway.ended().success());
+    world.write("onceward.toml", &text("100ms"));
+    let gateway = world.serve();
+    until("it fires", || {
+        let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+        (listed["data"][0]["name"] == "OncewardDeadLetters").then_some(())
+    });
+}
+
+#[test]
 fn two_nodes_on_one_ledger_tell_of_an_alert_once_and_of_its_end_once() {
     let Some(ledger) = postgres::database() else { return };
     let (receiver, upstream) = (Receiver::start(204), Upstream::answering(Some(422)));
