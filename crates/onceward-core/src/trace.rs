@@ -42,7 +42,11 @@ impl TraceContext {
     /// What a request says of where it comes from; nothing where it says that twice (section 3.2.2.5) or
     /// in a way that cannot be read.
     pub fn of(headers: &Headers) -> Option<Self> {
-        let mut lines = headers.all(TRACEPARENT);
+        Self::of_lines(headers.all(TRACEPARENT).map(|line| &**line))
+    }
+
+    /// The same of the values that [`TRACEPARENT`] has.
+    pub fn of_lines<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let line = lines.next()?;
         let is_alone = lines.next().is_none();
         std::str::from_utf8(line).ok().filter(|_| is_alone)?.trim().parse().ok()

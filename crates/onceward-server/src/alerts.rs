@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use self::book::{Book, Notice, Seen, Standing};
+use self::look::Measured;
 pub(crate) use self::recent::{Counting, Recent};
 pub(crate) use self::rule::{Alert, Kind, Rule, Rules, Wish};
 use self::words::Around;
@@ -139,6 +140,11 @@ impl Alerts {
         book.firing().map(|standing| Firing::new(standing, &book, &config)).collect()
     }
 
+    /// Writes what was counted since it was last looked.
+    pub(crate) async fn save(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.recent.save(store, self.session).await
+    }
+
     fn here<'a>(&'a self, config: &'a AlertsConfig) -> &'a str {
         config.node.as_deref().unwrap_or(&self.here)
     }
@@ -179,11 +185,12 @@ impl Alerts {
         now: Timestamp,
     ) -> Result<Vec<Notice>, StoreError> {
         let store = &**node.engine.store();
-        self.recent.save(store, self.session).await?;
+        self.save(store).await?;
         let here = self.here(config);
-        let measures = look::measures(node, here, &config.rules, now).await?;
+        let Measured { measures, in_part } = look::measures(node, here, &config.rules, now).await?;
         let to: Vec<Wish> = config.to.values().map(|receiver| receiver.wish.clone()).collect();
-        let seen = Seen { now, node: here, measures: &measures, rules: &config.rules, to: &to };
+        let (measures, in_part, rules) = (&*measures, &*in_part, &config.rules);
+        let seen = Seen { now, node: here, measures, in_part, rules, to: &to };
         let taken = self.change(store, |book| {
             book.step(&seen);
             book.take(self.session, !store.is_shared(), now)
@@ -228,16 +235,18 @@ async fn deliver(node: Arc<Node>, config: Arc<AlertsConfig>, notice: Notice) {
             book.sent(id);
             true
         }
-        Err(why) => book.failed(id, why, shape::now()),
+        Err(unsent) => book.failed(id, &unsent.why, &unsent.rest, shape::now()),
     });
     let noted = noted.await;
     // What is not noted is sent again, under the same key.
     match (sent, noted) {
         (Ok(_), _) => info!(notice = id, to, alerts = notice.lines.len(), "alerts were told"),
-        (Err(error), Ok(false)) => {
-            warn!(notice = id, to, error, "alerts are told to nobody: given up");
+        (Err(unsent), Ok(false)) => {
+            warn!(notice = id, to, error = unsent.why, "alerts are told to nobody: given up");
         }
-        (Err(error), _) => warn!(notice = id, to, error, "alerts could not be told: tried again"),
+        (Err(unsent), _) => {
+            warn!(notice = id, to, error = unsent.why, "alerts could not be told: tried again");
+        }
     }
 }
 
@@ -252,7 +261,7 @@ pub(crate) async fn test(node: &Node, to: &str) -> Result<Value, Problem> {
     let notice = node.alerts.change(store, |book| book.test(to, here, shape::now())).await?;
     let (operation, error) = match send::send(node, &config, &notice).await {
         Ok(operation) => (operation, None),
-        Err(error) => (None, Some(error)),
+        Err(unsent) => (None, Some(unsent.why)),
     };
     Ok(json!({
         "to": to,
@@ -272,7 +281,8 @@ pub(crate) struct Firing {
     pub(crate) summary: String,
     value: u64,
     fired: Option<Timestamp>,
-    told: Vec<Value>,
+    /// Who was told; not for those who see one tenant alone, for receivers are the gateway's.
+    told: Option<Vec<Value>>,
 }
 
 impl Firing {
@@ -293,8 +303,14 @@ impl Firing {
             since: standing.since,
             value: standing.value,
             fired: standing.fired,
-            told: told.collect(),
+            told: Some(told.collect()),
         }
+    }
+
+    /// The same without who was told.
+    #[must_use]
+    pub(crate) fn without_told(self) -> Self {
+        Self { told: None, ..self }
     }
 
     /// The page where it is seen.
@@ -305,7 +321,7 @@ impl Firing {
     /// For programs.
     pub(crate) fn document(&self) -> Value {
         let Self { alert, since, summary, value, fired, told } = self;
-        json!({
+        let mut document = json!({
             "name": alert.kind.name(),
             "severity": alert.kind.severity(),
             "tenant": alert.tenant,
@@ -317,7 +333,10 @@ impl Firing {
             "summary": summary,
             "advice": words::advice(alert.kind),
             "runbook": words::runbook(alert.kind),
-            "told": told,
-        })
+        });
+        if let Some(told) = told {
+            document["told"] = json!(told);
+        }
+        document
     }
 }

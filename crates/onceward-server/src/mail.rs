@@ -71,8 +71,21 @@ pub(crate) struct Mail<'a> {
     pub(crate) at: Timestamp,
     pub(crate) from: &'a Mailbox,
     pub(crate) to: &'a [Mailbox],
+    /// Of these the addresses that do not have it yet; empty: all.
+    pub(crate) rest: &'a [String],
     pub(crate) subject: &'a str,
     pub(crate) text: String,
+}
+
+/// Who does not have a mail, where the server took it for others.
+#[derive(Debug, Default)]
+pub(crate) struct Without {
+    /// Whom the server refused for good.
+    pub(crate) refused: Vec<String>,
+    /// Whom it put off (a status of 4xx: RFC 5321, section 4.2.1).
+    pub(crate) put_off: Vec<String>,
+    /// What it said of one of them.
+    pub(crate) why: String,
 }
 
 /// Why nobody knows that a mail was taken.
@@ -86,14 +99,14 @@ pub(crate) enum Unsent {
     Unknown(String),
 }
 
-/// Sends `mail`; tells the recipients that the server refused, where it took the mail for others.
-pub(crate) async fn send(server: &Server, mail: &Mail<'_>) -> Result<Vec<String>, Unsent> {
+/// Sends `mail`; tells who does not have it, where the server took it for others.
+pub(crate) async fn send(server: &Server, mail: &Mail<'_>) -> Result<Without, Unsent> {
     let message = message(mail).map_err(Unsent::Not)?;
     let mut is_sent = false;
     let dialogue = dialogue(server, mail, &message, &mut is_sent);
     let ended = tokio::time::timeout(DIALOGUE_MAX, dialogue).await;
     let why = match ended {
-        Ok(Ok(refused)) => return Ok(refused),
+        Ok(Ok(without)) => return Ok(without),
         Ok(Err(why)) => why,
         Err(_) => Failed { why: "the server took too long".to_owned(), is_answer: false },
     };
@@ -147,12 +160,16 @@ fn failed(why: impl Into<String>) -> Failed {
     Failed { why: why.into(), is_answer: false }
 }
 
+fn answered(why: String) -> Failed {
+    Failed { why, is_answer: true }
+}
+
 async fn dialogue(
     server: &Server,
     mail: &Mail<'_>,
     message: &[u8],
     is_sent: &mut bool,
-) -> Result<Vec<String>, Failed> {
+) -> Result<Without, Failed> {
     let hello = ClientId::Domain(mail.from.email.domain().to_owned());
     let mut connection = connect(server, &hello).await?;
     if let Some((user, password)) = &server.login {
@@ -164,26 +181,42 @@ async fn dialogue(
         parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     connection.command(From::new(Some(mail.from.email.clone()), parameters)).await?;
-    let (mut refused, mut why) = (Vec::new(), None);
+    let (mut without, mut is_for_any) = (Without::default(), false);
     for to in mail.to {
-        match connection.command(Rcpt::new(to.email.clone(), Vec::new())).await {
-            Ok(_) => {}
-            Err(error) if error.status().is_some() => {
-                refused.push(to.email.to_string());
-                why = Some(error);
-            }
-            Err(error) => return Err(error.into()),
+        let address = to.email.to_string();
+        if !mail.rest.is_empty() && !mail.rest.contains(&address) {
+            continue;
+        }
+        let answer = connection.command(Rcpt::new(to.email.clone(), Vec::new())).await;
+        let Err(error) = answer else {
+            is_for_any = true;
+            continue;
+        };
+        let (is_refused, is_put_off) = (error.is_permanent(), error.is_transient());
+        let failed = Failed::from(error);
+        if is_refused {
+            without.refused.push(address);
+        } else if is_put_off {
+            without.put_off.push(address);
+        } else {
+            return Err(failed);
+        }
+        // What passes is told before what does not.
+        if is_put_off || without.put_off.is_empty() {
+            without.why = failed.why;
         }
     }
-    if let Some(error) = why.filter(|_| refused.len() == mail.to.len()) {
-        return Err(error.into());
+    if !is_for_any {
+        // Where none of them is a recipient any more, there is nothing to say.
+        let is_asked = !without.refused.is_empty() || !without.put_off.is_empty();
+        return if is_asked { Err(answered(without.why)) } else { Ok(without) };
     }
     connection.command(Data).await?;
     *is_sent = true;
     connection.message(message).await?;
     // It was taken, however this ends.
     let _ = connection.quit().await;
-    Ok(refused)
+    Ok(without)
 }
 
 /// A server that has said who it is, over a way that is as safe as it is to be.

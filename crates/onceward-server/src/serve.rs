@@ -607,6 +607,7 @@ async fn drain(node: &Node) -> Result<(), Exit> {
         error => error,
     };
     let asked = asked.and(node.engine.flush_tallies().await);
+    let asked = asked.and(node.alerts.save(&**node.engine.store()).await);
     if let Err(error) = asked {
         warn!(%error, "the last counts are lost");
     }

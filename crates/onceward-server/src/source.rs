@@ -215,6 +215,9 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request<Incoming>) -> Res
         let why = "No source has this name; add [sources.NAME] to the configuration.";
         return Problem::new("source-unknown", why).response();
     };
+    if let Some(traced) = request.extensions().get::<Traced>() {
+        traced.came_to(&source.name);
+    }
     let refused = match take(node, &source, request).await {
         Ok(response) => return response,
         Err(refused) => refused,

@@ -8,7 +8,7 @@ use onceward::core::breaker::Turn;
 use onceward::core::operation::{Death, Deed, Forgotten, Operation, State};
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::{Condition, ToldCommit};
-use onceward::tally::KeysAhead;
+use onceward::tally::{AD_HOC, KeysAhead};
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
 use prometheus_client::metrics::counter::Counter;
@@ -152,8 +152,8 @@ fn reconciled(route: &str, report: &Report) {
 }
 
 /// A route as a label: origins are many, and one label.
-fn label(route: &str) -> &str {
-    if route.contains("://") { "ad_hoc" } else { route }
+pub(crate) fn label(route: &str) -> &str {
+    if route.contains("://") { AD_HOC } else { route }
 }
 
 fn keys(event: &str, count: u32) {
@@ -237,9 +237,9 @@ impl Observer for Telemetry {
                     about!(debug, operation, first = %first, again, "suspected double");
                 }
             }
-            Fact::TooOld(route) => {
+            Fact::TooOld { tenant, route } => {
                 Self::count_late(route);
-                warn!(route, "late duplicate, by the time that its key bears");
+                warn!(tenant, route, "late duplicate, by the time that its key bears");
             }
             Fact::Injected(operation, fault) => {
                 Self::count(&self.faults, &fault);

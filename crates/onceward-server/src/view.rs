@@ -326,13 +326,18 @@ impl View {
         self.sources.get(name).filter(|source| self.sees(&source.tenant)).ok_or_else(why)
     }
 
-    /// The alerts that fire and are about what it sees: of what is nobody's, who runs the gateway sees all.
+    /// The alerts that fire and are about what it sees: of what is nobody's, and of who was told, who runs
+    /// the gateway sees all.
     pub(crate) fn alerts(&self) -> Vec<Firing> {
         let is_shown = |firing: &Firing| {
             let tenant = firing.alert.tenant.as_deref();
             self.only().is_none() || tenant.is_some_and(|tenant| self.sees(tenant))
         };
-        self.node.alerts.firing().into_iter().filter(is_shown).collect()
+        let shown = self.node.alerts.firing().into_iter().filter(is_shown);
+        match self.only() {
+            None => shown.collect(),
+            Some(_) => shown.map(Firing::without_told).collect(),
+        }
     }
 
     /// Its access keys.

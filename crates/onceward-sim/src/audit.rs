@@ -446,7 +446,7 @@ impl Audit {
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Suspected(..) => self.occasion("a request came under another key"),
             Fact::Orphaned(_) => self.occasion("what a node had in hand was judged"),
-            Fact::TooOld(_) => self.occasion("a key was too old by its own time"),
+            Fact::TooOld { .. } => self.occasion("a key was too old by its own time"),
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
             Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),

@@ -92,7 +92,7 @@ impl Observer for Counting {
         match fact {
             Fact::Duplicate(known, repeat) => self.count_duplicate(known, repeat),
             Fact::Rested(operation) => self.count_rested(operation),
-            Fact::TooOld(route) => self.count(route, |seen| seen.late += 1),
+            Fact::TooOld { route, .. } => self.count(route, |seen| seen.late += 1),
             _ => {}
         }
         self.tallies.count(fact, &*self.clock);

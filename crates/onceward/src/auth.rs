@@ -22,7 +22,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use url::{Position, Url};
 
 use crate::deliver::collect;
-use crate::upstream::{Dispatch, Failure, Sent, Target, Timeouts, Trust, Upstream};
+use crate::upstream::{Dispatch, Failure, Sent, Target, Timeouts, Upstream};
 use crate::webhook;
 
 /// How long a token is used of which nobody says when it expires.
@@ -167,7 +167,7 @@ impl OAuth2 {
         let mut base = token_url.clone();
         base.set_path("");
         base.set_query(None);
-        let target = Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts };
+        let target = Target::of_operator(base, timeouts);
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         for (name, value) in [("scope", scope), ("audience", audience)] {

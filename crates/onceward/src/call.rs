@@ -134,8 +134,9 @@ pub struct Aside {
     pub duplicate_of: OnceLock<OperationId>,
     /// What it got as a duplicate, where it is one.
     pub repeat: OnceLock<Repeat>,
-    /// The operation that it made, where its key was new.
-    pub made: OnceLock<OperationId>,
+    /// The operation that it made, where its key was new, and the span that one comes from: another than
+    /// the call's where what is to be sent says so.
+    pub made: OnceLock<(OperationId, Option<TraceContext>)>,
     /// The operation that its key was known of, where it was, and the span that one came from.
     pub known: OnceLock<(OperationId, Option<TraceContext>)>,
     /// The operation that had the same request under another key a short while ago.

@@ -26,7 +26,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
-use crate::upstream::{Dispatch, Failure, Sent, Target, Timeouts, Trust, Upstream};
+use crate::upstream::{Dispatch, Failure, Sent, Target, Timeouts, Upstream};
 
 /// Why Onceward cannot begin in this process.
 #[derive(Debug, Error)]
@@ -223,8 +223,7 @@ pub(crate) fn route(name: &str) -> Route {
     // It parses, being a constant.
     let base = Url::parse("http://handler.invalid").unwrap_or_else(|_| std::process::abort());
     // Only doors to a network look at them.
-    let timeouts = Timeouts::default();
-    let target = Target { base, trust: Trust::Operator, http2: false, tls: None, timeouts };
+    let target = Target::of_operator(base, Timeouts::default());
     Route {
         protection: Protection {
             slots_max: 1024,

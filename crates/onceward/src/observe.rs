@@ -25,8 +25,13 @@ pub enum Fact<'a> {
     /// A new operation has the request that this one had under another key a short while ago; the
     /// how manieth since.
     Suspected(&'a Operation, OperationId, u32),
-    /// A call was refused whose key says by itself that it is older than keys are kept: its route.
-    TooOld(&'a str),
+    /// A call was refused whose key says by itself that it is older than keys are kept.
+    TooOld {
+        /// Whose call.
+        tenant: &'a str,
+        /// Its route.
+        route: &'a str,
+    },
     /// An attempt met a fault on purpose.
     Injected(&'a Operation, Fault),
     /// Somebody's own handler did this to a claim, or learnt this of it.

@@ -71,6 +71,13 @@ pub struct Target {
     pub timeouts: Timeouts,
 }
 
+impl Target {
+    /// One that an operator names, spoken to as is usual: HTTP/2 by ALPN alone, and the door's TLS.
+    pub fn of_operator(base: Url, timeouts: Timeouts) -> Self {
+        Self { base, trust: Trust::Operator, http2: false, tls: None, timeouts }
+    }
+}
+
 /// Whose word an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {

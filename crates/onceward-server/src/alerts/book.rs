@@ -20,14 +20,15 @@ const REFRESHED_EVERY: Duration = Duration::from_mins(1);
 /// Whoever alone can judge an alert and has not said for so long that it is held is gone.
 const GONE_AFTER: Duration = Duration::from_mins(5);
 
-/// How long an alert that ended waits for receivers that this node does not know.
+/// How long an alert that ended waits for receivers that this node does not know, and a notice for one
+/// that no node knows.
 const ENDED_KEPT: Duration = Duration::from_hours(1);
 
 /// Alerts that may stand at once: beyond it everything is wrong, and that is told already.
 const STANDING_MAX: usize = 500;
 
-/// Notices that may wait to be sent.
-const OUTGOING_MAX: usize = 200;
+/// Notices to one receiver that may wait to be sent; what else it does not know stands until it can be told.
+const OUTGOING_MAX: usize = 20;
 
 /// For how long whoever sends a notice has it to itself: longer than it takes.
 pub(crate) const TAKEN_FOR: Duration = Duration::from_secs(40);
@@ -46,6 +47,8 @@ pub(crate) struct Seen<'a> {
     /// Who looks.
     pub(crate) node: &'a str,
     pub(crate) measures: &'a [Measure],
+    /// Of these more may be held than was measured.
+    pub(crate) in_part: &'a [Kind],
     pub(crate) rules: &'a Rules,
     pub(crate) to: &'a [Wish],
 }
@@ -136,6 +139,11 @@ pub(crate) struct Notice {
     taken_by: Option<u64>,
     /// Why it could not be sent the last time.
     pub(crate) error: Option<String>,
+    /// The addresses that it has not got to, where it got to others; else empty.
+    pub(crate) rest: Vec<String>,
+    /// When it was last written that a node has its receiver.
+    #[serde(with = "micros")]
+    had: Timestamp,
 }
 
 /// What stands, what was told, and what is to be sent.
@@ -158,13 +166,34 @@ impl Book {
         self.standing.retain_mut(|standing| {
             held.iter().any(|measure| measure.alert == standing.alert) || standing.rest(seen)
         });
+        self.drop_for_nobody(seen);
         for wish in seen.to {
             self.tell(wish, seen.now);
         }
-        self.standing.retain(|standing| {
+        let Self { standing, outgoing, .. } = self;
+        standing.retain(|standing| {
             standing.ended.is_none_or(|at| {
-                standing.told.values().any(|told| told.fires) && seen.now.since(at) < ENDED_KEPT
+                let is_young = seen.now.since(at) < ENDED_KEPT;
+                // Whoever cannot be reached now is told of the end once it can.
+                let waits = |to: &String| is_young || outgoing.iter().any(|it| it.to == *to);
+                standing.told.iter().any(|(to, told)| told.fires && waits(to))
             })
+        });
+    }
+
+    /// Drops notices to receivers that were taken out of the configuration.
+    fn drop_for_nobody(&mut self, seen: &Seen<'_>) {
+        self.outgoing.retain_mut(|notice| {
+            let age = seen.now.since(notice.had);
+            if age >= REFRESHED_EVERY && seen.to.iter().any(|wish| wish.name == notice.to) {
+                notice.had = seen.now;
+                return true;
+            }
+            let is_kept = age < ENDED_KEPT;
+            if !is_kept && notice.rest.is_empty() {
+                untell(&mut self.standing, &notice.id);
+            }
+            is_kept
         });
     }
 
@@ -173,6 +202,12 @@ impl Book {
         let Some(rule) = seen.rules.of.get(&alert.kind) else { return };
         if let Some(standing) = self.standing.iter_mut().find(|it| it.alert == *alert) {
             return standing.hold(*value, rule, seen.now);
+        }
+        // What is over makes room.
+        if self.standing.len() >= STANDING_MAX
+            && let Some(over) = self.standing.iter().position(|it| it.ended.is_some())
+        {
+            self.standing.remove(over);
         }
         if self.standing.len() < STANDING_MAX {
             let mut standing = Standing {
@@ -200,7 +235,8 @@ impl Book {
             .iter()
             .filter_map(news)
             .any(|(turn, at)| turn == Turn::StillFiring || now.since(at) >= wish.group);
-        if !is_due || self.outgoing.len() >= OUTGOING_MAX {
+        let waiting = self.outgoing.iter().filter(|notice| notice.to == wish.name).count();
+        if !is_due || waiting >= OUTGOING_MAX {
             return;
         }
         let id = self.next_id(now);
@@ -250,12 +286,17 @@ impl Book {
         self.outgoing.retain(|notice| notice.id != id);
     }
 
-    /// A notice could not be sent. Tells whether it is going to be tried again.
-    pub(crate) fn failed(&mut self, id: &str, why: &str, now: Timestamp) -> bool {
+    /// A notice could not be sent; only to `rest` where it names any. Tells whether it is going to be
+    /// tried again.
+    pub(crate) fn failed(&mut self, id: &str, why: &str, rest: &[String], now: Timestamp) -> bool {
         let Some(notice) = self.outgoing.iter_mut().find(|notice| notice.id == id) else {
             return true;
         };
         if now.since(notice.at) >= GIVEN_UP_AFTER {
+            // Where some have it, it was told.
+            if notice.rest.is_empty() {
+                untell(&mut self.standing, id);
+            }
             self.sent(id);
             return false;
         }
@@ -263,6 +304,9 @@ impl Book {
         notice.next_at = now.plus(doubled.min(RETRY_MAX));
         notice.taken_by = None;
         notice.error = Some(why.to_owned());
+        if !rest.is_empty() {
+            notice.rest = rest.to_vec();
+        }
         true
     }
 
@@ -277,10 +321,29 @@ impl Book {
     }
 }
 
+/// What was to be told by a notice that is lost was not told: it is news again.
+fn untell(standing: &mut [Standing], id: &str) {
+    for it in standing {
+        it.told.retain(|_, told| told.notice != id);
+    }
+}
+
 impl Notice {
     fn new(id: String, to: &str, at: Timestamp, lines: Vec<Line>) -> Self {
         let to = to.to_owned();
-        Self { id, to, at, lines, tries: 0, next_at: at, taken_by: None, error: None }
+        let rest = Vec::new();
+        Self {
+            id,
+            to,
+            at,
+            lines,
+            tries: 0,
+            next_at: at,
+            taken_by: None,
+            error: None,
+            rest,
+            had: at,
+        }
     }
 }
 
@@ -304,7 +367,7 @@ impl Standing {
     /// It is not held, as far as this node can tell. Tells whether it still stands.
     fn rest(&mut self, seen: &Seen<'_>) -> bool {
         let Seen { now, node, rules, .. } = seen;
-        if self.ended.is_some() {
+        if self.ended.is_some() || seen.in_part.contains(&self.alert.kind) {
             return true;
         }
         let is_ours = self.alert.node.as_ref().is_none_or(|it| it == node);

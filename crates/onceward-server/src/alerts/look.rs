@@ -3,15 +3,26 @@
 use std::collections::BTreeMap;
 
 use onceward::core::time::Timestamp;
-use onceward::store::{Query, Standing as Stands, StoreError};
+use onceward::store::{Query, Standing as Stands, Store, StoreError};
 
 use super::OWN_ROUTES;
 use super::recent;
 use super::rule::{Alert, Kind, Measure, Rules};
 use crate::node::Node;
+use crate::telemetry::label;
 
-/// Operations in doubt that are counted by route; where there are more, so many are told of.
-const IN_DOUBT_MAX: usize = 1000;
+/// Operations in doubt that are read at once.
+const PAGE: usize = 1000;
+
+/// Pages of them that one look reads: what is beyond is not counted.
+const PAGES_MAX: usize = 5;
+
+/// What was measured.
+pub(super) struct Measured {
+    pub(super) measures: Vec<Measure>,
+    /// Kinds of which there may be more than was looked at.
+    pub(super) in_part: Vec<Kind>,
+}
 
 /// Looks at everything that a rule is about.
 pub(super) async fn measures(
@@ -19,11 +30,14 @@ pub(super) async fn measures(
     here: &str,
     rules: &Rules,
     now: Timestamp,
-) -> Result<Vec<Measure>, StoreError> {
+) -> Result<Measured, StoreError> {
     let store = &**node.engine.store();
     let mut measures = recent::measures(store, rules, now).await?;
+    let mut in_part = Vec::new();
     if rules.of.contains_key(&Kind::InDoubt) {
-        measures.extend(in_doubt(node).await?);
+        let (in_doubt, is_all) = in_doubt(store).await?;
+        measures.extend(in_doubt);
+        in_part.extend((!is_all).then_some(Kind::InDoubt));
     }
     if rules.of.contains_key(&Kind::BacklogOld) {
         let mut oldest: BTreeMap<Alert, u64> = BTreeMap::new();
@@ -51,25 +65,34 @@ pub(super) async fn measures(
     // That a receiver cannot be reached is nothing to send it.
     let is_own = |route: &String| route.starts_with(OWN_ROUTES);
     measures.retain(|measure| !measure.alert.route.as_ref().is_some_and(is_own));
-    Ok(measures)
+    Ok(Measured { measures, in_part })
 }
 
 fn of_ledger(kind: Kind, tenant: &str, route: &str) -> Alert {
-    let route = if route.contains("://") { "ad_hoc" } else { route };
-    Alert { kind, tenant: Some(tenant.to_owned()), route: Some(route.to_owned()), node: None }
+    let (tenant, route) = (Some(tenant.to_owned()), Some(label(route).to_owned()));
+    Alert { kind, tenant, route, node: None }
 }
 
-async fn in_doubt(node: &Node) -> Result<Vec<Measure>, StoreError> {
-    let store = node.engine.store();
+/// Operations in doubt by tenant and route, the youngest first; and whether these are all.
+async fn in_doubt(store: &dyn Store) -> Result<(Vec<Measure>, bool), StoreError> {
     let counts = store.condition().await?.counts;
     if !counts.iter().any(|(standing, count)| *standing == Stands::InDoubt && *count > 0) {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), true));
     }
-    let wanted = Query { standing: vec![Stands::InDoubt], limit: IN_DOUBT_MAX, ..Query::default() };
     let mut counts: BTreeMap<Alert, u64> = BTreeMap::new();
-    for operation in store.list(wanted).await?.operations {
-        let alert = of_ledger(Kind::InDoubt, &operation.scope.tenant, &operation.route);
-        *counts.entry(alert).or_default() += 1;
+    let mut before = None;
+    for _ in 0..PAGES_MAX {
+        let standing = vec![Stands::InDoubt];
+        let page = store.list(Query { standing, before, limit: PAGE, ..Query::default() }).await?;
+        for operation in page.operations {
+            let alert = of_ledger(Kind::InDoubt, &operation.scope.tenant, &operation.route);
+            *counts.entry(alert).or_default() += 1;
+        }
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
     }
-    Ok(counts.into_iter().map(|(alert, value)| Measure { alert, value }).collect())
+    let measures = counts.into_iter().map(|(alert, value)| Measure { alert, value });
+    Ok((measures.collect(), before.is_none()))
 }

@@ -1,13 +1,12 @@
 //! What happened lately, counted over all nodes: operations that died and late duplicates, by tenant
 //! and route. A process counts what it sees, and writes its own row of the ledger when it looks; who
-//! asks adds the rows up. A crash loses what came since the last look.
+//! asks adds the rows up. A crash loses what came since the last look, a clean stop nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use onceward::core::key::TENANT;
-use onceward::core::operation::{Death, Operation, State};
+use onceward::core::operation::{Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::observe::{Fact, Observer, Repeat};
 use onceward::store::{Store, StoreError};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::OWN_ROUTES;
 use super::rule::{Alert, Kind, Measure, Rules};
 use crate::shape;
+use crate::telemetry::label;
 
 /// What the rows are called.
 const PREFIX: &str = "alerts/recent/";
@@ -63,8 +63,9 @@ impl Observer for Counting {
             Fact::Duplicate(operation, Repeat::Late) => {
                 self.recent.count(Kind::LateDuplicates, &operation.scope.tenant, &operation.route);
             }
-            // Whose it was is not told.
-            Fact::TooOld(route) => self.recent.count(Kind::LateDuplicates, TENANT, route),
+            Fact::TooOld { tenant, route } => {
+                self.recent.count(Kind::LateDuplicates, tenant, route);
+            }
             _ => {}
         }
         self.next.observe(fact);
@@ -72,8 +73,7 @@ impl Observer for Counting {
 }
 
 fn is_dead_letter(operation: &Operation) -> bool {
-    let is_dead = matches!(operation.state, State::Dead(death) if death != Death::Superseded);
-    is_dead && !operation.told
+    matches!(operation.state, State::Dead(_)) && !operation.told
 }
 
 impl Recent {
@@ -89,8 +89,7 @@ impl Recent {
         if route.starts_with(OWN_ROUTES) {
             return;
         }
-        let route = if route.contains("://") { "ad_hoc" } else { route };
-        self.lock().count(kind, tenant, route, shape::now());
+        self.lock().count(kind, tenant, label(route), shape::now());
     }
 
     /// Writes what was counted since it was written.

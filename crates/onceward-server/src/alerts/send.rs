@@ -16,19 +16,33 @@ use crate::mail::{self, Mail};
 use crate::node::Node;
 use crate::problem::Problem;
 
+/// Why a notice did not get to all.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) why: String,
+    /// The addresses that do not have it, where others do; else empty.
+    pub(super) rest: Vec<String>,
+}
+
+impl From<String> for Unsent {
+    fn from(why: String) -> Self {
+        Self { why, rest: Vec::new() }
+    }
+}
+
 /// Sends `notice`, and tells the operation that it is, where it is one: that one is on disk, and is
 /// tried until it is done.
 pub(super) async fn send(
     node: &Node,
     config: &AlertsConfig,
     notice: &Notice,
-) -> Result<Option<OperationId>, String> {
+) -> Result<Option<OperationId>, Unsent> {
     let receiver = config.to.get(&notice.to);
     let receiver = receiver.ok_or_else(|| format!("no receiver is called {:?}", notice.to))?;
     let around = config.around();
     match &receiver.way {
-        Way::Webhook => call(node, notice, &around.document(notice)).await.map(Some),
-        Way::Slack => call(node, notice, &around.slack(notice)).await.map(Some),
+        Way::Webhook => Ok(Some(call(node, notice, &around.document(notice)).await?)),
+        Way::Slack => Ok(Some(call(node, notice, &around.slack(notice)).await?)),
         Way::Mail(by) => mailed(by, notice, around.mail(notice)).await.map(|()| None),
     }
 }
@@ -68,13 +82,18 @@ async fn call(node: &Node, notice: &Notice, document: &Value) -> Result<Operatio
     }
 }
 
-async fn mailed(by: &ByMail, notice: &Notice, text: String) -> Result<(), String> {
+async fn mailed(by: &ByMail, notice: &Notice, text: String) -> Result<(), Unsent> {
     let subject = subject(notice);
+    let (to, rest) = (&by.to, &notice.rest);
     let mail =
-        Mail { id: &notice.id, at: notice.at, from: &by.from, to: &by.to, subject: &subject, text };
-    let refused = mail::send(&by.server, &mail).await.map_err(|why| why.to_string())?;
+        Mail { id: &notice.id, at: notice.at, from: &by.from, to, rest, subject: &subject, text };
+    let without = mail::send(&by.server, &mail).await.map_err(|why| why.to_string())?;
+    let mail::Without { refused, put_off, why } = without;
     if !refused.is_empty() {
         warn!(notice = notice.id, refused = refused.join(", "), "a mail was not taken for all");
     }
-    Ok(())
+    if put_off.is_empty() {
+        return Ok(());
+    }
+    Err(Unsent { why: format!("not for {}: {why}", put_off.join(", ")), rest: put_off })
 }

@@ -40,12 +40,14 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
     let names = &["NAME", "SEVERITY", "SINCE", "WHAT", "TOLD"];
     whole(client, "/v1/alerts", out, names, |alert| {
         let told: Vec<_> = each(alert, "/told").iter().map(|told| text(told, "/to")).collect();
+        // Whoever sees one tenant alone is not told.
+        let nobody = if alert["told"].is_array() { "nobody" } else { "-" };
         vec![
             text(alert, "/name"),
             text(alert, "/severity"),
             out.when(alert, "/since"),
             text(alert, "/summary"),
-            if told.is_empty() { "nobody".to_owned() } else { told.join(", ") },
+            if told.is_empty() { nobody.to_owned() } else { told.join(", ") },
         ]
     })
     .await

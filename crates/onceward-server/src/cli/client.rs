@@ -17,7 +17,7 @@ use onceward::core::attempt::Ending;
 use onceward::core::exchange::{Headers, Request};
 use onceward::upstream::{
     ClientFiles, Dispatch, Door, DoorError, DoorOptions, Egress, Failure, Sent, Target, Timeouts,
-    Trust, Upstream as _, UpstreamTls, UpstreamTlsFiles,
+    Upstream as _, UpstreamTls, UpstreamTlsFiles,
 };
 use serde_json::Value;
 use url::{Host, Url};
@@ -113,7 +113,7 @@ impl Client {
             body: PATIENCE,
             total: PATIENCE,
         };
-        let target = Arc::new(Target { base, trust: Trust::Operator, http2: false, tls, timeouts });
+        let target = Arc::new(Target { tls, ..Target::of_operator(base, timeouts) });
         let tenant = global.tenant.clone().filter(|tenant| !tenant.is_empty());
         Ok(Self { door, target, credential, tenant })
     }

@@ -9,15 +9,16 @@ use lettre::message::Mailbox;
 use onceward::auth::{SecretAddress, SigningSecret};
 use onceward::core::key::TENANT;
 use onceward::route::Route;
+use onceward::tally::AD_HOC;
 use serde_json::{Value, json};
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
 use super::ConfigError;
 use super::auth::secret;
 use super::callbacks::webhook_secret;
 use super::route::{Around, Made};
 use super::table::{Switch, Table, Words};
-use super::words::{name, tenant_name, url};
+use super::words::{is_here, name, tenant_name, url};
 use crate::alerts::{AlertsConfig, ByMail, Kind, Receiver, Rule, Rules, Way, Wish};
 use crate::mail::{Safe, Server};
 use crate::units::show;
@@ -29,24 +30,27 @@ const RECOVER_AFTER: Duration = Duration::from_mins(5);
 const REPEAT: Duration = Duration::from_hours(4);
 const GROUP: Duration = Duration::from_mins(1);
 
-/// Looking more often would only cost.
+/// Looking more often would only cost; a node that looks less often is soon taken for gone.
 const EVERY_MIN: Duration = Duration::from_millis(100);
+const EVERY_MAX: Duration = Duration::from_mins(1);
+
+/// Nobody wants to be told more often.
+const REPEAT_MIN: Duration = Duration::from_mins(1);
+
+/// An end waits for an hour to be told.
+const GROUP_MAX: Duration = Duration::from_mins(30);
 
 /// A place that takes notices dedupes by their id, as Standard Webhooks has it; one of Slack's has a
 /// notice twice rather than not at all.
 const OF_WEBHOOK: &str = "mode = \"accepted\"\neffects = \"keyed\"\nupstream_key = { header = \"idempotency-key\", value = \"passthrough\", window = \"7d\" }";
 const OF_SLACK: &str = "mode = \"accepted\"\neffects = \"idempotent\"";
 
-const KINDS: &Words<Kind> = &[
-    ("in_doubt", Kind::InDoubt),
-    ("dead_letters", Kind::DeadLetters),
-    ("breaker_open", Kind::BreakerOpen),
-    ("backlog_old", Kind::BacklogOld),
-    ("late_duplicates", Kind::LateDuplicates),
-    ("disk_low", Kind::DiskLow),
-];
-
 const SAFE: &Words<Safe> = &[("required", Safe::StartTls), ("never", Safe::Not)];
+
+/// The words for them.
+fn kinds() -> [(&'static str, Kind); Kind::ALL.len()] {
+    Kind::ALL.map(|kind| (kind.key(), kind))
+}
 
 impl Kind {
     /// What is usual: as the rules for Prometheus have it.
@@ -103,7 +107,7 @@ impl AlertsConfig {
             }
         }
         for Receiver { wish, .. } in self.to.values() {
-            let is_there = |name: &str| name == "ad_hoc" || routes.contains_key(name);
+            let is_there = |name: &str| name == AD_HOC || routes.contains_key(name);
             let missing = wish.routes.iter().filter(|name| !is_there(name));
             let said = |name| {
                 format!("[alerts.to.{}] names a route {name:?} that is not there.", wish.name)
@@ -130,6 +134,11 @@ pub(super) fn read(
     let every = table.span_or("every", EVERY)?;
     if every < EVERY_MIN {
         return Err(table.wrong("alerts.every is 100ms at least"));
+    }
+    if every > EVERY_MAX {
+        return Err(table.wrong(
+            "has every longer than a minute: a node that looks so seldom is taken for gone\nhelp: write every = \"1m\" or less",
+        ));
     }
     let mut of = BTreeMap::new();
     for kind in Kind::ALL {
@@ -180,19 +189,29 @@ fn receiver(
     table: &Table<'_>,
     around: &Around<'_>,
 ) -> Result<(Receiver, Option<Made>), ConfigError> {
-    let kinds = table.texts("alerts", |word| super::table::one_of(word, KINDS))?;
+    let kinds = table.texts("alerts", |word| super::table::one_of(word, &kinds()))?;
     let repeat = if table.is_switch("repeat") {
         table.read::<bool>("repeat")?.filter(|repeats| *repeats).map(|_| REPEAT)
     } else {
         Some(table.span_or("repeat", REPEAT)?)
     };
+    if repeat.is_some_and(|repeat| repeat < REPEAT_MIN) {
+        return Err(table.wrong(
+            "is told again within less than a minute\nhelp: write repeat = \"4h\", or false to tell once",
+        ));
+    }
+    let group = table.span_or("group", GROUP)?;
+    if group > GROUP_MAX {
+        return Err(table
+            .wrong("collects for longer than half an hour\nhelp: write group = \"30m\" or less"));
+    }
     let wish = Wish {
         name: name.to_owned(),
         kinds: kinds.unwrap_or_default(),
         tenant: table.text("tenant", tenant_name)?,
         routes: table.read("routes")?.unwrap_or_default(),
         repeat,
-        group: table.span_or("group", GROUP)?,
+        group,
     };
     let (webhook, slack) = (secret(table, "webhook")?, secret(table, "slack")?);
     let mail = table.within("mail", |table| mail(table, around.ca_file.as_deref()))?;
@@ -300,15 +319,6 @@ fn smtp(text: &str) -> Result<(Url, bool), String> {
         return Err(wrong());
     }
     Ok((place, is_implicit))
-}
-
-fn is_here(place: &Url) -> bool {
-    match place.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]

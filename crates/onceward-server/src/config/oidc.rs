@@ -3,12 +3,12 @@
 use std::fmt;
 
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use super::ConfigError;
 use super::auth::secret;
 use super::table::Table;
-use super::words::url;
+use super::words::{is_here, url};
 use crate::access::Roles;
 
 /// What is asked for of who somebody is, where nothing says otherwise.
@@ -116,13 +116,7 @@ pub(super) fn read(table: &Table<'_>) -> Result<OidcConfig, ConfigError> {
 /// An issuer as it calls itself, and its host.
 fn issuer(text: &str) -> Result<(String, String), String> {
     let read = url(text)?;
-    let is_here = match read.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    if read.scheme() != "https" && !is_here {
+    if read.scheme() != "https" && !is_here(&read) {
         return Err(format!(
             "{text:?} is not https, so anybody on the way could say who somebody is"
         ));

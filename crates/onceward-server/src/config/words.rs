@@ -12,7 +12,7 @@ use onceward::core::policy::{
     Effects, ErrorShape, KeyMissing, KeyTime, Meaning, Mode, OnDead, OnExpired, Order,
     UpstreamKeyValue,
 };
-use url::Url;
+use url::{Host, Url};
 
 use super::table::{Words, one_of};
 use crate::access::{TENANT_BYTES_MAX, is_tenant};
@@ -102,6 +102,16 @@ pub(super) fn claim_scope(text: &str) -> Result<String, String> {
     let read = Key::new(text);
     read.map(|_| text.to_owned())
         .map_err(|_| format!("{text:?} is no scope of claims: 1 to 255 visible letters"))
+}
+
+/// Whether `place` is on this machine, by its name.
+pub(super) fn is_here(place: &Url) -> bool {
+    match place.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
 }
 
 /// An http or https URL of nothing but a place.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use onceward::core::exchange::{self, Headers};
 use onceward::edge::headers_of;
-use onceward::upstream::{Dispatch, Sent, Target, Timeouts, Trust, Upstream};
+use onceward::upstream::{Dispatch, Sent, Target, Timeouts, Upstream};
 use opentelemetry::KeyValue;
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 use opentelemetry_otlp::{
@@ -231,13 +231,7 @@ async fn ask(
     let connect = Timeouts::default().connect.min(timeout);
     let timeouts = Timeouts { connect, head: timeout, body: timeout, total: timeout };
     let dispatch = Dispatch {
-        target: Arc::new(Target {
-            base,
-            trust: Trust::Operator,
-            http2: false,
-            tls: None,
-            timeouts,
-        }),
+        target: Arc::new(Target::of_operator(base, timeouts)),
         request: Arc::new(exchange::Request {
             method: head.method.as_str().to_owned(),
             target: url[Position::BeforePath..].to_owned(),

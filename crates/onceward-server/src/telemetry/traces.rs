@@ -387,9 +387,10 @@ fn method(method: &str) -> Value {
 /// The span that an operation came from, and whether another process tells of it: the call that made it,
 /// where it was made by one that is told of here.
 fn origin(operation: &Operation, context: TraceContext) -> (u64, bool) {
-    let is_outbox = operation.via.as_ref().is_some_and(|via| via.starts_with("outbox/"));
+    // What is made of a row or of an alert comes by no request.
+    let is_by_request = operation.via.as_ref().is_none_or(|via| via.starts_with("source/"));
     match operation.scope.kind {
-        ScopeKind::Call if !is_outbox && operation.parent.is_none() => {
+        ScopeKind::Call if is_by_request && operation.parent.is_none() => {
             (Place::Call.span(operation.id), false)
         }
         // The span of a callback's operation is one of ours.

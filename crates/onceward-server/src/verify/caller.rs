@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use onceward::core::attempt::Ending;
 use onceward::core::exchange::{Headers, Request};
 use onceward::upstream::{
-    Dispatch, Door, DoorError, DoorOptions, Egress, Sent, Target, Timeouts, Trust, Upstream as _,
+    Dispatch, Door, DoorError, DoorOptions, Egress, Sent, Target, Timeouts, Upstream as _,
 };
 use url::{Position, Url};
 
@@ -97,13 +97,7 @@ impl Caller {
             body: wire.body.clone(),
         };
         Dispatch {
-            target: Arc::new(Target {
-                base,
-                trust: Trust::Operator,
-                http2: false,
-                tls: None,
-                timeouts,
-            }),
+            target: Arc::new(Target::of_operator(base, timeouts)),
             request: Arc::new(request),
             headers: Headers::default(),
             doom: None,

@@ -117,6 +117,45 @@ fn each_alert_begins_and_recovers_and_is_told_signed() {
 }
 
 #[test]
+fn an_alert_stands_however_many_came_into_doubt_after_it() {
+    let (world, refusing) = (World::new(), Upstream::answering(Some(422)));
+    let quiet = |name: &str| {
+        format!(
+            "[routes.{name}]\nupstream = \"http://{}\"\neffects = \"non-idempotent\"\nbreaker = false\n",
+            silent()
+        )
+    };
+    let text = format!(
+        "[alerts]\n{QUICK}{AT_ONCE}{}{}{}",
+        quiet("old"),
+        quiet("many"),
+        route("dying", refusing.address)
+    );
+    world.write("onceward.toml", &text);
+    let gateway = world.serve();
+    let doubt = |route: &str, key: &str| {
+        let key = [("idempotency-key", key)];
+        assert_eq!(gateway.call("POST", &format!("/to/{route}/x"), &key, "{}").status, 504);
+    };
+    doubt("old", "first");
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || (0..130).for_each(|n| doubt("many", &format!("{thread}-{n}"))));
+        }
+    });
+    let fires = |wanted: &str| {
+        let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+        listed["data"].as_array().unwrap().iter().any(|alert| alert["route"] == wanted)
+    };
+    // What begins and is over behind them shows that it was looked for long enough.
+    bury(&gateway, "dying", "d");
+    until("it fires", || fires("dying").then_some(()));
+    until("it is over", || (!fires("dying")).then_some(()));
+    let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+    assert!(fires("many") && fires("old"), "{listed:#}");
+}
+
+#[test]
 fn what_begins_together_is_told_together_and_one_that_flaps_is_told_once() {
     let (world, receiver) = (World::new(), Receiver::start(204));
     let upstream = Upstream::answering(Some(422));
@@ -181,6 +220,26 @@ fn killed_at_any_moment_it_tells_of_an_alert_once_and_forgets_none() {
         (&notices[0]["effects"], &notices[0]["via"]),
         (&json!("keyed"), &json!("alerts/oncall"))
     );
+}
+
+#[test]
+fn what_was_counted_before_a_clean_stop_is_told_after_it() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
+    let text = |every: &str| {
+        format!("[alerts]\nevery = \"{every}\"\n{LASTING}{}", route("a", upstream.address))
+    };
+    // It stops long before it looks.
+    world.write("onceward.toml", &text("1m"));
+    let gateway = world.serve();
+    bury(&gateway, "a", "k-1");
+    gateway.signal(Signal::TERM);
+    assert!(gateway.ended().success());
+    world.write("onceward.toml", &text("100ms"));
+    let gateway = world.serve();
+    until("it fires", || {
+        let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+        (listed["data"][0]["name"] == "OncewardDeadLetters").then_some(())
+    });
 }
 
 #[test]
@@ -297,14 +356,16 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
     let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
     let [acmes, all] = [Receiver::start(204), Receiver::start(204)];
     let text = format!(
-        "[alerts]\n{QUICK}{LASTING}{}{}{}",
-        acmes.webhook("acmes", "tenant = \"acme\""),
+        "[alerts]\n{QUICK}{LASTING}{}{}{}{}key = {{ time = \"refuse-late\" }}\n",
+        acmes.webhook("acmes", "tenant = \"acme\"\nalerts = [\"dead_letters\"]"),
         all.webhook("all", "alerts = [\"dead_letters\"]\nroutes = [\"a\"]"),
-        route("a", upstream.address)
+        route("a", upstream.address),
+        route("timed", upstream.address)
     );
     world.write("onceward.toml", &text);
     let gateway = world.serve();
     let keys = ["acme", "bolt"].map(|tenant| make(&gateway, tenant, "ada", &[]));
+    let of_default = make(&gateway, "default", "eve", &["--role", "read"]);
     for (tenant, key) in ["acme", "bolt"].into_iter().zip(&keys) {
         let body = json!({"to": "a/x", "key": tenant, "mode": "accepted"}).to_string();
         assert_eq!(ask(&gateway, key, "POST /v1/operations", &body).status, 202);
@@ -319,12 +380,25 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
         assert!(page.contains("OncewardDeadLetters"), "{page}");
         let listed = ask(&gateway, key, "GET /v1/alerts", "").json();
         assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
+        assert!(listed["data"][0].get("told").is_none(), "receivers are the gateway's: {listed}");
         listed["data"][0]["tenant"].clone()
     });
     assert_eq!(seen, ["acme", "bolt"]);
-    assert_eq!(gateway.run(&["alerts", "--json"]).json().as_array().unwrap().len(), 2);
+    let listed = gateway.run(&["alerts", "--json"]).json();
+    let told = |alert: &serde_json::Value| alert["told"].to_string().contains("\"to\":\"all\"");
+    assert_eq!(listed.as_array().unwrap().iter().filter(|it| told(it)).count(), 2, "{listed}");
     let told: Vec<_> = acmes.told().iter().map(|it| it.json()["data"]["alerts"].clone()).collect();
     assert_eq!((told.len(), &told[0][0]["tenant"]), (1, &json!("acme")));
+    // A key that is late by its own time is its caller's too, whoever else uses the route.
+    let old = json!({"to": "timed/x", "key": "00e8d4a5-1000-7000-8000-000000000001"}).to_string();
+    assert_eq!(ask(&gateway, &keys[0], "POST /v1/operations", &old).status, 410);
+    let late = |key: &str| {
+        let listed = ask(&gateway, key, "GET /v1/alerts", "").json();
+        let mut all = listed["data"].as_array().unwrap().iter();
+        all.any(|alert| alert["name"] == "OncewardLateDuplicates")
+    };
+    until("it is told to whose it is", || late(&keys[0]).then_some(()));
+    assert!(!late(&keys[1]) && !late(&of_default));
     // A receiver is nobody's to call.
     for (line, status) in [("POST /to/alerts/all", 404), ("POST /to/alerts%2Fall/x", 404)] {
         assert_eq!(ask(&gateway, &keys[0], line, "{}").status, status, "{line}");

@@ -102,6 +102,28 @@ fn a_test_goes_out_over_tls_from_the_first_byte_and_in_the_clear_on_this_machine
 }
 
 #[test]
+fn who_is_put_off_gets_the_mail_later_and_nobody_waits_for_them_or_gets_it_twice() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
+    let server = MailServer::start(Tls::Never, None);
+    let receiver = mail(&format!("smtp://{}", server.address), "").replace("second@", "grey@");
+    let text = format!("{receiver}[alerts]\n{QUICK}{}", dying(upstream.address));
+    world.write("onceward.toml", &text);
+    server.put_off(1);
+    let gateway = world.serve();
+    bury(&gateway, "a", "k-1");
+    let taken = until("all have it", || Some(server.taken()).filter(|taken| taken.len() == 2));
+    assert_eq!([&taken[0].to, &taken[1].to], [&["oncall@example.com"], &["grey@example.com"]]);
+    assert_eq!(taken[0].text, taken[1].text);
+    let why = gateway.log.until("could not be told");
+    assert!(why.contains("not for grey@example.com") && why.contains("come again"), "{why}");
+    until("it is noted", || {
+        let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
+        (listed["data"][0]["told"][0]["sent"] == true).then_some(())
+    });
+    assert_eq!(server.taken().len(), 2);
+}
+
+#[test]
 fn a_server_whose_certificate_nobody_signed_gets_no_mail() {
     let (world, authority) = (World::new(), Authority::new());
     let server = MailServer::start(Tls::Implicit, Some(&authority.sign_for("mail", "localhost")));

@@ -57,6 +57,8 @@ struct State {
     taken: Vec<Taken>,
     /// What it answers to the end of a mail, in the place of taking it; nothing: it hangs up.
     next: Vec<Option<&'static str>>,
+    /// How often a recipient is put off who begins with "grey".
+    grey: u32,
     /// The mails that were not taken.
     refused: Vec<Taken>,
 }
@@ -93,6 +95,11 @@ impl MailServer {
     /// What it says of the next mails, one after the other.
     pub(crate) fn fail(&self, next: &[Option<&'static str>]) {
         self.state.lock().unwrap().next = next.to_vec();
+    }
+
+    /// How often it puts off recipients who begin with "grey".
+    pub(crate) fn put_off(&self, times: u32) {
+        self.state.lock().unwrap().grey = times;
     }
 
     pub(crate) fn taken(&self) -> Vec<Taken> {
@@ -146,6 +153,9 @@ impl MailServer {
                     say(&mut stream, "250 ok")?;
                 }
                 "RCPT" if line.contains("nobody@") => say(&mut stream, "550 no such user")?,
+                "RCPT" if line.contains("<grey") && self.is_put_off() => {
+                    say(&mut stream, "450 greylisted, come again")?;
+                }
                 "RCPT" => {
                     to.push(address(line));
                     say(&mut stream, "250 ok")?;
@@ -165,6 +175,13 @@ impl MailServer {
                 _ => say(&mut stream, "250 ok")?,
             }
         }
+    }
+
+    fn is_put_off(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let is_put_off = state.grey > 0;
+        state.grey = state.grey.saturating_sub(1);
+        is_put_off
     }
 
     fn take(&self, mail: Taken) -> Option<&'static str> {

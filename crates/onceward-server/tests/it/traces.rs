@@ -210,9 +210,11 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
     world.write(
         "onceward.toml",
         &format!(
-            "{}{}[sources.hooks]\nverify = {{ scheme = \"none\" }}\nto = \"shop\"\nid = {{ header = \"x-id\" }}\n[outbox.app]\ndatabase = \"sqlite:app.db\"\n",
+            "{}{}[sources.hooks]\nverify = {{ scheme = \"none\" }}\nto = \"shop\"\nid = {{ header = \"x-id\" }}\n[outbox.app]\ndatabase = \"sqlite:app.db\"\n\
+             [alerts.to.oncall]\nslack = \"http://{}/\"\n",
             collector.lines(),
             route("shop", upstream.address),
+            upstream.address,
         ),
     );
     let gateway = serve(&world);
@@ -249,6 +251,26 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
         (call.parent.as_str(), &attempt.parent, attempt.trace.as_str()),
         (CALLER, &call.id, TRACE)
     );
+    // A document whose own headers name another trace: the call is in that, and links to its caller.
+    collector.0.forget();
+    let other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let document = json!({"to": "shop", "path": "/orders", "key": "doc-2", "body": {}, "headers": {"traceparent": other}});
+    assert_eq!(gateway.call("POST", "/v1/operations", &json, &document.to_string()).status, 200);
+    let call = collector.one(SpanKind::Server, "POST /v1/operations");
+    assert_eq!((call.trace.as_str(), call.parent.as_str()), (&other[3..35], &other[36..52]));
+    assert_eq!(call.links, [(TRACE.to_owned(), CALLER.to_owned())]);
+    for span in [
+        collector.one(SpanKind::Client, "POST shop"),
+        collector.one(SpanKind::Internal, "remember shop"),
+    ] {
+        assert_eq!((&span.trace, &span.parent), (&call.trace, &call.id), "{span:?}");
+    }
+    // A notice of an alert.
+    collector.0.forget();
+    gateway.run(&["alerts", "test", "oncall"]).ok();
+    let remember = collector.one(SpanKind::Producer, "remember alerts/oncall");
+    assert_eq!((remember.parent.as_str(), remember.links.len()), ("", 0));
+    collector.one(SpanKind::Consumer, "deliver alerts/oncall");
     // What only reads.
     collector.0.forget();
     let asked = [TRACEPARENT, ("tracestate", "a=1")];
@@ -268,6 +290,54 @@ fn each_way_in_begins_a_trace_and_what_only_passes_has_a_place_in_it() {
         (Some("404"), false)
     );
     assert_eq!(collector.spans().len(), 1, "{:#?}", collector.spans());
+}
+
+#[test]
+fn a_login_in_an_address_is_told_to_nobody() {
+    let (world, collector) = (World::new(), Collector::start());
+    let shop = route("shop", Hearing::answering(&[200]).address);
+    world.write("onceward.toml", &(collector.lines() + &shop));
+    let gateway = serve(&world);
+    for (path, name) in [
+        ("/to/https://user:canary@host.test/x", "{url}"),
+        ("/to/HTTPS:/user:canary@host.test/x", "{url}"),
+        ("/to/https%3A%2F%2Fuser%3Acanary%40host.test/x", "{route}"),
+    ] {
+        collector.0.forget();
+        let status = gateway.call("POST", path, &[("idempotency-key", "k")], "{}").status;
+        assert!((400..500).contains(&status), "{path}: {status}");
+        let span = collector.one(SpanKind::Server, &format!("POST /to/{name}/{{path}}"));
+        assert_eq!(span.says("url.path"), Some(&*format!("/to/{name}/{{path}}")));
+        assert!(!format!("{span:?}").contains("canary"), "{span:?}");
+    }
+    collector.0.forget();
+    gateway.call("GET", "/to/shop/users/@me", &[], "");
+    let span = collector.one(SpanKind::Server, "GET /to/shop/{path}");
+    assert_eq!(span.says("url.path"), Some("/to/shop/users/@me"));
+}
+
+#[test]
+fn strangers_make_no_more_ways_in_than_there_are() {
+    let (world, collector) = (World::new(), Collector::start());
+    let hooks = "[sources.hooks]\nverify = { scheme = \"none\" }\nid = { header = \"x-id\" }\n";
+    let shop = route("shop", Hearing::answering(&[200]).address);
+    world.write("onceward.toml", &format!("{}{shop}{hooks}to = \"shop\"\n", collector.lines()));
+    let gateway = serve(&world);
+    let long = format!("?{}", "x".repeat(9000));
+    let (any, hooks) = ("POST /in/{source}", "POST /in/hooks");
+    let unknown = ("POST /to/{route}/{path}", 414);
+    for (path, (name, status)) in [
+        (format!("/in/stranger-1{long}"), (any, 414)),
+        ("/in/stranger-2".to_owned(), (any, 404)),
+        (format!("/in/hooks{long}"), (any, 414)),
+        ("/in/hooks".to_owned(), (hooks, 200)),
+        (format!("/to/stranger-3{long}"), unknown),
+    ] {
+        collector.0.forget();
+        assert_eq!(gateway.call("POST", &path, &[], "{}").status, status, "{path}");
+        let span = collector.one(SpanKind::Server, name);
+        assert_eq!(span.says("http.route"), name.strip_prefix("POST "), "{path}");
+    }
 }
 
 #[test]

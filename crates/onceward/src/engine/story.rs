@@ -182,7 +182,7 @@ impl Engine {
                 if let Some(share) = &mut entry.share {
                     share.spend();
                 }
-                let _ = arrival.options.aside.made.set(id);
+                let _ = arrival.options.aside.made.set((id, arrival.trace));
                 self.answer_fresh(fresh, arrival).await.map(Step::Answered)
             }
             Written::Known(known, unused) => {
@@ -307,7 +307,8 @@ impl Engine {
                 return Ok(());
             }
         }
-        self.observer.observe(Fact::TooOld(&arrival.route.name));
+        let (tenant, route) = (&arrival.scope.tenant, &arrival.route.name);
+        self.observer.observe(Fact::TooOld { tenant, route });
         Err(Refusal::KeyTooOld(made_at))
     }
 }

@@ -19,7 +19,7 @@ use crate::secret::Secrets;
 use crate::store::contract::operation;
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, Way};
-use crate::upstream::{Dispatch, Sent, Target, Timeouts, Trust, Upstream};
+use crate::upstream::{Dispatch, Sent, Target, Timeouts, Upstream};
 
 /// The beginning of an hour.
 const BEGIN: i64 = 1_767_225_600_000_000;
@@ -46,13 +46,8 @@ impl Upstream for Nowhere {
 }
 
 fn nowhere() -> Route {
-    let target = Target {
-        base: "https://nowhere.test".parse().unwrap(),
-        trust: Trust::Operator,
-        http2: false,
-        tls: None,
-        timeouts: Timeouts::default(),
-    };
+    let base = "https://nowhere.test".parse().unwrap();
+    let target = Target::of_operator(base, Timeouts::default());
     Route::new("", target, Policy::default())
 }
 

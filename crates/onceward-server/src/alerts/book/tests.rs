@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -43,11 +45,15 @@ struct World {
     book: Book,
     to: Vec<Wish>,
     told: Vec<Notice>,
+    /// Receivers that cannot be reached.
+    away: Vec<&'static str>,
+    in_part: Vec<Kind>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { book: Book::default(), to: vec![wish("oncall")], told: Vec::new() }
+        let (book, to) = (Book::default(), vec![wish("oncall")]);
+        Self { book, to, told: Vec::new(), away: Vec::new(), in_part: Vec::new() }
     }
 
     fn look(&mut self, minute: u64, measures: &[(Alert, u64)]) {
@@ -60,9 +66,14 @@ impl World {
             .map(|(alert, value)| Measure { alert: alert.clone(), value: *value })
             .collect();
         let (now, rules) = (at(minute), rules());
-        let seen = Seen { now, node, measures: &measures, rules: &rules, to: &self.to };
+        let (measures, in_part) = (&*measures, &*self.in_part);
+        let seen = Seen { now, node, measures, in_part, rules: &rules, to: &self.to };
         self.book.step(&seen);
         for notice in self.book.take(1, false, now) {
+            if self.away.contains(&notice.to.as_str()) {
+                self.book.failed(&notice.id, "away", &[], now);
+                continue;
+            }
             self.book.sent(&notice.id);
             self.told.push(notice);
         }
@@ -147,11 +158,27 @@ fn what_one_node_alone_can_tell_stays_until_it_says_so_or_is_gone() {
 }
 
 #[test]
+fn what_was_counted_in_part_is_over_only_once_all_was_counted() {
+    let mut world = World::new();
+    let (old, young) = (alert(Kind::InDoubt, "old"), alert(Kind::InDoubt, "young"));
+    let dead = alert(Kind::DeadLetters, "a");
+    (0..6).for_each(|minute| world.look(minute, &[(old.clone(), 1), (dead.clone(), 9)]));
+    world.in_part = vec![Kind::InDoubt];
+    (6..40).for_each(|minute| world.look(minute, &[(young.clone(), 5000)]));
+    let fires: Vec<_> = world.book.firing().map(|it| it.alert.clone()).collect();
+    assert_eq!(fires, [old, young], "what is of another kind is over");
+    world.in_part.clear();
+    (40..50).for_each(|minute| world.look(minute, &[]));
+    assert_eq!(world.book.standing, []);
+}
+
+#[test]
 fn a_notice_is_tried_until_it_is_sent_and_by_one_process_at_a_time() {
     let mut world = World::new();
     let seen = [Measure { alert: alert(Kind::DeadLetters, "a"), value: 9 }];
     let (rules, to) = (rules(), [wish("oncall")]);
-    let seen = |now| Seen { now, node: "n1", measures: &seen, rules: &rules, to: &to };
+    let seen =
+        |now| Seen { now, node: "n1", measures: &seen, in_part: &[], rules: &rules, to: &to };
     let book = &mut world.book;
     book.step(&seen(at(0)));
     book.step(&seen(at(2)));
@@ -161,12 +188,102 @@ fn a_notice_is_tried_until_it_is_sent_and_by_one_process_at_a_time() {
     assert_eq!(book.take(1, true, at(2)), [], "and so does this one");
     let again = book.take(2, true, at(2));
     assert_eq!(again[0].id, taken[0].id, "of a process that is gone it is free at once");
-    assert!(book.failed(&again[0].id, "away", at(2)));
+    assert!(book.failed(&again[0].id, "away", &[], at(2)));
     assert_eq!(book.take(2, false, at(2).plus(RETRY_FIRST)), [], "the second pause is longer");
     assert_eq!(book.take(2, false, at(2).plus(RETRY_FIRST * 2)).len(), 1);
-    assert!(!book.failed(&taken[0].id, "away", at(2).plus(GIVEN_UP_AFTER)), "it is old news");
+    assert!(!book.failed(&taken[0].id, "away", &[], at(2).plus(GIVEN_UP_AFTER)), "it is old news");
     assert_eq!(book.take(2, true, at(9999)), []);
     assert_eq!(book.test("oncall", "n1", at(3)).id, format!("alert-2-{}", at(3).as_millis()));
+}
+
+#[test]
+fn a_receiver_that_is_away_takes_no_place_of_others_and_learns_each_end_once_it_is_back() {
+    let to = ["dead", "oncall"].map(|name| Wish { group: Duration::ZERO, ..wish(name) });
+    let mut world = World { to: to.to_vec(), away: vec!["dead"], ..World::new() };
+    // Each is told at its beginning and at its end: far more than may wait.
+    let routes: Vec<_> = (0..120).map(|n| n.to_string()).collect();
+    for (n, route) in routes.iter().enumerate() {
+        let begins = n as u64 * 7;
+        for minute in begins..begins + 7 {
+            let held =
+                [(alert(Kind::DeadLetters, route), 9), (alert(Kind::DeadLetters, "long"), 9)];
+            let is_held = [minute == begins, minute < 100];
+            let held = held.into_iter().zip(is_held).filter(|(_, is_held)| *is_held);
+            world.look(minute, &held.map(|(it, _)| it).collect::<Vec<_>>());
+        }
+    }
+    let told = world.turns().iter().filter(|turn| **turn == Turn::Recovered).count();
+    assert_eq!(told, routes.len() + 1, "whoever can be reached is told all");
+    assert_eq!(world.book.outgoing.len(), OUTGOING_MAX);
+    world.away.clear();
+    (840..860).for_each(|minute| world.look(minute, &[]));
+    let mut fires = BTreeSet::new();
+    // What waited comes when its pause is over, and bears its time.
+    world.told.sort_by_key(|notice| notice.at);
+    for notice in world.told.iter().filter(|notice| notice.to == "dead") {
+        for Line { turn, alert, .. } in &notice.lines {
+            let is_news = match turn {
+                Turn::Firing => fires.insert(alert),
+                Turn::StillFiring => fires.contains(alert),
+                Turn::Recovered | Turn::Test => fires.remove(alert),
+            };
+            assert!(is_news, "{turn:?} {alert:?}");
+        }
+    }
+    assert!(fires.is_empty(), "{fires:?}");
+    assert_eq!(world.book.standing.len() + world.book.outgoing.len(), 0);
+}
+
+#[test]
+fn what_a_lost_notice_was_to_tell_was_not_told_and_is_news_again() {
+    let mut world = World { away: vec!["oncall"], ..World::new() };
+    world.to[0].repeat = None;
+    let held = [(alert(Kind::DeadLetters, "a"), 9)];
+    let told = |world: &World| {
+        world.book.firing().next().unwrap().told.get("oncall").map(|told| told.notice.clone())
+    };
+    world.look(0, &held);
+    world.look(2, &held);
+    let first = told(&world).unwrap();
+    assert!(world.book.outgoing(&first).is_some());
+    (3..4400).step_by(8).for_each(|minute| world.look(minute, &held));
+    let second = told(&world).unwrap();
+    assert!(second != first && world.book.outgoing(&second).is_some());
+    world.away.clear();
+    (4400..4420).for_each(|minute| world.look(minute, &held));
+    assert_eq!(world.turns(), [Turn::Firing]);
+    assert_eq!(world.told[0].id, second);
+}
+
+#[test]
+fn a_notice_to_nobody_is_dropped_and_to_whom_another_node_knows_it_is_kept() {
+    let mut world = World { away: vec!["oncall"], ..World::new() };
+    let held = [(alert(Kind::DeadLetters, "a"), 9)];
+    (0..=2).for_each(|minute| world.look(minute, &held));
+    assert_eq!(world.book.outgoing.len(), 1);
+    for minute in 3..200 {
+        let to = if minute % 30 == 0 { vec![wish("oncall")] } else { Vec::new() };
+        world.to = to;
+        world.look(minute, &held);
+        assert!(!world.book.outgoing.is_empty(), "another node knows it");
+    }
+    world.to.clear();
+    (200..239).for_each(|minute| world.look(minute, &held));
+    assert!(!world.book.outgoing.is_empty());
+    world.look(240, &held);
+    assert_eq!(world.book.outgoing, []);
+}
+
+#[test]
+fn however_many_have_ended_there_is_room_for_what_begins() {
+    let mut world = World { away: vec!["oncall"], ..World::new() };
+    let begun: Vec<_> =
+        (0..STANDING_MAX).map(|n| (alert(Kind::DeadLetters, &n.to_string()), 9)).collect();
+    (0..=2).for_each(|minute| world.look(minute, &begun));
+    (3..=8).for_each(|minute| world.look(minute, &[]));
+    assert_eq!((world.book.firing().count(), world.book.standing.len()), (0, STANDING_MAX));
+    world.look(9, &[(alert(Kind::DeadLetters, "late"), 9)]);
+    assert_eq!((world.book.firing().count(), world.book.standing.len()), (1, STANDING_MAX));
 }
 
 /// What is held at each minute of an hour or two, by route.

@@ -24,7 +24,7 @@ fn without_a_word_nothing_is_watched_and_with_one_all_is() {
 #[test]
 fn the_words_for_alerts_are_the_same_everywhere() {
     for kind in Kind::ALL {
-        assert!(KINDS.contains(&(kind.key(), kind)));
+        assert!(kinds().contains(&(kind.key(), kind)));
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.key());
     }
 }
@@ -69,6 +69,10 @@ fn what_is_wrong_with_alerts_is_said_and_no_secret_with_it() {
         ("[alerts]\nin_doubt = { abov = 1 }".to_owned(), "abov"),
         ("[alerts]\nevery = \"1ms\"".to_owned(), "100ms at least"),
         ("[alerts]\ndead_letters = { within = \"0s\" }".to_owned(), "less than a second"),
+        ("[alerts]\nevery = \"61s\"".to_owned(), "longer than a minute"),
+        ("[alerts.to.a]\nrepeat = \"0s\"".to_owned(), "less than a minute"),
+        ("[alerts.to.a]\ngroup = \"31m\"".to_owned(), "longer than half an hour"),
+        ("[alerts.to.a]\nrepeat = \"1m\"\ngroup = \"30m\"".to_owned(), "in no way, or in several"),
         ("[alerts.to.a]\nrepeat = \"4h\"".to_owned(), "in no way, or in several"),
         (format!("[alerts.to.a]\nwebhook = \"https://a.example/canary\"\nslack = \"https://b.example/canary\"\n{SECRET}"), "in no way, or in several"),
         ("[alerts.to.a]\nwebhook = \"https://a.example/canary\"".to_owned(), "missing field `secret`"),

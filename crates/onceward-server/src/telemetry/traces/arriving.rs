@@ -28,12 +28,19 @@ struct Shared {
     sampling: Sampling,
     /// The span of a call that made no operation.
     own: OnceLock<TraceContext>,
+    /// The source that it is for.
+    source: OnceLock<String>,
 }
 
 impl Traced {
     /// Where the engine says what it did with the call.
     pub(crate) fn aside(&self) -> Arc<Aside> {
         Arc::clone(&self.0.aside)
+    }
+
+    /// It is for this source, which is there.
+    pub(crate) fn came_to(&self, source: &str) {
+        let _ = self.0.source.set(source.to_owned());
     }
 
     /// Tells whoever a request passes on to where it comes from.
@@ -52,11 +59,20 @@ impl Shared {
         })
     }
 
-    /// The call's span.
+    /// The call's span: in the trace of the operation that it made, where it made one.
     fn context(&self) -> TraceContext {
-        let Some(made) = self.aside.made.get() else { return self.own() };
-        let begun = self.sampling.begin(self.caller, made.as_u128());
-        begun.with_span(Place::Call.span(*made))
+        let Some((made, from)) = self.aside.made.get() else { return self.own() };
+        self.sampling.begin(*from, made.as_u128()).with_span(Place::Call.span(*made))
+    }
+
+    /// The span that it comes from.
+    fn origin(&self) -> Option<TraceContext> {
+        self.aside.made.get().map_or(self.caller, |(_, from)| *from)
+    }
+
+    /// What else it has to do with: the operation that was known, or a caller in another trace.
+    fn link(&self) -> Option<TraceContext> {
+        self.known().or_else(|| self.caller.filter(|caller| Some(*caller) != self.origin()))
     }
 
     /// The span of the operation that the call's key was known of.
@@ -107,11 +123,13 @@ pub(crate) fn arrive<B>(
         return None;
     }
     let headers = request.headers();
+    let lines = headers.get_all(TRACEPARENT).iter();
     let shared = Arc::new(Shared {
         aside: Arc::default(),
-        caller: context_of(headers),
+        caller: TraceContext::of_lines(lines.map(HeaderValue::as_bytes)),
         sampling: telling.sampling,
         own: OnceLock::new(),
+        source: OnceLock::new(),
     });
     let arriving = Arriving {
         telling,
@@ -129,13 +147,6 @@ pub(crate) fn arrive<B>(
     };
     request.extensions_mut().insert(Traced(shared));
     Some(Box::new(arriving))
-}
-
-/// What a request says of where it comes from.
-fn context_of(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let line = lines.next()?.to_str().ok()?;
-    lines.next().is_none().then(|| line.trim().parse().ok()).flatten()
 }
 
 fn text(value: Option<&HeaderValue>) -> Option<&str> {
@@ -160,21 +171,34 @@ impl Arriving {
         if self.guard.is_some() {
             return None;
         }
-        if let Some(source) = path.strip_prefix("/in/") {
-            let is_there = self.answer.as_ref().is_some_and(|answer| answer.status != 404);
-            let source = if is_there { source.trim_end_matches('/') } else { "{source}" };
+        if path.starts_with("/in/") {
+            let source = self.shared.source.get().map_or("{source}", String::as_str);
             return Some(format!("/in/{source}").into());
         }
         let Some(rest) = path.strip_prefix("/to/") else { return Some("/v1/operations".into()) };
-        let name = rest.split('/').next().unwrap_or_default();
-        let engine = self.telling.engine.get().and_then(Weak::upgrade);
-        let is_there = engine.is_some_and(|engine| engine.routes().named.contains_key(name));
+        let (name, is_there) = self.named(rest);
         let name = match name.to_ascii_lowercase().as_str() {
             "http:" | "https:" => "{url}",
             _ if is_there => name,
             _ => "{route}",
         };
         Some(format!("/to/{name}/{{path}}").into())
+    }
+
+    /// The route that stands behind `/to/`, and whether it is there.
+    fn named<'a>(&self, rest: &'a str) -> (&'a str, bool) {
+        let name = rest.split('/').next().unwrap_or_default();
+        let engine = self.telling.engine.get().and_then(Weak::upgrade);
+        (name, engine.is_some_and(|engine| engine.routes().named.contains_key(name)))
+    }
+
+    /// Its path; of an address of a caller's that may have a login in it no more than its way in.
+    fn path(&self, route: Option<&str>) -> String {
+        let path = self.uri.path();
+        let rest = path.strip_prefix("/to/").filter(|_| self.guard.is_none());
+        let may_tell =
+            |rest: &str| self.named(rest).1 || !rest.contains('@') && !rest.contains("%40");
+        if rest.is_none_or(may_tell) { path } else { route.unwrap_or_default() }.to_owned()
     }
 
     /// Whom it was addressed to.
@@ -194,7 +218,7 @@ impl Arriving {
     /// What is known of it as HTTP.
     fn say_request(&self, route: Option<&str>, say: &mut impl FnMut(&'static str, Value)) {
         say("http.request.method", method(self.method.as_str()));
-        say("url.path", self.uri.path().to_owned().into());
+        say("url.path", self.path(route).into());
         say("url.scheme", if self.is_secured { "https" } else { "http" }.into());
         if let Some(route) = route {
             say("http.route", route.to_owned().into());
@@ -215,7 +239,7 @@ impl Arriving {
     /// What became of it.
     fn say_answer(&self, say: &mut impl FnMut(&'static str, Value)) {
         let Aside { made, known, repeat, .. } = &*self.shared.aside;
-        let id = made.get().or_else(|| known.get().map(|(known, _)| known));
+        let id = made.get().or_else(|| known.get()).map(|(id, _)| id);
         let named = self.answer.as_ref().and_then(|answer| text(answer.operation.as_ref()));
         if let Some(id) = id.map(ToString::to_string).or_else(|| named.map(str::to_owned)) {
             say("onceward.operation", id.into());
@@ -248,7 +272,7 @@ impl Drop for Arriving {
             return;
         }
         self.telling.tell(|| {
-            let parent = self.shared.caller.map_or(0, |caller| caller.span);
+            let parent = self.shared.origin().map_or(0, |origin| origin.span);
             let route = self.route();
             let guard = self.guard.as_ref().map(|guard| guard.route.as_str());
             let mut attributes = Vec::with_capacity(20);
@@ -268,7 +292,7 @@ impl Drop for Arriving {
                 begun: self.begun,
                 ended: SystemTime::now(),
                 attributes,
-                link: self.shared.known(),
+                link: self.shared.link(),
                 error: match &self.answer {
                     None => Some("the caller hung up".into()),
                     Some(Answer { status, .. }) if *status >= 500 => {

@@ -74,7 +74,7 @@ impl Observer for Notes {
             | Fact::Acted(_)
             | Fact::Suspected(..)
             | Fact::Swept(_)
-            | Fact::TooOld(_)
+            | Fact::TooOld { .. }
             | Fact::Breaker(..)
             | Fact::Paused(..)
             | Fact::Steered(..) => {}
