@@ -7,7 +7,7 @@
 //! request" is; [`exchange`] is what the ledger keeps of the wire; [`policy`] is what a route says;
 //! [`upstream_key`] is where its upstream takes a key; [`operation`] has the one function from state
 //! to state; [`admission`] decides on arrival; [`lease`] says who may attempt; [`claim`] decides
-//! where somebody else's handler does; [`mod@line`] says whose turn it is among those about the same;
+//! where somebody else's handler does; [`saga`] says which effect of several comes next; [`mod@line`] says whose turn it is among those about the same;
 //! [`attempt`], [`hint`], [`verdict`] and [`backoff`] decide after an attempt; [`breaker`] and
 //! [`rate`] say what an upstream is spared; [`lookup`] (by [`condition`] and [`path_template`]) says
 //! what is learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when
@@ -49,6 +49,7 @@ pub mod reconcile;
 pub mod redact;
 pub mod retry;
 pub mod risk;
+pub mod saga;
 pub mod time;
 pub mod trace;
 pub mod upstream_key;

@@ -294,11 +294,13 @@ pub enum Source {
     Webhook,
     /// Whoever had claimed it said so.
     Holder,
+    /// It is a saga, and its steps came to their end.
+    Steps,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Upstream,
         Self::LateAnswer,
         Self::Truncated,
@@ -308,6 +310,7 @@ impl Source {
         Self::Lookup,
         Self::Webhook,
         Self::Holder,
+        Self::Steps,
     ];
 
     /// The word for it in answers and logs.
@@ -322,6 +325,7 @@ impl Source {
             Self::Lookup => "lookup",
             Self::Webhook => "webhook",
             Self::Holder => "holder",
+            Self::Steps => "steps",
         }
     }
 }
@@ -476,7 +480,7 @@ impl Operation {
     /// waits for the next one. Nothing where the operation is at rest or waits in the ledger.
     pub fn owner(&self) -> Option<Session> {
         let last = || self.attempts.last().map(|attempt| attempt.by);
-        if self.scope.kind == ScopeKind::Claim {
+        if matches!(self.scope.kind, ScopeKind::Claim | ScopeKind::Saga) {
             return None;
         }
         match (self.state, self.mode) {

@@ -125,7 +125,7 @@ impl PathTemplate {
 }
 
 /// A value as text; a number only where it is whole, because others have several spellings.
-fn plain(value: &Value) -> Option<String> {
+pub(crate) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Bool(is) => Some(is.to_string()),
@@ -134,7 +134,7 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-fn put(filled: &mut String, name: &str, value: &str) -> Result<(), Unfilled> {
+pub(crate) fn put(filled: &mut String, name: &str, value: &str) -> Result<(), Unfilled> {
     use std::fmt::Write as _;
     // Dots alone are steps in a path, encoded or not (RFC 3986, section 5.2.4).
     if value.bytes().all(|byte| byte == b'.') && !filled.contains('?') {

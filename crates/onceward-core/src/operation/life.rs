@@ -6,8 +6,10 @@ use super::{Act, Death, Deed, Fence, Forgotten, Looks, Operation, Outcome, Run, 
 use crate::attempt::{Attempt, Ended};
 use crate::claim::ClaimEvent;
 use crate::id::OperationId;
+use crate::key::ScopeKind;
 use crate::lease::Session;
 use crate::policy::{Effects, Mode};
+use crate::saga::SagaEvent;
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
@@ -54,6 +56,8 @@ pub enum Event {
     Rotated(Act, OperationId),
     /// Somebody's own handler says what becomes of its claim.
     Claim(ClaimEvent),
+    /// A saga went on.
+    Saga(SagaEvent),
 }
 
 /// A fact that cannot follow from where the operation stands. Nothing was changed.
@@ -190,6 +194,7 @@ impl Operation {
             Event::Extended(act, window) => self.extend(act, window, now)?,
             Event::Rotated(act, alias) => self.rotate(act, alias, now)?,
             Event::Claim(event) => self.claim(event, now)?,
+            Event::Saga(event) => self.saga(event, now)?,
         }
         self.fence = Fence(self.fence.0 + 1);
         Ok(())
@@ -318,7 +323,8 @@ impl Operation {
                 self.state = self.state.after(Step::Bury(death))?;
                 self.ended_at = Some(now);
                 self.outcome = outcome;
-                self.told = self.mode == Mode::Held;
+                // Of a step its saga is told, and that says so to people.
+                self.told = self.mode == Mode::Held || self.scope.kind == ScopeKind::Step;
             }
         }
         Ok(())

@@ -7,3 +7,4 @@ mod laws;
 mod life;
 mod line;
 mod made;
+mod saga;

@@ -1,0 +1,286 @@
+//! What a saga is to do: its steps in their order, each with what undoes it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::template::{NotATemplate, Template, Unfilled, Variable, fill_document, templates_in};
+use super::{Plan, STEPS_MAX, Shape};
+use crate::exchange::{Headers, Request};
+use crate::policy::is_safe;
+
+/// The longest name of a step, in bytes: it is part of a key.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// What a saga is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// Its steps.
+    pub steps: Vec<Step>,
+    /// What templates take from `input`.
+    pub input: Value,
+    /// Whether a step that failed waits for a person.
+    pub stops: bool,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What it is called: part of its key, and what templates call it.
+    pub name: String,
+    /// What is asked.
+    pub ask: Ask,
+    /// What undoes it.
+    pub undo: Option<Ask>,
+    /// Whether nothing is undone any more once it is done.
+    pub is_pivot: bool,
+}
+
+/// One request that is to be made, with templates in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// The name of a route, or the origin of an ad hoc upstream.
+    pub route: String,
+    /// The method.
+    pub method: String,
+    /// Path and query, beginning with `/`.
+    pub path: Template,
+    /// Headers, their names in lower case.
+    pub headers: Vec<(String, Template)>,
+    /// The body.
+    pub body: Body,
+    /// Attempts, at most, where that is not as its route says.
+    pub attempts_max: Option<u32>,
+    /// How long it is tried, from its own beginning, where that is less than its route says.
+    pub within: Option<Duration>,
+}
+
+/// The body of a request that is to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// None.
+    Empty,
+    /// A text with templates in it.
+    Text(Template),
+    /// A JSON document with templates in its texts.
+    Json(Value),
+    /// Bytes as they are.
+    Bytes(Bytes),
+}
+
+/// Why something is no saga; with the place of what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotASaga {
+    /// No step, or too many.
+    #[error("steps: between 1 and {STEPS_MAX}")]
+    Count,
+    /// A name that cannot be part of a key.
+    #[error(
+        "steps[{0}].name: 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, and no two steps have the same"
+    )]
+    Name(usize),
+    /// A template that cannot be read.
+    #[error("{0}: {1}")]
+    Template(String, NotATemplate),
+    /// It takes a value that cannot be there yet, or never.
+    #[error("{place}: {{{{{variable}}}}} is not there by then: {why}")]
+    Unavailable {
+        /// What takes it.
+        place: String,
+        /// What it takes.
+        variable: String,
+        /// Why it is not there.
+        why: &'static str,
+    },
+    /// It only reads, and there is no operation of what only reads.
+    #[error("{0}: {1} only reads; a step has an effect")]
+    OnlyReads(String, String),
+    /// More than one pivot.
+    #[error("steps[{0}].pivot: a saga has one pivot at most")]
+    SecondPivot(usize),
+    /// A compensation that can never run.
+    #[error("steps[{0}].compensate: nothing is undone once the pivot is done; leave it out")]
+    NeverUndone(usize),
+}
+
+impl Definition {
+    /// The definition, where each of its steps can be made once those before it are done.
+    pub fn check(self) -> Result<Self, NotASaga> {
+        if !(1..=STEPS_MAX).contains(&self.steps.len()) {
+            return Err(NotASaga::Count);
+        }
+        let pivot = self.steps.iter().position(|step| step.is_pivot);
+        let mut before = BTreeSet::new();
+        for (at, step) in self.steps.iter().enumerate() {
+            if !is_name(&step.name) || before.contains(step.name.as_str()) {
+                return Err(NotASaga::Name(at));
+            }
+            if step.is_pivot && pivot != Some(at) {
+                return Err(NotASaga::SecondPivot(at));
+            }
+            if step.undo.is_some() && pivot.is_some_and(|pivot| at >= pivot) {
+                return Err(NotASaga::NeverUndone(at));
+            }
+            self.check_ask(&step.ask, &format!("steps[{at}]"), &before)?;
+            before.insert(step.name.as_str());
+            if let Some(undo) = &step.undo {
+                self.check_ask(undo, &format!("steps[{at}].compensate"), &before)?;
+            }
+        }
+        Ok(self)
+    }
+
+    fn check_ask(&self, ask: &Ask, place: &str, before: &BTreeSet<&str>) -> Result<(), NotASaga> {
+        if is_safe(&ask.method) {
+            return Err(NotASaga::OnlyReads(place.to_owned(), ask.method.clone()));
+        }
+        let unfit = |why| NotASaga::Template(place.to_owned(), why);
+        for variable in ask.variables().map_err(unfit)? {
+            let why = match &variable {
+                Variable::Input(pointer) if self.input.pointer(pointer).is_none() => {
+                    "the saga's input does not have it"
+                }
+                other => match other.step() {
+                    Some(step) if !before.contains(step) => "no step of that name comes before",
+                    _ => continue,
+                },
+            };
+            let variable = variable.to_string();
+            return Err(NotASaga::Unavailable { place: place.to_owned(), variable, why });
+        }
+        Ok(())
+    }
+
+    /// The order alone.
+    pub fn plan(&self) -> Plan {
+        let shape = |step: &Step| Shape { can_undo: step.undo.is_some(), is_pivot: step.is_pivot };
+        Plan { steps: self.steps.iter().map(shape).collect(), stops: self.stops }
+    }
+
+    /// What is taken of the answer to the step at `at`: by later steps, and by compensations.
+    pub fn taken_of(&self, at: usize) -> (BTreeSet<Variable>, BTreeSet<Variable>) {
+        let Some(name) = self.steps.get(at).map(|step| step.name.as_str()) else {
+            return Default::default();
+        };
+        let of_it = |ask: &Ask| {
+            let all = ask.variables().unwrap_or_default();
+            all.into_iter().filter(|variable| variable.step() == Some(name)).collect::<Vec<_>>()
+        };
+        let by_steps = self.steps.iter().flat_map(|step| of_it(&step.ask)).collect();
+        let undos = self.steps.iter().filter_map(|step| step.undo.as_ref());
+        (by_steps, undos.flat_map(of_it).collect())
+    }
+}
+
+impl Ask {
+    /// What it takes.
+    pub fn variables(&self) -> Result<Vec<Variable>, NotATemplate> {
+        let in_json = match &self.body {
+            Body::Json(document) => templates_in(document)?,
+            Body::Text(template) => vec![template.clone()],
+            Body::Empty | Body::Bytes(_) => Vec::new(),
+        };
+        let in_headers = self.headers.iter().map(|(_, template)| template);
+        let all = in_headers.chain([&self.path]).chain(&in_json);
+        Ok(all.flat_map(Template::variables).cloned().collect())
+    }
+
+    /// The request with its values.
+    pub fn fill(&self, value: impl Fn(&Variable) -> Option<Value>) -> Result<Request, Unfilled> {
+        let mut headers = Headers::default();
+        for (name, template) in &self.headers {
+            headers.set(name, template.fill_header(&value)?);
+        }
+        let body = match &self.body {
+            Body::Empty => Bytes::new(),
+            Body::Text(template) => template.fill(&value)?.into(),
+            Body::Bytes(bytes) => bytes.clone(),
+            Body::Json(document) => {
+                if headers.get("content-type").is_none() {
+                    headers.set("content-type", "application/json");
+                }
+                fill_document(document, &value)?.to_string().into()
+            }
+        };
+        let target = self.path.fill_path(&value)?;
+        Ok(Request { method: self.method.clone(), target, headers, body })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ask(method: &str, path: &str, body: Value) -> Ask {
+        Ask {
+            route: "pay".to_owned(),
+            method: method.to_owned(),
+            path: Template::read(path).unwrap(),
+            headers: Vec::new(),
+            body: Body::Json(body),
+            attempts_max: None,
+            within: None,
+        }
+    }
+
+    fn step(name: &str, body: Value, undo: Option<&str>) -> Step {
+        let undo = undo.map(|path| ask("DELETE", path, Value::Null));
+        Step { name: name.to_owned(), ask: ask("POST", "/", body), undo, is_pivot: false }
+    }
+
+    fn saga(steps: Vec<Step>) -> Result<Definition, NotASaga> {
+        Definition { steps, input: json!({"user": 7}), stops: false }.check()
+    }
+
+    #[test]
+    fn a_step_takes_only_of_what_came_before_it_and_a_compensation_of_its_own_too() {
+        let taken = json!("{{steps.a.body/id}}");
+        let undo = Some("/{{steps.a.body/id}}");
+        assert!(
+            saga(vec![step("a", json!("{{input/user}}"), undo), step("b", taken.clone(), undo)])
+                .is_ok()
+        );
+        for steps in [
+            vec![step("b", taken.clone(), None), step("a", Value::Null, None)],
+            vec![step("a", taken, None)],
+            vec![step("a", json!("{{input/nobody}}"), None)],
+            vec![step("a", Value::Null, Some("/{{steps.b.status}}")), step("b", Value::Null, None)],
+        ] {
+            assert!(matches!(saga(steps), Err(NotASaga::Unavailable { .. })));
+        }
+    }
+
+    #[test]
+    fn what_can_never_run_is_refused_before_anything_is_sent() {
+        let plain = |name: &str| step(name, Value::Null, None);
+        let pivot = |name: &str| Step { is_pivot: true, ..plain(name) };
+        assert_eq!(saga(Vec::new()), Err(NotASaga::Count));
+        assert_eq!(saga(vec![plain("a"), plain("a")]), Err(NotASaga::Name(1)));
+        assert_eq!(saga(vec![plain("a/undo")]), Err(NotASaga::Name(0)));
+        assert_eq!(saga(vec![pivot("a"), pivot("b")]), Err(NotASaga::SecondPivot(1)));
+        let late = step("b", Value::Null, Some("/"));
+        assert_eq!(saga(vec![pivot("a"), late]), Err(NotASaga::NeverUndone(1)));
+        let reads = Step { ask: ask("GET", "/", Value::Null), ..plain("a") };
+        assert!(matches!(saga(vec![reads]), Err(NotASaga::OnlyReads(..))));
+    }
+
+    #[test]
+    fn what_is_taken_of_a_step_is_known_beforehand() {
+        let undo = Some("/{{steps.a.headers.location}}");
+        let saga =
+            saga(vec![step("a", Value::Null, undo), step("b", json!("{{steps.a.status}}"), None)]);
+        let (by_steps, by_undos) = saga.unwrap().taken_of(0);
+        assert_eq!(by_steps.into_iter().collect::<Vec<_>>(), [Variable::Status("a".to_owned())]);
+        assert_eq!(by_undos.len(), 1);
+    }
+}
