@@ -92,6 +92,8 @@ pub struct CallOptions {
     pub identity: Option<(String, Duration)>,
     /// Whom to tell when it ends.
     pub callback: Option<String>,
+    /// The operation that it is part of, as its caller says.
+    pub parent: Option<OperationId>,
     /// What the edge says upstream, each in place of what the caller said by that name: who asked,
     /// and by which way.
     pub headers: HeaderMap,

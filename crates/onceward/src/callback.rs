@@ -267,8 +267,8 @@ impl Engine {
         })
     }
 
-    /// What a callback comes from: the trace of what it tells of goes on.
-    fn context_of(&self, operation: &Operation) -> Option<TraceContext> {
+    /// What a callback or a saga's step comes from: the trace of what it is about goes on.
+    pub(crate) fn context_of(&self, operation: &Operation) -> Option<TraceContext> {
         let sampled = self.sampling.get().map(|sampling| sampling.of(operation));
         let of_here = |at: TraceContext| at.with_span(Place::Remember.span(operation.id));
         sampled.map(of_here).or(operation.trace)

@@ -275,6 +275,7 @@ impl Engine {
         self.keep_up(crate::bulk::look_after(Arc::clone(self)));
         self.keep_up(crate::callback::tell(Arc::clone(self)));
         self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
+        self.keep_up(crate::saga::look_for_open(Arc::clone(self)));
         self.keep_up(crate::tenants::count(Arc::clone(self)));
     }
 

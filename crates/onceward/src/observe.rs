@@ -5,6 +5,7 @@ use onceward_core::breaker::Turn;
 use onceward_core::id::OperationId;
 use onceward_core::lookup::Finding;
 use onceward_core::operation::Operation;
+use onceward_core::saga::Standing;
 
 use crate::people::Person;
 use crate::reconcile::Report;
@@ -36,6 +37,8 @@ pub enum Fact<'a> {
     Injected(&'a Operation, Fault),
     /// Somebody's own handler did this to a claim, or learnt this of it.
     Claimed(&'a Operation, ClaimTurn),
+    /// A saga moved on; where it came to stand, if it stood elsewhere before.
+    Saga(&'a Operation, Option<Standing>),
     /// Whoever had it in hand was gone, or taken for gone, and what had to follow was decided here.
     Orphaned(&'a Operation),
     /// A person acted.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use onceward_core::backoff;
 use onceward_core::exchange::{Headers, Response};
 use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
 use onceward_core::line::{End, Line};
 use onceward_core::operation::{Death, Operation, State};
 use onceward_core::policy::Order;
@@ -131,16 +132,20 @@ impl Engine {
 
     /// The same as [`Engine::advance`], beside whoever asks for it.
     pub(crate) fn spawn_advance(self: &Arc<Self>, operation: &Operation) {
-        if !self.is_in_order(operation) {
+        if operation.scope.kind != ScopeKind::Step && !self.is_in_order(operation) {
             return;
         }
         let (engine, operation) = (Arc::clone(self), operation.clone());
         self.go_on_with(async move { engine.advance(&operation).await });
     }
 
-    /// Moves the line of `operation` on, after it joined it or came to rest. What does not work now
-    /// is done when one that waits is looked at again.
+    /// Moves the line of `operation` on, after it joined it or came to rest, or the saga that it is a step
+    /// of. What does not work now is done when one that waits is looked at again.
     pub(crate) async fn advance(&self, operation: &Operation) {
+        if operation.scope.kind == ScopeKind::Step {
+            // No subject has a line of steps.
+            return Box::pin(self.advance_saga_of(operation)).await;
+        }
         let Some(cell) = cell_of(operation).filter(|_| self.is_in_order(operation)) else { return };
         let _alone = self.lines.alone(&cell).await;
         let (_, policy) = self.route_of(operation);

@@ -236,8 +236,16 @@ pub(crate) fn redelivery(
     let now = engine.clock.now();
     let risk = risk(operation, now);
     let why = |why: &str| Err(Hindrance::Why(why.to_owned()));
-    if operation.scope.kind == ScopeKind::Claim {
-        return why("it is a claim: only its own handler begins it again");
+    match (operation.scope.kind, operation.state) {
+        (ScopeKind::Claim, _) => {
+            return why("it is a claim: only its own handler begins it again");
+        }
+        (ScopeKind::Saga, _) => return why("it is a saga: that is retried where it is stuck"),
+        // Its saga may have gone on without it.
+        (ScopeKind::Step, State::Dead(_)) => {
+            return why("it is a step of a saga: that is retried where it is stuck");
+        }
+        _ => {}
     }
     match operation.state {
         State::Done => return why("it is done: edit and resend makes a new operation of it"),
@@ -262,6 +270,10 @@ pub(crate) fn redelivery(
 pub(crate) fn cancellation(operation: &Operation, engine: &Engine, person: &Person) -> Decided {
     if operation.scope.kind == ScopeKind::Claim {
         let why = "it is a claim: its holder gives it back, or its lease ends";
+        return Err(Hindrance::Why(why.to_owned()));
+    }
+    if operation.scope.kind == ScopeKind::Saga {
+        let why = "it is a saga: cancelled as one, it undoes what it has done";
         return Err(Hindrance::Why(why.to_owned()));
     }
     Ok((Event::Acted(deed(Deed::Cancelled, person, engine), None, None), None))

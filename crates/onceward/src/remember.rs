@@ -50,6 +50,7 @@ pub(crate) fn birth(
         retain: policy.retain_bodies,
         flow: arrival.options.flow.clone(),
         callback: arrival.options.callback.clone().or_else(|| policy.callback.clone()),
+        parent: arrival.options.parent,
         trace: arrival.trace,
         ..Intent::new(id, arrival.scope.clone(), arrival.key.clone(), arrival.fingerprint, now)
     };

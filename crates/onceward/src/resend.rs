@@ -76,6 +76,9 @@ impl Engine {
         if original.scope.kind == ScopeKind::Claim {
             return Err(conflict("it is a claim: only its own handler begins it again"));
         }
+        if matches!(original.scope.kind, ScopeKind::Saga | ScopeKind::Step) {
+            return Err(conflict("a saga and its steps are asked anew by another saga"));
+        }
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }

@@ -43,6 +43,7 @@ mod releases;
 mod replay_bytes;
 mod retention;
 mod retries;
+mod sagas;
 mod sealed;
 mod sessions;
 mod tally;

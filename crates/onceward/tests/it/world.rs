@@ -45,7 +45,9 @@ pub(crate) use calls::{
 };
 pub(crate) use clock::ManualClock;
 pub(crate) use notes::Notes;
-pub(crate) use upstream::{Gate, Scripted, Step, answer, permanent, truncated, unanswered, unsent};
+pub(crate) use upstream::{
+    Gate, Scripted, Seen, Step, answer, permanent, truncated, unanswered, unsent,
+};
 
 use crate::postgres;
 

@@ -69,6 +69,7 @@ impl Observer for Notes {
             Fact::Claimed(_, turn) => lock(&self.told).claimed.push(turn),
             Fact::Remembered(_)
             | Fact::Reconciled(..)
+            | Fact::Saga(..)
             | Fact::Orphaned(_)
             | Fact::Injected(..)
             | Fact::Acted(_)

@@ -1,0 +1,321 @@
+//! A saga moves on: one write of it, or of the step at hand, after the other, until it waits for something.
+//! Any number of processes may do so at once: fences and keys let one of them through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward_core::exchange::Response;
+use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
+use onceward_core::operation::{Act, Deed, Event, Operation, State};
+use onceward_core::policy::Mode;
+use onceward_core::saga::{
+    Course, Leg, Next, Place, Progress, SagaEvent, Seen, Standing as Stands, Variable,
+};
+use serde_json::{Value, json};
+
+use super::birth::{Unmade, WHO};
+use super::{Kept, Saga, digest_of};
+use crate::engine::Engine;
+use crate::observe::Fact;
+use crate::replay::replay;
+use crate::store::{Query, Remembered, Slot, Standing, StoreError, Which};
+
+/// Moves of one saga in a row, at most: a step is a few of them. What is left is found with the next look.
+const MOVES_MAX: usize = 1000;
+
+/// How often the open sagas are looked through, for those whose process died between two writes.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+
+/// Sagas on one page of a look, and how long it rests behind each.
+const PAGE: usize = 100;
+const PAGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The largest value that is taken of an answer, and all of a saga's together, in bytes of JSON.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+const VALUES_BYTES_MAX: usize = 256 << 10;
+
+/// Moves on the sagas that are open, for ever.
+pub(crate) async fn look_for_open(engine: Arc<Engine>) {
+    while !engine.is_halted() {
+        let looked = engine.advance_open().await;
+        // What is full or away now is looked at again.
+        if looked.is_err_and(|error| !engine.goes_on_after(&error)) {
+            return;
+        }
+        engine.clock.sleep_until(engine.clock.now().plus(LOOK_EVERY)).await;
+    }
+}
+
+/// What became of one move.
+enum Moved {
+    /// It may move again.
+    On,
+    /// It waits for something.
+    Rests,
+}
+
+impl Engine {
+    async fn advance_open(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut query = Query {
+            standing: vec![Standing::Delivering],
+            kind: Some(ScopeKind::Saga),
+            limit: PAGE,
+            ..Query::default()
+        };
+        loop {
+            let page = self.store.list(query.clone()).await?;
+            for saga in &page.operations {
+                self.advance_saga(saga.id).await?;
+            }
+            if page.next.is_none() {
+                return Ok(());
+            }
+            query.before = page.next;
+            self.clock.sleep_until(self.clock.now().plus(PAGE_PAUSE)).await;
+        }
+    }
+
+    /// Lets a saga move on, beside whoever asks for it.
+    pub(super) fn spawn_saga(self: &Arc<Self>, id: OperationId) {
+        let engine = Arc::clone(self);
+        self.go_on_with(async move { engine.advance_saga_or_leave_it(id).await });
+    }
+
+    /// Moves the saga of `step` on. What does not work now is done with the next look.
+    pub(crate) async fn advance_saga_of(&self, step: &Operation) {
+        if let Some(saga) = step.parent {
+            self.advance_saga_or_leave_it(saga).await;
+        }
+    }
+
+    async fn advance_saga_or_leave_it(&self, id: OperationId) {
+        if let Err(error) = self.advance_saga(id).await {
+            self.goes_on_after(&error);
+        }
+    }
+
+    async fn advance_saga(&self, id: OperationId) -> Result<(), StoreError> {
+        for _ in 0..MOVES_MAX {
+            let Some(found) = self.store.find(Which::Id(id)).await? else { return Ok(()) };
+            if found.scope.kind != ScopeKind::Saga || found.state != State::Delivering {
+                return Ok(());
+            }
+            let saga = self.saga_of(found).await?;
+            let Some(kept) = &saga.kept else { return Ok(()) };
+            if let Moved::Rests = self.move_saga(&saga, kept).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One move.
+    async fn move_saga(&self, saga: &Saga, kept: &Kept) -> Result<Moved, StoreError> {
+        let at = kept.progress.at;
+        let digest = at.and_then(|place| digest_of(&saga.operation, &kept.definition, place));
+        let step = match digest {
+            Some(digest) => self.store.find(Which::Key(digest)).await?,
+            None => None,
+        };
+        let made = at.filter(|_| step.is_none());
+        let made = made.map(|place| self.make_step(&saga.operation, kept, place));
+        let can_be_made = !matches!(made, Some(Err(Unmade::Never(_))));
+        let mut taken = Taken::default();
+        let seen = match (&step, at) {
+            (Some(step), Some(place)) => {
+                let seen = Seen::of(step);
+                if let (Seen::Done { .. }, false) = (seen, place.undo) {
+                    taken = self.take_values(kept, place, step).await?;
+                }
+                match seen {
+                    Seen::Done { .. } => Seen::Done { lacks: taken.lacks.is_some() },
+                    seen => seen,
+                }
+            }
+            _ => Seen::Absent { can_be_made },
+        };
+        let next = kept.definition.plan().next(&kept.progress, at.map(|_| seen));
+        let now = self.clock.now();
+        match (next, step) {
+            (Next::Write(progress), step) => {
+                let why = why(kept, &progress, step.as_ref(), taken.lacks);
+                let mut next = Kept { progress, why, ..kept.clone() };
+                next.values.extend(taken.values);
+                self.write_saga(saga, &next, false).await?;
+            }
+            (Next::Bear(_), _) => match made {
+                Some(Ok(made)) => {
+                    let newborn = self.birth_of_step(&saga.operation, made, now);
+                    self.write_birth(Box::new(newborn)).await?;
+                }
+                // It waits until its route is back.
+                _ => return Ok(Moved::Rests),
+            },
+            (Next::BearDead(place), _) => {
+                let why = match made {
+                    Some(Err(Unmade::Never(why))) => format!("it cannot be made: {why}"),
+                    _ => "its saga was cancelled before it began".to_owned(),
+                };
+                let dead = self.birth_of_dead_step(&saga.operation, kept, place, why, now);
+                let Some(dead) = dead else { return Ok(Moved::Rests) };
+                if let Remembered::Fresh(step) = self.write_birth(Box::new(dead)).await? {
+                    self.rested(&step);
+                }
+            }
+            (Next::GiveUp(_), Some(step)) => {
+                let reason = "its saga unwinds".to_owned();
+                let act = Act { deed: Deed::Cancelled, at: now, who: WHO.to_owned(), reason };
+                self.act_on_step(&step, Event::Acted(act, None, None)).await?;
+            }
+            (Next::Revive(_), Some(step)) => {
+                let retried = kept.deeds.iter().rev().find(|deed| deed.deed == "retried");
+                let (who, reason) = retried.map_or_else(
+                    || (WHO.to_owned(), "its saga is retried".to_owned()),
+                    |deed| (deed.who.clone(), deed.reason.clone()),
+                );
+                let act = Act { deed: Deed::Redelivered, at: now, who, reason };
+                let event = Event::Revived { due: now, mode: Mode::Accepted, act: Some(act) };
+                self.act_on_step(&step, event).await?;
+            }
+            (Next::GiveUp(_) | Next::Revive(_) | Next::Rest, _) => return Ok(Moved::Rests),
+        }
+        Ok(Moved::On)
+    }
+
+    /// Writes how far a saga came, where nobody else did so meanwhile; `visible` where a person did it.
+    pub(super) async fn write_saga(
+        &self,
+        saga: &Saga,
+        kept: &Kept,
+        visible: bool,
+    ) -> Result<Option<Operation>, StoreError> {
+        let (standing, before) = (kept.progress.standing, saga.standing());
+        let saga = &saga.operation;
+        let event = if standing.is_ended() {
+            SagaEvent::Ended { ok: standing == Stands::Done }
+        } else {
+            SagaEvent::Moved
+        };
+        let decided = saga.after(Event::Saga(event), self.clock.now());
+        let request = self.request_of_saga(saga, kept);
+        let written = self.write(decided, Some((Slot::Request, request)), visible).await?;
+        if let Some(saga) = &written {
+            self.observer.observe(Fact::Saga(saga, (standing != before).then_some(standing)));
+            if saga.state.is_ended() {
+                self.rested(saga);
+            }
+        }
+        Ok(written)
+    }
+
+    async fn act_on_step(&self, step: &Operation, event: Event) -> Result<(), StoreError> {
+        let decided = step.after(event, self.clock.now());
+        if let Some(acted) = self.write(decided, None, true).await? {
+            self.observer.observe(Fact::Acted(&acted));
+            self.waiters.wake(acted.id);
+        }
+        Ok(())
+    }
+
+    /// What later steps and compensations take of the answer to `step`.
+    async fn take_values(
+        &self,
+        kept: &Kept,
+        place: Place,
+        step: &Operation,
+    ) -> Result<Taken, StoreError> {
+        let (by_steps, by_undos) = kept.definition.taken_of(place.step);
+        let all: BTreeSet<&Variable> = by_steps.iter().chain(&by_undos).collect();
+        let mut taken = Taken::default();
+        if all.is_empty() {
+            return Ok(taken);
+        }
+        let response = replay(&*self.store, step, &self.secrets).await?;
+        let body = response.as_ref().and_then(|it| serde_json::from_slice(&it.body).ok());
+        let mut room = VALUES_BYTES_MAX.saturating_sub(json!(kept.values).to_string().len());
+        for variable in all {
+            let value = value_of(variable, step, response.as_ref(), body.as_ref());
+            let value = value.map(|value| (value.to_string().len(), value));
+            match value.filter(|(length, _)| *length <= VALUE_BYTES_MAX.min(room)) {
+                Some((length, value)) => {
+                    room -= length;
+                    taken.values.insert(variable.to_string(), value);
+                }
+                None if by_steps.contains(variable) => {
+                    taken.lacks.get_or_insert_with(|| variable.to_string());
+                }
+                // Only its compensation asks for it, and may never come to that.
+                None => {}
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// What was taken of an answer, and what a later step would take that is not in it.
+#[derive(Default)]
+struct Taken {
+    values: BTreeMap<String, Value>,
+    lacks: Option<String>,
+}
+
+fn value_of(
+    variable: &Variable,
+    step: &Operation,
+    response: Option<&Response>,
+    body: Option<&Value>,
+) -> Option<Value> {
+    match variable {
+        Variable::Status(_) => step.outcome.as_ref()?.status.map(Value::from),
+        Variable::Header(_, name) => response?.headers.text(name).map(Value::from),
+        Variable::Body(_, pointer) => body?.pointer(pointer).cloned(),
+        Variable::Open | Variable::SagaId | Variable::SagaKey | Variable::Input(_) => None,
+    }
+}
+
+/// Why a saga does not go forward from now on, in words for a person.
+fn why(
+    kept: &Kept,
+    next: &Progress,
+    step: Option<&Operation>,
+    lacks: Option<String>,
+) -> Option<String> {
+    let before = &kept.progress;
+    let turned = next.course == Course::Unwinding && before.course == Course::Forward;
+    let failed = before.at.is_some_and(|place| next.legs.get(place.step) == Some(&Leg::NotDone));
+    match next.standing {
+        Stands::Stuck | Stands::InDoubt => {}
+        _ if turned || failed && before.course == Course::Forward => {}
+        // A cancel that came too late, or what was stuck and is not any more.
+        _ if next.course == Course::Forward => return None,
+        _ => return kept.why.clone(),
+    }
+    let place = before.at?;
+    let name = kept.definition.steps.get(place.step).map(|step| step.name.as_str())?;
+    let what = if place.undo { "the compensation of" } else { "the step" };
+    let how = match (lacks, step) {
+        (Some(lacks), _) => format!("its answer has no {{{{{lacks}}}}}, which a later step takes"),
+        (None, Some(step)) => how_it_ended(step),
+        (None, None) => return kept.why.clone(),
+    };
+    Some(format!("{what} {name}: {how}"))
+}
+
+fn how_it_ended(step: &Operation) -> String {
+    let said = step.acts.last().filter(|act| act.deed == Deed::Cancelled);
+    if let (State::Dead(_), Some(act)) = (step.state, said) {
+        return act.reason.clone();
+    }
+    let what = match step.state {
+        State::InDoubt => "nobody knows whether it was done",
+        State::Dead(death) => death.name(),
+        state => state.name(),
+    };
+    match (step.last_status(), step.last_error()) {
+        (Some(status), _) => format!("{what}, status {status}"),
+        (None, Some(error)) => format!("{what}, {error}"),
+        (None, None) => what.to_owned(),
+    }
+}

@@ -1,0 +1,159 @@
+//! The operation of a step: made of its saga's definition and of what was taken of earlier answers, or a dead
+//! one in its place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onceward_core::exchange::{self, Headers, Request};
+use onceward_core::fingerprint::Fingerprint;
+use onceward_core::key::Key;
+use onceward_core::operation::{Act, Deed, Event, Intent, Operation};
+use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::saga::{Ask, Place};
+use onceward_core::time::Timestamp;
+
+use super::{Kept, key_of, scope_of};
+use crate::call::{Arrival, CallOptions};
+use crate::engine::Engine;
+use crate::remember::birth;
+use crate::route::Route;
+use crate::store::Birth;
+use crate::wire::{self, Sealing};
+
+/// How long the operation of a step is kept at least: its saga may be away for a while when it ends.
+const STEP_WINDOW: Duration = Duration::from_hours(24 * 30);
+
+/// Who acts where it is no person.
+pub(super) const WHO: &str = "saga";
+
+/// A step that can be made now.
+pub(super) struct Made {
+    key: Key,
+    ask: Ask,
+    request: Arc<Request>,
+    route: Arc<Route>,
+    policy: Arc<Policy>,
+    effects: Effects,
+}
+
+/// Why a step cannot be made.
+pub(super) enum Unmade {
+    /// It never can: why, in words for a person.
+    Never(String),
+    /// Its route is not configured now: it waits until it is.
+    NoRoute,
+}
+
+fn ask_at(kept: &Kept, place: Place) -> Option<(&str, &Ask)> {
+    let step = kept.definition.steps.get(place.step)?;
+    let ask = if place.undo { step.undo.as_ref()? } else { &step.ask };
+    Some((&step.name, ask))
+}
+
+impl Engine {
+    /// What the step at `place` asks, where it can be made.
+    pub(super) fn make_step(
+        &self,
+        saga: &Operation,
+        kept: &Kept,
+        place: Place,
+    ) -> Result<Made, Unmade> {
+        let never = |why: &str| Unmade::Never(why.to_owned());
+        let (name, ask) = ask_at(kept, place).ok_or_else(|| never("there is no such step"))?;
+        let route = self.find_route_for(&saga.scope.tenant, &ask.route);
+        let route = route.map_err(|_| Unmade::NoRoute)?;
+        let filled = ask.fill(|variable| kept.value(saga, variable));
+        let mut request = filled.map_err(|why| Unmade::Never(why.to_string()))?;
+        if request.body.len() > route.body_bytes_max {
+            return Err(never("its body is larger than its route takes"));
+        }
+        let policy = Arc::clone(route.policy_for(&request.method, &request.target));
+        request.headers = exchange::forwarded(request.headers);
+        let effects = policy.effects_of(&request.method);
+        if effects == Effects::Keyed && policy.upstream_key.place.own(&request).is_err() {
+            return Err(never("its upstream takes its key in a place that it has not"));
+        }
+        let key = key_of(saga.id, name, place.undo).ok_or_else(|| never("it has no key"))?;
+        let request = Arc::new(request);
+        Ok(Made { key, ask: ask.clone(), request, route, policy, effects })
+    }
+
+    /// The operation of a step as it is remembered: accepted, and due at once.
+    pub(super) fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> Birth {
+        let Made { key, ask, request, route, policy, effects } = made;
+        let scope = scope_of(saga);
+        let arrival = Arrival {
+            digest: scope.digest(&key),
+            scope,
+            key,
+            key_made: true,
+            fingerprint: Fingerprint::of(&request, &policy.fingerprint, self.secrets.fingerprint()),
+            effects,
+            mode: Mode::Accepted,
+            request,
+            policy,
+            route,
+            options: CallOptions {
+                attempts_max: ask.attempts_max,
+                deadline: ask.within.map(|span| now.plus(span)),
+                label: saga.label.clone(),
+                ..CallOptions::default()
+            },
+            made_at: None,
+            trace: self.context_of(saga),
+        };
+        let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+        let own_window = newborn.operation.window;
+        newborn.operation.window = own_window.max(STEP_WINDOW);
+        let intent = newborn.operation.intent_mut();
+        intent.parent = Some(saga.id);
+        // What it asked and was answered is kept no longer for that.
+        intent.retain = Some(intent.retain.unwrap_or(own_window));
+        newborn
+    }
+
+    /// A dead one in the place of a step that is not to be: nothing of it was sent, and nobody begins it.
+    pub(super) fn birth_of_dead_step(
+        &self,
+        saga: &Operation,
+        kept: &Kept,
+        place: Place,
+        why: String,
+        now: Timestamp,
+    ) -> Option<Birth> {
+        let (name, ask) = ask_at(kept, place)?;
+        let request = Request {
+            method: String::new(),
+            target: "/".to_owned(),
+            headers: Headers::default(),
+            body: Bytes::new(),
+        };
+        let fingerprint =
+            Fingerprint::of(&request, &Policy::default().fingerprint, self.secrets.fingerprint());
+        let key = key_of(saga.id, name, place.undo)?;
+        let intent = Intent {
+            route: ask.route.clone(),
+            target: request.target.clone(),
+            tombstone: Policy::default().tombstone,
+            parent: Some(saga.id),
+            ..Intent::new(self.next_id(now), scope_of(saga), key, fingerprint, now)
+        };
+        let pending = Operation {
+            mode: Mode::Accepted,
+            window: STEP_WINDOW,
+            label: saga.label.clone(),
+            ..Operation::new(intent)
+        };
+        let act = Act { deed: Deed::Cancelled, at: now, who: WHO.to_owned(), reason: why };
+        let operation = pending.after(Event::Acted(act, None, None), now).ok()?;
+        let sealing = Sealing::plain(self.seals_bodies());
+        let request = wire::encode_request(&request, operation.id, &self.secrets, sealing);
+        Some(Birth { operation, request, replaces: None })
+    }
+}
+
+/// Whether it stands in the place of a step that was not to be: there is nothing that could be sent.
+pub(super) fn is_stand_in(step: &Operation) -> bool {
+    step.method.is_empty()
+}

@@ -1,0 +1,154 @@
+//! What a person does about a saga: pause, resume, retry, cancel, and say what has become of what is stuck.
+
+use std::sync::Arc;
+
+use onceward_core::id::OperationId;
+use onceward_core::operation::Operation;
+use onceward_core::risk::{Risk, risk};
+use onceward_core::saga::{Hindered, Plan, Progress, Word, retries_of};
+
+use super::birth::is_stand_in;
+use super::{Kept, Saga, SagaDeed, digest_of};
+use crate::engine::{Engine, RACES_MAX};
+use crate::people::Person;
+use crate::refusal::Refusal;
+use crate::store::Which;
+
+impl Engine {
+    /// Begins no further step of a saga; what is at hand comes to its end.
+    pub async fn pause_saga(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+    ) -> Result<Saga, Refusal> {
+        self.act_on_saga(id, person, "paused", |_, progress, _| progress.pause()).await
+    }
+
+    /// Lets a paused saga go on.
+    pub async fn resume_saga(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+    ) -> Result<Saga, Refusal> {
+        self.act_on_saga(id, person, "resumed", |_, progress, _| progress.resume()).await
+    }
+
+    /// Undoes what a saga has done: nothing further is begun, and what is under way is waited for.
+    pub async fn cancel_saga(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+    ) -> Result<Saga, Refusal> {
+        self.act_on_saga(id, person, "unwound", |plan, progress, _| plan.cancel(progress)).await
+    }
+
+    /// Tries the step anew at which a saga is stuck; where that could be a second effect, only if the person
+    /// takes that risk by its name.
+    pub async fn retry_saga(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+        taken: &[Risk],
+    ) -> Result<Saga, Refusal> {
+        let saga = self.saga(id).await?;
+        let hindered = |why: &str| Refusal::conflict(&saga.operation, why);
+        let step = self.step_at_hand(&saga).await?.filter(|step| step.request.is_some());
+        let step =
+            step.ok_or_else(|| hindered("there is nothing left that could be sent again"))?;
+        if is_stand_in(&step) {
+            return Err(hindered("it could not be made, and cannot be now: say what became of it"));
+        }
+        let risk = risk(&step, self.clock.now());
+        if risk.wants_a_word() && !taken.contains(&risk) {
+            return Err(Refusal::RiskUnaccepted { operation: Box::new(step), risk });
+        }
+        let made = retries_of(&step);
+        let retry = |_: &Plan, progress: &Progress, now: &Saga| {
+            // Another step is at hand since.
+            let same = now.kept.as_ref().map(|kept| kept.progress.at)
+                == saga.kept.as_ref().map(|kept| kept.progress.at);
+            if same { progress.retry(made) } else { Err(Hindered::NotStuck) }
+        };
+        self.act_on_saga(id, person, "retried", retry).await
+    }
+
+    /// Says what has become of the step at which a saga is stuck: of `NAME`, or of its compensation
+    /// `NAME/undo`.
+    pub async fn settle_saga(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+        step: &str,
+        word: Word,
+    ) -> Result<Saga, Refusal> {
+        let deed = match word {
+            Word::Done => "settled_done",
+            Word::NotDone => "settled_not_done",
+        };
+        let settle = |plan: &Plan, progress: &Progress, now: &Saga| match now.at_hand() {
+            Some(at) if at == step => plan.settle(progress, word),
+            _ => Err(Hindered::NotStuck),
+        };
+        self.act_on_saga(id, person, deed, settle).await
+    }
+
+    /// The operation at hand of a saga, where it is in the ledger.
+    async fn step_at_hand(&self, saga: &Saga) -> Result<Option<Operation>, Refusal> {
+        let Some(kept) = &saga.kept else { return Ok(None) };
+        let place = kept.progress.at;
+        let digest = place.and_then(|at| digest_of(&saga.operation, &kept.definition, at));
+        let Some(digest) = digest else { return Ok(None) };
+        Ok(self.store.find(Which::Key(digest)).await?)
+    }
+
+    /// Writes what a person decided, again where somebody else's write came between, and lets the saga go on.
+    /// It is noted first: a deed that nobody finds in the audit is worse than one that came to nothing.
+    async fn act_on_saga(
+        self: &Arc<Self>,
+        id: OperationId,
+        person: &Person,
+        deed: &str,
+        decide: impl Fn(&Plan, &Progress, &Saga) -> Result<Progress, Hindered>,
+    ) -> Result<Saga, Refusal> {
+        let mut note = None;
+        for _ in 0..RACES_MAX {
+            let saga = self.saga(id).await?;
+            let decided = match &saga.kept {
+                Some(kept) => decide(&saga.plan(), &kept.progress, &saga).map(|next| (kept, next)),
+                None => Err(Hindered::Ended),
+            };
+            let (kept, progress) = match decided {
+                Ok(decided) => decided,
+                Err(why) => {
+                    if let Some(note) = note {
+                        self.note_refused(note).await?;
+                    }
+                    return Err(Refusal::conflict(&saga.operation, why.to_string()));
+                }
+            };
+            if note.is_none() {
+                note = Some(self.note(person, deed, &id.to_string()).await?);
+            }
+            let mut next = Kept { progress, ..kept.clone() };
+            let Person { who, reason } = person.clone();
+            next.why = match deed {
+                "unwound" => Some(format!("cancelled by {who}: {reason}")),
+                _ => next.why,
+            };
+            let at = self.clock.now();
+            next.add_deed(SagaDeed { deed: deed.to_owned(), at, who, reason });
+            let written = self.write_saga(&saga, &next, true).await;
+            if let Some(operation) = written.map_err(|error| self.heed(error))? {
+                self.spawn_saga(id);
+                return Ok(Saga { operation, kept: Some(next) });
+            }
+        }
+        if let Some(note) = note {
+            self.note_refused(note).await?;
+        }
+        Err(Refusal::Limit {
+            what: "too many write this saga at once".to_owned(),
+            retry_after: std::time::Duration::from_secs(1),
+        })
+    }
+}
