@@ -118,6 +118,7 @@ impl Observer for Changes {
             | Fact::Rested(operation)
             | Fact::Duplicate(operation, _)
             | Fact::Claimed(operation, _)
+            | Fact::Saga(operation, _)
             | Fact::Acted(operation)
             | Fact::Looked(operation, ..) => self.tell(operation, false),
             _ => {}

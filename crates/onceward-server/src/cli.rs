@@ -30,6 +30,7 @@ mod rekey;
 mod resend;
 mod restore;
 mod routes;
+mod saga;
 mod send;
 mod show;
 mod sources;
@@ -177,6 +178,9 @@ enum Verb {
     /// Redeliver, cancel, resolve or forget all operations that match
     #[command(subcommand)]
     Bulk(bulk::Bulk),
+    /// Several effects of one cause, in order, undone in reverse where one fails
+    #[command(subcommand)]
+    Saga(saga::Saga),
     /// List what people did, with who and why; tell whether all of it is there
     Audit(audit::Audit),
     /// Make, list, rotate and revoke access keys
@@ -293,6 +297,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Pause(flags) => act::steer("pause", &flags, &client, out).await,
         Verb::Resume(flags) => act::steer("resume", &flags, &client, out).await,
         Verb::Bulk(verb) => bulk::bulk(&verb, &client, out).await,
+        Verb::Saga(verb) => saga::saga(&verb, &client, out).await,
         Verb::Audit(flags) => audit::audit(&flags, &client, out).await,
         Verb::Access(verb) => access::access(&verb, &client, out).await,
         Verb::Backup(flags) => backup::backup(&flags, &client, out).await,

@@ -32,7 +32,7 @@ use crate::shape;
 use crate::telemetry::traces::Traced;
 
 pub(crate) use self::document::{Document, lines, response_document};
-pub(crate) use self::options::{key_of, next_hop, options_of};
+pub(crate) use self::options::{LABEL_BYTES_MAX, key_of, next_hop, options_of};
 
 /// The largest body that is read before it is passed on.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
@@ -199,7 +199,7 @@ impl Gateway {
     }
 
     /// Reads what stands behind `/to/`.
-    fn place(&self, rest: &str) -> Result<Place, Problem> {
+    pub(crate) fn place(&self, rest: &str) -> Result<Place, Problem> {
         let is_url = ["http:/", "https:/"].iter().any(|scheme| {
             rest.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         });

@@ -32,6 +32,7 @@ mod operations;
 mod outbox;
 mod resend;
 mod routes;
+pub(crate) mod sagas;
 mod sessions;
 mod sources;
 mod stats;
@@ -56,6 +57,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .merge(audit::router())
         .merge(keys::router())
         .merge(claims::router())
+        .merge(sagas::router())
         .merge(routes::router())
         .merge(doubt::router())
         .merge(dead_letters::router())

@@ -27,6 +27,7 @@ mod payload;
 mod profile;
 mod resend;
 mod rows;
+mod sagas;
 mod sources;
 mod stats;
 mod story;
@@ -89,6 +90,13 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
         .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))
+        .route("/sagas", get(sagas::list))
+        .route("/sagas/{id}", get(sagas::show))
+        .route("/sagas/{id}/pause", post(sagas::pause))
+        .route("/sagas/{id}/resume", post(sagas::resume))
+        .route("/sagas/{id}/retry", post(sagas::retry))
+        .route("/sagas/{id}/cancel", post(sagas::cancel))
+        .route("/sagas/{id}/resolve", post(sagas::resolve))
         .route("/sources", get(sources::show))
         .route("/outboxes", get(outboxes::show))
         .route("/keys", get(keys::show))

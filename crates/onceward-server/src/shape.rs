@@ -148,6 +148,16 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
     if operation.scope.kind == ScopeKind::Claim {
         return claim_advice(operation);
     }
+    match (operation.scope.kind, operation.state) {
+        (ScopeKind::Saga, State::Done) => {
+            return "Ended: a start with the same key gets this saga; nothing is done again.";
+        }
+        (ScopeKind::Saga, _) => return "Under way: its steps are operations of their own.",
+        (ScopeKind::Step, State::Dead(_)) => {
+            return "Its saga goes on from here: where that is stuck, it is retried there.";
+        }
+        _ => {}
+    }
     let executed = operation.may_have_executed();
     match (operation.state, operation.effects) {
         (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use onceward::core::attempt::Ending;
 use onceward::core::breaker::Turn;
 use onceward::core::operation::{Death, Deed, Forgotten, Operation, State};
+use onceward::core::saga::Standing as Stands;
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::{Condition, ToldCommit};
 use onceward::tally::{AD_HOC, KeysAhead};
@@ -47,6 +48,7 @@ pub(crate) struct Telemetry {
     recovered: Counter,
     faults: [(Fault, Counter); 5],
     claims: [(ClaimTurn, Counter); 7],
+    sagas: [(Stands, Counter); 7],
 }
 
 impl Telemetry {
@@ -73,6 +75,7 @@ impl Telemetry {
                 .map(|state| (state, of(&metrics.rested, "state", state))),
             recovered: metrics.recovered.get_or_create_owned(&Labels::new()),
             claims: ClaimTurn::ALL.map(|turn| (turn, of(&metrics.claims, "event", turn.name()))),
+            sagas: Stands::ALL.map(|at| (at, of(&metrics.sagas, "state", at.name()))),
             faults: Fault::ALL.map(|fault| (fault, of(&metrics.faults, "fault", fault.name()))),
         }
     }
@@ -247,6 +250,8 @@ impl Observer for Telemetry {
                 about!(info, operation, attempt, fault = fault.name(), "chaos: a fault on purpose");
             }
             Fact::Claimed(claim, turn) => self.claimed(claim, turn),
+            Fact::Saga(saga, Some(standing)) => self.moved(saga, standing),
+            Fact::Saga(_, None) => {}
             Fact::Orphaned(operation) => {
                 METRICS.leases_lost.get_or_create(&Labels::new()).inc();
                 about!(info, operation, "whoever had it in hand is gone");
@@ -305,6 +310,22 @@ impl Telemetry {
             ClaimTurn::Released => about!(info, claim, scope, attempt, holder, event, "claim"),
             ClaimTurn::Begun | ClaimTurn::Done | ClaimTurn::Busy | ClaimTurn::Told => {
                 about!(debug, claim, scope, attempt, holder, event, "claim");
+            }
+        }
+    }
+
+    fn moved(&self, saga: &Operation, standing: Stands) {
+        Self::count(&self.sagas, &standing);
+        let saga_state = standing.name();
+        match standing {
+            Stands::Stuck => {
+                about!(warn, saga, saga_state, "saga: only a person can say how to go on");
+            }
+            Stands::InDoubt | Stands::Unwinding | Stands::Unwound => {
+                about!(info, saga, saga_state, "saga");
+            }
+            Stands::Running | Stands::Paused | Stands::Done => {
+                about!(debug, saga, saga_state, "saga");
             }
         }
     }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use onceward::core::id::OperationId;
-use onceward::core::key::{Key, Scope};
+use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
-use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
+use onceward::{Bulk, NoteQuery, Notes, Refusal, Saga, Wanted};
 use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, TENANT, is_tenant};
@@ -130,6 +130,23 @@ impl View {
             .map(|operation| self.engine.as_kept(operation))
             .filter(|operation| self.sees(&operation.scope.tenant))
             .ok_or_else(|| unknown(id))
+    }
+
+    /// The saga of this id.
+    pub(crate) async fn saga(&self, id: &str) -> Result<Saga, Problem> {
+        let operation = self.find(id).await?;
+        if operation.scope.kind != ScopeKind::Saga {
+            return Err(unknown(id));
+        }
+        Ok(self.engine.saga_of(operation).await?)
+    }
+
+    /// A page of sagas.
+    pub(crate) async fn sagas(
+        &self,
+        query: Query,
+    ) -> Result<(Vec<Saga>, Option<OperationId>), Problem> {
+        Ok(self.engine.sagas(self.lay(query)?).await?)
     }
 
     /// A page of operations.

@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::header;
 use onceward::Refusal;
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::Operation;
 use url::form_urlencoded;
 
@@ -159,7 +160,10 @@ fn check_own(
     Ok(())
 }
 
-/// Whether a call of `caller` on its route would be in the same scope.
+/// Whether a call of `caller` on its route would be in the same scope; whether the saga is its own.
 fn is_own(view: &View, operation: &Operation, caller: &Caller) -> bool {
+    if matches!(operation.scope.kind, ScopeKind::Saga | ScopeKind::Step) {
+        return operation.scope.principal == caller.principal;
+    }
     operation.scope == view.scope_of(&operation.route, &caller.principal)
 }

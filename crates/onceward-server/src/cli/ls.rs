@@ -13,7 +13,7 @@ pub(super) const STATES: [&str; 7] =
     ["pending", "delivering", "in_doubt", "done", "dead", "dead_letter", "forgotten"];
 
 /// What a key is: a caller's, what a route calls one effect, of a callback, of a handler's claim.
-const KINDS: [&str; 4] = ["call", "unique", "callback", "claim"];
+const KINDS: [&str; 6] = ["call", "unique", "callback", "claim", "saga", "step"];
 
 /// Which operations.
 #[derive(Debug, Args)]
@@ -131,9 +131,10 @@ fn row(operation: &Value, out: Printer) -> Vec<String> {
     ]
 }
 
-/// Where it goes; a claim goes nowhere, and has a scope.
+/// Where it goes; a claim and a saga go nowhere, and have a scope.
 pub(super) fn place(operation: &Value) -> String {
-    text(operation, if operation["kind"] == "claim" { "/scope" } else { "/route" })
+    let is_here = operation["kind"] == "claim" || operation["kind"] == "saga";
+    text(operation, if is_here { "/scope" } else { "/route" })
 }
 
 /// The status that it ended with or that it met last, or how the last attempt ended without one.

@@ -230,7 +230,7 @@ impl Gateway {
             return Err(invalid(format!("label: at most {LABEL_BYTES_MAX} bytes")));
         }
         options.label = document.label.or(options.label);
-        options.key = document.key;
+        options.key = document.key.or(options.key);
         if let Some(wait) = document.wait {
             options.wait =
                 Some(units::duration(&wait).map_err(|why| Problem::new("option-invalid", why))?);

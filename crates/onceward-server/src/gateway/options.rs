@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use onceward::core::id::OperationId;
 use onceward::core::policy::Effects;
 use onceward::core::time::Timestamp;
 use onceward::sabotage::Sabotage;
@@ -19,7 +20,7 @@ const HOP: HeaderName = HeaderName::from_static("onceward-hop");
 const HOPS_MAX: u64 = 5;
 
 /// The longest label.
-pub(super) const LABEL_BYTES_MAX: usize = 200;
+pub(crate) const LABEL_BYTES_MAX: usize = 200;
 
 /// What a request asks of us.
 pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
@@ -84,6 +85,13 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                 );
             }
             "callback" => options.callback = Some(value.to_owned()),
+            "parent" => {
+                let (parent, key) = parent_of(value).map_err(invalid)?;
+                if key.is_some() && headers.contains_key(IDEMPOTENCY_KEY) {
+                    return Err(invalid("a step makes a key, and there is another".to_owned()));
+                }
+                (options.parent, options.key) = (Some(parent), key);
+            }
             // Set by a gateway before us about its own operation.
             "attempt" => is_sent_on = true,
             "hop" => hop = Some(value),
@@ -108,6 +116,28 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
         options.headers.insert(HOP, next);
     }
     Ok(options)
+}
+
+/// The operation that a call is part of, `op_…`, and the key that a step of it makes, `op_…; step=NAME`: the
+/// same step of the same operation is the same call, whoever makes it again.
+fn parent_of(value: &str) -> Result<(OperationId, Option<String>), String> {
+    let (id, step) = match value.split_once(';') {
+        None => (value, None),
+        Some((id, parameter)) => {
+            let step = parameter.trim().strip_prefix("step=").map(|step| step.trim_matches('"'));
+            let wrong = || format!("{:?} is no parameter: write step=NAME", parameter.trim());
+            (id.trim_end(), Some(step.ok_or_else(wrong)?))
+        }
+    };
+    let parent: OperationId = id.parse().map_err(|why| format!("{id:?} is {why}"))?;
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    match step {
+        None => Ok((parent, None)),
+        Some(step) if (1..=100).contains(&step.len()) && step.bytes().all(is_sign) => {
+            Ok((parent, Some(format!("{parent}/{step}"))))
+        }
+        Some(_) => Err("a step is 1 to 100 letters, digits and `-`, `_`, `.`, `/`".to_owned()),
+    }
 }
 
 /// What the upstream is told of the gateways that a request came through: nothing where this is the
@@ -159,6 +189,21 @@ fn heed_preferences(prefer: &HeaderValue, options: &mut CallOptions) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_of_a_parent_makes_a_key_and_what_is_no_step_is_refused() {
+        let id = "op_01kb2n9f5nep3b8m6wq6r9t2vx";
+        let read = |value: &str| parent_of(value).map(|(parent, key)| (parent.to_string(), key));
+        assert_eq!(read(id), Ok((id.to_owned(), None)));
+        for step in ["step=charge", "step=\"charge\""] {
+            let key = Some(format!("{id}/charge"));
+            assert_eq!(read(&format!("{id}; {step}")), Ok((id.to_owned(), key)));
+        }
+        for wrong in ["", "op_1", &format!("{id};"), &format!("{id}; step="), &format!("{id}; a=b")]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_request_goes_through_five_gateways_and_no_further() {

@@ -43,6 +43,7 @@ pub(super) const OPTIONS: &[&str] = &[
     "about",
     "sequence",
     "callback",
+    "partOf",
 ];
 
 /// What an answer says of its operation.
@@ -334,6 +335,75 @@ pub(crate) const CLAIM_MANY: &[Described] = &[
     words("releaseClaims", "Give many back", "release").reads("ReleaseMany"),
     words("renewClaims", "Keep many in hand for longer", "renew").reads("RenewMany"),
 ];
+
+pub(crate) const LIST_SAGAS: &[Described] =
+    &[about("Sagas", "listSagas", "List sagas, the newest first")
+        .takes(&["sagaState", "hasKey", "label", "principal", "cursor", "limit"])
+        .gives(&[(200, Json("SagaPage"))])];
+
+pub(crate) const START_SAGA: &[Described] = &[about(
+    "Sagas",
+    "startSaga",
+    "Start a saga: steps in order, undone in reverse where one fails",
+)
+.takes(&["idempotencyKey"])
+.reads("SagaWanted")
+.gives(&[(200, Json("Saga")), (202, Json("Saga"))])
+.says(OF_STARTED)
+.refuses(&[
+    "key-invalid",
+    "key-mismatch",
+    "key-expired",
+    "key-invalidated",
+    "route-unknown",
+    "url-invalid",
+    "egress-refused",
+    "body-too-large",
+    "limit",
+    "quarantine",
+    "draining",
+])];
+
+const OF_STARTED: &[&str] = &[
+    "Idempotency-Key",
+    "Idempotent-Replayed",
+    "Onceward-Operation",
+    "Onceward-State",
+    "Onceward-Attempts",
+    "Onceward-Key-Expires",
+    "Onceward-Key-Made",
+    "Location",
+];
+
+pub(crate) const GET_SAGA: &[Described] =
+    &[about("Sagas", "getSaga", "Tell how far a saga came, step by step")
+        .gives(&[(200, Json("SagaStory"))])];
+
+const fn of_saga(id: &'static str, summary: &'static str) -> Described {
+    about("Sagas", id, summary).gives(&[(200, Json("SagaStory"))]).refuses(&[
+        "not-found",
+        "operation-conflict",
+        "limit",
+    ])
+}
+
+pub(crate) const PAUSE_SAGA: &[Described] =
+    &[of_saga("pauseSaga", "Begin no further step of a saga").reads("Because")];
+
+pub(crate) const RESUME_SAGA: &[Described] =
+    &[of_saga("resumeSaga", "Let a paused saga go on").reads("Because")];
+
+pub(crate) const RETRY_SAGA: &[Described] =
+    &[of_saga("retrySaga", "Try the step anew at which a saga is stuck")
+        .reads("Redeliver")
+        .refuses(&["not-found", "operation-conflict", "limit", "risk-unaccepted"])];
+
+pub(crate) const CANCEL_SAGA: &[Described] =
+    &[of_saga("cancelSaga", "Undo what a saga has done").reads("Because")];
+
+pub(crate) const RESOLVE_SAGA: &[Described] =
+    &[of_saga("resolveSaga", "Say what became of the step at which a saga is stuck")
+        .reads("ResolveSaga")];
 
 pub(crate) const LIST_ROUTES: &[Described] =
     &[about("Routes", "listRoutes", "List the routes, and what stands before their upstreams")

@@ -19,7 +19,7 @@ pub(crate) struct Filter {
     pub(crate) tenant: Option<String>,
     pub(crate) state: Option<String>,
     pub(crate) route: Option<String>,
-    /// `call`, `unique`, `callback` or `claim`.
+    /// `call`, `unique`, `callback`, `claim`, `saga` or `step`.
     pub(crate) kind: Option<String>,
     pub(crate) scope: Option<String>,
     pub(crate) principal: Option<String>,
@@ -201,7 +201,9 @@ fn reason_of(word: &str) -> Result<Death, Problem> {
 /// The kind of a key by its word.
 fn kind_of(word: &str) -> Result<ScopeKind, Problem> {
     let named = ScopeKind::ALL.into_iter().find(|kind| kind.name() == word);
-    named.ok_or_else(|| invalid(format!("kind {word:?}: call, unique, callback or claim")))
+    named.ok_or_else(|| {
+        invalid(format!("kind {word:?}: call, unique, callback, claim, saga or step"))
+    })
 }
 
 /// The name of a standing in counts.

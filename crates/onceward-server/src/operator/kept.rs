@@ -3,6 +3,7 @@
 
 use onceward::core::attempt::Attempt;
 use onceward::core::exchange::{Request, Response};
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::Operation;
 use onceward::sabotage::Sabotage;
 use onceward::wire::{self, Credentials};
@@ -15,6 +16,11 @@ pub(crate) async fn request(
     node: &Node,
     of: &Operation,
 ) -> Result<Option<(Request, bool)>, Problem> {
+    // A saga's has all that its steps ask, and no route whose redaction would hold: what each asked is shown
+    // at its operation.
+    if of.scope.kind == ScopeKind::Saga {
+        return Ok(None);
+    }
     let Some(kept) = of.request else { return Ok(None) };
     let bytes = node.engine.store().body_of(of, kept).await?;
     let secrets = node.engine.secrets();

@@ -134,7 +134,9 @@ reasoned!(Redeliver, Resolve, Forget);
 
 /// The forms that fit where the operation stands.
 pub(super) fn forms(operation: &Operation, caller: &Caller) -> Markup {
-    let is_sent = operation.scope.kind != ScopeKind::Claim;
+    // A step is retried with its saga, which may have gone on without it.
+    let is_over = operation.scope.kind == ScopeKind::Step && operation.state.is_ended();
+    let is_sent = !matches!(operation.scope.kind, ScopeKind::Claim | ScopeKind::Saga) && !is_over;
     let can_send = operation.request.is_some() && is_sent;
     let risk = risk(operation, shape::now());
     html! {

@@ -35,6 +35,7 @@ pub(super) enum Here {
     Operations,
     Dead,
     InDoubt,
+    Sagas,
     Upstreams,
     Sources,
     Outboxes,
@@ -52,6 +53,7 @@ impl Here {
             Self::Operations => ("/operations", Icon::Operations, "Operations"),
             Self::Dead => ("/dead", Icon::Dead, "Dead letters"),
             Self::InDoubt => ("/in-doubt", Icon::Doubt, "In doubt"),
+            Self::Sagas => ("/sagas", Icon::Sagas, "Sagas"),
             Self::Upstreams => ("/upstreams", Icon::Upstreams, "Upstreams"),
             Self::Sources => ("/sources", Icon::Sources, "Sources"),
             Self::Outboxes => ("/outboxes", Icon::Outboxes, "Outboxes"),
@@ -123,6 +125,7 @@ impl Frame {
             (way(Here::Operations, here, alarm(open, "", "open")))
             (way(Here::Dead, here, alarm(dead, "dead", "dead letters")))
             (way(Here::InDoubt, here, alarm(doubt, "doubt", "in doubt")))
+            (way(Here::Sagas, here, None))
             hr;
             (way(Here::Upstreams, here, held_back))
             (way(Here::Sources, here, None))

@@ -9,6 +9,7 @@ pub(super) enum Icon {
     Operations,
     Dead,
     Doubt,
+    Sagas,
     Upstreams,
     Sources,
     Outboxes,
@@ -39,6 +40,10 @@ impl Icon {
             Self::Doubt => {
                 (true, r#"<path d="M6.2 6.4a1.8 1.8 0 1 1 2.6 1.6c-.6.3-.8.6-.8 1.2M8 11.4v.1"/>"#)
             }
+            Self::Sagas => (
+                false,
+                r#"<path d="M3 3.5h7.5a2.5 2.5 0 0 1 0 5h-5a2.5 2.5 0 0 0 0 5H13m-2-2 2 2-2 2"/>"#,
+            ),
             Self::Upstreams => (false, r#"<path d="M3 13.5h10M8 11V2.5M4.5 6 8 2.5 11.5 6"/>"#),
             Self::Sources => (false, r#"<path d="M3 13.5h10M8 2.5V11M4.5 7.5 8 11l3.5-3.5"/>"#),
             Self::Outboxes => (false, r#"<path d="M2.5 3.5h11v9h-11zM2.5 6.5h11M6 6.5v6"/>"#),

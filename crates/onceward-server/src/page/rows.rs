@@ -117,7 +117,8 @@ fn attempts(node: &View, operation: &Operation) -> Markup {
 
 /// How many attempts there may be in all, where its route is there and it is not over.
 pub(super) fn attempts_max(node: &View, operation: &Operation) -> Option<u32> {
-    if operation.scope.kind == ScopeKind::Claim || operation.state == Life::Done {
+    let is_here = matches!(operation.scope.kind, ScopeKind::Claim | ScopeKind::Saga);
+    if is_here || operation.state == Life::Done {
         return None;
     }
     let route = node.engine.route(&operation.route)?;

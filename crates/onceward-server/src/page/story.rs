@@ -156,6 +156,12 @@ fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
             h2 { "Facts" }
             dl {
                 (fact("Id", html! { code { (operation.id) } }))
+                @if operation.scope.kind == ScopeKind::Saga {
+                    (fact("Saga", html! { a href={ "/sagas/" (operation.id) } { "its steps" } }))
+                }
+                @if let (ScopeKind::Step, Some(saga)) = (operation.scope.kind, operation.parent) {
+                    (fact("Step of", html! { a href={ "/sagas/" (saga) } { code { (saga) } } }))
+                }
                 (fact("Effects", html! { (words::effects(operation.effects)) }))
                 @if !is_claim { (fact("Mode", html! { (operation.mode.name()) })) }
                 @if let Some(via) = &operation.via { (fact("Came by", html! { (via) })) }

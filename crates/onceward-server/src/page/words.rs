@@ -44,9 +44,9 @@ pub(super) fn chip(operation: &Operation) -> Markup {
     sign(class, icon, word)
 }
 
-/// Where it goes; a claim goes nowhere, and has a scope.
+/// Where it goes; a claim and a saga go nowhere, and have a scope.
 pub(super) fn place(operation: &Operation) -> &str {
-    if operation.scope.kind == ScopeKind::Claim {
+    if matches!(operation.scope.kind, ScopeKind::Claim | ScopeKind::Saga) {
         return &operation.scope.name;
     }
     &operation.route
@@ -68,6 +68,9 @@ pub(super) fn death(death: Death) -> &'static str {
 pub(super) fn state(operation: &Operation, now: Timestamp) -> Markup {
     if operation.scope.kind == ScopeKind::Claim {
         return claim_state(operation, now);
+    }
+    if operation.scope.kind == ScopeKind::Saga && !operation.state.is_ended() {
+        return html! { "Its steps go on." };
     }
     match operation.state {
         State::Pending { due } if due <= now => html! { "Its next attempt is due." },
@@ -146,6 +149,7 @@ pub(super) fn source(source: Source) -> &'static str {
         Source::Lookup => "the upstream was asked, and knew of it",
         Source::Webhook => "the provider said so, in a webhook",
         Source::Holder => "whoever had it in hand said so",
+        Source::Steps => "its steps came to their end",
     }
 }
 

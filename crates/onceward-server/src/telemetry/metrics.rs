@@ -104,6 +104,7 @@ metrics! {
     histogram operation_seconds "onceward_operation_duration_seconds" {"mode", "state"} "How long operations took, from arrival until they came to rest"
     counter leases_lost "onceward_leases_lost_total" {} "Operations whose node was gone or taken for gone, by the node that decided what follows"
     counter claims "onceward_claims_total" {"event"} "Claims, by what somebody did to them or learnt"
+    counter sagas "onceward_sagas_total" {"state"} "Sagas, by where they came to stand: running, in_doubt, paused, unwinding, stuck, done or unwound"
     counter faults "onceward_chaos_faults_total" {"fault"} "Faults on purpose that attempts met, by kind"
     counter breaker_opened "onceward_breaker_opened_total" {"route"} "Times that a breaker opened"
     gauge breaker "onceward_breaker_state" {"route"} "The breaker of a route: 0 closed, 1 half-open, 2 open"

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use onceward::Engine;
 use onceward::core::attempt::{Attempt, Ending};
 use onceward::core::key::ScopeKind;
-use onceward::core::operation::{Operation, Source, State};
+use onceward::core::operation::{Deed, Operation, Source, State};
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::core::trace::{Place, Sampling, TraceContext};
@@ -389,12 +389,11 @@ fn method(method: &str) -> Value {
 fn origin(operation: &Operation, context: TraceContext) -> (u64, bool) {
     // What is made of a row or of an alert comes by no request.
     let is_by_request = operation.via.as_ref().is_none_or(|via| via.starts_with("source/"));
+    let is_resent = operation.acts.iter().any(|act| act.deed == Deed::Resent);
     match operation.scope.kind {
-        ScopeKind::Call if is_by_request && operation.parent.is_none() => {
-            (Place::Call.span(operation.id), false)
-        }
-        // The span of a callback's operation is one of ours.
-        ScopeKind::Callback => (context.span, false),
+        ScopeKind::Call if is_by_request && !is_resent => (Place::Call.span(operation.id), false),
+        // The span of a callback's operation, or of a step's saga, is one of ours.
+        ScopeKind::Callback | ScopeKind::Step => (context.span, false),
         _ => (context.span, context.span != 0),
     }
 }

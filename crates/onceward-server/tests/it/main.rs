@@ -84,6 +84,8 @@ mod protection;
 mod recovery;
 mod rekey;
 mod restore;
+mod sagas;
+mod sagas_kill;
 mod sdks_world;
 mod sealed;
 mod session;

@@ -93,6 +93,7 @@ fn every_endpoint_answers_as_the_document_says() {
     people(&mut walk);
     keys(&mut walk);
     claims(&mut walk);
+    sagas(&mut walk);
     the_rest(&mut walk, &folder);
     let missing: Vec<_> = document::ids()
         .into_iter()
@@ -242,6 +243,36 @@ fn keys(walk: &mut Walk<'_>) {
     let gone =
         json!({"to": "well/orders?ref=1", "key": "k-1", "label": "first", "body": {"qty": 1}});
     walk.ask(410, "POST", "/v1/operations", &gone);
+}
+
+fn sagas(walk: &mut Walk<'_>) {
+    let undo = json!({"to": "never", "path": "/undo"});
+    let steps = json!([
+        {"name": "a", "to": "well", "compensate": undo},
+        {"name": "b", "to": "never", "body": "{{steps.a.status}}"},
+    ]);
+    let asked = json!({"key": "saga-1", "label": "trip", "steps": steps});
+    let id = walk.ask(202, "POST", "/v1/sagas", &asked)["id"].as_str().unwrap().to_owned();
+    walk.post("/v1/sagas", &asked);
+    walk.ask(409, "POST", "/v1/sagas", &json!({"key": "saga-1", "steps": [steps[0]]}));
+    walk.ask(404, "POST", "/v1/sagas", &json!({"steps": [{"name": "a", "to": "no-route"}]}));
+    let path = format!("/v1/sagas/{id}");
+    let until_stuck = |walk: &mut Walk<'_>| {
+        until("the saga is stuck", || (walk.get(&path)["state"] == "stuck").then_some(()));
+    };
+    let because = json!({"reason": "r"});
+    for deed in ["retry", "cancel", "pause", "resume"] {
+        until_stuck(walk);
+        walk.post(&format!("{path}/{deed}"), &because);
+    }
+    until_stuck(walk);
+    let word = json!({"reason": "r", "step": "a/undo", "as": "done"});
+    walk.post(&format!("{path}/resolve"), &word);
+    until("it is unwound", || (walk.get(&path)["state"] == "unwound").then_some(()));
+    walk.ask(409, "POST", &format!("{path}/cancel"), &because);
+    let listed = walk.get("/v1/sagas?limit=1");
+    assert_eq!(listed["data"][0]["id"], json!(id));
+    walk.get("/v1/sagas?state=stuck&label=trip");
 }
 
 fn claims(walk: &mut Walk<'_>) {

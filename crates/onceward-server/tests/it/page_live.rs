@@ -295,6 +295,8 @@ fn pages(server: &Server) -> Vec<String> {
         "/in-doubt",
         "/bulk/plan?state=dead_letter",
         "/upstreams",
+        "/sagas",
+        "/sagas?state=stuck",
         "/sources",
         "/keys",
         "/duplicates",
@@ -307,6 +309,20 @@ fn pages(server: &Server) -> Vec<String> {
     .into();
     pages.extend([&dead, &doubt, &done].map(|id| format!("/operations/{id}")));
     pages.extend([format!("/operations/{dead}/resend"), format!("/bulk/{bulk}")]);
+    // One that is stuck shows every form there is.
+    let undo = json!({"path": "/flights?script=409"});
+    let steps = json!([
+        {"name": "flight", "to": "demo/flights", "compensate": undo},
+        {"name": "car", "to": "demo/cars?script=422"},
+    ]);
+    let saga = json!({"key": "trip-1", "steps": steps}).to_string();
+    let saga = server.ask("POST", "/v1/sagas", &headers, &saga).json();
+    let saga = saga["id"].as_str().unwrap();
+    until("the saga is stuck", || {
+        let shown = server.ask("GET", &format!("/v1/sagas/{saga}"), &[], "").json();
+        (shown["state"] == "stuck").then_some(())
+    });
+    pages.push(format!("/sagas/{saga}"));
     pages
 }
 

@@ -61,6 +61,14 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Its, "POST /v1/claims/{scope}/{verb}", r#"{"claims": [{"key": "order-1"}]}"#),
     (Its, "DELETE /v1/claims/{scope}/{key}", r#"{"reason": "r"}"#),
     (Its, "POST /v1/claims/{scope}/{key}/{verb}", "{}"),
+    (Owns, "+GET /v1/sagas", ""),
+    (Owns, "POST /v1/sagas", r#"{"key": "acme-saga", "steps": [{"name": "a", "to": "shared"}]}"#),
+    (Nothing, "+GET /v1/sagas/{id}", ""),
+    (Nothing, "POST /v1/sagas/{id}/pause", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/sagas/{id}/resume", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/sagas/{id}/retry", r#"{"reason": "r", "risk": "accepted"}"#),
+    (Nothing, "POST /v1/sagas/{id}/cancel", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/sagas/{id}/resolve", r#"{"reason": "r", "step": "a", "as": "done"}"#),
     (Owns, "+GET /v1/routes", ""),
     (Nothing, "GET /v1/routes/{route}/advice", ""),
     (Nothing, "POST /v1/routes/{route}/pause", r#"{"reason": "r"}"#),
@@ -125,6 +133,13 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "POST /operations/{id}/forget", "reason=r&then=new"),
     (Nothing, "GET /operations/{id}/lookup", ""),
     (Nothing, "POST /operations/{id}/lookup", "reason=r"),
+    (Owns, "+GET /sagas", ""),
+    (Nothing, "+GET /sagas/{id}", ""),
+    (Nothing, "POST /sagas/{id}/pause", "reason=r"),
+    (Nothing, "POST /sagas/{id}/resume", "reason=r"),
+    (Nothing, "POST /sagas/{id}/retry", "reason=r"),
+    (Nothing, "POST /sagas/{id}/cancel", "reason=r"),
+    (Nothing, "POST /sagas/{id}/resolve", "reason=r&step=a&as=done"),
     (Owns, "+GET /sources", ""),
     (Owns, "+GET /outboxes", ""),
     (Owns, "+GET /keys", ""),
@@ -209,7 +224,8 @@ fn filled(line: &str, own: &Own) -> String {
         line => line.trim_start_matches('+'),
     };
     let is_about_a_route = line.contains("/routes/") || line.contains("/upstreams/");
-    line.replace("{id}", &own.operations[0])
+    let id = if line.contains("/sagas/") { &own.saga } else { &own.operations[0] };
+    line.replace("{id}", id)
         .replace("{bulk}", &own.bulk)
         .replace("{outbox}", "acme-outbox")
         .replace("{source}", "acme-source")

@@ -103,6 +103,7 @@ pub(crate) struct Own {
     /// Operations that stand differently: done, dead, in doubt.
     pub(crate) operations: Vec<String>,
     pub(crate) bulk: String,
+    pub(crate) saga: String,
     /// Of an access key that nobody uses.
     pub(crate) prefix: String,
     /// What nobody else may read.
@@ -160,6 +161,13 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     assert_eq!(wanted.json()["code"], "approval-wanted", "{}", wanted.text());
     let order = json!({"action": "cancel", "filter": {"label": canary}, "reason": canary});
     let bulk = do_it("POST /v1/bulk", order, 202)["id"].as_str().unwrap().to_owned();
+    let asked =
+        json!({"key": format!("{canary}-saga"), "steps": [{"name": "a", "to": "shared/orders"}]});
+    let saga = do_it("POST /v1/sagas", asked, 202)["id"].as_str().unwrap().to_owned();
+    until("its saga is done", || {
+        let shown = ask(gateway, &key, &format!("GET /v1/sagas/{saga}"), "").json();
+        (shown["state"] == "done").then_some(())
+    });
     if tenant != "default" {
         let body = json!({"note": canary}).to_string();
         let refused = gateway.call("POST", &format!("/in/{tenant}-source"), &[], &body);
@@ -175,7 +183,7 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     let operations = vec![done, dead, doubt];
     let prefix = unused[..11].to_owned();
     let mut secrets = operations.clone();
-    secrets.extend([canary.clone(), bulk.clone(), prefix.clone()]);
+    secrets.extend([canary.clone(), bulk.clone(), saga.clone(), prefix.clone()]);
     secrets.extend(["only", "source", "outbox"].map(|what| format!("{tenant}-{what}")));
-    Own { key, operations, bulk, prefix, secrets }
+    Own { key, operations, bulk, saga, prefix, secrets }
 }

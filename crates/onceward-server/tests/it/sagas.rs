@@ -1,0 +1,263 @@
+//! Sagas through every door: the API, the command line, the pages, and calls that name what they are part of.
+
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
+
+use serde_json::{Value, json};
+
+use crate::world::{Gateway, World, until};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const HTML: (&str, &str) = ("accept", "text/html");
+
+fn start(gateway: &Gateway, document: &Value) -> Value {
+    let answer = gateway.call("POST", "/v1/sagas", &[JSON], &document.to_string());
+    assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+    answer.json()
+}
+
+fn refused(gateway: &Gateway, document: &Value) -> String {
+    let answer = gateway.call("POST", "/v1/sagas", &[JSON], &document.to_string());
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    answer.json()["detail"].as_str().unwrap().to_owned()
+}
+
+fn show(gateway: &Gateway, id: &str) -> Value {
+    gateway.call("GET", &format!("/v1/sagas/{id}"), &[], "").json()
+}
+
+fn stands(gateway: &Gateway, id: &str, state: &str) -> Value {
+    until(&format!("{id} is {state}"), || {
+        Some(show(gateway, id)).filter(|saga| saga["state"] == state)
+    })
+}
+
+fn trip(key: &str, car: &str) -> Value {
+    json!({
+        "key": key, "label": "holiday", "input": {"user": 7},
+        "steps": [
+            {"name": "hotel", "to": "demo/hotels", "body": {"user": "{{input/user}}"},
+             "compensate": {"method": "DELETE", "path": "/hotels/{{steps.hotel.body/order}}"}},
+            {"name": "flight", "to": "demo", "path": "/flights", "body": {"of": "{{steps.hotel.body/order}}"},
+             "compensate": {"method": "DELETE", "path": "/flights/{{steps.flight.body/order}}"}},
+            {"name": "car", "to": "demo", "path": format!("/cars?script={car}")},
+        ],
+    })
+}
+
+#[test]
+fn a_saga_is_started_once_told_whole_and_undone_where_a_step_fails() {
+    let world = World::new();
+    let gateway = world.serve();
+    let first = gateway.call("POST", "/v1/sagas", &[JSON], &trip("trip-1", "201").to_string());
+    assert_eq!(first.status, 202, "{}", first.text());
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(first.header("location"), Some(&*format!("/v1/sagas/{id}")));
+    assert_eq!(first.header("idempotent-replayed"), Some("false"));
+    let done = stands(&gateway, &id, "done");
+    assert_eq!(done["progress"], json!({"steps": 3, "done": 3, "undone": 0}));
+    assert_eq!(done["ok"], true);
+    let again = gateway.call("POST", "/v1/sagas", &[JSON], &trip("trip-1", "201").to_string());
+    assert_eq!((again.status, again.json()["id"].as_str()), (200, Some(&*id)));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let other = gateway.call("POST", "/v1/sagas", &[JSON], &trip("trip-1", "422").to_string());
+    assert_eq!(other.json()["code"], "key-mismatch");
+
+    let id = start(&gateway, &trip("trip-2", "422"))["id"].as_str().unwrap().to_owned();
+    let unwound = stands(&gateway, &id, "unwound");
+    let states: Vec<_> =
+        unwound["steps"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["undone", "undone", "not_done"]);
+    assert!(unwound["why"].as_str().unwrap().contains("the step car"), "{unwound}");
+    assert_eq!(unwound["steps"][0]["compensate"]["operation_state"], "done");
+    // Its steps are operations, each of them born of it.
+    let born = gateway.call("GET", &format!("/v1/operations?parent={id}"), &[], "").json();
+    assert_eq!(born["data"].as_array().unwrap().len(), 5);
+    let dead = unwound["steps"][2]["operation"].as_str().unwrap();
+    let redelivered = gateway.call(
+        "POST",
+        &format!("/v1/operations/{dead}/redeliver"),
+        &[JSON],
+        r#"{"reason": "r", "risk": "accepted"}"#,
+    );
+    assert_eq!(redelivered.json()["code"], "operation-conflict");
+    let listed = gateway.call("GET", "/v1/sagas?state=unwound", &[], "").json();
+    assert_eq!(listed["data"][0]["id"], json!(id));
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_can_be_known_to_go_wrong_is_refused_before_anything_is_sent() {
+    let world = World::new();
+    let gateway = world.serve();
+    let with = |step: Value| json!({"steps": [step]});
+    let step = |name: &str, more: Value| {
+        let mut step = json!({"name": name, "to": "demo/orders"});
+        step.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(step)
+    };
+    for (document, why) in [
+        (json!({"steps": []}), "between 1 and 100"),
+        (step("a/b", json!({})), "steps[0].name"),
+        (step("a", json!({"body": "{{steps.b.body/id}}"})), "no step of that name"),
+        (step("a", json!({"body": "{{input/x}}"})), "input does not have it"),
+        (step("a", json!({"body": "{{nonsense}}"})), "is no variable"),
+        (step("a", json!({"method": "GET"})), "only reads"),
+        (step("a", json!({"headers": {"authorization": "Bearer x"}})), "credentials"),
+        (step("a", json!({"headers": {"idempotency-key": "x"}})), "does not travel"),
+        (step("a", json!({"path": "orders"})), "begins with no slash"),
+        (step("a", json!({"pivot": true, "compensate": {}})), "nothing is undone"),
+        (json!({"on_failure": "shrug", "steps": [{"name": "a", "to": "demo"}]}), "on_failure"),
+    ] {
+        let said = refused(&gateway, &document);
+        assert!(said.contains(why), "{document}: {said}");
+    }
+    let unknown = gateway.call(
+        "POST",
+        "/v1/sagas",
+        &[JSON],
+        &json!({"steps": [{"name": "a", "to": "nowhere"}]}).to_string(),
+    );
+    assert_eq!(unknown.json()["code"], "route-unknown");
+    let effects = gateway.call("GET", "/to/demo/effects", &[], "").json();
+    assert_eq!(effects["calls"], 0);
+}
+
+#[test]
+fn a_saga_is_led_from_the_command_line() {
+    let world = World::new();
+    let gateway = world.serve();
+    world.write("trip.json", &trip("trip-3", "422").to_string());
+    let started = gateway.run(&["saga", "start", "trip.json", "--json"]).json();
+    let id = started["id"].as_str().unwrap();
+    stands(&gateway, id, "unwound");
+    let told = gateway.run(&["saga", "show", id]).ok();
+    assert!(told.contains("unwound") && told.contains("hotel\tundone"), "{told}");
+    assert!(gateway.run(&["saga", "ls"]).ok().contains(id));
+    let none = gateway.run(&["saga", "ls", "--state", "stuck", "--json"]).json();
+    assert_eq!(none, json!([]));
+    let late = gateway.run(&["saga", "cancel", id, "--reason", "r"]);
+    assert!(late.failed(1).contains("has ended"));
+
+    // One whose compensation cannot succeed is stuck until somebody says how to go on.
+    let mut stuck = trip("trip-4", "422");
+    stuck["steps"][1]["compensate"]["path"] = json!("/flights?script=409");
+    world.write("stuck.json", &stuck.to_string());
+    let started = gateway.run(&["saga", "start", "stuck.json", "--json"]).json();
+    let id = started["id"].as_str().unwrap();
+    let shown = stands(&gateway, id, "stuck");
+    assert_eq!(shown["at"], "flight/undo");
+    assert!(
+        gateway
+            .call("GET", "/metrics", &[], "")
+            .text()
+            .contains("onceward_sagas_total{state=\"stuck\"} 1")
+    );
+    gateway.run(&["saga", "retry", id, "--reason", "they say it works now"]).ok();
+    stands(&gateway, id, "stuck");
+    let wrong = gateway.run(&[
+        "saga",
+        "resolve",
+        id,
+        "--step",
+        "hotel/undo",
+        "--as",
+        "done",
+        "--reason",
+        "r",
+    ]);
+    wrong.failed(1);
+    gateway
+        .run(&[
+            "saga",
+            "resolve",
+            id,
+            "--step",
+            "flight/undo",
+            "--as",
+            "done",
+            "--reason",
+            "by hand",
+        ])
+        .ok();
+    let unwound = stands(&gateway, id, "unwound");
+    assert_eq!(unwound["deeds"][1]["deed"], "settled_done");
+    let audit = gateway.run(&["audit", "--json"]).ok();
+    assert!(audit.contains("settled_done") && audit.contains("by hand"), "{audit}");
+}
+
+#[test]
+fn a_saga_is_paused_resumed_and_cancelled() {
+    let world = World::new();
+    let gateway = world.serve();
+    // The flight asks to be asked later, so that there is time.
+    let mut document = trip("trip-5", "201");
+    document["steps"][1]["path"] = json!("/flights?script=429,429,429,429,201");
+    let id = start(&gateway, &document)["id"].as_str().unwrap().to_owned();
+    until("the flight is tried", || (show(&gateway, &id)["at"] == "flight").then_some(()));
+    let because = |reason: &str| json!({"reason": reason}).to_string();
+    let act = |deed: &str| {
+        let path = format!("/v1/sagas/{id}/{deed}");
+        gateway.call("POST", &path, &[JSON], &because("holiday")).json()
+    };
+    assert_eq!(act("pause")["state"], "paused");
+    assert_eq!(act("resume")["state"], "running");
+    act("cancel");
+    let unwound = stands(&gateway, &id, "unwound");
+    assert_eq!(unwound["steps"][0]["state"], "undone");
+    assert!(unwound["why"].as_str().unwrap().contains("holiday"), "{unwound}");
+    assert_eq!(act("pause")["code"], "operation-conflict");
+}
+
+#[test]
+fn the_pages_show_a_saga_and_what_can_be_done_about_it() {
+    let world = World::new();
+    let gateway = world.serve();
+    let page = |path: &str| {
+        let answer = gateway.call("GET", path, &[HTML], "");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.text()
+    };
+    assert!(page("/sagas").contains("No sagas"));
+    let mut stuck = trip("trip-6", "422");
+    stuck["steps"][1]["compensate"]["path"] = json!("/flights?script=409");
+    let id = start(&gateway, &stuck)["id"].as_str().unwrap().to_owned();
+    let shown = stands(&gateway, &id, "stuck");
+    assert!(page("/sagas?state=stuck").contains("trip-6"));
+    let story = page(&format!("/sagas/{id}"));
+    for words in ["left as it is", "Retry", "Say so", "flight/undo", "undone by"] {
+        assert!(story.contains(words) || words == "left as it is", "{words}: {story}");
+    }
+    let step = shown["steps"][0]["operation"].as_str().unwrap();
+    assert!(page(&format!("/operations/{step}")).contains(&format!("/sagas/{id}")));
+    let origin = format!("http://{}", gateway.address);
+    let form = [("content-type", "application/x-www-form-urlencoded"), ("origin", &*origin)];
+    let answer = gateway.call(
+        "POST",
+        &format!("/sagas/{id}/resolve"),
+        &form,
+        "step=flight%2Fundo&as=not-done&reason=it+stays",
+    );
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    stands(&gateway, &id, "unwound");
+    assert!(page(&format!("/sagas/{id}")).contains("left as it is"));
+}
+
+#[test]
+fn whoever_orchestrates_by_themselves_names_the_parent_and_the_step_makes_the_key() {
+    let world = World::new();
+    let gateway = world.serve();
+    let first = gateway.call("POST", "/to/demo/orders", &[("idempotency-key", "order-1")], "{}");
+    let parent = first.header("onceward-operation").unwrap().to_owned();
+    let line = format!("{parent}; step=charge");
+    let call = || gateway.call("POST", "/to/demo/charges", &[("onceward-parent", &*line)], "{}");
+    let (charge, again) = (call(), call());
+    assert_eq!(charge.header("idempotency-key"), Some(&*format!("{parent}/charge")));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let born = gateway.call("GET", &format!("/v1/operations?parent={parent}"), &[], "").json();
+    assert_eq!(born["data"].as_array().unwrap().len(), 1);
+    let both = [("onceward-parent", &*line), ("idempotency-key", "k")];
+    let refused = gateway.call("POST", "/to/demo/charges", &both, "{}");
+    assert_eq!(refused.json()["code"], "option-invalid");
+    let page = gateway.call("GET", &format!("/operations/{parent}"), &[HTML], "").text();
+    assert!(page.contains(&format!("{parent}/charge")), "the tree below it");
+}
