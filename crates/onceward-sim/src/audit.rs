@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use onceward::core::breaker::Turn;
 use onceward::core::id::OperationId;
+use onceward::core::key::ScopeKind;
 use onceward::core::lease::Session;
 use onceward::core::operation::{Deed, Fence, Operation, Outcome, Source, State};
+use onceward::core::saga::Standing;
 use onceward::core::time::Timestamp;
 use onceward::observe::{ClaimTurn, Fact};
 use onceward::store::Store as _;
@@ -97,6 +99,8 @@ pub(crate) struct Audit {
     /// Operations that were removed after their time.
     removed: BTreeSet<String>,
     claims: Claims,
+    /// In which order operations first had their effect.
+    landed_in: BTreeMap<String, usize>,
     /// Attempts that came back to a living node.
     attempts: u64,
     /// Times that an operation came to rest by itself.
@@ -126,6 +130,10 @@ fn may_follow(from: State, to: State) -> bool {
         ("done", to) => to == "done",
         _ => false,
     }
+}
+
+fn is_saga(operation: &Operation) -> bool {
+    operation.scope.kind == ScopeKind::Saga
 }
 
 fn is_at_rest(state: State) -> bool {
@@ -180,6 +188,8 @@ impl Audit {
             let wrong = self.claims.written(None, operation);
             self.perhaps(wrong);
         }
+        // One in the place of a step that was not to be.
+        self.rests += u64::from(is_at_rest(operation.state));
         let scope = &operation.scope;
         let place = (scope.name.clone(), scope.principal.clone(), operation.key.to_string());
         let owner = self.owners.insert(place, operation.id);
@@ -208,6 +218,8 @@ impl Audit {
         }
         let may_follow = if is_claimed {
             claims::may_follow(before, after)
+        } else if is_saga(after) {
+            matches!((before.state, after.state), (State::Delivering | State::Done, to) if to == State::Done || to == before.state)
         } else {
             may_follow(before.state, after.state)
         };
@@ -275,7 +287,8 @@ impl Audit {
         for old in before {
             let left = after.iter().find(|operation| operation.id == old.id);
             let stripped = left.is_none_or(|left| left.request.is_none()) && old.request.is_some();
-            let over = old.ended_at.is_some_and(|at| at.plus(old.window) <= now);
+            let kept = old.retain.map_or(old.window, |retain| retain.min(old.window));
+            let over = old.ended_at.is_some_and(|at| at.plus(kept) <= now);
             if (stripped || left.is_none()) && !(old.state.is_ended() && over) {
                 self.violation(format!("{}: forgotten before its time: {:?}", old.id, old.state));
             }
@@ -354,6 +367,8 @@ impl Audit {
         self.arrives(arrived);
         self.note(&("lands", &arrived.operation, now.as_micros()));
         self.of(&arrived.operation).maybe += 1;
+        let place = self.landed_in.len();
+        self.landed_in.entry(arrived.operation.clone()).or_insert(place);
         if let Some(answer) = self.known(kind, arrived, now) {
             return answer;
         }
@@ -370,6 +385,11 @@ impl Audit {
     /// How often an operation had its effect.
     pub(crate) fn effects_of(&self, operation: &str) -> u64 {
         self.known.get(operation).map_or(0, |known| known.effects)
+    }
+
+    /// The place of an operation among all that had an effect.
+    pub(crate) fn place_of(&self, operation: &str) -> Option<usize> {
+        self.landed_in.get(operation).copied()
     }
 
     /// An answer that may have been given after something was done, or not.
@@ -443,6 +463,15 @@ impl Audit {
                 ClaimTurn::Told => "a claim was done already",
                 ClaimTurn::Stale => "an old fence was refused",
             }),
+            Fact::Saga(_, Some(standing)) => self.occasion(match standing {
+                Standing::Running => "a saga ran",
+                Standing::InDoubt => "a saga was in doubt",
+                Standing::Paused => "a saga was paused",
+                Standing::Unwinding => "a saga began to unwind",
+                Standing::Stuck => "a saga was stuck",
+                Standing::Done => "a saga was done",
+                Standing::Unwound => "a saga was unwound",
+            }),
             Fact::Looked(..) => self.occasion("a doubt was looked for"),
             Fact::Suspected(..) => self.occasion("a request came under another key"),
             Fact::Orphaned(_) => self.occasion("what a node had in hand was judged"),
@@ -450,7 +479,11 @@ impl Audit {
             Fact::Breaker(_, Turn::Opened(_)) => self.occasion("a breaker opened"),
             Fact::Breaker(_, Turn::Closed) => self.occasion("a breaker closed"),
             Fact::Paused(..) | Fact::Steered(..) => self.occasion("a route was paused or resumed"),
-            Fact::Trouble(_) | Fact::Injected(..) | Fact::Reconciled(..) | Fact::Swept(_) => {}
+            Fact::Saga(_, None)
+            | Fact::Trouble(_)
+            | Fact::Injected(..)
+            | Fact::Reconciled(..)
+            | Fact::Swept(_) => {}
         }
     }
 
@@ -488,6 +521,13 @@ impl Audit {
             return self.perhaps(wrong);
         }
         let id = operation.id.to_string();
+        if is_saga(operation) {
+            // What came of it is reckoned apart.
+            if operation.state != State::Done {
+                self.violation(format!("{id}: a saga never ended: {:?}", operation.state));
+            }
+            return;
+        }
         let kind = Kind::of(&operation.route);
         let vouched = operation.acts.iter().filter(|act| act.deed == Deed::ResolvedNotSent).count();
         let clear = self.is_clear(operation);

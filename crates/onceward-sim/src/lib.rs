@@ -16,6 +16,7 @@ mod node;
 mod people;
 mod plan;
 mod routes;
+mod sagas;
 mod tally;
 mod upstream;
 mod workers;

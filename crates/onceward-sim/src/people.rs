@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceward::core::key::ScopeKind;
 use onceward::core::lease::Session;
 use onceward::core::operation::{Forgotten, Operation, State};
 use onceward::core::policy::Mode;
@@ -12,6 +13,7 @@ use onceward::{Person, Resolution};
 use crate::ledger::everything;
 use crate::life::Pulse;
 use crate::node::{Fleet, Node};
+use crate::sagas;
 use crate::world::World;
 
 /// Acts now and then, for as long as the world goes on.
@@ -36,6 +38,9 @@ pub(crate) async fn act(world: Arc<World>, fleet: Arc<Fleet>) {
 async fn act_on(world: &World, fleet: &Fleet, node: &Node, operation: &Operation) {
     let person = Person { who: "carla".to_owned(), reason: "looked at the books".to_owned() };
     let engine = &node.engine;
+    if operation.scope.kind == ScopeKind::Saga {
+        return sagas::disturb(world, node, operation, &person).await;
+    }
     // What a person wants may come too late, and is refused then.
     match operation.state {
         State::InDoubt => {

@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) wants: usize,
     /// Workers, each of whom claims several things.
     pub(crate) workers: usize,
+    /// Planners, each of whom starts several sagas.
+    pub(crate) planners: usize,
     /// Which faults there are.
     pub(crate) faults: Faults,
 }
@@ -110,7 +112,9 @@ impl Plan {
         let wants = 2 + chance.below(8) as usize;
         let workers = chance.below(5) as usize;
         faults.worker = if chance.percent(60) { 1 + chance.below(250) } else { 0 };
-        Self { seed, nodes, callers, wants, workers, faults }
+        // Drawn apart, so that whoever draws after it draws as before.
+        let planners = Chance(seed ^ 0x5a6a_0d01).below(4) as usize;
+        Self { seed, nodes, callers, wants, workers, planners, faults }
     }
 }
 

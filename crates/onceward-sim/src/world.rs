@@ -16,7 +16,7 @@ use crate::audit::{Audit, reckon};
 use crate::node::{Fleet, nemesis};
 use crate::plan::Plan;
 use crate::routes::routes;
-use crate::{callers, people, workers};
+use crate::{callers, people, sagas, workers};
 
 /// When a world begins: 2026-01-01 00:00:00 UTC.
 const BEGINNING: i64 = 1_767_225_600_000_000;
@@ -149,17 +149,20 @@ async fn live(plan: Plan) -> Report {
     fleet.start_all(&world).await;
     let trouble = tokio::spawn(nemesis(Arc::clone(&world), Arc::clone(&fleet)));
     let acting = tokio::spawn(people::act(Arc::clone(&world), Arc::clone(&fleet)));
-    let calling =
-        async { tokio::join!(callers::call(&world, &fleet), workers::work(&world, &fleet)) };
+    let calling = async {
+        let (calls, works) = (callers::call(&world, &fleet), workers::work(&world, &fleet));
+        tokio::join!(calls, works, sagas::start(&world, &fleet))
+    };
     // Whoever still waits then has waited long enough.
     let _ = tokio::time::timeout(TROUBLED, calling).await;
     world.healed.store(true, Ordering::Relaxed);
     trouble.abort();
     fleet.heal(&world).await;
-    let rests = rest(&world).await;
+    let rests = rest(&world, &fleet).await;
     acting.abort();
     // Counts of duplicates are written each second.
     tokio::time::sleep(Duration::from_secs(3)).await;
+    sagas::reckon(&world, &fleet).await;
     reckon(&world, &fleet.lives(), rests).await;
     let audit = world.audit();
     Report {
@@ -176,12 +179,13 @@ async fn live(plan: Plan) -> Report {
 }
 
 /// Waits until nothing is under way any more; tells whether that came.
-async fn rest(world: &World) -> bool {
+async fn rest(world: &World, fleet: &Fleet) -> bool {
     let healed_at = Instant::now();
     while healed_at.elapsed() < REST_MAX {
         if crate::audit::open_operations(world).await.is_empty() {
             return true;
         }
+        sagas::lead_out(world, fleet).await;
         tokio::time::sleep(Duration::from_secs(20)).await;
     }
     false

@@ -36,7 +36,7 @@ const ARROWS: [(&str, &str); 16] = [
     ("in_doubt", "pending"),
 ];
 
-const OCCASIONS: [&str; 15] = [
+const OCCASIONS: [&str; 20] = [
     "late evidence",
     "replayed",
     "joined",
@@ -52,6 +52,11 @@ const OCCASIONS: [&str; 15] = [
     "a claim was given back",
     "a claim lapsed",
     "an old fence was refused",
+    "a saga was done",
+    "a saga was in doubt",
+    "a saga began to unwind",
+    "a saga was stuck",
+    "a saga was unwound",
 ];
 
 #[test]
