@@ -1,6 +1,7 @@
 /** A `fetch` that goes through the gateway: one line for SDKs and code that take one. */
 
 import { Onceward } from "./client.js";
+import { UnreachableError } from "./errors.js";
 import { isSafe } from "./keys.js";
 
 /** Which calls go through the gateway, and under which keys. */
@@ -50,6 +51,11 @@ export function onceFetch(options: HookOptions): typeof fetch {
       body,
       ...(key === undefined ? {} : { key }),
     });
-    return client.pass(ready, signal, ready.key !== undefined || isSafe(method));
+    try {
+      return await client.pass(ready, signal, ready.key !== undefined || isSafe(method));
+    } catch (error) {
+      // Whoever has a fetch knows its errors, and none of ours.
+      throw error instanceof UnreachableError ? error.cause : error;
+    }
   };
 }

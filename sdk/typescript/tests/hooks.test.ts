@@ -63,6 +63,12 @@ test("a refusal of the gateway's is a response, with its advice", async () => {
   assert.equal(response.headers.get("onceward-advice"), "fix-request");
 });
 
+test("a fetch throws as it always does where nothing answers", async () => {
+  const away = new Onceward({ url: "http://127.0.0.1:1", retry: { ...RETRY, attemptsMax: 2 } });
+  const fetch = onceFetch({ client: away, routes: { [API]: "demo" } });
+  await assert.rejects(fetch(`${API}/orders`, { method: "POST", body: "a" }), TypeError);
+});
+
 test("an axios goes through the gateway, and what fails on the way comes to one effect", async () => {
   const api = onceAxios(axios.create({ baseURL: API }), { client, routes: { [API]: "demo" } });
   const earlier = await charged();
