@@ -15,6 +15,7 @@ mod previous;
 mod proof;
 mod sabotage;
 mod schemathesis;
+mod sdk;
 mod sdks;
 mod steps;
 mod tidy;
@@ -47,6 +48,8 @@ usage: cargo xtask <command>
   schemathesis [--long] [--seed N] [args]
                 requests made of the document of the API, right and wrong, against a gateway;
                 arguments go to schemathesis
+  sdk [python] [typescript]
+                our SDKs: lints, types, tests against the gateway, packs
   openapi       write docs/openapi.json, which tests hold against the gateway, anew
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         "proof" => proof::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "crash" => crash::run(&rest),
+        "sdk" => sdk::run(&rest),
         "schemathesis" => schemathesis::run(&rest),
         "openapi" => steps::openapi(),
         "metrics" => steps::metrics(),
