@@ -28,8 +28,8 @@ use steps::Steps;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test [args]   start or install what the tests need, then run them all, and schemathesis;
-                arguments go to cargo test, and then it is not run
+  test [args]   start or install what the tests need, then run them all, schemathesis
+                and the SDKs; arguments go to cargo test, and then those two are not run
   ci            format, lints, docs, tidy, deny, test, package, sabotage, count: what has to pass before a merge
   fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
                 inputs that nobody would write, for so long each

@@ -28,8 +28,11 @@ class Gateway:
 
     def __init__(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="onceward-python-")
+        self._serve("127.0.0.1:0")
+
+    def _serve(self, listen: str) -> None:
         self._process = subprocess.Popen(
-            [binary(), "serve", "--listen", "127.0.0.1:0"],
+            [binary(), "serve", "--listen", listen],
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -49,13 +52,21 @@ class Gateway:
         self._reading = threading.Thread(target=self._process.stderr.read, daemon=True)
         self._reading.start()
 
-    def stop(self) -> None:
-        """Ends it, and takes its folder away."""
+    def start_again(self) -> None:
+        """Starts it again where it was, with the ledger that it left."""
+        self._serve(self.url.removeprefix("http://"))
+
+    def kill(self) -> None:
+        """Ends it without a word, as a power cut does."""
         self._process.kill()
         self._process.wait()
         self._reading.join()
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+    def stop(self) -> None:
+        """Ends it, and takes its folder away."""
+        self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

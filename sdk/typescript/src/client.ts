@@ -208,7 +208,9 @@ export class Onceward {
     if (this.#accessKey && !headers.has("onceward-authorization")) {
       headers.set("onceward-authorization", `Bearer ${this.#accessKey}`);
     }
-    if (!headers.has("user-agent")) headers.set("user-agent", USER_AGENT);
+    // A browser names itself, and would have to ask whether a page may do so.
+    const isBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis;
+    if (!isBrowser && !headers.has("user-agent")) headers.set("user-agent", USER_AGENT);
   }
 }
 

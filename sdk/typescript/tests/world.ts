@@ -21,14 +21,18 @@ function binary(): string {
 /** A gateway with a data folder of its own, on a free port of this machine. */
 export class Gateway {
   private constructor(
-    private readonly process: ChildProcess,
+    private process: ChildProcess,
     private readonly folder: string,
     readonly url: string,
   ) {}
 
   static async start(): Promise<Gateway> {
     const folder = mkdtempSync(join(tmpdir(), "onceward-js-"));
-    const gateway = spawn(binary(), ["serve", "--listen", "127.0.0.1:0"], {
+    return Gateway.#serve(folder, "127.0.0.1:0");
+  }
+
+  static async #serve(folder: string, listen: string): Promise<Gateway> {
+    const gateway = spawn(binary(), ["serve", "--listen", listen], {
       cwd: folder,
       stdio: ["ignore", "ignore", "pipe"],
     });
@@ -44,11 +48,22 @@ export class Gateway {
     throw new Error(`the gateway does not start:\n${said.join("\n")}`);
   }
 
-  /** Ends it, and takes its folder away. */
-  async stop(): Promise<void> {
+  /** Ends it without a word, as a power cut does. */
+  async kill(): Promise<void> {
     const ended = new Promise((done) => this.process.once("exit", done));
     this.process.kill("SIGKILL");
     await ended;
+  }
+
+  /** Starts it again where it was, with the ledger that it left. */
+  async startAgain(): Promise<void> {
+    const { host } = new URL(this.url);
+    this.process = (await Gateway.#serve(this.folder, host)).process;
+  }
+
+  /** Ends it, and takes its folder away. */
+  async stop(): Promise<void> {
+    await this.kill();
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
