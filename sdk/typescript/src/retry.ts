@@ -12,7 +12,7 @@ export interface RetryPolicy {
   baseMs: number;
   /** The longest pause that this side chooses. */
   capMs: number;
-  /** How long one call may take. The gateway answers within a minute where nothing else is configured. */
+  /** How long one call may take, to its answer's head where that is passed on. The gateway answers within a minute where nothing else is configured. */
   timeoutMs: number;
 }
 
@@ -86,13 +86,17 @@ export async function retrying(
     signal?.throwIfAborted();
     let answer: Response | undefined;
     let failure: unknown;
-    const timeout = AbortSignal.timeout(policy.timeoutMs);
+    // It ends with the answer: a body that is passed on may come for hours.
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(timedOut(policy.timeoutMs)), policy.timeoutMs);
     try {
-      answer = await ask(signal ? AbortSignal.any([signal, timeout]) : timeout);
+      answer = await ask(signal ? AbortSignal.any([signal, late.signal]) : late.signal);
     } catch (error) {
       signal?.throwIfAborted();
       if (error instanceof OncewardError) throw error;
       failure = error;
+    } finally {
+      clearTimeout(timer);
     }
     if (answer && !mayHelp(answer, key !== undefined)) return answer;
     const drawn = Math.min(policy.capMs, policy.baseMs * 2 ** (attempt - 1));
@@ -110,6 +114,10 @@ export async function retrying(
     if (answer && !answer.bodyUsed) await answer.body?.cancel();
     await pause(wait, signal);
   }
+}
+
+function timedOut(ms: number): DOMException {
+  return new DOMException(`no answer within ${ms} ms`, "TimeoutError");
 }
 
 /** An error's words; `fetch` says what happened in its cause. */

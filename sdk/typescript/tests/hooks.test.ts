@@ -69,6 +69,25 @@ test("a fetch throws as it always does where nothing answers", async () => {
   await assert.rejects(fetch(`${API}/orders`, { method: "POST", body: "a" }), TypeError);
 });
 
+test("a stream is passed on for as long as it comes", async () => {
+  const slow: typeof globalThis.fetch = async (_, init) => {
+    const body = new ReadableStream({
+      async start(stream) {
+        for (const piece of ["a", "b", "c"]) {
+          await new Promise((next) => setTimeout(next, 30));
+          if (init?.signal?.aborted) return stream.error(init.signal.reason);
+          stream.enqueue(new TextEncoder().encode(piece));
+        }
+        stream.close();
+      },
+    });
+    return new Response(body, { headers: { "onceward-operation": "op_1" } });
+  };
+  const impatient = new Onceward({ fetch: slow, retry: { timeoutMs: 20 } });
+  const fetch = onceFetch({ client: impatient, routes: { [API]: "demo" } });
+  assert.equal(await (await fetch(`${API}/chat`, { method: "POST", body: "a" })).text(), "abc");
+});
+
 test("an axios goes through the gateway, and what fails on the way comes to one effect", async () => {
   const api = onceAxios(axios.create({ baseURL: API }), { client, routes: { [API]: "demo" } });
   const earlier = await charged();
