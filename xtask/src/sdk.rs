@@ -4,34 +4,51 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::{Outcome, sdks, steps};
+use crate::sdks::{self, Language};
+use crate::{Outcome, steps};
 
 /// Where they are, and what both are held to.
 const FOLDER: &str = "sdk";
 
 /// Runs all of it, or that of one language.
 pub(crate) fn run(args: &[String]) -> Outcome<()> {
-    let wanted = |language: &str| args.is_empty() || args.iter().any(|arg| arg == language);
-    if let Some(unknown) = args.iter().find(|arg| !["python", "typescript"].contains(&arg.as_str()))
-    {
+    let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
+    let all = [
+        ("python", Language::Python, python as fn(&Path) -> Outcome<()>),
+        ("typescript", Language::Locked, typescript),
+    ];
+    if let Some(unknown) = args.iter().find(|arg| all.iter().all(|(name, ..)| name != arg)) {
         return Err(format!("no SDK is called {unknown}: python or typescript").into());
     }
     steps::cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
-    if wanted("python") {
-        match sdks::kept(&root().join("python"), "sdk-python", sdks::Language::Python) {
-            Ok(program) => python(&program)?,
-            Err(error) => println!("sdk: NO Python ({error}): its SDK is NOT checked"),
+    // Side by side: each waits for processes most of the time.
+    let failures: Vec<String> = std::thread::scope(|threads| {
+        let begin = |(name, language, check): (&'static str, Language, Check)| {
+            threads.spawn(move || checked(name, language, check).map_err(|error| error.to_string()))
+        };
+        let begun: Vec<_> = all.into_iter().filter(|it| wanted(it.0)).map(begin).collect();
+        let ended = begun
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err("it panicked".into())));
+        ended.filter_map(Result::err).collect()
+    });
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
+}
+
+type Check = fn(&Path) -> Outcome<()>;
+
+/// Installs what an SDK needs, and checks it.
+fn checked(name: &str, language: Language, check: Check) -> Outcome<()> {
+    let kept = sdks::kept(&root().join(name), &format!("sdk-{name}"), language);
+    match kept {
+        Ok(place) => check(&place).map_err(|error| format!("sdk/{name}: {error}").into()),
+        Err(error) => {
+            println!("sdk: what sdk/{name} needs is NOT there ({error}): it is NOT checked");
+            Ok(())
         }
     }
-    if wanted("typescript") {
-        match sdks::kept(&root().join("typescript"), "sdk-typescript", sdks::Language::Locked) {
-            Ok(folder) => typescript(&folder)?,
-            Err(error) => println!("sdk: NO node ({error}): the SDK in TypeScript is NOT checked"),
-        }
-    }
-    Ok(())
 }
 
 fn root() -> PathBuf {
@@ -72,7 +89,7 @@ fn python(program: &Path) -> Outcome<()> {
             .env("MYPYPATH", "src:tests")
             .env("MYPY_CACHE_DIR", caches.join("mypy"))
             .env("RUFF_CACHE_DIR", caches.join("ruff"));
-        quietly(&mut command, line.contains(&"build"))?;
+        run_one(&mut command, "python")?;
     }
     Ok(())
 }
@@ -99,15 +116,24 @@ fn typescript(folder: &Path) -> Outcome<()> {
             fs::copy(from, to)?;
         }
     }
-    for (script, is_quiet) in
-        [("check", false), ("test", false), ("build", true), ("packed", false)]
-    {
-        quietly(told("npm", folder).args(["run", "--silent", script]), is_quiet)?;
+    for script in ["check", "test", "build", "packed"] {
+        run_one(told("npm", folder).args(["run", "--silent", script]), "typescript")?;
     }
     Ok(())
 }
 
-/// Runs it, and shows what it says only where it fails or is to be heard.
-fn quietly(command: &mut Command, is_quiet: bool) -> Outcome<()> {
-    if is_quiet { steps::output(command).map(drop) } else { steps::succeed(command) }
+/// Runs it, and shows all that it says where it fails, else what it came to.
+fn run_one(command: &mut Command, name: &str) -> Outcome<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let more = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?} failed ({}):\n{said}{more}", output.status).into());
+    }
+    let is_sum =
+        |line: &&str| ["passed", "ℹ pass", "ℹ fail", "packed:"].iter().any(|it| line.contains(it));
+    for line in said.lines().filter(is_sum).filter(|line| !line.starts_with('✔')) {
+        println!("sdk: {name}: {line}");
+    }
+    Ok(())
 }
