@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use crate::sdks::{self, Language};
 use crate::{Outcome, steps};
 
-/// Where they are, and what both are held to.
+/// Where they are, and the webhooks that both verify.
 const FOLDER: &str = "sdk";
 
 /// Runs all of it, or that of one language.
 pub(crate) fn run(args: &[String]) -> Outcome<()> {
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
     let all = [
-        ("python", Language::Python, python as fn(&Path) -> Outcome<()>),
+        ("python", Language::Python, python as Check),
         ("typescript", Language::Locked, typescript),
     ];
     if let Some(unknown) = args.iter().find(|arg| all.iter().all(|(name, ..)| name != arg)) {
@@ -28,8 +28,8 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
         let begin = |(name, language, check): (&'static str, Language, Check)| {
             threads.spawn(move || checked(name, language, check).map_err(|error| error.to_string()))
         };
-        let begun: Vec<_> = all.into_iter().filter(|it| wanted(it.0)).map(begin).collect();
-        let ended = begun
+        let running: Vec<_> = all.into_iter().filter(|it| wanted(it.0)).map(begin).collect();
+        let ended = running
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|_| Err("it panicked".into())));
         ended.filter_map(Result::err).collect()
@@ -60,8 +60,8 @@ fn told(program: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .current_dir(folder)
-        .env("ONCEWARD_BINARY", steps::root().join("target/debug/onceward"))
-        .env("ONCEWARD_WEBHOOKS", root().join("webhooks.json"));
+        .env("TEST_GATEWAY", steps::root().join("target/debug/onceward"))
+        .env("TEST_WEBHOOKS", root().join("webhooks.json"));
     command
 }
 

@@ -13,7 +13,7 @@ import pytest
 from onceward import Verified, WebhookRejectedError, verify_webhook
 from onceward.testing import sign_webhook
 
-_FILE = os.environ.get("ONCEWARD_WEBHOOKS") or Path(__file__).parents[2] / "webhooks.json"
+_FILE = os.environ.get("TEST_WEBHOOKS") or Path(__file__).parents[2] / "webhooks.json"
 EXAMPLES: list[dict[str, Any]] = json.loads(Path(_FILE).read_text())
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=[it["scheme"] for it in EXAMPLES])

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 def binary() -> Path:
     """The built gateway: the one that is named, else that of this tree."""
-    named = os.environ.get("ONCEWARD_BINARY")
+    named = os.environ.get("TEST_GATEWAY")
     program = Path(named) if named else HERE.parents[2] / "target/debug/onceward"
     if not program.exists():
         raise RuntimeError(f"there is no gateway at {program}: cargo build -p onceward-server")

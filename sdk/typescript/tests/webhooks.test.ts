@@ -17,7 +17,7 @@ interface Example {
 /** The providers' own examples; both SDKs are held to them. */
 const EXAMPLES = JSON.parse(
   readFileSync(
-    process.env["ONCEWARD_WEBHOOKS"] ?? new URL("../../webhooks.json", import.meta.url),
+    process.env["TEST_WEBHOOKS"] ?? new URL("../../webhooks.json", import.meta.url),
     "utf8",
   ),
 ) as Example[];

@@ -11,7 +11,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 
 /** The built gateway: the one that is named, else that of this tree. */
 function binary(): string {
-  const program = process.env["ONCEWARD_BINARY"] ?? resolve(HERE, "../../../target/debug/onceward");
+  const program = process.env["TEST_GATEWAY"] ?? resolve(HERE, "../../../target/debug/onceward");
   if (!existsSync(program)) {
     throw new Error(`there is no gateway at ${program}: cargo build -p onceward-server`);
   }
