@@ -48,7 +48,7 @@ export { type HookOptions, onceFetch } from "./fetch.js";
 export { onceHandler } from "./handler.js";
 export type { HandlerOptions } from "./handling.js";
 export { newKey } from "./keys.js";
-export type { Body, Call, Prepared } from "./request.js";
+export type { Body, Bytes, Call, HeaderLines, Prepared } from "./request.js";
 export type { RetryPolicy } from "./retry.js";
 export type {
   Advice,

@@ -6,6 +6,12 @@ import { duration } from "./units.js";
 /** What a body may be: text and bytes as they stand, a form's parameters, or anything as JSON. */
 export type Body = unknown;
 
+/** What headers may be written as; `fetch`'s own name for it is not known everywhere. */
+export type HeaderLines = Headers | Record<string, string> | [string, string][];
+
+/** A body as it goes out. */
+export type Bytes = string | Uint8Array<ArrayBuffer>;
+
 /** A call through the gateway. */
 export interface Call {
   /** A route, with or without a path; or a URL, where the gateway lets callers name one. */
@@ -14,7 +20,7 @@ export interface Call {
   path?: string;
   /** POST where nothing is said. */
   method?: string;
-  headers?: HeadersInit;
+  headers?: HeaderLines;
   /** Text and bytes as they stand, `URLSearchParams` as a form, anything else as JSON. */
   body?: Body;
   /**
@@ -47,7 +53,7 @@ export interface Prepared {
   url: string;
   method: string;
   headers: Headers;
-  body: BodyInit | null;
+  body: Bytes | null;
   key: string | undefined;
 }
 
@@ -70,12 +76,11 @@ export function addressOf(base: string, to: string, path = ""): string {
 }
 
 /** What a body is as bytes, and its type: made once, so that every call has the same. */
-export function bodyOf(body: Body): { bytes: BodyInit | null; type: string | undefined } {
+export function bodyOf(body: Body): { bytes: Bytes | null; type: string | undefined } {
   if (body === undefined || body === null) return { bytes: null, type: undefined };
   if (typeof body === "string") return { bytes: body, type: undefined };
-  if (body instanceof Uint8Array || body instanceof ArrayBuffer) {
-    return { bytes: body as BodyInit, type: undefined };
-  }
+  if (body instanceof Uint8Array) return { bytes: Uint8Array.from(body), type: undefined };
+  if (body instanceof ArrayBuffer) return { bytes: new Uint8Array(body), type: undefined };
   if (body instanceof URLSearchParams) {
     return { bytes: body.toString(), type: "application/x-www-form-urlencoded;charset=UTF-8" };
   }

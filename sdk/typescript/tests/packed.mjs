@@ -66,6 +66,33 @@ for (const file of ["module.mjs", "common.cjs"]) {
   assert.equal(run("node", [file], FOLDER), `201 function ${version}\n`, file);
 }
 
+// Its types are whole for a program that knows node's globals and no browser's.
+writeFileSync(
+  join(FOLDER, "typed.mts"),
+  `import { Onceward, verifyWebhook } from "onceward";
+import { onceExpress } from "onceward/express";
+import { FakeGateway } from "onceward/testing";
+const once = new Onceward({ fetch: new FakeGateway().fetch });
+const answer = await once.send({ to: "demo/orders", body: { qty: 1 }, headers: { a: "b" } });
+export const all: [number, unknown, unknown] = [answer.status, verifyWebhook, onceExpress];
+`,
+);
+const options = {
+  compilerOptions: {
+    target: "ES2022",
+    module: "NodeNext",
+    lib: ["ES2022"],
+    types: ["node"],
+    typeRoots: [join(HERE, "node_modules/@types")],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noEmit: true,
+  },
+  files: ["typed.mts"],
+};
+writeFileSync(join(FOLDER, "tsconfig.json"), JSON.stringify(options));
+run("npx", ["--no-install", "tsc", "--project", join(FOLDER, "tsconfig.json")], HERE);
+
 run("npx", ["--no-install", "publint", "--strict", HERE], HERE);
 run("npx", ["--no-install", "attw", "--profile", "node16", "--quiet", tarball], HERE);
 console.log(`packed: ${name}, imported and required`);
