@@ -4,6 +4,7 @@
 //! source, which is no page, becomes that file's name: a site has no source beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,7 @@ use crate::debian::on_path;
 use crate::tidy::Tree;
 use crate::tidy::book::{SUMMARY, listed};
 use crate::tidy::links::{links, resolve};
+use crate::tidy::text::has_extension;
 use crate::{Outcome, steps};
 
 /// What renders it; the version is part of how it looks.
@@ -113,12 +115,12 @@ fn staged(tree: &Tree) -> Vec<(String, String)> {
     let mut summary = tree.text(SUMMARY).unwrap_or_default().to_owned();
     summary += "\n# The project\n\n";
     for (paper, title) in PAPERS {
-        summary += &format!("- [{title}]({})\n", places[paper]);
+        let _ = write!(summary, "- [{title}]({})\n", places[paper]);
     }
     all.push(("SUMMARY.md".to_owned(), summary));
     let mut written = BTreeSet::new();
     for (path, place) in &places {
-        let is_page = path.ends_with(".md") && path != "README.md";
+        let is_page = has_extension(path, "md") && path != "README.md";
         if let Some(text) = tree.text(path).filter(|_| is_page && written.insert(place)) {
             all.push((place.clone(), moved(path, text, &places)));
         }

@@ -7,7 +7,7 @@ pub(crate) mod book;
 mod layers;
 pub(crate) mod links;
 mod manifest;
-mod text;
+pub(crate) mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

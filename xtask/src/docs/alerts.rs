@@ -39,7 +39,7 @@ fn rules_of(text: &str) -> Vec<Rule> {
         if folded {
             let ends = line.contains(": ") && !line.contains('(');
             if !ends {
-                rule.expr += &format!(" {line}");
+                rule.expr.extend([" ", line]);
                 continue;
             }
             folded = false;
@@ -48,11 +48,11 @@ fn rules_of(text: &str) -> Vec<Rule> {
             folded = expr == ">-";
             rule.expr = if folded { String::new() } else { expr.to_owned() };
         } else if let Some(time) = line.strip_prefix("for: ") {
-            rule.held_for = time.to_owned();
+            time.clone_into(&mut rule.held_for);
         } else if let Some(labels) = line.strip_prefix("labels: { severity: ") {
-            rule.severity = labels.trim_end_matches(" }").to_owned();
+            labels.trim_end_matches(" }").clone_into(&mut rule.severity);
         } else if let Some(description) = line.strip_prefix("description: ") {
-            rule.description = description.to_owned();
+            description.clone_into(&mut rule.description);
         }
     }
     rules.retain(|rule| !rule.name.is_empty());

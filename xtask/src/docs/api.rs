@@ -1,5 +1,7 @@
 //! The endpoints of the HTTP API, as its document has them.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use crate::tidy::{Complaint, Tree};
@@ -40,7 +42,7 @@ pub(super) fn page(tree: &Tree) -> Result<Option<(String, String)>, Complaint> {
     let mut text = HEAD.to_owned();
     for part in document["tags"].as_array().into_iter().flatten() {
         let name = said(part, "name");
-        text += &format!("\n## {name}\n\n{}.\n\n", said(part, "description"));
+        let _ = write!(text, "\n## {name}\n\n{}.\n\n", said(part, "description"));
         text += "| endpoint | what it does | roles | refusals |\n| --- | --- | --- | --- |\n";
         for (path, methods) in document["paths"].as_object().into_iter().flatten() {
             for row in rows(&document, name, path, methods) {
@@ -74,7 +76,7 @@ fn rows(document: &Value, part: &str, path: &str, methods: &Value) -> Vec<String
         let rest = format!("{summary} | {} | {}", roles(operation), refusals.join(", "));
         let method = method.to_uppercase();
         match found.iter_mut().find(|(_, known)| *known == rest) {
-            Some((methods, _)) => *methods += &format!(", {method}"),
+            Some((methods, _)) => methods.extend([", ", &method]),
             None => found.push((method, rest)),
         }
     }

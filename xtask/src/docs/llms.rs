@@ -1,5 +1,7 @@
 //! `llms.txt`: the book's list for programs that read, each page with what it says of itself.
 
+use std::fmt::Write as _;
+
 use crate::tidy::Tree;
 use crate::tidy::book::SUMMARY;
 use crate::tidy::links::{links, resolve};
@@ -23,7 +25,7 @@ pub(super) fn file(tree: &Tree) -> Option<(String, String)> {
     let mut text = HEAD.to_owned();
     for line in summary.lines() {
         if let Some(part) = line.strip_prefix("# ").filter(|part| *part != "Summary") {
-            text += &format!("\n## {part}\n\n");
+            let _ = write!(text, "\n## {part}\n\n");
         }
         let Some((_, target)) = links(line).pop() else { continue };
         let Some(page) = resolve(SUMMARY, &target) else { continue };
@@ -36,7 +38,7 @@ pub(super) fn file(tree: &Tree) -> Option<(String, String)> {
         }
         let said = tree.text(&page).map(first_sentence).unwrap_or_default();
         let said = if said.is_empty() { said } else { format!(": {said}") };
-        text += &format!("- [{name}]({target}){said}\n");
+        let _ = write!(text, "- [{name}]({target}){said}\n");
     }
     Some((FILE.to_owned(), text))
 }
@@ -52,7 +54,7 @@ fn first_sentence(page: &str) -> String {
     let end = plain
         .match_indices(['.', ':'])
         .find(|(at, _)| plain[at + 1..].is_empty() || plain[at + 1..].starts_with(' '));
-    end.map_or(plain.clone(), |(at, _)| plain[..at].to_owned())
+    end.map_or(plain.as_str(), |(at, _)| &plain[..at]).to_owned()
 }
 
 /// Text whose links have become their words, without emphasis.

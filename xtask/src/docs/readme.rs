@@ -1,6 +1,8 @@
 //! The two tables of the README, made of the figures of the last long runs: what was done to the gateway
 //! (docs/reliability.md, which `cargo xtask proof` writes), and how fast it is (bench/README.md).
 
+use std::fmt::Write as _;
+
 use crate::tidy::{Complaint, Tree};
 
 const README: &str = "README.md";
@@ -63,7 +65,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n) % 3 == 0 {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -98,7 +100,7 @@ fn trust(tree: &Tree) -> Result<String, Complaint> {
             })
             .collect();
         let told = told.ok_or_else(|| wrong(begins))?.join(", ");
-        table += &format!("| {words} | {told} | {broken} |\n");
+        let _ = write!(table, "| {words} | {told} | {broken} |\n");
     }
     let day = measured.split('T').next().unwrap_or_default();
     let machine =
@@ -127,7 +129,7 @@ fn speed(tree: &Tree) -> Result<String, Complaint> {
         let figures: Vec<&str> = line.ok_or_else(|| wrong(name))?.split_whitespace().collect();
         let [a_second, ratio, p50, p99, ..] = figures[..] else { return Err(wrong(name)) };
         let a_second = a_second.parse().map(grouped).map_err(|_| wrong(name))?;
-        table += &format!("| {name} | {a_second} | {ratio} | {p50} | {p99} | {words} |\n");
+        let _ = write!(table, "| {name} | {a_second} | {ratio} | {p50} | {p99} | {words} |\n");
     }
     Ok(format!("Measured on {day} ({load}): {command}.\n\n{table}"))
 }

@@ -1,5 +1,7 @@
 //! The page of the command line, of the same words as `--help`.
 
+use std::fmt::Write as _;
+
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
 
 use super::Cli;
@@ -59,15 +61,15 @@ fn row(arg: &Arg) -> String {
     let words: Vec<_> =
         arg.get_possible_values().iter().map(|word| format!("`{}`", word.get_name())).collect();
     if !words.is_empty() && arg.get_action().takes_values() {
-        said += &format!(": {}", words.join(", "));
+        let _ = write!(said, ": {}", words.join(", "));
     }
     let usual: Vec<_> =
         arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
     if !usual.is_empty() && arg.get_action().takes_values() {
-        said += &format!("; `{}` where nothing is said", usual.join(" "));
+        let _ = write!(said, "; `{}` where nothing is said", usual.join(" "));
     }
     if let Some(variable) = arg.get_env() {
-        said += &format!("; or `{}`", variable.to_string_lossy());
+        let _ = write!(said, "; or `{}`", variable.to_string_lossy());
     }
     format!("| {} | {} |\n", cell(&name(arg)), cell(&said))
 }

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use super::tests::load;
 use crate::generated;
@@ -143,13 +144,13 @@ fn the_page_of_the_keys_has_all_that_are_asked_for() {
             section = Some(of);
             let heading =
                 if of.is_empty() { "The gateway".to_owned() } else { format!("`[{of}]`") };
-            page += &format!("\n## {heading}\n\n");
+            let _ = write!(page, "\n## {heading}\n\n");
             if MAY_SAY_IT.contains(&of.as_str()) {
                 page += "And every key of [a rule or a profile](#profilesname).\n\n";
             }
             page += "| key | what is read |\n| --- | --- |\n";
         }
-        page += &format!("| `{key}` | {} |\n", said(kinds));
+        let _ = write!(page, "| `{key}` | {} |\n", said(kinds));
         let leaf = key.rsplit('.').next().unwrap();
         let is_told = pages.iter().any(|page| page.contains(leaf));
         assert!(is_told, "no page tells what [{of}] {key} is: add it to docs/configuration.md");

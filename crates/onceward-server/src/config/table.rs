@@ -135,6 +135,7 @@ impl<'a> Table<'a> {
 
     fn look(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().push(key);
+        #[cfg(test)]
         self.note(key, "");
         self.keys.get(key)
     }
@@ -144,9 +145,6 @@ impl<'a> Table<'a> {
     fn note(&self, key: &str, kind: &str) {
         super::reference::note(&self.section, &self.whole_name(key), kind);
     }
-
-    #[cfg(not(test))]
-    fn note(&self, _: &str, _: &str) {}
 
     fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         let found = self.look(key)?;
@@ -159,6 +157,7 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
     ) -> Result<Option<T>, ConfigError> {
+        #[cfg(test)]
         self.note(key, std::any::type_name::<T>());
         let Some(value) = self.get(key) else { return Ok(None) };
         T::deserialize(value.clone().into_deserializer()).map(Some).map_err(|error| {
@@ -265,6 +264,7 @@ impl<'a> Table<'a> {
         words: &Words<T>,
     ) -> Result<Option<T>, ConfigError> {
         for (word, _) in words {
+            #[cfg(test)]
             self.note(key, word);
         }
         self.text(key, |text| one_of(text, words))
@@ -294,6 +294,7 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
     ) -> Result<Option<(&'a DeTable<'a>, Range<usize>)>, ConfigError> {
+        #[cfg(test)]
         self.note(key, "table");
         let Some(value) = self.look(key) else { return Ok(None) };
         match value.get_ref() {
@@ -328,6 +329,7 @@ impl<'a> Table<'a> {
         mend: &str,
         read: impl FnOnce(&Table<'a>) -> Result<R, ConfigError>,
     ) -> Result<Option<Switch<R>>, ConfigError> {
+        #[cfg(test)]
         self.note(key, std::any::type_name::<bool>());
         match self.value(key) {
             Some(DeValue::Boolean(_)) => {
@@ -361,6 +363,7 @@ impl<'a> Table<'a> {
 
     /// Tables in a row: `[[routes.NAME.rules]]`; what is wrong in one is said of this section.
     pub(super) fn list(&self, key: &'static str) -> Result<Vec<Table<'a>>, ConfigError> {
+        #[cfg(test)]
         self.note(key, "tables");
         let Some(value) = self.look(key) else { return Ok(Vec::new()) };
         let wrong = || self.cannot(key, "what belongs here is a list of tables");

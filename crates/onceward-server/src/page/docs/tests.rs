@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::*;
 use crate::generated;
@@ -77,7 +78,7 @@ fn the_page_of_the_problems_has_them_all() {
     codes.sort_unstable_by_key(|(code, ..)| *code);
     let mut list = "| code | status | advice | |\n| --- | --- | --- | --- |\n".to_owned();
     for (code, status, advice, title) in &codes {
-        list += &format!("| [`{code}`](#{code}) | {status} | `{advice}` | {title} |\n");
+        let _ = write!(list, "| [`{code}`](#{code}) | {status} | `{advice}` | {title} |\n");
     }
     let mut wanted = generated::between(&page, BEGIN, END, &list);
     for (code, status, advice, title) in &codes {
