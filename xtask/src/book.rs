@@ -115,7 +115,7 @@ fn staged(tree: &Tree) -> Vec<(String, String)> {
     let mut summary = tree.text(SUMMARY).unwrap_or_default().to_owned();
     summary += "\n# The project\n\n";
     for (paper, title) in PAPERS {
-        let _ = write!(summary, "- [{title}]({})\n", places[paper]);
+        let _ = writeln!(summary, "- [{title}]({})", places[paper]);
     }
     all.push(("SUMMARY.md".to_owned(), summary));
     let mut written = BTreeSet::new();

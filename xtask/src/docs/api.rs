@@ -42,7 +42,7 @@ pub(super) fn page(tree: &Tree) -> Result<Option<(String, String)>, Complaint> {
     let mut text = HEAD.to_owned();
     for part in document["tags"].as_array().into_iter().flatten() {
         let name = said(part, "name");
-        let _ = write!(text, "\n## {name}\n\n{}.\n\n", said(part, "description"));
+        let _ = writeln!(text, "\n## {name}\n\n{}.\n", said(part, "description"));
         text += "| endpoint | what it does | roles | refusals |\n| --- | --- | --- | --- |\n";
         for (path, methods) in document["paths"].as_object().into_iter().flatten() {
             for row in rows(&document, name, path, methods) {

@@ -25,7 +25,7 @@ pub(super) fn file(tree: &Tree) -> Option<(String, String)> {
     let mut text = HEAD.to_owned();
     for line in summary.lines() {
         if let Some(part) = line.strip_prefix("# ").filter(|part| *part != "Summary") {
-            let _ = write!(text, "\n## {part}\n\n");
+            let _ = writeln!(text, "\n## {part}\n");
         }
         let Some((_, target)) = links(line).pop() else { continue };
         let Some(page) = resolve(SUMMARY, &target) else { continue };
@@ -38,7 +38,7 @@ pub(super) fn file(tree: &Tree) -> Option<(String, String)> {
         }
         let said = tree.text(&page).map(first_sentence).unwrap_or_default();
         let said = if said.is_empty() { said } else { format!(": {said}") };
-        let _ = write!(text, "- [{name}]({target}){said}\n");
+        let _ = writeln!(text, "- [{name}]({target}){said}");
     }
     Some((FILE.to_owned(), text))
 }

@@ -100,7 +100,7 @@ fn trust(tree: &Tree) -> Result<String, Complaint> {
             })
             .collect();
         let told = told.ok_or_else(|| wrong(begins))?.join(", ");
-        let _ = write!(table, "| {words} | {told} | {broken} |\n");
+        let _ = writeln!(table, "| {words} | {told} | {broken} |");
     }
     let day = measured.split('T').next().unwrap_or_default();
     let machine =
@@ -129,7 +129,7 @@ fn speed(tree: &Tree) -> Result<String, Complaint> {
         let figures: Vec<&str> = line.ok_or_else(|| wrong(name))?.split_whitespace().collect();
         let [a_second, ratio, p50, p99, ..] = figures[..] else { return Err(wrong(name)) };
         let a_second = a_second.parse().map(grouped).map_err(|_| wrong(name))?;
-        let _ = write!(table, "| {name} | {a_second} | {ratio} | {p50} | {p99} | {words} |\n");
+        let _ = writeln!(table, "| {name} | {a_second} | {ratio} | {p50} | {p99} | {words} |");
     }
     Ok(format!("Measured on {day} ({load}): {command}.\n\n{table}"))
 }

@@ -144,13 +144,13 @@ fn the_page_of_the_keys_has_all_that_are_asked_for() {
             section = Some(of);
             let heading =
                 if of.is_empty() { "The gateway".to_owned() } else { format!("`[{of}]`") };
-            let _ = write!(page, "\n## {heading}\n\n");
+            let _ = writeln!(page, "\n## {heading}\n");
             if MAY_SAY_IT.contains(&of.as_str()) {
                 page += "And every key of [a rule or a profile](#profilesname).\n\n";
             }
             page += "| key | what is read |\n| --- | --- |\n";
         }
-        let _ = write!(page, "| `{key}` | {} |\n", said(kinds));
+        let _ = writeln!(page, "| `{key}` | {} |", said(kinds));
         let leaf = key.rsplit('.').next().unwrap();
         let is_told = pages.iter().any(|page| page.contains(leaf));
         assert!(is_told, "no page tells what [{of}] {key} is: add it to docs/configuration.md");

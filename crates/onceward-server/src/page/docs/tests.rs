@@ -78,7 +78,7 @@ fn the_page_of_the_problems_has_them_all() {
     codes.sort_unstable_by_key(|(code, ..)| *code);
     let mut list = "| code | status | advice | |\n| --- | --- | --- | --- |\n".to_owned();
     for (code, status, advice, title) in &codes {
-        let _ = write!(list, "| [`{code}`](#{code}) | {status} | `{advice}` | {title} |\n");
+        let _ = writeln!(list, "| [`{code}`](#{code}) | {status} | `{advice}` | {title} |");
     }
     let mut wanted = generated::between(&page, BEGIN, END, &list);
     for (code, status, advice, title) in &codes {
