@@ -45,7 +45,7 @@ fn name(arg: &Arg) -> String {
     let values: String = arg
         .get_value_names()
         .filter(|_| arg.get_action().takes_values())
-        .map(|names| names.iter().map(|name| format!(" {name}")).collect())
+        .map(|names| names.iter().flat_map(|name| [" ", name.as_str()]).collect())
         .unwrap_or_default();
     let more = if matches!(arg.get_action(), ArgAction::Append) { " …" } else { "" };
     match (arg.get_short(), arg.get_long()) {
@@ -86,7 +86,7 @@ fn verb(path: &str, command: &mut Command) -> String {
     let path = format!("{path} {}", command.get_name());
     let about = command
         .get_long_about()
-        .or(command.get_about())
+        .or_else(|| command.get_about())
         .map(ToString::to_string)
         .unwrap_or_default();
     let usage = command.render_usage().to_string().replace("Usage: ", "");

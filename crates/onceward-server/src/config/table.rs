@@ -263,8 +263,8 @@ impl<'a> Table<'a> {
         key: &'static str,
         words: &Words<T>,
     ) -> Result<Option<T>, ConfigError> {
+        #[cfg(test)]
         for (word, _) in words {
-            #[cfg(test)]
             self.note(key, word);
         }
         self.text(key, |text| one_of(text, words))

@@ -91,7 +91,7 @@ fn the_page_of_the_problems_has_them_all() {
         let usual = status.to_string();
         let others = uses.get(code).into_iter().flat_map(|uses| &uses.statuses);
         let others: String =
-            others.filter(|other| **other != usual).map(|other| format!(" or {other}")).collect();
+            others.filter(|other| **other != usual).flat_map(|other| [" or ", other]).collect();
         wanted = format!(
             "{before}{heading}**{title}.** {usual}{others}, advice `{advice}`.\n\n{by_hand}"
         );
