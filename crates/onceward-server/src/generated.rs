@@ -31,3 +31,18 @@ pub(crate) fn hold(page: &str, wanted: &str) {
     }
     assert!(text(page) == wanted, "{page} is old: `cargo xtask docs` writes it anew");
 }
+
+/// Every paper that tells people what to type.
+pub(crate) fn papers() -> Vec<String> {
+    let mut papers = vec!["README.md".to_owned(), "SECURITY.md".to_owned()];
+    let folders = ["docs", "docs/concepts", "docs/guides", "docs/on-call"];
+    for folder in folders {
+        let entries = fs::read_dir(place(folder)).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let pages =
+            names.filter(|name| PathBuf::from(name).extension().is_some_and(|it| it == "md"));
+        papers.extend(pages.map(|name| format!("{folder}/{name}")));
+    }
+    papers.sort();
+    papers
+}

@@ -1,4 +1,4 @@
-//! The page of the command line, of the same words as `--help`.
+//! The page of the command line, of the same words as `--help`; and what other pages name of it.
 
 use std::fmt::Write as _;
 
@@ -111,4 +111,85 @@ fn the_page_of_the_command_line_has_all_of_it() {
     }
     page += CODES;
     generated::hold(PAGE, &page);
+}
+
+/// What pages have a reader type: code between backticks, and lines of blocks, from `onceward` up to where a shell
+/// goes on.
+fn typed(page: &str) -> Vec<String> {
+    let mut is_block = false;
+    let mut found = Vec::new();
+    for line in page.lines() {
+        if line.starts_with("```") {
+            is_block = !is_block;
+        }
+        let pieces: Vec<&str> =
+            if is_block { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+        for piece in pieces {
+            let piece = piece.trim_start_matches("sudo -u onceward ");
+            let Some(rest) = piece.strip_prefix("onceward ") else { continue };
+            let goes_on = |word: &&str| {
+                !["|", ">", "&&", "||", "#", "&", "<"].contains(word) && !word.contains("$(")
+            };
+            found.push(rest.split_whitespace().take_while(goes_on).collect::<Vec<_>>().join(" "));
+        }
+    }
+    found
+}
+
+/// What is wrong with a command: a verb or a flag that there is not.
+fn unknown(root: &Command, typed: &str) -> Option<String> {
+    let mut words = typed.split(' ').peekable();
+    // What every verb takes may stand before it.
+    while let Some(flag) = words.next_if(|word| word.starts_with("--")) {
+        let found = root.get_arguments().find(|arg| arg.get_long() == flag.strip_prefix("--"));
+        let Some(arg) = found else { return Some(format!("no flag {flag}")) };
+        if arg.get_action().takes_values() {
+            words.next();
+        }
+    }
+    let mut commands = vec![root];
+    while let Some(word) = words.next_if(|word| !word.starts_with(['-', '[', '"', '$'])) {
+        let within: Vec<&Command> =
+            word.split('|').filter_map(|word| commands[0].find_subcommand(word)).collect();
+        if within.len() != word.split('|').count() {
+            // Where no verb can follow, it is a value.
+            return commands[0].has_subcommands().then(|| format!("no verb {word:?}"));
+        }
+        commands = within;
+        if !commands[0].has_subcommands() {
+            break;
+        }
+    }
+    let flags = words.filter_map(|word| word.trim_start_matches('[').strip_prefix("--"));
+    let flags = flags.map(|flag| flag.trim_end_matches([']', ',', ';', ')', '"', '\'']));
+    let is_known = |flag: &str| {
+        let flag = flag.split('=').next().unwrap_or_default();
+        let has = |command: &&Command| {
+            command.get_arguments().any(|arg| {
+                let aliases = arg.get_all_aliases().unwrap_or_default();
+                arg.get_long() == Some(flag) || aliases.contains(&flag)
+            })
+        };
+        flag == "help" || commands.iter().all(has)
+    };
+    flags.into_iter().find(|flag| !is_known(flag)).map(|flag| format!("no flag --{flag}"))
+}
+
+#[test]
+fn every_verb_and_flag_that_a_page_names_is_there() {
+    let mut root = Cli::command();
+    root.build();
+    assert_eq!(unknown(&root, "ls --state dead"), None);
+    assert_eq!(unknown(&root, "lst --state dead"), Some("no verb \"lst\"".to_owned()));
+    assert_eq!(unknown(&root, "bulk redeliver --stat"), Some("no flag --stat".to_owned()));
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for page in generated::papers() {
+        for typed in typed(&generated::text(&page)) {
+            seen += 1;
+            let why = unknown(&root, &typed);
+            wrong.extend(why.map(|why| format!("{page}: onceward {typed}: {why}")));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+    assert!(seen > 150, "{seen} commands are named");
 }
