@@ -1,5 +1,6 @@
 //! The page of the configuration's keys: each that the reader of the file asks for, with what is read there.
-//! What they mean is written by hand; here it is held that nobody has to guess that one is there.
+//! What they mean is written by hand; here it is held that nobody has to guess that one is there, and that what
+//! guides show of a file is read.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,4 +167,57 @@ fn the_page_of_the_keys_has_all_that_are_asked_for() {
     }
     assert!(asked.len() > 200, "{} keys were asked for", asked.len());
     generated::hold(PAGE, &page);
+}
+
+/// What a page shows of a file, with what it leaves out: that its keys are a route's, and where the route leads.
+fn whole(shown: &str) -> String {
+    const UPSTREAM: &str = "upstream = \"https://a.example\"\n";
+    let mut whole = String::new();
+    let first = shown.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let is_of_route = first.is_some_and(|line| !line.starts_with('['))
+        && !["demo = ", "listen = ", "store ", "public_url"]
+            .iter()
+            .any(|key| shown.starts_with(key));
+    if is_of_route {
+        whole.extend(["[routes.r]\n", UPSTREAM]);
+    }
+    let rules = shown.lines().find_map(|line| line.strip_prefix("[[routes.")?.split('.').next());
+    if let Some(route) = rules.filter(|route| !shown.contains(&format!("[routes.{route}]\n"))) {
+        whole.extend(["[routes.", route, "]\n", UPSTREAM]);
+    }
+    for section in shown.split_inclusive('\n') {
+        whole += section;
+        let is_route = section.starts_with("[routes.") && section.matches('.').count() == 1;
+        let behind = shown.split_once(section).map_or("", |(_, behind)| behind);
+        let own = behind.split("\n[").next().unwrap_or_default();
+        if is_route && !own.contains("upstream ") {
+            whole += UPSTREAM;
+        }
+    }
+    whole
+}
+
+#[test]
+fn what_guides_show_of_a_file_is_read() {
+    let (mut read, mut wrong) = (0, Vec::new());
+    // Pages of reference show pieces that stand elsewhere in a file, and files of a machine of their own.
+    let is_followed = |page: &String| {
+        let followed =
+            ["README.md", "docs/start.md", "docs/patterns.md", "docs/concepts", "docs/guides"];
+        followed.iter().any(|of| page.starts_with(of))
+    };
+    for page in generated::papers().into_iter().filter(is_followed) {
+        let text = generated::text(&page);
+        for block in text.split("\n```toml").skip(1) {
+            let Some((_, block)) = block.split_once('\n') else { continue };
+            let shown = block.split("```").next().unwrap_or_default();
+            let secret = |_: &str| Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned());
+            let shown = super::interpolate(shown, &page, None, secret).unwrap();
+            read += 1;
+            let why = load(&whole(&shown)).err();
+            wrong.extend(why.map(|why| format!("{page}: {why}\n{shown}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(read > 15, "{read} were read");
 }
