@@ -26,6 +26,8 @@ mod openapi;
 mod outbox;
 mod output;
 mod ready;
+#[cfg(test)]
+mod reference;
 mod rekey;
 mod resend;
 mod restore;

@@ -44,6 +44,8 @@ mod outbox;
 mod policy;
 mod profile;
 mod protection;
+#[cfg(test)]
+mod reference;
 mod route;
 mod settings;
 mod sources;

@@ -178,7 +178,9 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
+    use crate::generated;
 
+    const PAGE: &str = "docs/metrics.md";
     const BEGIN: &str = "<!-- metrics: written by `cargo xtask metrics` -->\n";
     const END: &str = "<!-- /metrics -->\n";
 
@@ -203,23 +205,13 @@ mod tests {
 
     #[test]
     fn the_page_of_the_metrics_has_them_all() {
-        let place = root().join("docs/metrics.md");
-        let page = fs::read_to_string(&place).unwrap();
-        let (before, rest) = page.split_once(BEGIN).unwrap();
-        let (_, after) = rest.split_once(END).unwrap();
         let mut table = "| metric | kind | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
         for Row { kind, name, labels, help } in TABLE {
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
             writeln!(table, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
         }
-        let wanted = format!("{before}{BEGIN}{table}{END}{after}");
-        if std::env::var_os("TEST_WRITE").is_some() {
-            fs::write(&place, &wanted).unwrap();
-        }
-        assert!(
-            page == wanted || std::env::var_os("TEST_WRITE").is_some(),
-            "docs/metrics.md is old: `cargo xtask metrics` writes its table"
-        );
+        let wanted = generated::between(&generated::text(PAGE), BEGIN, END, &table);
+        generated::hold(PAGE, &wanted);
     }
 
     /// The names of ours that a text has, without what a histogram's series end in.
@@ -249,16 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn every_alert_has_a_place_on_the_page_of_the_alerts() {
+    fn every_alert_leads_to_a_page_of_its_own() {
         let alerts = fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).unwrap();
-        let page = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
         let names: Vec<_> =
             alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
         assert!(names.len() >= 10, "{names:?}");
         for name in names {
-            assert!(page.contains(&format!("\n## {name}\n")), "{name}");
-            let place = format!("docs/alerts.md#{}\n", name.to_lowercase());
-            assert!(alerts.contains(&place), "{place}");
+            let place = format!("docs/on-call/{name}.md");
+            assert!(root().join(&place).is_file(), "{place}");
+            assert!(alerts.contains(&format!("runbook_url: {place}\n")), "{place}");
+            assert!(
+                generated::text("docs/alerts.md").contains(&format!("(on-call/{name}.md)")),
+                "{name}"
+            );
         }
     }
 

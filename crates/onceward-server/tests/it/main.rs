@@ -47,6 +47,8 @@ mod fault_wire;
 mod guard;
 mod guard_tls;
 mod guard_world;
+mod guides;
+mod guides_world;
 mod keys;
 mod ledger_fixture;
 mod limits;
