@@ -383,9 +383,8 @@ fn eprint_line(line: &str) {
 
 /// Work whose route is gone waits; that is said loudly.
 async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
-    let routes = engine.routes();
     for (lane, _) in engine.store().lanes().await? {
-        if routes.get(&lane.route).is_none() {
+        if engine.route(&lane.route).is_none() {
             warn!(
                 route = lane.route,
                 "work of this route waits in the ledger, but the route is not configured: put [{}] back",
