@@ -8,7 +8,7 @@ use onceward::core::breaker::Turn;
 use onceward::core::operation::{Death, Deed, Forgotten, Operation, State};
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::{Condition, ToldCommit};
-use onceward::tally::{AD_HOC, KeysAhead};
+use onceward::tally::{AD_HOC, KeysAhead, SUBSCRIPTIONS};
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
 use prometheus_client::metrics::counter::Counter;
@@ -151,9 +151,13 @@ fn reconciled(route: &str, report: &Report) {
     }
 }
 
-/// A route as a label: origins are many, and one label.
+/// A route as a label: origins are many, and one label; so are subscriptions.
 pub(crate) fn label(route: &str) -> &str {
-    if route.contains("://") { AD_HOC } else { route }
+    match route {
+        route if route.contains("://") => AD_HOC,
+        route if onceward::name_of_route(route).is_some() => SUBSCRIPTIONS,
+        route => route,
+    }
 }
 
 fn keys(event: &str, count: u32) {

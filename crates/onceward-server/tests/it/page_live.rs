@@ -299,6 +299,8 @@ fn pages(server: &Server) -> Vec<String> {
         "/keys",
         "/duplicates",
         "/outboxes",
+        "/events",
+        "/subscriptions",
         "/audit",
         "/login",
         "/nowhere",
