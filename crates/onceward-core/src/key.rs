@@ -130,14 +130,8 @@ pub enum ScopeKind {
 
 impl ScopeKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Call,
-        Self::Unique,
-        Self::Callback,
-        Self::Claim,
-        Self::Event,
-        Self::Delivery,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Call, Self::Unique, Self::Callback, Self::Claim, Self::Event, Self::Delivery];
 
     /// The word for it in answers and requests.
     pub fn name(self) -> &'static str {

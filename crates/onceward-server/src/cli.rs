@@ -281,9 +281,7 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Send(request) => send::send(&request, &client, out).await,
         Verb::Explain(request) => send::explain(&request, &client, out).await,
         Verb::Publish(flags) => publish::publish(&flags, &client, out).await,
-        Verb::Subscriptions(verb) => {
-            subscriptions::subscriptions(&verb, &client, out).await
-        }
+        Verb::Subscriptions(verb) => subscriptions::subscriptions(&verb, &client, out).await,
         Verb::Ls(flags) => ls::ls(&flags, &client, out).await,
         Verb::Show(flags) => show::show(&flags, &client, out).await,
         Verb::Tail(flags) => tail::tail(&flags, &client, out).await,

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use onceward::{EventRules, TenantRules};
 use onceward::core::claim::ClaimRule;
 use onceward::core::operation::Deed;
 use onceward::core::redact::Redaction;
 use onceward::edge::Pace;
 use onceward::route::{Route, Routes};
 use onceward::upstream::{Target, Trust};
+use onceward::{EventRules, TenantRules};
 
 use self::callbacks::WebhookSecret;
 use self::profile::Profiles;

@@ -176,7 +176,8 @@ impl Subscription {
         let seconds = now.as_micros().div_euclid(1_000_000);
         let sign = |it: &Signing| webhook::sign(&it.secret, id, seconds, body);
         let signature = self.active(now).map(sign).collect::<Vec<_>>().join(" ");
-        let said = [("id", id.to_owned()), ("timestamp", seconds.to_string()), ("signature", signature)];
+        let said =
+            [("id", id.to_owned()), ("timestamp", seconds.to_string()), ("signature", signature)];
         let under = |beginning: &'static str| {
             let line = move |(name, value): &(&str, String)| {
                 (format!("{beginning}-{name}"), value.clone().into())

@@ -251,7 +251,8 @@ fn show(subscription: &Value, out: Printer) -> Result<(), Exit> {
     out.document(subscription, || {
         print(&format!("state\t{}", text(subscription, "/state")))?;
         if !subscription["paused"].is_null() {
-            let (who, why) = (text(subscription, "/paused/who"), text(subscription, "/paused/reason"));
+            let (who, why) =
+                (text(subscription, "/paused/who"), text(subscription, "/paused/reason"));
             print(&format!("paused\t{} by {who}: {why}", out.when(subscription, "/paused/at")))?;
         }
         print(&format!("to\t{}", target(subscription)))?;
@@ -301,12 +302,7 @@ async fn change(flags: &Change, client: &Client, out: Printer) -> Result<(), Exi
     show(&client.post(&path_of(&flags.id), &Value::Object(wanted)).await?, out)
 }
 
-async fn steer(
-    verb: &str,
-    flags: &Reasoned,
-    client: &Client,
-    out: Printer,
-) -> Result<(), Exit> {
+async fn steer(verb: &str, flags: &Reasoned, client: &Client, out: Printer) -> Result<(), Exit> {
     let path = format!("{}/{verb}", path_of(&flags.id));
     show(&client.post(&path, &json!({"reason": flags.reason})).await?, out)
 }
@@ -338,7 +334,10 @@ async fn recover(flags: &Recover, client: &Client, out: Printer) -> Result<(), E
             return out.document(&step["bulk"], || {
                 print(&text(&step, "/bulk/id"))?;
                 let matched = text(&step, "/bulk/matched");
-                say(&format!("{matched} are sent again: onceward bulk show {}", text(&step, "/bulk/id")));
+                say(&format!(
+                    "{matched} are sent again: onceward bulk show {}",
+                    text(&step, "/bulk/id")
+                ));
                 Ok(())
             });
         }

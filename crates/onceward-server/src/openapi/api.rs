@@ -453,11 +453,14 @@ pub(crate) const END_SUBSCRIPTION: &[Described] =
         .gives(&[(200, Json("SubscriptionEnded"))])
         .refuses(&["not-found", "draining"])];
 
-pub(crate) const PAUSE_RECEIVER: &[Described] =
-    &[about("Events", "pauseSubscription", "Send it nothing until it is resumed; what comes waits")
-        .reads("Because")
-        .gives(&[(200, Json("Subscription"))])
-        .refuses(&["not-found", "route-unknown"])];
+pub(crate) const PAUSE_RECEIVER: &[Described] = &[about(
+    "Events",
+    "pauseSubscription",
+    "Send it nothing until it is resumed; what comes waits",
+)
+.reads("Because")
+.gives(&[(200, Json("Subscription"))])
+.refuses(&["not-found", "route-unknown"])];
 
 pub(crate) const RESUME_RECEIVER: &[Described] =
     &[about("Events", "resumeSubscription", "Let what waits go on, slowly at first")

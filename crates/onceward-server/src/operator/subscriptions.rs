@@ -115,13 +115,15 @@ impl Wanted {
             types.iter().map(read).collect::<Result<Vec<_>, _>>()
         });
         let filter = self.filter.as_ref().map(|filter| {
-            let read = |source| Filter::read(source).map_err(|why| invalid(format!("filter: {why}")));
+            let read =
+                |source| Filter::read(source).map_err(|why| invalid(format!("filter: {why}")));
             filter.as_ref().map(read).transpose()
         });
         let delays = self.retry.as_ref().map(|delays| {
             few(delays.len() <= DELAYS_MAX, &format!("retry: at most {DELAYS_MAX} delays"))?;
             let read = |text: &String| {
-                let delay = units::duration(text).map_err(|why| invalid(format!("retry: {why}")))?;
+                let delay =
+                    units::duration(text).map_err(|why| invalid(format!("retry: {why}")))?;
                 few(delay <= DELAY_MAX, "retry: no delay is longer than 7d")?;
                 Ok(delay)
             };

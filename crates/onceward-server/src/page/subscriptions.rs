@@ -54,10 +54,7 @@ pub(super) async fn show(node: View) -> Result<Html, Problem> {
     Ok(Html(frame.page(Here::Subscriptions, "Subscriptions", &content)))
 }
 
-async fn dead_letters(
-    node: &View,
-    subscription: &Subscription,
-) -> Result<Vec<Operation>, Problem> {
+async fn dead_letters(node: &View, subscription: &Subscription) -> Result<Vec<Operation>, Problem> {
     let query = Query {
         standing: vec![Standing::DeadLetter],
         tenant: Some(subscription.tenant.clone()),
@@ -68,12 +65,7 @@ async fn dead_letters(
     Ok(node.list(query).await?.operations)
 }
 
-fn card(
-    node: &View,
-    subscription: &Subscription,
-    dead: &[Operation],
-    now: Timestamp,
-) -> Markup {
+fn card(node: &View, subscription: &Subscription, dead: &[Operation], now: Timestamp) -> Markup {
     let Subscription { name, wish, .. } = subscription;
     let route = subscription.route_name();
     let pause = node.engine.paused().get(&route).cloned();
@@ -254,6 +246,7 @@ pub(super) async fn test(
     let event = event.map_err(|why| invalid(why.to_string()))?;
     let (tenant, only) = (found.tenant.clone(), Some(found.name.clone()));
     let principal = person.who;
-    published(&node, Publication { tenant, principal, event, key: None, only, trace: None }).await?;
+    published(&node, Publication { tenant, principal, event, key: None, only, trace: None })
+        .await?;
     Ok(back(&found.name))
 }

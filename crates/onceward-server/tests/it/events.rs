@@ -45,7 +45,9 @@ fn url_of(hooks: &Hooks) -> String {
 }
 
 fn secret_of(subscription: &Value) -> Vec<u8> {
-    STANDARD.decode(subscription["secret"].as_str().unwrap().strip_prefix("whsec_").unwrap()).unwrap()
+    STANDARD
+        .decode(subscription["secret"].as_str().unwrap().strip_prefix("whsec_").unwrap())
+        .unwrap()
 }
 
 #[test]
@@ -58,7 +60,10 @@ fn an_event_is_published_delivered_signed_and_looked_at() {
         "headers": {"X-Tenant-Token": "canary-token"}, "description": "billing",
     });
     let subscription = made(&post(&gateway, "/v1/subscriptions", &wanted), 201);
-    assert_eq!((&subscription["secret"], &subscription["state"]), (&json!(SECRET), &json!("active")));
+    assert_eq!(
+        (&subscription["secret"], &subscription["state"]),
+        (&json!(SECRET), &json!("active"))
+    );
     let id = subscription["id"].as_str().unwrap();
     assert!(id.starts_with("sub_"), "{id}");
     let shown = gateway.call("GET", &format!("/v1/subscriptions/{id}"), &[], "");
@@ -74,11 +79,17 @@ fn an_event_is_published_delivered_signed_and_looked_at() {
     other["data"]["amount"] = json!(251);
     assert_eq!(made(&post(&gateway, "/v1/events", &other), 409)["code"], "key-mismatch");
     made(&post(&gateway, "/v1/events", &json!({"type": "order.paid", "data": {"amount": 1}})), 202);
-    made(&post(&gateway, "/v1/events", &json!({"type": "user.made", "data": {"amount": 999}})), 202);
+    made(
+        &post(&gateway, "/v1/events", &json!({"type": "user.made", "data": {"amount": 999}})),
+        202,
+    );
     let told = until("it is told", || hooks.told().into_iter().next());
     let body: Value = serde_json::from_slice(&told.body).unwrap();
     assert_eq!((&body["type"], &body["data"]), (&json!("order.paid"), &json!({"amount": 250})));
-    assert_eq!((&told.headers["webhook-id"], told.headers["x-tenant-token"].as_str()), (&event_id, "canary-token"));
+    assert_eq!(
+        (&told.headers["webhook-id"], told.headers["x-tenant-token"].as_str()),
+        (&event_id, "canary-token")
+    );
     let seconds = told.headers["webhook-timestamp"].parse().unwrap();
     let signed = webhook::sign(&SECRET_BYTES, &event_id, seconds, &told.body);
     assert_eq!(told.headers["webhook-signature"], signed);
@@ -90,10 +101,17 @@ fn an_event_is_published_delivered_signed_and_looked_at() {
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(1));
     let path = format!("/v1/operations?parent={event_id}");
     let delivery = gateway.call("GET", &path, &[], "").json()["data"][0].clone();
-    assert_eq!((&delivery["kind"], &delivery["route"]), (&json!("delivery"), &subscription["route"]));
+    assert_eq!(
+        (&delivery["kind"], &delivery["route"]),
+        (&json!("delivery"), &subscription["route"])
+    );
     let path = format!("/v1/operations/{}/request", delivery["id"].as_str().unwrap());
     let request = gateway.call("GET", &path, &[], "").json();
-    assert_eq!(request["body"].as_str().unwrap().as_bytes(), told.body, "people see the whole of it");
+    assert_eq!(
+        request["body"].as_str().unwrap().as_bytes(),
+        told.body,
+        "people see the whole of it"
+    );
     assert_eq!(hooks.told().len(), 1, "what nobody wants goes nowhere");
 }
 
@@ -117,7 +135,8 @@ fn what_cannot_be_is_refused_and_says_why() {
         assert!((400..500).contains(&refused.status), "{document}: {}", refused.text());
         assert!(refused.text().contains(words), "{document}: {}", refused.text());
     }
-    for document in [json!({"type": "a b"}), json!({"type": "a", "unknown": 1}), json!({"data": 1})] {
+    for document in [json!({"type": "a b"}), json!({"type": "a", "unknown": 1}), json!({"data": 1})]
+    {
         assert_eq!(post(&gateway, "/v1/events", &document).status, 400, "{document}");
     }
     let cloud = [("content-type", "application/cloudevents+json")];
@@ -125,7 +144,10 @@ fn what_cannot_be_is_refused_and_says_why() {
     let refused = gateway.call("POST", "/v1/events", &cloud, &no_source);
     assert!(refused.status == 400 && refused.text().contains("source"), "{}", refused.text());
     assert_eq!(gateway.call("GET", "/v1/subscriptions/sub_none", &[], "").status, 404);
-    assert_eq!(gateway.call("GET", "/v1/events/op_01kb2n9f5nep3b8m6wq6r9t2vx", &[], "").status, 404);
+    assert_eq!(
+        gateway.call("GET", "/v1/events/op_01kb2n9f5nep3b8m6wq6r9t2vx", &[], "").status,
+        404
+    );
 }
 
 #[test]
@@ -161,19 +183,27 @@ fn the_command_line_subscribes_publishes_tries_rotates_recovers_and_ends() {
     run(&["subscriptions", "change", id, "--disable"]);
     run(&["publish", "order.paid", "--key", "k-2"]);
     run(&["subscriptions", "change", id, "--enable", "--description", "billing"]);
-    let recover = ["subscriptions", "recover", id, "missed", "--since", "1h", "--reason", "r", "--json"];
+    let recover =
+        ["subscriptions", "recover", id, "missed", "--since", "1h", "--reason", "r", "--json"];
     // What was published before is fanned out by then, or goes to it as to any.
     until("what was missed is told", || {
         gateway.run(&recover).ok();
         (hooks.told().len() == 3).then_some(())
     });
     assert_eq!(gateway.run(&recover).json()["born"], 0);
-    let failed = ["subscriptions", "recover", id, "failed", "--since", "1h", "--reason", "r", "--json"];
+    let failed =
+        ["subscriptions", "recover", id, "failed", "--since", "1h", "--reason", "r", "--json"];
     assert_eq!(gateway.run(&failed).json()["matched"], 0);
     run(&["subscriptions", "end", id, "--reason", "over"]);
     gateway.run(&["subscriptions", "show", id]).failed(3);
     let audit = run(&["audit"]);
-    for deed in ["subscribed", "rotated a subscription", "paused", "changed a subscription", "ended a subscription"] {
+    for deed in [
+        "subscribed",
+        "rotated a subscription",
+        "paused",
+        "changed a subscription",
+        "ended a subscription",
+    ] {
         assert!(audit.contains(deed), "{deed}: {audit}");
     }
 }

@@ -163,7 +163,8 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     let order = json!({"action": "cancel", "filter": {"label": canary}, "reason": canary});
     let bulk = do_it("POST /v1/bulk", order, 202)["id"].as_str().unwrap().to_owned();
     let wanted = json!({"to": "shared/hooks", "description": canary, "types": ["none.such"]});
-    let subscription = do_it("POST /v1/subscriptions", wanted, 201)["id"].as_str().unwrap().to_owned();
+    let subscription =
+        do_it("POST /v1/subscriptions", wanted, 201)["id"].as_str().unwrap().to_owned();
     let event = json!({"type": "order.paid", "subject": canary, "key": format!("{canary}-event"), "data": canary});
     let event = do_it("POST /v1/events", event, 202)["id"].as_str().unwrap().to_owned();
     if tenant != "default" {

@@ -173,9 +173,8 @@ impl Engine {
             ..CallOptions::default()
         };
         let sampled = self.sampling.get().map(|sampling| sampling.of(parent));
-        let of_event = |at: onceward_core::trace::TraceContext| {
-            at.with_span(Place::Remember.span(parent.id))
-        };
+        let of_event =
+            |at: onceward_core::trace::TraceContext| at.with_span(Place::Remember.span(parent.id));
         Ok(Arrival {
             digest: scope.digest(&key),
             scope,

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use onceward_core::time::Timestamp;
 
 use super::book::REVISION;
-use super::{SIGNING_MAX, SUBSCRIPTIONS_MAX, Signing, Subscription, Wish, name_of, route_name, row};
+use super::{
+    SIGNING_MAX, SUBSCRIPTIONS_MAX, Signing, Subscription, Wish, name_of, route_name, row,
+};
 use crate::bulk::{BulkDeed, BulkOrder};
 use crate::engine::{Engine, RACES_MAX};
 use crate::people::Person;

@@ -73,7 +73,8 @@ impl Engine {
                     .await
             }
             Turn::PauseFailing => {
-                let why = format!("nothing was delivered for {} hours", pause_after.as_secs() / 3600);
+                let why =
+                    format!("nothing was delivered for {} hours", pause_after.as_secs() / 3600);
                 self.pause_receiver(route, &why).await?;
                 // Whoever resumes it gives it as long again.
                 self.set_failing(name, None).await

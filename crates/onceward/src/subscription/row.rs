@@ -52,9 +52,8 @@ pub(super) fn encode(
 ) -> Result<Bytes, StoreError> {
     let Subscription { wish, .. } = subscription;
     let line = |(name, value): &(String, Bytes)| (name.clone(), value.to_vec());
-    let until = |signing: &Signing| {
-        (signing.secret.clone(), signing.until.map(Timestamp::as_micros))
-    };
+    let until =
+        |signing: &Signing| (signing.secret.clone(), signing.until.map(Timestamp::as_micros));
     let secret = setting::encode(&Secret {
         headers: wish.headers.0.iter().map(line).collect(),
         signing: subscription.signing.iter().map(until).collect(),

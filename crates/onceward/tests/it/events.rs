@@ -10,7 +10,7 @@ use onceward::core::policy::Policy;
 use onceward::store::Query;
 use onceward::webhook;
 use onceward::{
-    Destination, Engine, EventRules, Erasure, Publication, Published, Refusal, SignatureNames,
+    Destination, Engine, Erasure, EventRules, Publication, Published, Refusal, SignatureNames,
     Subscription, Whose, Wish,
 };
 use serde_json::json;
@@ -71,7 +71,8 @@ async fn at_rest(world: &World) -> Vec<Operation> {
     world
         .until("all has ended", async || {
             let ended = |all: Vec<Operation>| all.iter().all(|it| it.state.is_ended());
-            ended(all(world, ScopeKind::Event).await) && ended(all(world, ScopeKind::Delivery).await)
+            ended(all(world, ScopeKind::Event).await)
+                && ended(all(world, ScopeKind::Delivery).await)
         })
         .await;
     all(world, ScopeKind::Delivery).await
@@ -104,10 +105,19 @@ async fn an_event_goes_once_to_each_who_wants_it_signed_and_as_it_was_written() 
         let (delivery, id) = (&born[0], published.operation.id.to_string());
         assert_eq!(delivery.key.as_str(), format!("{id}/{}", billing.name));
         assert_eq!((delivery.parent, delivery.state), (Some(published.operation.id), State::Done));
-        assert_eq!((delivery.route.clone(), delivery.label.as_deref()), (billing.route_name(), Some("order.paid")));
+        assert_eq!(
+            (delivery.route.clone(), delivery.label.as_deref()),
+            (billing.route_name(), Some("order.paid"))
+        );
         let seen = world.upstream.seen().remove(0);
-        assert_eq!((seen.host.as_str(), seen.target.as_str()), ("billing.test", "/hooks?by=onceward"));
-        assert_eq!((seen.header("webhook-id"), seen.header("content-type")), (id.as_str(), "application/json"));
+        assert_eq!(
+            (seen.host.as_str(), seen.target.as_str()),
+            ("billing.test", "/hooks?by=onceward")
+        );
+        assert_eq!(
+            (seen.header("webhook-id"), seen.header("content-type")),
+            (id.as_str(), "application/json")
+        );
         let payload = format!(
             "{{\"timestamp\":\"{}\",\"type\":\"order.paid\",\"data\":{{\"number\":7}}}}",
             published.operation.created_at.rfc3339()
@@ -145,7 +155,8 @@ async fn the_same_event_again_is_the_one_that_is_there_and_another_is_refused() 
 async fn a_cloud_event_is_passed_on_as_it_came_and_known_by_its_source_and_id() {
     for world in worlds() {
         subscribe(world.engine(), wish("billing", &["com.shop.*"])).await;
-        let body = r#"{"specversion": "1.0", "id": "7", "source": "/shop", "type": "com.shop.paid"}"#;
+        let body =
+            r#"{"specversion": "1.0", "id": "7", "source": "/shop", "type": "com.shop.paid"}"#;
         let cloud = || Publication {
             event: Event::read(Form::Cloud, body.into()).unwrap(),
             key: None,
@@ -397,9 +408,8 @@ async fn days_of_failures_pause_a_receiver_and_a_delivery_between_them_begins_th
         world.upstream.script_for("billing", fails(2));
         world.upstream.script_for("billing", [answer(200, "")]);
         world.upstream.script_for("billing", fails(20));
-        let failing = async || {
-            world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since
-        };
+        let failing =
+            async || world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since;
         publish(&world, event("order.paid", 1)).await;
         world.until("it fails", async || failing().await.is_some()).await;
         for attempts in [2, 3] {
@@ -441,10 +451,9 @@ async fn a_rotated_secret_signs_beside_the_one_before_it_for_as_long_as_they_ove
         publish(&world, event("order.paid", 2)).await;
         at_rest(&world).await;
         let seen = world.upstream.seen();
-        for (seen, secrets) in [
-            (&seen[0], vec![&imported, &made.signing[0].secret]),
-            (&seen[1], vec![&imported]),
-        ] {
+        for (seen, secrets) in
+            [(&seen[0], vec![&imported, &made.signing[0].secret]), (&seen[1], vec![&imported])]
+        {
             let seconds = seen.header("webhook-timestamp").parse().unwrap();
             let sign = |secret: &&Vec<u8>| {
                 webhook::sign(secret, seen.header("webhook-id"), seconds, &seen.body)
@@ -541,9 +550,7 @@ async fn a_subscription_that_ends_gives_up_what_waits_and_gets_nothing_more() {
         let made = subscribe(world.engine(), wish("billing", &[])).await;
         world.engine().pause(&made.route_name(), &person()).await.unwrap();
         publish(&world, event("order.paid", 1)).await;
-        world
-            .until("it waits", async || all(&world, ScopeKind::Delivery).await.len() == 1)
-            .await;
+        world.until("it waits", async || all(&world, ScopeKind::Delivery).await.len() == 1).await;
         world.engine().unsubscribe(&made.name, &person()).await.unwrap();
         world
             .until("it is given up", async || {
@@ -554,7 +561,10 @@ async fn a_subscription_that_ends_gives_up_what_waits_and_gets_nothing_more() {
             .await;
         publish(&world, event("order.paid", 2)).await;
         at_rest(&world).await;
-        assert_eq!((all(&world, ScopeKind::Delivery).await.len(), world.upstream.dispatched()), (1, 0));
+        assert_eq!(
+            (all(&world, ScopeKind::Delivery).await.len(), world.upstream.dispatched()),
+            (1, 0)
+        );
         assert!(!world.engine().paused().contains_key(&made.route_name()));
         assert_eq!(world.engine().subscription(&made.name).await.unwrap(), None);
     }
@@ -566,7 +576,8 @@ async fn an_event_that_is_erased_is_nowhere_any_more() {
         let made = subscribe(world.engine(), wish("billing", &[])).await;
         let data = serde_json::value::to_raw_value("canary-of-this-event").unwrap();
         let about = Event::own("user.made", Some("anna"), None, Some(&data)).unwrap();
-        let published = publish(&world, Publication { event: about, ..event("user.made", 1) }).await;
+        let published =
+            publish(&world, Publication { event: about, ..event("user.made", 1) }).await;
         let delivery = at_rest(&world).await.remove(0);
         let erasure = Erasure {
             tenant: TENANT.to_owned(),
@@ -595,9 +606,7 @@ async fn no_attempt_begins_once_its_event_may_be_forgotten() {
         let made = subscribe(world.engine(), wish("billing", &[])).await;
         world.engine().pause(&made.route_name(), &person()).await.unwrap();
         publish(&world, event("order.paid", 1)).await;
-        world
-            .until("it waits", async || all(&world, ScopeKind::Delivery).await.len() == 1)
-            .await;
+        world.until("it waits", async || all(&world, ScopeKind::Delivery).await.len() == 1).await;
         world.restart().await;
         world.engine().set_event_rules(rules);
         world.clock.advance(day + Duration::from_mins(1));
