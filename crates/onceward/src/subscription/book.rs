@@ -1,6 +1,6 @@
 //! The subscriptions as this node knows them, each with the route that is made of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -52,7 +52,7 @@ pub(crate) struct Subscriptions {
     /// Whoever reads the rows: who read first must not be believed last.
     reading: tokio::sync::Mutex<()>,
     /// What is to be looked after, by route.
-    pub(super) heard: Mutex<HashMap<String, (Heard, Timestamp)>>,
+    pub(super) heard: Mutex<BTreeMap<String, (Heard, Timestamp)>>,
     pub(super) wake: Notify,
 }
 
