@@ -20,6 +20,7 @@ use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::oidc::Oidc;
+use crate::operator::subscriptions;
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::rekey::Rekey;
@@ -103,6 +104,7 @@ impl Node {
             oldest_due,
             in_doubt_age: in_doubt_age.unwrap_or_default(),
             keys,
+            subscriptions: subscriptions::counts(self).await?,
             free: self.free(),
         })
     }

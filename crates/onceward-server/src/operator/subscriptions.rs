@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use onceward::core::event::{Event, Filter, TypePattern};
 use onceward::core::exchange::Headers;
+use onceward::store::StoreError;
 use onceward::{Destination, Publication, SignatureNames, Subscription, Wish};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -231,6 +232,32 @@ fn shown_secret(subscription: &Subscription) -> Option<String> {
     Some(format!("whsec_{}", STANDARD.encode(&newest.secret)))
 }
 
+/// How subscriptions may be.
+const STATES: [&str; 4] = ["active", "failing", "paused", "disabled"];
+
+/// How a subscription is.
+fn state_of(node: &Node, subscription: &Subscription) -> &'static str {
+    let is_paused = node.engine.paused().contains_key(&subscription.route_name());
+    match (is_paused, subscription.wish.is_enabled, subscription.failing_since) {
+        (_, false, _) => "disabled",
+        (true, true, _) => "paused",
+        (false, true, Some(_)) => "failing",
+        (false, true, None) => "active",
+    }
+}
+
+/// How many subscriptions there are of each kind.
+pub(crate) async fn counts(node: &Node) -> Result<Vec<(&'static str, u64)>, StoreError> {
+    let mut counts = STATES.map(|state| (state, 0));
+    for subscription in node.engine.subscriptions().await? {
+        let state = state_of(node, &subscription);
+        for (name, count) in &mut counts {
+            *count += u64::from(*name == state);
+        }
+    }
+    Ok(counts.into())
+}
+
 /// A subscription as callers see it: of its secrets and of the values of its headers nothing is told.
 pub(crate) fn shown(node: &Node, subscription: &Subscription) -> Value {
     let Subscription { wish, .. } = subscription;
@@ -240,12 +267,7 @@ pub(crate) fn shown(node: &Node, subscription: &Subscription) -> Value {
     };
     let route = subscription.route_name();
     let paused = node.engine.paused().get(&route).cloned();
-    let state = match (&paused, wish.is_enabled, subscription.failing_since) {
-        (_, false, _) => "disabled",
-        (Some(_), true, _) => "paused",
-        (None, true, Some(_)) => "failing",
-        (None, true, None) => "active",
-    };
+    let state = state_of(node, subscription);
     json!({
         "id": subscription.name,
         "tenant": subscription.tenant,
