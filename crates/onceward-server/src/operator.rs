@@ -39,7 +39,7 @@ mod stats;
 pub(crate) mod subscriptions;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
-pub(crate) use self::filter::{Filter, cursor, standing_name};
+pub(crate) use self::filter::{Filter, cursor, moment, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
     reasoned,

@@ -18,14 +18,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::filter::{cursor, standing_name};
-use super::handler::{Answer, Asked, Said, given, id_of, instant, invalid, key_of, limit_of};
+use super::filter::{cursor, moment, standing_name};
+use super::handler::{Answer, Asked, Said, given, id_of, invalid, key_of, limit_of};
 use crate::access::Caller;
 use crate::gateway::key_of as key_in;
 use crate::node::Node;
 use crate::problem::Problem;
+use crate::shape;
 use crate::view::View;
-use crate::{shape, units};
 
 /// Deliveries of an event that are counted.
 const DELIVERIES_MAX: usize = 1000;
@@ -83,7 +83,7 @@ async fn publish(
 }
 
 /// Publishes, and tells what is on disk now.
-pub(super) async fn published(
+pub(crate) async fn published(
     node: &Node,
     publication: Publication,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
@@ -149,14 +149,6 @@ impl Which {
             limit: limit_of(self.limit)?,
             ..Query::default()
         })
-    }
-}
-
-/// A time, or how long ago it is.
-pub(super) fn moment(text: &str) -> Result<onceward::core::time::Timestamp, Problem> {
-    match units::duration(text) {
-        Ok(ago) => Ok(shape::now().minus(ago)),
-        Err(_) => instant("", text),
     }
 }
 

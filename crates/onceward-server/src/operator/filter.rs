@@ -151,7 +151,7 @@ impl Filter {
 }
 
 /// A time, or how long ago it is.
-fn moment(text: &str) -> Result<Timestamp, Problem> {
+pub(crate) fn moment(text: &str) -> Result<Timestamp, Problem> {
     match units::duration(text) {
         Ok(ago) => Ok(shape::now().minus(ago)),
         Err(_) => instant("", text),

@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 
 use super::access::{Perhaps, by};
 use super::bulk;
-use super::events::{moment, no_event, published};
+use super::events::{no_event, published};
+use super::filter::moment;
 use super::handler::{Act, Answer, Because, Said, all, id_of, invalid};
 use crate::access::{Caller, is_tenant};
 use crate::node::Node;

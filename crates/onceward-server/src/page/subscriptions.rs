@@ -14,8 +14,8 @@ use serde::Deserialize;
 use super::frame::{Frame, Here, Html, heading, reason};
 use super::icons::Icon;
 use super::words::{self, sign};
-use crate::operator::events::{moment, published};
-use crate::operator::{Because, Sent, invalid, reasoned};
+use crate::operator::events::published;
+use crate::operator::{Because, Sent, invalid, moment, reasoned};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -246,7 +246,7 @@ pub(super) async fn test(
     let event = event.map_err(|why| invalid(why.to_string()))?;
     let (tenant, only) = (found.tenant.clone(), Some(found.name.clone()));
     let principal = person.who;
-    published(&node, Publication { tenant, principal, event, key: None, only, trace: None })
-        .await?;
+    let test = Publication { tenant, principal, event, key: None, only, trace: None };
+    published(&node, test).await.map(drop)?;
     Ok(back(&found.name))
 }
