@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use onceward::core::event::{Event, Filter, TypePattern};
 use onceward::core::exchange::Headers;
-use onceward::store::StoreError;
 use onceward::{Destination, Publication, SignatureNames, Subscription, Wish};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -234,10 +233,10 @@ fn shown_secret(subscription: &Subscription) -> Option<String> {
 }
 
 /// How subscriptions may be.
-const STATES: [&str; 4] = ["active", "failing", "paused", "disabled"];
+pub(crate) const STATES: [&str; 4] = ["active", "failing", "paused", "disabled"];
 
 /// How a subscription is.
-fn state_of(node: &Node, subscription: &Subscription) -> &'static str {
+pub(crate) fn state_of(node: &Node, subscription: &Subscription) -> &'static str {
     let is_paused = node.engine.paused().contains_key(&subscription.route_name());
     match (is_paused, subscription.wish.is_enabled, subscription.failing_since) {
         (_, false, _) => "disabled",
@@ -245,18 +244,6 @@ fn state_of(node: &Node, subscription: &Subscription) -> &'static str {
         (false, true, Some(_)) => "failing",
         (false, true, None) => "active",
     }
-}
-
-/// How many subscriptions there are of each kind.
-pub(crate) async fn counts(node: &Node) -> Result<Vec<(&'static str, u64)>, StoreError> {
-    let mut counts = STATES.map(|state| (state, 0));
-    for subscription in node.engine.subscriptions().await? {
-        let state = state_of(node, &subscription);
-        for (name, count) in &mut counts {
-            *count += u64::from(*name == state);
-        }
-    }
-    Ok(counts.into())
 }
 
 /// A subscription as callers see it: of its secrets and of the values of its headers nothing is told.
