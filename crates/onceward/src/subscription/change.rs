@@ -71,7 +71,7 @@ impl Engine {
             subscription.changed_at = now;
             true
         });
-        Ok(changed.await?.ok_or(Refusal::NotFound)?)
+        changed.await?.ok_or(Refusal::NotFound)
     }
 
     /// Signs with another secret from now on, and with those before it for `overlap` more.
@@ -96,7 +96,7 @@ impl Engine {
             subscription.changed_at = now;
             true
         });
-        Ok(rotated.await?.ok_or(Refusal::NotFound)?)
+        rotated.await?.ok_or(Refusal::NotFound)
     }
 
     /// Ends a subscription: no event goes to it any more, and what waits for it is given up.

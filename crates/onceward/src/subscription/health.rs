@@ -88,10 +88,9 @@ impl Engine {
         }
         let person = Person { who: WHO.to_owned(), reason: why.to_owned() };
         match self.pause(route, &person).await {
-            // It was ended meanwhile.
-            Ok(_) | Err(Refusal::RouteUnknown(_)) => Ok(()),
             Err(Refusal::Ledger(error)) => Err(error),
-            Err(_) => Ok(()),
+            // It is paused, or was ended meanwhile.
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }
