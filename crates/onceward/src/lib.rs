@@ -119,6 +119,7 @@ mod doubt;
 mod embedded;
 mod engine;
 mod erase;
+mod event;
 mod gates;
 mod identity;
 mod judgement;
@@ -138,6 +139,7 @@ mod replay;
 mod resend;
 mod setting;
 mod settle;
+mod subscription;
 mod suspects;
 mod sweep;
 mod tenants;
@@ -156,6 +158,7 @@ pub use doubt::{Evidence, Heard, LOOKUP, Named, Says, Sifted, Tally, Testimony};
 pub use embedded::{Onceward, Opening, StartError};
 pub use engine::{Answer, Answered, Engine, Parts};
 pub use erase::{Erased, Erasure, Whose};
+pub use event::{EVENT_SCOPE, Publication, Published};
 pub use gates::{Bar, Standing};
 pub use keys::{Longer, Revoked};
 pub use once::{OnError, Once, OnceError, once};
@@ -166,4 +169,8 @@ pub use pieces::Pieces;
 pub use reconcile::Report;
 pub use refusal::Refusal;
 pub use resend::Edit;
+pub use subscription::{
+    Destination, EventRules, Missed, SIGNING_MAX, SUBSCRIPTIONS_MAX, SignatureNames, Signing,
+    Subscription, Wish, name_of_route, route_name as route_of_subscription,
+};
 pub use tenants::{OTHERS, TenantLimits, TenantRules};

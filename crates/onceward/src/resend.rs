@@ -79,6 +79,11 @@ impl Engine {
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
         }
+        if matches!(original.scope.kind, ScopeKind::Event | ScopeKind::Delivery) {
+            return Err(conflict(
+                "an event is published anew, and a delivery redelivered as it is",
+            ));
+        }
         let route = self.find_route_for(&original.scope.tenant, &original.route)?;
         let mut request = self.request_of(original).await?;
         request.target = edit.target.unwrap_or(request.target);

@@ -36,6 +36,7 @@ mod deploy_unit;
 mod docs;
 mod egress;
 mod erase;
+mod events;
 mod fault_clock;
 mod fault_cut;
 mod fault_disk;

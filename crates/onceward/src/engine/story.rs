@@ -55,7 +55,7 @@ enum Step {
 
 impl Engine {
     /// A call with a key: it is answered from memory, or written and run.
-    pub(super) async fn remember(
+    pub(crate) async fn remember(
         self: &Arc<Self>,
         arrival: Box<Arrival>,
         lane: Arc<Lane>,
