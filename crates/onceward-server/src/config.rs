@@ -39,6 +39,7 @@ mod effects;
 mod forecast;
 pub(crate) mod guard;
 mod listener_tls;
+mod mail;
 mod oidc;
 mod outbox;
 mod policy;

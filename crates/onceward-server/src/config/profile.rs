@@ -19,18 +19,22 @@ use super::words::name;
 use super::{ConfigError, policy, verify};
 
 /// Ours: data, with the source of each fact beside it.
-const READY: [(&str, &str); 10] = [
+const READY: [(&str, &str); 11] = [
     ("adyen", include_str!("profiles/adyen.toml")),
     ("github", include_str!("profiles/github.toml")),
     ("paypal", include_str!("profiles/paypal.toml")),
     ("sendgrid", include_str!("profiles/sendgrid.toml")),
     ("shopify", include_str!("profiles/shopify.toml")),
     ("slack", include_str!("profiles/slack.toml")),
+    (MAIL, include_str!("profiles/smtp.toml")),
     ("square", include_str!("profiles/square.toml")),
     ("standard-webhooks", include_str!("profiles/standard-webhooks.toml")),
     ("stripe", include_str!("profiles/stripe.toml")),
     ("twilio", include_str!("profiles/twilio.toml")),
 ];
+
+/// The one that every route to a mail server starts from.
+const MAIL: &str = "smtp";
 
 /// How many profiles may start from one another.
 const DEPTH_MAX: usize = 8;
@@ -138,8 +142,12 @@ impl<'a> Profiles<'a> {
         route: &str,
         table: &Table<'_>,
         is_guard: bool,
+        is_mail: bool,
     ) -> Result<Laid, ConfigError> {
-        let chain = self.chain_of(table)?;
+        let mut chain = self.chain_of(table)?;
+        if is_mail && chain.iter().all(|(name, _)| name != MAIL) {
+            chain.splice(..0, self.chain(MAIL, table)?);
+        }
         let base = base(Layers::of(is_guard, self.seals_bodies), &chain)?;
         let mut whole = base.clone();
         whole.lay(table, "route")?;

@@ -51,6 +51,8 @@ mod keys;
 mod ledger_fixture;
 mod limits;
 mod lookup;
+mod mail;
+mod mail_kill;
 mod mail_world;
 mod metrics;
 mod migrate_store;

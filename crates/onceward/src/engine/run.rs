@@ -435,6 +435,7 @@ fn not_sent(why: &str) -> Delivered {
         error: Some(why.to_owned()),
         permanent: true,
         response: None,
+        served: Vec::new(),
         rest: None,
     }
 }
