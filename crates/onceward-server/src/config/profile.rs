@@ -19,8 +19,9 @@ use super::words::name;
 use super::{ConfigError, policy, verify};
 
 /// Ours: data, with the source of each fact beside it.
-const READY: [(&str, &str); 11] = [
+const READY: [(&str, &str); 12] = [
     ("adyen", include_str!("profiles/adyen.toml")),
+    ("fcm", include_str!("profiles/fcm.toml")),
     ("github", include_str!("profiles/github.toml")),
     ("paypal", include_str!("profiles/paypal.toml")),
     ("sendgrid", include_str!("profiles/sendgrid.toml")),
@@ -360,7 +361,7 @@ mod tests {
         assert_eq!(square.upstream_key.place, KeyPlace::Json("/idempotency_key".into()));
         assert_eq!(square.key_pointer.as_deref(), Some("/idempotency_key"));
         assert_eq!(of("square", "POST", "/v2/orders/search").effects, Some(Effects::NonIdempotent));
-        for profile in ["twilio", "slack", "github", "sendgrid", "shopify"] {
+        for profile in ["twilio", "slack", "fcm", "github", "sendgrid", "shopify", "smtp"] {
             assert_eq!(
                 of(profile, "POST", "/x").effects,
                 Some(Effects::NonIdempotent),

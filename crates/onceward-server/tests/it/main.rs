@@ -90,6 +90,7 @@ mod sdks_world;
 mod sealed;
 mod session;
 mod signals;
+mod signup;
 mod sources;
 mod sql;
 mod standard_webhooks;

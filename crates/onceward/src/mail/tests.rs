@@ -58,11 +58,11 @@ fn a_mail_is_rendered_once_and_named_by_its_operation() {
     let lines = head(&kept.body);
     for wanted in [
         &*format!("Message-ID: <{id}@example.com>"),
-        "Date: Mon, 21 Sep 2026 13:33:20 +0000",
+        "Date: Mon, 21 Sep 2026 14:13:20 +0000",
         "From: \"Ada Lovelace\" <ada@example.com>",
         "To: Bob <bob@example.com>, eve@example.com",
         "Cc: carl@example.com",
-        "Reply-To: \"Help, desk\" <help@example.com>",
+        "Reply-To: =?utf-8?b?SGVscCwgZGVzaw==?= <help@example.com>",
         "Subject: =?utf-8?b?R3LDvMOfZQ==?=",
         "X-Campaign: welcome",
         "List-Unsubscribe: <https://a.example/u>",

@@ -123,6 +123,9 @@ pub(super) async fn attempt(
         return Ok(answer(status, None, &[], &json!({"reply": told.reply.text()})));
     };
     let to: Vec<&str> = mail.rest().map(|(_, to)| to).collect();
+    if to.is_empty() {
+        return Ok(mail.answer_of_all());
+    }
     let letter = Letter { from: mail.from, to: &to, message: &request.body };
     let told = hand_over(connector, target, server, Some(letter), &mut reached).await;
     Ok(mail.answer(&told.map_err(|broken| failure(broken, reached))?))
@@ -164,6 +167,15 @@ impl<'a> Mail<'a> {
     fn rest(&self) -> impl Iterator<Item = (u16, &'a str)> {
         let numbered = (0u16..).zip(self.to.iter().copied());
         numbered.filter(|(place, _)| !self.served.contains(place))
+    }
+
+    /// Everybody has it already.
+    fn answer_of_all(&self) -> Answer {
+        let document = json!({
+            "id": self.id, "message_id": self.message_id, "provider_id": null,
+            "accepted": self.to, "rejected": [], "reply": null,
+        });
+        answer(200, None, &self.served, &document)
     }
 
     fn answer(&self, told: &Told) -> Answer {
