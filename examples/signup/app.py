@@ -22,6 +22,14 @@ SECRET = os.environ["CRM_SECRET"]
 DATABASE = os.environ.get("APP_DATABASE", "signup.db")
 
 
+class Refused(OSError):
+    """The gateway did not do it, or does not know whether it was done."""
+
+    def __init__(self, path, answer):
+        super().__init__(f"{path}: {answer.code} {answer.read().decode()}")
+        self.state = answer.headers["Onceward-State"]
+
+
 def user_of(email):
     """The user with this address, made where there is none."""
     with sqlite3.connect(DATABASE, timeout=30) as database:
@@ -35,8 +43,11 @@ def post(path, headers, document):
     body = json.dumps(document, sort_keys=True).encode()
     headers = {"Content-Type": "application/json", **headers}
     request = urllib.request.Request(GATEWAY + path, body, headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as refused:
+        raise Refused(path, refused) from refused
 
 
 def send_welcome(user, email):
@@ -48,9 +59,9 @@ def send_welcome(user, email):
     }
     try:
         post("/to/mail", {"Idempotency-Key": f"welcome:{user}"}, mail)
-    except urllib.error.HTTPError as refused:
+    except Refused as refused:
         # It may have been sent, and a person looks into it: that is no reason to keep a user waiting.
-        if refused.headers["Onceward-State"] != "in_doubt":
+        if refused.state != "in_doubt":
             raise
 
 

@@ -6,6 +6,7 @@
 
 import argparse
 import base64
+import http.client
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from pathlib import Path
 from services import Billing, Crm, Mails
 
 HERE = Path(__file__).resolve().parent
+# How many seconds anything is waited for that has to come.
 PATIENCE = 120
 
 
@@ -54,7 +56,7 @@ class World:
 
     def start(self):
         config = str(HERE / "onceward.toml")
-        self.gateway = self.process(self.onceward, "serve", "--config", config)
+        self.gateway = self.process(self.onceward, "serve", "--allow-chaos", "--config", config)
         self.app = self.process(sys.executable, str(HERE / "app.py"))
         for name in ["GATEWAY", "GUARD", "APP"]:
             self.wait_for(name)
@@ -120,9 +122,12 @@ def sign_up(world, number, turn):
         try:
             with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
                 return answer.read()
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.05)
-    raise SystemExit(f"signup {number} was never answered")
+        except urllib.error.HTTPError as refused:
+            last = f"{refused.code} {refused.read().decode()}"
+        except (OSError, http.client.HTTPException) as error:
+            last = str(error)
+        time.sleep(0.05)
+    raise SystemExit(f"signup {number} was never answered: {last}")
 
 
 def sign_all_up(world, count, kills, turn, chance):

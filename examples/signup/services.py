@@ -121,4 +121,6 @@ def serve(address, answer):
 
 
 def start(server):
+    # A client that was killed is no trouble of the server's.
+    server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -120,12 +120,12 @@ impl Mail {
         }
     }
 
-    /// What its operation is found by: what it is called, and, where people see all of it, whom it is
-    /// for and what it is about.
+    /// What its operation is found by, and what lies in the ledger in the clear for that: what it is called,
+    /// and, where people see all of it, whom it is for and what it is about.
     pub(crate) fn ids(&self, id: OperationId, policy: &Policy) -> Vec<(String, String)> {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut ids = vec![pair("message_id", &self.message_id(id))];
-        if !policy.seal_bodies && policy.redact.is_empty() {
+        if policy.redact.is_empty() {
             ids.extend(self.to.iter().take(FOUND_BY_MAX).map(|to| pair("to", to)));
             ids.push(pair("subject", &self.subject));
         }
