@@ -60,8 +60,9 @@ def send_welcome(user, email):
     try:
         post("/to/mail", {"Idempotency-Key": f"welcome:{user}"}, mail)
     except Refused as refused:
-        # It may have been sent, and a person looks into it: that is no reason to keep a user waiting.
-        if refused.state != "in_doubt":
+        # It may have been sent, and a person looks into it; or one has, and there is no answer to it but
+        # theirs. That is no reason to keep a user waiting.
+        if refused.state not in ("in_doubt", "done"):
             raise
 
 

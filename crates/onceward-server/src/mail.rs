@@ -64,12 +64,8 @@ pub(crate) async fn send(server: &Server, mail: &Mail<'_>) -> Result<Without, Sm
     if to.is_empty() {
         return Ok(Without::default());
     }
-    let timeouts = Timeouts {
-        connect: DIAL_MAX,
-        head: DIALOGUE_MAX,
-        body: DIALOGUE_MAX,
-        total: DIALOGUE_MAX,
-    };
+    let timeouts =
+        Timeouts { connect: DIAL_MAX, head: DIALOGUE_MAX, body: DIALOGUE_MAX, total: DIALOGUE_MAX };
     let target = Target::of_operator(server.place.clone(), timeouts);
     let envelope = (mail.from.email.as_ref(), &*to);
     let sockets = sockets(server).await.map_err(SmtpError::Unsent)?;

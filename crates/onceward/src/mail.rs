@@ -140,18 +140,25 @@ impl Mail {
             return Err("it is for nobody: add \"to\"".to_owned());
         }
         if self.to.len() > RECIPIENTS_MAX {
-            return Err(format!("it is for {}, and a mail is for {RECIPIENTS_MAX} at most", self.to.len()));
+            return Err(format!(
+                "it is for {}, and a mail is for {RECIPIENTS_MAX} at most",
+                self.to.len()
+            ));
         }
         let mut lines = self.rest.split(|byte| *byte == b'\n').peekable();
         while let Some(line) = lines.next() {
             let line = match (line.strip_suffix(b"\r"), lines.peek()) {
                 (Some(line), Some(_)) => line,
                 (None, None) => line,
-                (None, Some(_)) | (Some(_), None) => return Err("it has a line that does not end with CRLF".to_owned()),
+                (None, Some(_)) | (Some(_), None) => {
+                    return Err("it has a line that does not end with CRLF".to_owned());
+                }
             };
             let is_plain = |byte: &u8| byte.is_ascii() && !matches!(byte, b'\r' | 0);
             if line.len() > LINE_BYTES_MAX || !line.iter().all(is_plain) {
-                return Err(format!("it has a line of more than {LINE_BYTES_MAX} bytes, or one that is not 7-bit"));
+                return Err(format!(
+                    "it has a line of more than {LINE_BYTES_MAX} bytes, or one that is not 7-bit"
+                ));
             }
         }
         Ok(())
@@ -160,7 +167,8 @@ impl Mail {
 
 /// Whether `text` is an address that stands in a command as it is.
 fn check_address(text: &str) -> Result<(), String> {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'\\');
+    let is_plain =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'\\');
     let is_address = text.len() <= ADDRESS_BYTES_MAX
         && text.bytes().all(is_plain)
         && text.parse::<lettre::Address>().is_ok();

@@ -183,7 +183,8 @@ impl Route {
     /// need not be read before it is sent. Elsewhere only the whole request tells.
     pub fn passes(&self, method: &str, target: &str, headers: &HeaderMap) -> bool {
         // A mail server takes mails and nothing else: what is none is refused.
-        self.target.mail.is_none() && receive::passes(self.policy_for(method, target), method, headers)
+        self.target.mail.is_none()
+            && receive::passes(self.policy_for(method, target), method, headers)
     }
 
     /// The policy for a request on this route.

@@ -27,10 +27,7 @@ pub(super) fn is_server(upstream: &str) -> bool {
 }
 
 /// The upstream of a route that is one, as it is shown, and how mails are handed over to it.
-pub(super) fn upstream(
-    written: &str,
-    table: &Table<'_>,
-) -> Result<(Url, MailServer), ConfigError> {
+pub(super) fn upstream(written: &str, table: &Table<'_>) -> Result<(Url, MailServer), ConfigError> {
     let wrong = |what: &str| table.cannot("upstream", what);
     let (bare, in_url) = login_of(written).ok_or_else(|| wrong(NO_SERVER))?;
     let (place, is_implicit) = server(&bare).map_err(|what| wrong(&what))?;
@@ -40,8 +37,11 @@ pub(super) fn upstream(
     };
     check(&server, &place, table)?;
     if let Some(key) = NOT_OF_MAIL.into_iter().find(|key| table.has(key)) {
-        let mend = if key == "auth" { "who we are to it is user and password" } else { "take it out" };
-        return Err(table.wrong(&format!("has {key}, which a mail server has no use for\nhelp: {mend}")));
+        let mend =
+            if key == "auth" { "who we are to it is user and password" } else { "take it out" };
+        return Err(
+            table.wrong(&format!("has {key}, which a mail server has no use for\nhelp: {mend}"))
+        );
     }
     let scheme = if is_implicit { "smtps" } else { "smtp" };
     let host = place.host_str().unwrap_or_default();
@@ -106,7 +106,11 @@ pub(super) fn login(table: &Table<'_>) -> Result<Option<Login>, ConfigError> {
 }
 
 /// That nobody on the way reads a password.
-pub(super) fn check(server: &MailServer, place: &Url, table: &Table<'_>) -> Result<(), ConfigError> {
+pub(super) fn check(
+    server: &MailServer,
+    place: &Url,
+    table: &Table<'_>,
+) -> Result<(), ConfigError> {
     if server.login.is_some() && server.safe == Safe::Not && !is_here(place) {
         return Err(table.wrong(
             "would send a password that others can read\nhelp: let it speak TLS, or say smtps://",
@@ -157,7 +161,12 @@ mod tests {
                 Safe::StartTls,
                 None,
             ),
-            ("upstream = \"smtp://mailpit:1025\"\nstarttls = \"never\"", "smtp://mailpit:1025", Safe::Not, None),
+            (
+                "upstream = \"smtp://mailpit:1025\"\nstarttls = \"never\"",
+                "smtp://mailpit:1025",
+                Safe::Not,
+                None,
+            ),
             (
                 "upstream = \"smtp://me%40a.example:p%3Aw@mx.example:25\"",
                 "smtp://mx.example:25",
@@ -172,7 +181,11 @@ mod tests {
             ),
         ] {
             let (is, server) = route(lines).unwrap();
-            assert_eq!((is.as_str(), server), (base, MailServer { safe, login: logs_in }), "{lines}");
+            assert_eq!(
+                (is.as_str(), server),
+                (base, MailServer { safe, login: logs_in }),
+                "{lines}"
+            );
         }
     }
 
@@ -181,7 +194,10 @@ mod tests {
         let config = load("[routes.mail]\nupstream = \"smtp://mx.example\"\n").unwrap();
         let route = &config.routes["mail"];
         assert_eq!(route.policy.effects, Some(Effects::NonIdempotent));
-        assert_eq!(route.policy.statuses, [(422, Meaning::Refused), (503, Meaning::NotProcessed)].into());
+        assert_eq!(
+            route.policy.statuses,
+            [(422, Meaning::Refused), (503, Meaning::NotProcessed)].into()
+        );
         assert_eq!(route.target.timeouts.total, Duration::from_mins(2));
         assert_eq!(config.warnings(), Vec::<String>::new());
     }

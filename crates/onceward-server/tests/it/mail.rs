@@ -36,7 +36,12 @@ fn world(more: &str) -> (World, MailServer, Gateway) {
 }
 
 fn post(gateway: &Gateway, key: &str, body: &str) -> crate::world::Response {
-    gateway.call("POST", "/to/mail", &[("idempotency-key", key), ("content-type", "application/json")], body)
+    gateway.call(
+        "POST",
+        "/to/mail",
+        &[("idempotency-key", key), ("content-type", "application/json")],
+        body,
+    )
 }
 
 #[test]
@@ -74,12 +79,14 @@ fn a_mail_is_sent_once_and_its_key_tells_what_the_server_called_it() {
 fn whether_a_mail_was_sent_to_whom_and_when_is_found_by_what_it_says() {
     let (world, server, gateway) = world("");
     server.break_off([Fault::Taken]);
-    let lost = post(&gateway, "k-1", &letter(&["ada@example.com", "bob@example.com"], "Your order"));
+    let lost =
+        post(&gateway, "k-1", &letter(&["ada@example.com", "bob@example.com"], "Your order"));
     assert_eq!((lost.status, lost.json()["code"].clone()), (504, json!("outcome-unknown")));
     post(&gateway, "k-2", &letter(&["ada@example.com"], "Your bill"));
     let found = |id: &str| {
         let found = gateway.run(&["ls", "--id", id, "--json"]).json();
-        let keys = found.as_array().unwrap().iter().map(|it| it["key"].as_str().unwrap().to_owned());
+        let keys =
+            found.as_array().unwrap().iter().map(|it| it["key"].as_str().unwrap().to_owned());
         keys.collect::<Vec<_>>()
     };
     assert_eq!(found("ada@example.com"), ["k-2", "k-1"]);
@@ -98,7 +105,8 @@ fn whether_a_mail_was_sent_to_whom_and_when_is_found_by_what_it_says() {
     let page = gateway.call("GET", &format!("/operations/{id}"), &[], "").body;
     assert!(String::from_utf8_lossy(&page).contains("Your order"));
     let sent = gateway.run(&["show", id, "--request"]).ok();
-    let (head, _) = server.taken()[0].text.split_once("\n\n").map(|it| (it.0.to_owned(), ())).unwrap();
+    let (head, _) =
+        server.taken()[0].text.split_once("\n\n").map(|it| (it.0.to_owned(), ())).unwrap();
     assert!(sent.replace("\r\n", "\n").contains(&head), "{sent}");
     // Who knows that it came says so, and no key sends it again.
     gateway.run(&["resolve", id, "--as", "done", "--reason", "it is in the inbox"]).ok();
@@ -143,7 +151,9 @@ fn what_breaks_off_before_the_last_dot_is_sent_again_and_what_breaks_off_after_i
     }
     assert_eq!(server.taken().len(), 2, "nothing is sent again by itself");
     let lost = gateway.until_state("doubt-1", "in_doubt");
-    gateway.run(&["resolve", lost["id"].as_str().unwrap(), "--as", "not-sent", "--reason", "bounced"]).ok();
+    gateway
+        .run(&["resolve", lost["id"].as_str().unwrap(), "--as", "not-sent", "--reason", "bounced"])
+        .ok();
     gateway.until_state("doubt-1", "done");
     assert_eq!(server.taken().len(), 3);
 }
@@ -191,7 +201,8 @@ fn a_mail_for_several_is_told_for_each_and_nobody_gets_it_twice() {
     assert_eq!(told["rejected"][0]["to"], "nobody@example.com");
     // Who has it has it across a restart, and a life of its key.
     server.put_off(1000);
-    let few = route(&server, "mode = \"accepted\"").replace("attempts_max = 1000", "attempts_max = 2");
+    let few =
+        route(&server, "mode = \"accepted\"").replace("attempts_max = 1000", "attempts_max = 2");
     drop(gateway);
     world.write("onceward.toml", &few);
     let gateway = world.serve();
@@ -232,7 +243,12 @@ fn a_mail_goes_out_by_tls_and_login_and_never_in_the_clear_where_that_is_wanted(
     let gateway = world.serve();
     let send = |route: &str| {
         let headers = [("idempotency-key", route)];
-        gateway.call("POST", &format!("/to/{route}"), &headers, &letter(&["ada@example.com"], route))
+        gateway.call(
+            "POST",
+            &format!("/to/{route}"),
+            &headers,
+            &letter(&["ada@example.com"], route),
+        )
     };
     assert_eq!(send("starts").status, 200);
     assert_eq!(send("implicit").status, 200);
@@ -248,7 +264,11 @@ fn a_mail_goes_out_by_tls_and_login_and_never_in_the_clear_where_that_is_wanted(
         assert!(detail.contains(&why.to_lowercase()), "{detail}");
     }
     assert!(clear.taken().is_empty());
-    let shown = format!("{}{}", world.run(&["check", "--json"]).ok(), gateway.run(&["routes", "--json"]).ok());
+    let shown = format!(
+        "{}{}",
+        world.run(&["check", "--json"]).ok(),
+        gateway.run(&["routes", "--json"]).ok()
+    );
     assert!(shown.contains("smtps://localhost") && !shown.contains("canary"), "{shown}");
     assert!(!gateway.log.has("canary"));
     drop(gateway);
@@ -266,14 +286,24 @@ fn what_is_no_mail_is_refused_before_anything_is_remembered() {
         r#"{"from": "a@example.com", "to": [], "subject": "x", "text": "y"}"#,
     ] {
         let refused = post(&gateway, "k-1", body);
-        assert_eq!((refused.status, refused.json()["code"].clone()), (400, json!("request-invalid")));
+        assert_eq!(
+            (refused.status, refused.json()["code"].clone()),
+            (400, json!("request-invalid"))
+        );
     }
     assert_eq!(gateway.call("GET", "/to/mail", &[], "").status, 400);
     assert_eq!(gateway.run(&["ls", "--json"]).json(), json!([]));
-    let explained = gateway.run(&["explain", "mail", "--body", &letter(&["ada@example.com"], "Why"), "--json"]);
+    let explained =
+        gateway.run(&["explain", "mail", "--body", &letter(&["ada@example.com"], "Why"), "--json"]);
     let explained = explained.json();
-    assert_eq!((&explained["effects"], &explained["mail"]["subject"]), (&json!("non-idempotent"), &json!("Why")));
-    assert_eq!(explained["after"]["no reply after the last dot"], "in doubt, never sent again by itself");
+    assert_eq!(
+        (&explained["effects"], &explained["mail"]["subject"]),
+        (&json!("non-idempotent"), &json!("Why"))
+    );
+    assert_eq!(
+        explained["after"]["no reply after the last dot"],
+        "in doubt, never sent again by itself"
+    );
     assert!(server.taken().is_empty());
 }
 

@@ -91,7 +91,8 @@ fn burst(gateway: Gateway, chance: &mut Chance, cycle: u64, keys: &mut BTreeMap<
         let mut told = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
             let key = format!("c{cycle}-{}", next.fetch_add(1, Ordering::Relaxed));
-            let answer = call(address, "POST", "/to/mail", &[("idempotency-key", &key)], &mail(&key));
+            let answer =
+                call(address, "POST", "/to/mail", &[("idempotency-key", &key)], &mail(&key));
             let is_acknowledged = answer.is_ok_and(|answer| matches!(answer.status, 200 | 202));
             told.push((key, is_acknowledged));
             if !is_acknowledged {

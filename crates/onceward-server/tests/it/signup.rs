@@ -21,11 +21,8 @@ fn a_signup_is_one_user_one_mail_one_record_and_one_charge_however_often_it_is_r
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr)
-    );
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{said}");
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     for effect in ["users", "mails", "contacts", "charges"] {

@@ -55,7 +55,8 @@ fn fields(head: &str) -> Result<Vec<&str>, String> {
         let goes_on = line.starts_with([' ', '\t']);
         if !goes_on {
             let name = line.split_once(':').map(|(name, _)| name);
-            let is_name = |name: &str| !name.is_empty() && name.bytes().all(|it| it.is_ascii_graphic());
+            let is_name =
+                |name: &str| !name.is_empty() && name.bytes().all(|it| it.is_ascii_graphic());
             if !name.is_some_and(is_name) {
                 return Err(format!("{line:?} is no line of a head"));
             }

@@ -49,7 +49,10 @@ fn a_mail_is_rendered_once_and_named_by_its_operation() {
         "headers": {"X-Campaign": "welcome", "List-Unsubscribe": "<https://a.example/u>"},
     });
     let mail = read(&body).unwrap();
-    assert_eq!(mail.to, ["bob@example.com", "eve@example.com", "carl@example.com", "dan@example.com"]);
+    assert_eq!(
+        mail.to,
+        ["bob@example.com", "eve@example.com", "carl@example.com", "dan@example.com"]
+    );
     let kept = remembered(&mail);
     assert_eq!(kept, remembered(&mail), "the same bytes each time");
     let id = OperationId::new(7, 7);
@@ -83,7 +86,16 @@ fn html_and_what_is_attached_come_in_parts() {
         {"filename": "b.bin", "content": ""},
     ]);
     let kept = String::from_utf8(remembered(&read(&body).unwrap()).body.to_vec()).unwrap();
-    let order = ["multipart/mixed", "multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png", "application/pdf", "application/octet-stream"];
+    let order = [
+        "multipart/mixed",
+        "multipart/alternative",
+        "text/plain",
+        "multipart/related",
+        "text/html",
+        "image/png",
+        "application/pdf",
+        "application/octet-stream",
+    ];
     let mut at = 0;
     for kind in order {
         let found = kept[at..].find(kind).unwrap_or_else(|| panic!("{kind} behind {at}\n{kept}"));

@@ -25,8 +25,21 @@ const HEADERS_MAX: usize = 32;
 
 /// Lines of a head that are set here, or by the servers on the way.
 const RESERVED: [&str; 15] = [
-    "from", "sender", "to", "cc", "bcc", "reply-to", "subject", "date", "message-id", "mime-version",
-    "return-path", "received", "dkim-signature", "authentication-results", "delivered-to",
+    "from",
+    "sender",
+    "to",
+    "cc",
+    "bcc",
+    "reply-to",
+    "subject",
+    "date",
+    "message-id",
+    "mime-version",
+    "return-path",
+    "received",
+    "dkim-signature",
+    "authentication-results",
+    "delivered-to",
 ];
 
 /// The document.
@@ -94,8 +107,9 @@ impl<'de> Deserialize<'de> for Addresses {
 
 /// Reads a document, and renders it.
 pub(super) fn read(body: &[u8]) -> Result<Mail, String> {
-    let written: Written = serde_json::from_slice(body)
-        .map_err(|error| format!("the body is no mail: {error}; write {{\"from\", \"to\", \"subject\", \"text\"}}"))?;
+    let written: Written = serde_json::from_slice(body).map_err(|error| {
+        format!("the body is no mail: {error}; write {{\"from\", \"to\", \"subject\", \"text\"}}")
+    })?;
     let from = mailbox(&written.from)?;
     let mut to = Vec::new();
     let mut mail = MessageBuilder::new().from(from.clone());
@@ -141,7 +155,8 @@ pub(super) fn read(body: &[u8]) -> Result<Mail, String> {
 
 /// The envelope is ours: no builder has to find one.
 fn nobody(from: &Mailbox) -> Result<lettre::address::Envelope, String> {
-    lettre::address::Envelope::new(None, vec![from.email.clone()]).map_err(|error| error.to_string())
+    lettre::address::Envelope::new(None, vec![from.email.clone()])
+        .map_err(|error| error.to_string())
 }
 
 /// `ada@example.com` or `Ada Lovelace <ada@example.com>`.
@@ -153,7 +168,8 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
     };
     check_address(address)?;
     let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
-    let name = quoted.map_or_else(|| name.to_owned(), |name| name.replace("\\\"", "\"").replace("\\\\", "\\"));
+    let name = quoted
+        .map_or_else(|| name.to_owned(), |name| name.replace("\\\"", "\"").replace("\\\\", "\\"));
     let address = address.parse().map_err(|_| format!("{address:?} is no address"))?;
     Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
 }
@@ -176,7 +192,8 @@ fn header(name: String, text: String) -> Result<HeaderValue, String> {
     if !is_name {
         return Err(format!("{name:?} is no name of a header: letters, digits and -, at most 76"));
     }
-    if RESERVED.contains(&&*lower) || lower.starts_with("content-") || lower.starts_with("resent-") {
+    if RESERVED.contains(&&*lower) || lower.starts_with("content-") || lower.starts_with("resent-")
+    {
         return Err(format!("the header {name} is not to be set here"));
     }
     value(&name, &text)?;

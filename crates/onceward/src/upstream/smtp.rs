@@ -182,7 +182,8 @@ impl<'a> Mail<'a> {
         let is_taken = told.is_taken();
         let said: Vec<_> = self.rest().zip(&told.recipients).collect();
         let mut served = self.served.clone();
-        served.extend(said.iter().filter(|(_, it)| is_taken && it.is_done()).map(|((at, _), _)| at));
+        served
+            .extend(said.iter().filter(|(_, it)| is_taken && it.is_done()).map(|((at, _), _)| at));
         served.sort_unstable();
         let accepted: Vec<_> =
             served.iter().filter_map(|place| self.to.get(usize::from(*place))).collect();
@@ -223,7 +224,9 @@ fn status_of(told: &Told) -> u16 {
         (false, Phase::Login) => 401,
         (false, Phase::From | Phase::To | Phase::Data | Phase::End) => 422,
         // A server that is not there for anybody is there again later.
-        (false, Phase::Connect | Phase::Greeting | Phase::Hello | Phase::StartTls) | (true, _) => 503,
+        (false, Phase::Connect | Phase::Greeting | Phase::Hello | Phase::StartTls) | (true, _) => {
+            503
+        }
     }
 }
 

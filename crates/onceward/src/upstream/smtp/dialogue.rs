@@ -154,7 +154,11 @@ pub(in crate::upstream) async fn hand_over(
         };
         at = Phase::From;
         let size = letter.message.len();
-        let sized = if offers(&offered, "SIZE").is_some() { format!(" SIZE={size}") } else { String::new() };
+        let sized = if offers(&offered, "SIZE").is_some() {
+            format!(" SIZE={size}")
+        } else {
+            String::new()
+        };
         dialogue.say(&format!("MAIL FROM:<{}>{sized}", letter.from)).await?.done()?;
         at = Phase::To;
         for to in letter.to {
@@ -276,7 +280,9 @@ impl Dialogue {
         target: &Target,
     ) -> Result<Self, Stop> {
         if offers(offered, "STARTTLS").is_none() {
-            return Err(Stop::Lacking("the mail server offers no STARTTLS, and nothing is sent in the clear"));
+            return Err(Stop::Lacking(
+                "the mail server offers no STARTTLS, and nothing is sent in the clear",
+            ));
         }
         self.say("STARTTLS").await?.done()?;
         // What came before TLS was agreed on may be anybody's.
