@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ pub(crate) fn run(names: &[String]) -> Outcome<()> {
     let server = postgres::find_or_start()?;
     let tests = Tests { suites: build()?, postgres: server.url() };
     control(&rows, &tests)?;
-    let found = rows.iter().map(|row| break_and_run(row, &tests)).collect::<Outcome<Vec<_>>>()?;
+    let found = all_broken(&rows, &tests)?;
     report::write(&found)?;
     let caught = found.iter().filter(|found| found.all(|notice| *notice == Notice::Caught)).count();
     println!("{caught} of {} sabotages caught", found.len());
@@ -147,8 +148,29 @@ fn control(rows: &[&Row], built: &Tests<'_>) -> Outcome<()> {
     Ok(())
 }
 
+/// Breaks each promise, as many at once as tests run: most of them wait for what does not come.
+fn all_broken(rows: &[&'static Row], built: &Tests<'_>) -> Outcome<Vec<Found>> {
+    let rest = Mutex::new(rows.iter());
+    let one_after_the_other = || {
+        let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::iter::from_fn(next)
+            .map(|row| break_and_run(row, built).map_err(|error| error.to_string()))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..steps::abreast()).map(|_| scope.spawn(one_after_the_other)).collect();
+        let mut found = Vec::new();
+        for worker in workers {
+            found.extend(worker.join().map_err(|_| "a run of a sabotage panicked")??);
+        }
+        found.sort_by_key(|found| rows.iter().position(|row| row.name == found.row.name));
+        Ok(found)
+    })
+}
+
 fn break_and_run(row: &'static Row, built: &Tests<'_>) -> Outcome<Found> {
-    println!("{:<25} {}", row.name, row.promise);
+    let mut told = format!("{:<25} {}", row.name, row.promise);
     let mut runs = Vec::new();
     for catcher in row.catchers {
         let started = Instant::now();
@@ -156,15 +178,17 @@ fn break_and_run(row: &'static Row, built: &Tests<'_>) -> Outcome<Found> {
         let took = started.elapsed();
         let notice = judge(catcher, status, &said);
         let run = Run { test: catcher.test, took, world: broken_world(&said), notice };
-        match &run.notice {
+        let line = match &run.notice {
             Notice::Caught => {
-                println!("{:>7.2} s  {}{}", took.as_secs_f64(), run.test, run.place());
+                format!("{:>7.2} s  {}{}", took.as_secs_f64(), run.test, run.place())
             }
-            Notice::Skipped => println!("  skipped  {}", run.test),
-            Notice::Missed(why) => println!("   MISSED  {}: {why}", run.test),
-        }
+            Notice::Skipped => format!("  skipped  {}", run.test),
+            Notice::Missed(why) => format!("   MISSED  {}: {why}", run.test),
+        };
+        told = format!("{told}\n{line}");
         runs.push(run);
     }
+    println!("{told}");
     Ok(Found { row, runs })
 }
 
@@ -198,7 +222,9 @@ impl Tests<'_> {
         sabotage: Option<&str>,
     ) -> Outcome<(Option<ExitStatus>, String)> {
         let program = self.suites.get(suite).ok_or_else(|| format!("{suite} was not built"))?;
-        let log = steps::root().join("target/sabotage.log");
+        let folder = steps::root().join("target/sabotage");
+        fs::create_dir_all(&folder)?;
+        let log = folder.join(format!("{}.log", sabotage.unwrap_or("control")));
         let out = File::create(&log)?;
         let mut command = Command::new(program);
         command.args(tests).args(["--exact", "--show-output"]).current_dir(steps::root());

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{Outcome, sdks, steps};
 
 /// How long it asks, in seconds.
-const SHORT: u32 = 150;
+const SHORT: u32 = 90;
 const LONG: u32 = 1800;
 
 const SEED: &str = "20261127";

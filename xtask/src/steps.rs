@@ -105,9 +105,10 @@ const THREADS: &str = "RUST_TEST_THREADS";
 
 /// Twice as many as there are cores: a test that starts processes, or kills or cuts them off,
 /// mostly waits. Who says how many has the last word.
-fn abreast() -> OsString {
+pub(crate) fn abreast() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::env::var_os(THREADS).unwrap_or_else(|| (2 * cores).to_string().into())
+    let said = std::env::var(THREADS).ok().and_then(|said| said.parse().ok());
+    said.unwrap_or(2 * cores)
 }
 
 /// All tests, after what they need is there. `extra` goes to cargo test.
@@ -128,7 +129,7 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
         ("TEST_CHROMEDRIVER", browser.driver.into()),
         ("TEST_CHROMIUM", browser.chromium.into()),
         ("TEST_POSTGRES", server.url().into()),
-        (THREADS, abreast()),
+        (THREADS, abreast().to_string().into()),
     ];
     environment.extend(sdks);
     environment.extend(axe.map(|script| ("TEST_AXE", script.into())));

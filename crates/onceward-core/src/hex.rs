@@ -1,13 +1,13 @@
 //! Bytes as hexadecimal digits, in lower case.
 
-use std::fmt::Write as _;
+/// The digits, each at its value.
+pub(crate) const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Two digits for each byte.
 pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
+    for half in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        text.push(DIGITS[usize::from(half)].into());
     }
     text
 }

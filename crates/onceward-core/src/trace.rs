@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::exchange::Headers;
+use crate::hex;
 use crate::id::OperationId;
 use crate::operation::Operation;
 
@@ -62,6 +63,15 @@ impl TraceContext {
         format!("{:032x}", self.trace)
     }
 
+    /// It as a `traceparent`, in ASCII. Each call says it to its upstream, so nothing is formatted.
+    pub fn text(&self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], self.trace);
+        write_hex(&mut text[36..52], self.span.into());
+        write_hex(&mut text[53..], self.flags.into());
+        text
+    }
+
     /// Another span of the same trace.
     #[must_use]
     pub fn with_span(self, span: u64) -> Self {
@@ -94,8 +104,24 @@ impl FromStr for TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags)
+        f.write_str(str::from_utf8(&self.text()).unwrap_or_default())
     }
+}
+
+/// Fills `place` with the last digits of `number`.
+fn write_hex(place: &mut [u8], mut number: u128) {
+    for digit in place.iter_mut().rev() {
+        *digit = hex::DIGITS[number as usize & 15];
+        number >>= 4;
+    }
+}
+
+/// Spreads what differs in few bits over all of them (the finaliser of splitmix64).
+pub fn spread(seed: u64) -> u64 {
+    let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// What is a span of an operation's.
@@ -114,8 +140,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// The id of this span of an operation: another one for each place, and spread evenly (the finaliser
-    /// of splitmix64). Never 0, which is no id.
+    /// The id of this span of an operation: another one for each place, and spread evenly. Never 0, which is
+    /// no id.
     pub fn span(self, id: OperationId) -> u64 {
         let (kind, number) = match self {
             Self::Call => (1, 0),
@@ -125,11 +151,7 @@ impl Place {
             Self::Settle(n) => (5, n),
         };
         let id = id.as_u128();
-        let mut x = id as u64 ^ (id >> 64) as u64 ^ (kind << 56 | u64::from(number));
-        x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)).max(1)
+        spread(id as u64 ^ (id >> 64) as u64 ^ (kind << 56 | u64::from(number))).max(1)
     }
 }
 

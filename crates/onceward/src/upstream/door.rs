@@ -292,7 +292,9 @@ impl Door {
     ) -> Result<(Parts, Incoming, Line), Failed> {
         let http2 = line.is_http2();
         let request = line.request(message);
-        let before = if http2 { 0 } else { line.wire().arm(line.reused) };
+        // A last look at a connection that lay idle is a system call: what is safe is sent again anyway.
+        let with_a_look = line.reused && !request.method().is_safe();
+        let before = if http2 { 0 } else { line.wire().arm(with_a_look) };
         let mut alarm = std::mem::take(&mut line.alarm);
         let came = patience.wait(&target.timeouts, &mut alarm, line.exchange(request)).await;
         line.alarm = alarm;

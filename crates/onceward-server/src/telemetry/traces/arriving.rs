@@ -1,14 +1,15 @@
 //! Calls: a span each, from the head of the request to the head of its answer.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use onceward::Aside;
-use onceward::core::trace::{Place, Sampling, TRACEPARENT, TraceContext};
+use onceward::core::trace::{self, Place, Sampling, TraceContext};
 use onceward::secret::random;
 use opentelemetry::trace::SpanKind;
 use opentelemetry::{KeyValue, Value};
@@ -16,6 +17,26 @@ use opentelemetry::{KeyValue, Value};
 use super::{Span, Telling, method, telling};
 use crate::config::Guard;
 use crate::listening::Peer;
+
+/// As a name, so that no call has it read.
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
+
+thread_local! {
+    /// What the next ids are made of. They have to differ, and may be guessed: no call waits for the
+    /// generator of secrets.
+    static IDS: Cell<[u64; 2]> =
+        Cell::new([u64::from_le_bytes(random()), u64::from_le_bytes(random())]);
+}
+
+/// A trace that begins here, and its first span.
+fn new_ids() -> (u128, u64) {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let [high, low] = IDS.get().map(|state| state.wrapping_add(STEP));
+    IDS.set([high, low]);
+    let (high, low) = (trace::spread(high), trace::spread(low));
+    let trace = u128::from(high) << 64 | u128::from(low);
+    (trace.max(1), trace::spread(high ^ low.rotate_left(32)).max(1))
+}
 
 /// What goes along with the head of a request that may be told of.
 #[derive(Debug, Clone)]
@@ -45,7 +66,7 @@ impl Traced {
 
     /// Tells whoever a request passes on to where it comes from.
     pub(crate) fn pass_on(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = self.0.own().to_string().try_into() {
+        if let Ok(value) = HeaderValue::from_bytes(&self.0.own().text()) {
             headers.insert(TRACEPARENT, value);
         }
     }
@@ -54,8 +75,8 @@ impl Traced {
 impl Shared {
     fn own(&self) -> TraceContext {
         *self.own.get_or_init(|| {
-            let (trace, span) = (u128::from_le_bytes(random()), u64::from_le_bytes(random()));
-            self.sampling.begin(self.caller, trace.max(1)).with_span(span.max(1))
+            let (trace, span) = new_ids();
+            self.sampling.begin(self.caller, trace).with_span(span)
         })
     }
 
@@ -156,6 +177,9 @@ fn text(value: Option<&HeaderValue>) -> Option<&str> {
 impl Arriving {
     /// Its answer is on its way.
     pub(crate) fn answered<B>(mut self: Box<Self>, response: &Response<B>) {
+        if !self.shared.context().is_sampled() {
+            return;
+        }
         let said = |name| response.headers().get(name).cloned();
         self.answer = Some(Answer {
             status: response.status().as_u16(),
