@@ -167,7 +167,8 @@ pub(in crate::upstream) async fn hand_over(
         if !recipients.iter().any(Reply::is_done) {
             dialogue.leave().await;
             // What passes is told before what does not.
-            let told = recipients.iter().find(|reply| reply.is_put_off()).or(recipients.last());
+            let told = recipients.iter().find(|reply| reply.is_put_off());
+            let told = told.or_else(|| recipients.last());
             return told.cloned().ok_or(Stop::Lacking("the mail is for nobody"));
         }
         at = Phase::Data;
