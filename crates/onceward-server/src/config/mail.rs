@@ -1,5 +1,7 @@
 //! A route to a mail server, as the file says it: `upstream = "smtp://…"`, and who we are to it.
 
+use std::borrow::Cow;
+
 use onceward::core::policy::{Effects, Policy};
 use onceward::upstream::{Login, MailServer, Safe};
 use percent_encoding::percent_decode_str;
@@ -45,8 +47,8 @@ pub(super) fn upstream(written: &str, table: &Table<'_>) -> Result<(Url, MailSer
     }
     let scheme = if is_implicit { "smtps" } else { "smtp" };
     let host = place.host_str().unwrap_or_default();
-    let port = place.port_or_known_default().unwrap_or_default();
-    let base = format!("{scheme}://{host}:{port}").parse().map_err(|_| wrong(NO_SERVER))?;
+    let number = place.port_or_known_default().unwrap_or_default();
+    let base = format!("{scheme}://{host}:{number}").parse().map_err(|_| wrong(NO_SERVER))?;
     Ok((base, server))
 }
 
@@ -126,7 +128,7 @@ fn login_of(written: &str) -> Option<(String, Option<Login>)> {
         return Some((written.to_owned(), None));
     };
     let (user, password) = login.split_once(':')?;
-    let read = |text| percent_decode_str(text).decode_utf8().ok().map(|it| it.into_owned());
+    let read = |text| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
     let login = Login { user: read(user)?, password: read(password)? };
     Some((format!("{scheme}://{place}"), Some(login)))
 }

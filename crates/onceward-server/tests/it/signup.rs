@@ -1,8 +1,6 @@
 //! The signup example, as its tutorial has it: a user, a mail, a record and a charge for each signup, three
 //! times over, under faults and kills.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use std::process::Command;
 
 use onceward_proof::figures::{number, seed, tell};

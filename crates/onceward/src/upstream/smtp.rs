@@ -5,7 +5,8 @@
 //! - It was taken: 200, with who has it and who was refused.
 //! - It was refused for good (a reply of 5xx), all recipients or the mail: 422.
 //! - The server takes no login of ours: 401.
-//! - It was put off (a reply of 4xx), some recipients or the mail, or the server is not ready: 503.
+//! - Some recipients were put off (a reply of 4xx), as by greylisting: 429. The server is well.
+//! - The mail was put off, or the server is not ready: 503.
 //! - The dialogue broke off before the dot that ends the mail: *unsent*; after it: *unanswered*.
 //!
 //! Who has it is noted by number, so that no later attempt is for them.
@@ -194,7 +195,7 @@ impl<'a> Mail<'a> {
         let is_put_off = told.recipients.iter().any(Reply::is_put_off);
         let status = match () {
             // Whoever was put off is to get it too.
-            () if is_taken && is_put_off => 503,
+            () if is_taken && is_put_off => 429,
             () if is_taken => 200,
             // What is left was refused for good, and others have it.
             () if told.at == Phase::To && !is_put_off && !served.is_empty() => 200,
@@ -220,7 +221,10 @@ impl<'a> Mail<'a> {
 
 /// The status of what the server did not take.
 fn status_of(told: &Told) -> u16 {
+    // A server that is about to close (421) says nothing of recipients.
+    let is_of_recipients = told.at == Phase::To && told.reply.code != 421;
     match (told.reply.is_put_off(), told.at) {
+        (true, _) if is_of_recipients => 429,
         (false, Phase::Login) => 401,
         (false, Phase::From | Phase::To | Phase::Data | Phase::End) => 422,
         // A server that is not there for anybody is there again later.
