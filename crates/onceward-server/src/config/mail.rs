@@ -31,8 +31,8 @@ pub(super) fn is_server(upstream: &str) -> bool {
 /// The upstream of a route that is one, as it is shown, and how mails are handed over to it.
 pub(super) fn upstream(written: &str, table: &Table<'_>) -> Result<(Url, MailServer), ConfigError> {
     let wrong = |what: &str| table.cannot("upstream", what);
-    let (bare, in_url) = login_of(written).ok_or_else(|| wrong(NO_SERVER))?;
-    let (place, is_implicit) = server(&bare).map_err(|what| wrong(&what))?;
+    let (without_login, in_url) = login_of(written).ok_or_else(|| wrong(NO_SERVER))?;
+    let (place, is_implicit) = server(&without_login).map_err(|what| wrong(&what))?;
     let server = MailServer {
         safe: safe(table, "starttls", &place, is_implicit)?,
         login: login(table)?.or(in_url),
