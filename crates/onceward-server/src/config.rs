@@ -40,6 +40,7 @@ mod events;
 mod forecast;
 pub(crate) mod guard;
 mod listener_tls;
+mod mail;
 mod oidc;
 mod outbox;
 mod policy;

@@ -86,6 +86,7 @@ pub mod clock;
 pub mod edge;
 pub mod layer;
 pub mod ledger_keys;
+pub mod mail;
 pub mod master_key;
 pub mod observe;
 mod pieces;

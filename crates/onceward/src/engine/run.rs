@@ -457,6 +457,7 @@ fn not_sent(why: &str) -> Delivered {
         error: Some(why.to_owned()),
         permanent: true,
         response: None,
+        served: Vec::new(),
         rest: None,
     }
 }
