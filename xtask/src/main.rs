@@ -3,11 +3,13 @@
 //! `ci` is what continuous integration runs, and all that it runs: what passes here passes there.
 
 mod axe;
+mod book;
 mod browser;
 mod count;
 mod crash;
 mod debian;
 mod deny;
+mod docs;
 mod fuzz;
 mod package;
 mod postgres;
@@ -15,7 +17,9 @@ mod previous;
 mod proof;
 mod sabotage;
 mod schemathesis;
+mod sdk;
 mod sdks;
+mod spelling;
 mod steps;
 mod tidy;
 mod tools;
@@ -27,9 +31,9 @@ use steps::Steps;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test [args]   start or install what the tests need, then run them all, and schemathesis;
-                arguments go to cargo test, and then it is not run
-  ci            format, lints, docs, tidy, deny, test, package, sabotage, count: what has to pass before a merge
+  test [args]   start or install what the tests need, then run them all, schemathesis
+                and the SDKs; arguments go to cargo test, and then those two are not run
+  ci            format, lints, docs, tidy, spelling, deny, test, package, sabotage, count: what has to pass before a merge
   fuzz [TARGET …] [--seconds N] [--seed N] [--input FILE]
                 inputs that nobody would write, for so long each
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
@@ -40,13 +44,20 @@ usage: cargo xtask <command>
                 --set writes that file
   sabotage [name…]
                 break one promise at a time, and show which test notices
-  tidy          layering, links, markers, manifests, paths
+  tidy          layering, links, the book's pages, what is made for it, markers, manifests, paths
   crash [--cycles N] [--seed S] [--long] [--only SUITE]
                 crash and fault suites on the release binary; figures in target/proof/crash.json
+  docs          write the reference pages that are made of the code, of openapi.json and of the alerts,
+                and llms.txt, anew: tests and tidy hold them
+  book          the documentation as a site, in target/book/site, by mdBook, which is installed
+                below the target folder where it is missing
+  spelling      misspelt words in all papers, by typos, which is installed below the target folder
   metrics       write the table of docs/metrics.md, which tests hold against the gateway, anew
   schemathesis [--long] [--seed N] [args]
                 requests made of the document of the API, right and wrong, against a gateway;
                 arguments go to schemathesis
+  sdk [python] [typescript]
+                our SDKs: lints, types, tests against the gateway, packs
   openapi       write docs/openapi.json, which tests hold against the gateway, anew
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
@@ -75,9 +86,13 @@ fn main() -> ExitCode {
         "proof" => proof::run(&rest),
         "tidy" => tidy::run(&steps::root()),
         "crash" => crash::run(&rest),
+        "sdk" => sdk::run(&rest),
         "schemathesis" => schemathesis::run(&rest),
         "openapi" => steps::openapi(),
         "metrics" => steps::metrics(),
+        "docs" => docs::run(),
+        "book" => book::run(),
+        "spelling" => spelling::run(),
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "count" => count::run(&rest),
@@ -109,6 +124,7 @@ fn ci() -> Outcome<()> {
     let done = steps
         .run("fmt", || steps::cargo(&["fmt", "--all", "--check"], &[]))
         .and_then(|()| steps.run("tidy", || tidy::run(&root)))
+        .and_then(|()| steps.run("spelling", spelling::run))
         .and_then(|()| steps.run("deny", || deny::run(&root)))
         .and_then(|()| {
             steps.run("clippy", || {

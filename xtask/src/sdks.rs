@@ -12,6 +12,7 @@ use crate::{Outcome, steps};
 /// The files that say which versions are wanted.
 const PACKAGES: &str = "requirements.txt";
 const MODULES: &str = "package.json";
+const LOCK: &str = "package-lock.json";
 
 /// What the tests are told: the variable, and the program with the SDKs.
 pub(crate) fn find_or_install() -> Vec<(&'static str, OsString)> {
@@ -37,6 +38,23 @@ pub(crate) fn python_with(name: &str) -> Outcome<PathBuf> {
 /// The folder in which modules are found that `wanted` lists, kept under `name`.
 pub(crate) fn node_with(wanted: &Path, name: &str) -> Outcome<PathBuf> {
     kept_of(wanted, MODULES, name, node)
+}
+
+/// How what is wanted is listed, and installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Language {
+    /// `requirements.txt`: an interpreter that has it.
+    Python,
+    /// `package-lock.json`: a folder that has exactly what is locked.
+    Locked,
+}
+
+/// What `wanted` lists, kept under `name`.
+pub(crate) fn kept(wanted: &Path, name: &str, language: Language) -> Outcome<PathBuf> {
+    match language {
+        Language::Python => kept_of(wanted, PACKAGES, name, python),
+        Language::Locked => kept_of(wanted, LOCK, name, locked),
+    }
 }
 
 /// What `list` in `wanted` names, installed anew where the wanted versions are others.
@@ -97,6 +115,23 @@ fn node(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
             .current_dir(folder),
     )?;
     Ok(folder.to_owned())
+}
+
+/// The folder with the modules that a lock names, as the lock has them.
+fn locked(wanted: &Path, folder: &Path) -> Outcome<PathBuf> {
+    need("node", &["nodejs", "npm"])?;
+    need("npm", &["npm"])?;
+    let place = folder.join("tree");
+    fs::create_dir_all(&place)?;
+    for file in [MODULES, LOCK] {
+        fs::copy(wanted.join(file), place.join(file))?;
+    }
+    steps::output(
+        Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+            .current_dir(&place),
+    )?;
+    Ok(place)
 }
 
 fn need(program: &str, packages: &[&str]) -> Outcome<()> {

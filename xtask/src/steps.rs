@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, axe, browser, postgres, previous, schemathesis, sdks, tools};
+use crate::{Outcome, axe, browser, postgres, previous, schemathesis, sdk, sdks, tools};
 
 /// What was run so far, and for how long.
 #[derive(Debug, Default)]
@@ -135,8 +135,12 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     environment.extend(axe.map(|script| ("TEST_AXE", script.into())));
     environment.extend(previous.map(|binary| ("TEST_PREVIOUS", binary.into())));
     cargo(&args, &environment)?;
-    // Who asks for some tests does not wait for it.
-    if extra.is_empty() { schemathesis::run(&[]) } else { Ok(()) }
+    // Who asks for some tests does not wait for these.
+    if !extra.is_empty() {
+        return Ok(());
+    }
+    schemathesis::run(&[])?;
+    sdk::run(&[])
 }
 
 /// Worlds from a seed, in a build that is quick.

@@ -1,12 +1,13 @@
-//! What a compiler does not check: layering, links, markers, manifests, paths.
+//! What a compiler does not check: layering, links, the book, markers, manifests, paths.
 //!
 //! Every check is a function from the tree's text to complaints, so that it can be tested without
 //! a tree. A complaint says where, what, and the mend.
 
+pub(crate) mod book;
 mod layers;
-mod links;
+pub(crate) mod links;
 mod manifest;
-mod text;
+pub(crate) mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,7 @@ use std::process::Command;
 
 pub(crate) use manifest::dependencies;
 
-use crate::{Outcome, steps};
+use crate::{Outcome, docs, steps};
 
 /// What one check found at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ impl fmt::Display for Complaint {
     }
 }
 
+impl std::error::Error for Complaint {}
+
 /// The files of the project: what is tracked, or would be with `git add`.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
@@ -49,7 +52,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    fn read(root: &Path) -> Outcome<Self> {
+    pub(crate) fn read(root: &Path) -> Outcome<Self> {
         let list = steps::output(
             Command::new("git")
                 .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -73,7 +76,7 @@ impl Tree {
 
     /// A tree that a test makes up.
     #[cfg(test)]
-    fn of(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
         Self {
             paths: files.iter().map(|(path, _)| (*path).to_owned()).collect(),
             texts: files
@@ -95,8 +98,13 @@ impl Tree {
                 .is_some_and(|next| next.starts_with(&folder))
     }
 
+    /// The text of one file.
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        self.texts.get(path).map(String::as_str)
+    }
+
     /// The text files whose path `which` picks.
-    fn texts<'a>(
+    pub(crate) fn texts<'a>(
         &'a self,
         which: impl Fn(&str) -> bool + 'a,
     ) -> impl Iterator<Item = (&'a str, &'a str)> {
@@ -129,6 +137,8 @@ fn complaints(tree: &Tree) -> Vec<Complaint> {
     all.extend(layers::verbs(tree));
     all.extend(layers::sockets(tree));
     all.extend(links::check(tree));
+    all.extend(book::check(tree));
+    all.extend(docs::drift(tree));
     all.extend(text::markers(tree));
     all.extend(text::weak_features(tree));
     all.extend(text::machine_paths(tree));

@@ -1,4 +1,4 @@
-//! The programs with which tests trace, cut the power, set clocks and read units. Where one is missing and
+//! The programs with which tests trace, cut the power, set clocks, read units and follow guides. Where one is missing and
 //! cannot be installed, its tests are skipped, and say so.
 
 use std::path::PathBuf;
@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use crate::debian::{self, on_path};
 
 /// What is looked for, and the package that has it.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 11] = [
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("sqlite3", "sqlite3"),
     ("strace", "strace"),
     ("systemd-analyze", "systemd"),
     ("unshare", "util-linux"),

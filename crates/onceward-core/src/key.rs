@@ -122,6 +122,10 @@ pub enum ScopeKind {
     Callback,
     /// A key of somebody else's handler, which begins and completes the effect itself.
     Claim,
+    /// A publisher's key of an event.
+    Event,
+    /// A key made of an event and a subscription: the one is delivered to the other.
+    Delivery,
     /// A caller's key of several effects, one after the other.
     Saga,
     /// A key made of a saga and one of its steps.
@@ -130,8 +134,16 @@ pub enum ScopeKind {
 
 impl ScopeKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Call, Self::Unique, Self::Callback, Self::Claim, Self::Saga, Self::Step];
+    pub const ALL: [Self; 8] = [
+        Self::Call,
+        Self::Unique,
+        Self::Callback,
+        Self::Claim,
+        Self::Event,
+        Self::Delivery,
+        Self::Saga,
+        Self::Step,
+    ];
 
     /// The word for it in answers and requests.
     pub fn name(self) -> &'static str {
@@ -140,6 +152,8 @@ impl ScopeKind {
             Self::Unique => "unique",
             Self::Callback => "callback",
             Self::Claim => "claim",
+            Self::Event => "event",
+            Self::Delivery => "delivery",
             Self::Saga => "saga",
             Self::Step => "step",
         }
@@ -183,6 +197,8 @@ impl Scope {
             ScopeKind::Unique => 2,
             ScopeKind::Callback => 3,
             ScopeKind::Claim => 4,
+            ScopeKind::Event => 5,
+            ScopeKind::Delivery => 6,
             ScopeKind::Saga => 7,
             ScopeKind::Step => 8,
         };

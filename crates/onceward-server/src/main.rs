@@ -14,6 +14,8 @@ mod event_loops;
 mod exit;
 mod front;
 mod gateway;
+#[cfg(test)]
+mod generated;
 mod given_key;
 mod guard;
 mod head;

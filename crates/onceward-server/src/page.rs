@@ -14,6 +14,7 @@ mod dead;
 mod docs;
 mod doubt;
 mod duplicates;
+mod events;
 mod filter;
 mod frame;
 mod icons;
@@ -31,6 +32,7 @@ mod sagas;
 mod sources;
 mod stats;
 mod story;
+mod subscriptions;
 mod theme;
 mod timeline;
 mod upstreams;
@@ -98,6 +100,13 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/sagas/{id}/cancel", post(sagas::cancel))
         .route("/sagas/{id}/resolve", post(sagas::resolve))
         .route("/sources", get(sources::show))
+        .route("/events", get(events::list))
+        .route("/events/{event}", get(events::show))
+        .route("/subscriptions", get(subscriptions::show))
+        .route("/subscriptions/{sub}/pause", post(subscriptions::pause))
+        .route("/subscriptions/{sub}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{sub}/recover", post(subscriptions::recover))
+        .route("/subscriptions/{sub}/test", post(subscriptions::test))
         .route("/outboxes", get(outboxes::show))
         .route("/keys", get(keys::show))
         .route("/duplicates", get(duplicates::show))

@@ -148,7 +148,8 @@ impl Engine {
         Ok(erased)
     }
 
-    /// Erases an operation, its other names, the callbacks that told of it and, of a saga, its steps.
+    /// Erases an operation, its other names, the callbacks that told of it, what it was delivered by and, of a
+    /// saga, its steps.
     async fn erase_with_kin(
         self: &Arc<Self>,
         operation: Operation,
@@ -161,10 +162,13 @@ impl Engine {
             let born = Query { parent: Some(operation.id), limit: PAGE, ..Query::default() };
             let born = Query { since: Some(operation.created_at), before, ..born };
             let page = self.store.list(born).await?;
-            let is_kin = |child: &Operation| {
-                matches!(child.scope.kind, ScopeKind::Callback | ScopeKind::Step)
+            let is_of_it = |child: &Operation| {
+                matches!(
+                    child.scope.kind,
+                    ScopeKind::Callback | ScopeKind::Delivery | ScopeKind::Step
+                )
             };
-            kin.extend(page.operations.into_iter().filter(is_kin));
+            kin.extend(page.operations.into_iter().filter(is_of_it));
             before = page.next;
             if before.is_none() {
                 break;

@@ -1,4 +1,4 @@
-//! Links in the papers lead somewhere.
+//! Links in the papers, which are all Markdown files, lead somewhere.
 //!
 //! Relative links only: whether an address on the web answers today is not for a build to say.
 
@@ -6,22 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Complaint, Tree};
 
-const PAPERS: [&str; 6] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    "bench/README.md",
-];
-
 /// Every relative link of the papers leads to a file or folder of the tree, and to a heading that
 /// is there.
 pub(super) fn check(tree: &Tree) -> Vec<Complaint> {
-    let is_paper = |path: &str| {
-        PAPERS.contains(&path)
-            || (path.starts_with("docs/") && super::text::has_extension(path, "md"))
-    };
+    let is_paper = |path: &str| super::text::has_extension(path, "md");
     let mut complaints = Vec::new();
     for (path, text) in tree.texts(is_paper) {
         for (line, target) in links(text) {
@@ -57,7 +45,7 @@ fn broken(tree: &Tree, from: &str, target: &str) -> Option<String> {
 }
 
 /// `target` as seen from the file `from`, as a path from the root; `None` when it leaves the tree.
-fn resolve(from: &str, target: &str) -> Option<String> {
+pub(crate) fn resolve(from: &str, target: &str) -> Option<String> {
     let target = target.replace("%20", " ");
     let mut parts: Vec<&str> = match target.strip_prefix('/') {
         Some(_) => Vec::new(),
@@ -76,7 +64,7 @@ fn resolve(from: &str, target: &str) -> Option<String> {
 }
 
 /// Line and target of each relative link: `[text](target)`, `[name]: target`, `src="…"`, `href="…"`.
-fn links(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (n, line) in prose(text) {
         let mut targets = Vec::new();
@@ -114,7 +102,7 @@ fn is_relative(target: &str) -> bool {
 }
 
 /// Lines outside of code blocks, with code spans blanked out.
-fn prose(text: &str) -> impl Iterator<Item = (usize, String)> + '_ {
+pub(crate) fn prose(text: &str) -> impl Iterator<Item = (usize, String)> + '_ {
     let mut fence: Option<&str> = None;
     text.lines().enumerate().filter_map(move |(n, line)| {
         let trimmed = line.trim_start();
@@ -215,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_anchor_without_a_heading_is_named() {
-        let found = found(&[("README.md", "# One\n[x](#two)\n"), ("other.md", "[x](nowhere.md)")]);
+        let found = found(&[("README.md", "# One\n[x](#two)\n"), ("other.txt", "[x](nowhere.md)")]);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("names no heading of README.md"), "{}", found[0]);
     }

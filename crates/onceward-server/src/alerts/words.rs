@@ -239,7 +239,7 @@ pub(super) fn advice(kind: Kind) -> &'static str {
 
 /// Where its page is among the docs.
 pub(super) fn runbook(kind: Kind) -> String {
-    format!("docs/alerts.md#{}", kind.name().to_ascii_lowercase())
+    format!("docs/on-call/{}.md", kind.name())
 }
 
 /// To the minute, as people read it.

@@ -135,7 +135,15 @@ impl<'a> Table<'a> {
 
     fn look(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().push(key);
+        #[cfg(test)]
+        self.note(key, "");
         self.keys.get(key)
+    }
+
+    /// For the page of the keys, which a test holds: what was asked for, and what is read there.
+    #[cfg(test)]
+    fn note(&self, key: &str, kind: &str) {
+        super::reference::note(&self.section, &self.whole_name(key), kind);
     }
 
     fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -149,6 +157,8 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
     ) -> Result<Option<T>, ConfigError> {
+        #[cfg(test)]
+        self.note(key, std::any::type_name::<T>());
         let Some(value) = self.get(key) else { return Ok(None) };
         T::deserialize(value.clone().into_deserializer()).map(Some).map_err(|error| {
             let place = Some(value.span()).filter(|place| self.text.is_laid_over(place));
@@ -253,6 +263,10 @@ impl<'a> Table<'a> {
         key: &'static str,
         words: &Words<T>,
     ) -> Result<Option<T>, ConfigError> {
+        #[cfg(test)]
+        for (word, _) in words {
+            self.note(key, word);
+        }
         self.text(key, |text| one_of(text, words))
     }
 
@@ -280,6 +294,8 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
     ) -> Result<Option<(&'a DeTable<'a>, Range<usize>)>, ConfigError> {
+        #[cfg(test)]
+        self.note(key, "table");
         let Some(value) = self.look(key) else { return Ok(None) };
         match value.get_ref() {
             DeValue::Table(keys) => Ok(Some((keys, value.span()))),
@@ -313,6 +329,8 @@ impl<'a> Table<'a> {
         mend: &str,
         read: impl FnOnce(&Table<'a>) -> Result<R, ConfigError>,
     ) -> Result<Option<Switch<R>>, ConfigError> {
+        #[cfg(test)]
+        self.note(key, std::any::type_name::<bool>());
         match self.value(key) {
             Some(DeValue::Boolean(_)) => {
                 Ok(self.read(key)?.map(|is_on| if is_on { Switch::On } else { Switch::Off }))
@@ -345,6 +363,8 @@ impl<'a> Table<'a> {
 
     /// Tables in a row: `[[routes.NAME.rules]]`; what is wrong in one is said of this section.
     pub(super) fn list(&self, key: &'static str) -> Result<Vec<Table<'a>>, ConfigError> {
+        #[cfg(test)]
+        self.note(key, "tables");
         let Some(value) = self.look(key) else { return Ok(Vec::new()) };
         let wrong = || self.cannot(key, "what belongs here is a list of tables");
         let DeValue::Array(tables) = value.get_ref() else { return Err(wrong()) };

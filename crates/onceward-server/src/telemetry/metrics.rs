@@ -116,6 +116,9 @@ metrics! {
     counter webhooks_rejected "onceward_webhooks_rejected_total" {"source", "reason"} "Webhooks that were refused"
     counter webhooks_unavailable "onceward_webhooks_unavailable_total" {"source", "reason"} "Webhooks that could not be taken when they came"
     counter webhooks_resolved "onceward_webhooks_resolved_total" {"source"} "Operations in doubt that a webhook ended"
+    counter events "onceward_events_total" {} "Events that were published"
+    counter deliveries "onceward_deliveries_total" {"state"} "Deliveries of events to subscriptions that came to rest: done or dead"
+    gauge subscriptions "onceward_subscriptions" {"state"} "Subscriptions by how they are: active, failing, paused or disabled"
     counter outbox_rows "onceward_outbox_rows_total" {"outbox", "result"} "Rows of an outbox, by what became of them: remembered, duplicate or parked"
     gauge outbox_lag "onceward_outbox_lag_seconds" {"outbox"} "Age of the oldest row of an outbox that is not remembered; while it cannot be read, at least the time since it was"
     gauge outbox_parked "onceward_outbox_parked" {"outbox"} "Rows of an outbox that can never become a call"
@@ -179,7 +182,9 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
+    use crate::generated;
 
+    const PAGE: &str = "docs/metrics.md";
     const BEGIN: &str = "<!-- metrics: written by `cargo xtask metrics` -->\n";
     const END: &str = "<!-- /metrics -->\n";
 
@@ -204,23 +209,13 @@ mod tests {
 
     #[test]
     fn the_page_of_the_metrics_has_them_all() {
-        let place = root().join("docs/metrics.md");
-        let page = fs::read_to_string(&place).unwrap();
-        let (before, rest) = page.split_once(BEGIN).unwrap();
-        let (_, after) = rest.split_once(END).unwrap();
         let mut table = "| metric | kind | labels | what |\n| --- | --- | --- | --- |\n".to_owned();
         for Row { kind, name, labels, help } in TABLE {
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
             writeln!(table, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
         }
-        let wanted = format!("{before}{BEGIN}{table}{END}{after}");
-        if std::env::var_os("TEST_WRITE").is_some() {
-            fs::write(&place, &wanted).unwrap();
-        }
-        assert!(
-            page == wanted || std::env::var_os("TEST_WRITE").is_some(),
-            "docs/metrics.md is old: `cargo xtask metrics` writes its table"
-        );
+        let wanted = generated::between(&generated::text(PAGE), BEGIN, END, &table);
+        generated::hold(PAGE, &wanted);
     }
 
     /// The names of ours that a text has, without what a histogram's series end in.
@@ -250,16 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn every_alert_has_a_place_on_the_page_of_the_alerts() {
+    fn every_alert_leads_to_a_page_of_its_own() {
         let alerts = fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).unwrap();
-        let page = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
         let names: Vec<_> =
             alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
         assert!(names.len() >= 10, "{names:?}");
         for name in names {
-            assert!(page.contains(&format!("\n## {name}\n")), "{name}");
-            let place = format!("docs/alerts.md#{}\n", name.to_lowercase());
-            assert!(alerts.contains(&place), "{place}");
+            let place = format!("docs/on-call/{name}.md");
+            assert!(root().join(&place).is_file(), "{place}");
+            assert!(alerts.contains(&format!("runbook_url: {place}\n")), "{place}");
+            assert!(
+                generated::text("docs/alerts.md").contains(&format!("(on-call/{name}.md)")),
+                "{name}"
+            );
         }
     }
 

@@ -392,8 +392,8 @@ fn origin(operation: &Operation, context: TraceContext) -> (u64, bool) {
     let is_resent = operation.acts.iter().any(|act| act.deed == Deed::Resent);
     match operation.scope.kind {
         ScopeKind::Call if is_by_request && !is_resent => (Place::Call.span(operation.id), false),
-        // The span of a callback's operation, or of a step's saga, is one of ours.
-        ScopeKind::Callback | ScopeKind::Step => (context.span, false),
+        // The span of a callback's operation, of a delivery's event and of a step's saga is one of ours.
+        ScopeKind::Callback | ScopeKind::Delivery | ScopeKind::Step => (context.span, false),
         _ => (context.span, context.span != 0),
     }
 }

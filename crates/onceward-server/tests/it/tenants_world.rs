@@ -104,6 +104,8 @@ pub(crate) struct Own {
     pub(crate) operations: Vec<String>,
     pub(crate) bulk: String,
     pub(crate) saga: String,
+    pub(crate) event: String,
+    pub(crate) subscription: String,
     /// Of an access key that nobody uses.
     pub(crate) prefix: String,
     /// What nobody else may read.
@@ -168,6 +170,11 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
         let shown = ask(gateway, &key, &format!("GET /v1/sagas/{saga}"), "").json();
         (shown["state"] == "done").then_some(())
     });
+    let wanted = json!({"to": "shared/hooks", "description": canary, "types": ["none.such"]});
+    let subscription =
+        do_it("POST /v1/subscriptions", wanted, 201)["id"].as_str().unwrap().to_owned();
+    let event = json!({"type": "order.paid", "subject": canary, "key": format!("{canary}-event"), "data": canary});
+    let event = do_it("POST /v1/events", event, 202)["id"].as_str().unwrap().to_owned();
     if tenant != "default" {
         let body = json!({"note": canary}).to_string();
         let refused = gateway.call("POST", &format!("/in/{tenant}-source"), &[], &body);
@@ -184,6 +191,7 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     let prefix = unused[..11].to_owned();
     let mut secrets = operations.clone();
     secrets.extend([canary.clone(), bulk.clone(), saga.clone(), prefix.clone()]);
+    secrets.extend([event.clone(), subscription.clone()]);
     secrets.extend(["only", "source", "outbox"].map(|what| format!("{tenant}-{what}")));
-    Own { key, operations, bulk, saga, prefix, secrets }
+    Own { key, operations, bulk, saga, event, subscription, prefix, secrets }
 }

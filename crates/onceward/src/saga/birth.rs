@@ -16,6 +16,7 @@ use onceward_core::time::Timestamp;
 use super::{Kept, key_of, scope_of};
 use crate::call::{Arrival, CallOptions};
 use crate::engine::Engine;
+use crate::mail::Mail;
 use crate::remember::birth;
 use crate::route::Route;
 use crate::store::Birth;
@@ -32,6 +33,7 @@ pub(super) struct Made {
     key: Key,
     ask: Ask,
     request: Arc<Request>,
+    mail: Option<Box<Mail>>,
     route: Arc<Route>,
     policy: Arc<Policy>,
     effects: Effects,
@@ -70,18 +72,25 @@ impl Engine {
         }
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
+        let mail = match &route.target.mail {
+            None => None,
+            Some(_) => {
+                let read = Mail::read(&request, route.body_bytes_max);
+                Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
+            }
+        };
         let effects = policy.effects_of(&request.method);
         if effects == Effects::Keyed && policy.upstream_key.place.own(&request).is_err() {
             return Err(never("its upstream takes its key in a place that it has not"));
         }
         let key = key_of(saga.id, name, place.undo).ok_or_else(|| never("it has no key"))?;
         let request = Arc::new(request);
-        Ok(Made { key, ask: ask.clone(), request, route, policy, effects })
+        Ok(Made { key, ask: ask.clone(), request, mail, route, policy, effects })
     }
 
     /// The operation of a step as it is remembered: accepted, and due at once.
     pub(super) fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> Birth {
-        let Made { key, ask, request, route, policy, effects } = made;
+        let Made { key, ask, request, mail, route, policy, effects } = made;
         let scope = scope_of(saga);
         let arrival = Arrival {
             digest: scope.digest(&key),
@@ -92,6 +101,7 @@ impl Engine {
             effects,
             mode: Mode::Accepted,
             request,
+            mail,
             policy,
             route,
             options: CallOptions {
@@ -103,7 +113,9 @@ impl Engine {
             made_at: None,
             trace: self.context_of(saga),
         };
-        let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+        let id = self.next_id(now);
+        let request = arrival.remembered(id, now);
+        let mut newborn = birth(&arrival, &request, id, None, None, &self.secrets, now);
         let own_window = newborn.operation.window;
         newborn.operation.window = own_window.max(STEP_WINDOW);
         let intent = newborn.operation.intent_mut();

@@ -19,16 +19,16 @@ pub(super) fn title(code: &str) -> &'static str {
     Problem::all().find(|(known, ..)| *known == code).map_or("", |(.., title)| title)
 }
 
-/// When it comes, in a sentence: what the page of files says, without its links.
-fn when(code: &str) -> Option<String> {
-    let word = format!("`{code}`");
-    PAGE.lines().find_map(|line| {
-        let mut cells = line.strip_prefix("| ")?.split(" | ");
-        let codes = cells.next()?;
-        let is_alone = codes == word;
-        let when = cells.nth(2).filter(|_| is_alone)?.trim_end_matches('|').trim();
-        (!when.is_empty()).then(|| unlinked(when))
-    })
+/// When it comes and what is to be done: what the page of files says below the code's heading, each a
+/// paragraph without its links. The first paragraph there is made of the table, as this page is.
+fn said(code: &str) -> Vec<String> {
+    let Some((_, rest)) = PAGE.split_once(&format!("\n## {code}\n")) else { return Vec::new() };
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    section
+        .split("\n\n")
+        .skip(1)
+        .map(|paragraph| unlinked(&paragraph.trim().replace('\n', " ")))
+        .collect()
 }
 
 /// Text whose links have become their words: `[words](place)`.
@@ -59,12 +59,12 @@ fn advice(word: &str) -> &'static str {
 
 /// By code: the statuses that it comes with, and the endpoints that may say it.
 #[derive(Default)]
-struct Uses {
-    statuses: Vec<&'static str>,
+pub(super) struct Uses {
+    pub(super) statuses: Vec<&'static str>,
     endpoints: Vec<(String, &'static str)>,
 }
 
-fn uses() -> BTreeMap<&'static str, Uses> {
+pub(super) fn uses() -> BTreeMap<&'static str, Uses> {
     let mut all: BTreeMap<&'static str, Uses> = BTreeMap::new();
     for part in Part::all() {
         for (id, operation) in endpoint::of(part.name).flat_map(endpoint::Told::named) {
@@ -106,7 +106,8 @@ pub(super) fn content() -> Markup {
         @for (code, status, word, title) in codes {
             section.card.endpoint {
                 h2 id=(code) { code { (code) } }
-                p { strong { (title) "." } @if let Some(when) = when(code) { " When " (text::line(&when)) "." } }
+                p { strong { (title) "." } }
+                @for paragraph in said(code) { p { (text::line(&paragraph)) } }
                 @let of_code = uses.get(code);
                 @let others: Vec<_> = of_code.into_iter().flat_map(|uses| &uses.statuses)
                     .filter(|other| **other != status.to_string()).collect();

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::*;
+use crate::generated;
 
 fn pages() -> Vec<(String, String)> {
     let base = Base { address: "http://127.0.0.1:7077".to_owned(), wants_key: true };
@@ -60,9 +62,43 @@ fn every_code_is_told_of_with_what_it_means() {
     for (code, _, _, title) in onceward::problem::Problem::all() {
         assert!(problems.contains(&format!("id=\"{code}\"")), "{code}");
         assert!(problems.contains(title), "{code}");
-        let page = include_str!("../../../../../docs/problems.md");
-        assert!(page.contains(&format!("`{code}`")), "docs/problems.md says nothing of {code}");
     }
+}
+
+/// Where the list of the codes stands on the page of files.
+const BEGIN: &str = "<!-- codes: written by `cargo xtask docs` -->\n";
+const END: &str = "<!-- end of codes -->\n";
+
+#[test]
+fn the_page_of_the_problems_has_them_all() {
+    const PLACE: &str = "docs/problems.md";
+    let page = generated::text(PLACE);
+    let uses = problems::uses();
+    let mut codes: Vec<_> = onceward::problem::Problem::all().collect();
+    codes.sort_unstable_by_key(|(code, ..)| *code);
+    let mut list = "| code | status | advice | |\n| --- | --- | --- | --- |\n".to_owned();
+    for (code, status, advice, title) in &codes {
+        let _ = writeln!(list, "| [`{code}`](#{code}) | {status} | `{advice}` | {title} |");
+    }
+    let mut wanted = generated::between(&page, BEGIN, END, &list);
+    for (code, status, advice, title) in &codes {
+        let heading = format!("\n## {code}\n\n");
+        let (before, rest) = wanted.split_once(&heading).unwrap_or_else(|| {
+            panic!("{PLACE} says nothing of {code}: add `## {code}`, when it comes and what to do")
+        });
+        // The paragraph below the heading is made of the table; the rest is written by hand.
+        let (_, by_hand) = rest.split_once("\n\n").unwrap();
+        let usual = status.to_string();
+        let others = uses.get(code).into_iter().flat_map(|uses| &uses.statuses);
+        let others: String =
+            others.filter(|other| **other != usual).flat_map(|other| [" or ", other]).collect();
+        wanted = format!(
+            "{before}{heading}**{title}.** {usual}{others}, advice `{advice}`.\n\n{by_hand}"
+        );
+    }
+    let headings = wanted.lines().filter(|line| line.starts_with("## ")).count();
+    assert_eq!(headings, codes.len(), "{PLACE} tells of a code that there is not");
+    generated::hold(PLACE, &wanted);
 }
 
 #[test]

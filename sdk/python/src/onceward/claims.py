@@ -1,0 +1,375 @@
+"""Claims: the ledger as a service for handlers, consumers and jobs of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import quote
+
+from .errors import (
+    EffectFailedError,
+    FenceStaleError,
+    InProgressError,
+    NotDoneError,
+    OncewardError,
+    OutcomeUnknownError,
+    problem,
+)
+from .flow import Ask, Pause
+from .keys import new_key
+from .shapes import Claim, Effects
+from .units import duration
+
+if TYPE_CHECKING:
+    from ._calls import Read, Steps
+    from .client import AsyncOnceward, Onceward, _Client
+
+#: What the gateway waits for somebody else's outcome in one request, at most, in seconds.
+_WAIT_MAX = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass
+class Held:
+    """What an effect is told."""
+
+    key: str
+    #: Grows with each holder: let what is written to refuse a smaller one.
+    fence: int
+    #: The operation's id: a good key for what is called from here.
+    operation: str
+    #: Why the claim is lost, where it is: somebody else may have begun since.
+    lost: FenceStaleError | None = field(default=None, compare=False)
+
+
+class _Verbs:
+    """What there is to say of claims, as flows."""
+
+    def __init__(
+        self,
+        client: _Client,
+        scope: str,
+        lease: float,
+        effects: Effects | None,
+        holder: str | None,
+    ) -> None:
+        self._client = client
+        #: Within what keys are unique.
+        self.scope = scope
+        self.lease = lease
+        self._effects = effects
+        self._holder = holder
+
+    def _path(self, key: str) -> str:
+        return f"/v1/claims/{quote(self.scope, safe='')}/{quote(key, safe='')}"
+
+    def _say(self, key: str, verb: str, words: dict[str, Any], extra: float = 0.0) -> Steps:
+        said = {name: value for name, value in words.items() if value is not None}
+        return self._client._ask("POST", f"{self._path(key)}/{verb}", said, extra)
+
+    def _begin(
+        self, key: str, fingerprint: object, effects: Effects | None, nonce: str | None, wait: float
+    ) -> Steps:
+        words = {
+            "lease": duration(self.lease),
+            "fingerprint": fingerprint,
+            "effects": effects or self._effects,
+            "holder": self._holder,
+            "nonce": nonce or new_key(),
+            "wait": duration(wait) if wait else None,
+        }
+        return self._say(key, "begin", words, extra=wait)
+
+    def _complete(self, key: str, fence: int, outcome: object, ok: bool | None) -> Steps:
+        return self._say(key, "complete", {"fence": fence, "outcome": outcome, "ok": ok})
+
+    def _release(
+        self,
+        key: str,
+        fence: int,
+        reason: str | None,
+        retry_after: float | None,
+        may_have_executed: bool,
+    ) -> Steps:
+        words = {
+            "fence": fence,
+            "reason": None if reason is None else reason[:256],
+            "retry_after": None if retry_after is None else duration(retry_after),
+            "may_have_executed": may_have_executed or None,
+        }
+        return self._say(key, "release", words)
+
+    def _renew(self, key: str, fence: int, lease: float | None) -> Steps:
+        said = duration(self.lease if lease is None else lease)
+        return self._say(key, "renew", {"fence": fence, "lease": said})
+
+    def _get(self, key: str) -> Steps:
+        return self._client._ask("GET", self._path(key))
+
+    def _acquire(
+        self, key: str, fingerprint: object, effects: Effects | None, wait: float
+    ) -> Generator[Ask | Pause, Read | None, Claim]:
+        """Begins a key that is in nobody's hand, or is done."""
+        end = time.monotonic() + wait
+        while True:
+            left = max(0.0, end - time.monotonic())
+            said = yield from self._begin(key, fingerprint, effects, None, min(left, _WAIT_MAX))
+            claim = cast(Claim, said)
+            if claim["status"] in ("acquired", "done"):
+                return claim
+            if claim["status"] == "in_doubt":
+                raise claim_in_doubt(claim)
+            retry_after = claim.get("retry_after_ms", 1000) / 1000
+            if time.monotonic() + retry_after >= end:
+                raise claim_busy(claim)
+            yield Pause(retry_after)
+
+    def _give_back(self, held: Held, error: BaseException) -> Steps:
+        """Says that an effect ended in an error: nothing was done where the error says so."""
+        if isinstance(error, NotDoneError):
+            return self._release(held.key, held.fence, str(error), error.retry_after, False)
+        # An error's words may hold what nobody should read there: its name has to do.
+        return self._release(held.key, held.fence, type(error).__name__, None, True)
+
+
+def outcome_of(claim: Claim) -> Any:
+    """The outcome of a claim that is done; raises where it did not succeed."""
+    if claim.get("ok") is False:
+        raise EffectFailedError(claim["key"], claim.get("outcome"))
+    return claim.get("outcome")
+
+
+def held_of(claim: Claim) -> Held:
+    """What whoever has a claim in hand is told."""
+    return Held(claim["key"], claim.get("fence", 0), claim["operation"])
+
+
+class Claims(_Verbs):
+    """The claims of one scope."""
+
+    _client: Onceward
+
+    def begin(
+        self,
+        key: str,
+        *,
+        fingerprint: object = None,
+        effects: Effects | None = None,
+        nonce: str | None = None,
+        wait: float = 0.0,
+    ) -> Claim:
+        """Begins an effect: `acquired` says that it is in hand, `done` that somebody did it.
+
+        A begin that is sent again because its answer was lost is the same begin. `wait`, up to a
+        minute: how many seconds somebody else's outcome is waited for.
+        """
+        steps = self._begin(key, fingerprint, effects, nonce, wait)
+        return cast(Claim, self._client.run(steps))
+
+    def complete(
+        self, key: str, fence: int, outcome: object = None, *, ok: bool | None = None
+    ) -> Claim:
+        """Says that it was done, and what all shall get; `ok=False` where it did not succeed."""
+        return cast(Claim, self._client.run(self._complete(key, fence, outcome, ok)))
+
+    def release(
+        self,
+        key: str,
+        fence: int,
+        *,
+        reason: str | None = None,
+        retry_after: float | None = None,
+        may_have_executed: bool = False,
+    ) -> Claim:
+        """Gives it back: nothing was done, or, with `may_have_executed`, nobody knows."""
+        steps = self._release(key, fence, reason, retry_after, may_have_executed)
+        return cast(Claim, self._client.run(steps))
+
+    def renew(self, key: str, fence: int, *, lease: float | None = None) -> Claim:
+        """Keeps it in hand for another lease."""
+        return cast(Claim, self._client.run(self._renew(key, fence, lease)))
+
+    def get(self, key: str) -> Claim:
+        """How it stands."""
+        return cast(Claim, self._client.run(self._get(key)))
+
+    def once(
+        self,
+        key: str,
+        effect: Callable[[Held], T],
+        *,
+        fingerprint: object = None,
+        effects: Effects | None = None,
+        wait: float = _WAIT_MAX,
+    ) -> T:
+        """Runs `effect` unless somebody has, and gives its outcome, which is kept as JSON.
+
+        Whoever comes while it runs waits, whoever comes later gets what was kept. Its lease is
+        renewed meanwhile. An effect that raises may have been done, unless it raises a
+        `NotDoneError`; what follows is what `effects` says.
+
+        Raises `InProgressError` where somebody else has it in hand for longer than `wait`,
+        `OutcomeUnknownError` where only a person can tell, and `EffectFailedError` where it was
+        done and did not succeed.
+        """
+        claim = cast(Claim, self._client.run(self._acquire(key, fingerprint, effects, wait)))
+        if claim["status"] == "done":
+            return cast(T, outcome_of(claim))
+        held = held_of(claim)
+        over = threading.Event()
+        renewing = threading.Thread(target=self._keep, args=(held, over), daemon=True)
+        renewing.start()
+        try:
+            outcome = effect(held)
+        except BaseException as error:
+            over.set()
+            # A lease that ends by itself says the same, later; what went wrong first counts.
+            with suppress(OncewardError):
+                self._client.run(self._give_back(held, error))
+            raise
+        finally:
+            over.set()
+        self.complete(key, held.fence, outcome)
+        return outcome
+
+    def _keep(self, held: Held, over: threading.Event) -> None:
+        while not over.wait(self.lease / 3):
+            try:
+                self.renew(held.key, held.fence)
+            except FenceStaleError as error:
+                held.lost = error
+                return
+            except OncewardError:
+                # It was asked several times over; the next third of the lease is another chance.
+                continue
+
+
+class AsyncClaims(_Verbs):
+    """The claims of one scope, for asyncio. What there is to say, `Claims` says."""
+
+    _client: AsyncOnceward
+
+    async def begin(
+        self,
+        key: str,
+        *,
+        fingerprint: object = None,
+        effects: Effects | None = None,
+        nonce: str | None = None,
+        wait: float = 0.0,
+    ) -> Claim:
+        """Begins an effect, as `Claims.begin`."""
+        steps = self._begin(key, fingerprint, effects, nonce, wait)
+        return cast(Claim, await self._client.run(steps))
+
+    async def complete(
+        self, key: str, fence: int, outcome: object = None, *, ok: bool | None = None
+    ) -> Claim:
+        """Says that it was done, as `Claims.complete`."""
+        return cast(Claim, await self._client.run(self._complete(key, fence, outcome, ok)))
+
+    async def release(
+        self,
+        key: str,
+        fence: int,
+        *,
+        reason: str | None = None,
+        retry_after: float | None = None,
+        may_have_executed: bool = False,
+    ) -> Claim:
+        """Gives it back, as `Claims.release`."""
+        steps = self._release(key, fence, reason, retry_after, may_have_executed)
+        return cast(Claim, await self._client.run(steps))
+
+    async def renew(self, key: str, fence: int, *, lease: float | None = None) -> Claim:
+        """Keeps it in hand for another lease."""
+        return cast(Claim, await self._client.run(self._renew(key, fence, lease)))
+
+    async def get(self, key: str) -> Claim:
+        """How it stands."""
+        return cast(Claim, await self._client.run(self._get(key)))
+
+    async def once(
+        self,
+        key: str,
+        effect: Callable[[Held], Awaitable[T]],
+        *,
+        fingerprint: object = None,
+        effects: Effects | None = None,
+        wait: float = _WAIT_MAX,
+    ) -> T:
+        """Runs `effect` unless somebody has, and gives its outcome, as `Claims.once`."""
+        steps = self._acquire(key, fingerprint, effects, wait)
+        claim = cast(Claim, await self._client.run(steps))
+        if claim["status"] == "done":
+            return cast(T, outcome_of(claim))
+        hold = Hold(self, claim)
+        try:
+            outcome = await effect(hold.held)
+        except BaseException as error:
+            await hold.give_back(error)
+            raise
+        finally:
+            hold.stop()
+        await self.complete(key, hold.held.fence, outcome)
+        return outcome
+
+
+class Hold:
+    """A claim in hand of a task: renewed at a third of its lease until it is stopped."""
+
+    def __init__(self, claims: AsyncClaims, claim: Claim, longest: float = math.inf) -> None:
+        self.held = held_of(claim)
+        self._claims = claims
+        #: From then on its lease ends by itself, whatever its holder does.
+        self._end = time.monotonic() + longest
+        self._task = asyncio.create_task(self._keep())
+
+    async def give_back(self, error: BaseException) -> None:
+        """Says that an effect ended in an error: nothing was done where the error says so."""
+        self.stop()
+        # A lease that ends by itself says the same, later; what went wrong first counts.
+        with suppress(OncewardError):
+            await self._claims._client.run(self._claims._give_back(self.held, error))
+
+    def stop(self) -> None:
+        """Renews it no more."""
+        self._task.cancel()
+
+    async def _keep(self) -> None:
+        while time.monotonic() < self._end:
+            await asyncio.sleep(self._claims.lease / 3)
+            try:
+                await self._claims.renew(self.held.key, self.held.fence)
+            except FenceStaleError as error:
+                self.held.lost = error
+                return
+            except OncewardError:
+                # It was asked several times over; the next third of the lease is another chance.
+                continue
+
+
+def claim_busy(claim: Claim) -> InProgressError:
+    """What a busy claim is to whoever asked for it."""
+    title = "The first call with this key is under way"
+    detail = "Somebody else has it in hand. Ask again with the same key to get its outcome."
+    said = problem("in-progress", 409, "wait", title, detail)
+    said["operation"] = claim["operation"]
+    after = claim.get("retry_after_ms", 1000) / 1000
+    return InProgressError(said, key=claim["key"], retry_after=after)
+
+
+def claim_in_doubt(claim: Claim) -> OutcomeUnknownError:
+    """What a claim in doubt is to whoever asked for it."""
+    title = "Nobody knows whether it was done"
+    detail = "It was begun, and nobody said how it ended. A person resolves it."
+    said = problem("outcome-unknown", 409, "escalate", title, detail)
+    said["operation"] = claim["operation"]
+    return OutcomeUnknownError(said, key=claim["key"])

@@ -1,0 +1,187 @@
+"""Handlers of one's own that run once for a key: FastAPI, on a real gateway's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from conftest import RETRY
+from fastapi import FastAPI, Request, Response
+from world import Gateway, fresh
+
+from onceward import AsyncOnceward, Keyed, NotDoneError, OnceMiddleware, RetryPolicy
+
+pytestmark = pytest.mark.anyio
+
+Effect = Callable[[int], Awaitable[Response]]
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[AsyncOnceward]:
+    async with AsyncOnceward(gateway.url, retry=RETRY) as made:
+        yield made
+
+
+async def created(run: int) -> Response:
+    headers = {"location": f"/orders/{run}", "x-other": "1"}
+    return Response(f'{{"order":{run}}}', 201, headers, "application/json")
+
+
+class Api:
+    """An API with one handler behind the middleware."""
+
+    def __init__(self, client: AsyncOnceward, effect: Effect = created, **options: Any) -> None:
+        self.runs = 0
+        self.seen: list[Keyed | None] = []
+        app = FastAPI()
+
+        @app.post("/orders")
+        async def order(request: Request) -> Response:
+            await request.json()
+            self.runs += 1
+            self.seen.append(request.scope.get("onceward"))
+            return await effect(self.runs)
+
+        app.add_middleware(OnceMiddleware, scope="orders", client=client, **options)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://api")
+
+    async def post(
+        self, key: str | None, body: str = '{"qty":1}', **headers: str
+    ) -> httpx.Response:
+        lines = {"content-type": "application/json", **headers}
+        if key is not None:
+            lines["idempotency-key"] = key
+        return await self._http.post("/orders", content=body, headers=lines)
+
+
+async def test_a_handler_runs_once_and_a_duplicate_gets_its_answer(client: AsyncOnceward) -> None:
+    api, key = Api(client), fresh("k")
+    first, second = await api.post(key), await api.post(key)
+    assert (first.status_code, first.headers["idempotent-replayed"]) == (201, "false")
+    assert first.headers["x-other"] == "1"
+    assert (second.status_code, second.headers["idempotent-replayed"]) == (201, "true")
+    assert second.headers["location"] == "/orders/1"
+    assert second.headers["content-type"] == first.headers["content-type"]
+    assert second.headers["idempotency-key"] == key
+    assert second.content == first.content
+    assert api.runs == 1
+    assert api.seen[0] is not None
+    assert api.seen[0].operation == first.headers["onceward-operation"]
+
+
+async def test_who_comes_while_it_runs_waits_for_its_answer(client: AsyncOnceward) -> None:
+    gate = asyncio.Event()
+
+    async def slow(run: int) -> Response:
+        await gate.wait()
+        return await created(run)
+
+    api, key = Api(client, slow), fresh("k")
+    both = [asyncio.create_task(api.post(key)) for _ in range(2)]
+    while api.runs == 0:
+        await asyncio.sleep(0)
+    gate.set()
+    first, second = await asyncio.gather(*both)
+    assert first.content == second.content
+    assert api.runs == 1
+
+
+async def test_the_same_key_with_another_request_is_refused(client: AsyncOnceward) -> None:
+    api, key = Api(client), fresh("k")
+    await api.post(key)
+    other = await api.post(key, '{"qty":2}')
+    assert (other.status_code, other.json()["code"]) == (409, "key-mismatch")
+    assert "operation" not in other.json(), "where it lies is none of a caller's business"
+    assert api.runs == 1
+
+
+async def test_what_has_no_key_passes_by_or_is_refused_where_one_is_wanted(
+    client: AsyncOnceward,
+) -> None:
+    lax = Api(client)
+    assert [(await lax.post(None)).status_code for _ in range(2)] == [201, 201]
+    assert lax.runs == 2
+    strict = Api(client, key_missing="require")
+    assert (await strict.post(None)).json()["code"] == "key-required"
+    assert (await strict.post("a b")).json()["code"] == "key-invalid"
+    assert strict.runs == 0
+
+
+async def test_keys_of_one_caller_are_nothing_to_another(client: AsyncOnceward) -> None:
+    def principal(scope: Any) -> str | None:
+        named = [value.decode() for name, value in scope["headers"] if name == b"x-user"]
+        return named[0] if named else None
+
+    api, key = Api(client, principal=principal), fresh("k")
+    for user in ("anna", "otto", "anna", "a/b"):
+        await api.post(key, **{"x-user": user})
+    assert api.runs == 3
+    await api.post(f"anna/{key}")
+    assert api.runs == 4, "who has no name gets nobody's answer"
+
+
+async def test_a_handler_that_fails_is_in_doubt_where_a_second_run_is_a_second_effect(
+    client: AsyncOnceward,
+) -> None:
+    async def fail(run: int) -> Response:
+        if run == 1:
+            raise RuntimeError("who knows")
+        return await created(run)
+
+    api, key = Api(client, fail), fresh("k")
+    assert (await api.post(key)).status_code == 500
+    again = await api.post(key)
+    assert (again.status_code, again.json()["code"]) == (409, "outcome-unknown")
+    assert api.runs == 1
+    harmless, key = Api(client, fail, effects="idempotent"), fresh("k")
+    assert [(await harmless.post(key)).status_code for _ in range(2)] == [500, 201]
+
+
+async def test_an_answer_or_an_error_that_says_that_nothing_was_done_frees_the_key(
+    client: AsyncOnceward,
+) -> None:
+    async def busy(run: int) -> Response:
+        return Response("busy", 429) if run == 1 else await created(run)
+
+    async def closed(run: int) -> Response:
+        if run == 1:
+            raise NotDoneError("the bank is closed")
+        return await created(run)
+
+    for effect, status in ((busy, 429), (closed, 500)):
+        api, key = Api(client, effect), fresh("k")
+        assert (await api.post(key)).status_code == status
+        assert (await api.post(key)).status_code == 201
+
+
+async def test_an_answer_that_is_too_large_is_given_once_and_known_to_be_gone_after(
+    client: AsyncOnceward,
+) -> None:
+    async def large(_: int) -> Response:
+        return Response("x" * 100_000)
+
+    api, key = Api(client, large, response_bytes_max=1000), fresh("k")
+    assert len((await api.post(key)).content) == 100_000
+    assert (await api.post(key)).json()["code"] == "response-not-retained"
+    assert api.runs == 1
+
+
+async def test_a_body_that_is_too_large_is_refused_before_anything_runs(
+    client: AsyncOnceward,
+) -> None:
+    api = Api(client, body_bytes_max=4)
+    assert (await api.post(fresh("k"))).status_code == 413
+    assert api.runs == 0
+
+
+async def test_where_the_ledger_is_away_nothing_runs() -> None:
+    away = AsyncOnceward("http://127.0.0.1:1", retry=RetryPolicy(attempts_max=1))
+    api = Api(away)
+    answer = await api.post(fresh("k"))
+    assert (answer.status_code, answer.headers["onceward-advice"]) == (503, "same-key")
+    assert api.runs == 0
+    await away.aclose()

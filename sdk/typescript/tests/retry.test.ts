@@ -1,0 +1,193 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { newKey, Onceward, UnreachableError, VERSION } from "../src/index.js";
+import { keyField, readKey } from "../src/keys.js";
+import { retryAfterMs } from "../src/retry.js";
+import { duration } from "../src/units.js";
+
+const QUICK = { baseMs: 1, capMs: 2 };
+
+/** A gateway that answers as it is told, and remembers what it was asked. */
+function scripted(answers: (Response | Error)[]) {
+  const asked: Request[] = [];
+  const fetch: typeof globalThis.fetch = async (input, init) => {
+    asked.push(new Request(input, init));
+    const answer = answers.shift() ?? new Response("done");
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  return { fetch, asked };
+}
+
+function refusal(status: number, advice: string, code: string, more: Record<string, string> = {}) {
+  const type = `urn:onceward:problem:${code}`;
+  const said = { type, code, advice, status, title: "T", detail: "D" };
+  const headers = {
+    "content-type": "application/problem+json",
+    "onceward-advice": advice,
+    ...more,
+  };
+  return new Response(JSON.stringify(said), { status, headers });
+}
+
+test("every call of one intent has one key and the same bytes", async () => {
+  const { fetch, asked } = scripted([
+    new TypeError("fetch failed"),
+    refusal(503, "same-key", "draining"),
+    new Response("a proxy's", { status: 502 }),
+  ]);
+  const once = new Onceward({ fetch, retry: QUICK });
+  const answer = await once.send({ to: "pay/charges", body: { b: 1, a: [2] } });
+  assert.equal(answer.text(), "done");
+  assert.equal(asked.length, 4);
+  const keys = asked.map((request) => request.headers.get("idempotency-key"));
+  assert.deepEqual(new Set(keys), new Set([answer.key]));
+  const bodies = await Promise.all(asked.map((request) => request.text()));
+  assert.deepEqual(new Set(bodies), new Set(['{"b":1,"a":[2]}']));
+});
+
+test("what only another request can mend, or only a person, is asked once", async () => {
+  for (const [status, advice, code] of [
+    [400, "fix-request", "option-invalid"],
+    [409, "new-key", "key-mismatch"],
+    [504, "escalate", "outcome-unknown"],
+  ] as const) {
+    const { fetch, asked } = scripted([refusal(status, advice, code)]);
+    const once = new Onceward({ fetch, retry: QUICK });
+    await assert.rejects(once.send({ to: "pay" }), { advice });
+    assert.equal(asked.length, 1, code);
+  }
+});
+
+test("what passes by without a key is not asked again for an upstream's own answer", async () => {
+  const { fetch, asked } = scripted([new Response("no", { status: 503 })]);
+  const once = new Onceward({ fetch, retry: QUICK });
+  assert.equal((await once.send({ to: "pay", method: "GET" })).status, 503);
+  assert.equal(asked.length, 1);
+});
+
+test("no call comes earlier than it was asked for, and none where that is too late", async () => {
+  const { fetch, asked } = scripted([refusal(503, "same-key", "limit", { "retry-after": "1" })]);
+  const once = new Onceward({ fetch, retry: QUICK });
+  const began = Date.now();
+  await once.send({ to: "pay" });
+  assert.ok(Date.now() - began >= 995);
+  assert.equal(asked.length, 2);
+  const late = scripted([refusal(503, "same-key", "limit", { "retry-after": "3600" })]);
+  await assert.rejects(new Onceward({ fetch: late.fetch }).send({ to: "pay" }), {
+    retryAfterMs: 3_600_000,
+    name: "UnavailableError",
+  });
+  assert.equal(late.asked.length, 1);
+});
+
+test("attempts have an end, and what is known is said", async () => {
+  const answers = () => Array.from({ length: 9 }, () => new TypeError("no way"));
+  const { fetch, asked } = scripted(answers());
+  const once = new Onceward({ fetch, retry: { ...QUICK, attemptsMax: 3 } });
+  await assert.rejects(once.send({ to: "pay", key: "k-1" }), (error) => {
+    assert.ok(error instanceof UnreachableError);
+    assert.equal(error.key, "k-1");
+    assert.match(error.message, /no way/);
+    return true;
+  });
+  assert.equal(asked.length, 3);
+});
+
+test("who gives up is heard at once", async () => {
+  const { fetch, asked } = scripted([refusal(503, "same-key", "limit", { "retry-after": "60" })]);
+  const leaving = new AbortController();
+  const once = new Onceward({
+    retry: QUICK,
+    fetch: async (input, init) => {
+      setTimeout(() => leaving.abort(), 5);
+      return fetch(input, init);
+    },
+  });
+  await assert.rejects(once.send({ to: "pay", signal: leaving.signal }), { name: "AbortError" });
+  assert.equal(asked.length, 1);
+});
+
+test("a call that hangs is made again, and ended", async () => {
+  let calls = 0;
+  const hanging: typeof fetch = (_, init) =>
+    new Promise((_done, fail) => {
+      calls += 1;
+      init?.signal?.addEventListener("abort", () => fail(init.signal?.reason));
+    });
+  const retry = { ...QUICK, attemptsMax: 2, timeoutMs: 20 };
+  const once = new Onceward({ fetch: hanging, retry });
+  await assert.rejects(once.send({ to: "pay" }), UnreachableError);
+  assert.equal(calls, 2);
+});
+
+test("an upstream's own problem is its answer", async () => {
+  const own = new Response('{"type":"urn:onceward:problem:limit"}', {
+    status: 422,
+    headers: { "content-type": "application/problem+json", "onceward-operation": "op_1" },
+  });
+  const { fetch } = scripted([own]);
+  assert.equal((await new Onceward({ fetch }).send({ to: "pay" })).status, 422);
+});
+
+test("a call says who makes it and what it wants", async () => {
+  const { fetch, asked } = scripted([]);
+  const once = new Onceward({ fetch, url: "http://gateway/once/", accessKey: "ow_1" });
+  await once.send({
+    to: "pay",
+    path: "/charges?a=1",
+    key: 'with "quotes"',
+    label: "charge",
+    subject: "order/1",
+    sequence: 2,
+    delayMs: 90_500,
+    headers: { authorization: "Bearer sk_1" },
+    body: new URLSearchParams({ a: "1" }),
+  });
+  const [request] = asked;
+  assert.ok(request);
+  assert.equal(request.url, "http://gateway/once/to/pay/charges?a=1");
+  const { headers } = request;
+  assert.equal(headers.get("idempotency-key"), '"with \\"quotes\\""');
+  assert.equal(headers.get("onceward-authorization"), "Bearer ow_1");
+  assert.equal(headers.get("authorization"), "Bearer sk_1");
+  assert.equal(headers.get("user-agent"), `onceward-js/${VERSION}`);
+  assert.equal(headers.get("onceward-delay"), "1m 30s 500ms");
+  assert.equal(headers.get("onceward-sequence"), "2");
+  assert.equal(headers.get("content-type"), "application/x-www-form-urlencoded;charset=UTF-8");
+});
+
+test("an address that a URL's rules would change is refused before anything is sent", async () => {
+  const { fetch, asked } = scripted([]);
+  const once = new Onceward({ fetch });
+  for (const to of ["", "pay/../../v1/access", "pay/%2e%2E/x", "pay/a#b", "pay\\x", "pay/a b"]) {
+    await assert.rejects(once.send({ to }), TypeError, to);
+  }
+  await assert.rejects(once.send({ to: "pay", path: "charges" }), /begin with a slash/);
+  await assert.rejects(once.send({ to: "pay", key: "" }), /it is empty/);
+  await assert.rejects(once.send({ to: "pay", body: new FormData() }), /not the same bytes/);
+  assert.equal(asked.length, 0);
+});
+
+test("a URL of an upstream stands in the place of a route", async () => {
+  const { fetch, asked } = scripted([]);
+  await new Onceward({ fetch }).send({ to: "https://api.example/a", path: "?b=1" });
+  assert.equal(asked[0]?.url, "http://127.0.0.1:7077/to/https://api.example/a?b=1");
+});
+
+test("keys, durations and dates are written and read as the gateway does", () => {
+  assert.notEqual(newKey(), newKey());
+  for (const key of ["a", 'a "b" \\c', "a,b", "order/1"]) assert.equal(readKey(keyField(key)), key);
+  for (const field of ["", '"a', 'a"b', "a b", "a, b", "é", "x".repeat(256)]) {
+    assert.equal(readKey(field), undefined, field);
+  }
+  assert.equal(readKey(' "a" ;x=1'), "a");
+  assert.equal(duration(0), "0ms");
+  assert.equal(duration(3 * 86_400_000 + 5), "3d 5ms");
+  const now = Date.parse("2026-01-01T00:00:00Z");
+  const wait = (text: string) => retryAfterMs(new Headers({ "retry-after": text }), now);
+  assert.equal(wait("7"), 7000);
+  assert.equal(wait("Thu, 01 Jan 2026 00:00:09 GMT"), 9000);
+  assert.equal(wait("Wed, 31 Dec 2025 00:00:00 GMT"), 0);
+  assert.equal(wait("soon"), undefined);
+});
