@@ -68,7 +68,7 @@ struct Wanted {
     types: Option<Vec<String>>,
     /// Null takes it away.
     #[serde(default, deserialize_with = "said")]
-    filter: Option<Option<Value>>,
+    filter: Option<Value>,
     headers: Option<BTreeMap<String, String>>,
     /// Delays between one attempt and the next.
     retry: Option<Vec<String>>,
@@ -85,9 +85,8 @@ struct Wanted {
 }
 
 /// What is said, null too.
-fn said<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Option<Value>>, D::Error> {
-    let value = Value::deserialize(given)?;
-    Ok(Some(Some(value).filter(|value| !value.is_null())))
+fn said<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(given).map(Some)
 }
 
 impl Wanted {
@@ -115,11 +114,10 @@ impl Wanted {
             let read = |text: &String| TypePattern::new(text).map_err(|why| no_event(&why));
             types.iter().map(read).collect::<Result<Vec<_>, _>>()
         });
-        let filter = self.filter.as_ref().map(|filter| {
-            let read =
-                |source| Filter::read(source).map_err(|why| invalid(format!("filter: {why}")));
-            filter.as_ref().map(read).transpose()
-        });
+        let filter =
+            self.filter.as_ref().filter(|said| !said.is_null()).map(|source| {
+                Filter::read(source).map_err(|why| invalid(format!("filter: {why}")))
+            });
         let delays = self.retry.as_ref().map(|delays| {
             few(delays.len() <= DELAYS_MAX, &format!("retry: at most {DELAYS_MAX} delays"))?;
             let read = |text: &String| {
@@ -141,6 +139,7 @@ impl Wanted {
         Ok(Parts {
             types: types.transpose()?,
             filter: filter.transpose()?,
+            is_unfiltered: self.filter.as_ref().is_some_and(Value::is_null),
             headers: self.headers.as_ref().map(headers).transpose()?,
             delays: delays.transpose()?,
             names: names.transpose()?,
@@ -154,7 +153,9 @@ impl Wanted {
 #[derive(Debug, Clone)]
 struct Parts {
     types: Option<Vec<TypePattern>>,
-    filter: Option<Option<Filter>>,
+    filter: Option<Filter>,
+    /// Whether its filter is taken away.
+    is_unfiltered: bool,
     headers: Option<Headers>,
     delays: Option<Vec<Duration>>,
     names: Option<SignatureNames>,
@@ -165,14 +166,26 @@ struct Parts {
 impl Parts {
     /// Lays what is said over what was wanted.
     fn lay_over(&self, wish: &mut Wish) {
-        let Self { types, filter, headers, delays, names, is_enabled, description } = self.clone();
-        wish.selection.types = types.unwrap_or(std::mem::take(&mut wish.selection.types));
-        wish.selection.filter = filter.unwrap_or(wish.selection.filter.take());
-        wish.headers = headers.unwrap_or(std::mem::take(&mut wish.headers));
-        wish.delays = delays.unwrap_or(std::mem::take(&mut wish.delays));
+        let Self { types, filter, is_unfiltered, headers, delays, names, is_enabled, description } =
+            self.clone();
+        let selection = &mut wish.selection;
+        if let Some(types) = types {
+            selection.types = types;
+        }
+        if filter.is_some() || is_unfiltered {
+            selection.filter = filter;
+        }
+        if let Some(headers) = headers {
+            wish.headers = headers;
+        }
+        if let Some(delays) = delays {
+            wish.delays = delays;
+        }
+        if let Some(description) = description {
+            wish.description = description;
+        }
         wish.names = names.unwrap_or(wish.names);
         wish.is_enabled = is_enabled.unwrap_or(wish.is_enabled);
-        wish.description = description.unwrap_or(std::mem::take(&mut wish.description));
     }
 }
 

@@ -246,7 +246,7 @@ fn publish_until_gone(gateway: &Gateway, round: u64, thread: u64, stop: &AtomicB
             break;
         }
         let number = round * 1_000_000 + thread * 10_000 + count;
-        let kind = if number % 3 == 0 { "user.made" } else { "order.paid" };
+        let kind = if number.is_multiple_of(3) { "user.made" } else { "order.paid" };
         let event = json!({"type": kind, "key": format!("k-{number}"), "data": {"number": number}});
         match call(gateway.address, "POST", "/v1/events", &JSON, &event.to_string()) {
             Ok(answer) if answer.status == 202 => acknowledged.push(number),
@@ -298,7 +298,7 @@ fn killed_at_any_moment(world: &World) {
     assert!(acknowledged.len() as u64 > rounds, "something was published: {}", acknowledged.len());
     let gateway = world.serve();
     let is_wanted = |place: usize, number: u64| match place {
-        0 => number % 3 != 0,
+        0 => !number.is_multiple_of(3),
         1 => true,
         _ => number >= 2_000_000,
     };
@@ -342,7 +342,7 @@ fn killed_at_any_moment(world: &World) {
             assert_eq!(delivery["state"], "done", "{delivery}");
         }
         let Some(next) = page["next"].as_str() else { break };
-        cursor = next.to_owned();
+        next.clone_into(&mut cursor);
     }
     let wanted = acknowledged.iter().flat_map(|number| (0..3).map(move |place| (place, *number)));
     let wanted = wanted.filter(|(place, number)| is_wanted(*place, *number)).count();
