@@ -117,6 +117,7 @@ impl Engine {
             effects: Effects::Idempotent,
             mode: Mode::Accepted,
             request,
+            mail: None,
             policy,
             route,
             options,

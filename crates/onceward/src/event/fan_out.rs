@@ -109,7 +109,8 @@ impl Engine {
         let may_begin = known.route.is_some() && !arrival.is_in_order();
         let slot = if may_begin { self.slot_for(&arrival, &route) } else { None };
         let start = slot.is_some().then_some(self.session);
-        let mut newborn = birth(&arrival, self.next_id(now), start, None, &self.secrets, now);
+        let mut newborn =
+            birth(&arrival, &arrival.request, self.next_id(now), start, None, &self.secrets, now);
         let intent = newborn.operation.intent_mut();
         intent.parent = Some(parent.id);
         intent.upstream_key = Some(UpstreamKey {
@@ -185,6 +186,7 @@ impl Engine {
             effects: Effects::Keyed,
             mode: Mode::Accepted,
             request,
+            mail: None,
             policy,
             route: Arc::clone(route),
             options,
@@ -214,6 +216,7 @@ fn fanned_out(deliveries: usize) -> Delivered {
             body: json!({"deliveries": deliveries}).to_string().into(),
             trailers: Headers::default(),
         }),
+        served: Vec::new(),
         rest: None,
     }
 }
@@ -227,6 +230,7 @@ fn not_fanned_out(why: &str, permanent: bool) -> Delivered {
         error: Some(why.to_owned()),
         permanent,
         response: None,
+        served: Vec::new(),
         rest: None,
     }
 }
