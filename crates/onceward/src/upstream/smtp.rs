@@ -20,6 +20,7 @@ use std::str;
 use bytes::Bytes;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Headers, Request};
+use onceward_core::policy::is_safe;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -118,6 +119,10 @@ pub(super) async fn attempt(
     let Dispatch { target, request, headers, .. } = dispatch;
     let mut reached = Reached::Nothing;
     let Some(mail) = Mail::of(request, headers) else {
+        // A probe only looks; nothing else that is no mail is ever taken for sent.
+        if !is_safe(&request.method) {
+            return Err(no_mail());
+        }
         let told = hand_over(connector, target, server, None, &mut reached).await;
         let told = told.map_err(|broken| failure(broken, reached))?;
         let status = if told.reply.is_done() { 200 } else { status_of(&told) };
@@ -130,6 +135,16 @@ pub(super) async fn attempt(
     let letter = Letter { from: mail.from, to: &to, message: &request.body };
     let told = hand_over(connector, target, server, Some(letter), &mut reached).await;
     Ok(mail.answer(&told.map_err(|broken| failure(broken, reached))?))
+}
+
+/// What came by another way than a call was rendered by nobody.
+fn no_mail() -> Failure {
+    Failure {
+        ending: Ending::Unsent,
+        reached: Reached::Nothing,
+        error: "this is no mail, and its route leads to a mail server".to_owned(),
+        permanent: true,
+    }
 }
 
 fn failure(broken: Broken, reached: Reached) -> Failure {
