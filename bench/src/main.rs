@@ -8,6 +8,7 @@
 //! `onceward-bench garbage` tells what garbage on other connections costs good calls;
 //! `onceward-bench pages` asks for every page and filter of a large ledger; `onceward-bench telemetry` tells what
 //! traces, metrics and logs cost; `onceward-bench count` counts instructions, which no other program on the machine changes;
+//! `onceward-bench events` tells what events cost by how many want them;
 //! `onceward-bench ledger` measures the ledger alone, `onceward-bench
 //! postgres` a shared one; `onceward-bench sink`, `proxy` and `receiver` are what it starts.
 
@@ -16,6 +17,7 @@ mod callgrind;
 mod compare;
 mod count;
 mod effects;
+mod events;
 mod fair;
 mod garbage;
 mod ledger;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Proxy { sink } => proxy::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
         Command::Fair { data } => fair::run(&data),
+        Command::Events { data } => events::run(&data),
         Command::Count(options) => count::run(&options),
         Command::Pass(options) => passing::run(&options),
         Command::Pages(options) => pages::run(&options),

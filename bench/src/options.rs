@@ -29,6 +29,7 @@ pub(crate) const USAGE: &str = "\
 usage: cargo run --release -p onceward-bench -- [options]
        cargo run --release -p onceward-bench -- ledger [OPERATIONS [CALLERS [DIR]]]
        cargo run --release -p onceward-bench -- fair [DIR]
+       cargo run --release -p onceward-bench -- events [DIR]
        cargo run --release -p onceward-bench -- pass [options]
        cargo run --release -p onceward-bench -- garbage [options]
        cargo run --release -p onceward-bench -- telemetry [options]
@@ -39,6 +40,8 @@ usage: cargo run --release -p onceward-bench -- [options]
   ledger 200000 64,256 target      the ledger alone: durable operations a second, and their cost
 
   fair                             what one tenant's flood costs another
+
+  events                           events a second by how many want each, beside single operations
 
   pass                             what passes without a record, beside the bare proxy
     --rounds, --seconds, --connections, --binary, --data as below
@@ -95,6 +98,10 @@ pub(crate) enum Command {
     },
     /// What one tenant's flood costs another.
     Fair {
+        data: PathBuf,
+    },
+    /// What events cost by how many want each.
+    Events {
         data: PathBuf,
     },
     /// What passes without a record.
@@ -155,6 +162,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         Some("fair") => {
             let data = args.nth(1).map_or_else(|| PathBuf::from("target"), PathBuf::from);
             return Ok(Command::Fair { data });
+        }
+        Some("events") => {
+            let data = args.nth(1).map_or_else(|| PathBuf::from("target"), PathBuf::from);
+            return Ok(Command::Events { data });
         }
         Some("postgres") => return postgres(args.skip(1)),
         Some("count") => return count(args.skip(1)),

@@ -123,9 +123,16 @@ fn prepare(gateway: &Gateway, folder: &Path) -> Outcome<()> {
         .ok()
         .and_then(|said| serde_json::from_str(&said).ok())
         .unwrap_or_default();
+    let id_of = |verb: &[&str]| -> Outcome<String> {
+        let made: Value = serde_json::from_str(&gateway.run(verb)?)?;
+        Ok(made["id"].as_str().unwrap_or_default().to_owned())
+    };
+    let subscription = id_of(&["subscriptions", "create", "crm/hooks", "--json"])?;
+    let event = id_of(&["publish", "order.paid", "--key", "event-1", "--json"])?;
     let wanted = steps::root().join("crates/onceward-server/tests/schemathesis");
     let text = fs::read_to_string(wanted.join("schemathesis.toml"))?;
     let text = text.replace("\"IDS\"", &ids.join(", "));
+    let text = text.replace("SUBSCRIPTION", &subscription).replace("EVENT", &event);
     // The operator's own key is in no list, so that no request revokes it.
     let key = fs::read_to_string(gateway.folder.join("onceward-data/operator.key"))?;
     let text = text.replace("KEY", key.trim());

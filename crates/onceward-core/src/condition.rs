@@ -93,6 +93,11 @@ impl Condition {
         any_test(&self.tests, &|test| matches!(test, Test::Status(_)))
     }
 
+    /// Whether it looks at headers.
+    pub(crate) fn names_headers(&self) -> bool {
+        any_test(&self.tests, &|test| matches!(test, Test::Header(..)))
+    }
+
     /// Whether it looks into a JSON document.
     pub(crate) fn names_json(&self) -> bool {
         any_test(&self.tests, &|test| matches!(test, Test::Json(..)))
@@ -101,6 +106,13 @@ impl Condition {
     /// As it was written.
     pub fn source(&self) -> &Value {
         &self.source
+    }
+}
+
+impl NotACondition {
+    /// What is wrong at `place`, where whoever asks wants less than a condition can say.
+    pub(crate) fn of(place: &str, what: &str) -> Self {
+        wrong(place, what)
     }
 }
 

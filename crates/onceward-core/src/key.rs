@@ -122,11 +122,16 @@ pub enum ScopeKind {
     Callback,
     /// A key of somebody else's handler, which begins and completes the effect itself.
     Claim,
+    /// A publisher's key of an event.
+    Event,
+    /// A key made of an event and a subscription: the one is delivered to the other.
+    Delivery,
 }
 
 impl ScopeKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Call, Self::Unique, Self::Callback, Self::Claim];
+    pub const ALL: [Self; 6] =
+        [Self::Call, Self::Unique, Self::Callback, Self::Claim, Self::Event, Self::Delivery];
 
     /// The word for it in answers and requests.
     pub fn name(self) -> &'static str {
@@ -135,6 +140,8 @@ impl ScopeKind {
             Self::Unique => "unique",
             Self::Callback => "callback",
             Self::Claim => "claim",
+            Self::Event => "event",
+            Self::Delivery => "delivery",
         }
     }
 }
@@ -176,6 +183,8 @@ impl Scope {
             ScopeKind::Unique => 2,
             ScopeKind::Callback => 3,
             ScopeKind::Claim => 4,
+            ScopeKind::Event => 5,
+            ScopeKind::Delivery => 6,
         };
         let mut hash = Sha256::new();
         hash.update([1, kind]);

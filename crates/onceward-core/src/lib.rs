@@ -13,7 +13,7 @@
 //! what is learnt of a doubt, [`reconcile`] what a provider lists otherwise, and [`hours`] when
 //! accepted work may be sent; [`retry`] is what a client asks whose calls no ledger remembers;
 //! [`advice`] says what a route's window and retries should be; [`redact`] what people see of a body;
-//! [`risk`] what sending again by hand could do; [`ids`] what an answer made; [`trace`] where it stands
+//! [`event`] says what is published, who wants it and how a receiver does; [`risk`] what sending again by hand could do; [`ids`] what an answer made; [`trace`] where it stands
 //! among the spans of others.
 //!
 //! Invariants held here: an illegal transition is an error and changes nothing; a fence only
@@ -27,6 +27,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod claim;
 pub mod condition;
+pub mod event;
 pub mod exchange;
 pub mod fingerprint;
 pub mod hex;

@@ -115,8 +115,11 @@ pub struct Operation {
     pub forgotten: Option<Forgotten>,
     /// What it is about, where that has an order. Boxed: few have one.
     pub subject: Option<Box<Subject>>,
-    /// What its answer says that it made, by name.
+    /// What it is found by: what its answer says that it made, by name; of a mail, what it says itself,
+    /// too.
     pub ids: Vec<(String, String)>,
+    /// The recipients of a mail that have it, by their place in its request: no attempt is for them.
+    pub served: Vec<u16>,
     /// How often the upstream was asked whether it was done, while it is in doubt.
     pub looks: Looks,
     /// The operations whose keys are other names of this one: they last as long as it does.
@@ -456,6 +459,7 @@ impl Operation {
             forgotten: None,
             subject: None,
             ids: Vec::new(),
+            served: Vec::new(),
             looks: Looks::default(),
             aliases: Vec::new(),
             lease_until: None,
@@ -560,6 +564,7 @@ impl Operation {
         mark.attempts.clear();
         mark.label = None;
         mark.ids.clear();
+        mark.served.clear();
         mark
     }
 

@@ -25,6 +25,7 @@ mod migrate_store;
 mod openapi;
 mod outbox;
 mod output;
+mod publish;
 mod ready;
 #[cfg(test)]
 mod reference;
@@ -36,6 +37,7 @@ mod send;
 mod show;
 mod sources;
 mod sql;
+mod subscriptions;
 mod tail;
 mod verify;
 
@@ -138,6 +140,11 @@ enum Verb {
     Send(send::Request),
     /// Show what a request would be; nothing is sent
     Explain(send::Request),
+    /// Publish an event: it goes to all who want it
+    Publish(publish::Publish),
+    /// Have events delivered: make, list, change, pause, try and recover who is told of them
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Subscriptions),
     /// List operations, the newest first
     Ls(ls::Ls),
     /// Tell an operation's story
@@ -275,6 +282,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
     match verb {
         Verb::Send(request) => send::send(&request, &client, out).await,
         Verb::Explain(request) => send::explain(&request, &client, out).await,
+        Verb::Publish(flags) => publish::publish(&flags, &client, out).await,
+        Verb::Subscriptions(verb) => subscriptions::subscriptions(&verb, &client, out).await,
         Verb::Ls(flags) => ls::ls(&flags, &client, out).await,
         Verb::Show(flags) => show::show(&flags, &client, out).await,
         Verb::Tail(flags) => tail::tail(&flags, &client, out).await,

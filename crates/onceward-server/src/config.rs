@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use onceward::TenantRules;
 use onceward::core::claim::ClaimRule;
 use onceward::core::operation::Deed;
 use onceward::core::redact::Redaction;
 use onceward::edge::Pace;
 use onceward::route::{Route, Routes};
 use onceward::upstream::{Target, Trust};
+use onceward::{EventRules, TenantRules};
 
 use self::callbacks::WebhookSecret;
 use self::profile::Profiles;
@@ -36,9 +36,11 @@ mod callbacks;
 pub(crate) mod claims;
 mod doubt;
 mod effects;
+mod events;
 mod forecast;
 pub(crate) mod guard;
 mod listener_tls;
+mod mail;
 mod oidc;
 mod outbox;
 mod policy;
@@ -122,6 +124,8 @@ pub(crate) struct Config {
     pub(crate) callbacks_secret: Option<WebhookSecret>,
     /// What holds for claims, by the names of their scopes.
     pub(crate) claims: BTreeMap<String, ClaimRule>,
+    /// What holds for events and subscriptions.
+    pub(crate) events: EventRules,
     /// What each tenant may have.
     pub(crate) tenants: TenantRules,
     /// The identity provider that people may log in with.
@@ -205,6 +209,7 @@ impl Config {
             default_windows: Vec::new(),
             callbacks_secret,
             claims: claims::rules(file, limits.segment_bytes)?,
+            events: file.within("events", events::read)?.unwrap_or_default(),
             tenants: tenants::limits(file)?,
             oidc: file.within("oidc", oidc::read)?.map(Arc::new),
             telemetry: file.within("telemetry", telemetry::read)?.unwrap_or_default(),

@@ -227,7 +227,7 @@ impl Gateway {
     }
 
     /// A URL that callers may reach.
-    fn admitted(&self, text: &str) -> Result<Url, Problem> {
+    pub(crate) fn admitted(&self, text: &str) -> Result<Url, Problem> {
         let url = parse_ad_hoc(text)
             .map_err(|refusal| Problem::new("url-invalid", refusal.to_string()))?;
         self.egress

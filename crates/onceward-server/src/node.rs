@@ -20,6 +20,7 @@ use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
 use crate::oidc::Oidc;
+use crate::operator::subscriptions::{STATES, state_of};
 use crate::outbox::Outboxes;
 use crate::problem::Problem;
 use crate::rekey::Rekey;
@@ -103,8 +104,21 @@ impl Node {
             oldest_due,
             in_doubt_age: in_doubt_age.unwrap_or_default(),
             keys,
+            subscriptions: self.subscriptions().await?,
             free: self.free(),
         })
+    }
+
+    /// How many subscriptions there are of each kind, of all tenants.
+    async fn subscriptions(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        let mut counts = STATES.map(|state| (state, 0));
+        for subscription in self.engine.subscriptions().await? {
+            let state = state_of(self, &subscription);
+            for (name, count) in &mut counts {
+                *count += u64::from(*name == state);
+            }
+        }
+        Ok(counts.into())
     }
 
     /// Bytes of room where the ledger is, where it is on a disk of this machine.

@@ -21,6 +21,7 @@ mod claims;
 pub(crate) mod dead_letters;
 mod doubt;
 mod erase;
+pub(crate) mod events;
 mod evidence;
 mod filter;
 mod handler;
@@ -35,9 +36,10 @@ mod routes;
 mod sessions;
 mod sources;
 mod stats;
+pub(crate) mod subscriptions;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
-pub(crate) use self::filter::{Filter, cursor, standing_name};
+pub(crate) use self::filter::{Filter, cursor, moment, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
     reasoned,
@@ -52,6 +54,8 @@ pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .merge(operations::router())
         .merge(bulk::router())
+        .merge(events::router())
+        .merge(subscriptions::router())
         .merge(changes::router())
         .merge(audit::router())
         .merge(keys::router())

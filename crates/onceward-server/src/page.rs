@@ -14,6 +14,7 @@ mod dead;
 mod docs;
 mod doubt;
 mod duplicates;
+mod events;
 mod filter;
 mod frame;
 mod icons;
@@ -30,6 +31,7 @@ mod rows;
 mod sources;
 mod stats;
 mod story;
+mod subscriptions;
 mod theme;
 mod timeline;
 mod upstreams;
@@ -90,6 +92,13 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
         .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))
         .route("/sources", get(sources::show))
+        .route("/events", get(events::list))
+        .route("/events/{event}", get(events::show))
+        .route("/subscriptions", get(subscriptions::show))
+        .route("/subscriptions/{sub}/pause", post(subscriptions::pause))
+        .route("/subscriptions/{sub}/resume", post(subscriptions::resume))
+        .route("/subscriptions/{sub}/recover", post(subscriptions::recover))
+        .route("/subscriptions/{sub}/test", post(subscriptions::test))
         .route("/outboxes", get(outboxes::show))
         .route("/keys", get(keys::show))
         .route("/duplicates", get(duplicates::show))

@@ -383,9 +383,8 @@ fn eprint_line(line: &str) {
 
 /// Work whose route is gone waits; that is said loudly.
 async fn warn_of_missing_routes(engine: &Engine) -> Result<(), Exit> {
-    let routes = engine.routes();
     for (lane, _) in engine.store().lanes().await? {
-        if routes.get(&lane.route).is_none() {
+        if engine.route(&lane.route).is_none() {
             warn!(
                 route = lane.route,
                 "work of this route waits in the ledger, but the route is not configured: put [{}] back",
@@ -530,13 +529,14 @@ async fn note_reload(engine: &Engine, path: Option<&Path>) {
     }
 }
 
-/// How callbacks are made, and how long it is kept what people did.
+/// How callbacks are made, what holds for events, and how long it is kept what people did.
 fn set_for_people(engine: &Engine, config: &Config) {
     engine.set_teller(config.callbacks_secret.as_ref().map(|secret| Teller {
         secret: secret.0.clone(),
         describe: |operation| crate::shape::operation(operation, None).to_string().into_bytes(),
     }));
     engine.keep_notes_for(config.audit_kept);
+    engine.set_event_rules(config.events);
 }
 
 async fn has_unfinished_work(store: &dyn Store, route: &str) -> Result<bool, StoreError> {

@@ -108,7 +108,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         }),
         "parent": operation.parent.map(|parent| parent.to_string()),
         "callback": operation.callback,
-        "ids": operation.ids.iter().cloned().collect::<BTreeMap<String, String>>(),
+        "ids": ids(operation),
     });
     if let Some(asked) = asked {
         shown["duplicates"] = json!({
@@ -117,6 +117,17 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         });
     }
     shown
+}
+
+/// What an operation is found by, each name once: a mail has several recipients.
+pub(crate) fn ids(operation: &Operation) -> BTreeMap<&str, String> {
+    let mut ids = BTreeMap::<&str, String>::new();
+    for (name, id) in &operation.ids {
+        let value = ids.entry(name).or_default();
+        let comma = if value.is_empty() { "" } else { ", " };
+        *value = format!("{value}{comma}{id}");
+    }
+    ids
 }
 
 fn attempt(attempt: &Attempt) -> Value {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use onceward::core::attempt::Ending;
 use onceward::core::breaker::Turn;
+use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, Deed, Forgotten, Operation, State};
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::{Condition, ToldCommit};
-use onceward::tally::{AD_HOC, KeysAhead};
+use onceward::tally::{AD_HOC, KeysAhead, SUBSCRIPTIONS};
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
 use prometheus_client::metrics::counter::Counter;
@@ -34,6 +35,8 @@ pub(crate) struct Now {
     pub(crate) in_doubt_age: Duration,
     /// How many keys there are, and how many of them end soon.
     pub(crate) keys: KeysAhead,
+    /// How many subscriptions there are of each kind.
+    pub(crate) subscriptions: Vec<(&'static str, u64)>,
     /// Bytes of room where the ledger is, where it is on a disk of this machine.
     pub(crate) free: Option<u64>,
 }
@@ -60,6 +63,10 @@ impl Telemetry {
         drop(metrics.superseded.get_or_create(&Labels::new()));
         drop(metrics.leases_lost.get_or_create(&Labels::new()));
         drop(metrics.commit_seconds.get_or_create(&Labels::new()));
+        drop(metrics.events.get_or_create(&Labels::new()));
+        for state in ["done", "dead"] {
+            of(&metrics.deliveries, "state", state);
+        }
         for event in ["expired", "removed", "forgotten", "invalidated", "extended", "rotated"] {
             of(&metrics.keys, "event", event);
         }
@@ -86,7 +93,7 @@ impl Telemetry {
     /// The metrics of this moment, and their content type; `is_open` is whether they are read as
     /// OpenMetrics.
     pub(crate) fn render(now: &Now, is_open: bool) -> (&'static str, String) {
-        let Now { condition, routes, oldest_due, in_doubt_age, keys, free } = now;
+        let Now { condition, routes, oldest_due, in_doubt_age, keys, subscriptions, free } = now;
         let metrics = &*METRICS;
         // Those of routes that are gone go with them.
         for of_routes in [&metrics.breaker, &metrics.paused, &metrics.under_way] {
@@ -115,6 +122,10 @@ impl Telemetry {
         metrics.keys_kept.get_or_create(&Labels::new()).set(keys.kept as f64);
         metrics.keys_expiring.get_or_create(&Labels::new()).set(keys.expiring as f64);
         metrics.tombstones.get_or_create(&Labels::new()).set(keys.tombstones as f64);
+        for (state, count) in subscriptions {
+            let state = labels([("state", state)]);
+            metrics.subscriptions.get_or_create(&state).set(*count as f64);
+        }
         if let Some(free) = free {
             metrics.ledger_free.get_or_create(&Labels::new()).set(*free as f64);
         }
@@ -151,9 +162,13 @@ fn reconciled(route: &str, report: &Report) {
     }
 }
 
-/// A route as a label: origins are many, and one label.
+/// A route as a label: origins are many, and one label; so are subscriptions.
 pub(crate) fn label(route: &str) -> &str {
-    if route.contains("://") { AD_HOC } else { route }
+    match route {
+        route if route.contains("://") => AD_HOC,
+        route if onceward::name_of_route(route).is_some() => SUBSCRIPTIONS,
+        route => route,
+    }
 }
 
 fn keys(event: &str, count: u32) {
@@ -180,6 +195,9 @@ impl Observer for Telemetry {
         match fact {
             Fact::Remembered(operation) => {
                 self.remembered.inc();
+                if operation.scope.kind == ScopeKind::Event {
+                    METRICS.events.get_or_create(&Labels::new()).inc();
+                }
                 about!(debug, operation, mode = operation.mode.name(), "remembered");
             }
             Fact::Attempted(operation, attempt) => {
@@ -311,6 +329,10 @@ impl Telemetry {
 
     fn rested(&self, operation: &Operation) {
         Self::count(&self.rested, &operation.state.name());
+        if operation.scope.kind == ScopeKind::Delivery {
+            let of = labels([("state", operation.state.name())]);
+            METRICS.deliveries.get_or_create(&of).inc();
+        }
         let attempts = operation.attempts_made();
         let since = operation.run.since;
         let lasted = operation.ended_at.map(|at| at.since(since));

@@ -16,7 +16,7 @@ use onceward::route::Route;
 use onceward::sabotage::Sabotage;
 use onceward::store::{Page, Query, Standing, Which};
 use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
-use onceward::{Bulk, NoteQuery, Notes, Refusal, Wanted};
+use onceward::{Bulk, NoteQuery, Notes, Refusal, Subscription, Wanted};
 use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, TENANT, is_tenant};
@@ -340,6 +340,19 @@ impl View {
         }
     }
 
+    /// Its subscriptions.
+    pub(crate) async fn subscriptions(&self) -> Result<Vec<Subscription>, Problem> {
+        let all = self.engine.subscriptions().await?;
+        Ok(all.into_iter().filter(|subscription| self.sees(&subscription.tenant)).collect())
+    }
+
+    /// The subscription of this name.
+    pub(crate) async fn subscription(&self, name: &str) -> Result<Subscription, Problem> {
+        let found = self.engine.subscription(name).await?;
+        let why = || Problem::new("not-found", format!("No subscription is called {name:?}."));
+        found.filter(|subscription| self.sees(&subscription.tenant)).ok_or_else(why)
+    }
+
     /// Its access keys.
     pub(crate) fn keys(&self) -> Vec<AccessKey> {
         self.access.list().into_iter().filter(|key| self.sees(&key.tenant)).collect()
@@ -390,6 +403,8 @@ mod tests {
         "engine.bulks(",
         "engine.bulk(",
         "engine.wanted(",
+        "engine.subscriptions(",
+        "engine.subscription(",
         "engine.scope_of(",
         "engine.operation_of(",
         "engine.stats(",

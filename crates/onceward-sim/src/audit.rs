@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use onceward::core::breaker::Turn;
 use onceward::core::id::OperationId;
@@ -19,6 +20,7 @@ use onceward_proof::chance::digest;
 use crate::claims::{self, Claims, is_claim};
 use crate::ledger::everything;
 use crate::life::Life;
+use crate::publishers::{Events, RECEIVER_WINDOW, is_delivery, is_event};
 use crate::routes::{Kind, UPSTREAM_WINDOW};
 use crate::world::World;
 
@@ -34,13 +36,17 @@ pub(crate) struct Arrived {
     pub(crate) key: String,
     /// Of everything else that has to be the same in every attempt.
     pub(crate) digest: u64,
+    /// How long its receiver remembers the key.
+    remembers: Duration,
 }
 
 impl Arrived {
     pub(crate) fn of(dispatch: &Dispatch) -> Self {
         let header = |name: &str| dispatch.headers.text(name).unwrap_or_default().to_owned();
         let request = &dispatch.request;
+        let is_delivery = dispatch.headers.text("webhook-id").is_some();
         Self {
+            remembers: if is_delivery { RECEIVER_WINDOW } else { UPSTREAM_WINDOW },
             operation: header("onceward-operation"),
             attempt: header("onceward-attempt").parse().unwrap_or_default(),
             key: header("idempotency-key"),
@@ -97,6 +103,7 @@ pub(crate) struct Audit {
     /// Operations that were removed after their time.
     removed: BTreeSet<String>,
     claims: Claims,
+    pub(crate) events: Events,
     /// Attempts that came back to a living node.
     attempts: u64,
     /// Times that an operation came to rest by itself.
@@ -297,8 +304,8 @@ impl Audit {
                 "{operation}: attempt {attempt} left, and is not in the ledger"
             ));
         }
-        if let Some(key) = known.and_then(|known| known.upstream_key.as_ref())
-            && key.value != arrived.key
+        if let Some(key) = known.and_then(deduped_by)
+            && key != arrived.key
         {
             self.violation(format!("{operation}: left with another key"));
         }
@@ -345,7 +352,7 @@ impl Audit {
     /// What an upstream that dedupes answers from memory.
     pub(crate) fn known(&self, kind: Kind, arrived: &Arrived, now: Timestamp) -> Option<String> {
         let (since, answer) = self.memory.get(&arrived.key)?;
-        let fresh = kind == Kind::Keyed && now < since.plus(UPSTREAM_WINDOW);
+        let fresh = kind == Kind::Keyed && now < since.plus(arrived.remembers);
         fresh.then(|| answer.clone())
     }
 
@@ -393,9 +400,8 @@ impl Audit {
         });
         let on_their_way = known.map_or(0, |known| known.on_their_way);
         (settled && on_their_way == 0).then(|| {
-            let key = operation.upstream_key.as_ref().map(|key| &key.value);
             known.is_some_and(|known| known.effects > 0)
-                || key.is_some_and(|key| self.memory.contains_key(key))
+                || deduped_by(operation).is_some_and(|key| self.memory.contains_key(key))
         })
     }
 
@@ -421,8 +427,8 @@ impl Audit {
     pub(crate) fn observe(&mut self, fact: Fact<'_>) {
         match fact {
             Fact::Remembered(_) => self.told_remembered += 1,
-            // An attempt of a worker's own arrives at no upstream.
-            Fact::Attempted(operation, _) if is_claim(operation) => {}
+            // An attempt of a worker's own arrives at no upstream, and neither does a fan-out.
+            Fact::Attempted(operation, _) if is_claim(operation) || is_event(operation) => {}
             Fact::Attempted(..) => self.told_attempts += 1,
             Fact::Rested(_) => self.told_rests += 1,
             Fact::Duplicate(_, repeat) => {
@@ -488,7 +494,13 @@ impl Audit {
             return self.perhaps(wrong);
         }
         let id = operation.id.to_string();
-        let kind = Kind::of(&operation.route);
+        if is_event(operation) {
+            if !is_at_rest(operation.state) {
+                self.violation(format!("{id}: never fanned out: {:?}", operation.state));
+            }
+            return;
+        }
+        let kind = if is_delivery(operation) { Kind::Keyed } else { Kind::of(&operation.route) };
         let vouched = operation.acts.iter().filter(|act| act.deed == Deed::ResolvedNotSent).count();
         let clear = self.is_clear(operation);
         let known = self.of(&id);
@@ -524,7 +536,7 @@ impl Audit {
             (operation.state, &operation.outcome)
             && *source != Source::Person
         {
-            let by_key = operation.upstream_key.as_ref().map(|key| &key.value);
+            let by_key = deduped_by(operation);
             let done = match kind {
                 Kind::Once => effects == 1,
                 Kind::Keyed => by_key.is_some_and(|key| self.memory.contains_key(key)),
@@ -535,6 +547,15 @@ impl Audit {
             }
         }
     }
+}
+
+/// The key by which its upstream dedupes what an operation sends: a receiver of events tells two
+/// subscriptions to one event apart.
+fn deduped_by(operation: &Operation) -> Option<&str> {
+    if is_delivery(operation) {
+        return Some(operation.key.as_str());
+    }
+    operation.upstream_key.as_ref().map(|key| key.value.as_str())
 }
 
 /// The operations that are not at rest, sought past every fault.
@@ -569,6 +590,9 @@ pub(crate) async fn reckon(world: &World, lives: &[(Session, Arc<Life>)], rests:
         if audit.only_refused.get(request).is_some_and(|only| *only) {
             audit.violation(format!("{}: its caller was only ever refused", operation.id));
         }
+    }
+    for wrong in audit.events.reckon(&operations) {
+        audit.violation(wrong);
     }
     let there: BTreeSet<String> =
         operations.iter().map(|operation| operation.id.to_string()).collect();

@@ -15,6 +15,7 @@ mod life;
 mod node;
 mod people;
 mod plan;
+mod publishers;
 mod routes;
 mod tally;
 mod upstream;

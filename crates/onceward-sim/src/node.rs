@@ -26,9 +26,9 @@ pub(crate) struct Node {
 }
 
 /// A node's clock: it goes at the right speed, and may be off.
-struct NodeClock {
-    world: Arc<World>,
-    life: Arc<Life>,
+pub(crate) struct NodeClock {
+    pub(crate) world: Arc<World>,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Clock for NodeClock {

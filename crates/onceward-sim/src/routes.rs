@@ -80,6 +80,7 @@ fn route(kind: Kind, policy: Policy, slots_max: usize) -> Route {
         trust: Trust::Operator,
         http2: false,
         tls: None,
+        mail: None,
         timeouts: Timeouts { total: TIMEOUT, ..Timeouts::default() },
     };
     Route {

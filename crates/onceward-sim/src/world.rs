@@ -16,7 +16,7 @@ use crate::audit::{Audit, reckon};
 use crate::node::{Fleet, nemesis};
 use crate::plan::Plan;
 use crate::routes::routes;
-use crate::{callers, people, workers};
+use crate::{callers, people, publishers, workers};
 
 /// When a world begins: 2026-01-01 00:00:00 UTC.
 const BEGINNING: i64 = 1_767_225_600_000_000;
@@ -145,12 +145,18 @@ pub fn run(seed: u64) -> Report {
 async fn live(plan: Plan) -> Report {
     let seed = plan.seed;
     let world = Arc::new(World::new(plan));
+    publishers::subscribe(&world).await;
     let fleet = Arc::new(Fleet::new(&world));
     fleet.start_all(&world).await;
     let trouble = tokio::spawn(nemesis(Arc::clone(&world), Arc::clone(&fleet)));
     let acting = tokio::spawn(people::act(Arc::clone(&world), Arc::clone(&fleet)));
-    let calling =
-        async { tokio::join!(callers::call(&world, &fleet), workers::work(&world, &fleet)) };
+    let calling = async {
+        tokio::join!(
+            callers::call(&world, &fleet),
+            workers::work(&world, &fleet),
+            publishers::publish(&world, &fleet)
+        )
+    };
     // Whoever still waits then has waited long enough.
     let _ = tokio::time::timeout(TROUBLED, calling).await;
     world.healed.store(true, Ordering::Relaxed);

@@ -36,7 +36,9 @@ const ARROWS: [(&str, &str); 16] = [
     ("in_doubt", "pending"),
 ];
 
-const OCCASIONS: [&str; 15] = [
+const OCCASIONS: [&str; 17] = [
+    "an event was published",
+    "an event was published again",
     "late evidence",
     "replayed",
     "joined",

@@ -16,6 +16,7 @@ use onceward_core::policy::{Effects, Mode, Order, Policy};
 use onceward_core::time::Timestamp;
 use onceward_core::trace::TraceContext;
 
+use crate::mail::Mail;
 use crate::observe::Repeat;
 use crate::route::Route;
 use crate::upstream::{Upload, Upstream};
@@ -164,6 +165,9 @@ pub struct Arrival {
     pub mode: Mode,
     /// What goes upstream.
     pub request: Arc<Request>,
+    /// The mail that it is, where its route leads to a mail server: what goes there is made of it when it
+    /// is remembered.
+    pub mail: Option<Box<Mail>>,
     /// The policy that governs it.
     pub policy: Arc<Policy>,
     /// The route.
@@ -183,6 +187,14 @@ impl Aside {
 }
 
 impl Arrival {
+    /// The request as every attempt of the operation `id` sends it.
+    pub(crate) fn remembered(&self, id: OperationId, now: Timestamp) -> Arc<Request> {
+        match &self.mail {
+            None => Arc::clone(&self.request),
+            Some(mail) => Arc::new(mail.remembered(&self.request, id, now)),
+        }
+    }
+
     /// Whether it waits for its turn among those about the same.
     pub fn is_in_order(&self) -> bool {
         let CallOptions { subject, sequence, .. } = &self.options;

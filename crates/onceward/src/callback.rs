@@ -208,7 +208,15 @@ impl Engine {
             return Ok(());
         };
         if let Some(arrival) = self.callback_of(&operation, state, &teller) {
-            let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+            let mut newborn = birth(
+                &arrival,
+                &arrival.request,
+                self.next_id(now),
+                None,
+                None,
+                &self.secrets,
+                now,
+            );
             let intent = newborn.operation.intent_mut();
             intent.parent = Some(id);
             intent.upstream_key = Some(UpstreamKey {
@@ -259,6 +267,7 @@ impl Engine {
             effects: Effects::Keyed,
             mode: Mode::Accepted,
             request,
+            mail: None,
             policy,
             route,
             options: CallOptions::default(),
@@ -282,6 +291,9 @@ impl Engine {
         route: &Route,
         request: &Request,
     ) -> Headers {
+        if operation.scope.kind == ScopeKind::Delivery {
+            return self.sign_delivery(operation, &request.body);
+        }
         if operation.scope.kind != ScopeKind::Callback {
             let sign =
                 |it: &Arc<SigningSecret>| it.sign(operation, &request.body, self.clock.now());

@@ -12,6 +12,7 @@ use onceward_core::upstream_key::{KeyPlace, NoPlace, escaped};
 use tokio::time::Instant;
 
 use crate::delivered::Delivered;
+use crate::mail::{SERVED, numbers, places};
 use crate::route::Route;
 use crate::sabotage::Sabotage;
 use crate::upstream::{Answer, AnswerBody, Dispatch, Doom, Failure, Sent, Target, Upstream};
@@ -77,7 +78,13 @@ pub(crate) async fn deliver(
 
 async fn send(upstream: &dyn Upstream, route: &Route, dispatch: Dispatch) -> Delivered {
     match upstream.send(dispatch).await {
-        Sent::Answered(answer) => collect(answer, route.response_bytes_max).await,
+        Sent::Answered(answer) => {
+            let served = match &route.target.mail {
+                Some(_) => answer.headers.text(SERVED).map(places).unwrap_or_default(),
+                None => Vec::new(),
+            };
+            Delivered { served, ..collect(answer, route.response_bytes_max).await }
+        }
         Sent::Failed(failure) => failed(failure, None),
     }
 }
@@ -148,6 +155,9 @@ fn headers_at_send(
     if let Some(UpstreamKey { place: KeyPlace::Header(name), value }) = upstream_key {
         headers.set(&name, value);
     }
+    if !operation.served.is_empty() {
+        headers.set(SERVED, numbers(&operation.served));
+    }
     for (name, value) in said.0 {
         headers.set(&name, value);
     }
@@ -207,6 +217,7 @@ fn answered(
         error: note,
         permanent: false,
         response: Some(response),
+        served: Vec::new(),
         rest,
     }
 }
@@ -215,5 +226,14 @@ fn failed(failure: Failure, response: Option<Response>) -> Delivered {
     let Failure { ending, reached, error, permanent } = failure;
     // A status counts only where its head came: then the ending is "truncated".
     let status = response.as_ref().map(|response| response.status);
-    Delivered { ending, reached, status, error: Some(error), permanent, response, rest: None }
+    Delivered {
+        ending,
+        reached,
+        status,
+        error: Some(error),
+        permanent,
+        response,
+        served: Vec::new(),
+        rest: None,
+    }
 }

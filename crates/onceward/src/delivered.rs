@@ -15,6 +15,8 @@ pub(crate) struct Delivered {
     pub(crate) permanent: bool,
     /// The answer: whole, or as far as it came.
     pub(crate) response: Option<Response>,
+    /// The recipients of a mail that have it now, by their place in its request.
+    pub(crate) served: Vec<u16>,
     /// What follows of an answer that is larger than what is kept.
     pub(crate) rest: Option<Box<dyn AnswerBody>>,
 }

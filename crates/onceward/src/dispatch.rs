@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::gates::Entrant;
 use crate::judgement;
 use crate::order;
-use crate::route::{Route, Routes};
+use crate::route::Route;
 use crate::sabotage::Sabotage;
 use crate::store::{Judge, Lane, StoreError};
 
@@ -51,7 +51,6 @@ pub(crate) async fn dispatch(engine: Arc<Engine>) {
 async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
     let now = engine.clock.now();
     let mut next = now.plus(LOOK_AT_LEAST_EVERY);
-    let routes = engine.routes();
     let mut ready = Vec::new();
     for (lane, due) in engine.store.lanes().await? {
         if due > now {
@@ -59,13 +58,13 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
             continue;
         }
         // Work of a route that is gone waits until it is back.
-        let Some(route) = routes.get(&lane.route) else { continue };
+        let Some(route) = engine.route(&lane.route) else { continue };
         ready.push((engine.gate_of(&route).busy_on(&lane), due, lane, route));
     }
     // Who has the least under way is first: what became free is not always the same one's.
     ready.sort_by_key(|(busy, due, ..)| (*busy, *due));
     for (_, _, lane, route) in ready {
-        if let Some(again) = take(engine, &lane, &route, &routes, now).await? {
+        if let Some(again) = take(engine, &lane, &route, now).await? {
             next = next.min(again);
         }
     }
@@ -78,7 +77,6 @@ async fn take(
     engine: &Arc<Engine>,
     lane: &Lane,
     route: &Arc<Route>,
-    routes: &Arc<Routes>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let opens = route.opens_at(now);
@@ -103,7 +101,7 @@ async fn take(
     }
     let taken = engine
         .store
-        .take(lane.clone(), now, free, judge(Arc::clone(routes), engine.session, now))
+        .take(lane.clone(), now, free, judge(Arc::clone(route), engine.session, now))
         .await?;
     // What is due on the lane after these is not known before it is looked at again.
     let again = match taken.len() {
@@ -132,15 +130,10 @@ fn rested(engine: &Arc<Engine>, operation: &Operation) {
 }
 
 /// Start, unless time ran out or it is another's turn.
-fn judge(routes: Arc<Routes>, session: Session, now: Timestamp) -> Judge {
+fn judge(route: Arc<Route>, session: Session, now: Timestamp) -> Judge {
     Arc::new(move |operation| {
-        let verdict = routes.get(&operation.route).and_then(|route| {
-            judgement::decide_unstarted(
-                operation,
-                route.policy_for(&operation.method, &operation.target),
-                now,
-            )
-        });
+        let policy = route.policy_for(&operation.method, &operation.target);
+        let verdict = judgement::decide_unstarted(operation, policy, now);
         match verdict {
             Some(verdict) => Event::Ruled(verdict),
             None if operation.is_first() => Event::Started(session),

@@ -50,6 +50,7 @@ use crate::refusal::Refusal;
 use crate::route::{Route, Routes};
 use crate::secret::Secrets;
 use crate::store::{Asked, Lane, Store};
+use crate::subscription::{Subscriptions, is_of_events};
 use crate::suspects::Suspects;
 use crate::tenants::Tenants;
 use crate::upstream::{Download, Upstream};
@@ -106,6 +107,7 @@ pub struct Engine {
     pub(crate) leases: Leases,
     pub(crate) turns: Turns,
     pub(crate) suspects: Suspects,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) approved: RwLock<Vec<Deed>>,
     pub(crate) session: Session,
     sequence: AtomicU64,
@@ -166,6 +168,7 @@ impl Engine {
             leases: Leases::default(),
             turns: Turns::default(),
             suspects: Suspects::default(),
+            subscriptions: Subscriptions::default(),
             approved: RwLock::default(),
             session: parts.session,
             sequence,
@@ -189,6 +192,7 @@ impl Engine {
     /// Seals the bodies of what has no route that says so (claims, callbacks), or no longer.
     pub fn seal_bodies(&self, seals: bool) {
         self.seals_bodies.store(seals, Ordering::Release);
+        self.subscriptions.refit(&self.routes(), seals);
     }
 
     /// Tells upstreams of the span that each attempt is, from now on: in `traceparent`, in the place of
@@ -207,9 +211,9 @@ impl Engine {
         self.routes.load_full()
     }
 
-    /// The route of this name, as it is at this moment.
+    /// The route of this name, as it is at this moment: a subscription has one too.
     pub fn route(&self, name: &str) -> Option<Arc<Route>> {
-        self.routes.load().get(name)
+        self.routes.load().get(name).or_else(|| self.subscriptions.route(name))
     }
 
     /// The same; to name one that is not there is refused.
@@ -217,9 +221,10 @@ impl Engine {
         self.route(name).ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
     }
 
-    /// The same, as it is for `tenant`: one that is not for it is not there.
+    /// The same, as it is for calls of `tenant`: one that is not for it is not there, and one of a
+    /// subscription is for no calls.
     pub fn find_route_for(&self, tenant: &str, name: &str) -> Result<Arc<Route>, Refusal> {
-        let route = self.route(name).filter(|route| route.is_for(tenant));
+        let route = self.route(name).filter(|route| route.is_for(tenant) && !is_of_events(name));
         route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()))
     }
 
@@ -232,6 +237,7 @@ impl Engine {
     /// Changes the routes, whoever else does so now.
     pub(crate) fn change_routes(&self, change: impl Fn(&Routes) -> Arc<Routes>) {
         self.routes.rcu(|routes| change(routes));
+        self.subscriptions.refit(&self.routes(), self.seals_bodies());
         self.gates.fit(|name| self.route(name).map(|route| route.protection.clone()));
         // Work that waited for its route may be due.
         self.store.changed().notify_one();
@@ -276,6 +282,7 @@ impl Engine {
         self.keep_up(crate::callback::tell(Arc::clone(self)));
         self.keep_up(crate::claim::look_for_lapses(Arc::clone(self)));
         self.keep_up(crate::tenants::count(Arc::clone(self)));
+        self.keep_up(crate::subscription::look_after(Arc::clone(self)));
     }
 
     /// Sends nothing from now on, waits until nothing is under way, and lets the ledger go: once

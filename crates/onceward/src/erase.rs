@@ -148,7 +148,7 @@ impl Engine {
         Ok(erased)
     }
 
-    /// Erases an operation, its other names and the callbacks that told of it.
+    /// Erases an operation, its other names, the callbacks that told of it and what it was delivered by.
     async fn erase_with_kin(
         self: &Arc<Self>,
         operation: Operation,
@@ -161,8 +161,10 @@ impl Engine {
             let born = Query { parent: Some(operation.id), limit: PAGE, ..Query::default() };
             let born = Query { since: Some(operation.created_at), before, ..born };
             let page = self.store.list(born).await?;
-            let is_callback = |child: &Operation| child.scope.kind == ScopeKind::Callback;
-            kin.extend(page.operations.into_iter().filter(is_callback));
+            let is_of_it = |child: &Operation| {
+                matches!(child.scope.kind, ScopeKind::Callback | ScopeKind::Delivery)
+            };
+            kin.extend(page.operations.into_iter().filter(is_of_it));
             before = page.next;
             if before.is_none() {
                 break;

@@ -249,6 +249,7 @@ impl From<Refusal> for Problem {
                     .with("made_at", json!(made_at))
             }
             Refusal::NoPlaceForKey { place, why } => Self::new("request-invalid", format!("The upstream takes its key at {place}, and {why}. Nothing was sent.")),
+            Refusal::MailInvalid(why) => Self::new("request-invalid", format!("This route sends mails: {why}. Nothing was sent.")),
             Refusal::KeyMismatch { operation, parts, paths, status } => {
                 let is_claim = operation.scope.kind == ScopeKind::Claim;
                 let name = |part: &Part| if is_claim { "fingerprint" } else { part.name() };

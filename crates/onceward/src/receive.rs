@@ -16,6 +16,7 @@ use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
 use crate::edge::headers_of;
+use crate::mail::Mail;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::sabotage::Sabotage;
@@ -51,6 +52,10 @@ pub(crate) fn receive(
     request.headers = exchange::forwarded(request.headers);
     strip_preferences(&mut request.headers);
     lay_over(&mut request.headers, &std::mem::take(&mut options.headers));
+    let mail = match &route.target.mail {
+        None => None,
+        Some(_) => Some(Box::new(Mail::read(&request, route.body_bytes_max)?)),
+    };
     if is_safe(&request.method) || (given.is_none() && policy.key_missing == KeyMissing::Pass) {
         return Ok(Received::Pass(Arc::new(request)));
     }
@@ -97,6 +102,7 @@ pub(crate) fn receive(
         mode,
         trace: TraceContext::of(&request.headers),
         request,
+        mail,
         policy,
         route,
         options,

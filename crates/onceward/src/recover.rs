@@ -38,7 +38,11 @@ pub(crate) async fn beat(engine: Arc<Engine>) {
 async fn look(engine: &Engine) -> Result<(), StoreError> {
     judge_orphans(engine).await?;
     share_rates(engine).await?;
-    if engine.store.is_shared() { engine.read_pauses().await } else { Ok(()) }
+    if engine.store.is_shared() {
+        engine.know_subscriptions().await?;
+        engine.read_pauses().await?;
+    }
+    Ok(())
 }
 
 /// A rate is for all nodes: where there is one, it is asked how many they are.
@@ -55,6 +59,7 @@ impl Engine {
     /// Takes up this session's right and judges what earlier processes left behind; tells how many
     /// operations that were. Called once, before anything is sent.
     pub async fn recover(&self) -> Result<usize, StoreError> {
+        self.know_subscriptions().await?;
         if !Sabotage::PauseForgotten.is_on() {
             self.read_pauses().await?;
         }

@@ -35,6 +35,8 @@ pub enum Refusal {
         /// Why there is none.
         why: NoPlace,
     },
+    /// What was posted is no mail that can be sent: why.
+    MailInvalid(String),
     /// The key was used for another request.
     KeyMismatch {
         /// The operation that has the key.

@@ -1,6 +1,7 @@
 //! 2\. The operation that an arrival becomes: in the ledger, its first attempt started where a
 //! send slot is free, before a byte is sent.
 
+use onceward_core::exchange::Request;
 use onceward_core::id::OperationId;
 use onceward_core::lease::Session;
 use onceward_core::operation::{
@@ -16,10 +17,11 @@ use crate::secret::Secrets;
 use crate::store::Birth;
 use crate::wire::{self, Sealing};
 
-/// The birth of an operation from `arrival`. With `start`, that session starts its first attempt
+/// The birth of an operation from `arrival`, which is remembered as `request`. With `start`, that session starts its first attempt
 /// in the same write. `replaces` is the operation whose key is free again.
 pub(crate) fn birth(
     arrival: &Arrival,
+    request: &Request,
     id: OperationId,
     start: Option<Session>,
     replaces: Option<&Operation>,
@@ -64,6 +66,7 @@ pub(crate) fn birth(
         deadline: arrival.options.deadline,
         attempts_max: arrival.options.attempts_max,
         window: policy.window,
+        ids: arrival.mail.as_ref().map(|mail| mail.ids(id, policy)).unwrap_or_default(),
         subject: arrival.options.subject.clone().map(|name| {
             Box::new(Subject {
                 name,
@@ -81,7 +84,7 @@ pub(crate) fn birth(
         operation = started;
     }
     Birth {
-        request: wire::encode_request(&arrival.request, id, secrets, Sealing::of(policy)),
+        request: wire::encode_request(request, id, secrets, Sealing::of(policy)),
         operation,
         replaces: replaces.map(|old| (old.id, old.fence)),
     }

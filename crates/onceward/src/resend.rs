@@ -45,7 +45,9 @@ impl Engine {
         let original = self.store.find(Which::Id(id)).await?.ok_or(Refusal::NotFound)?;
         let arrival = self.rearrival(&original, edit).await?;
         let now = self.clock.now();
-        let mut newborn = birth(&arrival, self.next_id(now), None, None, &self.secrets, now);
+        let born = self.next_id(now);
+        let request = arrival.remembered(born, now);
+        let mut newborn = birth(&arrival, &request, born, None, None, &self.secrets, now);
         newborn.operation.intent_mut().parent = Some(id);
         newborn.operation.acts.push(deed(Deed::Resent, person, self));
         let note = self.note(person, Deed::Resent.name(), &id.to_string()).await?;
@@ -78,6 +80,11 @@ impl Engine {
         }
         if original.scope.kind == ScopeKind::Callback {
             return Err(conflict("a callback is redelivered as it is, or not at all"));
+        }
+        if matches!(original.scope.kind, ScopeKind::Event | ScopeKind::Delivery) {
+            return Err(conflict(
+                "an event is published anew, and a delivery redelivered as it is",
+            ));
         }
         let route = self.find_route_for(&original.scope.tenant, &original.route)?;
         let mut request = self.request_of(original).await?;

@@ -182,7 +182,9 @@ impl Route {
     /// Whether a request with this head passes without a record, whatever its body is: then the body
     /// need not be read before it is sent. Elsewhere only the whole request tells.
     pub fn passes(&self, method: &str, target: &str, headers: &HeaderMap) -> bool {
-        receive::passes(self.policy_for(method, target), method, headers)
+        // A mail server takes mails and nothing else: what is none is refused.
+        self.target.mail.is_none()
+            && receive::passes(self.policy_for(method, target), method, headers)
     }
 
     /// The policy for a request on this route.

@@ -58,7 +58,12 @@ pub(crate) fn settle(
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
     let mut operation = operation.after(Event::Ended(ended, verdict), now)?;
     if let (Some((Slot::Outcome, _)), Some(response)) = (&answer, &delivered.response) {
-        operation.ids = ids_of(&policy.ids, &response.body);
+        let made = ids_of(&policy.ids, &response.body);
+        operation.ids.retain(|(name, _)| made.iter().all(|(other, _)| other != name));
+        operation.ids.extend(made);
+    }
+    if !delivered.served.is_empty() {
+        operation.served.clone_from(&delivered.served);
     }
     Ok(Write { operation, answer, visible: false })
 }

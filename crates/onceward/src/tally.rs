@@ -28,9 +28,13 @@ use self::keep::Kept;
 pub(crate) use self::row::PREFIX;
 use crate::clock::Clock;
 use crate::observe::{Fact, Repeat};
+use crate::subscription::name_of_route;
 
 /// What all ad hoc upstreams are called here: they are many, and nobody configures them.
 pub const AD_HOC: &str = "ad_hoc";
+
+/// What statistics call the routes of subscriptions: there may be many.
+pub const SUBSCRIPTIONS: &str = "subscriptions";
 
 /// What claims are called here: they go nowhere.
 pub const CLAIMS: &str = "claims";
@@ -132,6 +136,7 @@ pub fn name_of(route: &str) -> &str {
     match route {
         "" => CLAIMS,
         route if route.contains("://") => AD_HOC,
+        route if name_of_route(route).is_some() => SUBSCRIPTIONS,
         route => route,
     }
 }

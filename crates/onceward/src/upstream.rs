@@ -8,7 +8,7 @@
 //! opened (`connect`) and whom it trusts (`tls`), what proves that nothing was written to it
 //! (`wire`), how it speaks HTTP (`line`: `http1`, `bell`, `http2`) and waits for its next use
 //! (`pool`), what goes out and comes in (`message`, `upload`, `answer`), what only passes through
-//! (`passage`), how long something is waited for (`patience`, `silence`), the attempt that strings
+//! (`passage`), mails by SMTP (`smtp`), how long something is waited for (`patience`, `silence`), the attempt that strings
 //! them together (`door`) and how it breaks (`broken`), and the same with faults on purpose
 //! (`chaos`).
 
@@ -28,6 +28,7 @@ mod patience;
 mod pinned;
 mod pool;
 mod silence;
+mod smtp;
 mod sockets;
 mod tls;
 mod upload;
@@ -51,6 +52,7 @@ pub use egress::{AD_HOC_URL_BYTES_MAX, Egress, EgressRefusal, Mend, UrlRefusal, 
 pub(crate) use message::lines;
 pub(crate) use passage::forward;
 pub use passage::{Download, Passage};
+pub use smtp::{Handed, Login, MailServer, Reply, Safe, SmtpError};
 pub use sockets::Sockets;
 pub(crate) use tls::trusted;
 pub use tls::{ClientFiles, DoorError, UpstreamTls, UpstreamTlsFiles};
@@ -67,6 +69,8 @@ pub struct Target {
     pub http2: bool,
     /// TLS of its own, where it is not that of the door.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// How mails are handed over, where it is a mail server; else it speaks HTTP.
+    pub mail: Option<Arc<MailServer>>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
 }
@@ -74,7 +78,7 @@ pub struct Target {
 impl Target {
     /// One that an operator names, spoken to as is usual: HTTP/2 by ALPN alone, and the door's TLS.
     pub fn of_operator(base: Url, timeouts: Timeouts) -> Self {
-        Self { base, trust: Trust::Operator, http2: false, tls: None, timeouts }
+        Self { base, trust: Trust::Operator, http2: false, tls: None, mail: None, timeouts }
     }
 }
 

@@ -207,11 +207,13 @@ impl Operation {
         self.mode = mode;
         self.told = false;
         self.ended_at = None;
-        self.outcome = None;
+        // What an answer made goes with it; what a mail says of itself stays.
+        if self.outcome.take().is_some() {
+            self.ids.clear();
+        }
         if let Some(subject) = &mut self.subject {
             subject.superseded_by = None;
         }
-        self.ids.clear();
         // They bound the call that set them; whoever wants it now sets their own.
         self.deadline = None;
         self.attempts_max = None;

@@ -107,7 +107,8 @@ async fn check(
 /// What a path names is there for whoever asks, whatever its handler does with it.
 async fn check_named(view: &View, name: &str, value: &str) -> Result<(), Problem> {
     match name {
-        "id" => view.find(value).await.map(drop),
+        "id" | "event" => view.find(value).await.map(drop),
+        "sub" => view.subscription(value).await.map(drop),
         "bulk" => view.bulk(value).await.map(drop),
         "outbox" => view.outbox(value).map(drop),
         "source" => view.source(value).map(drop),

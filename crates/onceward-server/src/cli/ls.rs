@@ -13,7 +13,7 @@ pub(super) const STATES: [&str; 7] =
     ["pending", "delivering", "in_doubt", "done", "dead", "dead_letter", "forgotten"];
 
 /// What a key is: a caller's, what a route calls one effect, of a callback, of a handler's claim.
-const KINDS: [&str; 4] = ["call", "unique", "callback", "claim"];
+const KINDS: [&str; 6] = ["call", "unique", "callback", "claim", "event", "delivery"];
 
 /// Which operations.
 #[derive(Debug, Args)]

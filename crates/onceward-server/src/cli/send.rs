@@ -196,6 +196,10 @@ pub(super) async fn explain(request: &Request, client: &Client, out: Printer) ->
         if shown["key_given"] == true { "given" } else { "made anew for each call without one" };
     let said = if shown["effects_said"] == true { "said" } else { "inferred from the method" };
     row("recorded", "yes".to_owned(), "");
+    if !shown["mail"].is_null() {
+        let to: Vec<_> = each(&shown, "/mail/to").iter().filter_map(Value::as_str).collect();
+        row("mail", text(&shown, "/mail/subject"), &format!("to {}", to.join(", ")));
+    }
     row("key", text(&shown, "/key"), key);
     row("mode", text(&shown, "/mode"), "");
     if !shown["flow"].is_null() {

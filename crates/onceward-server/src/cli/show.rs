@@ -107,6 +107,9 @@ pub(super) fn story(operation: &Value, terminal: bool) -> String {
     if is_there("/outcome") {
         line("outcome", outcome(operation));
     }
+    for (name, id) in operation["ids"].as_object().into_iter().flatten() {
+        line(name, id.as_str().unwrap_or_default().to_owned());
+    }
     if operation["duplicates"]["count"].as_u64().is_some_and(|count| count > 0) {
         let last =
             each(operation, "/duplicates/last").last().and_then(Value::as_str).unwrap_or("-");

@@ -10,17 +10,18 @@ use onceward::auth::{SecretAddress, SigningSecret};
 use onceward::core::key::TENANT;
 use onceward::route::Route;
 use onceward::tally::AD_HOC;
+use onceward::upstream::{MailServer, Safe};
 use serde_json::{Value, json};
 use url::{Position, Url};
 
-use super::ConfigError;
 use super::auth::secret;
 use super::callbacks::webhook_secret;
 use super::route::{Around, Made};
-use super::table::{Switch, Table, Words};
-use super::words::{is_here, name, tenant_name, url};
+use super::table::{Switch, Table};
+use super::words::{is_here, name, tenant_name};
+use super::{ConfigError, mail};
 use crate::alerts::{AlertsConfig, ByMail, Kind, Receiver, Rule, Rules, Way, Wish};
-use crate::mail::{Safe, Server};
+use crate::mail::Server;
 use crate::units::show;
 
 /// How often it is looked, for how long an alert is not held before it ends, after how long it is
@@ -44,8 +45,6 @@ const GROUP_MAX: Duration = Duration::from_mins(30);
 /// notice twice rather than not at all.
 const OF_WEBHOOK: &str = "mode = \"accepted\"\neffects = \"keyed\"\nupstream_key = { header = \"idempotency-key\", value = \"passthrough\", window = \"7d\" }";
 const OF_SLACK: &str = "mode = \"accepted\"\neffects = \"idempotent\"";
-
-const SAFE: &Words<Safe> = &[("required", Safe::StartTls), ("never", Safe::Not)];
 
 /// The words for them.
 fn kinds() -> [(&'static str, Kind); Kind::ALL.len()] {
@@ -115,7 +114,7 @@ impl AlertsConfig {
             warnings.extend(missing.map(said));
         }
         let exposed = self.to.values().filter_map(|to| match &to.way {
-            Way::Mail(by) if by.server.safe == Safe::Not && !is_here(&by.server.place) => {
+            Way::Mail(by) if by.server.by.safe == Safe::Not && !is_here(&by.server.place) => {
                 Some(format!("[alerts.to.{}] sends mails that others can read on the way: say tls = \"required\".", to.wish.name))
             }
             _ => None,
@@ -214,7 +213,7 @@ fn receiver(
         group,
     };
     let (webhook, slack) = (secret(table, "webhook")?, secret(table, "slack")?);
-    let mail = table.within("mail", |table| mail(table, around.ca_file.as_deref()))?;
+    let mail = table.within("mail", |table| by_mail(table, around.ca_file.as_deref()))?;
     let (way, route) = match (webhook, slack, mail) {
         (Some(to), None, None) => {
             let text = secret(table, "secret")?;
@@ -269,56 +268,23 @@ fn route(
     Ok(made)
 }
 
-fn mail(table: &Table<'_>, ca_file: Option<&Path>) -> Result<ByMail, ConfigError> {
+fn by_mail(table: &Table<'_>, ca_file: Option<&Path>) -> Result<ByMail, ConfigError> {
     let mailbox = |text: &str| {
         text.parse::<Mailbox>()
             .map_err(|_| format!("{text:?} is no address: write \"oncall@example.com\""))
     };
     let from = table.text("from", mailbox)?;
     let to = table.one_or_more("to", "\"oncall@example.com\"", |text| mailbox(text).ok())?;
-    let smtp = table.text("smtp", smtp)?;
-    let (place, is_implicit) = table.need("smtp", smtp)?;
-    let said = table.word("tls", SAFE)?;
-    let safe = match said {
-        _ if is_implicit => Safe::Implicit,
-        Some(safe) => safe,
-        None if is_here(&place) => Safe::Not,
-        None => Safe::StartTls,
+    let place = table.text("smtp", mail::server)?;
+    let (place, is_implicit) = table.need("smtp", place)?;
+    let by = MailServer {
+        safe: mail::safe(table, "tls", &place, is_implicit)?,
+        login: mail::login(table)?,
     };
-    let login = match (table.read::<String>("user")?, secret(table, "password")?) {
-        (Some(user), Some(password)) => Some((user, password)),
-        (None, None) => None,
-        _ => return Err(table.wrong("has half of a login\nhelp: user and password go together")),
-    };
-    if login.is_some() && safe == Safe::Not && !is_here(&place) {
-        return Err(table.wrong(
-            "would send a password that others can read\nhelp: leave tls out, or say smtps://",
-        ));
-    }
-    let server = Server { place, safe, login, ca_file: ca_file.map(Path::to_owned) };
+    mail::check(&by, &place, table)?;
+    let server = Server { place, by, ca_file: ca_file.map(Path::to_owned) };
     let (from, to) = (table.need("from", from)?, table.need("to", to)?);
     Ok(ByMail { from, to, server })
-}
-
-/// `smtp://HOST:PORT` or `smtps://HOST:PORT`: the place, and whether it speaks TLS from the first byte.
-fn smtp(text: &str) -> Result<(Url, bool), String> {
-    let wrong = || {
-        "this is no mail server: write \"smtp://mail.example.com:587\" or \"smtps://mail.example.com\", with user and password beside it".to_owned()
-    };
-    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
-    let (is_implicit, usual) = match scheme {
-        "smtp" => (false, 587),
-        "smtps" => (true, 465),
-        _ => return Err(wrong()),
-    };
-    // A host and a port as those of an http URL; a path or a login is none.
-    let mut place = url(&format!("http://{rest}")).map_err(|_| wrong())?;
-    let is_bare = matches!(place.path(), "" | "/");
-    let said = rest.trim_end_matches('/').rsplit_once(':').is_some_and(|(_, port)| port == "80");
-    if !is_bare || (place.port().is_none() && !said && place.set_port(Some(usual)).is_err()) {
-        return Err(wrong());
-    }
-    Ok((place, is_implicit))
 }
 
 #[cfg(test)]

@@ -19,18 +19,23 @@ use super::words::name;
 use super::{ConfigError, policy, verify};
 
 /// Ours: data, with the source of each fact beside it.
-const READY: [(&str, &str); 10] = [
+const READY: [(&str, &str); 12] = [
     ("adyen", include_str!("profiles/adyen.toml")),
+    ("fcm", include_str!("profiles/fcm.toml")),
     ("github", include_str!("profiles/github.toml")),
     ("paypal", include_str!("profiles/paypal.toml")),
     ("sendgrid", include_str!("profiles/sendgrid.toml")),
     ("shopify", include_str!("profiles/shopify.toml")),
     ("slack", include_str!("profiles/slack.toml")),
+    (MAIL, include_str!("profiles/smtp.toml")),
     ("square", include_str!("profiles/square.toml")),
     ("standard-webhooks", include_str!("profiles/standard-webhooks.toml")),
     ("stripe", include_str!("profiles/stripe.toml")),
     ("twilio", include_str!("profiles/twilio.toml")),
 ];
+
+/// The one that every route to a mail server starts from.
+const MAIL: &str = "smtp";
 
 /// How many profiles may start from one another.
 const DEPTH_MAX: usize = 8;
@@ -138,8 +143,12 @@ impl<'a> Profiles<'a> {
         route: &str,
         table: &Table<'_>,
         is_guard: bool,
+        is_mail: bool,
     ) -> Result<Laid, ConfigError> {
-        let chain = self.chain_of(table)?;
+        let mut chain = self.chain_of(table)?;
+        if is_mail && chain.iter().all(|(name, _)| name != MAIL) {
+            chain.splice(..0, self.chain(MAIL, table)?);
+        }
         let base = base(Layers::of(is_guard, self.seals_bodies), &chain)?;
         let mut whole = base.clone();
         whole.lay(table, "route")?;
@@ -352,7 +361,7 @@ mod tests {
         assert_eq!(square.upstream_key.place, KeyPlace::Json("/idempotency_key".into()));
         assert_eq!(square.key_pointer.as_deref(), Some("/idempotency_key"));
         assert_eq!(of("square", "POST", "/v2/orders/search").effects, Some(Effects::NonIdempotent));
-        for profile in ["twilio", "slack", "github", "sendgrid", "shopify"] {
+        for profile in ["twilio", "slack", "fcm", "github", "sendgrid", "shopify", "smtp"] {
             assert_eq!(
                 of(profile, "POST", "/x").effects,
                 Some(Effects::NonIdempotent),

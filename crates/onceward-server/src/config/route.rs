@@ -16,11 +16,18 @@ use super::profile::{Laid, Profiles, Setting};
 use super::table::Table;
 use super::upstream_tls;
 use super::words::{header_name, header_value, shared_scope, tenant_name, url};
-use super::{ConfigError, auth, doubt, protection, text};
+use super::{ConfigError, auth, doubt, mail, protection, text};
 use crate::units::show;
 
 /// How long a caller is kept waiting where nothing says otherwise.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
+
+/// How long handing a mail over takes at most, where nothing says otherwise: a server may look at it for
+/// long before it answers, and who goes away before that has it in doubt (RFC 5321, section 4.5.3.2).
+const OF_MAIL_MAX: Duration = Duration::from_mins(2);
+
+/// The largest mail as it is posted, where nothing says otherwise: with what is attached to it.
+const MAIL_BYTES_MAX: usize = 10 << 20;
 
 const NO_UPSTREAM: &str = "has no upstream\nhelp: add upstream = \"https://api.example.com\"";
 
@@ -53,12 +60,22 @@ impl Around<'_> {
         table: &Table<'_>,
         is_guard: bool,
     ) -> Result<Made, ConfigError> {
-        let laid = self.profiles.lay(name, table, is_guard)?;
-        let upstream = table.text("upstream", url)?;
+        let written: Option<String> = table.read("upstream")?;
+        let written = written.filter(|upstream| mail::is_server(upstream));
+        let laid = self.profiles.lay(name, table, is_guard, written.is_some())?;
+        let (upstream, mail) = match written {
+            None => (table.text("upstream", url)?, None),
+            Some(written) => {
+                let (upstream, server) = mail::upstream(&written, table)?;
+                mail::check_effects(&laid, table)?;
+                (Some(upstream), Some(Arc::new(server)))
+            }
+        };
         let own_tls = table.within("upstream_tls", |table| {
-            upstream_tls::read(table, upstream.as_ref(), self.ca_file.as_deref())
+            upstream_tls::read(table, upstream.as_ref(), mail.as_deref(), self.ca_file.as_deref())
         })?;
-        let total = table.span_or("timeout", Timeouts::default().total)?;
+        let usual = if mail.is_some() { OF_MAIL_MAX } else { Timeouts::default().total };
+        let total = table.span_or("timeout", usual)?;
         let timeouts = |table: &Table<'_>| timeouts(table, total);
         let timeouts = match table.within("timeouts", timeouts)? {
             Some(timeouts) => timeouts,
@@ -82,7 +99,7 @@ impl Around<'_> {
         }
         headers.extend(read.authorization.map(|value| ("authorization".to_owned(), value)));
         let headers = headers.into_iter().map(|(name, value)| (name, Bytes::from(value)));
-        let (response_bytes_max, body_bytes_max) = self.sizes(table)?;
+        let (response_bytes_max, body_bytes_max) = self.sizes(table, mail.is_some())?;
         let answer_max = table.span("answer_max")?;
         let usual_answer_max = if is_guard { longest(&laid, total) } else { ANSWER_MAX };
         let keeps_the_default = !laid.says_window && laid.policy.window == Policy::default().window;
@@ -105,6 +122,7 @@ impl Around<'_> {
                 })?,
                 trust: Trust::Operator,
                 tls: own_tls,
+                mail,
                 timeouts,
             }),
             policy: Arc::new(laid.policy),
@@ -153,10 +171,18 @@ impl Around<'_> {
 
     /// The largest answer and request that are kept. A body has to fit a segment of the journal, with
     /// its operation beside it.
-    fn sizes(&self, table: &Table<'_>) -> Result<(usize, usize), ConfigError> {
+    fn sizes(&self, table: &Table<'_>, is_mail: bool) -> Result<(usize, usize), ConfigError> {
         let fits = self.segment_bytes / 2;
         let response = table.size("response_bytes_max")?.unwrap_or_else(|| fits.min(8 << 20));
-        let body = table.size("body_bytes_max")?.unwrap_or_else(|| fits.min(1 << 20));
+        let usual = if is_mail { MAIL_BYTES_MAX } else { 1 << 20 };
+        // What becomes of a mail is up to half as large again.
+        let largest = if is_mail { fits / 3 * 2 } else { fits };
+        let body = table.size("body_bytes_max")?.unwrap_or_else(|| largest.min(usual));
+        if is_mail && body > largest {
+            return Err(table.wrong(&format!(
+                "takes mails of more than {largest} bytes, which do not fit the ledger\nhelp: raise limits.segment_bytes"
+            )));
+        }
         if response.max(body) > fits {
             return Err(table.wrong(&format!(
                 "keeps bodies of more than {fits} bytes, half a segment of the ledger, which do not fit it\nhelp: raise limits.segment_bytes"

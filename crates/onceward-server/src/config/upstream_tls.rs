@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use onceward::upstream::{ClientFiles, UpstreamTls, UpstreamTlsFiles};
+use onceward::upstream::{ClientFiles, MailServer, Safe, UpstreamTls, UpstreamTlsFiles};
 use url::Url;
 
 use super::ConfigError;
@@ -17,9 +17,14 @@ use crate::tls::TlsVersion;
 pub(super) fn read(
     table: &Table<'_>,
     upstream: Option<&Url>,
+    mail: Option<&MailServer>,
     ca_file: Option<&Path>,
 ) -> Result<Arc<UpstreamTls>, ConfigError> {
-    if upstream.is_some_and(|upstream| upstream.scheme() != "https") {
+    let is_safe = |upstream: &Url| match mail {
+        None => upstream.scheme() == "https",
+        Some(server) => server.safe != Safe::Not,
+    };
+    if !upstream.is_none_or(is_safe) {
         return Err(table.wrong(
             "has upstream_tls, and an upstream that speaks none\nhelp: write upstream = \"https://…\"",
         ));

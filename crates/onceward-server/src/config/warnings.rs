@@ -2,7 +2,7 @@
 
 use onceward::core::policy::Effects;
 use onceward::route::Route;
-use onceward::upstream::Chaos;
+use onceward::upstream::{Chaos, Safe};
 use url::Url;
 
 use super::{Config, forecast, guard, section, tenants};
@@ -47,6 +47,10 @@ fn of_route(route: &Route) -> impl Iterator<Item = String> {
     let plain = is_readable(&route.target.base).then(|| {
         "] sends over http, so credentials and bodies are readable on the way.".to_owned()
     });
+    let is_open = route.target.mail.as_ref().is_some_and(|it| it.safe == Safe::Not);
+    let open = (is_open && !is_here(&route.target.base)).then(|| {
+        "] sends mails in the clear, so they are readable on the way: say starttls = \"required\".".to_owned()
+    });
     let is_told = route.auth.oauth2.as_ref().is_some_and(|it| is_readable(it.base()));
     let told = is_told.then(|| {
         "] asks for its tokens over http, so its client's secret is readable on the way.".to_owned()
@@ -61,13 +65,16 @@ fn of_route(route: &Route) -> impl Iterator<Item = String> {
     let early = settles_early.then(|| {
         format!("] settles within its timeout of {}: where a node is lost, an attempt may still be on its way when the upstream is asked, and then be sent twice.", show(timeout))
     });
-    [no_effects, chaos, plain, told, renewed, early].into_iter().flatten()
+    [no_effects, chaos, plain, open, told, renewed, early].into_iter().flatten()
 }
 
 /// Whether others can read what goes there.
 fn is_readable(base: &Url) -> bool {
-    let is_here = base.host_str().is_some_and(|it| it == "localhost" || it.starts_with("127."));
-    base.scheme() == "http" && !is_here
+    base.scheme() == "http" && !is_here(base)
+}
+
+fn is_here(base: &Url) -> bool {
+    base.host_str().is_some_and(|it| matches!(it, "localhost" | "[::1]") || it.starts_with("127."))
 }
 
 fn of_chaos(chaos: &Chaos) -> String {

@@ -138,9 +138,30 @@ impl Gateway {
         let parts =
             onceward::core::fingerprint::Part::ALL.map(onceward::core::fingerprint::Part::name);
         let hex = |digest: [u8; 16]| format!("{:032x}", u128::from_be_bytes(digest));
+        let after = if arrival.mail.is_some() {
+            json!({
+                "unsent": "retried",
+                "a reply of 4xx": "retried, for those who do not have it",
+                "no reply after the last dot": retried(true),
+                "a reply of 5xx": "returned, and the same key may run again",
+            })
+        } else {
+            json!({
+                "unsent": "retried",
+                "408, 421, 425, 429": "retried",
+                "no answer": retried(true),
+                "500, 502, 503, 504, 507, 52x": retried(true),
+                "401, 403 and other refusals": "returned, and the same key may run again",
+                "other 4xx": "final, and replayed",
+            })
+        };
+        let mail = arrival.mail.as_ref().map(|mail| {
+            json!({"from": mail.from, "to": mail.to, "subject": mail.subject, "bytes": mail.bytes()})
+        });
         Ok(json!({
             "route": route,
             "record": true,
+            "mail": mail,
             "key": arrival.key.as_str(),
             "key_given": key_given,
             "mode": arrival.mode.name(),
@@ -152,14 +173,7 @@ impl Gateway {
             "fingerprint": parts.iter().zip(arrival.fingerprint.parts).map(|(part, digest)| json!({"part": part, "digest": hex(digest)})).collect::<Vec<_>>(),
             "window": units::show(arrival.policy.window),
             "attempts_max": arrival.policy.backoff(arrival.mode).attempts_max,
-            "after": {
-                "unsent": "retried",
-                "408, 421, 425, 429": "retried",
-                "no answer": retried(true),
-                "500, 502, 503, 504, 507, 52x": retried(true),
-                "401, 403 and other refusals": "returned, and the same key may run again",
-                "other 4xx": "final, and replayed",
-            },
+            "after": after,
             "lookup": arrival.policy.lookup.as_ref().map(|rule| lookup(&arrival, rule)),
             "hours": arrival.policy.hours.as_ref().map(onceward::core::hours::Hours::as_str),
         }))

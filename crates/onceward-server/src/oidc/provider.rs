@@ -312,7 +312,7 @@ impl Provider {
         headers.set("accept", "application/json");
         headers.set("accept-encoding", "identity");
         let dispatch = Dispatch {
-            target: Arc::new(Target { base, trust, http2: false, tls: None, timeouts }),
+            target: Arc::new(Target { trust, ..Target::of_operator(base, timeouts) }),
             request: Arc::new(Request {
                 method: method.to_owned(),
                 target: url[Position::BeforePath..Position::AfterQuery].to_owned(),

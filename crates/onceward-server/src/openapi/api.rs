@@ -389,6 +389,110 @@ pub(crate) const STOP_BULK: &[Described] = &[about("Bulk", "stopBulk", "Stop a b
     .gives(&[(200, Json("Bulk"))])
     .refuses(&["not-found", "operation-conflict"])];
 
+pub(crate) const LIST_EVENTS: &[Described] =
+    &[about("Events", "listEvents", "List what was published, the newest first")
+        .takes(&["eventType", "subject", "hasKey", "after", "before", "cursor", "limit"])
+        .gives(&[(200, Json("EventPage"))])];
+
+pub(crate) const PUBLISH: &[Described] = &[about(
+    "Events",
+    "publish",
+    "Publish an event: this form, or a CloudEvent 1.0 as application/cloudevents+json",
+)
+.takes(&["idempotencyKey"])
+.reads("EventWanted")
+.gives(&[(202, Json("EventPublished"))])
+.says(&["Location"])
+.refuses(OF_PUBLISHING)];
+
+/// How an event is refused.
+const OF_PUBLISHING: &[&str] = &[
+    "key-invalid",
+    "key-mismatch",
+    "key-expired",
+    "key-invalidated",
+    "cancelled",
+    "response-not-retained",
+    "limit",
+    "draining",
+    "quarantine",
+];
+
+pub(crate) const GET_EVENT: &[Described] =
+    &[about("Events", "getEvent", "Show an event, and how its deliveries stand")
+        .gives(&[(200, Json("EventStory"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const LIST_SUBSCRIPTIONS: &[Described] =
+    &[about("Events", "listSubscriptions", "List who is told of which events")
+        .gives(&[(200, Json("SubscriptionList"))])];
+
+pub(crate) const SUBSCRIBE: &[Described] =
+    &[about("Events", "subscribe", "Have events delivered; the secret is shown this once")
+        .reads("SubscriptionWanted")
+        .gives(&[(201, Json("SubscriptionMade"))])
+        .refuses(&["url-invalid", "egress-refused", "route-unknown", "limit"])];
+
+pub(crate) const GET_SUBSCRIPTION: &[Described] =
+    &[about("Events", "getSubscription", "Show a subscription, and how its receiver does")
+        .gives(&[(200, Json("Subscription"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const CHANGE_SUBSCRIPTION: &[Described] = &[about(
+    "Events",
+    "changeSubscription",
+    "Change what is said: events that are fanned out from now on go by it",
+)
+.reads("SubscriptionChange")
+.gives(&[(200, Json("Subscription"))])
+.refuses(&["not-found", "url-invalid", "egress-refused", "route-unknown"])];
+
+pub(crate) const END_SUBSCRIPTION: &[Described] =
+    &[about("Events", "endSubscription", "End a subscription, and give up what waits for it")
+        .may_read("Perhaps")
+        .gives(&[(200, Json("SubscriptionEnded"))])
+        .refuses(&["not-found", "draining"])];
+
+pub(crate) const PAUSE_RECEIVER: &[Described] = &[about(
+    "Events",
+    "pauseSubscription",
+    "Send it nothing until it is resumed; what comes waits",
+)
+.reads("Because")
+.gives(&[(200, Json("Subscription"))])
+.refuses(&["not-found", "route-unknown"])];
+
+pub(crate) const RESUME_RECEIVER: &[Described] =
+    &[about("Events", "resumeSubscription", "Let what waits go on, slowly at first")
+        .reads("Because")
+        .gives(&[(200, Json("Subscription"))])
+        .refuses(&["not-found"])];
+
+pub(crate) const ROTATE_SIGNING: &[Described] = &[about(
+    "Events",
+    "rotateSigningSecret",
+    "Sign with another secret, and with those before it for a while; it is shown this once",
+)
+.may_read("SigningRotation")
+.gives(&[(201, Json("SubscriptionMade"))])
+.refuses(&["not-found"])];
+
+pub(crate) const TEST_RECEIVER: &[Described] =
+    &[about("Events", "testSubscription", "Publish an event that goes to this one alone")
+        .may_read("TestWanted")
+        .gives(&[(202, Json("EventPublished"))])
+        .says(&["Location"])
+        .refuses(&["not-found", "draining", "quarantine", "limit"])];
+
+pub(crate) const RECOVER: &[Described] = &[about(
+    "Events",
+    "recoverSubscription",
+    "Send again all that failed since then, or deliver what was missed",
+)
+.reads("Recovery")
+.gives(&[(200, Json("Recovered")), (202, Json("Recovered"))])
+.refuses(&["not-found", "draining", "quarantine"])];
+
 pub(crate) const LIST_OUTBOXES: &[Described] =
     &[about("Outbox", "listOutboxes", "List the outboxes, and how far behind they are")
         .gives(&[(200, Json("OutboxList"))])];

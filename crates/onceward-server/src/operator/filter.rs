@@ -151,7 +151,7 @@ impl Filter {
 }
 
 /// A time, or how long ago it is.
-fn moment(text: &str) -> Result<Timestamp, Problem> {
+pub(crate) fn moment(text: &str) -> Result<Timestamp, Problem> {
     match units::duration(text) {
         Ok(ago) => Ok(shape::now().minus(ago)),
         Err(_) => instant("", text),
@@ -201,7 +201,9 @@ fn reason_of(word: &str) -> Result<Death, Problem> {
 /// The kind of a key by its word.
 fn kind_of(word: &str) -> Result<ScopeKind, Problem> {
     let named = ScopeKind::ALL.into_iter().find(|kind| kind.name() == word);
-    named.ok_or_else(|| invalid(format!("kind {word:?}: call, unique, callback or claim")))
+    named.ok_or_else(|| {
+        invalid(format!("kind {word:?}: call, unique, callback, claim, event or delivery"))
+    })
 }
 
 /// The name of a standing in counts.

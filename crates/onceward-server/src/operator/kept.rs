@@ -15,11 +15,8 @@ pub(crate) async fn request(
     node: &Node,
     of: &Operation,
 ) -> Result<Option<(Request, bool)>, Problem> {
-    let Some(kept) = of.request else { return Ok(None) };
-    let bytes = node.engine.store().body_of(of, kept).await?;
-    let secrets = node.engine.secrets();
-    let request = wire::decode_request(&bytes, of.id, secrets, Credentials::Left)?;
-    Ok(Some(node.engine.redaction_of(of).request(request)))
+    let request = node.engine.request_kept(of, Credentials::Left).await?;
+    Ok(request.map(|request| node.engine.redaction_of(of).request(request)))
 }
 
 /// The answer of its outcome.

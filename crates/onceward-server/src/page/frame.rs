@@ -38,6 +38,8 @@ pub(super) enum Here {
     Upstreams,
     Sources,
     Outboxes,
+    Events,
+    Subscriptions,
     Keys,
     Duplicates,
     Audit,
@@ -55,6 +57,8 @@ impl Here {
             Self::Upstreams => ("/upstreams", Icon::Upstreams, "Upstreams"),
             Self::Sources => ("/sources", Icon::Sources, "Sources"),
             Self::Outboxes => ("/outboxes", Icon::Outboxes, "Outboxes"),
+            Self::Events => ("/events", Icon::Events, "Events"),
+            Self::Subscriptions => ("/subscriptions", Icon::Subscriptions, "Subscriptions"),
             Self::Keys => ("/keys", Icon::Keys, "Keys"),
             Self::Duplicates => ("/duplicates", Icon::Duplicates, "Duplicates"),
             Self::Audit => ("/audit", Icon::Audit, "Audit"),
@@ -127,6 +131,9 @@ impl Frame {
             (way(Here::Upstreams, here, held_back))
             (way(Here::Sources, here, None))
             @if self.has_outboxes { (way(Here::Outboxes, here, None)) }
+            hr;
+            (way(Here::Events, here, None))
+            (way(Here::Subscriptions, here, None))
             hr;
             (way(Here::Keys, here, None))
             (way(Here::Duplicates, here, None))

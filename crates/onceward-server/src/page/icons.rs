@@ -12,6 +12,8 @@ pub(super) enum Icon {
     Upstreams,
     Sources,
     Outboxes,
+    Events,
+    Subscriptions,
     Keys,
     Duplicates,
     Audit,
@@ -42,6 +44,11 @@ impl Icon {
             Self::Upstreams => (false, r#"<path d="M3 13.5h10M8 11V2.5M4.5 6 8 2.5 11.5 6"/>"#),
             Self::Sources => (false, r#"<path d="M3 13.5h10M8 2.5V11M4.5 7.5 8 11l3.5-3.5"/>"#),
             Self::Outboxes => (false, r#"<path d="M2.5 3.5h11v9h-11zM2.5 6.5h11M6 6.5v6"/>"#),
+            Self::Events => (false, r#"<path d="M9 2 4 9h4l-1 5 5-7H8z"/>"#),
+            Self::Subscriptions => (
+                false,
+                r#"<path d="M3 13.5a1 1 0 1 0 0-.1M3 8a5.5 5.5 0 0 1 5.5 5.5M3 3.5a10 10 0 0 1 10 10"/>"#,
+            ),
             Self::Keys => (
                 false,
                 r#"<circle cx="5" cy="11" r="2.5"/><path d="M6.8 9.2 13 3m-2.5 2.5L12.5 7.5"/>"#,

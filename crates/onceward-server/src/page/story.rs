@@ -211,6 +211,9 @@ fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
                         }
                     }))
                 }
+                @for (name, id) in shape::ids(operation) {
+                    (fact(name, html! { bdi { (id) } }))
+                }
                 @if let Some(key) = &operation.upstream_key {
                     (fact("Key at the upstream", html! { code { (key.place) ": " (key.value) } }))
                 }

@@ -10,7 +10,7 @@ use onceward::core::operation::Operation;
 use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing as Stands};
-use onceward::tally::{AD_HOC, Counts, OTHER, Span, Stats, name_of};
+use onceward::tally::{AD_HOC, Counts, OTHER, SUBSCRIPTIONS, Span, Stats, name_of};
 use onceward::{Bar, Standing};
 
 use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
@@ -60,7 +60,7 @@ fn all(node: &View, stats: &Stats) -> Vec<Upstream> {
     let mut all: Vec<_> = kept(node)
         .map(|(name, standing)| Upstream { counts: counts(&name), standing: Some(standing), name })
         .collect();
-    let many = [AD_HOC, OTHER].map(|name| Upstream {
+    let many = [AD_HOC, SUBSCRIPTIONS, OTHER].map(|name| Upstream {
         name: name.to_owned(),
         standing: None,
         counts: counts(name),

@@ -393,8 +393,8 @@ fn origin(operation: &Operation, context: TraceContext) -> (u64, bool) {
         ScopeKind::Call if is_by_request && operation.parent.is_none() => {
             (Place::Call.span(operation.id), false)
         }
-        // The span of a callback's operation is one of ours.
-        ScopeKind::Callback => (context.span, false),
+        // The span of a callback's operation, and of a delivery's event, is one of ours.
+        ScopeKind::Callback | ScopeKind::Delivery => (context.span, false),
         _ => (context.span, context.span != 0),
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn engine(world: &World) -> Arc<Engine> {
             trust: Trust::Operator,
             http2: false,
             tls: None,
+            mail: None,
             timeouts: Timeouts::default(),
         };
         let policy = Policy { effects: Some(Effects::Keyed), ..Policy::default() };

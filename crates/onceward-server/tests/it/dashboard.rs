@@ -364,9 +364,16 @@ fn the_ways_are_behind_a_button_where_it_is_narrow_and_need_no_script() {
     assert_eq!(browser.evaluate(is_seen), true);
     browser.click_link("Duplicates");
     until("it is there", || browser.url().ends_with("/duplicates").then_some(()));
-    for path in
-        ["/duplicates", "/keys?key=order-1", "/upstreams", "/sources", "/outboxes", "/audit"]
-    {
+    for path in [
+        "/duplicates",
+        "/keys?key=order-1",
+        "/upstreams",
+        "/sources",
+        "/outboxes",
+        "/events",
+        "/subscriptions",
+        "/audit",
+    ] {
         browser.open(&server.url(path));
         let width = browser.evaluate("document.documentElement.scrollWidth");
         assert_eq!(width, 360, "{path} scrolls sideways");

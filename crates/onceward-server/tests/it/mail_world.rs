@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -35,6 +36,23 @@ impl Taken {
     }
 }
 
+/// What it does to one dialogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It hangs up in the place of answering this command; `CONNECT` for that of greeting.
+    Before(&'static str),
+    /// It hangs up when it has answered it.
+    After(&'static str),
+    /// It answers it with this.
+    Say(&'static str, &'static str),
+    /// It hangs up in the middle of the mail.
+    InData,
+    /// It has all of the mail, does not take it, and hangs up.
+    Lost,
+    /// It takes the mail, and hangs up before it says so.
+    Taken,
+}
+
 /// How it speaks TLS.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tls {
@@ -61,6 +79,8 @@ struct State {
     grey: u32,
     /// The mails that were not taken.
     refused: Vec<Taken>,
+    /// What it does to the next dialogues, one after the other.
+    faults: VecDeque<Fault>,
 }
 
 trait Stream: Read + Write + Send {}
@@ -97,6 +117,21 @@ impl MailServer {
         self.state.lock().unwrap().next = next.to_vec();
     }
 
+    /// What it does to the next dialogues, one after the other.
+    pub(crate) fn break_off(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.lock().unwrap().faults.extend(faults);
+    }
+
+    /// Does nothing more to any.
+    pub(crate) fn clear(&self) {
+        self.state.lock().unwrap().faults.clear();
+    }
+
+    /// How many faults are still to come.
+    pub(crate) fn faults(&self) -> usize {
+        self.state.lock().unwrap().faults.len()
+    }
+
     /// How often it puts off recipients who begin with "grey".
     pub(crate) fn put_off(&self, times: u32) {
         self.state.lock().unwrap().grey = times;
@@ -123,7 +158,14 @@ impl MailServer {
             _ => BufReader::new(Box::new(tcp)),
         };
         let (mut login, mut from, mut to) = (None, String::new(), Vec::new());
+        let fault = self.state.lock().unwrap().faults.pop_front();
+        if fault == Some(Fault::Before("CONNECT")) {
+            return Ok(());
+        }
         say(&mut stream, "220 mail.test ESMTP")?;
+        if fault == Some(Fault::After("CONNECT")) {
+            return Ok(());
+        }
         loop {
             let mut line = String::new();
             if stream.read_line(&mut line)? == 0 {
@@ -131,6 +173,14 @@ impl MailServer {
             }
             let line = line.trim_end();
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            match fault {
+                Some(Fault::Before(at)) if at == verb => return Ok(()),
+                Some(Fault::Say(at, reply)) if at == verb => {
+                    say(&mut stream, reply)?;
+                    continue;
+                }
+                _ => {}
+            }
             match verb.as_str() {
                 "EHLO" => {
                     let more = if is_safe { "250-AUTH PLAIN LOGIN\r\n" } else { "" };
@@ -162,10 +212,23 @@ impl MailServer {
                 }
                 "DATA" => {
                     say(&mut stream, "354 go on")?;
+                    if matches!(fault, Some(Fault::After("DATA") | Fault::InData)) {
+                        let mut some = String::new();
+                        if fault == Some(Fault::InData) {
+                            stream.read_line(&mut some)?;
+                        }
+                        return Ok(());
+                    }
                     let text = data(&mut stream)?;
                     let (from, to) = (from.clone(), std::mem::take(&mut to));
                     let taken = Taken { from, to, text, login: login.clone(), is_safe };
+                    if fault == Some(Fault::Lost) {
+                        return Ok(());
+                    }
                     let answer = self.take(taken);
+                    if fault == Some(Fault::Taken) {
+                        return Ok(());
+                    }
                     match answer {
                         Some(answer) => say(&mut stream, answer)?,
                         None => return Ok(()),
@@ -173,6 +236,9 @@ impl MailServer {
                 }
                 "QUIT" => return say(&mut stream, "221 bye"),
                 _ => say(&mut stream, "250 ok")?,
+            }
+            if fault.is_some_and(|it| matches!(it, Fault::After(at) if at == verb)) {
+                return Ok(());
             }
         }
     }
@@ -188,7 +254,7 @@ impl MailServer {
         let mut state = self.state.lock().unwrap();
         if state.next.is_empty() {
             state.taken.push(mail);
-            return Some("250 taken");
+            return Some("250 2.0.0 Ok: queued as Q1");
         }
         state.refused.push(mail);
         state.next.remove(0)

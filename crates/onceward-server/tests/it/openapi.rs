@@ -93,6 +93,7 @@ fn every_endpoint_answers_as_the_document_says() {
     people(&mut walk);
     keys(&mut walk);
     claims(&mut walk);
+    events(&mut walk);
     the_rest(&mut walk, &folder);
     let missing: Vec<_> = document::ids()
         .into_iter()
@@ -274,6 +275,33 @@ fn claims(walk: &mut Walk<'_>) {
     walk.post("/v1/claims/mails/complete", &json!({"claims": [told(0)]}));
     walk.post("/v1/claims/mails/release", &json!({"claims": [told(1)]}));
     walk.ask(400, "POST", "/v1/claims/mails/begin", &json!({"claims": []}));
+}
+
+fn events(walk: &mut Walk<'_>) {
+    let wanted = json!({"to": "well/hooks", "types": ["order.*"], "headers": {"X-A": "b"}});
+    let made = walk.ask(201, "POST", "/v1/subscriptions", &wanted);
+    let path = format!("/v1/subscriptions/{}", made["id"].as_str().unwrap());
+    walk.get("/v1/subscriptions");
+    walk.get(&path);
+    let filter = json!({"filter": {"json": {"/data/n": {"gt": 1}}}, "retry": ["5s", "1h"]});
+    walk.post(&path, &filter);
+    walk.post(&path, &json!({"filter": null, "enabled": true}));
+    let because = json!({"reason": "r"});
+    walk.post(&format!("{path}/pause"), &because);
+    let event = json!({"type": "order.paid", "key": "e-1", "subject": "o-1", "data": {"n": 1}});
+    let published = walk.ask(202, "POST", "/v1/events", &event);
+    assert_eq!(walk.ask(202, "POST", "/v1/events", &event)["duplicate"], true);
+    walk.get("/v1/events?type=order.paid&limit=1");
+    walk.get(&format!("/v1/events/{}", published["id"].as_str().unwrap()));
+    walk.get(&path);
+    walk.post(&format!("{path}/resume"), &because);
+    walk.ask(201, "POST", &format!("{path}/rotate"), &json!({"overlap": "1h"}));
+    walk.ask(202, "POST", &format!("{path}/test"), &json!({"data": [1]}));
+    let missed = json!({"what": "missed", "since": "1h", "reason": "r"});
+    walk.post(&format!("{path}/recover"), &missed);
+    let failed = json!({"what": "failed", "since": "1h", "reason": "r"});
+    walk.ask(202, "POST", &format!("{path}/recover"), &failed);
+    walk.ask(200, "DELETE", &path, &because);
 }
 
 fn the_rest(walk: &mut Walk<'_>, folder: &World) {

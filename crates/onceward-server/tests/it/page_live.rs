@@ -286,6 +286,11 @@ fn pages(server: &Server) -> Vec<String> {
     let headers = [("Content-Type", "application/json")];
     let bulk = server.ask("POST", "/v1/bulk", &headers, &order.to_string()).json();
     let bulk = bulk["id"].as_str().unwrap();
+    let wanted = json!({"to": "demo/hooks", "types": ["order.*"], "description": "billing"});
+    server.ask("POST", "/v1/subscriptions", &headers, &wanted.to_string());
+    let event = json!({"type": "order.paid", "subject": "order-1"});
+    let event = server.ask("POST", "/v1/events", &headers, &event.to_string()).json();
+    let event = event["id"].as_str().unwrap();
     let mut pages: Vec<String> = [
         "/",
         "/operations",
@@ -299,6 +304,8 @@ fn pages(server: &Server) -> Vec<String> {
         "/keys",
         "/duplicates",
         "/outboxes",
+        "/events",
+        "/subscriptions",
         "/audit",
         "/login",
         "/nowhere",
@@ -307,6 +314,7 @@ fn pages(server: &Server) -> Vec<String> {
     .into();
     pages.extend([&dead, &doubt, &done].map(|id| format!("/operations/{id}")));
     pages.extend([format!("/operations/{dead}/resend"), format!("/bulk/{bulk}")]);
+    pages.push(format!("/events/{event}"));
     pages
 }
 

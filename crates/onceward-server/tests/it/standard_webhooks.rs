@@ -95,6 +95,40 @@ fn what_we_tell_of_alerts_is_accepted(language: Language) {
     assert!(!is_accepted(&[told.body.as_slice(), b" "].concat()));
 }
 
+fn what_we_deliver_of_events_is_accepted(language: Language) {
+    let Some(mut script) = Script::start(language, PYTHON, NODE) else { return };
+    let (world, hooks) = (World::new(), Hooks::start());
+    world.write("onceward.toml", "[egress]\nallow = [\"127.0.0.0/8\"]\n");
+    let gateway = world.serve();
+    let url = format!("http://{}/hooks", hooks.address);
+    let create = ["subscriptions", "create", &url, "--secret", SECRET, "--json"];
+    let id = gateway.run(&create).json()["id"].as_str().unwrap().to_owned();
+    gateway.run(&["publish", "order.paid", "--data", "{\"name\": \"Grüße\"}"]).ok();
+    let rotated = gateway.run(&["subscriptions", "rotate", &id, "--json"]).json();
+    gateway.run(&["publish", "order.paid", "--data", "{\"name\": \"Grüße\"}"]).ok();
+    let cloud = r#"{"specversion":"1.0","id":"1","source":"/shop","type":"order.paid"}"#;
+    let headers = [("content-type", "application/cloudevents+json")];
+    assert_eq!(gateway.call("POST", "/v1/events", &headers, cloud).status, 202);
+    let told = until("all are told", || Some(hooks.told()).filter(|told| told.len() == 3));
+    let mut is_accepted = |secret: &str, of: usize, body: &[u8]| {
+        let asked = json!({
+            "do": "verify", "secret": secret, "headers": told[of].headers,
+            "body": STANDARD.encode(body),
+        });
+        script.ask(&asked)["verified"] == true
+    };
+    let newer = rotated["secret"].as_str().unwrap();
+    // While they overlap each verifies what was sent since the rotation.
+    for (of, one) in told.iter().enumerate() {
+        let is_rotated = one.headers["webhook-signature"].contains(' ');
+        assert!(is_accepted(SECRET, of, &one.body));
+        assert_eq!(is_accepted(newer, of, &one.body), is_rotated);
+        assert!(!is_accepted(SECRET, of, &[one.body.as_slice(), b" "].concat()));
+    }
+    let rotated = told.iter().filter(|one| one.headers["webhook-signature"].contains(' ')).count();
+    assert!(rotated >= 2, "{rotated}");
+}
+
 macro_rules! with_both {
     ($($name:ident),+ $(,)?) => {
         mod in_python { use super::*; $(#[test] fn $name() { super::$name(Language::Python); })+ }
@@ -106,4 +140,5 @@ with_both!(
     what_we_sign_is_accepted,
     what_they_sign_is_accepted,
     what_we_tell_of_alerts_is_accepted,
+    what_we_deliver_of_events_is_accepted,
 );

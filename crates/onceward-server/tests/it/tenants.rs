@@ -80,6 +80,23 @@ const ASKED: &[(Meets, &str, &str)] = &[
     ),
     (Nothing, "+GET /v1/bulk/{bulk}", ""),
     (Nothing, "POST /v1/bulk/{bulk}/stop", r#"{"reason": "r"}"#),
+    (Owns, "+GET /v1/events", ""),
+    (Owns, "POST /v1/events", r#"{"type": "order.paid", "key": "event-1"}"#),
+    (Nothing, "+GET /v1/events/{event}", ""),
+    (Owns, "+GET /v1/subscriptions", ""),
+    (Owns, "POST /v1/subscriptions", r#"{"to": "shared/hooks"}"#),
+    (Nothing, "+GET /v1/subscriptions/{sub}", ""),
+    (Nothing, "POST /v1/subscriptions/{sub}", r#"{"enabled": false}"#),
+    (Nothing, "DELETE /v1/subscriptions/{sub}", ""),
+    (Nothing, "POST /v1/subscriptions/{sub}/pause", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/subscriptions/{sub}/resume", r#"{"reason": "r"}"#),
+    (Nothing, "POST /v1/subscriptions/{sub}/rotate", "{}"),
+    (Nothing, "POST /v1/subscriptions/{sub}/test", "{}"),
+    (
+        Nothing,
+        "POST /v1/subscriptions/{sub}/recover",
+        r#"{"what": "missed", "since": "1h", "reason": "r"}"#,
+    ),
     (Owns, "+GET /v1/outbox", ""),
     (Nothing, "+GET /v1/outbox/{outbox}", ""),
     (Nothing, "POST /v1/outbox/{outbox}/retry", r#"{"reason": "r"}"#),
@@ -126,6 +143,13 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "GET /operations/{id}/lookup", ""),
     (Nothing, "POST /operations/{id}/lookup", "reason=r"),
     (Owns, "+GET /sources", ""),
+    (Owns, "+GET /events", ""),
+    (Nothing, "+GET /events/{event}", ""),
+    (Owns, "+GET /subscriptions", ""),
+    (Nothing, "POST /subscriptions/{sub}/pause", "reason=r"),
+    (Nothing, "POST /subscriptions/{sub}/resume", "reason=r"),
+    (Nothing, "POST /subscriptions/{sub}/recover", "reason=r&what=missed&since=1h"),
+    (Nothing, "POST /subscriptions/{sub}/test", "reason=r"),
     (Owns, "+GET /outboxes", ""),
     (Owns, "+GET /keys", ""),
     (Owns, "+GET /duplicates", ""),
@@ -152,7 +176,9 @@ const ASKED: &[(Meets, &str, &str)] = &[
 ];
 
 /// What there is, under names that nobody has.
-const NOBODYS: [(&str, &str); 5] = [
+const NOBODYS: [(&str, &str); 7] = [
+    ("{event}", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
+    ("{sub}", "sub_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{id}", "op_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{bulk}", "bulk_01kb2n9f5nep3b8m6wq6r9t2vx"),
     ("{outbox}", "no-outbox"),
@@ -211,6 +237,8 @@ fn filled(line: &str, own: &Own) -> String {
     let is_about_a_route = line.contains("/routes/") || line.contains("/upstreams/");
     line.replace("{id}", &own.operations[0])
         .replace("{bulk}", &own.bulk)
+        .replace("{event}", &own.event)
+        .replace("{sub}", &own.subscription)
         .replace("{outbox}", "acme-outbox")
         .replace("{source}", "acme-source")
         .replace("{prefix}", &own.prefix)

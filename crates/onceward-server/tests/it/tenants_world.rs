@@ -103,6 +103,8 @@ pub(crate) struct Own {
     /// Operations that stand differently: done, dead, in doubt.
     pub(crate) operations: Vec<String>,
     pub(crate) bulk: String,
+    pub(crate) event: String,
+    pub(crate) subscription: String,
     /// Of an access key that nobody uses.
     pub(crate) prefix: String,
     /// What nobody else may read.
@@ -160,6 +162,11 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     assert_eq!(wanted.json()["code"], "approval-wanted", "{}", wanted.text());
     let order = json!({"action": "cancel", "filter": {"label": canary}, "reason": canary});
     let bulk = do_it("POST /v1/bulk", order, 202)["id"].as_str().unwrap().to_owned();
+    let wanted = json!({"to": "shared/hooks", "description": canary, "types": ["none.such"]});
+    let subscription =
+        do_it("POST /v1/subscriptions", wanted, 201)["id"].as_str().unwrap().to_owned();
+    let event = json!({"type": "order.paid", "subject": canary, "key": format!("{canary}-event"), "data": canary});
+    let event = do_it("POST /v1/events", event, 202)["id"].as_str().unwrap().to_owned();
     if tenant != "default" {
         let body = json!({"note": canary}).to_string();
         let refused = gateway.call("POST", &format!("/in/{tenant}-source"), &[], &body);
@@ -176,6 +183,7 @@ pub(crate) fn plant(world: &World, gateway: &Gateway, tenant: &str) -> Own {
     let prefix = unused[..11].to_owned();
     let mut secrets = operations.clone();
     secrets.extend([canary.clone(), bulk.clone(), prefix.clone()]);
+    secrets.extend([event.clone(), subscription.clone()]);
     secrets.extend(["only", "source", "outbox"].map(|what| format!("{tenant}-{what}")));
-    Own { key, operations, bulk, prefix, secrets }
+    Own { key, operations, bulk, event, subscription, prefix, secrets }
 }

@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::sabotage::{self, Sabotage};
 use crate::settle::settle;
-use crate::store::{Remembered, StoreError, Write};
+use crate::store::{Birth, Remembered, StoreError, Write};
 use crate::upstream::AnswerBody;
 
 /// What a write brought that may begin a run.
@@ -108,6 +108,23 @@ impl Engine {
         }))
     }
 
+    /// Writes a birth of the engine's own, and runs what was started by it; tells whether it is new.
+    pub(crate) async fn bear(
+        self: &Arc<Self>,
+        newborn: Box<Birth>,
+        request: Arc<Request>,
+        slot: Option<Slot>,
+    ) -> Result<bool, Refusal> {
+        let operation = &newborn.operation;
+        let key = operation.scope.digest(&operation.key);
+        let write = Arc::clone(self).write_one(newborn, None, None);
+        match self.write_and_run(write, key, request, slot, Means::default()).await? {
+            // It goes on by itself.
+            Written::Fresh(_) => Ok(true),
+            Written::Known(..) | Written::Stale(_) => Ok(false),
+        }
+    }
+
     /// Runs a started operation to its rest, or to the point where it waits in the ledger.
     pub(crate) fn spawn_from_ledger(self: &Arc<Self>, operation: Operation, slot: Slot) {
         let engine = Arc::clone(self);
@@ -152,7 +169,7 @@ impl Engine {
     }
 
     async fn attempt_until_rest(
-        &self,
+        self: &Arc<Self>,
         mut operation: Box<Operation>,
         request: &Arc<Request>,
         mut slot: Slot,
@@ -218,7 +235,7 @@ impl Engine {
     /// One attempt and its verdict: the operation is as it is after it. Nothing where somebody else had
     /// written meanwhile, and its end says nothing that is not known.
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         operation: &mut Operation,
         request: &Arc<Request>,
         slot: &mut Slot,
@@ -286,12 +303,13 @@ impl Engine {
     fn observe_attempt(&self, operation: &Operation) {
         if let Some(attempt) = operation.attempts.last() {
             self.observer.observe(Fact::Attempted(operation, attempt));
+            self.hear_receiver(operation);
         }
     }
 
     /// Sends what an attempt was begun for, where it may be sent still.
     async fn deliver(
-        &self,
+        self: &Arc<Self>,
         operation: &Operation,
         request: &Arc<Request>,
         route: Option<&Arc<Route>>,
@@ -308,6 +326,10 @@ impl Engine {
             }
             _ if self.has_lost(operation).await? => {
                 not_sent("this node was taken for gone before it could be sent")
+            }
+            Some(_) if operation.scope.kind == ScopeKind::Event => {
+                slot.spend();
+                Box::pin(self.fan_out(operation, request)).await?
             }
             Some(route) => {
                 slot.spend();
@@ -435,6 +457,7 @@ fn not_sent(why: &str) -> Delivered {
         error: Some(why.to_owned()),
         permanent: true,
         response: None,
+        served: Vec::new(),
         rest: None,
     }
 }

@@ -55,7 +55,7 @@ enum Step {
 
 impl Engine {
     /// A call with a key: it is answered from memory, or written and run.
-    pub(super) async fn remember(
+    pub(crate) async fn remember(
         self: &Arc<Self>,
         arrival: Box<Arrival>,
         lane: Arc<Lane>,
@@ -164,7 +164,9 @@ impl Engine {
             && arrival.options.not_before.is_none_or(|at| at <= now)
             && arrival.policy.opening(arrival.mode, now) <= now;
         let (id, start) = (self.next_id(now), start.then_some(self.session));
-        let newborn = birth(arrival, id, start, entry.replaces.as_ref(), &self.secrets, now);
+        let request = arrival.remembered(id, now);
+        let newborn =
+            birth(arrival, &request, id, start, entry.replaces.as_ref(), &self.secrets, now);
         let write = self.clone().write_one(
             Box::new(newborn),
             self.identity_of(arrival),
@@ -173,7 +175,7 @@ impl Engine {
         let work = self.write_and_run(
             write,
             arrival.digest,
-            Arc::clone(&arrival.request),
+            request,
             entry.slot.take(),
             Means::of(&arrival.options),
         );

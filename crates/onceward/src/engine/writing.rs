@@ -185,11 +185,8 @@ impl Engine {
 
     /// The remembered request of an operation, its credentials opened.
     pub(crate) async fn request_of(&self, operation: &Operation) -> Result<Request, StoreError> {
-        let body = operation
-            .request
-            .ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))?;
-        let kept = self.store.body_of(operation, body).await?;
-        wire::decode_request(&kept, operation.id, &self.secrets, Credentials::Opened)
+        let kept = self.request_kept(operation, Credentials::Opened).await?;
+        kept.ok_or_else(|| StoreError::Damaged("an operation without a request".to_owned()))
     }
 
     /// The request of an operation in hand: a ledger that is away is waited for.

@@ -422,6 +422,18 @@ async fn what_an_answer_made_is_found(store: &dyn Store) {
     assert_eq!(found(Some("order"), "o-1").await, [1]);
     assert_eq!(found(None, "o-1").await, [3, 1]);
     assert!(found(Some("order"), "c-1").await.is_empty() && found(None, "o-3").await.is_empty());
+    let mail = Operation {
+        ids: pairs(&[("message_id", "<m-1>"), ("to", "a@example.com"), ("to", "b@example.com")]),
+        ..operation(5, "k5", "r", Mode::Accepted)
+    };
+    let mail = remember(store, &mail).await;
+    assert_eq!(found(None, "<m-1>").await, [5], "it says so itself, before it is sent");
+    assert_eq!(found(Some("to"), "b@example.com").await, [5]);
+    let mut served = started(&mail);
+    served.served = vec![0, 300];
+    commit(store, served).await.unwrap();
+    let kept = store.find(Which::Id(mail.id)).await.unwrap().unwrap();
+    assert_eq!((kept.served, kept.ids), (vec![0, 300], mail.ids.clone()));
 }
 
 async fn sweep_all(store: &dyn Store, now: Timestamp) -> (u32, u32) {

@@ -104,6 +104,13 @@ struct Tail {
     trace: Option<(u128, u64, u8)>,
 }
 
+/// What follows that, where there is anything to say, for the same reason.
+#[derive(Serialize, Deserialize, Default)]
+struct MailTail {
+    /// The recipients that have it.
+    served: Vec<u16>,
+}
+
 type Body = (u32, u32, u32, u32);
 
 #[derive(Serialize, Deserialize)]
@@ -242,8 +249,15 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
     if let Ok(written) = postcard::to_extend(&row, std::mem::take(to)) {
         *to = written;
     }
-    if let Some(TraceContext { trace, span, flags }) = operation.trace {
-        let tail = Tail { trace: Some((trace, span, flags)) };
+    let is_served = !operation.served.is_empty();
+    if operation.trace.is_some() || is_served {
+        let trace = operation.trace.map(|TraceContext { trace, span, flags }| (trace, span, flags));
+        if let Ok(written) = postcard::to_extend(&Tail { trace }, std::mem::take(to)) {
+            *to = written;
+        }
+    }
+    if is_served {
+        let tail = MailTail { served: operation.served.clone() };
         if let Ok(written) = postcard::to_extend(&tail, std::mem::take(to)) {
             *to = written;
         }
@@ -300,8 +314,12 @@ pub(crate) fn holds(bytes: &[u8]) -> Result<&[u8], StoreError> {
 pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
     let bytes = holds(bytes)?;
     let (row, rest): (Row<'_>, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
-    let Tail { trace } = match rest {
-        [] => Tail { trace: None },
+    let (Tail { trace }, rest) = match rest {
+        [] => (Tail { trace: None }, rest),
+        rest => postcard::take_from_bytes(rest).map_err(damaged)?,
+    };
+    let MailTail { served } = match rest {
+        [] => MailTail::default(),
         rest => postcard::from_bytes(rest).map_err(damaged)?,
     };
     let state = match row.state {
@@ -368,6 +386,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
             })
         }),
         ids: row.ids.into_iter().map(|(name, id)| (name.to_owned(), id.to_owned())).collect(),
+        served,
         looks: Looks { made: row.looks.0, absent: row.looks.1, next: row.looks.2.map(time) },
         aliases: row.aliases.into_iter().map(OperationId::from_u128).collect(),
         lease_until: row.lease_until.map(time),

@@ -215,7 +215,7 @@ fn failure(fault: Fault, ending: Ending, reached: Reached) -> Failure {
 }
 
 /// A body in one piece.
-struct Said(Option<Bytes>);
+pub(super) struct Said(pub(super) Option<Bytes>);
 
 impl AnswerBody for Said {
     fn chunk(

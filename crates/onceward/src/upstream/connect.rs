@@ -126,9 +126,32 @@ impl Connector {
         target: &Target,
         stream: S,
     ) -> Result<TlsStream<S>, ConnectError> {
+        self.agree(target, stream, Arc::clone(self.config(target))).await
+    }
+
+    /// The same with a mail server, which speaks no HTTP.
+    pub(super) async fn secure_for_mail<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        target: &Target,
+        stream: S,
+    ) -> Result<TlsStream<S>, ConnectError> {
+        let mut config = ClientConfig::clone(self.config(target));
+        config.alpn_protocols.clear();
+        self.agree(target, stream, Arc::new(config)).await
+    }
+
+    fn config<'a>(&'a self, target: &'a Target) -> &'a Arc<ClientConfig> {
+        target.tls.as_ref().map_or(&self.tls, |own| own.config())
+    }
+
+    async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        target: &Target,
+        stream: S,
+        config: Arc<ClientConfig>,
+    ) -> Result<TlsStream<S>, ConnectError> {
         let name = server_name(&target.base).ok_or(ConnectError::Url)?;
-        let config = target.tls.as_ref().map_or(&self.tls, |own| own.config());
-        let connector = TlsConnector::from(Arc::clone(config));
+        let connector = TlsConnector::from(config);
         connector.connect(name, stream).await.map_err(|error| {
             match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
                 Some(tls @ rustls::Error::InvalidCertificate(_)) => {
@@ -234,7 +257,7 @@ mod tests {
     fn judged(trust: Trust, addresses: &[&str]) -> bool {
         let connector = Connector::new(Egress::default(), None).expect("roots");
         let base = Url::parse("https://rebinds.example/").expect("a URL");
-        let target = Target { base, trust, http2: false, tls: None, timeouts: Timeouts::default() };
+        let target = Target { trust, ..Target::of_operator(base, Timeouts::default()) };
         let addresses: Vec<_> = addresses.iter().map(|a| a.parse().expect("an address")).collect();
         connector.judge_all(&target, &addresses).is_ok()
     }

@@ -43,6 +43,7 @@ use super::message::{Message, Unfit, lines};
 use super::passage::{self, Passage};
 use super::patience::Patience;
 use super::pool::Pool;
+use super::smtp;
 use super::tls::DoorError;
 use super::wire::{Metered, Wire};
 use super::{Answer, Dispatch, Download, Failure, Sent, Target, Upstream};
@@ -137,6 +138,9 @@ impl Door {
 
     async fn attempt(&self, dispatch: &Dispatch) -> Result<Answer, Failure> {
         let target = &*dispatch.target;
+        if let Some(server) = &target.mail {
+            return Box::pin(smtp::attempt(&self.connector, dispatch, server)).await;
+        }
         let total = Instant::now() + target.timeouts.total;
         let patience = Patience::Within(total);
         let (head, body, line) =
@@ -153,6 +157,9 @@ impl Door {
 
     async fn through(&self, passage: &Passage) -> Result<Response<Download>, Failure> {
         let Passage { target, upload, .. } = passage;
+        if target.mail.is_some() {
+            return Err(unfit(&Unfit::Method(passage.method.to_string())));
+        }
         let patience = Patience::WhileMoving(upload);
         let (mut head, body, mut line) =
             self.carry(target, || Message::pass(passage), &patience).await?;

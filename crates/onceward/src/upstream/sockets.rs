@@ -1,22 +1,18 @@
-//! Sockets to places of the operator's that speak something else than HTTP: the same doorway, so that
-//! the same places are open.
+//! Mails to places of the operator's that are no upstreams: the same doorway, so that the same
+//! places are open, and the same dialogue.
 
-use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use onceward_core::attempt::Reached;
-use tokio::net::TcpStream;
-use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
-use url::Url;
 
+use super::Target;
 use super::connect::Connector;
 use super::egress::Egress;
+use super::smtp::dialogue::{Letter, hand_over};
+use super::smtp::{Handed, MailServer, SmtpError};
 use super::tls::{self, DoorError};
-use super::{Target, Timeouts, Trust};
 
-/// Opens sockets for what speaks something else than HTTP.
+/// Opens sockets for what is no attempt of an operation.
 #[derive(Debug)]
 pub struct Sockets(Connector);
 
@@ -26,26 +22,17 @@ impl Sockets {
         Ok(Self(Connector::with_tls(Egress::default(), tls::trusted(ca_file)?)))
     }
 
-    /// A socket to the host and port of `place`, as far as an operator's name may lead there.
-    pub async fn dial(&self, place: &Url, within: Duration) -> io::Result<TcpStream> {
-        let deadline = Instant::now() + within;
-        let mut reached = Reached::Nothing;
-        let dialled = self.0.dial(&target(place), deadline, &mut reached).await;
-        dialled.map(|(stream, _)| stream).map_err(io::Error::other)
-    }
-
-    /// Agrees on TLS with whom `place` names.
-    pub async fn secure(&self, place: &Url, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.0.secure(&target(place), stream).await.map_err(io::Error::other)
-    }
-}
-
-fn target(place: &Url) -> Target {
-    Target {
-        base: place.clone(),
-        trust: Trust::Operator,
-        http2: false,
-        tls: None,
-        timeouts: Timeouts::default(),
+    /// Hands the mail `message` over to the server at `target`, from one address to others, as far as
+    /// an operator's name may lead there.
+    pub async fn hand_over(
+        &self,
+        target: &Target,
+        server: &MailServer,
+        (from, to): (&str, &[&str]),
+        message: &[u8],
+    ) -> Result<Handed, SmtpError> {
+        let (mut reached, letter) = (Reached::Nothing, Letter { from, to, message });
+        let told = hand_over(&self.0, target, server, Some(letter), &mut reached).await;
+        told.map(Handed::of).map_err(SmtpError::of)
     }
 }

@@ -12,6 +12,7 @@ mod client;
 mod dead;
 mod duplicates;
 mod erase;
+mod events;
 mod gates;
 mod hours;
 mod identity;

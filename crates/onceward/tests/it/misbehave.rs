@@ -199,6 +199,7 @@ pub(crate) fn target(base: &str) -> Target {
         trust: Trust::Operator,
         http2: false,
         tls: None,
+        mail: None,
         timeouts: Timeouts::default(),
     }
 }

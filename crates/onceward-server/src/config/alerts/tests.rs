@@ -43,7 +43,7 @@ fn receivers_are_told_by_webhook_slack_or_mail_and_their_secrets_never_show() {
     assert_eq!(read.to["chat"].wish.kinds, [Kind::InDoubt]);
     let Way::Mail(by) = &read.to["mail"].way else { panic!("{read:?}") };
     assert_eq!(
-        (by.server.place.as_str(), by.server.safe),
+        (by.server.place.as_str(), by.server.by.safe),
         ("http://mail.example.com:587/", Safe::StartTls)
     );
     let route = &config.routes["alerts/hook"];
@@ -102,7 +102,7 @@ fn a_mail_servers_place_is_read_with_the_usual_port_of_its_scheme() {
         ("smtp://127.0.0.1:2525", "http://127.0.0.1:2525/", false),
         ("smtp://[::1]:25/", "http://[::1]:25/", false),
     ] {
-        let read = smtp(text).unwrap();
+        let read = mail::server(text).unwrap();
         assert_eq!((read.0.as_str(), read.1), (place, is_implicit));
     }
 }

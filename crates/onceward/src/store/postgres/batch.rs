@@ -50,7 +50,7 @@ pub(super) const WRITE: &str = "\
         WHERE (id IN (SELECT id FROM written)) IS TRUE) \
     SELECT id FROM written";
 
-/// Lets operations be found by what their answers made. Before they say so themselves, so that none
+/// Lets operations be found by their ids. Before they say so themselves, so that none
 /// is missed; one too many is overlooked.
 const MADE: &str = "\
     INSERT INTO made (op, name, id) \
@@ -313,13 +313,13 @@ pub(super) fn digests(digests: &[KeyDigest]) -> Vec<&[u8]> {
     digests.iter().map(|digest| &digest.0[..]).collect()
 }
 
-/// Lets the operations of `changed` be found by what their answers made.
+/// Lets the operations of `written` be found by what they made, and what they say of themselves.
 pub(super) async fn note_made<'a>(
     link: &Link,
-    changed: impl Iterator<Item = &'a Operation>,
+    written: impl Iterator<Item = &'a Operation>,
 ) -> Result<(), tokio_postgres::Error> {
     let (mut ops, mut names, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for operation in changed {
+    for operation in written {
         for (name, id) in &operation.ids {
             ops.push(Id(operation.id));
             names.push(name.as_str());

@@ -54,7 +54,7 @@ impl Job {
     }
 
     /// The operation as it is written.
-    fn operation(&self) -> &Operation {
+    pub(super) fn operation(&self) -> &Operation {
         match self {
             Self::Remember(birth, ..) => &birth.operation,
             Self::Commit(change, _) => &change.write.operation,
@@ -63,14 +63,6 @@ impl Job {
 
     pub(super) fn id(&self) -> OperationId {
         self.operation().id
-    }
-
-    /// The operation as it is changed to.
-    pub(super) fn changed(&self) -> Option<&Operation> {
-        match self {
-            Self::Remember(..) => None,
-            Self::Commit(change, _) => Some(&change.write.operation),
-        }
     }
 
     /// Whether it leaves accepted work that waits.

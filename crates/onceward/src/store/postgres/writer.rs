@@ -187,7 +187,7 @@ impl Writer {
         let batch = self.fill(&link, jobs).await?;
         let began = Instant::now();
         let written = in_time(async {
-            batch::note_made(&link, jobs.iter().filter_map(Job::changed)).await?;
+            batch::note_made(&link, jobs.iter().map(Job::operation)).await?;
             let written = match jobs.first() {
                 Some(Job::Remember(birth, digest, _)) if birth.replaces.is_some() => {
                     take_over(&link, birth, *digest, &batch).await?

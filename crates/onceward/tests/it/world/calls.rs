@@ -35,6 +35,7 @@ pub(crate) fn route(name: &str, policy: &Policy) -> Route {
         trust: Trust::Operator,
         http2: false,
         tls: None,
+        mail: None,
         timeouts: Timeouts::default(),
     };
     Route { response_bytes_max: 1 << 20, ..Route::new(name, target, policy.clone()) }
