@@ -129,7 +129,7 @@ export interface Attempt {
 /** What a second arrival at the upstream would do */
 export type Effects = "idempotent" | "keyed" | "non-idempotent";
 
-export type Kind = "call" | "unique" | "callback" | "claim";
+export type Kind = "call" | "unique" | "callback" | "claim" | "event" | "delivery";
 
 export type Mode = "held" | "accepted";
 
@@ -192,7 +192,7 @@ export interface Operation {
   /** What the next use of its key meets */
   forgotten: "refuse" | "new" | null;
   id: OperationId;
-  /** What its answer made */
+  /** What it is found by: what its answer made, and of a mail what it says itself */
   ids: Record<string, string>;
   key: string;
   key_expires_at: string | null;

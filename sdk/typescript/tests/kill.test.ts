@@ -31,16 +31,18 @@ test("an effect whose gateway dies meanwhile is run once, and all get its outcom
   const mails = once.claims("mails");
   const key = fresh("welcome");
   let runs = 0;
+  let isBack = Promise.resolve();
   const effect = async () => {
     runs += 1;
     await gateway.kill();
     // What is said next is said into the dark, until somebody hears it.
-    void gateway.startAgain();
+    isBack = gateway.startAgain();
     return { mail: runs };
   };
   assert.deepEqual(await mails.once(key, effect), { mail: 1 });
   assert.deepEqual(await mails.once(key, effect), { mail: 1 });
   assert.equal(runs, 1);
+  await isBack;
 });
 
 test("an accepted call goes on after a kill", async () => {

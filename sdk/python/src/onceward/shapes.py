@@ -145,7 +145,7 @@ class Attempt(TypedDict):
 #: What a second arrival at the upstream would do
 Effects: TypeAlias = Literal["idempotent", "keyed", "non-idempotent"]
 
-Kind: TypeAlias = Literal["call", "unique", "callback", "claim"]
+Kind: TypeAlias = Literal["call", "unique", "callback", "claim", "event", "delivery"]
 
 Mode: TypeAlias = Literal["held", "accepted"]
 
@@ -216,7 +216,7 @@ class Operation(TypedDict):
     #: What the next use of its key meets
     forgotten: Literal["refuse", "new"] | None
     id: OperationId
-    #: What its answer made
+    #: What it is found by: what its answer made, and of a mail what it says itself
     ids: dict[str, str]
     key: str
     key_expires_at: str | None
