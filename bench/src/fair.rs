@@ -139,6 +139,7 @@ fn call(tenant: &str, n: u64) -> Call {
 fn route(address: SocketAddr) -> Outcome<Route> {
     let target = Target {
         tls: None,
+        mail: None,
         base: format!("http://{address}").parse()?,
         trust: Trust::Operator,
         http2: false,
