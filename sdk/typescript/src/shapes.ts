@@ -129,7 +129,15 @@ export interface Attempt {
 /** What a second arrival at the upstream would do */
 export type Effects = "idempotent" | "keyed" | "non-idempotent";
 
-export type Kind = "call" | "unique" | "callback" | "claim" | "event" | "delivery";
+export type Kind =
+  | "call"
+  | "unique"
+  | "callback"
+  | "claim"
+  | "event"
+  | "delivery"
+  | "saga"
+  | "step";
 
 export type Mode = "held" | "accepted";
 
@@ -154,7 +162,8 @@ export interface OperationOutcome {
     | "person"
     | "lookup"
     | "webhook"
-    | "holder";
+    | "holder"
+    | "steps";
   status: number | null;
 }
 

@@ -145,7 +145,16 @@ class Attempt(TypedDict):
 #: What a second arrival at the upstream would do
 Effects: TypeAlias = Literal["idempotent", "keyed", "non-idempotent"]
 
-Kind: TypeAlias = Literal["call", "unique", "callback", "claim", "event", "delivery"]
+Kind: TypeAlias = Literal[
+    "call",
+    "unique",
+    "callback",
+    "claim",
+    "event",
+    "delivery",
+    "saga",
+    "step",
+]
 
 Mode: TypeAlias = Literal["held", "accepted"]
 
@@ -174,6 +183,7 @@ class OperationOutcome(TypedDict):
             "lookup",
             "webhook",
             "holder",
+            "steps",
         ]
     ]
     status: int | None
