@@ -295,20 +295,18 @@ impl Engine {
     /// it holds none of the others.
     pub async fn saga_of(&self, operation: Operation) -> Result<Saga, StoreError> {
         let operation = self.as_kept(operation);
-        let kept = match operation.request {
-            None => None,
-            Some(_) => {
-                let request = self.request_of(&operation).await;
-                match request.and_then(|request| Kept::read(&request.body)) {
-                    Err(StoreError::Damaged(why)) => {
-                        let told =
-                            format!("{}: what is kept of it cannot be read: {why}", operation.id);
-                        self.observer.observe(Fact::Trouble(&told));
-                        None
-                    }
-                    kept => Some(kept?),
+        let kept = if operation.request.is_some() {
+            match self.request_of(&operation).await.and_then(|asked| Kept::read(&asked.body)) {
+                Err(StoreError::Damaged(why)) => {
+                    let told =
+                        format!("{}: what is kept of it cannot be read: {why}", operation.id);
+                    self.observer.observe(Fact::Trouble(&told));
+                    None
                 }
+                kept => Some(kept?),
             }
+        } else {
+            None
         };
         Ok(Saga { operation, kept })
     }

@@ -72,12 +72,11 @@ impl Engine {
         }
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
-        let mail = match &route.target.mail {
-            None => None,
-            Some(_) => {
-                let read = Mail::read(&request, route.body_bytes_max);
-                Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
-            }
+        let mail = if route.target.mail.is_some() {
+            let read = Mail::read(&request, route.body_bytes_max);
+            Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
+        } else {
+            None
         };
         let effects = policy.effects_of(&request.method);
         if effects == Effects::Keyed && policy.upstream_key.place.own(&request).is_err() {
