@@ -18,8 +18,10 @@ use crate::key::ScopeKind;
 use crate::operation::{self, Deed, Illegal, Operation, Outcome, Source, State};
 use crate::time::Timestamp;
 
-pub use definition::{Ask, Body, Definition, NAME_BYTES_MAX, NotASaga, Step};
-pub use template::{NotATemplate, Template, Unfilled, Variable};
+pub use definition::{
+    Ask, Body, DEPTH_MAX, Definition, NAME_BYTES_MAX, NotASaga, Step, is_shallow,
+};
+pub use template::{NotATemplate, Room, Template, Unfilled, Variable};
 
 /// Steps of a saga, at most.
 pub const STEPS_MAX: usize = 100;
@@ -265,6 +267,8 @@ impl Plan {
             // What was asked for is there before anything is made of how it ended.
             Seen::Failed { retries, .. } if retries < progress.retries => Next::Revive(place),
             Seen::Done { lacks } => Next::Write(self.after_done(progress, place, lacks)),
+            // Only a person's word leads on from there: what is known of it may have gone since.
+            Seen::Failed { .. } if progress.standing == Standing::Stuck => Next::Rest,
             Seen::Failed { maybe_done: false, .. }
                 if !place.undo && (is_unwanted || !self.stops && !self.is_past_pivot(progress)) =>
             {
@@ -450,6 +454,10 @@ impl Operation {
 impl Seen {
     /// How the operation of a step stands.
     pub fn of(step: &Operation) -> Self {
+        // Whether it was sent was known by its attempts, and nothing is left to send: as if it had been tried
+        // as often as anybody asked.
+        let is_mark = step.request.is_none() && step.attempts.is_empty() && !is_stand_in(step);
+        let retries = if is_mark { u32::MAX } else { retries_of(step) };
         match step.state {
             State::Pending { .. } => Self::Waits,
             State::Delivering => Self::UnderWay,
@@ -457,16 +465,43 @@ impl Seen {
             State::Done if step.outcome.as_ref().is_some_and(|outcome| outcome.ok) => {
                 Self::Done { lacks: false }
             }
-            State::Done => Self::Failed { maybe_done: false, retries: retries_of(step) },
+            State::Done => Self::Failed { maybe_done: false, retries },
             State::Dead(_) => {
                 // An attempt that was never answered may arrive still, whatever a later one was told.
-                Self::Failed { maybe_done: step.may_have_executed(), retries: retries_of(step) }
+                Self::Failed { maybe_done: is_mark || step.may_have_executed(), retries }
             }
         }
     }
 }
 
+/// Whether it stands in the place of a step that was not to be: there is nothing that could be sent.
+pub fn is_stand_in(step: &Operation) -> bool {
+    step.method.is_empty()
+}
+
 /// How often the operation of a step was tried anew.
 pub fn retries_of(step: &Operation) -> u32 {
     step.acts.iter().filter(|act| act.deed == Deed::Redelivered).count() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_saga_goes_on_by_a_persons_word_alone_whatever_is_seen_to_have_gone() {
+        let plan = Plan { steps: vec![Shape::default(); 2], stops: false };
+        let Next::Write(at_hand) = plan.next(&plan.begin(), None) else { panic!("it begins") };
+        let failed = |maybe_done| Some(Seen::Failed { maybe_done, retries: u32::MAX });
+        let Next::Write(stuck) = plan.next(&at_hand, failed(true)) else { panic!("it is stuck") };
+        assert_eq!(stuck.standing, Standing::Stuck);
+        for seen in [failed(true), failed(false), Some(Seen::Absent { can_be_made: true })] {
+            assert_eq!(plan.next(&stuck, seen), Next::Rest, "{seen:?}");
+        }
+        let retried = stuck.retry(1).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(
+            plan.next(&retried, failed(true)),
+            Next::Write(Progress { retries: 2, ..stuck })
+        );
+    }
 }

@@ -88,7 +88,8 @@ impl Gateway {
             Ok(way) => way,
             Err(problem) => return refused(&problem, echo_of(&head.headers)),
         };
-        if route.passes(head.method.as_str(), &entrance.place.target, &head.headers) {
+        let has_key = entrance.options.key.is_some();
+        if !has_key && route.passes(head.method.as_str(), &entrance.place.target, &head.headers) {
             // What passes by its head alone goes on before its body is there.
             return self.pass(route, path, head, body, entrance);
         }

@@ -189,6 +189,15 @@ impl Engine {
         erasure: &Erasure,
         erased: &mut Erased,
     ) -> Result<(), Refusal> {
+        // Its saga asks the ledger what became of it, and goes on by that.
+        if operation.scope.kind == ScopeKind::Step
+            && let Some(saga) = operation.parent
+            && let Some(saga) = self.store.find(Which::Id(saga)).await?
+            && !saga.state.is_ended()
+        {
+            erased.tell_open(operation.id);
+            return Ok(());
+        }
         let waits = matches!(operation.state, State::Pending { .. });
         if waits && erasure.cancels && !erasure.is_plan {
             match self.cancel(operation.id, &erasure.person).await {
@@ -200,10 +209,7 @@ impl Engine {
         }
         let would_end = waits && erasure.cancels && erasure.is_plan;
         if !operation.state.is_ended() && !would_end {
-            erased.open_count += 1;
-            if erased.open.len() < OPEN_MAX {
-                erased.open.push(operation.id);
-            }
+            erased.tell_open(operation.id);
             return Ok(());
         }
         if is_erased(&operation) {
@@ -264,6 +270,15 @@ impl Engine {
             if page.len() < PAGE {
                 return Ok(());
             }
+        }
+    }
+}
+
+impl Erased {
+    fn tell_open(&mut self, id: OperationId) {
+        self.open_count += 1;
+        if self.open.len() < OPEN_MAX {
+            self.open.push(id);
         }
     }
 }

@@ -47,6 +47,9 @@ const METHOD: &str = "SAGA";
 /// The largest definition, in bytes as it is kept: each move of a saga writes it anew.
 pub const DEFINITION_BYTES_MAX: usize = 256 << 10;
 
+/// Sagas on one page: each may be as large as its definition and what it took.
+const PAGE_MAX: usize = 100;
+
 /// A saga that is wanted.
 #[derive(Debug, Clone)]
 pub struct NewSaga {
@@ -92,6 +95,8 @@ impl Saga {
         match (&self.kept, &self.operation.outcome) {
             (Some(kept), _) => kept.progress.standing,
             (None, Some(outcome)) if outcome.ok => Standing::Done,
+            // What is kept of it cannot be read.
+            (None, _) if !self.operation.state.is_ended() => Standing::Stuck,
             (None, _) => Standing::Unwound,
         }
     }
@@ -286,22 +291,33 @@ impl Engine {
         Ok(self.saga_of(found.ok_or(Refusal::NotFound)?).await?)
     }
 
-    /// The saga that `operation` is.
+    /// The saga that `operation` is. One that cannot be read is told of, and stands without what is kept of it:
+    /// it holds none of the others.
     pub async fn saga_of(&self, operation: Operation) -> Result<Saga, StoreError> {
         let operation = self.as_kept(operation);
-        let kept = match operation.request {
-            None => None,
-            Some(_) => Some(Kept::read(&self.request_of(&operation).await?.body)?),
+        let kept = if operation.request.is_some() {
+            match self.request_of(&operation).await.and_then(|asked| Kept::read(&asked.body)) {
+                Err(StoreError::Damaged(why)) => {
+                    let told =
+                        format!("{}: what is kept of it cannot be read: {why}", operation.id);
+                    self.observer.observe(Fact::Trouble(&told));
+                    None
+                }
+                kept => Some(kept?),
+            }
+        } else {
+            None
         };
         Ok(Saga { operation, kept })
     }
 
-    /// Sagas, newest first: the query's other members as anywhere.
+    /// Sagas, newest first, a hundred at most at once: the query's other members as anywhere.
     pub async fn sagas(
         &self,
         query: Query,
     ) -> Result<(Vec<Saga>, Option<OperationId>), StoreError> {
-        let query = Query { kind: Some(ScopeKind::Saga), ..query };
+        let limit = query.limit.min(PAGE_MAX);
+        let query = Query { kind: Some(ScopeKind::Saga), limit, ..query };
         let page = self.store.list(query).await?;
         let mut sagas = Vec::with_capacity(page.operations.len());
         for operation in page.operations {

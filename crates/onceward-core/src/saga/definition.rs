@@ -6,13 +6,31 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::template::{NotATemplate, Template, Unfilled, Variable, fill_document, templates_in};
+use super::template::{
+    NotATemplate, Room, Template, Unfilled, Variable, fill_document, templates_in,
+};
 use super::{Plan, STEPS_MAX, Shape};
 use crate::exchange::{Headers, Request};
 use crate::policy::is_safe;
 
 /// The longest name of a step, in bytes: it is part of a key.
 pub const NAME_BYTES_MAX: usize = 64;
+
+/// How deep its input, a body or a value that is taken of an answer nests: what is kept of a saga nests deeper
+/// by a few, and is read by a reader that ends at 127.
+pub const DEPTH_MAX: usize = 100;
+
+/// Whether a document nests no deeper than a saga keeps.
+pub fn is_shallow(document: &Value) -> bool {
+    fn fits(document: &Value, left: usize) -> bool {
+        match document {
+            Value::Array(items) => left > 0 && items.iter().all(|item| fits(item, left - 1)),
+            Value::Object(members) => left > 0 && members.values().all(|it| fits(it, left - 1)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+        }
+    }
+    fits(document, DEPTH_MAX)
+}
 
 /// What a saga is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +100,9 @@ pub enum NotASaga {
         "steps[{0}].name: 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`, and no two steps have the same"
     )]
     Name(usize),
+    /// A document that is deeper than what is kept.
+    #[error("{0}: it nests deeper than {DEPTH_MAX}")]
+    TooDeep(String),
     /// A template that cannot be read.
     #[error("{0}: {1}")]
     Template(String, NotATemplate),
@@ -112,6 +133,9 @@ impl Definition {
         if !(1..=STEPS_MAX).contains(&self.steps.len()) {
             return Err(NotASaga::Count);
         }
+        if !is_shallow(&self.input) {
+            return Err(NotASaga::TooDeep("input".to_owned()));
+        }
         let pivot = self.steps.iter().position(|step| step.is_pivot);
         let mut before = BTreeSet::new();
         for (at, step) in self.steps.iter().enumerate() {
@@ -136,6 +160,11 @@ impl Definition {
     fn check_ask(&self, ask: &Ask, place: &str, before: &BTreeSet<&str>) -> Result<(), NotASaga> {
         if is_safe(&ask.method) {
             return Err(NotASaga::OnlyReads(place.to_owned(), ask.method.clone()));
+        }
+        if let Body::Json(document) = &ask.body
+            && !is_shallow(document)
+        {
+            return Err(NotASaga::TooDeep(format!("{place}.body")));
         }
         let unfit = |why| NotASaga::Template(place.to_owned(), why);
         for variable in ask.variables().map_err(unfit)? {
@@ -188,21 +217,28 @@ impl Ask {
         Ok(all.flat_map(Template::variables).cloned().collect())
     }
 
-    /// The request with its values.
-    pub fn fill(&self, value: impl Fn(&Variable) -> Option<Value>) -> Result<Request, Unfilled> {
+    /// The request with its values: what they fill takes `bytes_max` at most.
+    pub fn fill(
+        &self,
+        value: impl Fn(&Variable) -> Option<Value>,
+        bytes_max: usize,
+    ) -> Result<Request, Unfilled> {
+        let mut room = Room::new(bytes_max);
         let mut headers = Headers::default();
         for (name, template) in &self.headers {
-            headers.set(name, template.fill_header(&value)?);
+            let filled = template.fill_header(&value)?;
+            room.take(filled.len())?;
+            headers.set(name, filled);
         }
         let body = match &self.body {
             Body::Empty => Bytes::new(),
-            Body::Text(template) => template.fill(&value)?.into(),
+            Body::Text(template) => template.fill(&value, &mut room)?.into(),
             Body::Bytes(bytes) => bytes.clone(),
             Body::Json(document) => {
                 if headers.get("content-type").is_none() {
                     headers.set("content-type", "application/json");
                 }
-                fill_document(document, &value)?.to_string().into()
+                fill_document(document, &value, &mut room)?.to_string().into()
             }
         };
         let target = self.path.fill_path(&value)?;
@@ -272,6 +308,18 @@ mod tests {
         assert_eq!(saga(vec![pivot("a"), late]), Err(NotASaga::NeverUndone(1)));
         let reads = Step { ask: ask("GET", "/", Value::Null), ..plain("a") };
         assert!(matches!(saga(vec![reads]), Err(NotASaga::OnlyReads(..))));
+    }
+
+    #[test]
+    fn what_nests_deeper_than_can_be_read_again_is_refused() {
+        let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        let of = |input: Value, body: Value| {
+            Definition { steps: vec![step("a", body, None)], input, stops: false }.check()
+        };
+        assert!(of(nested(DEPTH_MAX), nested(DEPTH_MAX)).is_ok());
+        let deep = |place: &str| Err(NotASaga::TooDeep(place.to_owned()));
+        assert_eq!(of(nested(DEPTH_MAX + 1), json!(1)), deep("input"));
+        assert_eq!(of(json!(1), nested(DEPTH_MAX + 1)), deep("steps[0].body"));
     }
 
     #[test]

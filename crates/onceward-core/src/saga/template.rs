@@ -62,6 +62,23 @@ pub enum NotATemplate {
 #[error("{0}")]
 pub struct Unfilled(pub String);
 
+/// What a request that is filled may still take, in bytes: a value may stand in it any number of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room(usize);
+
+impl Room {
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Unfilled> {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.ok_or_else(|| Unfilled("filled it is larger than it may be".to_owned()))?;
+        Ok(())
+    }
+}
+
 impl Template {
     /// Reads a template; a text without braces is one too.
     pub fn read(text: &str) -> Result<Self, NotATemplate> {
@@ -95,13 +112,24 @@ impl Template {
         })
     }
 
-    /// The text with its values: texts, numbers and booleans.
-    pub fn fill(&self, value: impl Fn(&Variable) -> Option<Value>) -> Result<String, Unfilled> {
+    /// The text with its values: texts, numbers and booleans. What it makes is taken of `room`.
+    pub fn fill(
+        &self,
+        value: impl Fn(&Variable) -> Option<Value>,
+        room: &mut Room,
+    ) -> Result<String, Unfilled> {
         let mut filled = String::new();
         for piece in &self.pieces {
             match piece {
-                Piece::Text(text) => filled.push_str(text),
-                Piece::Value(variable) => filled.push_str(&text_of(variable, &value)?),
+                Piece::Text(text) => {
+                    room.take(text.len())?;
+                    filled.push_str(text);
+                }
+                Piece::Value(variable) => {
+                    let text = text_of(variable, &value)?;
+                    room.take(text.len())?;
+                    filled.push_str(&text);
+                }
             }
         }
         Ok(filled)
@@ -136,19 +164,27 @@ impl Template {
         &self,
         value: impl Fn(&Variable) -> Option<Value>,
     ) -> Result<String, Unfilled> {
-        let filled = self.fill(value)?;
+        let filled = self.fill(value, &mut Room::new(FILLED_BYTES_MAX))?;
         let is_field = filled.bytes().all(|byte| (0x20..=0x7e).contains(&byte) || byte == b'\t');
-        if filled.len() > FILLED_BYTES_MAX || !is_field {
+        if !is_field {
             return Err(Unfilled("a value cannot stand in a header".to_owned()));
         }
         Ok(filled)
     }
 
     /// As a value in a JSON document: where it is one variable and nothing else, that value as it is.
-    fn fill_json(&self, value: &impl Fn(&Variable) -> Option<Value>) -> Result<Value, Unfilled> {
+    fn fill_json(
+        &self,
+        value: &impl Fn(&Variable) -> Option<Value>,
+        room: &mut Room,
+    ) -> Result<Value, Unfilled> {
         match &self.pieces[..] {
-            [Piece::Value(variable)] => value(variable).ok_or_else(|| missing(variable)),
-            _ => self.fill(value).map(Value::String),
+            [Piece::Value(variable)] => {
+                let value = value(variable).ok_or_else(|| missing(variable))?;
+                room.take(value.to_string().len())?;
+                Ok(value)
+            }
+            _ => self.fill(value, room).map(Value::String),
         }
     }
 }
@@ -175,19 +211,20 @@ fn all_in<'a>(values: impl Iterator<Item = &'a Value>) -> Result<Vec<Template>, 
 pub(super) fn fill_document(
     document: &Value,
     value: &impl Fn(&Variable) -> Option<Value>,
+    room: &mut Room,
 ) -> Result<Value, Unfilled> {
     Ok(match document {
         Value::String(text) => {
             let template = Template::read(text).map_err(|why| Unfilled(why.to_string()))?;
-            template.fill_json(value)?
+            template.fill_json(value, room)?
         }
         Value::Array(items) => {
-            items.iter().map(|item| fill_document(item, value)).collect::<Result<_, _>>()?
+            items.iter().map(|item| fill_document(item, value, room)).collect::<Result<_, _>>()?
         }
         Value::Object(members) => {
             let filled = members
                 .iter()
-                .map(|(name, member)| Ok((name.clone(), fill_document(member, value)?)));
+                .map(|(name, member)| Ok((name.clone(), fill_document(member, value, room)?)));
             Value::Object(filled.collect::<Result<_, Unfilled>>()?)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => document.clone(),
@@ -278,14 +315,14 @@ mod tests {
     }
 
     fn fill(text: &str) -> Result<String, Unfilled> {
-        Template::read(text).unwrap().fill(value)
+        Template::read(text).unwrap().fill(value, &mut Room::new(1 << 10))
     }
 
     #[test]
     fn a_value_keeps_its_kind_where_it_is_alone_and_is_text_within_one() {
         let body = json!({"a": "{{steps.charge.body/amount}}", "b": ["x{{steps.charge.body/amount}}"],
             "c": "{{steps.charge.body/of}}", "d": 1});
-        let filled = fill_document(&body, &value).unwrap();
+        let filled = fill_document(&body, &value, &mut Room::new(1 << 10)).unwrap();
         assert_eq!(filled, json!({"a": 100, "b": ["x100"], "c": {"none": null}, "d": 1}));
         assert_eq!(fill("{{open}}x}} {{saga.id}}"), Ok("{{x}} op_1".to_owned()));
     }
@@ -307,6 +344,21 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_stands_in_many_places_fills_no_more_than_there_is_room() {
+        let many = json!(vec!["{{input/long}}"; 10_000]);
+        let asked = std::cell::Cell::new(0);
+        let value = |_: &Variable| {
+            asked.set(asked.get() + 1);
+            Some(json!("x".repeat(1 << 10)))
+        };
+        assert!(fill_document(&many, &value, &mut Room::new(8 << 10)).is_err());
+        let text = Template::read(&"{{input/long}}".repeat(10_000)).unwrap();
+        assert!(text.fill(value, &mut Room::new(8 << 10)).is_err());
+        assert!(text.fill_header(value).is_err());
+        assert!(asked.get() < 50, "no more of it is made than fits");
+    }
+
+    #[test]
     fn a_template_that_says_nothing_known_is_refused() {
         for text in ["{{", "{{x", "{{x}}", "{{steps.a}}", "{{steps.a.bodyx}}", "{{inputx}}", "{{}}"]
         {
@@ -321,7 +373,7 @@ mod tests {
                 if let Ok(template) = Template::read(text)
                     && template.variables().next().is_none()
                 {
-                    prop_assert_eq!(&template.fill(|_| None).unwrap(), text);
+                    prop_assert_eq!(&template.fill(|_| None, &mut Room::new(1 << 10)).unwrap(), text);
                 }
             }
         }

@@ -244,6 +244,9 @@ impl Gateway {
             return Err(invalid(format!("label: at most {LABEL_BYTES_MAX} bytes")));
         }
         options.label = document.label.or(options.label);
+        if document.key.is_some() && options.key.is_some() {
+            return Err(invalid("key: a step makes a key, and there is another".to_owned()));
+        }
         options.key = document.key.or(options.key);
         if let Some(wait) = document.wait {
             options.wait =

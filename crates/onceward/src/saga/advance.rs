@@ -11,7 +11,7 @@ use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Act, Deed, Event, Operation, State};
 use onceward_core::policy::Mode;
 use onceward_core::saga::{
-    Course, Leg, Next, Place, Progress, SagaEvent, Seen, Standing as Stands, Variable,
+    Course, Leg, Next, Place, Progress, SagaEvent, Seen, Standing as Stands, Variable, is_shallow,
 };
 use serde_json::{Value, json};
 
@@ -67,7 +67,12 @@ impl Engine {
         loop {
             let page = self.store.list(query.clone()).await?;
             for saga in &page.operations {
-                self.advance_saga(saga.id).await?;
+                // One that cannot move now holds none of the others.
+                if let Err(error) = self.advance_saga(saga.id).await
+                    && !self.goes_on_after(&error)
+                {
+                    return Err(error);
+                }
             }
             if page.next.is_none() {
                 return Ok(());
@@ -194,7 +199,9 @@ impl Engine {
         let (standing, before) = (kept.progress.standing, saga.standing());
         let saga = &saga.operation;
         let event = if standing.is_ended() {
-            SagaEvent::Ended { ok: standing == Stands::Done }
+            // Behind its pivot a person may have left a step out.
+            let all_done = kept.progress.legs.iter().all(|leg| *leg == Leg::Done);
+            SagaEvent::Ended { ok: standing == Stands::Done && all_done }
         } else {
             SagaEvent::Moved
         };
@@ -237,7 +244,7 @@ impl Engine {
         let mut room = VALUES_BYTES_MAX.saturating_sub(json!(kept.values).to_string().len());
         for variable in all {
             let value = value_of(variable, step, response.as_ref(), body.as_ref());
-            let value = value.map(|value| (value.to_string().len(), value));
+            let value = value.filter(is_shallow).map(|value| (value.to_string().len(), value));
             match value.filter(|(length, _)| *length <= VALUE_BYTES_MAX.min(room)) {
                 Some((length, value)) => {
                     room -= length;

@@ -65,19 +65,18 @@ impl Engine {
         let (name, ask) = ask_at(kept, place).ok_or_else(|| never("there is no such step"))?;
         let route = self.find_route_for(&saga.scope.tenant, &ask.route);
         let route = route.map_err(|_| Unmade::NoRoute)?;
-        let filled = ask.fill(|variable| kept.value(saga, variable));
+        let filled = ask.fill(|variable| kept.value(saga, variable), route.body_bytes_max);
         let mut request = filled.map_err(|why| Unmade::Never(why.to_string()))?;
         if request.body.len() > route.body_bytes_max {
             return Err(never("its body is larger than its route takes"));
         }
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
-        let mail = match &route.target.mail {
-            None => None,
-            Some(_) => {
-                let read = Mail::read(&request, route.body_bytes_max);
-                Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
-            }
+        let mail = if route.target.mail.is_some() {
+            let read = Mail::read(&request, route.body_bytes_max);
+            Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
+        } else {
+            None
         };
         let effects = policy.effects_of(&request.method);
         if effects == Effects::Keyed && policy.upstream_key.place.own(&request).is_err() {
@@ -163,9 +162,4 @@ impl Engine {
         let request = wire::encode_request(&request, operation.id, &self.secrets, sealing);
         Some(Birth { operation, request, replaces: None })
     }
-}
-
-/// Whether it stands in the place of a step that was not to be: there is nothing that could be sent.
-pub(super) fn is_stand_in(step: &Operation) -> bool {
-    step.method.is_empty()
 }

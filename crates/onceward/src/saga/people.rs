@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use onceward_core::id::OperationId;
-use onceward_core::operation::Operation;
+use onceward_core::operation::{Act, Deed, Operation};
 use onceward_core::risk::{Risk, risk};
-use onceward_core::saga::{Hindered, Plan, Progress, Word, retries_of};
+use onceward_core::saga::{Hindered, Plan, Progress, Standing, Word, is_stand_in, retries_of};
 
-use super::birth::is_stand_in;
 use super::{Kept, Saga, SagaDeed, digest_of};
 use crate::engine::{Engine, RACES_MAX};
 use crate::people::Person;
@@ -39,6 +38,12 @@ impl Engine {
         id: OperationId,
         person: &Person,
     ) -> Result<Saga, Refusal> {
+        let saga = self.saga(id).await?;
+        // What is not there any more may have been done: it is not begun, nor buried, in the dark.
+        if saga.standing() == Standing::Stuck && self.step_at_hand(&saga).await?.is_none() {
+            let why = "what it is stuck at was forgotten since: say first what became of it";
+            return Err(Refusal::conflict(&saga.operation, why));
+        }
         self.act_on_saga(id, person, "unwound", |plan, progress, _| plan.cancel(progress)).await
     }
 
@@ -115,6 +120,10 @@ impl Engine {
             let saga = self.saga(id).await?;
             let decided = match &saga.kept {
                 Some(kept) => decide(&saga.plan(), &kept.progress, &saga).map(|next| (kept, next)),
+                None if !saga.operation.state.is_ended() => {
+                    let why = "what is kept of it cannot be read";
+                    return Err(Refusal::conflict(&saga.operation, why));
+                }
                 None => Err(Hindered::Ended),
             };
             let (kept, progress) = match decided {
@@ -126,11 +135,32 @@ impl Engine {
                     return Err(Refusal::conflict(&saga.operation, why.to_string()));
                 }
             };
+            let Person { who, reason } = person.clone();
+            let act = weighed(deed).map(|deed| Act { deed, at: self.clock.now(), who, reason });
+            let act = match act {
+                None => None,
+                Some(act) => {
+                    // What is said of one step is no word about another.
+                    let at_hand = saga.at_hand().unwrap_or_default();
+                    let what = format!("{} {at_hand}", act.deed.name());
+                    match self.approve(&saga.operation, &what, &act).await {
+                        Ok(act) => Some(act),
+                        Err(refusal) => {
+                            match note {
+                                Some(note) => self.note_refused(note).await?,
+                                None => self.note_wanted(&refusal, &act).await?,
+                            }
+                            return Err(refusal);
+                        }
+                    }
+                }
+            };
             if note.is_none() {
                 note = Some(self.note(person, deed, &id.to_string()).await?);
             }
             let mut next = Kept { progress, ..kept.clone() };
             let Person { who, reason } = person.clone();
+            let reason = act.as_ref().map_or(reason, |act| act.reason.clone());
             next.why = match deed {
                 "unwound" => Some(format!("cancelled by {who}: {reason}")),
                 _ => next.why,
@@ -139,6 +169,9 @@ impl Engine {
             next.add_deed(SagaDeed { deed: deed.to_owned(), at, who, reason });
             let written = self.write_saga(&saga, &next, true).await;
             if let Some(operation) = written.map_err(|error| self.heed(error))? {
+                if let Some(act) = act {
+                    self.settle_approval(id, act.deed).await?;
+                }
                 self.spawn_saga(id);
                 return Ok(Saga { operation, kept: Some(next) });
             }
@@ -150,5 +183,16 @@ impl Engine {
             what: "too many write this saga at once".to_owned(),
             retry_after: std::time::Duration::from_secs(1),
         })
+    }
+}
+
+/// The deed on an operation that one on a saga amounts to, where it may want a second person.
+fn weighed(deed: &str) -> Option<Deed> {
+    match deed {
+        "unwound" => Some(Deed::Cancelled),
+        "retried" => Some(Deed::Redelivered),
+        "settled_done" => Some(Deed::ResolvedDone),
+        "settled_not_done" => Some(Deed::ResolvedNotSent),
+        _ => None,
     }
 }

@@ -22,8 +22,29 @@ use serde::{Deserialize, Serialize};
 
 use super::{Standing, StoreError};
 
-/// The shape that is written; the database compares it with a row's first byte.
-pub(crate) const VERSION: i32 = 1;
+/// The latest shape that is read; the database compares it with a row's first byte.
+pub(crate) const VERSION: i32 = 2;
+
+/// The shape that is written: what knows nothing of events and sagas reads the first, and passes over what it
+/// could not read.
+fn version_of(operation: &Operation) -> u8 {
+    match operation.scope.kind {
+        ScopeKind::Call | ScopeKind::Unique | ScopeKind::Callback | ScopeKind::Claim => 1,
+        ScopeKind::Event | ScopeKind::Delivery | ScopeKind::Saga | ScopeKind::Step => 2,
+    }
+}
+
+/// The kinds by their numbers in a row: each keeps its own for good.
+const KINDS: [ScopeKind; 8] = [
+    ScopeKind::Call,
+    ScopeKind::Unique,
+    ScopeKind::Callback,
+    ScopeKind::Claim,
+    ScopeKind::Event,
+    ScopeKind::Delivery,
+    ScopeKind::Saga,
+    ScopeKind::Step,
+];
 
 /// A CRC-32 of what follows it.
 const CHECKSUM_BYTES: usize = 4;
@@ -235,14 +256,14 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
             operation.looks.absent,
             operation.looks.next.map(Timestamp::as_micros),
         ),
-        kind: place(&ScopeKind::ALL, &operation.scope.kind),
+        kind: place(&KINDS, &operation.scope.kind),
         aliases: operation.aliases.iter().map(|alias| alias.as_u128()).collect(),
         retain: operation.retain.map(|span| span.as_millis() as u64),
         route: (operation.route != operation.scope.name).then_some(operation.route.as_str()),
         via: operation.via.as_deref(),
         lease_until: operation.lease_until.map(Timestamp::as_micros),
     };
-    to.push(VERSION as u8);
+    to.push(version_of(operation));
     let at = to.len();
     to.extend([0; CHECKSUM_BYTES]);
     // Writing into memory does not fail.
@@ -301,7 +322,7 @@ pub(crate) fn is_later(bytes: &[u8]) -> bool {
 pub(crate) fn holds(bytes: &[u8]) -> Result<&[u8], StoreError> {
     let (_, bytes) = bytes
         .split_first()
-        .filter(|(version, _)| i32::from(**version) == VERSION)
+        .filter(|(version, _)| (1..=VERSION).contains(&i32::from(**version)))
         .ok_or_else(|| damaged("a version of a later release"))?;
     let (checksum, bytes) = bytes.split_first_chunk().ok_or_else(|| damaged("too short"))?;
     if u32::from_le_bytes(*checksum) != crc32fast::hash(bytes) {
@@ -333,7 +354,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
     let intent = Intent {
         id: OperationId::from_u128(row.id),
         scope: Scope {
-            kind: at(&ScopeKind::ALL, row.kind)?,
+            kind: at(&KINDS, row.kind)?,
             tenant: row.tenant.to_owned(),
             name: row.name.to_owned(),
             principal: row.principal.to_owned(),

@@ -13,7 +13,7 @@ use onceward_core::upstream_key::KeyPlace;
 use onceward_core::verdict::{self, Verdict};
 use onceward_fuzz::Fuzz;
 
-use super::{decode, encode};
+use super::{KINDS, decode, encode};
 use crate::store::contract;
 
 const WORDS: &[&str] = &["\x01", "\x02", "\0", "\x7f", "\u{7ff}", "k", "POST"];
@@ -57,6 +57,17 @@ fn everywhere() -> Result<Vec<Operation>, Illegal> {
     let forgotten = cancelled.after(forgot, NOW)?;
     let mark = forgotten.forgotten_but_for_its_mark();
     Ok(vec![pending, started, done, doubt, revived, cancelled, forgotten, mark])
+}
+
+#[test]
+fn what_an_older_release_knows_nothing_of_is_written_so_that_it_passes_over_it() {
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        let mut operation = contract::operation(3, "key-1", "stripe", Mode::Accepted);
+        operation.intent_mut().scope.kind = kind;
+        let row = row_of(&operation);
+        assert_eq!(row[0], if number < 4 { 1 } else { 2 }, "{}", kind.name());
+        assert_eq!(decode(&row).expect("just written"), operation);
+    }
 }
 
 #[test]
