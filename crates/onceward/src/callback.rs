@@ -291,9 +291,6 @@ impl Engine {
         route: &Route,
         request: &Request,
     ) -> Headers {
-        if operation.scope.kind == ScopeKind::Delivery {
-            return self.sign_delivery(operation, &request.body);
-        }
         if operation.scope.kind != ScopeKind::Callback {
             let sign =
                 |it: &Arc<SigningSecret>| it.sign(operation, &request.body, self.clock.now());

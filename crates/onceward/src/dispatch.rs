@@ -57,8 +57,13 @@ async fn take_all(engine: &Arc<Engine>) -> Result<Timestamp, StoreError> {
             next = next.min(due);
             continue;
         }
-        // Work of a route that is gone waits until it is back.
-        let Some(route) = engine.route(&lane.route) else { continue };
+        let Some(route) = engine.route(&lane.route) else {
+            // Work of a route that is gone waits until it is back; no subscription comes back.
+            if engine.has_ended(&lane.route).await? {
+                engine.give_up(&lane).await?;
+            }
+            continue;
+        };
         ready.push((engine.gate_of(&route).busy_on(&lane), due, lane, route));
     }
     // Who has the least under way is first: what became free is not always the same one's.

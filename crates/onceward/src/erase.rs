@@ -66,6 +66,19 @@ pub struct Erased {
     pub open_count: u64,
 }
 
+impl Erased {
+    fn tell_open(&mut self, id: OperationId) {
+        // It may have been met as another's kin.
+        if self.open.contains(&id) {
+            return;
+        }
+        self.open_count += 1;
+        if self.open.len() < OPEN_MAX {
+            self.open.push(id);
+        }
+    }
+}
+
 /// What goes of an operation.
 #[derive(Serialize, Deserialize)]
 struct Going {
@@ -148,8 +161,9 @@ impl Engine {
         Ok(erased)
     }
 
-    /// Erases an operation, its other names, the callbacks that told of it, what it was delivered by and, of a
-    /// saga, its steps.
+    /// Erases an operation, its other names, the callbacks that told of it, of a saga its steps, and what it was
+    /// delivered by: an event last, and not while a delivery of it is open, because that is sent from the
+    /// event's body.
     async fn erase_with_kin(
         self: &Arc<Self>,
         operation: Operation,
@@ -177,18 +191,25 @@ impl Engine {
         for alias in &operation.aliases {
             kin.extend(self.store.find(Which::Id(*alias)).await?);
         }
-        for one in [operation].into_iter().chain(kin) {
-            self.erase_one(one, erasure, erased).await?;
+        let mut is_needed = false;
+        for one in kin {
+            let is_delivery = one.scope.kind == ScopeKind::Delivery;
+            is_needed |= !self.erase_one(one, erasure, erased).await? && is_delivery;
         }
-        Ok(())
+        if is_needed {
+            erased.tell_open(operation.id);
+            return Ok(());
+        }
+        self.erase_one(operation, erasure, erased).await.map(drop)
     }
 
+    /// Erases one operation; tells whether it is erased, or would be, and not open.
     async fn erase_one(
         self: &Arc<Self>,
         mut operation: Operation,
         erasure: &Erasure,
         erased: &mut Erased,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         // Its saga asks the ledger what became of it, and goes on by that.
         if operation.scope.kind == ScopeKind::Step
             && let Some(saga) = operation.parent
@@ -196,7 +217,7 @@ impl Engine {
             && !saga.state.is_ended()
         {
             erased.tell_open(operation.id);
-            return Ok(());
+            return Ok(false);
         }
         let waits = matches!(operation.state, State::Pending { .. });
         if waits && erasure.cancels && !erasure.is_plan {
@@ -210,19 +231,20 @@ impl Engine {
         let would_end = waits && erasure.cancels && erasure.is_plan;
         if !operation.state.is_ended() && !would_end {
             erased.tell_open(operation.id);
-            return Ok(());
+            return Ok(false);
         }
         if is_erased(&operation) {
-            return Ok(());
+            return Ok(true);
         }
         erased.operations += 1;
         if erasure.is_plan {
-            return Ok(());
+            return Ok(true);
         }
         let going = Going::of(&operation, &erasure.person, self.clock.now());
         let name = setting::name_of(PREFIX, operation.id);
         self.store.set(name, Some(setting::encode(&going)?)).await?;
-        self.put_mark(operation.id, &going).await.map_err(|error| self.heed(error))
+        self.put_mark(operation.id, &going).await.map_err(|error| self.heed(error))?;
+        Ok(true)
     }
 
     /// Puts the mark in the place of the operation.
@@ -270,15 +292,6 @@ impl Engine {
             if page.len() < PAGE {
                 return Ok(());
             }
-        }
-    }
-}
-
-impl Erased {
-    fn tell_open(&mut self, id: OperationId) {
-        self.open_count += 1;
-        if self.open.len() < OPEN_MAX {
-            self.open.push(id);
         }
     }
 }

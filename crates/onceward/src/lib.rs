@@ -173,7 +173,8 @@ pub use refusal::Refusal;
 pub use resend::Edit;
 pub use saga::{DEFINITION_BYTES_MAX, Kept, NewSaga, Saga, SagaDeed, Started};
 pub use subscription::{
-    Destination, EventRules, Missed, SIGNING_MAX, SUBSCRIPTIONS_MAX, SignatureNames, Signing,
-    Subscription, Wish, name_of_route, route_name as route_of_subscription,
+    Destination, EventRules, Missed, OF_TENANT_MAX, SIGNING_MAX, SUBSCRIPTIONS_MAX, SignatureNames,
+    Signing, Subscription, WISH_BYTES_MAX, Wish, name_of_route,
+    route_name as route_of_subscription,
 };
 pub use tenants::{OTHERS, TenantLimits, TenantRules};

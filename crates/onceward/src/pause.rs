@@ -14,6 +14,7 @@ use crate::people::Person;
 use crate::refusal::Refusal;
 use crate::setting;
 use crate::store::StoreError;
+use crate::subscription::name_of_route;
 
 /// What the setting of a paused route is called.
 const PREFIX: &str = "pause/";
@@ -57,12 +58,18 @@ impl Engine {
 
     /// Lets a paused route go on, slowly at first.
     pub async fn resume(self: &Arc<Self>, route: &str, person: &Person) -> Result<(), Refusal> {
+        // Another node may have paused it a moment ago.
+        self.read_pauses().await?;
         if !self.paused().contains_key(route) {
             return Err(Refusal::NotFound);
         }
         self.note(person, "resumed", route).await?;
         self.store.set(format!("{PREFIX}{route}"), None).await?;
         self.observer.observe(Fact::Steered(route, "resumed", person));
+        if let Some(name) = name_of_route(route) {
+            // Its receiver has as long again.
+            self.set_failing(name, None).await?;
+        }
         Ok(self.read_pauses().await?)
     }
 

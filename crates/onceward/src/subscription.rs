@@ -12,20 +12,22 @@ mod recovery;
 mod row;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onceward_core::event::{self, Selection};
-use onceward_core::exchange::Headers;
+use onceward_core::exchange::{Headers, Request};
 use onceward_core::id::OperationId;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
-use url::Url;
+use url::{Position, Url};
 
 pub(crate) use book::{Subscribed, Subscriptions, is_of_events};
 pub(crate) use health::look_after;
 pub use recovery::Missed;
 
 use crate::engine::Engine;
+use crate::route::Route;
 use crate::webhook;
 
 /// What the setting of a subscription is called, and its route: its name follows. No route that is
@@ -34,6 +36,12 @@ pub(crate) const PREFIX: &str = "subscription/";
 
 /// Subscriptions of all tenants together, at most: each event is held against all of its tenant's.
 pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+
+/// Subscriptions of one tenant, at most, so that none takes all places.
+pub const OF_TENANT_MAX: usize = 2_000;
+
+/// Bytes of a subscription's filter and headers together, at most.
+pub const WISH_BYTES_MAX: usize = 64 << 10;
 
 /// Secrets that sign at once, at most.
 pub const SIGNING_MAX: usize = 4;
@@ -65,6 +73,16 @@ pub enum Destination {
         /// Path and query there.
         target: String,
     },
+}
+
+impl Destination {
+    /// Path and query there.
+    pub(crate) fn target(&self) -> String {
+        match self {
+            Self::Url(url) => url[Position::BeforePath..Position::AfterQuery].to_owned(),
+            Self::Route { target, .. } => target.clone(),
+        }
+    }
 }
 
 /// Under which names deliveries are signed.
@@ -208,12 +226,20 @@ fn name_of(id: OperationId) -> String {
 }
 
 impl Engine {
-    /// What signs a delivery that begins now.
-    pub(crate) fn sign_delivery(&self, operation: &Operation, body: &[u8]) -> Headers {
-        let Some(found) = self.subscriptions.of_route(&operation.route) else {
-            return Headers::default();
-        };
+    /// Where an attempt at a delivery that begins now goes, what it is, and what signs it: all of one
+    /// version of its subscription, so that no receiver has the path, the headers or a signature that are
+    /// another's. Nothing where the subscription ended.
+    pub(crate) fn address_delivery(
+        &self,
+        operation: &Operation,
+        request: &Request,
+    ) -> Option<(Arc<Route>, Arc<Request>, Headers)> {
+        let found = self.subscriptions.of_route(&operation.route)?;
+        let route = Arc::clone(found.route.as_ref()?);
+        let target = found.subscription.wish.to.target();
+        let request = Arc::new(Request { target, ..request.clone() });
         let id = operation.upstream_key.as_ref().map_or("", |key| key.value.as_str());
-        found.subscription.sign(id, body, self.clock.now())
+        let signed = found.subscription.sign(id, &request.body, self.clock.now());
+        Some((route, request, signed))
     }
 }

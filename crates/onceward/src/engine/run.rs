@@ -331,6 +331,22 @@ impl Engine {
                 slot.spend();
                 Box::pin(self.fan_out(operation, request)).await?
             }
+            Some(_) if operation.scope.kind == ScopeKind::Delivery => {
+                let Some(addressed) = self.address_delivery(operation, request) else {
+                    return Ok(not_sent("its subscription ended before it could be sent"));
+                };
+                slot.spend();
+                let (route, request, mut said) = addressed;
+                if let Some(sampling) = self.sampling.get() {
+                    let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
+                    said.set(TRACEPARENT, of_attempt.to_string());
+                }
+                let upstream = &*self.upstream;
+                let delivered =
+                    deliver(upstream, &route, operation, request, means.timeout, said).await;
+                self.learn_from(&route, policy, slot, &delivered);
+                delivered
+            }
             Some(route) => {
                 slot.spend();
                 let request = Arc::clone(request);

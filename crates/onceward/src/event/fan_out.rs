@@ -1,7 +1,7 @@
 //! Fan-out: the delivery of an event is the birth of its deliveries, in pages. The key of each is the event
 //! and the subscription, so whoever goes on after a crash meets those that are there and makes only the
 //! others: the keys are its cursor. Where a subscription changes meanwhile, the delivery that is born first
-//! is the only one, by that version.
+//! is the only one; where it goes, and how, is as the subscription says at each attempt.
 
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use onceward_core::trace::Place;
 use onceward_core::upstream_key::KeyPlace;
 use serde_json::json;
 use tokio::task::JoinSet;
-use url::Position;
 
 use super::{RECEIVER_WINDOW, form_of};
 use crate::call::{Arrival, CallOptions};
@@ -28,7 +27,7 @@ use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::route::Route;
 use crate::store::{Lane, StoreError};
-use crate::subscription::{Destination, Subscribed};
+use crate::subscription::Subscribed;
 
 /// Deliveries that are born at once: they share their commits.
 const PAGE: usize = 256;
@@ -145,14 +144,11 @@ impl Engine {
         route: &Arc<Route>,
     ) -> Result<Arrival, Refusal> {
         let subscription = &known.subscription;
-        let target = match &subscription.wish.to {
-            Destination::Url(url) => url[Position::BeforePath..Position::AfterQuery].to_owned(),
-            Destination::Route { target, .. } => target.clone(),
-        };
         let media_type = Bytes::from_static(event.form.media_type().as_bytes());
         let request = Arc::new(Request {
             method: "POST".to_owned(),
-            target,
+            // As it is now: each attempt goes where its subscription says then.
+            target: subscription.wish.to.target(),
             headers: Headers(vec![("content-type".to_owned(), media_type)]),
             body: Bytes::new(),
         });
@@ -165,12 +161,13 @@ impl Engine {
             name: route.name.clone(),
             principal: String::new(),
         };
+        let until = parent.created_at.plus(self.event_rules().retention);
         let options = CallOptions {
             label: Some(event.kind.as_str().to_owned()),
             subject: event.subject.clone(),
             sequence: event.sequence,
-            // No attempt begins once its event may be forgotten.
-            deadline: Some(parent.created_at.plus(self.event_rules().retention)),
+            // No attempt begins once its event may be forgotten, by the rule of then or that of now.
+            deadline: Some(parent.deadline.map_or(until, |at| at.min(until))),
             ..CallOptions::default()
         };
         let sampled = self.sampling.get().map(|sampling| sampling.of(parent));

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use onceward_core::event::{self, Heard};
+use onceward_core::event;
 use onceward_core::policy::{Effects, Meaning, Mode, Policy, UpstreamKeyRule};
-use onceward_core::time::Timestamp;
+use onceward_core::redact::Redaction;
 use onceward_core::upstream_key::KeyPlace;
 use tokio::sync::Notify;
 
+use super::health::Hearsay;
 use super::{Destination, EventRules, PREFIX, Subscription, name_of_route, row};
 use crate::engine::Engine;
 use crate::event::{EVENT_ROUTE, RECEIVER_WINDOW};
@@ -52,7 +53,7 @@ pub(crate) struct Subscriptions {
     /// Whoever reads the rows: who read first must not be believed last.
     reading: tokio::sync::Mutex<()>,
     /// What is to be looked after, by route.
-    pub(super) heard: Mutex<BTreeMap<String, (Heard, Timestamp)>>,
+    pub(super) heard: Mutex<Hearsay>,
     pub(super) wake: Notify,
 }
 
@@ -61,7 +62,7 @@ impl Default for Subscriptions {
         let rules = EventRules::default();
         Self {
             known: ArcSwap::default(),
-            of_events: ArcSwap::from_pointee(of_events(rules, false)),
+            of_events: ArcSwap::from_pointee(of_events(rules, false, Redaction::default())),
             rules: ArcSwap::from_pointee(rules),
             changing: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
@@ -72,7 +73,7 @@ impl Default for Subscriptions {
 }
 
 /// The route of events: as any other it has slots and a lane for each tenant.
-fn of_events(rules: EventRules, seals: bool) -> Route {
+fn of_events(rules: EventRules, seals: bool, redact: Redaction) -> Route {
     let mut base = url::Url::parse("http://events.invalid/");
     let base = base.as_mut().map_or_else(|_| std::process::abort(), |base| base.clone());
     let delays = [1, 5, 30, 60, 300].map(std::time::Duration::from_secs).into();
@@ -84,6 +85,7 @@ fn of_events(rules: EventRules, seals: bool) -> Route {
         accepted: onceward_core::policy::Backoff { attempts_max: 1000, ..accepted },
         window: rules.retention,
         seal_bodies: seals,
+        redact,
         ..Policy::default()
     };
     let protection = Protection { breaker: None, budget: None, ..Protection::default() };
@@ -144,7 +146,9 @@ impl Subscriptions {
     pub(crate) fn refit(&self, routes: &Routes, seals: bool) {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let rules = self.rules();
-        self.of_events.store(Arc::new(of_events(rules, seals)));
+        // What is hidden of all is hidden of events, as of whatever has no route of its own.
+        let redact = routes.ad_hoc.policy.redact.clone();
+        self.of_events.store(Arc::new(of_events(rules, seals, redact)));
         let known = self.known.load();
         let again = |(name, known): (&String, &Arc<Subscribed>)| {
             let subscription = known.subscription.clone();
@@ -174,7 +178,8 @@ fn route_of(subscription: &Subscription, routes: &Routes, rules: EventRules) -> 
     };
     // Every answer but 2xx is a failure, which is tried again; 410 wants nothing any more (Standard
     // Webhooks 1.0, "Handling failures").
-    let again = (300..500).filter(|status| *status != 410);
+    let refusals = [501, 505, 506, 508, 510, 511];
+    let again = (300..500).filter(|status| *status != 410).chain(refusals);
     let policy = Policy {
         effects: Some(Effects::Keyed),
         mode: Mode::Accepted,
@@ -194,8 +199,9 @@ fn route_of(subscription: &Subscription, routes: &Routes, rules: EventRules) -> 
         success: Vec::new(),
         ..(*like.policy).clone()
     };
-    let mut set_headers = like.set_headers.clone();
-    for (name, value) in &wish.headers.0 {
+    // What the operator lays on is laid on last: it may be what the upstream trusts.
+    let mut set_headers = wish.headers.clone();
+    for (name, value) in &like.set_headers.0 {
         set_headers.set(name, value.clone());
     }
     Some(Route {

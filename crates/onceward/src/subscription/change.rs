@@ -4,21 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 
 use super::book::REVISION;
 use super::{
-    SIGNING_MAX, SUBSCRIPTIONS_MAX, Signing, Subscription, Wish, name_of, route_name, row,
+    OF_TENANT_MAX, SIGNING_MAX, SUBSCRIPTIONS_MAX, Signing, Subscription, WISH_BYTES_MAX, Wish,
+    name_of, name_of_route, route_name, row,
 };
 use crate::bulk::{BulkDeed, BulkOrder};
 use crate::engine::{Engine, RACES_MAX};
-use crate::people::Person;
+use crate::people::{Person, cancellation};
 use crate::refusal::Refusal;
 use crate::secret::random;
-use crate::store::{Query, StoreError};
+use crate::store::{Lane, Query, Standing, StoreError};
 
 /// Deliveries of a subscription that ended are given up at this rate, a second.
 const CANCEL_RATE: u32 = 1000;
+
+/// Of those that are left on a lane, so many are given up at once.
+const ENDED_PAGE: usize = 64;
 
 impl Engine {
     /// Makes a subscription; without a secret of its own it has one made here.
@@ -29,11 +34,16 @@ impl Engine {
         secret: Option<Vec<u8>>,
         person: &Person,
     ) -> Result<Subscription, Refusal> {
-        if self.subscriptions().await?.len() >= SUBSCRIPTIONS_MAX {
-            return Err(Refusal::Limit {
-                what: format!("there are {SUBSCRIPTIONS_MAX} subscriptions"),
-                retry_after: Duration::from_mins(1),
-            });
+        check_size(&wish)?;
+        let all = self.subscriptions().await?;
+        let own = all.iter().filter(|it| it.tenant == tenant).count();
+        if all.len() >= SUBSCRIPTIONS_MAX || own >= OF_TENANT_MAX {
+            let what = if own >= OF_TENANT_MAX {
+                format!("tenant {tenant} has {OF_TENANT_MAX} subscriptions")
+            } else {
+                format!("there are {SUBSCRIPTIONS_MAX} subscriptions")
+            };
+            return Err(Refusal::Limit { what, retry_after: Duration::from_mins(1) });
         }
         let now = self.clock.now();
         let subscription = Subscription {
@@ -54,8 +64,8 @@ impl Engine {
         Ok(subscription)
     }
 
-    /// Changes what is wanted: events that are fanned out from now on go by it. What was born before goes
-    /// where it was to go.
+    /// Changes what is wanted: events that are fanned out from now on are chosen by it. Where deliveries go,
+    /// and with which headers, it says of those that wait too.
     pub async fn change_subscription(
         &self,
         name: &str,
@@ -63,10 +73,18 @@ impl Engine {
         person: &Person,
     ) -> Result<Subscription, Refusal> {
         let before = self.subscription(name).await?.ok_or(Refusal::NotFound)?;
+        let mut wanted = before.wish.clone();
+        change(&mut wanted);
+        check_size(&wanted)?;
         self.note(person, "changed a subscription", &about(&before)).await?;
         let now = self.clock.now();
         let changed = self.rewrite(name, |subscription| {
+            let before = subscription.wish.to.clone();
             change(&mut subscription.wish);
+            // What was heard of another receiver says nothing of this one.
+            if subscription.wish.to != before {
+                subscription.failing_since = None;
+            }
             subscription.version += 1;
             subscription.changed_at = now;
             true
@@ -129,8 +147,37 @@ impl Engine {
         Ok(ended)
     }
 
+    /// Whether a route was that of a subscription that ended, whichever node ended it.
+    pub(crate) async fn has_ended(&self, route: &str) -> Result<bool, StoreError> {
+        let is_one = name_of_route(route).is_some() && self.subscriptions.of_route(route).is_none();
+        Ok(is_one && self.store.setting(route.to_owned()).await?.is_none())
+    }
+
+    /// Gives up what is due on the lane of a subscription that ended: it came to wait after all else was
+    /// given up, or the process died before that.
+    pub(crate) async fn give_up(self: &Arc<Self>, lane: &Lane) -> Result<(), StoreError> {
+        let page = self.store.list(Query {
+            standing: vec![Standing::Pending],
+            tenant: Some(lane.tenant.clone()),
+            route: Some(lane.route.clone()),
+            limit: ENDED_PAGE,
+            ..Query::default()
+        });
+        let person =
+            Person { who: "onceward".to_owned(), reason: "its subscription has ended".to_owned() };
+        for operation in page.await?.operations {
+            let cancel = |found: &Operation, engine: &Self| cancellation(found, engine, &person);
+            match self.act_noting(operation.id, false, cancel).await {
+                Err(Refusal::Ledger(error)) => return Err(error),
+                // It is given up, or was a moment ago.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Since when its receiver fails is written anew, unless that was known.
-    pub(super) async fn set_failing(
+    pub(crate) async fn set_failing(
         &self,
         name: &str,
         since: Option<Timestamp>,
@@ -145,7 +192,7 @@ impl Engine {
 
     /// Writes what `change` makes of a subscription, again where another node came between; nothing where
     /// it is not there. What `change` says is nothing new is not written.
-    async fn rewrite(
+    pub(super) async fn rewrite(
         &self,
         name: &str,
         change: impl Fn(&mut Subscription) -> bool,
@@ -176,6 +223,18 @@ impl Engine {
         self.store.set(REVISION.to_owned(), Some(revision.clone())).await?;
         self.read_subscriptions(Some(revision)).await
     }
+}
+
+/// Every node holds every wish in memory.
+fn check_size(wish: &Wish) -> Result<(), Refusal> {
+    let filter = wish.selection.filter.as_ref();
+    let filter = filter.map_or(0, |filter| filter.source().to_string().len());
+    let header = |(name, value): &(String, Bytes)| name.len() + value.len();
+    let headers: usize = wish.headers.0.iter().map(header).sum();
+    if filter + headers > WISH_BYTES_MAX {
+        return Err(Refusal::BodyTooLarge { bytes_max: WISH_BYTES_MAX });
+    }
+    Ok(())
 }
 
 fn about(subscription: &Subscription) -> String {

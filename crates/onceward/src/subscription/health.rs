@@ -4,7 +4,8 @@
 //! What is heard on the way of an attempt is only noted there; whoever looks after it writes. A process that
 //! dies between the two forgets what the next attempt says again.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use onceward_core::event::{Heard, Turn, turn};
 use onceward_core::key::ScopeKind;
@@ -20,6 +21,34 @@ use crate::store::StoreError;
 /// Who pauses a receiver without being asked.
 const WHO: &str = "onceward";
 
+/// What was heard of receivers and is not written yet, by route: one word of each at most.
+#[derive(Debug, Default)]
+pub(super) struct Hearsay {
+    waiting: BTreeMap<String, (Heard, Timestamp)>,
+    /// The route of which something is being written.
+    writing: Option<String>,
+}
+
+impl Hearsay {
+    fn is_about(&self, route: &str) -> bool {
+        self.waiting.contains_key(route) || self.writing.as_deref() == Some(route)
+    }
+
+    /// What is heard last counts; but a receiver that wants nothing any more has said so once.
+    fn add(&mut self, route: &str, heard: Heard, now: Timestamp) {
+        let is_gone = |(before, _): &(Heard, Timestamp)| *before == Heard::Gone;
+        if !self.waiting.get(route).is_some_and(is_gone) {
+            self.waiting.insert(route.to_owned(), (heard, now));
+        }
+    }
+
+    fn take(&mut self) -> Option<(String, Heard, Timestamp)> {
+        let (route, (heard, at)) = self.waiting.pop_first()?;
+        self.writing = Some(route.clone());
+        Some((route, heard, at))
+    }
+}
+
 impl Engine {
     /// An attempt at a receiver ended.
     pub(crate) fn hear_receiver(&self, operation: &Operation) {
@@ -31,25 +60,29 @@ impl Engine {
         let now = self.clock.now();
         let known = self.subscriptions.of_route(&operation.route);
         let since = known.and_then(|known| known.subscription.failing_since);
-        if turn(since, heard, self.event_rules().pause_after, now) == Turn::Same {
+        let turned = turn(since, heard, self.event_rules().pause_after, now);
+        let mut all = self.hearsay();
+        // What is known says nothing while something else is being written.
+        if turned == Turn::Same && !all.is_about(&operation.route) {
             return;
         }
-        let mut all = self.subscriptions.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        // One of each receiver at most: what is heard last counts.
-        all.insert(operation.route.clone(), (heard, now));
+        all.add(&operation.route, heard, now);
         drop(all);
         self.subscriptions.wake.notify_one();
     }
 
     async fn look_after_receivers(self: &Arc<Self>) -> Result<(), StoreError> {
-        let heard = {
-            let mut all = self.subscriptions.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *all)
-        };
-        for (route, (heard, at)) in heard {
-            self.look_after_one(&route, heard, at).await?;
+        loop {
+            let next = self.hearsay().take();
+            let Some((route, heard, at)) = next else { return Ok(()) };
+            let written = self.look_after_one(&route, heard, at).await;
+            self.hearsay().writing = None;
+            written?;
         }
-        Ok(())
+    }
+
+    fn hearsay(&self) -> MutexGuard<'_, Hearsay> {
+        self.subscriptions.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look_after_one(
@@ -58,16 +91,25 @@ impl Engine {
         heard: Heard,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let (Some(known), Some(name)) = (self.subscriptions.of_route(route), name_of_route(route))
-        else {
-            return Ok(());
-        };
-        let since = known.subscription.failing_since;
+        let Some(name) = name_of_route(route) else { return Ok(()) };
         let pause_after = self.event_rules().pause_after;
-        match turn(since, heard, pause_after, at) {
-            Turn::Same => Ok(()),
-            Turn::Fails(since) => self.set_failing(name, Some(since)).await,
-            Turn::Mends => self.set_failing(name, None).await,
+        // Another node may have heard something else: the row decides, not what this one knows.
+        let turned = Mutex::new(Turn::Same);
+        let kept = self.rewrite(name, |subscription| {
+            let next = turn(subscription.failing_since, heard, pause_after, at);
+            *turned.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            match next {
+                Turn::Fails(since) => subscription.failing_since = Some(since),
+                Turn::Mends => subscription.failing_since = None,
+                Turn::Same | Turn::PauseGone | Turn::PauseFailing => return false,
+            }
+            true
+        });
+        if kept.await?.is_none() {
+            return Ok(());
+        }
+        match turned.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Turn::Same | Turn::Fails(_) | Turn::Mends => Ok(()),
             Turn::PauseGone => {
                 self.pause_receiver(route, "its receiver answered 410 Gone: it wants nothing more")
                     .await

@@ -1,6 +1,7 @@
 //! Recovering a receiver that was away: what failed is sent again, and what was missed is delivered yet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use onceward_core::event::Event;
 use onceward_core::id::OperationId;
@@ -34,7 +35,8 @@ pub struct Missed {
 }
 
 impl Engine {
-    /// Sends again all that failed at a receiver since then.
+    /// Sends again all that failed at a receiver since then. A delivery fails for good when its table of
+    /// delays is over: so those of events that are older by that much are meant too.
     pub async fn recover_failed(
         self: &Arc<Self>,
         name: &str,
@@ -42,6 +44,9 @@ impl Engine {
         person: &Person,
     ) -> Result<Bulk, Refusal> {
         let found = self.subscription(name).await?.ok_or(Refusal::NotFound)?;
+        let tried: Duration = found.wish.delays.iter().sum();
+        // Each delay may be a fifth longer; and each attempt takes time.
+        let since = since.minus(tried + tried / 4 + Duration::from_hours(1));
         self.begin_bulk(BulkOrder {
             deed: BulkDeed::Redeliver,
             filter: Query {
@@ -68,9 +73,8 @@ impl Engine {
         person: &Person,
     ) -> Result<Missed, Refusal> {
         let found = self.subscription(name).await?.ok_or(Refusal::NotFound)?;
-        if before.is_none() {
-            self.note(person, "recovered what was missed", name).await?;
-        }
+        // Each step is a deed of its own: a first one may begin anywhere.
+        self.note(person, "recovered what was missed", name).await?;
         let page = self
             .store
             .list(Query {

@@ -7,6 +7,7 @@ use onceward::core::event::{Event, Filter, Form, TypePattern};
 use onceward::core::key::{Key, ScopeKind};
 use onceward::core::operation::{Death, Operation, State};
 use onceward::core::policy::Policy;
+use onceward::core::redact::Redaction;
 use onceward::store::Query;
 use onceward::webhook;
 use onceward::{
@@ -649,5 +650,70 @@ async fn a_route_of_a_subscription_takes_no_calls() {
             let refused = world.refused(call).await;
             assert!(matches!(refused, Refusal::RouteUnknown(_)), "{refused:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_waits_goes_where_its_subscription_says_now_host_and_path() {
+    for world in worlds() {
+        let made = subscribe(world.engine(), wish("old", &[])).await;
+        world.engine().pause(&made.route_name(), &person()).await.unwrap();
+        publish(&world, event("order.paid", 1)).await;
+        world.until("it waits", async || all(&world, ScopeKind::Delivery).await.len() == 1).await;
+        let change = |wish: &mut Wish| {
+            wish.to = Destination::Url("http://new.test/other?token=b".parse().unwrap());
+        };
+        world.engine().change_subscription(&made.name, change, &person()).await.unwrap();
+        world.engine().resume(&made.route_name(), &person()).await.unwrap();
+        at_rest(&world).await;
+        let seen = world.upstream.seen().remove(0);
+        assert_eq!((seen.host.as_str(), seen.target.as_str()), ("new.test", "/other?token=b"));
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_not_erased_while_a_delivery_of_it_is_open() {
+    for world in worlds() {
+        let made = subscribe(world.engine(), wish("billing", &[])).await;
+        world.engine().pause(&made.route_name(), &person()).await.unwrap();
+        let about = Event::own("user.made", Some("anna"), None, None).unwrap();
+        let published =
+            publish(&world, Publication { event: about, ..event("user.made", 1) }).await;
+        world
+            .until("it was fanned out", async || {
+                all(&world, ScopeKind::Event).await.iter().all(|it| it.state == State::Done)
+            })
+            .await;
+        let erasure = Erasure {
+            tenant: TENANT.to_owned(),
+            whose: Whose::Subject("anna".to_owned()),
+            person: person(),
+            cancels: false,
+            is_plan: false,
+        };
+        let erased = world.engine().erase(&erasure).await.unwrap();
+        assert_eq!((erased.operations, erased.open_count), (0, 2));
+        assert!(erased.open.contains(&published.operation.id));
+        world.engine().resume(&made.route_name(), &person()).await.unwrap();
+        let born = at_rest(&world).await.remove(0);
+        assert_eq!((born.state, world.upstream.dispatched()), (State::Done, 1));
+        assert_eq!(world.engine().erase(&erasure).await.unwrap().operations, 2);
+    }
+}
+
+#[tokio::test]
+async fn what_is_hidden_of_all_is_hidden_of_events_too() {
+    for world in worlds() {
+        let mut routes = (*world.engine().routes()).clone();
+        let mut ad_hoc = (*routes.ad_hoc).clone();
+        let mut policy = (*ad_hoc.policy).clone();
+        policy.redact =
+            Redaction { headers: Vec::new(), pointers: vec!["/data/number".to_owned()] };
+        let hidden = policy.redact.clone();
+        ad_hoc.policy = policy.into();
+        routes.ad_hoc = ad_hoc.into();
+        world.engine().set_routes(routes);
+        let published = publish(&world, event("order.paid", 1)).await;
+        assert_eq!(world.engine().redaction_of(&published.operation), hidden);
     }
 }
