@@ -115,5 +115,7 @@ pub fn is_more_than_its_mark(known: &Operation) -> bool {
 
 /// An operation of which provably nothing was done leaves no mark: its key is as good as new.
 pub fn leaves_no_tombstone(known: &Operation) -> bool {
-    matches!(known.state, State::Dead(Death::Refused | Death::Unsent)) && known.outcome.is_none()
+    matches!(known.state, State::Dead(Death::Refused | Death::Unsent))
+        && known.outcome.is_none()
+        && known.served.is_empty()
 }

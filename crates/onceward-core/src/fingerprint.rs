@@ -117,6 +117,9 @@ const VERSION: u8 = 1;
 /// Headers that always count: they change what the same body means or when it applies.
 const CONDITIONAL: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
 
+/// Headers that count of a mail that is whole: whom it is from and for is said there, and nowhere in it.
+const ENVELOPE: [&str; 2] = ["mail-from", "rcpt-to"];
+
 impl Fingerprint {
     /// The fingerprint of `request` under `rule`. The upstream's address is no part of it:
     /// services move, keys stay good.
@@ -131,9 +134,12 @@ impl Fingerprint {
             QueryRule::None => {}
         });
         let headers = digest(secret, Part::Headers, |mac| {
-            field(mac, essence(&request.headers).as_bytes());
+            let kind = essence(&request.headers);
+            field(mac, kind.as_bytes());
+            let is_mail = kind.split(';').next() == Some("message/rfc822");
+            let envelope = ENVELOPE.into_iter().filter(|_| is_mail);
             let listed = rule.headers.iter().map(String::as_str);
-            for name in CONDITIONAL.into_iter().chain(listed) {
+            for name in CONDITIONAL.into_iter().chain(envelope).chain(listed) {
                 for value in request.headers.all(name) {
                     field(mac, name.as_bytes());
                     field(mac, value);

@@ -506,7 +506,7 @@ impl Operation {
 
     /// Whether any attempt so far may have been executed.
     pub fn may_have_executed(&self) -> bool {
-        self.attempts.iter().any(Attempt::may_have_executed)
+        !self.served.is_empty() || self.attempts.iter().any(Attempt::may_have_executed)
     }
 
     /// The status that it ended with, or that it met last.

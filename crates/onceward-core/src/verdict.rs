@@ -302,7 +302,10 @@ impl Case<'_> {
 
     fn was_maybe_executed_before(&self) -> bool {
         let before = self.operation.attempts.len().saturating_sub(1);
-        self.operation.attempts[..before].iter().any(crate::attempt::Attempt::may_have_executed)
+        !self.operation.served.is_empty()
+            || self.operation.attempts[..before]
+                .iter()
+                .any(crate::attempt::Attempt::may_have_executed)
     }
 
     /// Whether a DELETE's 404 or 410 says that what was asked is so.

@@ -6,6 +6,8 @@ use onceward_core::operation::{Act, Deed, Event, Illegal, Operation, Outcome};
 use onceward_core::policy::{Mode, Policy};
 use onceward_core::time::Timestamp;
 
+use crate::mail::MESSAGE_ID_OF;
+
 mod list;
 mod lookup;
 mod schedule;
@@ -59,6 +61,11 @@ pub(crate) fn names(operation: &Operation) -> Vec<String> {
     let mut names = vec![operation.key.as_str().to_owned(), operation.id.to_string()];
     names.extend(operation.upstream_key.as_ref().map(|key| key.value.clone()));
     names.extend(operation.label.clone());
+    // What a mail is called, as its head and a server's log have it, and without its brackets.
+    for (_, id) in operation.ids.iter().filter(|(name, _)| name == MESSAGE_ID_OF) {
+        names.push(id.trim_matches(['<', '>']).to_owned());
+        names.push(id.clone());
+    }
     names
 }
 

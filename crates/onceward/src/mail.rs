@@ -8,11 +8,13 @@
 mod raw;
 mod written;
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lettre::message::header::{Date, Headers as Head, MessageId};
 use onceward_core::exchange::{Headers, Request};
+use onceward_core::fingerprint::{BodyRule, FingerprintRule, canonical_json};
 use onceward_core::id::OperationId;
 use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
@@ -27,6 +29,9 @@ pub(crate) const TO: &str = "rcpt-to";
 
 /// The same: the name that it has for good.
 pub(crate) const MESSAGE_ID: &str = "message-id";
+
+/// What the ledger calls that among what an operation is found by.
+pub(crate) const MESSAGE_ID_OF: &str = "message_id";
 
 /// Who has it, by their place among [`TO`]: told to an attempt, and by its answer.
 pub(crate) const SERVED: &str = "onceward-served";
@@ -71,12 +76,7 @@ impl Mail {
             return Err(Refusal::MailInvalid("a mail is sent by POST".to_owned()));
         }
         let kind = request.headers.text("content-type").unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        let mail = if kind.eq_ignore_ascii_case(RAW) {
-            raw::read(request)
-        } else {
-            written::read(&request.body)
-        };
+        let mail = if is_whole(kind) { raw::read(request) } else { written::read(&request.body) };
         let mail = mail.map_err(Refusal::MailInvalid)?;
         mail.check().map_err(Refusal::MailInvalid)?;
         // Base64 takes a third more, and is the most that becomes of a body.
@@ -124,7 +124,7 @@ impl Mail {
     /// and, where people see all of it, whom it is for and what it is about.
     pub(crate) fn ids(&self, id: OperationId, policy: &Policy) -> Vec<(String, String)> {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut ids = vec![pair("message_id", &self.message_id(id))];
+        let mut ids = vec![pair(MESSAGE_ID_OF, &self.message_id(id))];
         if policy.redact.is_empty() {
             ids.extend(self.to.iter().take(FOUND_BY_MAX).map(|to| pair("to", to)));
             ids.push(pair("subject", &self.subject));
@@ -166,7 +166,7 @@ impl Mail {
 }
 
 /// Whether `text` is an address that stands in a command as it is.
-fn check_address(text: &str) -> Result<(), String> {
+pub(crate) fn check_address(text: &str) -> Result<(), String> {
     let is_plain =
         |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'\\');
     let is_address = text.len() <= ADDRESS_BYTES_MAX
@@ -184,11 +184,36 @@ fn domain_of(address: &str) -> &str {
     address.rsplit_once('@').map_or("localhost", |(_, domain)| domain)
 }
 
-/// Adds an address that is not there yet: nobody gets a mail twice.
+/// Adds an address that is not there yet: nobody gets a mail twice. Domains have no case (RFC 5321,
+/// section 2.4).
 fn add(to: &mut Vec<String>, address: &str) {
-    if !to.iter().any(|known| known == address) {
-        to.push(address.to_owned());
+    let address = match address.rsplit_once('@') {
+        Some((local, domain)) => format!("{local}@{}", domain.to_ascii_lowercase()),
+        None => address.to_owned(),
+    };
+    if !to.contains(&address) {
+        to.push(address);
     }
+}
+
+/// What counts of a mail as "the same request" is what its document says, not how it is spelt: the document
+/// is not kept, so there is nothing to compare it with later. One that has no canonical form counts as
+/// it is.
+pub(crate) fn counted<'a>(request: &'a Request, rule: &FingerprintRule) -> Cow<'a, Request> {
+    let is_whole = request.headers.text("content-type").is_some_and(is_whole);
+    let said = match rule.body {
+        BodyRule::Auto if !is_whole => canonical_json(&request.body, &rule.ignore),
+        _ => None,
+    };
+    match said {
+        Some(said) => Cow::Owned(Request { body: said.into(), ..request.clone() }),
+        None => Cow::Borrowed(request),
+    }
+}
+
+/// Whether this is the type of a mail that is whole already.
+pub(crate) fn is_whole(kind: &str) -> bool {
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(RAW)
 }
 
 /// Places as a text.

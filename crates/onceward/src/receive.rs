@@ -16,7 +16,7 @@ use onceward_core::upstream_key::{KeyPlace, NoPlace};
 
 use crate::call::{Arrival, Call, Received};
 use crate::edge::headers_of;
-use crate::mail::Mail;
+use crate::mail::{self, Mail};
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::sabotage::Sabotage;
@@ -67,7 +67,13 @@ pub(crate) fn receive(
         }
         None => (made_key(), true),
     };
-    let fingerprint = Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint());
+    let fingerprint = match &mail {
+        Some(_) => {
+            let counted = mail::counted(&request, &policy.fingerprint);
+            Fingerprint::of(&counted, &policy.fingerprint, secrets.fingerprint())
+        }
+        None => Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint()),
+    };
     let asked = options.effects.filter(|_| name.contains("://"));
     let effects = asked.unwrap_or_else(|| policy.effects_of(&request.method));
     if effects == Effects::Keyed {

@@ -40,12 +40,9 @@ pub(crate) fn settle(
         reached: delivered.reached,
         status: delivered.status,
         error,
-        may_have_executed: verdict::may_have_executed(
-            delivered.ending,
-            delivered.status,
-            policy,
-            hint,
-        ),
+        // A mail that some have is done for them, whatever became of it for the others.
+        may_have_executed: !delivered.served.is_empty()
+            || verdict::may_have_executed(delivered.ending, delivered.status, policy, hint),
         answer: None,
     };
     let brought = Brought {

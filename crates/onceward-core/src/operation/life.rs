@@ -214,7 +214,12 @@ impl Operation {
         self.ended_at = None;
         // What an answer made goes with it; what a mail says of itself stays.
         if self.outcome.take().is_some() {
-            self.ids.clear();
+            let own = format!("<{}@", self.id);
+            let is_mail =
+                self.ids.iter().any(|(name, id)| name == "message_id" && id.starts_with(&own));
+            self.ids.retain(|(name, _)| {
+                is_mail && matches!(name.as_str(), "message_id" | "to" | "subject")
+            });
         }
         if let Some(subject) = &mut self.subject {
             subject.superseded_by = None;

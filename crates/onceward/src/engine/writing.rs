@@ -38,7 +38,8 @@ impl Engine {
         let mut request = self.request_of(known).await?;
         let before = request.headers.clone();
         // What came another way has other credentials, or none.
-        let is_same_way = known.via == arrival.options.via;
+        // Of a mail every line is ours: its envelope stands for all of its attempts.
+        let is_same_way = known.via == arrival.options.via && arrival.mail.is_none();
         let sealing = Sealing::of(&arrival.policy);
         let is_secret = |name: &str| exchange::is_credential(name, sealing.headers);
         if is_same_way {

@@ -173,7 +173,9 @@ fn route_of(subscription: &Subscription, routes: &Routes, rules: EventRules) -> 
             Route { target: Arc::new(target), ..(*routes.ad_hoc).clone() }
         }
         Destination::Route { name, .. } => {
-            (**routes.named.get(name).filter(|route| route.is_for(tenant))?).clone()
+            // A delivery is no mail.
+            let takes = |it: &Route| it.is_for(tenant) && it.target.mail.is_none();
+            (**routes.named.get(name).filter(|route| takes(route))?).clone()
         }
     };
     // Every answer but 2xx is a failure, which is tried again; 410 wants nothing any more (Standard

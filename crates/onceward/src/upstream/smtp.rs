@@ -5,8 +5,8 @@
 //! - It was taken: 200, with who has it and who was refused.
 //! - It was refused for good (a reply of 5xx), all recipients or the mail: 422.
 //! - The server takes no login of ours: 401.
-//! - Some recipients were put off (a reply of 4xx), as by greylisting: 429. The server is well.
-//! - The mail was put off, or the server is not ready: 503.
+//! - The mail, or some recipients, were put off (a reply of 4xx), as by greylisting: 429. The server is well.
+//! - The server is not ready, or about to close (421): 503.
 //! - The dialogue broke off before the dot that ends the mail: *unsent*; after it: *unanswered*.
 //!
 //! Who has it is noted by number, so that no later attempt is for them.
@@ -29,7 +29,10 @@ pub use self::reply::Reply;
 use super::chaos::Said;
 use super::connect::Connector;
 use super::{Answer, Dispatch, Failure};
-use crate::mail::{FROM, MESSAGE_ID, SERVED, TO, numbers, places};
+use crate::mail::{FROM, MESSAGE_ID, SERVED, TO, check_address, is_whole, numbers, places};
+
+/// The header of every attempt of an operation; a probe has it not.
+const OPERATION: &str = "onceward-operation";
 
 /// How mails are handed over to a server.
 #[derive(Clone, PartialEq, Eq)]
@@ -120,7 +123,7 @@ pub(super) async fn attempt(
     let mut reached = Reached::Nothing;
     let Some(mail) = Mail::of(request, headers) else {
         // A probe only looks; nothing else that is no mail is ever taken for sent.
-        if !is_safe(&request.method) {
+        if !is_safe(&request.method) || headers.get(OPERATION).is_some() {
             return Err(no_mail());
         }
         let told = hand_over(connector, target, server, None, &mut reached).await;
@@ -132,9 +135,18 @@ pub(super) async fn attempt(
     if to.is_empty() {
         return Ok(mail.answer_of_all());
     }
+    // Whom the server would not have is not among those who may have it.
+    let say_so = |broken: Broken| {
+        let said = mail.rest().zip(&broken.recipients).filter(|(_, reply)| !reply.is_done());
+        let left: Vec<_> = said.map(|((place, _), _)| (place + 1).to_string()).collect();
+        let is_out = broken.at == Phase::End && !left.is_empty();
+        let more = format!("; not for its recipients {}", left.join(", "));
+        let error = if is_out { broken.error + &more } else { broken.error };
+        Broken { error, ..broken }
+    };
     let letter = Letter { from: mail.from, to: &to, message: &request.body };
     let told = hand_over(connector, target, server, Some(letter), &mut reached).await;
-    Ok(mail.answer(&told.map_err(|broken| failure(broken, reached))?))
+    Ok(mail.answer(&told.map_err(|broken| failure(say_so(broken), reached))?))
 }
 
 /// What came by another way than a call was rendered by nobody.
@@ -170,11 +182,26 @@ struct Mail<'a> {
 impl<'a> Mail<'a> {
     fn of(request: &'a Request, at_send: &'a Headers) -> Option<Self> {
         let text = |name| request.headers.text(name);
+        let id = at_send.text(OPERATION)?;
+        text("content-type").filter(|kind| is_whole(kind))?;
+        // It has the name that only we could give it.
+        let own = |name: &&str| {
+            name.strip_prefix('<')
+                .and_then(|it| it.strip_prefix(id))
+                .is_some_and(|it| it.starts_with('@'))
+        };
+        let message_id = text(MESSAGE_ID).filter(own)?;
+        let from = text(FROM).filter(|from| check_address(from).is_ok())?;
+        let to = request
+            .headers
+            .all(TO)
+            .map(|to| str::from_utf8(to).ok().filter(|to| check_address(to).is_ok()));
+        let to = to.collect::<Option<Vec<_>>>().filter(|to| !to.is_empty())?;
         Some(Self {
-            id: at_send.text("onceward-operation").unwrap_or_default(),
-            message_id: text(MESSAGE_ID)?,
-            from: text(FROM)?,
-            to: request.headers.all(TO).filter_map(|to| str::from_utf8(to).ok()).collect(),
+            id,
+            message_id,
+            from,
+            to,
             served: at_send.text(SERVED).map(places).unwrap_or_default(),
         })
     }
@@ -228,7 +255,8 @@ impl<'a> Mail<'a> {
         let note = match status {
             200 => None,
             _ if is_taken => Some(format!("taken for {} of {}", served.len(), self.to.len())),
-            _ => Some(format!("at {}: {}", told.at, told.reply.text())),
+            // Its words may name a recipient: they are in its answer, for those who may read that.
+            _ => Some(format!("at {}: {}", told.at, told.reply.brief())),
         };
         answer(status, note, &served, &document)
     }
@@ -236,10 +264,10 @@ impl<'a> Mail<'a> {
 
 /// The status of what the server did not take.
 fn status_of(told: &Told) -> u16 {
-    // A server that is about to close (421) says nothing of recipients.
-    let is_of_recipients = told.at == Phase::To && told.reply.code != 421;
+    // A server that is about to close (421) says nothing of a mail.
+    let is_of_mail = told.at >= Phase::From && told.reply.code != 421;
     match (told.reply.is_put_off(), told.at) {
-        (true, _) if is_of_recipients => 429,
+        (true, _) if is_of_mail => 429,
         (false, Phase::Login) => 401,
         (false, Phase::From | Phase::To | Phase::Data | Phase::End) => 422,
         // A server that is not there for anybody is there again later.

@@ -273,7 +273,10 @@ async fn drop_operations(link: &Link, before: i32) -> Result<(), tokio_postgres:
              ALTER TABLE asked DETACH PARTITION asked_{day}; \
              INSERT INTO asked SELECT a.* FROM asked_{day} a JOIN op_{day} o ON o.id = a.op WHERE o.expires IS NULL; \
              DROP TABLE asked_{day}; END IF; END $$; \
-             DROP TABLE IF EXISTS made_{day}; \
+             DO $$ BEGIN IF to_regclass('made_{day}') IS NOT NULL THEN \
+             ALTER TABLE made DETACH PARTITION made_{day}; \
+             INSERT INTO made SELECT m.* FROM made_{day} m JOIN op_{day} o ON o.id = m.op WHERE o.expires IS NULL; \
+             DROP TABLE made_{day}; END IF; END $$; \
              DROP TABLE op_{day}; DELETE FROM day WHERE day = {day}; \
              UPDATE retention SET ops_before = greatest(ops_before, {}); COMMIT",
             day + 1

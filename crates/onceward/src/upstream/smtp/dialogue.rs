@@ -22,7 +22,7 @@ use super::{Login, MailServer, Safe};
 use crate::upstream::Target;
 use crate::upstream::connect::{ConnectError, Connector, named};
 
-/// How long a server that took a mail has to say good-bye.
+/// How long a server that took a mail has to take our good-bye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// What a dialogue is about.
@@ -91,6 +91,8 @@ pub(in crate::upstream) struct Broken {
     pub(in crate::upstream) error: String,
     /// Whether trying again cannot help.
     pub(in crate::upstream) is_permanent: bool,
+    /// What the server said of each recipient before.
+    pub(in crate::upstream) recipients: Vec<Reply>,
 }
 
 /// How a step ends that does not lead to the next.
@@ -183,17 +185,25 @@ pub(in crate::upstream) async fn hand_over(
         (at, *reached) = (Phase::End, Reached::Sent);
         let end = dialogue.say(".").await?;
         dialogue.leave().await;
-        Ok(end)
+        if end.is_done() || end.is_refusal() {
+            return Ok(end);
+        }
+        // A word that no server says there (RFC 5321, section 4.2.1) tells nothing of the mail.
+        Err(Stop::Broken(io::Error::other(format!("it said {}", end.code))))
     }
     .await;
     match ended {
         Ok(reply) | Err(Stop::Told(reply)) => Ok(Told { at, reply, recipients }),
         Err(Stop::Broken(error)) => {
-            Err(Broken { at, error: format!("at {at}: {}", words(&error)), is_permanent: false })
+            let error = format!("at {at}: {}", words(&error));
+            Err(Broken { at, error, is_permanent: false, recipients })
         }
-        Err(Stop::Lacking(what)) => Err(Broken { at, error: what.to_owned(), is_permanent: true }),
+        Err(Stop::Lacking(what)) => {
+            Err(Broken { at, error: what.to_owned(), is_permanent: true, recipients })
+        }
         Err(Stop::Connect(error)) => {
-            Err(Broken { at, is_permanent: error.is_permanent(), error: error.to_string() })
+            let is_permanent = error.is_permanent();
+            Err(Broken { at, is_permanent, error: error.to_string(), recipients })
         }
     }
 }
@@ -320,10 +330,10 @@ impl Dialogue {
         Ok(())
     }
 
-    /// Says good-bye. What came of the mail is known, however that ends.
+    /// Says good-bye, and does not wait for an answer. What came of the mail is known, however that ends.
     async fn leave(&mut self) {
-        self.pause_max = self.pause_max.min(GOODBYE_MAX);
-        let _ = self.say("QUIT").await;
+        self.deadline = self.deadline.min(Instant::now() + GOODBYE_MAX);
+        let _ = self.write(b"QUIT\r\n").await;
     }
 }
 

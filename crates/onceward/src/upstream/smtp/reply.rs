@@ -33,6 +33,20 @@ impl Reply {
         self.code / 100 == 4
     }
 
+    /// It is refused, for now or for good.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.code / 100, 4 | 5)
+    }
+
+    /// Code and enhanced status (RFC 3463), and none of its words.
+    pub(super) fn brief(&self) -> String {
+        let word = self.lines.first().and_then(|line| line.split_whitespace().next());
+        match word.filter(|word| is_status(word)) {
+            Some(status) => format!("{} {status}", self.code),
+            None => self.code.to_string(),
+        }
+    }
+
     /// Its lines, without the codes.
     pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
