@@ -97,7 +97,12 @@ impl Wanted {
             (Some(url), None) => Ok(Some(Destination::Url(node.gateway.admitted(url)?))),
             (None, Some(to)) => {
                 let (name, path) = to.split_once('/').unwrap_or((to, ""));
-                node.engine.find_route_for(tenant, name)?;
+                let route = node.engine.find_route_for(tenant, name)?;
+                if route.target.mail.is_some() {
+                    return Err(invalid(format!(
+                        "to: {name:?} leads to a mail server, and an event is no mail"
+                    )));
+                }
                 let target = format!("/{path}");
                 crate::gateway::check_sendable(&http::Method::POST, &target)?;
                 Ok(Some(Destination::Route { name: name.to_owned(), target }))
