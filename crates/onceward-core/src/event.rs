@@ -344,11 +344,10 @@ pub fn turn(
 ) -> Turn {
     match (heard, failing_since) {
         (Heard::Gone, _) => Turn::PauseGone,
-        (Heard::Took, None) => Turn::Same,
         (Heard::Took, Some(_)) => Turn::Mends,
         (Heard::Failed, None) => Turn::Fails(now),
         (Heard::Failed, Some(since)) if now.since(since) >= pause_after => Turn::PauseFailing,
-        (Heard::Failed, Some(_)) => Turn::Same,
+        (Heard::Took, None) | (Heard::Failed, Some(_)) => Turn::Same,
     }
 }
 

@@ -128,14 +128,13 @@ impl Subscriptions {
         let mut by_route = BTreeMap::new();
         for (name, row) in rows {
             let unchanged = before.get(&name).filter(|known| known.row == row);
-            let subscribed = match unchanged {
-                Some(known) => Arc::clone(known),
-                None => {
-                    let read = row::decode(&name, &row, &engine.secrets)?;
-                    let Some(subscription) = read else { continue };
-                    let route = route_of(&subscription, &routes, rules).map(Arc::new);
-                    Arc::new(Subscribed { subscription, route, row })
-                }
+            let subscribed = if let Some(known) = unchanged {
+                Arc::clone(known)
+            } else {
+                let read = row::decode(&name, &row, &engine.secrets)?;
+                let Some(subscription) = read else { continue };
+                let route = route_of(&subscription, &routes, rules).map(Arc::new);
+                Arc::new(Subscribed { subscription, route, row })
             };
             by_route.insert(name, subscribed);
         }

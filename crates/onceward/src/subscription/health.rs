@@ -130,10 +130,9 @@ impl Engine {
         }
         let person = Person { who: WHO.to_owned(), reason: why.to_owned() };
         match self.pause(route, &person).await {
-            // It was ended meanwhile.
-            Ok(_) | Err(Refusal::RouteUnknown(_)) => Ok(()),
             Err(Refusal::Ledger(error)) => Err(error),
-            Err(_) => Ok(()),
+            // Where it was refused, the subscription was ended meanwhile.
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }
