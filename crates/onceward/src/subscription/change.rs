@@ -167,10 +167,10 @@ impl Engine {
             Person { who: "onceward".to_owned(), reason: "its subscription has ended".to_owned() };
         for operation in page.await?.operations {
             let cancel = |found: &Operation, engine: &Self| cancellation(found, engine, &person);
-            match self.act_noting(operation.id, false, cancel).await {
-                Err(Refusal::Ledger(error)) => return Err(error),
-                // It is given up, or was a moment ago.
-                Ok(_) | Err(_) => {}
+            // Else it is given up, or was a moment ago.
+            if let Err(Refusal::Ledger(error)) = self.act_noting(operation.id, false, cancel).await
+            {
+                return Err(error);
             }
         }
         Ok(())

@@ -57,7 +57,8 @@ impl Engine {
         }
         let ended = operation.attempts.last().and_then(|attempt| attempt.ended.as_ref());
         let heard = Heard::of(ended.and_then(|ended| ended.status));
-        let now = self.clock.now();
+        // When it ended, and not when somebody came to look at that.
+        let now = ended.map_or_else(|| self.clock.now(), |ended| ended.at);
         let known = self.subscriptions.of_route(&operation.route);
         let since = known.and_then(|known| known.subscription.failing_since);
         let turned = turn(since, heard, self.event_rules().pause_after, now);
@@ -131,7 +132,7 @@ impl Engine {
         let person = Person { who: WHO.to_owned(), reason: why.to_owned() };
         match self.pause(route, &person).await {
             Err(Refusal::Ledger(error)) => Err(error),
-            // It is paused, or was ended meanwhile.
+            // Where it was refused, the subscription was ended meanwhile.
             Ok(_) | Err(_) => Ok(()),
         }
     }
