@@ -25,10 +25,12 @@ use super::{Standing, StoreError};
 /// The latest shape that is read; the database compares it with a row's first byte.
 pub(crate) const VERSION: i32 = 2;
 
-/// The shape that is written: what knows nothing of events and sagas reads the first, and passes over what it
+/// The shape that is written: what knows nothing of events, sagas and mails reads the first, and passes over what it
 /// could not read.
 fn version_of(operation: &Operation) -> u8 {
     match operation.scope.kind {
+        // Who has a mail already would be forgotten, and served again.
+        _ if !operation.served.is_empty() => 2,
         ScopeKind::Call | ScopeKind::Unique | ScopeKind::Callback | ScopeKind::Claim => 1,
         ScopeKind::Event | ScopeKind::Delivery | ScopeKind::Saga | ScopeKind::Step => 2,
     }

@@ -94,7 +94,7 @@ async fn what_a_later_release_wrote_in_another_shape_is_left_alone() {
     let started = commit(started, None).await;
     let answer = Some((Slot::Outcome, Bytes::from_static(b"answer")));
     let ended = commit(done(&started, now), answer).await;
-    postgres::run(&url, "UPDATE op SET row = set_byte(row, 0, 2)").await;
+    postgres::run(&url, "UPDATE op SET row = set_byte(row, 0, 200)").await;
     let before = rows(&url).await;
 
     let lane = Lane::of(&ended);
@@ -156,7 +156,7 @@ async fn the_oldest_in_doubt_is_the_first_that_this_release_can_read() {
     let first = store.oldest_in_doubt(None).await.unwrap().unwrap();
     assert_eq!(first.key.as_str(), "k1");
     let id = first.id.as_u128();
-    let later = format!("UPDATE op SET row = set_byte(row, 0, 2) WHERE id = '{id:032x}'::uuid");
+    let later = format!("UPDATE op SET row = set_byte(row, 0, 200) WHERE id = '{id:032x}'::uuid");
     postgres::run(&url, &later).await;
     for tenant in [None, Some("t".to_owned())] {
         assert_eq!(store.oldest_in_doubt(tenant).await.unwrap().unwrap().key.as_str(), "k2");
