@@ -69,6 +69,11 @@ impl Node {
         self.quarantined.load(Ordering::Acquire)
     }
 
+    /// Refuses what would send, and says what was not done for it, until a person says that it may.
+    pub(crate) fn check_released(&self, undone: &'static str) -> Result<(), Problem> {
+        if self.is_quarantined() { Err(Problem::new("quarantine", undone)) } else { Ok(()) }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }

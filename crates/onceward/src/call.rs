@@ -19,6 +19,7 @@ use onceward_core::trace::TraceContext;
 use crate::mail::Mail;
 use crate::observe::Repeat;
 use crate::route::Route;
+use crate::secret::Secrets;
 use crate::upstream::{Upload, Upstream};
 
 /// A request as an edge hands it in.
@@ -189,6 +190,34 @@ impl Aside {
 }
 
 impl Arrival {
+    /// What the engine asks for by itself: accepted, under a key that it made, and no mail.
+    pub(crate) fn of_ours(
+        scope: Scope,
+        key: Key,
+        request: Arc<Request>,
+        effects: Effects,
+        policy: Arc<Policy>,
+        route: Arc<Route>,
+        secrets: &Secrets,
+    ) -> Self {
+        Self {
+            digest: scope.digest(&key),
+            fingerprint: Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint()),
+            scope,
+            key,
+            key_made: true,
+            made_at: None,
+            effects,
+            mode: Mode::Accepted,
+            request,
+            mail: None,
+            policy,
+            route,
+            options: CallOptions::default(),
+            trace: None,
+        }
+    }
+
     /// The request as every attempt of the operation `id` sends it.
     pub(crate) fn remembered(&self, id: OperationId, now: Timestamp) -> Arc<Request> {
         match &self.mail {

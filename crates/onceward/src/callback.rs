@@ -12,18 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::exchange::{Headers, Request};
-use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::{Fence, Operation, State, UpstreamKey};
-use onceward_core::policy::{Effects, Mode, Policy};
+use onceward_core::policy::{Effects, Policy};
 use onceward_core::trace::{Place, TraceContext};
 use onceward_core::upstream_key::KeyPlace;
 use tokio::sync::Notify;
 use url::Url;
 
 use crate::auth::SigningSecret;
-use crate::call::{Arrival, CallOptions};
+use crate::call::Arrival;
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::remember::birth;
@@ -259,24 +258,12 @@ impl Engine {
         };
         let key = Key::new(&format!("{}/{state}", operation.id)).ok()?;
         Some(Arrival {
-            digest: scope.digest(&key),
-            scope,
-            key,
-            key_made: true,
-            fingerprint: Fingerprint::of(&request, &policy.fingerprint, self.secrets.fingerprint()),
-            effects: Effects::Keyed,
-            mode: Mode::Accepted,
-            request,
-            mail: None,
-            policy,
-            route,
-            options: CallOptions::default(),
-            made_at: None,
             trace: self.context_of(operation),
+            ..Arrival::of_ours(scope, key, request, Effects::Keyed, policy, route, &self.secrets)
         })
     }
 
-    /// What a callback or a saga's step comes from: the trace of what it is about goes on.
+    /// What a callback, a delivery or a saga's step comes from: the trace of what it is about goes on.
     pub(crate) fn context_of(&self, operation: &Operation) -> Option<TraceContext> {
         let sampled = self.sampling.get().map(|sampling| sampling.of(operation));
         let of_here = |at: TraceContext| at.with_span(Place::Remember.span(operation.id));

@@ -13,10 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceward_core::event::{Event, Form};
 use onceward_core::exchange::{Headers, Request};
-use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::Operation;
-use onceward_core::policy::{Effects, Mode};
+use onceward_core::policy::Effects;
 use onceward_core::trace::TraceContext;
 
 use crate::call::{Arrival, Aside, CallOptions};
@@ -107,21 +106,12 @@ impl Engine {
             ..CallOptions::default()
         };
         let lane = Lane { tenant, route: route.name.clone(), flow: String::new() };
+        let effects = Effects::Idempotent;
         let arrival = Arrival {
-            digest: scope.digest(&key),
-            scope,
-            key,
             key_made,
-            made_at: None,
-            fingerprint: Fingerprint::of(&request, &policy.fingerprint, self.secrets.fingerprint()),
-            effects: Effects::Idempotent,
-            mode: Mode::Accepted,
-            request,
-            mail: None,
-            policy,
-            route,
             options,
             trace,
+            ..Arrival::of_ours(scope, key, request, effects, policy, route, &self.secrets)
         };
         let operation = match self.remember(Box::new(arrival), Arc::new(lane)).await? {
             Answer::Accepted(operation) => *operation,

@@ -17,8 +17,8 @@ use crate::secret::Secrets;
 use crate::store::Birth;
 use crate::wire::{self, Sealing};
 
-/// The birth of an operation from `arrival`, which is remembered as `request`. With `start`, that session starts its first attempt
-/// in the same write. `replaces` is the operation whose key is free again.
+/// The birth of an operation from `arrival`, which is remembered as `request`. With `start`, that session
+/// starts its first attempt in the same write. `replaces` is the operation whose key is free again.
 pub(crate) fn birth(
     arrival: &Arrival,
     request: &Request,

@@ -221,12 +221,7 @@ fn which(query: &Query) -> Value {
 
 /// Begins what is wanted; a restored ledger does nothing before its release.
 pub(crate) async fn begun(node: &Node, order: BulkOrder) -> Result<Bulk, Problem> {
-    if node.is_quarantined() {
-        return Err(Problem::new(
-            "quarantine",
-            "Nothing was done; `onceward restore --release` lets it send.",
-        ));
-    }
+    node.check_released("Nothing was done; `onceward restore --release` lets it send.")?;
     Ok(node.engine.begin_bulk(order).await?)
 }
 

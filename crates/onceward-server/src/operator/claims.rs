@@ -415,11 +415,10 @@ fn claim_of(tenant: &str, scope: &str, key: &str) -> Result<ClaimKey, Problem> {
 /// What a restored ledger does not know may have been done by others: nobody begins before a person
 /// has looked. Whoever had something in hand may say how it ended.
 fn refuse_begins(node: &Node, verb: &str) -> Result<(), Problem> {
-    if verb == "begin" && node.is_quarantined() {
-        let why = "Nothing was begun; `onceward restore --release` lets handlers begin.";
-        return Err(Problem::new("quarantine", why));
+    if verb != "begin" {
+        return Ok(());
     }
-    Ok(())
+    node.check_released("Nothing was begun; `onceward restore --release` lets handlers begin.")
 }
 
 async fn one(

@@ -87,10 +87,7 @@ pub(crate) async fn published(
     node: &Node,
     publication: Publication,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
-    if node.is_quarantined() {
-        let why = "The ledger was restored and is in quarantine: nothing is published.";
-        return Err(Problem::new("quarantine", why));
-    }
+    node.check_released("The ledger was restored and is in quarantine: nothing is published.")?;
     let Published { operation, is_duplicate, key_made } = node.engine.publish(publication).await?;
     let mut shown = event(&operation);
     shown["duplicate"] = json!(is_duplicate);

@@ -217,10 +217,7 @@ async fn start(
     headers: HeaderMap,
     Said(document): Said<Document>,
 ) -> Result<Response, Problem> {
-    if node.is_quarantined() {
-        let why = "Nothing was begun; `onceward restore --release` lets sagas begin.";
-        return Err(Problem::new("quarantine", why));
-    }
+    node.check_released("Nothing was begun; `onceward restore --release` lets sagas begin.")?;
     let caller = node.acting(caller);
     let key = match &document.key {
         Some(key) => Some(key.clone()),

@@ -456,9 +456,7 @@ async fn recover(
     Act(person, said): Act<Recover>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let found = node.subscription(&name).await?;
-    if node.is_quarantined() {
-        return Err(Problem::new("quarantine", "Nothing was done; release the ledger first."));
-    }
+    node.check_released("Nothing was done; release the ledger first.")?;
     let since = moment(&said.since)?;
     match said.what.as_str() {
         "failed" => {

@@ -212,9 +212,7 @@ pub(super) async fn recover(
     Sent(person, said): Sent<Recover>,
 ) -> Result<Redirect, Problem> {
     let found = node.subscription(&name).await?;
-    if node.is_quarantined() {
-        return Err(Problem::new("quarantine", "Nothing was done; release the ledger first."));
-    }
+    node.check_released("Nothing was done; release the ledger first.")?;
     let since = moment(&said.since)?;
     match said.what.as_str() {
         "failed" => {

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +25,9 @@ const LARGE: u64 = 300 << 20;
 
 /// What does not fit a segment of this ledger's journal, though it is no large answer.
 const SEGMENT: u64 = 2 << 20;
+
+/// How long callers wait, at most, before they hang up; on a machine with nothing else to do.
+const HANG_UP_WITHIN: Duration = Duration::from_millis(6);
 
 /// An upstream whose paths name what it does to a request that it has read.
 async fn rogue() -> SocketAddr {
@@ -281,7 +284,12 @@ async fn a_caller_that_hangs_up_changes_nothing() {
     let log = Arc::new(Log::default());
     let mut chance = Chance(seed);
     let mut asks = Vec::new();
+    let mut line = gateway.line().await;
     for n in 0..number("TEST_HANG_UPS", 960) / 16 {
+        // A machine that is busy gets to their calls later, and they hang up as much later.
+        let begun = Instant::now();
+        line.ask("GET", "/healthz", &[], b"").await.unwrap();
+        let within = (begun.elapsed() * 30).clamp(HANG_UP_WITHIN, 10 * HANG_UP_WITHIN);
         let mut callers = Vec::new();
         for m in 0..16 {
             let route = if m % 2 == 0 { "keyed" } else { "once" };
@@ -293,7 +301,7 @@ async fn a_caller_that_hangs_up_changes_nothing() {
             };
             log.ask(&ask);
             asks.push(ask.clone());
-            let after = Duration::from_micros(chance.below(6_000));
+            let after = Duration::from_micros(chance.below(within.as_micros() as u64));
             let accepted = chance.below(3) == 0;
             callers.push(tokio::spawn(hang_up(gateway.address, ask, accepted, after)));
         }
@@ -305,7 +313,6 @@ async fn a_caller_that_hangs_up_changes_nothing() {
     gateway.quiet().await;
     let remembered = gateway.operations().await.len();
     let arrived = world.auditor.arrivals();
-    let mut line = gateway.line().await;
     for ask in &asks {
         let headers = [("idempotency-key", ask.key.as_str()), ("content-type", "application/json")];
         let path = format!("/to{}", ask.path);
@@ -320,7 +327,7 @@ async fn a_caller_that_hangs_up_changes_nothing() {
     told.checked(&checked.figures);
     told.tell(checked.violations.len());
     checked.expect_kept();
-    assert!(remembered > asks.len() / 16, "they hung up too early: {remembered}");
+    assert!(remembered > asks.len() / 4, "they hung up too early: {remembered}");
 }
 
 /// Whether the other side closed the connection.

@@ -9,11 +9,9 @@ use bytes::Bytes;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::event::Event;
 use onceward_core::exchange::{Headers, Request, Response};
-use onceward_core::fingerprint::Fingerprint;
 use onceward_core::key::{Key, Scope, ScopeKind};
 use onceward_core::operation::{Operation, UpstreamKey};
 use onceward_core::policy::{Effects, Mode};
-use onceward_core::trace::Place;
 use onceward_core::upstream_key::KeyPlace;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -170,24 +168,11 @@ impl Engine {
             deadline: Some(parent.deadline.map_or(until, |at| at.min(until))),
             ..CallOptions::default()
         };
-        let sampled = self.sampling.get().map(|sampling| sampling.of(parent));
-        let of_event =
-            |at: onceward_core::trace::TraceContext| at.with_span(Place::Remember.span(parent.id));
+        let (route, effects) = (Arc::clone(route), Effects::Keyed);
         Ok(Arrival {
-            digest: scope.digest(&key),
-            scope,
-            key,
-            key_made: true,
-            made_at: None,
-            fingerprint: Fingerprint::of(&request, &policy.fingerprint, self.secrets.fingerprint()),
-            effects: Effects::Keyed,
-            mode: Mode::Accepted,
-            request,
-            mail: None,
-            policy,
-            route: Arc::clone(route),
             options,
-            trace: sampled.map(of_event).or(parent.trace),
+            trace: self.context_of(parent),
+            ..Arrival::of_ours(scope, key, request, effects, policy, route, &self.secrets)
         })
     }
 

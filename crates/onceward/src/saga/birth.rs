@@ -92,25 +92,15 @@ impl Engine {
         let Made { key, ask, request, mail, route, policy, effects } = made;
         let scope = scope_of(saga);
         let arrival = Arrival {
-            digest: scope.digest(&key),
-            scope,
-            key,
-            key_made: true,
-            fingerprint: Fingerprint::of(&request, &policy.fingerprint, self.secrets.fingerprint()),
-            effects,
-            mode: Mode::Accepted,
-            request,
             mail,
-            policy,
-            route,
             options: CallOptions {
                 attempts_max: ask.attempts_max,
                 deadline: ask.within.map(|span| now.plus(span)),
                 label: saga.label.clone(),
                 ..CallOptions::default()
             },
-            made_at: None,
             trace: self.context_of(saga),
+            ..Arrival::of_ours(scope, key, request, effects, policy, route, &self.secrets)
         };
         let id = self.next_id(now);
         let request = arrival.remembered(id, now);
