@@ -93,13 +93,13 @@ impl Way {
         if matches!(self, Self::BareGet | Self::Get) { Self::BareGet } else { Self::BarePost }
     }
 
-    fn keys(self, prefix: &str, requests: u64) -> Keys {
+    fn keys(self, prefix: &str) -> Keys {
         match self {
             Self::BareGet | Self::Get => Keys::Read,
             Self::BarePost | Self::Post => Keys::None,
             Self::Held | Self::Accepted => Keys::Fresh(format!("{prefix}-{self}")),
             // Those of the warm-up.
-            Self::Duplicate => Keys::Cycle(format!("again-{self}"), warm_up(requests)),
+            Self::Duplicate => Keys::Cycle(format!("again-{self}"), AGAIN),
         }
     }
 }
@@ -130,6 +130,10 @@ impl FromStr for Way {
         })
     }
 }
+
+/// How many keys are asked for again: few, because how often each was is written once a second, which is
+/// no request's own.
+const AGAIN: u64 = 8;
 
 /// Connections, caches and first pages are there after so many.
 fn warm_up(requests: u64) -> u64 {
@@ -177,12 +181,12 @@ fn count(
     let mut counted = Vec::new();
     for &way in ways {
         compare::say(&format!("counting {way}"));
-        caller.ask(way, "warm", warm_up(options.requests), options.requests)?;
+        caller.ask(way, "warm", warm_up(options.requests))?;
         let mut parts = Vec::new();
         for part in 0..way.parts() {
             let requests = options.requests / way.parts();
             callgrind.counts(subject.pid(), "between")?;
-            caller.ask(way, &format!("counted{part}"), requests, options.requests)?;
+            caller.ask(way, &format!("counted{part}"), requests)?;
             let counts = callgrind.counts(subject.pid(), &way.to_string())?;
             parts.push(each(counts, requests));
         }
@@ -208,12 +212,12 @@ impl<'a> Caller<'a> {
     }
 
     /// Asks `count` times, and waits each time until the whole of the work is done.
-    fn ask(&mut self, way: Way, prefix: &str, count: u64, requests: u64) -> Outcome<()> {
+    fn ask(&mut self, way: Way, prefix: &str, count: u64) -> Outcome<()> {
         let plan = Plan {
             to: vec![self.subject.address],
             path: if way == Way::Get || way == Way::Post { PASS } else { PATH },
             headers: if way == Way::Accepted { "Prefer: respond-async\r\n" } else { "" },
-            keys: way.keys(prefix, requests),
+            keys: way.keys(prefix),
             connections: 1,
             until: Until::Requests(count),
         };
