@@ -149,7 +149,10 @@ impl Call {
     }
 
     /// A body as a form has it.
-    pub fn form<N: AsRef<str>, V: AsRef<str>>(self, fields: impl IntoIterator<Item = (N, V)>) -> Self {
+    pub fn form<N: AsRef<str>, V: AsRef<str>>(
+        self,
+        fields: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(fields);
         self.typed(form.finish().into_bytes(), "application/x-www-form-urlencoded")
@@ -182,13 +185,11 @@ impl Call {
 
     /// No attempt begins after.
     pub fn deadline(mut self, at: SystemTime) -> Self {
-        match rfc3339(at) {
-            Some(text) => self.option("onceward-deadline", &text),
-            None => {
-                self.refuse("the deadline is no time from 1970 to 9999");
-                self
-            }
+        if let Some(text) = rfc3339(at) {
+            return self.option("onceward-deadline", &text);
         }
+        self.refuse("the deadline is no time from 1970 to 9999");
+        self
     }
 
     /// Who is told of its end: a route with a path, or a URL.
@@ -250,7 +251,9 @@ impl Call {
 /// elsewhere.
 fn address(base: &str, to: &str, path: &str) -> Result<Uri, InvalidCall> {
     if to.is_empty() {
-        return Err(InvalidCall::new("it goes nowhere: name a route, as in `demo` or `demo/orders`"));
+        return Err(InvalidCall::new(
+            "it goes nowhere: name a route, as in `demo` or `demo/orders`",
+        ));
     }
     if !path.is_empty() && !path.starts_with(['/', '?']) {
         return Err(InvalidCall::new(format!("the path {path:?} does not begin with a slash")));
@@ -292,7 +295,9 @@ mod tests {
 
     #[test]
     fn an_address_that_a_urls_rules_would_change_is_refused() {
-        for wrong in ["", "pay/../../v1/access", "pay/%2e%2E/x", "pay/.%2e", "pay/a#b", "pay\\x", "pay/a b"] {
+        for wrong in
+            ["", "pay/../../v1/access", "pay/%2e%2E/x", "pay/.%2e", "pay/a#b", "pay\\x", "pay/a b"]
+        {
             assert!(to(wrong, "").is_err(), "{wrong}");
         }
         assert!(to("pay", "charges").is_err());
@@ -305,7 +310,10 @@ mod tests {
         assert_eq!(post.request().headers()[KEY], *post.key.as_deref().unwrap());
         assert_eq!(post.request().headers()[KEY], post.request().headers()[KEY]);
         assert_eq!(prepared(Call::to("pay").method(Method::GET)).key, None);
-        assert_eq!(prepared(Call::to("pay").header("Idempotency-Key", "k")).key.as_deref(), Some("k"));
+        assert_eq!(
+            prepared(Call::to("pay").header("Idempotency-Key", "k")).key.as_deref(),
+            Some("k")
+        );
     }
 
     #[test]

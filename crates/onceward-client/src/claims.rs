@@ -239,7 +239,10 @@ impl Claims {
             body.extend(value.map(|value| (name.to_owned(), value)));
         };
         say("fingerprint", begin.fingerprint.clone());
-        say("effects", begin.effects.as_ref().or(self.effects.as_ref()).map(|it| it.as_str().into()));
+        say(
+            "effects",
+            begin.effects.as_ref().or(self.effects.as_ref()).map(|it| it.as_str().into()),
+        );
         say("holder", self.holder.clone().map(Value::from));
         let wait = begin.wait.map(|wait| wait.min(WAIT_MAX));
         say("wait", wait.map(|wait| duration(wait).into()));
@@ -290,9 +293,9 @@ impl Claims {
 
     async fn acquire(&self, key: &str, begin: &Begin) -> Result<Claim, Error> {
         let wait = begin.wait.unwrap_or(WAIT_MAX);
-        let begun = Instant::now();
+        let asked = Instant::now();
         loop {
-            let left = wait.saturating_sub(begun.elapsed());
+            let left = wait.saturating_sub(asked.elapsed());
             let once = Begin { wait: Some(left), nonce: None, ..begin.clone() };
             let claim = self.begin(key, &once).await?;
             match &claim.status {
@@ -300,7 +303,7 @@ impl Claims {
                 ClaimStatus::InDoubt => return Err(in_doubt(claim)),
                 _ => {
                     let pause = claim.retry_after_ms.map_or(BUSY, Duration::from_millis);
-                    if begun.elapsed() + pause >= wait {
+                    if asked.elapsed() + pause >= wait {
                         return Err(busy(claim, pause));
                     }
                     tokio::time::sleep(pause).await;
@@ -329,7 +332,13 @@ impl Claims {
         format!("/v1/claims/{}/{}", in_path(&self.scope), in_path(key))
     }
 
-    async fn say(&self, key: &str, verb: &str, body: &Value, extra: Duration) -> Result<Claim, Error> {
+    async fn say(
+        &self,
+        key: &str,
+        verb: &str,
+        body: &Value,
+        extra: Duration,
+    ) -> Result<Claim, Error> {
         let path = format!("{}/{verb}", self.path(key));
         self.client.ask_for(Method::POST, &path, Some(body), extra).await
     }

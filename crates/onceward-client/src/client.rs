@@ -101,7 +101,9 @@ impl Builder {
             matches!(it.scheme_str(), Some("http" | "https")) && it.host().is_some()
         });
         if !is_address {
-            return Err(InvalidCall::new(format!("{url:?} is no address of a gateway: write {URL}")));
+            return Err(InvalidCall::new(format!(
+                "{url:?} is no address of a gateway: write {URL}"
+            )));
         }
         let key = self.access_key.or_else(|| said("ONCEWARD_ACCESS_KEY"));
         let bearer = |key: String| {
@@ -174,7 +176,12 @@ impl Onceward {
         self.accept_by(call, format!("respond-async, wait={seconds}"), wait).await
     }
 
-    async fn accept_by(&self, call: Call, prefer: String, extra: Duration) -> Result<Accepted, Error> {
+    async fn accept_by(
+        &self,
+        call: Call,
+        prefer: String,
+        extra: Duration,
+    ) -> Result<Accepted, Error> {
         let call = call.header("prefer", &prefer);
         let call = self.introduced(call.prepare(&self.shared.url)?);
         let answer = self.make(&call, extra).await?;
@@ -199,7 +206,8 @@ impl Onceward {
 
     /// The answer that is kept of an operation.
     pub async fn response(&self, operation: &str) -> Result<shapes::Answer, Error> {
-        self.ask(Method::GET, &format!("/v1/operations/{}/response", in_path(operation)), None).await
+        self.ask(Method::GET, &format!("/v1/operations/{}/response", in_path(operation)), None)
+            .await
     }
 
     /// Waits until an operation has ended: `done`, or `dead`.

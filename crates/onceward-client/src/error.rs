@@ -101,9 +101,13 @@ impl Error {
             Self::Unreachable { .. } | Self::NotDone(_) => Advice::SameKey,
             Self::WaitTimeout { .. } => Advice::Wait,
             Self::EffectFailed { .. } => Advice::NewKey,
-            Self::AnswerTooLarge(_) | Self::AnswerUnreadable(_) | Self::Invalid(_) => Advice::FixRequest,
+            Self::AnswerTooLarge(_) | Self::AnswerUnreadable(_) | Self::Invalid(_) => {
+                Advice::FixRequest
+            }
             Self::Effect(_) | Self::Outcome { .. } => Advice::Escalate,
-            _ => self.refusal().map_or(Advice::Escalate, |refusal| refusal.problem().advice.clone()),
+            _ => {
+                self.refusal().map_or(Advice::Escalate, |refusal| refusal.problem().advice.clone())
+            }
         }
     }
 
@@ -257,11 +261,16 @@ pub(crate) fn problem(
 }
 
 /// What is in doubt is told as the gateway tells it.
-pub(crate) fn in_doubt(operation: Option<&str>, key: Option<&str>, answer: Option<Answer>) -> Error {
+pub(crate) fn in_doubt(
+    operation: Option<&str>,
+    key: Option<&str>,
+    answer: Option<Answer>,
+) -> Error {
     let (status, detail) = match &answer {
         Some(answer) => {
             let status = answer.status().as_u16();
-            let said = format!("The upstream answered {status}: that does not say whether it was done.");
+            let said =
+                format!("The upstream answered {status}: that does not say whether it was done.");
             (status, said)
         }
         None => (409, "No answer says whether it was done.".to_owned()),

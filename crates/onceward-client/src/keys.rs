@@ -18,7 +18,9 @@ pub fn new_key() -> String {
         if [4, 6, 8, 10].contains(&place) {
             key.push('-');
         }
-        key.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
+        key.extend(
+            [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
+        );
     }
     key
 }
@@ -103,7 +105,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_key_is_refused() {
-        for field in ["", "\"a", "a\"b", "a b", "a, b", "é", &"x".repeat(256), "\"a\"b", "\"a\\b\""] {
+        for field in ["", "\"a", "a\"b", "a b", "a, b", "é", &"x".repeat(256), "\"a\"b", "\"a\\b\""]
+        {
             assert_eq!(read_key(field), None, "{field}");
         }
         for key in ["", " a", "a ", "é", "a\n", &"x".repeat(256)] {

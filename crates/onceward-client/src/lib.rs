@@ -58,7 +58,9 @@ pub use client::{Accepted, Builder, Onceward};
 pub use error::{BoxError, Error, Refusal};
 pub use keys::{KEY_BYTES_MAX, new_key};
 pub use retry::RetryPolicy;
-pub use shapes::{Advice, Answer as KeptAnswer, Claim, Effects, OperationStory, Problem, ProblemCode, State};
+pub use shapes::{
+    Advice, Answer as KeptAnswer, Claim, Effects, OperationStory, Problem, ProblemCode, State,
+};
 pub use transport::{ANSWER_BYTES_MAX, HttpTransport, Transport};
 pub use webhook::{Scheme, Verified, VerifyOptions, WebhookError, verify_webhook};
 

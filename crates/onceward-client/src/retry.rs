@@ -7,7 +7,7 @@ use http::{HeaderMap, Response};
 use tokio::time::Instant;
 
 use crate::call::Prepared;
-use crate::error::{BoxError, Error};
+use crate::error::Error;
 use crate::keys::fill;
 use crate::transport::{Transport, TransportError};
 
@@ -77,9 +77,12 @@ pub(crate) async fn retrying(
             Ok(answer) if !may_help(&answer, call.key.is_some()) => return Ok(answer),
             Ok(answer) => Ok(answer),
             Err(TransportError::NoAnswer(error)) => Err(error),
-            Err(TransportError::TooLarge(bytes_max)) => return Err(Error::AnswerTooLarge(bytes_max)),
+            Err(TransportError::TooLarge(bytes_max)) => {
+                return Err(Error::AnswerTooLarge(bytes_max));
+            }
         };
-        let asked = failure.as_ref().ok().and_then(|it| retry_after(it.headers(), SystemTime::now()));
+        let asked =
+            failure.as_ref().ok().and_then(|it| retry_after(it.headers(), SystemTime::now()));
         let wait = drawn(policy, attempt).max(asked.unwrap_or_default());
         let is_late = begun.elapsed().saturating_add(wait) > policy.horizon;
         if attempt >= policy.attempts_max || is_late {
@@ -95,13 +98,9 @@ async fn ask(
     call: &Prepared,
     timeout: Duration,
 ) -> Result<Response<Bytes>, TransportError> {
-    match tokio::time::timeout(timeout, transport.call(call.request())).await {
-        Ok(answered) => answered,
-        Err(_) => {
-            let said: BoxError = format!("no answer within {} ms", timeout.as_millis()).into();
-            Err(TransportError::NoAnswer(said))
-        }
-    }
+    let answered = tokio::time::timeout(timeout, transport.call(call.request())).await;
+    let late = || format!("no answer within {} ms", timeout.as_millis());
+    answered.unwrap_or_else(|_| Err(TransportError::NoAnswer(late().into())))
 }
 
 /// The pause after an attempt, where nothing longer is asked for: chance keeps many callers apart.
@@ -121,9 +120,10 @@ mod tests {
     #[test]
     fn a_wait_is_read_in_seconds_or_as_a_date() {
         // 2026-01-01T00:00:00Z.
-        let now = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        let now = UNIX_EPOCH + Duration::from_hours(490_896);
         let asked = |text: &str| {
-            let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().unwrap())]);
+            let headers =
+                HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().unwrap())]);
             retry_after(&headers, now).map(|wait| wait.as_secs())
         };
         assert_eq!(asked("7"), Some(7));

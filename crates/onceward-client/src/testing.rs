@@ -238,7 +238,7 @@ impl Memory {
                 asked.headers_mut().insert(KEY, value);
             }
             let effects = route.effects_of(request.method());
-            let operation = Operation::new(&id, name, &key, parts, asked, effects, is_accepted);
+            let operation = Operation::new(&id, (name, &key), parts, asked, effects, is_accepted);
             self.operations.insert(id.clone(), operation);
             self.by_key.insert(place, id.clone());
             id
@@ -272,18 +272,27 @@ impl Memory {
         }
         match operation.kept() {
             Some(kept) => said(200, &operation::shown(kept)),
-            None => refuse("no-outcome", 404, "wait", "There is no answer to show", "It has none yet."),
+            None => {
+                refuse("no-outcome", 404, "wait", "There is no answer to show", "It has none yet.")
+            }
         }
     }
 
     fn in_doubt(&mut self, operation: &str) -> &mut Operation {
         let found = self.operations.get_mut(operation);
-        found.filter(|it| it.phase == Phase::InDoubt).unwrap_or_else(|| panic!("{operation} is not in doubt"))
+        found
+            .filter(|it| it.phase == Phase::InDoubt)
+            .unwrap_or_else(|| panic!("{operation} is not in doubt"))
     }
 }
 
 /// The request as the upstream gets it: without what is said to the gateway alone.
-fn upstream_request(request: &Request<Bytes>, name: &str, rest: &str, query: Option<&str>) -> Request<Bytes> {
+fn upstream_request(
+    request: &Request<Bytes>,
+    name: &str,
+    rest: &str,
+    query: Option<&str>,
+) -> Request<Bytes> {
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let mut asked = Request::new(request.body().clone());
     *asked.method_mut() = request.method().clone();

@@ -81,7 +81,7 @@ impl Default for HttpTransport {
 impl Transport for HttpTransport {
     fn call(&self, request: Request<Bytes>) -> Answering<'_> {
         Box::pin(async move {
-            let none = |error: BoxError| TransportError::NoAnswer(told(error));
+            let none = |error: BoxError| TransportError::NoAnswer(told(&*error));
             let answer = self.client.request(request.map(Full::new)).await;
             let (head, body) = answer.map_err(|error| none(error.into()))?.into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
@@ -94,7 +94,7 @@ impl Transport for HttpTransport {
 }
 
 /// An error whose words say what happened, and not only where.
-fn told(error: BoxError) -> BoxError {
+fn told(error: &(dyn std::error::Error + Send + Sync)) -> BoxError {
     let mut said = error.to_string();
     let mut source = error.source();
     while let Some(deeper) = source {

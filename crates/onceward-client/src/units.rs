@@ -27,8 +27,9 @@ pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
     let (year, month, day) = civil(days);
     let (hour, minute) = (second / 3600, second / 60 % 60);
     let (second, millis) = (second % 60, since.subsec_millis());
-    (year <= 9999)
-        .then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"))
+    (year <= 9999).then(|| {
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    })
 }
 
 /// The date of a day, counted from the first of 1970: years begin in March here, so that the leap day

@@ -173,7 +173,11 @@ pub fn verify_webhook(
     Err(WebhookError::rejected(Reason::SignatureMismatch, what))
 }
 
-fn in_time(signed_at: SystemTime, now: SystemTime, tolerance: Duration) -> Result<(), WebhookError> {
+fn in_time(
+    signed_at: SystemTime,
+    now: SystemTime,
+    tolerance: Duration,
+) -> Result<(), WebhookError> {
     let (reason, apart, words) = match now.duration_since(signed_at) {
         Ok(age) => (Reason::TooOld, age, "ago"),
         Err(ahead) => (Reason::TooNew, ahead.duration(), "ahead of our clock"),
@@ -205,13 +209,9 @@ impl Key {
             return Self::public(public);
         }
         let bytes = from_base64(secret.strip_prefix("whsec_").unwrap_or(secret));
-        match bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len())) {
-            Some(bytes) => Self::shared(&bytes),
-            None => {
-                let what = "the secret is not `whsec_` and the base64 of 24 to 64 bytes";
-                Err(WebhookError::Secret(what))
-            }
-        }
+        let bytes = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
+        let what = "the secret is not `whsec_` and the base64 of 24 to 64 bytes";
+        Self::shared(&bytes.ok_or(WebhookError::Secret(what))?)
     }
 
     fn shared(secret: &[u8]) -> Result<Self, WebhookError> {
@@ -223,7 +223,8 @@ impl Key {
     #[cfg(feature = "ed25519")]
     fn public(text: &str) -> Result<Self, WebhookError> {
         let bytes = from_base64(text).filter(|bytes| bytes.len() == 32);
-        let bytes = bytes.ok_or(WebhookError::Secret("`whpk_` stands before the base64 of 32 bytes"))?;
+        let bytes =
+            bytes.ok_or(WebhookError::Secret("`whpk_` stands before the base64 of 32 bytes"))?;
         let ed25519 = &aws_lc_rs::signature::ED25519;
         Ok(Self::Public(aws_lc_rs::signature::UnparsedPublicKey::new(ed25519, bytes)))
     }

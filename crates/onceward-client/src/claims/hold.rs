@@ -31,7 +31,7 @@ impl Held {
     pub async fn lost(&self) {
         let mut lost = self.lost.clone();
         if lost.wait_for(|is_lost| *is_lost).await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }
@@ -45,7 +45,7 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(claims: Claims, claim: Claim) -> Self {
-        let (lose, lost) = watch::channel(false);
+        let (losing, lost) = watch::channel(false);
         let Claim { key, operation, fence, .. } = claim;
         let held = Held { key, fence: fence.unwrap_or_default(), operation, lost };
         let (key, fence) = (held.key.clone(), held.fence);
@@ -55,7 +55,7 @@ impl Hold {
                 tokio::time::sleep(claims.lease / 3).await;
                 // What else goes wrong was asked several times over; the next third is another chance.
                 if let Err(Error::FenceStale(_)) = claims.renew(&key, fence).await {
-                    lose.send_replace(true);
+                    losing.send_replace(true);
                     return;
                 }
             }

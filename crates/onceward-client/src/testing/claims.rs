@@ -96,7 +96,14 @@ impl Claims {
     }
 
     /// What is said of a claim; `made` names an operation that nothing else has.
-    pub(super) fn said(&mut self, scope: &str, key: &str, verb: &str, words: &Value, made: u64) -> Response<Bytes> {
+    pub(super) fn said(
+        &mut self,
+        scope: &str,
+        key: &str,
+        verb: &str,
+        words: &Value,
+        made: u64,
+    ) -> Response<Bytes> {
         let place = (scope.to_owned(), key.to_owned());
         if verb == "begin" {
             return self.begin(place, words, made);
@@ -115,7 +122,9 @@ impl Claims {
         };
         if words["fence"] != claim.fence || !fits {
             let stand = claim.stand.as_str();
-            let detail = format!("Somebody has begun it since, or it has ended: it is {stand}. Nothing was changed.");
+            let detail = format!(
+                "Somebody has begun it since, or it has ended: it is {stand}. Nothing was changed."
+            );
             let title = "Its holder has it in hand no more";
             return refuse("fence-stale", 409, "escalate", title, &detail);
         }
@@ -165,7 +174,8 @@ impl Claims {
             stand: Stand::Acquired,
             attempt: known.map_or(1, |claim| claim.attempt + 1),
             effects: effects.unwrap_or_else(|| "non-idempotent".into()),
-            operation: known.map_or_else(|| format!("op_{made:026}"), |claim| claim.operation.clone()),
+            operation: known
+                .map_or_else(|| format!("op_{made:026}"), |claim| claim.operation.clone()),
             fence: self.fence,
             fingerprint: fingerprint.or_else(|| known.and_then(|claim| claim.fingerprint.clone())),
             nonce,

@@ -47,9 +47,9 @@ enum Meaning {
 
 fn meaning(status: u16, headers: &HeaderMap) -> Meaning {
     match status {
-        501 | 505 | 506 | 508 | 510 | 511 => Meaning::Refused,
+        501 | 505 | 506 | 508 | 510 | 511 | 401 | 403 | 407 | 408 | 421 | 423 | 425 | 426 | 428
+        | 429 | 431 => Meaning::Refused,
         500.. => Meaning::Ambiguous,
-        401 | 403 | 407 | 408 | 421 | 423 | 425 | 426 | 428 | 429 | 431 => Meaning::Refused,
         400.. if headers.contains_key("retry-after") => Meaning::Refused,
         _ => Meaning::Final,
     }
@@ -104,8 +104,7 @@ pub(super) struct Operation {
 impl Operation {
     pub(super) fn new(
         id: &str,
-        route: &str,
-        key: &str,
+        (route, key): (&str, &str),
         parts: Parts,
         request: Request<Bytes>,
         effects: Effects,
@@ -249,8 +248,21 @@ impl Operation {
             "ids": {}, "duplicates": { "count": 0, "last": [] },
         });
         for nothing in [
-            "via", "label", "flow", "subject", "superseded_by", "due_at", "send_by", "lease_until",
-            "key_expires_at", "upstream_key", "forgotten", "looks", "risk", "parent", "callback",
+            "via",
+            "label",
+            "flow",
+            "subject",
+            "superseded_by",
+            "due_at",
+            "send_by",
+            "lease_until",
+            "key_expires_at",
+            "upstream_key",
+            "forgotten",
+            "looks",
+            "risk",
+            "parent",
+            "callback",
         ] {
             story[nothing] = Value::Null;
         }
@@ -270,7 +282,10 @@ fn told(kept: &Response<Bytes>, is_replay: bool) -> Response<Bytes> {
 
 /// An answer as the API shows one.
 pub(super) fn shown(kept: &Response<Bytes>) -> Value {
-    let headers = kept.headers().keys().map(|name| json!([name.as_str(), header(kept.headers(), name.as_str())]));
+    let headers = kept
+        .headers()
+        .keys()
+        .map(|name| json!([name.as_str(), header(kept.headers(), name.as_str())]));
     json!({
         "status": kept.status().as_u16(), "headers": headers.collect::<Vec<_>>(),
         "body": String::from_utf8_lossy(kept.body()), "body_base64": null,

@@ -22,7 +22,8 @@ pub fn sign_webhook(payload: &[u8], secret: &str, id: &str, at: SystemTime) -> H
     let mac = Hmac::<Sha256>::new_from_slice(&key).expect("an HMAC takes a key of any length");
     let signed = mac.chain_update(format!("{id}.{seconds}.")).chain_update(payload).finalize();
     let signature = format!("v1,{}", STANDARD.encode(signed.into_bytes()));
-    let lines = [("webhook-id", id), ("webhook-timestamp", &seconds), ("webhook-signature", &signature)];
+    let lines =
+        [("webhook-id", id), ("webhook-timestamp", &seconds), ("webhook-signature", &signature)];
     let line = |(name, value): (&'static str, &str)| {
         (HeaderName::from_static(name), value.parse().expect("the id is a header's value"))
     };

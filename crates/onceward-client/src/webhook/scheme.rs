@@ -69,7 +69,10 @@ fn line<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Webho
 }
 
 /// The first of these headers that is there, and its name.
-fn header<'a, N: AsRef<str>>(headers: &'a HeaderMap, names: &[N]) -> Result<(String, &'a str), WebhookError> {
+fn header<'a, N: AsRef<str>>(
+    headers: &'a HeaderMap,
+    names: &[N],
+) -> Result<(String, &'a str), WebhookError> {
     for name in names {
         if let Some(text) = line(headers, name.as_ref())? {
             return Ok((name.as_ref().to_owned(), text));
@@ -90,7 +93,8 @@ fn time(name: &str, text: &str) -> Result<SystemTime, WebhookError> {
     let number = text.parse::<u64>().ok().filter(|_| is_digits);
     let number = number.ok_or_else(|| unreadable(name, "seconds since 1970, in digits"))?;
     let is_seconds = number < MILLISECONDS_FROM;
-    let since = if is_seconds { Duration::from_secs(number) } else { Duration::from_millis(number) };
+    let since =
+        if is_seconds { Duration::from_secs(number) } else { Duration::from_millis(number) };
     Ok(UNIX_EPOCH + since)
 }
 
@@ -99,7 +103,11 @@ fn one(bytes: Option<Vec<u8>>, name: &str, wanted: &str) -> Result<Vec<Signature
     Ok(vec![Signature::Shared(bytes)])
 }
 
-fn some(signatures: Vec<Signature>, name: &str, wanted: &str) -> Result<Vec<Signature>, WebhookError> {
+fn some(
+    signatures: Vec<Signature>,
+    name: &str,
+    wanted: &str,
+) -> Result<Vec<Signature>, WebhookError> {
     if signatures.is_empty() { Err(unreadable(name, wanted)) } else { Ok(signatures) }
 }
 
@@ -135,7 +143,8 @@ fn stripe(headers: &HeaderMap, body: &[u8]) -> Result<Said, WebhookError> {
         return Err(unreadable(&name, wanted));
     };
     // Only `v1` counts: `v0` is of test events.
-    let read = fields.iter().filter(|(word, _)| *word == "v1").filter_map(|(_, value)| from_hex(value));
+    let read =
+        fields.iter().filter(|(word, _)| *word == "v1").filter_map(|(_, value)| from_hex(value));
     let found = read.filter(|bytes| !bytes.is_empty()).map(Signature::Shared).collect();
     let signatures = some(found, &name, wanted)?;
     let signed = [signed_at.as_bytes(), b".", body].concat();
