@@ -45,6 +45,9 @@ const RULES: [&str; 10] = [
     "contains",
 ];
 
+/// Choices of shapes.
+const CHOICES: [&str; 2] = ["anyOf", "oneOf"];
+
 /// The thing that a reference names, or what stands there itself.
 pub(super) fn resolved<'a>(document: &'a Value, said: &'a Value) -> &'a Value {
     let mut said = said;
@@ -134,7 +137,15 @@ impl<'a> Walk<'a> {
             }
             _ => {}
         }
-        self.choices(side, place, before, after);
+        // One kind of choice may become the other; where there are both, each stays by itself.
+        let kinds = |shape: &Shape| CHOICES.map(|kind| shape.said.contains_key(kind));
+        if kinds(before) == [true, true] || kinds(before) == kinds(after) {
+            for kind in CHOICES {
+                self.choices(side, place, before.choices(&[kind]), after.choices(&[kind]));
+            }
+        } else {
+            self.choices(side, place, before.choices(&CHOICES), after.choices(&CHOICES));
+        }
     }
 
     fn types(&mut self, side: Side, place: &Place, before: &Shape, after: &Shape) {
@@ -241,11 +252,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Of what may be asked each choice stays; of what is told none is new.
-    fn choices(&mut self, side: Side, place: &Place, before: &Shape, after: &Shape) {
-        let (choices, choices_now) = (before.choices(), after.choices());
+    fn choices(
+        &mut self,
+        side: Side,
+        place: &Place,
+        choices: Option<&Vec<Value>>,
+        choices_now: Option<&Vec<Value>>,
+    ) {
         let (kept, among) = match side {
-            Side::Asked => (&choices, &choices_now),
-            Side::Told => (&choices_now, &choices),
+            Side::Asked => (choices, choices_now),
+            Side::Told => (choices_now, choices),
         };
         // Without a choice it takes, or says, whatever its other words let.
         let Some(among) = among else { return };
@@ -364,8 +380,8 @@ impl Shape {
         one.or_else(|| self.said.get("enum")?.as_array().cloned())
     }
 
-    fn choices(&self) -> Option<Vec<Value>> {
-        ["anyOf", "oneOf"].into_iter().find_map(|word| self.said.get(word)?.as_array().cloned())
+    fn choices(&self, kinds: &[&str]) -> Option<&Vec<Value>> {
+        kinds.iter().find_map(|kind| self.said.get(*kind)?.as_array())
     }
 
     fn is_closed(&self) -> bool {
@@ -542,6 +558,13 @@ mod tests {
         says(&one, &two, &[], &["here: a choice is new: {\"type\":\"null\"}"]);
         says(&two, &one, &["here: a choice is gone: {\"type\":\"null\"}"], &[]);
         says(&json!({}), &one, &["here: it is a choice of shapes now"], &[]);
+        says(&two, &json!({ "oneOf": two["anyOf"] }), &[], &[]);
+        let of = |kind: &str| json!({ "anyOf": [{}], "oneOf": [{ "type": kind }] });
+        let said = [
+            "here: a choice is gone: {\"type\":\"null\"}",
+            "here: a choice is new: {\"type\":\"string\"}",
+        ];
+        says(&of("null"), &of("string"), &said[..1], &said[1..]);
     }
 
     #[test]
