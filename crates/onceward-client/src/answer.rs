@@ -1,6 +1,7 @@
 //! What a call comes to: the upstream's answer, and what the gateway says of its operation.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use http::header::HeaderMap;
@@ -10,12 +11,22 @@ use serde::de::DeserializeOwned;
 use crate::shapes::{Advice, State};
 
 /// The upstream's answer: of now, or from the ledger.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     key: Option<String>,
+}
+
+/// Without its body and headers, which nobody should read in a log.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Answer");
+        shown.field("status", &self.status).field("key", &self.key);
+        shown.field("operation", &self.operation()).field("bytes", &self.body.len());
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Answer {

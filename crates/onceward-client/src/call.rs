@@ -1,5 +1,6 @@
 //! A call as it goes to the gateway: its address, its headers and its bytes, all made once.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ impl InvalidCall {
 ///     .form([("amount", "100"), ("currency", "eur")]);
 /// # drop(call);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "nothing is sent before it is given to a client"]
 pub struct Call {
     to: String,
@@ -51,8 +52,17 @@ pub struct Call {
     wrong: Option<InvalidCall>,
 }
 
+/// Without its body and headers, which nobody should read in a log.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Call");
+        shown.field("to", &self.to).field("method", &self.method).field("key", &self.key);
+        shown.field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
 /// A call, made ready: whatever is drawn for it is drawn.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) url: Uri,
     pub(crate) method: Method,
@@ -107,11 +117,17 @@ impl Call {
         self
     }
 
-    /// A header for the upstream; several of one name are several lines.
+    /// A header for the upstream; several of one name are several lines, but of those that are one by
+    /// their nature: the last of them counts.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            (Ok(name), Ok(value)) => {
-                self.headers.append(name, value);
+            (Ok(name), Ok(mut value)) => {
+                value.set_sensitive(name == AUTHORIZATION);
+                if [AUTHORIZATION, CONTENT_TYPE, KEY].contains(&name) {
+                    self.headers.insert(name, value);
+                } else {
+                    self.headers.append(name, value);
+                }
             }
             // Its value may be a secret.
             _ => self.refuse(format!("the header {name:?} is none")),
@@ -120,15 +136,8 @@ impl Call {
     }
 
     /// The upstream's own access key, as `Authorization: Bearer`.
-    pub fn bearer(mut self, token: &str) -> Self {
-        match HeaderValue::try_from(format!("Bearer {token}")) {
-            Ok(mut value) => {
-                value.set_sensitive(true);
-                self.headers.insert(AUTHORIZATION, value);
-            }
-            Err(_) => self.refuse("the bearer token is no header's value"),
-        }
-        self
+    pub fn bearer(self, token: &str) -> Self {
+        self.header(AUTHORIZATION.as_str(), &format!("Bearer {token}"))
     }
 
     /// A body, its bytes as they stand; its type is a header of yours.
@@ -317,8 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_one_header_by_its_nature_stays_one_and_others_are_several() {
+        let call =
+            Call::to("pay").json(&1).header("Content-Type", "text/plain").header("Accept", "a");
+        let headers = call.header("accept", "b").prepare("http://gateway").unwrap().headers;
+        assert_eq!(headers.get_all("content-type").iter().collect::<Vec<_>>(), ["text/plain"]);
+        assert_eq!(headers.get_all("accept").iter().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_call_does_not_show_what_is_in_it() {
+        let shown =
+            format!("{:?}", Call::to("pay").bearer("sk_1").header("x", "s3cret").body("pin"));
+        assert!(["sk_1", "s3cret", "pin"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+    }
+
+    #[test]
     fn what_is_wrong_with_a_call_is_told_by_its_first_fault_and_without_its_secrets() {
-        let wrong = |call: Call| call.prepare("http://gateway").unwrap_err().to_string();
+        let wrong = |call: Call| call.prepare("http://gateway").err().unwrap().to_string();
         assert!(wrong(Call::to("pay").key("")).contains("it is empty"));
         let said = wrong(Call::to("pay").header("x-secret", "s3\nret").bearer("\n").key(""));
         assert!(said.contains("x-secret") && !said.contains("s3"), "{said}");

@@ -217,9 +217,10 @@ impl Claims {
         match effect(hold.held()).await {
             Ok(outcome) => {
                 let value = serde_json::to_value(&outcome).map_err(unfit)?;
+                // It stays in hand until that is heard: a gateway that is away comes back.
+                let heard = self.complete(key, fence, value).await;
                 drop(hold);
-                self.complete(key, fence, value).await?;
-                Ok(outcome)
+                heard.map(|_| outcome)
             }
             Err(error) => {
                 drop(hold);
