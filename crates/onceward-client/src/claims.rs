@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use crate::client::{Onceward, in_path};
 use crate::error::{BoxError, Error, Refusal, problem};
 use crate::keys::new_key;
+use crate::layer::OnceLayer;
 use crate::shapes::{Advice, Claim, ClaimStatus, Effects, Problem, ProblemCode};
 use crate::units::duration;
-use hold::Hold;
+pub(crate) use hold::Hold;
 
 pub use hold::Held;
 
@@ -29,7 +30,7 @@ const WAIT_MAX: Duration = Duration::from_mins(1);
 const LEASE: Duration = Duration::from_secs(30);
 
 /// How long a busy claim is left alone, where the gateway does not say.
-const BUSY: Duration = Duration::from_secs(1);
+pub(crate) const BUSY: Duration = Duration::from_secs(1);
 
 /// The longest reason that is kept of a release, in letters.
 const REASON_MAX: usize = 256;
@@ -146,6 +147,11 @@ impl Claims {
         self
     }
 
+    /// A tower layer that has the handlers behind it run once for a key; see [`crate::layer`].
+    pub fn layer(&self) -> OnceLayer {
+        OnceLayer::new(self.clone())
+    }
+
     /// Runs `effect` unless somebody has, and gives its outcome, which is kept as JSON: whoever comes
     /// while it runs waits, whoever comes later gets what was kept. Its lease is renewed meanwhile.
     ///
@@ -212,7 +218,7 @@ impl Claims {
                 _ => serde_json::from_value(outcome).map_err(unfit),
             };
         }
-        let hold = Hold::new(self.clone(), claim);
+        let hold = Hold::new(self.clone(), claim, Duration::MAX);
         let fence = hold.held().fence;
         match effect(hold.held()).await {
             Ok(outcome) => {
@@ -350,7 +356,7 @@ fn short(why: &str) -> String {
 }
 
 /// What a busy claim is to whoever asked for it.
-fn busy(claim: Claim, wait: Duration) -> Error {
+pub(crate) fn busy(claim: Claim, wait: Duration) -> Error {
     let title = "The first call with this key is under way";
     let detail = "Somebody else has it in hand. Ask again with the same key to get its outcome.";
     let said = problem(ProblemCode::InProgress, 409, Advice::Wait, title, detail);
@@ -359,7 +365,7 @@ fn busy(claim: Claim, wait: Duration) -> Error {
 }
 
 /// What a claim in doubt is to whoever asked for it.
-fn in_doubt(claim: Claim) -> Error {
+pub(crate) fn in_doubt(claim: Claim) -> Error {
     let title = "Nobody knows whether it was done";
     let detail = "It was begun, and nobody said how it ended. A person resolves it.";
     let said = problem(ProblemCode::OutcomeUnknown, 409, Advice::Escalate, title, detail);

@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::units::to_hex;
+
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 
@@ -13,16 +15,7 @@ pub fn new_key() -> String {
     // A UUID of version 4, by RFC 9562.
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut key = String::with_capacity(36);
-    for (place, byte) in bytes.iter().enumerate() {
-        if [4, 6, 8, 10].contains(&place) {
-            key.push('-');
-        }
-        key.extend(
-            [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
-        );
-    }
-    key
+    [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| to_hex(&bytes[part])).join("-")
 }
 
 /// Chance from the system.

@@ -31,6 +31,7 @@
 //! | [`Onceward::send`] | a call, and the upstream's answer |
 //! | [`Onceward::accept`], [`Onceward::wait`] | a call that nobody waits for, and what became of it |
 //! | [`Claims::once`] | an effect of one's own, run once for its key |
+//! | [`Claims::layer`] | handlers that run once for a key |
 //! | [`verify_webhook`] | a webhook, over the bytes as they came |
 //! | [`testing::FakeGateway`] | a gateway in memory, for tests |
 //!
@@ -43,6 +44,8 @@ mod claims;
 mod client;
 mod error;
 mod keys;
+pub mod layer;
+mod meaning;
 mod retry;
 pub mod shapes;
 pub mod testing;

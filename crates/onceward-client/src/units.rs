@@ -52,6 +52,13 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD_NO_PAD.decode(bare).ok()
 }
 
+/// Bytes as hexadecimal digits.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+    bytes.iter().flat_map(digits).map(char::from).collect()
+}
+
 /// What hexadecimal digits say; nothing where they are none.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |letter: u8| char::from(letter).to_digit(16).map(|digit| digit as u8);
@@ -88,6 +95,7 @@ mod tests {
         assert_eq!(from_base64("aGk=").as_deref(), Some(&b"hi"[..]));
         assert_eq!(from_base64("aGk").as_deref(), Some(&b"hi"[..]));
         assert_eq!(from_hex("0aFF"), Some(vec![10, 255]));
+        assert_eq!(to_hex(&[10, 255]), "0aff");
         for wrong in ["a", "+f", "zz", "0x"] {
             assert_eq!(from_hex(wrong), None, "{wrong}");
         }

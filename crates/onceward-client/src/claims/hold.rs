@@ -1,9 +1,11 @@
 //! A claim in hand: its lease is renewed until it is let go.
 
 use std::future::pending;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Claims;
 use crate::error::Error;
@@ -38,20 +40,22 @@ impl Held {
 
 /// Renews a claim at a third of its lease, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     held: Held,
     renewing: JoinHandle<()>,
 }
 
 impl Hold {
-    pub(super) fn new(claims: Claims, claim: Claim) -> Self {
+    /// Holds it for `longest` at most: from then on its lease ends by itself, whatever its holder does.
+    pub(crate) fn new(claims: Claims, claim: Claim, longest: Duration) -> Self {
         let (losing, lost) = watch::channel(false);
         let Claim { key, operation, fence, .. } = claim;
         let held = Held { key, fence: fence.unwrap_or_default(), operation, lost };
         let (key, fence) = (held.key.clone(), held.fence);
         // Beside the effect, which may keep its own task busy.
+        let begun = Instant::now();
         let renewing = tokio::spawn(async move {
-            loop {
+            while begun.elapsed() < longest {
                 tokio::time::sleep(claims.lease / 3).await;
                 // What else goes wrong was asked several times over; the next third is another chance.
                 if let Err(Error::FenceStale(_)) = claims.renew(&key, fence).await {
@@ -63,7 +67,7 @@ impl Hold {
         Self { held, renewing }
     }
 
-    pub(super) fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> Held {
         self.held.clone()
     }
 }

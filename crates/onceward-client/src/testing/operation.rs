@@ -1,10 +1,11 @@
 //! The life of an operation of the double.
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use serde_json::{Value, json};
 
 use super::{FakeFault, Upstream, header, refuse_with, said, set};
+use crate::meaning::{Meaning, meaning};
 use crate::shapes::Effects;
 
 /// Attempts for a caller who waits, and for nobody.
@@ -34,24 +35,6 @@ impl Phase {
             Self::Done => "done",
             Self::Dead => "dead",
         }
-    }
-}
-
-/// What a status says of the effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    Final,
-    Refused,
-    Ambiguous,
-}
-
-fn meaning(status: u16, headers: &HeaderMap) -> Meaning {
-    match status {
-        501 | 505 | 506 | 508 | 510 | 511 | 401 | 403 | 407 | 408 | 421 | 423 | 425 | 426 | 428
-        | 429 | 431 => Meaning::Refused,
-        500.. => Meaning::Ambiguous,
-        400.. if headers.contains_key("retry-after") => Meaning::Refused,
-        _ => Meaning::Final,
     }
 }
 
@@ -146,7 +129,7 @@ impl Operation {
             let is_unsent = matches!(met, Err(FakeFault::Unsent));
             let answer = met.ok();
             let status = answer.as_ref().map(|answer| answer.status().as_u16());
-            let means = answer.as_ref().map(|it| meaning(it.status().as_u16(), it.headers()));
+            let means = answer.as_ref().map(|it| meaning(it.status(), it.headers()));
             let may_have_executed = !is_unsent && means != Some(Meaning::Refused);
             self.attempts.push(Attempt { status, is_unsent, may_have_executed });
             if means == Some(Meaning::Final) {

@@ -5,6 +5,7 @@
 mod contract_calls;
 mod contract_claims;
 mod double;
+mod handlers;
 mod kill;
 mod retry;
 #[cfg(feature = "tls")]
