@@ -1,4 +1,4 @@
-"""What the examples' `run.py` have in common: free ports, processes that can be killed, others' services to call.
+"""What the examples' `run.py` share: free ports, processes that can be killed, others' services to call.
 
 None of it is needed to use Onceward: read an example's README and its programs first.
 """
@@ -23,7 +23,7 @@ PATIENCE = 60
 
 
 class Stage:
-    """A folder of its own, a free port for each of `names`, and what was started, until the end of a `with`."""
+    """A folder, a free port for each of `names`, and what was started: until the end of a `with`."""
 
     def __init__(self, here, *names):
         flags = argparse.ArgumentParser()
@@ -31,7 +31,7 @@ class Stage:
         binary = flags.parse_known_args()[0].onceward
         self.onceward = str(Path(binary).resolve()) if os.sep in binary else binary
         self.here = Path(here).resolve().parent
-        self.ports = dict(zip(names, free_ports(len(names))))
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.temporary = tempfile.TemporaryDirectory()
         self.folder = Path(self.temporary.name)
         self.environment = {
@@ -146,7 +146,7 @@ def ask(url, document=None, headers=None):
 
 
 def listen(port, answer):
-    """Others' service: `answer(method, path, headers, body)` gives a status and a document, or None to hang up."""
+    """Others' service: `answer(method, path, headers, body)` is a status and a document; None hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

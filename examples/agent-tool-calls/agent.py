@@ -1,4 +1,4 @@
-"""An agent that can be killed at any moment and goes on where it was: what it means to do is on disk before it is done.
+"""An agent that can be killed at any moment: what it means to do is on disk before it is done.
 
 python3 agent.py RUN
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""An agent is killed while it makes a refund, and runs again; then a mail's answer is lost. One refund, one mail."""
+"""An agent is killed while it makes a refund, and runs again; then a mail's answer is lost."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +27,8 @@ with Stage(__file__, "GATEWAY", "SHOP") as stage:
     stage.start_gateway()
 
     def start_agent():
-        agents.append(stage.begin(sys.executable, str(stage.here / "agent.py"), "run-1", stdout=-1, text=True))
+        program = [sys.executable, str(stage.here / "agent.py"), "run-1"]
+        agents.append(stage.begin(*program, stdout=subprocess.PIPE, text=True))
 
     def operations(state):
         return json.loads(stage.command("ls", "--state", state, "--json"))

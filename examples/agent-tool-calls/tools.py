@@ -1,4 +1,4 @@
-"""Tools with effects, as a server of the Model Context Protocol over stdio: JSON-RPC, a line for each message.
+"""Tools with effects, served by the Model Context Protocol over stdio: JSON-RPC, a line for each message.
 
 The id of a tool call comes in `_meta`, from the framework and not from the model, and names what is done.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""GitHub delivers a push three times, while the receiver is away, crashes, and the gateway is killed; then a forged one."""
+"""GitHub delivers a push three times: the receiver is away, then crashes, and the gateway is killed."""
 
 import hashlib
 import hmac

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Orders the same several times over, bare and through the guard: one after the other, all at once, and through a kill.
+"""Orders the same several times over, bare and through the guard, and through a kill.
 
 `--api express` takes the API in Express, else it is that in FastAPI.
 """

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stage import Stage, expect, kill, listen, until
 
 CUSTOMERS = ["ada", "bob", "cyd", "dan"]
-ORDERS = 30
+ORDERS = 100
 
 
 class Warehouse:
@@ -35,7 +35,8 @@ with Stage(__file__, "GATEWAY", "WAREHOUSE") as stage:
     stage.environment["SHOP_DATABASE"] = path
     shop = sqlite3.connect(path, isolation_level=None)
     shop.execute("PRAGMA journal_mode = WAL")
-    shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY AUTOINCREMENT, customer TEXT NOT NULL, item TEXT NOT NULL)")
+    columns = "id INTEGER PRIMARY KEY AUTOINCREMENT, customer TEXT NOT NULL, item TEXT NOT NULL"
+    shop.execute(f"CREATE TABLE orders ({columns})")
     shop.executescript(stage.command("sql", "ddl", "--dialect", "sqlite"))
 
     def rows(query):
@@ -47,14 +48,11 @@ with Stage(__file__, "GATEWAY", "WAREHOUSE") as stage:
     program = str(stage.here / "shop.py")
     shops = [stage.begin(sys.executable, program, customer, str(ORDERS)) for customer in CUSTOMERS]
 
-    def are_picked(count):
-        return len(warehouse.picks) >= count or all(shop.poll() == 0 for shop in shops)
-
     # In the midst of it: some order is always half done.
-    until("a few are picked", lambda: are_picked(5))
+    until("the first have ordered", lambda: rows("SELECT count(*) FROM orders") >= [(20,)])
     kill(shops[0])
-    for count in (10, 20, 30):
-        until(f"{count} are picked", lambda: are_picked(count))
+    for count in (10, 60, 110):
+        until("more is picked", lambda wanted=count: len(warehouse.picks) >= wanted)
         stage.kill_gateway()
         stage.start_gateway()
     for process in shops[1:]:
@@ -64,7 +62,7 @@ with Stage(__file__, "GATEWAY", "WAREHOUSE") as stage:
     committed = rows("SELECT id, customer, item FROM orders ORDER BY id")
     until("every order is picked", lambda: len(warehouse.picks) >= len(committed))
 
-    expect("orders of three customers", sum(customer != "ada" for _, customer, _ in committed), 3 * 20)
+    expect("orders of three customers", sum(customer != "ada" for _, customer, _ in committed), 3 * 67)
     expect("picks without an order", len(warehouse.picks) - len(committed), 0)
     picks = [(pick["order"], pick["customer"], pick["item"]) for pick in warehouse.picks.values()]
     expect("each order picked once", sorted(picks) == committed, True)

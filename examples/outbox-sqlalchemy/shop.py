@@ -9,7 +9,8 @@ import sys
 
 from sqlalchemy import Connection, MetaData, Table, create_engine, event, insert
 
-engine = create_engine("sqlite:///" + os.environ.get("SHOP_DATABASE", "shop.db"), connect_args={"timeout": 30})
+database = os.environ.get("SHOP_DATABASE", "shop.db")
+engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": 30})
 metadata = MetaData()
 
 
@@ -29,7 +30,7 @@ outbox = Table("onceward_outbox", metadata, autoload_with=engine)
 orders = Table("orders", metadata, autoload_with=engine)
 
 
-def enqueue(db: Connection, route: str, path: str, key: str, document: dict, subject: str) -> None:
+def enqueue(db: Connection, route: str, path: str, *, key: str, document: dict, subject: str) -> None:
     """A call that leaves if, and only if, the transaction commits."""
     db.execute(
         insert(outbox).values(
@@ -46,7 +47,8 @@ def enqueue(db: Connection, route: str, path: str, key: str, document: dict, sub
 def place_order(customer: str, item: str) -> int:
     with engine.begin() as db:
         order = db.execute(insert(orders).values(customer=customer, item=item)).inserted_primary_key[0]
-        enqueue(db, "warehouse", "/picks", f"pick-{order}", {"order": order, "customer": customer, "item": item}, customer)
+        pick = {"order": order, "customer": customer, "item": item}
+        enqueue(db, "warehouse", "/picks", key=f"pick-{order}", document=pick, subject=customer)
         if item == "sold out":
             raise LookupError(item)
     return order

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Orders a few things in PostgreSQL, one of which is sold out; the gateway is killed before it has read them.
+"""Orders a few things in PostgreSQL, one of which is sold out, while the gateway is down.
 
-DATABASE_URL=postgres://… python3 run.py --onceward FILE: a database for this alone, with psql and cargo at hand.
+DATABASE_URL=postgres://… python3 run.py: a database for this alone; psql and cargo are at hand.
 """
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,10 +26,10 @@ with Stage(__file__, "GATEWAY", "WAREHOUSE") as stage:
     ddl = stage.folder / "ddl.sql"
     ddl.write_text(stage.command("sql", "ddl", "--dialect", "postgres"))
     stage.run("psql", "-q1", "-v", "ON_ERROR_STOP=1", "-f", str(ddl), os.environ["DATABASE_URL"])
-    shop = ["cargo", "run", "--quiet", "--manifest-path", str(stage.here / "Cargo.toml"), "--"]
+    manifest = ["--manifest-path", str(stage.here / "Cargo.toml")]
+    subprocess.run(["cargo", "build", *manifest], check=True)
+    shop = ["cargo", "run", "--quiet", *manifest, "--"]
 
-    stage.start_gateway()
-    stage.kill_gateway()
     print(stage.run(*shop, "ada", "lamp", "sold out", "desk"))
     listen(stage.ports["WAREHOUSE"], warehouse)
     stage.start_gateway()

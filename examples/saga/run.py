@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Books two trips; the gateway is killed in each. The second has no car, so its flight and its hotel are undone."""
+"""Books two trips, with a kill in each. The second has no car, so its flight and its hotel are undone."""
 
 import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -53,7 +54,7 @@ with Stage(__file__, "GATEWAY", "HOTEL", "FLIGHT", "CAR") as stage:
         """Starts it twice, as who is not sure does; restarts the gateway when it is killed."""
         book.clear()
         program = [sys.executable, str(stage.here / "trip.py"), trip, user]
-        callers = [stage.begin(*program, stdout=-1, text=True) for _ in range(2)]
+        callers = [stage.begin(*program, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         until("the gateway is killed", lambda: stage.gateway.poll() is not None)
         stage.start_gateway()
         return ", ".join(caller.communicate()[0].strip() for caller in callers)

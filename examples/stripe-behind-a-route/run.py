@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Charges two invoices: one loses its answer, during the other the gateway is killed. Then charges them again."""
+"""Charges two invoices, and again: one loses its answer, during the other the gateway is killed."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,11 +16,13 @@ with Stage(__file__, "GATEWAY", "STRIPE") as stage:
 
     # Stripe takes the money, and its answer never comes.
     stripe.trouble["invoice-1"] = lambda: None
-    expect("invoice-1, its answer lost", stage.python("shop.py", "invoice-1", "500"), "pi_1 succeeded, from memory: false")
+    said = stage.python("shop.py", "invoice-1", "500")
+    expect("invoice-1, its answer lost", said, "pi_1 succeeded, from memory: false")
 
     # Stripe takes the money, and the gateway is killed before it hears of it. The shop knows nothing of that.
     stripe.trouble["invoice-2"] = stage.kill_gateway
-    shop = stage.begin(sys.executable, str(stage.here / "shop.py"), "invoice-2", "700", stdout=-1, text=True)
+    program = [sys.executable, str(stage.here / "shop.py"), "invoice-2", "700"]
+    shop = stage.begin(*program, stdout=subprocess.PIPE, text=True)
     until("the gateway is killed", lambda: stage.gateway.poll() is not None)
     stage.start_gateway()
     said = shop.communicate()[0].strip()
