@@ -76,7 +76,9 @@ fn an_api_in_fastapi_behind_a_guard_has_each_order_once() {
 #[test]
 fn an_api_in_express_behind_a_guard_has_each_order_once() {
     let Some(modules) = std::env::var_os("TEST_SDKS_NODE") else {
-        eprintln!("SKIPPED, examples/guard-an-api in Express: there is no node with what it imports");
+        eprintln!(
+            "SKIPPED, examples/guard-an-api in Express: there is no node with what it imports"
+        );
         return;
     };
     let modules = Path::new(&modules).join("node_modules").into_os_string();
