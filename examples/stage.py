@@ -31,7 +31,10 @@ class Stage:
         binary = flags.parse_known_args()[0].onceward
         self.onceward = str(Path(binary).resolve()) if os.sep in binary else binary
         self.here = Path(here).resolve().parent
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        held = {name: held_port() for name in names}
+        self.ports = {name: port.getsockname()[1] for name, port in held.items()}
+        # Elsewhere than on Linux a port that is held is nobody's to listen on.
+        self.held = held if sys.platform == "linux" else None
         self.temporary = tempfile.TemporaryDirectory()
         self.folder = Path(self.temporary.name)
         self.environment = {
@@ -106,13 +109,12 @@ def kill(process):
     process.wait()
 
 
-def free_ports(count):
-    """Ports that nobody has: all are bound at once, so that none comes twice."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [bound.getsockname()[1] for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports
+def held_port():
+    """A port that nobody else is given as long as this is open; a program that names it may listen there."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def until(what, look):
