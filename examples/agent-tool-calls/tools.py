@@ -52,13 +52,16 @@ def said(text, is_error=False):
 
 
 def answer(method, params):
+    """What is answered to a request; nothing to one that there is not."""
     match method:
         case "initialize":
             about = {"name": "shop", "version": "1.0.0"}
             return {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": about}
         case "tools/list":
             return {"tools": [{"name": name, **about} for name, (_, about) in TOOLS.items()]}
-        case "tools/call":
+        case "ping":
+            return {}
+        case "tools/call" if params["name"] in TOOLS:
             return call(params["name"], params["arguments"], params["_meta"]["example.com/call-id"])
 
 
@@ -68,4 +71,6 @@ if __name__ == "__main__":
         # What has no id is a notification: nobody waits for an answer to it.
         if "id" in message:
             result = answer(message["method"], message.get("params", {}))
-            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+            refusal = {"error": {"code": -32601, "message": "there is no such method or tool"}}
+            reply = refusal if result is None else {"result": result}
+            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply}), flush=True)

@@ -20,7 +20,7 @@ use crate::{Outcome, steps};
 const VERSION: &str = "0.5.4";
 
 /// Papers that are part of the site although they stand beside `docs`.
-const PAPERS: [(&str, &str); 12] = [
+const PAPERS: [(&str, &str); 13] = [
     ("ARCHITECTURE.md", "Architecture"),
     ("CONTRIBUTING.md", "Contributing"),
     ("SECURITY.md", "Security"),
@@ -33,6 +33,7 @@ const PAPERS: [(&str, &str); 12] = [
     ("examples/outbox-sqlx/README.md", "Example: an outbox, sqlx"),
     ("examples/saga/README.md", "Example: a saga"),
     ("examples/agent-tool-calls/README.md", "Example: an agent's tools"),
+    ("examples/signup/README.md", "Example: a signup"),
 ];
 
 /// Builds it.
