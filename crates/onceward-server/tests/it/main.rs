@@ -57,6 +57,7 @@ mod limits;
 mod lookup;
 mod mail;
 mod mail_kill;
+mod mail_real;
 mod mail_world;
 mod metrics;
 mod migrate_store;
