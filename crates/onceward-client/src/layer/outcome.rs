@@ -78,7 +78,12 @@ pub(super) struct Told<'a> {
     pub(super) is_replay: bool,
 }
 
-impl Told<'_> {
+impl<'a> Told<'a> {
+    /// Of a refusal: where it lies in the gateway is nobody's business, and its advice stands already.
+    pub(super) fn of(key: &'a str) -> Self {
+        Self { key, operation: None, state: None, advice: None, is_replay: false }
+    }
+
     pub(super) fn write(&self, headers: &mut HeaderMap) {
         let field = key_field(self.key).ok();
         let mut set = |name: &'static str, value: Option<&str>| {

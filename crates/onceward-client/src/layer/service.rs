@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinError;
 use tower_service::Service;
 
 use super::body::Body;
@@ -85,14 +86,14 @@ where
             return Box::pin(async move { Ok(passing.await?.map(Body::passing)) });
         }
         let layer = Arc::clone(&self.layer);
-        Box::pin(async move { layer.answer(ready, request).await })
+        Box::pin(layer.answer(ready, request))
     }
 }
 
 impl OnceLayer {
     async fn answer<S, B, R>(
-        &self,
-        mut ready: S,
+        self: Arc<Self>,
+        ready: S,
         request: Request<B>,
     ) -> Result<Answered<R>, S::Error>
     where
@@ -104,30 +105,47 @@ impl OnceLayer {
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let whole = |answer: Response<Bytes>| Ok(answer.map(Body::whole));
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let (key, body) = match self.read(&head, body).await {
             Ok(read) => read,
-            Err(refusal) => return whole(refusal),
+            Err(refusal) => return Ok(refusal.map(Body::whole)),
         };
+        // In a task of its own from its begin on: a caller that hangs up changes nothing.
+        match tokio::spawn(self.run(ready, head, key, body)).await.and_then(|ended| ended) {
+            Ok(answered) => answered,
+            Err(broken) if broken.is_panic() => resume_unwind(broken.into_panic()),
+            // The runtime ends, and its tasks with it.
+            Err(_) => Ok(unknown("The handler was stopped.").map(Body::whole)),
+        }
+    }
+
+    /// Begins a claim, and runs the handler where it is in hand; fails where the handler panics.
+    async fn run<S, B, R>(
+        self: Arc<Self>,
+        mut ready: S,
+        mut head: Parts,
+        key: String,
+        body: Bytes,
+    ) -> Result<Result<Answered<R>, S::Error>, JoinError>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        B: From<Bytes> + Send + 'static,
+        R: http_body::Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
         let name = self.name_of(&head, &key);
         let claim = match self.begin(&head, &name, &body).await {
+            Ok(claim) if claim.status == ClaimStatus::Done => {
+                return Ok(Ok(replayed(&key, claim).map(Body::whole)));
+            }
             Ok(claim) => claim,
             Err(mut refusal) => {
-                let told = Told {
-                    key: &key,
-                    operation: None,
-                    state: None,
-                    advice: None,
-                    is_replay: false,
-                };
-                told.write(refusal.headers_mut());
-                return whole(refusal);
+                Told::of(&key).write(refusal.headers_mut());
+                return Ok(Ok(refusal.map(Body::whole)));
             }
         };
-        if claim.status == ClaimStatus::Done {
-            return whole(replayed(&key, claim));
-        }
         let run = Run {
             key: key.clone(),
             name,
@@ -140,26 +158,17 @@ impl OnceLayer {
         let fence = run.hold.held().fence;
         head.extensions.insert(Keyed { key, operation: run.operation.clone(), fence });
         let request = Request::from_parts(head, B::from(body));
-        // In a task of its own: a caller that hangs up changes nothing.
-        let running = tokio::spawn(async move { ready.call(request).await });
-        let settled = tokio::spawn(async move {
-            match running.await {
-                Ok(Ok(response)) => Ok(Ok(run.settle(response).await)),
-                Ok(Err(error)) => {
-                    run.give_up("the handler failed").await;
-                    Ok(Err(error))
-                }
-                Err(broken) => {
-                    run.give_up("the handler panicked").await;
-                    Err(broken)
-                }
+        // Apart, so that a panic of it is met here.
+        match tokio::spawn(async move { ready.call(request).await }).await {
+            Ok(Ok(response)) => Ok(Ok(run.settle(response).await)),
+            Ok(Err(error)) => {
+                run.give_up("the handler failed").await;
+                Ok(Err(error))
             }
-        });
-        match settled.await.and_then(|settled| settled) {
-            Ok(answered) => answered,
-            Err(broken) if broken.is_panic() => resume_unwind(broken.into_panic()),
-            // The runtime ends, and its tasks with it.
-            Err(_) => whole(unknown("The handler was stopped.")),
+            Err(broken) => {
+                run.give_up("the handler panicked").await;
+                Err(broken)
+            }
         }
     }
 
@@ -172,12 +181,14 @@ impl OnceLayer {
         let wrong = |code, status, title: &str, detail: &str| {
             refuse(code, status, Advice::FixRequest, title, detail)
         };
-        let Some(field) = head.headers.get(KEY) else {
+        let mut fields = head.headers.get_all(KEY).iter();
+        let Some(field) = fields.next() else {
             let title = "This route wants an Idempotency-Key";
             let detail = "Send one of your own making: it names one intended effect.";
             return Err(wrong(ProblemCode::KeyRequired, 400, title, detail));
         };
-        let Some(key) = field.to_str().ok().and_then(read_key) else {
+        let is_one = fields.next().is_none();
+        let Some(key) = field.to_str().ok().filter(|_| is_one).and_then(read_key) else {
             let title = "The idempotency key cannot be read";
             let detail =
                 "Write 1 to 255 visible letters, quoted or without spaces, commas and quotes.";
@@ -322,9 +333,7 @@ impl Run {
     }
 
     fn told<R>(&self, mut answer: Response<Bytes>, error: Option<Error>) -> Answered<R> {
-        let told =
-            Told { key: &self.key, operation: None, state: None, advice: None, is_replay: false };
-        told.write(answer.headers_mut());
+        Told::of(&self.key).write(answer.headers_mut());
         if let Some(error) = error {
             answer.extensions_mut().insert(Trouble(Arc::new(error)));
         }

@@ -9,8 +9,11 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use onceward_client::layer::{Keyed, OnceLayer, Trouble};
-use onceward_client::{Claims, Effects, Error, Onceward};
+use onceward_client::testing::FakeGateway;
+use onceward_client::transport::Answering;
+use onceward_client::{Claims, Effects, Error, Onceward, Transport};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::world::{Gateway, RETRY, fresh, of_both};
@@ -185,8 +188,7 @@ async fn a_handler_that_panics_leaves_its_key_in_doubt() {
 async fn a_caller_who_hangs_up_changes_nothing() {
     of_both(async |once| {
         let (layer, key) = (orders(&once).layer(), fresh("order"));
-        let (begun, go) =
-            (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (begins, goes) = (Arc::clone(&begun), Arc::clone(&go));
         let slow = layer.layer(service_fn(move |_: Request<Full<Bytes>>| {
             let (begun, go) = (Arc::clone(&begins), Arc::clone(&goes));
@@ -212,6 +214,40 @@ async fn a_caller_who_hangs_up_changes_nothing() {
         assert_eq!((&got.body[..], shop.runs()), (&b"late"[..], 0));
     })
     .await;
+}
+
+/// A gateway that takes its time.
+struct Late(FakeGateway, Arc<Notify>);
+
+impl Transport for Late {
+    fn call(&self, request: Request<Bytes>) -> Answering<'_> {
+        Box::pin(async move {
+            self.1.notified().await;
+            self.1.notify_one();
+            self.0.call(request).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_before_it_is_begun_leaves_no_doubt() {
+    let (double, go) = (FakeGateway::new(), Arc::new(Notify::new()));
+    let late =
+        Onceward::builder().transport(Late(double, Arc::clone(&go))).retry(RETRY).build().unwrap();
+    let shop = Shop::new(orders(&late).layer(), &[201]);
+    tokio::select! {
+        biased;
+        _ = shop.order(Some("k"), "one") => panic!("nobody has answered"),
+        () = tokio::task::yield_now() => {}
+    }
+    go.notify_one();
+    let mut got = shop.order(Some("k"), "one").await;
+    while got.status == 409 && got.code() == "in-progress" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        got = shop.order(Some("k"), "one").await;
+    }
+    // It is the first one's that it gets.
+    assert_eq!((got.header("idempotent-replayed"), shop.runs()), (Some("true"), 1));
 }
 
 #[tokio::test]
@@ -245,6 +281,9 @@ async fn what_has_no_key_or_only_reads_passes_and_keys_can_be_required() {
         let strict = Shop::new(orders(&once).layer().require_key().body_bytes_max(2), &[201]);
         assert_eq!(strict.order(None, "one").await.code(), "key-required");
         assert_eq!(strict.order(Some("a b"), "one").await.code(), "key-invalid");
+        let twice =
+            Request::post("/orders").header("idempotency-key", "a").header("idempotency-key", "b");
+        assert_eq!(strict.ask(twice.body(Full::default()).unwrap()).await.code(), "key-invalid");
         let large = strict.order(Some(&fresh("order")), "one").await;
         assert_eq!((large.status, large.code(), strict.runs()), (413, json!("body-too-large"), 0));
     })
