@@ -117,6 +117,13 @@ impl<'a> Walk<'a> {
     }
 
     fn shapes(&mut self, side: Side, place: &Place, before: &Shape, after: &Shape) {
+        let (alone, among) = match side {
+            Side::Asked => (before, after),
+            Side::Told => (after, before),
+        };
+        if among.is_choice_alone() && alone.choices(&CHOICES).is_none() {
+            return self.choices(side, place, (before, after), &CHOICES);
+        }
         self.types(side, place, before, after);
         self.words(side, place, before, after);
         self.members(side, place, before, after);
@@ -141,10 +148,10 @@ impl<'a> Walk<'a> {
         let kinds = |shape: &Shape| CHOICES.map(|kind| shape.said.contains_key(kind));
         if kinds(before) == [true, true] || kinds(before) == kinds(after) {
             for kind in CHOICES {
-                self.choices(side, place, before.choices(&[kind]), after.choices(&[kind]));
+                self.choices(side, place, (before, after), &[kind]);
             }
         } else {
-            self.choices(side, place, before.choices(&CHOICES), after.choices(&CHOICES));
+            self.choices(side, place, (before, after), &CHOICES);
         }
     }
 
@@ -217,9 +224,14 @@ impl<'a> Walk<'a> {
             Some(Value::Bool(false)) if side == Side::Asked && !before.is_closed() => {
                 self.say(&place.to_string(), "it takes no other members now");
             }
+            // What took no other members may take any that are said of; what told none may tell some.
+            Some(Value::Object(_)) if before.is_closed() => {}
             Some(now @ Value::Object(_)) => {
                 let any = Value::Bool(true);
                 self.within(side, &place.deeper("/*"), more.unwrap_or(&any), now);
+            }
+            None | Some(Value::Bool(true)) if side == Side::Told && more.is_some() => {
+                self.say(&place.to_string(), "its other members may be anything now");
             }
             _ => {}
         }
@@ -256,19 +268,24 @@ impl<'a> Walk<'a> {
         &mut self,
         side: Side,
         place: &Place,
-        choices: Option<&Vec<Value>>,
-        choices_now: Option<&Vec<Value>>,
+        (before, after): (&Shape, &Shape),
+        kinds: &[&str],
     ) {
+        let (choices, choices_now) = (before.choices(kinds), after.choices(kinds));
         let (kept, among) = match side {
             Side::Asked => (choices, choices_now),
             Side::Told => (choices_now, choices),
         };
         // Without a choice it takes, or says, whatever its other words let.
         let Some(among) = among else { return };
-        let Some(kept) = kept else {
-            return self.say(&place.to_string(), "it is a choice of shapes now");
+        // A shape without a choice is its own only one.
+        let alone = match side {
+            Side::Asked => before,
+            Side::Told => after,
         };
-        for choice in kept {
+        let alone = [alone.without_choices()];
+        let is_alone = kept.is_none();
+        for choice in kept.map_or(&alone[..], Vec::as_slice) {
             let fits = among.iter().any(|other| {
                 let seen = self.seen.clone();
                 let mut trial = Self { seen, ..Self::new(self.before, self.after) };
@@ -284,6 +301,7 @@ impl<'a> Walk<'a> {
             });
             if !fits {
                 let what = match side {
+                    _ if is_alone => "it is a choice of shapes now".to_owned(),
                     Side::Asked => format!("a choice is gone: {choice}"),
                     Side::Told => format!("a choice is new: {choice}"),
                 };
@@ -382,6 +400,24 @@ impl Shape {
 
     fn choices(&self, kinds: &[&str]) -> Option<&Vec<Value>> {
         kinds.iter().find_map(|kind| self.said.get(*kind)?.as_array())
+    }
+
+    /// Whether it says nothing but which shapes there are to choose from.
+    fn is_choice_alone(&self) -> bool {
+        let kinds = CHOICES.iter().filter(|kind| self.said.contains_key(**kind)).count();
+        let is_bare = self.members.is_empty() && self.required.is_empty() && self.rules.is_empty();
+        kinds == 1 && is_bare && self.types().is_none() && self.words().is_none()
+    }
+
+    /// The rest of it, as a schema.
+    fn without_choices(&self) -> Value {
+        let mut said = self.said.clone();
+        said.retain(|word, _| !CHOICES.contains(&word.as_str()));
+        let members = self.members.iter().map(|(name, said)| (name.clone(), said.clone()));
+        said.insert("properties".to_owned(), Value::Object(members.collect()));
+        said.insert("required".to_owned(), self.required.iter().cloned().collect());
+        said.insert("allOf".to_owned(), Value::Array(self.rules.clone()));
+        Value::Object(said)
     }
 
     fn is_closed(&self) -> bool {
@@ -489,6 +525,10 @@ mod tests {
         says(&open, &closed, &["here: it takes no other members now"], &[]);
         says(&closed, &open, &[], &[]);
         let map = |kind: &str| json!({ "additionalProperties": { "type": kind } });
+        says(&closed, &map("string"), &[], &[]);
+        let what = "here: its other members may be anything now";
+        says(&map("string"), &open, &[], &[what]);
+        says(&map("string"), &json!({ "additionalProperties": true }), &[], &[what]);
         says(
             &map("string"),
             &map("integer"),
@@ -565,6 +605,27 @@ mod tests {
             "here: a choice is new: {\"type\":\"string\"}",
         ];
         says(&of("null"), &of("string"), &said[..1], &said[1..]);
+    }
+
+    #[test]
+    fn a_shape_alone_is_a_choice_of_one() {
+        let document = json!({ "components": { "schemas": { "Thing": {
+            "type": "object", "properties": { "a": { "type": "string" } }, "required": ["a"],
+        } } } });
+        let thing = json!({ "$ref": "#/components/schemas/Thing" });
+        let perhaps = json!({ "anyOf": [thing.clone(), { "type": "null" }] });
+        let said = |side, before: &Value, after: &Value| {
+            let mut walk = Walk::new(&document, &document);
+            walk.schemas(side, "here", before, after);
+            walk.said
+        };
+        assert_eq!(said(Side::Asked, &thing, &perhaps), [] as [&str; 0]);
+        assert_eq!(said(Side::Told, &perhaps, &thing), [] as [&str; 0]);
+        assert!(!said(Side::Asked, &perhaps, &thing).is_empty());
+        assert!(!said(Side::Told, &thing, &perhaps).is_empty());
+        let other = json!({ "type": "integer" });
+        assert_eq!(said(Side::Asked, &other, &perhaps), ["here: it is a choice of shapes now"]);
+        assert_eq!(said(Side::Told, &perhaps, &other), ["here: it is a choice of shapes now"]);
     }
 
     #[test]
