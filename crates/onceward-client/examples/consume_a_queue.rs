@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use onceward_client::{Begin, BoxError, Claims, Error, Held, NotDone, Onceward, new_key};
+use onceward_client::{Advice, Begin, BoxError, Claims, Error, Held, NotDone, Onceward, new_key};
 
 /// A delivery: what the producer called it, the same each time, and what it says.
 struct Message {
@@ -42,7 +42,11 @@ where
         Ok(_) | Err(Error::EffectFailed { .. }) => Settled::Ack,
         Err(Error::OutcomeUnknown(_) | Error::Effect(_)) => Settled::Park("it may have been done"),
         Err(Error::KeyMismatch(_)) => Settled::Park("two messages have one id"),
-        Err(error) => Settled::RetryIn(error.retry_after().unwrap_or(Duration::from_secs(1))),
+        // It passes by itself: somebody has it in hand, nothing was done, or the gateway is away.
+        Err(error) if matches!(error.advice(), Advice::SameKey | Advice::Wait) => {
+            Settled::RetryIn(error.retry_after().unwrap_or(Duration::from_secs(1)))
+        }
+        Err(_) => Settled::Park("it would be refused for ever"),
     }
 }
 
@@ -108,5 +112,18 @@ mod tests {
                 consume(&message, &claims, async |_| Err("the answer was lost".into())).await;
             assert_eq!(settled, Settled::Park("it may have been done"));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_ever_is_set_aside_and_not_asked_for_ever() {
+        let onceward = Onceward::builder().transport(FakeGateway::new()).build().unwrap();
+        let claims = onceward.claims("mails");
+        claims.begin("k", &Begin::new()).await.unwrap();
+        let fence = claims.get("k").await.unwrap().fence.unwrap();
+        claims.complete("k", fence, 7.into()).await.unwrap();
+        let message = Message { id: "k".to_owned(), body: String::new() };
+        // Another kind of consumer has left a number there.
+        let settled = consume(&message, &claims, async |_| Ok(String::new())).await;
+        assert_eq!(settled, Settled::Park("it would be refused for ever"));
     }
 }

@@ -10,14 +10,24 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use onceward_client::testing::sign_webhook;
-use onceward_client::{BoxError, Claims, Error, Onceward, Scheme, new_key, verify_webhook};
+use onceward_client::{
+    BoxError, Claims, Error, Onceward, Scheme, Verified, WebhookError, new_key, verify_webhook,
+};
 
 /// What a handler does, of axum for one, with `HeaderMap` and `Bytes` for extractors: the body as it
 /// came, and not what a parser made of it.
 async fn receive(claims: &Claims, secrets: &[&str], headers: HeaderMap, body: Bytes) -> StatusCode {
     let verified = verify_webhook(&body, &headers, secrets, Scheme::StandardWebhooks);
-    let Ok(verified) = verified else { return StatusCode::BAD_REQUEST };
-    let id = verified.id.unwrap_or_default();
+    let id = match verified {
+        // Of Standard Webhooks each has one.
+        Ok(Verified { id: Some(id), .. }) => id,
+        Ok(_) | Err(WebhookError::Rejected { .. }) => return StatusCode::BAD_REQUEST,
+        // Ours to mend: the provider sends it again until then.
+        Err(error) => {
+            eprintln!("{error}");
+            return StatusCode::INTERNAL_SERVER_ERROR;
+        }
+    };
     let booked = claims.once(&id, async |held| {
         println!("booked: {} under fence {}", String::from_utf8_lossy(&body), held.fence);
         Ok::<_, BoxError>(())
@@ -56,6 +66,14 @@ mod tests {
     use onceward_client::testing::FakeGateway;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_secret_that_is_none_is_ours_to_mend_and_the_webhook_is_not_given_up() {
+        let onceward = Onceward::builder().transport(FakeGateway::new()).build().unwrap();
+        let claims = onceward.claims("payments");
+        let status = receive(&claims, &["whsec_"], HeaderMap::new(), Bytes::new()).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
 
     #[tokio::test]
     async fn it_runs() {

@@ -20,14 +20,19 @@ async fn charge(onceward: &Onceward, order: &str) -> Result<(), BoxError> {
     let key = format!("{order}/charge");
     let call = Call::to("demo/charges?script=503,drop,201").key(key).form([("amount", "100")]);
     match onceward.send(call).await {
-        Ok(answer) => println!(
+        Ok(answer) if answer.ok() => println!(
             "{} after {:?} attempts: {}",
             answer.status(),
             answer.attempts(),
             answer.text()
         ),
+        // The upstream's own no: there is nothing to thank for.
+        Ok(answer) => return Err(format!("{}: {}", answer.status(), answer.text()).into()),
         // It was sent, and nobody knows: a person finds out, and nothing is sent under a new key.
-        Err(Error::OutcomeUnknown(refusal)) => println!("ask somebody: {refusal}"),
+        Err(Error::OutcomeUnknown(refusal)) => {
+            println!("ask somebody: {refusal}");
+            return Ok(());
+        }
         // After all repeats: the same call with the same key, later.
         Err(error) => return Err(error.into()),
     }

@@ -8,7 +8,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
 use serde::Serialize;
 
-use crate::keys::{is_safe, key_field, new_key};
+use crate::keys::{is_safe, key_field, new_key, read_key};
+use crate::retry::Repeat;
 use crate::shapes::Effects;
 use crate::units::{duration, rfc3339};
 
@@ -69,6 +70,7 @@ pub(crate) struct Prepared {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) key: Option<String>,
+    pub(crate) repeat: Repeat,
 }
 
 impl Prepared {
@@ -241,7 +243,15 @@ impl Call {
             return Err(wrong);
         }
         let url = address(base, &self.to, &self.path)?;
-        let given = self.headers.get(KEY).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // As the gateway reads it: `"a"` and `a` are one key.
+        let read = |field: &HeaderValue| {
+            let key = field.to_str().ok().and_then(read_key);
+            key.ok_or_else(|| {
+                InvalidCall::new("the header Idempotency-Key cannot be read as a key")
+            })
+        };
+        let is_said = self.key.is_some();
+        let given = self.headers.get(KEY).filter(|_| !is_said).map(read).transpose()?;
         let is_wanted = given.is_none() && !is_safe(&self.method);
         if let Some(key) = self.key.or_else(|| is_wanted.then(new_key)) {
             let field = key_field(&key).map_err(InvalidCall::new)?;
@@ -252,7 +262,9 @@ impl Call {
             self.key = given;
         }
         let Self { method, headers, body, key, .. } = self;
-        Ok(Prepared { url, method, headers, body, key })
+        // Whatever has an effect has a key by now.
+        let repeat = if key.is_some() { Repeat::Safe } else { Repeat::Read };
+        Ok(Prepared { url, method, headers, body, key, repeat })
     }
 }
 
@@ -323,6 +335,16 @@ mod tests {
             prepared(Call::to("pay").header("Idempotency-Key", "k")).key.as_deref(),
             Some("k")
         );
+    }
+
+    #[test]
+    fn a_key_that_is_given_as_a_header_is_told_as_the_gateway_reads_it() {
+        let given = |field: &str| Call::to("pay").header("Idempotency-Key", field);
+        let prepared = given("\"order \\\"1\\\"\"").prepare("http://gateway").unwrap();
+        assert_eq!(prepared.key.as_deref(), Some("order \"1\""));
+        let again = Call::to("pay").key(prepared.key.unwrap()).prepare("http://gateway").unwrap();
+        assert_eq!(again.headers[KEY], prepared.headers[KEY]);
+        assert!(given("a, b").prepare("http://gateway").is_err());
     }
 
     #[test]

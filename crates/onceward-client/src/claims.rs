@@ -12,13 +12,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::client::{Onceward, in_path};
+use crate::client::{Onceward, in_path, unreadable};
 use crate::error::{BoxError, Error, Refusal, problem};
 use crate::keys::new_key;
 use crate::layer::OnceLayer;
+use crate::retry::Repeat;
 use crate::shapes::{Advice, Claim, ClaimStatus, Effects, Problem, ProblemCode};
 use crate::units::duration;
-pub(crate) use hold::Hold;
+pub(crate) use hold::{Granted, Hold};
 
 pub use hold::Held;
 
@@ -99,7 +100,8 @@ impl Begin {
     }
 
     /// How long somebody else's outcome is waited for. Where nothing is said, [`Claims::once`] waits a
-    /// minute, and [`Claims::begin`] (a minute at most) not at all.
+    /// minute, and [`Claims::begin`] (a minute at most) not at all. Repeats to a gateway that is away come
+    /// on top: to give up on a begin that may be heard would leave a claim in nobody's hand.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
         self
@@ -187,7 +189,8 @@ impl Claims {
     /// [`Error::InProgress`]: somebody else has it in hand, for longer than was waited.
     /// [`Error::OutcomeUnknown`]: it may have been done, and only a person can tell.
     /// [`Error::EffectFailed`]: it was done, and did not succeed. [`Error::NotDone`] and
-    /// [`Error::Effect`]: the effect's own error.
+    /// [`Error::Effect`]: the effect's own error. [`Error::Unwritten`]: it ran, and the ledger does not
+    /// know its outcome.
     pub async fn once<T, E, F>(&self, key: &str, effect: impl FnOnce(Held) -> F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -210,7 +213,7 @@ impl Claims {
         F: Future<Output = Result<T, E>>,
     {
         let unfit = |source| Error::Outcome { key: key.to_owned(), source };
-        let claim = self.acquire(key, begin).await?;
+        let Granted { claim, lease } = self.acquire(key, begin).await?;
         if claim.status == ClaimStatus::Done {
             let outcome = claim.outcome.unwrap_or_default();
             return match claim.ok {
@@ -218,15 +221,30 @@ impl Claims {
                 _ => serde_json::from_value(outcome).map_err(unfit),
             };
         }
-        let hold = Hold::new(self.clone(), claim, Duration::MAX);
+        let hold = Hold::new(self.clone(), Granted { claim, lease }, Duration::MAX);
         let fence = hold.held().fence;
         match effect(hold.held()).await {
             Ok(outcome) => {
-                let value = serde_json::to_value(&outcome).map_err(unfit)?;
                 // It stays in hand until that is heard: a gateway that is away comes back.
-                let heard = self.complete(key, fence, value).await;
+                let heard = match serde_json::to_value(&outcome) {
+                    Ok(value) => self.complete(key, fence, value).await.map(|_| outcome),
+                    Err(source) => Err(unfit(source)),
+                };
+                if let Err(Error::Outcome { .. } | Error::Refused(_)) = &heard {
+                    // No further try could write it. A lease that ends by itself says the same, later.
+                    let why = "its outcome cannot be written down";
+                    let _ = self.release_unknown(key, fence, why).await;
+                }
                 drop(hold);
-                heard.map(|_| outcome)
+                heard.map_err(|error| match error {
+                    stale_or_unfit @ (Error::FenceStale(_) | Error::Outcome { .. }) => {
+                        stale_or_unfit
+                    }
+                    error => {
+                        let (key, source) = (key.to_owned(), Box::new(error));
+                        Error::Unwritten { key, fence, source }
+                    }
+                })
             }
             Err(error) => {
                 drop(hold);
@@ -238,6 +256,10 @@ impl Claims {
     /// Begins an effect: [`ClaimStatus::Acquired`] says that it is in hand, [`ClaimStatus::Done`] that
     /// somebody did it. A begin that is sent again because its answer was lost is the same begin.
     pub async fn begin(&self, key: &str, begin: &Begin) -> Result<Claim, Error> {
+        Ok(self.begin_for(key, begin).await?.claim)
+    }
+
+    pub(crate) async fn begin_for(&self, key: &str, begin: &Begin) -> Result<Granted, Error> {
         let nonce = begin.nonce.clone().unwrap_or_else(new_key);
         let mut body = Map::new();
         body.insert("nonce".to_owned(), nonce.into());
@@ -263,13 +285,13 @@ impl Claims {
     /// [`Error::FenceStale`]: somebody else has it in hand by now, or it has ended otherwise.
     pub async fn complete(&self, key: &str, fence: u64, outcome: Value) -> Result<Claim, Error> {
         let body = json!({ "fence": fence, "outcome": outcome });
-        self.say(key, "complete", &body, Duration::ZERO).await
+        self.end(key, "complete", &body, &[ClaimStatus::Done]).await
     }
 
     /// Says that it was done and did not succeed, for good: all get that.
     pub async fn fail(&self, key: &str, fence: u64, outcome: Value) -> Result<Claim, Error> {
         let body = json!({ "fence": fence, "outcome": outcome, "ok": false });
-        self.say(key, "complete", &body, Duration::ZERO).await
+        self.end(key, "complete", &body, &[ClaimStatus::Done]).await
     }
 
     /// Gives it back: nothing was done.
@@ -278,39 +300,46 @@ impl Claims {
         if let Some(wait) = not_done.retry_after {
             body["retry_after"] = duration(wait).into();
         }
-        self.say(key, "release", &body, Duration::ZERO).await
+        self.end(key, "release", &body, &GIVEN_BACK).await
     }
 
     /// Gives it back, and nobody knows whether it was done.
     pub async fn release_unknown(&self, key: &str, fence: u64, why: &str) -> Result<Claim, Error> {
         let body = json!({ "fence": fence, "reason": short(why), "may_have_executed": true });
-        self.say(key, "release", &body, Duration::ZERO).await
+        self.end(key, "release", &body, &GIVEN_BACK).await
     }
 
     /// Keeps it in hand for another lease.
     pub async fn renew(&self, key: &str, fence: u64) -> Result<Claim, Error> {
+        Ok(self.renew_for(key, fence).await?.claim)
+    }
+
+    async fn renew_for(&self, key: &str, fence: u64) -> Result<Granted, Error> {
         let body = json!({ "fence": fence, "lease": duration(self.lease) });
-        self.say(key, "renew", &body, Duration::ZERO).await
+        let renewed = self.say(key, "renew", &body, Duration::ZERO).await?;
+        said_as(&[ClaimStatus::Acquired], &renewed.claim)?;
+        Ok(renewed)
     }
 
     /// How it stands.
     pub async fn get(&self, key: &str) -> Result<Claim, Error> {
-        self.client.ask(Method::GET, &self.path(key), None).await
+        let claim: Claim = self.client.ask(Method::GET, &self.path(key), None).await?;
+        if claim.key == key { Ok(claim) } else { Err(unreadable(None, NO_CLAIM)) }
     }
 
-    async fn acquire(&self, key: &str, begin: &Begin) -> Result<Claim, Error> {
+    async fn acquire(&self, key: &str, begin: &Begin) -> Result<Granted, Error> {
         let wait = begin.wait.unwrap_or(WAIT_MAX);
         let asked = Instant::now();
         loop {
             let left = wait.saturating_sub(asked.elapsed());
             let once = Begin { wait: Some(left), nonce: None, ..begin.clone() };
-            let claim = self.begin(key, &once).await?;
+            let Granted { claim, lease } = self.begin_for(key, &once).await?;
             match &claim.status {
-                ClaimStatus::Acquired | ClaimStatus::Done => return Ok(claim),
+                ClaimStatus::Acquired | ClaimStatus::Done => return Ok(Granted { claim, lease }),
                 ClaimStatus::InDoubt => return Err(in_doubt(claim)),
                 _ => {
                     let pause = claim.retry_after_ms.map_or(BUSY, Duration::from_millis);
-                    if asked.elapsed() + pause >= wait {
+                    if asked.elapsed().saturating_add(pause) >= wait {
                         return Err(busy(claim, pause));
                     }
                     tokio::time::sleep(pause).await;
@@ -345,10 +374,43 @@ impl Claims {
         verb: &str,
         body: &Value,
         extra: Duration,
-    ) -> Result<Claim, Error> {
+    ) -> Result<Granted, Error> {
         let path = format!("{}/{verb}", self.path(key));
-        self.client.ask_for(Method::POST, &path, Some(body), extra).await
+        // A nonce or a fence tells a second arrival.
+        let how = (None, Repeat::Safe);
+        let answer = self.client.ask_for(Method::POST, &path, Some(body), how, extra).await?;
+        let claim: Claim = answer.json().map_err(|error| unreadable(None, error))?;
+        if claim.key != key || claim.status == ClaimStatus::default() {
+            return Err(unreadable(None, NO_CLAIM));
+        }
+        let lease = hold::granted(&claim, answer.header("date"), self.lease);
+        Ok(Granted { claim, lease })
     }
+
+    /// Says how it ended, and believes that it was heard where the answer says so.
+    async fn end(
+        &self,
+        key: &str,
+        verb: &str,
+        body: &Value,
+        heard: &[ClaimStatus],
+    ) -> Result<Claim, Error> {
+        let Granted { claim, .. } = self.say(key, verb, body, Duration::ZERO).await?;
+        said_as(heard, &claim)?;
+        Ok(claim)
+    }
+}
+
+const NO_CLAIM: &str = "it is not the claim that was asked for";
+
+/// What a release comes to.
+const GIVEN_BACK: [ClaimStatus; 2] = [ClaimStatus::Released, ClaimStatus::InDoubt];
+
+fn said_as(heard: &[ClaimStatus], claim: &Claim) -> Result<(), Error> {
+    if heard.contains(&claim.status) {
+        return Ok(());
+    }
+    Err(unreadable(None, format!("the claim is {}", claim.status)))
 }
 
 fn short(why: &str) -> String {

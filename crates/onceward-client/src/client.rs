@@ -12,10 +12,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
-use crate::call::{Call, InvalidCall, Prepared};
+use crate::call::{Call, InvalidCall, KEY, Prepared};
 use crate::claims::Claims;
-use crate::error::{Error, Refusal, in_doubt, problem, problem_in};
-use crate::retry::{RetryPolicy, retry_after, retrying};
+use crate::error::{BoxError, Error, Refusal, in_doubt, problem, problem_in};
+use crate::keys::{is_safe, new_key};
+use crate::retry::{Repeat, RetryPolicy, retry_after, retrying, unheard};
 use crate::shapes::{self, Advice, OperationStory, ProblemCode, State};
 use crate::transport::{HttpTransport, Transport};
 
@@ -25,6 +26,9 @@ const URL: &str = "http://127.0.0.1:7077";
 /// How often an operation is looked at that is waited for: at first, and at the most.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// How long the last look at it may take, where the time is over already.
+const LOOK_LAST: Duration = Duration::from_secs(1);
 
 /// The header of the gateway's own access key: `Authorization` is the upstream's.
 const ACCESS: HeaderName = HeaderName::from_static("onceward-authorization");
@@ -62,7 +66,7 @@ pub struct Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Builder").finish_non_exhaustive()
     }
 }
 
@@ -97,6 +101,14 @@ impl Builder {
         let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = self.url.or_else(|| said("ONCEWARD_URL")).unwrap_or_else(|| URL.to_owned());
         let url = url.trim_end_matches('/').to_owned();
+        if url
+            .parse::<Uri>()
+            .is_ok_and(|it| it.authority().is_some_and(|it| it.as_str().contains('@')))
+        {
+            let what = "the gateway's address has a name or a password in it, which nobody would send: \
+                        give an access key";
+            return Err(InvalidCall::new(what));
+        }
         let is_address = url.parse::<Uri>().is_ok_and(|it| {
             matches!(it.scheme_str(), Some("http" | "https")) && it.host().is_some()
         });
@@ -172,7 +184,7 @@ impl Onceward {
     /// The same, and it waits so long for an outcome that comes soon.
     pub async fn accept_within(&self, call: Call, wait: Duration) -> Result<Accepted, Error> {
         // Whole seconds, and never fewer than were meant.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         self.accept_by(call, format!("respond-async, wait={seconds}"), wait).await
     }
 
@@ -187,6 +199,10 @@ impl Onceward {
         let answer = self.make(&call, extra).await?;
         let Some(operation) = answer.operation().map(str::to_owned) else {
             let (status, method) = (answer.status().as_u16(), &call.method);
+            if call.key.is_some() {
+                let source = format!("an answer {status} that is not the gateway's").into();
+                return Err(Error::Unreachable { key: call.key, source });
+            }
             let why = format!(
                 "The upstream answered {status}, and no operation was remembered: a call by {method} \
                  passes without a record where it has no key."
@@ -201,13 +217,16 @@ impl Onceward {
 
     /// The story of an operation.
     pub async fn operation(&self, operation: &str) -> Result<OperationStory, Error> {
-        self.ask(Method::GET, &format!("/v1/operations/{}", in_path(operation)), None).await
+        let path = format!("/v1/operations/{}", in_path(operation));
+        let story: OperationStory = self.ask(Method::GET, &path, None).await?;
+        if story.id.is_empty() { Err(unreadable(None, "it is no operation")) } else { Ok(story) }
     }
 
     /// The answer that is kept of an operation.
     pub async fn response(&self, operation: &str) -> Result<shapes::Answer, Error> {
-        self.ask(Method::GET, &format!("/v1/operations/{}/response", in_path(operation)), None)
-            .await
+        let path = format!("/v1/operations/{}/response", in_path(operation));
+        let kept: shapes::Answer = self.ask(Method::GET, &path, None).await?;
+        if kept.status == 0 { Err(unreadable(None, "it is no answer")) } else { Ok(kept) }
     }
 
     /// Waits until an operation has ended: `done`, or `dead`.
@@ -220,7 +239,12 @@ impl Onceward {
         let begun = Instant::now();
         let mut look = LOOK;
         loop {
-            let story = self.operation(operation).await?;
+            let left = timeout.saturating_sub(begun.elapsed()).max(LOOK_LAST);
+            let looked = tokio::time::timeout(left, self.operation(operation)).await;
+            let story = looked.unwrap_or_else(|_| {
+                let source = format!("no answer within {} ms", left.as_millis()).into();
+                Err(Error::Unreachable { key: None, source })
+            })?;
             // Where the upstream is asked what it knows, the doubt may end by itself.
             let is_looked_up = || story.looks.as_ref().is_some_and(|looks| looks.next.is_some());
             match &story.state {
@@ -248,23 +272,42 @@ impl Onceward {
     }
 
     /// Asks the rest of the API, as `docs/api.md` has it, and gives the document that it answers.
+    ///
+    /// What makes something new under a key (events, operations, sagas, an operation sent again) gets
+    /// an `Idempotency-Key` for its repeats where the body has no `key`; any other POST is not made
+    /// again unless nothing was sent or the gateway advises it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutcomeUnknown`] where such a POST was sent and no answer of the gateway's came, else as
+    /// [`send`](Self::send). [`Error::AnswerUnreadable`] where what came is no answer of the API's.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Error> {
-        self.ask_for(method, path, body, Duration::ZERO).await
+        let is_keyed = method == Method::POST && takes_key(path);
+        let is_said = body.and_then(|body| body.get("key")).is_some_and(Value::is_string);
+        let key = (is_keyed && !is_said).then(new_key);
+        let repeat = if is_keyed || is_safe(&method) || method == Method::DELETE {
+            Repeat::Safe
+        } else {
+            Repeat::Unsafe
+        };
+        let answer = self.ask_for(method, path, body, (key, repeat), Duration::ZERO).await?;
+        answer.json().map_err(|error| unreadable(answer.key(), error))
     }
 
-    /// The same, where the gateway itself was asked to wait for `extra`.
-    pub(crate) async fn ask_for<T: DeserializeOwned>(
+    /// The same, and its answer as it came; the gateway itself was asked to wait for `extra`.
+    pub(crate) async fn ask_for(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
+        (key, repeat): (Option<String>, Repeat),
         extra: Duration,
-    ) -> Result<T, Error> {
+    ) -> Result<Answer, Error> {
         let url = format!("{}{path}", self.shared.url);
         let url = url.parse().map_err(|_| InvalidCall::new(format!("{url:?} is no address")))?;
         let json = HeaderValue::from_static("application/json");
@@ -274,9 +317,20 @@ impl Onceward {
             headers.insert(CONTENT_TYPE, json);
             bytes = body.to_string().into();
         }
-        let call = Prepared { url, method, headers, body: bytes, key: None };
-        let answer = self.answer(&self.introduced(call), extra).await?;
-        answer.json().map_err(Error::AnswerUnreadable)
+        if let Some(field) = key.as_deref().and_then(|key| HeaderValue::try_from(key).ok()) {
+            headers.insert(KEY, field);
+        }
+        let call = self.introduced(Prepared { url, method, headers, body: bytes, key, repeat });
+        let answer = self.answer(&call, extra).await?;
+        if answer.ok() {
+            return Ok(answer);
+        }
+        // Refusals of the gateway's are problems: this is another's word.
+        let said = format!("it has the status {}", answer.status());
+        Err(match repeat {
+            Repeat::Unsafe if answer.status().is_server_error() => unheard(&call, &said),
+            _ => unreadable(call.key.as_deref(), said),
+        })
     }
 
     async fn make(&self, call: &Prepared, extra: Duration) -> Result<Answer, Error> {
@@ -312,6 +366,21 @@ impl Onceward {
     }
 }
 
+/// An answer that is none of the API's.
+pub(crate) fn unreadable(key: Option<&str>, why: impl Into<BoxError>) -> Error {
+    Error::AnswerUnreadable { key: key.map(str::to_owned), source: why.into() }
+}
+
+/// Whether what is posted there makes one thing for one key, whatever arrives twice.
+fn takes_key(path: &str) -> bool {
+    let way = path.split('?').next().unwrap_or_default();
+    let is_resend = || {
+        let id = way.strip_prefix("/v1/operations/").and_then(|way| way.strip_suffix("/resend"));
+        id.is_some_and(|id| !id.contains('/'))
+    };
+    ["/v1/events", "/v1/operations", "/v1/sagas"].contains(&way) || is_resend()
+}
+
 /// A name as one part of a path.
 pub(crate) fn in_path(name: &str) -> String {
     let coded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
@@ -331,10 +400,36 @@ mod tests {
     }
 
     #[test]
+    fn an_address_with_a_password_is_refused_and_not_shown() {
+        let builder = Onceward::builder().url("http://anna:s3cret@gateway");
+        assert!(!format!("{builder:?}").contains("s3cret"));
+        let said = builder.build().unwrap_err().to_string();
+        assert!(said.contains("access key") && !said.contains("s3cret"), "{said}");
+    }
+
+    #[test]
     fn a_client_does_not_show_its_access_key() {
         let client = Onceward::builder().url("http://gateway/").access_key("ow_1").build().unwrap();
         assert_eq!(format!("{client:?}"), "Onceward { url: \"http://gateway\", .. }");
         assert!(!format!("{:?}", Onceward::builder().access_key("ow_1")).contains("ow_1"));
+    }
+
+    #[test]
+    fn what_takes_a_key_is_what_the_document_of_the_api_says() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        // The document is no part of the crate as it is packed.
+        let Ok(text) = std::fs::read(document) else { return };
+        let document: Value = serde_json::from_slice(&text).unwrap();
+        let (mut keyed, mut others) = (0, 0);
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let Some(post) = path.starts_with("/v1/").then(|| item.get("post")).flatten() else {
+                continue;
+            };
+            let is_keyed = post["parameters"].to_string().contains("/idempotencyKey");
+            assert_eq!(takes_key(&path.replace("{id}", "op_1")), is_keyed, "{path}");
+            if is_keyed { keyed += 1 } else { others += 1 }
+        }
+        assert!(keyed >= 4 && others > 0);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub enum Error {
     Problem(Refusal),
     /// No answer of the gateway's came. The same call with the same key is safe.
     #[error("no answer came: {source}")]
+    #[non_exhaustive]
     Unreachable {
         /// The key that the call was made with: make it again with that one.
         key: Option<String>,
@@ -54,13 +55,27 @@ pub enum Error {
         source: BoxError,
     },
     /// An answer is larger than what is read of one; the call itself was made.
-    #[error("the answer is larger than {0} bytes; the call itself was made")]
-    AnswerTooLarge(usize),
-    /// An answer is not what the API says that it is: another server's, perhaps.
-    #[error("the answer cannot be read: {0}")]
-    AnswerUnreadable(#[source] serde_json::Error),
+    #[error("the answer is larger than {bytes_max} bytes; the call itself was made")]
+    #[non_exhaustive]
+    AnswerTooLarge {
+        /// The key that the call was made with: its outcome lies under that one.
+        key: Option<String>,
+        /// What is read of an answer, in bytes.
+        bytes_max: usize,
+    },
+    /// An answer is not what the API says that it is: another server's, perhaps. What it was asked may
+    /// have been done.
+    #[error("the answer cannot be read: {source}")]
+    #[non_exhaustive]
+    AnswerUnreadable {
+        /// The key that the call was made with, where it had one.
+        key: Option<String>,
+        /// Why not.
+        source: BoxError,
+    },
     /// What was waited for did not come in time; it goes on by itself.
     #[error("{operation} is {state} still")]
+    #[non_exhaustive]
     WaitTimeout {
         /// The operation.
         operation: String,
@@ -78,6 +93,7 @@ pub enum Error {
     Effect(#[source] BoxError),
     /// The effect of a claim was done, and did not succeed: that is its outcome, and all get it.
     #[error("{key} has ended, and did not succeed")]
+    #[non_exhaustive]
     EffectFailed {
         /// The claim's key.
         key: String,
@@ -86,11 +102,24 @@ pub enum Error {
     },
     /// The effect was done, and its outcome is not what is asked for.
     #[error("the outcome of {key} cannot be read or written: {source}")]
+    #[non_exhaustive]
     Outcome {
         /// The claim's key.
         key: String,
         /// Why not.
         source: serde_json::Error,
+    },
+    /// The effect of a claim ran, and the ledger was not told its outcome: it is in doubt, or will be
+    /// once its lease is over. A `complete` with this fence is still believed.
+    #[error("the effect of {key} ran, and its outcome is not written down: {source}")]
+    #[non_exhaustive]
+    Unwritten {
+        /// The claim's key.
+        key: String,
+        /// The fence that it was run under.
+        fence: u64,
+        /// Why not.
+        source: Box<Self>,
     },
 }
 
@@ -101,10 +130,7 @@ impl Error {
             Self::Unreachable { .. } | Self::NotDone(_) => Advice::SameKey,
             Self::WaitTimeout { .. } => Advice::Wait,
             Self::EffectFailed { .. } => Advice::NewKey,
-            Self::AnswerTooLarge(_) | Self::AnswerUnreadable(_) | Self::Invalid(_) => {
-                Advice::FixRequest
-            }
-            Self::Effect(_) | Self::Outcome { .. } => Advice::Escalate,
+            Self::Invalid(_) => Advice::FixRequest,
             _ => {
                 self.refusal().map_or(Advice::Escalate, |refusal| refusal.problem().advice.clone())
             }
@@ -140,8 +166,12 @@ impl Error {
     /// The idempotency key of the call, where it had one.
     pub fn key(&self) -> Option<&str> {
         match self {
-            Self::Unreachable { key, .. } => key.as_deref(),
-            Self::EffectFailed { key, .. } | Self::Outcome { key, .. } => Some(key),
+            Self::Unreachable { key, .. }
+            | Self::AnswerTooLarge { key, .. }
+            | Self::AnswerUnreadable { key, .. } => key.as_deref(),
+            Self::EffectFailed { key, .. }
+            | Self::Outcome { key, .. }
+            | Self::Unwritten { key, .. } => Some(key),
             _ => self.refusal()?.key(),
         }
     }

@@ -61,6 +61,7 @@ type Principal = dyn Fn(&Parts) -> String + Send + Sync;
 
 /// What a handler can know of the run that it is; among its request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keyed {
     /// The caller's key.
     pub key: String,

@@ -7,8 +7,9 @@ use http::{HeaderMap, Response};
 use tokio::time::Instant;
 
 use crate::call::Prepared;
-use crate::error::Error;
+use crate::error::{Error, Refusal, problem};
 use crate::keys::fill;
+use crate::shapes::{Advice, ProblemCode};
 use crate::transport::{Transport, TransportError};
 
 /// How often and how long a call is made again. All of it with one key.
@@ -51,15 +52,32 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(at.duration_since(now).unwrap_or_default())
 }
 
+/// What a second arrival of a call would do, and so when it is made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Nothing: it has a key or a fence, or asks the gateway itself how something stands.
+    Safe,
+    /// Nothing either; but what looks like a proxy's answer may be its upstream's.
+    Read,
+    /// A second effect, perhaps: only where nothing arrived, or the gateway advises it.
+    Unsafe,
+}
+
+/// Whether an answer may be of a proxy before the gateway, which knows nothing of the call: every
+/// keyed answer of the gateway's names its operation.
+fn is_foreign(answer: &Response<Bytes>) -> bool {
+    let is_ours = ["onceward-advice", "onceward-operation"];
+    BETWEEN.contains(&answer.status().as_u16())
+        && !is_ours.iter().any(|name| answer.headers().contains_key(*name))
+}
+
 /// Whether the same call may bring more than this answer.
-fn may_help(answer: &Response<Bytes>, is_keyed: bool) -> bool {
+fn may_help(answer: &Response<Bytes>, repeat: Repeat) -> bool {
     let status = answer.status().as_u16();
     if let Some(advice) = answer.headers().get("onceward-advice") {
         return status >= 400 && (advice == "same-key" || advice == "wait");
     }
-    // Every keyed answer of the gateway's names its operation: this one is of a proxy before it.
-    let is_foreign = !answer.headers().contains_key("onceward-operation");
-    is_foreign && is_keyed && BETWEEN.contains(&status)
+    repeat == Repeat::Safe && is_foreign(answer)
 }
 
 /// Makes a call until its answer cannot get better by making it again: with the key and the bytes
@@ -74,11 +92,14 @@ pub(crate) async fn retrying(
     let mut attempt = 1;
     loop {
         let failure = match ask(transport, call, policy.timeout.saturating_add(extra)).await {
-            Ok(answer) if !may_help(&answer, call.key.is_some()) => return Ok(answer),
+            Ok(answer) if !may_help(&answer, call.repeat) => return Ok(answer),
             Ok(answer) => Ok(answer),
-            Err(TransportError::NoAnswer(error)) => Err(error),
+            Err(TransportError::NoAnswer(error)) if call.repeat == Repeat::Unsafe => {
+                return Err(unheard(call, &error.to_string()));
+            }
+            Err(TransportError::Unsent(error) | TransportError::NoAnswer(error)) => Err(error),
             Err(TransportError::TooLarge(bytes_max)) => {
-                return Err(Error::AnswerTooLarge(bytes_max));
+                return Err(Error::AnswerTooLarge { key: call.key.clone(), bytes_max });
             }
         };
         let asked =
@@ -86,11 +107,27 @@ pub(crate) async fn retrying(
         let wait = drawn(policy, attempt).max(asked.unwrap_or_default());
         let is_late = begun.elapsed().saturating_add(wait) > policy.horizon;
         if attempt >= policy.attempts_max || is_late {
-            return failure.map_err(|source| Error::Unreachable { key: call.key.clone(), source });
+            let unreachable = |source| Error::Unreachable { key: call.key.clone(), source };
+            return match failure {
+                Ok(answer) if is_foreign(&answer) => {
+                    let said = format!("{} of what stands before the gateway", answer.status());
+                    Err(unreachable(said.into()))
+                }
+                failure => failure.map_err(unreachable),
+            };
         }
         tokio::time::sleep(wait).await;
         attempt += 1;
     }
+}
+
+/// Of a call that cannot be made again, and whose answer is not the gateway's.
+pub(crate) fn unheard(call: &Prepared, met: &str) -> Error {
+    let Prepared { method, url, key, .. } = call;
+    let title = "Nobody knows whether it was done";
+    let detail = format!("{method} {} had no answer of the gateway's: {met}.", url.path());
+    let said = problem(ProblemCode::OutcomeUnknown, 504, Advice::Escalate, title, detail);
+    Error::OutcomeUnknown(Refusal::new(said, key.clone()))
 }
 
 async fn ask(

@@ -20,7 +20,8 @@
 //! ```
 //!
 //! It has no time: pauses between attempts are none, accepted calls are made before their 202 is back,
-//! leases end where a test says so, and windows never do.
+//! leases end where a test says so, and windows never do; only a key that is given back for later is free
+//! no earlier than that.
 
 mod claims;
 mod demo;
@@ -47,6 +48,7 @@ pub use sign::sign_webhook;
 
 /// Why an upstream of a test gives no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FakeFault {
     /// It was not reached: provably nothing was sent.
     Unsent,

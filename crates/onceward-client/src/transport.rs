@@ -39,6 +39,9 @@ pub trait Transport: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
+    /// None can come: there is no connection, and nothing was sent.
+    #[error("{0}")]
+    Unsent(#[source] BoxError),
     /// None came, or not all of it.
     #[error("{0}")]
     NoAnswer(#[source] BoxError),
@@ -82,8 +85,16 @@ impl Transport for HttpTransport {
     fn call(&self, request: Request<Bytes>) -> Answering<'_> {
         Box::pin(async move {
             let none = |error: BoxError| TransportError::NoAnswer(told(&*error));
-            let answer = self.client.request(request.map(Full::new)).await;
-            let (head, body) = answer.map_err(|error| none(error.into()))?.into_parts();
+            let answer = self.client.request(request.map(Full::new)).await.map_err(|error| {
+                let is_unsent = error.is_connect();
+                let error = told(&error);
+                if is_unsent {
+                    TransportError::Unsent(error)
+                } else {
+                    TransportError::NoAnswer(error)
+                }
+            });
+            let (head, body) = answer?.into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
                 let is_large = error.is::<LengthLimitError>();
                 if is_large { TransportError::TooLarge(ANSWER_BYTES_MAX) } else { none(error) }

@@ -20,6 +20,24 @@ pub(crate) fn duration(length: Duration) -> String {
     if said.is_empty() { "0ms".to_owned() } else { said.join(" ") }
 }
 
+/// What [`duration`] wrote; nothing where it is none.
+pub(crate) fn read_duration(text: &str) -> Option<Duration> {
+    text.split(' ').try_fold(Duration::ZERO, |sum, part| {
+        let digits = part.find(|letter: char| !letter.is_ascii_digit())?;
+        let (number, unit) = part.split_at(digits);
+        let millis = match unit {
+            "d" => 86_400_000,
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1000,
+            "ms" => 1,
+            _ => return None,
+        };
+        let millis = number.parse::<u64>().ok()?.checked_mul(millis)?;
+        sum.checked_add(Duration::from_millis(millis))
+    })
+}
+
 /// A time in RFC 3339, in UTC and to the millisecond; nothing where it is before 1970.
 pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
     let since = time.duration_since(UNIX_EPOCH).ok()?;
@@ -30,6 +48,35 @@ pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
     (year <= 9999).then(|| {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
     })
+}
+
+/// A time as the API writes it, in UTC; nothing where it is none.
+pub(crate) fn read_rfc3339(text: &str) -> Option<SystemTime> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let numbers = |text: &str, between| -> Option<[u64; 3]> {
+        let read = text.split(between).map(|part| part.parse().ok()).collect::<Option<Vec<_>>>()?;
+        read.try_into().ok()
+    };
+    let ([year, month, day], [hour, minute, second]) = (numbers(date, '-')?, numbers(clock, ':')?);
+    let is_within = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    let days = is_within.then(|| days_until(year, month, day))?;
+    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds) + Duration::from_millis(millis.parse().ok()?))
+}
+
+/// The days from the first of 1970 to a date; [`civil`] the other way.
+fn days_until(year: u64, month: u64, day: u64) -> u64 {
+    let (year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let day_of_year = (153 * march_month + 2) / 5 + day - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
 }
 
 /// The date of a day, counted from the first of 1970: years begin in March here, so that the leap day

@@ -49,7 +49,9 @@ impl From<Scheme> for VerifyOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
-    /// Its id, where the scheme has one in a header: the key to make nothing of a second arrival.
+    /// Its id, where the scheme has one in a header: the key to make nothing of a second arrival. Of
+    /// GitHub and Shopify it is not signed: whoever has seen a delivery can send it again under another,
+    /// and what the body itself names is the better key.
     pub id: Option<String>,
     /// When it was signed, where the scheme says.
     pub signed_at: Option<SystemTime>,
@@ -162,7 +164,7 @@ pub fn verify_webhook(
         in_time(signed_at, now.unwrap_or_else(SystemTime::now), tolerance)?;
     }
     for (secret, key) in keys.iter().enumerate() {
-        if said.signatures.iter().any(|signature| key.fits(signature, &said.signed)) {
+        if key.fits(&said.signatures, &said.signed) {
             return Ok(Verified { id: said.id, signed_at: said.signed_at, secret });
         }
     }
@@ -234,15 +236,20 @@ impl Key {
         Err(WebhookError::Secret("`whpk_` needs the feature `ed25519` of onceward-client"))
     }
 
-    /// In constant time, and the whole of it.
-    fn fits(&self, signature: &Signature, signed: &[u8]) -> bool {
-        match (self, signature) {
-            (Self::Shared(mac), Signature::Shared(bytes)) => {
-                (**mac).clone().chain_update(signed).verify_slice(bytes).is_ok()
+    /// Whether one of them is its own: each in constant time, and the whole of it. What is signed is
+    /// hashed once, however many they are, since nobody is trusted yet.
+    fn fits(&self, signatures: &[Signature], signed: &[u8]) -> bool {
+        match self {
+            Self::Shared(mac) => {
+                let mac = (**mac).clone().chain_update(signed);
+                let fits = |bytes: &[u8]| mac.clone().verify_slice(bytes).is_ok();
+                signatures.iter().any(|it| matches!(it, Signature::Shared(bytes) if fits(bytes)))
             }
             #[cfg(feature = "ed25519")]
-            (Self::Public(key), Signature::Public(bytes)) => key.verify(signed, bytes).is_ok(),
-            _ => false,
+            Self::Public(key) => {
+                let fits = |bytes: &[u8]| key.verify(signed, bytes).is_ok();
+                signatures.iter().any(|it| matches!(it, Signature::Public(bytes) if fits(bytes)))
+            }
         }
     }
 }

@@ -238,7 +238,7 @@ async function nameOf<R>(
 ): Promise<string> {
   if (!principal) return key;
   const name = `${encodeURIComponent((await principal(request)) ?? "")}/${key}`;
-  return name.length <= 255 ? name : `sha256/${await sha256(new TextEncoder().encode(name))}`;
+  return name.length <= 255 ? name : `@sha256/${await sha256(new TextEncoder().encode(name))}`;
 }
 
 function effectsOf(method: string): Effects {

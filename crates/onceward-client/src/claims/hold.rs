@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Claims;
 use crate::error::Error;
 use crate::shapes::Claim;
+use crate::units::read_rfc3339;
 
 /// What an effect is told.
 #[derive(Debug, Clone)]
@@ -24,7 +25,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether the claim is lost: somebody else may have begun since.
+    /// Whether the claim is lost, or its lease is over and could not be renewed: somebody else may have
+    /// begun since.
     pub fn is_lost(&self) -> bool {
         *self.lost.borrow()
     }
@@ -38,6 +40,32 @@ impl Held {
     }
 }
 
+/// A claim, and for how long it is in hand from its answer on.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) claim: Claim,
+    pub(crate) lease: Duration,
+}
+
+/// For how long `claim` is in hand: what was asked, unless its answer says less. By the clock of
+/// whoever answered, which need not be ours; it says whole seconds.
+pub(super) fn granted(claim: &Claim, date: Option<&str>, asked: Duration) -> Duration {
+    let until = claim.lease_until.as_deref().and_then(read_rfc3339);
+    let at = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    let (Some(until), Some(at)) = (until, at) else { return asked };
+    let said = until.duration_since(at).unwrap_or_default();
+    if said >= asked {
+        return asked;
+    }
+    said.saturating_sub(Duration::from_secs(1)).max(said / 2)
+}
+
+/// Renewals come no closer together than this, whatever the lease.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// No lease is counted as longer, in this process.
+const LEASE_MAX: Duration = Duration::from_hours(24);
+
 /// Renews a claim at a third of its lease, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold {
@@ -47,21 +75,15 @@ pub(crate) struct Hold {
 
 impl Hold {
     /// Holds it for `longest` at most: from then on its lease ends by itself, whatever its holder does.
-    pub(crate) fn new(claims: Claims, claim: Claim, longest: Duration) -> Self {
+    pub(crate) fn new(claims: Claims, granted: Granted, longest: Duration) -> Self {
         let (losing, lost) = watch::channel(false);
-        let Claim { key, operation, fence, .. } = claim;
+        let Granted { claim: Claim { key, operation, fence, .. }, lease } = granted;
         let held = Held { key, fence: fence.unwrap_or_default(), operation, lost };
         let (key, fence) = (held.key.clone(), held.fence);
         // Beside the effect, which may keep its own task busy.
-        let begun = Instant::now();
         let renewing = tokio::spawn(async move {
-            while begun.elapsed() < longest {
-                tokio::time::sleep(claims.lease / 3).await;
-                // What else goes wrong was asked several times over; the next third is another chance.
-                if let Err(Error::FenceStale(_)) = claims.renew(&key, fence).await {
-                    losing.send_replace(true);
-                    return;
-                }
+            if renewed(&claims, &key, fence, lease, longest).await.is_err() {
+                losing.send_replace(true);
             }
         });
         Self { held, renewing }
@@ -76,4 +98,42 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.renewing.abort();
     }
+}
+
+/// Renews a claim for so long; fails where it is lost.
+async fn renewed(
+    claims: &Claims,
+    key: &str,
+    fence: u64,
+    lease: Duration,
+    longest: Duration,
+) -> Result<(), Lost> {
+    let begun = Instant::now();
+    let mut lease = lease.min(LEASE_MAX);
+    let mut until = begun + lease;
+    while begun.elapsed() < longest {
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::time::sleep((lease / 3).max(PAUSE_MIN).min(left)).await;
+        let asked = Instant::now();
+        // A renewal that hangs is worth no more than the lease that it is to renew.
+        match tokio::time::timeout_at(until, claims.renew_for(key, fence)).await {
+            Ok(Ok(granted)) => {
+                lease = granted.lease.min(LEASE_MAX);
+                until = asked + lease;
+            }
+            Ok(Err(error)) if is_final(&error) => return Err(Lost),
+            // It was asked several times over; the next third is another chance.
+            Ok(Err(_)) if Instant::now() < until => {}
+            Ok(Err(_)) | Err(_) => return Err(Lost),
+        }
+    }
+    Ok(())
+}
+
+struct Lost;
+
+/// Whether a claim that is refused so is not ours any more.
+fn is_final(error: &Error) -> bool {
+    let status = error.refusal().map(|refusal| refusal.problem().status);
+    matches!(error, Error::FenceStale(_)) || matches!(status, Some(403 | 404 | 410))
 }

@@ -20,7 +20,7 @@ use super::body::Body;
 use super::outcome::{Kept, Told, lost, not_begun, not_retained, refuse, refused, unknown};
 use super::{Keyed, OnceLayer};
 use crate::call::KEY;
-use crate::claims::{BUSY, Begin, Claims, Hold, NotDone, busy, in_doubt};
+use crate::claims::{BUSY, Begin, Claims, Granted, Hold, NotDone, busy, in_doubt};
 use crate::client::in_path;
 use crate::error::{BoxError, Error};
 use crate::keys::{KEY_BYTES_MAX, is_safe, read_key};
@@ -136,11 +136,11 @@ impl OnceLayer {
         R::Error: Into<BoxError>,
     {
         let name = self.name_of(&head, &key);
-        let claim = match self.begin(&head, &name, &body).await {
-            Ok(claim) if claim.status == ClaimStatus::Done => {
+        let granted = match self.begin(&head, &name, &body).await {
+            Ok(Granted { claim, .. }) if claim.status == ClaimStatus::Done => {
                 return Ok(Ok(replayed(&key, claim).map(Body::whole)));
             }
-            Ok(claim) => claim,
+            Ok(granted) => granted,
             Err(mut refusal) => {
                 Told::of(&key).write(refusal.headers_mut());
                 return Ok(Ok(refusal.map(Body::whole)));
@@ -149,10 +149,10 @@ impl OnceLayer {
         let run = Run {
             key: key.clone(),
             name,
-            operation: claim.operation.clone(),
-            is_harmless: claim.effects != Effects::NonIdempotent,
+            operation: granted.claim.operation.clone(),
+            is_harmless: granted.claim.effects != Effects::NonIdempotent,
             response_bytes_max: self.response_bytes_max,
-            hold: Hold::new(self.claims.clone(), claim, HOLD_MAX),
+            hold: Hold::new(self.claims.clone(), granted, HOLD_MAX),
             claims: self.claims.clone(),
         };
         let fence = run.hold.held().fence;
@@ -209,13 +209,14 @@ impl OnceLayer {
     }
 
     /// The claim's key: whose it is stands before it, written so that no other name can look like it.
+    /// What is too long is a digest behind an `@`, which stands in no name that is written for a path.
     fn name_of(&self, head: &Parts, key: &str) -> String {
         let Some(principal) = &self.principal else { return key.to_owned() };
         let name = format!("{}/{key}", in_path(&principal(head)));
         if name.len() <= KEY_BYTES_MAX {
             name
         } else {
-            format!("sha256/{}", digest(&[name.as_bytes()]))
+            format!("@sha256/{}", digest(&[name.as_bytes()]))
         }
     }
 
@@ -225,7 +226,7 @@ impl OnceLayer {
         head: &Parts,
         name: &str,
         body: &Bytes,
-    ) -> Result<Claim, Response<Bytes>> {
+    ) -> Result<Granted, Response<Bytes>> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let kind = head.headers.get("content-type").map_or(&b""[..], |kind| kind.as_bytes());
         let about = format!("{}\n{path}\n", head.method);
@@ -236,18 +237,20 @@ impl OnceLayer {
         };
         let effects = self.effects.clone().unwrap_or(by_method);
         let begin = Begin::new().fingerprint(fingerprint).effects(effects).wait(self.wait);
-        let claim = self.claims.begin(name, &begin).await.map_err(|error| {
+        let granted = self.claims.begin_for(name, &begin).await.map_err(|error| {
             let mut answer = not_begun(&error);
             answer.extensions_mut().insert(Trouble(Arc::new(error)));
             answer
         })?;
-        let error = match &claim.status {
-            ClaimStatus::Acquired | ClaimStatus::Done => return Ok(claim),
-            ClaimStatus::InDoubt => in_doubt(claim),
-            _ => {
-                let wait = claim.retry_after_ms.map_or(BUSY, Duration::from_millis);
-                busy(claim, wait)
-            }
+        let claim = match granted.claim.status {
+            ClaimStatus::Acquired | ClaimStatus::Done => return Ok(granted),
+            _ => granted.claim,
+        };
+        let error = if claim.status == ClaimStatus::InDoubt {
+            in_doubt(claim)
+        } else {
+            let wait = claim.retry_after_ms.map_or(BUSY, Duration::from_millis);
+            busy(claim, wait)
         };
         Err(error.refusal().map_or_else(|| not_begun(&error), refused))
     }
@@ -308,6 +311,9 @@ impl Run {
                 };
                 let kept = Kept::of(head.status, &head.headers, whole.as_ref()).into_value();
                 if let Err(error) = self.claims.complete(&self.name, fence, kept).await {
+                    if matches!(error, Error::Refused(_)) {
+                        self.give_up("its outcome cannot be written down").await;
+                    }
                     return self.told(lost(&error), Some(error));
                 }
                 ("done", None, body)

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use onceward_client::shapes::ClaimStatus;
-use onceward_client::{Begin, BoxError, Effects, Error, NotDone};
+use onceward_client::{Advice, Begin, BoxError, Effects, Error, NotDone};
 use serde_json::{Value, json};
 
 use crate::world::{fresh, of_both};
@@ -133,6 +133,91 @@ async fn a_claim_that_is_given_back_can_be_begun_or_is_in_doubt() {
         assert!(second > first);
         let given = mails.release_unknown(&key, second, "who knows").await.unwrap();
         assert_eq!(given.status, ClaimStatus::InDoubt);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_word_that_comes_late_is_weighed_by_what_became_of_the_claim() {
+    of_both(async |once| {
+        let mails = once.claims("mails");
+        let harmless = Begin::new().effects(Effects::Idempotent);
+        // Its holder did not know, and then it did.
+        let key = fresh("welcome");
+        let fence = mails.begin(&key, &harmless).await.unwrap().fence.unwrap();
+        for _ in 0..2 {
+            let given = mails.release_unknown(&key, fence, "who knows").await.unwrap();
+            assert_eq!(given.status, ClaimStatus::Released);
+        }
+        assert_eq!(mails.get(&key).await.unwrap().status, ClaimStatus::Lapsed);
+        let done = mails.complete(&key, fence, json!(1)).await.unwrap();
+        assert_eq!(done.status, ClaimStatus::Done);
+        // In doubt, and then it knows that nothing was done.
+        let key = fresh("welcome");
+        let fence = mails.begin(&key, &Begin::new()).await.unwrap().fence.unwrap();
+        mails.release_unknown(&key, fence, "who knows").await.unwrap();
+        for _ in 0..2 {
+            let given = mails.release(&key, fence, &NotDone::new("nothing")).await.unwrap();
+            assert_eq!(given.status, ClaimStatus::Released);
+        }
+        let told = mails.complete(&key, fence, json!(1)).await.unwrap_err();
+        assert!(matches!(told, Error::FenceStale(_)), "{told}");
+        let told = mails.release_unknown(&key, fence, "who knows").await.unwrap_err();
+        assert!(matches!(told, Error::FenceStale(_)), "{told}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_first_begin_says_is_remembered_and_later_ones_change_nothing_of_it() {
+    of_both(async |once| {
+        let (mails, key) = (once.claims("mails"), fresh("welcome"));
+        let first = mails.begin(&key, &Begin::new()).await.unwrap();
+        mails.release(&key, first.fence.unwrap(), &NotDone::new("no time")).await.unwrap();
+        let harmless = Begin::new().effects(Effects::Idempotent).fingerprint("anna");
+        let second = mails.begin(&key, &harmless).await.unwrap();
+        assert_eq!(second.effects, Effects::NonIdempotent);
+        let given = mails.release_unknown(&key, second.fence.unwrap(), "who knows").await.unwrap();
+        assert_eq!(given.status, ClaimStatus::InDoubt);
+        let other = mails.begin(&key, &Begin::new().fingerprint("otto")).await.unwrap();
+        assert_eq!(
+            other.status,
+            ClaimStatus::InDoubt,
+            "the first said nothing of what it is about"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_given_back_for_later_is_busy_until_then() {
+    of_both(async |once| {
+        let (mails, key) = (once.claims("mails"), fresh("welcome"));
+        let fence = mails.begin(&key, &Begin::new()).await.unwrap().fence.unwrap();
+        let later = NotDone::new("no time").after(Duration::from_hours(1));
+        mails.release(&key, fence, &later).await.unwrap();
+        let busy = mails.begin(&key, &Begin::new()).await.unwrap();
+        assert_eq!(busy.status, ClaimStatus::Busy);
+        assert!(busy.retry_after_ms > Some(3_000_000), "{:?}", busy.retry_after_ms);
+        let key = fresh("welcome");
+        let fence = mails.begin(&key, &Begin::new()).await.unwrap().fence.unwrap();
+        let soon = NotDone::new("no time").after(Duration::from_millis(20));
+        mails.release(&key, fence, &soon).await.unwrap();
+        assert_eq!(mails.once(&key, sent).await.unwrap(), "sent");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_cannot_be_written_leaves_a_doubt_at_once() {
+    of_both(async |once| {
+        let (mails, key) = (once.claims("mails"), fresh("welcome"));
+        // JSON has no such keys.
+        let odd = async |_| Ok::<_, BoxError>(std::collections::HashMap::from([((1, 2), 3)]));
+        let told = mails.once(&key, odd).await.unwrap_err();
+        assert!(matches!(told, Error::Outcome { .. }), "{told}");
+        assert_eq!(told.advice(), Advice::Escalate);
+        assert_eq!(mails.get(&key).await.unwrap().status, ClaimStatus::InDoubt);
     })
     .await;
 }

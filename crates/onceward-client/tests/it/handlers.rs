@@ -13,6 +13,7 @@ use onceward_client::testing::FakeGateway;
 use onceward_client::transport::Answering;
 use onceward_client::{Claims, Effects, Error, Onceward, Transport};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -303,6 +304,20 @@ async fn the_keys_of_one_caller_are_nothing_to_another() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn no_name_of_a_caller_looks_like_that_of_a_long_key() {
+    let once = Onceward::builder().transport(FakeGateway::new()).build().unwrap();
+    let of = |name: &'static str| orders(&once).layer().principal(move |_| name.to_owned());
+    let key = "k".repeat(255);
+    let digest = Bytes::from_owner(Sha256::digest(format!("anna/{key}")));
+    let digest = format!("{digest:x}");
+    let shop = Shop::new(of("anna"), &[201]);
+    shop.order(Some(&key), "one").await;
+    let other = Shop::new(of("sha256"), &[201]);
+    let got = other.order(Some(&digest), "one").await;
+    assert_eq!((got.header("idempotent-replayed"), other.runs()), (Some("false"), 1));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod contract_claims;
 mod double;
 mod handlers;
 mod kill;
+mod proxies;
 mod retry;
 #[cfg(feature = "tls")]
 mod tls;

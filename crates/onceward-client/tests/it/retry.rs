@@ -21,27 +21,27 @@ const QUICK: RetryPolicy = RetryPolicy {
 
 /// A gateway that answers as it is told, and remembers what it was asked.
 #[derive(Clone, Default)]
-struct Scripted {
+pub(crate) struct Scripted {
     answers: Arc<Mutex<VecDeque<Option<Response<Bytes>>>>>,
     asked: Arc<Mutex<Vec<Request<Bytes>>>>,
 }
 
 impl Scripted {
     /// Nothing stands for an answer that does not come.
-    fn new(answers: impl IntoIterator<Item = Option<Response<Bytes>>>) -> Self {
+    pub(crate) fn new(answers: impl IntoIterator<Item = Option<Response<Bytes>>>) -> Self {
         let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
         Self { answers, ..Self::default() }
     }
 
-    fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         Onceward::builder().url("http://gateway").transport(self.clone()).retry(QUICK)
     }
 
-    fn client(&self) -> Onceward {
+    pub(crate) fn client(&self) -> Onceward {
         self.builder().build().unwrap()
     }
 
-    fn asked(&self) -> Vec<Request<Bytes>> {
+    pub(crate) fn asked(&self) -> Vec<Request<Bytes>> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
@@ -56,11 +56,11 @@ impl Transport for Scripted {
     }
 }
 
-fn plain(status: u16, body: &'static str) -> Response<Bytes> {
+pub(crate) fn plain(status: u16, body: &'static str) -> Response<Bytes> {
     Response::builder().status(status).body(body.into()).unwrap()
 }
 
-fn refusal(status: u16, advice: &str, code: &str) -> Response<Bytes> {
+pub(crate) fn refusal(status: u16, advice: &str, code: &str) -> Response<Bytes> {
     refusal_after(status, advice, code, None)
 }
 
@@ -157,6 +157,25 @@ async fn a_gateway_that_never_answers_is_left_after_a_while() {
     assert!(told.to_string().contains("75000 ms"), "{told}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_waited_for_no_longer_than_was_said() {
+    let client = Onceward::builder().transport(Silent).build().unwrap();
+    for seconds in [0, 30] {
+        let begun = Instant::now();
+        let told = client.wait("op_1", Duration::from_secs(seconds)).await.unwrap_err();
+        assert!(matches!(told, Error::Unreachable { .. }), "{told}");
+        assert!(begun.elapsed() <= Duration::from_secs(seconds + 2), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_longest_wait_is_one_that_can_be_said() {
+    let gateway = Scripted::default();
+    let _ = gateway.client().accept_within(Call::to("pay"), Duration::MAX).await;
+    let said = format!("respond-async, wait={}", u64::MAX);
+    assert_eq!(gateway.asked()[0].headers()["prefer"], said);
+}
+
 #[tokio::test]
 async fn an_upstreams_own_problem_is_its_answer() {
     let own = Response::builder()
@@ -172,7 +191,7 @@ async fn an_upstreams_own_problem_is_its_answer() {
 async fn an_answer_that_is_no_document_of_the_api_is_told_as_that() {
     let gateway = Scripted::new([Some(plain(200, "<html>"))]);
     let told = gateway.client().operation("op_1").await.unwrap_err();
-    assert!(matches!(told, Error::AnswerUnreadable(_)), "{told}");
+    assert!(matches!(told, Error::AnswerUnreadable { .. }), "{told}");
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ class OnceMiddleware:
         if self._principal is None:
             return key
         name = f"{quote(self._principal(scope) or '', safe='')}/{key}"
-        return name if len(name) <= 255 else f"sha256/{hashlib.sha256(name.encode()).hexdigest()}"
+        return name if len(name) <= 255 else f"@sha256/{hashlib.sha256(name.encode()).hexdigest()}"
 
     def _too_large(self) -> Problem:
         detail = f"It takes {self._body_bytes_max} bytes; nothing was done."
