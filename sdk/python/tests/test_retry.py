@@ -13,6 +13,7 @@ import pytest
 
 from onceward import (
     VERSION,
+    AnswerUnreadableError,
     Onceward,
     Options,
     ProblemError,
@@ -118,6 +119,57 @@ def test_attempts_have_an_end_and_what_is_known_is_said() -> None:
     assert told.value.key == "k-1"
     assert isinstance(told.value.__cause__, httpx.ReadTimeout)
     assert len(gateway.asked) == 3
+
+
+def claim(status: str) -> httpx.Response:
+    said = {"key": "a", "status": status, "fence": 7, "operation": "op_1", "attempt": 1}
+    return httpx.Response(200, json={**said, "effects": "non-idempotent"})
+
+
+ALIEN = {"message": "bad gateway"}
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+def test_only_what_the_gateway_says_is_an_answer_of_the_apis(status: int) -> None:
+    gateway = Scripted(*(httpx.Response(status, json=ALIEN) for _ in range(5)))
+    once = gateway.client()
+    mails = once.claims("mails")
+    for ask in (
+        lambda: mails.complete("a", 7, 1),
+        lambda: mails.renew("a", 7),
+        lambda: mails.get("a"),
+        lambda: once.operation("op_1"),
+        lambda: once.response("op_1"),
+    ):
+        with pytest.raises(AnswerUnreadableError) as told:
+            ask()
+        assert told.value.advice == "escalate"
+    other = Scripted(claim("acquired"), httpx.Response(200, text="<html>")).client().claims("mails")
+    for _ in range(2):
+        with pytest.raises(AnswerUnreadableError):
+            other.complete("a", 7, 1)
+
+
+def test_a_claim_and_a_read_are_asked_again_behind_a_proxy_that_is_there_alone() -> None:
+    gateway = Scripted(httpx.Response(502, text="<html>"), claim("done"))
+    assert gateway.client().claims("mails").complete("a", 7, 1)["status"] == "done"
+    assert len(gateway.asked) == 2
+
+
+def test_a_proxys_answer_that_is_left_at_the_end_is_no_answer() -> None:
+    away = Scripted(*(httpx.Response(502, text="<html>") for _ in range(10))).client()
+    odd = Scripted(httpx.Response(500, json=ALIEN)).client()
+    for make in (away.send, away.accept, odd.accept):
+        with pytest.raises(UnreachableError) as told:
+            make("pay", key="k")
+        assert (told.value.advice, told.value.key) == ("same-key", "k")
+
+
+def test_a_key_that_is_given_as_a_header_is_told_as_the_gateway_reads_it() -> None:
+    once = Scripted().client()
+    assert once.send("pay", headers={"Idempotency-Key": '"a \\"b\\""'}).key == 'a "b"'
+    with pytest.raises(ValueError, match="cannot be read as a key"):
+        once.send("pay", headers={"Idempotency-Key": "a, b"})
 
 
 def test_an_upstreams_own_problem_is_its_answer() -> None:

@@ -2,6 +2,7 @@
 
 import type { Onceward } from "./client.js";
 import {
+  AnswerUnreadableError,
   FenceStaleError,
   InProgressError,
   OncewardError,
@@ -18,6 +19,15 @@ const WAIT_MS_MAX = 60_000;
 
 /** How long a claim is in hand after each sign of life, where nothing is said. */
 const LEASE_MS = 30_000;
+
+/** How a claim stands where a word of it was heard. */
+const HEARD: Record<string, string[]> = {
+  complete: ["done"],
+  release: ["released", "in_doubt"],
+  renew: ["acquired"],
+};
+
+const NO_CLAIM = "it is not the claim that was asked for";
 
 /** What holds for all claims of a scope. */
 export interface ClaimsOptions {
@@ -142,7 +152,9 @@ export class Claims {
 
   /** How it stands. */
   async get(key: string): Promise<Claim> {
-    return this.client.ask("GET", this.#path(key), undefined);
+    const claim = await this.client.ask<Claim | null>("GET", this.#path(key), undefined);
+    if (claim?.key !== key) throw new AnswerUnreadableError(NO_CLAIM);
+    return claim;
   }
 
   /**
@@ -211,7 +223,15 @@ export class Claims {
     signal?: AbortSignal,
     extraMs = 0,
   ): Promise<Claim> {
-    return this.client.ask("POST", `${this.#path(key)}/${verb}`, body, { signal, extraMs });
+    const path = `${this.#path(key)}/${verb}`;
+    // A nonce or a fence tells a second arrival.
+    const how = { signal, extraMs, isSafe: true };
+    const claim = await this.client.ask<Claim | null>("POST", path, body, how);
+    if (claim?.key !== key || !claim.status) throw new AnswerUnreadableError(NO_CLAIM);
+    if (HEARD[verb] && !HEARD[verb].includes(claim.status)) {
+      throw new AnswerUnreadableError(`the claim is ${claim.status}`);
+    }
+    return claim;
   }
 }
 

@@ -3,16 +3,19 @@
 import { Answer, readBody } from "./answer.js";
 import { Claims, type ClaimsOptions } from "./claims.js";
 import {
+  AnswerUnreadableError,
   errorOf,
   type OncewardError,
   OutcomeUnknownError,
   problem,
   problemIn,
   RefusedError,
+  UnreachableError,
   WaitTimeoutError,
 } from "./errors.js";
+import { isSafe, newKey } from "./keys.js";
 import { type Call, type Prepared, prepared } from "./request.js";
-import { pause, RETRY, type RetryPolicy, retryAfterMs, retrying } from "./retry.js";
+import { isForeign, pause, RETRY, type RetryPolicy, retryAfterMs, retrying } from "./retry.js";
 import type { Answer as KeptAnswer, OperationStory } from "./shapes.js";
 import { USER_AGENT } from "./version.js";
 
@@ -61,6 +64,8 @@ export interface AskOptions {
   signal?: AbortSignal | undefined;
   /** Beyond the time that the gateway itself was asked to wait, in milliseconds. */
   extraMs?: number;
+  /** Whether a second arrival changes nothing, as of what has a fence; by the method and the path where nothing is said. */
+  isSafe?: boolean;
 }
 
 /** A client of one gateway. */
@@ -109,6 +114,12 @@ export class Onceward {
     ready.headers.set("prefer", `respond-async${wait}`);
     const answer = await this.#make(ready, call.signal);
     const operation = answer.operation;
+    if (operation === undefined && ready.key !== undefined) {
+      throw new UnreachableError(
+        `no answer came: ${answer.status} is not the gateway's`,
+        ready.key,
+      );
+    }
     if (operation === undefined) {
       const why = `The upstream answered ${answer.status}, and no operation was remembered: a call by ${ready.method} passes without a record where it has no key.`;
       throw new RefusedError(
@@ -125,12 +136,18 @@ export class Onceward {
 
   /** The story of an operation. */
   async operation(id: string, options: AskOptions = {}): Promise<OperationStory> {
-    return this.ask("GET", `/v1/operations/${encodeURIComponent(id)}`, undefined, options);
+    const path = `/v1/operations/${encodeURIComponent(id)}`;
+    const story = await this.ask<OperationStory | null>("GET", path, undefined, options);
+    if (!story?.id) throw new AnswerUnreadableError("it is no operation");
+    return story;
   }
 
   /** The answer that is kept of an operation. */
   async response(id: string, options: AskOptions = {}): Promise<KeptAnswer> {
-    return this.ask("GET", `/v1/operations/${encodeURIComponent(id)}/response`, undefined, options);
+    const path = `/v1/operations/${encodeURIComponent(id)}/response`;
+    const kept = await this.ask<KeptAnswer | null>("GET", path, undefined, options);
+    if (!kept?.status) throw new AnswerUnreadableError("it is none that is kept");
+    return kept;
   }
 
   /**
@@ -164,16 +181,51 @@ export class Onceward {
     return ready;
   }
 
-  /** Asks the rest of the API, and gives the document that it answers. */
+  /**
+   * Asks the rest of the API, and gives the document that it answers.
+   *
+   * What makes something new under a key (events, operations, sagas, an operation sent again) gets an
+   * `Idempotency-Key` for its repeats where the body has no `key`; any other POST that may have
+   * arrived is not made again unless the gateway advises it.
+   *
+   * @throws {OutcomeUnknownError} such a POST had no answer of the gateway's.
+   * @throws {AnswerUnreadableError} what came is no answer of the API's.
+   */
   async ask<T>(method: string, path: string, body: unknown, options: AskOptions = {}): Promise<T> {
     const headers = new Headers({ accept: "application/json" });
     this.#introduce(headers);
     if (body !== undefined) headers.set("content-type", "application/json");
     const bytes = body === undefined ? null : JSON.stringify(body);
-    const ready = { url: this.url + path, method, headers, body: bytes, key: undefined };
-    const answer = await this.#answer(ready, options.signal, options.extraMs);
+    const isKeyed = method.toUpperCase() === "POST" && takesKey(path);
+    const isNamed = typeof (body as { key?: unknown } | null | undefined)?.key === "string";
+    const key = isKeyed && !isNamed ? newKey() : undefined;
+    if (key !== undefined) headers.set("idempotency-key", key);
+    const isDelete = method.toUpperCase() === "DELETE";
+    const isAlike = options.isSafe || isKeyed || isDelete || isSafe(method);
+    const ready = { url: this.url + path, method, headers, body: bytes, key };
+    const unheard = (what: string, cause?: unknown) => {
+      const title = "Nobody knows whether it was done";
+      const detail = `${method} ${path} had no answer of the gateway's: ${what}.`;
+      const said = problem("outcome-unknown", 504, "escalate", title, detail);
+      return Object.assign(new OutcomeUnknownError(said), { cause });
+    };
+    let answer: Answer;
+    try {
+      answer = await this.#answer(ready, options.signal, options.extraMs, isAlike);
+    } catch (error) {
+      throw error instanceof UnreachableError && !isAlike ? unheard(error.message, error) : error;
+    }
     throwProblem(answer);
-    return answer.json<T>();
+    if (!answer.ok) {
+      // Refusals of the gateway's are problems: this is another's word.
+      const said = `it has the status ${answer.status}`;
+      throw !isAlike && answer.status >= 500 ? unheard(said) : new AnswerUnreadableError(said, key);
+    }
+    try {
+      return answer.json<T>();
+    } catch (cause) {
+      throw new AnswerUnreadableError("it is no JSON", key, { cause });
+    }
   }
 
   /** Makes a call as it stands, again while that helps, and gives the response as it came. */
@@ -191,7 +243,12 @@ export class Onceward {
     return answer;
   }
 
-  async #answer(ready: Prepared, signal?: AbortSignal, extraMs = 0): Promise<Answer> {
+  async #answer(
+    ready: Prepared,
+    signal?: AbortSignal,
+    extraMs = 0,
+    isAlike = ready.key !== undefined,
+  ): Promise<Answer> {
     let bytes: Uint8Array<ArrayBuffer> = new Uint8Array();
     const ask = async (limit: AbortSignal) => {
       const response = await this.#fetch(ready.url, initOf(ready, limit));
@@ -200,7 +257,13 @@ export class Onceward {
     };
     const policy = { ...this.#retry, timeoutMs: this.#retry.timeoutMs + extraMs };
     const { key } = ready;
-    const response = await retrying(ask, { key, isRepeatable: true, policy, signal });
+    const isRepeatable = isAlike || isSafe(ready.method);
+    const how = { key, isRepeatable, isSafe: isAlike, policy, signal };
+    const response = await retrying(ask, how);
+    if (isAlike && isForeign(response)) {
+      const said = `no answer came: ${response.status} of what stands before the gateway`;
+      throw new UnreachableError(said, key);
+    }
     return new Answer(response.status, response.headers, bytes, key);
   }
 
@@ -212,6 +275,11 @@ export class Onceward {
     const isBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis;
     if (!isBrowser && !headers.has("user-agent")) headers.set("user-agent", USER_AGENT);
   }
+}
+
+/** Whether what is posted there makes one thing for one key, whatever arrives twice. */
+function takesKey(path: string): boolean {
+  return /^\/v1\/(events|sagas|operations(\/[^/?]+\/resend)?)(\?|$)/.test(path);
 }
 
 function initOf(ready: Prepared, signal: AbortSignal): RequestInit {

@@ -31,7 +31,19 @@ export class UnreachableError extends OncewardError {
 /** An answer is larger than what is read of one. */
 export class AnswerTooLargeError extends OncewardError {
   constructor(bytesMax: number) {
-    super(`the answer is larger than ${bytesMax} bytes; the call itself was made`, "fix-request");
+    super(`the answer is larger than ${bytesMax} bytes; the call itself was made`, "escalate");
+  }
+}
+
+/** An answer is none of the API's: another server's, perhaps. What it was asked may have been done. */
+export class AnswerUnreadableError extends OncewardError {
+  constructor(
+    why: string,
+    /** The key that the call was made with, where it had one. */
+    readonly key?: string,
+    options?: ErrorOptions,
+  ) {
+    super(`the answer cannot be read: ${why}`, "escalate", options);
   }
 }
 

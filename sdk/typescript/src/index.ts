@@ -31,6 +31,7 @@ export {
 } from "./client.js";
 export {
   AnswerTooLargeError,
+  AnswerUnreadableError,
   FenceStaleError,
   InProgressError,
   KeyExpiredError,

@@ -1,6 +1,6 @@
 /** A call as it goes to the gateway: its address, its headers and its bytes, all made once. */
 
-import { isSafe, keyField, newKey } from "./keys.js";
+import { isSafe, keyField, newKey, readKey } from "./keys.js";
 import { duration } from "./units.js";
 
 /** What a body may be: text and bytes as they stand, a form's parameters, or anything as JSON. */
@@ -104,8 +104,13 @@ export function prepared(base: string, call: Call): Prepared {
   const { bytes, type } = bodyOf(call.body);
   if (type !== undefined && !headers.has("content-type")) headers.set("content-type", type);
   let key = call.key;
-  const given = headers.get("idempotency-key");
-  if (key === undefined && given === null && !isSafe(method)) key = newKey();
+  const field = key === undefined ? headers.get("idempotency-key") : null;
+  // As the gateway reads it: `"a"` and `a` are one key.
+  const given = field === null ? undefined : readKey(field);
+  if (field !== null && given === undefined) {
+    throw new TypeError("the header Idempotency-Key cannot be read as a key");
+  }
+  if (key === undefined && given === undefined && !isSafe(method)) key = newKey();
   if (key !== undefined) headers.set("idempotency-key", keyField(key));
   const options: [string, string | number | undefined][] = [
     ["label", call.label],
@@ -122,5 +127,5 @@ export function prepared(base: string, call: Call): Prepared {
     if (value !== undefined) headers.set(`onceward-${name}`, String(value));
   }
   const url = addressOf(base, call.to, call.path);
-  return { url, method, headers, body: bytes, key: key ?? given ?? undefined };
+  return { url, method, headers, body: bytes, key: key ?? given };
 }

@@ -37,15 +37,23 @@ export function retryAfterMs(headers: Headers, now = Date.now()): number | undef
   return Number.isNaN(at) ? undefined : Math.max(0, at - now);
 }
 
+/**
+ * Whether an answer may be of a proxy before the gateway, which knows nothing of the call: every
+ * keyed answer of the gateway's names its operation.
+ */
+export function isForeign(response: { status: number; headers: Headers }): boolean {
+  const { status, headers } = response;
+  const isOurs = headers.has("onceward-advice") || headers.has("onceward-operation");
+  return BETWEEN.includes(status) && !isOurs;
+}
+
 /** Whether the same call may bring more than this answer. */
-export function mayHelp(response: Response, isKeyed: boolean): boolean {
+export function mayHelp(response: Response, isSafe: boolean): boolean {
   const advice = response.headers.get("onceward-advice");
   if (advice !== null) {
     return response.status >= 400 && (advice === "same-key" || advice === "wait");
   }
-  // Every keyed answer of the gateway's names its operation: this one is of a proxy before it.
-  const isForeign = !response.headers.has("onceward-operation");
-  return isForeign && isKeyed && BETWEEN.includes(response.status);
+  return isSafe && isForeign(response);
 }
 
 /** Waits, unless `signal` ends it. */
@@ -69,6 +77,8 @@ export interface Retried {
   key: string | undefined;
   /** Whether it may be made again where no answer came. */
   isRepeatable: boolean;
+  /** Whether a second arrival changes nothing, as of what has a key. */
+  isSafe?: boolean;
   policy: RetryPolicy;
   signal?: AbortSignal | undefined;
 }
@@ -79,7 +89,7 @@ export interface Retried {
  */
 export async function retrying(
   ask: (signal: AbortSignal) => Promise<Response>,
-  { key, isRepeatable, policy, signal }: Retried,
+  { key, isRepeatable, isSafe = key !== undefined, policy, signal }: Retried,
 ): Promise<Response> {
   const end = Date.now() + policy.horizonMs;
   for (let attempt = 1; ; attempt += 1) {
@@ -98,7 +108,7 @@ export async function retrying(
     } finally {
       clearTimeout(timer);
     }
-    if (answer && !mayHelp(answer, key !== undefined)) return answer;
+    if (answer && !mayHelp(answer, isSafe)) return answer;
     const drawn = Math.min(policy.capMs, policy.baseMs * 2 ** (attempt - 1));
     const wait = Math.max(
       drawn * (0.5 + Math.random() / 2),

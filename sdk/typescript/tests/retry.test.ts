@@ -121,6 +121,87 @@ test("a call that hangs is made again, and ended", async () => {
   assert.equal(calls, 2);
 });
 
+function claim(status: string) {
+  const said = { key: "a", status, fence: 7, operation: "op_1", attempt: 1 };
+  return Response.json({ ...said, effects: "non-idempotent" });
+}
+
+const ALIEN = { message: "bad gateway" };
+
+test("only what the gateway says is an answer of the API's", async () => {
+  for (const status of [200, 404, 500]) {
+    const answers = Array.from({ length: 5 }, () => Response.json(ALIEN, { status }));
+    const once = new Onceward({ fetch: scripted(answers).fetch, retry: QUICK });
+    const mails = once.claims("mails");
+    for (const ask of [
+      () => mails.complete("a", 7, 1),
+      () => mails.renew("a", 7),
+      () => mails.get("a"),
+      () => once.operation("op_1"),
+      () => once.response("op_1"),
+    ]) {
+      await assert.rejects(ask, { name: "AnswerUnreadableError", advice: "escalate" });
+    }
+  }
+  const { fetch } = scripted([claim("acquired"), new Response("<html>")]);
+  const mails = new Onceward({ fetch, retry: QUICK }).claims("mails");
+  for (let n = 0; n < 2; n += 1) {
+    await assert.rejects(mails.complete("a", 7, 1), { name: "AnswerUnreadableError" });
+  }
+});
+
+test("a claim is told again behind a proxy that is there alone", async () => {
+  const { fetch, asked } = scripted([new Response("<html>", { status: 502 }), claim("done")]);
+  const mails = new Onceward({ fetch, retry: QUICK }).claims("mails");
+  assert.equal((await mails.complete("a", 7, 1)).status, "done");
+  assert.equal(asked.length, 2);
+});
+
+test("what makes something new is posted again under one key, or not at all", async () => {
+  const post = async (answers: (Response | Error)[], path: string, body: unknown) => {
+    const { fetch, asked } = scripted(answers);
+    const once = new Onceward({ fetch, retry: QUICK });
+    const told = await once.ask("POST", path, body).catch((error: unknown) => error);
+    return { told, keys: asked.map((request) => request.headers.get("idempotency-key")) };
+  };
+  const lost = () => [new TypeError("lost"), new Response("", { status: 502 }), Response.json({})];
+  for (const path of ["events", "sagas", "operations", "operations/op_1/resend"]) {
+    const { told, keys } = await post(lost(), `/v1/${path}`, {});
+    assert.deepEqual([told, keys.length, new Set(keys).size], [{}, 3, 1], path);
+    assert.ok(keys[0]);
+  }
+  const named = await post(lost(), "/v1/events", { key: "k" });
+  assert.deepEqual(named, { told: {}, keys: [null, null, null] });
+  for (const answer of [new TypeError("lost"), Response.json(ALIEN, { status: 502 })]) {
+    const { told, keys } = await post([answer], "/v1/bulk", {});
+    assert.equal((told as Error).name, "OutcomeUnknownError");
+    assert.equal(keys.length, 1);
+  }
+  const advised = [refusal(503, "same-key", "draining"), Response.json({})];
+  assert.equal((await post(advised, "/v1/bulk", {})).keys.length, 2);
+});
+
+test("a proxy's answer that is left at the end is no answer", async () => {
+  const away = Array.from({ length: 10 }, () => new Response("<html>", { status: 502 }));
+  const once = new Onceward({ fetch: scripted(away).fetch, retry: QUICK });
+  const odd = scripted([Response.json(ALIEN, { status: 500 })]);
+  const call = { to: "pay", key: "k" };
+  for (const make of [
+    () => once.send(call),
+    () => once.accept(call),
+    () => new Onceward({ fetch: odd.fetch }).accept(call),
+  ]) {
+    await assert.rejects(make, { name: "UnreachableError", advice: "same-key", key: "k" });
+  }
+});
+
+test("a key that is given as a header is told as the gateway reads it", async () => {
+  const once = new Onceward({ fetch: scripted([]).fetch });
+  const given = (field: string) => ({ to: "pay", headers: { "idempotency-key": field } });
+  assert.equal((await once.send(given('"a \\"b\\""'))).key, 'a "b"');
+  await assert.rejects(once.send(given("a, b")), TypeError);
+});
+
 test("an upstream's own problem is its answer", async () => {
   const own = new Response('{"type":"urn:onceward:problem:limit"}', {
     status: 422,

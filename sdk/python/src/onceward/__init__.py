@@ -12,6 +12,7 @@ from .claims import AsyncClaims, Claims, Held
 from .client import Accepted, AsyncOnceward, Onceward
 from .errors import (
     AnswerTooLargeError,
+    AnswerUnreadableError,
     EffectFailedError,
     FenceStaleError,
     InProgressError,
@@ -39,6 +40,7 @@ __all__ = [
     "Accepted",
     "Answer",
     "AnswerTooLargeError",
+    "AnswerUnreadableError",
     "AsyncClaims",
     "AsyncOnceTransport",
     "AsyncOnceward",

@@ -13,14 +13,16 @@ import httpx
 
 from .answer import Answer
 from .errors import (
+    AnswerUnreadableError,
     OutcomeUnknownError,
     RefusedError,
+    UnreachableError,
     WaitTimeoutError,
     kind_of,
     problem,
     problem_in,
 )
-from .flow import Ask, Pause, RetryPolicy, retry_after, retrying
+from .flow import Ask, Pause, RetryPolicy, is_foreign, retry_after, retrying
 from .request import Prepared
 from .shapes import OperationStory
 
@@ -41,9 +43,18 @@ class Read:
 Steps = Generator[Ask | Pause, Read | None, Any]
 
 
-def answer_of(request: Prepared, policy: RetryPolicy, extra: float = 0.0) -> Steps:
-    """Makes a call; a refusal of the gateway's is raised."""
-    read: Read = yield from retrying(request, policy, extra=extra)
+def answer_of(
+    request: Prepared, policy: RetryPolicy, extra: float = 0.0, *, is_safe: bool | None = None
+) -> Steps:
+    """Makes a call; a refusal of the gateway's is raised.
+
+    What stands before the gateway and is left at the end of what can be repeated is no answer.
+    """
+    safe = request.key is not None if is_safe is None else is_safe
+    read: Read = yield from retrying(request, policy, is_safe=safe, extra=extra)
+    if safe and is_foreign(read):
+        said = f"no answer came: {read.status_code} of what stands before the gateway"
+        raise UnreachableError(said, request.key)
     answer = Answer(read.status_code, read.headers, read.content, request.key)
     _raise_problem(answer)
     return answer
@@ -62,6 +73,9 @@ def accept(request: Prepared, policy: RetryPolicy, wait: float | None) -> Steps:
     prefer = "respond-async" if wait is None else f"respond-async, wait={math.ceil(wait)}"
     request.headers["prefer"] = prefer
     answer: Answer = yield from send(request, policy)
+    if answer.operation is None and request.key is not None:
+        said = f"no answer came: {answer.status} is not the gateway's"
+        raise UnreachableError(said, request.key)
     if answer.operation is None:
         why = (
             f"The upstream answered {answer.status}, and no operation was remembered: a call by"
@@ -81,7 +95,10 @@ def ask(
     body: object = None,
     extra: float = 0.0,
 ) -> Steps:
-    """Asks the rest of the API, and gives the document that it answers."""
+    """Asks the API how something stands, or says a word of a claim: a repeat changes nothing.
+
+    Gives the document that it answers; what is none of the API's is raised.
+    """
     lines = httpx.Headers(headers)
     lines["accept"] = "application/json"
     content = b""
@@ -89,8 +106,33 @@ def ask(
         lines["content-type"] = "application/json"
         content = json.dumps(body, separators=(",", ":")).encode()
     request = Prepared(method, base + path, lines, content, None)
-    answer: Answer = yield from answer_of(request, policy, extra)
-    return answer.json()
+    answer: Answer = yield from answer_of(request, policy, extra, is_safe=True)
+    if not answer.ok:
+        # Refusals of the gateway's are problems: this is another's word.
+        raise AnswerUnreadableError(f"the answer cannot be read: it has the status {answer.status}")
+    try:
+        document = answer.json()
+    except ValueError as error:
+        raise AnswerUnreadableError(f"the answer cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise AnswerUnreadableError("the answer cannot be read: it is no object")
+    return document
+
+
+def operation(base: str, headers: httpx.Headers, policy: RetryPolicy, name: str) -> Steps:
+    """The story of an operation."""
+    story = yield from ask(base, headers, policy, "GET", operation_path(name))
+    if not {"id", "state"} <= story.keys():
+        raise AnswerUnreadableError("the answer cannot be read: it is no operation")
+    return story
+
+
+def response(base: str, headers: httpx.Headers, policy: RetryPolicy, name: str) -> Steps:
+    """The answer that is kept of an operation."""
+    kept = yield from ask(base, headers, policy, "GET", operation_path(name) + "/response")
+    if "status" not in kept:
+        raise AnswerUnreadableError("the answer cannot be read: it is none that is kept")
+    return kept
 
 
 def operation_path(operation: str) -> str:
@@ -99,14 +141,13 @@ def operation_path(operation: str) -> str:
 
 
 def wait_for(
-    base: str, headers: httpx.Headers, policy: RetryPolicy, operation: str, timeout: float
+    base: str, headers: httpx.Headers, policy: RetryPolicy, name: str, timeout: float
 ) -> Steps:
     """Waits until an operation has ended."""
     end = time.monotonic() + timeout
     look = _LOOK
     while True:
-        said = yield from ask(base, headers, policy, "GET", operation_path(operation))
-        story = cast(OperationStory, said)
+        story = cast(OperationStory, (yield from operation(base, headers, policy, name)))
         if story["state"] in ("done", "dead"):
             return story
         looks = story["looks"]
@@ -115,7 +156,7 @@ def wait_for(
             raise _in_doubt(story["id"], story["key"])
         left = end - time.monotonic()
         if left <= 0:
-            raise WaitTimeoutError(f"{operation} is {story['state']} still")
+            raise WaitTimeoutError(f"{name} is {story['state']} still")
         yield Pause(min(look, left))
         look = min(2 * look, _LOOK_MAX)
 

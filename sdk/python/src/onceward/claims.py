@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
 from .errors import (
+    AnswerUnreadableError,
     EffectFailedError,
     FenceStaleError,
     InProgressError,
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 #: What the gateway waits for somebody else's outcome in one request, at most, in seconds.
 _WAIT_MAX = 60.0
+
+#: How a claim stands where a word of it was heard.
+_HEARD = {"complete": ("done",), "release": ("released", "in_doubt"), "renew": ("acquired",)}
+
+_NO_CLAIM = "the answer cannot be read: it is not the claim that was asked for"
 
 T = TypeVar("T")
 
@@ -72,7 +78,14 @@ class _Verbs:
 
     def _say(self, key: str, verb: str, words: dict[str, Any], extra: float = 0.0) -> Steps:
         said = {name: value for name, value in words.items() if value is not None}
-        return self._client._ask("POST", f"{self._path(key)}/{verb}", said, extra)
+        # A nonce or a fence tells a second arrival.
+        claim = yield from self._client._ask("POST", f"{self._path(key)}/{verb}", said, extra)
+        status = claim.get("status")
+        if claim.get("key") != key or status is None:
+            raise AnswerUnreadableError(_NO_CLAIM)
+        if verb in _HEARD and status not in _HEARD[verb]:
+            raise AnswerUnreadableError(f"the answer cannot be read: the claim is {status}")
+        return claim
 
     def _begin(
         self, key: str, fingerprint: object, effects: Effects | None, nonce: str | None, wait: float
@@ -111,7 +124,10 @@ class _Verbs:
         return self._say(key, "renew", {"fence": fence, "lease": said})
 
     def _get(self, key: str) -> Steps:
-        return self._client._ask("GET", self._path(key))
+        claim = yield from self._client._ask("GET", self._path(key))
+        if claim.get("key") != key:
+            raise AnswerUnreadableError(_NO_CLAIM)
+        return claim
 
     def _acquire(
         self, key: str, fingerprint: object, effects: Effects | None, wait: float

@@ -81,6 +81,12 @@ class _Client:
     def _ask(self, method: str, path: str, body: object = None, extra: float = 0.0) -> Steps:
         return _calls.ask(self.url, self._headers, self.retry, method, path, body, extra)
 
+    def _operation(self, name: str) -> Steps:
+        return _calls.operation(self.url, self._headers, self.retry, name)
+
+    def _response(self, name: str) -> Steps:
+        return _calls.response(self.url, self._headers, self.retry, name)
+
     def _wait(self, operation: str, timeout: float) -> Steps:
         return _calls.wait_for(self.url, self._headers, self.retry, operation, timeout)
 
@@ -193,13 +199,11 @@ class Onceward(_Client):
 
     def operation(self, operation: str) -> OperationStory:
         """The story of an operation."""
-        path = _calls.operation_path(operation)
-        return cast(OperationStory, self.run(self._ask("GET", path)))
+        return cast(OperationStory, self.run(self._operation(operation)))
 
     def response(self, operation: str) -> KeptAnswer:
         """The answer that is kept of an operation."""
-        path = _calls.operation_path(operation) + "/response"
-        return cast(KeptAnswer, self.run(self._ask("GET", path)))
+        return cast(KeptAnswer, self.run(self._response(operation)))
 
     def wait(self, operation: str, *, timeout: float = _WAIT) -> OperationStory:
         """Waits until an operation has ended: `done`, or `dead`.
@@ -347,13 +351,11 @@ class AsyncOnceward(_Client):
 
     async def operation(self, operation: str) -> OperationStory:
         """The story of an operation."""
-        path = _calls.operation_path(operation)
-        return cast(OperationStory, await self.run(self._ask("GET", path)))
+        return cast(OperationStory, await self.run(self._operation(operation)))
 
     async def response(self, operation: str) -> KeptAnswer:
         """The answer that is kept of an operation."""
-        path = _calls.operation_path(operation) + "/response"
-        return cast(KeptAnswer, await self.run(self._ask("GET", path)))
+        return cast(KeptAnswer, await self.run(self._response(operation)))
 
     async def wait(self, operation: str, *, timeout: float = _WAIT) -> OperationStory:  # noqa: ASYNC109
         """Waits until an operation has ended, as `Onceward.wait`."""

@@ -33,7 +33,12 @@ class UnreachableError(OncewardError):
 class AnswerTooLargeError(OncewardError):
     """An answer is larger than what is read of one; the call itself was made."""
 
-    advice: Advice = "fix-request"
+
+class AnswerUnreadableError(OncewardError):
+    """An answer is none of the API's: another server's, perhaps.
+
+    What it was asked may have been done.
+    """
 
 
 class WaitTimeoutError(OncewardError):

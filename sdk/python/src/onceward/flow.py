@@ -86,20 +86,36 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     return max(0.0, at - (time.time() if now is None else now))
 
 
-def may_help(answer: Got, is_keyed: bool) -> bool:
+def is_foreign(answer: Got) -> bool:
+    """Whether an answer may be of a proxy before the gateway, which knows nothing of the call.
+
+    Every keyed answer of the gateway's names its operation.
+    """
+    ours = ("onceward-advice", "onceward-operation")
+    return answer.status_code in _BETWEEN and not any(name in answer.headers for name in ours)
+
+
+def may_help(answer: Got, is_safe: bool) -> bool:
     """Whether the same call may bring more than this answer."""
     advice = answer.headers.get("onceward-advice")
     if advice is not None:
         return answer.status_code >= 400 and advice in ("same-key", "wait")
-    # Every keyed answer of the gateway's names its operation: this one is of a proxy before it.
-    is_foreign = "onceward-operation" not in answer.headers
-    return is_foreign and is_keyed and answer.status_code in _BETWEEN
+    return is_safe and is_foreign(answer)
 
 
 def retrying(
-    request: Prepared, policy: RetryPolicy, *, is_repeatable: bool = True, extra: float = 0.0
+    request: Prepared,
+    policy: RetryPolicy,
+    *,
+    is_repeatable: bool = True,
+    is_safe: bool | None = None,
+    extra: float = 0.0,
 ) -> Generator[Ask | Pause, G | None, G]:
-    """Makes a call until its answer cannot get better by making it again."""
+    """Makes a call until its answer cannot get better by making it again.
+
+    `is_safe`: a second arrival changes nothing, as of what has a key.
+    """
+    safe = request.key is not None if is_safe is None else is_safe
     end = time.monotonic() + policy.horizon
     attempt = 0
     while True:
@@ -110,7 +126,7 @@ def retrying(
             answer = yield Ask(request, policy.timeout + extra)
         except NoAnswerError as error:
             failure = error
-        if answer is not None and not may_help(answer, request.key is not None):
+        if answer is not None and not may_help(answer, safe):
             return answer
         # Chance keeps many callers apart; nothing of it is a secret.
         drawn = min(policy.cap, policy.base * 2 ** (attempt - 1)) * random.uniform(0.5, 1)  # noqa: S311

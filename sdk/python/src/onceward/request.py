@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from .keys import is_safe, key_field, new_key
+from .keys import is_safe, key_field, new_key, read_key
 from .units import duration
 
 #: What headers may be written as.
@@ -118,11 +118,16 @@ def prepare(
     content, kind = content_of(body, form)
     if kind is not None:
         lines.setdefault("content-type", kind)
-    given = lines.get("idempotency-key")
+    given = None
+    if key is None and (field := lines.get("idempotency-key")) is not None:
+        # As the gateway reads it: `"a"` and `a` are one key.
+        given = read_key(field)
+        if given is None:
+            raise ValueError("the header Idempotency-Key cannot be read as a key")
     if key is None and given is None and not is_safe(method):
         key = new_key()
     if key is not None:
         lines["idempotency-key"] = key_field(key)
     for name, value in options.lines():
         lines[name] = value
-    return Prepared(method, address_of(base, to, path), lines, content, key or given)
+    return Prepared(method, address_of(base, to, path), lines, content, given if key is None else key)
