@@ -371,7 +371,8 @@ pub(crate) fn respond(
             response
         }
         Answer::Accepted(operation) => {
-            let shown = serde_json::to_vec(&shape::operation(&operation, None)).unwrap_or_default();
+            let shown =
+                serde_json::to_vec(&shape::operation(&operation, None, true)).unwrap_or_default();
             let mut response = Response::new(Body::full(shown.into()));
             *response.status_mut() = StatusCode::ACCEPTED;
             response.extensions_mut().insert(Receipt);

@@ -533,7 +533,9 @@ async fn note_reload(engine: &Engine, path: Option<&Path>) {
 fn set_for_people(engine: &Engine, config: &Config) {
     engine.set_teller(config.callbacks_secret.as_ref().map(|secret| Teller {
         secret: secret.0.clone(),
-        describe: |operation| crate::shape::operation(operation, None).to_string().into_bytes(),
+        describe: |operation| {
+            crate::shape::operation(operation, None, true).to_string().into_bytes()
+        },
     }));
     engine.keep_notes_for(config.audit_kept);
     engine.set_event_rules(config.events);
