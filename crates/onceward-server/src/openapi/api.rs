@@ -477,6 +477,7 @@ pub(crate) const PUBLISH: &[Described] = &[about(
 
 /// How an event is refused.
 const OF_PUBLISHING: &[&str] = &[
+    "body-too-large",
     "key-invalid",
     "key-mismatch",
     "key-expired",
@@ -494,14 +495,15 @@ pub(crate) const GET_EVENT: &[Described] =
         .refuses(&["not-found"])];
 
 pub(crate) const LIST_SUBSCRIPTIONS: &[Described] =
-    &[about("Events", "listSubscriptions", "List who is told of which events")
+    &[about("Events", "listSubscriptions", "List who is told of which events, the oldest first")
+        .takes(&["behindSubscription", "limit"])
         .gives(&[(200, Json("SubscriptionList"))])];
 
 pub(crate) const SUBSCRIBE: &[Described] =
     &[about("Events", "subscribe", "Have events delivered; the secret is shown this once")
         .reads("SubscriptionWanted")
         .gives(&[(201, Json("SubscriptionMade"))])
-        .refuses(&["url-invalid", "egress-refused", "route-unknown", "limit"])];
+        .refuses(&["url-invalid", "egress-refused", "route-unknown", "limit", "body-too-large"])];
 
 pub(crate) const GET_SUBSCRIPTION: &[Described] =
     &[about("Events", "getSubscription", "Show a subscription, and how its receiver does")
@@ -515,7 +517,7 @@ pub(crate) const CHANGE_SUBSCRIPTION: &[Described] = &[about(
 )
 .reads("SubscriptionChange")
 .gives(&[(200, Json("Subscription"))])
-.refuses(&["not-found", "url-invalid", "egress-refused", "route-unknown"])];
+.refuses(&["not-found", "url-invalid", "egress-refused", "route-unknown", "body-too-large"])];
 
 pub(crate) const END_SUBSCRIPTION: &[Described] =
     &[about("Events", "endSubscription", "End a subscription, and give up what waits for it")
@@ -552,7 +554,7 @@ pub(crate) const TEST_RECEIVER: &[Described] =
         .may_read("TestWanted")
         .gives(&[(202, Json("EventPublished"))])
         .says(&["Location"])
-        .refuses(&["not-found", "draining", "quarantine", "limit"])];
+        .refuses(&["not-found", "draining", "quarantine", "limit", "body-too-large"])];
 
 pub(crate) const RECOVER: &[Described] = &[about(
     "Events",
