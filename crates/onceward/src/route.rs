@@ -27,6 +27,9 @@ pub struct Route {
     /// The name of the scope that it shares with other routes, sources and outboxes; without it, its
     /// keys are its own.
     pub scope: Option<String>,
+    /// The configured route by whose upstream it goes, where a subscription says so: what goes here passes
+    /// the gate of that one too.
+    pub through: Option<String>,
     /// The tenants that it is there for; without it, for all.
     pub tenants: Option<Vec<String>>,
     /// Whom its requests go to.
@@ -135,6 +138,7 @@ impl Route {
         Self {
             name: name.to_owned(),
             scope: None,
+            through: None,
             tenants: None,
             target: Arc::new(target),
             policy: Arc::new(policy),

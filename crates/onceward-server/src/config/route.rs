@@ -107,6 +107,7 @@ impl Around<'_> {
             name: name.to_owned(),
             tenants: tenants(table)?,
             scope: table.text("scope", shared_scope)?,
+            through: None,
             set_headers: Headers(headers.collect()),
             auth: read.auth,
             protection: protection::protection(table)?,

@@ -130,7 +130,7 @@ impl Engine {
             flow: String::new(),
         };
         let entrant = Entrant { lane: Arc::new(lane), is_harmless: true, is_backlog: true };
-        self.gate_of(route).try_enter(&entrant, now).ok()
+        self.try_enter(route, &entrant, now).ok()
     }
 
     /// The delivery of an event to a subscription, with all but its body.
