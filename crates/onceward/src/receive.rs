@@ -54,7 +54,10 @@ pub(crate) fn receive(
     lay_over(&mut request.headers, &std::mem::take(&mut options.headers));
     let mail = match &route.target.mail {
         None => None,
-        Some(_) => Some(Box::new(Mail::read(&request, route.body_bytes_max)?)),
+        Some(_) => {
+            let secret = secrets.fingerprint();
+            Some(Box::new(Mail::read(&request, route.body_bytes_max, secret)?))
+        }
     };
     if is_safe(&request.method) || (given.is_none() && policy.key_missing == KeyMissing::Pass) {
         return Ok(Received::Pass(Arc::new(request)));

@@ -1,6 +1,7 @@
 //! Single values as the file has them: each reader makes something of a text, or says what is wrong
 //! with it and what to write. And the words that the file has for what the engine knows.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -104,10 +105,14 @@ pub(super) fn claim_scope(text: &str) -> Result<String, String> {
         .map_err(|_| format!("{text:?} is no scope of claims: 1 to 255 visible letters"))
 }
 
-/// Whether `place` is on this machine, by its name.
+/// Whether `place` is on this machine, by its name. Of a scheme that is not the web's, an address is read as
+/// a name.
 pub(super) fn is_here(place: &Url) -> bool {
     match place.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(name)) => {
+            let is_loopback = |ip: Ipv4Addr| ip.is_loopback();
+            name == "localhost" || name.parse().is_ok_and(is_loopback)
+        }
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,

@@ -203,7 +203,9 @@ impl Egress {
     /// Whether a connection that the operator asks for may go to `ip`. They may write down any
     /// address, but whoever has a name in hand does not thereby choose that of a cloud's metadata.
     pub(super) fn admits_operator(url: &Url, ip: IpAddr) -> Result<(), EgressRefusal> {
-        if url.domain().is_some() && is_never(ip.to_canonical()) {
+        // Of a scheme that is not the web's, an address is read as a name.
+        let is_name = url.domain().is_some_and(|name| name.parse::<Ipv4Addr>().is_err());
+        if is_name && is_never(ip.to_canonical()) {
             return Err(EgressRefusal::Never(named(url)));
         }
         Ok(())

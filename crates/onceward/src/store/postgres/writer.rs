@@ -14,7 +14,7 @@ use onceward_core::operation::Fence;
 use onceward_core::time::Timestamp;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::batch::{self, Batch};
+use super::batch::Batch;
 use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
@@ -187,7 +187,6 @@ impl Writer {
         let batch = self.fill(&link, jobs).await?;
         let began = Instant::now();
         let written = in_time(async {
-            batch::note_made(&link, jobs.iter().map(Job::operation)).await?;
             let written = match jobs.first() {
                 Some(Job::Remember(birth, digest, _)) if birth.replaces.is_some() => {
                     take_over(&link, birth, *digest, &batch).await?
