@@ -612,6 +612,46 @@ pub(super) const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "fanned-out-early",
+        promise: "an event is done with once every delivery of it is on disk",
+        catchers: &[library(FAN_OUT, "all have all")],
+    },
+    Row {
+        name: "delivery-anew",
+        promise: "a fan-out that goes on meets the deliveries that are there",
+        catchers: &[library(FAN_OUT, "all have all")],
+    },
+    Row {
+        name: "dot-unsent",
+        promise: "a mail whose end was not answered is never sent again by itself",
+        catchers: &[
+            server(
+                "mail::what_breaks_off_before_the_last_dot_is_sent_again_and_what_breaks_off_after_it_is_in_doubt",
+                "doubt-0",
+            ),
+            server(
+                "mail::of_mails_under_500_faults_none_is_doubled_and_none_lost",
+                "none is doubled",
+            ),
+        ],
+    },
+    Row {
+        name: "recipients-forgotten",
+        promise: "who has a mail does not get it again",
+        catchers: &[server(
+            "mail::a_mail_for_several_is_told_for_each_and_nobody_gets_it_twice",
+            "right: [[\"ada@example.com\"]",
+        )],
+    },
+    Row {
+        name: "recipients-shown",
+        promise: "whom a mail is for is told to those alone who may see what was sent",
+        catchers: &[server(
+            "mail_known::whom_a_mail_is_for_is_told_to_those_alone_who_may_see_what_was_sent",
+            "told to a reader",
+        )],
+    },
+    Row {
         name: "unbounded-body",
         promise: "no body is kept beyond its limit",
         catchers: &[
@@ -628,6 +668,8 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
+const FAN_OUT: &str =
+    "events::a_process_that_dies_in_a_fan_out_goes_on_where_it_was_and_doubles_nothing";
 const ORDER: &str = "crash_points::nothing_leaves_before_the_journal_is_durable";
 const MEMORY: &str = "ledger::memory_keeps_the_contract";
 const SQLITE: &str = "ledger::sqlite_keeps_the_contract";

@@ -231,3 +231,38 @@ proptest! {
         let _ = Mail::read(&raw, MAX, &secret());
     }
 }
+
+#[test]
+fn domains_have_no_case_and_a_name_before_them_has() {
+    let mut body = hello();
+    body["to"] = json!(["ada@Example.COM", "ada@example.com", "Ada@example.com"]);
+    assert_eq!(read(&body).unwrap().to, ["ada@example.com", "Ada@example.com"]);
+}
+
+#[test]
+fn the_subject_of_a_whole_mail_is_what_its_encoded_words_say() {
+    for (written, said) in [
+        ("=?utf-8?b?R3LDvMOfZQ==?=", "Grüße"),
+        ("=?UTF-8?Q?Gr=C3=BC?= =?utf-8?q?=C3=9Fe?=", "Grüße"),
+        (
+            "Re: =?iso-8859-1?Q?Gr=FC=DFe?= an =?us-ascii*en?q?all_of=20you?=",
+            "Re: Grüße an all of you",
+        ),
+        ("=?utf-8?q?a=0D=0Ab?=", "a  b"),
+        ("=?koi8-r?b?xcw=?= =?utf-8?q?=F?= =?x?=", "=?koi8-r?b?xcw=?= =?utf-8?q?=F?= =?x?="),
+        ("plain\r\n and  folded", "plain and folded"),
+    ] {
+        let line = |name: &str, value: &'static str| (name.to_owned(), Bytes::from(value));
+        let whole = Request {
+            headers: Headers(vec![
+                line("content-type", "message/rfc822"),
+                line(FROM, "a@example.com"),
+                line(TO, "b@example.com"),
+            ]),
+            body: format!("From: a@example.com\r\nSubject: {written}\r\n\r\nHi\r\n").into(),
+            ..request(&Value::Null)
+        };
+        let mail = Mail::read(&whole, MAX, &secret()).unwrap();
+        assert_eq!(mail.subject, said, "{written}");
+    }
+}

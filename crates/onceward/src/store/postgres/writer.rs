@@ -442,4 +442,21 @@ mod tests {
         assert_eq!(left.iter().map(Job::id).collect::<Vec<_>>(), [wanted]);
         assert!(writer.is_unsure, "the first may have been written");
     }
+
+    #[tokio::test]
+    async fn what_never_came_about_leaves_nothing_to_be_found_by() {
+        let Some((address, link)) = ledger("found_by").await else { return };
+        let mut writer = Writer::new(address, Arc::default(), Arc::default(), || SystemClock.now());
+        let said = |n: u64| Operation {
+            ids: vec![("to".to_owned(), format!("{n}@example.com"))],
+            ..operation(n, "k", "r", Mode::Accepted)
+        };
+        // Of two with one key the second is refused, in a batch and by itself.
+        for n in 1..=3 {
+            assert!(writer.write(vec![job(said(n))]).await.is_empty());
+        }
+        let known = link.query("SELECT id FROM made", &[]).await.unwrap();
+        let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
+        assert_eq!(known, ["1@example.com"]);
+    }
 }
