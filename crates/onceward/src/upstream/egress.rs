@@ -359,3 +359,22 @@ fn within_v4(ip: Ipv4Addr, (base, prefix): (Ipv4Addr, u32)) -> bool {
 fn within_v6(ip: Ipv6Addr, (base, prefix): (Ipv6Addr, u32)) -> bool {
     (ip.to_bits() ^ base.to_bits()).leading_zeros() >= prefix
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_writes_down_any_address_whatever_its_scheme_and_no_name_leads_to_each() {
+        let metadata: IpAddr = "169.254.169.254".parse().unwrap();
+        for (url, may) in [
+            ("http://169.254.169.254/", true),
+            ("smtp://169.254.169.254:25", true),
+            ("smtp://mx.example:25", false),
+            ("http://api.example/", false),
+        ] {
+            let judged = Egress::admits_operator(&url.parse().unwrap(), metadata);
+            assert_eq!(judged.is_ok(), may, "{url}");
+        }
+    }
+}
