@@ -120,11 +120,12 @@ pub(crate) async fn tried(
     person: &Person,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
     let (tenant, only) = (subscription.tenant.clone(), Some(subscription.name.clone()));
-    let note = node.engine.note(person, "tested a subscription", &subscription.about()).await?;
+    let about = subscription.about();
+    let noted = node.engine.note(person, "tested a subscription", &about).await?;
     let test = Publication { tenant, principal, event, key: None, only, trace: None };
     let answer = published(node, test).await;
     if answer.is_err() {
-        node.engine.note_refused(note).await?;
+        node.engine.note_refused(noted).await?;
     }
     answer
 }

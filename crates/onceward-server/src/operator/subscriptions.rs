@@ -320,7 +320,8 @@ async fn list(node: View, Asked(which): Asked<Which>) -> Answer {
     // The oldest first: a name begins with its time.
     let mut rest = subscriptions.iter().filter(|it| it.name.as_str() > behind);
     let page: Vec<_> = rest.by_ref().take(limit).collect();
-    let next = rest.next().and(page.last()).map(|last| last.name.clone());
+    let last = page.last().map(|last| last.name.clone());
+    let next = last.filter(|_| rest.next().is_some());
     let data: Vec<_> = page.into_iter().map(|it| shown(&node, it)).collect();
     Ok(Json(json!({"data": data, "next": next})))
 }

@@ -34,7 +34,8 @@ const STEPS_MAX: usize = 20;
 #[serde(deny_unknown_fields)]
 pub(super) struct Left {
     /// The subscription.
-    left: Option<String>,
+    #[serde(rename = "left")]
+    of: Option<String>,
     since: Option<String>,
     cursor: Option<String>,
     /// Read by whoever looks at the ledger.
@@ -175,7 +176,7 @@ fn recovery(name: &str) -> Markup {
 
 /// That not all was looked at, and the form that goes on from there.
 fn go_on(left: &Left) -> Markup {
-    let Left { left: Some(name), since: Some(since), cursor: Some(cursor), .. } = left else {
+    let Left { of: Some(name), since: Some(since), cursor: Some(cursor), .. } = left else {
         return html! {};
     };
     html! {

@@ -430,7 +430,7 @@ fn under_faults(store: &str) {
         let last = attempts.last().and_then(|it| it["error"].as_str()).unwrap_or_default();
         let named = last.rsplit_once("recipients ").map_or("", |(_, numbers)| numbers);
         let named: Vec<usize> = named.split(", ").filter_map(|it| it.parse().ok()).collect();
-        ended.push((key, to, is_by_a_person.then_some(named).unwrap_or_default()));
+        ended.push((key, to, if is_by_a_person { named } else { Vec::new() }));
     }
     let had = had(&server);
     assert!(had.values().all(|count| *count == 1), "none is doubled: {had:?}");

@@ -1,8 +1,6 @@
 //! What is known of a mail: who may see whom it is for, when it is the same one again, and what it is found
 //! by.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use serde_json::json;
 
 use crate::mail::{letter, post, route, world};
@@ -71,23 +69,27 @@ fn a_mail_is_the_same_one_however_it_is_spelt_and_whatever_its_route_says_by_the
             ("rcpt-to", to),
         ]
     };
-    let send = |gateway: &crate::world::Gateway, to| {
+    let ask_whole = |gateway: &crate::world::Gateway, to| {
         gateway.call("POST", "/to/mail", &envelope(to), whole)
     };
-    assert_eq!(send(&gateway, "b@example.com").status, 200);
-    assert!(is_again(&send(&gateway, "b@example.com")));
-    assert_eq!(send(&gateway, "c@example.com").status, 409, "another recipient is another mail");
+    assert_eq!(ask_whole(&gateway, "b@example.com").status, 200);
+    assert!(is_again(&ask_whole(&gateway, "b@example.com")));
+    assert_eq!(
+        ask_whole(&gateway, "c@example.com").status,
+        409,
+        "another recipient is another mail"
+    );
     drop(gateway);
     let rule = "fingerprint = { headers = [\"x-campaign\"], ignore = [\"/headers\"] }";
     world.write("onceward.toml", &route(&server, rule));
     let gateway = world.serve();
     assert!(is_again(&post(&gateway, "k-1", first)), "its route has another rule by now");
     assert!(is_again(&post(&gateway, "k-1", spelt)));
-    assert!(is_again(&send(&gateway, "b@example.com")));
+    assert!(is_again(&ask_whole(&gateway, "b@example.com")));
     for other in [first.replace("One", "Other"), first.replace("b@example", "c@example")] {
         assert_eq!(post(&gateway, "k-1", &other).status, 409, "{other}");
     }
-    assert_eq!(send(&gateway, "c@example.com").status, 409);
+    assert_eq!(ask_whole(&gateway, "c@example.com").status, 409);
     assert_eq!(server.taken().len(), 2);
 }
 

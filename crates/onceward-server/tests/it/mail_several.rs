@@ -1,7 +1,5 @@
 //! Mails for several, some of whom the server puts off or refuses, and what follows from what it says.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use serde_json::json;
 
 use crate::mail::{letter, post, route, world};

@@ -56,7 +56,8 @@ fn decoded(value: &str) -> String {
     for word in value.split_whitespace() {
         let read = encoded_word(word);
         // The space between two of them is none (RFC 2047, section 6.2).
-        if !said.is_empty() && !(was_encoded && read.is_some()) {
+        let is_joined = was_encoded && read.is_some();
+        if !said.is_empty() && !is_joined {
             said.push(' ');
         }
         was_encoded = read.is_some();
