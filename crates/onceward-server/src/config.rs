@@ -174,6 +174,7 @@ impl Config {
             names,
             segment_bytes: limits.segment_bytes,
             ca_file: places.ca_file.clone(),
+            upstash: route::compatible(file)?.unwrap_or(false),
         };
         let egress = |table: &Table<'_>| table.or("allow", Vec::new());
         let mut egress_allow = file.within("egress", egress)?.unwrap_or_default();
