@@ -383,7 +383,8 @@ async fn first_key(access: &Access) -> Result<(), Exit> {
     }
     let name = "first".to_owned();
     let (tenant, routes, origins) = (TENANT.to_owned(), Vec::new(), Vec::new());
-    let grant = Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None };
+    let grant =
+        Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None, contract: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())

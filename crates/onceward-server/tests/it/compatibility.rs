@@ -53,7 +53,11 @@ fn what_callers_of_qstash_write_is_taken_where_it_means_the_same() {
     assert_eq!((other.status, &other.json()["code"]), (409, &"key-mismatch".into()));
     for wrong in [("upstash-cron", "* * * * *"), ("upstash-callback", "https://a.example/")] {
         let refused = post(&gateway, "app", &[wrong]);
-        assert_eq!((refused.status, &refused.json()["code"]), (400, &"option-invalid".into()), "{wrong:?}");
+        assert_eq!(
+            (refused.status, &refused.json()["code"]),
+            (400, &"option-invalid".into()),
+            "{wrong:?}"
+        );
     }
     let twice =
         post(&gateway, "app", &[("idempotency-key", "a"), ("upstash-deduplication-id", "a")]);
