@@ -48,7 +48,7 @@ fn callers_of_a_route_are_told_how_to_retry_it() {
     let world = World::new();
     let text = "[routes.pay]\nupstream = \"https://pay.example\"\neffects = \"non-idempotent\"\nwindow = \"7d\"\n\
         key = { headers = [\"PayPal-Request-Id\"], missing = \"require\" }\nmismatch_status = 422\nnot_processed = [503]\n\
-        [[routes.pay.rules]]\npath = \"/safe/**\"\neffects = \"idempotent\"\n\
+        [[routes.pay.rules]]\nmatch = \"POST /safe/**\"\neffects = \"idempotent\"\n\
         [routes.other]\nupstream = \"https://other.example\"\n";
     world.write("onceward.toml", text);
     let gateway = world.serve();

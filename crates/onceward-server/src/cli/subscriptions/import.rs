@@ -155,7 +155,7 @@ async fn done(
             line.secret = made["secret"].as_str().filter(|_| is_new).map(str::to_owned);
         }
         // What one of them cannot be says nothing of the others.
-        Err(refused) if !refused.is_away && refused.exit.code == 1 => {
+        Err(refused) if !refused.is_away => {
             line.word = "not taken";
             line.notes.insert(0, refused.exit.message.replace('\n', "; "));
         }
