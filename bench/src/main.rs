@@ -10,7 +10,7 @@
 //! traces, metrics and logs cost; `onceward-bench count` counts instructions, which no other program on the machine changes;
 //! `onceward-bench events` tells what events cost by how many want them;
 //! `onceward-bench ledger` measures the ledger alone, `onceward-bench
-//! postgres` a shared one; `onceward-bench sink`, `proxy` and `receiver` are what it starts.
+//! postgres` a shared one; `onceward-bench sink`, `proxy`, `ordinary` and `receiver` are what it starts.
 
 mod browser;
 mod callgrind;
@@ -24,6 +24,7 @@ mod ledger;
 mod load;
 mod meter;
 mod options;
+mod ordinary;
 mod pages;
 mod passing;
 mod phase;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Sink => sink::run(),
         Command::Receiver => telemetry::receive(),
         Command::Proxy { sink } => proxy::run(sink),
+        Command::Ordinary { sink } => ordinary::run(sink),
         Command::Ledger { operations, callers, data } => ledger::run(&data, operations, &callers),
         Command::Fair { data } => fair::run(&data),
         Command::Events { data } => events::run(&data),

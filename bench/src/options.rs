@@ -43,7 +43,7 @@ usage: cargo run --release -p onceward-bench -- [options]
 
   events                           events a second by how many want each, beside single operations
 
-  pass                             what passes without a record, beside the bare proxy
+  pass                             what passes without a record, beside the bare proxy and an ordinary one
     --rounds, --seconds, --connections, --binary, --data as below
 
   garbage                          good calls alone, and beside connections that send garbage
@@ -88,6 +88,10 @@ pub(crate) enum Command {
     Receiver,
     /// The bare proxy before `sink`.
     Proxy {
+        sink: SocketAddr,
+    },
+    /// The ordinary proxy before `sink`.
+    Ordinary {
         sink: SocketAddr,
     },
     /// The ledger alone.
@@ -177,6 +181,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         Some("proxy") => {
             let sink = value_of("proxy", args.nth(1))?;
             return Ok(Command::Proxy { sink });
+        }
+        Some("ordinary") => {
+            let sink = value_of("ordinary", args.nth(1))?;
+            return Ok(Command::Ordinary { sink });
         }
         _ => {}
     }

@@ -1,4 +1,5 @@
-//! What passes without a record, beside the bare proxy: the same requests to the same sink, in turns.
+//! What passes without a record, beside the bare proxy and an ordinary one: the same requests to the same sink,
+//! in turns.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,8 +24,8 @@ struct Line {
     to: SocketAddr,
     /// Which subject answers.
     subject: usize,
-    /// The line that it is compared with.
-    of: usize,
+    /// The lines that it is compared with: the bare proxy's, and the ordinary one's.
+    of: [usize; 2],
     total: Total,
 }
 
@@ -33,17 +34,22 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let data = place::data(options.data.as_deref())?;
     let binary = place::binary(options.binary.as_deref())?;
     let sink = Subject::sink()?;
-    let subjects = [Subject::bare(sink.address)?, Subject::onceward(&binary, sink.address, &data)?];
-    let [bare, onceward] = &subjects;
+    let subjects = [
+        Subject::bare(sink.address)?,
+        Subject::onceward(&binary, sink.address, &data)?,
+        Subject::ordinary(sink.address)?,
+    ];
+    let [bare, onceward, ordinary] = &subjects;
     let guard = onceward.guard.ok_or("the gateway has no guard")?;
     let ways = [
         ("bare proxy", bare.address, 0),
+        ("ordinary proxy", ordinary.address, 2),
         ("onceward, a route", onceward.address, 1),
         ("onceward, a guard", guard, 1),
     ];
     let mut lines = Vec::new();
     for (method, keys) in [("GET", Keys::Read), ("POST 1 KiB", Keys::None)] {
-        let of = lines.len();
+        let of = [lines.len(), lines.len() + 1];
         lines.extend(ways.map(|(way, to, subject)| {
             let (name, keys) = (format!("{method}, {way}"), keys.clone());
             Line { name, keys, to, subject, of, total: Total::default() }
@@ -115,16 +121,17 @@ fn print(lines: &[Line], options: &Options) {
         let used = line.total.used?;
         Some(used.subject.cpu.as_secs_f64() * 1e6 / line.total.measured.ok as f64)
     };
-    let head = ["", "req/s", "÷ bare", "p50 ms", "p99 ms", "CPU µs", "CPU ÷ bare", "others %"];
+    let head = ["", "req/s", "÷ bare", "÷ ordinary", "p50 ms", "p99 ms", "CPU µs", "CPU ÷ bare", "others %"];
     let mut table = vec![head.map(str::to_owned)];
     for line in lines {
-        let of = &lines[line.of];
+        let [bare, ordinary] = line.of.map(|of| &lines[of]);
         let latency = |share| percentile(&line.total.measured.latencies, share).map(|us| us / 1e3);
-        let cpu_ratio = cpu(line).zip(cpu(of)).map(|(own, bare)| own / bare);
+        let cpu_ratio = cpu(line).zip(cpu(bare)).map(|(own, bare)| own / bare);
         table.push([
             line.name.clone(),
             format!("{:.0}", line.total.measured.throughput()),
-            figure(line.total.ratio(&of.total), 2),
+            figure(line.total.ratio(&bare.total), 2),
+            figure(line.total.ratio(&ordinary.total), 2),
             figure(latency(0.5), 2),
             figure(latency(0.99), 2),
             figure(cpu(line), 1),

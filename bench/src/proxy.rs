@@ -69,7 +69,8 @@ async fn ask(request: Request<Incoming>, pool: &Pool) -> Outcome<(Response<Incom
     Ok((response, sender))
 }
 
-fn strip(headers: &mut HeaderMap) {
+/// Takes away what concerns one connection only.
+pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }

@@ -90,6 +90,11 @@ impl Subject {
         own(command, &["proxy", &sink.to_string()])
     }
 
+    /// A hyper proxy as most are written.
+    pub(crate) fn ordinary(sink: SocketAddr) -> Outcome<Self> {
+        own(Command::new(std::env::current_exe()?), &["ordinary", &sink.to_string()])
+    }
+
     /// As an operator would set it up for many small requests.
     pub(crate) fn nginx(program: &Path, sink: SocketAddr, data: &Path) -> Outcome<Self> {
         let folder = tempfile::Builder::new().prefix("bench-nginx-").tempdir_in(data)?;

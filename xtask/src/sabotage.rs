@@ -1,8 +1,8 @@
 //! Shows that the tests have teeth: breaks one promise at a time, and runs the tests that are to
 //! notice.
 //!
-//! The tests are built once, with the feature `sabotage`; the environment names the promise to
-//! break. First they run with none broken: a test that is red anyway notices nothing.
+//! The tests are those of `xtask test`, built with the feature `sabotage`; the environment names the promise
+//! to break. First they run with none broken: a test that is red anyway notices nothing.
 
 mod report;
 mod table;
@@ -101,10 +101,9 @@ fn chosen(names: &[String]) -> Outcome<Vec<&'static Row>> {
 
 /// Builds the tests; tells their programs.
 fn build() -> Outcome<BTreeMap<String, PathBuf>> {
-    let args = "test --locked --workspace --features onceward-server/sabotage --no-run \
-                --message-format json-render-diagnostics";
     let mut cargo = Command::new(steps::cargo_program());
-    cargo.args(args.split_whitespace()).current_dir(steps::root()).stderr(Stdio::inherit());
+    cargo.args(steps::TESTS.split(' ')).args(["--no-run", "--message-format"]);
+    cargo.arg("json-render-diagnostics").current_dir(steps::root()).stderr(Stdio::inherit());
     let said = steps::output(&mut cargo)?;
     let suites = said.lines().filter_map(|line| {
         let source = field(line, "src_path")?;

@@ -45,8 +45,14 @@ path   = "/hooks"
 lease = "30s"
 "#;
 
-/// Runs it. `--long` takes its time, `--seed` says where chance begins; all else goes to schemathesis.
+/// Builds the gateway, and runs it. `--long` takes its time, `--seed` says where chance begins; all else goes to
+/// schemathesis.
 pub(crate) fn run(args: &[String]) -> Outcome<()> {
+    ask(&steps::gateway()?, args)
+}
+
+/// The same against a gateway that is built.
+pub(crate) fn ask(gateway: &Path, args: &[String]) -> Outcome<()> {
     let (mut seconds, mut seed, mut more) = (SHORT, SEED.to_owned(), Vec::new());
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -65,14 +71,13 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
             return Ok(());
         }
     };
-    steps::cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     let folder = steps::root().join("target/schemathesis");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    let upstream = Gateway::start(&folder.join("upstream"), None)?;
+    let upstream = Gateway::start(gateway, &folder.join("upstream"), None)?;
     let configuration = CONFIGURATION.replace("UPSTREAM", &upstream.address);
-    let gateway = Gateway::start(&folder.join("gateway"), Some(&configuration))?;
+    let gateway = Gateway::start(gateway, &folder.join("gateway"), Some(&configuration))?;
     prepare(&gateway, &folder)?;
     if seconds == SHORT {
         // Which right requests chance makes differs from run to run; only a long run asks whether all are taken.
@@ -142,8 +147,9 @@ fn prepare(gateway: &Gateway, folder: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// A gateway of the debug binary; it ends with its value.
+/// A gateway that runs; it ends with its value.
 struct Gateway {
+    binary: PathBuf,
     process: Child,
     folder: PathBuf,
     address: String,
@@ -158,18 +164,19 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    fn start(folder: &Path, configuration: Option<&str>) -> Outcome<Self> {
+    fn start(binary: &Path, folder: &Path, configuration: Option<&str>) -> Outcome<Self> {
         fs::create_dir_all(folder)?;
         if let Some(text) = configuration {
             fs::write(folder.join("onceward.toml"), text)?;
         }
         let log = folder.join("log");
-        let process = binary(folder)
+        let process = command(binary, folder)
             .args(["serve", "--listen", "127.0.0.1:0"])
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)
             .spawn()?;
-        let mut gateway = Self { process, folder: folder.to_owned(), address: String::new() };
+        let (binary, folder) = (binary.to_owned(), folder.to_owned());
+        let mut gateway = Self { binary, process, folder, address: String::new() };
         let end = Instant::now() + Duration::from_mins(1);
         while gateway.address.is_empty() {
             let said = fs::read_to_string(&log)?;
@@ -187,14 +194,14 @@ impl Gateway {
 
     /// What a verb prints that speaks to it.
     fn run(&self, verb: &[&str]) -> Outcome<String> {
-        let mut command = binary(&self.folder);
+        let mut command = command(&self.binary, &self.folder);
         command.env("ONCEWARD_URL", format!("http://{}", self.address)).args(verb);
         steps::output(&mut command)
     }
 }
 
-fn binary(folder: &Path) -> Command {
-    let mut command = Command::new(steps::root().join("target/debug/onceward"));
+fn command(binary: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.current_dir(folder).stdin(Stdio::null());
     command
 }

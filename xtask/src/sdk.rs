@@ -12,8 +12,13 @@ use crate::{Outcome, steps};
 /// Where they are, and the webhooks that both verify.
 const FOLDER: &str = "sdk";
 
-/// Runs all of it, or that of one language.
+/// Builds the gateway, and runs all of it, or that of one language.
 pub(crate) fn run(args: &[String]) -> Outcome<()> {
+    check(&steps::gateway()?, args)
+}
+
+/// The same against a gateway that is built.
+pub(crate) fn check(gateway: &Path, args: &[String]) -> Outcome<()> {
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
     let all = [
         ("python", Language::Python, python as Check),
@@ -22,11 +27,12 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
     if let Some(unknown) = args.iter().find(|arg| all.iter().all(|(name, ..)| name != arg)) {
         return Err(format!("no SDK is called {unknown}: python or typescript").into());
     }
-    steps::cargo(&["build", "--locked", "-p", "onceward-server"], &[])?;
     // Side by side: each waits for processes most of the time.
     let failures: Vec<String> = std::thread::scope(|threads| {
         let begin = |(name, language, check): (&'static str, Language, Check)| {
-            threads.spawn(move || checked(name, language, check).map_err(|error| error.to_string()))
+            threads.spawn(move || {
+                checked(name, language, check, gateway).map_err(|error| error.to_string())
+            })
         };
         let running: Vec<_> = all.into_iter().filter(|it| wanted(it.0)).map(begin).collect();
         let ended = running
@@ -37,13 +43,13 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
 }
 
-type Check = fn(&Path) -> Outcome<()>;
+type Check = fn(&Path, &Path) -> Outcome<()>;
 
 /// Installs what an SDK needs, and checks it.
-fn checked(name: &str, language: Language, check: Check) -> Outcome<()> {
+fn checked(name: &str, language: Language, check: Check, gateway: &Path) -> Outcome<()> {
     let kept = sdks::kept(&root().join(name), &format!("sdk-{name}"), language);
     match kept {
-        Ok(place) => check(&place).map_err(|error| format!("sdk/{name}: {error}").into()),
+        Ok(place) => check(&place, gateway).map_err(|error| format!("sdk/{name}: {error}").into()),
         Err(error) => {
             println!("sdk: what sdk/{name} needs is NOT there ({error}): it is NOT checked");
             Ok(())
@@ -56,16 +62,16 @@ fn root() -> PathBuf {
 }
 
 /// A command that knows where the gateway is and what webhooks are to be verified.
-fn told(program: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Command {
+fn told(program: impl AsRef<std::ffi::OsStr>, folder: &Path, gateway: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .current_dir(folder)
-        .env("TEST_GATEWAY", steps::root().join("target/debug/onceward"))
+        .env("TEST_GATEWAY", gateway)
         .env("TEST_WEBHOOKS", root().join("webhooks.json"));
     command
 }
 
-fn python(program: &Path) -> Outcome<()> {
+fn python(program: &Path, gateway: &Path) -> Outcome<()> {
     let (folder, caches) = (root().join("python"), steps::root().join("target/sdks/sdk-python"));
     let dist = caches.join("dist");
     if dist.exists() {
@@ -81,7 +87,7 @@ fn python(program: &Path) -> Outcome<()> {
         vec!["-m", "build", "--no-isolation", "--outdir", &packed, "."],
         vec!["tests/packed.py", &packed],
     ] {
-        let mut command = told(program, &folder);
+        let mut command = told(program, &folder, gateway);
         command
             .args(&line)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -95,7 +101,7 @@ fn python(program: &Path) -> Outcome<()> {
 }
 
 /// `folder` has the modules; the files of the tree are laid beside them, so that the tree stays clean.
-fn typescript(folder: &Path) -> Outcome<()> {
+fn typescript(folder: &Path, gateway: &Path) -> Outcome<()> {
     let list = steps::output(
         Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -117,7 +123,7 @@ fn typescript(folder: &Path) -> Outcome<()> {
         }
     }
     for script in ["check", "test", "build", "packed"] {
-        run_one(told("npm", folder).args(["run", "--silent", script]), "typescript")?;
+        run_one(told("npm", folder, gateway).args(["run", "--silent", script]), "typescript")?;
     }
     Ok(())
 }

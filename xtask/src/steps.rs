@@ -111,6 +111,17 @@ pub(crate) fn abreast() -> usize {
     said.unwrap_or(2 * cores)
 }
 
+/// How tests are built, here and wherever what they were built from is used again: cargo builds anew what
+/// is wanted with other features. Their promises can be broken; nothing breaks any but `xtask sabotage`.
+pub(crate) const TESTS: &str = "test --locked --workspace --features onceward-server/sabotage";
+
+/// The gateway as the tests have it.
+pub(crate) fn gateway() -> Outcome<PathBuf> {
+    let args: Vec<&str> = TESTS.split(' ').chain(["--no-run", "--quiet"]).collect();
+    cargo(&args, &[])?;
+    Ok(root().join("target/debug/onceward"))
+}
+
 /// All tests, after what they need is there. `extra` goes to cargo test.
 pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     let browser = browser::find_or_install()?;
@@ -119,11 +130,10 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     tools::find_or_install();
     let sdks = sdks::find_or_install();
     let previous = previous::find_or_build();
-    let mut args = vec!["test", "--locked"];
     // Beside --workspace cargo would not heed a package.
-    if !extra.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
-        args.push("--workspace");
-    }
+    let is_of_some = extra.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
+    let how = if is_of_some { "test --locked" } else { TESTS };
+    let mut args: Vec<&str> = how.split(' ').collect();
     args.extend(extra.iter().map(String::as_str));
     let mut environment = vec![
         ("TEST_CHROMEDRIVER", browser.driver.into()),
@@ -139,8 +149,16 @@ pub(crate) fn test(extra: &[String]) -> Outcome<()> {
     if !extra.is_empty() {
         return Ok(());
     }
-    schemathesis::run(&[])?;
-    sdk::run(&[])
+    // Side by side: each waits most of the time.
+    let gateway = gateway()?;
+    std::thread::scope(|threads| {
+        let ask = || schemathesis::ask(&gateway, &[]).map_err(|error| error.to_string());
+        let asking = threads.spawn(ask);
+        let checked = sdk::check(&gateway, &[]);
+        let asked = asking.join().unwrap_or_else(|_| Err("schemathesis: it panicked".into()));
+        checked?;
+        asked.map_err(Into::into)
+    })
 }
 
 /// Worlds from a seed, in a build that is quick.

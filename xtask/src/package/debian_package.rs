@@ -54,8 +54,7 @@ pub(crate) fn rehearse() -> Outcome<()> {
         return Ok(());
     }
     let root = steps::root();
-    steps::cargo(&["build", "--locked", "--quiet", "-p", "onceward-server"], &[])?;
-    let binary = root.join("target/debug").join(NAME);
+    let binary = steps::gateway()?;
     let target = folder(&root)?;
     let mut packages = Vec::new();
     for name in ["once", "again"] {

@@ -217,7 +217,9 @@ impl Browser {
     /// Likes pages `light` or `dark` from now on.
     pub(crate) fn prefer(&self, scheme: &str) {
         let scheme = json!({"name": "prefers-color-scheme", "value": scheme});
-        self.tell("Emulation.setEmulatedMedia", &json!({"features": [scheme]}));
+        // Colours are there at once.
+        let still = json!({"name": "prefers-reduced-motion", "value": "reduce"});
+        self.tell("Emulation.setEmulatedMedia", &json!({"features": [scheme, still]}));
     }
 
     /// What looks whether everybody can use a page.
@@ -228,13 +230,19 @@ impl Browser {
         std::fs::read_to_string(script).unwrap()
     }
 
-    /// What it finds here that is serious or worse.
-    pub(crate) fn look_with(&self, axe: &str) -> Vec<String> {
+    /// Lays it into the page that is shown.
+    pub(crate) fn bring(&self, axe: &str) {
         self.run("POST", "/execute/sync", &json!({"script": axe, "args": []}));
-        let look = "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(found => done(\
+    }
+
+    /// What it finds here that is serious or worse, by all of its rules or these.
+    pub(crate) fn look(&self, rules: &[&str]) -> Vec<String> {
+        let look = "const [rules, done] = arguments; const options = {resultTypes: ['violations']}; \
+            if (rules.length) options.runOnly = {type: 'rule', values: rules}; \
+            axe.run(document, options).then(found => done(\
             found.violations.filter(it => ['serious', 'critical'].includes(it.impact)).flatMap(it => it.nodes.map(node => \
             `${it.id}: ${node.target} ${node.failureSummary}`))), error => done([String(error)]));";
-        let found = self.run("POST", "/execute/async", &json!({"script": look, "args": []}));
+        let found = self.run("POST", "/execute/async", &json!({"script": look, "args": [rules]}));
         let found = found.as_array().unwrap().iter();
         found.map(|fault| fault.as_str().unwrap().to_owned()).collect()
     }

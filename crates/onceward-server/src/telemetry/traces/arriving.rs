@@ -18,8 +18,11 @@ use super::{Span, Telling, method, telling};
 use crate::config::Guard;
 use crate::listening::Peer;
 
-/// As a name, so that no call has it read.
+// As names, so that no call has them read.
 const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const OPERATION: HeaderName = HeaderName::from_static("onceward-operation");
+const STATE: HeaderName = HeaderName::from_static("onceward-state");
 
 thread_local! {
     /// What the next ids are made of. They have to differ, and may be guessed: no call waits for the
@@ -180,12 +183,12 @@ impl Arriving {
         if !self.shared.context().is_sampled() {
             return;
         }
-        let said = |name| response.headers().get(name).cloned();
+        let said = |name: HeaderName| response.headers().get(name).cloned();
         self.answer = Some(Answer {
             status: response.status().as_u16(),
-            key: said("idempotency-key"),
-            operation: said("onceward-operation"),
-            state: said("onceward-state"),
+            key: said(KEY),
+            operation: said(OPERATION),
+            state: said(STATE),
         });
     }
 
