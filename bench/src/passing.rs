@@ -121,7 +121,17 @@ fn print(lines: &[Line], options: &Options) {
         let used = line.total.used?;
         Some(used.subject.cpu.as_secs_f64() * 1e6 / line.total.measured.ok as f64)
     };
-    let head = ["", "req/s", "÷ bare", "÷ ordinary", "p50 ms", "p99 ms", "CPU µs", "CPU ÷ bare", "others %"];
+    let head = [
+        "",
+        "req/s",
+        "÷ bare",
+        "÷ ordinary",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs",
+        "CPU ÷ bare",
+        "others %",
+    ];
     let mut table = vec![head.map(str::to_owned)];
     for line in lines {
         let [bare, ordinary] = line.of.map(|of| &lines[of]);

@@ -14,24 +14,52 @@ use toml::Table;
 use crate::steps::{cargo, root};
 use crate::{Outcome, tools};
 
-/// Where the budget stands.
-const BUDGET: &str = "bench/budget.toml";
+/// A build whose requests are counted.
+struct Build {
+    command: &'static str,
+    folder: &'static str,
+    budget: &'static str,
+}
 
-const BUILD: &str = "build --release --locked -p onceward-server -p onceward-bench";
+/// What is shipped, as fast as it is.
+const RELEASE: Build = Build {
+    command: "build --release --locked -p onceward-server -p onceward-bench",
+    folder: "target/release",
+    budget: "bench/budget.toml",
+};
+
+/// What the tests were built from: no optimiser hides what a change adds, and nothing is built once more.
+const TESTS: Build = Build {
+    command: "build --locked --workspace --all-targets --features onceward-server/sabotage",
+    folder: "target/debug",
+    budget: "bench/budget-tests.toml",
+};
+
+/// The ways that have a budget: nothing is held against the bare proxy.
+const OWN: &str = "get,post,duplicate,held,accepted";
 
 /// What is counted of each way.
 const WHAT: [&str; 3] = ["instructions", "hashing", "allocations"];
 
-/// Counts, and holds what came against the budget; `--set` writes what came as the budget, and
-/// all else goes to `onceward-bench count`.
+/// Counts, and holds what came against the budget; `--tests` does so with the build of the tests, `--set` writes
+/// what came as the budget, and all else goes to `onceward-bench count`.
 pub(crate) fn run(args: &[String]) -> Outcome<()> {
+    let is = |flag: &str| args.iter().any(|arg| arg == flag);
+    let more = args.iter().filter(|arg| *arg != "--set" && *arg != "--tests");
+    let mut more: Vec<&str> = more.map(String::as_str).collect();
+    let build = if is("--tests") {
+        more.extend(["--only", OWN]);
+        &TESTS
+    } else {
+        &RELEASE
+    };
     if !tools::there_or_installed("valgrind", "valgrind") {
         println!("count: NO valgrind (Debian: valgrind): SKIPPED");
         return Ok(());
     }
-    let counted = counted(args.iter().filter(|arg| *arg != "--set"))?;
-    let file = root().join(BUDGET);
-    if args.iter().any(|arg| arg == "--set") {
+    let counted = counted(build, &more)?;
+    let file = root().join(build.budget);
+    if is("--set") {
         return set(&file, &counted);
     }
     let budget: Table = fs::read_to_string(&file)?.parse()?;
@@ -41,36 +69,26 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
         return Ok(());
     }
     Err(format!(
-        "{over} figures are over their budget in {BUDGET}\nmend: see where they come from with \
+        "{over} figures are over their budget in {}\nmend: see where they come from with \
          `cargo xtask count --keep target/count` and `callgrind_annotate --inclusive=yes \
-         target/count/callgrind.held`; where they are worth it, `cargo xtask count --set` writes \
-         the budget anew, and the commit says what they buy"
+         target/count/callgrind.held`; where they are worth it, `cargo xtask count --set`, and with `--tests`, \
+         writes the budget anew, and the commit says what they buy",
+        build.budget
     )
     .into())
 }
 
-/// Runs the measuring program on the binary that is shipped; one build has both, and so most of it once.
-fn counted<'a>(args: impl Iterator<Item = &'a String>) -> Outcome<Value> {
-    let release = root().join("target/release");
-    cargo(&BUILD.split(' ').collect::<Vec<_>>(), &[])?;
-    let binary = release.join("onceward");
-    unbreakable(&binary)?;
-    let mut command = Command::new(release.join("onceward-bench"));
-    command.args(["count", "--json", "--binary"]).arg(binary).args(args).current_dir(root());
-    let output = command.stderr(Stdio::inherit()).output()?;
+/// Builds gateway and measuring program, and runs it.
+fn counted(build: &Build, args: &[&str]) -> Outcome<Value> {
+    cargo(&build.command.split(' ').collect::<Vec<_>>(), &[])?;
+    let folder = root().join(build.folder);
+    let mut command = Command::new(folder.join("onceward-bench"));
+    command.args(["count", "--json", "--binary"]).arg(folder.join("onceward"));
+    let output = command.args(args).current_dir(root()).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err("onceward-bench count failed".into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// The promises of a build for tests can be broken, where the environment says so; a release's cannot.
-fn unbreakable(binary: &Path) -> Outcome<()> {
-    const VARIABLE: &[u8] = b"TEST_SABOTAGE";
-    if fs::read(binary)?.windows(VARIABLE.len()).any(|bytes| bytes == VARIABLE) {
-        return Err(format!("{} was built to be sabotaged", binary.display()).into());
-    }
-    Ok(())
 }
 
 /// A table of what came beside its budget, and how many figures are over it.
@@ -133,7 +151,7 @@ fn number(budget: &Table, way: &str, what: &str) -> Outcome<f64> {
     let number =
         value.and_then(|value| value.as_float().or_else(|| Some(value.as_integer()? as f64)));
     number.ok_or_else(|| {
-        format!("{BUDGET} has no {way}.{what}\nmend: cargo xtask count --set").into()
+        format!("the budget has no {way}.{what}\nmend: cargo xtask count --set").into()
     })
 }
 
@@ -151,7 +169,7 @@ fn set(file: &Path, counted: &Value) -> Outcome<()> {
         }
     }
     fs::write(file, written(&budget)?)?;
-    println!("written: {BUDGET}");
+    println!("written: {}", file.display());
     Ok(())
 }
 
@@ -163,9 +181,9 @@ fn rounded(figure: f64) -> i64 {
 
 fn written(budget: &Table) -> Outcome<String> {
     let about = "\
-# What a request may cost, and a start: instructions of the release binary without those of
-# SHA-256, these, and calls of its allocators. `cargo xtask count` holds a build against it,
-# `cargo xtask count --set` writes it anew. `tolerance` is the share by which a figure may be above.
+# What a request may cost, and a start: instructions without those of SHA-256, these, and calls of the allocators.
+# budget.toml is of the release (`cargo xtask count`), budget-tests.toml of what the tests are built from, which every
+# merge is held against (`cargo xtask count --tests`); `--set` writes them anew. `tolerance` is the share by which a figure may be above.
 ";
     Ok(format!("{about}\n{}", toml::to_string(budget)?))
 }

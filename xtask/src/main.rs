@@ -39,8 +39,9 @@ usage: cargo xtask <command>
   sim [args]    worlds from a seed, with faults at every door: --seed S for one,
                 --worlds N, --seconds N or --minutes N for many
   postgres      start a throw-away PostgreSQL server, for tests by hand
-  count [--set] [--only WAY,…] [--binary FILE] [--keep DIR]
+  count [--tests] [--set] [--only WAY,…] [--binary FILE] [--keep DIR]
                 instructions and allocations for a request, held against bench/budget.toml;
+                --tests: of what the tests are built from, against bench/budget-tests.toml;
                 --set writes that file
   sabotage [name…]
                 break one promise at a time, and show which test notices
@@ -142,7 +143,7 @@ fn ci() -> Outcome<()> {
         .and_then(|()| steps.run("test", || steps::test(&[])))
         .and_then(|()| steps.run("package", package::debian_package::rehearse))
         .and_then(|()| steps.run("sabotage", || sabotage::run(&[])))
-        .and_then(|()| steps.run("count", || count::run(&[])));
+        .and_then(|()| steps.run("count", || count::run(&["--tests".to_owned()])));
     steps.print();
     done
 }

@@ -28,7 +28,19 @@ pub(super) fn build(source: &Path) -> Outcome<PathBuf> {
     // A C compiler takes its `__DATE__` and `__TIME__` from it, too.
     cargo.env("SOURCE_DATE_EPOCH", epoch(source)?);
     steps::succeed(&mut cargo)?;
-    Ok(source.join("target/dist").join(NAME))
+    let binary = source.join("target/dist").join(NAME);
+    unbreakable(&binary)?;
+    Ok(binary)
+}
+
+/// The promises of a build for tests can be broken, where the environment says so; those of what is handed out
+/// cannot.
+fn unbreakable(binary: &Path) -> Outcome<()> {
+    const VARIABLE: &[u8] = b"TEST_SABOTAGE";
+    if fs::read(binary)?.windows(VARIABLE.len()).any(|bytes| bytes == VARIABLE) {
+        return Err(format!("{} was built to be sabotaged", binary.display()).into());
+    }
+    Ok(())
 }
 
 /// Builds the last commit in two folders of different names, and compares.

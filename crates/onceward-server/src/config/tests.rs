@@ -230,7 +230,27 @@ fn variables_are_put_in_and_may_not_break_out() {
         interpolate("a = \"${KEY}${NO:-d}\"", "f", None, variable).unwrap(),
         "a = \"secretd\""
     );
-    assert_eq!(interpolate("# ${NOT_SET}\n", "f", None, variable).unwrap(), "# ${NOT_SET}\n");
+    for comments in [
+        "# ${NOT_SET}\n",
+        "a = 1 # ${NOT_SET}\n",
+        "a = \"\" # ${NOT_SET}",
+        "a = 'it''s' # ${NOT_SET}\n",
+        "a = \"\\\"\" # '${NOT_SET}\n",
+        "a = \"\"\"\n# in it \"\"\"\" # ${NOT_SET}\n",
+        "a = \"not ended\n# ${NOT_SET}\n",
+    ] {
+        assert_eq!(interpolate(comments, "f", None, variable).unwrap(), comments);
+    }
+    for (text, filled) in [
+        ("a = \"#${KEY}\" # ${KEY}", "a = \"#VALUE\" # ${KEY}"),
+        ("a = '''\n# ${KEY}'''\nb = \"${KEY}\"", "a = '''\n# VALUE'''\nb = \"VALUE\""),
+    ] {
+        let value = variable("KEY").unwrap();
+        assert_eq!(
+            interpolate(text, "f", None, variable).unwrap(),
+            filled.replace("VALUE", &value)
+        );
+    }
     assert!(
         interpolate("a\nb = \"${NOT_SET}\"", "f", None, variable)
             .unwrap_err()

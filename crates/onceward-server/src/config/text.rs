@@ -178,7 +178,7 @@ pub(super) fn find(path: Option<&Path>) -> Result<(Option<PathBuf>, String, Stri
     Ok((found, text, name))
 }
 
-/// Puts `${NAME}` and `${NAME:-default}` in; a value may not break out of its string. `unset`
+/// Puts `${NAME}` and `${NAME:-default}` in, but for comments; a value may not break out of its string. `unset`
 /// stands for a variable that is not set and has no default; without it that is an error.
 pub(super) fn interpolate(
     text: &str,
@@ -187,9 +187,14 @@ pub(super) fn interpolate(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<String, ConfigError> {
     let mut out = String::with_capacity(text.len());
+    let mut comments = comments(text).into_iter().peekable();
+    let mut end = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let mut rest = line;
-        while let Some(at) = rest.find("${").filter(|_| !line.trim_start().starts_with('#')) {
+        let begin = end;
+        end += line.len();
+        let comment = comments.next_if(|comment| *comment < end).unwrap_or(end);
+        let (mut rest, comment) = line.split_at(comment - begin);
+        while let Some(at) = rest.find("${") {
             let wrong = |why: &str| ConfigError(format!("{name}:{}: {why}", number + 1));
             let length = rest[at..].find('}').ok_or_else(|| wrong("`${` without `}`"))?;
             let inside = &rest[at + 2..at + length];
@@ -210,6 +215,47 @@ pub(super) fn interpolate(
             rest = &rest[at + length + 1..];
         }
         out.push_str(rest);
+        out.push_str(comment);
     }
     Ok(out)
+}
+
+/// Where comments begin: at a `#` that is in no string.
+fn comments(text: &str) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(next) = text[at..].find(['#', '"', '\'']) {
+        at += next;
+        if text[at..].starts_with('#') {
+            found.push(at);
+            at += text[at..].find('\n').unwrap_or(text.len() - at);
+        } else {
+            at += string_length(&text[at..]);
+        }
+    }
+    found
+}
+
+/// How long the string is that `text` begins with, its quotes included (TOML 1.0). One that is not ended goes to
+/// the end of its line, or of the text where it may have many.
+fn string_length(text: &str) -> usize {
+    let (quote, three) = if text.starts_with('"') { ('"', "\"\"\"") } else { ('\'', "'''") };
+    let delimiter = if text.starts_with(three) { three } else { &text[..1] };
+    let mut at = delimiter.len();
+    loop {
+        let rest = &text[at..];
+        let Some(letter) = rest.chars().next() else { return at };
+        if let Some(behind) = rest.strip_prefix(delimiter) {
+            // Of many lines the last quotes may be the text's own.
+            let own = if delimiter == three { behind.trim_start_matches(quote) } else { behind };
+            return text.len() - own.len();
+        }
+        if letter == '\n' && delimiter.len() == 1 {
+            return at;
+        }
+        at += letter.len_utf8();
+        if letter == '\\' && quote == '"' {
+            at += text[at..].chars().next().map_or(0, char::len_utf8);
+        }
+    }
 }

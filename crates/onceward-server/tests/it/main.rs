@@ -60,6 +60,7 @@ mod listen;
 mod lookup;
 mod mail;
 mod mail_kill;
+mod mail_real;
 mod mail_world;
 mod metrics;
 mod migrate_store;
