@@ -133,11 +133,11 @@ fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering,
     };
     match contract::held(&head.headers, caller.contract.as_deref()) {
         Ok(None) => Ok(part_of(front, head, body, caller, arrival)),
-        Ok(Some(held)) => {
+        Ok(Some(version)) => {
             let answering = part_of(front, head, body, caller, arrival);
             Ok(Box::pin(async move {
                 let mut response = answering.await;
-                contract::tell(&mut response, held);
+                contract::tell(&mut response, version);
                 response
             }))
         }

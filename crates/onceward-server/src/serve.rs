@@ -68,10 +68,13 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 /// for refusals to leave.
 const GRACE_BROKEN: Duration = Duration::from_secs(1);
 
+/// Puts an observer before another.
+type Before = dyn Fn(Arc<dyn Observer>) -> Arc<dyn Observer> + Send + Sync;
+
 /// What a verb wants to hear that runs the gateway within itself.
 pub(crate) struct Heard {
     /// Puts it before whoever hears every fact.
-    pub(crate) before: Box<dyn Fn(Arc<dyn Observer>) -> Arc<dyn Observer> + Send + Sync>,
+    pub(crate) before: Box<Before>,
     /// Told where it listens, once it does.
     pub(crate) ready: Box<dyn Fn(SocketAddr) + Send + Sync>,
 }

@@ -53,8 +53,8 @@ pub(super) struct Listen {
     #[arg(long)]
     print_secret: bool,
     /// Listen here; without it at the configuration's `listen`
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
+    #[arg(long = "listen", value_name = "ADDR:PORT")]
+    at: Option<SocketAddr>,
     /// Keep the ledger here, and go on with what waits in it; without it, it ends with this
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -98,8 +98,8 @@ pub(super) fn listen(flags: &Listen, global: &Global) -> Result<(), Exit> {
     }
     let to = place(flags.forward_to.as_deref().unwrap_or_default())?;
     let text = flags.configuration(&to, &secret)?;
-    let listen = match flags.listen {
-        Some(listen) => listen,
+    let address = match flags.at {
+        Some(address) => address,
         None => Places::load(global.config.as_deref())?.listen,
     };
     start_log(&flags.log)?;
@@ -113,7 +113,7 @@ pub(super) fn listen(flags: &Listen, global: &Global) -> Result<(), Exit> {
     let file = folder.join(FILE);
     write_secret(&file, text.as_bytes()).map_err(|error| unusable(&file, &error))?;
     let overrides = Overrides {
-        listen: Some(listen),
+        listen: Some(address),
         store: Some(format!("sqlite:{}", folder.join("ledger.db").display())),
         ..Overrides::default()
     };
@@ -233,7 +233,7 @@ mod tests {
             events: Vec::new(),
             secret: None,
             print_secret: false,
-            listen: None,
+            at: None,
             data: None,
             log: String::new(),
         }

@@ -17,7 +17,7 @@ use url::Url;
 use self::samples::Sample;
 use self::signed::{Draft, sign};
 use super::Global;
-use super::client::{Client, path_of};
+use super::client::{Client, part, path_of};
 use super::listen::SCHEMES;
 use super::listen::secret;
 use super::output::{Printer, Table, clean, print, say};
@@ -72,14 +72,12 @@ pub(super) async fn trigger(flags: &Trigger, global: &Global) -> Result<(), Exit
         })?,
     };
     let client = Client::new(global)?;
-    let url = match &flags.to {
-        Some(to) => Url::parse(to)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()),
-        None => {
-            let source = flags.source.as_deref().unwrap_or(scheme);
-            client.base().join(&format!("/in/{}", super::client::part(source))).ok()
-        }
+    let url = if let Some(to) = &flags.to {
+        let url = Url::parse(to).ok();
+        url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    } else {
+        let source = flags.source.as_deref().unwrap_or(scheme);
+        client.base().join(&format!("/in/{}", part(source))).ok()
     };
     let url = url.ok_or_else(|| {
         Exit::usage("--to is no http or https URL\nhelp: write --to http://localhost:3000/hook")

@@ -1,7 +1,5 @@
 //! Versions of what callers are promised, and what callers of a route are told.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use serde_json::json;
 
 use crate::world::{Upstream, World, route};

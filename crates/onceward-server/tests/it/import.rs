@@ -1,7 +1,5 @@
 //! Endpoints of other products become subscriptions, once.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
-
 use serde_json::{Value, json};
 
 use crate::callbacks::{Hooks, SECRET};
