@@ -20,12 +20,20 @@ use crate::{Outcome, steps};
 const VERSION: &str = "0.5.4";
 
 /// Papers that are part of the site although they stand beside `docs`.
-const PAPERS: [(&str, &str); 5] = [
+const PAPERS: [(&str, &str); 13] = [
     ("ARCHITECTURE.md", "Architecture"),
     ("CONTRIBUTING.md", "Contributing"),
     ("SECURITY.md", "Security"),
     ("CHANGELOG.md", "Changes"),
     ("bench/README.md", "How fast it is"),
+    ("examples/stripe-behind-a-route/README.md", "Example: Stripe behind a route"),
+    ("examples/guard-an-api/README.md", "Example: a guard"),
+    ("examples/github-webhooks-in/README.md", "Example: webhooks in"),
+    ("examples/outbox-sqlalchemy/README.md", "Example: an outbox, SQLAlchemy"),
+    ("examples/outbox-sqlx/README.md", "Example: an outbox, sqlx"),
+    ("examples/saga/README.md", "Example: a saga"),
+    ("examples/agent-tool-calls/README.md", "Example: an agent's tools"),
+    ("examples/signup/README.md", "Example: a signup"),
 ];
 
 /// Builds it.

@@ -142,7 +142,7 @@ fn ci() -> Outcome<()> {
         })
         .and_then(|()| steps.run("test", || steps::test(&[])))
         .and_then(|()| steps.run("package", package::debian_package::rehearse))
-        .and_then(|()| steps.run("sabotage", || sabotage::run(&[])))
+        .and_then(|()| steps.run("sabotage", sabotage::after_tests))
         .and_then(|()| steps.run("count", || count::run(&["--tests".to_owned()])));
     steps.print();
     done

@@ -1,5 +1,6 @@
-//! The SDKs whose callers must not notice a gateway, as their makers ship them: in folders of their
-//! own below the target folder. Where they cannot be had, their tests are skipped, and say so.
+//! The SDKs whose callers must not notice a gateway, as their makers ship them, and what the examples
+//! import: in folders of their own below the target folder. Where they cannot be had, their tests are
+//! skipped, and say so.
 
 use std::ffi::OsString;
 use std::fs;

@@ -306,7 +306,7 @@ impl Reader {
 }
 
 /// Whether what was printed is what the page shows.
-fn is_like(wanted: &str, printed: &str) -> bool {
+pub(crate) fn is_like(wanted: &str, printed: &str) -> bool {
     let wanted: Vec<&str> = wanted.trim().lines().map(str::trim_end).collect();
     let printed: Vec<&str> = printed.trim().lines().map(str::trim_end).collect();
     lines_are_like(&wanted, &printed)

@@ -39,6 +39,7 @@ mod docs;
 mod egress;
 mod erase;
 mod events;
+mod examples;
 mod fault_clock;
 mod fault_cut;
 mod fault_disk;

@@ -1,0 +1,1 @@
+INSERT INTO orders (customer, item) VALUES ($1, $2) RETURNING id
