@@ -21,12 +21,11 @@ use crate::sabotage::Sabotage;
 use crate::store::row::{self, kind};
 use crate::store::{Standing, StoreError};
 
-/// Arrays are unfolded where they are used, each row once: what is copied from step to step is never
-/// a body. The bounds say before anything is read which days are concerned; put to the new rows too,
-/// they let the planner expect few of those, so that each is looked up by its id, where all between
-/// the bounds would be compared with each. `IS TRUE` keeps the looks into `won` and `written` hash
-/// tables, where a join would be a loop in a loop.
-pub(super) const WRITE: &str = "\
+/// What writes a batch, and what more is done in the same statement.
+macro_rules! writing {
+    ($more:literal) => {
+        concat!(
+            "\
     WITH won AS (INSERT INTO key (digest, op) \
         SELECT UNNEST($1::bytea[]) AS digest, UNNEST($2::uuid[]) ORDER BY digest \
         ON CONFLICT DO NOTHING RETURNING op), \
@@ -47,8 +46,29 @@ pub(super) const WRITE: &str = "\
     bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM ( \
         SELECT UNNEST($19::uuid[]) AS id, UNNEST($20::integer[]) AS day, \
             UNNEST($21::bigint[]) AS n, UNNEST($22::bytea[]) AS bytes) AS new \
-        WHERE (id IN (SELECT id FROM written)) IS TRUE) \
-    SELECT id FROM written";
+        WHERE (id IN (SELECT id FROM written)) IS TRUE) ",
+            $more,
+            " SELECT id FROM written"
+        )
+    };
+}
+
+/// Arrays are unfolded where they are used, each row once: what is copied from step to step is never
+/// a body. The bounds say before anything is read which days are concerned; put to the new rows too,
+/// they let the planner expect few of those, so that each is looked up by its id, where all between
+/// the bounds would be compared with each. `IS TRUE` keeps the looks into `won` and `written` hash
+/// tables, where a join would be a loop in a loop.
+pub(super) const WRITE: &str = writing!("");
+
+/// The same where changes put bodies in the place of others: those go with it, so that what is erased is
+/// never kept where nothing leads to it.
+pub(super) const WRITE_OVER: &str = writing!(
+    ", over AS (DELETE FROM body USING ( \
+        SELECT UNNEST($23::uuid[]) AS id, UNNEST($24::integer[]) AS day, \
+            UNNEST($25::bigint[]) AS n) AS old \
+        WHERE body.day = old.day AND body.n = old.n AND body.day BETWEEN $26 AND $27 \
+        AND (old.id IN (SELECT id FROM done)) IS TRUE)"
+);
 
 /// Lets operations be found by their ids. Before they say so themselves, so that none
 /// is missed; one too many is overlooked.
@@ -160,6 +180,8 @@ pub(super) struct Batch {
     /// Whose each of `bodies` is: one that is not written leaves none.
     owners: Vec<Id>,
     bodies: Bodies,
+    /// Whose bodies others are put in the place of, and those.
+    over: (Vec<Id>, Vec<i32>, Vec<i64>),
 }
 
 impl Batch {
@@ -184,13 +206,25 @@ impl Batch {
         self.bodies.push(place, bytes);
     }
 
+    /// The body of one that is changed goes, since another is put in its place.
+    pub(super) fn put_over(&mut self, of: OperationId, old: BodyRef) {
+        self.over.0.push(Id(of));
+        self.over.1.push(old.segment as i32);
+        self.over.2.push(i64::from(old.offset));
+    }
+
+    /// What writes it: few batches put a body in the place of another.
+    fn sql(&self) -> &'static str {
+        if self.over.0.is_empty() || Sabotage::ErasedBodyLeft.is_on() { WRITE } else { WRITE_OVER }
+    }
+
     /// Writes what can be: whose key is free, whose fence holds. Tells which.
     pub(super) async fn write(
         &self,
         link: &Link,
     ) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
         self.sabotage(link).await?;
-        let statement = link.prepare(WRITE).await?;
+        let statement = link.prepare(self.sql()).await?;
         self.send(link, &statement).await
     }
 
@@ -201,7 +235,7 @@ impl Batch {
     ) -> Result<Committed, tokio_postgres::Error> {
         self.sabotage(link).await?;
         // Prepared before: nothing that is waited for may let the end come first.
-        let statement = link.prepare(WRITE).await?;
+        let statement = link.prepare(self.sql()).await?;
         let (written, committed) = tokio::join!(biased; self.send(link, &statement), link.commit());
         Ok((written?, committed))
     }
@@ -216,7 +250,9 @@ impl Batch {
         let (first, last) = (ids.iter().min_by_key(in_order), ids.iter().max_by_key(in_order));
         let (digests, bytes) = (digests(&self.digests), self.bodies.bytes());
         let (born, changed, bodies) = (&self.born, &self.changed, &self.bodies);
-        let with: [&(dyn ToSql + Sync); 22] = [
+        let (owners, days, ns) = &self.over;
+        let (first_day, last_day) = (days.iter().min(), days.iter().max());
+        let with: [&(dyn ToSql + Sync); 27] = [
             &digests,
             &born.ids,
             &born.fences,
@@ -239,8 +275,14 @@ impl Batch {
             &bodies.days,
             &bodies.ns,
             &bytes,
+            owners,
+            days,
+            ns,
+            &first_day,
+            &last_day,
         ];
-        let written = link.client.query(statement, &with).await?;
+        let taken = statement.params().len().min(with.len());
+        let written = link.client.query(statement, &with[..taken]).await?;
         Ok(written.iter().map(|found| found.get::<_, Id>(0).0).collect())
     }
 
