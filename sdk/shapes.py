@@ -8,6 +8,7 @@ Only what a caller meets is written: ROOTS, and what they are made of.
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "openapi.json"
 TYPESCRIPT = HERE / "typescript" / "src" / "shapes.ts"
 PYTHON = HERE / "python" / "src" / "onceward" / "shapes.py"
+RUST = HERE.parent / "crates" / "onceward-client" / "src" / "shapes.rs"
 
 ROOTS = ["Problem", "OperationStory", "Answer", "Begin", "Complete", "Release", "Renew", "Claim"]
 
@@ -28,7 +30,7 @@ def name_of(reference):
     return reference.rsplit("/", 1)[1]
 
 
-def reached(schemas):
+def reached(schemas, roots=ROOTS):
     """The schemas that the roots are made of, each after those that it is made of."""
     order, seen = [], set()
 
@@ -40,7 +42,7 @@ def reached(schemas):
             visit(name_of(reference))
         order.append(name)
 
-    for root in ROOTS:
+    for root in roots:
         visit(root)
     return order
 
@@ -218,6 +220,98 @@ class WriterOfPython(Writer):
         return head + "".join(f"\n{gap(block)}{block}\n" for block in self.blocks)
 
 
+class WriterOfRust:
+    """Answers are read into structs that take what a later release adds; requests are written by hand."""
+
+    roots = ["Problem", "OperationStory", "Answer", "Claim"]
+
+    def __init__(self, schemas):
+        self.schemas, self.blocks = schemas, []
+
+    def type(self, schema, place):
+        """The type, and whether there may be nothing in its place."""
+        if "$ref" in schema:
+            name = name_of(schema["$ref"])
+            target = self.schemas[name]
+            is_named = is_object(target) or "enum" in target
+            return (name, False) if is_named else self.type(target, name)
+        if "enum" in schema:
+            self.words(place, schema)
+            return place, None in schema["enum"]
+        if "anyOf" in schema:
+            found = [self.type(one, place) for one in schema["anyOf"]]
+            return next(said for said, _ in found if said), any(nothing for _, nothing in found)
+        is_nothing, said = "null" in kinds(schema), "Value"
+        for kind in kinds(schema):
+            if kind == "string":
+                said = "String"
+            elif kind == "integer":
+                said = "u16" if place.endswith("Status") else "u64"
+            elif kind == "boolean":
+                said = "bool"
+            elif kind == "array":
+                said = f"Vec<{self.type(schema.get('items', {}), place)[0]}>"
+            elif kind == "object" and "properties" in schema:
+                self.write(place, schema)
+                said = place
+            elif kind == "object":
+                more = schema.get("additionalProperties")
+                of = self.type(more, place)[0] if isinstance(more, dict) else "Value"
+                said = f"BTreeMap<String, {of}>"
+        return ("" if kinds(schema) == ["null"] else said), is_nothing
+
+    def words(self, name, schema):
+        about = schema.get("description", f"`{name}`, as the API writes it")
+        lines = ["words! {", f"    /// {about}.", f"    pub enum {name} {{"]
+        for word in schema["enum"]:
+            if word is not None:
+                variant = "".join(part.title() for part in re.split("[-_]", word))
+                lines.append(f'        {variant} = "{word}",')
+        self.blocks.append("\n".join([*lines, "    }", "}"]))
+
+    def members(self, name, schema):
+        bases, own, required = parts_of(schema)
+        found = [member for base in bases for member in self.members(base, self.schemas[base])]
+        for member, said in own.items():
+            kind, is_nothing = self.type(said, name + "".join(word.title() for word in member.split("_")))
+            kind = kind if member in required and not is_nothing else f"Option<{kind}>"
+            about = said.get("description")
+            lines = [f"    /// {about}."] if about else []
+            found.append("\n".join([*lines, f"    pub {'r#' if member == 'type' else ''}{member}: {kind},"]))
+        return found
+
+    def write(self, name, schema):
+        members = self.members(name, schema)
+        about = schema.get("description", f"`{name}`, as the API writes it").rstrip(".")
+        lines = [
+            f"/// {about}.",
+            "#[derive(Debug, Clone, Default, PartialEq, Deserialize)]",
+            "#[serde(default)]",
+            "#[non_exhaustive]",
+            f"pub struct {name} {{",
+        ]
+        self.blocks.append("\n".join([*lines, *members, "}"]))
+
+    def text(self, order):
+        is_base = {name for one in order for name in parts_of(self.schemas[one])[0]}
+        for name in order:
+            schema = self.schemas[name]
+            if "enum" in schema:
+                self.words(name, schema)
+            elif is_object(schema) and name not in is_base:
+                self.write(name, schema)
+        said = [
+            f"//! {ABOUT}",
+            '#![expect(missing_docs, reason = "the document says of a member what there is to say")]',
+            "use std::collections::BTreeMap;\n\nuse serde::Deserialize;\nuse serde_json::Value;",
+            "use crate::words::words;",
+            *self.blocks,
+        ]
+        line = ["rustfmt", "--edition", "2024", "--emit", "stdout"]
+        formatted = subprocess.run(line, input="\n\n".join(said) + "\n", cwd=HERE, text=True, capture_output=True, check=True)
+        return formatted.stdout
+
+
 def gap(block):
     return "\n" if "class " in block else ""
 
@@ -228,10 +322,13 @@ def comment_of_typescript(text, indent):
 
 def main():
     schemas = json.loads(DOCUMENT.read_text())["components"]["schemas"]
-    order = reached(schemas)
+    texts = {
+        TYPESCRIPT: WriterOfTypescript(Typescript(), schemas).text(reached(schemas)),
+        PYTHON: WriterOfPython(Python(), schemas).text(reached(schemas)),
+        RUST: WriterOfRust(schemas).text(reached(schemas, WriterOfRust.roots)),
+    }
     stale = []
-    for place, writer in ((TYPESCRIPT, WriterOfTypescript), (PYTHON, WriterOfPython)):
-        said = writer(Typescript() if writer is WriterOfTypescript else Python(), schemas).text(order)
+    for place, said in texts.items():
         if "--check" not in sys.argv:
             place.write_text(said)
         elif not place.exists() or place.read_text() != said:

@@ -6,6 +6,7 @@ The id of a tool call comes in `_meta`, from the framework and not from the mode
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -22,10 +23,9 @@ TOOLS = {
     "send_mail": tool("/mails", "Writes to a customer.", to="string", text="string"),
 }
 
-# What the model is told where the tool did not answer: what is left to do, and not "try again".
+# What the model is told where the tool did not answer: what is left to do, and never "try again", because
+# the next call that it makes has another id.
 ADVICE = {
-    "wait": "It is under way. Ask for it later.",
-    "same-key": "Nothing was done. The same call may be made again.",
     "fix-request": "The arguments are wrong.",
     "new-key": "This call was made with other arguments, or long ago.",
     "escalate": "Nobody knows whether it was done. Do not call again: hand over to a person.",
@@ -36,15 +36,20 @@ def call(name, arguments, call_id):
     """Once for each id: whoever makes this call again gets the answer that there was."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": call_id, "Onceward-Label": call_id}
     url = f"{GATEWAY}/to/shop{TOOLS[name][0]}"
-    try:
-        request = urllib.request.Request(url, json.dumps(arguments).encode(), headers)
-        with urllib.request.urlopen(request, timeout=90) as answer:
-            return said(answer.read().decode())
-    except urllib.error.HTTPError as refusal:
-        advice = refusal.headers.get("Onceward-Advice", "escalate")
-        return said(f"{ADVICE[advice]} ({refusal.status})", is_error=True)
-    except OSError:
-        return said(ADVICE["same-key"], is_error=True)
+    for pause in (0, 1, 2, 4, 8):
+        time.sleep(pause)
+        try:
+            request = urllib.request.Request(url, json.dumps(arguments).encode(), headers)
+            with urllib.request.urlopen(request, timeout=90) as answer:
+                return said(answer.read().decode())
+        except urllib.error.HTTPError as refusal:
+            advice = refusal.headers.get("Onceward-Advice", "escalate")
+            if advice in ADVICE:
+                return said(f"{ADVICE[advice]} ({refusal.status})", is_error=True)
+        except OSError:
+            # The gateway is away, or its answer was lost; the id is the same, so asking again is safe.
+            continue
+    return said(ADVICE["escalate"], is_error=True)
 
 
 def said(text, is_error=False):

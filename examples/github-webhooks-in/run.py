@@ -51,7 +51,7 @@ with Stage(__file__, "GATEWAY", "APP") as stage:
 
     # The receiver handles it and crashes before it says so; what starts next gets it again.
     app = [sys.executable, str(stage.here / "app.py")]
-    receiver = stage.start("APP", *app, "--crash-once")
+    receiver = stage.begin(*app, "--crash-once")
     until("it has handled the push, and crashed", lambda: receiver.poll() is not None)
     expect("deployments when it crashed", rows("deployments"), 1)
     stage.start("APP", *app)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stage import Stage, ask, expect
+from stage import Stage, ask, expect, until
 
 
 def order(where, key, item):
@@ -58,6 +58,7 @@ with Stage(__file__, "GATEWAY", "GUARD", "API") as stage:
     expect("different answers to these eight", len({body for _, _, body in at_once}), 1)
 
     order_and_hang_up(stage.ports["GUARD"], "order-4", "hung up")
+    until("what nobody heard of is done", lambda: orders("hung up") == 1)
     expect("asked again by who hung up", order(guard, "order-4", "hung up")[0], 201)
     expect("hung up, then again", orders("hung up"), 1)
 

@@ -2,7 +2,7 @@
 
 Each of the four has a name that follows from the signup and not from the attempt. So whoever asks
 again, however often and from wherever the last try broke off, brings about what is missing and
-nothing else.
+nothing else. A charge is one for each day, which stands in its name.
 """
 
 import base64

@@ -45,7 +45,8 @@ usage: cargo xtask <command>
                 --set writes that file
   sabotage [name…]
                 break one promise at a time, and show which test notices
-  tidy          layering, links, the book's pages, what is made for it, markers, manifests, paths
+  tidy          layering, links, the book's pages, what is made for it, what callers of the API rely on,
+                markers, manifests, paths
   crash [--cycles N] [--seed S] [--long] [--only SUITE]
                 crash and fault suites on the release binary; figures in target/proof/crash.json
   docs          write the reference pages that are made of the code, of openapi.json and of the alerts,
@@ -60,6 +61,8 @@ usage: cargo xtask <command>
   sdk [python] [typescript]
                 our SDKs: lints, types, tests against the gateway, packs
   openapi       write docs/openapi.json, which tests hold against the gateway, anew
+  freeze YYYY-MM
+                keep docs/openapi.json as what callers of a release rely on, which tidy holds later ones to
   fixture       write a ledger of this release, which later ones have to open
   proof [--long] [--page]
                 every long run, and docs/reliability.md made of what they came to
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         "docs" => docs::run(),
         "book" => book::run(),
         "spelling" => spelling::run(),
+        "freeze" => tidy::contract::freeze(&rest),
         "fixture" => steps::fixture(),
         "deny" => deny::run(&steps::root()),
         "count" => count::run(&rest),

@@ -1,9 +1,10 @@
-//! What a compiler does not check: layering, links, the book, markers, manifests, paths.
+//! What a compiler does not check: layering, links, the book, what callers rely on, markers, manifests, paths.
 //!
 //! Every check is a function from the tree's text to complaints, so that it can be tested without
 //! a tree. A complaint says where, what, and the mend.
 
 pub(crate) mod book;
+pub(crate) mod contract;
 mod layers;
 pub(crate) mod links;
 mod manifest;
@@ -139,6 +140,7 @@ fn complaints(tree: &Tree) -> Vec<Complaint> {
     all.extend(links::check(tree));
     all.extend(book::check(tree));
     all.extend(docs::drift(tree));
+    all.extend(contract::check(tree));
     all.extend(text::markers(tree));
     all.extend(text::weak_features(tree));
     all.extend(text::machine_paths(tree));
