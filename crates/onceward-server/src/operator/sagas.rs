@@ -51,7 +51,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/sagas/{id}/resolve", post(resolve))
 }
 
-/// As of a call.
+/// As of a call; whoever asks for more has so many.
 const ATTEMPTS_MAX: u32 = 100;
 const SUBJECT_MAX: usize = 255;
 
@@ -210,16 +210,17 @@ impl Reading<'_> {
             (Some(Value::String(text)), None) => Body::Text(template("body", &text)?),
             (Some(document), None) => Body::Json(document),
         };
-        if document.attempts_max.is_some_and(|max| !(1..=ATTEMPTS_MAX).contains(&max)) {
-            return Err(wrong(format!("attempts_max: between 1 and {ATTEMPTS_MAX}")));
+        if document.attempts_max == Some(0) {
+            return Err(wrong("attempts_max: at least 1".to_owned()));
         }
+        let attempts_max = document.attempts_max.map(|max| max.min(ATTEMPTS_MAX));
         let within = document.within.as_deref().map(units::duration).transpose();
         let within = within.map_err(|why| wrong(format!("within: {why}")))?;
         if within == Some(Duration::ZERO) {
             return Err(wrong("within: longer than no time".to_owned()));
         }
         let method = method.as_str().to_owned();
-        Ok(Ask { route, method, path, headers, body, attempts_max: document.attempts_max, within })
+        Ok(Ask { route, method, path, headers, body, attempts_max, within })
     }
 
     fn definition(&self, document: Document) -> Result<Definition, Problem> {

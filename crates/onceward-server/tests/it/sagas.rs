@@ -107,8 +107,7 @@ fn what_can_be_known_to_go_wrong_is_refused_before_anything_is_sent() {
         (step("a", json!({"headers": {"idempotency-key": "x"}})), "does not travel"),
         (step("a", json!({"path": "orders"})), "begins with no slash"),
         (step("a", json!({"pivot": true, "compensate": {}})), "nothing is undone"),
-        (step("a", json!({"attempts_max": 101})), "between 1 and 100"),
-        (step("a", json!({"compensate": {"attempts_max": 0}})), "between 1 and 100"),
+        (step("a", json!({"compensate": {"attempts_max": 0}})), "at least 1"),
         (json!({"on_failure": "shrug", "steps": [{"name": "a", "to": "demo"}]}), "on_failure"),
     ] {
         let said = refused(&gateway, &document);
