@@ -18,6 +18,7 @@ pub(crate) mod audit;
 pub(crate) mod bulk;
 mod changes;
 mod claims;
+mod contract;
 pub(crate) mod dead_letters;
 mod doubt;
 mod erase;
@@ -40,6 +41,7 @@ mod stats;
 pub(crate) mod subscriptions;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
+pub(crate) use self::contract::contract_of;
 pub(crate) use self::filter::{Filter, cursor, moment, standing_name};
 pub(crate) use self::handler::{
     Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,

@@ -49,6 +49,8 @@ pub struct Route {
     pub response_bytes_max: usize,
     /// How what was done is held against the provider's list.
     pub reconcile: Option<Arc<ReconcileRule>>,
+    /// Whether its callers may write options as QStash's do, `Upstash-…`, where they mean the same.
+    pub upstash: bool,
     /// Faults on purpose, of a staging configuration.
     pub chaos: Option<Arc<Chaos>>,
 }
@@ -146,6 +148,7 @@ impl Route {
             body_bytes_max: 1 << 20,
             response_bytes_max: 8 << 20,
             reconcile: None,
+            upstash: false,
             chaos: None,
         }
     }

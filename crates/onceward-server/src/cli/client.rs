@@ -214,20 +214,22 @@ impl Client {
 
     /// Reads from somewhere else, without our credential.
     pub(super) async fn read_from(&self, url: &Url) -> Result<Answer, Refused> {
-        let mut base = url.clone();
-        base.set_path("/");
-        base.set_query(None);
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
         let request = Request {
             method: "GET".to_owned(),
-            target: path,
+            target: path_of(url),
             headers: Headers::default(),
             body: Bytes::new(),
         };
-        self.send(&Arc::new(Target { base, tls: None, ..(*self.target).clone() }), request).await
+        self.send_to(url, request).await
+    }
+
+    /// Sends something to a place anywhere, without our credential.
+    pub(super) async fn send_to(&self, url: &Url, request: Request) -> Result<Answer, Refused> {
+        let mut base = url.clone();
+        base.set_path("/");
+        base.set_query(None);
+        let tls = self.target.tls.clone().filter(|_| url.origin() == self.target.base.origin());
+        self.send(&Arc::new(Target { base, tls, ..(*self.target).clone() }), request).await
     }
 
     /// Whether the gateway is on this machine, out of others' reach.
@@ -358,6 +360,14 @@ fn tls(global: &Global, places: &Places) -> Result<Option<Arc<UpstreamTls>>, Exi
     }
     let files = UpstreamTlsFiles { ca_file: global.ca_file.clone(), client, only_tls13: false };
     UpstreamTls::load(&files, places.ca_file.as_deref()).map(Some).map_err(unusable)
+}
+
+/// The path and query of a URL.
+pub(super) fn path_of(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
 }
 
 /// A part of a path, whatever is in it; dots too, so that no part is `..`.

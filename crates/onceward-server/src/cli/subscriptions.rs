@@ -1,4 +1,7 @@
-//! `subscriptions`: who is told of which events; made, changed, paused, tried and recovered.
+//! `subscriptions`: who is told of which events; made, changed, paused, tried and recovered; and
+//! those of other products taken over (`import`).
+
+mod import;
 
 use std::path::PathBuf;
 
@@ -23,6 +26,8 @@ pub(super) enum Subscriptions {
     },
     /// Have events delivered to a URL or through a route; the secret is shown this once
     Create(Create),
+    /// Take over the endpoints that another product lists; the same list again changes nothing
+    Import(import::Import),
     /// Change what is said
     Change(Change),
     /// Send it nothing until it is resumed; what comes waits
@@ -197,6 +202,7 @@ pub(super) async fn subscriptions(
         Subscriptions::Ls => list(client, out).await,
         Subscriptions::Show { id } => show(&client.get(&path_of(id)).await?, out),
         Subscriptions::Create(flags) => create(flags, client, out).await,
+        Subscriptions::Import(flags) => import::import(flags, client, out).await,
         Subscriptions::Change(flags) => change(flags, client, out).await,
         Subscriptions::Pause(flags) => steer("pause", flags, client, out).await,
         Subscriptions::Resume(flags) => steer("resume", flags, client, out).await,

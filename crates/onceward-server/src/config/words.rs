@@ -46,9 +46,9 @@ pub(crate) const MEANINGS: &Words<Meaning> = &[
 /// Whether a 404 or 410 to a DELETE is a success.
 pub(super) const DELETE_GONE: &Words<bool> = &[("ok", true), ("error", false)];
 pub(crate) const ORDERS: &Words<Order> = &[("none", Order::None), ("subject", Order::Subject)];
-pub(super) const ON_DEAD: &Words<OnDead> =
+pub(crate) const ON_DEAD: &Words<OnDead> =
     &[("revive", OnDead::Revive), ("replay", OnDead::Replay)];
-pub(super) const ON_EXPIRED: &Words<OnExpired> =
+pub(crate) const ON_EXPIRED: &Words<OnExpired> =
     &[("refuse", OnExpired::Refuse), ("execute", OnExpired::Execute)];
 pub(super) const ERROR_SHAPES: &Words<ErrorShape> =
     &[("problem", ErrorShape::Problem), ("stripe", ErrorShape::Stripe)];

@@ -44,6 +44,7 @@ pub(super) const OPTIONS: &[&str] = &[
     "sequence",
     "callback",
     "partOf",
+    "contract",
 ];
 
 /// What an answer says of its operation.
@@ -428,6 +429,14 @@ pub(crate) const LIST_ROUTES: &[Described] =
 pub(crate) const GET_ADVICE: &[Described] =
     &[about("Routes", "getAdvice", "Show what a route's window and retries should be")
         .gives(&[(200, Json("RouteAdvice"))])];
+
+pub(crate) const GET_CONTRACT: &[Described] = &[about(
+    "Routes",
+    "getContract",
+    "Show how callers of a route retry: keys, windows, statuses, problems",
+)
+.gives(&[(200, Json("RouteContract"))])
+.refuses(&["route-unknown"])];
 
 pub(crate) const PAUSE: &[Described] =
     &[about("Routes", "pauseRoute", "Send nothing through a route; what it accepts waits")
