@@ -290,6 +290,7 @@ impl Start {
             warn!(
                 "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
             );
+            hold_sagas(&engine, &data.join(QUARANTINE)).await?;
         } else {
             let judged = engine.recover().await?;
             if judged > 0 {
@@ -307,6 +308,25 @@ impl Start {
         tell_ready(&engine, config, listen);
         Ok(node)
     }
+}
+
+/// Pauses the sagas that are open in a restored ledger: what they did since its backup is not in it. Once, since
+/// a person may resume them before the ledger is released.
+async fn hold_sagas(engine: &Arc<Engine>, quarantine: &Path) -> Result<(), Exit> {
+    const HELD: &str = "the sagas that were open were paused\n";
+    let failed = |error: std::io::Error| Exit::failed(format!("{}: {error}", quarantine.display()));
+    let text = std::fs::read_to_string(quarantine).map_err(failed)?;
+    if text.ends_with(HELD) {
+        return Ok(());
+    }
+    let reason = "the ledger was restored: what this did since the backup is not in it".to_owned();
+    let by = Person { who: "restore".to_owned(), reason };
+    let held = engine.hold_sagas(&by).await;
+    let held = held.map_err(|refusal| Exit::failed(format!("pausing sagas: {refusal}")))?;
+    if held > 0 {
+        warn!(sagas = held, "sagas are paused: `onceward saga ls` shows them");
+    }
+    std::fs::write(quarantine, text + HELD).map_err(failed)
 }
 
 fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {

@@ -129,6 +129,10 @@ sabotages! {
     NoJitter = "no-jitter",
     /// Accepted work is looked for only when somebody says so.
     WakeOnly = "wake-only",
+    /// A step of a saga is begun while the one before it is under way.
+    StepEarly = "step-early",
+    /// What was not done of a saga is undone.
+    NotDoneUndone = "not-done-undone",
 
     // Before an upstream.
     /// What fails is called on and on.

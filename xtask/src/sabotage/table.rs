@@ -596,6 +596,28 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[server("egress::a_circle_of_gateways_ends_after_five_of_them", "right: (508,")],
     },
     Row {
+        name: "step-early",
+        promise: "no step of a saga is sent before those before it are done",
+        catchers: &[
+            library(
+                "sagas::steps_go_one_after_the_other_and_each_takes_what_those_before_it_made",
+                "never: the saga is done",
+            ),
+            simulated(),
+        ],
+    },
+    Row {
+        name: "not-done-undone",
+        promise: "of a saga only what was done is undone",
+        catchers: &[
+            library(
+                "sagas::a_step_whose_route_calls_its_effect_that_of_another_is_not_sent",
+                "left: [Undone, Undone]",
+            ),
+            simulated(),
+        ],
+    },
+    Row {
         name: "form-unchecked",
         promise: "in a session only forms of its own pages change anything",
         catchers: &[server(

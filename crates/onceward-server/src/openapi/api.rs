@@ -338,7 +338,7 @@ pub(crate) const CLAIM_MANY: &[Described] = &[
 ];
 
 pub(crate) const LIST_SAGAS: &[Described] =
-    &[about("Sagas", "listSagas", "List sagas, the newest first")
+    &[about("Sagas", "listSagas", "List sagas, the newest first: 100 at most at once")
         .takes(&["sagaState", "hasKey", "label", "principal", "cursor", "limit"])
         .gives(&[(200, Json("SagaPage"))])];
 
@@ -388,6 +388,16 @@ const fn of_saga(id: &'static str, summary: &'static str) -> Described {
     ])
 }
 
+/// The same for what may want a second person.
+const fn of_saga_by_two(id: &'static str, summary: &'static str) -> Described {
+    about("Sagas", id, summary).gives(&[(200, Json("SagaStory"))]).refuses(&[
+        "not-found",
+        "operation-conflict",
+        "limit",
+        "approval-wanted",
+    ])
+}
+
 pub(crate) const PAUSE_SAGA: &[Described] =
     &[of_saga("pauseSaga", "Begin no further step of a saga").reads("Because")];
 
@@ -395,15 +405,21 @@ pub(crate) const RESUME_SAGA: &[Described] =
     &[of_saga("resumeSaga", "Let a paused saga go on").reads("Because")];
 
 pub(crate) const RETRY_SAGA: &[Described] =
-    &[of_saga("retrySaga", "Try the step anew at which a saga is stuck")
+    &[of_saga_by_two("retrySaga", "Try the step anew at which a saga is stuck")
         .reads("Redeliver")
-        .refuses(&["not-found", "operation-conflict", "limit", "risk-unaccepted"])];
+        .refuses(&[
+            "not-found",
+            "operation-conflict",
+            "limit",
+            "approval-wanted",
+            "risk-unaccepted",
+        ])];
 
 pub(crate) const CANCEL_SAGA: &[Described] =
-    &[of_saga("cancelSaga", "Undo what a saga has done").reads("Because")];
+    &[of_saga_by_two("cancelSaga", "Undo what a saga has done").reads("Because")];
 
 pub(crate) const RESOLVE_SAGA: &[Described] =
-    &[of_saga("resolveSaga", "Say what became of the step at which a saga is stuck")
+    &[of_saga_by_two("resolveSaga", "Say what became of the step at which a saga is stuck")
         .reads("ResolveSaga")];
 
 pub(crate) const LIST_ROUTES: &[Described] =

@@ -137,6 +137,8 @@ impl Engine {
                     // Its end is in the ledger, and what went wrong was told of.
                     let _ = engine.run(operation, key, request, slot, means).await;
                 }
+                // It is in other hands.
+                Err(StoreError::Stale) => engine.waiters.wake(operation.id),
                 Err(error) => Box::pin(engine.bury_unreadable(&operation, &error)).await,
             }
         });

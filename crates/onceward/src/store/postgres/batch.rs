@@ -27,7 +27,7 @@ use crate::store::{Standing, StoreError};
 /// the bounds would be compared with each. `IS TRUE` keeps the looks into `won` and `written` hash
 /// tables, where a join would be a loop in a loop.
 macro_rules! writing {
-    ($more:literal) => {
+    ($($more:expr),*) => {
         concat!(
             "\
     WITH won AS (INSERT INTO key (digest, op) \
@@ -51,23 +51,55 @@ macro_rules! writing {
         SELECT UNNEST($19::uuid[]) AS id, UNNEST($20::integer[]) AS day, \
             UNNEST($21::bigint[]) AS n, UNNEST($22::bytea[]) AS bytes) AS new \
         WHERE (id IN (SELECT id FROM written)) IS TRUE)",
-            $more,
+            $($more,)*
             " SELECT id FROM written"
         )
     };
 }
 
-/// All that is new and all that changed.
-pub(super) const WRITE: &str = writing!("");
+/// Lets some of it be found by its ids: by those of what was written, and in the same breath, so that nothing
+/// is missed and nothing is found that never came about.
+macro_rules! made {
+    () => {
+        ", made AS (INSERT INTO made (op, name, id) SELECT op, name, id FROM ( \
+            SELECT UNNEST($23::uuid[]) AS op, UNNEST($24::text[]) AS name, \
+                UNNEST($25::text[]) AS id) AS new \
+            WHERE (op IN (SELECT id FROM written)) IS TRUE ON CONFLICT DO NOTHING)"
+    };
+}
 
-/// The same where some of it is found by its ids: by those of what was written, and in the same breath, so
-/// that nothing is missed and nothing is found that never came about.
-pub(super) const WRITE_MADE: &str = writing!(
-    ", made AS (INSERT INTO made (op, name, id) SELECT op, name, id FROM ( \
-        SELECT UNNEST($23::uuid[]) AS op, UNNEST($24::text[]) AS name, \
-            UNNEST($25::text[]) AS id) AS new \
-        WHERE (op IN (SELECT id FROM written)) IS TRUE ON CONFLICT DO NOTHING)"
-);
+/// Where changes put bodies in the place of others, those go with it, so that what is erased is never kept
+/// where nothing leads to it.
+macro_rules! over {
+    ($id:literal, $day:literal, $n:literal, $first:literal, $last:literal) => {
+        concat!(
+            ", over AS (DELETE FROM body USING (SELECT UNNEST($",
+            $id,
+            "::uuid[]) AS id, UNNEST($",
+            $day,
+            "::integer[]) AS day, UNNEST($",
+            $n,
+            "::bigint[]) AS n) AS old \
+            WHERE body.day = old.day AND body.n = old.n AND body.day BETWEEN $",
+            $first,
+            " AND $",
+            $last,
+            " AND (old.id IN (SELECT id FROM done)) IS TRUE)"
+        )
+    };
+}
+
+/// All that is new and all that changed.
+pub(super) const WRITE: &str = writing!();
+
+/// The same where some of it is found by its ids.
+pub(super) const WRITE_MADE: &str = writing!(made!());
+
+/// The same where changes put bodies in the place of others.
+pub(super) const WRITE_OVER: &str = writing!(over!(23, 24, 25, 26, 27));
+
+/// Both.
+pub(super) const WRITE_MADE_OVER: &str = writing!(made!(), over!(26, 27, 28, 29, 30));
 
 /// Lets operations of another ledger be found by their ids.
 const MADE: &str = "\
@@ -197,6 +229,8 @@ pub(super) struct Batch {
     owners: Vec<Id>,
     bodies: Bodies,
     made: Made,
+    /// Whose bodies others are put in the place of, and those.
+    over: (Vec<Id>, Vec<i32>, Vec<i64>),
 }
 
 impl Batch {
@@ -247,8 +281,25 @@ impl Batch {
         Ok((written?, committed))
     }
 
+    /// The body of one that is changed goes, since another is put in its place.
+    pub(super) fn put_over(&mut self, of: OperationId, old: BodyRef) {
+        self.over.0.push(Id(of));
+        self.over.1.push(old.segment as i32);
+        self.over.2.push(i64::from(old.offset));
+    }
+
+    /// Whether it puts bodies in the place of others: few batches do.
+    fn is_over(&self) -> bool {
+        !self.over.0.is_empty() && !Sabotage::ErasedBodyLeft.is_on()
+    }
+
     fn sql(&self) -> &'static str {
-        if self.made.ops.is_empty() { WRITE } else { WRITE_MADE }
+        match (!self.made.ops.is_empty(), self.is_over()) {
+            (false, false) => WRITE,
+            (true, false) => WRITE_MADE,
+            (false, true) => WRITE_OVER,
+            (true, true) => WRITE_MADE_OVER,
+        }
     }
 
     async fn send(
@@ -261,8 +312,7 @@ impl Batch {
         let (first, last) = (ids.iter().min_by_key(in_order), ids.iter().max_by_key(in_order));
         let (digests, bytes) = (digests(&self.digests), self.bodies.bytes());
         let (born, changed, bodies) = (&self.born, &self.changed, &self.bodies);
-        let Made { ops, names, ids: made } = &self.made;
-        let with: [&(dyn ToSql + Sync); 25] = [
+        let mut with: Vec<&(dyn ToSql + Sync)> = vec![
             &digests,
             &born.ids,
             &born.fences,
@@ -285,12 +335,17 @@ impl Batch {
             &bodies.days,
             &bodies.ns,
             &bytes,
-            ops,
-            names,
-            made,
         ];
-        let with = &with[..statement.params().len()];
-        let written = link.client.query(statement, with).await?;
+        let Made { ops, names, ids: made } = &self.made;
+        if !ops.is_empty() {
+            with.extend([ops as &(dyn ToSql + Sync), names, made]);
+        }
+        let (owners, days, ns) = &self.over;
+        let (first_day, last_day) = (days.iter().min(), days.iter().max());
+        if self.is_over() {
+            with.extend([owners as &(dyn ToSql + Sync), days, ns, &first_day, &last_day]);
+        }
+        let written = link.client.query(statement, &with).await?;
         Ok(written.iter().map(|found| found.get::<_, Id>(0).0).collect())
     }
 

@@ -3,7 +3,7 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::batch::{FREE, KNOWN, STORED, WRITE, WRITE_MADE};
+use super::batch::{FREE, KNOWN, STORED, WRITE, WRITE_MADE, WRITE_MADE_OVER, WRITE_OVER};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
 use super::list::{MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
@@ -36,7 +36,7 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 17] = [
+const HOT: [Hot; 19] = [
     hot(
         "write",
         WRITE,
@@ -54,6 +54,26 @@ const HOT: [Hot; 17] = [
          '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
          '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
          '{NEW}', '{to}', '{ada}'",
+        Days::Today,
+    ),
+    hot(
+        "write over",
+        WRITE_OVER,
+        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{ID}', '{TODAY}', '{1}', TODAY, TODAY",
+        Days::Today,
+    ),
+    hot(
+        "write over of what is found by its ids",
+        WRITE_MADE_OVER,
+        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NEW}', '{to}', '{ada}', '{ID}', '{TODAY}', '{1}', TODAY, TODAY",
         Days::Today,
     ),
     hot("known", KNOWN, "ARRAY[sha256('k1'::bytea)]", Days::Today),

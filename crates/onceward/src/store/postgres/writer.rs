@@ -250,7 +250,7 @@ impl Writer {
                     batch.body(operation.id, place, request.clone());
                 }
                 Job::Commit(change, _) => {
-                    let Change { write, place, .. } = &mut **change;
+                    let Change { write, place, over, .. } = &mut **change;
                     if let Some((slot, bytes)) = &write.answer {
                         let numbered = match *place {
                             Some(numbered) => numbered,
@@ -259,6 +259,9 @@ impl Writer {
                         *place = Some(numbered);
                         slot.fill(&mut write.operation, numbered);
                         batch.body(write.operation.id, numbered, bytes.clone());
+                        if let Some(old) = *over {
+                            batch.put_over(write.operation.id, old);
+                        }
                     }
                     batch.change(&write.operation);
                 }
