@@ -13,9 +13,11 @@ use url::Url;
 use self::lists::{Endpoint, read};
 use super::path_of;
 use crate::cli::client::Client;
+use crate::cli::list::query;
 use crate::cli::output::{Printer, Table, clean, each, say, text};
 use crate::cli::send::bytes_of;
 use crate::exit::Exit;
+use crate::operator::LIMIT_MAX;
 
 /// The longest description of a subscription, in bytes.
 const DESCRIPTION_BYTES_MAX: usize = 255;
@@ -94,8 +96,8 @@ pub(super) async fn import(flags: &Import, client: &Client, out: Printer) -> Res
     })?;
     let endpoints = read(flags.from, &list)
         .map_err(|why| Exit::usage(format!("{}: {why}", flags.file.display())))?;
-    let known = client.get("/v1/subscriptions").await?;
-    let by_mark = by_mark(each(&known, "/data"), flags.from);
+    let known = all(client).await?;
+    let by_mark = by_mark(&known, flags.from);
     let mut lines = Vec::new();
     for endpoint in endpoints {
         let fate = fate_of(&endpoint, flags.from, &by_mark);
@@ -107,6 +109,21 @@ pub(super) async fn import(flags: &Import, client: &Client, out: Printer) -> Res
         return Err(Exit::failed(format!("{left} of {} endpoints were not taken", lines.len())));
     }
     Ok(())
+}
+
+/// Every subscription there is: one that was missed would be made once more.
+async fn all(client: &Client) -> Result<Vec<Value>, Exit> {
+    let (mut known, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let words = cursor.map(|cursor| ("cursor", cursor));
+        let words = words.into_iter().chain([("limit", LIMIT_MAX.to_string())]);
+        let page = client.get(&query("/v1/subscriptions", words)).await?;
+        known.extend_from_slice(each(&page, "/data"));
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(known);
+        }
+    }
 }
 
 /// Does what is to be done, where it is.
