@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::exchange::{Headers, Request};
 
 pub use json::{canonical_json, differing_paths};
+pub(crate) use json::{decimal, numbers};
 
 type Hasher = Hmac<Sha256>;
 

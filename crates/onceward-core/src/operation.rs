@@ -438,6 +438,11 @@ impl Intent {
     }
 }
 
+/// Whether this names something that a mail says itself, among what it is found by.
+pub fn is_said_by_a_mail(name: &str) -> bool {
+    matches!(name, "message_id" | "to" | "subject")
+}
+
 impl Operation {
     /// An operation that is due at once, of which nothing else is said: it is held, and its key
     /// lasts no time.
@@ -507,6 +512,12 @@ impl Operation {
     /// Whether any attempt so far may have been executed.
     pub fn may_have_executed(&self) -> bool {
         !self.served.is_empty() || self.attempts.iter().any(Attempt::may_have_executed)
+    }
+
+    /// Whether it is a mail, which has a name that only we could give it.
+    pub fn is_mail(&self) -> bool {
+        let own = format!("<{}@", self.id);
+        self.ids.iter().any(|(name, id)| name == "message_id" && id.starts_with(&own))
     }
 
     /// The status that it ended with, or that it met last.

@@ -12,6 +12,7 @@
 //! is late finds that one, and begins nothing.
 
 mod definition;
+mod numbers;
 mod template;
 
 use crate::key::ScopeKind;
@@ -21,6 +22,7 @@ use crate::time::Timestamp;
 pub use definition::{
     Ask, Body, DEPTH_MAX, Definition, NAME_BYTES_MAX, NotASaga, Step, is_shallow,
 };
+pub use numbers::{first_not_kept, is_kept, read_kept};
 pub use template::{NotATemplate, Room, Template, Unfilled, Variable};
 
 /// Steps of a saga, at most.
@@ -260,6 +262,8 @@ impl Plan {
             // It was there, and was forgotten since.
             Seen::Absent { .. } if progress.standing == Standing::Stuck => Next::Rest,
             Seen::Absent { can_be_made } if is_unwanted || !can_be_made => Next::BearDead(place),
+            // Nothing else is begun, nor is this: whoever holds it may know that it was done.
+            Seen::Absent { .. } if progress.is_paused => progress.rest_unless(progress.going()),
             Seen::Absent { .. } => Next::Bear(place),
             Seen::Waits if is_unwanted => Next::GiveUp(place),
             Seen::Waits | Seen::UnderWay => progress.rest_unless(progress.going()),
@@ -487,6 +491,48 @@ pub fn retries_of(step: &Operation) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::id::OperationId;
+    use crate::key::{Key, Scope};
+    use crate::operation::{Death, Intent};
+
+    #[test]
+    fn of_what_only_its_mark_is_left_nobody_knows_whether_it_was_done() {
+        let scope = Scope {
+            kind: ScopeKind::Step,
+            tenant: "t".to_owned(),
+            name: "saga".to_owned(),
+            principal: String::new(),
+        };
+        let fingerprint = Fingerprint { version: 1, parts: [[0; 16]; 4] };
+        let (id, at) = (OperationId::new(1, 1), Timestamp::from_micros(0));
+        let key = Key::new("op_1/a").unwrap();
+        let intent = Intent::new(id, scope, key, fingerprint, at);
+        let dead = State::Dead(Death::Refused);
+        let mark = Operation {
+            state: dead,
+            ..Operation::new(Intent { method: "POST".to_owned(), ..intent.clone() })
+        };
+        assert_eq!(Seen::of(&mark), Seen::Failed { maybe_done: true, retries: u32::MAX });
+        // What stands in the place of a step was never anything else.
+        let stand_in = Operation { state: dead, ..Operation::new(intent) };
+        assert!(is_stand_in(&stand_in));
+        assert_eq!(Seen::of(&stand_in), Seen::Failed { maybe_done: false, retries: 0 });
+    }
+
+    #[test]
+    fn what_is_at_hand_of_a_saga_that_is_held_is_not_begun_and_what_is_unwanted_is_given_up() {
+        let plan = Plan { steps: vec![Shape::default()], stops: false };
+        let Next::Write(at_hand) = plan.next(&plan.begin(), None) else { panic!("it begins") };
+        let absent = Some(Seen::Absent { can_be_made: true });
+        let place = Place { step: 0, undo: false };
+        assert_eq!(plan.next(&at_hand, absent), Next::Bear(place));
+        let held = at_hand.pause().unwrap();
+        assert_eq!(plan.next(&held, absent), Next::Rest);
+        assert_eq!(plan.next(&held.resume().unwrap(), absent), Next::Bear(place));
+        let cancelled = plan.cancel(&held).unwrap();
+        assert_eq!(plan.next(&cancelled, absent), Next::BearDead(place));
+    }
 
     #[test]
     fn a_stuck_saga_goes_on_by_a_persons_word_alone_whatever_is_seen_to_have_gone() {

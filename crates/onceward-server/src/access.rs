@@ -85,13 +85,16 @@ pub(crate) struct Caller {
     routes: Option<Arc<[String]>>,
     /// The origins of the pages that its key is for.
     origins: Option<Arc<[String]>>,
+    /// The version of the contract that its key is pinned to.
+    pub(crate) contract: Option<Arc<str>>,
 }
 
 impl Caller {
     /// The command line's own, and everybody where no key is needed.
     fn local() -> Self {
         let (tenant, principal) = (TENANT.to_owned(), String::new());
-        Self { tenant, principal, roles: Roles::ALL, routes: None, origins: None }
+        let (routes, origins, contract) = (None, None, None);
+        Self { tenant, principal, roles: Roles::ALL, routes, origins, contract }
     }
 
     /// The same, as it acts for another tenant.
@@ -139,6 +142,8 @@ pub(crate) struct Grant {
     /// Of a key for pages, theirs; else empty.
     pub(crate) origins: Vec<String>,
     pub(crate) expires: Option<Timestamp>,
+    /// The version of the contract that it is pinned to.
+    pub(crate) contract: Option<String>,
 }
 
 /// Whether a session of the pages counts for a request.
@@ -266,6 +271,7 @@ impl Access {
             routes: old.routes.clone(),
             origins: old.origins.clone(),
             expires: expires.or(alike),
+            contract: old.contract.clone(),
         };
         let end = now.plus(overlap);
         let end = old.expires().map_or(end, |earlier| earlier.min(end));
@@ -319,6 +325,7 @@ impl Access {
             routes: grant.routes,
             origins: grant.origins,
             expires_at: grant.expires.map(shape::time),
+            contract: grant.contract,
             last_used_at: None,
         };
         self.put(&kept).await?;
@@ -468,6 +475,7 @@ impl Known {
             roles: self.key.roles,
             routes: self.routes.clone(),
             origins: self.origins.clone(),
+            contract: self.contract.clone(),
         })
     }
 }
@@ -520,6 +528,7 @@ mod tests {
             routes: Vec::new(),
             origins: Vec::new(),
             expires: None,
+            contract: None,
         };
         let (key, kept) = access.create(grant, shape::now()).await.unwrap();
         assert!(access.revoke(&kept.prefix).await.unwrap());

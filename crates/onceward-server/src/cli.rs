@@ -1,4 +1,4 @@
-//! The command line: verbs, flags and exit codes. `serve` runs the gateway, `check`, `classify`, `restore`
+//! The command line: verbs, flags and exit codes. `serve` and `listen` run the gateway, `check`, `classify`, `restore`
 //! and `migrate-store` work on files and ledgers, `verify` asks any API, `sql` prints, and the others
 //! speak to a running gateway.
 //!
@@ -19,6 +19,7 @@ mod doubt;
 mod erase;
 mod keys;
 mod list;
+mod listen;
 mod ls;
 mod man;
 mod migrate_store;
@@ -40,11 +41,12 @@ mod sources;
 mod sql;
 mod subscriptions;
 mod tail;
+mod trigger;
 mod verify;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -55,7 +57,7 @@ use self::output::{Printer, print_bytes, say};
 use crate::config::Overrides;
 use crate::event_loops::EventLoops;
 use crate::exit::Exit;
-use crate::serve::serve;
+use crate::serve::{Heard, serve};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +135,10 @@ pub(crate) struct Global {
 enum Verb {
     /// Run the gateway
     Serve(Serve),
+    /// Receive webhooks while you develop what handles them: a line for each, nothing to configure
+    Listen(listen::Listen),
+    /// Send a webhook as a provider would, signed, such as stripe:payment_intent.succeeded
+    Trigger(trigger::Trigger),
     /// Check the configuration, the whole ledger, or whether the gateway is ready
     Check(check::Check),
     /// Draft routes and rules from the document of an API, with the risk of each operation
@@ -258,6 +264,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
     let Cli { global, verb } = cli;
     match verb {
         Verb::Serve(flags) => run_serve(&global, flags),
+        Verb::Listen(flags) => listen::listen(&flags, &global),
+        Verb::Trigger(flags) => block_on(trigger::trigger(&flags, &global)),
         Verb::Check(flags) if flags.is_ready => block_on(ready::ready(&global)),
         Verb::Check(flags) => check::check(&flags, &global),
         Verb::Classify(flags) => classify::classify(&flags, &global),
@@ -316,6 +324,8 @@ async fn ask(verb: Verb, global: &Global) -> Result<(), Exit> {
         Verb::Rekey(flags) => rekey::rekey(&flags, &client, out).await,
         // Handled without a gateway.
         Verb::Serve(_)
+        | Verb::Listen(_)
+        | Verb::Trigger(_)
         | Verb::Check(_)
         | Verb::Classify(_)
         | Verb::Chaos(_)
@@ -336,11 +346,19 @@ fn run_serve(global: &Global, flags: Serve) -> Result<(), Exit> {
         allow: flags.allow,
         allow_chaos: flags.allow_chaos,
     };
+    serve_until_told(global.config.as_deref(), &overrides, None)
+}
+
+/// Runs the gateway in this process until it is told to stop.
+fn serve_until_told(
+    config: Option<&Path>,
+    overrides: &Overrides,
+    heard: Option<Heard>,
+) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::failed(error.to_string()))?;
     let event_loops = EventLoops::start().map_err(|error| Exit::failed(error.to_string()))?;
-    let ended =
-        runtime.block_on(serve(global.config.as_deref(), &overrides, event_loops.handles()));
+    let ended = runtime.block_on(serve(config, overrides, event_loops.handles(), heard));
     // What is still under way after the grace ends with the process.
     event_loops.shutdown_background();
     runtime.shutdown_background();

@@ -66,7 +66,7 @@ pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
 pub(crate) use self::telemetry::{IN_URL, TelemetryConfig};
-pub(crate) use self::words::{MEANINGS, MISSING, ORDERS, word_of};
+pub(crate) use self::words::{MEANINGS, MISSING, ON_DEAD, ON_EXPIRED, ORDERS, word_of};
 
 /// The listener where nothing says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7077);
@@ -174,6 +174,7 @@ impl Config {
             names,
             segment_bytes: limits.segment_bytes,
             ca_file: places.ca_file.clone(),
+            upstash: route::compatible(file)?.unwrap_or(false),
         };
         let egress = |table: &Table<'_>| table.or("allow", Vec::new());
         let mut egress_allow = file.within("egress", egress)?.unwrap_or_default();

@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use onceward::edge::Paced;
 use tower_service::Service as _;
 
-use crate::access::{self, Page};
+use crate::access::{self, Arrival, Caller, Page};
 use crate::body::Body;
+use crate::contract;
 use crate::gateway::Answering;
 use crate::guard;
 use crate::listening::Peer;
@@ -124,36 +125,58 @@ impl Refused {
 
 /// Answers whoever may ask.
 fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering, Box<Refused>> {
-    let node = &front.node;
-    let is_call = is_call(request.uri().path());
-    let is_metrics = request.uri().path() == "/metrics";
     let (mut head, body) = request.into_parts();
     let looks = access::looks(&head);
-    let (caller, arrival) = match node.access.admit(&mut head, &front.peer, looks) {
+    let (caller, arrival) = match front.node.access.admit(&mut head, &front.peer, looks) {
         Ok(admitted) => admitted,
         Err(problem) => return Err(Box::new(Refused { problem, head })),
     };
+    match contract::held(&head.headers, caller.contract.as_deref()) {
+        Ok(None) => Ok(part_of(front, head, body, caller, arrival)),
+        Ok(Some(version)) => {
+            let answering = part_of(front, head, body, caller, arrival);
+            Ok(Box::pin(async move {
+                let mut response = answering.await;
+                contract::tell(&mut response, version);
+                response
+            }))
+        }
+        Err(problem) => Ok(at_once(problem.response())),
+    }
+}
+
+/// What a request is for, once its caller is known.
+fn part_of(
+    front: &Arc<Front>,
+    mut head: http::request::Parts,
+    body: Incoming,
+    caller: Caller,
+    arrival: Arrival,
+) -> Answering {
+    let node = &front.node;
+    let is_call = is_call(head.uri.path());
+    let is_metrics = head.uri.path() == "/metrics";
     // What is routed is looked at by `authorise`.
     let endpoint =
         if is_call { Some(&access::CALL) } else { is_metrics.then_some(&access::METRICS) };
     if let Some(Err(problem)) = endpoint.map(|endpoint| endpoint.admit(&caller)) {
-        return Ok(at_once(problem.response()));
+        return at_once(problem.response());
     }
     if is_metrics {
         let node = Arc::clone(node);
         let accepts = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
         let is_open = accepts.is_some_and(|it| it.contains("application/openmetrics-text"));
-        return Ok(Box::pin(async move { metrics(&node, is_open).await }));
+        return Box::pin(async move { metrics(&node, is_open).await });
     }
     let path = head.uri.path();
     let asks = path == "/v1/operations" || path.ends_with("/lookup");
     let sends = is_call || (head.method == Method::POST && asks);
     if sends && node.is_quarantined() {
         let why = "Nothing was sent; `onceward restore --release` lets it send.";
-        return Ok(at_once(Problem::new("quarantine", why).response()));
+        return at_once(Problem::new("quarantine", why).response());
     }
     if is_call {
-        return Ok(node.gateway.handle(head, body, caller));
+        return node.gateway.handle(head, body, caller);
     }
     // Over HTTP/2 it stands in the URI, and pages tell of it.
     if let (false, Some(authority)) = (head.headers.contains_key(HOST), head.uri.authority())
@@ -165,12 +188,12 @@ fn admitted(front: &Arc<Front>, request: Request<Incoming>) -> Result<Answering,
     head.extensions.insert(arrival);
     let body = Paced::new(body, node.gateway.pace);
     let mut pages = front.pages.clone();
-    Ok(Box::pin(async move {
+    Box::pin(async move {
         match pages.call(Request::from_parts(head, body)).await {
             Ok(response) => operator::from_axum(response),
             Err(never) => match never {},
         }
-    }))
+    })
 }
 
 /// Probes and metrics are read.

@@ -1,8 +1,10 @@
 //! The outbound edge: a caller's request on `/to/…` becomes a call, and what the engine answers becomes
-//! a response. What it asks of us is in `options`, and a call in one JSON document in `document`.
+//! a response. What it asks of us is in `options`, as others'
+//! callers write it in `upstash`, and a call in one JSON document in `document`.
 
 mod document;
 mod options;
+mod upstash;
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -83,8 +85,13 @@ impl Gateway {
     }
 
     /// Answers a request, whatever edge it came in by.
-    pub(crate) fn enter(&self, head: Parts, body: Incoming, mut entrance: Entrance) -> Answering {
-        let (route, path) = match self.way(&head, &mut entrance) {
+    pub(crate) fn enter(
+        &self,
+        mut head: Parts,
+        body: Incoming,
+        mut entrance: Entrance,
+    ) -> Answering {
+        let (route, path) = match self.way(&mut head, &mut entrance) {
             Ok(way) => way,
             Err(problem) => return refused(&problem, echo_of(&head.headers)),
         };
@@ -130,12 +137,15 @@ impl Gateway {
     /// The route that a request goes by, and the path and query that go upstream.
     fn way(
         &self,
-        head: &Parts,
+        head: &mut Parts,
         entrance: &mut Entrance,
     ) -> Result<(Arc<Route>, PathAndQuery), Problem> {
         refuse_upgrade(&head.headers)?;
         let path = check_sendable(&head.method, &entrance.place.target)?;
         let route = self.engine.find_route_for(&entrance.tenant, &entrance.place.route)?;
+        if route.upstash {
+            upstash::heed(&mut head.headers, &head.method, &mut entrance.options)?;
+        }
         self.check_callback(&mut entrance.options)?;
         Ok((route, path))
     }
@@ -189,7 +199,7 @@ impl Gateway {
         };
         drop(head);
         let policy = route.policy_for(&request.method, &request.target);
-        let key_given = has_key(&request, policy);
+        let key_given = options.key.is_some() || has_key(&request, policy);
         let call = Call { tenant, principal, route: place.route, request, options };
         let mut response = match self.engine.call(call).await {
             Ok(answer) => respond(answer, echo, key_given, &self.engine),
@@ -371,7 +381,8 @@ pub(crate) fn respond(
             response
         }
         Answer::Accepted(operation) => {
-            let shown = serde_json::to_vec(&shape::operation(&operation, None)).unwrap_or_default();
+            let shown =
+                serde_json::to_vec(&shape::operation(&operation, None, true)).unwrap_or_default();
             let mut response = Response::new(Body::full(shown.into()));
             *response.status_mut() = StatusCode::ACCEPTED;
             response.extensions_mut().insert(Receipt);

@@ -8,6 +8,7 @@ mod classify;
 mod cli;
 mod config;
 mod connections;
+mod contract;
 mod cors;
 mod demo;
 mod event_loops;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Response, StatusCode, Version};
+use onceward::core::saga::Standing as Stands;
 use onceward::master_key::write_secret;
 use onceward::store::StoreError;
 use onceward::{Engine, Standing};
@@ -109,9 +110,21 @@ impl Node {
             oldest_due,
             in_doubt_age: in_doubt_age.unwrap_or_default(),
             keys,
+            sagas: self.sagas_open().await?,
             subscriptions: self.subscriptions().await?,
             free: self.free(),
         })
+    }
+
+    /// How many sagas that have not ended stand where, of all tenants.
+    async fn sagas_open(&self) -> Result<Vec<(Stands, u64)>, StoreError> {
+        let open = self.engine.open_sagas().await?;
+        let standings = Stands::ALL.into_iter().filter(|standing| !standing.is_ended());
+        let count = |standing| {
+            let of_it = open.counts.iter().filter(|((_, other), _)| *other == standing);
+            (standing, of_it.map(|(_, count)| count).sum())
+        };
+        Ok(standings.map(count).collect())
     }
 
     /// How many subscriptions there are of each kind, of all tenants.

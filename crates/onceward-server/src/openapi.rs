@@ -55,6 +55,9 @@ const TAGS: [(&str, &str); 14] = [
 const ABOUT: &str = "\
 A gateway that makes HTTP side effects safe to retry: every post lands, once.
 
+Any request may say `Onceward-Contract: 2026-11`, the version of all this that it wants, and is answered with it; another one is 400 \
+`option-invalid`.
+
 Every refusal is a problem (RFC 9457) with a `code` and an `advice`; the codes that a status can have stand \
 with it (`x-onceward-codes`). Beside what is listed, any address may answer 414 or 431 where a request's head is \
 too long, 405 where it takes another method, 503 `draining` while the process ends, and 404 `not-found` \

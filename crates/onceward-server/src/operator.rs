@@ -18,6 +18,7 @@ pub(crate) mod audit;
 pub(crate) mod bulk;
 mod changes;
 mod claims;
+mod contract;
 pub(crate) mod dead_letters;
 mod doubt;
 mod erase;
@@ -40,9 +41,10 @@ mod stats;
 pub(crate) mod subscriptions;
 
 pub(crate) use self::advice::{WindowSaid, window_of};
+pub(crate) use self::contract::contract_of;
 pub(crate) use self::filter::{Filter, cursor, moment, standing_name};
 pub(crate) use self::handler::{
-    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, id_of, invalid,
+    Asked, Because, LIMIT_MAX, REASON_BYTES_MAX, Reasoned, Sent, from_axum, given, id_of, invalid,
     reasoned,
 };
 pub(crate) use self::keys::then_of;

@@ -10,6 +10,7 @@ mod acts;
 mod audit;
 mod bulk;
 mod chart;
+mod contract;
 mod dead;
 mod docs;
 mod doubt;
@@ -113,6 +114,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/upstreams", get(upstreams::show))
         .route("/upstreams/{route}/pause", post(upstreams::pause))
         .route("/upstreams/{route}/resume", post(upstreams::resume))
+        .route("/contract/{route}", get(contract::show))
         .route("/docs", get(docs::index))
         .route("/docs/problems", get(docs::problems))
         .route("/docs/{part}", get(docs::part))

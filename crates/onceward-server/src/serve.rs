@@ -11,6 +11,7 @@ use onceward::core::hex;
 use onceward::core::lease::Session;
 use onceward::ledger_keys::{self, KeyKeeper, KeysError};
 use onceward::master_key::{self, KeyRing, write_secret};
+use onceward::observe::Observer;
 use onceward::route::Routes;
 use onceward::secret::random;
 use onceward::store::{Query, Standing, Store, StoreError};
@@ -67,11 +68,23 @@ const GRACE_MIN: Duration = Duration::from_secs(5);
 /// for refusals to leave.
 const GRACE_BROKEN: Duration = Duration::from_secs(1);
 
+/// Puts an observer before another.
+type Before = dyn Fn(Arc<dyn Observer>) -> Arc<dyn Observer> + Send + Sync;
+
+/// What a verb wants to hear that runs the gateway within itself.
+pub(crate) struct Heard {
+    /// Puts it before whoever hears every fact.
+    pub(crate) before: Box<Before>,
+    /// Told where it listens, once it does.
+    pub(crate) ready: Box<dyn Fn(SocketAddr) + Send + Sync>,
+}
+
 /// Serves callers on `event_loops` until it is told to stop; the exit says how it ended.
 pub(crate) async fn serve(
     config_path: Option<&Path>,
     overrides: &Overrides,
     event_loops: Vec<Handle>,
+    heard: Option<Heard>,
 ) -> Result<(), Exit> {
     raise_descriptors();
     let config = Config::load(config_path, overrides)?;
@@ -105,12 +118,13 @@ pub(crate) async fn serve(
         supervisor: signals.supervisor.clone(),
         event_loops,
         sockets: OnceCell::new(),
+        heard,
     };
     let node = tokio::select! {
         node = start.node() => node?,
         () = signals.ends.recv() => return Ok(()),
     };
-    let Start { config, sockets, .. } = start;
+    let Start { config, sockets, heard, .. } = start;
     let sockets = sockets.into_inner().ok_or_else(|| Exit::failed("nothing listens"))?;
     if node.engine.store().is_shared() {
         tokio::spawn(keep_up(Arc::clone(&node)));
@@ -118,8 +132,12 @@ pub(crate) async fn serve(
     tokio::spawn(keep_used(Arc::clone(&node)));
     tokio::spawn(log_heads(Arc::clone(&node)));
     tokio::spawn(alerts::watch(Arc::clone(&node)));
+    let address = sockets.address();
     let listeners = Listeners::begin(sockets, &node);
     signals.supervisor.ready();
+    if let Some(heard) = heard {
+        (heard.ready)(address);
+    }
     let ended = run(listeners, &node, &config, config_path, overrides, &mut signals).await;
     let drained = drain(&node).await;
     traces::finish().await;
@@ -174,6 +192,7 @@ struct Start {
     event_loops: Vec<Handle>,
     /// Bound once the ledger is open, or once it is known that it has to be waited for.
     sockets: OnceCell<Sockets>,
+    heard: Option<Heard>,
 }
 
 impl Start {
@@ -218,10 +237,11 @@ impl Start {
         let (ring, source) = self.master_keys()?;
         let now = crate::shape::now();
         let secrets = ledger_keys::open_secrets(&*store, &ring, now).await.map_err(no_keys)?;
-        let counting = Counting {
-            recent: Arc::clone(&self.recent),
-            next: Arc::clone(&self.telemetry) as Arc<_>,
-        };
+        let mut next = Arc::clone(&self.telemetry) as Arc<dyn Observer>;
+        if let Some(heard) = &self.heard {
+            next = (heard.before)(next);
+        }
+        let counting = Counting { recent: Arc::clone(&self.recent), next };
         let changes = Changes::before(Arc::new(counting));
         let engine = Engine::new(Parts {
             store: Arc::clone(&store),
@@ -270,6 +290,7 @@ impl Start {
             warn!(
                 "the ledger was restored and is in quarantine: nothing is sent until `onceward restore --release`"
             );
+            hold_sagas(&engine, &data.join(QUARANTINE)).await?;
         } else {
             let judged = engine.recover().await?;
             if judged > 0 {
@@ -287,6 +308,25 @@ impl Start {
         tell_ready(&engine, config, listen);
         Ok(node)
     }
+}
+
+/// Pauses the sagas that are open in a restored ledger: what they did since its backup is not in it. Once, since
+/// a person may resume them before the ledger is released.
+async fn hold_sagas(engine: &Arc<Engine>, quarantine: &Path) -> Result<(), Exit> {
+    const HELD: &str = "the sagas that were open were paused\n";
+    let failed = |error: std::io::Error| Exit::failed(format!("{}: {error}", quarantine.display()));
+    let text = std::fs::read_to_string(quarantine).map_err(failed)?;
+    if text.ends_with(HELD) {
+        return Ok(());
+    }
+    let reason = "the ledger was restored: what this did since the backup is not in it".to_owned();
+    let by = Person { who: "restore".to_owned(), reason };
+    let held = engine.hold_sagas(&by).await;
+    let held = held.map_err(|refusal| Exit::failed(format!("pausing sagas: {refusal}")))?;
+    if held > 0 {
+        warn!(sagas = held, "sagas are paused: `onceward saga ls` shows them");
+    }
+    std::fs::write(quarantine, text + HELD).map_err(failed)
 }
 
 fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {
@@ -366,7 +406,8 @@ async fn first_key(access: &Access) -> Result<(), Exit> {
     }
     let name = "first".to_owned();
     let (tenant, routes, origins) = (TENANT.to_owned(), Vec::new(), Vec::new());
-    let grant = Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None };
+    let grant =
+        Grant { name, tenant, roles: Roles::ALL, routes, origins, expires: None, contract: None };
     let (key, kept) = access.create(grant, crate::shape::now()).await?;
     eprint_line(&format!("access key {} (shown this once): {key}", kept.name));
     Ok(())
@@ -533,7 +574,9 @@ async fn note_reload(engine: &Engine, path: Option<&Path>) {
 fn set_for_people(engine: &Engine, config: &Config) {
     engine.set_teller(config.callbacks_secret.as_ref().map(|secret| Teller {
         secret: secret.0.clone(),
-        describe: |operation| crate::shape::operation(operation, None).to_string().into_bytes(),
+        describe: |operation| {
+            crate::shape::operation(operation, None, true).to_string().into_bytes()
+        },
     }));
     engine.keep_notes_for(config.audit_kept);
     engine.set_event_rules(config.events);

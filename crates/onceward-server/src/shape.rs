@@ -37,8 +37,8 @@ pub(crate) fn subject(name: Option<&str>, sequence: Option<u64>) -> Value {
     name.map_or(Value::Null, |name| json!({"name": name, "sequence": sequence}))
 }
 
-/// An operation.
-pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
+/// An operation; `is_whole`: for whoever may see its request.
+pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>, is_whole: bool) -> Value {
     let mut shown = json!({
         "id": operation.id.to_string(),
         "tenant": operation.scope.tenant,
@@ -108,7 +108,7 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
         }),
         "parent": operation.parent.map(|parent| parent.to_string()),
         "callback": operation.callback,
-        "ids": ids(operation),
+        "ids": ids(operation, is_whole),
     });
     if let Some(asked) = asked {
         shown["duplicates"] = json!({
@@ -119,10 +119,13 @@ pub(crate) fn operation(operation: &Operation, asked: Option<&Asked>) -> Value {
     shown
 }
 
-/// What an operation is found by, each name once: a mail has several recipients.
-pub(crate) fn ids(operation: &Operation) -> BTreeMap<&str, String> {
+/// What an operation is found by, each name once: a mail has several recipients. Whom that is for and
+/// what it is about stand in its request, and are told to those who may see that (`is_whole`).
+pub(crate) fn ids(operation: &Operation, is_whole: bool) -> BTreeMap<&str, String> {
+    let is_partly = !is_whole && operation.is_mail();
+    let is_told = |name: &str| !(is_partly && matches!(name, "to" | "subject"));
     let mut ids = BTreeMap::<&str, String>::new();
-    for (name, id) in &operation.ids {
+    for (name, id) in operation.ids.iter().filter(|(name, _)| is_told(name)) {
         let value = ids.entry(name).or_default();
         let comma = if value.is_empty() { "" } else { ", " };
         *value = format!("{value}{comma}{id}");

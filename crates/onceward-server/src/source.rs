@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use onceward::core::condition::{self, Condition};
+use onceward::core::event::{EventType, TypePattern};
 use onceward::core::exchange::{self, Headers};
 use onceward::core::hex;
 use onceward::core::key::Key;
@@ -62,6 +63,8 @@ pub(crate) struct Source {
     pub(crate) ids: Ids,
     pub(crate) subject: Option<Place>,
     pub(crate) sequence: Option<Place>,
+    /// Which its provider's events are delivered; all where there is none.
+    pub(crate) types: Vec<TypePattern>,
     pub(crate) methods: Vec<Method>,
     /// The URL that the provider calls, where that is not what we see.
     pub(crate) url: Option<String>,
@@ -191,6 +194,8 @@ pub(crate) enum Came {
     Heard,
     /// It only asked whether it may be sent.
     Handshake,
+    /// It is of a type that is not delivered.
+    Unwanted,
 }
 
 impl Came {
@@ -204,6 +209,7 @@ impl Came {
             Self::Expired => "expired",
             Self::Heard => "heard",
             Self::Handshake => "handshake",
+            Self::Unwanted => "unwanted",
         }
     }
 }
@@ -316,8 +322,9 @@ async fn remember(
     let identity = source.identify(&document, verified, &webhook.body);
     let testimony = source.testimony(node, &document, &webhook);
     let mut operation = None;
-    let mut came = Came::Heard;
-    if let Some(route) = &source.route {
+    let is_wanted = source.wants(&document);
+    let mut came = if is_wanted { Came::Heard } else { Came::Unwanted };
+    if let Some(route) = source.route.as_ref().filter(|_| is_wanted) {
         let call = source.call(node, route, &webhook, &document, &identity);
         let call = match call {
             Ok(mut call) => {
@@ -381,7 +388,12 @@ async fn note(
         Came::SuspectedReplay => {
             "what was signed was received before, under another id that nobody signed"
         }
-        Came::Accepted | Came::Duplicate | Came::Expired | Came::Heard | Came::Handshake => return,
+        Came::Accepted
+        | Came::Duplicate
+        | Came::Expired
+        | Came::Heard
+        | Came::Handshake
+        | Came::Unwanted => return,
     };
     let why = match operation {
         Some(operation) => format!("{why} ({})", operation.id),
@@ -533,6 +545,15 @@ impl Source {
         document.at(&place).filter(|label| label.len() <= LABEL_BYTES_MAX)
     }
 
+    /// Whether it is of a type that is delivered.
+    fn wants(&self, document: &Document<'_>) -> bool {
+        if self.types.is_empty() {
+            return true;
+        }
+        let kind = self.label(document).and_then(|label| EventType::new(&label).ok());
+        kind.is_some_and(|kind| self.types.iter().any(|wanted| wanted.matches(&kind)))
+    }
+
     /// What a webhook says of an operation of a route's.
     fn testimony(
         &self,
@@ -613,6 +634,7 @@ impl Source {
             "id_signed": self.ids.places.first().is_none_or(|it| it.iter().all(|at| self.covers(at))),
             "subject": self.subject.as_ref().map(ToString::to_string),
             "sequence": self.sequence.as_ref().map(ToString::to_string),
+            "types": self.types.iter().map(TypePattern::as_str).collect::<Vec<_>>(),
             "methods": self.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
             "handshake": self.handshake.as_ref().map(|it| &it.echo),
             "resolves": self.resolve.as_ref().map(|it| &it.route),

@@ -36,6 +36,8 @@ pub(crate) struct Now {
     pub(crate) in_doubt_age: Duration,
     /// How many keys there are, and how many of them end soon.
     pub(crate) keys: KeysAhead,
+    /// How many sagas that have not ended stand where.
+    pub(crate) sagas: Vec<(Stands, u64)>,
     /// How many subscriptions there are of each kind.
     pub(crate) subscriptions: Vec<(&'static str, u64)>,
     /// Bytes of room where the ledger is, where it is on a disk of this machine.
@@ -96,7 +98,8 @@ impl Telemetry {
     /// The metrics of this moment, and their content type; `is_open` is whether they are read as
     /// OpenMetrics.
     pub(crate) fn render(now: &Now, is_open: bool) -> (&'static str, String) {
-        let Now { condition, routes, oldest_due, in_doubt_age, keys, subscriptions, free } = now;
+        let Now { condition, routes, oldest_due, in_doubt_age, keys, sagas, subscriptions, free } =
+            now;
         let metrics = &*METRICS;
         // Those of routes that are gone go with them.
         for of_routes in [&metrics.breaker, &metrics.paused, &metrics.under_way] {
@@ -125,6 +128,10 @@ impl Telemetry {
         metrics.keys_kept.get_or_create(&Labels::new()).set(keys.kept as f64);
         metrics.keys_expiring.get_or_create(&Labels::new()).set(keys.expiring as f64);
         metrics.tombstones.get_or_create(&Labels::new()).set(keys.tombstones as f64);
+        for (standing, count) in sagas {
+            let state = labels([("state", standing.name())]);
+            metrics.sagas_open.get_or_create(&state).set(*count as f64);
+        }
         for (state, count) in subscriptions {
             let state = labels([("state", state)]);
             metrics.subscriptions.get_or_create(&state).set(*count as f64);

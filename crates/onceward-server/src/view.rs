@@ -14,12 +14,13 @@ use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
-use onceward::store::{Page, Query, Standing, Which};
+use onceward::store::{Asked, Page, Query, Standing, Which};
 use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
 use onceward::{Bulk, NoteQuery, Notes, Refusal, Saga, Subscription, Wanted};
+use serde_json::Value;
 use url::form_urlencoded;
 
-use crate::access::{AccessKey, Caller, TENANT, is_tenant};
+use crate::access::{AccessKey, Caller, Roles, TENANT, is_tenant};
 use crate::alerts::Firing;
 use crate::changes::Change;
 use crate::config::Outbox;
@@ -121,6 +122,20 @@ impl View {
     /// `caller`, as it sends for the tenant that it named.
     pub(crate) fn acting(&self, caller: Caller) -> Caller {
         caller.within(self.tenant().to_owned())
+    }
+
+    /// Whether it may see what was sent of an operation: by its role, or as its own.
+    pub(crate) fn sees_request(&self, operation: &Operation) -> bool {
+        let Caller { roles, principal, .. } = &self.caller;
+        roles.has(Roles::PAYLOADS)
+            || (roles.has(Roles::SEND)
+                && operation.scope == self.scope_of(&operation.route, principal))
+            || Sabotage::RecipientsShown.is_on()
+    }
+
+    /// An operation, as it is told to it.
+    pub(crate) fn told(&self, operation: &Operation, asked: Option<&Asked>) -> Value {
+        shape::operation(operation, asked, self.sees_request(operation))
     }
 
     /// The operation of this id.

@@ -44,6 +44,7 @@ async fn live(planner: usize, world: Arc<World>, fleet: Arc<Fleet>) {
             principal: "anna".to_owned(),
             key: Some(key),
             label: None,
+            subject: None,
             definition,
             callback: None,
             trace: None,

@@ -95,7 +95,7 @@ async fn take(
     }
     let is_harmless = route.is_harmless();
     let entrant = Entrant { lane: lane.clone().into(), is_harmless, is_backlog: true };
-    let (mut slots, barred) = engine.gate_of(route).enter_many(&entrant, PAGE, now);
+    let (mut slots, barred) = engine.enter_many(route, &entrant, PAGE, now);
     if barred.is_some_and(|barred| barred.wants_probe) {
         engine.probe(route);
     }

@@ -35,16 +35,17 @@ struct Proof {
 
 impl Proof {
     /// The operation after it. What was not done is sent again, or, where a caller waited for it,
-    /// by that caller.
+    /// by that caller; and not at all where it `is_given_up`.
     fn ends(
         self,
         doubt: &Operation,
         policy: &Policy,
+        is_given_up: bool,
         now: Timestamp,
     ) -> Result<Operation, Illegal> {
         let deed = if self.done.is_some() { Deed::ResolvedDone } else { Deed::ResolvedNotSent };
         let act = Act { deed, at: now, who: self.who, reason: self.reason };
-        if self.done.is_some() || doubt.mode == Mode::Held {
+        if self.done.is_some() || doubt.mode == Mode::Held || is_given_up {
             return doubt.after(Event::Acted(act, self.done, None), now);
         }
         let due = policy.opening(Mode::Accepted, now);

@@ -38,6 +38,8 @@ pub enum Whose {
     Principal(String),
     /// The operation of one key.
     Key(Scope, Key),
+    /// A saga of the tenant, with what its steps asked and were answered.
+    Saga(OperationId),
 }
 
 /// What is wanted.
@@ -125,6 +127,7 @@ impl Engine {
                 Whose::Subject(_) => "a subject".to_owned(),
                 Whose::Principal(name) => format!("principal {name}"),
                 Whose::Key(scope, _) => format!("a key of {}", scope.name),
+                Whose::Saga(id) => format!("saga {id}"),
             };
             self.note(&erasure.person, "erased", &about).await?;
         }
@@ -132,6 +135,12 @@ impl Engine {
             Whose::Key(scope, key) => {
                 let operation = self.operation_of(scope, key).await?;
                 self.erase_with_kin(operation, erasure, &mut erased).await?;
+            }
+            Whose::Saga(id) => {
+                let saga = self.store.find(Which::Id(*id)).await?.filter(|found| {
+                    found.scope.kind == ScopeKind::Saga && found.scope.tenant == erasure.tenant
+                });
+                self.erase_with_kin(saga.ok_or(Refusal::NotFound)?, erasure, &mut erased).await?;
             }
             Whose::Subject(_) | Whose::Principal(_) => {
                 let mut before = None;
@@ -300,14 +309,14 @@ impl Whose {
     fn subject(&self) -> Option<String> {
         match self {
             Self::Subject(name) => Some(name.clone()),
-            Self::Principal(_) | Self::Key(..) => None,
+            Self::Principal(_) | Self::Key(..) | Self::Saga(_) => None,
         }
     }
 
     fn principal(&self) -> Option<String> {
         match self {
             Self::Principal(name) => Some(name.clone()),
-            Self::Subject(_) | Self::Key(..) => None,
+            Self::Subject(_) | Self::Key(..) | Self::Saga(_) => None,
         }
     }
 }

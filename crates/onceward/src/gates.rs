@@ -131,6 +131,8 @@ pub(crate) struct Slot {
     is_probe: bool,
     /// The place of whose call it is.
     presence: Option<Box<Presence>>,
+    /// That of the route by whose upstream its own goes.
+    beyond: Option<Box<Slot>>,
 }
 
 impl Slot {
@@ -154,6 +156,19 @@ impl Slot {
     /// An attempt is made with it.
     pub(crate) fn spend(&mut self) {
         self.is_used = true;
+        if let Some(beyond) = &mut self.beyond {
+            beyond.spend();
+        }
+    }
+
+    /// Keeps a slot of another gate for as long as it is kept.
+    pub(crate) fn keep_beyond(&mut self, beyond: Slot) {
+        self.beyond = Some(Box::new(beyond));
+    }
+
+    /// The slot of the other gate.
+    pub(crate) fn beyond(&mut self) -> Option<&mut Slot> {
+        self.beyond.as_deref_mut()
     }
 
     /// Gives it up, with what its last attempt says of the upstream; tells what moved.
@@ -285,23 +300,6 @@ impl Gate {
         let entered = inner.enter(self, entrant, now);
         inner.holds_backlog |= entrant.is_backlog && entered.is_err();
         entered
-    }
-
-    /// As many slots as there are, `max` at most; and what stands before the next.
-    pub(crate) fn enter_many(
-        self: &Arc<Self>,
-        entrant: &Entrant,
-        max: usize,
-        now: Timestamp,
-    ) -> (Vec<Slot>, Option<Barred>) {
-        let mut slots = Vec::new();
-        while slots.len() < max {
-            match self.try_enter(entrant, now) {
-                Ok(slot) => slots.push(slot),
-                Err(barred) => return (slots, Some(barred)),
-            }
-        }
-        (slots, None)
     }
 
     /// A place in the queue of a lane, where only slots are missing; else what is in the way.
@@ -489,7 +487,7 @@ mod tests {
     }
 
     fn take(gate: &Arc<Gate>, max: usize) -> Vec<Slot> {
-        gate.enter_many(&entrant("t"), max, NOW).0
+        (0..max).map_while(|_| gate.try_enter(&entrant("t"), NOW).ok()).collect()
     }
 
     #[test]

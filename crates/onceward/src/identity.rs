@@ -68,6 +68,11 @@ impl Turns {
 impl Engine {
     /// The second identity of `arrival`, where its edge or its route knows one.
     pub(crate) fn identity_of(&self, arrival: &Arrival) -> Option<Identity> {
+        self.identity_within(&arrival.scope, arrival)
+    }
+
+    /// The same, within what calls of `scope` share.
+    pub(crate) fn identity_within(&self, scope: &Scope, arrival: &Arrival) -> Option<Identity> {
         let (name, within) = match (&arrival.options.identity, &arrival.policy.unique) {
             (Some((name, within)), _) => (name.clone(), *within),
             (None, Some(rule)) => {
@@ -77,7 +82,7 @@ impl Engine {
         };
         // Never in clear: it may be whose it is.
         let name = Key::new(&self.secrets.name(name.as_bytes())).ok()?;
-        let scope = Scope { kind: ScopeKind::Unique, ..arrival.scope.clone() };
+        let scope = Scope { kind: ScopeKind::Unique, ..scope.clone() };
         Some(Identity { scope, name, within })
     }
 

@@ -171,7 +171,7 @@ pub use pieces::Pieces;
 pub use reconcile::Report;
 pub use refusal::Refusal;
 pub use resend::Edit;
-pub use saga::{DEFINITION_BYTES_MAX, Kept, NewSaga, Saga, SagaDeed, Started};
+pub use saga::{DEFINITION_BYTES_MAX, Kept, NewSaga, OpenSagas, Saga, SagaDeed, Started};
 pub use subscription::{
     Destination, EventRules, Missed, OF_TENANT_MAX, SIGNING_MAX, SUBSCRIPTIONS_MAX, SignatureNames,
     Signing, Subscription, WISH_BYTES_MAX, Wish, name_of_route,

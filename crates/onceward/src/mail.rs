@@ -14,7 +14,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use lettre::message::header::{Date, Headers as Head, MessageId};
 use onceward_core::exchange::{Headers, Request};
-use onceward_core::fingerprint::{BodyRule, FingerprintRule, canonical_json};
+use onceward_core::fingerprint::{
+    BodyRule, Fingerprint, FingerprintRule, FingerprintSecret, canonical_json,
+};
+use onceward_core::hex;
 use onceward_core::id::OperationId;
 use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
@@ -35,6 +38,10 @@ pub(crate) const MESSAGE_ID_OF: &str = "message_id";
 
 /// Who has it, by their place among [`TO`]: told to an attempt, and by its answer.
 pub(crate) const SERVED: &str = "onceward-served";
+
+/// Of a remembered mail: the fingerprint of what was posted, whatever its route says of those: that is not
+/// kept, and a route may come to say something else.
+const POSTED: &str = "onceward-posted";
 
 /// What a mail is called that is whole already, as a type of bodies.
 const RAW: &str = "message/rfc822";
@@ -65,20 +72,27 @@ pub struct Mail {
     pub to: Vec<String>,
     /// What it is about.
     pub subject: String,
+    /// What was posted, as a fingerprint.
+    posted: String,
     /// All of it but `Message-ID` and `Date`, which go before it.
     rest: Vec<u8>,
 }
 
 impl Mail {
     /// Reads the mail in `request`: a document, or a mail that is whole already.
-    pub(crate) fn read(request: &Request, bytes_max: usize) -> Result<Self, Refusal> {
+    pub(crate) fn read(
+        request: &Request,
+        bytes_max: usize,
+        secret: &FingerprintSecret,
+    ) -> Result<Self, Refusal> {
         if request.method != "POST" {
             return Err(Refusal::MailInvalid("a mail is sent by POST".to_owned()));
         }
         let kind = request.headers.text("content-type").unwrap_or_default();
         let mail = if is_whole(kind) { raw::read(request) } else { written::read(&request.body) };
-        let mail = mail.map_err(Refusal::MailInvalid)?;
+        let mut mail = mail.map_err(Refusal::MailInvalid)?;
         mail.check().map_err(Refusal::MailInvalid)?;
+        mail.posted = posted(request, secret);
         // Base64 takes a third more, and is the most that becomes of a body.
         if mail.rest.len() > bytes_max.saturating_add(bytes_max / 2) {
             return Err(Refusal::BodyTooLarge { bytes_max });
@@ -102,6 +116,7 @@ impl Mail {
         let mut headers = vec![
             line("content-type", RAW),
             line(MESSAGE_ID, &self.message_id(id)),
+            line(POSTED, &self.posted),
             line(FROM, &self.from),
         ];
         headers.extend(self.to.iter().map(|to| line(TO, to)));
@@ -118,6 +133,11 @@ impl Mail {
             headers: Headers(headers),
             body: body.into(),
         }
+    }
+
+    /// Whether `remembered` was made of the same that was posted here.
+    pub(crate) fn is_of(&self, remembered: &Request) -> bool {
+        remembered.headers.text(POSTED) == Some(&self.posted)
     }
 
     /// What its operation is found by, and what lies in the ledger in the clear for that: what it is called,
@@ -209,6 +229,13 @@ pub(crate) fn counted<'a>(request: &'a Request, rule: &FingerprintRule) -> Cow<'
         Some(said) => Cow::Owned(Request { body: said.into(), ..request.clone() }),
         None => Cow::Borrowed(request),
     }
+}
+
+/// The fingerprint of what was posted, under the rule that holds where nothing is said.
+fn posted(request: &Request, secret: &FingerprintSecret) -> String {
+    let rule = FingerprintRule::default();
+    let print = Fingerprint::of(&counted(request, &rule), &rule, secret);
+    print.parts.iter().map(|part| hex::encode(part)).collect()
 }
 
 /// Whether this is the type of a mail that is whole already.

@@ -68,7 +68,7 @@ impl Engine {
         self.observer.observe(Fact::Steered(route, "resumed", person));
         if let Some(name) = name_of_route(route) {
             // Its receiver has as long again.
-            self.set_failing(name, None).await?;
+            self.forgive(name).await?;
         }
         Ok(self.read_pauses().await?)
     }

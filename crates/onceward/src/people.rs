@@ -213,8 +213,23 @@ impl Engine {
                 Refusal::RiskUnaccepted { operation: Box::new(operation.clone()), risk }
             }
         })?;
+        let event = self.unless_given_up(operation, event).await?;
         let next = operation.after(event, self.clock.now());
         Ok((next.map_err(|illegal| Refusal::conflict(operation, illegal.to_string()))?, answer))
+    }
+
+    /// What was not done of a saga that unwinds is not begun any more.
+    async fn unless_given_up(&self, operation: &Operation, event: Event) -> Result<Event, Refusal> {
+        match event {
+            Event::Revived { act: Some(act), .. } if self.is_given_up(operation).await? => {
+                if act.deed == Deed::ResolvedNotSent {
+                    return Ok(Event::Acted(act, None, None));
+                }
+                let why = "its saga unwinds: say what became of it";
+                Err(Refusal::conflict(operation, why))
+            }
+            event => Ok(event),
+        }
     }
 
     /// A deed that was noted and came to nothing says so.

@@ -52,9 +52,11 @@ pub(crate) fn receive(
     request.headers = exchange::forwarded(request.headers);
     strip_preferences(&mut request.headers);
     lay_over(&mut request.headers, &std::mem::take(&mut options.headers));
-    let mail = match &route.target.mail {
-        None => None,
-        Some(_) => Some(Box::new(Mail::read(&request, route.body_bytes_max)?)),
+    let mail = if route.target.mail.is_some() {
+        let secret = secrets.fingerprint();
+        Some(Box::new(Mail::read(&request, route.body_bytes_max, secret)?))
+    } else {
+        None
     };
     if is_safe(&request.method) || (given.is_none() && policy.key_missing == KeyMissing::Pass) {
         return Ok(Received::Pass(Arc::new(request)));

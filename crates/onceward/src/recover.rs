@@ -40,6 +40,7 @@ async fn look(engine: &Engine) -> Result<(), StoreError> {
     share_rates(engine).await?;
     if engine.store.is_shared() {
         engine.know_subscriptions().await?;
+        engine.read_failing().await?;
         engine.read_pauses().await?;
     }
     Ok(())
@@ -60,6 +61,11 @@ impl Engine {
     /// operations that were. Called once, before anything is sent.
     pub async fn recover(&self) -> Result<usize, StoreError> {
         self.know_subscriptions().await?;
+        if self.store.is_shared() {
+            // Whoever died between a row and the revision has told nobody of it.
+            self.subscriptions_changed().await?;
+        }
+        self.read_failing().await?;
         if !Sabotage::PauseForgotten.is_on() {
             self.read_pauses().await?;
         }

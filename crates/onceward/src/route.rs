@@ -27,6 +27,9 @@ pub struct Route {
     /// The name of the scope that it shares with other routes, sources and outboxes; without it, its
     /// keys are its own.
     pub scope: Option<String>,
+    /// The configured route by whose upstream it goes, where a subscription says so: what goes here passes
+    /// the gate of that one too.
+    pub through: Option<String>,
     /// The tenants that it is there for; without it, for all.
     pub tenants: Option<Vec<String>>,
     /// Whom its requests go to.
@@ -49,6 +52,8 @@ pub struct Route {
     pub response_bytes_max: usize,
     /// How what was done is held against the provider's list.
     pub reconcile: Option<Arc<ReconcileRule>>,
+    /// Whether its callers may write options as QStash's do, `Upstash-…`, where they mean the same.
+    pub upstash: bool,
     /// Faults on purpose, of a staging configuration.
     pub chaos: Option<Arc<Chaos>>,
 }
@@ -135,6 +140,7 @@ impl Route {
         Self {
             name: name.to_owned(),
             scope: None,
+            through: None,
             tenants: None,
             target: Arc::new(target),
             policy: Arc::new(policy),
@@ -146,6 +152,7 @@ impl Route {
             body_bytes_max: 1 << 20,
             response_bytes_max: 8 << 20,
             reconcile: None,
+            upstash: false,
             chaos: None,
         }
     }

@@ -129,6 +129,10 @@ sabotages! {
     NoJitter = "no-jitter",
     /// Accepted work is looked for only when somebody says so.
     WakeOnly = "wake-only",
+    /// A step of a saga is begun while the one before it is under way.
+    StepEarly = "step-early",
+    /// What was not done of a saga is undone.
+    NotDoneUndone = "not-done-undone",
 
     // Before an upstream.
     /// What fails is called on and on.
@@ -151,6 +155,18 @@ sabotages! {
     OlderSent = "older-sent",
     /// The turn of one that has not started is given to another without a write.
     TurnNotTakenBack = "turn-not-taken-back",
+
+    // Events and mails.
+    /// An event counts as fanned out before its deliveries are born.
+    FannedOutEarly = "fanned-out-early",
+    /// Whoever goes on with a fan-out gives each delivery a key of its own.
+    DeliveryAnew = "delivery-anew",
+    /// A mail whose end was not answered is taken for one that was not sent.
+    DotUnsent = "dot-unsent",
+    /// Who has a mail already is forgotten.
+    RecipientsForgotten = "recipients-forgotten",
+    /// Whom a mail is for is told to whoever may read.
+    RecipientsShown = "recipients-shown",
 
     // Outcomes.
     /// Of headers with one name the last is kept.

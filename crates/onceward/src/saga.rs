@@ -16,7 +16,7 @@ use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, Part};
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, KeyDigest, Scope, ScopeKind};
-use onceward_core::operation::{Event, Intent, Operation};
+use onceward_core::operation::{Event, Intent, Operation, Subject};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::saga::{Definition, Place, Plan, SagaEvent, Standing};
 use onceward_core::time::Timestamp;
@@ -32,10 +32,13 @@ use crate::wire::{self, Sealing};
 
 mod advance;
 mod birth;
+mod census;
 mod kept;
 mod people;
 
 pub(crate) use advance::look_for_open;
+pub(crate) use census::Census;
+pub use census::OpenSagas;
 pub use kept::{Kept, SagaDeed};
 
 /// The name of every saga's scope: they belong to no route.
@@ -61,6 +64,8 @@ pub struct NewSaga {
     pub key: Option<Key>,
     /// What the caller calls it.
     pub label: Option<String>,
+    /// What it is about: whose data is erased is found by that.
+    pub subject: Option<String>,
     /// What it is to do.
     pub definition: Definition,
     /// Whom to tell when it ends.
@@ -258,6 +263,9 @@ impl Engine {
             mode: Mode::Accepted,
             window: policy.window,
             label: wanted.label.clone(),
+            subject: wanted.subject.clone().map(|name| {
+                Box::new(Subject { name, sequence: None, is_first: true, superseded_by: None })
+            }),
             ..Operation::new(intent)
         };
         // From pending it may begin.
@@ -294,21 +302,34 @@ impl Engine {
     /// The saga that `operation` is. One that cannot be read is told of, and stands without what is kept of it:
     /// it holds none of the others.
     pub async fn saga_of(&self, operation: Operation) -> Result<Saga, StoreError> {
-        let operation = self.as_kept(operation);
-        let kept = if operation.request.is_some() {
-            match self.request_of(&operation).await.and_then(|asked| Kept::read(&asked.body)) {
-                Err(StoreError::Damaged(why)) => {
-                    let told =
-                        format!("{}: what is kept of it cannot be read: {why}", operation.id);
-                    self.observer.observe(Fact::Trouble(&told));
-                    None
-                }
-                kept => Some(kept?),
+        let mut operation = self.as_kept(operation);
+        for _ in 0..RACES_MAX {
+            let kept = self.kept_of(&operation).await;
+            // Each move takes the place of what was kept before, which may be gone by now.
+            if let Err(StoreError::Away(_)) = kept
+                && let Some(now) = self.store.find(Which::Id(operation.id)).await?
+                && now.fence != operation.fence
+            {
+                operation = self.as_kept(now);
+                continue;
             }
-        } else {
-            None
-        };
-        Ok(Saga { operation, kept })
+            return Ok(Saga { kept: kept?, operation });
+        }
+        Err(StoreError::Away("a saga moves on as it is read".to_owned()))
+    }
+
+    async fn kept_of(&self, saga: &Operation) -> Result<Option<Kept>, StoreError> {
+        if saga.request.is_none() {
+            return Ok(None);
+        }
+        match self.request_of(saga).await.and_then(|asked| Kept::read(&asked.body)) {
+            Err(StoreError::Damaged(why)) => {
+                let told = format!("{}: what is kept of it cannot be read: {why}", saga.id);
+                self.observer.observe(Fact::Trouble(&told));
+                Ok(None)
+            }
+            kept => kept.map(Some),
+        }
     }
 
     /// Sagas, newest first, a hundred at most at once: the query's other members as anywhere.

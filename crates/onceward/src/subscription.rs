@@ -173,7 +173,7 @@ pub struct Subscription {
     pub changed_at: Timestamp,
     /// Grows with each change of what is wanted.
     pub version: u32,
-    /// Since when nothing was delivered, where the last attempt failed.
+    /// Since when nothing was delivered, where the last attempt failed. It is kept beside the rest.
     pub failing_since: Option<Timestamp>,
 }
 
@@ -181,6 +181,11 @@ impl Subscription {
     /// The name of its route: operations, lanes and pauses are found by it.
     pub fn route_name(&self) -> String {
         route_name(&self.name)
+    }
+
+    /// What is noted of whoever does something about it.
+    pub fn about(&self) -> String {
+        format!("{} of {}", self.name, self.tenant)
     }
 
     /// What signs an attempt that begins at `now`.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
-use onceward_core::key::KeyDigest;
+use onceward_core::key::{KeyDigest, Scope, ScopeKind};
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 
@@ -105,7 +105,13 @@ impl Suspects {
 /// scope is no secret, and taken for another it costs a word too many.
 fn request_of(operation: &Operation) -> u128 {
     let mut whose = DefaultHasher::new();
-    operation.scope.hash(&mut whose);
+    if operation.scope.kind == ScopeKind::Step {
+        // Its scope is one of sagas: what it asks is compared with calls of its route.
+        let (kind, name) = (ScopeKind::Call, operation.route.clone());
+        Scope { kind, name, ..operation.scope.clone() }.hash(&mut whose);
+    } else {
+        operation.scope.hash(&mut whose);
+    }
     let parts = operation.fingerprint.parts.iter().zip([1u32, 3, 5, 7]);
     parts.fold(whose.finish().into(), |mixed, (part, turn)| {
         mixed ^ u128::from_be_bytes(*part).rotate_left(turn)

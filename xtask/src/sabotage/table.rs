@@ -596,6 +596,28 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[server("egress::a_circle_of_gateways_ends_after_five_of_them", "right: (508,")],
     },
     Row {
+        name: "step-early",
+        promise: "no step of a saga is sent before those before it are done",
+        catchers: &[
+            library(
+                "sagas::steps_go_one_after_the_other_and_each_takes_what_those_before_it_made",
+                "never: the saga is done",
+            ),
+            simulated(),
+        ],
+    },
+    Row {
+        name: "not-done-undone",
+        promise: "of a saga only what was done is undone",
+        catchers: &[
+            library(
+                "sagas::a_step_whose_route_calls_its_effect_that_of_another_is_not_sent",
+                "left: [Undone, Undone]",
+            ),
+            simulated(),
+        ],
+    },
+    Row {
         name: "form-unchecked",
         promise: "in a session only forms of its own pages change anything",
         catchers: &[server(
@@ -609,6 +631,46 @@ pub(super) const ROWS: &[Row] = &[
         catchers: &[server(
             "oidc::what_the_provider_has_not_signed_for_this_login_lets_nobody_in",
             "left: 303",
+        )],
+    },
+    Row {
+        name: "fanned-out-early",
+        promise: "an event is done with once every delivery of it is on disk",
+        catchers: &[library(FAN_OUT, "never: ")],
+    },
+    Row {
+        name: "delivery-anew",
+        promise: "a fan-out that goes on meets the deliveries that are there",
+        catchers: &[library(FAN_OUT, "all have all")],
+    },
+    Row {
+        name: "dot-unsent",
+        promise: "a mail whose end was not answered is never sent again by itself",
+        catchers: &[
+            server(
+                "mail::what_breaks_off_before_the_last_dot_is_sent_again_and_what_breaks_off_after_it_is_in_doubt",
+                "doubt-0",
+            ),
+            server(
+                "mail::of_mails_under_500_faults_none_is_doubled_and_none_lost",
+                "none is doubled",
+            ),
+        ],
+    },
+    Row {
+        name: "recipients-forgotten",
+        promise: "who has a mail does not get it again",
+        catchers: &[server(
+            "mail::a_mail_for_several_is_told_for_each_and_nobody_gets_it_twice",
+            "right: [[\"ada@example.com\"]",
+        )],
+    },
+    Row {
+        name: "recipients-shown",
+        promise: "whom a mail is for is told to those alone who may see what was sent",
+        catchers: &[server(
+            "mail_known::whom_a_mail_is_for_is_told_to_those_alone_who_may_see_what_was_sent",
+            "told to a reader",
         )],
     },
     Row {
@@ -628,6 +690,8 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
+const FAN_OUT: &str =
+    "events::a_process_that_dies_in_a_fan_out_goes_on_where_it_was_and_doubles_nothing";
 const ORDER: &str = "crash_points::nothing_leaves_before_the_journal_is_durable";
 const MEMORY: &str = "ledger::memory_keeps_the_contract";
 const SQLITE: &str = "ledger::sqlite_keeps_the_contract";

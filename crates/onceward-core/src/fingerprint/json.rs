@@ -2,6 +2,7 @@
 //! differ.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -40,26 +41,29 @@ fn remove(value: &mut Value, pointer: &str) {
 /// Whether every number in this JSON text is a double to the last digit. Strings are skipped;
 /// text that is not JSON is refused by the parser afterwards.
 fn numbers_are_exact(text: &[u8]) -> bool {
+    numbers(text).all(|place| std::str::from_utf8(&text[place]).is_ok_and(is_exact))
+}
+
+/// Where the numbers of a JSON text stand. Strings are skipped.
+pub(crate) fn numbers(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
-    while at < text.len() {
-        match text[at] {
-            b'"' => at = end_of_string(text, at),
-            b'-' | b'0'..=b'9' => {
-                let end = text[at..]
-                    .iter()
-                    .position(|byte| {
-                        !matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
-                    })
-                    .map_or(text.len(), |length| at + length);
-                if !std::str::from_utf8(&text[at..end]).is_ok_and(is_exact) {
-                    return false;
+    std::iter::from_fn(move || {
+        while at < text.len() {
+            match text[at] {
+                b'"' => at = end_of_string(text, at),
+                b'-' | b'0'..=b'9' => {
+                    let is_of_number =
+                        |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+                    let length = text[at..].iter().position(|byte| !is_of_number(byte));
+                    let place = at..length.map_or(text.len(), |length| at + length);
+                    at = place.end;
+                    return Some(place);
                 }
-                at = end;
+                _ => at += 1,
             }
-            _ => at += 1,
         }
-    }
-    true
+        None
+    })
 }
 
 /// The index after the string that opens at `at`.
@@ -82,7 +86,7 @@ fn is_exact(number: &str) -> bool {
 
 /// A decimal number as its significant digits and the power of ten of the last; zero has none of
 /// either. Nothing where the power is beyond counting.
-fn decimal(number: &str) -> Option<(String, i64)> {
+pub(crate) fn decimal(number: &str) -> Option<(String, i64)> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{}{fraction}", whole.trim_start_matches('-'));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Act, Death, Deed, Fence, Forgotten, Looks, Operation, Outcome, Run, State};
+use super::{
+    Act, Death, Deed, Fence, Forgotten, Looks, Operation, Outcome, Run, State, is_said_by_a_mail,
+};
 use crate::attempt::{Attempt, Ended};
 use crate::claim::ClaimEvent;
 use crate::id::OperationId;
@@ -214,12 +216,8 @@ impl Operation {
         self.ended_at = None;
         // What an answer made goes with it; what a mail says of itself stays.
         if self.outcome.take().is_some() {
-            let own = format!("<{}@", self.id);
-            let is_mail =
-                self.ids.iter().any(|(name, id)| name == "message_id" && id.starts_with(&own));
-            self.ids.retain(|(name, _)| {
-                is_mail && matches!(name.as_str(), "message_id" | "to" | "subject")
-            });
+            let is_mail = self.is_mail();
+            self.ids.retain(|(name, _)| is_mail && is_said_by_a_mail(name));
         }
         if let Some(subject) = &mut self.subject {
             subject.superseded_by = None;

@@ -203,8 +203,9 @@ impl World {
                 self.apply(hand);
                 continue;
             }
+            let is_begun = self.saga.at.is_some_and(|at| self.ops.contains_key(&at));
             match self.saga.standing {
-                Standing::Paused if self.saga.at.is_none() => self.person(1),
+                Standing::Paused if !is_begun => self.person(1),
                 Standing::Stuck => self.person(4),
                 _ => (0..self.ops.len()).for_each(|op| self.deliver(op, 1)),
             }

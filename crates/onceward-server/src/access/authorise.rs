@@ -96,7 +96,7 @@ async fn check(
             let operation = view.find(&id).await?;
             let is_its = !is_only_own || is_own(&view, &operation, &caller);
             // Neither is told from one that is not there.
-            if !is_its || !caller.reaches(&operation.route) {
+            if !is_its || !reaches(&view, &caller, &operation).await? {
                 return Err(unknown(&id));
             }
         }
@@ -159,6 +159,19 @@ fn check_own(
         ));
     }
     Ok(())
+}
+
+/// Whether a key that may be confined to routes is told of it: of a saga where it reaches all that this asks.
+async fn reaches(view: &View, caller: &Caller, operation: &Operation) -> Result<bool, Problem> {
+    if operation.scope.kind != ScopeKind::Saga || !caller.is_confined() {
+        return Ok(caller.reaches(&operation.route));
+    }
+    let saga = view.engine.saga_of(operation.clone()).await?;
+    // Where that was forgotten, nobody can say.
+    let Some(kept) = saga.kept else { return Ok(false) };
+    let mut asks =
+        kept.definition.steps.iter().flat_map(|step| [Some(&step.ask), step.undo.as_ref()]);
+    Ok(asks.all(|ask| ask.is_none_or(|ask| caller.reaches(&ask.route))))
 }
 
 /// Whether a call of `caller` on its route would be in the same scope; whether the saga is its own.

@@ -47,6 +47,8 @@ pub(crate) struct AccessKey {
     pub(crate) origins: Vec<String>,
     /// From when on it is refused.
     pub(crate) expires_at: Option<String>,
+    /// The version of the contract that it is pinned to.
+    pub(crate) contract: Option<String>,
     /// Kept apart from it, for it changes with every call.
     pub(crate) last_used_at: Option<Timestamp>,
 }
@@ -66,6 +68,8 @@ struct Kept {
     origins: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    contract: Option<String>,
     /// What it may do where it is another tenant's than the one that was always there. A release that
     /// knows no tenants reads that it may do nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +96,7 @@ impl From<Kept> for AccessKey {
             routes: kept.routes,
             origins: kept.origins,
             expires_at: kept.expires_at,
+            contract: kept.contract,
             last_used_at: None,
         }
     }
@@ -110,6 +115,7 @@ impl From<AccessKey> for Kept {
             routes: key.routes,
             origins: key.origins,
             expires_at: key.expires_at,
+            contract: key.contract,
         }
     }
 }
@@ -134,6 +140,7 @@ pub(super) struct Known {
     pub(super) routes: Option<Arc<[String]>>,
     pub(super) origins: Option<Arc<[String]>>,
     pub(super) expires: Option<Timestamp>,
+    pub(super) contract: Option<Arc<str>>,
     /// In microseconds; 0: never.
     used: AtomicI64,
     /// What of that is in the ledger.
@@ -147,6 +154,7 @@ impl Known {
             routes: (!key.routes.is_empty()).then(|| key.routes.as_slice().into()),
             origins: (!key.origins.is_empty()).then(|| key.origins.as_slice().into()),
             expires: key.expires(),
+            contract: key.contract.as_deref().map(Arc::from),
             used: AtomicI64::new(used),
             kept: AtomicI64::new(used),
             key,

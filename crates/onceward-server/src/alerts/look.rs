@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use onceward::core::saga::Standing;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing as Stands, Store, StoreError};
 
@@ -38,6 +39,15 @@ pub(super) async fn measures(
         let (in_doubt, is_all) = in_doubt(store).await?;
         measures.extend(in_doubt);
         in_part.extend((!is_all).then_some(Kind::InDoubt));
+    }
+    if rules.of.contains_key(&Kind::SagaStuck) {
+        let open = node.engine.open_sagas().await?;
+        let stuck = open.counts.into_iter().filter(|((_, at), _)| *at == Standing::Stuck);
+        measures.extend(stuck.map(|((tenant, _), value)| {
+            let (kind, tenant) = (Kind::SagaStuck, Some(tenant));
+            Measure { alert: Alert { kind, tenant, route: None, node: None }, value }
+        }));
+        in_part.extend((!open.is_all).then_some(Kind::SagaStuck));
     }
     if rules.of.contains_key(&Kind::BacklogOld) {
         let mut oldest: BTreeMap<Alert, u64> = BTreeMap::new();

@@ -21,16 +21,19 @@ pub(crate) enum Kind {
     LateDuplicates,
     /// Little room where the ledger is.
     DiskLow,
+    /// Sagas that only a person can lead on.
+    SagaStuck,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::InDoubt,
         Self::DeadLetters,
         Self::BreakerOpen,
         Self::BacklogOld,
         Self::LateDuplicates,
         Self::DiskLow,
+        Self::SagaStuck,
     ];
 
     /// The word for it in the configuration.
@@ -42,6 +45,7 @@ impl Kind {
             Self::BacklogOld => "backlog_old",
             Self::LateDuplicates => "late_duplicates",
             Self::DiskLow => "disk_low",
+            Self::SagaStuck => "saga_stuck",
         }
     }
 
@@ -54,6 +58,7 @@ impl Kind {
             Self::BacklogOld => "OncewardBacklogOld",
             Self::LateDuplicates => "OncewardLateDuplicates",
             Self::DiskLow => "OncewardDiskLow",
+            Self::SagaStuck => "OncewardSagaStuck",
         }
     }
 

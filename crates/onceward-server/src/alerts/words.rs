@@ -58,6 +58,14 @@ impl Around<'_> {
                 "{value} {} of {of} came after the window of their key within {within}",
                 if value == 1 { "call" } else { "calls" }
             ),
+            Kind::SagaStuck => {
+                let sagas = if value == 1 { "saga" } else { "sagas" };
+                let of = match alert.tenant.as_deref().filter(|tenant| *tenant != TENANT) {
+                    Some(tenant) => format!(" of tenant {tenant}"),
+                    None => String::new(),
+                };
+                format!("{value} {sagas}{of} {are} stuck: only a person can say how to go on")
+            }
             Kind::DiskLow => {
                 format!("{} MiB are left where the ledger of {node} is", value >> 20)
             }
@@ -210,6 +218,7 @@ pub(super) fn page(kind: Kind) -> &'static str {
         Kind::BreakerOpen | Kind::BacklogOld => "/upstreams",
         Kind::LateDuplicates => "/duplicates",
         Kind::DiskLow => "/",
+        Kind::SagaStuck => "/sagas?state=stuck",
     }
 }
 
@@ -230,6 +239,9 @@ pub(super) fn advice(kind: Kind) -> &'static str {
         }
         Kind::LateDuplicates => {
             "Callers retry for longer than the window of their keys: make it longer. GET /v1/routes/ROUTE/advice says how long."
+        }
+        Kind::SagaStuck => {
+            "Read why (onceward saga ls --state stuck, onceward saga show), and retry, resolve or cancel each: nothing of it goes on by itself."
         }
         Kind::DiskLow => {
             "Without room new work is refused (507), and what is known is still answered. Shorten windows, or raise the disk."

@@ -50,6 +50,9 @@ pub(super) struct Create {
     /// When it expires, such as 90d or 2027-01-31; without it, never
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
+    /// Pin it to a version of what callers are promised, such as 2026-11; without it the newest holds
+    #[arg(long, value_name = "VERSION")]
+    contract: Option<String>,
     /// Why; it stands in the audit
     #[arg(long)]
     reason: Option<String>,
@@ -82,11 +85,12 @@ pub(super) async fn access(verb: &Access, client: &Client, out: Printer) -> Resu
 }
 
 async fn create(flags: &Create, client: &Client, out: Printer) -> Result<(), Exit> {
-    let Create { name, named, roles, routes, browser: _, origins, expires, reason } = flags;
+    let Create { name, named, roles, routes, browser: _, origins, expires, contract, reason } =
+        flags;
     let roles = (!roles.is_empty()).then_some(roles);
     let wanted = json!({
         "name": name.as_ref().or(named.as_ref()), "roles": roles, "routes": routes,
-        "origins": origins, "expires": expires, "reason": reason.as_deref().unwrap_or_default(),
+        "origins": origins, "expires": expires, "contract": contract, "reason": reason.as_deref().unwrap_or_default(),
     });
     let made = client.post("/v1/access", &wanted).await?;
     out.document(&made, || {

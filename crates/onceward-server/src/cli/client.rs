@@ -19,6 +19,7 @@ use onceward::upstream::{
     ClientFiles, Dispatch, Door, DoorError, DoorOptions, Egress, Failure, Sent, Target, Timeouts,
     Upstream as _, UpstreamTls, UpstreamTlsFiles,
 };
+use serde::Serialize;
 use serde_json::Value;
 use url::{Host, Url};
 
@@ -134,25 +135,29 @@ impl Client {
         Err(self.read(&answer).err().unwrap_or_else(|| self.stranger(answer.status)))
     }
 
-    pub(super) async fn post(&self, path: &str, document: &Value) -> Result<Value, Refused> {
-        self.ask("POST", path, Some(document)).await
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<Value, Refused> {
+        self.ask("POST", path, Some(written(document))).await
     }
 
     pub(super) async fn delete(&self, path: &str, document: &Value) -> Result<Value, Refused> {
-        self.ask("DELETE", path, Some(document)).await
+        self.ask("DELETE", path, Some(written(document))).await
     }
 
     async fn ask(
         &self,
         method: &str,
         path: &str,
-        document: Option<&Value>,
+        document: Option<Bytes>,
     ) -> Result<Value, Refused> {
         let key = match &self.credential {
             Credential::Given(key) | Credential::Operator(key) => Some(key.as_str()),
             Credential::None(_) => None,
         };
-        let mut answer = self.exchange(method, path, document, key).await?;
+        let mut answer = self.exchange(method, path, document.clone(), key).await?;
         if answer.status == 401 && matches!(self.credential, Credential::Operator(_)) {
             // The folder may be another gateway's. Nothing was done, and an open listener answers
             // without any key.
@@ -166,7 +171,7 @@ impl Client {
         &self,
         method: &str,
         path: &str,
-        document: Option<&Value>,
+        document: Option<Bytes>,
         key: Option<&str>,
     ) -> Result<Answer, Refused> {
         let mut headers = Headers::default();
@@ -181,7 +186,7 @@ impl Client {
             method: method.to_owned(),
             target: self.meant(path),
             headers,
-            body: document.map(|document| Bytes::from(document.to_string())).unwrap_or_default(),
+            body: document.unwrap_or_default(),
         };
         self.send(&self.target, request).await
     }
@@ -214,20 +219,22 @@ impl Client {
 
     /// Reads from somewhere else, without our credential.
     pub(super) async fn read_from(&self, url: &Url) -> Result<Answer, Refused> {
-        let mut base = url.clone();
-        base.set_path("/");
-        base.set_query(None);
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
         let request = Request {
             method: "GET".to_owned(),
-            target: path,
+            target: path_of(url),
             headers: Headers::default(),
             body: Bytes::new(),
         };
-        self.send(&Arc::new(Target { base, tls: None, ..(*self.target).clone() }), request).await
+        self.send_to(url, request).await
+    }
+
+    /// Sends something to a place anywhere, without our credential.
+    pub(super) async fn send_to(&self, url: &Url, request: Request) -> Result<Answer, Refused> {
+        let mut base = url.clone();
+        base.set_path("/");
+        base.set_query(None);
+        let tls = self.target.tls.clone().filter(|_| url.origin() == self.target.base.origin());
+        self.send(&Arc::new(Target { base, tls, ..(*self.target).clone() }), request).await
     }
 
     /// Whether the gateway is on this machine, out of others' reach.
@@ -360,6 +367,14 @@ fn tls(global: &Global, places: &Places) -> Result<Option<Arc<UpstreamTls>>, Exi
     UpstreamTls::load(&files, places.ca_file.as_deref()).map(Some).map_err(unusable)
 }
 
+/// The path and query of a URL.
+pub(super) fn path_of(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
 /// A part of a path, whatever is in it; dots too, so that no part is `..`.
 pub(super) fn part(text: &str) -> String {
     let mut part = String::with_capacity(text.len());
@@ -421,6 +436,11 @@ fn operator_key(path: &Path) -> Credential {
             path.display()
         )),
     }
+}
+
+/// A document as it is sent; what stands in it as it was written, as in data of events, stays so.
+fn written(document: &impl Serialize) -> Bytes {
+    serde_json::to_vec(document).unwrap_or_default().into()
 }
 
 #[cfg(test)]

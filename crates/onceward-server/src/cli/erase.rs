@@ -19,6 +19,9 @@ pub(super) struct Erase {
     /// The operation of one key: its route, and the key
     #[arg(long, group = "whose", num_args = 2, value_names = ["ROUTE", "KEY"])]
     key: Option<Vec<String>>,
+    /// A saga, by its id, with what its steps asked and were answered
+    #[arg(long, group = "whose", value_name = "ID")]
+    saga: Option<String>,
     /// With --key: the name of the access key that it was sent with
     #[arg(long, value_name = "NAME", requires = "key")]
     of: Option<String>,
@@ -40,6 +43,7 @@ pub(super) async fn erase(flags: &Erase, client: &Client, out: Printer) -> Resul
         "principal": flags.principal.as_ref().or(flags.of.as_ref()),
         "route": named(0),
         "key": named(1),
+        "saga": flags.saga,
         "dry_run": flags.plan,
         "cancel": flags.cancel,
         "reason": flags.reason.as_deref().unwrap_or_default(),

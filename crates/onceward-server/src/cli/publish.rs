@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::client::Client;
 use super::output::{Printer, print, say, text};
@@ -32,6 +33,20 @@ pub(super) struct Publish {
     sequence: Option<u64>,
 }
 
+/// An event as it is sent: its data goes as it is written, every digit of it.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+}
+
 /// JSON that a flag or a file says.
 pub(super) fn data_of(
     text: Option<&String>,
@@ -47,18 +62,8 @@ pub(super) fn data_of(
 pub(super) async fn publish(flags: &Publish, client: &Client, out: Printer) -> Result<(), Exit> {
     let Publish { r#type, data, data_file, key, subject, sequence } = flags;
     let data = data_of(data.as_ref(), data_file.as_ref())?;
-    let mut event = json!({"type": r#type});
-    let said: [(&str, Option<Value>); 4] = [
-        ("data", data.map(|data| json!(data))),
-        ("key", key.as_ref().map(|key| json!(key))),
-        ("subject", subject.as_ref().map(|subject| json!(subject))),
-        ("sequence", sequence.map(|sequence| json!(sequence))),
-    ];
-    for (name, value) in said {
-        if let Some(value) = value {
-            event[name] = value;
-        }
-    }
+    let (key, subject) = (key.as_deref(), subject.as_deref());
+    let event = Event { r#type, data, key, subject, sequence: *sequence };
     let published = client.post("/v1/events", &event).await?;
     tell(&published, out)
 }

@@ -92,6 +92,7 @@ The ledger is in quarantine: it sends nothing, because what it holds as pending 
 after the backup was made. Next:
   onceward serve                 to start on it
   onceward ls --state pending    to see what it would send; `onceward cancel ID` gives one up
+  onceward saga ls               to see sagas: those that are open are paused, and stay so until each is resumed
   onceward restore --release     to let it send");
         Ok(())
     })

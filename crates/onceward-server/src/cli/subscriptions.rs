@@ -1,12 +1,17 @@
-//! `subscriptions`: who is told of which events; made, changed, paused, tried and recovered.
+//! `subscriptions`: who is told of which events; made, changed, paused, tried and recovered; and
+//! those of other products taken over (`import`).
+
+mod import;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, part};
-use super::list::whole;
+use super::list::{paged, query};
 use super::output::{Printer, each, print, say, text};
 use super::publish;
 use super::send::headers_of;
@@ -23,6 +28,8 @@ pub(super) enum Subscriptions {
     },
     /// Have events delivered to a URL or through a route; the secret is shown this once
     Create(Create),
+    /// Take over the endpoints that another product lists; the same list again changes nothing
+    Import(import::Import),
     /// Change what is said
     Change(Change),
     /// Send it nothing until it is resumed; what comes waits
@@ -171,6 +178,18 @@ pub(super) struct Test {
     /// The same, from a file; - is standard input
     #[arg(long, value_name = "FILE")]
     data_file: Option<PathBuf>,
+    /// Why
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// An event that only tries a subscription, as it is sent.
+#[derive(Debug, Serialize)]
+struct Trial<'a> {
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+    reason: &'a str,
 }
 
 #[derive(Debug, Args)]
@@ -197,6 +216,7 @@ pub(super) async fn subscriptions(
         Subscriptions::Ls => list(client, out).await,
         Subscriptions::Show { id } => show(&client.get(&path_of(id)).await?, out),
         Subscriptions::Create(flags) => create(flags, client, out).await,
+        Subscriptions::Import(flags) => import::import(flags, client, out).await,
         Subscriptions::Change(flags) => change(flags, client, out).await,
         Subscriptions::Pause(flags) => steer("pause", flags, client, out).await,
         Subscriptions::Resume(flags) => steer("resume", flags, client, out).await,
@@ -222,7 +242,11 @@ fn place(to: &str) -> (&'static str, Value) {
 
 async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
     let names = &["ID", "STATE", "TO", "TYPES", "FAILING SINCE", "TENANT", "DESCRIPTION"];
-    whole(client, "/v1/subscriptions", out, names, |subscription| {
+    let path = |size: usize, cursor: Option<&str>| {
+        let cursor = cursor.map(|cursor| ("cursor", cursor.to_owned()));
+        query("/v1/subscriptions", cursor.into_iter().chain([("limit", size.to_string())]))
+    };
+    let listed = paged(client, path, usize::MAX, out, names, |subscription| {
         vec![
             text(subscription, "/id"),
             text(subscription, "/state"),
@@ -232,8 +256,8 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
             text(subscription, "/tenant"),
             text(subscription, "/description"),
         ]
-    })
-    .await
+    });
+    listed.await.map(drop)
 }
 
 fn target(subscription: &Value) -> String {
@@ -316,10 +340,9 @@ async fn rotate(flags: &Rotate, client: &Client, out: Printer) -> Result<(), Exi
 }
 
 async fn test(flags: &Test, client: &Client, out: Printer) -> Result<(), Exit> {
-    let mut wanted = json!({"type": flags.kind});
-    if let Some(data) = publish::data_of(flags.data.as_ref(), flags.data_file.as_ref())? {
-        wanted["data"] = json!(data);
-    }
+    let data = publish::data_of(flags.data.as_ref(), flags.data_file.as_ref())?;
+    let reason = flags.reason.as_deref().unwrap_or_default();
+    let wanted = Trial { r#type: &flags.kind, data, reason };
     publish::tell(&client.post(&format!("{}/test", path_of(&flags.id)), &wanted).await?, out)
 }
 

@@ -57,7 +57,7 @@ impl Kind {
         let (bound, hold, within) = match self {
             Self::InDoubt => (0, 15, 0),
             Self::DeadLetters => (5, 0, 15),
-            Self::BreakerOpen => (0, 5, 0),
+            Self::BreakerOpen | Self::SagaStuck => (0, 5, 0),
             Self::BacklogOld => (600, 5, 0),
             Self::LateDuplicates => (0, 0, 60),
             Self::DiskLow => (2_000_000_000, 5, 0),
@@ -166,7 +166,7 @@ pub(super) fn read(
 fn rule(kind: Kind, table: &Table<'_>) -> Result<Rule, ConfigError> {
     let usual = kind.usual();
     let bound = match kind {
-        Kind::InDoubt | Kind::DeadLetters | Kind::LateDuplicates => {
+        Kind::InDoubt | Kind::DeadLetters | Kind::LateDuplicates | Kind::SagaStuck => {
             table.or("above", usual.bound)?
         }
         Kind::BacklogOld => table.span("above")?.map_or(usual.bound, |above| above.as_secs()),

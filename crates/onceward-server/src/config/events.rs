@@ -10,6 +10,9 @@ use super::table::Table;
 /// What an event is kept for at least: its first attempts have to have time.
 const RETENTION_MIN: Duration = Duration::from_hours(1);
 
+/// How long a receiver may fail at least: a moment of trouble is none.
+const PAUSE_AFTER_MIN: Duration = Duration::from_mins(1);
+
 /// Reads `[events]`.
 pub(super) fn read(table: &Table<'_>) -> Result<EventRules, ConfigError> {
     let usual = EventRules::default();
@@ -20,6 +23,11 @@ pub(super) fn read(table: &Table<'_>) -> Result<EventRules, ConfigError> {
     if rules.retention < RETENTION_MIN {
         return Err(table.wrong(
             "events.retention is less than 1h: an event is kept for as long as its deliveries may take",
+        ));
+    }
+    if rules.pause_after < PAUSE_AFTER_MIN {
+        return Err(table.wrong(
+            "events.pause_after is less than 1m: a receiver would be paused by two failures in a row",
         ));
     }
     Ok(rules)

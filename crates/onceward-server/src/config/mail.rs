@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use onceward::core::policy::{Effects, Policy};
+use onceward::core::policy::{Effects, KeyMissing, Policy};
 use onceward::upstream::{Login, MailServer, Safe};
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -56,6 +56,11 @@ pub(super) fn upstream(written: &str, table: &Table<'_>) -> Result<(Url, MailSer
 pub(super) fn check_effects(laid: &Laid, table: &Table<'_>) -> Result<(), ConfigError> {
     let mut policies = laid.rules.iter().map(|rule| &*rule.policy).chain([&laid.policy]);
     let asks = |it: &Policy| it.lookup.is_some() || it.effects == Some(Effects::Keyed);
+    if policies.clone().any(|it| it.key_missing == KeyMissing::Pass) {
+        return Err(table.wrong(
+            "lets pass what has no key, and a mail that is not remembered is not sent\nhelp: leave key.missing out, or say \"require\"",
+        ));
+    }
     if policies.any(asks) {
         return Err(table.wrong(
             "leads to a mail server, which dedupes by no key and answers no lookup\nhelp: a mail is non-idempotent; say effects = \"idempotent\" where rather two than none",
@@ -91,6 +96,12 @@ pub(super) fn safe(
     is_implicit: bool,
 ) -> Result<Safe, ConfigError> {
     Ok(match table.word(key, SAFE)? {
+        Some(Safe::Not) if is_implicit => {
+            return Err(table.cannot(
+                key,
+                "smtps:// speaks TLS from the first byte: write smtp:// where none is wanted",
+            ));
+        }
         _ if is_implicit => Safe::Implicit,
         Some(safe) => safe,
         None if is_here(place) => Safe::Not,
@@ -215,6 +226,8 @@ mod tests {
             ("upstream = \"smtp://mx.example\"\nset_headers = { a = \"b\" }", "no use for"),
             ("upstream = \"smtp://mx.example\"\nauth = { bearer = \"b\" }", "user and password"),
             ("upstream = \"https://a.example\"\nuser = \"u\"", "user"),
+            ("upstream = \"smtps://mx.example\"\nstarttls = \"never\"", "from the first byte"),
+            ("upstream = \"smtp://mx.example\"\nkey = { missing = \"pass\" }", "is not sent"),
         ] {
             let refused = load(&format!("[routes.mail]\n{lines}\n")).map(|_| ()).unwrap_err();
             assert!(refused.contains(said) && !refused.contains("canary"), "{lines}\n{refused}");

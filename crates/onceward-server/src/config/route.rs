@@ -38,6 +38,8 @@ pub(super) struct Around<'a> {
     pub(super) names: BTreeSet<String>,
     pub(super) segment_bytes: usize,
     pub(super) ca_file: Option<PathBuf>,
+    /// Whether callers of routes that say nothing of it may write `Upstash-…`.
+    pub(super) upstash: bool,
 }
 
 /// A route, and what is said of it.
@@ -102,17 +104,26 @@ impl Around<'_> {
         let (response_bytes_max, body_bytes_max) = self.sizes(table, mail.is_some())?;
         let answer_max = table.span("answer_max")?;
         let usual_answer_max = if is_guard { longest(&laid, total) } else { ANSWER_MAX };
+        let upstash = compatible(table)?;
+        if is_guard && upstash == Some(true) {
+            return Err(table.wrong(
+                "is a guard, and has a compatibility\nhelp: callers of a guard's API know nothing of us: take compatibility out",
+            ));
+        }
+        let upstash = upstash.unwrap_or(self.upstash && !is_guard);
         let keeps_the_default = !laid.says_window && laid.policy.window == Policy::default().window;
         let route = Route {
             name: name.to_owned(),
             tenants: tenants(table)?,
             scope: table.text("scope", shared_scope)?,
+            through: None,
             set_headers: Headers(headers.collect()),
             auth: read.auth,
             protection: protection::protection(table)?,
             answer_max: answer_max.unwrap_or(usual_answer_max),
             body_bytes_max,
             response_bytes_max,
+            upstash,
             reconcile: table.within("reconcile", doubt::reconcile)?,
             chaos: table.within("chaos", |table| chaos(table, total))?,
             target: Arc::new(Target {
@@ -190,6 +201,15 @@ impl Around<'_> {
         }
         Ok((response, body))
     }
+}
+
+/// Whose option headers its callers may write; nothing where it does not say. So far there are one product's.
+pub(super) fn compatible(table: &Table<'_>) -> Result<Option<bool>, ConfigError> {
+    let read = |text: &str| match text {
+        "upstash" => Ok(()),
+        _ => Err(format!("{text:?} is none whose headers are known: write \"upstash\"")),
+    };
+    Ok(table.texts("compatibility", read)?.map(|of| !of.is_empty()))
 }
 
 /// The tenants that a route is there for.

@@ -2,6 +2,7 @@
 //! route of its own too, called `source/NAME`; with `to` it goes through one that is there.
 
 use http::Method;
+use onceward::core::event::TypePattern;
 use onceward::core::key::TENANT;
 use onceward::webhook::{Place, Scheme};
 use url::Url;
@@ -62,6 +63,7 @@ pub(super) fn read(
     let resolve = table.within("resolve", |table| resolve(table, around))?;
     let subject = table.within("subject", place)?;
     let sequence = table.within("sequence", place)?;
+    let types = table.texts("types", TypePattern::new)?.unwrap_or_default();
     let rejects_max = table.or("rejects_max", REJECTS)?;
     let handshake = table.within("handshake", handshake)?;
     let answer = table.within("answer", answer)?.unwrap_or_default();
@@ -116,6 +118,13 @@ pub(super) fn read(
             "has a sequence and no subject\nhelp: say what it counts: subject = { json = \"/data/object/id\" }",
         ));
     }
+    let has_types = !matches!(verifier.scheme(), Scheme::Twilio | Scheme::Hmac(_) | Scheme::None);
+    if !types.is_empty() && !has_types {
+        return Err(table.wrong(&format!(
+            "has types, and where {} has the type of an event is not known\nhelp: take types out; your code gets all of them",
+            verifier.scheme().name()
+        )));
+    }
     if rejects_max > REJECTS_MAX {
         return Err(
             table.wrong(&format!("keeps {rejects_max} rejects\nhelp: at most {REJECTS_MAX}"))
@@ -143,6 +152,7 @@ pub(super) fn read(
         target,
         subject,
         sequence,
+        types,
         body_bytes_max: body_bytes_max.min(around.segment_bytes / 2),
         rejects_max,
     };
@@ -358,7 +368,7 @@ mod tests {
             assert!(loaded.is_ok(), "{block}\n{:?}", loaded.err());
             read += 1;
         }
-        assert_eq!(read, 5);
+        assert_eq!(read, 6);
     }
 
     #[test]
@@ -442,6 +452,14 @@ mod tests {
             (
                 format!("{TO}verify = {{ scheme = \"github\", secret = \"s\" }}\nhandshake = {{ echo = \"c\", token = {{ query = \"t\", valu = \"canary\" }} }}"),
                 "valu",
+            ),
+            (
+                format!("{TO}types = [\"order*\"]\nverify = {{ scheme = \"github\", secret = \"canary\" }}"),
+                "`order.*`",
+            ),
+            (
+                format!("{TO}types = [\"paid\"]\nid = \"content\"\nverify = {{ scheme = \"hmac\", header = \"x\", secret = \"canary\" }}"),
+                "take types out",
             ),
             (
                 format!("{TO}methods = [\"GET\"]\nverify = {{ scheme = \"github\", secret = \"canary\" }}"),

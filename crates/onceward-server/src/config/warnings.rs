@@ -5,6 +5,7 @@ use onceward::route::Route;
 use onceward::upstream::{Chaos, Safe};
 use url::Url;
 
+use super::words::is_here;
 use super::{Config, forecast, guard, section, tenants};
 use crate::units::show;
 
@@ -71,10 +72,6 @@ fn of_route(route: &Route) -> impl Iterator<Item = String> {
 /// Whether others can read what goes there.
 fn is_readable(base: &Url) -> bool {
     base.scheme() == "http" && !is_here(base)
-}
-
-fn is_here(base: &Url) -> bool {
-    base.host_str().is_some_and(|it| matches!(it, "localhost" | "[::1]") || it.starts_with("127."))
 }
 
 fn of_chaos(chaos: &Chaos) -> String {

@@ -1,6 +1,7 @@
 //! Single values as the file has them: each reader makes something of a text, or says what is wrong
 //! with it and what to write. And the words that the file has for what the engine knows.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -46,9 +47,9 @@ pub(crate) const MEANINGS: &Words<Meaning> = &[
 /// Whether a 404 or 410 to a DELETE is a success.
 pub(super) const DELETE_GONE: &Words<bool> = &[("ok", true), ("error", false)];
 pub(crate) const ORDERS: &Words<Order> = &[("none", Order::None), ("subject", Order::Subject)];
-pub(super) const ON_DEAD: &Words<OnDead> =
+pub(crate) const ON_DEAD: &Words<OnDead> =
     &[("revive", OnDead::Revive), ("replay", OnDead::Replay)];
-pub(super) const ON_EXPIRED: &Words<OnExpired> =
+pub(crate) const ON_EXPIRED: &Words<OnExpired> =
     &[("refuse", OnExpired::Refuse), ("execute", OnExpired::Execute)];
 pub(super) const ERROR_SHAPES: &Words<ErrorShape> =
     &[("problem", ErrorShape::Problem), ("stripe", ErrorShape::Stripe)];
@@ -104,10 +105,14 @@ pub(super) fn claim_scope(text: &str) -> Result<String, String> {
         .map_err(|_| format!("{text:?} is no scope of claims: 1 to 255 visible letters"))
 }
 
-/// Whether `place` is on this machine, by its name.
+/// Whether `place` is on this machine, by its name. Of a scheme that is not the web's, an address is read as
+/// a name.
 pub(super) fn is_here(place: &Url) -> bool {
     match place.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(name)) => {
+            let is_loopback = |ip: Ipv4Addr| ip.is_loopback();
+            name == "localhost" || name.parse().is_ok_and(is_loopback)
+        }
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,

@@ -86,11 +86,11 @@ impl Gateway {
         let aside = Arc::clone(&call.options.aside);
         let (status, shown, operation) = match self.engine.call(call).await? {
             Answer::Accepted(operation) => {
-                (StatusCode::ACCEPTED, shape::operation(&operation, None), *operation)
+                (StatusCode::ACCEPTED, shape::operation(&operation, None, true), *operation)
             }
             Answer::Upstream(answered) => {
                 let Answered { operation, response, rest, replayed } = *answered;
-                let mut shown = shape::operation(&operation, None);
+                let mut shown = shape::operation(&operation, None, true);
                 shown["replayed"] = json!(replayed);
                 shown["response"] =
                     response_document(response.status, &response.headers, &response.body);

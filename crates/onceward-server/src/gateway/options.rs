@@ -10,6 +10,7 @@ use onceward::sabotage::Sabotage;
 use onceward::{CallOptions, Refusal};
 
 use super::IDEMPOTENCY_KEY;
+use crate::contract::Contract;
 use crate::problem::Problem;
 use crate::{shape, units};
 
@@ -92,6 +93,8 @@ pub(crate) fn options_of(headers: &HeaderMap) -> Result<CallOptions, Problem> {
                 }
                 (options.parent, options.key) = (Some(parent), key);
             }
+            // Heard where its caller was admitted; a row of an outbox may say it too.
+            "contract" => _ = Contract::named(value).map_err(invalid)?,
             // Set by a gateway before us about its own operation.
             "attempt" => is_sent_on = true,
             "hop" => hop = Some(value),

@@ -44,6 +44,7 @@ pub(super) const OPTIONS: &[&str] = &[
     "sequence",
     "callback",
     "partOf",
+    "contract",
 ];
 
 /// What an answer says of its operation.
@@ -337,7 +338,7 @@ pub(crate) const CLAIM_MANY: &[Described] = &[
 ];
 
 pub(crate) const LIST_SAGAS: &[Described] =
-    &[about("Sagas", "listSagas", "List sagas, the newest first")
+    &[about("Sagas", "listSagas", "List sagas, the newest first: 100 at most at once")
         .takes(&["sagaState", "hasKey", "label", "principal", "cursor", "limit"])
         .gives(&[(200, Json("SagaPage"))])];
 
@@ -387,6 +388,16 @@ const fn of_saga(id: &'static str, summary: &'static str) -> Described {
     ])
 }
 
+/// The same for what may want a second person.
+const fn of_saga_by_two(id: &'static str, summary: &'static str) -> Described {
+    about("Sagas", id, summary).gives(&[(200, Json("SagaStory"))]).refuses(&[
+        "not-found",
+        "operation-conflict",
+        "limit",
+        "approval-wanted",
+    ])
+}
+
 pub(crate) const PAUSE_SAGA: &[Described] =
     &[of_saga("pauseSaga", "Begin no further step of a saga").reads("Because")];
 
@@ -394,15 +405,21 @@ pub(crate) const RESUME_SAGA: &[Described] =
     &[of_saga("resumeSaga", "Let a paused saga go on").reads("Because")];
 
 pub(crate) const RETRY_SAGA: &[Described] =
-    &[of_saga("retrySaga", "Try the step anew at which a saga is stuck")
+    &[of_saga_by_two("retrySaga", "Try the step anew at which a saga is stuck")
         .reads("Redeliver")
-        .refuses(&["not-found", "operation-conflict", "limit", "risk-unaccepted"])];
+        .refuses(&[
+            "not-found",
+            "operation-conflict",
+            "limit",
+            "approval-wanted",
+            "risk-unaccepted",
+        ])];
 
 pub(crate) const CANCEL_SAGA: &[Described] =
-    &[of_saga("cancelSaga", "Undo what a saga has done").reads("Because")];
+    &[of_saga_by_two("cancelSaga", "Undo what a saga has done").reads("Because")];
 
 pub(crate) const RESOLVE_SAGA: &[Described] =
-    &[of_saga("resolveSaga", "Say what became of the step at which a saga is stuck")
+    &[of_saga_by_two("resolveSaga", "Say what became of the step at which a saga is stuck")
         .reads("ResolveSaga")];
 
 pub(crate) const LIST_ROUTES: &[Described] =
@@ -412,6 +429,14 @@ pub(crate) const LIST_ROUTES: &[Described] =
 pub(crate) const GET_ADVICE: &[Described] =
     &[about("Routes", "getAdvice", "Show what a route's window and retries should be")
         .gives(&[(200, Json("RouteAdvice"))])];
+
+pub(crate) const GET_CONTRACT: &[Described] = &[about(
+    "Routes",
+    "getContract",
+    "Show how callers of a route retry: keys, windows, statuses, problems",
+)
+.gives(&[(200, Json("RouteContract"))])
+.refuses(&["route-unknown"])];
 
 pub(crate) const PAUSE: &[Described] =
     &[about("Routes", "pauseRoute", "Send nothing through a route; what it accepts waits")
@@ -477,6 +502,7 @@ pub(crate) const PUBLISH: &[Described] = &[about(
 
 /// How an event is refused.
 const OF_PUBLISHING: &[&str] = &[
+    "body-too-large",
     "key-invalid",
     "key-mismatch",
     "key-expired",
@@ -494,14 +520,15 @@ pub(crate) const GET_EVENT: &[Described] =
         .refuses(&["not-found"])];
 
 pub(crate) const LIST_SUBSCRIPTIONS: &[Described] =
-    &[about("Events", "listSubscriptions", "List who is told of which events")
+    &[about("Events", "listSubscriptions", "List who is told of which events, the oldest first")
+        .takes(&["behindSubscription", "limit"])
         .gives(&[(200, Json("SubscriptionList"))])];
 
 pub(crate) const SUBSCRIBE: &[Described] =
     &[about("Events", "subscribe", "Have events delivered; the secret is shown this once")
         .reads("SubscriptionWanted")
         .gives(&[(201, Json("SubscriptionMade"))])
-        .refuses(&["url-invalid", "egress-refused", "route-unknown", "limit"])];
+        .refuses(&["url-invalid", "egress-refused", "route-unknown", "limit", "body-too-large"])];
 
 pub(crate) const GET_SUBSCRIPTION: &[Described] =
     &[about("Events", "getSubscription", "Show a subscription, and how its receiver does")
@@ -515,7 +542,7 @@ pub(crate) const CHANGE_SUBSCRIPTION: &[Described] = &[about(
 )
 .reads("SubscriptionChange")
 .gives(&[(200, Json("Subscription"))])
-.refuses(&["not-found", "url-invalid", "egress-refused", "route-unknown"])];
+.refuses(&["not-found", "url-invalid", "egress-refused", "route-unknown", "body-too-large"])];
 
 pub(crate) const END_SUBSCRIPTION: &[Described] =
     &[about("Events", "endSubscription", "End a subscription, and give up what waits for it")
@@ -552,7 +579,7 @@ pub(crate) const TEST_RECEIVER: &[Described] =
         .may_read("TestWanted")
         .gives(&[(202, Json("EventPublished"))])
         .says(&["Location"])
-        .refuses(&["not-found", "draining", "quarantine", "limit"])];
+        .refuses(&["not-found", "draining", "quarantine", "limit", "body-too-large"])];
 
 pub(crate) const RECOVER: &[Described] = &[about(
     "Events",

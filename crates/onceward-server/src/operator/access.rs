@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::handler::{Answer, REASON_BYTES_MAX, Said, all, instant, invalid};
 use crate::access::{self, AccessKey, Caller, Grant, LOCAL, Roles, origin_of};
+use crate::contract::Contract;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::view::View;
@@ -53,6 +54,7 @@ fn shown(key: &AccessKey, now: Timestamp) -> Value {
         "routes": key.routes,
         "origins": key.origins,
         "created_at": key.created_at,
+        "contract": key.contract,
         "expires_at": key.expires_at,
         "expired": key.expires().is_some_and(|at| at <= now),
         "last_used_at": key.last_used_at.map(shape::time),
@@ -74,13 +76,15 @@ struct Wanted {
     origins: Vec<String>,
     /// A duration from now, a day or a time.
     expires: Option<String>,
+    /// The version of the contract that its answers are of.
+    contract: Option<String>,
     #[serde(default)]
     reason: String,
 }
 
 impl Wanted {
     fn grant(self, tenant: String, now: Timestamp) -> Result<Grant, Problem> {
-        let Self { name, roles, routes, origins, expires, .. } = self;
+        let Self { name, roles, routes, origins, expires, contract, .. } = self;
         let fits = !name.is_empty()
             && name != LOCAL
             && name.len() <= NAME_BYTES_MAX
@@ -99,7 +103,9 @@ impl Wanted {
         let roles = roles.map_or(Ok(all), |names| roles_of(&names))?;
         let origins = origins_of(&origins, roles)?;
         let expires = expires.map(|text| expiry(&text, now)).transpose()?;
-        Ok(Grant { name, tenant, roles, routes, origins, expires })
+        let pin = contract.as_deref().map(Contract::named).transpose();
+        pin.map_err(|why| invalid(format!("contract: {why}")))?;
+        Ok(Grant { name, tenant, roles, routes, origins, expires, contract })
     }
 }
 
@@ -173,6 +179,9 @@ fn about(grant: &Grant) -> String {
     }
     if let Some(at) = grant.expires {
         about = format!("{about}, expires: {}", shape::time(at));
+    }
+    if let Some(contract) = &grant.contract {
+        about = format!("{about}, contract: {contract}");
     }
     about
 }

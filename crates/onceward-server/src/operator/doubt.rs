@@ -37,7 +37,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
 async fn look(node: View, Path(id): Path<String>) -> Answer {
     let id = node.find(&id).await?.id;
     let (operation, finding) = node.engine.look_again(id).await?;
-    let mut shown = shape::operation(&operation, None);
+    let mut shown = node.told(&operation, None);
     shown["finding"] = json!(finding.name());
     Ok(Json(shown))
 }

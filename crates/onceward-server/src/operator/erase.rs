@@ -8,7 +8,7 @@ use onceward::{Erased, Erasure, Person, Refusal, Whose};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::handler::{Act, Answer, Reasoned, invalid, key_of};
+use super::handler::{Act, Answer, Reasoned, id_of, invalid, key_of};
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::view::View;
@@ -26,6 +26,8 @@ struct Erase {
     principal: Option<String>,
     route: Option<String>,
     key: Option<String>,
+    /// The id of a saga.
+    saga: Option<String>,
     /// Whether it is only counted.
     #[serde(default)]
     dry_run: bool,
@@ -43,6 +45,12 @@ impl Reasoned for Erase {
 
 impl Erase {
     fn whose(&self, node: &View) -> Result<Whose, Problem> {
+        if let Some(saga) = &self.saga {
+            let others = [&self.subject, &self.principal, &self.route, &self.key];
+            if others.iter().all(|other| other.is_none()) {
+                return Ok(Whose::Saga(id_of(saga)?));
+            }
+        }
         match (&self.subject, &self.principal, &self.route, &self.key) {
             (Some(subject), None, None, None) => Ok(Whose::Subject(subject.clone())),
             (None, Some(principal), None, None) => Ok(Whose::Principal(principal.clone())),
@@ -50,7 +58,7 @@ impl Erase {
                 let principal = principal.as_deref().unwrap_or_default();
                 Ok(Whose::Key(node.scope_of(route, principal), key_of(key)?))
             }
-            _ => Err(invalid("say whose: `subject`, `principal`, or `route` and `key`")),
+            _ => Err(invalid("say whose: `subject`, `principal`, `saga`, or `route` and `key`")),
         }
     }
 
@@ -68,7 +76,10 @@ async fn erase(node: View, Act(person, said): Act<Erase>) -> Answer {
     let done = done.await.map_err(|error| Problem::new("gone-wrong", error.to_string()))?;
     let Erased { operations, open, open_count } = match done {
         Err(Refusal::NotFound) => {
-            return Err(Problem::new("not-found", "No operation has this key on this route."));
+            return Err(Problem::new(
+                "not-found",
+                "No operation has this key on this route, or no saga this id.",
+            ));
         }
         done => done?,
     };

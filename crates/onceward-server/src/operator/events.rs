@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Extension, Path};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use onceward::core::event::{Event, Form, NotAnEvent};
+use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::Operation;
 use onceward::core::trace::TraceContext;
 use onceward::edge::headers_of;
-use onceward::store::{Query, Standing};
-use onceward::{Publication, Published};
-use serde::Deserialize;
+use onceward::store::{Page, Query, Standing};
+use onceward::{Person, Publication, Published, Subscription};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use url::form_urlencoded::Serializer;
 
 use super::filter::{cursor, moment, standing_name};
 use super::handler::{Answer, Asked, Said, given, id_of, invalid, key_of, limit_of};
@@ -29,6 +32,9 @@ use crate::view::View;
 
 /// Deliveries of an event that are counted.
 const DELIVERIES_MAX: usize = 1000;
+
+/// What is born by a fan-out has its place no later than this behind the fan-out's end.
+const FANNED_OUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The paths.
 pub(super) fn router() -> Router<Arc<Node>> {
@@ -43,11 +49,17 @@ pub(super) fn router() -> Router<Arc<Node>> {
 struct Fact {
     r#type: String,
     /// Kept as it is written.
+    #[serde(default, deserialize_with = "data")]
     data: Option<Box<RawValue>>,
     key: Option<String>,
     subject: Option<String>,
     sequence: Option<u64>,
     tenant: Option<String>,
+}
+
+/// What is said, null too.
+pub(super) fn data<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(given).map(Some)
 }
 
 /// An event cannot be taken.
@@ -99,6 +111,25 @@ pub(crate) async fn published(
     Ok((StatusCode::ACCEPTED, headers, Json(shown)))
 }
 
+/// Publishes an event that goes to one subscription alone, and notes who tried it.
+pub(crate) async fn tried(
+    node: &Node,
+    subscription: &Subscription,
+    event: Event,
+    principal: String,
+    person: &Person,
+) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
+    let (tenant, only) = (subscription.tenant.clone(), Some(subscription.name.clone()));
+    let about = subscription.about();
+    let noted = node.engine.note(person, "tested a subscription", &about).await?;
+    let test = Publication { tenant, principal, event, key: None, only, trace: None };
+    let answer = published(node, test).await;
+    if answer.is_err() {
+        node.engine.note_refused(noted).await?;
+    }
+    answer
+}
+
 /// An event as callers see it.
 pub(crate) fn event(operation: &Operation) -> Value {
     json!({
@@ -131,6 +162,22 @@ pub(crate) struct Which {
 }
 
 impl Which {
+    /// Its words as the query of an address, but for the place in the list.
+    pub(crate) fn written(&self) -> String {
+        let words = [
+            ("type", &self.r#type),
+            ("subject", &self.subject),
+            ("key", &self.key),
+            ("after", &self.after),
+            ("before", &self.before),
+            ("tenant", &self.tenant),
+        ];
+        let limit = self.limit.map(|limit| limit.to_string());
+        let said = words.into_iter().chain([("limit", &limit)]);
+        let said = said.filter_map(|(name, field)| Some((name, given(field.as_ref())?)));
+        Serializer::new(String::new()).extend_pairs(said).finish()
+    }
+
     pub(crate) fn query(&self) -> Result<Query, Problem> {
         let text = |field: &Option<String>| given(field.as_ref()).map(str::to_owned);
         let time = |field: &Option<String>| given(field.as_ref()).map(moment).transpose();
@@ -155,11 +202,28 @@ async fn list(node: View, Asked(which): Asked<Which>) -> Answer {
     Ok(Json(json!({"data": data, "next": cursor(&page)})))
 }
 
-/// How many deliveries of an event stand where, and whether these are all.
-pub(crate) async fn deliveries(
-    node: &View,
-    of: &Operation,
-) -> Result<(BTreeMap<&'static str, u64>, bool), Problem> {
+/// The deliveries of an event, as far as they were looked for.
+pub(crate) struct Deliveries {
+    /// The newest first.
+    pub(crate) found: Vec<Operation>,
+    /// Whether there are no others.
+    pub(crate) is_all: bool,
+}
+
+impl Deliveries {
+    /// How many of those that were found stand where.
+    pub(crate) fn counts(found: &[Operation]) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for delivery in found {
+            *counts.entry(standing_name(Standing::of(delivery))).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// The deliveries of an event. Nearly all are born while it is fanned out, which may lie far behind what
+/// came last: so they are looked for there, and then among what is newer.
+pub(crate) async fn deliveries(node: &View, of: &Operation) -> Result<Deliveries, Problem> {
     let query = Query {
         kind: Some(ScopeKind::Delivery),
         tenant: Some(of.scope.tenant.clone()),
@@ -168,12 +232,15 @@ pub(crate) async fn deliveries(
         limit: DELIVERIES_MAX,
         ..Query::default()
     };
-    let page = node.list(query).await?;
-    let mut counts = BTreeMap::new();
-    for delivery in &page.operations {
-        *counts.entry(standing_name(Standing::of(delivery))).or_default() += 1;
-    }
-    Ok((counts, page.next.is_none()))
+    let over = of.ended_at.map(|at| at.plus(FANNED_OUT_WITHIN));
+    let before = over.map(|over| OperationId::new(over.as_millis() << 15, 0));
+    let early = node.list(Query { before, ..query.clone() }).await?;
+    let late = match over {
+        Some(_) => node.list(Query { since: over, ..query }).await?,
+        None => Page::default(),
+    };
+    let is_all = early.next.is_none() && late.next.is_none();
+    Ok(Deliveries { found: [late.operations, early.operations].concat(), is_all })
 }
 
 /// The event of this id.
@@ -187,9 +254,9 @@ pub(crate) async fn find(node: &View, id: &str) -> Result<Operation, Problem> {
 
 async fn show(node: View, Path(id): Path<String>) -> Answer {
     let found = find(&node, &id).await?;
-    let (counts, is_exact) = deliveries(&node, &found).await?;
+    let deliveries = deliveries(&node, &found).await?;
     let mut shown = event(&found);
-    shown["deliveries"] = json!(counts);
-    shown["exact"] = json!(is_exact);
+    shown["deliveries"] = json!(Deliveries::counts(&deliveries.found));
+    shown["exact"] = json!(deliveries.is_all);
     Ok(Json(shown))
 }

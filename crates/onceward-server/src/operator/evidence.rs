@@ -54,7 +54,7 @@ async fn story(node: &Node, operation: &Operation) -> Result<Value, Problem> {
         "evidence": VERSION,
         "gateway": format!("onceward {}", env!("CARGO_PKG_VERSION")),
         "made_at": shape::time(shape::now()),
-        "operation": shape::operation(operation, Some(&asked)),
+        "operation": shape::operation(operation, Some(&asked), true),
         "frozen": {
             "window": units::show(operation.window),
             "tombstone": units::show(operation.tombstone),

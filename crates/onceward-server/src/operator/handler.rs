@@ -187,7 +187,7 @@ pub(super) fn limit_of(limit: Option<usize>) -> Result<usize, Problem> {
 }
 
 /// What a field says; a form sends those that are left empty too.
-pub(super) fn given(field: Option<&String>) -> Option<&str> {
+pub(crate) fn given(field: Option<&String>) -> Option<&str> {
     field.map(String::as_str).filter(|said| !said.is_empty())
 }
 

@@ -22,7 +22,6 @@ use crate::access::Caller;
 use crate::gateway::{Document, lines, response_document};
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::shape;
 use crate::telemetry::traces::Traced;
 use crate::view::View;
 
@@ -49,13 +48,13 @@ async fn list(
     let page = node.list(filter.query()?).await?;
     // A page may have few and still a next, so what is left out of it costs no more.
     let reached = page.operations.iter().filter(|operation| caller.reaches(&operation.route));
-    let data = reached.map(|operation| shape::operation(operation, None));
+    let data = reached.map(|operation| node.told(operation, None));
     Ok(some(data, page.next))
 }
 
-pub(super) async fn shown(node: &Node, operation: &Operation) -> Answer {
+pub(super) async fn shown(node: &View, operation: &Operation) -> Answer {
     let asked = node.engine.store().asked(operation.id).await?;
-    let mut shown = shape::operation(operation, Some(&asked));
+    let mut shown = node.told(operation, Some(&asked));
     if let Some(place) = node.engine.in_line(operation).await? {
         shown["blocked_by"] = json!(place.blocked_by.map(|id| id.to_string()));
         shown["blocks"] = json!(place.behind);

@@ -12,6 +12,7 @@ use onceward::route::Route;
 use serde_json::{Value, json};
 
 use super::advice;
+use super::contract;
 use super::handler::{Act, Answer, Because, all};
 use crate::access::Caller;
 use crate::config::{ORDERS, word_of};
@@ -24,6 +25,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/v1/routes", get(list))
         .route("/v1/routes/{route}/advice", get(advice::advice))
+        .route("/v1/routes/{route}/contract", get(contract::show_contract))
         .route("/v1/routes/{route}/pause", post(pause))
         .route("/v1/routes/{route}/resume", post(resume))
 }

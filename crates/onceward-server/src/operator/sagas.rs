@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path};
+use axum::body::Bytes;
+use axum::extract::{Extension, FromRequest, Path, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,17 +16,19 @@ use onceward::core::exchange::{is_credential, is_forwarded};
 use onceward::core::id::OperationId;
 use onceward::core::operation::Operation;
 use onceward::core::saga::{
-    Ask, Body, Definition, Leg, NotASaga, Standing as Stands, Step, Template, Word,
+    Ask, Body, Definition, Leg, NotASaga, Standing as Stands, Step, Template, Word, first_not_kept,
 };
 use onceward::core::trace::TraceContext;
 use onceward::edge;
 use onceward::store::{Query, Standing};
 use onceward::{NewSaga, Saga, Started};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::handler::{
     Act, Answer, Asked, Because, Said, given, id_of, invalid, key_of, limit_of, reasoned, some,
+    unread,
 };
 use super::operations::risks;
 use crate::access::{Caller, check_route};
@@ -48,12 +51,41 @@ pub(super) fn router() -> Router<Arc<Node>> {
         .route("/v1/sagas/{id}/resolve", post(resolve))
 }
 
+/// As of a call; whoever asks for more has so many.
+const ATTEMPTS_MAX: u32 = 100;
+const SUBJECT_MAX: usize = 255;
+
+/// A document whose numbers are kept as they are written: it is written again, and parts of it are sent.
+#[derive(Debug)]
+struct Exactly<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Exactly<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        let whole = Request::from_parts(head.clone(), body);
+        let bytes = Bytes::from_request(whole, state).await;
+        let bytes = bytes.map_err(|why| unread(why.status(), why.body_text()))?;
+        let again = Request::from_parts(head, bytes.clone().into());
+        let Said(said) = Said::from_request(again, state).await?;
+        match first_not_kept(&bytes) {
+            None => Ok(Self(said)),
+            Some(number) => Err(invalid(format!(
+                "the number {number} is not kept as it is written: write it as a text"
+            ))),
+        }
+    }
+}
+
 /// A saga as its caller writes it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     key: Option<String>,
     label: Option<String>,
+    /// What it is about.
+    subject: Option<String>,
     /// What templates take from `input`.
     #[serde(default)]
     input: Value,
@@ -181,13 +213,14 @@ impl Reading<'_> {
         if document.attempts_max == Some(0) {
             return Err(wrong("attempts_max: at least 1".to_owned()));
         }
+        let attempts_max = document.attempts_max.map(|max| max.min(ATTEMPTS_MAX));
         let within = document.within.as_deref().map(units::duration).transpose();
         let within = within.map_err(|why| wrong(format!("within: {why}")))?;
         if within == Some(Duration::ZERO) {
             return Err(wrong("within: longer than no time".to_owned()));
         }
         let method = method.as_str().to_owned();
-        Ok(Ask { route, method, path, headers, body, attempts_max: document.attempts_max, within })
+        Ok(Ask { route, method, path, headers, body, attempts_max, within })
     }
 
     fn definition(&self, document: Document) -> Result<Definition, Problem> {
@@ -215,7 +248,7 @@ async fn start(
     node: View,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Said(document): Said<Document>,
+    Exactly(document): Exactly<Document>,
 ) -> Result<Response, Problem> {
     node.check_released("Nothing was begun; `onceward restore --release` lets sagas begin.")?;
     let caller = node.acting(caller);
@@ -228,12 +261,17 @@ async fn start(
     if label.as_ref().is_some_and(|label| label.len() > LABEL_BYTES_MAX) {
         return Err(invalid(format!("label: at most {LABEL_BYTES_MAX} bytes")));
     }
+    let subject = document.subject.clone();
+    if subject.as_ref().is_some_and(|it| it.is_empty() || it.chars().count() > SUBJECT_MAX) {
+        return Err(invalid(format!("subject: 1 to {SUBJECT_MAX} characters")));
+    }
     let definition = Reading { node: &node, caller: &caller }.definition(document)?;
     let started = node.engine.start_saga(NewSaga {
         tenant: caller.tenant,
         principal: caller.principal,
         key,
         label,
+        subject,
         definition,
         callback: None,
         trace: TraceContext::of(&headers_of(&headers)),
@@ -398,6 +436,7 @@ pub(crate) fn summary(saga: &Saga) -> Value {
         "principal": operation.scope.principal,
         "key": operation.key.as_str(),
         "label": operation.label,
+        "subject": operation.subject.as_ref().map(|subject| &subject.name),
         "state": saga.standing().name(),
         "ok": operation.outcome.as_ref().map(|outcome| outcome.ok),
         "at": saga.at_hand(),

@@ -13,16 +13,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use onceward::core::event::{Event, Filter, TypePattern};
 use onceward::core::exchange::Headers;
-use onceward::{Destination, Publication, SignatureNames, Subscription, Wish};
+use onceward::{Destination, SignatureNames, Subscription, Wish};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::access::{Perhaps, by};
 use super::bulk;
-use super::events::{no_event, published};
+use super::events::{data, no_event, tried};
 use super::filter::moment;
-use super::handler::{Act, Answer, Because, Said, all, id_of, invalid};
+use super::handler::{Act, Answer, Asked, Because, Said, given, id_of, invalid, limit_of};
 use crate::access::{Caller, is_tenant};
 use crate::node::Node;
 use crate::operator::reasoned;
@@ -301,9 +301,29 @@ pub(crate) fn shown(node: &Node, subscription: &Subscription) -> Value {
     })
 }
 
-async fn list(node: View) -> Answer {
+/// Which part of the list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// The name of the last one of the page before.
+    cursor: Option<String>,
+    limit: Option<usize>,
+    /// Read by whoever looks at the ledger.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+}
+
+async fn list(node: View, Asked(which): Asked<Which>) -> Answer {
+    let limit = limit_of(which.limit)?;
+    let behind = given(which.cursor.as_ref()).unwrap_or_default();
     let subscriptions = node.subscriptions().await?;
-    Ok(all(subscriptions.iter().map(|subscription| shown(&node, subscription))))
+    // The oldest first: a name begins with its time.
+    let mut rest = subscriptions.iter().filter(|it| it.name.as_str() > behind);
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let last = page.last().map(|last| last.name.clone());
+    let next = last.filter(|_| rest.next().is_some());
+    let data: Vec<_> = page.into_iter().map(|it| shown(&node, it)).collect();
+    Ok(Json(json!({"data": data, "next": next})))
 }
 
 async fn show(node: View, Path(name): Path<String>) -> Answer {
@@ -417,7 +437,10 @@ async fn rotate(
 #[serde(deny_unknown_fields)]
 struct Test {
     r#type: Option<String>,
+    #[serde(default, deserialize_with = "data")]
     data: Option<Box<RawValue>>,
+    #[serde(default)]
+    reason: String,
 }
 
 async fn test(
@@ -426,14 +449,13 @@ async fn test(
     Extension(caller): Extension<Caller>,
     perhaps: Option<Said<Test>>,
 ) -> Result<(StatusCode, HeaderMap, Json<Value>), Problem> {
-    let Test { r#type, data } = perhaps.map(|Said(said)| said).unwrap_or_default();
+    let Test { r#type, data, reason } = perhaps.map(|Said(said)| said).unwrap_or_default();
+    let person = by(&caller, reason)?;
     let found = node.subscription(&name).await?;
     let kind = r#type.as_deref().unwrap_or(TEST_TYPE);
     let event = Event::own(kind, None, None, data.as_deref()).map_err(|why| no_event(&why))?;
-    let tenant = found.tenant.clone();
-    let principal = caller.within(tenant.clone()).principal;
-    let only = Some(found.name);
-    published(&node, Publication { tenant, principal, event, key: None, only, trace: None }).await
+    let principal = caller.within(found.tenant.clone()).principal;
+    tried(&node, &found, event, principal, &person).await
 }
 
 #[derive(Debug, Deserialize)]

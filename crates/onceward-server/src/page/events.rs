@@ -2,16 +2,14 @@
 
 use axum::extract::Path;
 use maud::{Markup, html};
-use onceward::core::key::ScopeKind;
-use onceward::core::operation::Operation;
+use onceward::core::operation::{Death, Operation, State};
 use onceward::core::time::Timestamp;
-use onceward::store::Query;
 
 use super::frame::{Frame, Here, Html, heading, stacked};
 use super::rows::{self, Table};
 use super::words;
 use crate::operator::Asked;
-use crate::operator::events::{Which, deliveries, find};
+use crate::operator::events::{Deliveries, Which, deliveries, find};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -39,7 +37,7 @@ pub(super) async fn list(node: View, Asked(which): Asked<Which>) -> Result<Html,
             }
         } @else { (table(&page.operations, now)) }
         @if let Some(next) = page.next {
-            p { a.button href={ "/events?type=" (words::in_query(kind)) "&cursor=" (next) } { "Older ones" } }
+            p { a.button href={ "/events?" (which.written()) "&cursor=" (next) } { "Older ones" } }
         }
     };
     Ok(Html(frame.page(Here::Events, "Events", &content)))
@@ -67,30 +65,21 @@ fn table(events: &[Operation], now: Timestamp) -> Markup {
 pub(super) async fn show(node: View, Path(id): Path<String>) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let event = find(&node, &id).await?;
-    let (counts, is_exact) = deliveries(&node, &event).await?;
-    let query = Query {
-        kind: Some(ScopeKind::Delivery),
-        tenant: Some(event.scope.tenant.clone()),
-        parent: Some(event.id),
-        since: Some(event.created_at),
-        limit: DELIVERIES_SHOWN,
-        ..Query::default()
-    };
-    let page = node.list(query).await?;
+    let Deliveries { found, is_all } = &deliveries(&node, &event).await?;
+    let counts = Deliveries::counts(found);
     let now = crate::shape::now();
     let kind = event.label.as_deref().unwrap_or("event");
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     let content = html! {
         (heading(kind, &html! {
-            "Published " (words::time(event.created_at, now)) ". "
-            @if event.state.is_ended() { "It went to all who wanted it." } @else { "It is on its way to all who want it." }
+            "Published " (words::time(event.created_at, now)) ". " (went(event.state))
         }, &format!("/v1/events/{}", event.id)))
         section.card {
             dl.facts {
                 (fact("State", words::chip(&event)))
                 (fact("Key", html! { bdi { (event.key.as_str()) } }))
                 (fact("Subject", html! { @match &event.subject { Some(subject) => bdi { (subject.name) }, None => "none" } }))
-                @for (standing, count) in &counts { (fact(standing, html! { (count) @if !is_exact { "+" } })) }
+                @for (standing, count) in &counts { (fact(standing, html! { (count) @if !is_all { "+" } })) }
             }
             p.soft.small {
                 a href=(words::url_of(event.id)) { "Its story" } " · "
@@ -98,8 +87,24 @@ pub(super) async fn show(node: View, Path(id): Path<String>) -> Result<Html, Pro
             }
         }
         h2 { "Deliveries" }
-        @if page.operations.is_empty() { p.soft { "It went nowhere: nobody wanted it." } }
-        @else { (rows::table(&node, Table::All, &page.operations, now)) }
+        @match (found.is_empty(), is_all, event.state) {
+            (true, true, State::Done) => p.soft { "It went nowhere: nobody wanted it." },
+            (true, true, _) => p.soft { "There are none." },
+            (true, false, _) => p.soft { "None was found, and not all was looked at: a list of the deliveries goes on with each page." },
+            (false, _, _) => (rows::table(&node, Table::All, &found[..found.len().min(DELIVERIES_SHOWN)], now)),
+        }
     };
     Ok(Html(frame.page(Here::Events, kind, &content)))
+}
+
+/// How far an event came.
+fn went(state: State) -> &'static str {
+    match state {
+        State::Done => "It went to all who wanted it.",
+        State::Dead(Death::Cancelled) => "It was cancelled, and goes to nobody more.",
+        State::Dead(_) => "It did not reach all who want it: redeliver it from its story.",
+        State::Pending { .. } | State::Delivering | State::InDoubt => {
+            "It is on its way to all who want it."
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `/sagas`: several effects of one cause, and of each how far it came, step by step, with what a person
 //! can do about it.
 
-use axum::extract::Path;
+use axum::extract::{Extension, Path};
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::Saga;
@@ -16,6 +16,7 @@ use super::acts::Done;
 use super::frame::{self, Frame, Here, Html, heading, reason};
 use super::icons::Icon;
 use super::words::{self, sign};
+use crate::access::{Caller, Roles};
 use crate::operator::sagas::{page, state_of, word_of};
 use crate::operator::{Asked, Because, Sent, id_of, reasoned, risks};
 use crate::problem::Problem;
@@ -57,8 +58,10 @@ pub(super) async fn list(node: View, Asked(wanted): Asked<Wanted>) -> Result<Htm
                 }
             }
         }
-        @if sagas.is_empty() && next.is_none() {
-            div.empty.card { p { strong { "No sagas" @if state.is_some() { " stand here" } "." } } }
+        @if sagas.is_empty() {
+            div.empty.card { p { strong {
+                "No sagas" @if state.is_some() { " stand here" } @if next.is_some() { " among these" } "."
+            } } }
         } @else { (table(&sagas, now)) }
         @if let Some(next) = next {
             p.more { a href={ "/sagas?" (narrowed) "&cursor=" (next) } { "Older ones" } }
@@ -122,7 +125,11 @@ fn url_of(saga: &Saga) -> String {
     format!("/sagas/{}", saga.operation.id)
 }
 
-pub(super) async fn show(node: View, Path(id): Path<String>) -> Result<Html, Problem> {
+pub(super) async fn show(
+    node: View,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Html, Problem> {
     let saga = node.saga(&id).await?;
     let steps = node.engine.steps_of(&saga).await?;
     let (frame, now) = (Frame::of(&node).await?, shape::now());
@@ -135,7 +142,7 @@ pub(super) async fn show(node: View, Path(id): Path<String>) -> Result<Html, Pro
         @if let Some(why) = why { p.notice.warn[is_bad] role="status" { (why) "." } }
         (tree(&saga, &steps))
         (facts(&saga, now))
-        (forms(&saga, &steps))
+        @if caller.roles.has(Roles::OPERATE) { (forms(&saga, &steps)) }
     };
     Ok(Html(frame.page(Here::Sagas, &title, &content)))
 }
@@ -217,6 +224,9 @@ fn facts(saga: &Saga, now: Timestamp) -> Markup {
             dl {
                 dt { "Id" } dd { a href=(words::url_of(operation.id)) { code { (operation.id) } } }
                 @if let Some(label) = &operation.label { dt { "Label" } dd { bdi { (label) } } }
+                @if let Some(subject) = &operation.subject {
+                    dt { "Subject" } dd { bdi { (subject.name) } }
+                }
                 @if !operation.scope.principal.is_empty() {
                     dt { "Asked by" } dd { bdi { (operation.scope.principal) } }
                 }
@@ -252,6 +262,8 @@ fn forms(saga: &Saga, found: &[(Option<Operation>, Option<Operation>)]) -> Marku
     let step = at.and_then(|at| found.get(at.step).map(|it| if at.undo { &it.1 } else { &it.0 }));
     let risk = step.and_then(Option::as_ref).map(|step| risk(step, shape::now()));
     let risk = risk.filter(|risk| risk.wants_a_word());
+    let is_past =
+        saga.kept.as_ref().is_some_and(|kept| kept.definition.plan().is_past_pivot(&kept.progress));
     html! {
         section.acts #acts aria-label="What you can do" {
             @if standing == Standing::Stuck {
@@ -284,7 +296,7 @@ fn forms(saga: &Saga, found: &[(Option<Operation>, Option<Operation>)]) -> Marku
                     p { "What is at hand comes to its end; nothing else is begun." }
                 }))
             }
-            @if standing != Standing::Unwinding {
+            @if standing != Standing::Unwinding && !is_past {
                 (form(saga, "cancel", "Cancel", &html! { p { "Undoes in reverse what was done." } }))
             }
         }

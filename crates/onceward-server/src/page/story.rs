@@ -80,7 +80,7 @@ pub(super) async fn show(
                         (as_curl(&payload::curl(&operation, request, &base, needs_key)))
                     }
                 }
-                aside { (facts(&operation, place)) (kin(&operation, &children)) (duplicates(&asked, now)) }
+                aside { (facts(&operation, place, node.sees_request(&operation))) (kin(&operation, &children)) (duplicates(&asked, now)) }
             }
         }
     };
@@ -148,7 +148,7 @@ fn head(operation: &Operation, is_told: bool, now: Timestamp) -> Markup {
     }
 }
 
-fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
+fn facts(operation: &Operation, place: Option<InLine>, sees: bool) -> Markup {
     let fact = |name: &str, value: Markup| html! { dt { (name) } dd { (value) } };
     let is_claim = operation.scope.kind == ScopeKind::Claim;
     html! {
@@ -217,7 +217,7 @@ fn facts(operation: &Operation, place: Option<InLine>) -> Markup {
                         }
                     }))
                 }
-                @for (name, id) in shape::ids(operation) {
+                @for (name, id) in shape::ids(operation, sees) {
                     (fact(name, html! { bdi { (id) } }))
                 }
                 @if let Some(key) = &operation.upstream_key {

@@ -8,14 +8,15 @@ use onceward::core::event::{Event, TypePattern};
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing};
-use onceward::{Destination, Publication, Subscription};
+use onceward::{Destination, Subscription};
 use serde::Deserialize;
+use url::form_urlencoded::Serializer;
 
 use super::frame::{Frame, Here, Html, heading, reason};
 use super::icons::Icon;
 use super::words::{self, sign};
-use crate::operator::events::published;
-use crate::operator::{Because, Sent, invalid, moment, reasoned};
+use crate::operator::events::tried;
+use crate::operator::{Asked, Because, Sent, given, id_of, invalid, moment, reasoned};
 use crate::problem::Problem;
 use crate::view::View;
 
@@ -28,7 +29,21 @@ const DEAD_SHOWN: usize = 3;
 /// The steps that a form takes to look for what was missed; the command line takes any number.
 const STEPS_MAX: usize = 20;
 
-pub(super) async fn show(node: View) -> Result<Html, Problem> {
+/// What a search for what was missed did not come to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Left {
+    /// The subscription.
+    #[serde(rename = "left")]
+    of: Option<String>,
+    since: Option<String>,
+    cursor: Option<String>,
+    /// Read by whoever looks at the ledger.
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+}
+
+pub(super) async fn show(node: View, Asked(left): Asked<Left>) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
     let all = node.subscriptions().await?;
     let now = crate::shape::now();
@@ -46,6 +61,7 @@ pub(super) async fn show(node: View) -> Result<Html, Problem> {
                 pre tabindex="0" { code { "onceward subscriptions create https://app.example.com/hooks --type 'order.*'" } }
             }
         }
+        (go_on(&left))
         @for card in &cards { (card) }
         @if all.len() > SHOWN_MAX {
             p.soft { "And " (all.len() - SHOWN_MAX) " more: " code { "onceward subscriptions ls" } }
@@ -158,6 +174,25 @@ fn recovery(name: &str) -> Markup {
     }
 }
 
+/// That not all was looked at, and the form that goes on from there.
+fn go_on(left: &Left) -> Markup {
+    let Left { of: Some(name), since: Some(since), cursor: Some(cursor), .. } = left else {
+        return html! {};
+    };
+    html! {
+        div.notice.warn role="status" {
+            p { "There are older events that were not looked at yet: what " code { (name) } " missed of them is not delivered." }
+            form method="post" action={ "/subscriptions/" (words::in_path(name)) "/recover" } {
+                input type="hidden" name="what" value="missed";
+                input type="hidden" name="since" value=(since);
+                input type="hidden" name="cursor" value=(cursor);
+                (reason("Why"))
+                button { "Go on" }
+            }
+        }
+    }
+}
+
 fn trial(name: &str) -> Markup {
     html! {
         details.act {
@@ -201,6 +236,8 @@ pub(super) async fn resume(
 pub(super) struct Recover {
     what: String,
     since: String,
+    /// Where an earlier search ended.
+    cursor: Option<String>,
     reason: String,
 }
 
@@ -220,15 +257,19 @@ pub(super) async fn recover(
             Ok(Redirect::to(&format!("/bulk/{}", bulk.name())))
         }
         "missed" => {
-            let mut before = None;
+            let mut before = given(said.cursor.as_ref()).map(id_of).transpose()?;
             for _ in 0..STEPS_MAX {
                 let step = node.engine.recover_missed(&found.name, since, before, &person).await?;
                 before = step.next;
                 if before.is_none() {
-                    break;
+                    return Ok(back(&found.name));
                 }
             }
-            Ok(back(&found.name))
+            let cursor = before.map(|next| next.to_string()).unwrap_or_default();
+            let words =
+                [("left", &found.name), ("since", &crate::shape::time(since)), ("cursor", &cursor)];
+            let left = Serializer::new(String::new()).extend_pairs(words).finish();
+            Ok(Redirect::to(&format!("/subscriptions?{left}")))
         }
         _ => Err(invalid("what: `failed` or `missed`")),
     }
@@ -242,9 +283,6 @@ pub(super) async fn test(
     let found = node.subscription(&name).await?;
     let event = Event::own("onceward.test", None, None, None);
     let event = event.map_err(|why| invalid(why.to_string()))?;
-    let (tenant, only) = (found.tenant.clone(), Some(found.name.clone()));
-    let principal = person.who;
-    let test = Publication { tenant, principal, event, key: None, only, trace: None };
-    published(&node, test).await.map(drop)?;
+    tried(&node, &found, event, person.who.clone(), &person).await.map(drop)?;
     Ok(back(&found.name))
 }

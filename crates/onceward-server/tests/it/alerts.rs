@@ -404,3 +404,28 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
         assert_eq!(ask(&gateway, &keys[0], line, "{}").status, status, "{line}");
     }
 }
+
+#[test]
+fn a_saga_that_only_a_person_can_lead_on_is_told_until_it_is() {
+    let (world, receiver) = (World::new(), Receiver::start(204));
+    let refusing = Upstream::answering(Some(422));
+    let rules = "saga_stuck = { for = \"0s\" }\ndead_letters = false\ndisk_low = false\n";
+    world.write(
+        "onceward.toml",
+        &format!(
+            "public_url = \"https://onceward.example/\"\n[alerts]\n{QUICK}{rules}{}{}",
+            receiver.webhook("oncall", ""),
+            route("pay", refusing.address)
+        ),
+    );
+    let gateway = world.serve();
+    let saga = json!({"on_failure": "stop", "steps": [{"name": "a", "to": "pay/x"}]});
+    world.write("saga.json", &saga.to_string());
+    let id = gateway.run(&["saga", "start", "saga.json", "--json"]).json()["id"].clone();
+    let line = receiver.until_told("OncewardSagaStuck", "firing");
+    assert_eq!((&line["tenant"], &line["route"]), (&json!("default"), &json!(null)));
+    assert_eq!(line["page"], "https://onceward.example/sagas?state=stuck");
+    assert!(line["summary"].as_str().unwrap().starts_with("1 saga is stuck"), "{line}");
+    gateway.run(&["saga", "cancel", id.as_str().unwrap(), "--reason", "r"]).ok();
+    receiver.until_told("OncewardSagaStuck", "recovered");
+}

@@ -27,6 +27,7 @@ pages! {
     the_checklist "docs/checklist.md"
     the_guide_to_payments "docs/guides/payments.md"
     the_guide_to_webhooks_in "docs/guides/webhooks-in.md"
+    the_guide_to_developing "docs/guides/develop.md"
     the_guide_to_webhooks_out "docs/guides/webhooks-out.md"
     the_guide_to_sagas "docs/guides/sagas.md"
     the_guide_to_mail "docs/guides/mail.md"

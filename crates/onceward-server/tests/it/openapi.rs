@@ -337,6 +337,8 @@ fn events(walk: &mut Walk<'_>) {
 
 fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     walk.get("/v1/routes/well/advice");
+    walk.get("/v1/routes/well/contract");
+    walk.ask(404, "GET", "/v1/routes/nowhere/contract", &Value::Null);
     walk.ask(404, "GET", "/v1/routes/well/reconcile", &Value::Null);
     walk.get("/v1/outbox");
     walk.get("/v1/outbox/app");

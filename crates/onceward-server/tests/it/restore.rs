@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is the point of a test")]
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::world::{Gateway, Upstream, World, is_in_a_file, route, until};
 
@@ -43,6 +43,47 @@ fn a_restored_ledger_sends_nothing_until_it_is_released_and_then_goes_on() {
     assert_eq!(upstream.calls(), before + 1);
     assert_eq!(gateway.call("GET", "/readyz", &[], "").status, 200);
     gateway.run(&["restore", "--release"]).failed(1);
+}
+
+#[test]
+fn sagas_that_were_open_come_up_paused_and_what_a_person_resumes_stays_so() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(503)));
+    world.write("onceward.toml", &route("pay", upstream.address));
+    let gateway = world.serve();
+    let steps = |of: &str| json!([{"name": "one", "to": "pay/one"}, {"name": of, "to": "pay/two"}]);
+    for key in ["a", "b"] {
+        world.write("saga.json", &json!({"key": key, "steps": steps("two")}).to_string());
+        gateway.run(&["saga", "start", "saga.json"]).ok();
+    }
+    until("both were tried", || (upstream.calls() > 1).then_some(()));
+    gateway.run(&["backup", "copy"]).ok();
+    gateway.kill();
+    let place = World::new();
+    place.write("onceward.toml", &route("pay", upstream.address));
+    let restored = place.run(&["restore", world.path("copy").to_str().unwrap()]);
+    assert!(restored.err.contains("onceward saga ls"), "{restored:?}");
+    restored.ok();
+    let gateway = place.serve();
+    let paused = || {
+        let sagas = gateway.call("GET", "/v1/sagas?state=paused", &[], "").json();
+        sagas["data"].as_array().unwrap().clone()
+    };
+    assert_eq!(paused().len(), 2);
+    let id = paused()[0]["id"].as_str().unwrap().to_owned();
+    let told = gateway.call("GET", &format!("/v1/sagas/{id}"), &[], "").json();
+    assert_eq!(told["deeds"][0]["who"], "restore", "{told}");
+    gateway.run(&["saga", "resume", &id, "--reason", "the books say so"]).ok();
+    drop(gateway);
+    let gateway = place.serve();
+    let state = || gateway.call("GET", &format!("/v1/sagas/{id}"), &[], "").json()["state"].clone();
+    assert_eq!(state(), "running", "a person said so");
+    upstream.set(201);
+    gateway.run(&["restore", "--release"]).ok();
+    until("the one that goes on is done", || (state() == "done").then_some(()));
+    let held = gateway.call("GET", "/v1/sagas?state=paused", &[], "").json();
+    let held = held["data"].as_array().unwrap().clone();
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0]["key"], if told["key"] == "a" { "b" } else { "a" });
 }
 
 #[test]

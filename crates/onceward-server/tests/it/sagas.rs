@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Gateway, World, until};
+use crate::tenants_world::{ask, make};
+use crate::world::{Gateway, Upstream, World, route, until};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const HTML: (&str, &str) = ("accept", "text/html");
@@ -106,11 +107,16 @@ fn what_can_be_known_to_go_wrong_is_refused_before_anything_is_sent() {
         (step("a", json!({"headers": {"idempotency-key": "x"}})), "does not travel"),
         (step("a", json!({"path": "orders"})), "begins with no slash"),
         (step("a", json!({"pivot": true, "compensate": {}})), "nothing is undone"),
+        (step("a", json!({"compensate": {"attempts_max": 0}})), "at least 1"),
         (json!({"on_failure": "shrug", "steps": [{"name": "a", "to": "demo"}]}), "on_failure"),
     ] {
         let said = refused(&gateway, &document);
         assert!(said.contains(why), "{document}: {said}");
     }
+    let number = r#"{"steps": [{"name": "a", "to": "demo/orders", "body": {"of": [1.5, 0.10000000000000000001]}}]}"#;
+    let answer = gateway.call("POST", "/v1/sagas", &[JSON], number);
+    let said = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(answer.status == 400 && said.contains("0.10000000000000000001"), "{said}");
     let unknown = gateway.call(
         "POST",
         "/v1/sagas",
@@ -260,4 +266,70 @@ fn whoever_orchestrates_by_themselves_names_the_parent_and_the_step_makes_the_ke
     assert_eq!(refused.json()["code"], "option-invalid");
     let page = gateway.call("GET", &format!("/operations/{parent}"), &[HTML], "").text();
     assert!(page.contains(&format!("{parent}/charge")), "the tree below it");
+}
+
+#[test]
+fn a_call_that_is_a_step_has_its_key_where_calls_without_one_may_pass() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(201)));
+    let pass = format!("{}key.missing = \"pass\"\n", route("pay", upstream.address));
+    world.write("onceward.toml", &pass);
+    let gateway = world.serve();
+    let parent = ("onceward-parent", "op_01kb2n9f5nep3b8m6wq6r9t2vx; step=charge");
+    for replayed in ["false", "true"] {
+        let answer = gateway.call("POST", "/to/pay/charges", &[parent], "{}");
+        assert_eq!(answer.header("idempotent-replayed"), Some(replayed), "{}", answer.text());
+    }
+    assert_eq!(upstream.calls(), 1);
+    // Two keys are one too many, whichever way they come.
+    let document = json!({"to": "pay/charges", "key": "k", "headers": {parent.0: parent.1}});
+    let refused = gateway.call("POST", "/v1/operations", &[JSON], &document.to_string());
+    assert_eq!((refused.status, upstream.calls()), (400, 1), "{}", refused.text());
+}
+
+#[test]
+fn a_saga_is_reached_by_a_key_that_is_confined_to_all_that_it_asks_and_by_no_other() {
+    let (world, upstream) = (World::new(), Upstream::answering(Some(422)));
+    let (one, other) = (route("one", upstream.address), route("other", upstream.address));
+    world.write("onceward.toml", &format!("{one}{other}"));
+    let gateway = world.serve();
+    let both = make(&gateway, "default", "both", &["--route", "one", "--route", "other"]);
+    let half = make(&gateway, "default", "half", &["--route", "one"]);
+    let steps = json!([{"name": "a", "to": "one/x", "compensate": {"to": "other/x"}}]);
+    let document = json!({"key": "k", "on_failure": "stop", "steps": steps});
+    let id = ask(&gateway, &both, "POST /v1/sagas", &document.to_string()).json()["id"].clone();
+    let line = format!("GET /v1/sagas/{}", id.as_str().unwrap());
+    let state = || ask(&gateway, &both, &line, "").json()["state"].clone();
+    until("it is stuck", || (state() == "stuck").then_some(()));
+    assert_eq!(ask(&gateway, &half, &line, "").status, 404);
+    let cancel = line.replace("GET", "POST") + "/cancel";
+    let because = r#"{"reason": "r"}"#;
+    assert_eq!(ask(&gateway, &half, &cancel, because).status, 404);
+    assert_eq!(ask(&gateway, &both, &cancel, because).status, 200);
+    until("it is unwound", || (state() == "unwound").then_some(()));
+}
+
+#[test]
+fn a_saga_is_found_by_its_subject_erased_with_its_steps_and_counted_while_it_is_open() {
+    let world = World::new();
+    let gateway = world.serve();
+    let mut document = trip("trip-7", "422");
+    document["subject"] = json!("customer/4711");
+    document["steps"][1]["compensate"]["path"] = json!("/flights?script=409");
+    let id = start(&gateway, &document)["id"].as_str().unwrap().to_owned();
+    assert_eq!(stands(&gateway, &id, "stuck")["subject"], "customer/4711");
+    let metrics = || gateway.call("GET", "/metrics", &[], "").text();
+    assert!(metrics().contains("onceward_sagas_open{state=\"stuck\"} 1"), "{}", metrics());
+    let erased = gateway.run(&["erase", "--subject", "customer/4711", "--reason", "r"]);
+    assert!(erased.err.contains("not ended") && erased.err.contains(&id), "{erased:?}");
+    let done = ["--step", "flight/undo", "--as", "done", "--reason", "r"];
+    gateway.run(&[&["saga", "resolve", &*id][..], &done].concat()).ok();
+    stands(&gateway, &id, "unwound");
+    assert!(metrics().contains("onceward_sagas_open{state=\"stuck\"} 0"), "{}", metrics());
+    let erased = gateway.run(&["erase", "--saga", &id, "--reason", "r"]).ok();
+    // Three steps, two compensations and the saga.
+    assert!(erased.starts_with("6\terased"), "{erased}");
+    assert_eq!(show(&gateway, &id)["steps"], json!([]));
+    let nothing =
+        gateway.run(&["erase", "--saga", "op_01kb2n9f5nep3b8m6wq6r9t2vx", "--reason", "r"]);
+    assert!(nothing.failed(3).contains("no saga"));
 }

@@ -71,6 +71,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "POST /v1/sagas/{id}/resolve", r#"{"reason": "r", "step": "a", "as": "done"}"#),
     (Owns, "+GET /v1/routes", ""),
     (Nothing, "GET /v1/routes/{route}/advice", ""),
+    (Nothing, "GET /v1/routes/{route}/contract", ""),
     (Nothing, "POST /v1/routes/{route}/pause", r#"{"reason": "r"}"#),
     (Nothing, "POST /v1/routes/{route}/resume", r#"{"reason": "r"}"#),
     (Nothing, "POST /v1/routes/{route}/lookup", ""),
@@ -173,6 +174,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "POST /upstreams/{route}/resume", "reason=r"),
     (Open, "GET /v1/openapi.json", ""),
     (Open, "GET /openapi.json", ""),
+    (Nothing, "GET /contract/{route}", ""),
     (Open, "GET /docs", ""),
     (Open, "GET /docs/problems", ""),
     (Open, "GET /docs/{part}", ""),
@@ -249,7 +251,8 @@ fn filled(line: &str, own: &Own) -> String {
         "POST /to" => "POST /to/acme-only/orders",
         line => line.trim_start_matches('+'),
     };
-    let is_about_a_route = line.contains("/routes/") || line.contains("/upstreams/");
+    let is_about_a_route =
+        ["/routes/", "/upstreams/", "/contract/"].iter().any(|it| line.contains(it));
     let id = if line.contains("/sagas/") { &own.saga } else { &own.operations[0] };
     line.replace("{id}", id)
         .replace("{bulk}", &own.bulk)
@@ -271,7 +274,8 @@ fn filled(line: &str, own: &Own) -> String {
 /// The same with names that nobody has; nothing where it names none.
 fn nobodys(line: &str, own: &Own) -> Option<String> {
     let line = line.trim_start_matches('+');
-    let is_about_a_route = line.contains("/routes/") || line.contains("/upstreams/");
+    let is_about_a_route =
+        ["/routes/", "/upstreams/", "/contract/"].iter().any(|it| line.contains(it));
     let mut other = line.to_owned();
     for (name, value) in NOBODYS {
         other = other.replace(name, value);

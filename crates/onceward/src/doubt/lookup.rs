@@ -104,9 +104,12 @@ impl Engine {
             Conclusion::Again(looks) => (claimed.after(Event::Looked(looks), now), None),
             Conclusion::Done => {
                 let (outcome, answer) = self.outcome_of(&claimed, rule, &policy, &looked);
-                (proof(Some(outcome)).ends(&claimed, &policy, now), answer)
+                (proof(Some(outcome)).ends(&claimed, &policy, false, now), answer)
             }
-            Conclusion::NotDone => (proof(None).ends(&claimed, &policy, now), None),
+            Conclusion::NotDone => {
+                let is_given_up = self.is_given_up(&claimed).await?;
+                (proof(None).ends(&claimed, &policy, is_given_up, now), None)
+            }
         };
         let Some(written) = self.write(next, answer, true).await? else { return Ok(None) };
         self.observer.observe(Fact::Looked(&written, looked.finding, &looked.told));

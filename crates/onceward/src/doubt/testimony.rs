@@ -182,7 +182,8 @@ impl Engine {
                 Says::NotDone => None,
             };
             let proof = Proof { done, who: said.who.clone(), reason: said.reason.clone() };
-            let next = proof.ends(&operation, &policy, now);
+            let is_given_up = self.is_given_up(&operation).await?;
+            let next = proof.ends(&operation, &policy, is_given_up, now);
             if let Some(written) = self.write(next, None, true).await? {
                 self.acted(&written).await;
                 return Ok(true);

@@ -37,6 +37,45 @@ impl Engine {
         self.gates.of(&route.name, says, || self.clock.now())
     }
 
+    /// A slot for accepted work that can go at once. What goes by another route's upstream enters that
+    /// one's gate too: its pause, its rate and its breaker hold for it, and it has a share of its slots.
+    pub(crate) fn try_enter(
+        &self,
+        route: &Route,
+        entrant: &Entrant,
+        now: Timestamp,
+    ) -> Result<Slot, Barred> {
+        let mut slot = self.gate_of(route).try_enter(entrant, now)?;
+        if let Some(beyond) = route.through.as_deref().and_then(|name| self.route(name)) {
+            let Lane { tenant, .. } = &*entrant.lane;
+            let lane =
+                Lane { tenant: tenant.clone(), route: beyond.name.clone(), ..Lane::default() };
+            let entrant = Entrant { lane: Arc::new(lane), ..entrant.clone() };
+            // Behind its own: else every look at a gate that is full would free a slot of the other one,
+            // and wake whoever looks.
+            slot.keep_beyond(self.gate_of(&beyond).try_enter(&entrant, now)?);
+        }
+        Ok(slot)
+    }
+
+    /// As many slots as there are, `max` at most; and what stands before the next.
+    pub(crate) fn enter_many(
+        &self,
+        route: &Route,
+        entrant: &Entrant,
+        max: usize,
+        now: Timestamp,
+    ) -> (Vec<Slot>, Option<Barred>) {
+        let mut slots = Vec::new();
+        while slots.len() < max {
+            match self.try_enter(route, entrant, now) {
+                Ok(slot) => slots.push(slot),
+                Err(barred) => return (slots, Some(barred)),
+            }
+        }
+        (slots, None)
+    }
+
     /// Whether one more may wait for the upstream.
     pub(super) async fn has_room(
         &self,
@@ -211,9 +250,16 @@ impl Engine {
         sign: Sign,
         asked: Option<Duration>,
     ) {
+        self.learn_at(&route.name, slot, sign, asked);
+        if let (Some(name), Some(beyond)) = (&route.through, slot.beyond()) {
+            self.learn_at(name, beyond, sign, asked);
+        }
+    }
+
+    fn learn_at(&self, route: &str, slot: &mut Slot, sign: Sign, asked: Option<Duration>) {
         let Some(gate) = slot.gate().map(Arc::clone) else { return };
         if let Some(turn) = gate.learn(slot, sign, asked, self.clock.now()) {
-            self.observer.observe(Fact::Breaker(&route.name, turn));
+            self.observer.observe(Fact::Breaker(route, turn));
         }
     }
 

@@ -103,6 +103,15 @@ impl Engine {
         let kept = self.store.body_of(owner, kept).await?;
         let read = |credentials| wire::decode_request(&kept, owner.id, &self.secrets, credentials);
         let mut parts = parts.clone();
+        if let (Some(mail), true) = (&arrival.mail, before.version != now.version) {
+            // What was posted is not kept: all that is told of it is whether it was the same.
+            let is_same = mail.is_of(&read(Credentials::Left)?);
+            return Ok(if is_same {
+                decide(before)
+            } else {
+                Admission::Mismatch(vec![Part::Body])
+            });
+        }
         if parts != [Part::Body] {
             let Ok(stored) = read(Credentials::Opened) else {
                 return Ok(admission);

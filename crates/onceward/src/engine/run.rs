@@ -137,6 +137,8 @@ impl Engine {
                     // Its end is in the ledger, and what went wrong was told of.
                     let _ = engine.run(operation, key, request, slot, means).await;
                 }
+                // It is in other hands.
+                Err(StoreError::Stale) => engine.waiters.wake(operation.id),
                 Err(error) => Box::pin(engine.bury_unreadable(&operation, &error)).await,
             }
         });
@@ -281,7 +283,7 @@ impl Engine {
             return Box::pin(self.settle_late(operation, delivered)).await;
         }
         *operation = settled?;
-        self.observe_attempt(operation);
+        self.observe_attempt(operation, &delivered);
         Ok(Some(delivered))
     }
 
@@ -293,17 +295,20 @@ impl Engine {
     ) -> Result<Option<Delivered>, StoreError> {
         if let Some(settled) = self.add_evidence(operation, &delivered).await? {
             *operation = settled;
-            self.observe_attempt(operation);
+            self.observe_attempt(operation, &delivered);
             return Ok(Some(delivered));
         }
         *operation = self.find_overtaken(operation.id).await?;
         Ok(None)
     }
 
-    fn observe_attempt(&self, operation: &Operation) {
+    fn observe_attempt(&self, operation: &Operation, delivered: &Delivered) {
         if let Some(attempt) = operation.attempts.last() {
             self.observer.observe(Fact::Attempted(operation, attempt));
-            self.hear_receiver(operation);
+            // What was refused here, or came too late, says nothing of whom it was for.
+            if !(delivered.permanent && delivered.reached == Reached::Nothing) {
+                self.hear_receiver(operation);
+            }
         }
     }
 
@@ -381,8 +386,9 @@ impl Engine {
             }
             done => {
                 *operation = done?;
-                self.observe_attempt(operation);
-                Ok(Some(not_sent("it was found")))
+                let found = not_sent("it was found");
+                self.observe_attempt(operation, &found);
+                Ok(Some(found))
             }
         }
     }

@@ -103,6 +103,16 @@ impl Engine {
         identity: Option<Identity>,
         watch: Option<Watch>,
     ) -> Result<Remembered, StoreError> {
+        self.write_watched(newborn, identity, watch).await
+    }
+
+    /// The same, for whoever has the engine still.
+    pub(crate) async fn write_watched(
+        &self,
+        newborn: Box<Birth>,
+        identity: Option<Identity>,
+        watch: Option<Watch>,
+    ) -> Result<Remembered, StoreError> {
         let written = match identity {
             // Few routes have one, and what all calls carry has to be small.
             Some(identity) => Box::pin(self.write_identified(newborn, identity)).await,
@@ -199,6 +209,11 @@ impl Engine {
             match self.request_of(operation).await {
                 Err(error) if error.may_pass() => self.wait_for_the_ledger().await,
                 done => return done,
+            }
+            // Whoever took it over may have brought another request, and then this one is gone.
+            let now = self.find_when_back(operation.id).await?;
+            if now.is_none_or(|now| now.request != operation.request) {
+                return Err(StoreError::Stale);
             }
         }
     }

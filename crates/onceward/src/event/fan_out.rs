@@ -24,6 +24,7 @@ use crate::gates::{Entrant, Slot};
 use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::route::Route;
+use crate::sabotage::Sabotage;
 use crate::store::{Lane, StoreError};
 use crate::subscription::Subscribed;
 
@@ -81,6 +82,9 @@ impl Engine {
                     engine.bear_delivery(&parent, &event, &payload, &known).await
                 });
             }
+            if Sabotage::FannedOutEarly.is_on() {
+                births.detach_all();
+            }
             while let Some(born) = births.join_next().await {
                 let lost = |_| StoreError::Away("a birth was cut off".to_owned());
                 born.map_err(lost)??;
@@ -130,7 +134,7 @@ impl Engine {
             flow: String::new(),
         };
         let entrant = Entrant { lane: Arc::new(lane), is_harmless: true, is_backlog: true };
-        self.gate_of(route).try_enter(&entrant, now).ok()
+        self.try_enter(route, &entrant, now).ok()
     }
 
     /// The delivery of an event to a subscription, with all but its body.
@@ -151,7 +155,11 @@ impl Engine {
             body: Bytes::new(),
         });
         let policy = Arc::clone(&route.policy);
-        let key = Key::new(&format!("{}/{}", parent.id, subscription.name));
+        let mut key = format!("{}/{}", parent.id, subscription.name);
+        if Sabotage::DeliveryAnew.is_on() {
+            key = format!("{key}/{}", self.next_id(self.clock.now()));
+        }
+        let key = Key::new(&key);
         let key = key.map_err(Refusal::KeyInvalid)?;
         let scope = Scope {
             kind: ScopeKind::Delivery,

@@ -238,6 +238,7 @@ impl Inner {
             is_used: false,
             is_probe: false,
             presence: None,
+            beyond: None,
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::str;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use onceward_core::exchange::Request;
 
 use super::{FROM, Mail, TO, add, check_address};
@@ -34,7 +36,7 @@ pub(super) fn read(request: &Request) -> Result<Mail, String> {
             continue;
         }
         if name == "subject" {
-            subject = value.split_whitespace().collect::<Vec<_>>().join(" ");
+            subject = decoded(value);
         }
         rest.push_str(field);
         rest.push_str("\r\n");
@@ -44,7 +46,59 @@ pub(super) fn read(request: &Request) -> Result<Mail, String> {
     }
     rest.push_str("\r\n");
     rest.push_str(body);
-    Ok(Mail { from, to, subject, rest: rest.into_bytes() })
+    Ok(Mail { from, to, subject, posted: String::new(), rest: rest.into_bytes() })
+}
+
+/// What a value says: its encoded words (RFC 2047) are decoded where their charset is one that every
+/// reader knows, and stand as they are where it is another.
+fn decoded(value: &str) -> String {
+    let (mut said, mut was_encoded) = (String::new(), true);
+    for word in value.split_whitespace() {
+        let read = encoded_word(word);
+        // The space between two of them is none (RFC 2047, section 6.2).
+        let is_joined = was_encoded && read.is_some();
+        if !said.is_empty() && !is_joined {
+            said.push(' ');
+        }
+        was_encoded = read.is_some();
+        said.push_str(read.as_deref().unwrap_or(word));
+    }
+    said.replace(|letter: char| letter.is_control(), " ")
+}
+
+fn encoded_word(word: &str) -> Option<String> {
+    let mut parts = word.strip_prefix("=?")?.strip_suffix("?=")?.splitn(3, '?');
+    let (charset, coding, text) = (parts.next()?, parts.next()?, parts.next()?);
+    let bytes = match coding {
+        "b" | "B" => STANDARD.decode(text).ok()?,
+        "q" | "Q" => unquoted(text)?,
+        _ => return None,
+    };
+    // A language may stand behind it (RFC 2231, section 5).
+    let charset = charset.split('*').next().unwrap_or_default().to_ascii_lowercase();
+    match &*charset {
+        "utf-8" | "us-ascii" => String::from_utf8(bytes).ok(),
+        "iso-8859-1" => Some(bytes.into_iter().map(char::from).collect()),
+        _ => None,
+    }
+}
+
+/// The bytes of a text in the "Q" encoding (RFC 2047, section 4.2).
+fn unquoted(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        bytes.push(match first {
+            b'_' => b' ',
+            b'=' => {
+                let (digits, behind) = rest.split_first_chunk::<2>()?;
+                rest = behind;
+                u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            plain => *plain,
+        });
+    }
+    Some(bytes)
 }
 
 /// The fields of a head: a line that begins with a space goes on with the one before.

@@ -6,6 +6,10 @@ use super::*;
 
 const MAX: usize = 1 << 20;
 
+fn secret() -> FingerprintSecret {
+    FingerprintSecret::new([7; 32])
+}
+
 fn request(body: &Value) -> Request {
     let json = ("content-type".to_owned(), Bytes::from_static(b"application/json"));
     Request {
@@ -17,7 +21,7 @@ fn request(body: &Value) -> Request {
 }
 
 fn read(body: &Value) -> Result<Mail, String> {
-    Mail::read(&request(body), MAX).map_err(|refusal| refusal.to_string())
+    Mail::read(&request(body), MAX, &secret()).map_err(|refusal| refusal.to_string())
 }
 
 fn remembered(mail: &Mail) -> Request {
@@ -152,15 +156,15 @@ fn what_cannot_be_sent_is_refused_with_its_mend() {
         assert!(refused.contains(said), "{place}: {refused}");
     }
     let get = Request { method: "GET".to_owned(), ..request(&hello()) };
-    assert!(Mail::read(&get, MAX).is_err());
-    let large = Mail::read(&request(&hello()), 10);
+    assert!(Mail::read(&get, MAX, &secret()).is_err());
+    let large = Mail::read(&request(&hello()), 10, &secret());
     assert!(matches!(large, Err(Refusal::BodyTooLarge { bytes_max: 10 })));
 }
 
 #[test]
 fn a_mail_that_was_remembered_can_be_sent_anew_under_another_name() {
     let mut first = remembered(&read(&hello()).unwrap());
-    let again = Mail::read(&first, MAX).unwrap();
+    let again = Mail::read(&first, MAX, &secret()).unwrap();
     assert_eq!((&*again.from, &*again.subject), ("ada@example.com", "Hello"));
     let at = Timestamp::from_micros(1_790_000_001_000_000);
     let second = again.remembered(&first, OperationId::new(8, 8), at);
@@ -180,7 +184,7 @@ fn a_mail_that_was_remembered_can_be_sent_anew_under_another_name() {
         ("From: a@example.com\r\n\r\nü\r\n", "7-bit"),
     ] {
         first.body = Bytes::from_static(bad.as_bytes());
-        let refused = Mail::read(&first, MAX).unwrap_err().to_string();
+        let refused = Mail::read(&first, MAX, &secret()).unwrap_err().to_string();
         assert!(refused.contains(said), "{bad:?}: {refused}");
     }
 }
@@ -224,6 +228,41 @@ proptest! {
     fn whatever_is_posted_as_a_whole_mail_nothing_breaks(body in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut raw = remembered(&read(&hello()).unwrap());
         raw.body = body.into();
-        let _ = Mail::read(&raw, MAX);
+        let _ = Mail::read(&raw, MAX, &secret());
+    }
+}
+
+#[test]
+fn domains_have_no_case_and_a_name_before_them_has() {
+    let mut body = hello();
+    body["to"] = json!(["ada@Example.COM", "ada@example.com", "Ada@example.com"]);
+    assert_eq!(read(&body).unwrap().to, ["ada@example.com", "Ada@example.com"]);
+}
+
+#[test]
+fn the_subject_of_a_whole_mail_is_what_its_encoded_words_say() {
+    for (written, said) in [
+        ("=?utf-8?b?R3LDvMOfZQ==?=", "Grüße"),
+        ("=?UTF-8?Q?Gr=C3=BC?= =?utf-8?q?=C3=9Fe?=", "Grüße"),
+        (
+            "Re: =?iso-8859-1?Q?Gr=FC=DFe?= an =?us-ascii*en?q?all_of=20you?=",
+            "Re: Grüße an all of you",
+        ),
+        ("=?utf-8?q?a=0D=0Ab?=", "a  b"),
+        ("=?koi8-r?b?xcw=?= =?utf-8?q?=F?= =?x?=", "=?koi8-r?b?xcw=?= =?utf-8?q?=F?= =?x?="),
+        ("plain\r\n and  folded", "plain and folded"),
+    ] {
+        let line = |name: &str, value: &'static str| (name.to_owned(), Bytes::from(value));
+        let whole = Request {
+            headers: Headers(vec![
+                line("content-type", "message/rfc822"),
+                line(FROM, "a@example.com"),
+                line(TO, "b@example.com"),
+            ]),
+            body: format!("From: a@example.com\r\nSubject: {written}\r\n\r\nHi\r\n").into(),
+            ..request(&Value::Null)
+        };
+        let mail = Mail::read(&whole, MAX, &secret()).unwrap();
+        assert_eq!(mail.subject, said, "{written}");
     }
 }

@@ -5,28 +5,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use onceward_core::exchange::Response;
 use onceward_core::id::OperationId;
 use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Act, Deed, Event, Operation, State};
 use onceward_core::policy::Mode;
 use onceward_core::saga::{
-    Course, Leg, Next, Place, Progress, SagaEvent, Seen, Standing as Stands, Variable, is_shallow,
+    Course, Leg, Next, Place, Progress, SagaEvent, Seen, Standing as Stands, Variable, is_kept,
+    is_shallow, read_kept,
 };
+use onceward_core::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::birth::{Unmade, WHO};
+use super::birth::{STEP_WINDOW, Unmade, WHO};
 use super::{Kept, Saga, digest_of};
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::replay::replay;
-use crate::store::{Query, Remembered, Slot, Standing, StoreError, Which};
+use crate::sabotage::Sabotage;
+use crate::store::{
+    Query, Remembered, Slot, Standing, StoreError, Which, digest_of as digest_of_operation,
+};
 
 /// Moves of one saga in a row, at most: a step is a few of them. What is left is found with the next look.
 const MOVES_MAX: usize = 1000;
 
 /// How often the open sagas are looked through, for those whose process died between two writes.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
+
+/// When a node last began to look, where several share a ledger: the others leave it at that.
+const LOOKED: &str = "sagas-looked";
 
 /// Sagas on one page of a look, and how long it rests behind each.
 const PAGE: usize = 100;
@@ -38,8 +47,11 @@ const VALUES_BYTES_MAX: usize = 256 << 10;
 
 /// Moves on the sagas that are open, for ever.
 pub(crate) async fn look_for_open(engine: Arc<Engine>) {
+    // Whoever starts looks at once: it may be in the place of one that died.
+    let mut is_start = true;
     while !engine.is_halted() {
-        let looked = engine.advance_open().await;
+        let looked = engine.advance_open(is_start).await;
+        is_start = false;
         // What is full or away now is looked at again.
         if looked.is_err_and(|error| !engine.goes_on_after(&error)) {
             return;
@@ -57,7 +69,27 @@ enum Moved {
 }
 
 impl Engine {
-    async fn advance_open(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// Whether it is this node's turn to look. One that dies over it has another's follow with the next.
+    async fn may_look(&self, is_start: bool) -> Result<bool, StoreError> {
+        if !self.store.is_shared() || is_start {
+            return Ok(true);
+        }
+        let (now, last) = (self.clock.now(), self.store.setting(LOOKED.to_owned()).await?);
+        let at = last.as_deref().and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
+        let at = at.map(Timestamp::from_micros);
+        // What is in the future is the time of a clock that goes wrong.
+        let is_fresh = |at: Timestamp| at <= now && now < at.plus(LOOK_EVERY / 2);
+        if at.is_some_and(is_fresh) {
+            return Ok(false);
+        }
+        let now = Bytes::copy_from_slice(&now.as_micros().to_be_bytes());
+        self.store.swap(LOOKED.to_owned(), last, Some(now)).await
+    }
+
+    async fn advance_open(self: &Arc<Self>, is_start: bool) -> Result<(), StoreError> {
+        if !self.may_look(is_start).await? {
+            return Ok(());
+        }
         let mut query = Query {
             standing: vec![Standing::Delivering],
             kind: Some(ScopeKind::Saga),
@@ -128,6 +160,9 @@ impl Engine {
         let made = made.map(|place| self.make_step(&saga.operation, kept, place));
         let can_be_made = !matches!(made, Some(Err(Unmade::Never(_))));
         let mut taken = Taken::default();
+        let now = self.clock.now();
+        // One that ended is kept for so long: what is at hand for longer may have been done and forgotten.
+        let may_be_gone = kept.at_since.is_some_and(|since| since.plus(STEP_WINDOW) <= now);
         let seen = match (&step, at) {
             (Some(step), Some(place)) => {
                 let seen = Seen::of(step);
@@ -136,13 +171,21 @@ impl Engine {
                 }
                 match seen {
                     Seen::Done { .. } => Seen::Done { lacks: taken.lacks.is_some() },
+                    Seen::Waits | Seen::UnderWay if !place.undo && Sabotage::StepEarly.is_on() => {
+                        Seen::Done { lacks: false }
+                    }
+                    Seen::Failed { maybe_done: false, .. }
+                        if !place.undo && Sabotage::NotDoneUndone.is_on() =>
+                    {
+                        Seen::Done { lacks: true }
+                    }
                     seen => seen,
                 }
             }
+            _ if may_be_gone => Seen::Failed { maybe_done: true, retries: u32::MAX },
             _ => Seen::Absent { can_be_made },
         };
         let next = kept.definition.plan().next(&kept.progress, at.map(|_| seen));
-        let now = self.clock.now();
         match (next, step) {
             (Next::Write(progress), step) => {
                 let why = why(kept, &progress, step.as_ref(), taken.lacks);
@@ -150,24 +193,31 @@ impl Engine {
                 next.values.extend(taken.values);
                 self.write_saga(saga, &next, false).await?;
             }
-            (Next::Bear(_), _) => match made {
-                Some(Ok(made)) => {
-                    let newborn = self.birth_of_step(&saga.operation, made, now);
-                    self.write_birth(Box::new(newborn)).await?;
+            (Next::Bear(place), _) => {
+                // What it waits for stands beside why it came so far.
+                let waits = match &made {
+                    Some(Err(Unmade::NoRoute(route))) => Some(route.as_str()),
+                    _ => None,
+                };
+                if let Some(next) = kept.waiting_for(waits) {
+                    self.write_saga(saga, &next, false).await?;
+                    return Ok(Moved::On);
                 }
-                // It waits until its route is back.
-                _ => return Ok(Moved::Rests),
-            },
+                let Some(Ok(made)) = made else { return Ok(Moved::Rests) };
+                let born = self.bear_step(&saga.operation, made, now).await?;
+                if let Remembered::Known(twin) = born
+                    && digest != Some(digest_of_operation(&twin))
+                {
+                    let why = format!("its route has one effect of it and of {}", twin.id);
+                    return self.bear_dead(saga, kept, place, why).await;
+                }
+            }
             (Next::BearDead(place), _) => {
                 let why = match made {
                     Some(Err(Unmade::Never(why))) => format!("it cannot be made: {why}"),
                     _ => "its saga was cancelled before it began".to_owned(),
                 };
-                let dead = self.birth_of_dead_step(&saga.operation, kept, place, why, now);
-                let Some(dead) = dead else { return Ok(Moved::Rests) };
-                if let Remembered::Fresh(step) = self.write_birth(Box::new(dead)).await? {
-                    self.rested(&step);
-                }
+                return self.bear_dead(saga, kept, place, why).await;
             }
             (Next::GiveUp(_), Some(step)) => {
                 let reason = "its saga unwinds".to_owned();
@@ -189,6 +239,23 @@ impl Engine {
         Ok(Moved::On)
     }
 
+    /// Has a dead one stand in the place of a step that is not to be.
+    async fn bear_dead(
+        &self,
+        saga: &Saga,
+        kept: &Kept,
+        place: Place,
+        why: String,
+    ) -> Result<Moved, StoreError> {
+        let now = self.clock.now();
+        let dead = self.birth_of_dead_step(&saga.operation, kept, place, why, now);
+        let Some(dead) = dead else { return Ok(Moved::Rests) };
+        if let Remembered::Fresh(step) = self.write_birth(Box::new(dead)).await? {
+            self.rested(&step);
+        }
+        Ok(Moved::On)
+    }
+
     /// Writes how far a saga came, where nobody else did so meanwhile; `visible` where a person did it.
     pub(super) async fn write_saga(
         &self,
@@ -197,6 +264,11 @@ impl Engine {
         visible: bool,
     ) -> Result<Option<Operation>, StoreError> {
         let (standing, before) = (kept.progress.standing, saga.standing());
+        let was_at = saga.kept.as_ref().and_then(|kept| kept.progress.at);
+        let mut kept = kept.clone();
+        if kept.progress.at != was_at {
+            kept.at_since = kept.progress.at.map(|_| self.clock.now());
+        }
         let saga = &saga.operation;
         let event = if standing.is_ended() {
             // Behind its pivot a person may have left a step out.
@@ -206,7 +278,7 @@ impl Engine {
             SagaEvent::Moved
         };
         let decided = saga.after(Event::Saga(event), self.clock.now());
-        let request = self.request_of_saga(saga, kept);
+        let request = self.request_of_saga(saga, &kept);
         let written = self.write(decided, Some((Slot::Request, request)), visible).await?;
         if let Some(saga) = &written {
             self.observer.observe(Fact::Saga(saga, (standing != before).then_some(standing)));
@@ -240,11 +312,13 @@ impl Engine {
             return Ok(taken);
         }
         let response = replay(&*self.store, step, &self.secrets).await?;
-        let body = response.as_ref().and_then(|it| serde_json::from_slice(&it.body).ok());
+        let body = response.as_ref().and_then(|it| read_kept(&it.body));
         let mut room = VALUES_BYTES_MAX.saturating_sub(json!(kept.values).to_string().len());
         for variable in all {
             let value = value_of(variable, step, response.as_ref(), body.as_ref());
-            let value = value.filter(is_shallow).map(|value| (value.to_string().len(), value));
+            let value = value
+                .filter(|value| is_shallow(value) && is_kept(value))
+                .map(|value| (value.to_string().len(), value));
             match value.filter(|(length, _)| *length <= VALUE_BYTES_MAX.min(room)) {
                 Some((length, value)) => {
                     room -= length;
@@ -305,7 +379,9 @@ fn why(
     let how = match (lacks, step) {
         (Some(lacks), _) => format!("its answer has no {{{{{lacks}}}}}, which a later step takes"),
         (None, Some(step)) => how_it_ended(step),
-        (None, None) => return kept.why.clone(),
+        (None, None) => {
+            "it is not in the ledger any more, and may have been done before it went".to_owned()
+        }
     };
     Some(format!("{what} {name}: {how}"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use onceward_core::exchange::{self, Headers, Request};
 use onceward_core::fingerprint::Fingerprint;
-use onceward_core::key::Key;
+use onceward_core::key::{Key, Scope};
 use onceward_core::operation::{Act, Deed, Event, Intent, Operation};
 use onceward_core::policy::{Effects, Mode, Policy};
 use onceward_core::saga::{Ask, Place};
@@ -17,13 +17,15 @@ use super::{Kept, key_of, scope_of};
 use crate::call::{Arrival, CallOptions};
 use crate::engine::Engine;
 use crate::mail::Mail;
+use crate::receive;
 use crate::remember::birth;
 use crate::route::Route;
-use crate::store::Birth;
+use crate::store::{Birth, Remembered, StoreError};
+use crate::suspects::Watch;
 use crate::wire::{self, Sealing};
 
 /// How long the operation of a step is kept at least: its saga may be away for a while when it ends.
-const STEP_WINDOW: Duration = Duration::from_hours(24 * 30);
+pub(super) const STEP_WINDOW: Duration = Duration::from_hours(24 * 30);
 
 /// Who acts where it is no person.
 pub(super) const WHO: &str = "saga";
@@ -43,8 +45,8 @@ pub(super) struct Made {
 pub(super) enum Unmade {
     /// It never can: why, in words for a person.
     Never(String),
-    /// Its route is not configured now: it waits until it is.
-    NoRoute,
+    /// Its route, which is named, is not configured now: it waits until it is.
+    NoRoute(String),
 }
 
 fn ask_at(kept: &Kept, place: Place) -> Option<(&str, &Ask)> {
@@ -64,7 +66,7 @@ impl Engine {
         let never = |why: &str| Unmade::Never(why.to_owned());
         let (name, ask) = ask_at(kept, place).ok_or_else(|| never("there is no such step"))?;
         let route = self.find_route_for(&saga.scope.tenant, &ask.route);
-        let route = route.map_err(|_| Unmade::NoRoute)?;
+        let route = route.map_err(|_| Unmade::NoRoute(ask.route.clone()))?;
         let filled = ask.fill(|variable| kept.value(saga, variable), route.body_bytes_max);
         let mut request = filled.map_err(|why| Unmade::Never(why.to_string()))?;
         if request.body.len() > route.body_bytes_max {
@@ -73,7 +75,7 @@ impl Engine {
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
         let mail = if route.target.mail.is_some() {
-            let read = Mail::read(&request, route.body_bytes_max);
+            let read = Mail::read(&request, route.body_bytes_max, self.secrets.fingerprint());
             Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
         } else {
             None
@@ -87,15 +89,31 @@ impl Engine {
         Ok(Made { key, ask: ask.clone(), request, mail, route, policy, effects })
     }
 
-    /// The operation of a step as it is remembered: accepted, and due at once.
-    pub(super) fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> Birth {
+    /// Remembers the operation of a step: accepted, and due at once. As with any call, its route may call
+    /// another one the same effect; that one is returned then.
+    pub(super) async fn bear_step(
+        &self,
+        saga: &Operation,
+        made: Made,
+        now: Timestamp,
+    ) -> Result<Remembered, StoreError> {
+        let (newborn, arrival) = self.birth_of_step(saga, made, now);
+        let Scope { tenant, principal, .. } = saga.scope.clone();
+        let as_call = receive::scope_of(&arrival.route, None, tenant, principal);
+        let identity = self.identity_within(&as_call, &arrival);
+        self.write_watched(Box::new(newborn), identity, Watch::of(&arrival, now)).await
+    }
+
+    fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> (Birth, Arrival) {
         let Made { key, ask, request, mail, route, policy, effects } = made;
         let scope = scope_of(saga);
+        // Less than its route allows, and never more.
+        let bounds = policy.backoff(Mode::Accepted);
         let arrival = Arrival {
             mail,
             options: CallOptions {
-                attempts_max: ask.attempts_max,
-                deadline: ask.within.map(|span| now.plus(span)),
+                attempts_max: ask.attempts_max.map(|max| max.min(bounds.attempts_max)),
+                deadline: ask.within.map(|span| now.plus(span.min(bounds.horizon))),
                 label: saga.label.clone(),
                 ..CallOptions::default()
             },
@@ -111,7 +129,7 @@ impl Engine {
         intent.parent = Some(saga.id);
         // What it asked and was answered is kept no longer for that.
         intent.retain = Some(intent.retain.unwrap_or(own_window));
-        newborn
+        (newborn, arrival)
     }
 
     /// A dead one in the place of a step that is not to be: nothing of it was sent, and nobody begins it.

@@ -20,6 +20,9 @@ use crate::store::StoreError;
 /// What people did is kept of so many deeds; all of it is in the audit.
 const DEEDS_MAX: usize = 50;
 
+/// How a `why` says that a route is missing: its name follows.
+const WAITS_FOR: &str = "it waits until this route is configured again: ";
+
 /// What is kept of a saga.
 #[derive(Debug, Clone)]
 pub struct Kept {
@@ -29,6 +32,8 @@ pub struct Kept {
     pub progress: Progress,
     /// What was taken of answers: by the variables that stand for it.
     pub(crate) values: BTreeMap<String, Value>,
+    /// Since when what is at hand is.
+    pub(super) at_since: Option<Timestamp>,
     /// Why it does not go forward, in words for a person.
     pub why: Option<String>,
     /// What people did, oldest first.
@@ -53,6 +58,8 @@ struct Row {
     definition: DefinitionRow,
     progress: ProgressRow,
     values: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at_since: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     deeds: Vec<(String, i64, String, String)>,
@@ -120,7 +127,8 @@ impl Kept {
     /// A saga that has not begun.
     pub(super) fn new(definition: Definition) -> Self {
         let progress = definition.plan().begin();
-        Self { definition, progress, values: BTreeMap::new(), why: None, deeds: Vec::new() }
+        let values = BTreeMap::new();
+        Self { definition, progress, values, at_since: None, why: None, deeds: Vec::new() }
     }
 
     /// The definition alone: what makes two starts the same.
@@ -138,6 +146,7 @@ impl Kept {
             definition: DefinitionRow::of(&self.definition),
             progress: ProgressRow::of(&self.progress),
             values: self.values.clone(),
+            at_since: self.at_since.map(Timestamp::as_micros),
             why: self.why.clone(),
             deeds: self.deeds.iter().map(deed).collect(),
         };
@@ -155,9 +164,29 @@ impl Kept {
             definition: row.definition.read()?,
             progress: row.progress.read()?,
             values: row.values,
+            at_since: row.at_since.map(Timestamp::from_micros),
             why: row.why,
             deeds: row.deeds.into_iter().map(deed).collect(),
         })
+    }
+
+    /// The same with what it waits for, a route that is not configured, in its `why`, or not any more;
+    /// nothing where that is there already.
+    pub(super) fn waiting_for(&self, route: Option<&str>) -> Option<Self> {
+        let why = self.why.as_deref().unwrap_or_default();
+        let (reason, waits) = match why.split_once(WAITS_FOR) {
+            Some((reason, waits)) => (reason.trim_end_matches("; "), Some(waits)),
+            None => (why, None),
+        };
+        if waits == route {
+            return None;
+        }
+        let and = if reason.is_empty() { "" } else { "; " };
+        let why = match route {
+            Some(route) => format!("{reason}{and}{WAITS_FOR}{route}"),
+            None => reason.to_owned(),
+        };
+        Some(Self { why: Some(why).filter(|why| !why.is_empty()), ..self.clone() })
     }
 
     /// Adds what a person did.

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
 use onceward_core::operation::{Act, Deed, Operation};
 use onceward_core::risk::{Risk, risk};
-use onceward_core::saga::{Hindered, Plan, Progress, Standing, Word, is_stand_in, retries_of};
+use onceward_core::saga::{
+    Course, Hindered, Plan, Progress, Standing, Word, is_stand_in, retries_of,
+};
 
 use super::{Kept, Saga, SagaDeed, digest_of};
 use crate::engine::{Engine, RACES_MAX};
 use crate::people::Person;
 use crate::refusal::Refusal;
-use crate::store::Which;
+use crate::store::{self, Query, StoreError, Which};
 
 impl Engine {
     /// Begins no further step of a saga; what is at hand comes to its end.
@@ -21,6 +24,36 @@ impl Engine {
         person: &Person,
     ) -> Result<Saga, Refusal> {
         self.act_on_saga(id, person, "paused", |_, progress, _| progress.pause()).await
+    }
+
+    /// Pauses every saga that is open, where a ledger was restored: nobody knows what each has done since its
+    /// backup. Tells how many it paused.
+    pub async fn hold_sagas(self: &Arc<Self>, person: &Person) -> Result<u64, Refusal> {
+        let (mut held, mut before) = (0, None);
+        loop {
+            let query = Query {
+                standing: vec![store::Standing::Delivering],
+                before,
+                limit: usize::MAX,
+                ..Query::default()
+            };
+            let (sagas, next) = self.sagas(query).await?;
+            for saga in sagas {
+                if saga.kept.as_ref().is_none_or(|kept| kept.progress.is_paused) {
+                    continue;
+                }
+                match self.pause_saga(saga.operation.id, person).await {
+                    Ok(_) => held += 1,
+                    // It has ended.
+                    Err(Refusal::Conflict { .. }) => {}
+                    Err(refusal) => return Err(refusal),
+                }
+            }
+            before = next;
+            if before.is_none() {
+                return Ok(held);
+            }
+        }
     }
 
     /// Lets a paused saga go on.
@@ -95,6 +128,21 @@ impl Engine {
             _ => Err(Hindered::NotStuck),
         };
         self.act_on_saga(id, person, deed, settle).await
+    }
+
+    /// Whether `step` is at hand of a saga that unwinds, and none of its compensations: what it was to do is
+    /// not wanted any more.
+    pub(crate) async fn is_given_up(&self, step: &Operation) -> Result<bool, StoreError> {
+        let parent = step.parent.filter(|_| step.scope.kind == ScopeKind::Step);
+        let Some(id) = parent else { return Ok(false) };
+        let Some(saga) = self.store.find(Which::Id(id)).await? else { return Ok(false) };
+        let saga = self.saga_of(saga).await?;
+        let Some(kept) = &saga.kept else { return Ok(false) };
+        let Progress { at: Some(at), course: Course::Unwinding, .. } = kept.progress else {
+            return Ok(false);
+        };
+        let digest = digest_of(&saga.operation, &kept.definition, at);
+        Ok(!at.undo && digest == Some(store::digest_of(step)))
     }
 
     /// The operation at hand of a saga, where it is in the ledger.

@@ -59,6 +59,7 @@ where
     lanes_tell_their_first_due_time(&*make().await).await;
     lists_are_newest_first_and_page_on(&*make().await).await;
     what_an_answer_made_is_found(&*make().await).await;
+    what_many_have_in_common_is_listed_to_the_end(&*make().await).await;
     lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
     the_sweep_forgets_by_time_and_never_what_is_open(&*make().await).await;
     what_was_forgotten_since_it_was_read_is_no_damage(&*make().await).await;
@@ -434,6 +435,44 @@ async fn what_an_answer_made_is_found(store: &dyn Store) {
     commit(store, served).await.unwrap();
     let kept = store.find(Which::Id(mail.id)).await.unwrap().unwrap();
     assert_eq!((kept.served, kept.ids), (vec![0, 300], mail.ids.clone()));
+}
+
+async fn what_many_have_in_common_is_listed_to_the_end(store: &dyn Store) {
+    const MANY: u64 = 1100;
+    let pair = |name: &str, id: &str| (name.to_owned(), id.to_owned());
+    for n in 1..=MANY {
+        // Some have it under two names, and some under one that comes after those.
+        let ids = match n % 3 {
+            0 => vec![pair("subject", "Hello"), pair("to", "Hello")],
+            1 => vec![pair("subject", "Hello")],
+            _ => vec![pair("zone", "Hello")],
+        };
+        let said = Operation { ids, ..operation(n, &format!("k{n}"), "r", Mode::Accepted) };
+        remember(store, &said).await;
+    }
+    for name in [None, Some("subject"), Some("to"), Some("zone")] {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let made = Some((name.map(str::to_owned), "Hello".to_owned()));
+            let query = Query { made, before, limit: 400, ..Query::default() };
+            let page = store.list(query).await.unwrap();
+            found.extend(page.operations.iter().map(|it| it.id.sequence()));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        let has = |n: &u64| match name {
+            None => true,
+            Some("subject") => n % 3 != 2,
+            Some("to") => n.is_multiple_of(3),
+            Some(_) => n % 3 == 2,
+        };
+        assert_eq!(found, (1..=MANY).rev().filter(has).collect::<Vec<_>>(), "{name:?}");
+    }
+    let made = Some((None, "Hello".to_owned()));
+    let last = Query { made, key: Some("k1".to_owned()), limit: 1, ..Query::default() };
+    assert_eq!(store.list(last).await.unwrap().operations.len(), 1, "it is behind many others");
 }
 
 async fn sweep_all(store: &dyn Store, now: Timestamp) -> (u32, u32) {

@@ -21,8 +21,8 @@ use crate::judgement;
 use crate::sabotage::Sabotage;
 
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write, digest_of,
+    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Slot, Standing,
+    Store, StoreError, Swept, Way, Which, Write, digest_of,
 };
 
 /// A ledger in memory.
@@ -113,11 +113,17 @@ impl Kept {
 
     fn commit(&mut self, write: Write) -> Result<Operation, StoreError> {
         let Write { mut operation, answer, .. } = write;
+        let is_request = matches!(answer, Some((Slot::Request, _)));
+        let over = operation.request.filter(|_| is_request);
         if let Some((slot, bytes)) = answer {
             let body = self.keep_body(bytes);
             slot.fill(&mut operation, body);
         }
         self.put(operation.clone())?;
+        // Nothing leads to the one in whose place another is.
+        if let Some(bytes) = over.and_then(|over| self.bodies.get_mut(over.offset as usize)) {
+            *bytes = Bytes::new();
+        }
         Ok(operation)
     }
 
@@ -283,6 +289,7 @@ impl Store for MemoryStore {
 
     fn body(&self, body: BodyRef) -> Reply<'_, Bytes> {
         let found = self.kept().bodies.get(body.offset as usize).cloned();
+        let found = found.filter(|bytes| bytes.len() == body.length as usize);
         Box::pin(ready(found.ok_or_else(|| StoreError::Damaged("no such body".to_owned()))))
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use onceward_core::event;
 use onceward_core::policy::{Effects, Meaning, Mode, Policy, UpstreamKeyRule};
 use onceward_core::redact::Redaction;
+use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::KeyPlace;
 use tokio::sync::Notify;
 
@@ -52,6 +53,8 @@ pub(crate) struct Subscriptions {
     changing: Mutex<()>,
     /// Whoever reads the rows: who read first must not be believed last.
     reading: tokio::sync::Mutex<()>,
+    /// Since when receivers fail, by the name of their subscription.
+    pub(super) failing: ArcSwap<BTreeMap<String, Timestamp>>,
     /// What is to be looked after, by route.
     pub(super) heard: Mutex<Hearsay>,
     pub(super) wake: Notify,
@@ -66,6 +69,7 @@ impl Default for Subscriptions {
             rules: ArcSwap::from_pointee(rules),
             changing: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
+            failing: ArcSwap::default(),
             heard: Mutex::default(),
             wake: Notify::new(),
         }
@@ -164,6 +168,10 @@ impl Subscriptions {
 /// The route that is made of a subscription; nothing where the one that it goes by is not there for it.
 fn route_of(subscription: &Subscription, routes: &Routes, rules: EventRules) -> Option<Route> {
     let Subscription { wish, tenant, .. } = subscription;
+    let through = match &wish.to {
+        Destination::Url(_) => None,
+        Destination::Route { name, .. } => Some(name.clone()),
+    };
     let like = match &wish.to {
         Destination::Url(url) => {
             let mut base = url.clone();
@@ -209,6 +217,7 @@ fn route_of(subscription: &Subscription, routes: &Routes, rules: EventRules) -> 
     Some(Route {
         name: subscription.route_name(),
         scope: None,
+        through,
         tenants: Some(vec![tenant.clone()]),
         policy: Arc::new(policy),
         rules: Vec::new(),
@@ -263,14 +272,14 @@ impl Engine {
     pub async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         self.know_subscriptions().await?;
         let all = self.subscriptions.all();
-        Ok(all.values().map(|known| known.subscription.clone()).collect())
+        Ok(all.values().map(|known| self.as_it_does(known.subscription.clone())).collect())
     }
 
     /// The subscription of this name.
     pub async fn subscription(&self, name: &str) -> Result<Option<Subscription>, StoreError> {
         self.know_subscriptions().await?;
         let found = self.subscriptions.of_route(&super::route_name(name));
-        Ok(found.map(|known| known.subscription.clone()))
+        Ok(found.map(|known| self.as_it_does(known.subscription.clone())))
     }
 }
 

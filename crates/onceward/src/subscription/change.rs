@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::operation::Operation;
-use onceward_core::time::Timestamp;
 
 use super::book::REVISION;
 use super::{
@@ -56,7 +55,7 @@ impl Engine {
             version: 1,
             failing_since: None,
         };
-        self.note(person, "subscribed", &about(&subscription)).await?;
+        self.note(person, "subscribed", &subscription.about()).await?;
         let setting = subscription.route_name();
         let row = row::encode(&setting, &subscription, &self.secrets)?;
         self.store.set(setting, Some(row)).await?;
@@ -76,20 +75,19 @@ impl Engine {
         let mut wanted = before.wish.clone();
         change(&mut wanted);
         check_size(&wanted)?;
-        self.note(person, "changed a subscription", &about(&before)).await?;
+        self.note(person, "changed a subscription", &before.about()).await?;
         let now = self.clock.now();
         let changed = self.rewrite(name, |subscription| {
-            let before = subscription.wish.to.clone();
             change(&mut subscription.wish);
-            // What was heard of another receiver says nothing of this one.
-            if subscription.wish.to != before {
-                subscription.failing_since = None;
-            }
             subscription.version += 1;
             subscription.changed_at = now;
-            true
         });
-        changed.await?.ok_or(Refusal::NotFound)
+        let changed = changed.await?.ok_or(Refusal::NotFound)?;
+        // What was heard of another receiver says nothing of this one.
+        if changed.wish.to != before.wish.to {
+            self.forgive(name).await?;
+        }
+        Ok(self.as_it_does(changed))
     }
 
     /// Signs with another secret from now on, and with those before it for `overlap` more.
@@ -101,7 +99,7 @@ impl Engine {
         person: &Person,
     ) -> Result<Subscription, Refusal> {
         let before = self.subscription(name).await?.ok_or(Refusal::NotFound)?;
-        self.note(person, "rotated a subscription's secret", &about(&before)).await?;
+        self.note(person, "rotated a subscription's secret", &before.about()).await?;
         let (now, secret) = (self.clock.now(), secret.unwrap_or_else(made_secret));
         let until = now.plus(overlap);
         let rotated = self.rewrite(name, |subscription| {
@@ -112,9 +110,8 @@ impl Engine {
             subscription.signing.insert(0, Signing { secret: secret.clone(), until: None });
             subscription.signing.truncate(SIGNING_MAX);
             subscription.changed_at = now;
-            true
         });
-        rotated.await?.ok_or(Refusal::NotFound)
+        Ok(self.as_it_does(rotated.await?.ok_or(Refusal::NotFound)?))
     }
 
     /// Ends a subscription: no event goes to it any more, and what waits for it is given up.
@@ -124,10 +121,11 @@ impl Engine {
         person: &Person,
     ) -> Result<Subscription, Refusal> {
         let ended = self.subscription(name).await?.ok_or(Refusal::NotFound)?;
-        self.note(person, "ended a subscription", &about(&ended)).await?;
+        self.note(person, "ended a subscription", &ended.about()).await?;
         let route = route_name(name);
         self.store.set(route.clone(), None).await?;
         self.subscriptions_changed().await?;
+        self.forgive(name).await?;
         if self.paused().contains_key(&route) {
             self.resume(&route, person).await?;
         }
@@ -176,26 +174,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Since when its receiver fails is written anew, unless that was known.
-    pub(crate) async fn set_failing(
-        &self,
-        name: &str,
-        since: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let write = self.rewrite(name, |subscription| {
-            let is_new = subscription.failing_since.is_some() != since.is_some();
-            subscription.failing_since = since;
-            is_new
-        });
-        write.await.map(drop)
-    }
-
     /// Writes what `change` makes of a subscription, again where another node came between; nothing where
-    /// it is not there. What `change` says is nothing new is not written.
-    pub(super) async fn rewrite(
+    /// it is not there.
+    async fn rewrite(
         &self,
         name: &str,
-        change: impl Fn(&mut Subscription) -> bool,
+        change: impl Fn(&mut Subscription),
     ) -> Result<Option<Subscription>, StoreError> {
         let setting = route_name(name);
         for _ in 0..RACES_MAX {
@@ -203,9 +187,7 @@ impl Engine {
             let Some(mut subscription) = row::decode(&setting, &kept, &self.secrets)? else {
                 return Err(StoreError::Away("a later release wrote this subscription".to_owned()));
             };
-            if !change(&mut subscription) {
-                return Ok(Some(subscription));
-            }
+            change(&mut subscription);
             let row = row::encode(&setting, &subscription, &self.secrets)?;
             if self.store.swap(setting.clone(), Some(kept), Some(row)).await? {
                 self.subscriptions_changed().await?;
@@ -216,7 +198,7 @@ impl Engine {
     }
 
     /// A row has changed: the revision says so, here and to other nodes.
-    async fn subscriptions_changed(&self) -> Result<(), StoreError> {
+    pub(crate) async fn subscriptions_changed(&self) -> Result<(), StoreError> {
         // An id is never given twice.
         let mark = self.next_id(self.clock.now()).as_u128();
         let revision = Bytes::from(format!("{mark:032x}"));
@@ -235,10 +217,6 @@ fn check_size(wish: &Wish) -> Result<(), Refusal> {
         return Err(Refusal::BodyTooLarge { bytes_max: WISH_BYTES_MAX });
     }
     Ok(())
-}
-
-fn about(subscription: &Subscription) -> String {
-    format!("{} of {}", subscription.name, subscription.tenant)
 }
 
 /// As long as the digest that it keys (RFC 2104, section 3).

@@ -3,20 +3,27 @@
 //!
 //! What is heard on the way of an attempt is only noted there; whoever looks after it writes. A process that
 //! dies between the two forgets what the next attempt says again.
+//!
+//! Since when one fails is a row of its own, which is there for as long as it does: so that no turn of a
+//! receiver's makes every node read the subscriptions again.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use onceward_core::event::{Heard, Turn, turn};
 use onceward_core::key::ScopeKind;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 
-use super::name_of_route;
-use crate::engine::Engine;
+use super::{Subscription, name_of_route};
+use crate::engine::{Engine, RACES_MAX};
 use crate::people::Person;
 use crate::refusal::Refusal;
+use crate::setting;
 use crate::store::StoreError;
+
+/// What the setting is called that says since when a receiver fails: the name of its subscription follows.
+const FAILING: &str = "failing/";
 
 /// Who pauses a receiver without being asked.
 const WHO: &str = "onceward";
@@ -59,8 +66,8 @@ impl Engine {
         let heard = Heard::of(ended.and_then(|ended| ended.status));
         // When it ended, and not when somebody came to look at that.
         let now = ended.map_or_else(|| self.clock.now(), |ended| ended.at);
-        let known = self.subscriptions.of_route(&operation.route);
-        let since = known.and_then(|known| known.subscription.failing_since);
+        let Some(name) = name_of_route(&operation.route) else { return };
+        let since = self.subscriptions.failing.load().get(name).copied();
         let turned = turn(since, heard, self.event_rules().pause_after, now);
         let mut all = self.hearsay();
         // What is known says nothing while something else is being written.
@@ -94,22 +101,20 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let Some(name) = name_of_route(route) else { return Ok(()) };
         let pause_after = self.event_rules().pause_after;
-        // Another node may have heard something else: the row decides, not what this one knows.
-        let turned = Mutex::new(Turn::Same);
-        let kept = self.rewrite(name, |subscription| {
-            let next = turn(subscription.failing_since, heard, pause_after, at);
-            *turned.lock().unwrap_or_else(PoisonError::into_inner) = next;
-            match next {
-                Turn::Fails(since) => subscription.failing_since = Some(since),
-                Turn::Mends => subscription.failing_since = None,
-                Turn::Same | Turn::PauseGone | Turn::PauseFailing => return false,
-            }
-            true
-        });
-        if kept.await?.is_none() {
+        if self.subscriptions.of_route(route).is_none() {
             return Ok(());
         }
-        match turned.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        // Another node may have heard something else: the row decides, not what this one knows.
+        let turned = self.rewrite_failing(name, |since| {
+            let turned = turn(since, heard, pause_after, at);
+            let since = match turned {
+                Turn::Fails(since) => Some(since),
+                Turn::Mends => None,
+                Turn::Same | Turn::PauseGone | Turn::PauseFailing => since,
+            };
+            (since, turned)
+        });
+        match turned.await? {
             Turn::Same | Turn::Fails(_) | Turn::Mends => Ok(()),
             Turn::PauseGone => {
                 self.pause_receiver(route, "its receiver answered 410 Gone: it wants nothing more")
@@ -120,9 +125,66 @@ impl Engine {
                     format!("nothing was delivered for {} hours", pause_after.as_secs() / 3600);
                 self.pause_receiver(route, &why).await?;
                 // Whoever resumes it gives it as long again.
-                self.set_failing(name, None).await
+                self.forgive(name).await
             }
         }
+    }
+
+    /// Its receiver has as long again as any.
+    pub(crate) async fn forgive(&self, name: &str) -> Result<(), StoreError> {
+        self.rewrite_failing(name, |_| (None, ())).await
+    }
+
+    /// A subscription, with how its receiver does.
+    pub(super) fn as_it_does(&self, subscription: Subscription) -> Subscription {
+        let failing_since = self.subscriptions.failing.load().get(&subscription.name).copied();
+        Subscription { failing_since, ..subscription }
+    }
+
+    /// Reads from the ledger since when receivers fail: at the start, and what others heard since.
+    pub(crate) async fn read_failing(&self) -> Result<(), StoreError> {
+        let mut failing = BTreeMap::new();
+        for (setting, value) in self.store.settings(FAILING.to_owned()).await? {
+            let since: i64 = setting::decode(&setting, &value)?;
+            let name = setting.strip_prefix(FAILING).unwrap_or_default().to_owned();
+            failing.insert(name, Timestamp::from_micros(since));
+        }
+        self.subscriptions.failing.store(Arc::new(failing));
+        Ok(())
+    }
+
+    /// Writes since when a receiver fails, as `decide` makes it of what is kept; again where another node
+    /// came between. What it makes no other is not written. Tells what else it says.
+    async fn rewrite_failing<T>(
+        &self,
+        name: &str,
+        decide: impl Fn(Option<Timestamp>) -> (Option<Timestamp>, T) + Send,
+    ) -> Result<T, StoreError> {
+        let setting = format!("{FAILING}{name}");
+        for _ in 0..RACES_MAX {
+            let kept = self.store.setting(setting.clone()).await?;
+            let since = kept.as_ref().map(|kept| setting::decode::<i64>(&setting, kept));
+            let since = since.transpose()?.map(Timestamp::from_micros);
+            let (wanted, said) = decide(since);
+            let row = wanted.map(|since| setting::encode(&since.as_micros())).transpose()?;
+            let is_written = wanted == since || self.store.swap(setting.clone(), kept, row).await?;
+            if is_written {
+                self.know_failing(name, wanted);
+                return Ok(said);
+            }
+        }
+        Err(StoreError::Away("others write of this receiver without an end".to_owned()))
+    }
+
+    fn know_failing(&self, name: &str, since: Option<Timestamp>) {
+        self.subscriptions.failing.rcu(|failing| {
+            let mut failing = (**failing).clone();
+            match since {
+                Some(since) => drop(failing.insert(name.to_owned(), since)),
+                None => drop(failing.remove(name)),
+            }
+            failing
+        });
     }
 
     async fn pause_receiver(self: &Arc<Self>, route: &str, why: &str) -> Result<(), StoreError> {

@@ -1,4 +1,5 @@
-//! A subscription as a row of the ledger: what is secret in it is sealed for its name.
+//! A subscription as a row of the ledger: what is secret in it is sealed for its name. How its receiver
+//! does is a row beside it (`health`).
 
 use std::time::Duration;
 
@@ -33,7 +34,6 @@ struct Row {
     created_at: i64,
     changed_at: i64,
     count: u32,
-    failing_since: Option<i64>,
     /// A [`Secret`].
     sealed: Vec<u8>,
 }
@@ -80,7 +80,6 @@ pub(super) fn encode(
         created_at: subscription.created_at.as_micros(),
         changed_at: subscription.changed_at.as_micros(),
         count: subscription.version,
-        failing_since: subscription.failing_since.map(Timestamp::as_micros),
         sealed: secrets.seal(&secret, setting.as_bytes()),
     })
 }
@@ -133,7 +132,7 @@ pub(super) fn decode(
         created_at: Timestamp::from_micros(row.created_at),
         changed_at: Timestamp::from_micros(row.changed_at),
         version: row.count,
-        failing_since: row.failing_since.map(Timestamp::from_micros),
+        failing_since: None,
     }))
 }
 
@@ -169,7 +168,7 @@ mod tests {
             created_at: at,
             changed_at: at,
             version: 3,
-            failing_since: Some(at),
+            failing_since: None,
         };
         let row = encode("subscription/sub_1", &subscription, &secrets).unwrap();
         assert!(!row.windows(6).any(|window| window == b"canary"), "it is in the clear");

@@ -203,7 +203,9 @@ impl Egress {
     /// Whether a connection that the operator asks for may go to `ip`. They may write down any
     /// address, but whoever has a name in hand does not thereby choose that of a cloud's metadata.
     pub(super) fn admits_operator(url: &Url, ip: IpAddr) -> Result<(), EgressRefusal> {
-        if url.domain().is_some() && is_never(ip.to_canonical()) {
+        // Of a scheme that is not the web's, an address is read as a name.
+        let is_name = url.domain().is_some_and(|name| name.parse::<Ipv4Addr>().is_err());
+        if is_name && is_never(ip.to_canonical()) {
             return Err(EgressRefusal::Never(named(url)));
         }
         Ok(())
@@ -356,4 +358,23 @@ fn within_v4(ip: Ipv4Addr, (base, prefix): (Ipv4Addr, u32)) -> bool {
 
 fn within_v6(ip: Ipv6Addr, (base, prefix): (Ipv6Addr, u32)) -> bool {
     (ip.to_bits() ^ base.to_bits()).leading_zeros() >= prefix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_writes_down_any_address_whatever_its_scheme_and_no_name_leads_to_each() {
+        let metadata: IpAddr = "169.254.169.254".parse().unwrap();
+        for (url, may) in [
+            ("http://169.254.169.254/", true),
+            ("smtp://169.254.169.254:25", true),
+            ("smtp://mx.example:25", false),
+            ("http://api.example/", false),
+        ] {
+            let judged = Egress::admits_operator(&url.parse().unwrap(), metadata);
+            assert_eq!(judged.is_ok(), may, "{url}");
+        }
+    }
 }

@@ -30,6 +30,7 @@ use super::chaos::Said;
 use super::connect::Connector;
 use super::{Answer, Dispatch, Failure};
 use crate::mail::{FROM, MESSAGE_ID, SERVED, TO, check_address, is_whole, numbers, places};
+use crate::sabotage::Sabotage;
 
 /// The header of every attempt of an operation; a probe has it not.
 const OPERATION: &str = "onceward-operation";
@@ -160,7 +161,7 @@ fn no_mail() -> Failure {
 }
 
 fn failure(broken: Broken, reached: Reached) -> Failure {
-    let is_out = broken.at == Phase::End;
+    let is_out = broken.at == Phase::End && !Sabotage::DotUnsent.is_on();
     Failure {
         ending: if is_out { Ending::Unanswered } else { Ending::Unsent },
         reached,
@@ -197,13 +198,8 @@ impl<'a> Mail<'a> {
             .all(TO)
             .map(|to| str::from_utf8(to).ok().filter(|to| check_address(to).is_ok()));
         let to = to.collect::<Option<Vec<_>>>().filter(|to| !to.is_empty())?;
-        Some(Self {
-            id,
-            message_id,
-            from,
-            to,
-            served: at_send.text(SERVED).map(places).unwrap_or_default(),
-        })
+        let served = at_send.text(SERVED).filter(|_| !Sabotage::RecipientsForgotten.is_on());
+        Some(Self { id, message_id, from, to, served: served.map(places).unwrap_or_default() })
     }
 
     /// Those who do not have it, and their places.

@@ -37,6 +37,7 @@ mod order;
 mod postgres;
 mod postgres_nodes;
 mod postgres_options;
+mod receivers;
 mod reconcile;
 mod redeliver;
 mod relay;

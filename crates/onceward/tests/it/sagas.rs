@@ -1,17 +1,27 @@
 //! Sagas on every ledger: in order, undone in reverse, and whole across deaths of their process.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onceward::core::condition::Condition;
 use onceward::core::exchange::{Headers, Response};
 use onceward::core::id::OperationId;
 use onceward::core::key::Key;
-use onceward::core::operation::{Operation, State};
-use onceward::core::policy::{Effects, Policy};
+use onceward::core::key_template::KeyTemplate;
+use onceward::core::lookup::{LookupRule, When};
+use onceward::core::operation::{Death, Deed, Operation, State};
+use onceward::core::path_template::PathTemplate;
+use onceward::core::policy::{Effects, Policy, UniqueRule};
+use onceward::core::risk::Risk;
 use onceward::core::saga::{Ask, Body, Definition, Leg, Standing, Step, Template, Word};
 use onceward::observe::Repeat;
-use onceward::{NewSaga, Refusal, Resolution, Saga, Started};
+use onceward::{Erasure, NewSaga, Person, Refusal, Resolution, Saga, Started, Whose};
 use serde_json::{Value, json};
 
 use crate::world::{
-    Gate, PAY, Seen, Step as Does, World, answer, effects, every, person, unanswered,
+    Gate, PAY, Seen, Step as Does, World, answer, effects, every, person, post, route, routes,
+    unanswered,
 };
 
 fn ask(method: &str, path: &str, body: Value) -> Ask {
@@ -54,6 +64,7 @@ async fn start(world: &World, key: &str, definition: Definition) -> Result<Start
         principal: String::new(),
         key: Some(Key::new(key).unwrap()),
         label: None,
+        subject: None,
         definition,
         callback: None,
         trace: None,
@@ -357,5 +368,293 @@ async fn many_processes_move_one_saga_and_each_step_is_begun_once() {
         stands(&world, id, Standing::Done).await;
         assert_eq!(asked(&world), ["POST /hotel", "POST /flight", "POST /car"]);
         other.stop().await;
+    }
+}
+
+/// Two steps that each have their effect under what their body calls an order.
+fn orders(first: &str, second: &str) -> Definition {
+    let ask = |name: &str, order: &str| ask("POST", &format!("/{name}"), json!({"order": order}));
+    let plain = |name: &str, order| {
+        let undo = Some(self::ask("POST", &format!("/{name}/undone"), json!({"of": order})));
+        Step { name: name.to_owned(), ask: ask(name, order), undo, is_pivot: false }
+    };
+    let steps = vec![plain("hotel", first), plain("flight", second)];
+    Definition { steps, input: Value::Null, stops: false }.check().unwrap()
+}
+
+#[tokio::test]
+async fn a_step_whose_route_calls_its_effect_that_of_another_is_not_sent() {
+    let name = KeyTemplate::read("{json:/order}").unwrap();
+    let unique = Some(UniqueRule { name, within: Duration::from_hours(24) });
+    let policy = Policy { unique, ..effects(Effects::Keyed) };
+    for world in every(&policy) {
+        let mut call = post("by-hand");
+        call.request.body = r#"{"order":"o-2"}"#.into();
+        let first = world.answered(call).await;
+        let id = begin(&world, orders("o-1", "o-2")).await;
+        let unwound = stands(&world, id, Standing::Unwound).await;
+        assert_eq!(legs(&unwound), [Leg::Undone, Leg::NotDone]);
+        assert_eq!(asked(&world)[1..], ["POST /hotel", "POST /hotel/undone"]);
+        let why = unwound.kept.unwrap().why.unwrap();
+        assert!(why.contains("the step flight") && why.contains(&first.operation.id.to_string()));
+        // And the other way round: a call whose effect a step has is answered from that.
+        let mut call = post("later");
+        call.request.body = r#"{"order":"o-1"}"#.into();
+        let later = world.answered(call).await;
+        assert_eq!(later.operation.id, operation(&world, id, 0).await.id);
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_asks_what_was_asked_a_while_ago_is_told_as_a_suspected_double() {
+    let policy = Policy { suspect_within: Duration::from_hours(1), ..effects(Effects::Keyed) };
+    for world in every(&policy) {
+        let definition = || {
+            let steps = vec![Step { undo: None, ..step("hotel") }];
+            Definition { steps, input: json!({"user": 7}), stops: false }.check().unwrap()
+        };
+        for key in ["trip-1", "trip-2"] {
+            let started = start(&world, key, definition()).await.unwrap();
+            stands(&world, started.saga.operation.id, Standing::Done).await;
+        }
+        assert_eq!(world.notes.suspected(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_sent_of_a_saga_that_unwinds_is_not_sent_any_more() {
+    for world in every(&effects(Effects::NonIdempotent)) {
+        world.upstream.script([made("h1"), unanswered(), answer(204, "")]);
+        let id = begin(&world, trip()).await;
+        stands(&world, id, Standing::InDoubt).await;
+        let flight = operation(&world, id, 1).await;
+        world.engine().cancel_saga(id, &person()).await.unwrap();
+        let at_risk = [Risk::Unknown];
+        let again = world.engine().redeliver_at_risk(flight.id, &person(), &at_risk).await;
+        assert!(matches!(again, Err(Refusal::Conflict { .. })), "{again:?}");
+        let said = world.engine().resolve(flight.id, &Resolution::NotSent, &person()).await;
+        assert_eq!(said.unwrap().state, State::Dead(Death::Unsent));
+        let unwound = stands(&world, id, Standing::Unwound).await;
+        assert_eq!(legs(&unwound), [Leg::Undone, Leg::NotDone, Leg::Waiting]);
+        assert_eq!(asked(&world), ["POST /hotel", "POST /flight", "DELETE /hotel/h1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_that_finds_nothing_of_a_step_that_is_unwanted_has_it_not_sent_again() {
+    let rule = LookupRule {
+        get: PathTemplate::read("/flights?ref={key}").unwrap(),
+        found: Condition::read(&json!({"json": {"/id": {"exists": true}}})).unwrap(),
+        absent: None,
+        settle: Duration::from_secs(30),
+        when: When::Doubt,
+        status: None,
+        is_answer: false,
+    };
+    let policy = Policy { lookup: Some(Arc::new(rule)), ..effects(Effects::NonIdempotent) };
+    for world in every(&policy) {
+        let absent = || answer(404, "");
+        world.upstream.script([made("h1"), unanswered(), absent(), absent(), answer(204, "")]);
+        let id = begin(&world, trip()).await;
+        world.until("a look", async || world.notes.looked() == 1).await;
+        let flight = operation(&world, id, 1).await;
+        world.engine().cancel_saga(id, &person()).await.unwrap();
+        world.clock.advance_to(flight.looks.next.unwrap());
+        let unwound = stands(&world, id, Standing::Unwound).await;
+        assert_eq!(legs(&unwound), [Leg::Undone, Leg::NotDone, Leg::Waiting]);
+        let flights = asked(&world).iter().filter(|line| *line == "POST /flight").count();
+        assert_eq!(flights, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_of_a_saga_that_is_held_and_is_not_there_yet_is_not_begun() {
+    for world in every(&effects(Effects::Keyed)) {
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate), made("f2"), made("c3")]);
+        let id = begin(&world, trip()).await;
+        world.until_dispatched(1).await;
+        let held = Person { who: "restore".to_owned(), reason: "r".to_owned() };
+        assert_eq!(world.engine().hold_sagas(&held).await.unwrap(), 1);
+        assert_eq!(world.engine().hold_sagas(&held).await.unwrap(), 0, "it is paused already");
+        gate.open();
+        let is_done = async || legs(&saga(&world, id).await)[0] == Leg::Done;
+        world.until("the hotel is done", is_done).await;
+        assert_eq!(saga(&world, id).await.standing(), Standing::Paused);
+        let open = world.engine().open_sagas().await.unwrap();
+        assert_eq!(open.counts, BTreeMap::from([(("t".to_owned(), Standing::Paused), 1)]));
+        world.engine().resume_saga(id, &person()).await.unwrap();
+        stands(&world, id, Standing::Done).await;
+        assert!(world.engine().open_sagas().await.unwrap().counts.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_step_whose_route_is_gone_says_what_it_waits_for_and_goes_on_once_it_is_back() {
+    let policy = effects(Effects::Keyed);
+    for mut world in every(&policy) {
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate), made("c3")]);
+        world.upstream.script_for("other", [made("f2")]);
+        let mut definition = trip();
+        definition.steps[1].ask.route = "other".to_owned();
+        world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        let id = begin(&world, definition).await;
+        world.until_dispatched(1).await;
+        world.set_routes(routes([route(PAY, &policy)]));
+        gate.open();
+        let why = async || saga(&world, id).await.kept.unwrap().why;
+        let waits = async || why().await.is_some_and(|why| why.ends_with("again: other"));
+        world.until("it says what it waits for", waits).await;
+        world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        world.pass_time(Duration::from_mins(2)).await;
+        let done = stands(&world, id, Standing::Done).await;
+        assert_eq!(done.kept.unwrap().why, None);
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_and_forgotten_is_not_begun_again() {
+    for mut world in every(&effects(Effects::Keyed)) {
+        world.upstream.script([made("h1")]);
+        let policy = effects(Effects::Keyed);
+        let mut definition = trip();
+        definition.steps[1].ask.route = "other".to_owned();
+        world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        let id = begin(&world, definition).await;
+        world.set_routes(routes([route(PAY, &policy)]));
+        let is_at = async || saga(&world, id).await.at_hand().as_deref() == Some("flight");
+        world.until("the flight is at hand", is_at).await;
+        // Nobody can tell one that waits for its route from one that was forgotten.
+        world.pass_time(Duration::from_hours(24 * 31)).await;
+        let stuck = stands(&world, id, Standing::Stuck).await;
+        assert!(stuck.kept.unwrap().why.unwrap().contains("may have been done"));
+        world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
+        let seen = world.upstream.dispatched();
+        world.pass_time(Duration::from_mins(2)).await;
+        assert_eq!(saga(&world, id).await.standing(), Standing::Stuck);
+        assert_eq!(world.upstream.dispatched(), seen);
+    }
+}
+
+#[tokio::test]
+async fn a_step_is_tried_no_longer_than_its_route_allows() {
+    let policy = effects(Effects::Keyed);
+    for world in every(&policy) {
+        let mut definition = trip();
+        definition.steps[0].ask.attempts_max = Some(u32::MAX);
+        definition.steps[0].ask.within = Some(Duration::from_hours(24 * 3650));
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate), made("f2"), made("c3")]);
+        let id = begin(&world, definition).await;
+        world.until_dispatched(1).await;
+        let hotel = operation(&world, id, 0).await;
+        assert_eq!(hotel.attempts_max, Some(policy.accepted.attempts_max));
+        let last = hotel.created_at.plus(policy.accepted.horizon);
+        assert!(
+            hotel.deadline.is_some_and(|deadline| deadline <= last.plus(Duration::from_secs(1)))
+        );
+        gate.open();
+        stands(&world, id, Standing::Done).await;
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_not_kept_as_it_was_answered_fails_the_saga_and_others_go_on_as_they_are()
+{
+    for world in every(&effects(Effects::Keyed)) {
+        let large = r#"{"id":9007199254740993,"beyond":0.10000000000000000001}"#;
+        let takes = |what: &str| {
+            let body = json!({"of": format!("{{{{steps.hotel.body/{what}}}}}")});
+            let ask = ask("POST", "/flight", body);
+            let steps = vec![
+                Step { undo: None, ..step("hotel") },
+                Step { ask, undo: None, ..step("flight") },
+            ];
+            Definition { steps, input: json!({"user": 7}), stops: false }.check().unwrap()
+        };
+        world.upstream.script([answer(201, large), made("f2"), answer(201, large)]);
+        let id = start(&world, "whole", takes("id")).await.unwrap().saga.operation.id;
+        stands(&world, id, Standing::Done).await;
+        assert_eq!(world.upstream.seen()[1].body, &br#"{"of":9007199254740993}"#[..]);
+        let id = start(&world, "beyond", takes("beyond")).await.unwrap().saga.operation.id;
+        stands(&world, id, Standing::Unwound).await;
+        assert_eq!(world.upstream.dispatched(), 3);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_done_behind_the_pivot_leaves_the_saga_done_and_not_ok() {
+    for world in every(&effects(Effects::Keyed)) {
+        let pivot = Step { undo: None, is_pivot: true, ..step("hotel") };
+        let steps = vec![pivot, Step { undo: None, ..after("flight", "hotel") }];
+        let definition = Definition { steps, input: json!({"user": 7}), stops: false };
+        world.upstream.script([made("h1"), answer(422, "")]);
+        let id = begin(&world, definition.check().unwrap()).await;
+        stands(&world, id, Standing::Stuck).await;
+        let said = world.engine().settle_saga(id, &person(), "flight", Word::NotDone).await;
+        let done = said.unwrap();
+        assert_eq!(done.standing(), Standing::Done);
+        assert!(done.operation.outcome.is_some_and(|outcome| !outcome.ok));
+    }
+}
+
+#[tokio::test]
+async fn what_wants_a_second_person_wants_one_of_a_saga_too() {
+    for world in every(&effects(Effects::Keyed)) {
+        world.engine().set_approved(vec![Deed::Cancelled]);
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate), answer(204, "")]);
+        let id = begin(&world, trip()).await;
+        world.until_dispatched(1).await;
+        let first = world.engine().cancel_saga(id, &person()).await;
+        assert!(matches!(first, Err(Refusal::SecondWanted { .. })), "{first:?}");
+        assert_eq!(saga(&world, id).await.standing(), Standing::Running);
+        let second = Person { who: "ben".to_owned(), reason: "indeed".to_owned() };
+        let unwinds = world.engine().cancel_saga(id, &second).await.unwrap();
+        assert_eq!(unwinds.standing(), Standing::Unwinding);
+        gate.open();
+        stands(&world, id, Standing::Unwound).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_saga_had_is_gone_once_it_is_erased_whatever_took_the_place_of_it_before() {
+    const CANARY: &str = "canary-of-jane-doe";
+    for world in every(&effects(Effects::Keyed)) {
+        let gate = Gate::closed();
+        let said = format!(r#"{{"id":"{CANARY}"}}"#);
+        world.upstream.script([answer(201, said).behind(&gate), made("f2"), made("c3")]);
+        let definition = Definition { input: json!({"user": CANARY}), ..trip() };
+        let id = begin(&world, definition).await;
+        world.until_dispatched(1).await;
+        let mut bodies: Vec<_> = saga(&world, id).await.operation.bodies().collect();
+        let erasure = |is_plan| Erasure {
+            tenant: "t".to_owned(),
+            whose: Whose::Saga(id),
+            person: person(),
+            cancels: false,
+            is_plan,
+        };
+        let open = world.engine().erase(&erasure(false)).await.unwrap();
+        assert_eq!(open.operations, 0);
+        assert!(open.open.contains(&id), "{open:?}");
+        gate.open();
+        let done = stands(&world, id, Standing::Done).await;
+        bodies.extend(done.operation.bodies());
+        for step in 0..3 {
+            bodies.extend(operation(&world, id, step).await.bodies());
+        }
+        assert_eq!(world.engine().erase(&erasure(true)).await.unwrap().operations, 4);
+        assert_eq!(world.engine().erase(&erasure(false)).await.unwrap().operations, 4);
+        for body in bodies {
+            let left = world.engine().store().body(body).await.unwrap_or_default();
+            assert!(left.iter().all(|byte| *byte == 0), "{left:?}");
+        }
+        if !world.is_in_memory() {
+            assert!(world.holders(CANARY).await.is_empty());
+        }
+        let other = Erasure { tenant: "other".to_owned(), ..erasure(false) };
+        assert!(matches!(world.engine().erase(&other).await, Err(Refusal::NotFound)));
     }
 }

@@ -9,7 +9,7 @@ use onceward_core::admission::{bodies_over_at, leaves_no_tombstone};
 use onceward_core::attempt::BodyRef;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
-use onceward_core::operation::{Operation, State};
+use onceward_core::operation::{Operation, State, is_said_by_a_mail};
 use onceward_core::time::Timestamp;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
@@ -26,7 +26,10 @@ use crate::store::{Standing, StoreError};
 /// they let the planner expect few of those, so that each is looked up by its id, where all between
 /// the bounds would be compared with each. `IS TRUE` keeps the looks into `won` and `written` hash
 /// tables, where a join would be a loop in a loop.
-pub(super) const WRITE: &str = "\
+macro_rules! writing {
+    ($($more:expr),*) => {
+        concat!(
+            "\
     WITH won AS (INSERT INTO key (digest, op) \
         SELECT UNNEST($1::bytea[]) AS digest, UNNEST($2::uuid[]) ORDER BY digest \
         ON CONFLICT DO NOTHING RETURNING op), \
@@ -47,11 +50,58 @@ pub(super) const WRITE: &str = "\
     bodies AS (INSERT INTO body (day, n, bytes) SELECT day, n, bytes FROM ( \
         SELECT UNNEST($19::uuid[]) AS id, UNNEST($20::integer[]) AS day, \
             UNNEST($21::bigint[]) AS n, UNNEST($22::bytea[]) AS bytes) AS new \
-        WHERE (id IN (SELECT id FROM written)) IS TRUE) \
-    SELECT id FROM written";
+        WHERE (id IN (SELECT id FROM written)) IS TRUE)",
+            $($more,)*
+            " SELECT id FROM written"
+        )
+    };
+}
 
-/// Lets operations be found by their ids. Before they say so themselves, so that none
-/// is missed; one too many is overlooked.
+/// Lets some of it be found by its ids: by those of what was written, and in the same breath, so that nothing
+/// is missed and nothing is found that never came about.
+macro_rules! made {
+    () => {
+        ", made AS (INSERT INTO made (op, name, id) SELECT op, name, id FROM ( \
+            SELECT UNNEST($23::uuid[]) AS op, UNNEST($24::text[]) AS name, \
+                UNNEST($25::text[]) AS id) AS new \
+            WHERE (op IN (SELECT id FROM written)) IS TRUE ON CONFLICT DO NOTHING)"
+    };
+}
+
+/// Where changes put bodies in the place of others, those go with it, so that what is erased is never kept
+/// where nothing leads to it.
+macro_rules! over {
+    ($id:literal, $day:literal, $n:literal, $first:literal, $last:literal) => {
+        concat!(
+            ", over AS (DELETE FROM body USING (SELECT UNNEST($",
+            $id,
+            "::uuid[]) AS id, UNNEST($",
+            $day,
+            "::integer[]) AS day, UNNEST($",
+            $n,
+            "::bigint[]) AS n) AS old \
+            WHERE body.day = old.day AND body.n = old.n AND body.day BETWEEN $",
+            $first,
+            " AND $",
+            $last,
+            " AND (old.id IN (SELECT id FROM done)) IS TRUE)"
+        )
+    };
+}
+
+/// All that is new and all that changed.
+pub(super) const WRITE: &str = writing!();
+
+/// The same where some of it is found by its ids.
+pub(super) const WRITE_MADE: &str = writing!(made!());
+
+/// The same where changes put bodies in the place of others.
+pub(super) const WRITE_OVER: &str = writing!(over!(23, 24, 25, 26, 27));
+
+/// Both.
+pub(super) const WRITE_MADE_OVER: &str = writing!(made!(), over!(26, 27, 28, 29, 30));
+
+/// Lets operations of another ledger be found by their ids.
 const MADE: &str = "\
     INSERT INTO made (op, name, id) \
     SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING";
@@ -147,6 +197,24 @@ impl Bodies {
     }
 }
 
+/// What operations are found by, one array for each column.
+#[derive(Default)]
+struct Made {
+    ops: Vec<Id>,
+    names: Vec<String>,
+    ids: Vec<String>,
+}
+
+impl Made {
+    fn push(&mut self, operation: &Operation, is_new: impl Fn(&str) -> bool) {
+        for (name, id) in operation.ids.iter().filter(|(name, _)| is_new(name)) {
+            self.ops.push(Id(operation.id));
+            self.names.push(name.clone());
+            self.ids.push(id.clone());
+        }
+    }
+}
+
 /// Which operations were written, and whether the transaction is known to have ended.
 type Committed = (HashSet<OperationId>, Result<(), tokio_postgres::Error>);
 
@@ -160,6 +228,9 @@ pub(super) struct Batch {
     /// Whose each of `bodies` is: one that is not written leaves none.
     owners: Vec<Id>,
     bodies: Bodies,
+    made: Made,
+    /// Whose bodies others are put in the place of, and those.
+    over: (Vec<Id>, Vec<i32>, Vec<i64>),
 }
 
 impl Batch {
@@ -172,10 +243,14 @@ impl Batch {
         self.digests.push(digest);
         self.lanes.push(lane);
         self.born.push(operation);
+        self.made.push(operation, |_| true);
     }
 
     pub(super) fn change(&mut self, operation: &Operation) {
         self.changed.push(operation);
+        // What a mail says itself was written with it.
+        let is_mail = operation.is_mail();
+        self.made.push(operation, |name| !(is_mail && is_said_by_a_mail(name)));
     }
 
     /// The body of one that is remembered or changed.
@@ -190,7 +265,7 @@ impl Batch {
         link: &Link,
     ) -> Result<HashSet<OperationId>, tokio_postgres::Error> {
         self.sabotage(link).await?;
-        let statement = link.prepare(WRITE).await?;
+        let statement = link.prepare(self.sql()).await?;
         self.send(link, &statement).await
     }
 
@@ -201,9 +276,30 @@ impl Batch {
     ) -> Result<Committed, tokio_postgres::Error> {
         self.sabotage(link).await?;
         // Prepared before: nothing that is waited for may let the end come first.
-        let statement = link.prepare(WRITE).await?;
+        let statement = link.prepare(self.sql()).await?;
         let (written, committed) = tokio::join!(biased; self.send(link, &statement), link.commit());
         Ok((written?, committed))
+    }
+
+    /// The body of one that is changed goes, since another is put in its place.
+    pub(super) fn put_over(&mut self, of: OperationId, old: BodyRef) {
+        self.over.0.push(Id(of));
+        self.over.1.push(old.segment as i32);
+        self.over.2.push(i64::from(old.offset));
+    }
+
+    /// Whether it puts bodies in the place of others: few batches do.
+    fn is_over(&self) -> bool {
+        !self.over.0.is_empty() && !Sabotage::ErasedBodyLeft.is_on()
+    }
+
+    fn sql(&self) -> &'static str {
+        match (!self.made.ops.is_empty(), self.is_over()) {
+            (false, false) => WRITE,
+            (true, false) => WRITE_MADE,
+            (false, true) => WRITE_OVER,
+            (true, true) => WRITE_MADE_OVER,
+        }
     }
 
     async fn send(
@@ -216,7 +312,7 @@ impl Batch {
         let (first, last) = (ids.iter().min_by_key(in_order), ids.iter().max_by_key(in_order));
         let (digests, bytes) = (digests(&self.digests), self.bodies.bytes());
         let (born, changed, bodies) = (&self.born, &self.changed, &self.bodies);
-        let with: [&(dyn ToSql + Sync); 22] = [
+        let mut with: Vec<&(dyn ToSql + Sync)> = vec![
             &digests,
             &born.ids,
             &born.fences,
@@ -240,6 +336,15 @@ impl Batch {
             &bodies.ns,
             &bytes,
         ];
+        let Made { ops, names, ids: made } = &self.made;
+        if !ops.is_empty() {
+            with.extend([ops as &(dyn ToSql + Sync), names, made]);
+        }
+        let (owners, days, ns) = &self.over;
+        let (first_day, last_day) = (days.iter().min(), days.iter().max());
+        if self.is_over() {
+            with.extend([owners as &(dyn ToSql + Sync), days, ns, &first_day, &last_day]);
+        }
         let written = link.client.query(statement, &with).await?;
         Ok(written.iter().map(|found| found.get::<_, Id>(0).0).collect())
     }
@@ -313,23 +418,17 @@ pub(super) fn digests(digests: &[KeyDigest]) -> Vec<&[u8]> {
     digests.iter().map(|digest| &digest.0[..]).collect()
 }
 
-/// Lets the operations of `written` be found by what they made, and what they say of themselves.
-pub(super) async fn note_made<'a>(
+/// Lets an operation of another ledger be found by what it made, and what it says of itself.
+pub(super) async fn note_made(
     link: &Link,
-    written: impl Iterator<Item = &'a Operation>,
+    operation: &Operation,
 ) -> Result<(), tokio_postgres::Error> {
-    let (mut ops, mut names, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for operation in written {
-        for (name, id) in &operation.ids {
-            ops.push(Id(operation.id));
-            names.push(name.as_str());
-            ids.push(id.as_str());
-        }
-    }
-    if ops.is_empty() {
+    let mut made = Made::default();
+    made.push(operation, |_| true);
+    if made.ops.is_empty() {
         return Ok(());
     }
-    link.query(MADE, &[&ops, &names, &ids]).await.map(drop)
+    link.query(MADE, &[&made.ops, &made.names, &made.ids]).await.map(drop)
 }
 
 /// Leaves of operations only their marks, whether they have their keys or not; tells how many.

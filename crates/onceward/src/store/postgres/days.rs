@@ -310,6 +310,9 @@ async fn purge_keys(link: &Link, before: i32) -> Result<(), tokio_postgres::Erro
 
 #[cfg(test)]
 mod tests {
+    use super::super::PostgresOptions;
+    use super::super::link::Address;
+    use super::super::schema::migrate;
     use super::*;
 
     #[test]
@@ -318,5 +321,37 @@ mod tests {
         assert_eq!(text(first_of(1)), "00000526-5c00-0000-0000-000000000000");
         assert_eq!(day_of(Timestamp::from_micros(86_400_000_000)), 1);
         assert_eq!(day_of(Timestamp::from_micros(86_399_999_999)), 0);
+    }
+
+    #[tokio::test]
+    #[expect(clippy::print_stdout, reason = "never silently")]
+    async fn what_is_open_of_a_day_that_goes_is_found_by_its_ids_still() {
+        let Ok(server) = std::env::var("TEST_POSTGRES") else {
+            println!("skipped: TEST_POSTGRES names no server; `cargo xtask test` starts one");
+            return;
+        };
+        let open = async |url: String| {
+            let address = Address::new(&PostgresOptions { url, ca_file: None }).unwrap();
+            address.open().await.unwrap()
+        };
+        let name = format!("days_{}", std::process::id());
+        let new = format!("CREATE DATABASE {name}");
+        open(server.clone()).await.client.batch_execute(&new).await.unwrap();
+        let link = open(format!("{server} dbname={name}")).await;
+        migrate(&link).await.unwrap();
+        make(&link, 20_000).await.unwrap();
+        // One is pending, and one is over.
+        let id = |n: u32| format!("{}{n}", &text(first_of(20_000))[..35]);
+        let rows = format!(
+            "INSERT INTO op VALUES ('{0}', 1, 0, 1, 1, NULL, NULL, NULL, true, '\\x00'), \
+             ('{1}', 1, 3, 1, NULL, NULL, 1, 1, true, '\\x00'); \
+             INSERT INTO made VALUES ('ada', 'to', '{0}'), ('ada', 'to', '{1}')",
+            id(1),
+            id(2)
+        );
+        link.client.batch_execute(&rows).await.unwrap();
+        drop_operations(&link, 20_001).await.unwrap();
+        let left = link.query("SELECT op::text FROM made WHERE id = 'ada'", &[]).await.unwrap();
+        assert_eq!(left.iter().map(|row| row.get(0)).collect::<Vec<String>>(), [id(1)]);
     }
 }

@@ -189,7 +189,7 @@ impl Intake {
     /// Puts an operation in, which refers to bodies that are in.
     pub(in crate::store) async fn operation(&mut self, kept: &Kept) -> Result<(), MoveError> {
         let operation = &kept.operation;
-        let made = note_made(&self.link, std::iter::once(operation)).await;
+        let made = note_made(&self.link, operation).await;
         made.map_err(|error| failed(&error))?;
         let lane = self.lanes.number(&self.link, &Lane::of(operation)).await;
         let rows = &mut self.rows;

@@ -14,12 +14,19 @@ const PAGE: i64 = 500;
 
 const ALL: &str = "SELECT id, row FROM op WHERE id < $1 ORDER BY id DESC LIMIT $2";
 
-/// From what was made to who made it, and never the other way.
+/// From what was made to who made it, and never the other way: by the names that it has, of each the
+/// newest, however many have it. A row may be left of an operation that is gone.
 pub(super) const MADE: &str = "\
-    WITH ids AS MATERIALIZED (SELECT DISTINCT op FROM made WHERE made.id = $3 AND op < $1) \
-    SELECT found.id, found.row FROM ids CROSS JOIN LATERAL \
-        (SELECT id, row FROM op WHERE op.id = ids.op LIMIT 1) AS found \
-    ORDER BY found.id DESC LIMIT $2";
+    WITH RECURSIVE names(name) AS ( \
+        SELECT coalesce($4::text COLLATE \"C\", (SELECT min(name) FROM made WHERE id = $3)) \
+        UNION ALL SELECT (SELECT min(next.name) FROM made AS next \
+            WHERE next.id = $3 AND next.name > names.name) \
+        FROM names WHERE names.name IS NOT NULL AND $4::text IS NULL), \
+    ids AS MATERIALIZED (SELECT DISTINCT newest.op FROM names CROSS JOIN LATERAL \
+        (SELECT made.op FROM made WHERE made.id = $3 AND made.name = names.name AND made.op < $1 \
+        ORDER BY made.op DESC LIMIT $2) AS newest ORDER BY newest.op DESC LIMIT $2) \
+    SELECT ids.op AS id, found.row FROM ids LEFT JOIN LATERAL \
+        (SELECT row FROM op WHERE op.id = ids.op LIMIT 1) AS found ON true ORDER BY ids.op DESC";
 
 /// What somebody has to look after: of each kind the newest, and of those the newest.
 pub(super) const OPEN: &str = "\
@@ -70,7 +77,7 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
     let (mut page, mut looked_at) = (Page::default(), 0);
     loop {
         let rows = match &query.made {
-            Some((_, id)) => links.query(MADE, &[&before, &PAGE, id]).await?,
+            Some((name, id)) => links.query(MADE, &[&before, &PAGE, id, name]).await?,
             None if is_indexed => {
                 let sql = if waits { WAITING } else { OPEN };
                 links.query(sql, &[&before, &PAGE, &kinds]).await?
@@ -84,7 +91,8 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
             }
             looked_at += 1;
             // A later release's are listed by its nodes.
-            if !row::is_later(found.get("row")) {
+            let row: Option<&[u8]> = found.get("row");
+            if row.is_some_and(|row| !row::is_later(row)) {
                 let operation = gone.seen(decode(found)?);
                 if query.wants(&operation) {
                     page.operations.push(operation);

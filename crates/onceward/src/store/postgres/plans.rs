@@ -3,7 +3,7 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::batch::{FREE, KNOWN, STORED, WRITE};
+use super::batch::{FREE, KNOWN, STORED, WRITE, WRITE_MADE, WRITE_MADE_OVER, WRITE_OVER};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
 use super::list::{MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
@@ -36,7 +36,7 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
-const HOT: [Hot; 16] = [
+const HOT: [Hot; 19] = [
     hot(
         "write",
         WRITE,
@@ -44,6 +44,36 @@ const HOT: [Hot; 16] = [
          '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
          '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
          '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}'",
+        Days::Today,
+    ),
+    hot(
+        "write of what is found by its ids",
+        WRITE_MADE,
+        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NEW}', '{to}', '{ada}'",
+        Days::Today,
+    ),
+    hot(
+        "write over",
+        WRITE_OVER,
+        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{ID}', '{TODAY}', '{1}', TODAY, TODAY",
+        Days::Today,
+    ),
+    hot(
+        "write over of what is found by its ids",
+        WRITE_MADE_OVER,
+        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
+         '{NEW}', '{to}', '{ada}', '{ID}', '{TODAY}', '{1}', TODAY, TODAY",
         Days::Today,
     ),
     hot("known", KNOWN, "ARRAY[sha256('k1'::bytea)]", Days::Today),
@@ -60,7 +90,7 @@ const HOT: [Hot; 16] = [
     hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
     hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
     hot("many wait", MANY_WAIT, "20000", Days::All),
-    hot("list by what was made", MADE, "'NEXT', 500, 'm1'", Days::All),
+    hot("list by what was made", MADE, "'NEXT', 500, 'm1', NULL", Days::All),
     hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL, 1", Days::All),
     hot("due", DUE, "1, 1, 64, 1", Days::All),
     hot("lanes", LANES, "1", Days::All),

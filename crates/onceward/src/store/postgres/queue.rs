@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use super::days::Gone;
 use super::link::pause;
 use crate::store::commits::Commits;
-use crate::store::{Birth, Remembered, Standing, StoreError, Write, digest_of};
+use crate::store::{Birth, Remembered, Slot, Standing, StoreError, Write, digest_of};
 
 /// Jobs of one batch, at most: small enough that its callers do not wait for each other for long.
 const BATCH_MAX: usize = 256;
@@ -39,6 +39,8 @@ pub(super) struct Change {
     pub(super) write: Write,
     /// Where its body is put, once that has a number.
     pub(super) place: Option<BodyRef>,
+    /// The body in whose place that is put.
+    pub(super) over: Option<BodyRef>,
     /// Whether a try of it may have been written.
     pub(super) tried: bool,
 }
@@ -50,7 +52,9 @@ impl Job {
     }
 
     pub(super) fn commit(write: Write, answer: Answer<Operation>) -> Self {
-        Self::Commit(Box::new(Change { write, place: None, tried: false }), answer)
+        let is_request = matches!(write.answer, Some((Slot::Request, _)));
+        let over = write.operation.request.filter(|_| is_request);
+        Self::Commit(Box::new(Change { write, place: None, over, tried: false }), answer)
     }
 
     /// The operation as it is written.

@@ -14,7 +14,7 @@ use onceward_core::operation::Fence;
 use onceward_core::time::Timestamp;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::batch::{self, Batch};
+use super::batch::Batch;
 use super::days::{Gone, day_of};
 use super::lanes::Lanes;
 use super::link::{Address, Id, Link, meaning, pause};
@@ -187,7 +187,6 @@ impl Writer {
         let batch = self.fill(&link, jobs).await?;
         let began = Instant::now();
         let written = in_time(async {
-            batch::note_made(&link, jobs.iter().map(Job::operation)).await?;
             let written = match jobs.first() {
                 Some(Job::Remember(birth, digest, _)) if birth.replaces.is_some() => {
                     take_over(&link, birth, *digest, &batch).await?
@@ -251,7 +250,7 @@ impl Writer {
                     batch.body(operation.id, place, request.clone());
                 }
                 Job::Commit(change, _) => {
-                    let Change { write, place, .. } = &mut **change;
+                    let Change { write, place, over, .. } = &mut **change;
                     if let Some((slot, bytes)) = &write.answer {
                         let numbered = match *place {
                             Some(numbered) => numbered,
@@ -260,6 +259,9 @@ impl Writer {
                         *place = Some(numbered);
                         slot.fill(&mut write.operation, numbered);
                         batch.body(write.operation.id, numbered, bytes.clone());
+                        if let Some(old) = *over {
+                            batch.put_over(write.operation.id, old);
+                        }
                     }
                     batch.change(&write.operation);
                 }
@@ -442,5 +444,22 @@ mod tests {
         let left = writer.write(vec![job(first), job(second)]).await;
         assert_eq!(left.iter().map(Job::id).collect::<Vec<_>>(), [wanted]);
         assert!(writer.is_unsure, "the first may have been written");
+    }
+
+    #[tokio::test]
+    async fn what_never_came_about_leaves_nothing_to_be_found_by() {
+        let Some((address, link)) = ledger("found_by").await else { return };
+        let mut writer = Writer::new(address, Arc::default(), Arc::default(), || SystemClock.now());
+        let said = |n: u64| Operation {
+            ids: vec![("to".to_owned(), format!("{n}@example.com"))],
+            ..operation(n, "k", "r", Mode::Accepted)
+        };
+        // Of two with one key the second is refused, in a batch and by itself.
+        for n in 1..=3 {
+            assert!(writer.write(vec![job(said(n))]).await.is_empty());
+        }
+        let known = link.query("SELECT id FROM made", &[]).await.unwrap();
+        let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
+        assert_eq!(known, ["1@example.com"]);
     }
 }

@@ -164,7 +164,7 @@ pub(in crate::upstream) async fn hand_over(
         dialogue.say(&format!("MAIL FROM:<{}>{sized}", letter.from)).await?.done()?;
         at = Phase::To;
         for to in letter.to {
-            recipients.push(dialogue.say(&format!("RCPT TO:<{to}>")).await?);
+            recipients.push(dialogue.say(&format!("RCPT TO:<{to}>")).await?.shortened());
         }
         if !recipients.iter().any(Reply::is_done) {
             dialogue.leave().await;

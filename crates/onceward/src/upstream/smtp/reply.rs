@@ -47,6 +47,13 @@ impl Reply {
         }
     }
 
+    /// The same with no more words than are told of it: many are kept at once.
+    pub(super) fn shortened(self) -> Self {
+        let mut words = self.lines.join(" ");
+        words.truncate(words.floor_char_boundary(TEXT_BYTES_MAX));
+        Self { code: self.code, lines: vec![words] }
+    }
+
     /// Its lines, without the codes.
     pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)

@@ -20,6 +20,7 @@ struct Told {
     looked: usize,
     claimed: Vec<ClaimTurn>,
     trouble: Vec<String>,
+    suspected: usize,
 }
 
 impl Notes {
@@ -40,6 +41,11 @@ impl Notes {
     /// How many looks for what is in doubt were told of.
     pub(crate) fn looked(&self) -> usize {
         lock(&self.told).looked
+    }
+
+    /// How many suspected doubles were told of.
+    pub(crate) fn suspected(&self) -> usize {
+        lock(&self.told).suspected
     }
 
     /// How often this happened to claims.
@@ -65,6 +71,7 @@ impl Observer for Notes {
                 let ending = attempt.ended.as_ref().map_or("under way", |it| it.ending.name());
                 lock(&self.told).attempted.push(ending);
             }
+            Fact::Suspected(..) => lock(&self.told).suspected += 1,
             Fact::Looked(..) => lock(&self.told).looked += 1,
             Fact::Claimed(_, turn) => lock(&self.told).claimed.push(turn),
             Fact::Remembered(_)
@@ -73,7 +80,6 @@ impl Observer for Notes {
             | Fact::Orphaned(_)
             | Fact::Injected(..)
             | Fact::Acted(_)
-            | Fact::Suspected(..)
             | Fact::Swept(_)
             | Fact::TooOld { .. }
             | Fact::Breaker(..)

@@ -289,8 +289,12 @@ impl What {
                 Sent::Answered(Answer { status, headers: Headers::default(), body, note: None })
             }
             Self::Fail { ending, permanent } => {
-                let reached =
-                    if ending == Ending::Unsent { Reached::Resolved } else { Reached::Sent };
+                let reached = match ending {
+                    // What is refused before anything is dialled.
+                    Ending::Unsent if permanent => Reached::Nothing,
+                    Ending::Unsent => Reached::Resolved,
+                    _ => Reached::Sent,
+                };
                 Sent::Failed(Failure { permanent, ..broken(ending, reached) })
             }
         }

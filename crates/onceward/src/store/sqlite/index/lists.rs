@@ -1,6 +1,6 @@
 //! Reading many rows: lists, counts, pages of the whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use memchr::memmem::Finder;
 use onceward_core::id::OperationId;
@@ -9,7 +9,7 @@ use onceward_core::lease::Session;
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Index, decode};
 use crate::store::moving::Kept;
@@ -29,6 +29,10 @@ fn words(query: &Query) -> Vec<Finder<'_>> {
     let whose = [&query.principal, &query.route, &query.scope, &query.tenant].map(Option::as_ref);
     let words = named.into_iter().chain([text]).chain(whose).flatten();
     words.filter(|word| !word.is_empty()).map(|word| Finder::new(word.as_bytes())).collect()
+}
+
+fn bytes_of<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], StoreError> {
+    row.get_ref(at)?.as_blob().map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
 impl Index {
@@ -79,13 +83,8 @@ impl Index {
         let is_open =
             !query.standing.is_empty() && query.standing.iter().copied().all(Standing::is_open);
         let waits = query.standing.contains(&Standing::Pending);
-        let more = if let Some((_, id)) = &query.made {
-            self.scan_rows(
-                "SELECT seq, row FROM op WHERE seq IN (SELECT seq FROM made WHERE id = ?1) \
-                 AND seq < ?2 ORDER BY seq DESC",
-                params![id, before],
-                &mut visit,
-            )?
+        let more = if let Some((name, id)) = &query.made {
+            self.list_made(name.as_deref(), id, before, &mut visit)?
         } else if is_open && !(waits && self.do_many_wait()?) {
             self.list_open(query, before, &mut visit)?
         } else {
@@ -97,6 +96,52 @@ impl Index {
         };
         page.next = (more && !is_over).then(|| OperationId::new(last, 0));
         Ok(page)
+    }
+
+    /// By the names that it has, of each the newest, however many have it.
+    fn list_made(
+        &self,
+        name: Option<&str>,
+        id: &str,
+        before: u64,
+        visit: &mut impl FnMut(u64, &[u8]) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let sql = "WITH RECURSIVE names(name) AS ( \
+                SELECT coalesce(?3, (SELECT min(name) FROM made WHERE id = ?1)) \
+                UNION ALL SELECT (SELECT min(next.name) FROM made AS next \
+                    WHERE next.id = ?1 AND next.name > names.name) \
+                FROM names WHERE names.name IS NOT NULL AND ?3 IS NULL) \
+            SELECT name FROM names WHERE name IS NOT NULL";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let names =
+            statement.query_map(params![id, before, name], |row| row.get::<_, String>(0))?;
+        let (mut places, mut is_cut) = (BTreeSet::new(), false);
+        for name in names {
+            let sql = "SELECT seq FROM made WHERE id = ?1 AND name = ?2 AND seq < ?3 \
+                ORDER BY seq DESC LIMIT ?4";
+            let mut statement = self.db.prepare_cached(sql)?;
+            let with = params![id, name?, before, Query::ROWS_MAX];
+            let newest = statement.query_map(with, |row| row.get(0))?;
+            let newest = newest.collect::<Result<Vec<u64>, _>>()?;
+            is_cut |= newest.len() == Query::ROWS_MAX;
+            places.extend(newest);
+            // What is behind these comes with the next page.
+            while places.len() > Query::ROWS_MAX {
+                places.pop_first();
+                is_cut = true;
+            }
+        }
+        let mut statement = self.db.prepare_cached("SELECT row FROM op WHERE seq = ?1")?;
+        for place in places.into_iter().rev() {
+            let mut rows = statement.query([place])?;
+            // A row may be left of an operation that is gone.
+            if let Some(row) = rows.next()?
+                && !visit(place, bytes_of(row, 0)?)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(is_cut)
     }
 
     fn list_open(
@@ -171,9 +216,7 @@ impl Index {
         let mut statement = self.db.prepare_cached(sql)?;
         let mut rows = statement.query(by)?;
         while let Some(row) = rows.next()? {
-            let bytes = row.get_ref(1)?.as_blob();
-            if !visit(row.get(0)?, bytes.map_err(|error| StoreError::Damaged(error.to_string()))?)?
-            {
+            if !visit(row.get(0)?, bytes_of(row, 1)?)? {
                 return Ok(true);
             }
         }

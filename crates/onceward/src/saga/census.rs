@@ -1,0 +1,67 @@
+//! How many sagas that have not ended stand where. That is kept with each saga, so each is read once for each
+//! move of it, and its row alone from then on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use onceward_core::id::OperationId;
+use onceward_core::key::ScopeKind;
+use onceward_core::operation::Fence;
+use onceward_core::saga::Standing;
+
+use crate::engine::Engine;
+use crate::store::{Query, Standing as Stands, StoreError};
+
+/// Sagas on one page of it, and pages: what is beyond is not counted.
+const PAGE: usize = 500;
+const PAGES_MAX: usize = 20;
+
+/// Where those stood that were looked at last, and their fences then.
+#[derive(Debug, Default)]
+pub(crate) struct Census(Mutex<HashMap<OperationId, (Fence, Standing)>>);
+
+/// How many sagas that have not ended there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenSagas {
+    /// By tenant and where they stand.
+    pub counts: BTreeMap<(String, Standing), u64>,
+    /// Whether these are all: of more the newest are counted.
+    pub is_all: bool,
+}
+
+impl Engine {
+    /// Counts the sagas that have not ended.
+    pub async fn open_sagas(&self) -> Result<OpenSagas, StoreError> {
+        let mut known =
+            std::mem::take(&mut *self.census.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut query = Query {
+            standing: vec![Stands::Delivering],
+            kind: Some(ScopeKind::Saga),
+            limit: PAGE,
+            ..Query::default()
+        };
+        let (mut open, mut seen) = (OpenSagas::default(), HashMap::new());
+        for _ in 0..PAGES_MAX {
+            let page = self.store.list(query.clone()).await?;
+            for operation in page.operations {
+                let (id, fence) = (operation.id, operation.fence);
+                let tenant = operation.scope.tenant.clone();
+                let standing = match known.remove(&id).filter(|(then, _)| *then == fence) {
+                    Some((_, standing)) => standing,
+                    None => self.saga_of(operation).await?.standing(),
+                };
+                seen.insert(id, (fence, standing));
+                if !standing.is_ended() {
+                    *open.counts.entry((tenant, standing)).or_default() += 1;
+                }
+            }
+            query.before = page.next;
+            if query.before.is_none() {
+                open.is_all = true;
+                break;
+            }
+        }
+        *self.census.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        Ok(open)
+    }
+}
