@@ -152,7 +152,7 @@ mod tls {
 
     /// What is trusted; the system is asked with the first connection that wants it.
     #[derive(Debug, Clone)]
-    pub(super) struct Trust(Arc<OnceLock<Result<Arc<ClientConfig>, String>>>);
+    pub(super) struct Trust(Arc<OnceLock<Arc<ClientConfig>>>);
 
     impl Trust {
         pub(super) fn system() -> Self {
@@ -160,7 +160,7 @@ mod tls {
         }
 
         pub(super) fn of(config: Arc<ClientConfig>) -> Self {
-            Self(Arc::new(OnceLock::from(Ok(config))))
+            Self(Arc::new(OnceLock::from(config)))
         }
 
         pub(super) async fn shake(
@@ -168,8 +168,14 @@ mod tls {
             host: &str,
             stream: TcpStream,
         ) -> Result<TlsStream<TcpStream>, BoxError> {
-            let config = self.0.get_or_init(|| from_system().map_err(|error| error.to_string()));
-            let config = config.as_ref().map_err(String::as_str)?;
+            // What cannot be read now may be read with the next connection.
+            let config = match self.0.get() {
+                Some(config) => config,
+                None => {
+                    let read = from_system()?;
+                    self.0.get_or_init(|| read)
+                }
+            };
             // An address of version 6 stands in brackets.
             let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             let name = ServerName::try_from(name)?;

@@ -130,4 +130,5 @@ def prepare(
         lines["idempotency-key"] = key_field(key)
     for name, value in options.lines():
         lines[name] = value
-    return Prepared(method, address_of(base, to, path), lines, content, given if key is None else key)
+    named = given if key is None else key
+    return Prepared(method, address_of(base, to, path), lines, content, named)
