@@ -169,12 +169,11 @@ mod tls {
             stream: TcpStream,
         ) -> Result<TlsStream<TcpStream>, BoxError> {
             // What cannot be read now may be read with the next connection.
-            let config = match self.0.get() {
-                Some(config) => config,
-                None => {
-                    let read = from_system()?;
-                    self.0.get_or_init(|| read)
-                }
+            let config = if let Some(config) = self.0.get() {
+                config
+            } else {
+                let read = from_system()?;
+                self.0.get_or_init(|| read)
             };
             // An address of version 6 stands in brackets.
             let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
