@@ -22,10 +22,8 @@ const WRITERS: [&str; 4] = [
 
 /// Writes all of it.
 pub(crate) fn run() -> Outcome<()> {
-    let mut args =
-        vec!["test", "--locked", "-p", "onceward-server", "--bin", "onceward", "--", "--exact"];
-    args.extend(WRITERS);
-    steps::cargo(&args, &[("TEST_WRITE", "1".into())])?;
+    let which = [&["--bin", "onceward", "--", "--exact"], &WRITERS[..]].concat();
+    steps::run_tests(&which, &[("TEST_WRITE", "1".into())])?;
     let root = steps::root();
     // `llms.txt` is made of pages that may have been written just now.
     for _ in 0..2 {

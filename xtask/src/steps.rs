@@ -115,6 +115,11 @@ pub(crate) fn abreast() -> usize {
 /// is wanted with other features. Their promises can be broken; nothing breaks any but `xtask sabotage`.
 pub(crate) const TESTS: &str = "test --locked --workspace --features onceward-server/sabotage";
 
+/// Runs some of them.
+pub(crate) fn run_tests(which: &[&str], environment: &[(&str, OsString)]) -> Outcome<()> {
+    cargo(&TESTS.split(' ').chain(which.iter().copied()).collect::<Vec<_>>(), environment)
+}
+
 /// The gateway as the tests have it.
 pub(crate) fn gateway() -> Outcome<PathBuf> {
     let args: Vec<&str> = TESTS.split(' ').chain(["--no-run", "--quiet"]).collect();
@@ -170,9 +175,7 @@ pub(crate) fn sim(extra: &[String]) -> Outcome<()> {
 
 /// Writes the document of the API, as the gateway prints it.
 pub(crate) fn openapi() -> Outcome<()> {
-    let mut command = Command::new(cargo_program());
-    command.args(["run", "--locked", "--quiet", "-p", "onceward-server", "--", "openapi"]);
-    let document = output(command.current_dir(root()))?;
+    let document = output(Command::new(gateway()?).arg("openapi").current_dir(root()))?;
     let place = root().join("docs/openapi.json");
     std::fs::write(&place, document)?;
     println!("{} is written", place.display());
@@ -182,10 +185,7 @@ pub(crate) fn openapi() -> Outcome<()> {
 /// Writes the table of metrics into the page of the documentation.
 pub(crate) fn metrics() -> Outcome<()> {
     let test = "telemetry::metrics::tests::the_page_of_the_metrics_has_them_all";
-    cargo(
-        &["test", "--locked", "-p", "onceward-server", "--bin", "onceward", "--", "--exact", test],
-        &[("TEST_WRITE", "1".into())],
-    )
+    run_tests(&["--bin", "onceward", "--", "--exact", test], &[("TEST_WRITE", "1".into())])
 }
 
 /// Writes a ledger of this release, for later ones to open.
@@ -200,8 +200,5 @@ pub(crate) fn fixture() -> Outcome<()> {
         .into());
     }
     let test = "ledger_fixture::a_ledger_of_this_release_can_be_kept_as_a_fixture";
-    cargo(
-        &["test", "--locked", "-p", "onceward-server", "--test", "it", "--", "--exact", test],
-        &[("TEST_FIXTURE", folder.into())],
-    )
+    run_tests(&["--test", "it", "--", "--exact", test], &[("TEST_FIXTURE", folder.into())])
 }

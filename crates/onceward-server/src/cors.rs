@@ -8,12 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 const ORIGIN_BYTES_MAX: usize = 512;
 
 /// What we say of a keyed call.
-pub(crate) const OURS: [&str; 12] = [
+pub(crate) const OURS: [&str; 13] = [
     "idempotency-key",
     "idempotent-replayed",
     "onceward-operation",
     "onceward-state",
     "onceward-attempts",
+    "onceward-contract",
     "onceward-key-expires",
     "onceward-key-made",
     "onceward-advice",

@@ -545,13 +545,13 @@ impl Source {
         document.at(&place).filter(|label| label.len() <= LABEL_BYTES_MAX)
     }
 
-    /// Whether it is of a type that is delivered.
+    /// Whether it is of a type that is delivered, as one is whose type cannot be read.
     fn wants(&self, document: &Document<'_>) -> bool {
         if self.types.is_empty() {
             return true;
         }
         let kind = self.label(document).and_then(|label| EventType::new(&label).ok());
-        kind.is_some_and(|kind| self.types.iter().any(|wanted| wanted.matches(&kind)))
+        kind.is_none_or(|kind| self.types.iter().any(|wanted| wanted.matches(&kind)))
     }
 
     /// What a webhook says of an operation of a route's.

@@ -20,7 +20,7 @@ const MAX_AGE: u32 = 600;
 const WANTED_BYTES_MAX: usize = 1024;
 
 /// What a page may say to us.
-const SAYS: [&str; 18] = [
+const SAYS: [&str; 19] = [
     "accept",
     "accept-language",
     "authorization",
@@ -29,6 +29,7 @@ const SAYS: [&str; 18] = [
     "onceward-attempts-max",
     "onceward-authorization",
     "onceward-callback",
+    "onceward-contract",
     "onceward-deadline",
     "onceward-delay",
     "onceward-effects",

@@ -119,6 +119,11 @@ impl Client {
         Ok(Self { door, target, credential, tenant })
     }
 
+    /// The tenant that is meant, where one was said.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
     pub(super) async fn get(&self, path: &str) -> Result<Value, Refused> {
         self.ask("GET", path, None).await
     }

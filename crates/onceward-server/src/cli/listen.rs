@@ -7,14 +7,18 @@ mod lines;
 pub(super) mod secret;
 
 use std::fmt::Write as _;
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use onceward::core::event::TypePattern;
+use onceward::core::hex;
 use onceward::master_key::write_secret;
+use onceward::secret::random;
 use url::Url;
 
 use self::lines::{Lines, Told};
@@ -63,15 +67,18 @@ pub(super) struct Listen {
     log: String,
 }
 
+/// How the configuration begins that is written here.
+const OURS: &str = "# What `onceward listen` runs; a configuration of your own begins like this.\n";
+
 /// A folder that goes when whoever made it does.
 struct Temporary(PathBuf);
 
 impl Temporary {
     fn new() -> Result<Self, Exit> {
-        let folder = std::env::temp_dir().join(format!("onceward-listen-{}", std::process::id()));
-        // One that a process of this number left behind is nobody's any more.
-        let _ = std::fs::remove_dir_all(&folder);
-        make_folder(&folder).map_err(|error| unusable(&folder, &error))?;
+        let name = format!("onceward-listen-{}", hex::encode(&random::<8>()));
+        let folder = std::env::temp_dir().join(name);
+        // One that is there is somebody else's.
+        DirBuilder::new().mode(0o700).create(&folder).map_err(|error| unusable(&folder, &error))?;
         Ok(Self(folder))
     }
 }
@@ -111,6 +118,12 @@ pub(super) fn listen(flags: &Listen, global: &Global) -> Result<(), Exit> {
     };
     make_folder(folder).map_err(|error| unusable(folder, &error))?;
     let file = folder.join(FILE);
+    if std::fs::read_to_string(&file).is_ok_and(|there| !there.starts_with(OURS)) {
+        return Err(Exit::usage(format!(
+            "{} is a configuration of your own\nhelp: name another folder with --data",
+            file.display()
+        )));
+    }
     write_secret(&file, text.as_bytes()).map_err(|error| unusable(&file, &error))?;
     let overrides = Overrides {
         listen: Some(address),
@@ -156,9 +169,7 @@ impl Listen {
         for kind in &self.events {
             TypePattern::new(kind).map_err(|why| Exit::usage(format!("--events {kind}: {why}")))?;
         }
-        let mut text =
-            "# What `onceward listen` runs; a configuration of your own begins like this.\n"
-                .to_owned();
+        let mut text = OURS.to_owned();
         for scheme in self.schemes() {
             // Writing into a string does not fail.
             let _ = write!(
@@ -189,7 +200,12 @@ impl Listen {
                 // Writing into a string does not fail.
                 let _ = writeln!(words, "  http://{address}/in/{scheme}");
             }
-            let lasts = if is_kept { " (the same each time)" } else { "" };
+            // One that was given is a provider's own.
+            let shown = if is_kept {
+                format!("{secret} (the same each time)")
+            } else {
+                "as given".to_owned()
+            };
             let (first, event) = (&schemes[0], "order.created");
             let example = if schemes.iter().any(|it| it == "stripe") {
                 "stripe:payment_intent.succeeded".to_owned()
@@ -197,7 +213,7 @@ impl Listen {
                 super::trigger::first_of(first).unwrap_or_else(|| format!("{first}:{event}"))
             };
             say(&format!(
-                "listening at\n{words}delivering to {to}\nsigning secret {secret}{lasts}\nrunning {}\ntry: onceward trigger {example}\nwhat became of each: http://{address}/; Ctrl-C ends it",
+                "listening at\n{words}delivering to {to}\nsigning secret {shown}\nrunning {}\ntry: onceward trigger {example}\nwhat became of each: http://{address}/; Ctrl-C ends it",
                 file.display()
             ));
         }

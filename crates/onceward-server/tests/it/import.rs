@@ -24,7 +24,9 @@ fn a_list_of_svix_is_taken_once_and_what_cannot_be_is_named() {
     let url = format!("http://{}/hooks", hooks.address);
     let mut given = list(&url);
     world.write("svix.json", &given.to_string());
-    let import = ["subscriptions", "import", "--from", "svix", "svix.json"];
+    let import = ["subscriptions", "import", "--from", "svix", "svix.json", "--tenant", "default"];
+    let whose = gateway.run(&import[..5]).failed(2);
+    assert!(whose.contains("--tenant"), "{whose}");
     let dry = gateway.run(&[&import[..], &["--dry-run"]].concat());
     assert!(dry.out.contains("ep_1\twould be created"), "{dry:?}");
     assert_eq!(
@@ -63,7 +65,7 @@ fn a_list_of_svix_is_taken_once_and_what_cannot_be_is_named() {
     let before = gateway.run(&["subscriptions", "ls", "--json"]).json();
     let again = gateway.run(&import);
     assert!(
-        again.out.contains("ep_1\tunchanged") && again.out.contains("bolt\tunchanged"),
+        again.out.contains("ep_1\tunchanged") && again.out.contains("ep_2\tunchanged"),
         "{again:?}"
     );
     assert_eq!(gateway.run(&["subscriptions", "ls", "--json"]).json(), before);
@@ -71,7 +73,7 @@ fn a_list_of_svix_is_taken_once_and_what_cannot_be_is_named() {
     world.write("svix.json", &given.to_string());
     let changed = gateway.run(&import);
     assert!(
-        changed.out.contains("ep_1\tunchanged") && changed.out.contains("bolt\tchanged"),
+        changed.out.contains("ep_1\tunchanged") && changed.out.contains("ep_2\tchanged"),
         "{changed:?}"
     );
     let all = gateway.run(&["subscriptions", "ls", "--json"]).json();
@@ -84,7 +86,8 @@ fn what_is_no_list_is_refused_and_nothing_is_done() {
     let world = World::new();
     let gateway = world.serve();
     world.write("none.json", "{\"detail\": \"not found\"}");
-    let import = ["subscriptions", "import", "--from", "convoy", "none.json"];
+    let import =
+        ["subscriptions", "import", "--from", "convoy", "none.json", "--tenant", "default"];
     assert!(gateway.run(&import).failed(2).contains("projects/{project}/subscriptions"));
     world.write("none.json", "not json");
     assert!(gateway.run(&import).failed(2).contains("no JSON"));

@@ -19,6 +19,11 @@ use crate::cli::send::bytes_of;
 use crate::exit::Exit;
 use crate::operator::LIMIT_MAX;
 
+/// Nobody's events are anybody else's: what one application's endpoints got, others' must not.
+const WHOSE: &str = "an endpoint got the events of its application alone, and a subscription gets those of its tenant\n\
+    help: say whose they become with --tenant: a tenant for each application, or `--tenant default` where there is one; where \
+    several share a tenant, tell their events apart with --filter";
+
 /// The longest description of a subscription, in bytes.
 const DESCRIPTION_BYTES_MAX: usize = 255;
 
@@ -47,6 +52,9 @@ pub(in crate::cli) struct Import {
     /// Whose list it is
     #[arg(long, value_enum)]
     from: Product,
+    /// Each gets those events alone of which this holds, such as '{"json": {"/data/app": "acme"}}'
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -96,14 +104,30 @@ pub(super) async fn import(flags: &Import, client: &Client, out: Printer) -> Res
     })?;
     let endpoints = read(flags.from, &list)
         .map_err(|why| Exit::usage(format!("{}: {why}", flags.file.display())))?;
+    if client.tenant().is_none() {
+        return Err(Exit::usage(WHOSE));
+    }
+    let filter = flags.filter.as_deref().map(serde_json::from_str::<Value>).transpose();
+    let filter =
+        filter.map_err(|error| Exit::usage(format!("--filter: it is no JSON: {error}")))?;
     let known = all(client).await?;
     let by_mark = by_mark(&known, flags.from);
-    let mut lines = Vec::new();
+    let (mut lines, mut away) = (Vec::new(), None);
     for endpoint in endpoints {
-        let fate = fate_of(&endpoint, flags.from, &by_mark);
-        lines.push(done(fate, endpoint, flags, client).await?);
+        let fate = fate_of(&endpoint, flags.from, filter.as_ref(), &by_mark);
+        match done(fate, endpoint, flags, client).await {
+            Ok(line) => lines.push(line),
+            Err(exit) => {
+                away = Some(exit);
+                break;
+            }
+        }
     }
+    // What was made has secrets that are shown this once.
     tell(&lines, out)?;
+    if let Some(exit) = away {
+        return Err(exit);
+    }
     let left = lines.iter().filter(|line| line.word == "not taken").count();
     if left > 0 {
         return Err(Exit::failed(format!("{left} of {} endpoints were not taken", lines.len())));
@@ -231,11 +255,19 @@ fn by_mark(known: &[Value], product: Product) -> HashMap<String, &Value> {
 }
 
 /// What becomes of an endpoint, by what is there.
-fn fate_of(endpoint: &Endpoint, product: Product, known: &HashMap<String, &Value>) -> Fate {
+fn fate_of(
+    endpoint: &Endpoint,
+    product: Product,
+    filter: Option<&Value>,
+    known: &HashMap<String, &Value>,
+) -> Fate {
     if let Some(why) = &endpoint.broken {
         return Fate::Leave(why.clone());
     }
-    let wanted = wanted(endpoint, product);
+    let mut wanted = wanted(endpoint, product);
+    if let Some(filter) = filter {
+        wanted.insert("filter".to_owned(), filter.clone());
+    }
     let Some(is) = known.get(&endpoint.id) else {
         let mut wanted = wanted;
         if let Some(secret) = &endpoint.secret {
@@ -269,12 +301,15 @@ fn wanted(endpoint: &Endpoint, product: Product) -> Map<String, Value> {
     let wanted = json!({
         "url": endpoint.url,
         "types": endpoint.types,
-        "headers": endpoint.headers,
         "signature": if product == Product::Svix { "svix" } else { "standard" },
         "enabled": endpoint.is_enabled,
         "description": format!("{said}{joint}{mark}"),
     });
-    let Value::Object(wanted) = wanted else { return Map::new() };
+    let Value::Object(mut wanted) = wanted else { return Map::new() };
+    // Svix lists none, and those that a person gave it here are to stay.
+    if product == Product::Convoy {
+        wanted.insert("headers".to_owned(), json!(endpoint.headers));
+    }
     wanted
 }
 
@@ -290,7 +325,7 @@ mod tests {
         }]});
         let mut endpoint = read(Product::Svix, &list).unwrap().remove(0);
         let none = HashMap::new();
-        let Fate::Create(made) = fate_of(&endpoint, Product::Svix, &none) else { panic!() };
+        let Fate::Create(made) = fate_of(&endpoint, Product::Svix, None, &none) else { panic!() };
         assert_eq!(made["description"], "orders [svix:ep_1]");
         assert_eq!(made["signature"], "svix", "its receiver reads these names");
         let mut is = Value::Object(made);
@@ -299,11 +334,13 @@ mod tests {
         let all = [is];
         let known = by_mark(&all, Product::Svix);
         assert!(
-            matches!(fate_of(&endpoint, Product::Svix, &known), Fate::Keep(id) if id == "sub_1")
+            matches!(fate_of(&endpoint, Product::Svix, None, &known), Fate::Keep(id) if id == "sub_1")
         );
         assert!(by_mark(&all, Product::Convoy).is_empty());
         endpoint.is_enabled = false;
-        let Fate::Change(id, differs) = fate_of(&endpoint, Product::Svix, &known) else { panic!() };
+        let Fate::Change(id, differs) = fate_of(&endpoint, Product::Svix, None, &known) else {
+            panic!()
+        };
         assert_eq!((id.as_str(), Value::Object(differs)), ("sub_1", json!({"enabled": false})));
         // A long description leaves room for whose it was.
         endpoint.description = "é".repeat(300);

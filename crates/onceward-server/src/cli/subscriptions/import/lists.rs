@@ -120,8 +120,8 @@ fn take_secret(endpoint: &mut Endpoint, secret: Option<String>) {
 
 fn of_svix(given: &Value) -> Option<Endpoint> {
     let mut endpoint = Endpoint {
-        // What the user calls it outlasts a copy of it.
-        id: text(given, "/uid").or_else(|| text(given, "/id"))?,
+        // A `uid` is one of its application's alone.
+        id: text(given, "/id")?,
         url: text(given, "/url")?,
         types: types(given, "/filterTypes"),
         is_enabled: given["disabled"] != true,
@@ -221,7 +221,7 @@ mod tests {
         ]});
         let all = read(Product::Svix, &list).unwrap();
         let first = &all[0];
-        assert_eq!((first.id.as_str(), first.is_enabled), ("acme", false));
+        assert_eq!((first.id.as_str(), first.is_enabled), ("ep_1", false));
         assert_eq!(first.types, ["order.created", "order.paid"]);
         assert_eq!(first.secret.as_deref(), Some(SECRET));
         assert_eq!(first.notes.len(), 1, "{:?}", first.notes);
