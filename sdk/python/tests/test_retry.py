@@ -14,6 +14,7 @@ import pytest
 from onceward import (
     VERSION,
     AnswerUnreadableError,
+    Held,
     Onceward,
     Options,
     ProblemError,
@@ -154,6 +155,23 @@ def test_a_claim_and_a_read_are_asked_again_behind_a_proxy_that_is_there_alone()
     gateway = Scripted(httpx.Response(502, text="<html>"), claim("done"))
     assert gateway.client().claims("mails").complete("a", 7, 1)["status"] == "done"
     assert len(gateway.asked) == 2
+
+
+def test_a_claim_whose_renewals_are_not_heard_is_lost_with_its_lease() -> None:
+    away = (refusal(401, "fix-request", "unauthenticated") for _ in range(99))
+    gateway = Scripted(claim("acquired"), *away)
+    seen: list[object] = []
+
+    def effect(held: Held) -> None:
+        assert held.lost is None
+        end = time.monotonic() + 20
+        while held.lost is None and time.monotonic() < end:
+            time.sleep(0.001)
+        seen.append(held.lost)
+
+    with pytest.raises(ProblemError):
+        gateway.client().claims("mails", lease=0.2).once("a", effect)
+    assert "is over" in str(seen[0])
 
 
 def test_a_proxys_answer_that_is_left_at_the_end_is_no_answer() -> None:

@@ -27,6 +27,9 @@ const HEARD: Record<string, string[]> = {
   renew: ["acquired"],
 };
 
+/** The longest that a timer takes. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 const NO_CLAIM = "it is not the claim that was asked for";
 
 /** What holds for all claims of a scope. */
@@ -63,7 +66,7 @@ export interface Held {
   fence: number;
   /** The operation's id: a good key for what is called from here. */
   operation: string;
-  /** Ends where the claim is lost: somebody else may have begun since. */
+  /** Ends where the claim is lost, or its lease is over and no renewal was heard: somebody else may have begun since. */
   signal: AbortSignal;
 }
 
@@ -240,6 +243,7 @@ export class Hold {
   readonly held: Held;
   readonly #lost = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #losing: ReturnType<typeof setTimeout> | undefined;
   readonly #end: number;
   #isOver = false;
 
@@ -253,6 +257,7 @@ export class Hold {
     this.#end = Date.now() + holdMsMax;
     const { key, fence = 0, operation } = claim;
     this.held = { key, fence, operation, signal: this.#lost.signal };
+    this.#loseLater(this.leaseMs);
     this.#renewLater();
   }
 
@@ -279,6 +284,7 @@ export class Hold {
   stop(): void {
     this.#isOver = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#losing);
   }
 
   #renewLater(): void {
@@ -287,10 +293,22 @@ export class Hold {
     (this.#timer as { unref?: () => void }).unref?.();
   }
 
+  /** Lost where no renewal is heard by then: the gateway counts so too. */
+  #loseLater(leftMs: number): void {
+    if (this.#isOver) return;
+    clearTimeout(this.#losing);
+    const why = `the lease of ${this.held.key} is over, and was not renewed`;
+    const lose = () => this.#lost.abort(new OncewardError(why, "escalate"));
+    this.#losing = setTimeout(lose, Math.min(Math.max(0, leftMs), TIMER_MS_MAX));
+    (this.#losing as { unref?: () => void }).unref?.();
+  }
+
   async #renew(): Promise<void> {
     const { key, fence } = this.held;
+    const asked = Date.now();
     try {
       await this.claims.renew(key, fence, { leaseMs: this.leaseMs });
+      this.#loseLater(asked + this.leaseMs - Date.now());
     } catch (error) {
       if (error instanceof FenceStaleError) {
         this.#lost.abort(error);

@@ -181,6 +181,22 @@ test("what makes something new is posted again under one key, or not at all", as
   assert.equal((await post(advised, "/v1/bulk", {})).keys.length, 2);
 });
 
+test("a claim whose renewals are not heard is lost with its lease", async () => {
+  const away = Array.from({ length: 99 }, () => refusal(401, "fix-request", "unauthenticated"));
+  const { fetch } = scripted([claim("acquired"), ...away]);
+  const mails = new Onceward({ fetch, retry: QUICK }).claims("mails", { leaseMs: 100 });
+  let why: unknown;
+  const ran = mails.once("a", async (held) => {
+    // Its timers hold no process, so this one does.
+    const alive = setInterval(() => {}, 10);
+    await new Promise((done) => held.signal.addEventListener("abort", done, { once: true }));
+    clearInterval(alive);
+    why = held.signal.reason;
+  });
+  await assert.rejects(ran, { name: "RefusedError" });
+  assert.match(String(why), /is over/);
+});
+
 test("a proxy's answer that is left at the end is no answer", async () => {
   const away = Array.from({ length: 10 }, () => new Response("<html>", { status: 502 }));
   const once = new Onceward({ fetch: scripted(away).fetch, retry: QUICK });

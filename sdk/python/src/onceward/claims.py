@@ -51,8 +51,19 @@ class Held:
     fence: int
     #: The operation's id: a good key for what is called from here.
     operation: str
-    #: Why the claim is lost, where it is: somebody else may have begun since.
-    lost: FenceStaleError | None = field(default=None, compare=False)
+    #: Until when it is in hand, by this process's clock that only goes on.
+    _until: float = field(default=math.inf, compare=False, repr=False)
+    _lost: OncewardError | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def lost(self) -> OncewardError | None:
+        """Why the claim is lost, where it is: somebody else may have begun since.
+
+        It is too where its lease is over and no renewal was heard.
+        """
+        if self._lost is None and time.monotonic() >= self._until:
+            self._lost = OncewardError(f"the lease of {self.key} is over, and was not renewed")
+        return self._lost
 
 
 class _Verbs:
@@ -162,9 +173,10 @@ def outcome_of(claim: Claim) -> Any:
     return claim.get("outcome")
 
 
-def held_of(claim: Claim) -> Held:
+def held_of(claim: Claim, lease: float) -> Held:
     """What whoever has a claim in hand is told."""
-    return Held(claim["key"], claim.get("fence", 0), claim["operation"])
+    until = time.monotonic() + lease
+    return Held(claim["key"], claim.get("fence", 0), claim["operation"], until)
 
 
 class Claims(_Verbs):
@@ -238,7 +250,7 @@ class Claims(_Verbs):
         claim = cast(Claim, self._client.run(self._acquire(key, fingerprint, effects, wait)))
         if claim["status"] == "done":
             return cast(T, outcome_of(claim))
-        held = held_of(claim)
+        held = held_of(claim, self.lease)
         over = threading.Event()
         renewing = threading.Thread(target=self._keep, args=(held, over), daemon=True)
         renewing.start()
@@ -257,10 +269,12 @@ class Claims(_Verbs):
 
     def _keep(self, held: Held, over: threading.Event) -> None:
         while not over.wait(self.lease / 3):
+            asked = time.monotonic()
             try:
                 self.renew(held.key, held.fence)
+                held._until = asked + self.lease
             except FenceStaleError as error:
-                held.lost = error
+                held._lost = error
                 return
             except OncewardError:
                 # It was asked several times over; the next third of the lease is another chance.
@@ -342,7 +356,7 @@ class Hold:
     """A claim in hand of a task: renewed at a third of its lease until it is stopped."""
 
     def __init__(self, claims: AsyncClaims, claim: Claim, longest: float = math.inf) -> None:
-        self.held = held_of(claim)
+        self.held = held_of(claim, claims.lease)
         self._claims = claims
         #: From then on its lease ends by itself, whatever its holder does.
         self._end = time.monotonic() + longest
@@ -362,10 +376,12 @@ class Hold:
     async def _keep(self) -> None:
         while time.monotonic() < self._end:
             await asyncio.sleep(self._claims.lease / 3)
+            asked = time.monotonic()
             try:
                 await self._claims.renew(self.held.key, self.held.fence)
+                self.held._until = asked + self._claims.lease
             except FenceStaleError as error:
-                self.held.lost = error
+                self.held._lost = error
                 return
             except OncewardError:
                 # It was asked several times over; the next third of the lease is another chance.
