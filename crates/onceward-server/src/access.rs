@@ -29,7 +29,7 @@ use onceward::secret::is_same;
 use onceward::store::{Store, StoreError};
 
 pub(crate) use self::arrival::{Arrival, Visit};
-pub(crate) use self::authorise::{authorise, check_route};
+pub(crate) use self::authorise::{authorise, check_route, is_own};
 pub(crate) use self::browser::{other_host, refuse_web_pages};
 pub(crate) use self::cookie::{Cookie, take_cookies};
 pub(crate) use self::endpoint::{CALL, Endpoint, METRICS, endpoints, looks};

@@ -20,7 +20,7 @@ use onceward::{Bulk, NoteQuery, Notes, Refusal, Saga, Subscription, Wanted};
 use serde_json::Value;
 use url::form_urlencoded;
 
-use crate::access::{AccessKey, Caller, Roles, TENANT, is_tenant};
+use crate::access::{AccessKey, Caller, Roles, TENANT, is_own, is_tenant};
 use crate::alerts::Firing;
 use crate::changes::Change;
 use crate::config::Outbox;
@@ -126,10 +126,9 @@ impl View {
 
     /// Whether it may see what was sent of an operation: by its role, or as its own.
     pub(crate) fn sees_request(&self, operation: &Operation) -> bool {
-        let Caller { roles, principal, .. } = &self.caller;
+        let roles = self.caller.roles;
         roles.has(Roles::PAYLOADS)
-            || (roles.has(Roles::SEND)
-                && operation.scope == self.scope_of(&operation.route, principal))
+            || (roles.has(Roles::SEND) && is_own(self, operation, &self.caller))
             || Sabotage::RecipientsShown.is_on()
     }
 

@@ -149,7 +149,11 @@ impl Mail {
             ids.extend(self.to.iter().take(FOUND_BY_MAX).map(|to| pair("to", to)));
             ids.push(pair("subject", &self.subject));
         }
-        ids.retain(|(_, value)| (1..=FOUND_BYTES_MAX).contains(&value.len()));
+        // What it is called is what it is known for a mail by, however long its domain is.
+        let is_kept = |(name, value): &(String, String)| {
+            name == MESSAGE_ID_OF || (1..=FOUND_BYTES_MAX).contains(&value.len())
+        };
+        ids.retain(is_kept);
         ids
     }
 

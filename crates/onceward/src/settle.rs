@@ -4,7 +4,7 @@ use bytes::Bytes;
 use onceward_core::attempt::{Ended, Ending};
 use onceward_core::hint::Hint;
 use onceward_core::ids::ids_of;
-use onceward_core::operation::{Event, Illegal, Operation};
+use onceward_core::operation::{Event, Illegal, Operation, is_said_by_a_mail};
 use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
 use onceward_core::verdict::{self, Brought, Verdict};
@@ -55,7 +55,11 @@ pub(crate) fn settle(
     let answer = answer_to_keep(operation, policy, delivered, &verdict, secrets);
     let mut operation = operation.after(Event::Ended(ended, verdict), now)?;
     if let (Some((Slot::Outcome, _)), Some(response)) = (&answer, &delivered.response) {
-        let made = ids_of(&policy.ids, &response.body);
+        let mut made = ids_of(&policy.ids, &response.body);
+        // What a mail says of itself, no answer says otherwise.
+        if operation.is_mail() {
+            made.retain(|(name, _)| !is_said_by_a_mail(name));
+        }
         operation.ids.retain(|(name, _)| made.iter().all(|(other, _)| other != name));
         operation.ids.extend(made);
     }

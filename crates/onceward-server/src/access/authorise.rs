@@ -175,9 +175,10 @@ async fn reaches(view: &View, caller: &Caller, operation: &Operation) -> Result<
 }
 
 /// Whether a call of `caller` on its route would be in the same scope; whether the saga is its own.
-fn is_own(view: &View, operation: &Operation, caller: &Caller) -> bool {
+pub(crate) fn is_own(view: &View, operation: &Operation, caller: &Caller) -> bool {
     if matches!(operation.scope.kind, ScopeKind::Saga | ScopeKind::Step) {
-        return operation.scope.principal == caller.principal;
+        let scope = &operation.scope;
+        return scope.tenant == view.tenant() && scope.principal == caller.principal;
     }
     operation.scope == view.scope_of(&operation.route, &caller.principal)
 }

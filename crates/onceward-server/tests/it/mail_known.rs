@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::mail::{letter, post, route, world};
 use crate::mail_world::{Fault, MailServer, Tls};
 use crate::tenants_world::{ask, make};
-use crate::world::World;
+use crate::world::{World, until};
 
 #[test]
 fn whom_a_mail_is_for_is_told_to_those_alone_who_may_see_what_was_sent() {
@@ -46,6 +46,58 @@ fn whom_a_mail_is_for_is_told_to_those_alone_who_may_see_what_was_sent() {
     // Who knows an address may look for it.
     let found = ask(&gateway, &reader, &format!("{list}&id=to:canary-to@example.com"), "");
     assert_eq!(found.json()["data"][0]["id"], id.as_str(), "{found:?}");
+}
+
+#[test]
+fn whoever_started_a_saga_is_told_whom_its_mails_are_for() {
+    let (_world, _server, gateway) = world("");
+    let [sender, stranger] =
+        ["sender", "stranger"].map(|name| make(&gateway, "default", name, &["--role", "send"]));
+    let mail = json!({
+        "from": "shop@example.com", "to": "ada@example.com", "subject": "Welcome", "text": "Hi",
+    });
+    let saga = json!({"key": "s-1", "steps": [{"name": "mail", "to": "mail", "body": mail}]});
+    let started = ask(&gateway, &sender, "POST /v1/sagas", &saga.to_string());
+    assert_eq!(started.status, 202, "{started:?}");
+    let step = until("its mail is sent", || {
+        let list = gateway.run(&["ls", "--id", "to:ada@example.com", "--json"]).json();
+        list[0]["id"].as_str().map(str::to_owned)
+    });
+    let story = format!("GET /v1/operations/{step}");
+    let request = ask(&gateway, &sender, &format!("{story}/request"), "");
+    assert_eq!(request.status, 200, "{request:?}");
+    let own = ask(&gateway, &sender, &story, "").json();
+    assert_eq!(own["ids"]["to"], "ada@example.com", "as in its request: {own}");
+    assert_eq!(ask(&gateway, &stranger, &story, "").status, 404);
+}
+
+#[test]
+fn no_answer_says_otherwise_what_a_mail_says_of_itself() {
+    let ids = "ids = { message_id = \"/provider_id\", to = \"/id\", queued = \"/provider_id\" }";
+    let (_world, _server, gateway) = world(ids);
+    // So long a domain makes a name that no other id could have.
+    let label = "d".repeat(58);
+    let from = format!("shop@{label}.{label}.{label}.{label}.example");
+    let mails = [("k-1", "shop@example.com"), ("k-2", &*from)].map(|(key, from)| {
+        let mail =
+            json!({"from": from, "to": "ada@example.com", "subject": "Canary", "text": "Hi"});
+        let sent = post(&gateway, key, &mail.to_string());
+        assert_eq!(sent.status, 200, "{sent:?}");
+        let id = sent.json()["id"].as_str().unwrap().to_owned();
+        let (_, domain) = from.split_once('@').unwrap();
+        let ids = gateway.until_state(key, "done")["ids"].clone();
+        assert_eq!(ids["message_id"], format!("<{id}@{domain}>"));
+        assert_eq!((&ids["to"], ids["queued"].is_string()), (&json!("ada@example.com"), true));
+        (id, ids)
+    });
+    // Until there is a key, everybody may see all of it.
+    let reader = make(&gateway, "default", "reader", &["--role", "read"]);
+    for (id, ids) in mails {
+        let told = ask(&gateway, &reader, &format!("GET /v1/operations/{id}"), "").json();
+        let told = &told["ids"];
+        assert_eq!((&told["to"], &told["subject"]), (&json!(null), &json!(null)), "{told}");
+        assert_eq!(told["message_id"], ids["message_id"]);
+    }
 }
 
 #[test]

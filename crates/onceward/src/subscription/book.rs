@@ -8,11 +8,10 @@ use bytes::Bytes;
 use onceward_core::event;
 use onceward_core::policy::{Effects, Meaning, Mode, Policy, UpstreamKeyRule};
 use onceward_core::redact::Redaction;
-use onceward_core::time::Timestamp;
 use onceward_core::upstream_key::KeyPlace;
 use tokio::sync::Notify;
 
-use super::health::Hearsay;
+use super::health::{Failing, Hearsay};
 use super::{Destination, EventRules, PREFIX, Subscription, name_of_route, row};
 use crate::engine::Engine;
 use crate::event::{EVENT_ROUTE, RECEIVER_WINDOW};
@@ -53,8 +52,10 @@ pub(crate) struct Subscriptions {
     changing: Mutex<()>,
     /// Whoever reads the rows: who read first must not be believed last.
     reading: tokio::sync::Mutex<()>,
-    /// Since when receivers fail, by the name of their subscription.
-    pub(super) failing: ArcSwap<BTreeMap<String, Timestamp>>,
+    /// The receivers that fail, by the name of their subscription.
+    pub(super) failing: ArcSwap<BTreeMap<String, Failing>>,
+    /// Whoever reads or writes of them: who read first must not be believed last.
+    pub(super) writing_failing: tokio::sync::Mutex<()>,
     /// What is to be looked after, by route.
     pub(super) heard: Mutex<Hearsay>,
     pub(super) wake: Notify,
@@ -70,6 +71,7 @@ impl Default for Subscriptions {
             changing: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             failing: ArcSwap::default(),
+            writing_failing: tokio::sync::Mutex::default(),
             heard: Mutex::default(),
             wake: Notify::new(),
         }

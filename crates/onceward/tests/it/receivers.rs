@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use onceward::core::key::ScopeKind;
+use onceward::core::lease::BEAT;
 use onceward::core::operation::State;
 use onceward::core::policy::Policy;
 use onceward::route::{Protection, Route};
@@ -41,7 +42,7 @@ async fn how_a_receiver_does_is_no_change_of_its_subscription() {
         assert!(before.is_some());
         // It is written beside the attempt, and nobody is told of that.
         let failing = async || {
-            world.clock.advance(Duration::from_millis(1));
+            world.clock.advance(Duration::from_micros(1));
             world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since
         };
         publish(&world, 1).await;
@@ -63,7 +64,7 @@ async fn since_when_a_receiver_fails_is_known_after_a_restart_and_on_other_nodes
         publish(&world, 1).await;
         // It is written beside the attempt, and nobody is told of that.
         let failing = async || {
-            world.clock.advance(Duration::from_millis(1));
+            world.clock.advance(Duration::from_micros(1));
             world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since
         };
         world.until("it fails", async || failing().await.is_some()).await;
@@ -83,6 +84,129 @@ async fn since_when_a_receiver_fails_is_known_after_a_restart_and_on_other_nodes
     }
 }
 
+/// What is kept of a receiver that fails.
+async fn kept(world: &World, name: &str) -> Option<bytes::Bytes> {
+    world.engine().store().setting(format!("failing/{name}")).await.unwrap()
+}
+
+async fn keep(world: &World, name: &str, row: Option<bytes::Bytes>) {
+    world.engine().store().set(format!("failing/{name}"), row).await.unwrap();
+}
+
+/// Lets an event fail at the receiver once; tells what is kept of that.
+async fn fails(world: &World, name: &str, number: u64) -> bytes::Bytes {
+    publish(world, number).await;
+    world
+        .until("it fails", async || {
+            world.clock.advance(Duration::from_micros(1));
+            kept(world, name).await.is_some()
+        })
+        .await;
+    kept(world, name).await.unwrap()
+}
+
+/// Lets the delivery that waits be tried again.
+async fn again(world: &World) {
+    let due = async || {
+        let query = Query { kind: Some(ScopeKind::Delivery), limit: 1000, ..Query::default() };
+        let born = world.engine().store().list(query).await.unwrap().operations;
+        born.into_iter().find(|it| it.state.name() == "pending")
+    };
+    world.until("it waits", async || due().await.is_some()).await;
+    world.let_retry_at(&due().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_delivery_is_heard_of_where_another_node_wrote_of_the_failure_before_it() {
+    for world in worlds().into_iter().filter(|world| world.postgres().is_some()) {
+        let mut often = wish("billing", &[]);
+        often.delays = vec![Duration::from_secs(7)];
+        let made = subscribe(world.engine(), often).await;
+        world.upstream.script_for("billing", [answer(500, "down"), answer(200, "")]);
+        let row = fails(&world, &made.name, 1).await;
+        // What this node heard, it has not heard: the other one did, and it has not read that yet.
+        keep(&world, &made.name, None).await;
+        world.clock.advance(BEAT);
+        let failing = async || {
+            world.clock.advance(Duration::from_micros(1));
+            world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since
+        };
+        world.until("it has read", async || failing().await.is_none()).await;
+        keep(&world, &made.name, Some(row)).await;
+        again(&world).await;
+        world
+            .until("it is well again", async || {
+                world.clock.advance(Duration::from_micros(1));
+                kept(&world, &made.name).await.is_none()
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_failure_before_a_delivery_pauses_nobody() {
+    for mut world in worlds() {
+        let made = subscribe(world.engine(), wish("billing", &[])).await;
+        let steps = [answer(500, "down"), answer(200, ""), answer(500, "down")];
+        world.upstream.script_for("billing", steps);
+        let row = fails(&world, &made.name, 1).await;
+        again(&world).await;
+        world
+            .until("it is well again", async || {
+                world.clock.advance(Duration::from_micros(1));
+                kept(&world, &made.name).await.is_none()
+            })
+            .await;
+        // Whoever had heard of the delivery died before it was written.
+        keep(&world, &made.name, Some(row.clone())).await;
+        world.restart().await;
+        world.clock.advance(Duration::from_hours(24 * 6));
+        publish(&world, 2).await;
+        world
+            .until("it fails anew", async || {
+                world.clock.advance(Duration::from_micros(1));
+                kept(&world, &made.name).await.is_some_and(|kept| kept != row)
+            })
+            .await;
+        assert!(!world.engine().paused().contains_key(&made.route_name()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_of_one_receiver_says_nothing_of_the_next_nor_of_one_that_ended() {
+    for mut world in worlds() {
+        let made = subscribe(world.engine(), wish("billing", &[])).await;
+        for host in ["billing", "other"] {
+            world.upstream.script_for(host, (0..20).map(|_| answer(500, "down")));
+        }
+        let row = fails(&world, &made.name, 1).await;
+        let to = Destination::Url("http://other.test/hooks".parse().unwrap());
+        let (engine, person) = (world.engine(), person());
+        let moved = engine.change_subscription(&made.name, |wish| wish.to = to.clone(), &person);
+        moved.await.unwrap();
+        // The process died between the two that it writes then.
+        keep(&world, &made.name, Some(row.clone())).await;
+        world.restart().await;
+        let found = world.engine().subscription(&made.name).await.unwrap().unwrap();
+        assert_eq!(found.failing_since, None, "it is another receiver");
+        let dispatched = world.upstream.dispatched();
+        world.clock.advance(Duration::from_hours(24 * 6));
+        publish(&world, 2).await;
+        world.until_dispatched(dispatched + 1).await;
+        world
+            .until("it fails anew", async || {
+                world.clock.advance(Duration::from_micros(1));
+                kept(&world, &made.name).await.is_some_and(|kept| kept != row)
+            })
+            .await;
+        assert!(!world.engine().paused().contains_key(&made.route_name()));
+        world.engine().unsubscribe(&made.name, &crate::world::person()).await.unwrap();
+        keep(&world, &made.name, Some(row)).await;
+        world.restart().await;
+        assert_eq!(kept(&world, &made.name).await, None, "nobody would remove it");
+    }
+}
+
 #[tokio::test]
 async fn what_is_refused_here_says_nothing_of_a_receiver() {
     for world in worlds() {
@@ -96,7 +220,7 @@ async fn what_is_refused_here_says_nothing_of_a_receiver() {
             .await;
         // It is written beside the attempt, and nobody is told of that.
         let failing = async || {
-            world.clock.advance(Duration::from_millis(1));
+            world.clock.advance(Duration::from_micros(1));
             world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since
         };
         assert_eq!(failing().await, None, "it was not asked");
