@@ -509,13 +509,16 @@ async fn a_step_whose_route_is_gone_says_what_it_waits_for_and_goes_on_once_it_i
 #[tokio::test]
 async fn what_may_have_been_done_and_forgotten_is_not_begun_again() {
     for mut world in every(&effects(Effects::Keyed)) {
-        world.upstream.script([made("h1")]);
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate)]);
         let policy = effects(Effects::Keyed);
         let mut definition = trip();
         definition.steps[1].ask.route = "other".to_owned();
         world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
         let id = begin(&world, definition).await;
+        world.until_dispatched(1).await;
         world.set_routes(routes([route(PAY, &policy)]));
+        gate.open();
         let is_at = async || saga(&world, id).await.at_hand().as_deref() == Some("flight");
         world.until("the flight is at hand", is_at).await;
         // Nobody can tell one that waits for its route from one that was forgotten.
