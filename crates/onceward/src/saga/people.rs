@@ -48,7 +48,7 @@ impl Engine {
         let hold = |_: &Plan, progress: &Progress, now: &Saga| {
             if is_known(now) { Err(Hindered::Held) } else { progress.pause() }
         };
-        let (mut held, mut before) = (0, None);
+        let (mut count, mut before) = (0, None);
         loop {
             let query = Query {
                 standing: vec![store::Standing::Delivering],
@@ -59,7 +59,7 @@ impl Engine {
             let (sagas, next) = self.sagas(query).await?;
             for saga in sagas.iter().filter(|saga| !is_known(saga)) {
                 match self.act_on_saga(saga.operation.id, person, HOLD, hold).await {
-                    Ok(_) => held += 1,
+                    Ok(_) => count += 1,
                     // It has ended, or a person was faster.
                     Err(Refusal::Conflict { .. }) => {}
                     Err(refusal) => return Err(refusal),
@@ -67,7 +67,7 @@ impl Engine {
             }
             before = next;
             if before.is_none() {
-                return Ok(held);
+                return Ok(count);
             }
         }
     }
@@ -174,9 +174,9 @@ impl Engine {
         if let Some((kept, place)) = at_hand.filter(|_| !is_stuck) {
             // Whoever read the saga before it was paused, and comes late, finds that one.
             let (why, now) = ("a person said what became of it".to_owned(), self.clock.now());
-            let dead = self.birth_of_dead_step(&saga.operation, kept, place, why, now);
-            if let Some(dead) = dead {
-                self.write_birth(Box::new(dead)).await.map_err(|error| self.heed(error))?;
+            let newborn = self.birth_of_dead_step(&saga.operation, kept, place, why, now);
+            if let Some(newborn) = newborn {
+                self.write_birth(Box::new(newborn)).await.map_err(|error| self.heed(error))?;
             }
         }
         Ok(settled)
