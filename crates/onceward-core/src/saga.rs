@@ -234,6 +234,11 @@ pub enum Hindered {
         "the saga is not stuck: what is at hand is still under way, or is looked after as an operation"
     )]
     NotStuck,
+    /// What it did since its ledger's backup is not in it.
+    #[error(
+        "its ledger was restored, so that what is at hand, or comes next, may have been done since the backup: say first what became of it (`not-done` has the saga unwind), or resume it"
+    )]
+    Held,
 }
 
 impl Plan {
@@ -261,9 +266,9 @@ impl Plan {
         match seen {
             // It was there, and was forgotten since.
             Seen::Absent { .. } if progress.standing == Standing::Stuck => Next::Rest,
-            Seen::Absent { can_be_made } if is_unwanted || !can_be_made => Next::BearDead(place),
-            // Nothing else is begun, nor is this: whoever holds it may know that it was done.
+            // Nothing else is begun, nor is this buried: whoever holds it may know that it was done.
             Seen::Absent { .. } if progress.is_paused => progress.rest_unless(progress.going()),
+            Seen::Absent { can_be_made } if is_unwanted || !can_be_made => Next::BearDead(place),
             Seen::Absent { .. } => Next::Bear(place),
             Seen::Waits if is_unwanted => Next::GiveUp(place),
             Seen::Waits | Seen::UnderWay => progress.rest_unless(progress.going()),
@@ -298,15 +303,35 @@ impl Plan {
 
     /// A person says what has become of the one at hand.
     pub fn settle(&self, progress: &Progress, word: Word) -> Result<Progress, Hindered> {
-        let place = progress.stuck()?;
-        Ok(match word {
+        Ok(self.settled(progress, progress.stuck()?, word))
+    }
+
+    /// What is at hand of a saga that a person holds, or would be next.
+    pub fn held_at(&self, progress: &Progress) -> Option<Place> {
+        if !progress.is_paused || progress.standing.is_ended() {
+            return None;
+        }
+        let let_go = || self.choose(&Progress { is_paused: false, ..progress.clone() });
+        progress.at.or_else(|| let_go().at)
+    }
+
+    /// A person who holds the saga says what has become of what is at hand, or would be next. Only where the
+    /// ledger has no operation of that: who has one finds out by it.
+    pub fn settle_held(&self, progress: &Progress, word: Word) -> Result<Progress, Hindered> {
+        progress.open()?;
+        let place = self.held_at(progress).ok_or(Hindered::NotStuck)?;
+        Ok(self.settled(progress, place, word))
+    }
+
+    fn settled(&self, progress: &Progress, place: Place, word: Word) -> Progress {
+        match word {
             Word::Done => self.after_done(progress, place, false),
             Word::NotDone if place.undo => self.after(progress, place, Leg::Left, progress.course),
             Word::NotDone if self.is_past_pivot(progress) => {
                 self.after(progress, place, Leg::NotDone, Course::Forward)
             }
             Word::NotDone => self.after_not_done(progress, place),
-        })
+        }
     }
 
     /// Whether nothing is undone any more.
@@ -532,6 +557,7 @@ mod tests {
         assert_eq!(plan.next(&held.resume().unwrap(), absent), Next::Bear(place));
         let cancelled = plan.cancel(&held).unwrap();
         assert_eq!(plan.next(&cancelled, absent), Next::BearDead(place));
+        assert_eq!(plan.next(&cancelled.pause().unwrap(), absent), Next::Rest);
     }
 
     #[test]

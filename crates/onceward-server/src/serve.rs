@@ -16,7 +16,7 @@ use onceward::route::Routes;
 use onceward::secret::random;
 use onceward::store::{Query, Standing, Store, StoreError};
 use onceward::upstream::{Door, DoorOptions, Egress, Faulty, Upstream};
-use onceward::{Engine, Parts, Person, Teller};
+use onceward::{Engine, Parts, Person, Refusal, Teller};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -310,23 +310,38 @@ impl Start {
     }
 }
 
-/// Pauses the sagas that are open in a restored ledger: what they did since its backup is not in it. Once, since
-/// a person may resume them before the ledger is released.
+/// Pauses the sagas that are open in a restored ledger: what they did since its backup is not in it. Once for each
+/// restore, which the mark of the quarantine names, whichever nodes start: a person may have resumed them since, and
+/// other nodes may have been released.
 async fn hold_sagas(engine: &Arc<Engine>, quarantine: &Path) -> Result<(), Exit> {
-    const HELD: &str = "the sagas that were open were paused\n";
-    let failed = |error: std::io::Error| Exit::failed(format!("{}: {error}", quarantine.display()));
-    let text = std::fs::read_to_string(quarantine).map_err(failed)?;
-    if text.ends_with(HELD) {
+    const HELD: &str = "sagas-held";
+    const NAME_BYTES_MAX: usize = 500;
+    let since = crate::shape::now();
+    let mark = std::fs::read(quarantine)
+        .map_err(|error| Exit::failed(format!("{}: {error}", quarantine.display())))?;
+    let name = mark.trim_ascii();
+    let name = [&b"of "[..], &name[..name.len().min(NAME_BYTES_MAX)]].concat();
+    let store = engine.store();
+    let last = store.setting(HELD.to_owned()).await?;
+    if last.as_deref() == Some(&name[..]) {
+        warn!(
+            "sagas were paused when this restore was first started: a restore of its own has a word of its own in {}",
+            quarantine.display()
+        );
         return Ok(());
     }
     let reason = "the ledger was restored: what this did since the backup is not in it".to_owned();
     let by = Person { who: "restore".to_owned(), reason };
-    let held = engine.hold_sagas(&by).await;
-    let held = held.map_err(|refusal| Exit::failed(format!("pausing sagas: {refusal}")))?;
+    let held = engine.hold_sagas(&by, since).await.map_err(|refusal| match refusal {
+        Refusal::Ledger(error) => Exit::from(error),
+        refusal => Exit::failed(format!("pausing sagas: {refusal}")),
+    })?;
     if held > 0 {
         warn!(sagas = held, "sagas are paused: `onceward saga ls` shows them");
     }
-    std::fs::write(quarantine, text + HELD).map_err(failed)
+    // Where another node was faster it held the same.
+    store.swap(HELD.to_owned(), last, Some(name.into())).await?;
+    Ok(())
 }
 
 fn tell_ready(engine: &Engine, config: &Config, listen: SocketAddr) {

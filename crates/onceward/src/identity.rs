@@ -118,7 +118,9 @@ impl Engine {
             let Holder { owner, named } = self.follow(Box::new(known)).await?;
             match named {
                 _ if is_expired(&owner, now) => replaces = Some(*owner),
-                Some(named) if leaves_room(&named) => replaces = Some(*owner),
+                Some(named) if leaves_room(&named) || self.is_undone(&named).await? => {
+                    replaces = Some(*owner);
+                }
                 Some(named) => return Ok(Remembered::Known(*named)),
                 None if !self.store.is_shared() || owner.created_at.plus(ABANDONED) <= now => {
                     replaces = Some(*owner);

@@ -108,8 +108,17 @@ impl Saga {
 
     /// What is at hand: a step's name, or `NAME/undo`.
     pub fn at_hand(&self) -> Option<String> {
+        self.name_of(self.kept.as_ref()?.progress.at?)
+    }
+
+    /// What a person may be asked about: what is at hand or, where a person holds it, would be next.
+    fn spoken_of(&self) -> Option<Place> {
+        let progress = &self.kept.as_ref()?.progress;
+        progress.at.or_else(|| self.plan().held_at(progress))
+    }
+
+    fn name_of(&self, at: Place) -> Option<String> {
         let kept = self.kept.as_ref()?;
-        let at = kept.progress.at?;
         let undo = if at.undo { "/undo" } else { "" };
         Some(format!("{}{undo}", kept.definition.steps.get(at.step)?.name))
     }

@@ -179,10 +179,10 @@ impl Place {
     fn fill(&self, from: &Path, segments: &[String]) -> io::Result<()> {
         write(&self.mark(), &mut &b""[..])?;
         sync(&self.data)?;
-        write(
-            &self.data.join(QUARANTINE),
-            &mut &b"restored; `onceward restore --release` lets it send\n"[..],
-        )?;
+        // It names this restore, so that what is done once for each is.
+        let at = crate::shape::now().as_micros();
+        let said = format!("restored ({at}); `onceward restore --release` lets it send\n");
+        write(&self.data.join(QUARANTINE), &mut said.as_bytes())?;
         fs::create_dir(&self.journal)?;
         for segment in segments {
             copy(&from.join(JOURNAL).join(segment), &self.journal.join(segment))?;

@@ -45,16 +45,11 @@ impl Reasoned for Erase {
 
 impl Erase {
     fn whose(&self, node: &View) -> Result<Whose, Problem> {
-        if let Some(saga) = &self.saga {
-            let others = [&self.subject, &self.principal, &self.route, &self.key];
-            if others.iter().all(|other| other.is_none()) {
-                return Ok(Whose::Saga(id_of(saga)?));
-            }
-        }
-        match (&self.subject, &self.principal, &self.route, &self.key) {
-            (Some(subject), None, None, None) => Ok(Whose::Subject(subject.clone())),
-            (None, Some(principal), None, None) => Ok(Whose::Principal(principal.clone())),
-            (None, principal, Some(route), Some(key)) => {
+        match (&self.subject, &self.principal, &self.route, &self.key, &self.saga) {
+            (Some(subject), None, None, None, None) => Ok(Whose::Subject(subject.clone())),
+            (None, Some(principal), None, None, None) => Ok(Whose::Principal(principal.clone())),
+            (None, None, None, None, Some(saga)) => Ok(Whose::Saga(id_of(saga)?)),
+            (None, principal, Some(route), Some(key), None) => {
                 let principal = principal.as_deref().unwrap_or_default();
                 Ok(Whose::Key(node.scope_of(route, principal), key_of(key)?))
             }

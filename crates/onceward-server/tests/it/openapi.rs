@@ -367,6 +367,8 @@ fn the_rest(walk: &mut Walk<'_>, folder: &World) {
     walk.done.insert("exportAudit");
     let erased = walk.post("/v1/erase", &json!({"reason": "they asked", "subject": "nobody"}));
     assert_eq!(erased["operations"], 0);
+    let both = json!({"reason": "they asked", "subject": "nobody", "saga": "op_00000000000000000000000000"});
+    walk.ask(400, "POST", "/v1/erase", &both);
     walk.post("/v1/backup", &json!({"to": folder.path("backup")}));
     walk.ask(409, "POST", "/v1/release", &json!({}));
     let before = walk.get("/v1/rekey");

@@ -13,7 +13,7 @@ use onceward_core::operation::{Act, Deed, Event, Operation, State};
 use onceward_core::policy::Mode;
 use onceward_core::saga::{
     Course, Leg, Next, Place, Progress, SagaEvent, Seen, Standing as Stands, Variable, is_kept,
-    is_shallow, read_kept,
+    is_shallow, is_stand_in, read_kept,
 };
 use onceward_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -178,6 +178,12 @@ impl Engine {
                         if !place.undo && Sabotage::NotDoneUndone.is_on() =>
                     {
                         Seen::Done { lacks: true }
+                    }
+                    // What was given up, or refused for a second time, may have been done since the backup.
+                    Seen::Failed { maybe_done: false, retries }
+                        if kept.is_held && !is_stand_in(step) =>
+                    {
+                        Seen::Failed { maybe_done: true, retries }
                     }
                     seen => seen,
                 }

@@ -39,6 +39,8 @@ pub(super) struct Made {
     route: Arc<Route>,
     policy: Arc<Policy>,
     effects: Effects,
+    /// Whether it is a compensation.
+    undo: bool,
 }
 
 /// Why a step cannot be made.
@@ -86,26 +88,29 @@ impl Engine {
         }
         let key = key_of(saga.id, name, place.undo).ok_or_else(|| never("it has no key"))?;
         let request = Arc::new(request);
-        Ok(Made { key, ask: ask.clone(), request, mail, route, policy, effects })
+        let undo = place.undo;
+        Ok(Made { key, ask: ask.clone(), request, mail, route, policy, effects, undo })
     }
 
     /// Remembers the operation of a step: accepted, and due at once. As with any call, its route may call
-    /// another one the same effect; that one is returned then.
+    /// another one the same effect; that one is returned then. A compensation is nobody's twin: it says what its
+    /// step said, and is to be sent for that.
     pub(super) async fn bear_step(
         &self,
         saga: &Operation,
         made: Made,
         now: Timestamp,
     ) -> Result<Remembered, StoreError> {
+        let undo = made.undo;
         let (newborn, arrival) = self.birth_of_step(saga, made, now);
         let Scope { tenant, principal, .. } = saga.scope.clone();
         let as_call = receive::scope_of(&arrival.route, None, tenant, principal);
-        let identity = self.identity_within(&as_call, &arrival);
+        let identity = if undo { None } else { self.identity_within(&as_call, &arrival) };
         self.write_watched(Box::new(newborn), identity, Watch::of(&arrival, now)).await
     }
 
     fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> (Birth, Arrival) {
-        let Made { key, ask, request, mail, route, policy, effects } = made;
+        let Made { key, ask, request, mail, route, policy, effects, .. } = made;
         let scope = scope_of(saga);
         // Less than its route allows, and never more.
         let bounds = policy.backoff(Mode::Accepted);

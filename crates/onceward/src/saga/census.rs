@@ -1,13 +1,13 @@
 //! How many sagas that have not ended stand where. That is kept with each saga, so each is read once for each
 //! move of it, and its row alone from then on.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use onceward_core::id::OperationId;
 use onceward_core::key::ScopeKind;
 use onceward_core::operation::Fence;
 use onceward_core::saga::Standing;
+use tokio::sync::Mutex;
 
 use crate::engine::Engine;
 use crate::store::{Query, Standing as Stands, StoreError};
@@ -16,7 +16,8 @@ use crate::store::{Query, Standing as Stands, StoreError};
 const PAGE: usize = 500;
 const PAGES_MAX: usize = 20;
 
-/// Where those stood that were looked at last, and their fences then.
+/// Where those stood that were looked at last, and their fences then. One look at a time: who comes beside it has
+/// what it learns, and what a look that is dropped has learnt stays.
 #[derive(Debug, Default)]
 pub(crate) struct Census(Mutex<HashMap<OperationId, (Fence, Standing)>>);
 
@@ -32,25 +33,32 @@ pub struct OpenSagas {
 impl Engine {
     /// Counts the sagas that have not ended.
     pub async fn open_sagas(&self) -> Result<OpenSagas, StoreError> {
-        let mut known =
-            std::mem::take(&mut *self.census.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut known = self.census.0.lock().await;
+        let counts = self.store.condition().await?.counts;
+        let are_open =
+            |(stands, count): &(Stands, u64)| *stands == Stands::Delivering && *count > 0;
+        if !counts.iter().any(are_open) {
+            known.clear();
+            return Ok(OpenSagas { is_all: true, ..OpenSagas::default() });
+        }
         let mut query = Query {
             standing: vec![Stands::Delivering],
             kind: Some(ScopeKind::Saga),
             limit: PAGE,
             ..Query::default()
         };
-        let (mut open, mut seen) = (OpenSagas::default(), HashMap::new());
+        let (mut open, mut seen) = (OpenSagas::default(), HashSet::new());
         for _ in 0..PAGES_MAX {
             let page = self.store.list(query.clone()).await?;
             for operation in page.operations {
                 let (id, fence) = (operation.id, operation.fence);
                 let tenant = operation.scope.tenant.clone();
-                let standing = match known.remove(&id).filter(|(then, _)| *then == fence) {
-                    Some((_, standing)) => standing,
+                let standing = match known.get(&id).filter(|(then, _)| *then == fence) {
+                    Some((_, standing)) => *standing,
                     None => self.saga_of(operation).await?.standing(),
                 };
-                seen.insert(id, (fence, standing));
+                known.insert(id, (fence, standing));
+                seen.insert(id);
                 if !standing.is_ended() {
                     *open.counts.entry((tenant, standing)).or_default() += 1;
                 }
@@ -61,7 +69,7 @@ impl Engine {
                 break;
             }
         }
-        *self.census.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        known.retain(|id, _| seen.contains(id));
         Ok(open)
     }
 }

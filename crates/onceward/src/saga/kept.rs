@@ -34,6 +34,8 @@ pub struct Kept {
     pub(crate) values: BTreeMap<String, Value>,
     /// Since when what is at hand is.
     pub(super) at_since: Option<Timestamp>,
+    /// Whether it was paused because its ledger was restored: what it did since the backup is not in it.
+    pub(super) is_held: bool,
     /// Why it does not go forward, in words for a person.
     pub why: Option<String>,
     /// What people did, oldest first.
@@ -60,6 +62,8 @@ struct Row {
     values: BTreeMap<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at_since: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     deeds: Vec<(String, i64, String, String)>,
@@ -128,7 +132,8 @@ impl Kept {
     pub(super) fn new(definition: Definition) -> Self {
         let progress = definition.plan().begin();
         let values = BTreeMap::new();
-        Self { definition, progress, values, at_since: None, why: None, deeds: Vec::new() }
+        let (is_held, deeds) = (false, Vec::new());
+        Self { definition, progress, values, at_since: None, is_held, why: None, deeds }
     }
 
     /// The definition alone: what makes two starts the same.
@@ -147,6 +152,7 @@ impl Kept {
             progress: ProgressRow::of(&self.progress),
             values: self.values.clone(),
             at_since: self.at_since.map(Timestamp::as_micros),
+            held: self.is_held,
             why: self.why.clone(),
             deeds: self.deeds.iter().map(deed).collect(),
         };
@@ -165,6 +171,7 @@ impl Kept {
             progress: row.progress.read()?,
             values: row.values,
             at_since: row.at_since.map(Timestamp::from_micros),
+            is_held: row.held,
             why: row.why,
             deeds: row.deeds.into_iter().map(deed).collect(),
         })

@@ -46,6 +46,7 @@ mod replay_bytes;
 mod retention;
 mod retries;
 mod sagas;
+mod sagas_held;
 mod sealed;
 mod sessions;
 mod tally;

@@ -1,6 +1,5 @@
 //! Sagas on every ledger: in order, undone in reverse, and whole across deaths of their process.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use crate::world::{
     unanswered,
 };
 
-fn ask(method: &str, path: &str, body: Value) -> Ask {
+pub(crate) fn ask(method: &str, path: &str, body: Value) -> Ask {
     Ask {
         route: PAY.to_owned(),
         method: method.to_owned(),
@@ -37,28 +36,32 @@ fn ask(method: &str, path: &str, body: Value) -> Ask {
 }
 
 /// A step that is undone by deleting what its answer calls `id`.
-fn step(name: &str) -> Step {
+pub(crate) fn step(name: &str) -> Step {
     let undo = ask("DELETE", &format!("/{name}/{{{{steps.{name}.body/id}}}}"), Value::Null);
     let ask = ask("POST", &format!("/{name}"), json!({"for": "{{input/user}}"}));
     Step { name: name.to_owned(), ask, undo: Some(undo), is_pivot: false }
 }
 
 /// The same, which takes what the step before it made.
-fn after(name: &str, before: &str) -> Step {
+pub(crate) fn after(name: &str, before: &str) -> Step {
     let body = json!({"of": format!("{{{{steps.{before}.body/id}}}}")});
     Step { ask: ask("POST", &format!("/{name}"), body), ..step(name) }
 }
 
-fn trip() -> Definition {
+pub(crate) fn trip() -> Definition {
     let steps = vec![step("hotel"), after("flight", "hotel"), after("car", "flight")];
     Definition { steps, input: json!({"user": 7}), stops: false }.check().unwrap()
 }
 
-fn made(id: &str) -> Does {
+pub(crate) fn made(id: &str) -> Does {
     answer(201, json!({"id": id}).to_string())
 }
 
-async fn start(world: &World, key: &str, definition: Definition) -> Result<Started, Refusal> {
+pub(crate) async fn start(
+    world: &World,
+    key: &str,
+    definition: Definition,
+) -> Result<Started, Refusal> {
     let wanted = NewSaga {
         tenant: "t".to_owned(),
         principal: String::new(),
@@ -73,33 +76,33 @@ async fn start(world: &World, key: &str, definition: Definition) -> Result<Start
     world.spawn(async move { engine.start_saga(wanted).await }).await.unwrap()
 }
 
-async fn begin(world: &World, definition: Definition) -> OperationId {
+pub(crate) async fn begin(world: &World, definition: Definition) -> OperationId {
     start(world, "trip-1", definition).await.unwrap().saga.operation.id
 }
 
-async fn saga(world: &World, id: OperationId) -> Saga {
+pub(crate) async fn saga(world: &World, id: OperationId) -> Saga {
     world.engine().saga(id).await.unwrap()
 }
 
 /// The saga, once it stands there.
-async fn stands(world: &World, id: OperationId, standing: Standing) -> Saga {
+pub(crate) async fn stands(world: &World, id: OperationId, standing: Standing) -> Saga {
     let is = async || saga(world, id).await.standing() == standing;
     world.until(&format!("the saga is {}", standing.name()), is).await;
     saga(world, id).await
 }
 
-fn legs(saga: &Saga) -> Vec<Leg> {
+pub(crate) fn legs(saga: &Saga) -> Vec<Leg> {
     saga.kept.as_ref().unwrap().progress.legs.clone()
 }
 
 /// What the upstream was asked, in order.
-fn asked(world: &World) -> Vec<String> {
+pub(crate) fn asked(world: &World) -> Vec<String> {
     let line = |seen: &Seen| format!("{} {}", seen.method, seen.target);
     world.upstream.seen().iter().map(line).collect()
 }
 
 /// The operation of a step.
-async fn operation(world: &World, id: OperationId, step: usize) -> Operation {
+pub(crate) async fn operation(world: &World, id: OperationId, step: usize) -> Operation {
     let saga = saga(world, id).await;
     world.engine().steps_of(&saga).await.unwrap().remove(step).0.unwrap()
 }
@@ -375,7 +378,7 @@ async fn many_processes_move_one_saga_and_each_step_is_begun_once() {
 fn orders(first: &str, second: &str) -> Definition {
     let ask = |name: &str, order: &str| ask("POST", &format!("/{name}"), json!({"order": order}));
     let plain = |name: &str, order| {
-        let undo = Some(self::ask("POST", &format!("/{name}/undone"), json!({"of": order})));
+        let undo = Some(self::ask("POST", &format!("/{name}/undone"), json!({"order": order})));
         Step { name: name.to_owned(), ask: ask(name, order), undo, is_pivot: false }
     };
     let steps = vec![plain("hotel", first), plain("flight", second)];
@@ -388,20 +391,32 @@ async fn a_step_whose_route_calls_its_effect_that_of_another_is_not_sent() {
     let unique = Some(UniqueRule { name, within: Duration::from_hours(24) });
     let policy = Policy { unique, ..effects(Effects::Keyed) };
     for world in every(&policy) {
-        let mut call = post("by-hand");
-        call.request.body = r#"{"order":"o-2"}"#.into();
-        let first = world.answered(call).await;
+        let of = |key: &str, order: &str| {
+            let mut call = post(key);
+            call.request.body = json!({"order": order}).to_string().into();
+            call
+        };
+        let gate = Gate::closed();
+        world.upstream.script([made("by"), made("h1"), answer(204, "").behind(&gate)]);
+        let first = world.answered(of("by-hand", "o-2")).await;
         let id = begin(&world, orders("o-1", "o-2")).await;
+        world.until_dispatched(3).await;
+        // And the other way round: a call whose effect a step has is answered from that, until it is undone.
+        let hotel = operation(&world, id, 0).await.id;
+        assert_eq!(world.answered(of("early", "o-1")).await.operation.id, hotel);
+        gate.open();
         let unwound = stands(&world, id, Standing::Unwound).await;
         assert_eq!(legs(&unwound), [Leg::Undone, Leg::NotDone]);
+        // What undoes a step says what the step said, and is no twin of it.
         assert_eq!(asked(&world)[1..], ["POST /hotel", "POST /hotel/undone"]);
         let why = unwound.kept.unwrap().why.unwrap();
         assert!(why.contains("the step flight") && why.contains(&first.operation.id.to_string()));
-        // And the other way round: a call whose effect a step has is answered from that.
-        let mut call = post("later");
-        call.request.body = r#"{"order":"o-1"}"#.into();
-        let later = world.answered(call).await;
-        assert_eq!(later.operation.id, operation(&world, id, 0).await.id);
+        // Whoever joined before keeps that answer; whoever comes now has the effect.
+        assert_eq!(world.answered(of("early", "o-1")).await.operation.id, hotel);
+        let later = world.answered(of("later", "o-1")).await.operation.id;
+        assert_ne!(later, hotel);
+        assert_eq!(world.upstream.dispatched(), 4);
+        assert_eq!(world.answered(of("last", "o-1")).await.operation.id, later);
     }
 }
 
@@ -468,28 +483,6 @@ async fn a_lookup_that_finds_nothing_of_a_step_that_is_unwanted_has_it_not_sent_
 }
 
 #[tokio::test]
-async fn what_is_at_hand_of_a_saga_that_is_held_and_is_not_there_yet_is_not_begun() {
-    for world in every(&effects(Effects::Keyed)) {
-        let gate = Gate::closed();
-        world.upstream.script([made("h1").behind(&gate), made("f2"), made("c3")]);
-        let id = begin(&world, trip()).await;
-        world.until_dispatched(1).await;
-        let held = Person { who: "restore".to_owned(), reason: "r".to_owned() };
-        assert_eq!(world.engine().hold_sagas(&held).await.unwrap(), 1);
-        assert_eq!(world.engine().hold_sagas(&held).await.unwrap(), 0, "it is paused already");
-        gate.open();
-        let is_done = async || legs(&saga(&world, id).await)[0] == Leg::Done;
-        world.until("the hotel is done", is_done).await;
-        assert_eq!(saga(&world, id).await.standing(), Standing::Paused);
-        let open = world.engine().open_sagas().await.unwrap();
-        assert_eq!(open.counts, BTreeMap::from([(("t".to_owned(), Standing::Paused), 1)]));
-        world.engine().resume_saga(id, &person()).await.unwrap();
-        stands(&world, id, Standing::Done).await;
-        assert!(world.engine().open_sagas().await.unwrap().counts.is_empty());
-    }
-}
-
-#[tokio::test]
 async fn a_step_whose_route_is_gone_says_what_it_waits_for_and_goes_on_once_it_is_back() {
     let policy = effects(Effects::Keyed);
     for mut world in every(&policy) {
@@ -516,13 +509,16 @@ async fn a_step_whose_route_is_gone_says_what_it_waits_for_and_goes_on_once_it_i
 #[tokio::test]
 async fn what_may_have_been_done_and_forgotten_is_not_begun_again() {
     for mut world in every(&effects(Effects::Keyed)) {
-        world.upstream.script([made("h1")]);
+        let gate = Gate::closed();
+        world.upstream.script([made("h1").behind(&gate)]);
         let policy = effects(Effects::Keyed);
         let mut definition = trip();
         definition.steps[1].ask.route = "other".to_owned();
         world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
         let id = begin(&world, definition).await;
+        world.until_dispatched(1).await;
         world.set_routes(routes([route(PAY, &policy)]));
+        gate.open();
         let is_at = async || saga(&world, id).await.at_hand().as_deref() == Some("flight");
         world.until("the flight is at hand", is_at).await;
         // Nobody can tell one that waits for its route from one that was forgotten.
