@@ -233,17 +233,17 @@ impl Engine {
             let is_written =
                 wanted == failing || self.store.swap(setting.clone(), kept, row).await?;
             if is_written {
-                self.know_failing(name, wanted);
+                self.know_failing(name, wanted.as_ref());
                 return Ok(said);
             }
         }
         Err(StoreError::Away("others write of this receiver without an end".to_owned()))
     }
 
-    fn know_failing(&self, name: &str, known: Option<Failing>) {
+    fn know_failing(&self, name: &str, known: Option<&Failing>) {
         self.subscriptions.failing.rcu(|failing| {
             let mut failing = (**failing).clone();
-            match &known {
+            match known {
                 Some(known) => drop(failing.insert(name.to_owned(), known.clone())),
                 None => drop(failing.remove(name)),
             }
