@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without ends it")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -98,15 +98,29 @@ fn program(variable: &str, name: &str) -> PathBuf {
     named.unwrap_or_else(|| panic!("no {name}, and {variable} is not set; {MEND}"))
 }
 
+/// How often a driver is started that found its port taken: it chooses one for IPv6, and wants the same for IPv4.
+const STARTS: usize = 10;
+
+/// A driver, and its line that says where it listens.
+fn started(driver: &Path) -> (Running, String) {
+    for _ in 0..STARTS {
+        let mut command = Command::new(driver);
+        command.arg("--port=0");
+        let (process, said, _) = Running::start(command);
+        let line = said.until_one_of(&["successfully on port ", "port not available"]);
+        if line.contains("successfully") {
+            return (process, line);
+        }
+    }
+    panic!("no port is free for {}", driver.display());
+}
+
 impl Browser {
     pub(crate) fn start() -> Self {
         let chromium = program("TEST_CHROMIUM", "chromium");
         let driver = program("TEST_CHROMEDRIVER", "chromedriver");
         let folder = TempDir::new().unwrap();
-        let mut command = Command::new(driver);
-        command.arg("--port=0");
-        let (process, said, _) = Running::start(command);
-        let line = said.until("successfully on port ");
+        let (process, line) = started(&driver);
         let port = line.rsplit(' ').next().unwrap().trim_end_matches('.').parse().unwrap();
         let driver = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = format!("--user-data-dir={}", folder.path().display());

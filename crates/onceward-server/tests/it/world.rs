@@ -195,7 +195,14 @@ impl Log {
     /// Waits for a line with `words`.
     #[track_caller]
     pub(crate) fn until(&self, words: &str) -> String {
-        let has = |lines: &[String]| lines.iter().find(|line| line.contains(words)).cloned();
+        self.until_one_of(&[words])
+    }
+
+    /// Waits for a line with any of these words.
+    #[track_caller]
+    pub(crate) fn until_one_of(&self, words: &[&str]) -> String {
+        let is_one = |line: &&String| words.iter().any(|words| line.contains(words));
+        let has = |lines: &[String]| lines.iter().find(is_one).cloned();
         let lines = self.0.0.lock().unwrap();
         let (lines, _) =
             self.0.1.wait_timeout_while(lines, PATIENCE, |lines| has(lines).is_none()).unwrap();
