@@ -13,14 +13,13 @@ use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 use hyper::http::uri::{Authority, Scheme};
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 
 use crate::Outcome;
-use crate::proxy::strip;
+use crate::proxy::{serve, strip};
 
 const NAME: HeaderValue = HeaderValue::from_static("1.1 ordinary");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,28 +33,13 @@ struct Proxy {
 
 /// Serves until standard input ends.
 pub(crate) fn run(sink: SocketAddr) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = crate::sink::listen().await?;
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        let proxy = Arc::new(Proxy { client, sink: sink.to_string().parse()? });
-        loop {
-            let (stream, peer) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let proxy = Arc::clone(&proxy);
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let proxy = Arc::clone(&proxy);
-                    async move { proxy.forward(request, peer.ip()).await }
-                });
-                // A caller that goes away in the middle is its own affair.
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
-        }
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let proxy = Arc::new(Proxy { client, sink: sink.to_string().parse()? });
+    serve(move |request, from| {
+        let proxy = Arc::clone(&proxy);
+        async move { proxy.forward(request, from).await }
     })
 }
 

@@ -4,7 +4,8 @@
 //! timeouts, no retries: it is the measure, not a product.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -33,16 +34,27 @@ type Answer = Response<Either<Returning, Empty<Bytes>>>;
 
 /// Serves until standard input ends.
 pub(crate) fn run(sink: SocketAddr) -> Outcome<()> {
+    let pool = Arc::new(Pool { sink, idle: Mutex::default() });
+    serve(move |request, _| forward(request, Arc::clone(&pool)))
+}
+
+/// Answers all requests so, with whom each came from.
+pub(crate) fn serve<A, F, B>(answer: A) -> Outcome<()>
+where
+    A: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = crate::sink::listen().await?;
-        let pool = Arc::new(Pool { sink, idle: Mutex::default() });
         loop {
-            let (stream, _) = listener.accept().await?;
+            let (stream, peer) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let pool = Arc::clone(&pool);
+            let answer = answer.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| forward(request, Arc::clone(&pool)));
+                let service = service_fn(move |request| answer(request, peer.ip()));
                 // A caller that goes away in the middle is its own affair.
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)

@@ -47,12 +47,10 @@ pub(crate) fn run(args: &[String]) -> Outcome<()> {
     let is = |flag: &str| args.iter().any(|arg| arg == flag);
     let more = args.iter().filter(|arg| *arg != "--set" && *arg != "--tests");
     let mut more: Vec<&str> = more.map(String::as_str).collect();
-    let build = if is("--tests") {
+    let build = if is("--tests") { &TESTS } else { &RELEASE };
+    if is("--tests") && !is("--only") {
         more.extend(["--only", OWN]);
-        &TESTS
-    } else {
-        &RELEASE
-    };
+    }
     if !tools::there_or_installed("valgrind", "valgrind") {
         println!("count: NO valgrind (Debian: valgrind): SKIPPED");
         return Ok(());

@@ -11,8 +11,9 @@ const NOT_KEPT: &str = "\u{1}a number that is not kept\u{1}";
 /// The first number of a JSON text that is not read and written as what it says. Whole ones of 64 bits are, and
 /// fractions that a double holds to their last digit.
 pub fn first_not_kept(text: &[u8]) -> Option<&str> {
-    let words = numbers(text).map(|place| std::str::from_utf8(&text[place]).unwrap_or_default());
-    words.into_iter().find(|number| !is_number_kept(number))
+    let mut words =
+        numbers(text).map(|place| std::str::from_utf8(&text[place]).unwrap_or_default());
+    words.find(|number| !is_number_kept(number))
 }
 
 /// Reads a document whose numbers may be others than are kept: [`is_kept`] tells of each part of it.

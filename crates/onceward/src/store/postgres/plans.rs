@@ -36,44 +36,32 @@ const fn hot(name: &'static str, sql: &'static str, with: &'static str, days: Da
     Hot { name, sql, with, days }
 }
 
+/// What a write is asked with, and what more is found by its ids or put in the place of others.
+macro_rules! written {
+    ($($more:literal),*) => {
+        concat!(
+            "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
+             '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
+             '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
+             '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}'"
+            $(, ", ", $more)*
+        )
+    };
+}
+
 const HOT: [Hot; 19] = [
-    hot(
-        "write",
-        WRITE,
-        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
-         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
-         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}'",
-        Days::Today,
-    ),
+    hot("write", WRITE, written!(), Days::Today),
     hot(
         "write of what is found by its ids",
         WRITE_MADE,
-        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
-         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
-         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{NEW}', '{to}', '{ada}'",
+        written!("'{NEW}', '{to}', '{ada}'"),
         Days::Today,
     ),
-    hot(
-        "write over",
-        WRITE_OVER,
-        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
-         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
-         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{ID}', '{TODAY}', '{1}', TODAY, TODAY",
-        Days::Today,
-    ),
+    hot("write over", WRITE_OVER, written!("'{ID}', '{TODAY}', '{1}', TODAY, TODAY"), Days::Today),
     hot(
         "write over of what is found by its ids",
         WRITE_MADE_OVER,
-        "'{\"\\\\x01\"}', '{NEW}', '{1}', '{1}', '{1}', '{NULL}', '{1}', '{\"\\\\x01\"}', \
-         '{ID,NEXT}', '{2,2}', '{3,3}', '{NULL,NULL}', '{NULL,NULL}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{NULL,NULL}', '{NULL,NULL}', 'ID', 'NEXT', \
-         '{NEW,ID}', '{TODAY,TODAY}', '{1000000000,1000000001}', '{\"\\\\x01\",\"\\\\x01\"}', \
-         '{NEW}', '{to}', '{ada}', '{ID}', '{TODAY}', '{1}', TODAY, TODAY",
+        written!("'{NEW}', '{to}', '{ada}'", "'{ID}', '{TODAY}', '{1}', TODAY, TODAY"),
         Days::Today,
     ),
     hot("known", KNOWN, "ARRAY[sha256('k1'::bytea)]", Days::Today),
