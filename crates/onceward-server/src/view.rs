@@ -299,6 +299,15 @@ impl View {
         route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()).into())
     }
 
+    /// The same, where callers can name it: those of sources, outboxes and subscriptions have a slash in
+    /// their name, which ends one at `/to/`.
+    pub(crate) fn find_called(&self, name: &str) -> Result<Arc<Route>, Problem> {
+        if name.contains('/') {
+            return Err(Refusal::RouteUnknown(name.to_owned()).into());
+        }
+        self.find_route(name)
+    }
+
     /// The routes that are there for it.
     pub(crate) fn routes(&self) -> Vec<Arc<Route>> {
         let routes = self.engine.routes();
