@@ -258,6 +258,7 @@ fn a_project_that_serves_others_and_an_environment_of_a_gateway_change_nothing()
     let to = format!("http://{}/hook?a=${{HOME}}", ada.app.address);
     let mut command = ada.world.command(&["listen", "--forward-to", &to, "--source", "github"]);
     command.env("HOME", ada.world.path("")).env("ONCEWARD_DATA", ada.world.path("other"));
+    command.env("ONCEWARD_STORE", "postgres://nobody@127.0.0.1:1/none");
     let (_running, _, err) = Running::start(command);
     let first = err.until("/in/");
     assert_eq!(first.trim(), format!("http://127.0.0.1:{port}/in/github"));
