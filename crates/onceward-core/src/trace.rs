@@ -114,9 +114,20 @@ impl fmt::Display for TraceContext {
 /// Fills `place` with two digits for each byte.
 fn write_hex(place: &mut [u8], bytes: &[u8]) {
     for (digits, byte) in place.as_chunks_mut().0.iter_mut().zip(bytes) {
-        *digits = [hex::DIGITS[usize::from(byte >> 4)], hex::DIGITS[usize::from(byte & 15)]];
+        *digits = PAIRS[usize::from(*byte)];
     }
 }
+
+/// The digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [hex::DIGITS[byte >> 4], hex::DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Spreads what differs in few bits over all of them (the finaliser of splitmix64).
 pub fn spread(seed: u64) -> u64 {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
-use http::header::{HOST, USER_AGENT};
+use http::header::{Entry, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use onceward::core::trace::{self, Place, Sampling, TraceContext};
 use onceward::secret::random;
@@ -90,17 +90,31 @@ pub(crate) fn watch(traced: Option<&Traced>, options: &mut CallOptions) {
 /// Tells whoever a request passes on to where it comes from.
 pub(crate) fn pass_on(traced: Option<&Traced>, headers: &mut HeaderMap) {
     let Some(Telling { sampling, .. }) = telling() else { return };
-    let context = match (traced, caller_of(headers)) {
-        (Some(traced), _) => traced.0.own,
-        // Nobody tells of it, here or there.
-        (None, Some(caller)) if !caller.is_sampled() => return,
-        (None, caller) => {
-            let (high, low) = new_id();
-            begin(*sampling, caller, (high, sampling.steered(low, false)))
+    let said = headers.entry(TRACEPARENT);
+    let context = if let Some(Traced(shared)) = traced {
+        shared.own
+    } else {
+        // Nobody tells of it here, and whoever comes after is told that.
+        let caller = match &said {
+            Entry::Occupied(lines) => {
+                TraceContext::of_lines(lines.iter().map(HeaderValue::as_bytes))
+            }
+            Entry::Vacant(_) => None,
+        };
+        if caller.is_some_and(|caller| !caller.is_sampled()) {
+            return;
         }
+        let (high, low) = new_id();
+        begin(*sampling, caller, (high, sampling.steered(low, false)))
     };
-    if let Ok(value) = HeaderValue::from_bytes(&context.text()) {
-        headers.insert(TRACEPARENT, value);
+    let Ok(value) = HeaderValue::from_bytes(&context.text()) else { return };
+    match said {
+        Entry::Occupied(mut lines) => {
+            lines.insert(value);
+        }
+        Entry::Vacant(place) => {
+            place.insert(value);
+        }
     }
 }
 
@@ -232,10 +246,11 @@ impl Arriving {
         }
         let Some(rest) = path.strip_prefix("/to/") else { return Some("/v1/operations".into()) };
         let (name, is_there) = self.named(rest);
-        let name = match name.to_ascii_lowercase().as_str() {
-            "http:" | "https:" => "{url}",
-            _ if is_there => name,
-            _ => "{route}",
+        let is_url = ["http:", "https:"].iter().any(|scheme| name.eq_ignore_ascii_case(scheme));
+        let name = match (is_url, is_there) {
+            (true, _) => "{url}",
+            (false, true) => name,
+            (false, false) => "{route}",
         };
         Some(format!("/to/{name}/{{path}}").into())
     }
@@ -252,7 +267,7 @@ impl Arriving {
         let path = self.uri.path();
         let rest = path.strip_prefix("/to/").filter(|_| self.guard.is_none());
         let may_tell =
-            |rest: &str| self.named(rest).1 || !rest.contains('@') && !rest.contains("%40");
+            |rest: &str| !rest.contains('@') && !rest.contains("%40") || self.named(rest).1;
         if rest.is_none_or(may_tell) { path } else { route.unwrap_or_default() }
     }
 
