@@ -44,6 +44,7 @@ fn everywhere() -> Result<Vec<Operation>, Illegal> {
         error: Some("the answer broke off".into()),
         may_have_executed: true,
         answer: kept,
+        timings: contract::timings(),
     };
     let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: kept };
     let finish = Event::Ended(ended.clone(), Verdict::Finish(outcome));
