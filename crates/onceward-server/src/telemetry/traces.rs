@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onceward::Engine;
-use onceward::core::attempt::{Attempt, Ending};
+use onceward::core::attempt::{Attempt, Ending, Phase};
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Deed, Operation, Source, State};
 use onceward::core::policy::Mode;
@@ -231,6 +231,12 @@ impl Telling {
             }
             if !is_claim {
                 say("http.request.method", method(&operation.method));
+                if !ended.timings.is_empty() {
+                    say("onceward.connection.reused", ended.timings.reused.into());
+                }
+                for (phase, took) in ended.timings.each() {
+                    say(said_of(phase), (took.as_micros() as f64 / 1000.0).into());
+                }
                 if attempt.n > 1 {
                     say("http.request.resend_count", i64::from(attempt.n - 1).into());
                 }
@@ -375,6 +381,19 @@ fn about(operation: &Operation) -> Vec<KeyValue> {
     said.push(KeyValue::new("onceward.route", label(&operation.route).to_owned()));
     said.push(KeyValue::new("onceward.state", operation.state.name()));
     said
+}
+
+/// What says how long an attempt's phase took, in milliseconds.
+fn said_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Token => "onceward.phase.token",
+        Phase::Resolve => "onceward.phase.resolve",
+        Phase::Connect => "onceward.phase.connect",
+        Phase::Tls => "onceward.phase.tls",
+        Phase::Send => "onceward.phase.send",
+        Phase::Head => "onceward.phase.head",
+        Phase::Body => "onceward.phase.body",
+    }
 }
 
 /// A method that everybody knows; the names of others could be as many as callers like.
