@@ -70,7 +70,7 @@ fn serve(stream: TcpStream, does: &[Does], read: &AtomicUsize) -> Option<()> {
 fn accept(gateway: &Gateway, key: &str) -> String {
     let headers = [("idempotency-key", key), ("prefer", "respond-async")];
     let answer = gateway.call("POST", "/to/shop/orders", &headers, "{}");
-    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert_eq!(answer.status, 202, "{}", answer.text());
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -99,7 +99,7 @@ fn an_attempt_tells_its_phases_in_the_api_on_its_page_and_in_show() {
     } else {
         assert_eq!(of_second, phases(first), "{second}");
     }
-    let page = gateway.call("GET", &format!("/operations/{id}"), &[], "").body;
+    let page = gateway.call("GET", &format!("/operations/{id}"), &[], "").text();
     for words in ["svg class=\"phases\"", "address found<span class=\"took\"> in ", "whole answer"]
     {
         assert!(page.contains(words), "{words}\n{page}");
