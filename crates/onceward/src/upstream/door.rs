@@ -190,7 +190,7 @@ impl Door {
     ) -> Result<(Parts, Incoming, Line), Failure> {
         let mut kept = self.take(target);
         if kept.is_none() {
-            progress.is_in(Phase::Connect);
+            progress.turn_to(Phase::Connect);
         }
         loop {
             let message = compose().map_err(|why| unfit(&why))?;
@@ -224,9 +224,10 @@ impl Door {
             if let Some(line) = turn.may_share().then(|| self.take(target)).flatten() {
                 return Ok(line);
             }
-            match turn.has_waited {
-                true => progress.enter(Phase::Resolve),
-                false => progress.is_in(Phase::Resolve),
+            if turn.has_waited {
+                progress.enter(Phase::Resolve);
+            } else {
+                progress.turn_to(Phase::Resolve);
             }
             self.connect(target, deadline, progress).await
         })
@@ -317,7 +318,7 @@ impl Door {
         let http2 = line.is_http2();
         progress.on(line.reused);
         if http2 {
-            progress.is_in(Phase::Head);
+            progress.turn_to(Phase::Head);
         }
         let request = line.request(message);
         // A last look at a connection that lay idle is a system call: what is safe is sent again anyway.

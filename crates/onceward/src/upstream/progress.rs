@@ -35,8 +35,8 @@ impl Progress {
         (self.phase, self.since) = (next, at);
     }
 
-    /// What it is in is rather `phase`: nothing was over.
-    pub(super) fn is_in(&mut self, phase: Phase) {
+    /// It is in `phase` instead, since the same instant: nothing is over.
+    pub(super) fn turn_to(&mut self, phase: Phase) {
         self.phase = phase;
     }
 

@@ -124,7 +124,7 @@ pub(super) async fn attempt(
 ) -> Result<Answer, Failure> {
     let Dispatch { target, request, headers, .. } = dispatch;
     let mut progress = Progress::begin(Instant::now());
-    progress.is_in(Part::Resolve);
+    progress.turn_to(Part::Resolve);
     let Some(mail) = Mail::of(request, headers) else {
         // A probe only looks; nothing else that is no mail is ever taken for sent.
         if !is_safe(&request.method) || headers.get(OPERATION).is_some() {
