@@ -174,13 +174,14 @@ impl Pool {
             .flatten();
         let mut has_waited = false;
         let waited = match opening {
-            Some(opening) => Some(match Arc::clone(&opening).try_lock_owned() {
-                Ok(waited) => waited,
-                Err(_) => {
-                    has_waited = true;
-                    opening.lock_owned().await
-                }
-            }),
+            Some(opening) => {
+                let free = Arc::clone(&opening).try_lock_owned().ok();
+                has_waited = free.is_none();
+                Some(match free {
+                    Some(waited) => waited,
+                    None => opening.lock_owned().await,
+                })
+            }
             None => None,
         };
         // Meanwhile somebody may have learnt that there is nothing to share.
