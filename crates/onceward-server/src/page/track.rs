@@ -181,10 +181,8 @@ mod tests {
     #[test]
     fn where_nobody_measured_the_steps_are_told_alone() {
         let words = shown(Reached::Connected, Timings::default());
-        assert_eq!(
-            words.replace("\n", ""),
-            "address foundconnectedTLS agreedrequest sentanswer beganwhole answer"
-        );
+        let steps = "address foundconnectedTLS agreedrequest sentanswer beganwhole answer";
+        assert_eq!(words, steps);
     }
 
     #[test]
