@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ended, Ending, Reached};
+use onceward::core::attempt::{Ended, Ending, Reached, Timings};
 use onceward::core::exchange::{Headers, Request};
 use onceward::core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward::core::id::{OperationId, next_sequence};
@@ -176,6 +176,7 @@ fn operation(filled: &Filled, n: u64) -> Done<Operation> {
         error: status.is_none().then(|| "the upstream closed the connection".to_owned()),
         may_have_executed: true,
         answer: None,
+        timings: Timings::default(),
     };
     let mut ended = started.after(Event::Ended(ended, verdict), took)?;
     ended.ids = vec![("order".to_owned(), named("made", n))];

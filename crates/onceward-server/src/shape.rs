@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use onceward::clock::{Clock as _, SystemClock};
-use onceward::core::attempt::Attempt;
+use onceward::core::attempt::{Attempt, Phase, Timings};
 use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, Forgotten, Operation, State};
@@ -11,7 +11,7 @@ use onceward::core::policy::Effects;
 use onceward::core::risk::risk;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::telemetry::traces;
 
@@ -145,7 +145,19 @@ fn attempt(attempt: &Attempt) -> Value {
         "error": ended.and_then(|ended| ended.error.clone()),
         "may_have_executed": attempt.may_have_executed(),
         "excerpt": ended.is_some_and(|ended| ended.answer.is_some()),
+        "timings": ended.and_then(|ended| timings(&ended.timings)),
     })
+}
+
+/// How long each phase took in milliseconds, `null` of one that was not come to; nothing where nobody
+/// measured.
+fn timings(timings: &Timings) -> Option<Value> {
+    let mut shown = Map::from_iter([("reused".to_owned(), timings.reused.into())]);
+    for phase in Phase::ALL {
+        let millis = timings.of(phase).map(|took| took.as_micros() as f64 / 1000.0);
+        shown.insert(phase.name().to_owned(), millis.into());
+    }
+    (!timings.is_empty()).then_some(Value::Object(shown))
 }
 
 /// One sentence on whether sending again is safe: the question that a person has.

@@ -1,6 +1,6 @@
 //! What an attempt brought: the noun between deliver and settle.
 
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::Response;
 
 use crate::upstream::AnswerBody;
@@ -19,4 +19,6 @@ pub(crate) struct Delivered {
     pub(crate) served: Vec<u16>,
     /// What follows of an answer that is larger than what is kept.
     pub(crate) rest: Option<Box<dyn AnswerBody>>,
+    /// How long each of its phases took, as far as that was measured.
+    pub(crate) timings: Timings,
 }

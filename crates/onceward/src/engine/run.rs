@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::{Request, Response};
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, ScopeKind};
@@ -482,5 +482,6 @@ fn not_sent(why: &str) -> Delivered {
         response: None,
         served: Vec::new(),
         rest: None,
+        timings: Timings::default(),
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::event::Event;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::key::{Key, Scope, ScopeKind};
@@ -208,6 +208,7 @@ fn fanned_out(deliveries: usize) -> Delivered {
         }),
         served: Vec::new(),
         rest: None,
+        timings: Timings::default(),
     }
 }
 
@@ -222,5 +223,6 @@ fn not_fanned_out(why: &str, permanent: bool) -> Delivered {
         response: None,
         served: Vec::new(),
         rest: None,
+        timings: Timings::default(),
     }
 }

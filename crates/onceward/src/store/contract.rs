@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::attempt::{Ended, Ending, Phase, Reached, Timings};
 use onceward_core::claim::ClaimEvent;
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
@@ -132,6 +132,15 @@ pub fn started(operation: &Operation) -> Operation {
     operation.after(Event::Started(Session(1)), operation.created_at).unwrap()
 }
 
+/// What an attempt took whose connection was one that had carried requests before.
+pub fn timings() -> Timings {
+    let mut timings = Timings::new(true);
+    timings.add(Phase::Send, Duration::from_micros(7));
+    timings.add(Phase::Head, Duration::from_secs(5_000));
+    timings.add(Phase::Body, Duration::from_micros(300));
+    timings
+}
+
 /// The operation after its attempt was answered with 201 at `at`.
 pub fn done(operation: &Operation, at: Timestamp) -> Operation {
     let ended = Ended {
@@ -142,6 +151,7 @@ pub fn done(operation: &Operation, at: Timestamp) -> Operation {
         error: None,
         may_have_executed: true,
         answer: None,
+        timings: timings(),
     };
     let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
     operation.after(Event::Ended(ended, Verdict::Finish(outcome)), at).unwrap()

@@ -57,6 +57,7 @@ mod upstream_http2;
 mod upstream_key;
 mod upstream_leftover;
 mod upstream_pass;
+mod upstream_phases;
 mod upstream_tls;
 mod upstream_tls_own;
 mod within_boundary;

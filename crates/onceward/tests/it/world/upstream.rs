@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ending, Reached};
+use onceward::core::attempt::{Ending, Reached, Timings};
 use onceward::core::exchange::Headers;
 use onceward::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Upstream};
 use tokio::sync::watch;
@@ -275,6 +275,7 @@ impl What {
             reached,
             error: "as the script has it".to_owned(),
             permanent: false,
+            timings: Timings::default(),
         };
         match self {
             Self::Answer { status, headers, pieces, trailers } => {
