@@ -47,6 +47,7 @@ mod retention;
 mod retries;
 mod sagas;
 mod sagas_held;
+mod sagas_waiting;
 mod sealed;
 mod sessions;
 mod tally;
