@@ -56,7 +56,7 @@ pub(crate) async fn deliver(
     let left = || target(route, Some(total.saturating_sub(begun.elapsed())));
     let token = match Box::pin(oauth2.token(upstream)).await {
         Ok(token) => token,
-        Err(failure) => return failed(failure, None),
+        Err(failure) => return Delivered { is_ours: true, ..failed(failure, None) },
     };
     token.lay_on(&mut headers);
     let delivered = send(upstream, route, dispatch(left(), headers.clone())).await;
@@ -216,6 +216,7 @@ fn answered(
         status: Some(response.status),
         error: note,
         permanent: false,
+        is_ours: false,
         response: Some(response),
         served: Vec::new(),
         rest,
@@ -232,6 +233,7 @@ fn failed(failure: Failure, response: Option<Response>) -> Delivered {
         status,
         error: Some(error),
         permanent,
+        is_ours: false,
         response,
         served: Vec::new(),
         rest: None,

@@ -13,10 +13,21 @@ pub(crate) struct Delivered {
     pub(crate) error: Option<String>,
     /// Whether trying again cannot help.
     pub(crate) permanent: bool,
+    /// Whether what was lacking was lacking here: an access token, a slot, time.
+    pub(crate) is_ours: bool,
     /// The answer: whole, or as far as it came.
     pub(crate) response: Option<Response>,
     /// The recipients of a mail that have it now, by their place in its request.
     pub(crate) served: Vec<u16>,
     /// What follows of an answer that is larger than what is kept.
     pub(crate) rest: Option<Box<dyn AnswerBody>>,
+}
+
+impl Delivered {
+    /// Whether it says nothing of whom it was for, who was not asked: what was lacking was lacking here, or the
+    /// address was refused here, before it was dialled or once it was known.
+    pub(crate) fn says_nothing(&self) -> bool {
+        let is_near = matches!(self.reached, Reached::Nothing | Reached::Resolved);
+        self.is_ours || self.permanent && self.ending == Ending::Unsent && is_near
+    }
 }

@@ -29,6 +29,7 @@ mod ledger_torn;
 mod lifecycle;
 mod listed;
 mod lookup;
+mod mails;
 mod misbehave;
 mod mismatch;
 mod moving;
