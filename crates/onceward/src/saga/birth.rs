@@ -77,7 +77,7 @@ impl Engine {
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
         let mail = if route.target.mail.is_some() {
-            let read = Mail::read(&request, route.body_bytes_max, self.secrets.fingerprint());
+            let read = Mail::read(&request, route.body_bytes_max, &policy.fingerprint);
             Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
         } else {
             None

@@ -19,7 +19,7 @@ async fn a_large_mail_is_rendered_beside_whoever_polls_its_call() {
     let target = (*to_a_server.target).clone();
     to_a_server.target = Arc::new(Target { mail: Some(Arc::new(server)), ..target });
     let world = World::in_memory(routes([to_a_server]));
-    for (bytes, is_at_once) in [(100, true), (1 << 20, false)] {
+    for (bytes, is_at_once) in [(100, true), (1 << 19, false)] {
         let mut call = post("k");
         // Nothing is written of it: it is for nobody.
         let letter =
