@@ -42,7 +42,10 @@ impl Kind {
             json!({
                 "name": format!("s{n}"), "to": self.route, "path": "/chaos",
                 "body": {"post": post, "takes": takes},
-                "compensate": {"path": "/chaos", "body": {"post": format!("{post}/undo")}},
+                // So that some are stuck.
+                "compensate": {
+                    "path": "/chaos", "body": {"post": format!("{post}/undo")}, "attempts_max": 1,
+                },
             })
         };
         json!({"key": key, "steps": (0..STEPS).map(step).collect::<Vec<_>>()})
@@ -139,7 +142,9 @@ impl Deeds {
                 let retry = json!({"risk": "accepted"});
                 if is_done() {
                     say(gateway, &path("resolve"), json!({"step": at, "as": "done"})).await;
-                } else if !say(gateway, &path("retry"), retry).await {
+                } else if say(gateway, &path("retry"), retry).await {
+                    self.retried += 1;
+                } else {
                     say(gateway, &path("resolve"), json!({"step": at, "as": "not-done"})).await;
                 }
             }
