@@ -162,11 +162,12 @@ async fn nodes_that_hold_the_sagas_of_a_restored_ledger_at_once_hold_each_once()
         world.until_dispatched(SAGAS as usize).await;
         world.clock.advance(Duration::from_secs(1));
         let since = world.clock.now();
-        let hold = |engine: Arc<onceward::Engine>| {
+        let begin_to_hold = |engine: Arc<onceward::Engine>| {
             let restorer = Person { who: "restore".to_owned(), reason: "r".to_owned() };
             world.spawn(async move { engine.hold_sagas(&restorer, since).await })
         };
-        let (one, two) = (hold(Arc::clone(world.engine())), hold(Arc::clone(&other)));
+        let (one, two) =
+            (begin_to_hold(Arc::clone(world.engine())), begin_to_hold(Arc::clone(&other)));
         let held = one.await.unwrap().unwrap() + two.await.unwrap().unwrap();
         assert_eq!(held, SAGAS, "each is held by one of them");
         for id in ids {
