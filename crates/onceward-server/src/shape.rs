@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use onceward::clock::{Clock as _, SystemClock};
-use onceward::core::attempt::{Attempt, Phase, Timings};
+use onceward::core::attempt::{Attempt, Ending, Phase, Timings};
 use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, Forgotten, Operation, State};
@@ -186,6 +186,7 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
     }
     let executed = operation.may_have_executed();
     match (operation.state, operation.effects) {
+        (State::Done, _) if operation.is_mail() => mail_advice(operation),
         (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",
         (State::InDoubt, _) => {
             "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice."
@@ -201,6 +202,20 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
         }
         (State::Dead(_), Effects::NonIdempotent) => {
             "Careful: it may have been done, and sending again would do it twice."
+        }
+    }
+}
+
+/// The same of a mail that is done: it may be so for some of its recipients alone.
+fn mail_advice(mail: &Operation) -> &'static str {
+    let last = mail.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref());
+    match last.filter(|ended| ended.error.is_some()).map(|ended| ended.ending) {
+        None => "Done: the same key gets the same answer; nothing is sent again.",
+        Some(Ending::Answered) => {
+            "Done for some of its recipients: its last attempt says for which not. Those need a mail of their own."
+        }
+        Some(_) => {
+            "Done, by other evidence than an answer, for those that the server had not refused: where it had, its last attempt says which, and those need a mail of their own."
         }
     }
 }

@@ -56,7 +56,10 @@ pub(crate) async fn deliver(
     let left = || target(route, Some(total.saturating_sub(begun.elapsed())));
     let token = match Box::pin(oauth2.token(upstream)).await {
         Ok(token) => token,
-        Err(failure) => return after_token(begun.elapsed(), failed(failure, None)),
+        Err(failure) => {
+            let refused = Delivered { is_ours: true, ..failed(failure, None) };
+            return after_token(begun.elapsed(), refused);
+        }
     };
     token.lay_on(&mut headers);
     let took = begun.elapsed();
@@ -228,6 +231,7 @@ fn answered(
         status: Some(response.status),
         error: note,
         permanent: false,
+        is_ours: false,
         response: Some(response),
         served: Vec::new(),
         rest,
@@ -245,6 +249,7 @@ fn failed(failure: Failure, response: Option<Response>) -> Delivered {
         status,
         error: Some(error),
         permanent,
+        is_ours: false,
         response,
         served: Vec::new(),
         rest: None,

@@ -200,6 +200,7 @@ fn fanned_out(deliveries: usize) -> Delivered {
         status: Some(200),
         error: None,
         permanent: false,
+        is_ours: false,
         response: Some(Response {
             status: 200,
             headers: Headers(vec![("content-type".to_owned(), json)]),
@@ -220,6 +221,7 @@ fn not_fanned_out(why: &str, permanent: bool) -> Delivered {
         status: None,
         error: Some(why.to_owned()),
         permanent,
+        is_ours: true,
         response: None,
         served: Vec::new(),
         rest: None,

@@ -255,8 +255,17 @@ impl<'a> Mail<'a> {
             "rejected": rejected,
             "reply": told.reply.text(),
         });
+        let left: Vec<_> = (0u16..).take(self.to.len()).filter(|at| !served.contains(at)).collect();
         let note = match status {
-            200 => None,
+            200 if left.is_empty() => None,
+            200 => {
+                let left: Vec<_> = left.iter().map(|at| (at + 1).to_string()).collect();
+                let (taken, all) = (served.len(), self.to.len());
+                Some(format!(
+                    "taken for {taken} of {all}; not for its recipients {}",
+                    left.join(", ")
+                ))
+            }
             _ if is_taken => Some(format!("taken for {} of {}", served.len(), self.to.len())),
             // Its words may name a recipient: they are in its answer, for those who may read that.
             _ => Some(format!("at {}: {}", told.at, told.reply.brief())),
