@@ -8,11 +8,12 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
-use onceward_core::id::OperationId;
+use onceward_core::id::{OperationId, place_at};
 use onceward_core::key::{KeyDigest, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
@@ -29,6 +30,8 @@ pub mod memory;
 pub mod moving;
 pub mod postgres;
 mod row;
+#[cfg(test)]
+mod spans;
 pub mod sqlite;
 
 /// The future of a verb: boxed, so that an engine can hold any store.
@@ -311,9 +314,9 @@ pub struct Query {
     pub parent: Option<OperationId>,
     /// Only those whose answer made this: its name, where one is meant, and what it is called.
     pub made: Option<(Option<String>, String)>,
-    /// Only those that came then or later.
+    /// Only those that [came](onceward_core::operation::Intent::came_at) then or later.
     pub since: Option<Timestamp>,
-    /// Only those that came earlier.
+    /// Only those that [came](onceward_core::operation::Intent::came_at) earlier.
     pub until: Option<Timestamp>,
     /// Only those that are older than this place.
     pub before: Option<OperationId>,
@@ -325,10 +328,17 @@ impl Query {
     /// How many rows one list looks at: past it, it returns what it has with a `next`.
     pub const ROWS_MAX: usize = 20_000;
 
-    /// Whether nothing from `place` on can be wanted: an operation's place is no earlier than the
-    /// time it came.
+    /// All that can be wanted is older than this: a list begins here, wherever that is.
+    pub(crate) fn begins_before(&self) -> OperationId {
+        // Of the millisecond itself, what came earlier in it.
+        let over = |until: Timestamp| OperationId::first_at(until.plus(Duration::from_millis(1)));
+        let all = OperationId::from_u128(u128::MAX);
+        self.before.unwrap_or(all).min(self.until.map_or(all, over))
+    }
+
+    /// Whether nothing from `place` on can be wanted.
     pub(crate) fn ends_before(&self, place: u64) -> bool {
-        self.since.is_some_and(|since| place < since.as_millis() << 15)
+        self.since.is_some_and(|since| place < place_at(since))
     }
 
     /// Whether the query wants `operation`.
@@ -365,8 +375,8 @@ impl Query {
             && !(self.no_error && operation.last_error().is_some_and(|last| !last.is_empty()))
             && self.parent.is_none_or(|parent| operation.parent == Some(parent))
             && self.made.as_ref().is_none_or(made)
-            && self.since.is_none_or(|since| operation.created_at >= since)
-            && self.until.is_none_or(|until| operation.created_at < until)
+            && self.since.is_none_or(|since| operation.came_at() >= since)
+            && self.until.is_none_or(|until| operation.came_at() < until)
             && self.text.as_deref().is_none_or(|text| {
                 [operation.key.as_str(), label, &operation.target]
                     .iter()

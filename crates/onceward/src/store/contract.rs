@@ -392,6 +392,17 @@ async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Stor
     let at = |seconds: i64| Some(Timestamp::from_micros(seconds * 1_000_000));
     let between = Query { since: at(3), until: at(6), ..Query::default() };
     assert_eq!(found(between).await, ("k5 k4 k3".to_owned(), None));
+    let earlier = |before| Query { until: at(3), before, ..Query::default() };
+    assert_eq!(found(earlier(None)).await, ("k2 k1".to_owned(), None));
+    // Where a page of a list goes on, it keeps to what it was asked for.
+    assert_eq!(found(earlier(Some(OperationId::first_at(at(6).unwrap())))).await.0, "k2 k1");
+    assert_eq!(found(earlier(Some(OperationId::first_at(at(2).unwrap())))).await.0, "k1");
+    // Made by a clock that was set back: it came when those did that are beside it.
+    let mut late = operation(2, "late", "r", Mode::Held);
+    late.intent_mut().id = OperationId::new(place(6) + 1, 7);
+    remember(store, &late).await;
+    assert_eq!(found(earlier(None)).await.0, "k2 k1");
+    assert_eq!(found(Query { since: at(6), ..Query::default() }).await.0, "late k6");
     let born = Query { parent: Some(OperationId::new(place(1), 1)), ..Query::default() };
     assert_eq!(found(born).await.0, "k6 k5");
     assert_eq!(found(Query { status: Some(200), ..Query::default() }).await.0, "");

@@ -160,7 +160,7 @@ impl Kept {
     }
 
     fn list(&self, query: &Query) -> Page {
-        let before = query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX));
+        let before = query.begins_before();
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
             if query.ends_before(id.sequence()) {

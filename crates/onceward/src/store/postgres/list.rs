@@ -1,6 +1,5 @@
 //! Lists, newest first: by index where there is one, and the rest of a query row by row.
 
-use onceward_core::id::OperationId;
 use onceward_core::operation::Operation;
 
 use super::days::Gone;
@@ -73,7 +72,7 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
     let waits = query.standing.contains(&Standing::Pending);
     // Many are soon met on the way through all.
     let is_indexed = is_open && !(waits && do_many_wait(links).await?);
-    let mut before = Id(query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX)));
+    let mut before = Id(query.begins_before());
     let (mut page, mut looked_at) = (Page::default(), 0);
     loop {
         let rows = match &query.made {

@@ -55,7 +55,7 @@ impl Index {
 
     pub(in crate::store::sqlite) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut page = Page::default();
-        let before = query.before.map_or(i64::MAX as u64, OperationId::sequence);
+        let before = query.begins_before().sequence();
         let words = words(query);
         let (mut looked_at, mut passed, mut is_over) = (0, 0, false);
         let mut last = before;
