@@ -444,10 +444,50 @@ impl Backlog {
     }
 }
 
+/// How many operations stand somewhere, as far as they were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// So many were met.
+    pub count: u64,
+    /// Whether these are all; else there are at least so many.
+    pub is_all: bool,
+}
+
+impl Counted {
+    /// None at all.
+    pub const NONE: Self = Self { count: 0, is_all: true };
+
+    /// Whether there is one.
+    pub fn is_some(self) -> bool {
+        // Of those that were not looked at, one may be.
+        self.count > 0 || !self.is_all
+    }
+
+    /// What is known after `looked_at` rows, of which `max` were to be counted and one more to be looked
+    /// for, where `own` of them are to be counted.
+    pub(crate) fn of(own: u64, looked_at: u64, max: u64) -> Self {
+        Self { count: own.min(max), is_all: looked_at <= max }
+    }
+}
+
+impl std::ops::Add for Counted {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { count: self.count + other.count, is_all: self.is_all && other.is_all }
+    }
+}
+
+impl std::iter::Sum for Counted {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::NONE, std::ops::Add::add)
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Condition {
-    /// How many operations stand where.
+    /// How many operations stand where, all of them counted.
     pub counts: Vec<(Standing, u64)>,
     /// Bytes on disk.
     pub bytes: u64,
@@ -588,8 +628,10 @@ pub trait Store: Send + Sync + 'static {
     /// Has `told` be told of each durable write from now on how long it took, where anybody measures.
     fn tell_commits(&self, _told: ToldCommit) {}
 
-    /// How many operations of a tenant stand where; of what is done and over nothing need be told.
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
+    /// How many operations of a tenant, or of all, stand where. At most `max` rows of each standing and
+    /// one more are looked at, so that its cost does not grow with what waits: a tenant's may stand behind
+    /// those of others. Of what is done and over nothing need be told.
+    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>>;
 
     /// The operation in doubt that came first, of a tenant or of all.
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

@@ -1,12 +1,14 @@
 //! Lists, newest first: by index where there is one, and the rest of a query row by row.
 
+use std::collections::BTreeMap;
+
 use onceward_core::operation::Operation;
 
 use super::days::Gone;
 use super::decode;
 use super::link::{Id, Links};
 use crate::store::row::{self, kind};
-use crate::store::{Page, Query, Standing, StoreError};
+use crate::store::{Counted, Page, Query, Standing, StoreError};
 
 /// Rows read at once.
 const PAGE: i64 = 500;
@@ -53,6 +55,46 @@ pub(super) const OLDEST_IN_DOUBT: &str = "\
     SELECT id, row FROM op WHERE kind = 2 AND kind IN (1, 2, 4, 5, 6) AND get_byte(row, 0) <= $2 \
     AND ($1::text IS NULL OR lane IN (SELECT lane.id FROM lane WHERE tenant = $1::text)) \
     ORDER BY id LIMIT 1";
+
+/// How many stand where, counted no further than `$1` rows of each kind.
+pub(super) const COUNTS: &str = "\
+    SELECT t.kind, met.count, met.count AS own FROM UNNEST('{1,2,4,5,6}'::smallint[]) AS t(kind) \
+        CROSS JOIN LATERAL (SELECT count(*) FROM (SELECT FROM op WHERE op.kind = t.kind \
+        AND op.kind IN (1, 2, 4, 5, 6) LIMIT $1) AS open) AS met \
+    UNION ALL SELECT 0::smallint, count(*), count(*) FROM \
+        (SELECT FROM op WHERE kind = 0 LIMIT $1) AS waiting";
+
+/// The same of one tenant. What waits has an index by lane; of the rest those of others are met too.
+pub(super) const COUNTS_OF: &str = "\
+    WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = $2) \
+    SELECT t.kind, met.count, met.own FROM UNNEST('{1,2,4,5,6}'::smallint[]) AS t(kind) \
+        CROSS JOIN LATERAL (SELECT count(*), count(*) FILTER (WHERE open.lane IN (SELECT id FROM own)) AS own \
+        FROM (SELECT lane FROM op WHERE op.kind = t.kind \
+        AND op.kind IN (1, 2, 4, 5, 6) LIMIT $1) AS open) AS met \
+    UNION ALL SELECT 0::smallint, count(*), count(*) FROM (SELECT FROM own CROSS JOIN LATERAL \
+        (SELECT FROM op WHERE op.kind = 0 AND op.lane = own.id LIMIT $1) AS of_lane LIMIT $1) AS waiting";
+
+/// How many stand where, of a tenant or of all, of each standing no further than `max` rows.
+pub(super) async fn counts(
+    links: &Links,
+    tenant: Option<String>,
+    max: u64,
+) -> Result<Vec<(Standing, Counted)>, StoreError> {
+    let limit = i64::try_from(max.saturating_add(1)).unwrap_or(i64::MAX);
+    let rows = match tenant {
+        None => links.query(COUNTS, &[&limit]).await?,
+        Some(tenant) => links.query(COUNTS_OF, &[&limit, &tenant]).await?,
+    };
+    let number = |found: &tokio_postgres::Row, column| found.get::<_, i64>(column) as u64;
+    let met = rows.iter().map(|found| {
+        let counted = Counted::of(number(found, "own"), number(found, "count"), max);
+        (found.get("kind"), counted)
+    });
+    let met: BTreeMap<i16, Counted> = met.collect();
+    let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
+    let counted = |standing| met.get(&i16::from(kind(standing))).copied().unwrap_or(Counted::NONE);
+    Ok(open.map(|standing| (standing, counted(standing))).collect())
+}
 
 /// The operation in doubt that came first.
 pub(super) async fn oldest_in_doubt(

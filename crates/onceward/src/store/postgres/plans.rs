@@ -6,7 +6,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::batch::{FREE, KNOWN, STORED, WRITE, WRITE_MADE, WRITE_MADE_OVER, WRITE_OVER};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
-use super::list::{MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
+use super::list::{COUNTS, COUNTS_OF, MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -49,7 +49,7 @@ macro_rules! written {
     };
 }
 
-const HOT: [Hot; 19] = [
+const HOT: [Hot; 21] = [
     hot("write", WRITE, written!(), Days::Today),
     hot(
         "write of what is found by its ids",
@@ -77,6 +77,8 @@ const HOT: [Hot; 19] = [
     hot("body", BODY, "TODAY, 1", Days::Today),
     hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
     hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
+    hot("counts", COUNTS, "20001", Days::All),
+    hot("counts of a tenant", COUNTS_OF, "20001, 't'", Days::All),
     hot("many wait", MANY_WAIT, "20000", Days::All),
     hot("list by what was made", MADE, "'NEXT', 500, 'm1', NULL", Days::All),
     hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL, 1", Days::All),

@@ -1,6 +1,6 @@
 //! Reading many rows: lists, counts, pages of the whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use memchr::memmem::Finder;
 use onceward_core::id::OperationId;
@@ -15,7 +15,7 @@ use super::{Index, decode};
 use crate::store::moving::Kept;
 use crate::store::row::{self, kind};
 use crate::store::sqlite::record::Put;
-use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way};
+use crate::store::{Asked, Backlog, Counted, Lane, Page, Query, Standing, StoreError, Way};
 
 /// How many rows one list passes over by their bytes alone: a tenth of the work of reading one.
 const PASSED_MAX: usize = 10 * Query::ROWS_MAX;
@@ -292,41 +292,44 @@ impl Index {
         rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
 
-    pub(in crate::store::sqlite) fn counts(&self) -> Result<Vec<(Standing, u64)>, StoreError> {
-        let count = |standing: Standing| {
-            let sql = match standing {
-                Standing::Pending => "SELECT count(*) FROM op WHERE kind = 0",
-                Standing::Done | Standing::Tombstone => return Ok(None),
-                _ => {
-                    "SELECT count(*) FROM op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)"
-                }
-            };
-            let mut statement = self.db.prepare_cached(sql)?;
-            let number = if standing == Standing::Pending {
-                statement.query_row([], |row| row.get::<_, u64>(0))
-            } else {
-                statement.query_row([kind(standing)], |row| row.get::<_, u64>(0))
-            };
-            Ok::<_, StoreError>(Some((standing, number?)))
-        };
-        Standing::ALL.into_iter().filter_map(|standing| count(standing).transpose()).collect()
-    }
-
-    pub(in crate::store::sqlite) fn counts_of(
+    /// Of each standing at most `max` rows and one more are looked at.
+    pub(in crate::store::sqlite) fn counts(
         &self,
-        tenant: &str,
-    ) -> Result<Vec<(Standing, u64)>, StoreError> {
-        let mut statement = self.db.prepare_cached(
-            "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = ?1) \
-             SELECT kind, count(*) FROM op INDEXED BY op_open \
-             WHERE kind IN (1, 2, 4, 5, 6) AND lane IN own GROUP BY kind \
-             UNION ALL SELECT 0, count(*) FROM op INDEXED BY op_due WHERE kind = 0 AND lane IN own",
-        )?;
-        let rows = statement.query_map([tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let counts: BTreeMap<u8, u64> = rows.collect::<Result<_, _>>()?;
+        tenant: Option<&str>,
+        max: u64,
+    ) -> Result<Vec<(Standing, Counted)>, StoreError> {
+        let limit = max.saturating_add(1).min(i64::MAX as u64);
+        let count = |standing: Standing| {
+            let (what, from) = match (standing, tenant) {
+                (Standing::Pending, None) => {
+                    ("1", "op INDEXED BY op_due WHERE kind = 0 AND ?1 = 0")
+                }
+                // By lane: what waits of others is not met.
+                (Standing::Pending, Some(_)) => {
+                    ("1", "op INDEXED BY op_due WHERE kind = 0 AND ?1 = 0 AND lane IN own")
+                }
+                (_, None) => {
+                    ("1", "op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)")
+                }
+                (_, Some(_)) => (
+                    "lane IN own",
+                    "op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)",
+                ),
+            };
+            // Words of our own, not input.
+            let sql = format!(
+                "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = ?3) \
+                 SELECT count(*), coalesce(sum(is_own), 0) FROM \
+                 (SELECT {what} AS is_own FROM {from} LIMIT ?2)"
+            );
+            let mut statement = self.db.prepare_cached(&sql)?;
+            let with = params![kind(standing), limit, tenant];
+            let (looked_at, own) =
+                statement.query_row(with, |row| Ok((row.get::<_, u64>(0)?, row.get(1)?)))?;
+            Ok((standing, Counted::of(own, looked_at, max)))
+        };
         let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
-        let count = |standing| counts.get(&kind(standing)).copied().unwrap_or_default();
-        Ok(open.map(|standing| (standing, count(standing))).collect())
+        open.map(count).collect()
     }
 
     pub(in crate::store::sqlite) fn oldest_in_doubt(
