@@ -58,7 +58,7 @@ impl OperationId {
     }
 
     /// The id with this UUID.
-    pub fn from_u128(uuid: u128) -> Self {
+    pub const fn from_u128(uuid: u128) -> Self {
         Self(uuid)
     }
 }

@@ -20,6 +20,7 @@ use onceward_core::trace::TraceContext;
 use onceward_core::upstream_key::KeyPlace;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::signs::Signs;
 use super::{Standing, StoreError};
 
 /// The latest shape that is read; the database compares it with a row's first byte.
@@ -28,9 +29,13 @@ pub(crate) const VERSION: i32 = 2;
 /// The shape that is written: what knows nothing of events, sagas and mails reads the first, and passes over what it
 /// could not read.
 fn version_of(operation: &Operation) -> u8 {
-    match operation.scope.kind {
-        // Who has a mail already would be forgotten, and served again.
-        _ if !operation.served.is_empty() => 2,
+    // Who has a mail already would be forgotten, and served again.
+    if !operation.served.is_empty() { 2 } else { version_of_kind(operation.scope.kind) }
+}
+
+/// The first shape in which there is an operation of this kind.
+fn version_of_kind(kind: ScopeKind) -> u8 {
+    match kind {
         ScopeKind::Call | ScopeKind::Unique | ScopeKind::Callback | ScopeKind::Claim => 1,
         ScopeKind::Event | ScopeKind::Delivery | ScopeKind::Saga | ScopeKind::Step => 2,
     }
@@ -457,3 +462,4 @@ fn act(row: ActRow) -> Result<Act, StoreError> {
 
 #[cfg(test)]
 mod fuzz;
+mod signs;

@@ -6,7 +6,9 @@ use tokio_postgres::SimpleQueryMessage;
 use super::batch::{FREE, KNOWN, STORED, WRITE, WRITE_MADE, WRITE_MADE_OVER, WRITE_OVER};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
-use super::list::{COUNTS, COUNTS_OF, MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
+use super::list::{
+    COUNTS, COUNTS_OF, LAST, MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, PASSING, WAITING,
+};
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -49,7 +51,7 @@ macro_rules! written {
     };
 }
 
-const HOT: [Hot; 21] = [
+const HOT: [Hot; 23] = [
     hot("write", WRITE, written!(), Days::Today),
     hot(
         "write of what is found by its ids",
@@ -79,6 +81,13 @@ const HOT: [Hot; 21] = [
     hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
     hot("counts", COUNTS, "20001", Days::All),
     hot("counts of a tenant", COUNTS_OF, "20001, 't'", Days::All),
+    hot(
+        "list that passes over",
+        PASSING,
+        "'NEXT', 51, 'ID', '{3,7}', 'ID', 2, '\\x01', '\\x02'",
+        Days::Today,
+    ),
+    hot("last of a stretch", LAST, "'NEXT', 499", Days::All),
     hot("many wait", MANY_WAIT, "20000", Days::All),
     hot("list by what was made", MADE, "'NEXT', 500, 'm1', NULL", Days::All),
     hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL, 1", Days::All),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use memchr::memmem::Finder;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::lease::Session;
@@ -13,23 +12,9 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Index, decode};
 use crate::store::moving::Kept;
-use crate::store::row::{self, kind};
+use crate::store::row::{self, Signs, kind};
 use crate::store::sqlite::record::Put;
 use crate::store::{Asked, Backlog, Counted, Lane, Page, Query, Standing, StoreError, Way};
-
-/// How many rows one list passes over by their bytes alone: a tenth of the work of reading one.
-const PASSED_MAX: usize = 10 * Query::ROWS_MAX;
-
-/// What stands in the bytes of every row that `query` wants: a row keeps its words as they are. The rarest
-/// come first.
-fn words(query: &Query) -> Vec<Finder<'_>> {
-    // An id is kept as a number, and a text may be one.
-    let text = query.text.as_ref().filter(|text| text.parse::<OperationId>().is_err());
-    let named = [&query.key, &query.label, &query.subject].map(Option::as_ref);
-    let whose = [&query.principal, &query.route, &query.scope, &query.tenant].map(Option::as_ref);
-    let words = named.into_iter().chain([text]).chain(whose).flatten();
-    words.filter(|word| !word.is_empty()).map(|word| Finder::new(word.as_bytes())).collect()
-}
 
 fn bytes_of<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], StoreError> {
     row.get_ref(at)?.as_blob().map_err(|error| StoreError::Damaged(error.to_string()))
@@ -56,7 +41,8 @@ impl Index {
     pub(in crate::store::sqlite) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut page = Page::default();
         let before = query.begins_before().sequence();
-        let words = words(query);
+        let signs = Signs::of(query);
+        let has_signs = signs.finders();
         let (mut looked_at, mut passed, mut is_over) = (0, 0, false);
         let mut last = before;
         let mut visit = |seq: u64, row: &[u8]| {
@@ -65,11 +51,11 @@ impl Index {
                 return Ok(false);
             }
             last = seq;
-            if words.iter().any(|word| word.find(row).is_none()) {
+            if !has_signs(row) {
                 // What is missing may have been there.
                 row::holds(row)?;
                 passed += 1;
-                return Ok(passed < PASSED_MAX);
+                return Ok(passed < Query::PASSED_MAX);
             }
             looked_at += 1;
             let operation = decode(ValueRef::Blob(row))?;
@@ -434,7 +420,8 @@ mod tests {
         let found = list(Query { text: Some(newest.id.to_string()), ..Query::default() });
         assert_eq!(found.await.unwrap().operations, [newest]);
         // What no word rules out is read, and no more than that many.
-        let page = list(Query { status: Some(599), ..Query::default() }).await.unwrap();
+        let reason = Some(onceward_core::operation::Death::Refused);
+        let page = list(Query { reason, ..Query::default() }).await.unwrap();
         assert!(page.operations.is_empty() && page.next.is_some());
     }
 }
