@@ -350,7 +350,8 @@ mod tests {
 
     #[test]
     fn pages_are_asked_for_of_a_ledger_of_any_size_within_bounds() {
-        let Command::Pages(options) = parsed("pages --postgres --rows 5000 --rounds 3").unwrap() else {
+        let Command::Pages(options) = parsed("pages --postgres --rows 5000 --rounds 3").unwrap()
+        else {
             panic!("no pages");
         };
         assert_eq!((options.rows, options.rounds, options.postgres), (5000, 3, true));

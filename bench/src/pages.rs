@@ -99,9 +99,9 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let url = runtime.block_on(server.database(&format!("pages_{rows}")))?;
+        let told = runtime.block_on(fill::shared(&url, rows))?;
         let gateway = Subject::node(&binary, sink.address, &data, &url)?;
         tell_a_story(&gateway)?;
-        let told = runtime.block_on(fill::shared(&url, rows))?;
         Ok((gateway, told))
     };
     let (small, _) = filled(SMALL.min(options.rows))?;
@@ -255,7 +255,10 @@ fn print(options: &Options, lines: &[Line]) {
                 })
             })
             .collect();
-        println!("{}", json!({"rows": options.rows, "postgres": options.postgres, "rounds": options.rounds, "lines": lines}));
+        println!(
+            "{}",
+            json!({"rows": options.rows, "postgres": options.postgres, "rounds": options.rounds, "lines": lines})
+        );
         return;
     }
     let mut table =

@@ -90,12 +90,13 @@ pub(super) fn embedded(path: &Path, rows: u64) -> Done<Filled> {
     runtime.block_on(fill(Arc::new(store), rows))
 }
 
-/// Fills the ledger at `url`, which nodes may have open.
+/// Fills the ledger at `url`, which no node has open: one would take a day that is empty yet for one that is over.
 pub(super) async fn shared(url: &str, rows: u64) -> Done<Filled> {
     let day = |at: Timestamp| at.as_micros().div_euclid(DAY.as_micros() as i64);
+    let store = postgres::open(url).await?;
     let from = Filled::now(rows).from;
     postgres::make_days(url, day(from)..day(from.plus(SPAN))).await?;
-    let filled = fill(postgres::open(url).await?, rows).await?;
+    let filled = fill(store, rows).await?;
     postgres::tidy(url).await?;
     Ok(filled)
 }

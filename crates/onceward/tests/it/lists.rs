@@ -108,6 +108,15 @@ fn queries() -> Vec<Query> {
         Query { kind: Some(ScopeKind::Event), ..all.clone() },
         Query { parent: Some(id(1)), ..all.clone() },
         Query { standing: vec![Standing::Done], route: word("rare"), ..all.clone() },
+        Query {
+            standing: vec![Standing::Told, Standing::InDoubt],
+            principal: word("shop-0"),
+            since: Some(at(500)),
+            until: Some(at(2500)),
+            ..all.clone()
+        },
+        Query { standing: vec![Standing::InDoubt], subject: word("subject-50"), ..all.clone() },
+        Query { standing: vec![Standing::DeadLetter], route: word("rare"), ..all.clone() },
         Query { standing: vec![Standing::Pending], route: word("rare"), ..all.clone() },
     ];
     for n in [2, 1501, ROWS] {

@@ -19,6 +19,9 @@ const PAGE_MIN: i64 = 20;
 /// Rows passed over at first; each stretch after is four times as long, so that what is near is found soon.
 const STRETCH: usize = 500;
 
+/// How many rows one list passes over: a server takes twice as long for it as an embedded ledger.
+const PASSED_MAX: usize = Query::PASSED_MAX / 2;
+
 /// Before every operation.
 const NIL: OperationId = OperationId::from_u128(0);
 
@@ -29,9 +32,23 @@ pub(super) const LAST: &str = "SELECT id FROM op WHERE id < $1 ORDER BY id DESC 
 
 /// Rows of a stretch, of some kinds or before a place, that have a version, a word and another.
 pub(super) const PASSING: &str = "\
-    SELECT id, row FROM op WHERE id < $1 AND id >= $3 AND (kind = ANY($4::smallint[]) OR id < $5) \
-        AND get_byte(row, 0) >= $6 AND position($7::bytea IN row) > 0 AND position($8::bytea IN row) > 0 \
+    SELECT id, row FROM op WHERE id < $1 AND id >= $3 AND (kind = ANY($4::smallint[]) OR id < $8) \
+        AND get_byte(row, 0) >= $5 AND position($6::bytea IN row) > 0 AND position($7::bytea IN row) > 0 \
     ORDER BY id DESC LIMIT $2";
+
+/// The last of so many rows and one that somebody has to look after.
+pub(super) const LAST_OPEN: &str = "\
+    SELECT first.id FROM UNNEST($3::smallint[]) AS t(kind) CROSS JOIN LATERAL \
+        (SELECT id FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
+        AND id < $1 ORDER BY id DESC LIMIT $2 + 1) AS first ORDER BY first.id DESC OFFSET $2 LIMIT 1";
+
+/// Those of a stretch that have a version, a word and another.
+pub(super) const PASSING_OPEN: &str = "\
+    SELECT first.id, first.row FROM UNNEST($4::smallint[]) AS t(kind) CROSS JOIN LATERAL \
+        (SELECT id, row FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
+        AND id < $1 AND id >= $3 AND get_byte(row, 0) >= $5 AND position($6::bytea IN row) > 0 \
+        AND position($7::bytea IN row) > 0 ORDER BY id DESC LIMIT $2) AS first \
+    ORDER BY first.id DESC LIMIT $2";
 
 /// From what was made to who made it, and never the other way: by the names that it has, of each the
 /// newest, however many have it. A row may be left of an operation that is gone.
@@ -140,6 +157,8 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
     };
     if let Some((name, id)) = &query.made {
         listing.read(MADE, &[id, name]).await?;
+    } else if is_open && !waits && signs.are_any() {
+        listing.pass(&signs, Through::Open).await?;
     } else if is_open && !(waits && do_many_wait(links).await?) {
         let kinds = kinds(&query.standing);
         listing.read(if waits { WAITING } else { OPEN }, &[&kinds]).await?;
@@ -147,13 +166,22 @@ pub(super) async fn page(links: &Links, gone: &Gone, query: &Query) -> Result<Pa
         listing.read(ALL, &[]).await?;
     } else {
         // Many that wait are soon met on the way through all.
-        listing.pass(&signs).await?;
+        listing.pass(&signs, Through::All).await?;
     }
     Ok(listing.page)
 }
 
 fn kinds(standing: &[Standing]) -> Vec<i16> {
     standing.iter().map(|standing| i16::from(kind(*standing))).collect()
+}
+
+/// What a list goes through that passes over rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Through {
+    /// Every row.
+    All,
+    /// What somebody has to look after.
+    Open,
 }
 
 /// A list on its way.
@@ -174,19 +202,22 @@ impl Listing<'_> {
         sql: &'static str,
         by: &[&(dyn ToSql + Sync)],
     ) -> Result<(), StoreError> {
+        let mut rows_max = self.rows_at_once();
         loop {
-            let (before, rows_max) = (Id(self.before), self.rows_at_once());
+            let before = Id(self.before);
             let mut with: Vec<&(dyn ToSql + Sync)> = vec![&before, &rows_max];
             with.extend(by);
             let rows = self.links.query(sql, &with).await?;
             if self.visit(&rows)? || (rows.len() as i64) < rows_max {
                 return Ok(());
             }
+            // Those that are wanted stand far apart.
+            rows_max = PAGE;
         }
     }
 
     /// Passes over rows without these signs where they are, and reads those that have them.
-    async fn pass(&mut self, signs: &Signs) -> Result<(), StoreError> {
+    async fn pass(&mut self, signs: &Signs, through: Through) -> Result<(), StoreError> {
         let kinds = if self.query.standing.is_empty() {
             kinds(&Standing::ALL)
         } else {
@@ -194,29 +225,31 @@ impl Listing<'_> {
         };
         // There, what is done may be seen as its mark.
         let is_of_marks = self.query.standing.contains(&Standing::Tombstone);
-        let marks = if is_of_marks { self.gone.bodies_before() } else { NIL };
+        let marks = Id(if is_of_marks { self.gone.bodies_before() } else { NIL });
         let version = i32::from(signs.version);
-        let word = |n: usize| signs.words.get(n).map(Vec::as_slice).unwrap_or_default();
+        let words = [0, 1].map(|n| signs.words.get(n).map(Vec::as_slice).unwrap_or_default());
         let first = self.query.since.map_or(NIL, OperationId::first_at);
         let (mut passed, mut stretch) = (0, STRETCH);
-        while passed < Query::PASSED_MAX {
-            let last = [&Id(self.before) as &(dyn ToSql + Sync), &(stretch as i64 - 1)];
-            let end = self.links.query(LAST, &last).await?;
+        while passed < PASSED_MAX {
+            let (before, ahead) = (Id(self.before), stretch as i64 - 1);
+            let end = match through {
+                Through::All => self.links.query(LAST, &[&before, &ahead]).await?,
+                Through::Open => self.links.query(LAST_OPEN, &[&before, &ahead, &kinds]).await?,
+            };
             let end = end.first().map(|found| found.get::<_, Id>("id").0);
             let from = end.unwrap_or(NIL).max(first);
             loop {
-                let rows_max = self.rows_at_once();
-                let with: [&(dyn ToSql + Sync); 8] = [
-                    &Id(self.before),
-                    &rows_max,
-                    &Id(from),
-                    &kinds,
-                    &Id(marks),
-                    &version,
-                    &word(0),
-                    &word(1),
-                ];
-                let rows = self.links.query(PASSING, &with).await?;
+                let (before, rows_max, from) = (Id(self.before), self.rows_at_once(), Id(from));
+                let mut with: Vec<&(dyn ToSql + Sync)> =
+                    vec![&before, &rows_max, &from, &kinds, &version, &words[0], &words[1]];
+                let sql = match through {
+                    Through::All => {
+                        with.push(&marks);
+                        PASSING
+                    }
+                    Through::Open => PASSING_OPEN,
+                };
+                let rows = self.links.query(sql, &with).await?;
                 if self.visit(&rows)? {
                     return Ok(());
                 }
@@ -229,7 +262,7 @@ impl Listing<'_> {
                 None => return Ok(()),
             }
             passed += stretch;
-            stretch = (stretch * 4).min(Query::PASSED_MAX - passed);
+            stretch = (stretch * 4).min(PASSED_MAX - passed);
         }
         self.page.next = Some(self.before);
         Ok(())
