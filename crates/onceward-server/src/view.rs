@@ -171,7 +171,7 @@ impl View {
     /// How many operations stand where, of each standing no further than `max` rows.
     pub(crate) async fn counts(&self, max: u64) -> Result<HashMap<Standing, Counted>, Problem> {
         let tenant = self.counted().map(str::to_owned);
-        Ok(self.engine.store().counts(tenant, max).await?.into_iter().collect())
+        Ok(self.engine.store().count_open(tenant, max).await?.into_iter().collect())
     }
 
     /// What calls came to over `span`.
@@ -426,7 +426,7 @@ mod tests {
         ".find(Which",
         ".list(",
         ".condition()",
-        ".counts(",
+        ".count_open(",
         "engine.notes(",
         "engine.bulks(",
         "engine.bulk(",

@@ -203,8 +203,8 @@ impl Store for FaultyStore {
         Box::pin(self.call("condition", self.world.store.condition()))
     }
 
-    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
-        Box::pin(self.call("counts", self.world.store.counts(tenant, max)))
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        Box::pin(self.call("count_open", self.world.store.count_open(tenant, max)))
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

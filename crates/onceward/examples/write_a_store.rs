@@ -127,8 +127,8 @@ impl<S: Store> Store for Counting<S> {
         self.inner.condition()
     }
 
-    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
-        self.inner.counts(tenant, max)
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        self.inner.count_open(tenant, max)
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {

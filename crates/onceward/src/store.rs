@@ -328,7 +328,7 @@ impl Query {
     /// How many rows one list looks at: past it, it returns what it has with a `next`.
     pub const ROWS_MAX: usize = 20_000;
 
-    /// How many rows one list passes over by their bytes alone, which is a tenth of the work of reading them.
+    /// How many rows one list of an embedded ledger passes over by their bytes alone: a tenth of the work of reading them.
     pub(crate) const PASSED_MAX: usize = 10 * Self::ROWS_MAX;
 
     /// All that can be wanted is older than this: a list begins here, wherever that is.
@@ -634,7 +634,7 @@ pub trait Store: Send + Sync + 'static {
     /// How many operations of a tenant, or of all, stand where. At most `max` rows of each standing and
     /// one more are looked at, so that its cost does not grow with what waits: a tenant's may stand behind
     /// those of others. Of what is done and over nothing need be told.
-    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>>;
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>>;
 
     /// The operation in doubt that came first, of a tenant or of all.
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

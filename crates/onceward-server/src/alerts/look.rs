@@ -85,7 +85,7 @@ fn of_ledger(kind: Kind, tenant: &str, route: &str) -> Alert {
 
 /// Operations in doubt by tenant and route, the youngest first; and whether these are all.
 async fn in_doubt(store: &dyn Store) -> Result<(Vec<Measure>, bool), StoreError> {
-    let counts = store.counts(None, 1).await?;
+    let counts = store.count_open(None, 1).await?;
     if !counts.iter().any(|(stands, it)| *stands == Stands::InDoubt && it.count > 0) {
         return Ok((Vec::new(), true));
     }

@@ -34,7 +34,7 @@ impl Engine {
     /// Counts the sagas that have not ended.
     pub async fn open_sagas(&self) -> Result<OpenSagas, StoreError> {
         let mut known = self.census.0.lock().await;
-        let counts = self.store.counts(None, 1).await?;
+        let counts = self.store.count_open(None, 1).await?;
         let are_open = |(stands, counted): &(Stands, Counted)| {
             *stands == Stands::Delivering && counted.count > 0
         };

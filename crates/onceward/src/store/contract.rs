@@ -357,7 +357,7 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     let count = |tenant: &str, standing| {
         let tenant = tenant.to_owned();
         async move {
-            let counts = store.counts(Some(tenant), 100).await.unwrap();
+            let counts = store.count_open(Some(tenant), 100).await.unwrap();
             let found = counts.into_iter().find(|(stands, _)| *stands == standing);
             let counted = found.map_or(Counted::NONE, |(_, counted)| counted);
             assert!(counted.is_all);
@@ -390,7 +390,7 @@ async fn what_is_open_is_counted_as_far_as_is_asked(store: &dyn Store) {
     let counts = |tenant: Option<&str>, max| {
         let tenant = tenant.map(str::to_owned);
         async move {
-            let counts = store.counts(tenant, max).await.unwrap();
+            let counts = store.count_open(tenant, max).await.unwrap();
             [Standing::Held, Standing::Pending, Standing::InDoubt].map(|standing| {
                 let found = counts.iter().find(|(stands, _)| *stands == standing);
                 found.map_or(Counted::NONE, |(_, counted)| *counted)

@@ -431,7 +431,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
         self.read(|kept| {
             let mut met: BTreeMap<Standing, (u64, u64)> = BTreeMap::new();
             for operation in kept.operations.values() {

@@ -398,7 +398,7 @@ impl Store for PostgresStore {
 
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(async move {
-            let counts = self.counts(None, u64::MAX).await?;
+            let counts = self.count_open(None, u64::MAX).await?;
             let size = self.links.query("SELECT pg_database_size(current_database())", &[]).await?
                 [0]
             .get::<_, i64>(0);
@@ -417,8 +417,8 @@ impl Store for PostgresStore {
         self.queue.commits.tell(told);
     }
 
-    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
-        Box::pin(async move { list::counts(&self.links, tenant, max).await })
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        Box::pin(async move { list::count_open(&self.links, tenant, max).await })
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

@@ -393,7 +393,7 @@ impl Store for SqliteStore {
 
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(async move {
-            let counts = self.counts(None, u64::MAX).await?;
+            let counts = self.count_open(None, u64::MAX).await?;
             Ok(Condition {
                 counts: counts
                     .into_iter()
@@ -409,8 +409,8 @@ impl Store for SqliteStore {
         self.shared.commits.tell(told);
     }
 
-    fn counts(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
-        Box::pin(self.read_latest(move |reader| reader.counts(tenant.as_deref(), max)))
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        Box::pin(self.read_latest(move |reader| reader.count_open(tenant.as_deref(), max)))
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

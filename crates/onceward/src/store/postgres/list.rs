@@ -110,7 +110,7 @@ pub(super) const COUNTS_OF: &str = "\
         (SELECT FROM op WHERE op.kind = 0 AND op.lane = own.id LIMIT $1) AS of_lane LIMIT $1) AS waiting";
 
 /// How many stand where, of a tenant or of all, of each standing no further than `max` rows.
-pub(super) async fn counts(
+pub(super) async fn count_open(
     links: &Links,
     tenant: Option<String>,
     max: u64,

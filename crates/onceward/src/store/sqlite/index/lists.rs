@@ -279,7 +279,7 @@ impl Index {
     }
 
     /// Of each standing at most `max` rows and one more are looked at.
-    pub(in crate::store::sqlite) fn counts(
+    pub(in crate::store::sqlite) fn count_open(
         &self,
         tenant: Option<&str>,
         max: u64,
