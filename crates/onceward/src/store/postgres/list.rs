@@ -40,7 +40,7 @@ pub(super) const PASSING: &str = "\
 pub(super) const LAST_OPEN: &str = "\
     SELECT first.id FROM UNNEST($3::smallint[]) AS t(kind) CROSS JOIN LATERAL \
         (SELECT id FROM op WHERE op.kind = t.kind AND op.kind IN (1, 2, 4, 5, 6) \
-        AND id < $1 ORDER BY id DESC LIMIT $2 + 1) AS first ORDER BY first.id DESC OFFSET $2 LIMIT 1";
+        AND id < $1 ORDER BY id DESC LIMIT $2::bigint + 1) AS first ORDER BY first.id DESC OFFSET $2::bigint LIMIT 1";
 
 /// Those of a stretch that have a version, a word and another.
 pub(super) const PASSING_OPEN: &str = "\
