@@ -10,7 +10,7 @@ use onceward_core::saga::Standing;
 use tokio::sync::Mutex;
 
 use crate::engine::Engine;
-use crate::store::{Query, Standing as Stands, StoreError};
+use crate::store::{Counted, Query, Standing as Stands, StoreError};
 
 /// Sagas on one page of it, and pages of one look: of more, the next look goes on where this one ended, so that
 /// the oldest, which are those that are stuck, have their turn as the others have.
@@ -87,9 +87,10 @@ impl Engine {
     /// Counts the sagas that have not ended.
     pub async fn open_sagas(&self) -> Result<OpenSagas, StoreError> {
         let mut known = self.census.0.lock().await;
-        let counts = self.store.condition().await?.counts;
-        let are_open =
-            |(stands, count): &(Stands, u64)| *stands == Stands::Delivering && *count > 0;
+        let counts = self.store.count_open(None, 1).await?;
+        let are_open = |(stands, counted): &(Stands, Counted)| {
+            *stands == Stands::Delivering && counted.count > 0
+        };
         if !counts.iter().any(are_open) {
             *known = Known::default();
             return Ok(OpenSagas { is_all: true, ..OpenSagas::default() });

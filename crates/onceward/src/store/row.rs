@@ -21,6 +21,7 @@ use onceward_core::trace::TraceContext;
 use onceward_core::upstream_key::KeyPlace;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::signs::Signs;
 use super::{Standing, StoreError};
 
 mod timings;
@@ -31,9 +32,13 @@ pub(crate) const VERSION: i32 = 2;
 /// The shape that is written: what knows nothing of events, sagas and mails reads the first, and passes over what it
 /// could not read.
 fn version_of(operation: &Operation) -> u8 {
-    match operation.scope.kind {
-        // Who has a mail already would be forgotten, and served again.
-        _ if !operation.served.is_empty() => 2,
+    // Who has a mail already would be forgotten, and served again.
+    if !operation.served.is_empty() { 2 } else { version_of_kind(operation.scope.kind) }
+}
+
+/// The first shape in which there is an operation of this kind.
+fn version_of_kind(kind: ScopeKind) -> u8 {
+    match kind {
         ScopeKind::Call | ScopeKind::Unique | ScopeKind::Callback | ScopeKind::Claim => 1,
         ScopeKind::Event | ScopeKind::Delivery | ScopeKind::Saga | ScopeKind::Step => 2,
     }
@@ -467,3 +472,4 @@ fn act(row: ActRow) -> Result<Act, StoreError> {
 
 #[cfg(test)]
 mod fuzz;
+mod signs;

@@ -28,6 +28,7 @@ mod ledger_images;
 mod ledger_torn;
 mod lifecycle;
 mod listed;
+mod lists;
 mod lookup;
 mod mails;
 mod misbehave;

@@ -27,7 +27,7 @@ fn row_of(operation: &Operation) -> Vec<u8> {
 }
 
 /// An operation wherever one can stand.
-fn everywhere() -> Result<Vec<Operation>, Illegal> {
+pub(super) fn everywhere() -> Result<Vec<Operation>, Illegal> {
     let kept = Some(BodyRef { segment: 1, offset: 2, length: 3, crc: 4 });
     let pending = contract::operation(3, "key-1", "stripe", Mode::Accepted);
     let mut started = pending.after(Event::Started(Session(3)), NOW)?;
