@@ -460,10 +460,14 @@ impl Counted {
     /// None at all.
     pub const NONE: Self = Self { count: 0, is_all: true };
 
-    /// Whether there is one.
+    /// Whether there is one, as far as was looked: of those that were not, one may be.
     pub fn is_some(self) -> bool {
-        // Of those that were not looked at, one may be.
-        self.count > 0 || !self.is_all
+        !self.is_none()
+    }
+
+    /// Whether there is none: all were looked at.
+    pub fn is_none(self) -> bool {
+        self.count == 0 && self.is_all
     }
 
     /// What is known after `looked_at` rows, of which `max` were to be counted and one more to be looked

@@ -32,14 +32,14 @@ fn upstream(does: &'static [Does]) -> (SocketAddr, Arc<AtomicUsize>) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let read = Arc::clone(&counted);
-            thread::spawn(move || serve(stream, does, &read));
+            thread::spawn(move || serve(&stream, does, &read));
         }
     });
     (address, read)
 }
 
 /// Until the other side ends the connection.
-fn serve(stream: TcpStream, does: &[Does], read: &AtomicUsize) -> Option<()> {
+fn serve(mut stream: &TcpStream, does: &[Does], read: &AtomicUsize) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?);
     loop {
         let mut length = 0;
@@ -63,7 +63,7 @@ fn serve(stream: TcpStream, does: &[Does], read: &AtomicUsize) -> Option<()> {
         };
         let length = body.len();
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
-        (&stream).write_all(answer.as_bytes()).ok()?;
+        stream.write_all(answer.as_bytes()).ok()?;
     }
 }
 

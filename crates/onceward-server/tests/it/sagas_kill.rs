@@ -31,7 +31,7 @@ struct Kind {
 impl Kind {
     fn of(n: u64) -> Self {
         let route = if n % 4 < 2 { "keyed" } else { "once" };
-        Self { route, unwinds: n % 2 == 1, is_cancelled: n % 3 == 0 }
+        Self { route, unwinds: n % 2 == 1, is_cancelled: n.is_multiple_of(3) }
     }
 
     fn document(&self, key: &str) -> Value {
