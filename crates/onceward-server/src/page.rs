@@ -7,6 +7,7 @@
 //! each form carries what only its pages know (`viewer`).
 
 mod acts;
+mod alerts;
 mod audit;
 mod bulk;
 mod chart;
@@ -22,6 +23,7 @@ mod icons;
 mod keys;
 mod lists;
 mod login;
+mod needs;
 mod oidc;
 mod outboxes;
 mod overview;
@@ -55,6 +57,8 @@ use crate::body::Body;
 use crate::node::Node;
 use crate::problem::Problem;
 
+pub(crate) use self::upstreams::place as upstream_place;
+
 /// What goes with every page. The referrer policy is not `no-referrer`: under that, a browser
 /// says `Origin: null` of our own forms, and they could not be told from another site's.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -76,6 +80,7 @@ const ICON: &str = include_str!("page/icon.svg");
 pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/", get(overview::show))
+        .route("/alerts", get(alerts::show))
         .route("/operations", get(lists::operations))
         .route("/dead", get(dead::show))
         .route("/in-doubt", get(lists::in_doubt))

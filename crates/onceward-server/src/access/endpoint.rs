@@ -286,6 +286,7 @@ const ROUTED: &[Endpoint] = &[
     api(GET, "/v1/openapi.json", Roles::NONE, Reach::Nothing, api::GET_DOCUMENT),
     page(GET, "/openapi.json", Roles::NONE, Reach::Nothing),
     page(GET, "/", Roles::READ, Reach::Whole),
+    page(GET, "/alerts", Roles::READ, Reach::Whole),
     page(GET, "/operations", Roles::READ, Reach::Whole),
     page(GET, "/dead", Roles::READ, Reach::Whole),
     page(GET, "/in-doubt", Roles::READ, Reach::Whole),

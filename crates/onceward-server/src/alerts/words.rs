@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use onceward::core::key::TENANT;
 use onceward::core::time::Timestamp;
+use onceward::tally::{AD_HOC, CLAIMS, SUBSCRIPTIONS};
 use serde_json::{Value, json};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::book::{Line, Notice, Turn};
 use super::rule::{Alert, Kind, Rules};
+use crate::page::upstream_place;
 use crate::shape;
 use crate::units::show;
 
@@ -27,9 +29,9 @@ pub(super) struct Around<'a> {
 
 impl Around<'_> {
     /// A page's address, where that is known.
-    fn page(&self, kind: Kind) -> Option<String> {
+    fn page(&self, alert: &Alert) -> Option<String> {
         let base = self.public_url?.as_str().trim_end_matches('/');
-        Some(format!("{base}{}", page(kind)))
+        Some(format!("{base}{}", page(alert)))
     }
 
     /// What is wrong, and how much.
@@ -41,9 +43,14 @@ impl Around<'_> {
         let are = if value == 1 { "is" } else { "are" };
         match alert.kind {
             Kind::InDoubt => {
-                format!(
-                    "{value} {operations} of {of} {are} in doubt: nobody knows whether they were done"
-                )
+                let they = if value == 1 { "it was" } else { "they were" };
+                let what = if alert.route.as_deref() == Some(CLAIMS) {
+                    let claims = if value == 1 { "claim" } else { "claims" };
+                    format!("{value} {claims}{}", tenant_of(alert))
+                } else {
+                    format!("{value} {operations} of {of}")
+                };
+                format!("{what} {are} in doubt: nobody knows whether {they} done")
             }
             Kind::DeadLetters => {
                 format!("{value} {operations} of {of} became dead letters within {within}")
@@ -60,10 +67,7 @@ impl Around<'_> {
             ),
             Kind::SagaStuck => {
                 let sagas = if value == 1 { "saga" } else { "sagas" };
-                let of = match alert.tenant.as_deref().filter(|tenant| *tenant != TENANT) {
-                    Some(tenant) => format!(" of tenant {tenant}"),
-                    None => String::new(),
-                };
+                let of = tenant_of(alert);
                 format!("{value} {sagas}{of} {are} stuck: only a person can say how to go on")
             }
             Kind::DiskLow => {
@@ -106,7 +110,7 @@ impl Around<'_> {
                 "until": until.map(shape::time),
                 "summary": self.sentence(line),
                 "advice": (!is_test).then(|| advice(alert.kind)),
-                "page": self.page(alert.kind).filter(|_| !is_test),
+                "page": self.page(alert).filter(|_| !is_test),
                 "runbook": (!is_test).then(|| runbook(alert.kind)),
             })
         });
@@ -138,7 +142,7 @@ impl Around<'_> {
             if matches!(line.turn, Turn::Firing | Turn::StillFiring) {
                 let _ = write!(text, "\n{}", escaped(advice(kind)));
             }
-            if let Some(page) = self.page(kind).filter(|_| line.turn != Turn::Test) {
+            if let Some(page) = self.page(&line.alert).filter(|_| line.turn != Turn::Test) {
                 let _ = write!(text, "\n<{}|Look at it>", escaped(&page));
             }
             blocks.push(section(text));
@@ -161,7 +165,7 @@ impl Around<'_> {
             if matches!(line.turn, Turn::Firing | Turn::StillFiring) {
                 let _ = writeln!(text, "{}", advice(kind));
             }
-            if let Some(page) = self.page(kind).filter(|_| line.turn != Turn::Test) {
+            if let Some(page) = self.page(&line.alert).filter(|_| line.turn != Turn::Test) {
                 let _ = writeln!(text, "{page}");
             }
             if line.turn != Turn::Test {
@@ -210,15 +214,32 @@ fn whose(alert: &Alert) -> String {
     }
 }
 
-/// The page where it is seen.
-pub(super) fn page(kind: Kind) -> &'static str {
-    match kind {
-        Kind::InDoubt => "/in-doubt",
-        Kind::DeadLetters => "/dead",
-        Kind::BreakerOpen | Kind::BacklogOld => "/upstreams",
-        Kind::LateDuplicates => "/duplicates",
-        Kind::DiskLow => "/",
-        Kind::SagaStuck => "/sagas?state=stuck",
+/// Whose it is, where that is said at all.
+fn tenant_of(alert: &Alert) -> String {
+    let tenant = alert.tenant.as_deref().filter(|tenant| *tenant != TENANT);
+    tenant.map_or_else(String::new, |tenant| format!(" of tenant {tenant}"))
+}
+
+/// The page where it is seen, of its route alone where that page knows it.
+pub(super) fn page(alert: &Alert) -> String {
+    // What is many has no route by which it is found.
+    let many = [AD_HOC, SUBSCRIPTIONS, CLAIMS];
+    let route = alert.route.as_deref().filter(|route| !many.contains(route));
+    let of = |path: &str, first: char| match route {
+        Some(route) => {
+            let route: String = form_urlencoded::byte_serialize(route.as_bytes()).collect();
+            format!("{path}{first}route={route}")
+        }
+        None => path.to_owned(),
+    };
+    match alert.kind {
+        Kind::InDoubt => of("/in-doubt", '?'),
+        Kind::DeadLetters => of("/dead", '?'),
+        Kind::BreakerOpen => route.map_or_else(|| "/upstreams".to_owned(), upstream_place),
+        Kind::BacklogOld => of("/operations?state=pending", '&'),
+        Kind::LateDuplicates => "/duplicates?got=late".to_owned(),
+        Kind::DiskLow => "/".to_owned(),
+        Kind::SagaStuck => "/sagas?state=stuck".to_owned(),
     }
 }
 

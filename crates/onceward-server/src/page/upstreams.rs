@@ -2,6 +2,7 @@
 //! first, and a form to pause or resume.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use axum::extract::Path;
 use axum::response::Redirect;
@@ -15,7 +16,7 @@ use onceward::{Bar, Standing};
 
 use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
 use super::icons::Icon;
-use super::overview::need;
+use super::needs::{Need, Weight, few};
 use super::profile;
 use super::stats::{self, Over, failing, percent, quantile, route_name, spans};
 use super::words::{self, sign};
@@ -70,6 +71,9 @@ fn all(node: &View, stats: &Stats) -> Vec<Upstream> {
     all
 }
 
+/// From here on nothing stands before it that somebody may want to look at.
+const HELD: u8 = 3;
+
 /// Held back by nothing.
 const CLEAR: u8 = 5;
 
@@ -77,9 +81,9 @@ const CLEAR: u8 = 5;
 fn rank(standing: &Standing) -> u8 {
     match (standing.bar, standing.breaker) {
         (Some(Bar::BreakerOpen), _) => 0,
-        (Some(Bar::UpstreamAsked), _) => 1,
-        (Some(Bar::Paused), _) => 2,
-        (Some(_), _) => 3,
+        (Some(Bar::Paused), _) => 1,
+        (Some(Bar::UpstreamAsked), _) => 2,
+        (Some(_), _) => HELD,
         (None, "closed") => CLEAR,
         (None, _) => 4,
     }
@@ -89,40 +93,48 @@ fn kept(node: &View) -> impl Iterator<Item = (String, Standing)> {
     node.gates().into_iter().filter(|(name, _)| node.check_kept(name).is_ok())
 }
 
-/// How many upstreams something stands before that somebody may want to look at.
-pub(super) fn held_back(node: &View) -> u64 {
-    kept(node).filter(|(_, standing)| rank(standing) < 3).count() as u64
-}
+/// An upstream that asks for less time to be left alone needs nobody.
+const BRIEF: Duration = Duration::from_mins(1);
 
-/// What of upstreams needs somebody, a line each and one for those beyond a few: those whose breaker is
-/// open, and those that are held back for another reason.
-pub(super) fn needs(node: &View, now: Timestamp) -> (Vec<Markup>, Vec<Markup>) {
-    const LINES_MAX: usize = 3;
-    let mut held: Vec<_> = kept(node).filter(|(_, standing)| rank(standing) < 3).collect();
+/// What of upstreams needs somebody, the worst first: a breaker that is open, a person's pause, and one
+/// that has asked to be left alone for long.
+pub(super) fn needs(node: &View, now: Timestamp) -> Vec<Need> {
+    let is_long = |standing: &Standing| {
+        standing.bar != Some(Bar::UpstreamAsked)
+            || standing.until.is_some_and(|until| until.since(now) > BRIEF)
+    };
+    let mut held: Vec<_> = kept(node)
+        .filter(|(_, standing)| rank(standing) < HELD && is_long(standing))
+        .collect();
     held.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
-    let more = held.len().saturating_sub(LINES_MAX);
-    let (mut broken, mut others) = (Vec::new(), Vec::new());
-    for (name, standing) in held.iter().take(LINES_MAX) {
+    let paused = node.engine.paused();
+    let needs = held.into_iter().map(|(name, standing)| {
         let until = html! { @if let Some(until) = standing.until { ", asked again " (words::time(until, now)) } };
-        let (class, icon, what, lines) = match standing.bar {
-            Some(Bar::BreakerOpen) => ("dead", Icon::Open, "breaker open", &mut broken),
-            Some(Bar::UpstreamAsked) => {
-                ("doubt", Icon::Pending, "it asked to be left alone", &mut others)
+        let (weight, icon, act, why) = match standing.bar {
+            Some(Bar::BreakerOpen) => {
+                (Weight::Bad, Icon::Open, "Look", html! { "breaker open" (until) })
             }
-            _ => ("told", Icon::Paused, "paused by a person", &mut others),
+            Some(Bar::UpstreamAsked) => (
+                Weight::Doubtful,
+                Icon::Pending,
+                "Look",
+                html! { "it asked to be left alone" (until) },
+            ),
+            _ => (Weight::Meant, Icon::Paused, "Resume", html! {
+                "paused" @if let Some(pause) = paused.get(&name) {
+                    " by " bdi { (pause.who) } ", " (words::time(pause.at, now)) ": " bdi { (pause.reason) }
+                }
+            }),
         };
-        let what = html! { strong { "Upstream " (name) } ": " (what) (until) };
-        lines.push(need(class, icon, &what, &place(name), "Look"));
-    }
-    if more > 0 {
-        let what = html! { "And " (more) " more upstreams are held back" };
-        others.push(need("doubt", Icon::Upstreams, &what, "/upstreams", "All upstreams"));
-    }
-    (broken, others)
+        let what = html! { strong { "Upstream " (name) } ": " (why) };
+        let (here, path, route) = (Here::Upstreams, place(&name), Some(name));
+        Need { here, weight, icon, many: 1, what, path, act, route }
+    });
+    few(needs.collect(), "upstreams are held back")
 }
 
 /// Where an upstream stands on its page.
-fn place(name: &str) -> String {
+pub(crate) fn place(name: &str) -> String {
     format!("/upstreams#{}", anchor(name))
 }
 
