@@ -253,6 +253,20 @@ pub(super) fn number(number: u64) -> String {
     text
 }
 
+/// A form that folds out of its button; of a page's one is open at a time.
+pub(super) fn act(word: &str, path: &str, fields: &Markup, button: &str) -> Markup {
+    html! {
+        details.act name="act" {
+            summary.quiet { (word) }
+            form method="post" action=(path) {
+                (fields)
+                (reason("Why"))
+                button { (button) }
+            }
+        }
+    }
+}
+
 /// The field that every form has that changes anything.
 pub(super) fn reason(label: &str) -> Markup {
     html! {

@@ -14,12 +14,13 @@ use onceward::store::{Query, Standing as Stands};
 use onceward::tally::{AD_HOC, Counts, OTHER, SUBSCRIPTIONS, Span, Stats, name_of};
 use onceward::{Bar, Standing};
 
-use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
+use super::frame::{Frame, Here, Html, act, heading, number, stacked};
 use super::icons::Icon;
 use super::needs::{Need, Weight, few};
 use super::profile;
 use super::stats::{self, Over, failing, percent, quantile, route_name, spans};
 use super::words::{self, sign};
+use crate::access::Roles;
 use crate::node::Node;
 use crate::operator::{Asked, Because, Sent};
 use crate::problem::Problem;
@@ -163,14 +164,14 @@ fn lines<'a>(node: &View, all: impl Iterator<Item = &'a Upstream>, now: Timestam
     stacked(
         "Upstreams",
         &html! {
-            th { "Upstream" } th { "Takes calls" } th.number { "Attempts" } th.number { "Failing" }
+            th { "Upstream" } th { "State" } th.number { "Attempts" } th.number { "Failing" }
             th.number { "p95" } th.number { "Dead letters" } th.number { "In doubt" }
         },
         &html! {
             @for Upstream { name, standing, counts } in all {
                 tr {
                     td.what { a href=(place(name)) { strong { (route_name(name)) } } }
-                    td.says data-label="Takes calls" { @if let Some(standing) = standing { (flows(node, name, standing, now)) } @else { "-" } }
+                    td.says data-label="State" { @if let Some(standing) = standing { (flows(node, name, standing, counts, now)) } @else { "-" } }
                     td.number data-label="Attempts" { (number(counts.attempts.iter().sum())) }
                     td.number.bad[counts.failed > 0] data-label="Failing" { (failing(counts).map_or_else(|| "-".to_owned(), percent)) }
                     td.number data-label="p95" { (quantile(&counts.attempt_took, 0.95)) }
@@ -196,6 +197,7 @@ pub(super) async fn show(node: View, Asked(over): Asked<Over>) -> Result<Html, P
         (heading("Upstreams", &html! {
             "What stands before each route's upstream at this node, and what it came to. What is held back "
             "waits in the ledger, and nothing of it is lost."
+            @if !node.may(Roles::OPERATE) { " To pause or resume one needs the role operate." }
         }, "/v1/routes"))
         @if all.is_empty() {
             div.empty.card {
@@ -231,8 +233,8 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 }
                 @if let Some(standing) = standing {
                     div.tools {
-                        (flows(node, name, standing, now))
-                        (form(name, node.engine.paused().contains_key(name)))
+                        (flows(node, name, standing, counts, now))
+                        @if node.may(Roles::OPERATE) { (form(name, node.engine.paused().contains_key(name))) }
                     }
                 }
             }
@@ -289,7 +291,14 @@ fn facts(node: &View, upstream: &Upstream) -> Markup {
     }
 }
 
-fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
+/// How it is: what stands before it, and where nothing does, what it came to.
+fn flows(
+    node: &Node,
+    name: &str,
+    standing: &Standing,
+    counts: &Counts,
+    now: Timestamp,
+) -> Markup {
     let until = html! { @if let Some(until) = standing.until { " asked again " (words::time(until, now)) } };
     let paused = node.engine.paused();
     match standing.bar {
@@ -310,11 +319,29 @@ fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup
         }
         Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
         Some(Bar::Rate | Bar::Slots) | None => html! {
-            (sign("done", Icon::Done, "takes calls"))
+            (health(counts))
             @if let Some(opens) = opens_later(node, name, now) {
                 " " span.label { "accepted ones wait for its hours, which begin " (words::time(opens, now)) }
             }
         },
+    }
+}
+
+/// From which share on it is said that an upstream fails, in per cent, and from which on in red.
+const FAILS_FROM: f64 = 10.0;
+const FAILS_BADLY_FROM: f64 = 50.0;
+
+/// What attempts at an upstream came to: that calls go to it says nothing of that.
+fn health(counts: &Counts) -> Markup {
+    let of = counts.attempts.iter().sum();
+    match failing(counts) {
+        None => sign("told", Icon::Pending, "takes calls; none went"),
+        Some(share) if share >= FAILS_FROM => {
+            let class = if share >= FAILS_BADLY_FROM { "dead" } else { "doubt" };
+            let says = format!("fails {} of {}", percent(share), number(of));
+            html! { (sign(class, Icon::Warning, &says)) " " span.label { "takes calls" } }
+        }
+        Some(_) => sign("done", Icon::Done, "takes calls"),
     }
 }
 
@@ -326,15 +353,8 @@ fn opens_later(node: &Node, name: &str, now: Timestamp) -> Option<Timestamp> {
 
 fn form(name: &str, is_paused: bool) -> Markup {
     let (path, word) = if is_paused { ("resume", "Resume") } else { ("pause", "Pause") };
-    html! {
-        details.act {
-            summary.quiet { (word) }
-            form method="post" action={ "/upstreams/" (words::in_path(name)) "/" (path) } {
-                (reason("Why"))
-                button { (word) " " (name) }
-            }
-        }
-    }
+    let path = format!("/upstreams/{}/{path}", words::in_path(name));
+    act(word, &path, &html! {}, &format!("{word} {name}"))
 }
 
 pub(super) async fn pause(

@@ -128,7 +128,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "DELETE /v1/access/{prefix}", "{}"),
     (Nothing, "POST /v1/access/{prefix}/rotate", "{}"),
     (Owns, "+GET /", ""),
-    (Owns, "+GET /alerts", ""),
+    (Owns, "GET /alerts", ""),
     (Owns, "+GET /operations", ""),
     (Owns, "+GET /dead", ""),
     (Owns, "+GET /in-doubt", ""),
