@@ -298,6 +298,8 @@ pub(crate) struct Firing {
     pub(crate) since: Timestamp,
     /// What is wrong, and how much.
     pub(crate) summary: String,
+    /// Where it is told what to do.
+    runbook: String,
     value: u64,
     fired: Option<Timestamp>,
     /// Who was told; not for those who see one tenant alone, for receivers are the gateway's.
@@ -308,6 +310,7 @@ impl Firing {
     fn new(standing: &Standing, book: &Book, config: &AlertsConfig) -> Self {
         Self {
             summary: config.around().summary(&standing.alert, standing.value),
+            runbook: config.around().runbook(standing.alert.kind),
             alert: standing.alert.clone(),
             since: standing.since,
             value: standing.value,
@@ -327,6 +330,11 @@ impl Firing {
         words::page(&self.alert)
     }
 
+    /// The page that tells what it means and what to do.
+    pub(crate) fn runbook_page(&self) -> String {
+        words::runbook_page(self.alert.kind)
+    }
+
     /// What to do first.
     pub(crate) fn advice(&self) -> &'static str {
         words::advice(self.alert.kind)
@@ -334,7 +342,7 @@ impl Firing {
 
     /// For programs.
     pub(crate) fn document(&self) -> Value {
-        let Self { alert, since, summary, value, fired, told } = self;
+        let Self { alert, since, summary, runbook, value, fired, told } = self;
         let mut document = json!({
             "name": alert.kind.name(),
             "severity": alert.kind.severity(),
@@ -346,7 +354,7 @@ impl Firing {
             "firing_since": fired.map(shape::time),
             "summary": summary,
             "advice": self.advice(),
-            "runbook": words::runbook(alert.kind),
+            "runbook": runbook,
         });
         if let Some(told) = told {
             document["told"] = told.iter().map(Teller::document).collect();

@@ -335,6 +335,7 @@ const ROUTED: &[Endpoint] = &[
     page(GET, "/contract/{route}", Roles::NONE, Reach::Route),
     page(GET, "/docs", Roles::NONE, Reach::Nothing),
     page(GET, "/docs/problems", Roles::NONE, Reach::Nothing),
+    page(GET, "/docs/on-call/{alert}", Roles::NONE, Reach::Nothing),
     page(GET, "/docs/{part}", Roles::NONE, Reach::Nothing),
     page(GET, "/docs.css", Roles::NONE, Reach::Nothing),
     page(GET, "/login", Roles::NONE, Reach::Nothing).open(),

@@ -30,8 +30,20 @@ pub(super) struct Around<'a> {
 impl Around<'_> {
     /// A page's address, where that is known.
     fn page(&self, alert: &Alert) -> Option<String> {
-        let base = self.public_url?.as_str().trim_end_matches('/');
-        Some(format!("{base}{}", page(alert)))
+        Some(format!("{}{}", self.base()?, page(alert)))
+    }
+
+    fn base(&self) -> Option<&str> {
+        Some(self.public_url?.as_str().trim_end_matches('/'))
+    }
+
+    /// What it means and what to do: on the gateway, where it is known how people reach that; else its place
+    /// among the docs.
+    pub(super) fn runbook(&self, kind: Kind) -> String {
+        match self.base() {
+            Some(base) => format!("{base}{}", runbook_page(kind)),
+            None => format!("docs/on-call/{}.md", kind.name()),
+        }
     }
 
     /// What is wrong, and how much.
@@ -111,7 +123,7 @@ impl Around<'_> {
                 "summary": self.sentence(line),
                 "advice": (!is_test).then(|| advice(alert.kind)),
                 "page": self.page(alert).filter(|_| !is_test),
-                "runbook": (!is_test).then(|| runbook(alert.kind)),
+                "runbook": (!is_test).then(|| self.runbook(alert.kind)),
             })
         });
         json!({
@@ -169,7 +181,7 @@ impl Around<'_> {
                 let _ = writeln!(text, "{page}");
             }
             if line.turn != Turn::Test {
-                let _ = writeln!(text, "{}", runbook(kind));
+                let _ = writeln!(text, "{}", self.runbook(kind));
             }
             text.push('\n');
         }
@@ -270,9 +282,9 @@ pub(super) fn advice(kind: Kind) -> &'static str {
     }
 }
 
-/// Where its page is among the docs.
-pub(super) fn runbook(kind: Kind) -> String {
-    format!("docs/on-call/{}.md", kind.name())
+/// Where its page is on every gateway.
+pub(super) fn runbook_page(kind: Kind) -> String {
+    format!("/docs/on-call/{}", kind.name())
 }
 
 /// To the minute, as people read it.

@@ -65,6 +65,7 @@ fn card(firing: &Firing, now: Timestamp) -> Markup {
                 div.tools {
                     (severity(firing))
                     a.quiet href=(firing.page()) { "Look" }
+                    a.quiet href=(firing.runbook_page()) { "What to do" }
                 }
             }
             p { (firing.advice()) }

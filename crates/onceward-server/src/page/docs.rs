@@ -4,6 +4,7 @@
 
 mod endpoint;
 mod example;
+mod on_call;
 mod problems;
 mod schema;
 mod text;
@@ -128,6 +129,15 @@ fn page(part: &Part, base: &Base) -> Markup {
 /// All codes.
 pub(super) async fn problems() -> Html {
     Html(framed("Problems", "problems", &problems::content()))
+}
+
+/// What an alert means, and what to do.
+pub(super) async fn on_call(Path(alert): Path<String>) -> Result<Html, Problem> {
+    let page = on_call::page(&alert);
+    let page = page.ok_or_else(|| {
+        Problem::new("not-found", format!("No alert is called {alert:?}; /alerts has those that fire."))
+    })?;
+    Ok(Html(framed(&alert, "", &page)))
 }
 
 /// The frame of all pages of the reference: no counts, so no ledger.

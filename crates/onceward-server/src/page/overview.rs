@@ -229,7 +229,7 @@ fn disk(free: u64) -> Need {
     let what = html! { strong { (number(free >> 20)) " MiB are left" }
     " where the ledger is: without room new work is refused" };
     let (here, weight, icon) = (Here::Overview, Weight::Bad, Icon::Warning);
-    let path = "/alerts".to_owned();
+    let path = "/docs/on-call/OncewardDiskLow".to_owned();
     Need { here, weight, icon, many: 1, what, path, act: "What to do", route: None }
 }
 
