@@ -52,6 +52,8 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use onceward::core::hex;
+use onceward::secret::sha256;
 
 use crate::body::Body;
 use crate::node::Node;
@@ -128,19 +130,29 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/login/oidc", get(oidc::begin))
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
-        .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
-        .route("/script.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
-        .route("/docs.css", get(|| async { file("text/css; charset=utf-8", docs::STYLE) }))
-        .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
-        .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
+        .route("/style.css", get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", STYLE)))
+        .route("/script.js", get(async |asked: HeaderMap| file(&asked, "text/javascript; charset=utf-8", SCRIPT)))
+        .route("/docs.css", get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", docs::STYLE)))
+        .route("/icon.svg", get(async |asked: HeaderMap| file(&asked, "image/svg+xml", ICON)))
+        .route("/favicon.ico", get(async |asked: HeaderMap| file(&asked, "image/svg+xml", ICON)))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn(dress))
 }
 
-/// A file of the binary's own; asked for again each time, so that a new release shows at once.
-fn file(kind: &'static str, text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+/// A file of the binary's own; asked for again each time, so that a new release shows at once, and sent
+/// where it is another one than the browser has. Pages are not: in each stand what whoever wrote its address
+/// chose and what only its session knows, so that they are not packed either, lest the length of the one
+/// tell of the other.
+fn file(asked: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
+    let tag = format!("\"{}\"", hex::encode(&sha256(text.as_bytes())[..16]));
+    let known = asked.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+    let is_known = known.is_some_and(|known| known.split(',').any(|it| it.trim() == tag));
+    let headers = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, [(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn unknown() -> Problem {
