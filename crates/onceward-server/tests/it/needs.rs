@@ -68,7 +68,7 @@ fn nothing_needs_anybody_only_where_all_of_it_was_asked_and_is_well() {
     assert!(!calm.contains("outbox"), "what is not there was not asked: {calm}");
 
     let refused = server.ask("POST", "/in/github", &[("x-github-delivery", "1")], "{}");
-    assert_eq!(refused.status, 401, "{}", refused.text());
+    assert_eq!(refused.status, 400, "{}", refused.text());
     let shown = page(&server, "/");
     let list = needs(&shown);
     assert!(list.contains("Source github</strong>: 1 webhook refused in an hour"), "{list}");
@@ -238,7 +238,7 @@ fn an_upstream_that_fails_is_told_so_though_calls_go_to_it() {
 fn refused_webhooks_are_told_by_reason_beside_those_that_were_taken() {
     let taking = Upstream::answering(Some(200));
     let server = Server::with(&format!(
-        "[sources.any]\nverify = {{ scheme = \"none\" }}\nid = \"header:x-id\"\ndeliver = \"http://{}/hooks\"\n\
+        "[sources.any]\nverify = {{ scheme = \"none\" }}\nid = {{ header = \"x-id\" }}\ndeliver = \"http://{}/hooks\"\n\
          [sources.github]\nverify = {{ scheme = \"github\", secret = \"s3cret-of-github\" }}\ndeliver = \"http://{}/hooks\"\n",
         taking.address, taking.address
     ));
@@ -246,7 +246,7 @@ fn refused_webhooks_are_told_by_reason_beside_those_that_were_taken() {
     for n in 0..3 {
         let id = n.to_string();
         let refused = server.ask("POST", "/in/github", &[("x-github-delivery", &id), wrong], "{}");
-        assert_eq!(refused.status, 401, "{}", refused.text());
+        assert_eq!(refused.status, 400, "{}", refused.text());
         let taken = server.ask("POST", "/in/any", &[("x-id", &id)], "{}");
         assert_eq!(taken.status, 200, "{}", taken.text());
     }
