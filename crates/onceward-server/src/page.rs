@@ -130,9 +130,18 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/login/oidc", get(oidc::begin))
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
-        .route("/style.css", get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", STYLE)))
-        .route("/script.js", get(async |asked: HeaderMap| file(&asked, "text/javascript; charset=utf-8", SCRIPT)))
-        .route("/docs.css", get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", docs::STYLE)))
+        .route(
+            "/style.css",
+            get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", STYLE)),
+        )
+        .route(
+            "/script.js",
+            get(async |asked: HeaderMap| file(&asked, "text/javascript; charset=utf-8", SCRIPT)),
+        )
+        .route(
+            "/docs.css",
+            get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", docs::STYLE)),
+        )
         .route("/icon.svg", get(async |asked: HeaderMap| file(&asked, "image/svg+xml", ICON)))
         .route("/favicon.ico", get(async |asked: HeaderMap| file(&asked, "image/svg+xml", ICON)))
         .fallback(unknown)

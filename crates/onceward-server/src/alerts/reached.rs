@@ -84,7 +84,8 @@ impl Teller {
 
     /// Whether it was tried, and has not come.
     pub(crate) fn has_failed(&self) -> bool {
-        self.reached == Reached::Failed || (self.reached == Reached::Waiting && self.error.is_some())
+        self.reached == Reached::Failed
+            || (self.reached == Reached::Waiting && self.error.is_some())
     }
 
     fn learn(&mut self, notice: &Operation) {

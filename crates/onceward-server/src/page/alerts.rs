@@ -1,7 +1,7 @@
 //! `/alerts`: what fires, since when, whom it wakes and who has been told; and in a line of words what other
 //! pages show of it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
@@ -32,7 +32,7 @@ pub(super) async fn show(node: View) -> Result<Html, Problem> {
             @else if !is_told && node.only().is_none() {
                 p.notice.warn role="status" { "Nobody is told of these: no receiver is configured. " code { "[alerts.to.NAME]" } " names one." }
             }
-            @for alert in &firing { (card(alert, now)) }
+            @for of in by_kind(&firing) { (card(&of, now)) }
         }
     };
     Ok(Html(frame.page(Here::Alerts, "Alerts", &content)))
@@ -54,25 +54,40 @@ const EXAMPLE: &str = "[alerts.to.oncall]
 webhook = \"https://hooks.example.com/onceward\"
 secret  = \"${ALERTS_SECRET}\"";
 
-fn card(firing: &Firing, now: Timestamp) -> Markup {
+/// Those of one kind together: they come in that order.
+fn by_kind<'a>(firing: impl IntoIterator<Item = &'a Firing>) -> Vec<Vec<&'a Firing>> {
+    let mut kinds: Vec<Vec<&Firing>> = Vec::new();
+    for alert in firing {
+        match kinds.iter_mut().find(|of| of[0].alert.kind == alert.alert.kind) {
+            Some(of) => of.push(alert),
+            None => kinds.push(vec![alert]),
+        }
+    }
+    kinds
+}
+
+/// What fires of one kind, and what to do about it.
+fn card(of: &[&Firing], now: Timestamp) -> Markup {
+    let Some(first) = of.first() else { return html! {} };
+    let kind = first.alert.kind;
     html! {
-        article.card aria-label=(firing.summary) {
+        article.card aria-label=(kind.name()) {
             header.heading {
-                div {
-                    h2 { (firing.summary) }
-                    p.soft.small { code { (firing.alert.kind.name()) } ", since " (words::time(firing.since, now)) }
-                }
+                div { h2 { (title(kind)) } code.soft { (kind.name()) } }
                 div.tools {
-                    (severity(firing))
-                    a.quiet href=(firing.page()) { "Look" }
-                    a.quiet href=(firing.runbook_page()) { "What to do" }
+                    (severity(first))
+                    a.quiet href=(first.runbook_page()) { "What to do" }
                 }
             }
-            p { (firing.advice()) }
-            @if let Some(told) = &firing.told {
-                p.small { @if told.is_empty() { span.soft { "Nobody was told." } }
-                    @for (n, teller) in told.iter().enumerate() { @if n > 0 { "; " } (tells(teller, now)) } }
-            }
+            p { (first.advice()) }
+            ul.lines { @for alert in of { li {
+                strong { a href=(alert.page()) { (alert.summary) } }
+                ", since " (words::time(alert.since, now)) "."
+                @if let Some(told) = &alert.told {
+                    div.small { @if told.is_empty() { span.soft { "Nobody was told." } }
+                        @for (n, teller) in told.iter().enumerate() { @if n > 0 { "; " } (tells(teller, now)) } }
+                }
+            } } }
         }
     }
 }
@@ -95,7 +110,8 @@ fn tells(teller: &Teller, now: Timestamp) -> Markup {
 
 /// Whom it wakes.
 fn severity(firing: &Firing) -> Markup {
-    let (class, icon) = if is_page(firing) { ("dead", Icon::Alerts) } else { ("doubt", Icon::Pending) };
+    let (class, icon) =
+        if is_page(firing) { ("dead", Icon::Alerts) } else { ("doubt", Icon::Pending) };
     sign(class, icon, firing.alert.kind.severity())
 }
 
@@ -103,16 +119,16 @@ fn is_page(firing: &Firing) -> bool {
     firing.alert.kind.severity() == "page"
 }
 
-/// A kind in a word or two.
-fn short(kind: Kind) -> &'static str {
+/// A kind as a heading.
+fn title(kind: Kind) -> &'static str {
     match kind {
-        Kind::InDoubt => "in doubt",
-        Kind::DeadLetters => "dead letters",
-        Kind::BreakerOpen => "breaker open",
-        Kind::BacklogOld => "work is late",
-        Kind::LateDuplicates => "late duplicates",
-        Kind::DiskLow => "disk low",
-        Kind::SagaStuck => "saga stuck",
+        Kind::InDoubt => "In doubt",
+        Kind::DeadLetters => "Dead letters",
+        Kind::BreakerOpen => "Breaker open",
+        Kind::BacklogOld => "Work is late",
+        Kind::LateDuplicates => "Late duplicates",
+        Kind::DiskLow => "Disk low",
+        Kind::SagaStuck => "Saga stuck",
     }
 }
 
@@ -120,13 +136,7 @@ fn short(kind: Kind) -> &'static str {
 /// of what kinds.
 pub(super) fn line(firing: &[Firing]) -> Markup {
     let pages = firing.iter().filter(|firing| is_page(firing)).count();
-    let mut kinds: Vec<(Kind, usize)> = Vec::new();
-    for alert in firing {
-        match kinds.iter_mut().find(|(kind, _)| *kind == alert.alert.kind) {
-            Some((_, many)) => *many += 1,
-            None => kinds.push((alert.alert.kind, 1)),
-        }
-    }
+    let kinds = by_kind(firing);
     html! {
         @if !firing.is_empty() {
             a.(if pages > 0 { "dead" } else { "doubt" }) href="/alerts" {
@@ -135,8 +145,10 @@ pub(super) fn line(firing: &[Firing]) -> Markup {
                     strong { (firing.len()) @if firing.len() == 1 { " alert" } @else { " alerts" } }
                     @if pages == firing.len() { ", to wake somebody" }
                     @else if pages > 0 { ", " (pages) " to wake somebody" }
-                    ": " @for (n, (kind, many)) in kinds.iter().enumerate() {
-                        @if n > 0 { ", " } (short(*kind)) @if *many > 1 { " × " (many) }
+                    ": " @for (n, of) in kinds.iter().enumerate() {
+                        @if n > 0 { ", " }
+                        @if let Some(first) = of.first() { (title(first.alert.kind).to_lowercase()) }
+                        @if of.len() > 1 { " × " (of.len()) }
                     }
                 }
                 span.go { "Look" }
@@ -145,42 +157,35 @@ pub(super) fn line(firing: &[Firing]) -> Markup {
     }
 }
 
-/// That what a line of the overview says is an alert, since when, and of which routes.
-pub(super) fn alerted(alerts: &[&Firing], now: Timestamp) -> Markup {
+/// That what a line of the overview says is an alert, since when, and of which routes where that is not
+/// said by itself.
+pub(super) fn alerted(alerts: &[&Firing], names: bool, now: Timestamp) -> Markup {
     let is_paging = alerts.iter().any(|alert| is_page(alert));
     let since = alerts.iter().map(|alert| alert.since).min();
-    let mut routes: BTreeMap<&str, ()> = BTreeMap::new();
-    routes.extend(alerts.iter().filter_map(|it| Some((it.alert.route.as_deref()?, ()))));
+    let routes: BTreeSet<&str> =
+        alerts.iter().filter(|_| names).filter_map(|it| it.alert.route.as_deref()).collect();
     let more = routes.len().saturating_sub(NAMED_MAX);
     html! {
         span.alerted { (Icon::Alerts.show()) " "
             @if is_paging { "Alert, page" } @else { "Alert, ticket" }
             @if let Some(since) = since { ", since " (words::time(since, now)) }
-            @if routes.len() > 1 || alerts.len() == 1 {
-                @for (n, (route, ())) in routes.iter().take(NAMED_MAX).enumerate() {
-                    @if n > 0 { ", " } @else { ": " } (route)
-                }
-                @if more > 0 { " and " (more) " more" }
+            @for (n, route) in routes.iter().take(NAMED_MAX).enumerate() {
+                @if n > 0 { ", " } @else { ": " } (route)
             }
+            @if more > 0 { " and " (more) " more" }
         }
     }
 }
 
 /// A line for each kind of what fires and nothing else speaks of.
 pub(super) fn own_lines(alone: &[&Firing], now: Timestamp) -> Markup {
-    let mut kinds: Vec<(Kind, Vec<&Firing>)> = Vec::new();
-    for firing in alone {
-        match kinds.iter_mut().find(|(kind, _)| *kind == firing.alert.kind) {
-            Some((_, of)) => of.push(firing),
-            None => kinds.push((firing.alert.kind, vec![firing])),
-        }
-    }
+    let kinds = by_kind(alone.iter().copied());
     html! {
-        @for (_, of) in &kinds {
+        @for of in &kinds {
             @if let Some(first) = of.first() {
                 li { a.(if is_page(first) { "dead" } else { "doubt" }) href=(first.page()) {
                     (Icon::Alerts.show())
-                    span { strong { (first.summary) } @if of.len() > 1 { ", and " (of.len() - 1) " more like it" } ". " (alerted(of, now)) }
+                    span { strong { (first.summary) } @if of.len() > 1 { ", and " (of.len() - 1) " more like it" } ". " (alerted(of, false, now)) }
                     span.go { "Look" }
                 } }
             }

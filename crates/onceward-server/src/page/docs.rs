@@ -135,9 +135,12 @@ pub(super) async fn problems() -> Html {
 pub(super) async fn on_call(Path(alert): Path<String>) -> Result<Html, Problem> {
     let page = on_call::page(&alert);
     let page = page.ok_or_else(|| {
-        Problem::new("not-found", format!("No alert is called {alert:?}; /alerts has those that fire."))
+        Problem::new(
+            "not-found",
+            format!("No alert is called {alert:?}; /alerts has those that fire."),
+        )
     })?;
-    Ok(Html(framed(&alert, "", &page)))
+    Ok(Html(framed(&alert, &alert, &page)))
 }
 
 /// The frame of all pages of the reference: no counts, so no ledger.

@@ -198,6 +198,7 @@ impl Ways {
     pub(super) fn few(here: Option<Here>) -> Self {
         let pages = html! {
             (way(Here::Overview, here, None))
+            (way(Here::Alerts, here, None))
             (way(Here::Operations, here, None))
             (way(Here::Docs, here, None))
         };

@@ -84,7 +84,7 @@ impl Need {
         html! {
             a class=(self.weight.class()) href=(self.path) {
                 (self.icon.show())
-                span { (self.what) "." @if !alerts.is_empty() { " " (alerted(alerts, now)) } }
+                span { (self.what) "." @if !alerts.is_empty() { " " (alerted(alerts, self.route.is_none(), now)) } }
                 span.go { (self.act) }
             }
         }
@@ -297,10 +297,16 @@ fn outbox_need(shown: &Shown) -> Option<(Weight, Markup)> {
     let parked = shown.parked_now;
     if shown.stands == Stands::Failing {
         let why = shown.error.as_ref().map_or("", |(why, _)| why);
-        return Some((Weight::Bad, html! { "it cannot be read" @if !why.is_empty() { ": " (why) } }));
+        return Some((
+            Weight::Bad,
+            html! { "it cannot be read" @if !why.is_empty() { ": " (why) } },
+        ));
     }
     if let Some(late) = late {
-        return Some((Weight::Bad, html! { "its oldest row has waited for " (words::duration(late)) }));
+        return Some((
+            Weight::Bad,
+            html! { "its oldest row has waited for " (words::duration(late)) },
+        ));
     }
     let rows = if parked == 1 { "row is" } else { "rows are" };
     let what = html! { (parked) " " (rows) " parked: it can never become a call as it is" };

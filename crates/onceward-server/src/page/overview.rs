@@ -160,7 +160,9 @@ impl Facts {
         let share = (calls > 0).then(|| day.repeated() as f64 * 100.0 / calls as f64);
         let tombstones = format!("in 24 h; {} tombstones", number(self.keys.tombstones));
         let behind = match self.behind {
-            Some(behind) => format!("wait or are under way; oldest due for {}", words::duration(behind)),
+            Some(behind) => {
+                format!("wait or are under way; oldest due for {}", words::duration(behind))
+            }
             None if self.open > 0 => "wait or are under way; none is due".to_owned(),
             None => "nothing waits".to_owned(),
         };

@@ -72,12 +72,7 @@ async fn taken(node: &View, source: &Source, route: &str) -> Result<Vec<Operatio
     Ok(node.list(query).await?.operations)
 }
 
-fn card(
-    source: &Source,
-    rejected: &[Reject],
-    taken: Option<&[Operation]>,
-    base: &str,
-) -> Markup {
+fn card(source: &Source, rejected: &[Reject], taken: Option<&[Operation]>, base: &str) -> Markup {
     let scheme = source.verifier.scheme();
     let now = crate::shape::now();
     let is_open = *scheme == Scheme::None;

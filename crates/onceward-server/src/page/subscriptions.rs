@@ -134,8 +134,10 @@ impl Came {
 
 /// The attempt that ended last, in words, and when it did.
 fn last_result(last: &[Operation]) -> Option<(String, Timestamp)> {
-    let ended = |it: &Operation| Some(it.attempts.iter().rev().find_map(|it| it.ended.as_ref())?.at);
-    let (delivery, at) = last.iter().filter_map(|it| Some((it, ended(it)?))).max_by_key(|(_, at)| *at)?;
+    let ended =
+        |it: &Operation| Some(it.attempts.iter().rev().find_map(|it| it.ended.as_ref())?.at);
+    let (delivery, at) =
+        last.iter().filter_map(|it| Some((it, ended(it)?))).max_by_key(|(_, at)| *at)?;
     Some((words::last(delivery), at))
 }
 
@@ -185,11 +187,14 @@ fn card(
                 (fact("Delivered", html! { (came.done) " " span.soft.small { (came.basis()) } }))
                 (fact("Wait", html! { (came.waits)
                     @if let Some(next) = came.next.filter(|_| pause.is_none()) {
-                        " " span.soft.small { "next try " (words::time(next, now)) }
+                        " " span.soft.small {
+                            @if next > now { "next try " (words::time(next, now)) }
+                            @else { "due since " (words::time(next, now)) }
+                        }
                     } }))
                 (fact("Dead", html! { span.bad[came.dead > 0] { (came.dead) } }))
                 @if let Some((result, at)) = last_result(last) {
-                    (fact("Last result", html! { span.bad[fails] { (result) } " " span.soft.small { (words::time(at, now)) } }))
+                    div.wide { dt { "Last result" } dd { span.bad[fails] { (result) } " " span.soft.small { (words::time(at, now)) } } }
                 }
                 @if standing.as_ref().is_some_and(|standing| standing.bar == Some(Bar::BreakerOpen)) {
                     (fact("Its breaker", html! { span.bad { "open" }

@@ -104,9 +104,8 @@ pub(super) fn needs(node: &View, now: Timestamp) -> Vec<Need> {
         standing.bar != Some(Bar::UpstreamAsked)
             || standing.until.is_some_and(|until| until.since(now) > BRIEF)
     };
-    let mut held: Vec<_> = kept(node)
-        .filter(|(_, standing)| rank(standing) < HELD && is_long(standing))
-        .collect();
+    let mut held: Vec<_> =
+        kept(node).filter(|(_, standing)| rank(standing) < HELD && is_long(standing)).collect();
     held.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
     let paused = node.engine.paused();
     let needs = held.into_iter().map(|(name, standing)| {
@@ -292,13 +291,7 @@ fn facts(node: &View, upstream: &Upstream) -> Markup {
 }
 
 /// How it is: what stands before it, and where nothing does, what it came to.
-fn flows(
-    node: &Node,
-    name: &str,
-    standing: &Standing,
-    counts: &Counts,
-    now: Timestamp,
-) -> Markup {
+fn flows(node: &Node, name: &str, standing: &Standing, counts: &Counts, now: Timestamp) -> Markup {
     let until = html! { @if let Some(until) = standing.until { " asked again " (words::time(until, now)) } };
     let paused = node.engine.paused();
     match standing.bar {

@@ -377,7 +377,10 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
     }
     let seen = keys.each_ref().map(|key| {
         let page = ask(&gateway, key, "GET /alerts", "").text();
-        assert!(page.contains("OncewardDeadLetters") && !page.contains("Nobody was told"), "{page}");
+        assert!(
+            page.contains("OncewardDeadLetters") && !page.contains("Nobody was told"),
+            "{page}"
+        );
         let listed = ask(&gateway, key, "GET /v1/alerts", "").json();
         assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
         assert!(listed["data"][0].get("told").is_none(), "receivers are the gateway's: {listed}");
