@@ -77,7 +77,9 @@ impl Need {
             Kind::SagaStuck => Here::Sagas,
             Kind::DiskLow => Here::Overview,
         };
-        self.here == here && (here != Here::Upstreams || self.route == alert.route)
+        // Those beyond the first of a page are of no one route.
+        self.here == here
+            && (here != Here::Upstreams || self.route.is_none() || self.route == alert.route)
     }
 
     fn line(&self, alerts: &[&Firing], now: Timestamp) -> Markup {
@@ -103,7 +105,7 @@ impl Needs {
     /// What every page asks.
     pub(super) async fn of(node: &View, frame: &Frame, now: Timestamp) -> Result<Self, Problem> {
         let mut needs = Self::default();
-        needs.ask("every upstream takes calls", upstreams::needs(node, now));
+        needs.ask("no upstream is held back for long", upstreams::needs(node, now));
         needs.ask("nothing in doubt", in_doubt(frame.count(&[Standing::InDoubt])));
         needs.ask("no dead letters", dead(frame.count(&[Standing::DeadLetter])));
         needs.ask("no saga is stuck", stuck(node.sagas_stuck().await?));
@@ -124,6 +126,10 @@ impl Needs {
                 Some(Need { here, weight, icon, many: 1, what, path, act: "Look", route: None })
             });
             needs.ask("every outbox is read to its end", few(lines.collect(), "outboxes"));
+        }
+        if node.alerts.is_watching().0 {
+            // They are told with what they speak of.
+            needs.ask("no alert fires", None);
         }
         Ok(needs)
     }
@@ -158,21 +164,24 @@ impl Needs {
     pub(super) fn show(&self, alerts: &[Firing], now: Timestamp) -> Markup {
         let mut list: Vec<_> = self.list.iter().collect();
         list.sort_by_key(|need| need.weight);
+        let has_own = |alert: &Alert| {
+            self.list.iter().any(|need| need.route.is_some() && need.is_about(alert))
+        };
         let of = |need: &Need| -> Vec<&Firing> {
-            alerts.iter().filter(|firing| need.is_about(&firing.alert)).collect()
+            let is_its =
+                |alert: &Alert| need.is_about(alert) && (need.route.is_some() || !has_own(alert));
+            alerts.iter().filter(|firing| is_its(&firing.alert)).collect()
         };
         let is_alone =
             |firing: &&Firing| !self.list.iter().any(|need| need.is_about(&firing.alert));
         let alone: Vec<_> = alerts.iter().filter(is_alone).collect();
-        let mut asked = self.asked.clone();
-        asked.push("no alert fires");
         html! {
             ul.needs #needs aria-label="What needs somebody" {
                 (own_lines(&alone, now))
                 @for need in &list { li { (need.line(&of(need), now)) } }
                 @if list.is_empty() && alone.is_empty() {
                     li { p.done { (Icon::Done.show()) span { strong { "Nothing needs anybody" }
-                        ": " (asked.join(", ")) "." } } }
+                        ": " (self.asked.join(", ")) "." } } }
                 }
             }
         }

@@ -57,7 +57,7 @@ pub(super) async fn show(
         h1.unseen { "Overview" }
         @if is_empty { (lists::nothing_yet(&node, &headers)) }
         div #now data-live="all" {
-            @if !is_empty || frame.needs.is_some() { (frame.needs.show(&frame.alerts, now)) }
+            @if !is_empty || frame.needs.is_some() || !frame.alerts.is_empty() { (frame.needs.show(&frame.alerts, now)) }
             (facts.figures())
         }
         (traffic(&stats))
