@@ -156,7 +156,7 @@ impl Alerts {
     pub(crate) fn low(&self) -> u64 {
         let config = self.config.load();
         let rule = config.as_ref().and_then(|config| config.rules.of.get(&Kind::DiskLow));
-        rule.map_or(Kind::DiskLow.usual().bound, |rule| rule.bound)
+        rule.map_or_else(|| Kind::DiskLow.usual().bound, |rule| rule.bound)
     }
 
     /// Writes what was counted since it was last looked.

@@ -38,6 +38,7 @@ mod story;
 mod subscriptions;
 mod theme;
 mod timeline;
+mod track;
 mod upstreams;
 mod viewer;
 mod words;

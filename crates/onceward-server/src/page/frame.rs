@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use onceward::store::Standing;
+use onceward::store::{Counted, Query, Standing};
 
 use super::icons::Icon;
 use super::needs::Needs;
@@ -26,6 +26,9 @@ impl IntoResponse for Html {
         ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], self.0.into_string()).into_response()
     }
 }
+
+/// Operations of one standing that are counted for a page: as many as a list looks at.
+const COUNTED_MAX: u64 = Query::ROWS_MAX as u64;
 
 /// Where a page stands in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +75,7 @@ impl Here {
 
 /// What every page shows of the ledger.
 pub(super) struct Frame {
-    counts: HashMap<Standing, u64>,
+    counts: HashMap<Standing, Counted>,
     /// What needs somebody.
     pub(super) needs: Needs,
     has_outboxes: bool,
@@ -85,7 +88,7 @@ impl Frame {
     /// Asks what waits, and what needs somebody.
     pub(super) async fn of(node: &View) -> Result<Self, Problem> {
         let mut frame = Self {
-            counts: node.counts().await?,
+            counts: node.counts(COUNTED_MAX).await?,
             needs: Needs::default(),
             has_outboxes: !node.outboxes().is_empty(),
             sees_audit: node.may(Roles::ADMIN),
@@ -97,8 +100,8 @@ impl Frame {
     }
 
     /// How many operations stand here.
-    pub(super) fn count(&self, standing: &[Standing]) -> u64 {
-        standing.iter().filter_map(|standing| self.counts.get(standing)).sum()
+    pub(super) fn count(&self, standing: &[Standing]) -> Counted {
+        standing.iter().filter_map(|standing| self.counts.get(standing)).copied().sum()
     }
 
     /// The whole page.
@@ -160,9 +163,9 @@ impl Frame {
     fn count_at(&self, to: Here) -> Option<Count> {
         let what = match to {
             Here::Alerts => {
-                let many = self.alerts.len() as u64;
+                let many = exactly(self.alerts.len() as u64);
                 let count = Count { many, class: "dead", what: "firing" };
-                return (many > 0).then_some(count);
+                return many.is_some().then_some(count);
             }
             Here::Dead => "dead letters",
             Here::InDoubt => "in doubt",
@@ -219,7 +222,7 @@ fn way(to: Here, here: Option<Here>, count: Option<Count>) -> Markup {
 
 /// How many there are of something, beside a way there.
 struct Count {
-    many: u64,
+    many: Counted,
     class: &'static str,
     what: &'static str,
 }
@@ -227,7 +230,7 @@ struct Count {
 impl Count {
     fn show(&self) -> Markup {
         let Self { many, class, what } = self;
-        html! { span.count.(class).some { (number(*many)) span.unseen { " " (what) } } }
+        html! { span.count.(class).some { (counted(*many)) span.unseen { " " (what) } } }
     }
 }
 
@@ -252,6 +255,17 @@ pub(super) fn number(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// The same of what may be more.
+pub(super) fn counted(counted: Counted) -> String {
+    let more = if counted.is_all { "" } else { "+" };
+    number(counted.count) + more
+}
+
+/// What is counted to its end.
+pub(super) fn exactly(count: u64) -> Counted {
+    Counted { count, is_all: true }
 }
 
 /// A form that folds out of its button; of a page's one is open at a time.

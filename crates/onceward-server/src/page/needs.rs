@@ -9,10 +9,10 @@ use std::time::Duration;
 use maud::{Markup, html};
 use onceward::Subscription;
 use onceward::core::time::Timestamp;
-use onceward::store::Standing;
+use onceward::store::{Counted, Standing};
 
 use super::alerts::{alerted, own_lines};
-use super::frame::{Frame, Here, number};
+use super::frame::{Frame, Here, counted, exactly, number};
 use super::icons::Icon;
 use super::{upstreams, words};
 use crate::alerts::{Alert, Firing, Kind};
@@ -56,7 +56,7 @@ pub(super) struct Need {
     pub(super) weight: Weight,
     pub(super) icon: Icon,
     /// How many it is about.
-    pub(super) many: u64,
+    pub(super) many: Counted,
     pub(super) what: Markup,
     pub(super) path: String,
     /// What one does there.
@@ -123,7 +123,16 @@ impl Needs {
                 let what = html! { strong { "Outbox " (outbox.name) } ": " (what) };
                 let (here, icon) = (Here::Outboxes, Icon::Outboxes);
                 let path = "/outboxes".to_owned();
-                Some(Need { here, weight, icon, many: 1, what, path, act: "Look", route: None })
+                Some(Need {
+                    here,
+                    weight,
+                    icon,
+                    many: exactly(1),
+                    what,
+                    path,
+                    act: "Look",
+                    route: None,
+                })
             });
             needs.ask("every outbox is read to its end", few(lines.collect(), "outboxes"));
         }
@@ -153,7 +162,7 @@ impl Needs {
     }
 
     /// How many are at a page, and how much they need somebody.
-    pub(super) fn at(&self, here: Here) -> Option<(u64, &'static str)> {
+    pub(super) fn at(&self, here: Here) -> Option<(Counted, &'static str)> {
         let of_it = || self.list.iter().filter(|need| need.here == here);
         let worst = of_it().map(|need| need.weight).min()?;
         Some((of_it().map(|need| need.many).sum(), worst.class()))
@@ -208,22 +217,22 @@ pub(super) fn few(mut needs: Vec<Need>, what: &str) -> Vec<Need> {
     needs
 }
 
-fn in_doubt(many: u64) -> Option<Need> {
-    let what = html! { strong { (number(many)) " in doubt" }
+fn in_doubt(many: Counted) -> Option<Need> {
+    let what = html! { strong { (counted(many)) " in doubt" }
     ": sent or begun, and nobody has said whether it was done" };
     let (here, weight, icon) = (Here::InDoubt, Weight::Doubtful, Icon::Doubt);
     let path = "/in-doubt".to_owned();
     let need = Need { here, weight, icon, many, what, path, act: "Resolve", route: None };
-    (many > 0).then_some(need)
+    many.is_some().then_some(need)
 }
 
-fn dead(many: u64) -> Option<Need> {
-    let what = html! { strong { (number(many)) @if many == 1 { " dead letter" } @else { " dead letters" } }
+fn dead(many: Counted) -> Option<Need> {
+    let what = html! { strong { (counted(many)) @if many == exactly(1) { " dead letter" } @else { " dead letters" } }
     ": ended badly, and nobody was told" };
     let (here, weight, icon) = (Here::Dead, Weight::Bad, Icon::Dead);
     let path = "/dead".to_owned();
     let need = Need { here, weight, icon, many, what, path, act: "Look why", route: None };
-    (many > 0).then_some(need)
+    many.is_some().then_some(need)
 }
 
 fn stuck(many: u64) -> Option<Need> {
@@ -231,7 +240,16 @@ fn stuck(many: u64) -> Option<Need> {
     ": part of it is done, and only a person can say how to go on" };
     let (here, weight, icon) = (Here::Sagas, Weight::Bad, Icon::Sagas);
     let path = "/sagas?state=stuck".to_owned();
-    let need = Need { here, weight, icon, many, what, path, act: "Lead it on", route: None };
+    let need = Need {
+        here,
+        weight,
+        icon,
+        many: exactly(many),
+        what,
+        path,
+        act: "Lead it on",
+        route: None,
+    };
     (many > 0).then_some(need)
 }
 
@@ -248,7 +266,7 @@ async fn refused(node: &View, now: Timestamp) -> Result<Vec<Need>, Problem> {
             here: Here::Sources,
             weight: Weight::Doubtful,
             icon: Icon::Sources,
-            many: 1,
+            many: exactly(1),
             what,
             path: format!("/sources#source-{}", refused.source),
             act: "Look why",
@@ -265,7 +283,7 @@ fn receivers(node: &View, all: &[Subscription], now: Timestamp) -> Vec<Need> {
             [one] => format!("/subscriptions#{}", one.name),
             _ => "/subscriptions".to_owned(),
         };
-        let (here, many) = (Here::Subscriptions, of.len() as u64);
+        let (here, many) = (Here::Subscriptions, exactly(of.len() as u64));
         Need { here, weight, icon, many, what, path, act: "Look", route: None }
     };
     let of = |state| all.iter().filter(|it| state_of(node, it) == state).collect::<Vec<_>>();

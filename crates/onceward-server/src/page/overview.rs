@@ -9,10 +9,10 @@ use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
-use onceward::store::{Page, Standing};
+use onceward::store::{Counted, Page, Standing};
 use onceward::tally::{Counts, KeysAhead, Span, Stats};
 
-use super::frame::{Frame, Here, Html, number};
+use super::frame::{Frame, Here, Html, counted, exactly, number};
 use super::icons::Icon;
 use super::needs::{Need, Needs, Weight};
 use super::rows::{self, Table};
@@ -90,7 +90,14 @@ fn traffic(stats: &Stats) -> Markup {
     }
 }
 
-fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Timestamp) -> Markup {
+fn some(
+    node: &View,
+    title: &str,
+    all: Counted,
+    table: Table,
+    page: &Page,
+    now: Timestamp,
+) -> Markup {
     let path = if table == Table::Dead { "/dead" } else { "/in-doubt" };
     let shown = page.operations.len();
     html! {
@@ -98,7 +105,7 @@ fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Time
             section {
                 h2 { (title) }
                 (rows::live(&path[1..], &rows::table(node, table, &page.operations, now)))
-                @if all > shown as u64 { p.more { a href=(path) { "All " (number(all)) } } }
+                @if all.count > shown as u64 || !all.is_all { p.more { a href=(path) { "All " (counted(all)) } } }
             }
         }
     }
@@ -108,9 +115,9 @@ fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Time
 struct Facts {
     /// The last 24 hours.
     day: Counts,
-    dead: u64,
-    doubt: u64,
-    open: u64,
+    dead: Counted,
+    doubt: Counted,
+    open: Counted,
     keys: KeysAhead,
     /// For how long the accepted work that waits longest has been due.
     behind: Option<Duration>,
@@ -165,7 +172,7 @@ impl Facts {
             Some(behind) => {
                 format!("wait or are under way; oldest due for {}", words::duration(behind))
             }
-            None if self.open > 0 => "wait or are under way; none is due".to_owned(),
+            None if self.open.is_some() => "wait or are under way; none is due".to_owned(),
             None => "nothing waits".to_owned(),
         };
         html! {
@@ -179,14 +186,14 @@ impl Facts {
                         } @else { "no call came" }
                     }
                 }
-                (figure("", Icon::Done, "Delivered", day.done, "/operations?state=done", &recovered_of(day)))
-                (figure("", Icon::Delivering, "Success after retry", day.recovered, "/operations?state=done", "24 h, no caller noticed"))
+                (figure("", Icon::Done, "Delivered", exactly(day.done), "/operations?state=done", &recovered_of(day)))
+                (figure("", Icon::Delivering, "Success after retry", exactly(day.recovered), "/operations?state=done", "24 h, no caller noticed"))
                 (figure("doubt", Icon::Doubt, "In doubt", self.doubt, "/in-doubt", "now"))
                 (figure("dead", Icon::Dead, "Dead letters", self.dead, "/dead", "now"))
                 (figure("", Icon::Pending, "Not ended", self.open, "/operations?state=pending", &behind))
-                (figure("dead", Icon::Open, "Open breakers", self.open_breakers, "/upstreams", "at this node"))
-                (figure("", Icon::Keys, "Keys expiring", self.keys.expiring, "/keys", &tombstones))
-                (figure("doubt", Icon::Warning, "Late duplicates", self.late(), "/duplicates?got=late", "24 h, after the window"))
+                (figure("dead", Icon::Open, "Open breakers", exactly(self.open_breakers), "/upstreams", "at this node"))
+                (figure("", Icon::Keys, "Keys expiring", exactly(self.keys.expiring), "/keys", &tombstones))
+                (figure("doubt", Icon::Warning, "Late duplicates", exactly(self.late()), "/duplicates?got=late", "24 h, after the window"))
             }
         }
     }
@@ -201,11 +208,11 @@ fn recovered_of(day: &Counts) -> String {
     format!("24 h, {} at first try", stats::percent(first))
 }
 
-fn figure(class: &str, icon: Icon, name: &str, count: u64, path: &str, note: &str) -> Markup {
+fn figure(class: &str, icon: Icon, name: &str, many: Counted, path: &str, note: &str) -> Markup {
     html! {
-        a.figure.(class).some[count > 0] href=(path) {
+        a.figure.(class).some[many.is_some()] href=(path) {
             span.name { (icon.show()) (name) }
-            span.number { (number(count)) }
+            span.number { (counted(many)) }
             span { (note) }
         }
     }
@@ -216,7 +223,7 @@ fn behind(late: Duration) -> Need {
     ": the oldest has been due for " (words::duration(late)) };
     let (here, weight, icon) = (Here::Operations, Weight::Bad, Icon::Pending);
     let path = "/operations?state=pending".to_owned();
-    Need { here, weight, icon, many: 1, what, path, act: "See what waits", route: None }
+    Need { here, weight, icon, many: exactly(1), what, path, act: "See what waits", route: None }
 }
 
 fn late(many: u64) -> Option<Need> {
@@ -224,8 +231,16 @@ fn late(many: u64) -> Option<Need> {
     " in 24 hours: asked again after the window had ended" };
     let (here, weight, icon) = (Here::Duplicates, Weight::Doubtful, Icon::Keys);
     let path = "/keys".to_owned();
-    let need =
-        Need { here, weight, icon, many, what, path, act: "Look at the windows", route: None };
+    let need = Need {
+        here,
+        weight,
+        icon,
+        many: exactly(many),
+        what,
+        path,
+        act: "Look at the windows",
+        route: None,
+    };
     (many > 0).then_some(need)
 }
 
@@ -234,7 +249,7 @@ fn disk(free: u64) -> Need {
     " where the ledger is: without room new work is refused" };
     let (here, weight, icon) = (Here::Overview, Weight::Bad, Icon::Warning);
     let path = "/docs/on-call/OncewardDiskLow".to_owned();
-    Need { here, weight, icon, many: 1, what, path, act: "What to do", route: None }
+    Need { here, weight, icon, many: exactly(1), what, path, act: "What to do", route: None }
 }
 
 /// Receivers that do not have what they were to be told, each with the last reason.
@@ -248,5 +263,5 @@ fn unreached_need(to: &str, why: &str) -> Need {
     let what = html! { strong { "Alerts do not reach " (to) } @if !why.is_empty() { ": " (why) } };
     let (here, weight, icon) = (Here::Alerts, Weight::Bad, Icon::Alerts);
     let path = "/alerts".to_owned();
-    Need { here, weight, icon, many: 1, what, path, act: "Look", route: None }
+    Need { here, weight, icon, many: exactly(1), what, path, act: "Look", route: None }
 }

@@ -4,12 +4,12 @@
 use axum::extract::{Extension, Path};
 use axum::response::Redirect;
 use maud::{Markup, html};
-use onceward::Saga;
 use onceward::core::operation::Operation;
 use onceward::core::risk::risk;
 use onceward::core::saga::{Leg, Standing};
 use onceward::core::time::Timestamp;
 use onceward::store::Query;
+use onceward::{Kept, Saga};
 use serde::Deserialize;
 
 use super::acts::Done;
@@ -135,7 +135,7 @@ pub(super) async fn show(
     let (frame, now) = (Frame::of(&node).await?, shape::now());
     let title = format!("Saga {}", saga.operation.key.as_str());
     let lead = html! { (chip(saga.standing())) " " span.soft { (says(saga.standing())) } };
-    let why = saga.kept.as_ref().and_then(|kept| kept.why.as_deref());
+    let why = saga.kept.as_ref().and_then(Kept::why);
     let is_bad = matches!(saga.standing(), Standing::Stuck | Standing::InDoubt);
     let content = html! {
         (heading(&title, &lead, &format!("/v1/sagas/{}", saga.operation.id)))

@@ -30,15 +30,12 @@ pub(super) fn unlinked(text: &str) -> String {
     while let Some(begin) = rest.find('[') {
         let (before, from) = rest.split_at(begin);
         said.push_str(before);
-        match link(from) {
-            Some((words, after)) => {
-                said.push_str(words);
-                rest = after;
-            }
-            None => {
-                said.push('[');
-                rest = &from[1..];
-            }
+        if let Some((words, after)) = link(from) {
+            said.push_str(words);
+            rest = after;
+        } else {
+            said.push('[');
+            rest = &from[1..];
         }
     }
     said + rest
