@@ -2,6 +2,7 @@
 //! kept for a multiple of that. So a page is never behind where reading is cheap, and pages cannot keep
 //! the ledger busy where it is not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onceward::core::time::Timestamp;
@@ -18,7 +19,11 @@ const KEPT_MAX: Duration = Duration::from_secs(10);
 
 /// Something that was read lately.
 #[derive(Debug)]
-pub(crate) struct Lately<T>(Mutex<Option<Kept<T>>>);
+pub(crate) struct Lately<T> {
+    kept: Mutex<Option<Kept<T>>>,
+    /// Whether this process has changed it since it began to be read.
+    is_old: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Kept<T> {
@@ -41,21 +46,28 @@ impl<T> Kept<T> {
 
 impl<T> Default for Lately<T> {
     fn default() -> Self {
-        Self(Mutex::new(None))
+        Self { kept: Mutex::new(None), is_old: AtomicBool::new(false) }
     }
 }
 
 impl<T: Clone> Lately<T> {
     /// What was read lately, or what `read` reads now; who comes meanwhile waits for that.
     pub(crate) async fn get<E>(&self, read: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let mut kept = self.0.lock().await;
+        let mut kept = self.kept.lock().await;
         let began = shape::now();
-        if let Some(kept) = kept.as_ref().filter(|kept| kept.holds(began)) {
+        let is_old = self.is_old.swap(false, Ordering::AcqRel);
+        if let Some(kept) = kept.as_ref().filter(|kept| !is_old && kept.holds(began)) {
             return Ok(kept.value.clone());
         }
+        *kept = None;
         let value = read.await?;
         *kept = Some(Kept::new(value.clone(), began, shape::now()));
         Ok(value)
+    }
+
+    /// It is another one now: whoever comes next reads it anew.
+    pub(crate) fn changed(&self) {
+        self.is_old.store(true, Ordering::Release);
     }
 }
 
@@ -79,5 +91,7 @@ mod tests {
         let lately = Lately::default();
         assert_eq!(lately.get(async { Err("away") }).await, Err("away"));
         assert_eq!(lately.get(async { Ok::<_, &str>(1) }).await, Ok(1));
+        lately.changed();
+        assert_eq!(lately.get(async { Ok::<_, &str>(2) }).await, Ok(2));
     }
 }

@@ -163,6 +163,7 @@ pub(super) async fn keep(
     if store.set(name, Some(Bytes::from(sealed))).await.is_err() {
         return false;
     }
+    node.sources.refused.changed();
     if written % PRUNED_EVERY == 1 {
         // It is tried again with the next.
         let _ = prune(node, source).await;
