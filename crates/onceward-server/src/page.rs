@@ -131,20 +131,11 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/login/oidc", get(oidc::begin))
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
-        .route(
-            "/style.css",
-            get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", STYLE)),
-        )
-        .route(
-            "/script.js",
-            get(async |asked: HeaderMap| file(&asked, "text/javascript; charset=utf-8", SCRIPT)),
-        )
-        .route(
-            "/docs.css",
-            get(async |asked: HeaderMap| file(&asked, "text/css; charset=utf-8", docs::STYLE)),
-        )
-        .route("/icon.svg", get(async |asked: HeaderMap| file(&asked, "image/svg+xml", ICON)))
-        .route("/favicon.ico", get(async |asked: HeaderMap| file(&asked, "image/svg+xml", ICON)))
+        .route("/style.css", get(style))
+        .route("/script.js", get(script))
+        .route("/docs.css", get(docs::style))
+        .route("/icon.svg", get(icon))
+        .route("/favicon.ico", get(icon))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn(dress))
@@ -163,6 +154,18 @@ fn file(asked: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
     (headers, [(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn style(asked: HeaderMap) -> Response {
+    file(&asked, "text/css; charset=utf-8", STYLE)
+}
+
+async fn script(asked: HeaderMap) -> Response {
+    file(&asked, "text/javascript; charset=utf-8", SCRIPT)
+}
+
+async fn icon(asked: HeaderMap) -> Response {
+    file(&asked, "image/svg+xml", ICON)
 }
 
 async fn unknown() -> Problem {

@@ -10,6 +10,7 @@ mod schema;
 mod text;
 
 use axum::extract::Path;
+use axum::response::Response;
 use http::HeaderMap;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -22,7 +23,7 @@ use crate::openapi::document;
 use crate::problem::Problem;
 use crate::view::View;
 
-pub(super) const STYLE: &str = include_str!("docs.css");
+const STYLE: &str = include_str!("docs.css");
 
 /// Where the document itself is.
 const DOCUMENT: &str = "/v1/openapi.json";
@@ -63,6 +64,11 @@ fn followed(value: &'static Value) -> &'static Value {
 /// The last part of what `value` refers to.
 fn name_of(value: &'static Value) -> Option<&'static str> {
     value["$ref"].as_str()?.rsplit('/').next()
+}
+
+/// How they look, beside the sheet of all pages.
+pub(super) async fn style(asked: HeaderMap) -> Response {
+    super::file(&asked, "text/css; charset=utf-8", STYLE)
 }
 
 /// Everything, in a line each.
