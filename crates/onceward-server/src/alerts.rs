@@ -7,6 +7,7 @@
 
 mod book;
 mod look;
+mod reached;
 mod recent;
 mod rule;
 mod send;
@@ -27,6 +28,7 @@ use url::Url;
 
 use self::book::{Book, Notice, Seen, Standing};
 use self::look::Measured;
+pub(crate) use self::reached::{Reached, Teller};
 pub(crate) use self::recent::{Counting, Recent};
 pub(crate) use self::rule::{Alert, Kind, Rule, Rules, Wish};
 use self::words::Around;
@@ -133,11 +135,28 @@ impl Alerts {
         self.config.store(config);
     }
 
-    /// What fires, as it was looked at last.
+    /// What fires, as it was looked at last; what wakes somebody, and within that each kind together,
+    /// what fires for longest first.
     pub(crate) fn firing(&self) -> Vec<Firing> {
         let Some(config) = self.config.load_full() else { return Vec::new() };
         let book = self.book.load();
-        book.firing().map(|standing| Firing::new(standing, &book, &config)).collect()
+        let firing = book.firing().map(|standing| Firing::new(standing, &book, &config));
+        let mut firing: Vec<_> = firing.collect();
+        firing.sort_by_key(|it| (it.alert.kind.severity(), it.alert.kind, it.since));
+        firing
+    }
+
+    /// Whether anything is watched, and whether anybody is told.
+    pub(crate) fn is_watching(&self) -> (bool, bool) {
+        let config = self.config.load();
+        (config.is_some(), config.as_ref().is_some_and(|config| !config.to.is_empty()))
+    }
+
+    /// The room on the disk below which it is low.
+    pub(crate) fn low(&self) -> u64 {
+        let config = self.config.load();
+        let rule = config.as_ref().and_then(|config| config.rules.of.get(&Kind::DiskLow));
+        rule.map_or_else(|| Kind::DiskLow.usual().bound, |rule| rule.bound)
     }
 
     /// Writes what was counted since it was last looked.
@@ -279,31 +298,24 @@ pub(crate) struct Firing {
     pub(crate) since: Timestamp,
     /// What is wrong, and how much.
     pub(crate) summary: String,
+    /// Where it is told what to do.
+    runbook: String,
     value: u64,
     fired: Option<Timestamp>,
     /// Who was told; not for those who see one tenant alone, for receivers are the gateway's.
-    told: Option<Vec<Value>>,
+    pub(crate) told: Option<Vec<Teller>>,
 }
 
 impl Firing {
     fn new(standing: &Standing, book: &Book, config: &AlertsConfig) -> Self {
-        let told = standing.told.iter().filter(|(_, told)| told.fires).map(|(to, told)| {
-            let outgoing = book.outgoing(&told.notice);
-            json!({
-                "to": to,
-                "at": shape::time(told.at),
-                "notice": told.notice,
-                "sent": outgoing.is_none(),
-                "error": outgoing.and_then(|notice| notice.error.as_ref()),
-            })
-        });
         Self {
             summary: config.around().summary(&standing.alert, standing.value),
+            runbook: config.around().runbook(standing.alert.kind),
             alert: standing.alert.clone(),
             since: standing.since,
             value: standing.value,
             fired: standing.fired,
-            told: Some(told.collect()),
+            told: Some(Teller::all(standing, book, config)),
         }
     }
 
@@ -314,13 +326,23 @@ impl Firing {
     }
 
     /// The page where it is seen.
-    pub(crate) fn page(&self) -> &'static str {
-        words::page(self.alert.kind)
+    pub(crate) fn page(&self) -> String {
+        words::page(&self.alert)
+    }
+
+    /// The page that tells what it means and what to do.
+    pub(crate) fn runbook_page(&self) -> String {
+        words::runbook_page(self.alert.kind)
+    }
+
+    /// What to do first.
+    pub(crate) fn advice(&self) -> &'static str {
+        words::advice(self.alert.kind)
     }
 
     /// For programs.
     pub(crate) fn document(&self) -> Value {
-        let Self { alert, since, summary, value, fired, told } = self;
+        let Self { alert, since, summary, runbook, value, fired, told } = self;
         let mut document = json!({
             "name": alert.kind.name(),
             "severity": alert.kind.severity(),
@@ -331,12 +353,19 @@ impl Firing {
             "since": shape::time(*since),
             "firing_since": fired.map(shape::time),
             "summary": summary,
-            "advice": words::advice(alert.kind),
-            "runbook": words::runbook(alert.kind),
+            "advice": self.advice(),
+            "runbook": runbook,
         });
         if let Some(told) = told {
-            document["told"] = json!(told);
+            document["told"] = told.iter().map(Teller::document).collect();
         }
         document
     }
+}
+
+/// The same, with what became of what was told.
+pub(crate) async fn looked_up(node: &Node, mut firing: Vec<Firing>) -> Vec<Firing> {
+    let told = firing.iter_mut().filter_map(|firing| firing.told.as_mut()).flatten().collect();
+    reached::look_up(node, told).await;
+    firing
 }

@@ -20,6 +20,7 @@ mod generated;
 mod given_key;
 mod guard;
 mod head;
+mod lately;
 mod ledger;
 mod listeners;
 mod listening;

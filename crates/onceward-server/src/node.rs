@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, StatusCode, Version};
 use onceward::core::saga::Standing as Stands;
 use onceward::master_key::write_secret;
 use onceward::store::StoreError;
-use onceward::{Engine, Standing};
+use onceward::{Engine, OpenSagas, Standing};
 use rustix::fs::statvfs;
 
 use crate::access::Access;
@@ -20,6 +20,7 @@ use crate::body::Body;
 use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::guard::Guards;
+use crate::lately::Lately;
 use crate::oidc::Oidc;
 use crate::operator::subscriptions::{STATES, state_of};
 use crate::outbox::Outboxes;
@@ -58,6 +59,8 @@ pub(crate) struct Node {
     pub(crate) changes: Arc<Changes>,
     pub(crate) outboxes: Outboxes,
     pub(crate) alerts: Alerts,
+    /// Of all tenants, those that have not ended.
+    pub(crate) sagas: Lately<OpenSagas>,
     pub(crate) data: PathBuf,
     pub(crate) rekey: Rekey,
     pub(crate) quarantined: AtomicBool,

@@ -7,6 +7,7 @@
 //! each form carries what only its pages know (`viewer`).
 
 mod acts;
+mod alerts;
 mod audit;
 mod bulk;
 mod chart;
@@ -22,6 +23,7 @@ mod icons;
 mod keys;
 mod lists;
 mod login;
+mod needs;
 mod oidc;
 mod outboxes;
 mod overview;
@@ -51,10 +53,14 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use onceward::core::hex;
+use onceward::secret::sha256;
 
 use crate::body::Body;
 use crate::node::Node;
 use crate::problem::Problem;
+
+pub(crate) use self::upstreams::place as upstream_place;
 
 /// What goes with every page. The referrer policy is not `no-referrer`: under that, a browser
 /// says `Origin: null` of our own forms, and they could not be told from another site's.
@@ -77,6 +83,7 @@ const ICON: &str = include_str!("page/icon.svg");
 pub(crate) fn router() -> Router<Arc<Node>> {
     Router::new()
         .route("/", get(overview::show))
+        .route("/alerts", get(alerts::show))
         .route("/operations", get(lists::operations))
         .route("/dead", get(dead::show))
         .route("/in-doubt", get(lists::in_doubt))
@@ -118,24 +125,47 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/contract/{route}", get(contract::show))
         .route("/docs", get(docs::index))
         .route("/docs/problems", get(docs::problems))
+        .route("/docs/on-call/{alert}", get(docs::on_call))
         .route("/docs/{part}", get(docs::part))
         .route("/login", get(login::form).post(login::log_in))
         .route("/login/oidc", get(oidc::begin))
         .route("/login/oidc/callback", get(oidc::callback))
         .route("/logout", post(login::log_out))
-        .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
-        .route("/script.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
-        .route("/docs.css", get(|| async { file("text/css; charset=utf-8", docs::STYLE) }))
-        .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
-        .route("/favicon.ico", get(|| async { file("image/svg+xml", ICON) }))
+        .route("/style.css", get(style))
+        .route("/script.js", get(script))
+        .route("/docs.css", get(docs::style))
+        .route("/icon.svg", get(icon))
+        .route("/favicon.ico", get(icon))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn(dress))
 }
 
-/// A file of the binary's own; asked for again each time, so that a new release shows at once.
-fn file(kind: &'static str, text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+/// A file of the binary's own; asked for again each time, so that a new release shows at once, and sent
+/// where it is another one than the browser has. Pages are not: in each stand what whoever wrote its address
+/// chose and what only its session knows, so that they are not packed either, lest the length of the one
+/// tell of the other.
+fn file(asked: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
+    let tag = format!("\"{}\"", hex::encode(&sha256(text.as_bytes())[..16]));
+    let known = asked.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok());
+    let is_known = known.is_some_and(|known| known.split(',').any(|it| it.trim() == tag));
+    let headers = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, [(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn style(asked: HeaderMap) -> Response {
+    file(&asked, "text/css; charset=utf-8", STYLE)
+}
+
+async fn script(asked: HeaderMap) -> Response {
+    file(&asked, "text/javascript; charset=utf-8", SCRIPT)
+}
+
+async fn icon(asked: HeaderMap) -> Response {
+    file(&asked, "image/svg+xml", ICON)
 }
 
 async fn unknown() -> Problem {

@@ -30,6 +30,7 @@ use crate::exit::Exit;
 use crate::gateway::Gateway;
 use crate::given_key::{Source, given_keys};
 use crate::guard::Guards;
+use crate::lately::Lately;
 use crate::listeners::{Listeners, Sockets, check_certificates};
 use crate::listening::Closed;
 use crate::node::{MASTER_KEY, Node, QUARANTINE, RESTORING, make_folder};
@@ -277,6 +278,7 @@ impl Start {
             sources: Sources::new(config.sources.clone()),
             outboxes,
             alerts: Alerts::new(Arc::clone(&self.recent), listen.port(), config.alerts.clone()),
+            sagas: Lately::default(),
             engine: Arc::clone(&engine),
             access,
             changes,

@@ -25,10 +25,11 @@ use onceward::{Answer as Answered, Aside, Call, CallOptions, Named, Refusal, Say
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use self::rejects::{Buckets, Reason, Refused};
+use self::rejects::{Buckets, Reason, Refused, Refusing};
 use crate::access::TENANT;
 use crate::body::{Body, headers_of};
 use crate::gateway::{check_sendable, is_of_a_caller, next_hop, read_body};
+use crate::lately::Lately;
 use crate::node::Node;
 use crate::problem::Problem;
 use crate::telemetry::traces::{self, Traced};
@@ -128,11 +129,13 @@ impl Default for Answer {
 pub(crate) struct Sources {
     named: RwLock<Arc<BTreeMap<String, Arc<Source>>>>,
     pub(crate) buckets: Mutex<Buckets>,
+    /// Those that refused webhooks lately, of all tenants.
+    pub(crate) refused: Lately<Arc<[Refusing]>>,
 }
 
 impl Sources {
     pub(crate) fn new(named: BTreeMap<String, Arc<Source>>) -> Self {
-        Self { named: RwLock::new(Arc::new(named)), buckets: Mutex::default() }
+        Self { named: RwLock::new(Arc::new(named)), ..Self::default() }
     }
 
     /// All of them, by name.

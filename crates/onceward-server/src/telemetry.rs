@@ -10,7 +10,7 @@ use onceward::core::operation::{Death, Deed, Forgotten, Operation, State};
 use onceward::core::saga::Standing as Stands;
 use onceward::observe::{ClaimTurn, Fact, Observer, Repeat};
 use onceward::store::{Condition, ToldCommit};
-use onceward::tally::{AD_HOC, KeysAhead, SUBSCRIPTIONS};
+use onceward::tally::{KeysAhead, name_of};
 use onceward::upstream::Fault;
 use onceward::{Bar, Person, Report, Standing};
 use prometheus_client::metrics::counter::Counter;
@@ -172,13 +172,10 @@ fn reconciled(route: &str, report: &Report) {
     }
 }
 
-/// A route as a label: origins are many, and one label; so are subscriptions.
+/// A route as a label, by the name that statistics have for it: origins are many, and one label; so are
+/// subscriptions, and claims, which have none.
 pub(crate) fn label(route: &str) -> &str {
-    match route {
-        route if route.contains("://") => AD_HOC,
-        route if onceward::name_of_route(route).is_some() => SUBSCRIPTIONS,
-        route => route,
-    }
+    name_of(route)
 }
 
 fn keys(event: &str, count: u32) {
@@ -216,8 +213,11 @@ impl Observer for Telemetry {
                 let (ending, reached) = (ended.ending.name(), ended.reached.name());
                 let lasted = ended.at.since(attempt.started_at);
                 let millis = lasted.as_millis() as u64;
-                let of = labels([("route", label(&operation.route)), ("ending", ending)]);
-                took(&METRICS.attempt_seconds, &of, lasted, traces::exemplar(operation));
+                // How long somebody had a claim in hand is no attempt at an upstream.
+                if operation.scope.kind != ScopeKind::Claim {
+                    let of = labels([("route", label(&operation.route)), ("ending", ending)]);
+                    took(&METRICS.attempt_seconds, &of, lasted, traces::exemplar(operation));
+                }
                 // What works is told once, at rest; what does not is told at each attempt.
                 if operation.state == State::Done {
                     about!(

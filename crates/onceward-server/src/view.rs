@@ -11,6 +11,7 @@ use http::request::Parts;
 use onceward::core::id::OperationId;
 use onceward::core::key::{Key, Scope, ScopeKind};
 use onceward::core::operation::Operation;
+use onceward::core::saga::Standing as Stands;
 use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use crate::access::{AccessKey, Caller, Roles, TENANT, is_own, is_tenant};
-use crate::alerts::Firing;
+use crate::alerts::{Firing, looked_up};
 use crate::changes::Change;
 use crate::config::Outbox;
 use crate::node::Node;
@@ -30,6 +31,7 @@ use crate::outbox::Shown;
 use crate::problem::Problem;
 use crate::shape;
 use crate::source::Source;
+use crate::source::rejects::{self, Refusing};
 
 /// The gateway as one caller sees it: what is of no tenant, it has from the node.
 #[derive(Clone)]
@@ -122,6 +124,11 @@ impl View {
     /// `caller`, as it sends for the tenant that it named.
     pub(crate) fn acting(&self, caller: Caller) -> Caller {
         caller.within(self.tenant().to_owned())
+    }
+
+    /// Whether it has these roles.
+    pub(crate) fn may(&self, roles: Roles) -> bool {
+        self.caller.roles.has(roles)
     }
 
     /// Whether it may see what was sent of an operation: by its role, or as its own.
@@ -377,6 +384,26 @@ impl View {
         }
     }
 
+    /// The same, with whether those who were told have it.
+    pub(crate) async fn alerts_told(&self) -> Vec<Firing> {
+        looked_up(&self.node, self.alerts()).await
+    }
+
+    /// How many sagas stand where only a person can lead them on; of very many open ones the newest.
+    pub(crate) async fn sagas_stuck(&self) -> Result<u64, Problem> {
+        let open = self.node.sagas.get(self.engine.open_sagas()).await?;
+        let of_it = |((tenant, stands), _): &(&(String, Stands), &u64)| {
+            *stands == Stands::Stuck && self.sees(tenant)
+        };
+        Ok(open.counts.iter().filter(of_it).map(|(_, count)| count).sum())
+    }
+
+    /// Its sources that refused webhooks in the last hour.
+    pub(crate) async fn refused(&self) -> Result<Vec<Refusing>, Problem> {
+        let all = self.sources.refused.get(rejects::refusing(&self.node)).await?;
+        Ok(all.iter().filter(|refusing| self.sees(&refusing.tenant)).cloned().collect())
+    }
+
     /// Its subscriptions.
     pub(crate) async fn subscriptions(&self) -> Result<Vec<Subscription>, Problem> {
         let all = self.engine.subscriptions().await?;
@@ -442,6 +469,8 @@ mod tests {
         "engine.wanted(",
         "engine.subscriptions(",
         "engine.subscription(",
+        "engine.open_sagas(",
+        ".refused.get(",
         "engine.scope_of(",
         "engine.operation_of(",
         "engine.stats(",

@@ -134,7 +134,7 @@ pub enum Rejection {
     #[error("it carries more than {SIGNATURES_MAX} signatures")]
     TooManySignatures,
     /// No signature fits any secret.
-    #[error("none of {signatures} signatures fits any of {secrets} secrets")]
+    #[error("{}", no_fit(*signatures, *secrets))]
     Mismatch {
         /// Signatures that were tried.
         signatures: usize,
@@ -147,6 +147,16 @@ pub enum Rejection {
     /// There is a body, and nothing signs it.
     #[error("nothing signs the body: {0}")]
     BodyUnsigned(&'static str),
+}
+
+/// That no signature fits any secret, in the words for as many as there are.
+fn no_fit(signatures: usize, secrets: usize) -> String {
+    match (signatures, secrets) {
+        (1, 1) => "the signature does not fit the secret".to_owned(),
+        (1, _) => format!("the signature fits none of {secrets} secrets"),
+        (_, 1) => format!("none of {signatures} signatures fits the secret"),
+        _ => format!("none of {signatures} signatures fits any of {secrets} secrets"),
+    }
 }
 
 impl Rejection {

@@ -16,6 +16,9 @@ use crate::mail::{self, Mail};
 use crate::node::Node;
 use crate::problem::Problem;
 
+/// Who calls, by the name that callers have in scopes.
+pub(super) const PRINCIPAL: &str = "alerts";
+
 /// Why a notice did not get to all.
 #[derive(Debug)]
 pub(super) struct Unsent {
@@ -58,7 +61,7 @@ async fn call(node: &Node, notice: &Notice, document: &Value) -> Result<Operatio
     };
     let call = Call {
         tenant: TENANT.to_owned(),
-        principal: "alerts".to_owned(),
+        principal: PRINCIPAL.to_owned(),
         route: format!("{OWN_ROUTES}{}", notice.to),
         request,
         options: CallOptions {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use onceward::core::key::TENANT;
 use onceward::core::time::Timestamp;
+use onceward::tally::{AD_HOC, CLAIMS, SUBSCRIPTIONS};
 use serde_json::{Value, json};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::book::{Line, Notice, Turn};
 use super::rule::{Alert, Kind, Rules};
+use crate::page::upstream_place;
 use crate::shape;
 use crate::units::show;
 
@@ -27,9 +29,21 @@ pub(super) struct Around<'a> {
 
 impl Around<'_> {
     /// A page's address, where that is known.
-    fn page(&self, kind: Kind) -> Option<String> {
-        let base = self.public_url?.as_str().trim_end_matches('/');
-        Some(format!("{base}{}", page(kind)))
+    fn page(&self, alert: &Alert) -> Option<String> {
+        Some(format!("{}{}", self.base()?, page(alert)))
+    }
+
+    fn base(&self) -> Option<&str> {
+        Some(self.public_url?.as_str().trim_end_matches('/'))
+    }
+
+    /// What it means and what to do: on the gateway, where it is known how people reach that; else its place
+    /// among the docs.
+    pub(super) fn runbook(&self, kind: Kind) -> String {
+        match self.base() {
+            Some(base) => format!("{base}{}", runbook_page(kind)),
+            None => format!("docs/on-call/{}.md", kind.name()),
+        }
     }
 
     /// What is wrong, and how much.
@@ -41,9 +55,14 @@ impl Around<'_> {
         let are = if value == 1 { "is" } else { "are" };
         match alert.kind {
             Kind::InDoubt => {
-                format!(
-                    "{value} {operations} of {of} {are} in doubt: nobody knows whether they were done"
-                )
+                let they = if value == 1 { "it was" } else { "they were" };
+                let what = if alert.route.as_deref() == Some(CLAIMS) {
+                    let claims = if value == 1 { "claim" } else { "claims" };
+                    format!("{value} {claims}{}", tenant_of(alert))
+                } else {
+                    format!("{value} {operations} of {of}")
+                };
+                format!("{what} {are} in doubt: nobody knows whether {they} done")
             }
             Kind::DeadLetters => {
                 format!("{value} {operations} of {of} became dead letters within {within}")
@@ -60,10 +79,7 @@ impl Around<'_> {
             ),
             Kind::SagaStuck => {
                 let sagas = if value == 1 { "saga" } else { "sagas" };
-                let of = match alert.tenant.as_deref().filter(|tenant| *tenant != TENANT) {
-                    Some(tenant) => format!(" of tenant {tenant}"),
-                    None => String::new(),
-                };
+                let of = tenant_of(alert);
                 format!("{value} {sagas}{of} {are} stuck: only a person can say how to go on")
             }
             Kind::DiskLow => {
@@ -106,8 +122,8 @@ impl Around<'_> {
                 "until": until.map(shape::time),
                 "summary": self.sentence(line),
                 "advice": (!is_test).then(|| advice(alert.kind)),
-                "page": self.page(alert.kind).filter(|_| !is_test),
-                "runbook": (!is_test).then(|| runbook(alert.kind)),
+                "page": self.page(alert).filter(|_| !is_test),
+                "runbook": (!is_test).then(|| self.runbook(alert.kind)),
             })
         });
         json!({
@@ -138,7 +154,7 @@ impl Around<'_> {
             if matches!(line.turn, Turn::Firing | Turn::StillFiring) {
                 let _ = write!(text, "\n{}", escaped(advice(kind)));
             }
-            if let Some(page) = self.page(kind).filter(|_| line.turn != Turn::Test) {
+            if let Some(page) = self.page(&line.alert).filter(|_| line.turn != Turn::Test) {
                 let _ = write!(text, "\n<{}|Look at it>", escaped(&page));
             }
             blocks.push(section(text));
@@ -161,11 +177,11 @@ impl Around<'_> {
             if matches!(line.turn, Turn::Firing | Turn::StillFiring) {
                 let _ = writeln!(text, "{}", advice(kind));
             }
-            if let Some(page) = self.page(kind).filter(|_| line.turn != Turn::Test) {
+            if let Some(page) = self.page(&line.alert).filter(|_| line.turn != Turn::Test) {
                 let _ = writeln!(text, "{page}");
             }
             if line.turn != Turn::Test {
-                let _ = writeln!(text, "{}", runbook(kind));
+                let _ = writeln!(text, "{}", self.runbook(kind));
             }
             text.push('\n');
         }
@@ -210,15 +226,32 @@ fn whose(alert: &Alert) -> String {
     }
 }
 
-/// The page where it is seen.
-pub(super) fn page(kind: Kind) -> &'static str {
-    match kind {
-        Kind::InDoubt => "/in-doubt",
-        Kind::DeadLetters => "/dead",
-        Kind::BreakerOpen | Kind::BacklogOld => "/upstreams",
-        Kind::LateDuplicates => "/duplicates",
-        Kind::DiskLow => "/",
-        Kind::SagaStuck => "/sagas?state=stuck",
+/// Whose it is, where that is said at all.
+fn tenant_of(alert: &Alert) -> String {
+    let tenant = alert.tenant.as_deref().filter(|tenant| *tenant != TENANT);
+    tenant.map_or_else(String::new, |tenant| format!(" of tenant {tenant}"))
+}
+
+/// The page where it is seen, of its route alone where that page knows it.
+pub(super) fn page(alert: &Alert) -> String {
+    // What is many has no route by which it is found.
+    let many = [AD_HOC, SUBSCRIPTIONS, CLAIMS];
+    let route = alert.route.as_deref().filter(|route| !many.contains(route));
+    let of = |path: &str, first: char| match route {
+        Some(route) => {
+            let route: String = form_urlencoded::byte_serialize(route.as_bytes()).collect();
+            format!("{path}{first}route={route}")
+        }
+        None => path.to_owned(),
+    };
+    match alert.kind {
+        Kind::InDoubt => of("/in-doubt", '?'),
+        Kind::DeadLetters => of("/dead", '?'),
+        Kind::BreakerOpen => route.map_or_else(|| "/upstreams".to_owned(), upstream_place),
+        Kind::BacklogOld => of("/operations?state=pending", '&'),
+        Kind::LateDuplicates => "/duplicates?got=late".to_owned(),
+        Kind::DiskLow => "/".to_owned(),
+        Kind::SagaStuck => "/sagas?state=stuck".to_owned(),
     }
 }
 
@@ -249,9 +282,9 @@ pub(super) fn advice(kind: Kind) -> &'static str {
     }
 }
 
-/// Where its page is among the docs.
-pub(super) fn runbook(kind: Kind) -> String {
-    format!("docs/on-call/{}.md", kind.name())
+/// Where its page is on every gateway.
+pub(super) fn runbook_page(kind: Kind) -> String {
+    format!("/docs/on-call/{}", kind.name())
 }
 
 /// To the minute, as people read it.

@@ -39,7 +39,7 @@ pub(super) async fn alerts(flags: &Alerts, client: &Client, out: Printer) -> Res
 async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
     let names = &["NAME", "SEVERITY", "SINCE", "WHAT", "TOLD"];
     whole(client, "/v1/alerts", out, names, |alert| {
-        let told: Vec<_> = each(alert, "/told").iter().map(|told| text(told, "/to")).collect();
+        let told: Vec<_> = each(alert, "/told").iter().map(told).collect();
         // Whoever sees one tenant alone is not told.
         let nobody = if alert["told"].is_array() { "nobody" } else { "-" };
         vec![
@@ -51,6 +51,18 @@ async fn list(client: &Client, out: Printer) -> Result<(), Exit> {
         ]
     })
     .await
+}
+
+/// Who was told, and what stands in the way of that.
+fn told(told: &Value) -> String {
+    let (to, why) = (text(told, "/to"), told["error"].as_str());
+    match (told["state"].as_str(), why) {
+        (Some("waiting"), None) => format!("{to} (on its way)"),
+        (Some("waiting" | "failed"), Some(why)) => format!("{to} (not reached: {why})"),
+        (Some("failed"), None) => format!("{to} (not reached)"),
+        (Some("unknown"), _) => format!("{to} (not known whether it came)"),
+        _ => to,
+    }
 }
 
 async fn test(name: &str, client: &Client, out: Printer) -> Result<(), Exit> {

@@ -53,7 +53,7 @@ fn kinds() -> [(&'static str, Kind); Kind::ALL.len()] {
 
 impl Kind {
     /// What is usual: as the rules for Prometheus have it.
-    fn usual(self) -> Rule {
+    pub(crate) fn usual(self) -> Rule {
         let (bound, hold, within) = match self {
             Self::InDoubt => (0, 15, 0),
             Self::DeadLetters => (5, 0, 15),

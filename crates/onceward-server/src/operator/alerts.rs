@@ -18,7 +18,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
 }
 
 async fn list(node: View) -> Json<Value> {
-    all(node.alerts().iter().map(Firing::document))
+    all(node.alerts_told().await.iter().map(Firing::document))
 }
 
 #[derive(Debug, Deserialize)]

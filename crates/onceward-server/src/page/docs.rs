@@ -4,11 +4,13 @@
 
 mod endpoint;
 mod example;
+mod on_call;
 mod problems;
 mod schema;
 mod text;
 
 use axum::extract::Path;
+use axum::response::Response;
 use http::HeaderMap;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -21,7 +23,7 @@ use crate::openapi::document;
 use crate::problem::Problem;
 use crate::view::View;
 
-pub(super) const STYLE: &str = include_str!("docs.css");
+const STYLE: &str = include_str!("docs.css");
 
 /// Where the document itself is.
 const DOCUMENT: &str = "/v1/openapi.json";
@@ -62,6 +64,11 @@ fn followed(value: &'static Value) -> &'static Value {
 /// The last part of what `value` refers to.
 fn name_of(value: &'static Value) -> Option<&'static str> {
     value["$ref"].as_str()?.rsplit('/').next()
+}
+
+/// How they look, beside the sheet of all pages.
+pub(super) async fn style(asked: HeaderMap) -> Response {
+    super::file(&asked, "text/css; charset=utf-8", STYLE)
 }
 
 /// Everything, in a line each.
@@ -128,6 +135,18 @@ fn page(part: &Part, base: &Base) -> Markup {
 /// All codes.
 pub(super) async fn problems() -> Html {
     Html(framed("Problems", "problems", &problems::content()))
+}
+
+/// What an alert means, and what to do.
+pub(super) async fn on_call(Path(alert): Path<String>) -> Result<Html, Problem> {
+    let page = on_call::page(&alert);
+    let page = page.ok_or_else(|| {
+        Problem::new(
+            "not-found",
+            format!("No alert is called {alert:?}; /alerts has those that fire."),
+        )
+    })?;
+    Ok(Html(framed(&alert, &alert, &page)))
 }
 
 /// The frame of all pages of the reference: no counts, so no ledger.

@@ -9,7 +9,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use onceward::store::{Counted, Query, Standing};
 
 use super::icons::Icon;
-use super::{theme, upstreams, viewer};
+use super::needs::Needs;
+use super::{alerts, theme, viewer};
+use crate::access::Roles;
 use crate::alerts::Firing;
 use crate::operator::REASON_BYTES_MAX;
 use crate::problem::Problem;
@@ -25,9 +27,6 @@ impl IntoResponse for Html {
     }
 }
 
-/// Alerts that a page shows; what is behind them tells more.
-const ALERTS_MAX: usize = 5;
-
 /// Operations of one standing that are counted for a page: as many as a list looks at.
 const COUNTED_MAX: u64 = Query::ROWS_MAX as u64;
 
@@ -35,6 +34,7 @@ const COUNTED_MAX: u64 = Query::ROWS_MAX as u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Here {
     Overview,
+    Alerts,
     Operations,
     Dead,
     InDoubt,
@@ -55,6 +55,7 @@ impl Here {
     fn way(self) -> (&'static str, Icon, &'static str) {
         match self {
             Self::Overview => ("/", Icon::Overview, "Overview"),
+            Self::Alerts => ("/alerts", Icon::Alerts, "Alerts"),
             Self::Operations => ("/operations", Icon::Operations, "Operations"),
             Self::Dead => ("/dead", Icon::Dead, "Dead letters"),
             Self::InDoubt => ("/in-doubt", Icon::Doubt, "In doubt"),
@@ -75,24 +76,27 @@ impl Here {
 /// What every page shows of the ledger.
 pub(super) struct Frame {
     counts: HashMap<Standing, Counted>,
-    /// Upstreams that something stands before.
-    held_back: u64,
+    /// What needs somebody.
+    pub(super) needs: Needs,
     has_outboxes: bool,
+    sees_audit: bool,
     quarantined: bool,
-    alerts: Vec<Firing>,
+    pub(super) alerts: Vec<Firing>,
 }
 
 impl Frame {
-    /// Counts what waits.
+    /// Asks what waits, and what needs somebody.
     pub(super) async fn of(node: &View) -> Result<Self, Problem> {
-        let outboxes = node.outboxes();
-        Ok(Self {
+        let mut frame = Self {
             counts: node.counts(COUNTED_MAX).await?,
-            held_back: upstreams::held_back(node),
-            has_outboxes: !outboxes.is_empty(),
+            needs: Needs::default(),
+            has_outboxes: !node.outboxes().is_empty(),
+            sees_audit: node.may(Roles::ADMIN),
             quarantined: node.is_quarantined(),
             alerts: node.alerts(),
-        })
+        };
+        frame.needs = Needs::of(node, &frame, shape::now()).await?;
+        Ok(frame)
     }
 
     /// How many operations stand here.
@@ -109,50 +113,78 @@ impl Frame {
                     code { "onceward restore --release" } "."
                 }
             }
-            @for alert in self.alerts.iter().take(ALERTS_MAX) {
-                p.notice.warn role="status" {
-                    a href=(alert.page()) { (alert.alert.kind.name()) } " " (alert.summary) ", since " (super::words::exact(alert.since)) "."
-                }
-            }
             (content)
         };
         document(title, Some(&self.ways(here)), &body)
     }
 
-    /// The way to every page, with what waits there.
+    /// The way to every page, with how much there needs somebody.
     fn ways(&self, here: Here) -> Ways {
-        let open = self.count(&[Standing::Pending, Standing::Held, Standing::Delivering]);
-        let dead = self.count(&[Standing::DeadLetter]);
-        let doubt = self.count(&[Standing::InDoubt]);
-        let here = Some(here);
-        let alarm = |many, class, what| Some(Count { many, class, what });
-        let held_back = Counted { count: self.held_back, is_all: true };
-        let held_back = alarm(held_back, "doubt", "held back").filter(|it| it.many.is_some());
+        let way = |to: Here| way(to, Some(here), self.count_at(to));
         let pages = html! {
-            (way(Here::Overview, here, None))
-            (way(Here::Operations, here, alarm(open, "", "open")))
-            (way(Here::Dead, here, alarm(dead, "dead", "dead letters")))
-            (way(Here::InDoubt, here, alarm(doubt, "doubt", "in doubt")))
-            (way(Here::Sagas, here, None))
+            (way(Here::Overview))
+            (way(Here::Alerts))
             hr;
-            (way(Here::Upstreams, here, held_back))
-            (way(Here::Sources, here, None))
-            @if self.has_outboxes { (way(Here::Outboxes, here, None)) }
+            (way(Here::Operations))
+            (way(Here::Dead))
+            (way(Here::InDoubt))
+            (way(Here::Sagas))
             hr;
-            (way(Here::Events, here, None))
-            (way(Here::Subscriptions, here, None))
+            (way(Here::Upstreams))
+            (way(Here::Sources))
+            @if self.has_outboxes { (way(Here::Outboxes)) }
             hr;
-            (way(Here::Keys, here, None))
-            (way(Here::Duplicates, here, None))
-            (way(Here::Audit, here, None))
-            (way(Here::Docs, here, None))
+            (way(Here::Events))
+            (way(Here::Subscriptions))
+            hr;
+            (way(Here::Keys))
+            (way(Here::Duplicates))
+            @if self.sees_audit || here == Here::Audit { (way(Here::Audit)) }
+            (way(Here::Docs))
         };
-        // Where the ways are folded away, what needs somebody is not.
+        // Where the ways are folded away, what needs somebody most is not.
         let alarms = html! {
-            @if dead.is_some() { a href="/dead" { (Icon::Dead.show()) (alarm_of(dead, "dead", "dead letters")) } }
-            @if doubt.is_some() { a href="/in-doubt" { (Icon::Doubt.show()) (alarm_of(doubt, "doubt", "in doubt")) } }
+            @for to in [Here::Dead, Here::InDoubt] {
+                @if let Some(count) = self.count_at(to) {
+                    a href=(to.way().0) { (to.way().1.show()) (count.show()) }
+                }
+            }
         };
-        Ways { pages, alarms }
+        // The overview has each alert where it belongs, and the alerts' own page has them all.
+        let alerts = if matches!(here, Here::Overview | Here::Alerts) {
+            html! {}
+        } else {
+            alerts::line(&self.alerts)
+        };
+        Ways { pages, alarms, alerts }
+    }
+
+    /// How many at a page need somebody.
+    fn count_at(&self, to: Here) -> Option<Count> {
+        let what = match to {
+            Here::Alerts => {
+                let many = exactly(self.alerts.len() as u64);
+                let count = Count { many, class: "dead", what: "firing" };
+                return many.is_some().then_some(count);
+            }
+            Here::Dead => "dead letters",
+            Here::InDoubt => "in doubt",
+            Here::Sagas => "stuck",
+            Here::Upstreams => "held back",
+            Here::Sources => "refuse webhooks",
+            Here::Outboxes => "need somebody",
+            Here::Subscriptions => "fail or are paused",
+            // How many there are of them says nothing of what they need.
+            Here::Overview
+            | Here::Operations
+            | Here::Events
+            | Here::Keys
+            | Here::Duplicates
+            | Here::Audit
+            | Here::Docs => return None,
+        };
+        let (many, class) = self.needs.at(to)?;
+        Some(Count { many, class, what })
     }
 }
 
@@ -160,6 +192,8 @@ impl Frame {
 pub(super) struct Ways {
     pages: Markup,
     alarms: Markup,
+    /// What fires, in a line.
+    alerts: Markup,
 }
 
 impl Ways {
@@ -167,10 +201,11 @@ impl Ways {
     pub(super) fn few(here: Option<Here>) -> Self {
         let pages = html! {
             (way(Here::Overview, here, None))
+            (way(Here::Alerts, here, None))
             (way(Here::Operations, here, None))
             (way(Here::Docs, here, None))
         };
-        Self { pages, alarms: html! {} }
+        Self { pages, alarms: html! {}, alerts: html! {} }
     }
 }
 
@@ -195,12 +230,8 @@ struct Count {
 impl Count {
     fn show(&self) -> Markup {
         let Self { many, class, what } = self;
-        html! { span.count.(class).some[many.is_some()] { (counted(*many)) span.unseen { " " (what) } } }
+        html! { span.count.(class).some { (counted(*many)) span.unseen { " " (what) } } }
     }
-}
-
-fn alarm_of(many: Counted, class: &'static str, what: &'static str) -> Markup {
-    Count { many, class, what }.show()
 }
 
 /// What a page is about, and the call of the API that has its data.
@@ -230,6 +261,25 @@ pub(super) fn number(number: u64) -> String {
 pub(super) fn counted(counted: Counted) -> String {
     let more = if counted.is_all { "" } else { "+" };
     number(counted.count) + more
+}
+
+/// What is counted to its end.
+pub(super) fn exactly(count: u64) -> Counted {
+    Counted { count, is_all: true }
+}
+
+/// A form that folds out of its button; of a page's one is open at a time.
+pub(super) fn act(word: &str, path: &str, fields: &Markup, button: &str) -> Markup {
+    html! {
+        details.act name="act" {
+            summary.quiet { (word) }
+            form method="post" action=(path) {
+                (fields)
+                (reason("Why"))
+                button { (button) }
+            }
+        }
+    }
 }
 
 /// The field that every form has that changes anything.
@@ -289,6 +339,9 @@ pub(super) fn document(title: &str, ways: Option<&Ways>, body: &Markup) -> Marku
                 a.skip href="#main" { "Skip to the content" }
                 (rail(ways))
                 div.sheet {
+                    @if let Some(ways) = ways {
+                        aside.alerting #alerting data-live="all" aria-label="Alerts" { (ways.alerts) }
+                    }
                     main #main data-now=(shape::now().as_millis()) { (body) }
                     footer { span { "Onceward " (env!("CARGO_PKG_VERSION")) } (tools()) }
                 }

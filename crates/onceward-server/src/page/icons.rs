@@ -6,6 +6,7 @@ use maud::{Markup, PreEscaped};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Icon {
     Overview,
+    Alerts,
     Operations,
     Dead,
     Doubt,
@@ -35,6 +36,9 @@ impl Icon {
     fn drawing(self) -> (bool, &'static str) {
         match self {
             Self::Overview => (false, r#"<path d="M2.5 13.5h11M4 11V8.5M8 11V3M12 11V6"/>"#),
+            Self::Alerts => {
+                (false, r#"<path d="M4 11V7.5a4 4 0 0 1 8 0V11l1.2 1.5H2.8zM6.8 14.2h2.4"/>"#)
+            }
             Self::Operations => {
                 (false, r#"<path d="M2.5 4h.1M5.5 4h8M2.5 8h.1M5.5 8h8M2.5 12h.1M5.5 12h8"/>"#)
             }

@@ -2,6 +2,7 @@
 //! operations. It is made of sums and of pages of a few, so that it costs the same whatever is in the
 //! ledger.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -11,11 +12,13 @@ use onceward::observe::Repeat;
 use onceward::store::{Counted, Page, Standing};
 use onceward::tally::{Counts, KeysAhead, Span, Stats};
 
-use super::frame::{Frame, Here, Html, counted, number};
+use super::frame::{Frame, Here, Html, counted, exactly, number};
 use super::icons::Icon;
+use super::needs::{Need, Needs, Weight};
 use super::rows::{self, Table};
 use super::stats::{self, Over, charts, spans};
 use super::{lists, upstreams, words};
+use crate::alerts::Firing;
 use crate::operator::{Asked, Filter};
 use crate::problem::Problem;
 use crate::view::View;
@@ -34,11 +37,12 @@ pub(super) async fn show(
     Asked(over): Asked<Over>,
 ) -> Result<Html, Problem> {
     let span = over.span(Span::Hour)?;
-    let frame = Frame::of(&node).await?;
+    let mut frame = Frame::of(&node).await?;
     let stats = node.stats(span).await?;
     let day = if span == Span::Day { stats.clone() } else { node.stats(Span::Day).await? };
     let now = crate::shape::now();
     let facts = Facts::of(&node, &frame, day.total, now).await?;
+    facts.ask(&node, &mut frame.needs, now).await?;
     let waiting = |state: &str| Filter {
         state: Some(state.to_owned()),
         limit: Some(NEWEST),
@@ -53,7 +57,7 @@ pub(super) async fn show(
         h1.unseen { "Overview" }
         @if is_empty { (lists::nothing_yet(&node, &headers)) }
         div #now data-live="all" {
-            @if !is_empty { (facts.needs(&node, now)) }
+            @if !is_empty || frame.needs.is_some() || !frame.alerts.is_empty() { (frame.needs.show(&frame.alerts, now)) }
             (facts.figures())
         }
         (traffic(&stats))
@@ -114,8 +118,6 @@ struct Facts {
     dead: Counted,
     doubt: Counted,
     open: Counted,
-    /// Since when what has been in doubt for longest came.
-    doubt_since: Option<Timestamp>,
     keys: KeysAhead,
     /// For how long the accepted work that waits longest has been due.
     behind: Option<Duration>,
@@ -129,7 +131,6 @@ impl Facts {
             dead: frame.count(&[Standing::DeadLetter]),
             doubt: frame.count(&[Standing::InDoubt]),
             open: frame.count(&[Standing::Pending, Standing::Held, Standing::Delivering]),
-            doubt_since: node.oldest_in_doubt().await?.map(|oldest| oldest.created_at),
             keys: node.keys_ahead().await?,
             behind: node.oldest_due().await?.filter(|due| *due < now).map(|due| now.since(due)),
             open_breakers: node.open_breakers().len() as u64,
@@ -140,49 +141,25 @@ impl Facts {
         self.day.duplicates[Repeat::Late as usize]
     }
 
-    /// What needs somebody, the worst first.
-    fn needs(&self, node: &View, now: Timestamp) -> Markup {
-        let Self { dead, doubt, .. } = *self;
-        let (broken, mut held) = upstreams::needs(node, now);
-        let mut lines = broken;
-        if doubt.is_some() {
-            let what = html! { strong { (counted(doubt)) " in doubt" }
-            ": sent, and nobody has said whether it was done"
-            @if let Some(since) = self.doubt_since { "; the oldest came " (words::time(since, now)) } };
-            lines.push(need("doubt", Icon::Doubt, &what, "/in-doubt", "Resolve"));
+    /// What the overview asks beside what every page does.
+    async fn ask(&self, node: &View, needs: &mut Needs, now: Timestamp) -> Result<(), Problem> {
+        if let Some(oldest) = node.oldest_in_doubt().await? {
+            let came = html! { "; the oldest came " (words::time(oldest.created_at, now)) };
+            needs.add(Here::InDoubt, &came);
         }
-        if dead.is_some() {
-            let what = html! { strong { (counted(dead)) @if dead.count == 1 && dead.is_all { " dead letter" } @else { " dead letters" } }
-            ": ended badly, and nobody was told" };
-            lines.push(need("dead", Icon::Dead, &what, "/dead", "Look why"));
+        needs.ask("no accepted work is late", self.behind.filter(|it| *it > LATE).map(behind));
+        needs.ask("no duplicate came after its window in 24 h", late(self.late()));
+        // Whoever sees one tenant alone has no disk here.
+        if let Some(free) = node.free().filter(|_| node.only().is_none()) {
+            let low = Some(free).filter(|free| *free < node.alerts.low());
+            needs.ask("there is room on the disk", low.map(disk));
         }
-        if let Some(behind) = self.behind.filter(|behind| *behind > LATE) {
-            let what = html! { strong { "Accepted work is behind" }
-            ": the oldest has been due for " (words::duration(behind)) };
-            lines.push(need(
-                "doubt",
-                Icon::Pending,
-                &what,
-                "/operations?state=pending",
-                "See what waits",
-            ));
+        if node.alerts.is_watching().1 && node.only().is_none() {
+            let unreached = unreached(&node.alerts_told().await);
+            let lines = unreached.iter().map(|(to, why)| unreached_need(to, why));
+            needs.ask("every alert reached its receivers", lines);
         }
-        let late = self.late();
-        if late > 0 {
-            let what = html! { strong { (number(late)) @if late == 1 { " late duplicate" } @else { " late duplicates" } }
-            " in 24 hours: asked again after the window had ended" };
-            lines.push(need("doubt", Icon::Keys, &what, "/keys", "Look at the windows"));
-        }
-        lines.append(&mut held);
-        html! {
-            ul.needs #needs aria-label="What needs somebody" {
-                @for line in &lines { li { (line) } }
-                @if lines.is_empty() {
-                    li { p.done { (Icon::Done.show()) span { strong { "Nothing needs anybody" }
-                        ": no dead letters, nothing in doubt, every upstream takes calls." } } }
-                }
-            }
-        }
+        Ok(())
     }
 
     fn figures(&self) -> Markup {
@@ -192,8 +169,10 @@ impl Facts {
         let share = (calls > 0).then(|| day.repeated() as f64 * 100.0 / calls as f64);
         let tombstones = format!("in 24 h; {} tombstones", number(self.keys.tombstones));
         let behind = match self.behind {
-            Some(behind) => format!("oldest due for {}", words::duration(behind)),
-            None if self.open.is_some() => "none is due".to_owned(),
+            Some(behind) => {
+                format!("wait or are under way; oldest due for {}", words::duration(behind))
+            }
+            None if self.open.is_some() => "wait or are under way; none is due".to_owned(),
             None => "nothing waits".to_owned(),
         };
         html! {
@@ -202,18 +181,19 @@ impl Facts {
                     span.name { (Icon::Duplicates.show()) "Duplicates blocked, 24 h" }
                     span.number { (number(blocked)) }
                     span {
-                        @if let Some(share) = share { (stats::percent(share)) " of calls came again" }
-                        @else { "no call came" }
+                        @if let Some(share) = share {
+                            "of " (number(day.repeated())) " that came again (" (stats::percent(share)) " of calls)"
+                        } @else { "no call came" }
                     }
                 }
-                (figure("", Icon::Done, "Delivered", all(day.done), "/operations?state=done", &recovered_of(day)))
-                (figure("", Icon::Delivering, "Success after retry", all(day.recovered), "/operations?state=done", "24 h, no caller noticed"))
+                (figure("", Icon::Done, "Delivered", exactly(day.done), "/operations?state=done", &recovered_of(day)))
+                (figure("", Icon::Delivering, "Success after retry", exactly(day.recovered), "/operations?state=done", "24 h, no caller noticed"))
                 (figure("doubt", Icon::Doubt, "In doubt", self.doubt, "/in-doubt", "now"))
                 (figure("dead", Icon::Dead, "Dead letters", self.dead, "/dead", "now"))
-                (figure("", Icon::Pending, "Backlog", self.open, "/operations?state=pending", &behind))
-                (figure("dead", Icon::Open, "Open breakers", all(self.open_breakers), "/upstreams", "at this node"))
-                (figure("", Icon::Keys, "Keys expiring", all(self.keys.expiring), "/keys", &tombstones))
-                (figure("doubt", Icon::Warning, "Late duplicates", all(self.late()), "/duplicates?got=late", "24 h, after the window"))
+                (figure("", Icon::Pending, "Not ended", self.open, "/operations?state=pending", &behind))
+                (figure("dead", Icon::Open, "Open breakers", exactly(self.open_breakers), "/upstreams", "at this node"))
+                (figure("", Icon::Keys, "Keys expiring", exactly(self.keys.expiring), "/keys", &tombstones))
+                (figure("doubt", Icon::Warning, "Late duplicates", exactly(self.late()), "/duplicates?got=late", "24 h, after the window"))
             }
         }
     }
@@ -228,10 +208,6 @@ fn recovered_of(day: &Counts) -> String {
     format!("24 h, {} at first try", stats::percent(first))
 }
 
-fn all(count: u64) -> Counted {
-    Counted { count, is_all: true }
-}
-
 fn figure(class: &str, icon: Icon, name: &str, many: Counted, path: &str, note: &str) -> Markup {
     html! {
         a.figure.(class).some[many.is_some()] href=(path) {
@@ -242,9 +218,50 @@ fn figure(class: &str, icon: Icon, name: &str, many: Counted, path: &str, note: 
     }
 }
 
-/// A line of what needs somebody, and the way to where they act.
-pub(super) fn need(class: &str, icon: Icon, what: &Markup, path: &str, act: &str) -> Markup {
-    html! {
-        a class=(class) href=(path) { (icon.show()) span { (what) "." } span.go { (act) } }
-    }
+fn behind(late: Duration) -> Need {
+    let what = html! { strong { "Accepted work is behind" }
+    ": the oldest has been due for " (words::duration(late)) };
+    let (here, weight, icon) = (Here::Operations, Weight::Bad, Icon::Pending);
+    let path = "/operations?state=pending".to_owned();
+    Need { here, weight, icon, many: exactly(1), what, path, act: "See what waits", route: None }
+}
+
+fn late(many: u64) -> Option<Need> {
+    let what = html! { strong { (number(many)) @if many == 1 { " late duplicate" } @else { " late duplicates" } }
+    " in 24 hours: asked again after the window had ended" };
+    let (here, weight, icon) = (Here::Duplicates, Weight::Doubtful, Icon::Keys);
+    let path = "/keys".to_owned();
+    let need = Need {
+        here,
+        weight,
+        icon,
+        many: exactly(many),
+        what,
+        path,
+        act: "Look at the windows",
+        route: None,
+    };
+    (many > 0).then_some(need)
+}
+
+fn disk(free: u64) -> Need {
+    let what = html! { strong { (number(free >> 20)) " MiB are left" }
+    " where the ledger is: without room new work is refused" };
+    let (here, weight, icon) = (Here::Overview, Weight::Bad, Icon::Warning);
+    let path = "/docs/on-call/OncewardDiskLow".to_owned();
+    Need { here, weight, icon, many: exactly(1), what, path, act: "What to do", route: None }
+}
+
+/// Receivers that do not have what they were to be told, each with the last reason.
+fn unreached(firing: &[Firing]) -> BTreeMap<String, String> {
+    let told = firing.iter().filter_map(|firing| firing.told.as_ref()).flatten();
+    let failed = told.filter(|teller| teller.has_failed());
+    failed.map(|it| (it.to.clone(), it.error.clone().unwrap_or_default())).collect()
+}
+
+fn unreached_need(to: &str, why: &str) -> Need {
+    let what = html! { strong { "Alerts do not reach " (to) } @if !why.is_empty() { ": " (why) } };
+    let (here, weight, icon) = (Here::Alerts, Weight::Bad, Icon::Alerts);
+    let path = "/alerts".to_owned();
+    Need { here, weight, icon, many: exactly(1), what, path, act: "Look", route: None }
 }

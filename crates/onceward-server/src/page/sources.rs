@@ -1,7 +1,12 @@
 //! `/sources`: where webhooks come in, and the last ones of each that were not taken, with the reason.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use maud::{Markup, html};
+use onceward::core::operation::Operation;
+use onceward::core::time::Timestamp;
+use onceward::store::Query;
 use onceward::webhook::Scheme;
 
 use super::frame::{Frame, Here, Html, base_of, heading};
@@ -13,8 +18,12 @@ use crate::source::rejects::{self, Reject};
 use crate::units;
 use crate::view::View;
 
-/// Of each source.
+/// Of each source: those that were refused, and the last that were taken.
 const SHOWN_MAX: usize = 20;
+const TAKEN_READ: usize = 50;
+
+/// Over what time it is counted how many were taken.
+const LATELY: Duration = Duration::from_hours(24);
 
 pub(super) async fn show(node: View, headers: HeaderMap) -> Result<Html, Problem> {
     let frame = Frame::of(&node).await?;
@@ -23,7 +32,11 @@ pub(super) async fn show(node: View, headers: HeaderMap) -> Result<Html, Problem
     let mut cards = Vec::new();
     for source in &sources {
         let rejected = rejects::list(&node, source, SHOWN_MAX).await?;
-        cards.push(card(source, &rejected, &base));
+        let taken = match &source.route {
+            Some(route) => Some(taken(&node, source, route).await?),
+            None => None,
+        };
+        cards.push(card(source, &rejected, taken.as_deref(), &base));
     }
     let content = html! {
         (heading("Sources", &html! {
@@ -47,22 +60,40 @@ const EXAMPLE: &str = "[sources.github]
 verify  = { scheme = \"github\", secret = \"${GITHUB_WEBHOOK_SECRET}\" }
 deliver = \"http://127.0.0.1:3000/hooks/github\"";
 
-fn card(source: &Source, rejected: &[Reject], base: &str) -> Markup {
+/// The last webhooks of a source that were taken, the newest first.
+async fn taken(node: &View, source: &Source, route: &str) -> Result<Vec<Operation>, Problem> {
+    let query = Query {
+        tenant: Some(source.tenant.clone()),
+        route: Some(route.to_owned()),
+        scope: Some(source.scope.clone()),
+        limit: TAKEN_READ,
+        ..Query::default()
+    };
+    Ok(node.list(query).await?.operations)
+}
+
+fn card(source: &Source, rejected: &[Reject], taken: Option<&[Operation]>, base: &str) -> Markup {
     let scheme = source.verifier.scheme();
     let now = crate::shape::now();
     let is_open = *scheme == Scheme::None;
     html! {
-        article.card aria-label=(source.name) {
+        article.card id={ "source-" (source.name) } aria-label=(source.name) {
             header.heading {
                 div { h2 { (source.name) } code.soft { (base) "/in/" (source.name) } }
                 div.tools {
-                    @if is_open { (sign("doubt", Icon::Warning, "not verified")) }
-                    @else { (sign("done", Icon::Done, "verified")) }
                     @if !rejected.is_empty() {
-                        (sign("dead", Icon::Dead, &format!("{} not taken", many(rejected.len()))))
+                        (sign("dead", Icon::Dead, &format!("{} not taken", many(rejected.len(), SHOWN_MAX))))
                     }
+                    @if is_open { (sign("doubt", Icon::Warning, "not verified")) }
+                    @else { span.label { "checks signatures (" (scheme.name()) ")" } }
                     a.quiet href={ "/v1/sources/" (source.name) } { "JSON" }
                 }
+            }
+            dl.facts.wide {
+                @if let Some(taken) = taken {
+                    div { dt { "Taken" } dd { (came(taken, now)) } }
+                }
+                div { dt { "Not taken" } dd { (not_taken(rejected, now)) } }
             }
             dl.facts.wide {
                 div {
@@ -96,21 +127,87 @@ fn card(source: &Source, rejected: &[Reject], base: &str) -> Markup {
                     div { dt { "Resolves" } dd { "operations in doubt of " (resolve.route) } }
                 }
             }
-            @if rejected.is_empty() { p.calm { (Icon::Done.show()) " Nothing was refused of late." } }
-            @else {
-                h3 { "Not taken, the newest first" }
-                @for reject in rejected { (row(source, reject, now)) }
+            @if !rejected.is_empty() {
+                h3 { "Not taken, by reason" }
+                @for of in by_reason(rejected) { (group(source, &of, now)) }
             }
         }
     }
 }
 
-/// Those beyond what is shown are not counted.
-fn many(shown: usize) -> String {
-    if shown == SHOWN_MAX { format!("{shown} or more") } else { shown.to_string() }
+/// How many were taken lately, and when the last was.
+fn came(taken: &[Operation], now: Timestamp) -> Markup {
+    let lately = taken.iter().filter(|it| now.since(it.created_at) <= LATELY).count();
+    html! {
+        @match taken.first() {
+            None => "none yet",
+            Some(last) => {
+                (many(lately, TAKEN_READ)) " in 24 hours, the last "
+                a href=(words::url_of(last.id)) { (words::time(last.created_at, now)) }
+            }
+        }
+    }
 }
 
-fn row(source: &Source, reject: &Reject, now: onceward::core::time::Timestamp) -> Markup {
+/// How many of those that are kept were not taken, since when and why.
+fn not_taken(rejected: &[Reject], now: Timestamp) -> Markup {
+    let reasons = by_reason(rejected);
+    html! {
+        @match rejected.last() {
+            None => "none of late",
+            Some(first) => {
+                (many(rejected.len(), SHOWN_MAX)) ", the first of them " (words::time(first.at(), now)) ": "
+                @for (n, of) in reasons.iter().enumerate() {
+                    @if n > 0 { ", " } (of.len()) " " (says(of))
+                }
+            }
+        }
+    }
+}
+
+/// Those of one reason together, the newest first; what came last comes first.
+fn by_reason(rejected: &[Reject]) -> Vec<Vec<&Reject>> {
+    let mut all: Vec<Vec<&Reject>> = Vec::new();
+    for reject in rejected {
+        match all.iter_mut().find(|of| of[0].reason == reject.reason) {
+            Some(of) => of.push(reject),
+            None => all.push(vec![reject]),
+        }
+    }
+    all
+}
+
+/// The reason of a group in words.
+fn says(of: &[&Reject]) -> String {
+    of.first().map_or_else(String::new, |reject| reject.reason.replace('_', " "))
+}
+
+/// Those of one reason; more than one are folded away.
+fn group(source: &Source, of: &[&Reject], now: Timestamp) -> Markup {
+    html! {
+        @match of {
+            [] => {},
+            [one] => (row(source, one, now)),
+            [last, ..] => {
+                details.reject {
+                    summary {
+                        (sign("dead", Icon::Dead, &says(of))) " "
+                        strong { (of.len()) " webhooks" } ", the last " (words::time(last.at(), now)) ": "
+                        span.says { (last.why) }
+                    }
+                    @for reject in of { (row(source, reject, now)) }
+                }
+            }
+        }
+    }
+}
+
+/// Those beyond what is read are not counted.
+fn many(read: usize, max: usize) -> String {
+    if read == max { format!("{read} or more") } else { read.to_string() }
+}
+
+fn row(source: &Source, reject: &Reject, now: Timestamp) -> Markup {
     let body = reject.body();
     let text = String::from_utf8_lossy(&body);
     html! {

@@ -5,16 +5,18 @@ use axum::extract::Path;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use onceward::core::event::{Event, TypePattern};
-use onceward::core::operation::Operation;
+use onceward::core::operation::{Operation, State};
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing};
-use onceward::{Destination, Subscription};
+use onceward::{Bar, Destination, Subscription};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
-use super::frame::{Frame, Here, Html, heading, reason};
+use super::frame::{Frame, Here, Html, act, heading, reason};
 use super::icons::Icon;
+use super::needs::receiver;
 use super::words::{self, sign};
+use crate::access::Roles;
 use crate::operator::events::tried;
 use crate::operator::{Asked, Because, Sent, given, id_of, invalid, moment, reasoned};
 use crate::problem::Problem;
@@ -23,8 +25,9 @@ use crate::view::View;
 /// How many are shown whole.
 const SHOWN_MAX: usize = 100;
 
-/// Dead letters of each that are shown.
+/// Dead letters of each that are shown, and deliveries of each that are counted.
 const DEAD_SHOWN: usize = 3;
+const DELIVERIES_READ: usize = 50;
 
 /// The steps that a form takes to look for what was missed; the command line takes any number.
 const STEPS_MAX: usize = 20;
@@ -49,11 +52,15 @@ pub(super) async fn show(node: View, Asked(left): Asked<Left>) -> Result<Html, P
     let now = crate::shape::now();
     let mut cards = Vec::new();
     for subscription in all.iter().take(SHOWN_MAX) {
-        cards.push(card(&node, subscription, &dead_letters(&node, subscription).await?, now));
+        let last = deliveries(&node, subscription, Vec::new(), DELIVERIES_READ).await?;
+        let dead = vec![Standing::DeadLetter];
+        let dead = deliveries(&node, subscription, dead, DEAD_SHOWN).await?;
+        cards.push(card(&node, subscription, &last, &dead, now));
     }
     let content = html! {
         (heading("Subscriptions", &html! {
             "Who is told of which events. What a receiver cannot take now waits for it; what failed for good is a dead letter."
+            @if !node.may(Roles::OPERATE) { " To pause, try or recover one needs the role operate." }
         }, "/v1/subscriptions"))
         @if cards.is_empty() {
             div.empty.card {
@@ -70,18 +77,77 @@ pub(super) async fn show(node: View, Asked(left): Asked<Left>) -> Result<Html, P
     Ok(Html(frame.page(Here::Subscriptions, "Subscriptions", &content)))
 }
 
-async fn dead_letters(node: &View, subscription: &Subscription) -> Result<Vec<Operation>, Problem> {
+/// The last deliveries to a receiver, the newest first.
+async fn deliveries(
+    node: &View,
+    subscription: &Subscription,
+    standing: Vec<Standing>,
+    limit: usize,
+) -> Result<Vec<Operation>, Problem> {
     let query = Query {
-        standing: vec![Standing::DeadLetter],
+        standing,
         tenant: Some(subscription.tenant.clone()),
         route: Some(subscription.route_name()),
-        limit: DEAD_SHOWN,
+        limit,
         ..Query::default()
     };
     Ok(node.list(query).await?.operations)
 }
 
-fn card(node: &View, subscription: &Subscription, dead: &[Operation], now: Timestamp) -> Markup {
+/// What a receiver's last deliveries came to.
+#[derive(Default)]
+struct Came {
+    of: usize,
+    done: usize,
+    dead: usize,
+    /// What is not over.
+    waits: usize,
+    /// When the next of them is tried.
+    next: Option<Timestamp>,
+}
+
+impl Came {
+    fn of(last: &[Operation]) -> Self {
+        let mut came = Self { of: last.len(), ..Self::default() };
+        for delivery in last {
+            match delivery.state {
+                State::Done => came.done += 1,
+                State::Dead(_) => came.dead += 1,
+                State::Pending { due } => {
+                    came.waits += 1;
+                    came.next = Some(came.next.map_or(due, |next| next.min(due)));
+                }
+                State::Delivering | State::InDoubt => came.waits += 1,
+            }
+        }
+        came
+    }
+
+    /// Of how many this is told.
+    fn basis(&self) -> String {
+        match self.of {
+            DELIVERIES_READ => format!("of the last {DELIVERIES_READ}"),
+            of => format!("of {of}"),
+        }
+    }
+}
+
+/// The attempt that ended last, in words, and when it did.
+fn last_result(last: &[Operation]) -> Option<(String, Timestamp)> {
+    let ended =
+        |it: &Operation| Some(it.attempts.iter().rev().find_map(|it| it.ended.as_ref())?.at);
+    let (delivery, at) =
+        last.iter().filter_map(|it| Some((it, ended(it)?))).max_by_key(|(_, at)| *at)?;
+    Some((words::last(delivery), at))
+}
+
+fn card(
+    node: &View,
+    subscription: &Subscription,
+    last: &[Operation],
+    dead: &[Operation],
+    now: Timestamp,
+) -> Markup {
     let Subscription { name, wish, .. } = subscription;
     let route = subscription.route_name();
     let pause = node.engine.paused().get(&route).cloned();
@@ -90,7 +156,9 @@ fn card(node: &View, subscription: &Subscription, dead: &[Operation], now: Times
         Destination::Url(url) => (url.to_string(), None),
         Destination::Route { name, target } => (target.clone(), Some(name.clone())),
     };
-    let title = if wish.description.is_empty() { name } else { &wish.description };
+    let title = receiver(subscription);
+    let came = Came::of(last);
+    let fails = pause.is_none() && subscription.failing_since.is_some();
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     let types: Vec<&str> = wish.selection.types.iter().map(TypePattern::as_str).collect();
     html! {
@@ -108,19 +176,32 @@ fn card(node: &View, subscription: &Subscription, dead: &[Operation], now: Times
                             span.label { "by " (pause.who) " " (words::time(pause.at, now)) ": " (pause.reason) }
                         }
                         (None, true, Some(since)) => {
-                            (sign("doubt", Icon::Warning, "fails")) " " span.label { "since " (words::time(since, now)) }
+                            (sign("dead", Icon::Warning, "fails")) " " span.label { "since " (words::time(since, now)) }
                         }
                         (None, true, None) => { (sign("done", Icon::Done, "takes events")) }
                     }
-                    (steer(name, pause.is_some()))
+                    @if node.may(Roles::OPERATE) { (steer(name, pause.is_some())) }
                 }
             }
             dl.facts {
-                (fact("Types", html! { @if types.is_empty() { "all" } @else { code { (types.join(" ")) } } }))
-                (fact("Filter", html! { @match &wish.selection.filter { Some(filter) => code { (filter.source()) }, None => "none" } }))
-                (fact("Under way", html! { (standing.map_or(0, |standing| standing.busy)) }))
-                (fact("Secrets that sign", html! { (subscription.signing.len()) }))
-                (fact("Version", html! { (subscription.version) }))
+                (fact("Delivered", html! { (came.done) " " span.soft.small { (came.basis()) } }))
+                (fact("Wait", html! { (came.waits)
+                    @if let Some(next) = came.next.filter(|_| pause.is_none()) {
+                        " " span.soft.small {
+                            @if next > now { "next try " (words::time(next, now)) }
+                            @else { "due since " (words::time(next, now)) }
+                        }
+                    } }))
+                (fact("Dead", html! { span.bad[came.dead > 0] { (came.dead) } }))
+                @if let Some((result, at)) = last_result(last) {
+                    div.wide { dt { "Last result" } dd { span.bad[fails] { (result) } " " span.soft.small { (words::time(at, now)) } } }
+                }
+                @if standing.as_ref().is_some_and(|standing| standing.bar == Some(Bar::BreakerOpen)) {
+                    (fact("Its breaker", html! { span.bad { "open" }
+                        @if let Some(until) = standing.as_ref().and_then(|it| it.until) {
+                            " " span.soft.small { "asked again " (words::time(until, now)) }
+                        } }))
+                }
             }
             p.soft.small {
                 code { (name) } " · " a href={ "/operations?route=" (words::in_query(&route)) } { "Its deliveries" }
@@ -137,41 +218,37 @@ fn card(node: &View, subscription: &Subscription, dead: &[Operation], now: Times
                     }
                 }
             }
-            div.tools { (recovery(name)) (trial(name)) }
+            details.profile {
+                summary { "What it is told of" }
+                dl.facts {
+                    (fact("Types", html! { @if types.is_empty() { "all" } @else { code { (types.join(" ")) } } }))
+                    (fact("Filter", html! { @match &wish.selection.filter { Some(filter) => code { (filter.source()) }, None => "none" } }))
+                    (fact("Under way", html! { (standing.as_ref().map_or(0, |standing| standing.busy)) }))
+                    (fact("Secrets that sign", html! { (subscription.signing.len()) }))
+                    (fact("Version", html! { (subscription.version) }))
+                }
+            }
+            @if node.may(Roles::OPERATE) { div.tools { (recovery(name)) (trial(name)) } }
         }
     }
 }
 
 fn steer(name: &str, is_paused: bool) -> Markup {
     let (path, word) = if is_paused { ("resume", "Resume") } else { ("pause", "Pause") };
-    html! {
-        details.act {
-            summary.quiet { (word) }
-            form method="post" action={ "/subscriptions/" (name) "/" (path) } {
-                (reason("Why"))
-                button { (word) " it" }
-            }
-        }
-    }
+    act(word, &format!("/subscriptions/{name}/{path}"), &html! {}, &format!("{word} it"))
 }
 
 fn recovery(name: &str) -> Markup {
-    html! {
-        details.act {
-            summary.quiet { "Recover" }
-            form method="post" action={ "/subscriptions/" (name) "/recover" } {
-                label { "What"
-                    select name="what" {
-                        option value="failed" { "send again what failed" }
-                        option value="missed" { "deliver what was missed" }
-                    }
-                }
-                label { "Since" input name="since" required value="24h" maxlength="40" autocomplete="off"; }
-                (reason("Why"))
-                button { "Recover" }
+    let fields = html! {
+        label { "What"
+            select name="what" {
+                option value="failed" { "send again what failed" }
+                option value="missed" { "deliver what was missed" }
             }
         }
-    }
+        label { "Since" input name="since" required value="24h" maxlength="40" autocomplete="off"; }
+    };
+    act("Recover", &format!("/subscriptions/{name}/recover"), &fields, "Recover")
 }
 
 /// That not all was looked at, and the form that goes on from there.
@@ -194,15 +271,7 @@ fn go_on(left: &Left) -> Markup {
 }
 
 fn trial(name: &str) -> Markup {
-    html! {
-        details.act {
-            summary.quiet { "Test" }
-            form method="post" action={ "/subscriptions/" (name) "/test" } {
-                (reason("Why"))
-                button { "Send a test event" }
-            }
-        }
-    }
+    act("Test", &format!("/subscriptions/{name}/test"), &html! {}, "Send a test event")
 }
 
 fn back(name: &str) -> Redirect {

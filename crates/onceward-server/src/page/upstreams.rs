@@ -2,6 +2,7 @@
 //! first, and a form to pause or resume.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use axum::extract::Path;
 use axum::response::Redirect;
@@ -13,12 +14,13 @@ use onceward::store::{Query, Standing as Stands};
 use onceward::tally::{AD_HOC, Counts, OTHER, SUBSCRIPTIONS, Span, Stats, name_of};
 use onceward::{Bar, Standing};
 
-use super::frame::{Frame, Here, Html, heading, number, reason, stacked};
+use super::frame::{Frame, Here, Html, act, exactly, heading, number, stacked};
 use super::icons::Icon;
-use super::overview::need;
+use super::needs::{Need, Weight, few};
 use super::profile;
 use super::stats::{self, Over, failing, percent, quantile, route_name, spans};
 use super::words::{self, sign};
+use crate::access::Roles;
 use crate::node::Node;
 use crate::operator::{Asked, Because, Sent};
 use crate::problem::Problem;
@@ -70,6 +72,9 @@ fn all(node: &View, stats: &Stats) -> Vec<Upstream> {
     all
 }
 
+/// From here on nothing stands before it that somebody may want to look at.
+const HELD: u8 = 3;
+
 /// Held back by nothing.
 const CLEAR: u8 = 5;
 
@@ -77,9 +82,9 @@ const CLEAR: u8 = 5;
 fn rank(standing: &Standing) -> u8 {
     match (standing.bar, standing.breaker) {
         (Some(Bar::BreakerOpen), _) => 0,
-        (Some(Bar::UpstreamAsked), _) => 1,
-        (Some(Bar::Paused), _) => 2,
-        (Some(_), _) => 3,
+        (Some(Bar::Paused), _) => 1,
+        (Some(Bar::UpstreamAsked), _) => 2,
+        (Some(_), _) => HELD,
         (None, "closed") => CLEAR,
         (None, _) => 4,
     }
@@ -89,40 +94,47 @@ fn kept(node: &View) -> impl Iterator<Item = (String, Standing)> {
     node.gates().into_iter().filter(|(name, _)| node.check_kept(name).is_ok())
 }
 
-/// How many upstreams something stands before that somebody may want to look at.
-pub(super) fn held_back(node: &View) -> u64 {
-    kept(node).filter(|(_, standing)| rank(standing) < 3).count() as u64
-}
+/// An upstream that asks for less time to be left alone needs nobody.
+const BRIEF: Duration = Duration::from_mins(1);
 
-/// What of upstreams needs somebody, a line each and one for those beyond a few: those whose breaker is
-/// open, and those that are held back for another reason.
-pub(super) fn needs(node: &View, now: Timestamp) -> (Vec<Markup>, Vec<Markup>) {
-    const LINES_MAX: usize = 3;
-    let mut held: Vec<_> = kept(node).filter(|(_, standing)| rank(standing) < 3).collect();
+/// What of upstreams needs somebody, the worst first: a breaker that is open, a person's pause, and one
+/// that has asked to be left alone for long.
+pub(super) fn needs(node: &View, now: Timestamp) -> Vec<Need> {
+    let is_long = |standing: &Standing| {
+        standing.bar != Some(Bar::UpstreamAsked)
+            || standing.until.is_some_and(|until| until.since(now) > BRIEF)
+    };
+    let mut held: Vec<_> =
+        kept(node).filter(|(_, standing)| rank(standing) < HELD && is_long(standing)).collect();
     held.sort_by_key(|(name, standing)| (rank(standing), name.clone()));
-    let more = held.len().saturating_sub(LINES_MAX);
-    let (mut broken, mut others) = (Vec::new(), Vec::new());
-    for (name, standing) in held.iter().take(LINES_MAX) {
+    let paused = node.engine.paused();
+    let needs = held.into_iter().map(|(name, standing)| {
         let until = html! { @if let Some(until) = standing.until { ", asked again " (words::time(until, now)) } };
-        let (class, icon, what, lines) = match standing.bar {
-            Some(Bar::BreakerOpen) => ("dead", Icon::Open, "breaker open", &mut broken),
-            Some(Bar::UpstreamAsked) => {
-                ("doubt", Icon::Pending, "it asked to be left alone", &mut others)
+        let (weight, icon, act, why) = match standing.bar {
+            Some(Bar::BreakerOpen) => {
+                (Weight::Bad, Icon::Open, "Look", html! { "breaker open" (until) })
             }
-            _ => ("told", Icon::Paused, "paused by a person", &mut others),
+            Some(Bar::UpstreamAsked) => (
+                Weight::Doubtful,
+                Icon::Pending,
+                "Look",
+                html! { "it asked to be left alone" (until) },
+            ),
+            _ => (Weight::Meant, Icon::Paused, "Resume", html! {
+                "paused" @if let Some(pause) = paused.get(&name) {
+                    " by " bdi { (pause.who) } ", " (words::time(pause.at, now)) ": " bdi { (pause.reason) }
+                }
+            }),
         };
-        let what = html! { strong { "Upstream " (name) } ": " (what) (until) };
-        lines.push(need(class, icon, &what, &place(name), "Look"));
-    }
-    if more > 0 {
-        let what = html! { "And " (more) " more upstreams are held back" };
-        others.push(need("doubt", Icon::Upstreams, &what, "/upstreams", "All upstreams"));
-    }
-    (broken, others)
+        let what = html! { strong { "Upstream " (name) } ": " (why) };
+        let (here, path, route) = (Here::Upstreams, place(&name), Some(name));
+        Need { here, weight, icon, many: exactly(1), what, path, act, route }
+    });
+    few(needs.collect(), "upstreams are held back")
 }
 
 /// Where an upstream stands on its page.
-fn place(name: &str) -> String {
+pub(crate) fn place(name: &str) -> String {
     format!("/upstreams#{}", anchor(name))
 }
 
@@ -151,14 +163,14 @@ fn lines<'a>(node: &View, all: impl Iterator<Item = &'a Upstream>, now: Timestam
     stacked(
         "Upstreams",
         &html! {
-            th { "Upstream" } th { "Takes calls" } th.number { "Attempts" } th.number { "Failing" }
+            th { "Upstream" } th { "State" } th.number { "Attempts" } th.number { "Failing" }
             th.number { "p95" } th.number { "Dead letters" } th.number { "In doubt" }
         },
         &html! {
             @for Upstream { name, standing, counts } in all {
                 tr {
                     td.what { a href=(place(name)) { strong { (route_name(name)) } } }
-                    td.says data-label="Takes calls" { @if let Some(standing) = standing { (flows(node, name, standing, now)) } @else { "-" } }
+                    td.says data-label="State" { @if let Some(standing) = standing { (flows(node, name, standing, counts, now)) } @else { "-" } }
                     td.number data-label="Attempts" { (number(counts.attempts.iter().sum())) }
                     td.number.bad[counts.failed > 0] data-label="Failing" { (failing(counts).map_or_else(|| "-".to_owned(), percent)) }
                     td.number data-label="p95" { (quantile(&counts.attempt_took, 0.95)) }
@@ -184,6 +196,7 @@ pub(super) async fn show(node: View, Asked(over): Asked<Over>) -> Result<Html, P
         (heading("Upstreams", &html! {
             "What stands before each route's upstream at this node, and what it came to. What is held back "
             "waits in the ledger, and nothing of it is lost."
+            @if !node.may(Roles::OPERATE) { " To pause or resume one needs the role operate." }
         }, "/v1/routes"))
         @if all.is_empty() {
             div.empty.card {
@@ -219,8 +232,8 @@ fn card(node: &View, upstream: &Upstream, errors: &[&Operation], now: Timestamp)
                 }
                 @if let Some(standing) = standing {
                     div.tools {
-                        (flows(node, name, standing, now))
-                        (form(name, node.engine.paused().contains_key(name)))
+                        (flows(node, name, standing, counts, now))
+                        @if node.may(Roles::OPERATE) { (form(name, node.engine.paused().contains_key(name))) }
                     }
                 }
             }
@@ -277,7 +290,8 @@ fn facts(node: &View, upstream: &Upstream) -> Markup {
     }
 }
 
-fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup {
+/// How it is: what stands before it, and where nothing does, what it came to.
+fn flows(node: &Node, name: &str, standing: &Standing, counts: &Counts, now: Timestamp) -> Markup {
     let until = html! { @if let Some(until) = standing.until { " asked again " (words::time(until, now)) } };
     let paused = node.engine.paused();
     match standing.bar {
@@ -298,11 +312,29 @@ fn flows(node: &Node, name: &str, standing: &Standing, now: Timestamp) -> Markup
         }
         Some(Bar::OutsideHours) => sign("told", Icon::Pending, "outside its hours"),
         Some(Bar::Rate | Bar::Slots) | None => html! {
-            (sign("done", Icon::Done, "takes calls"))
+            (health(counts))
             @if let Some(opens) = opens_later(node, name, now) {
                 " " span.label { "accepted ones wait for its hours, which begin " (words::time(opens, now)) }
             }
         },
+    }
+}
+
+/// From which share on it is said that an upstream fails, in per cent, and from which on in red.
+const FAILS_FROM: f64 = 10.0;
+const FAILS_BADLY_FROM: f64 = 50.0;
+
+/// What attempts at an upstream came to: that calls go to it says nothing of that.
+fn health(counts: &Counts) -> Markup {
+    let of = counts.attempts.iter().sum();
+    match failing(counts) {
+        None => sign("told", Icon::Pending, "takes calls; none went"),
+        Some(share) if share >= FAILS_FROM => {
+            let class = if share >= FAILS_BADLY_FROM { "dead" } else { "doubt" };
+            let says = format!("fails {} of {}", percent(share), number(of));
+            html! { (sign(class, Icon::Warning, &says)) " " span.label { "takes calls" } }
+        }
+        Some(_) => sign("done", Icon::Done, "takes calls"),
     }
 }
 
@@ -314,15 +346,8 @@ fn opens_later(node: &Node, name: &str, now: Timestamp) -> Option<Timestamp> {
 
 fn form(name: &str, is_paused: bool) -> Markup {
     let (path, word) = if is_paused { ("resume", "Resume") } else { ("pause", "Pause") };
-    html! {
-        details.act {
-            summary.quiet { (word) }
-            form method="post" action={ "/upstreams/" (words::in_path(name)) "/" (path) } {
-                (reason("Why"))
-                button { (word) " " (name) }
-            }
-        }
-    }
+    let path = format!("/upstreams/{}/{path}", words::in_path(name));
+    act(word, &path, &html! {}, &format!("{word} {name}"))
 }
 
 pub(super) async fn pause(

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,6 +36,11 @@ const BURST: f64 = 20.0;
 
 /// How many are written before old ones are looked for.
 const PRUNED_EVERY: u32 = 8;
+
+/// How long ago a webhook was refused at most that somebody is told of, and how many of each source are
+/// read for that.
+const REFUSED_LATELY: Duration = Duration::from_hours(1);
+const REFUSED_READ: usize = 20;
 
 /// Why a webhook was not taken, and all that was read of it.
 pub(super) struct Refused {
@@ -157,6 +163,7 @@ pub(super) async fn keep(
     if store.set(name, Some(Bytes::from(sealed))).await.is_err() {
         return false;
     }
+    node.sources.refused.changed();
     if written % PRUNED_EVERY == 1 {
         // It is tried again with the next.
         let _ = prune(node, source).await;
@@ -249,6 +256,47 @@ pub(crate) async fn list(
         Ok(Reject { id, ..reject })
     };
     page.into_iter().map(read).collect()
+}
+
+/// A source that refused webhooks in the last hour.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusing {
+    pub(crate) source: String,
+    pub(crate) tenant: String,
+    /// So many of the last ones.
+    pub(crate) count: usize,
+    /// When the last came, and why it was refused.
+    pub(crate) last: Timestamp,
+    pub(crate) reason: String,
+}
+
+impl Refusing {
+    /// How many there were, as far as it was looked.
+    pub(crate) fn many(&self) -> String {
+        let or_more = if self.count >= REFUSED_READ { " or more" } else { "" };
+        format!("{}{or_more}", self.count)
+    }
+}
+
+/// The sources that refused webhooks lately: of each the last ones are read. What was acknowledged and set
+/// aside is not among them.
+pub(crate) async fn refusing(node: &Node) -> Result<Arc<[Refusing]>, Problem> {
+    let since = shape::now().minus(REFUSED_LATELY);
+    let mut refusing = Vec::new();
+    for source in node.sources.all().values() {
+        let rejects = list(node, source, REFUSED_READ).await?;
+        let refused = |it: &&Reject| it.status >= 300 && it.at() >= since;
+        let mut refused = rejects.iter().filter(refused).peekable();
+        let Some(last) = refused.peek().copied() else { continue };
+        refusing.push(Refusing {
+            source: source.name.clone(),
+            tenant: source.tenant.clone(),
+            count: refused.count(),
+            last: last.at(),
+            reason: last.reason.clone(),
+        });
+    }
+    Ok(refusing.into())
 }
 
 impl Reject {

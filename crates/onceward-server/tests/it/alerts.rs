@@ -49,12 +49,12 @@ fn each_alert_begins_and_recovers_and_is_told_signed() {
     assert_eq!(gateway.call("POST", "/to/quiet/x", &[("idempotency-key", "q")], "{}").status, 504);
     let line = receiver.until_told("OncewardInDoubt", "firing");
     assert_eq!((&line["route"], &line["value"]), (&json!("quiet"), &json!(1)));
-    assert_eq!(line["page"], "https://onceward.example/in-doubt");
+    assert_eq!(line["page"], "https://onceward.example/in-doubt?route=quiet");
     assert!(line["advice"].as_str().unwrap().contains("onceward resolve"), "{line}");
     let listed = gateway.call("GET", "/v1/alerts", &[], "").json();
     assert_eq!(listed["data"][0]["name"], "OncewardInDoubt", "{listed}");
     assert_eq!(listed["data"][0]["told"][0]["to"], "oncall");
-    let page = gateway.call("GET", "/operations", &[("accept", "text/html")], "").text();
+    let page = gateway.call("GET", "/alerts", &[("accept", "text/html")], "").text();
     assert!(page.contains("OncewardInDoubt") && page.contains("1 operation of quiet is in doubt"));
     let doubtful = gateway.run(&["ls", "--key", "q", "--json"]).json();
     let id = doubtful[0]["id"].as_str().unwrap();
@@ -376,8 +376,11 @@ fn an_alert_is_its_tenants_and_whoever_runs_the_gateway_sees_all() {
         });
     }
     let seen = keys.each_ref().map(|key| {
-        let page = ask(&gateway, key, "GET /operations", "").text();
-        assert!(page.contains("OncewardDeadLetters"), "{page}");
+        let page = ask(&gateway, key, "GET /alerts", "").text();
+        assert!(
+            page.contains("OncewardDeadLetters") && !page.contains("Nobody was told"),
+            "{page}"
+        );
         let listed = ask(&gateway, key, "GET /v1/alerts", "").json();
         assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
         assert!(listed["data"][0].get("told").is_none(), "receivers are the gateway's: {listed}");

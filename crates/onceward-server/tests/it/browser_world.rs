@@ -236,6 +236,24 @@ impl Browser {
         self.tell("Emulation.setEmulatedMedia", &json!({"features": [scheme, still]}));
     }
 
+    /// What of the page lies where nobody comes to: a page that is wider than the screen, and forms that,
+    /// folded out, lie beside it or over the ways to other pages.
+    pub(crate) fn outside(&self) -> Vec<String> {
+        let look = "const found = []; const wide = document.documentElement; \
+            if (wide.scrollWidth > innerWidth) found.push(`it is ${wide.scrollWidth} of ${innerWidth} wide`); \
+            const rail = innerWidth >= 768 && !document.body.classList.contains('alone') \
+            ? document.querySelector('.rail')?.getBoundingClientRect().right ?? 0 : 0; \
+            for (const fold of document.querySelectorAll('main details:has(form)')) { \
+            const was = fold.open; fold.open = true; \
+            for (const form of fold.querySelectorAll('form')) { \
+            const {left, right} = form.getBoundingClientRect(); \
+            if (left < rail - 1 || right > innerWidth + 1) found.push(`${form.action} from ${left} to ${right}`); } \
+            fold.open = was; } return found;";
+        let found = self.run("POST", "/execute/sync", &json!({"script": look, "args": []}));
+        let found = found.as_array().unwrap().iter();
+        found.map(|fault| fault.as_str().unwrap().to_owned()).collect()
+    }
+
     /// What looks whether everybody can use a page.
     pub(crate) fn axe() -> String {
         let script = std::env::var_os("TEST_AXE").unwrap_or_else(|| {

@@ -67,7 +67,7 @@ fn figures_and_charts_have_the_numbers_of_what_was_sent() {
             ("Success after retry", 1),
             ("In doubt", 1),
             ("Dead letters", 1),
-            ("Backlog", 0),
+            ("Not ended", 0),
             ("Open breakers", 0),
             ("Late duplicates", 0),
         ] {
@@ -76,7 +76,7 @@ fn figures_and_charts_have_the_numbers_of_what_was_sent() {
         for said in [
             "In all: 6 operations, 2 duplicates blocked.",
             "In all: 3 done, 1 done after retry, 0 dead, caller told, 1 dead letters, 1 in doubt.",
-            "1 in doubt</strong>: sent, and nobody has said whether it was done; the oldest came",
+            "1 in doubt</strong>: sent or begun, and nobody has said whether it was done; the oldest came",
             "1 dead letter</strong>: ended badly",
         ] {
             assert!(page.contains(said), "{path}: {said}: {page}");

@@ -69,6 +69,7 @@ mod mail_world;
 mod metrics;
 mod migrate_store;
 mod model;
+mod needs;
 mod nodes_cut_off;
 mod nodes_failover;
 mod nodes_kill;

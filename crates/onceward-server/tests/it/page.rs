@@ -242,3 +242,17 @@ fn with_an_access_key_the_browser_is_led_to_the_login_and_an_act_by_key_bears_it
     let shown = server.ask("GET", &format!("/v1/operations/{id}"), &[own], "").json();
     assert_eq!(shown["acts"][0]["who"], "ada");
 }
+
+#[test]
+fn a_file_that_the_browser_has_is_not_sent_again() {
+    let server = Server::start();
+    for path in ["/style.css", "/script.js", "/docs.css", "/icon.svg"] {
+        let first = server.ask("GET", path, &[], "");
+        let tag = first.header("etag").unwrap().to_owned();
+        assert_eq!((first.status, first.header("cache-control")), (200, Some("no-cache")));
+        let again = server.ask("GET", path, &[("If-None-Match", &format!("\"other\", {tag}"))], "");
+        assert_eq!((again.status, again.text()), (304, String::new()), "{path}");
+        let another = server.ask("GET", path, &[("If-None-Match", "\"other\"")], "");
+        assert_eq!((another.status, another.text()), (200, first.text()), "{path}");
+    }
+}

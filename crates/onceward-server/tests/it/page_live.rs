@@ -293,6 +293,8 @@ fn pages(server: &Server) -> Vec<String> {
     let event = event["id"].as_str().unwrap();
     let mut pages: Vec<String> = [
         "/",
+        "/alerts",
+        "/docs/on-call/OncewardSagaStuck",
         "/operations",
         "/operations?state=pending&status=404",
         "/dead",
@@ -381,6 +383,7 @@ fn everybody_can_use_pages_of(width: u32) {
     for path in &pages {
         browser.prefer("light");
         browser.open(&server.url(path));
+        faults.extend(browser.outside().iter().map(|fault| format!("{path}, {width}: {fault}")));
         browser.bring(&axe);
         // Of what is dark only the colours are other ones.
         for (scheme, rules) in [("light", &[][..]), ("dark", &["color-contrast"])] {
@@ -388,6 +391,20 @@ fn everybody_can_use_pages_of(width: u32) {
             let found = browser.look(rules);
             faults.extend(found.iter().map(|fault| format!("{path}, {width}, {scheme}: {fault}")));
         }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn on_a_large_screen_no_page_is_wider_and_no_form_lies_outside() {
+    let server = Server::start();
+    let pages = pages(&server);
+    let browser = Browser::start();
+    browser.set_width(1440);
+    let mut faults = Vec::new();
+    for path in &pages {
+        browser.open(&server.url(path));
+        faults.extend(browser.outside().iter().map(|fault| format!("{path}: {fault}")));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -128,6 +128,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "DELETE /v1/access/{prefix}", "{}"),
     (Nothing, "POST /v1/access/{prefix}/rotate", "{}"),
     (Owns, "+GET /", ""),
+    (Owns, "GET /alerts", ""),
     (Owns, "+GET /operations", ""),
     (Owns, "+GET /dead", ""),
     (Owns, "+GET /in-doubt", ""),
@@ -177,6 +178,7 @@ const ASKED: &[(Meets, &str, &str)] = &[
     (Nothing, "GET /contract/{route}", ""),
     (Open, "GET /docs", ""),
     (Open, "GET /docs/problems", ""),
+    (Open, "GET /docs/on-call/{alert}", ""),
     (Open, "GET /docs/{part}", ""),
     (Open, "GET /docs.css", ""),
     (House, "GET /v1/sessions", ""),
@@ -269,6 +271,7 @@ fn filled(line: &str, own: &Own) -> String {
         // It would go on.
         .replace("/v1/changes", "/v1/changes?for=1")
         .replace("{part}", "operations")
+        .replace("{alert}", "OncewardInDoubt")
 }
 
 /// The same with names that nobody has; nothing where it names none.

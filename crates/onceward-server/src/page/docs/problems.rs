@@ -27,22 +27,8 @@ fn said(code: &str) -> Vec<String> {
     section
         .split("\n\n")
         .skip(1)
-        .map(|paragraph| unlinked(&paragraph.trim().replace('\n', " ")))
+        .map(|paragraph| text::unlinked(&paragraph.trim().replace('\n', " ")))
         .collect()
-}
-
-/// Text whose links have become their words: `[words](place)`.
-fn unlinked(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, link)) = rest.split_once('[') {
-        let Some((words, after)) = link.split_once("](") else { break };
-        let Some((_, behind)) = after.split_once(')') else { break };
-        plain += before;
-        plain += words;
-        rest = behind;
-    }
-    plain + rest
 }
 
 /// What is left to do, in a sentence.

@@ -38,7 +38,8 @@ fn every_endpoint_of_the_document_is_on_a_page_once() {
 async fn no_reference_between_the_pages_is_dead() {
     let mut pages = pages();
     pages.push(("/docs".to_owned(), index().await.0.into_string()));
-    let elsewhere = ["/", "/operations", DOCUMENT, "/docs.css", "/style.css", "/icon.svg"];
+    let elsewhere =
+        ["/", "/alerts", "/operations", DOCUMENT, "/docs.css", "/style.css", "/icon.svg"];
     for (place, page) in &pages {
         let anchors: BTreeSet<_> = all(page, " id=\"").into_iter().collect();
         assert_eq!(anchors.len(), page.matches(" id=\"").count(), "{place}: an anchor twice");
