@@ -23,9 +23,11 @@ use crate::people::{
 use crate::refusal::Refusal;
 use crate::store::{Query, Standing, StoreError};
 
+mod acted;
 mod row;
 mod run;
 
+pub use acted::BulkOutcomes;
 pub(crate) use run::{InHand, look_after};
 
 /// Operations that a plan looks at in one page, and pages: what is beyond is not counted.
@@ -197,6 +199,11 @@ impl Bulk {
         name_of(self.id)
     }
 
+    /// Whether what it acts on is sent again, so that there is still something to become of it.
+    pub fn sends(&self) -> bool {
+        matches!(self.order.deed, BulkDeed::Redeliver | BulkDeed::ResolveNotSent)
+    }
+
     /// What its acts bear in their reasons.
     fn mark(&self) -> String {
         format!("[{}]", self.name())
@@ -351,6 +358,7 @@ impl Engine {
         let all = self.bulks().await?;
         for old in all.iter().filter(|bulk| ended(bulk)).skip(ENDED_MAX) {
             self.store.set(row::stop_of(old.id), None).await?;
+            self.store.set(acted::name_of(old.id), None).await?;
             self.store.set(row::name_of(old), None).await?;
         }
         Ok(())

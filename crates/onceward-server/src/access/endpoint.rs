@@ -297,6 +297,7 @@ const ROUTED: &[Endpoint] = &[
     page(POST, "/sagas/{id}/retry", Roles::OPERATE, Reach::Operation),
     page(POST, "/sagas/{id}/cancel", Roles::OPERATE, Reach::Operation),
     page(POST, "/sagas/{id}/resolve", Roles::OPERATE, Reach::Operation),
+    page(GET, "/bulk", Roles::READ, Reach::Whole),
     page(POST, "/bulk", Roles::OPERATE, Reach::Whole),
     page(GET, "/bulk/plan", Roles::OPERATE, Reach::Whole),
     page(GET, "/bulk/{bulk}", Roles::READ, Reach::Whole),

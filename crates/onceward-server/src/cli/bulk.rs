@@ -194,12 +194,28 @@ fn failures(shown: &Value) -> Exit {
 fn progress(shown: &Value) -> String {
     let at_least = if shown["exact"] == true { "" } else { "more than " };
     format!(
-        "{} of {at_least}{} done, {} left out, {} failed, {}",
+        "{} of {at_least}{} done, {} left out, {} failed, {}{}",
         text(shown, "/done"),
         text(shown, "/matched"),
         text(shown, "/left_out"),
         text(shown, "/failed"),
-        text(shown, "/state")
+        text(shown, "/state"),
+        became(shown)
+    )
+}
+
+/// What became of those that were sent: that a bulk did it says only that they were sent off.
+fn became(shown: &Value) -> String {
+    if shown["action"] != "redeliver" || shown["done"] == 0 || !shown["outcomes"].is_object() {
+        return String::new();
+    }
+    let of = if shown["outcomes"]["exact"] == true { "now" } else { "now, of those looked at" };
+    format!(
+        "; {of} {} are done, {} dead, {} in doubt, {} open",
+        text(shown, "/outcomes/done"),
+        text(shown, "/outcomes/dead"),
+        text(shown, "/outcomes/in_doubt"),
+        text(shown, "/outcomes/open")
     )
 }
 

@@ -7,10 +7,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use onceward::core::key::ScopeKind;
-use onceward::core::operation::Death;
+use onceward::core::operation::{Death, State};
 use onceward::core::risk::Risk;
 use onceward::store::Query;
-use onceward::{Bulk, BulkDeed, BulkOrder, BulkPlan, Person};
+use onceward::{Bulk, BulkDeed, BulkOrder, BulkOutcomes, BulkPlan, Person};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -242,7 +242,49 @@ async fn list(node: View) -> Answer {
 }
 
 async fn show(node: View, Path(name): Path<String>) -> Answer {
-    Ok(Json(shown(&node.bulk(&name).await?)))
+    let bulk = node.bulk(&name).await?;
+    let became = Became::of(&node.engine.outcomes_of(&bulk).await?);
+    let mut shown = shown(&bulk);
+    shown["outcomes"] = json!({
+        "done": became.done,
+        "dead": became.dead,
+        "in_doubt": became.doubt,
+        "open": became.open,
+        "exact": became.is_all,
+    });
+    Ok(Json(shown))
+}
+
+/// Where those stand now that a bulk acted on.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Became {
+    pub(crate) done: usize,
+    pub(crate) dead: usize,
+    pub(crate) doubt: usize,
+    /// They wait or are under way.
+    pub(crate) open: usize,
+    pub(crate) is_all: bool,
+}
+
+impl Became {
+    /// How many were looked at.
+    pub(crate) fn all(&self) -> usize {
+        self.done + self.dead + self.doubt + self.open
+    }
+
+    pub(crate) fn of(outcomes: &BulkOutcomes) -> Self {
+        let mut became = Self { is_all: outcomes.is_all, ..Self::default() };
+        for operation in &outcomes.operations {
+            let count = match operation.state {
+                State::Done => &mut became.done,
+                State::Dead(_) => &mut became.dead,
+                State::InDoubt => &mut became.doubt,
+                State::Pending { .. } | State::Delivering => &mut became.open,
+            };
+            *count += 1;
+        }
+        became
+    }
 }
 
 async fn stop(node: View, Path(name): Path<String>, Act(person, _): Act<Because>) -> Answer {

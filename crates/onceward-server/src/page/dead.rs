@@ -41,12 +41,14 @@ pub(super) async fn show(
     let count = frame.count(&[Standing::DeadLetter]);
     let list = found(&node, Table::Dead, &page, true, now);
     let json = format!("/v1/operations?{}", filter.written());
+    let running = bulk::running(&node).await?;
     let lead = html! {
         "Accepted operations that ended badly and that nobody was told about. Open one to see why, and to \
          redeliver it."
     };
     let content = html! {
         (heading("Dead letters", &lead, &json))
+        (running)
         div #causes data-live="all" {
             @if let Some(found) = told.filter(|found| !found.causes.is_empty()) {
                 (table(&found, now))

@@ -36,7 +36,7 @@ const STATES: [(&str, &str); 8] = [
     ("in_doubt", "in doubt"),
     ("done", "done"),
     ("dead_letter", "dead letter"),
-    ("dead", "dead, told or not"),
+    ("dead", "dead, caller told or not"),
     ("forgotten", "forgotten"),
 ];
 

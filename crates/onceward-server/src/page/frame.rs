@@ -362,7 +362,7 @@ pub(super) fn problem(problem: &Problem) -> Markup {
 }
 
 /// A detail of the engine's begins small and ends open.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };

@@ -29,9 +29,11 @@ pub(super) async fn operations(
     let page = page_of(&node, &filter).await?;
     let written = filter.written();
     let json = format!("/v1/operations{}{written}", if written.is_empty() { "" } else { "?" });
-    let lead = html! { "Everything that came, the newest first." };
+    let running = bulk::running(&node).await?;
+    let lead = html! { "Everything that came, the newest first. " a href="/bulk" { "Bulks" } };
     let content = html! {
         (heading("Operations", &lead, &json))
+        (running)
         (list(&node, &headers, &filter, &page, crate::shape::now()))
     };
     Ok(Html(frame.page(Here::Operations, "Operations", &content)))
@@ -59,12 +61,14 @@ pub(super) async fn in_doubt(
     } else {
         found(&node, Table::InDoubt, &page, true, crate::shape::now())
     };
+    let running = bulk::running(&node).await?;
     let lead = html! {
         "Sent or begun, and nobody has said whether it was done. Look where it would show, then resolve it: \
          nothing does it again by itself."
     };
     let content = html! {
         (heading("In doubt", &lead, "/v1/operations?state=in_doubt"))
+        (running)
         @if is_first { (rows::live("rows", &list)) } @else { (list) }
         (filter::pager("/in-doubt", &filter, &page))
     };

@@ -181,8 +181,7 @@ fn a_key_is_looked_up_and_its_routes_window_is_judged() {
     send_some(&server);
     let found = page(&server, "/keys?key=order-4&route=demo");
     assert!(
-        found.contains("the same key gets the same answer")
-            && found.contains("Its answer is replayed")
+        found.contains("the same key gets the same answer") && found.contains("Its window ends")
     );
     assert!(found.contains("/v1/operations?route=demo&amp;key=order-4"), "{found}");
     let doubt = page(&server, "/keys?key=order-6&route=");
