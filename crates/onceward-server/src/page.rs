@@ -92,6 +92,7 @@ pub(crate) fn router() -> Router<Arc<Node>> {
         .route("/operations/{id}/redeliver", get(acts::back).post(acts::redeliver))
         .route("/operations/{id}/resend", get(resend::form).post(resend::resend))
         .route("/operations/{id}/cancel", get(acts::back).post(acts::cancel))
+        .route("/operations/{id}/retry", get(acts::back).post(acts::retry))
         .route("/operations/{id}/resolve", get(acts::back).post(acts::resolve))
         .route("/operations/{id}/forget", get(acts::back).post(acts::forget))
         .route("/operations/{id}/lookup", get(acts::back).post(doubt::look))

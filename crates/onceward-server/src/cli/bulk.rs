@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Bulk {
     /// Send all that match again; what could be done twice is left out, unless its risk is taken
     Redeliver(Redeliver),
+    /// Have the attempts that all that match wait for now
+    Retry(Common),
     /// Give all that match up
     Cancel(Common),
     /// Say of all that match what became of them
@@ -95,6 +97,7 @@ pub(super) async fn bulk(verb: &Bulk, client: &Client, out: Printer) -> Result<(
         Bulk::Redeliver(flags) => {
             ("redeliver", &flags.common, ("accept_risk", json!(flags.risk.accept_risk.as_slice())))
         }
+        Bulk::Retry(flags) => ("retry", flags, ("dry_run", json!(flags.dry_run))),
         Bulk::Cancel(flags) => ("cancel", flags, ("dry_run", json!(flags.dry_run))),
         Bulk::Resolve(flags) => ("resolve", &flags.common, ("as", json!(flags.outcome))),
         Bulk::Forget(flags) => ("forget", &flags.common, ("then", json!(flags.then))),

@@ -40,7 +40,7 @@ pub(super) fn router() -> Router<Arc<Node>> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
-    /// `redeliver`, `cancel`, `resolve` or `forget`.
+    /// `redeliver`, `retry`, `cancel`, `resolve` or `forget`.
     pub(crate) action: String,
     pub(crate) filter: Filter,
     #[serde(default)]
@@ -118,14 +118,15 @@ impl Wanted {
         match (self.action.as_str(), self.r#as.as_deref(), self.then.as_deref()) {
             ("redeliver", None, None) => Ok(BulkDeed::Redeliver),
             ("cancel", None, None) => Ok(BulkDeed::Cancel),
+            ("retry", None, None) => Ok(BulkDeed::Retry),
             ("resolve", Some("done"), None) => Ok(BulkDeed::ResolveDone),
             ("resolve", Some("not-sent"), None) => Ok(BulkDeed::ResolveNotSent),
             ("resolve", ..) => Err(invalid("as: `done` or `not-sent`")),
             ("forget", None, then) => Ok(BulkDeed::Forget(then_of(then)?)),
-            ("redeliver" | "cancel" | "forget", ..) => {
+            ("redeliver" | "retry" | "cancel" | "forget", ..) => {
                 Err(invalid("`as` belongs to resolve and `then` to forget"))
             }
-            _ => Err(invalid("action: `redeliver`, `cancel`, `resolve` or `forget`")),
+            _ => Err(invalid("action: `redeliver`, `retry`, `cancel`, `resolve` or `forget`")),
         }
     }
 }

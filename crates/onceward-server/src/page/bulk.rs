@@ -29,7 +29,7 @@ const SHOWN_MAX: usize = 50;
 pub(super) fn link(filter: &Filter) -> Markup {
     html! {
         @if filter.is_set() {
-            p.more { a href={ "/bulk/plan?" (filter.written()) } { "Redeliver all that match" } }
+            p.many { a.button.careful href={ "/bulk/plan?" (filter.written()) } { "Redeliver all that match" } }
         }
     }
 }
@@ -245,6 +245,7 @@ fn acted_on(node: &View, outcomes: &BulkOutcomes) -> Markup {
 fn did(bulk: &Bulk, became: Became) -> Markup {
     let word = match bulk.order.deed {
         BulkDeed::Redeliver | BulkDeed::ResolveNotSent => "sent off",
+        BulkDeed::Retry => "tried sooner",
         BulkDeed::Cancel => "cancelled",
         BulkDeed::ResolveDone => "resolved as done",
         BulkDeed::Forget(_) => "forgotten",

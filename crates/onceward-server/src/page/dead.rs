@@ -60,8 +60,8 @@ pub(super) async fn show(
             @if is_narrowed { (narrowed(&filter)) }
             section {
                 h2 { @if is_narrowed { "Those of this cause" } @else { "One by one" } }
-                @if is_first { (rows::live("rows", &list)) } @else { (list) }
                 (bulk::link(&filter))
+                @if is_first { (rows::live("rows", &list)) } @else { (list) }
                 (filter::pager("/dead", &filter, &page))
             }
         }

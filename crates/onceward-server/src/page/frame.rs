@@ -226,7 +226,7 @@ pub(super) fn number(number: u64) -> String {
 pub(super) fn reason(label: &str) -> Markup {
     html! {
         (viewer::token())
-        label { (label)
+        label { (label) span.soft { " (required)" }
             input name="reason" required maxlength=(REASON_BYTES_MAX) autocomplete="off";
         }
     }

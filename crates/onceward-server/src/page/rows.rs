@@ -121,11 +121,16 @@ fn next(operation: &Operation, now: Timestamp) -> Markup {
 
 /// How many attempts there were, of how many at most.
 fn attempts(node: &View, operation: &Operation) -> Markup {
-    let made = operation.attempts_made();
+    let (made, before) = (operation.attempts_made(), operation.run.before);
     let max = attempts_max(node, operation);
     html! {
         (made)
-        @if let Some(max) = max { span.soft { "/" (max) } }
+        @match max {
+            // What a person sent again has as many once more.
+            Some(max) if before > 0 => span.soft { ", " (max - before) " a run" },
+            Some(max) => span.soft { "/" (max) },
+            None => {}
+        }
     }
 }
 

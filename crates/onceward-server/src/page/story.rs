@@ -125,6 +125,7 @@ fn head(node: &View, operation: &Operation, is_told: bool, now: Timestamp) -> Ma
     let notice = operation.acts.last().filter(|_| is_told);
     // What was sent again may have ended badly again.
     let is_bad = operation.is_dead_letter() || operation.state == State::InDoubt;
+    let last = words::last(operation);
     html! {
         @if let Some(act) = notice {
             p.notice.warn[is_bad] role="status" {
@@ -146,6 +147,7 @@ fn head(node: &View, operation: &Operation, is_told: bool, now: Timestamp) -> Ma
                 " on " strong { (words::place(node, operation)) }
             }
             p.advice { (verdict::show(node, operation, now)) }
+            @if is_bad && !last.is_empty() { p { span.soft { "Last result: " } bdi { (last) } } }
             @if !operation.state.is_ended() && operation.looks.made == 0 {
                 p { a href=(words::url_of(operation.id)) { "Look again" } }
             }

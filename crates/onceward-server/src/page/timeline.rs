@@ -204,7 +204,7 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
                 }
             }
             @if let Some((response, cut)) = excerpt {
-                details data-key="answer" {
+                details data-key="answer" open[is_last_word(operation, attempt)] {
                     summary { "Its answer" @if *cut { ", the beginning" } }
                     (payload::headers(&response.headers))
                     (payload::body(&response.body, &format!("{}/response", words::url_of(operation.id))))
@@ -212,6 +212,12 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
             }
         }
     }
+}
+
+/// Whether what this attempt brought is all that says why the operation is not done.
+fn is_last_word(operation: &Operation, attempt: &Attempt) -> bool {
+    let is_last = operation.attempts.last().is_some_and(|last| last.n == attempt.n);
+    is_last && operation.outcome.is_none() && operation.state != State::Done
 }
 
 /// What an answer was, by its status.

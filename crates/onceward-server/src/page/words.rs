@@ -172,6 +172,7 @@ pub(super) fn deed(deed: Deed) -> &'static str {
         Deed::Extended => "Key extended",
         Deed::Rotated => "Another key given",
         Deed::Resent => "Resent",
+        Deed::Retried => "Tried sooner",
     }
 }
 

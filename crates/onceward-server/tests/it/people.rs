@@ -207,9 +207,9 @@ fn the_pages_plan_a_bulk_and_show_how_far_it_is_without_a_script() {
     assert!(place.starts_with("/bulk/bulk_"), "{place}");
     let shown = until("it is done", || {
         let page = gateway.call("GET", &place, &[html], "");
-        page.text().contains("<strong>done</strong>").then_some(page)
+        page.text().contains("2 done, 0 dead again").then_some(page)
     });
-    assert!(shown.text().contains("2 of 2 done"), "{}", shown.text());
+    assert!(shown.text().contains("2 of 2 sent off"), "{}", shown.text());
     assert_eq!(shown.header("refresh"), None);
     let audit = gateway.call("GET", "/audit", &[html], "").text();
     assert!(audit.contains("began to redeliver in bulk") && audit.contains(&place), "{audit}");
