@@ -7,7 +7,7 @@ use rustls::CertificateError as Fault;
 use thiserror::Error;
 
 /// Why a certificate is not trusted, with the library's own name for that behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 pub(super) struct Distrusted(pub(super) Fault);
 
 impl fmt::Display for Distrusted {

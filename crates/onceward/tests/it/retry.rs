@@ -29,9 +29,10 @@ async fn of_many_who_want_it_now_one_has_it_and_it_is_sent_once() {
     for world in every(&seldom()) {
         let before = waiting(&world).await;
         let State::Pending { due } = before.state else { panic!("{before:?}") };
+        let id = before.id;
         let wanted = (0..8).map(|_| {
             let engine = Arc::clone(world.engine());
-            world.spawn(async move { engine.retry(before.id, &person()).await })
+            world.spawn(async move { engine.retry(id, &person()).await })
         });
         let mut accepted = 0;
         for wanted in wanted.collect::<Vec<_>>() {
