@@ -47,6 +47,17 @@ impl OperationId {
         Timestamp::from_micros((self.0 >> 80) as i64 * 1000)
     }
 
+    /// The id as it is written everywhere, in ASCII.
+    pub fn text(self) -> [u8; 29] {
+        let mut text = *b"op_00000000000000000000000000";
+        let mut rest = self.0;
+        for place in text[3..].iter_mut().rev() {
+            *place = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        text
+    }
+
     /// The UUID as a number.
     pub fn as_u128(self) -> u128 {
         self.0
@@ -65,13 +76,7 @@ pub fn next_sequence(last: u64, now: Timestamp) -> u64 {
 
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = *b"op_00000000000000000000000000";
-        let mut rest = self.0;
-        for place in text[3..].iter_mut().rev() {
-            *place = ALPHABET[(rest & 31) as usize];
-            rest >>= 5;
-        }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

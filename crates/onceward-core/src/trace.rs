@@ -15,7 +15,10 @@ use crate::operation::Operation;
 pub const TRACEPARENT: &str = "traceparent";
 
 /// The bits of a trace's id that are spread evenly: "the right-most 56" (W3C Trace Context, level 2).
-const EVEN: u64 = (1 << 56) - 1;
+const EVEN: u64 = ALL - 1;
+
+/// How many ends of ids these bits make.
+const ALL: u64 = 1 << 56;
 
 /// "The caller may have recorded it."
 const SAMPLED: u8 = 1;
@@ -66,9 +69,9 @@ impl TraceContext {
     /// It as a `traceparent`, in ASCII. Each call says it to its upstream, so nothing is formatted.
     pub fn text(&self) -> [u8; 55] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], self.trace);
-        write_hex(&mut text[36..52], self.span.into());
-        write_hex(&mut text[53..], self.flags.into());
+        write_hex(&mut text[3..35], &self.trace.to_be_bytes());
+        write_hex(&mut text[36..52], &self.span.to_be_bytes());
+        write_hex(&mut text[53..], &[self.flags]);
         text
     }
 
@@ -108,13 +111,23 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Fills `place` with the last digits of `number`.
-fn write_hex(place: &mut [u8], mut number: u128) {
-    for digit in place.iter_mut().rev() {
-        *digit = hex::DIGITS[number as usize & 15];
-        number >>= 4;
+/// Fills `place` with two digits for each byte.
+fn write_hex(place: &mut [u8], bytes: &[u8]) {
+    for (digits, byte) in place.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *digits = PAIRS[usize::from(*byte)];
     }
 }
+
+/// The digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [hex::DIGITS[byte >> 4], hex::DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Spreads what differs in few bits over all of them (the finaliser of splitmix64).
 pub fn spread(seed: u64) -> u64 {
@@ -168,8 +181,19 @@ impl Sampling {
     /// This share of the traces that begin here, from 0 to 1; a caller's decision goes before it where
     /// it `follows_callers`.
     pub fn new(share: f64, follows_callers: bool) -> Self {
-        let all = (1_u64 << 56) as f64;
-        Self { share: (share.clamp(0.0, 1.0) * all) as u64, follows_callers }
+        Self { share: (share.clamp(0.0, 1.0) * ALL as f64) as u64, follows_callers }
+    }
+
+    /// The end of a trace's id that is told, or is not, as was decided before there was one: of those
+    /// that there are, the one that `chance` picks.
+    pub fn steered(&self, chance: u64, is_told: bool) -> u64 {
+        let (from, count) =
+            if is_told { (ALL - self.share, self.share) } else { (0, ALL - self.share) };
+        if count == 0 {
+            return chance;
+        }
+        let picked = u128::from(chance & EVEN) * u128::from(count) >> 56;
+        chance & !EVEN | (from + picked as u64)
     }
 
     /// The context of a call that comes with `caller`'s, or with none: then `trace` is begun. The span is
@@ -178,7 +202,7 @@ impl Sampling {
         let of_caller = caller.filter(|_| self.follows_callers);
         let begun = caller.unwrap_or(TraceContext { trace, span: 0, flags: RANDOM });
         // Those who sample by the same bits take the same traces (OpenTelemetry, consistent probability).
-        let is_among = || begun.trace as u64 & EVEN >= (1 << 56) - self.share;
+        let is_among = || begun.trace as u64 & EVEN >= ALL - self.share;
         let is_sampled = of_caller.map_or_else(is_among, |caller| caller.is_sampled());
         TraceContext { flags: begun.flags & !SAMPLED | u8::from(is_sampled), ..begun }
     }
@@ -248,6 +272,24 @@ mod tests {
         spans.sort_unstable();
         spans.dedup();
         assert_eq!(spans.len(), count);
+    }
+
+    #[test]
+    fn an_end_of_an_id_can_be_had_that_is_told_or_is_not() {
+        for share in [0.0, 0.001, 0.1, 0.5, 0.999, 1.0] {
+            let sampling = Sampling::new(share, true);
+            for n in 0..1000 {
+                let chance = crate::lease::Session(7).tail(n);
+                for is_told in [false, true] {
+                    let steered = sampling.steered(chance, is_told);
+                    let begun = sampling.begin(None, steered.into());
+                    // Where all are told, or none is, nothing else can be had.
+                    let is_told = if share == 0.0 { false } else { is_told || share == 1.0 };
+                    assert_eq!(begun.is_sampled(), is_told, "{share} {chance:x} {steered:x}");
+                    assert_eq!(steered >> 56, chance >> 56, "the rest is as it was");
+                }
+            }
+        }
     }
 
     #[test]

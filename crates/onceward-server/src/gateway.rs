@@ -31,7 +31,7 @@ use crate::access::{Caller, check_route};
 use crate::body::{Body, Kept, header_map, headers_of};
 use crate::problem::Problem;
 use crate::shape;
-use crate::telemetry::traces::Traced;
+use crate::telemetry::traces::{self, Traced};
 
 pub(crate) use self::document::{Document, lines, response_document};
 pub(crate) use self::options::{LABEL_BYTES_MAX, key_of, next_hop, options_of};
@@ -128,9 +128,7 @@ impl Gateway {
         check_route(&caller, &place.route)?;
         let Caller { tenant, principal, .. } = caller;
         let mut options = options_of(&head.headers)?;
-        if let Some(traced) = head.extensions.get::<Traced>() {
-            options.aside = traced.aside();
-        }
+        traces::watch(head.extensions.get::<Traced>(), &mut options);
         Ok(Entrance { place, tenant, principal, options })
     }
 
@@ -166,9 +164,7 @@ impl Gateway {
             None => (Upload::streamed(body), None),
         };
         let Parts { method, mut headers, extensions, .. } = head;
-        if let Some(traced) = extensions.get::<Traced>() {
-            traced.pass_on(&mut headers);
-        }
+        traces::pass_on(extensions.get::<Traced>(), &mut headers);
         let Entrance { tenant, options: CallOptions { flow, headers: said, .. }, .. } = entrance;
         let passing = Passing { tenant, route, method, path, headers, upload, flow, said };
         Box::pin(passed(Arc::clone(&self.engine), self.pace, passing, unread, echo))

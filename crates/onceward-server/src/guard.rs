@@ -216,9 +216,7 @@ fn enter(
     let mut options = options(guard, &mut head)?;
     let way = forwarded::said(guard, &head, peer);
     options.headers.extend(way);
-    if let Some(traced) = head.extensions.get::<Traced>() {
-        options.aside = traced.aside();
-    }
+    traces::watch(head.extensions.get::<Traced>(), &mut options);
     let aside = Arc::clone(&options.aside);
     let asks = guard.reauthorize.as_ref().filter(|_| !is_read);
     let asking = asks.map(|rule| rule.of(guard, &head, &options.headers));

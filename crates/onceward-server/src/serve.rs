@@ -104,7 +104,7 @@ pub(crate) async fn serve(
         let observer = Arc::clone(&telemetry) as Arc<_>;
         upstream = Arc::new(Faulty::new(upstream, Arc::new(SystemClock), observer));
     }
-    traces::begin(&config.telemetry, &upstream)?;
+    traces::begin(&config.telemetry, &upstream);
     let mut signals = Signals::new()?;
     let start = Start {
         routes: with_demo(config.routes(), config.demo).await?,

@@ -31,7 +31,7 @@ use crate::body::{Body, headers_of};
 use crate::gateway::{check_sendable, is_of_a_caller, next_hop, read_body};
 use crate::node::Node;
 use crate::problem::Problem;
-use crate::telemetry::traces::Traced;
+use crate::telemetry::traces::{self, Traced};
 use crate::telemetry::webhooks;
 use crate::{shape, units};
 
@@ -328,9 +328,7 @@ async fn remember(
         let call = source.call(node, route, &webhook, &document, &identity);
         let call = match call {
             Ok(mut call) => {
-                if let Some(traced) = &webhook.traced {
-                    call.options.aside = traced.aside();
-                }
+                traces::watch(webhook.traced.as_ref(), &mut call.options);
                 call
             }
             Err(problem) => {

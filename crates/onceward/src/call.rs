@@ -99,6 +99,8 @@ pub struct CallOptions {
     /// What the edge says upstream, each in place of what the caller said by that name: who asked,
     /// and by which way.
     pub headers: HeaderMap,
+    /// Whether its trace is told, where that was decided before it has an id: then it gets one that says so.
+    pub sampled: Option<bool>,
     /// By what it is done, where that is nothing that its route names.
     pub handler: Option<Handler>,
     /// Where the engine says what else there is to say.

@@ -354,13 +354,20 @@ impl Engine {
     }
 
     pub(crate) fn next_id(&self, now: Timestamp) -> OperationId {
+        self.next_id_of(now, None)
+    }
+
+    /// The same, of an operation whose trace is told, or is not, as was decided before.
+    pub(crate) fn next_id_of(&self, now: Timestamp, sampled: Option<bool>) -> OperationId {
         let step = |last| Some(next_sequence(last, now));
         let last = self
             .sequence
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
             .unwrap_or_default();
         let sequence = next_sequence(last, now);
-        OperationId::new(sequence, self.session.tail(sequence))
+        let tail = self.session.tail(sequence);
+        let steer = |(sampling, is_told): (&Sampling, bool)| sampling.steered(tail, is_told);
+        OperationId::new(sequence, self.sampling.get().zip(sampled).map_or(tail, steer))
     }
 }
 

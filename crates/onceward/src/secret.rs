@@ -10,7 +10,6 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
-use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use onceward_core::fingerprint::FingerprintSecret;
@@ -90,8 +89,9 @@ impl std::fmt::Debug for Secrets {
 /// Bytes that nobody can foretell.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // The generator of this library fails only where the operating system has no entropy at all.
-    rand::fill(&mut bytes).unwrap_or_else(|_| std::process::abort());
+    // It fails only where the operating system has no entropy at all. aws-lc's own generator first
+    // gathers some of its own, for a tenth of a second.
+    getrandom::fill(&mut bytes).unwrap_or_else(|_| std::process::abort());
     bytes
 }
 

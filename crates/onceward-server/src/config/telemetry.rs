@@ -1,6 +1,11 @@
 //! Where traces go and how many of them, as the file says it and OpenTelemetry's own variables over it.
 
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
 use onceward::core::trace::Sampling;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::ConfigError;
@@ -16,6 +21,9 @@ const COLLECTOR: &str = "http://localhost:4318";
 /// Where a collector takes traces.
 const TRACES: &str = "/v1/traces";
 
+/// Who tells traces, beside a service's name.
+const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
 /// What stands for a trace in the URL of one.
 pub(crate) const IN_URL: &str = "{trace}";
 
@@ -28,11 +36,61 @@ pub(crate) struct TelemetryConfig {
     pub(crate) sampling: Sampling,
     /// Where a person looks at a trace.
     pub(crate) trace_url: Option<String>,
+    /// How they are told.
+    pub(crate) exporter: Exporter,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { traces: None, sampling: Sampling::new(SHARE, true), trace_url: None }
+        Self {
+            traces: None,
+            sampling: Sampling::new(SHARE, true),
+            trace_url: None,
+            exporter: Exporter::default(),
+        }
+    }
+}
+
+/// How spans are told: the variables of OpenTelemetry alone say it.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Exporter {
+    /// Header lines beside ours: names in lower case, and values that may be secrets.
+    pub(crate) headers: Vec<(String, String)>,
+    /// Who tells them.
+    pub(crate) resource: Vec<(String, String)>,
+    /// Spans that wait at most.
+    pub(crate) queue: usize,
+    /// Spans that are sent at once.
+    pub(crate) batch: usize,
+    /// How long the first one waits for others.
+    pub(crate) delay: Duration,
+    /// How long a collector may take.
+    pub(crate) timeout: Duration,
+}
+
+impl Default for Exporter {
+    fn default() -> Self {
+        let own = [
+            ("service.name", "onceward"),
+            ("service.version", env!("CARGO_PKG_VERSION")),
+            ("telemetry.sdk.name", "onceward"),
+            ("telemetry.sdk.language", "rust"),
+            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        ];
+        Self {
+            headers: Vec::new(),
+            resource: own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            queue: 2048,
+            batch: 512,
+            delay: Duration::from_secs(5),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter").field("resource", &self.resource).finish_non_exhaustive()
     }
 }
 
@@ -46,7 +104,82 @@ pub(super) fn read(table: &Table<'_>) -> Result<TelemetryConfig, ConfigError> {
         traces: table.text("traces", |text| url(text).map(taking_traces))?,
         sampling: Sampling::new(share, true),
         trace_url: table.text("trace_url", trace_url)?,
+        exporter: Exporter::default(),
     })
+}
+
+fn wrong(name: &str, why: &dyn Display) -> ConfigError {
+    ConfigError(format!("the environment: {name}: {why}"))
+}
+
+impl Exporter {
+    /// Lays the variables over it.
+    fn lay_over(&mut self, said: &impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let number = |name: &str, least: u64| {
+            let Some(text) = said(name) else { return Ok(None) };
+            let read = text.trim().parse().ok().filter(|number| *number >= least);
+            let why = || wrong(name, &format!("{text:?} is no number from {least}"));
+            read.map(Some).ok_or_else(why)
+        };
+        if let Some(most) = number("OTEL_BSP_MAX_QUEUE_SIZE", 1)? {
+            self.queue = most as usize;
+        }
+        if let Some(most) = number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1)? {
+            self.batch = most as usize;
+        }
+        if let Some(millis) = number("OTEL_BSP_SCHEDULE_DELAY", 0)? {
+            self.delay = Duration::from_millis(millis);
+        }
+        let names = ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"];
+        for name in names {
+            if let Some(millis) = number(name, 1)? {
+                self.timeout = Duration::from_millis(millis);
+            }
+        }
+        for name in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
+            if let Some(text) = said(name) {
+                self.headers = pairs(name, &text)?;
+                for (header, value) in &mut self.headers {
+                    header.make_ascii_lowercase();
+                    let is_fit = HeaderName::from_bytes(header.as_bytes()).is_ok()
+                        && HeaderValue::from_str(value).is_ok();
+                    if !is_fit {
+                        return Err(wrong(
+                            name,
+                            &format!("{header:?} is no header, or its value none"),
+                        ));
+                    }
+                }
+            }
+        }
+        if let Some(text) = said(RESOURCE) {
+            for (name, value) in pairs(RESOURCE, &text)? {
+                self.name(name, value);
+            }
+        }
+        if let Some(name) = said("OTEL_SERVICE_NAME") {
+            self.name("service.name".to_owned(), name);
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: String, value: String) {
+        self.resource.retain(|(other, _)| *other != name);
+        self.resource.push((name, value));
+    }
+}
+
+/// Reads `name=value,…`, values in percent-encoding, as OpenTelemetry has it of W3C Baggage.
+fn pairs(variable: &str, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let read = |part: &str| {
+        let (name, value) = part.split_once('=').filter(|(name, _)| !name.trim().is_empty())?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        Some((name.trim().to_owned(), value.into_owned()))
+    };
+    // What cannot be read may be a secret, and is not told.
+    let why = || wrong(variable, &"it is no list as name=value,name=value");
+    parts.map(|part| read(part).ok_or_else(why)).collect()
 }
 
 /// The URL that a collector's base takes traces at.
@@ -78,9 +211,7 @@ impl TelemetryConfig {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let said = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        let wrong = |name: &str, why: &dyn std::fmt::Display| {
-            ConfigError(format!("the environment: {name}: {why}"))
-        };
+        self.exporter.lay_over(&said)?;
         let place = |name: &'static str| {
             let read = |text: String| url(text.trim()).map_err(|why| wrong(name, &why));
             said(name).map(read).transpose()
@@ -204,9 +335,38 @@ mod tests {
             ("OTEL_TRACES_SAMPLER_ARG", "7"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a b=secret"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "=secret"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
         ] {
             let said = under(&[(name, value)]).unwrap_err();
-            assert!(said.contains(name), "{said}");
+            assert!(said.contains(name) && !said.contains("secret"), "{said}");
         }
+    }
+
+    #[test]
+    fn how_spans_are_told_is_said_by_variables() {
+        let exporter = |variables: &[(&str, &str)]| under(variables).unwrap().exporter;
+        assert_eq!(exporter(&[]), Exporter::default());
+        let said = exporter(&[
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-other=1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", " X-Api-Key = a%20b ,c=d=e,"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=one,deployment.environment.name=a%2Cb"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "9"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "7"),
+        ]);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(said.headers, [pair("x-api-key", "a b"), pair("c", "d=e")]);
+        assert_eq!((said.queue, said.timeout), (16, Duration::from_millis(7)));
+        assert!(said.resource.contains(&pair("service.name", "one")));
+        assert!(said.resource.contains(&pair("deployment.environment.name", "a,b")));
+        let named =
+            [("OTEL_SERVICE_NAME", "two"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=one")];
+        let names = exporter(&named).resource;
+        let names: Vec<_> = names.iter().filter(|(name, _)| name == "service.name").collect();
+        assert_eq!(names, [&pair("service.name", "two")]);
     }
 }

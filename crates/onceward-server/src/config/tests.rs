@@ -257,6 +257,11 @@ fn variables_are_put_in_and_may_not_break_out() {
             .to_string()
             .starts_with("f:2: the variable NOT_SET")
     );
+    let said = |text: &str| interpolate(text, "f", None, variable).unwrap_err().to_string();
+    assert_eq!(said("${NO:?ask ops: x}"), "f:1: the variable NO is not set: ask ops: x");
+    assert!(said("${NO:?}").contains("the variable NO is not set\nhelp"));
+    assert!(said("${KEY:other}").starts_with("f:1: the variable KEY:other is not set"));
+    assert_eq!(interpolate("${KEY:?no}", "f", None, variable).unwrap(), "secret");
     assert!(interpolate("b = \"${EVIL}\"", "f", None, variable).is_err());
 }
 

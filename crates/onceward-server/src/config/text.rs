@@ -178,8 +178,9 @@ pub(super) fn find(path: Option<&Path>) -> Result<(Option<PathBuf>, String, Stri
     Ok((found, text, name))
 }
 
-/// Puts `${NAME}` and `${NAME:-default}` in, but for comments; a value may not break out of its string. `unset`
-/// stands for a variable that is not set and has no default; without it that is an error.
+/// Puts `${NAME}`, `${NAME:-default}` and `${NAME:?message}` in, but for comments; a value may not break out of its
+/// string. `unset` stands for a variable that is not set and has no default; without it that is an error, with the
+/// message.
 pub(super) fn interpolate(
     text: &str,
     name: &str,
@@ -198,12 +199,21 @@ pub(super) fn interpolate(
             let wrong = |why: &str| ConfigError(format!("{name}:{}: {why}", number + 1));
             let length = rest[at..].find('}').ok_or_else(|| wrong("`${` without `}`"))?;
             let inside = &rest[at + 2..at + length];
-            let (wanted, default) = inside
-                .split_once(":-")
-                .map_or((inside, None), |(wanted, default)| (wanted, Some(default)));
+            let (wanted, otherwise) = match inside.split_once(':') {
+                Some((wanted, otherwise)) if otherwise.starts_with(['-', '?']) => {
+                    (wanted, otherwise.split_at(1))
+                }
+                _ => (inside, ("", "")),
+            };
+            let default = Some(otherwise.1).filter(|_| otherwise.0 == "-");
             let value = variable(wanted).or_else(|| default.or(unset).map(str::to_owned));
             let value = value.ok_or_else(|| {
-                wrong(&format!("the variable {wanted} is not set\nhelp: set it, or give it a default: ${{{wanted}:-…}}"))
+                wrong(&match otherwise {
+                    ("?", message) if !message.is_empty() => {
+                        format!("the variable {wanted} is not set: {message}")
+                    }
+                    _ => format!("the variable {wanted} is not set\nhelp: set it, or give it a default: ${{{wanted}:-…}}"),
+                })
             })?;
             if value.contains(['"', '\\', '\n', '\r']) {
                 return Err(wrong(&format!(

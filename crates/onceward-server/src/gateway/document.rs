@@ -22,7 +22,7 @@ use super::{Gateway, IDEMPOTENCY_KEY, check_sendable, key_of, options_of};
 use crate::access::{Caller, check_route};
 use crate::body::{Body, headers_of};
 use crate::problem::Problem;
-use crate::telemetry::traces::Traced;
+use crate::telemetry::traces::{self, Traced};
 use crate::{shape, units};
 
 /// A call in one document.
@@ -80,9 +80,7 @@ impl Gateway {
         traced: Option<Traced>,
     ) -> Result<Response<Body>, Problem> {
         let (mut call, _) = self.call_of(document, caller)?;
-        if let Some(traced) = traced {
-            call.options.aside = traced.aside();
-        }
+        traces::watch(traced.as_ref(), &mut call.options);
         let aside = Arc::clone(&call.options.aside);
         let (status, shown, operation) = match self.engine.call(call).await? {
             Answer::Accepted(operation) => {

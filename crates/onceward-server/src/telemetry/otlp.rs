@@ -1,264 +1,267 @@
-//! Spans on their way to a collector: OTLP over HTTP, through the door, by a thread of their own. A collector
-//! that is away or slow loses spans, and holds up nobody.
+//! Spans on their way to a collector: OTLP over HTTP, through the door. A collector that is away or slow loses
+//! spans, and holds up nobody.
+//!
+//! A span is written as its bytes where it ends, and what waits is bytes: a library that builds spans of
+//! values, and messages of those, took five times the instructions (bench/README.md).
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+mod span;
+mod wire;
+
+use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
-use onceward::core::exchange::{self, Headers};
-use onceward::edge::headers_of;
+use bytes::Bytes;
+use onceward::core::exchange::{Headers, Request};
 use onceward::upstream::{Dispatch, Sent, Target, Timeouts, Upstream};
-use opentelemetry::KeyValue;
-use opentelemetry_http::{Bytes, HttpClient, HttpError};
-use opentelemetry_otlp::{
-    OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, Protocol, SpanExporter,
-    WithExportConfig as _, WithHttpConfig as _,
-};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter as Exporter, SpanProcessor as _,
-};
 use prometheus_client::metrics::counter::Counter;
-use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 use url::{Position, Url};
 
+pub(super) use self::span::{Attributes, Kind, Span};
+use self::wire::Wire;
 use super::metrics::{METRICS, labels};
-
-/// Spans that wait, where OpenTelemetry's own variable says nothing else.
-const QUEUE: usize = 2048;
-
-/// How long a collector may take to answer, where its own variables say nothing else.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::config::Exporter;
 
 /// The largest answer of a collector's that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Where spans wait until they are sent together.
 pub(super) struct Outgoing {
-    processor: BatchSpanProcessor,
-    waiting: Arc<Waiting>,
+    queue: Arc<Queue>,
+    sending: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How many spans wait, and what became of the others.
-struct Waiting {
+/// Spans that wait, and what became of the others.
+struct Queue {
+    batches: Mutex<VecDeque<Batch>>,
+    /// How many wait, or are on their way.
     count: AtomicUsize,
     most: usize,
+    batch: usize,
+    /// The first one waits, or a batch is full, or it is over.
+    news: Notify,
+    is_over: AtomicBool,
     sent: Counter,
     lost: Counter,
 }
 
+/// Spans that are sent at once, as the fields of their message.
+#[derive(Debug, Default)]
+struct Batch {
+    spans: Wire,
+    count: usize,
+}
+
 impl Outgoing {
-    /// Spans for the collector that takes them at `url`.
-    pub(super) fn to(url: &Url, upstream: Arc<dyn Upstream>) -> Result<Self, String> {
-        let millis = |name: &str| std::env::var(name).ok()?.trim().parse().ok();
-        let timeout = millis(OTEL_EXPORTER_OTLP_TRACES_TIMEOUT)
-            .or_else(|| millis(OTEL_EXPORTER_OTLP_TIMEOUT))
-            .map_or(TIMEOUT, Duration::from_millis);
-        let collector = Collector {
-            upstream,
-            runtime: Handle::current(),
-            timeout,
-            is_away: Arc::default(),
-            url: url.clone(),
-        };
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .with_http_client(collector)
-            .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(url.as_str())
-            .with_timeout(timeout)
-            .build()
-            .map_err(|error| error.to_string())?;
-        let most = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok();
-        let most = most.and_then(|most| most.trim().parse().ok()).filter(|most| *most > 0);
+    /// Spans for the collector that takes them at `url`. They are sent by a task of this runtime.
+    pub(super) fn to(url: &Url, how: &Exporter, upstream: Arc<dyn Upstream>) -> Self {
         let result = |result| METRICS.spans.get_or_create_owned(&labels([("result", result)]));
-        let waiting = Arc::new(Waiting {
+        let queue = Arc::new(Queue {
+            batches: Mutex::default(),
             count: AtomicUsize::new(0),
-            most: most.unwrap_or(QUEUE),
+            most: how.queue,
+            batch: how.batch.min(how.queue),
+            news: Notify::new(),
+            is_over: AtomicBool::new(false),
             sent: result("sent"),
             lost: result("lost"),
         });
-        let config = BatchConfigBuilder::default().with_max_queue_size(waiting.most).build();
-        let counted = Counted { exporter, waiting: Arc::clone(&waiting) };
-        let mut processor = BatchSpanProcessor::new(counted, config);
-        processor.set_resource(&resource());
-        Ok(Self { processor, waiting })
+        let collector = Collector::of(url, how, upstream);
+        let sending = tokio::spawn(Arc::clone(&queue).send(collector, how.delay));
+        Self { queue, sending: Mutex::new(Some(sending)) }
     }
 
-    /// A place for one more span; nothing where as many wait as may: then it is lost.
-    pub(super) fn place(&self) -> Option<Place<'_>> {
-        let Waiting { count, most, lost, .. } = &*self.waiting;
+    /// Tells of a span; nothing of it is made where as many wait as may: then it is lost.
+    pub(super) fn tell(&self, span: &Span<'_>, attributes: impl FnOnce(&mut Attributes<'_>)) {
+        let Queue { count, most, lost, .. } = &*self.queue;
         if count.fetch_add(1, Ordering::Relaxed) < *most {
-            return Some(Place(self));
+            self.queue.put(&span.encode(attributes));
+        } else {
+            count.fetch_sub(1, Ordering::Relaxed);
+            lost.inc();
         }
-        count.fetch_sub(1, Ordering::Relaxed);
-        lost.inc();
-        None
     }
 
     /// Sends what waits; what is not sent by `within` is lost.
-    pub(super) fn finish(&self, within: Duration) {
-        if let Err(error) = self.processor.shutdown_with_timeout(within) {
-            warn!(%error, "the last spans of traces are lost");
+    pub(super) async fn finish(&self, within: Duration) {
+        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut sending) = sending else { return };
+        self.queue.is_over.store(true, Ordering::Release);
+        self.queue.news.notify_one();
+        if timeout(within, &mut sending).await.is_err() {
+            sending.abort();
+            let count = self.queue.count.load(Ordering::Relaxed);
+            warn!(count, "the last spans of traces are lost: the collector does not answer");
         }
     }
 }
 
-/// Room for a span.
-pub(super) struct Place<'a>(&'a Outgoing);
+impl Queue {
+    fn batches(&self) -> std::sync::MutexGuard<'_, VecDeque<Batch>> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl Place<'_> {
-    pub(super) fn take(self, span: SpanData) {
-        self.0.processor.on_end(span);
+    fn put(&self, span: &[u8]) {
+        let mut batches = self.batches();
+        let is_first = batches.is_empty();
+        if batches.back().is_none_or(|last| last.count >= self.batch) {
+            batches.push_back(Batch::default());
+        }
+        let Some(last) = batches.back_mut() else { return };
+        // `ScopeSpans.spans`
+        last.spans.bytes(2, span);
+        last.count += 1;
+        let is_full = last.count >= self.batch;
+        drop(batches);
+        if is_first || is_full {
+            self.news.notify_one();
+        }
+    }
+
+    /// Sends what waits, when a batch is full or the first one of it has waited for `delay`.
+    async fn send(self: Arc<Self>, collector: Collector, delay: Duration) {
+        let mut is_away = false;
+        loop {
+            let is_over = self.is_over.load(Ordering::Acquire);
+            let batches = mem::take(&mut *self.batches());
+            if batches.is_empty() && is_over {
+                return;
+            }
+            if batches.is_empty() {
+                self.news.notified().await;
+                let is_due = || {
+                    let first = self.batches().front().map(|first| first.count);
+                    let is_full = first.is_none_or(|count| count >= self.batch);
+                    is_full || self.is_over.load(Ordering::Acquire)
+                };
+                let full = async {
+                    while !is_due() {
+                        self.news.notified().await;
+                    }
+                };
+                // Full or not, it is sent then.
+                let _ = timeout_at(Instant::now() + delay, full).await;
+            }
+            for batch in batches {
+                let count = batch.count;
+                let answered = collector.take(batch).await;
+                self.count.fetch_sub(count, Ordering::Relaxed);
+                let counter = if answered.is_ok() { &self.sent } else { &self.lost };
+                counter.inc_by(count as u64);
+                collector.log(answered, &mut is_away);
+            }
+        }
     }
 }
 
-/// Who tells it: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` have the last word.
-fn resource() -> Resource {
-    let said = Resource::builder().build();
-    let name = said.get(&"service.name".into()).map(|name| name.to_string());
-    let is_said = name.is_some_and(|name| !name.starts_with("unknown_service"));
-    let mut all = Resource::builder();
-    if !is_said {
-        all = all.with_service_name("onceward");
-    }
-    if said.get(&"service.version".into()).is_none() {
-        all = all.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-    }
-    all.build()
-}
-
-/// An exporter whose spans are counted.
-#[derive(Debug)]
-struct Counted {
-    exporter: SpanExporter,
-    waiting: Arc<Waiting>,
-}
-
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("count", &self.count).finish_non_exhaustive()
-    }
-}
-
-impl Exporter for Counted {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let count = batch.len();
-        let done = self.exporter.export(batch).await;
-        let Waiting { count: waiting, sent, lost, .. } = &*self.waiting;
-        waiting.fetch_sub(count, Ordering::Relaxed);
-        if done.is_ok() {
-            sent.inc_by(count as u64)
-        } else {
-            lost.inc_by(count as u64)
-        };
-        done
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
-    }
-}
-
-/// A collector, as the exporter asks it.
+/// Whoever takes spans.
 struct Collector {
     upstream: Arc<dyn Upstream>,
-    runtime: Handle,
-    timeout: Duration,
-    /// Whether it failed the last time: that is said once.
-    is_away: Arc<AtomicBool>,
-    url: Url,
+    target: Arc<Target>,
+    path: String,
+    headers: Headers,
+    /// Who tells it, and by which code: fields of the message around spans.
+    resource: Vec<u8>,
+    scope: Vec<u8>,
+    /// For people: without what may be a secret.
+    place: String,
 }
 
-impl fmt::Debug for Collector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Collector").finish_non_exhaustive()
-    }
-}
-
-type Asked<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
-
-impl HttpClient for Collector {
-    fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> Asked<'b>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        let (upstream, timeout) = (Arc::clone(&self.upstream), self.timeout);
-        let (url, is_away) = (self.url.clone(), Arc::clone(&self.is_away));
-        // The thread that asks belongs to no runtime.
-        let asked = self.runtime.spawn(async move {
-            let answered = ask(&*upstream, &url, request, timeout).await;
-            let trouble = match &answered {
-                Ok(response) if response.status().is_success() => None,
-                Ok(response) => Some(format!("it answers {}", response.status())),
-                Err(error) => Some(error.clone()),
-            };
-            let was_away = is_away.swap(trouble.is_some(), Ordering::Relaxed);
-            let place = &url[..Position::BeforePath];
-            match trouble {
-                Some(error) if !was_away => {
-                    warn!(collector = place, error, "spans of traces are lost: nobody takes them");
-                }
-                None if was_away => info!(collector = place, "spans of traces are taken again"),
-                _ => {}
-            }
-            answered
-        });
-        Box::pin(async move { Ok(asked.await??) })
-    }
-}
-
-async fn ask(
-    upstream: &dyn Upstream,
-    url: &Url,
-    request: Request<Bytes>,
-    timeout: Duration,
-) -> Result<Response<Bytes>, String> {
-    let mut base = url.clone();
-    base.set_path("");
-    let (head, body) = request.into_parts();
-    let connect = Timeouts::default().connect.min(timeout);
-    let timeouts = Timeouts { connect, head: timeout, body: timeout, total: timeout };
-    let dispatch = Dispatch {
-        target: Arc::new(Target::of_operator(base, timeouts)),
-        request: Arc::new(exchange::Request {
-            method: head.method.as_str().to_owned(),
-            target: url[Position::BeforePath..].to_owned(),
-            headers: headers_of(&head.headers),
-            body,
-        }),
-        headers: Headers::default(),
-        doom: None,
-    };
-    let mut answer = match upstream.send(dispatch).await {
-        Sent::Answered(answer) => answer,
-        Sent::Failed(failure) => return Err(failure.to_string()),
-    };
-    let mut body = Vec::new();
-    while let Some(piece) = answer.body.chunk().await.map_err(|failure| failure.to_string())? {
-        if body.len() + piece.len() > ANSWER_BYTES_MAX {
-            return Err(format!("it answers more than {ANSWER_BYTES_MAX} bytes"));
+impl Collector {
+    fn of(url: &Url, how: &Exporter, upstream: Arc<dyn Upstream>) -> Self {
+        let mut base = url.clone();
+        base.set_path("");
+        let wait = how.timeout;
+        let connect = Timeouts::default().connect.min(wait);
+        let timeouts = Timeouts { connect, head: wait, body: wait, total: wait };
+        let mut headers = Headers::default();
+        headers.set("content-type", "application/x-protobuf");
+        headers.set("user-agent", concat!("onceward/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &how.headers {
+            headers.set(name, value.clone());
         }
-        body.extend_from_slice(&piece);
+        let (mut resource, mut scope) = (Wire::default(), Wire::default());
+        resource.message(1, |resource| {
+            let mut attributes = Attributes::of(resource, 1);
+            for (name, value) in &how.resource {
+                attributes.say(name, value);
+            }
+        });
+        scope.message(1, |scope| {
+            scope.text(1, &["onceward"]);
+            scope.text(2, &[env!("CARGO_PKG_VERSION")]);
+        });
+        Self {
+            upstream,
+            target: Arc::new(Target::of_operator(base, timeouts)),
+            path: url[Position::BeforePath..].to_owned(),
+            headers,
+            resource: resource.into_bytes(),
+            scope: scope.into_bytes(),
+            place: url[..Position::BeforePath].to_owned(),
+        }
     }
-    let mut response = Response::new(body.into());
-    *response.status_mut() =
-        http::StatusCode::from_u16(answer.status).map_err(|error| error.to_string())?;
-    if let Some(wait) = answer.headers.get("retry-after")
-        && let Ok(wait) = http::HeaderValue::from_bytes(wait)
-    {
-        response.headers_mut().insert(http::header::RETRY_AFTER, wait);
+
+    /// `ExportTraceServiceRequest`, whose one field is `ResourceSpans`.
+    fn message(&self, batch: Batch) -> Bytes {
+        let spans = batch.spans.into_bytes();
+        let mut wire = Wire::with_room(spans.len() + self.resource.len() + self.scope.len() + 32);
+        wire.message(1, |of_resource| {
+            of_resource.fields(&self.resource);
+            of_resource.message(2, |of_scope| {
+                of_scope.fields(&self.scope);
+                of_scope.fields(&spans);
+            });
+        });
+        wire.into_bytes().into()
     }
-    Ok(response)
+
+    async fn take(&self, batch: Batch) -> Result<(), String> {
+        let dispatch = Dispatch {
+            target: Arc::clone(&self.target),
+            request: Arc::new(Request {
+                method: "POST".to_owned(),
+                target: self.path.clone(),
+                headers: self.headers.clone(),
+                body: self.message(batch),
+            }),
+            headers: Headers::default(),
+            doom: None,
+        };
+        let mut answer = match self.upstream.send(dispatch).await {
+            Sent::Answered(answer) => answer,
+            Sent::Failed(failure) => return Err(failure.to_string()),
+        };
+        // Read to its end, so that its connection is used again.
+        let mut length = 0;
+        while let Some(piece) = answer.body.chunk().await.map_err(|failure| failure.to_string())? {
+            length += piece.len();
+            if length > ANSWER_BYTES_MAX {
+                return Err(format!("it answers more than {ANSWER_BYTES_MAX} bytes"));
+            }
+        }
+        match answer.status {
+            200..300 => Ok(()),
+            status => Err(format!("it answers {status}")),
+        }
+    }
+
+    /// Tells once that it is away, and once that it is there again.
+    fn log(&self, answered: Result<(), String>, is_away: &mut bool) {
+        let was_away = mem::replace(is_away, answered.is_err());
+        let collector = &self.place;
+        match answered {
+            Err(error) if !was_away => {
+                warn!(collector, error, "spans of traces are lost: nobody takes them");
+            }
+            Ok(()) if was_away => info!(collector, "spans of traces are taken again"),
+            _ => {}
+        }
+    }
 }

@@ -6,11 +6,13 @@
 mod arriving;
 
 use std::borrow::Cow;
+use std::str;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onceward::Engine;
 use onceward::core::attempt::{Attempt, Ending};
+use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Deed, Operation, Source, State};
 use onceward::core::policy::Mode;
@@ -19,19 +21,13 @@ use onceward::core::trace::{Place, Sampling, TraceContext};
 use onceward::observe::Fact;
 use onceward::secret::random;
 use onceward::upstream::Upstream;
-use opentelemetry::trace::{
-    Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use tracing::info;
 
 use super::label;
-use super::otlp::Outgoing;
+use super::otlp::{Attributes, Kind, Outgoing, Span};
 use crate::config::{IN_URL, TelemetryConfig};
-use crate::exit::Exit;
 
-pub(crate) use self::arriving::{Traced, arrive};
+pub(crate) use self::arriving::{Traced, arrive, pass_on, watch};
 
 /// What is told of traces by this process; nothing before it serves.
 static TRACES: OnceLock<Traces> = OnceLock::new();
@@ -49,31 +45,22 @@ struct Traces {
 struct Telling {
     sampling: Sampling,
     outgoing: Outgoing,
-    scope: InstrumentationScope,
     /// It knows where routes lead.
     engine: OnceLock<Weak<Engine>>,
 }
 
 /// Begins to tell of traces, where the configuration says to whom.
-pub(crate) fn begin(config: &TelemetryConfig, upstream: &Arc<dyn Upstream>) -> Result<(), Exit> {
+pub(crate) fn begin(config: &TelemetryConfig, upstream: &Arc<dyn Upstream>) {
     let telling = config.traces.as_ref().map(|url| {
-        let outgoing = Outgoing::to(url, Arc::clone(upstream))
-            .map_err(|why| Exit::config(format!("traces cannot be told to {url}: {why}")))?;
-        let scope = InstrumentationScope::builder("onceward")
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
         info!(collector = %url, "traces are told");
-        Ok::<_, Exit>(Telling {
+        Telling {
             sampling: config.sampling,
-            outgoing,
-            scope,
+            outgoing: Outgoing::to(url, &config.exporter, Arc::clone(upstream)),
             engine: OnceLock::new(),
-        })
+        }
     });
-    let traces = Traces { telling: telling.transpose()?, url: config.trace_url.clone() };
     // A process serves once.
-    let _ = TRACES.set(traces);
-    Ok(())
+    let _ = TRACES.set(Traces { telling, url: config.trace_url.clone() });
 }
 
 /// Has the engine tell upstreams of their spans.
@@ -86,9 +73,9 @@ pub(crate) fn follow(engine: &Arc<Engine>) {
 
 /// Sends what waits.
 pub(crate) async fn finish() {
-    let Some(telling) = telling() else { return };
-    // It waits for a thread.
-    let _ = tokio::task::spawn_blocking(|| telling.outgoing.finish(FINISH)).await;
+    if let Some(telling) = telling() {
+        telling.outgoing.finish(FINISH).await;
+    }
 }
 
 fn telling() -> Option<&'static Telling> {
@@ -140,73 +127,31 @@ pub(super) fn observe(fact: &Fact<'_>) {
         Fact::Rested(_) => telling.rested(operation, context),
         Fact::Acted(_) => {
             if let Some(act) = operation.acts.last() {
-                let by = KeyValue::new("onceward.principal", act.who.clone());
+                let by = ("onceward.principal", &*act.who);
                 telling.instant(operation, act.deed.name(), by, context);
             }
         }
         Fact::Looked(_, finding, _) => {
-            let found = KeyValue::new("onceward.finding", finding.name());
+            let found = ("onceward.finding", finding.name());
             telling.instant(operation, "look up", found, context);
         }
         _ => {}
     }
 }
 
-/// A span that has ended.
-struct Span {
-    context: TraceContext,
-    /// 0 where it has none.
-    parent: u64,
-    is_parent_remote: bool,
-    kind: SpanKind,
-    name: Cow<'static, str>,
-    begun: SystemTime,
-    ended: SystemTime,
-    attributes: Vec<KeyValue>,
-    link: Option<TraceContext>,
-    /// What went wrong, where something did.
-    error: Option<Cow<'static, str>>,
-}
-
 impl Telling {
-    fn tell(&self, span: impl FnOnce() -> Span) {
-        let Some(place) = self.outgoing.place() else { return };
-        let span = span();
-        let mut links = SpanLinks::default();
-        links.links.extend(span.link.map(|to| Link::with_context(span_context(to))));
-        place.take(SpanData {
-            span_context: span_context(span.context),
-            parent_span_id: SpanId::from(span.parent),
-            parent_span_is_remote: span.is_parent_remote,
-            span_kind: span.kind,
-            name: span.name,
-            start_time: span.begun,
-            end_time: span.ended.max(span.begun),
-            attributes: span.attributes,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links,
-            status: span.error.map_or(Status::Unset, |description| Status::Error { description }),
-            instrumentation_scope: self.scope.clone(),
-        });
-    }
-
     /// On its way to the ledger. Where nobody waits for its attempts, somebody else takes it from there.
     fn remembered(&self, operation: &Operation, context: TraceContext) {
         let (parent, is_parent_remote) = origin(operation, context);
         let is_accepted = operation.mode == Mode::Accepted;
-        self.tell(|| Span {
-            context: context.with_span(Place::Remember.span(operation.id)),
+        let span = Span {
             parent,
             is_parent_remote,
-            kind: if is_accepted { SpanKind::Producer } else { SpanKind::Internal },
-            name: named("remember", operation),
+            kind: if is_accepted { Kind::Producer } else { Kind::Internal },
             begun: at(operation.created_at),
-            ended: SystemTime::now(),
-            attributes: about(operation),
-            link: None,
-            error: None,
-        });
+            ..of_operation("remember", operation, Place::Remember, context)
+        };
+        self.outgoing.tell(&span, |said| about(operation, said));
     }
 
     /// An attempt, and its verdict on the way to the ledger.
@@ -214,78 +159,63 @@ impl Telling {
         let Some(ended) = &attempt.ended else { return };
         let parent = around(operation, context);
         let is_claim = operation.scope.kind == ScopeKind::Claim;
-        let error = match (ended.ending, ended.status) {
-            (Ending::Answered, Some(status)) if status >= 400 => Some(status.to_string()),
+        let error: Option<Cow<'_, str>> = match (ended.ending, ended.status) {
+            (Ending::Answered, Some(status)) if status >= 400 => Some(status.to_string().into()),
             (Ending::Answered, _) => None,
-            (ending, _) => Some(ending.name().to_owned()),
+            (ending, _) => Some(ending.name().into()),
         };
-        self.tell(|| {
-            let mut attributes = about(operation);
-            let mut say =
-                |key: &'static str, value: Value| attributes.push(KeyValue::new(key, value));
-            say("onceward.attempt", i64::from(attempt.n).into());
-            say("onceward.ending", ended.ending.name().into());
-            say("onceward.reached", ended.reached.name().into());
-            if let Some(error) = &error {
-                say("error.type", error.clone().into());
-            }
-            if !is_claim {
-                say("http.request.method", method(&operation.method));
-                if attempt.n > 1 {
-                    say("http.request.resend_count", i64::from(attempt.n - 1).into());
-                }
-                if let Some(status) = ended.status {
-                    say("http.response.status_code", i64::from(status).into());
-                }
-                self.say_where(operation, say);
-            }
-            Span {
-                context: context.with_span(Place::Attempt(attempt.n).span(operation.id)),
-                parent,
-                is_parent_remote: false,
-                kind: if is_claim { SpanKind::Consumer } else { SpanKind::Client },
-                name: if is_claim {
-                    named("claim", operation)
-                } else {
-                    format!("{} {}", method(&operation.method), label(&operation.route)).into()
-                },
-                begun: at(attempt.started_at),
-                ended: at(ended.at),
-                attributes,
-                link: None,
-                error: error
-                    .as_ref()
-                    .map(|error| ended.error.clone().unwrap_or_else(|| error.clone()).into()),
-            }
-        });
-        self.tell(|| Span {
-            context: context.with_span(Place::Settle(attempt.n).span(operation.id)),
+        let method = method(&operation.method);
+        let whole = of_operation("claim", operation, Place::Attempt(attempt.n), context);
+        let span = Span {
             parent,
-            is_parent_remote: false,
-            kind: SpanKind::Internal,
-            name: named("settle", operation),
-            begun: at(ended.at),
-            ended: SystemTime::now(),
-            attributes: about(operation),
-            link: None,
-            error: None,
+            kind: if is_claim { Kind::Consumer } else { Kind::Client },
+            name: if is_claim { whole.name } else { [method, label(&operation.route)] },
+            begun: at(attempt.started_at),
+            ended: at(ended.at),
+            error: error.as_deref().map(|kind| ended.error.as_deref().unwrap_or(kind).into()),
+            ..whole
+        };
+        self.outgoing.tell(&span, |said| {
+            about(operation, said);
+            said.number("onceward.attempt", attempt.n);
+            said.say("onceward.ending", ended.ending.name());
+            said.say("onceward.reached", ended.reached.name());
+            if let Some(error) = &error {
+                said.say("error.type", &**error);
+            }
+            if is_claim {
+                return;
+            }
+            said.say("http.request.method", method);
+            if attempt.n > 1 {
+                said.number("http.request.resend_count", attempt.n - 1);
+            }
+            if let Some(status) = ended.status {
+                said.number("http.response.status_code", status);
+            }
+            self.say_where(operation, said);
         });
+        let settling = Span {
+            parent,
+            begun: at(ended.at),
+            ..of_operation("settle", operation, Place::Settle(attempt.n), context)
+        };
+        self.outgoing.tell(&settling, |said| about(operation, said));
     }
 
     /// Where an attempt went. What stands in a query may be a secret, and is not told.
-    fn say_where(&self, operation: &Operation, mut say: impl FnMut(&'static str, Value)) {
+    fn say_where(&self, operation: &Operation, said: &mut Attributes<'_>) {
         let engine = self.engine.get().and_then(Weak::upgrade);
         let Some(route) = engine.and_then(|engine| engine.route(&operation.route)) else { return };
         let base = &route.target.base;
         if let Some(host) = base.host_str() {
-            say("server.address", host.to_owned().into());
+            said.say("server.address", host);
         }
         if let Some(port) = base.port_or_known_default() {
-            say("server.port", i64::from(port).into());
+            said.number("server.port", port);
         }
         let path = operation.target.split('?').next().unwrap_or_default();
-        let before = base.as_str().trim_end_matches('/');
-        say("url.full", format!("{before}{path}").into());
+        said.joined("url.full", &[base.as_str().trim_end_matches('/'), path]);
     }
 
     /// A run of attempts that nobody waited for; or how a doubt ended.
@@ -295,7 +225,7 @@ impl Telling {
             matches!(source, Source::Person | Source::Lookup | Source::Webhook | Source::LateAnswer)
         };
         if let Some(source) = source.filter(is_told) {
-            let source = KeyValue::new("onceward.source", source.name());
+            let source = ("onceward.source", source.name());
             return self.instant(operation, "resolve", source, context);
         }
         if operation.mode != Mode::Accepted || operation.scope.kind == ScopeKind::Claim {
@@ -306,82 +236,92 @@ impl Telling {
             State::InDoubt => Some("in_doubt"),
             State::Dead(death) => Some(death.name()),
         };
-        self.tell(|| {
-            let mut attributes = about(operation);
-            let made = i64::from(operation.attempts_in_run());
-            attributes.push(KeyValue::new("onceward.attempts", made));
-            attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
-            Span {
-                context: context.with_span(Place::Run(operation.run.before).span(operation.id)),
-                parent: Place::Remember.span(operation.id),
-                is_parent_remote: false,
-                kind: SpanKind::Consumer,
-                name: named("deliver", operation),
-                begun: at(operation.run.since),
-                ended: operation.ended_at.map_or_else(SystemTime::now, at),
-                attributes,
-                link: None,
-                error: error.map(Cow::Borrowed),
+        let run = Place::Run(operation.run.before);
+        let whole = of_operation("deliver", operation, run, context);
+        let span = Span {
+            parent: Place::Remember.span(operation.id),
+            kind: Kind::Consumer,
+            begun: at(operation.run.since),
+            ended: operation.ended_at.map_or(whole.ended, at),
+            error: error.map(Cow::Borrowed),
+            ..whole
+        };
+        self.outgoing.tell(&span, |said| {
+            about(operation, said);
+            said.number("onceward.attempts", operation.attempts_in_run());
+            if let Some(error) = error {
+                said.say("error.type", error);
             }
         });
     }
 
     /// Something that took no time.
-    fn instant(&self, operation: &Operation, what: &str, more: KeyValue, context: TraceContext) {
-        let now = SystemTime::now();
-        self.tell(|| {
-            let mut attributes = about(operation);
-            attributes.push(more);
-            Span {
-                context: context.with_span(u64::from_le_bytes(random()).max(1)),
-                parent: Place::Remember.span(operation.id),
-                is_parent_remote: false,
-                kind: SpanKind::Internal,
-                name: named(what, operation),
-                begun: now,
-                ended: now,
-                attributes,
-                link: None,
-                error: None,
-            }
+    fn instant(
+        &self,
+        operation: &Operation,
+        what: &str,
+        (key, value): (&str, &str),
+        context: TraceContext,
+    ) {
+        let span = Span {
+            context: context.with_span(u64::from_le_bytes(random()).max(1)),
+            parent: Place::Remember.span(operation.id),
+            ..of_operation(what, operation, Place::Remember, context)
+        };
+        self.outgoing.tell(&span, |said| {
+            about(operation, said);
+            said.say(key, value);
         });
     }
 }
 
-fn span_context(context: TraceContext) -> SpanContext {
-    let flags = TraceFlags::new(context.flags);
-    let trace = TraceId::from(context.trace);
-    SpanContext::new(trace, SpanId::from(context.span), flags, false, TraceState::default())
+/// A span of an operation's that took no time, within its process alone.
+fn of_operation<'a>(
+    what: &'a str,
+    operation: &'a Operation,
+    place: Place,
+    context: TraceContext,
+) -> Span<'a> {
+    let now = SystemTime::now();
+    let of = if operation.scope.kind == ScopeKind::Claim {
+        &operation.scope.name
+    } else {
+        label(&operation.route)
+    };
+    Span {
+        context: context.with_span(place.span(operation.id)),
+        parent: 0,
+        is_parent_remote: false,
+        kind: Kind::Internal,
+        name: [what, of],
+        begun: now,
+        ended: now,
+        link: None,
+        error: None,
+    }
 }
 
 fn at(time: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(time.as_micros().max(0) as u64)
 }
 
-fn named(what: &str, operation: &Operation) -> Cow<'static, str> {
-    let of = if operation.scope.kind == ScopeKind::Claim {
-        &operation.scope.name
-    } else {
-        label(&operation.route)
-    };
-    format!("{what} {of}").into()
+/// What every span about an operation says.
+fn about(operation: &Operation, said: &mut Attributes<'_>) {
+    said.say("idempotency.key", operation.key.as_str());
+    say_id(operation.id, said);
+    said.say("onceward.route", label(&operation.route));
+    said.say("onceward.state", operation.state.name());
 }
 
-/// What every span about an operation says.
-fn about(operation: &Operation) -> Vec<KeyValue> {
-    let mut said = Vec::with_capacity(16);
-    said.push(KeyValue::new("idempotency.key", operation.key.as_str().to_owned()));
-    said.push(KeyValue::new("onceward.operation", operation.id.to_string()));
-    said.push(KeyValue::new("onceward.route", label(&operation.route).to_owned()));
-    said.push(KeyValue::new("onceward.state", operation.state.name()));
-    said
+fn say_id(id: OperationId, said: &mut Attributes<'_>) {
+    said.say("onceward.operation", str::from_utf8(&id.text()).unwrap_or_default());
 }
 
 /// A method that everybody knows; the names of others could be as many as callers like.
-fn method(method: &str) -> Value {
+fn method(method: &str) -> &'static str {
     let known =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
-    known.iter().find(|known| **known == method).map_or("_OTHER", |known| known).into()
+    known.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }
 
 /// The span that an operation came from, and whether another process tells of it: the call that made it,

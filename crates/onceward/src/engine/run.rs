@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use onceward_core::attempt::{Ending, Reached};
 use onceward_core::exchange::{Request, Response};
 use onceward_core::id::OperationId;
@@ -344,7 +345,7 @@ impl Engine {
                 let (route, request, mut said) = addressed;
                 if let Some(sampling) = self.sampling.get() {
                     let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
-                    said.set(TRACEPARENT, of_attempt.to_string());
+                    said.set(TRACEPARENT, Bytes::copy_from_slice(&of_attempt.text()));
                 }
                 let upstream = &*self.upstream;
                 let delivered =
@@ -358,7 +359,7 @@ impl Engine {
                 let mut said = self.signature(operation, route, &request);
                 if let Some(sampling) = self.sampling.get() {
                     let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
-                    said.set(TRACEPARENT, of_attempt.to_string());
+                    said.set(TRACEPARENT, Bytes::copy_from_slice(&of_attempt.text()));
                 }
                 let upstream = means.handler.as_ref().map_or(&self.upstream, |own| &own.0);
                 let delivered =

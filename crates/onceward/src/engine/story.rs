@@ -163,7 +163,8 @@ impl Engine {
         let start = entry.slot.is_some()
             && arrival.options.not_before.is_none_or(|at| at <= now)
             && arrival.policy.opening(arrival.mode, now) <= now;
-        let (id, start) = (self.next_id(now), start.then_some(self.session));
+        let id = self.next_id_of(now, arrival.options.sampled);
+        let start = start.then_some(self.session);
         let request = arrival.remembered(id, now);
         let newborn =
             birth(arrival, &request, id, start, entry.replaces.as_ref(), &self.secrets, now);

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    InvalidHeaderName, TE, TRAILER, TRANSFER_ENCODING,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri};
@@ -198,11 +198,27 @@ fn append(headers: &mut HeaderMap, name: &str, value: &Bytes) -> Result<(), Unfi
         return Ok(());
     }
     let unfit = |_| Unfit::Header(name.to_owned());
-    let parsed =
-        HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unfit::Header(name.to_owned()))?;
+    let parsed = name_of(name).map_err(|_| Unfit::Header(name.to_owned()))?;
     let value = HeaderValue::from_maybe_shared(value.clone()).map_err(unfit)?;
     headers.append(parsed, value);
     Ok(())
+}
+
+/// A header's name. Those that every attempt sets are not read, nor copied, for each.
+fn name_of(name: &str) -> Result<HeaderName, InvalidHeaderName> {
+    const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+    const OPERATION: HeaderName = HeaderName::from_static("onceward-operation");
+    const ATTEMPT: HeaderName = HeaderName::from_static("onceward-attempt");
+    const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    Ok(match name {
+        "idempotency-key" => KEY,
+        "onceward-operation" => OPERATION,
+        "onceward-attempt" => ATTEMPT,
+        "baggage" => BAGGAGE,
+        "traceparent" => TRACEPARENT,
+        _ => HeaderName::from_bytes(name.as_bytes())?,
+    })
 }
 
 /// What belongs to one connection: ours to say, whoever else does.

@@ -1,4 +1,7 @@
 //! Calls: a span each, from the head of the request to the head of its answer.
+//!
+//! Whether a call is told of is decided when its head has come, so that one that is not carries nothing
+//! along. What it makes has an id that says the same.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -6,15 +9,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
-use http::header::{HOST, USER_AGENT};
+use http::header::{Entry, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
-use onceward::Aside;
 use onceward::core::trace::{self, Place, Sampling, TraceContext};
 use onceward::secret::random;
-use opentelemetry::trace::SpanKind;
-use opentelemetry::{KeyValue, Value};
+use onceward::{Aside, CallOptions};
 
-use super::{Span, Telling, method, telling};
+use super::{Attributes, Kind, Span, Telling, method, say_id, telling};
 use crate::config::Guard;
 use crate::listening::Peer;
 
@@ -31,14 +32,27 @@ thread_local! {
         Cell::new([u64::from_le_bytes(random()), u64::from_le_bytes(random())]);
 }
 
-/// A trace that begins here, and its first span.
-fn new_ids() -> (u128, u64) {
+/// The two halves of a trace's id that begins here.
+fn new_id() -> (u64, u64) {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    let [high, low] = IDS.get().map(|state| state.wrapping_add(STEP));
-    IDS.set([high, low]);
-    let (high, low) = (trace::spread(high), trace::spread(low));
+    let state = IDS.get().map(|state| state.wrapping_add(STEP));
+    IDS.set(state);
+    (trace::spread(state[0]), trace::spread(state[1]))
+}
+
+/// The first span of a call with this id, in its caller's trace or in one of its own.
+fn begin(
+    sampling: Sampling,
+    caller: Option<TraceContext>,
+    (high, low): (u64, u64),
+) -> TraceContext {
     let trace = u128::from(high) << 64 | u128::from(low);
-    (trace.max(1), trace::spread(high ^ low.rotate_left(32)).max(1))
+    let span = trace::spread(high ^ low.rotate_left(32)).max(1);
+    sampling.begin(caller, trace.max(1)).with_span(span)
+}
+
+fn caller_of(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::of_lines(headers.get_all(TRACEPARENT).iter().map(HeaderValue::as_bytes))
 }
 
 /// What goes along with the head of a request that may be told of.
@@ -51,41 +65,63 @@ struct Shared {
     caller: Option<TraceContext>,
     sampling: Sampling,
     /// The span of a call that made no operation.
-    own: OnceLock<TraceContext>,
+    own: TraceContext,
     /// The source that it is for.
     source: OnceLock<String>,
 }
 
 impl Traced {
-    /// Where the engine says what it did with the call.
-    pub(crate) fn aside(&self) -> Arc<Aside> {
-        Arc::clone(&self.0.aside)
-    }
-
     /// It is for this source, which is there.
     pub(crate) fn came_to(&self, source: &str) {
         let _ = self.0.source.set(source.to_owned());
     }
+}
 
-    /// Tells whoever a request passes on to where it comes from.
-    pub(crate) fn pass_on(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::from_bytes(&self.0.own().text()) {
-            headers.insert(TRACEPARENT, value);
+/// Has the engine say what it does with a call, and give what it makes an id by which that is told of where
+/// the call is.
+pub(crate) fn watch(traced: Option<&Traced>, options: &mut CallOptions) {
+    if let Some(Traced(shared)) = traced {
+        options.aside = Arc::clone(&shared.aside);
+    }
+    let is_told = traced.is_some_and(|traced| traced.0.own.is_sampled());
+    options.sampled = telling().map(|_| is_told);
+}
+
+/// Tells whoever a request passes on to where it comes from.
+pub(crate) fn pass_on(traced: Option<&Traced>, headers: &mut HeaderMap) {
+    let Some(Telling { sampling, .. }) = telling() else { return };
+    let said = headers.entry(TRACEPARENT);
+    let context = if let Some(Traced(shared)) = traced {
+        shared.own
+    } else {
+        // Nobody tells of it here, and whoever comes after is told that.
+        let caller = match &said {
+            Entry::Occupied(lines) => {
+                TraceContext::of_lines(lines.iter().map(HeaderValue::as_bytes))
+            }
+            Entry::Vacant(_) => None,
+        };
+        if caller.is_some_and(|caller| !caller.is_sampled()) {
+            return;
+        }
+        let (high, low) = new_id();
+        begin(*sampling, caller, (high, sampling.steered(low, false)))
+    };
+    let Ok(value) = HeaderValue::from_bytes(&context.text()) else { return };
+    match said {
+        Entry::Occupied(mut lines) => {
+            lines.insert(value);
+        }
+        Entry::Vacant(place) => {
+            place.insert(value);
         }
     }
 }
 
 impl Shared {
-    fn own(&self) -> TraceContext {
-        *self.own.get_or_init(|| {
-            let (trace, span) = new_ids();
-            self.sampling.begin(self.caller, trace).with_span(span)
-        })
-    }
-
     /// The call's span: in the trace of the operation that it made, where it made one.
     fn context(&self) -> TraceContext {
-        let Some((made, from)) = self.aside.made.get() else { return self.own() };
+        let Some((made, from)) = self.aside.made.get() else { return self.own };
         self.sampling.begin(*from, made.as_u128()).with_span(Place::Call.span(*made))
     }
 
@@ -139,20 +175,26 @@ pub(crate) fn arrive<B>(
 ) -> Option<Box<Arriving>> {
     let telling = telling()?;
     let path = request.uri().path();
+    let is_document = guard.is_none() && path == "/v1/operations";
     let is_call = guard.is_some()
         || path.starts_with("/to/")
         || path.starts_with("/in/")
-        || path == "/v1/operations" && request.method() == Method::POST;
+        || is_document && request.method() == Method::POST;
     if !is_call {
         return None;
     }
     let headers = request.headers();
-    let lines = headers.get_all(TRACEPARENT).iter();
+    let caller = caller_of(headers);
+    let own = begin(telling.sampling, caller, new_id());
+    // What a document has to be sent may come from another span than its request.
+    if !own.is_sampled() && !is_document {
+        return None;
+    }
     let shared = Arc::new(Shared {
         aside: Arc::default(),
-        caller: TraceContext::of_lines(lines.map(HeaderValue::as_bytes)),
+        caller,
         sampling: telling.sampling,
-        own: OnceLock::new(),
+        own,
         source: OnceLock::new(),
     });
     let arriving = Arriving {
@@ -204,10 +246,11 @@ impl Arriving {
         }
         let Some(rest) = path.strip_prefix("/to/") else { return Some("/v1/operations".into()) };
         let (name, is_there) = self.named(rest);
-        let name = match name.to_ascii_lowercase().as_str() {
-            "http:" | "https:" => "{url}",
-            _ if is_there => name,
-            _ => "{route}",
+        let is_url = ["http:", "https:"].iter().any(|scheme| name.eq_ignore_ascii_case(scheme));
+        let name = match (is_url, is_there) {
+            (true, _) => "{url}",
+            (false, true) => name,
+            (false, false) => "{route}",
         };
         Some(format!("/to/{name}/{{path}}").into())
     }
@@ -220,74 +263,75 @@ impl Arriving {
     }
 
     /// Its path; of an address of a caller's that may have a login in it no more than its way in.
-    fn path(&self, route: Option<&str>) -> String {
+    fn path<'a>(&'a self, route: Option<&'a str>) -> &'a str {
         let path = self.uri.path();
         let rest = path.strip_prefix("/to/").filter(|_| self.guard.is_none());
         let may_tell =
-            |rest: &str| self.named(rest).1 || !rest.contains('@') && !rest.contains("%40");
-        if rest.is_none_or(may_tell) { path } else { route.unwrap_or_default() }.to_owned()
+            |rest: &str| !rest.contains('@') && !rest.contains("%40") || self.named(rest).1;
+        if rest.is_none_or(may_tell) { path } else { route.unwrap_or_default() }
     }
 
     /// Whom it was addressed to.
-    fn say_host(&self, say: &mut impl FnMut(&'static str, Value)) {
+    fn say_host(&self, said: &mut Attributes<'_>) {
         let of_uri = || self.uri.authority().map(http::uri::Authority::as_str);
         let Some(host) = text(self.host.as_ref()).or_else(of_uri) else { return };
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
             _ => (host, None),
         };
-        say("server.address", name.to_owned().into());
+        said.say("server.address", name);
         if let Some(port) = port {
-            say("server.port", i64::from(port).into());
+            said.number("server.port", port);
         }
     }
 
     /// What is known of it as HTTP.
-    fn say_request(&self, route: Option<&str>, say: &mut impl FnMut(&'static str, Value)) {
-        say("http.request.method", method(self.method.as_str()));
-        say("url.path", self.path(route).into());
-        say("url.scheme", if self.is_secured { "https" } else { "http" }.into());
+    fn say_request(&self, route: Option<&str>, said: &mut Attributes<'_>) {
+        said.say("http.request.method", method(self.method.as_str()));
+        said.say("url.path", self.path(route));
+        said.say("url.scheme", if self.is_secured { "https" } else { "http" });
         if let Some(route) = route {
-            say("http.route", route.to_owned().into());
+            said.say("http.route", route);
         }
-        self.say_host(say);
+        self.say_host(said);
         let version = match self.version {
             Version::HTTP_10 => "1.0",
             Version::HTTP_2 => "2",
             _ => "1.1",
         };
-        say("network.protocol.version", version.into());
-        say("client.address", self.client.to_canonical().to_string().into());
+        said.say("network.protocol.version", version);
+        said.say("client.address", &*self.client.to_canonical().to_string());
         if let Some(agent) = text(self.user_agent.as_ref()) {
-            say("user_agent.original", agent.to_owned().into());
+            said.say("user_agent.original", agent);
         }
     }
 
     /// What became of it.
-    fn say_answer(&self, say: &mut impl FnMut(&'static str, Value)) {
+    fn say_answer(&self, said: &mut Attributes<'_>) {
         let Aside { made, known, repeat, .. } = &*self.shared.aside;
-        let id = made.get().or_else(|| known.get()).map(|(id, _)| id);
         let named = self.answer.as_ref().and_then(|answer| text(answer.operation.as_ref()));
-        if let Some(id) = id.map(ToString::to_string).or_else(|| named.map(str::to_owned)) {
-            say("onceward.operation", id.into());
+        match (made.get().or_else(|| known.get()), named) {
+            (Some((id, _)), _) => say_id(*id, said),
+            (None, Some(named)) => said.say("onceward.operation", named),
+            (None, None) => {}
         }
         if let Some(repeat) = repeat.get() {
-            say("onceward.duplicate", repeat.name().into());
+            said.say("onceward.duplicate", repeat.name());
         }
         let Some(answer) = &self.answer else {
-            return say("error.type", "hung_up".into());
+            return said.say("error.type", "hung_up");
         };
         if let Some(key) = text(answer.key.as_ref()) {
             // As RFC 8941 writes a string.
             let quoted = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
-            say("idempotency.key", quoted.unwrap_or(key).to_owned().into());
+            said.say("idempotency.key", quoted.unwrap_or(key));
         }
         if let Some(state) = text(answer.state.as_ref()) {
-            say("onceward.state", state.to_owned().into());
+            said.say("onceward.state", state);
         }
-        say("http.response.status_code", i64::from(answer.status).into());
+        said.number("http.response.status_code", answer.status);
         if answer.status >= 500 {
-            say("error.type", answer.status.to_string().into());
+            said.say("error.type", &*answer.status.to_string());
         }
     }
 }
@@ -298,36 +342,30 @@ impl Drop for Arriving {
         if !context.is_sampled() {
             return;
         }
-        self.telling.tell(|| {
-            let parent = self.shared.origin().map_or(0, |origin| origin.span);
-            let route = self.route();
-            let guard = self.guard.as_ref().map(|guard| guard.route.as_str());
-            let mut attributes = Vec::with_capacity(20);
-            let mut say = |key: &'static str, value| attributes.push(KeyValue::new(key, value));
-            self.say_request(route.as_deref(), &mut say);
+        let parent = self.shared.origin().map_or(0, |origin| origin.span);
+        let route = self.route();
+        let guard = self.guard.as_ref().map(|guard| guard.route.as_str());
+        let span = Span {
+            context,
+            parent,
+            is_parent_remote: parent != 0,
+            kind: Kind::Server,
+            name: [method(self.method.as_str()), guard.or(route.as_deref()).unwrap_or_default()],
+            begun: self.begun,
+            ended: SystemTime::now(),
+            link: self.shared.link(),
+            error: match &self.answer {
+                None => Some("the caller hung up".into()),
+                Some(Answer { status, .. }) if *status >= 500 => Some(status.to_string().into()),
+                Some(_) => None,
+            },
+        };
+        self.telling.outgoing.tell(&span, |said| {
+            self.say_request(route.as_deref(), said);
             if let Some(guard) = guard {
-                say("onceward.route", guard.to_owned().into());
+                said.say("onceward.route", guard);
             }
-            self.say_answer(&mut say);
-            let target = guard.or(route.as_deref()).unwrap_or_default();
-            Span {
-                context,
-                parent,
-                is_parent_remote: parent != 0,
-                kind: SpanKind::Server,
-                name: format!("{} {target}", method(self.method.as_str())).into(),
-                begun: self.begun,
-                ended: SystemTime::now(),
-                attributes,
-                link: self.shared.link(),
-                error: match &self.answer {
-                    None => Some("the caller hung up".into()),
-                    Some(Answer { status, .. }) if *status >= 500 => {
-                        Some(status.to_string().into())
-                    }
-                    Some(_) => None,
-                },
-            }
+            self.say_answer(said);
         });
     }
 }
