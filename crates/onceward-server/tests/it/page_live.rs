@@ -200,6 +200,33 @@ fn the_keyboard_leads_through_a_list_to_the_form_that_redelivers() {
 }
 
 #[test]
+fn the_keyboard_leads_to_the_plan_of_a_cause_and_to_the_forms_of_what_is_in_doubt() {
+    let server = Server::start();
+    dead_letter(&server, "order-1", "404");
+    let headers = [("Idempotency-Key", "order-2")];
+    server.ask("POST", "/to/demo-unsafe/orders?script=drop", &headers, "{}");
+    let id = until_is(&server, "order-2", "in_doubt");
+    let browser = Browser::start();
+    browser.open(&server.url("/dead"));
+    until_live(&browser);
+    browser.press("j");
+    assert_eq!(browser.evaluate("document.activeElement.closest('#causes') !== null"), true);
+    browser.press("r");
+    until_true(&browser, "location.pathname === '/bulk/plan'");
+    browser.open(&server.url("/in-doubt"));
+    until_live(&browser);
+    browser.press("jr");
+    until_true(&browser, "document.activeElement.closest('#acts form') !== null");
+    assert!(browser.url().ends_with(&format!("/operations/{id}#acts")), "{}", browser.url());
+    browser.press("\u{e00c}");
+    browser.press("?");
+    until_true(&browser, "document.querySelector('dialog').open");
+    let box_of = "document.querySelector('dialog input[type=checkbox]').getBoundingClientRect().width < 40";
+    assert_eq!(browser.evaluate(box_of), true, "a box to tick is no field");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_typed_folded_open_and_focused_stays_while_the_page_is_renewed() {
     let server = Server::start();
     let id = dead_letter(&server, "order-1", "503,404,201");
