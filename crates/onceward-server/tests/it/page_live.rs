@@ -215,13 +215,15 @@ fn the_keyboard_leads_to_the_plan_of_a_cause_and_to_the_forms_of_what_is_in_doub
     until_true(&browser, "location.pathname === '/bulk/plan'");
     browser.open(&server.url("/in-doubt"));
     until_live(&browser);
-    browser.press("jr");
+    browser.press("j");
+    browser.press("r");
     until_true(&browser, "document.activeElement.closest('#acts form') !== null");
     assert!(browser.url().ends_with(&format!("/operations/{id}#acts")), "{}", browser.url());
     browser.press("\u{e00c}");
     browser.press("?");
     until_true(&browser, "document.querySelector('dialog').open");
-    let box_of = "document.querySelector('dialog input[type=checkbox]').getBoundingClientRect().width < 40";
+    let box_of =
+        "document.querySelector('dialog input[type=checkbox]').getBoundingClientRect().width < 40";
     assert_eq!(browser.evaluate(box_of), true, "a box to tick is no field");
     assert_eq!(browser.console(), Vec::<String>::new());
 }
