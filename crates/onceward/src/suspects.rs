@@ -57,10 +57,6 @@ impl Watch {
 impl Engine {
     /// Tells where another operation had the same request under another key a short while ago.
     pub(crate) fn suspect(&self, operation: &Operation, watch: &Watch) {
-        // Each step of a saga is an effect of its own, however like another it looks.
-        if operation.scope.kind == ScopeKind::Step {
-            return;
-        }
         let Watch { key, within, now, .. } = *watch;
         if let Some((first, again)) = self.suspects.note(operation, key, within, now) {
             self.observer.observe(Fact::Suspected(operation, first, again));

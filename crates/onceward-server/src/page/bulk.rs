@@ -254,10 +254,13 @@ fn did(bulk: &Bulk, became: Became) -> Markup {
     html! {
         (number(bulk.done)) " of " @if !bulk.is_exact { "at least " } (number(bulk.matched)) " " (word)
         @if bulk.sends() && bulk.done > 0 {
-            ": " @if !became.is_all { "of the first " (became.all()) ", " }
-            strong { (became.done) " done, " (became.dead) " dead" (again) }
-            @if became.doubt > 0 { ", " (became.doubt) " in doubt" }
-            ", " (became.open) " under way"
+            @if became.all() == 0 { "; what became of them is not kept" }
+            @else {
+                ": " @if !became.is_all { "of the first " (became.all()) ", " }
+                strong { (became.done) " done, " (became.dead) " dead" (again) }
+                @if became.doubt > 0 { ", " (became.doubt) " in doubt" }
+                ", " (became.open) " under way"
+            }
         }
         ". "
         @if bulk.left_out > 0 { (number(bulk.left_out)) " left out because nobody takes their risk. " }
@@ -269,7 +272,9 @@ fn progress(bulk: &Bulk, became: Became) -> Markup {
     let now = shape::now();
     let is_running = is_running(bulk);
     let gone_through = bulk.done + bulk.left_out + bulk.failed;
-    let is_good = bulk.failed == 0 && !(bulk.sends() && became.all() > became.done);
+    // That it is known of none that it is done is no success.
+    let is_known = bulk.done == 0 || became.all() > 0;
+    let is_good = bulk.failed == 0 && (!bulk.sends() || is_known && became.all() == became.done);
     html! {
         @if is_running { noscript { meta http-equiv="refresh" content="2"; } }
         p.notice.warn[!is_good] role="status" { (chip(bulk)) " " (did(bulk, became)) }

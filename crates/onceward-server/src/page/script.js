@@ -290,7 +290,7 @@ function redeliver() {
   // A cause has a plan for all of it, what is in doubt its forms.
   const own = $('a.button', row);
   const link = wayIn(row);
-  if (own) location.assign(own.href);
+  if (own) location.assign(own.href.replace(/#acts$/, '#resolve'));
   else if (link) location.assign(`${link.href}#redeliver`);
 }
 
@@ -386,4 +386,5 @@ addEventListener('pageshow', (event) => { if (event.persisted) { live.open(); li
 live.open();
 if (location.hash === '#search') search();
 if (location.hash === '#redeliver') redeliver();
-if (location.hash === '#acts') act();
+// No part of the page is called so: a browser takes the focus from a field where it scrolls to one that is.
+if (location.hash === '#resolve') act();

@@ -218,7 +218,7 @@ fn the_keyboard_leads_to_the_plan_of_a_cause_and_to_the_forms_of_what_is_in_doub
     browser.press("j");
     browser.press("r");
     until_true(&browser, "document.activeElement.closest('#acts form') !== null");
-    assert!(browser.url().ends_with(&format!("/operations/{id}#acts")), "{}", browser.url());
+    assert!(browser.url().ends_with(&format!("/operations/{id}#resolve")), "{}", browser.url());
     browser.press("\u{e00c}");
     browser.press("?");
     until_true(&browser, "document.querySelector('dialog').open");

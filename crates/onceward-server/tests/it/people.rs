@@ -258,9 +258,9 @@ fn a_bulk_ordered_on_a_page_touches_what_its_plan_showed_and_nothing_else() {
         let place = order(&gateway, &headers, &plan);
         let page = until("it has ended", || {
             let page = gateway.call("GET", &place, &headers, "").text();
-            page.contains("<strong>done</strong>").then_some(page)
+            page.contains("went through").then_some(page)
         });
-        assert!(page.contains(&format!("{count} of {count} done")), "{word}: {page}");
+        assert!(page.contains(&format!("{count} of {count} sent off")), "{word}: {page}");
         let shown = gateway.call("GET", &format!("/v1{place}"), &headers, "").json();
         let (name, value) = word.split_once('=').unwrap();
         assert_eq!(shown["filter"][name], value, "{shown}");

@@ -104,7 +104,7 @@ fn the_page_of_the_problems_has_them_all() {
 #[test]
 fn a_page_is_small_enough_for_a_phone_and_lets_nothing_run() {
     for (place, page) in pages() {
-        assert!(page.len() < 100_000, "{place} has {} bytes", page.len());
+        assert!(page.len() < 110_000, "{place} has {} bytes", page.len());
         let page = page.replace("<script type=\"module\" src=\"/script.js\"></script>", "");
         for word in ["<script", "style=\"", " onclick", "http-equiv"] {
             assert!(!page.contains(word), "{place} has {word}");
