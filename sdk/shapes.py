@@ -76,6 +76,7 @@ def kinds(schema):
 
 class Typescript:
     nothing, text, number, truth, anything = "null", "string", "number", "boolean", "unknown"
+    fraction = number
 
     def literal(self, value):
         return json.dumps(value)
@@ -98,6 +99,7 @@ class Typescript:
 
 class Python:
     nothing, text, number, truth, anything = "None", "str", "int", "bool", "Any"
+    fraction = "float"
 
     def literal(self, value):
         return "None" if value is None else json.dumps(value)
@@ -138,8 +140,10 @@ class Writer:
                 found.append(say.nothing)
             elif kind == "string":
                 found.append(say.text)
-            elif kind in ("integer", "number"):
+            elif kind == "integer":
                 found.append(say.number)
+            elif kind == "number":
+                found.append(say.fraction)
             elif kind == "boolean":
                 found.append(say.truth)
             elif kind == "array":
@@ -247,6 +251,8 @@ class WriterOfRust:
                 said = "String"
             elif kind == "integer":
                 said = "u16" if place.endswith("Status") else "u64"
+            elif kind == "number":
+                said = "f64"
             elif kind == "boolean":
                 said = "bool"
             elif kind == "array":

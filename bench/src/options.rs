@@ -55,6 +55,7 @@ usage: cargo run --release -p onceward-bench -- [options]
   pages                            every page and filter, beside the look at one operation by its id
     --rows N                       operations in the ledger (default 1000000)
     --rounds N                     how often each is asked for (default 20)
+    --postgres                     in PostgreSQL, on a throw-away server
     --binary, --data, --json as below
 
   postgres                         a ledger in PostgreSQL, on a throw-away server with fsync
@@ -226,6 +227,7 @@ fn pages(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
         match arg.as_str() {
             "--rows" => options.rows = within("--rows", args.next(), ROWS_MAX)?,
             "--rounds" => options.rounds = within("--rounds", args.next(), LOOKS_MAX)?,
+            "--postgres" => options.postgres = true,
             "--binary" => options.binary = Some(value_of("--binary", args.next())?),
             "--data" => options.data = Some(value_of("--data", args.next())?),
             "--json" => options.json = true,
@@ -348,10 +350,11 @@ mod tests {
 
     #[test]
     fn pages_are_asked_for_of_a_ledger_of_any_size_within_bounds() {
-        let Command::Pages(options) = parsed("pages --rows 5000 --rounds 3").unwrap() else {
+        let Command::Pages(options) = parsed("pages --postgres --rows 5000 --rounds 3").unwrap()
+        else {
             panic!("no pages");
         };
-        assert_eq!((options.rows, options.rounds), (5000, 3));
+        assert_eq!((options.rows, options.rounds, options.postgres), (5000, 3, true));
         assert!(parsed("pages --rows 0").is_err() && parsed("pages --seconds 3").is_err());
         let Command::Telemetry(options) = parsed("telemetry --rounds 2").unwrap() else {
             panic!("no telemetry");

@@ -1,5 +1,6 @@
 //! What people look at, on a large ledger: every page of the dashboard and every filter of a list, each beside
-//! the look at one operation by its id, in turns; and the overview beside that of a small ledger.
+//! the look at one operation by its id, in turns; and the overview beside that of a small ledger. Embedded, or in
+//! PostgreSQL on a throw-away server.
 //!
 //! A list looks at a bounded number of rows, and says so by a `next`. So each line tells how many it found and
 //! whether it goes on: a filter that finds nothing near is quick because it stops, and not because it knows.
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use self::fill::Filled;
 use crate::browser::Browser;
 use crate::load::{self, Keys, Plan, Until};
+use crate::postgres::Server;
 use crate::report::{align, figure, percentile};
 use crate::subject::Subject;
 use crate::{Outcome, compare, place};
@@ -28,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) rows: u64,
     /// How often each is asked for.
     pub(crate) rounds: u32,
+    /// Whether the ledgers are in PostgreSQL.
+    pub(crate) postgres: bool,
     pub(crate) binary: Option<PathBuf>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) json: bool,
@@ -35,7 +39,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rows: 1_000_000, rounds: 20, binary: None, data: None, json: false }
+        Self { rows: 1_000_000, rounds: 20, postgres: false, binary: None, data: None, json: false }
     }
 }
 
@@ -77,24 +81,28 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     let data = place::data(options.data.as_deref())?;
     let binary = place::binary(options.binary.as_deref())?;
     let sink = Subject::sink()?;
+    let server = options.postgres.then(|| Server::start(&data, &[])).transpose()?;
     let filled = |rows: u64| {
         compare::say(&format!("filling a ledger with {rows} operations"));
-        let mut told = None;
-        let gateway = Subject::onceward(&binary, sink.address, &data)?;
-        // One that has a request and an answer to show: what is filled in has neither.
-        load::run(&Plan {
-            to: vec![gateway.address],
-            path: "/to/sink/x",
-            headers: "User-Agent: bench/1\r\n",
-            keys: Keys::Fresh("story".to_owned()),
-            connections: 1,
-            until: Until::Requests(1),
-        })?;
-        let gateway = gateway.changed(&binary, |ledger| {
-            told = Some(fill::fill(ledger, rows)?);
-            Ok(())
-        })?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((gateway, told.ok_or("not filled")?))
+        let Some(server) = &server else {
+            let gateway = Subject::onceward(&binary, sink.address, &data)?;
+            tell_a_story(&gateway)?;
+            let mut told = None;
+            let gateway = gateway.changed(&binary, |ledger| {
+                told = Some(fill::embedded(ledger, rows)?);
+                Ok(())
+            })?;
+            return Ok::<_, Box<dyn std::error::Error + Send + Sync>>((
+                gateway,
+                told.ok_or("not filled")?,
+            ));
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let url = runtime.block_on(server.database(&format!("pages_{rows}")))?;
+        let told = runtime.block_on(fill::shared(&url, rows))?;
+        let gateway = Subject::node(&binary, sink.address, &data, &url)?;
+        tell_a_story(&gateway)?;
+        Ok((gateway, told))
     };
     let (small, _) = filled(SMALL.min(options.rows))?;
     let (large, told) = filled(options.rows)?;
@@ -130,6 +138,19 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     }
     lines.push(overview);
     print(options, &lines);
+    Ok(())
+}
+
+/// Has one operation that has a request and an answer to show: what is filled in has neither.
+fn tell_a_story(gateway: &Subject) -> Outcome<()> {
+    load::run(&Plan {
+        to: vec![gateway.address],
+        path: "/to/sink/x",
+        headers: "User-Agent: bench/1\r\n",
+        keys: Keys::Fresh("story".to_owned()),
+        connections: 1,
+        until: Until::Requests(1),
+    })?;
     Ok(())
 }
 
@@ -234,7 +255,10 @@ fn print(options: &Options, lines: &[Line]) {
                 })
             })
             .collect();
-        println!("{}", json!({"rows": options.rows, "rounds": options.rounds, "lines": lines}));
+        println!(
+            "{}",
+            json!({"rows": options.rows, "postgres": options.postgres, "rounds": options.rounds, "lines": lines})
+        );
         return;
     }
     let mut table =
@@ -255,8 +279,10 @@ fn print(options: &Options, lines: &[Line]) {
     }
     let worst = lines.iter().filter_map(|line| line.ms(0.95)).fold(0.0, f64::max);
     let mut text = format!(
-        "\n{} operations, each asked for {} times; the slowest p95 is {worst:.1} ms\n\n",
-        options.rows, options.rounds
+        "\n{} operations{}, each asked for {} times; the slowest p95 is {worst:.1} ms\n\n",
+        options.rows,
+        if options.postgres { " in PostgreSQL" } else { "" },
+        options.rounds
     );
     align(&mut text, &table);
     print!("{text}");

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use self::server::Server;
+pub(crate) use self::growth::{make_days, tidy};
+pub(crate) use self::server::Server;
+pub(crate) use self::writes::open;
 use crate::{Outcome, meter, place};
 
 /// How to measure.

@@ -30,7 +30,7 @@ const PAPERS: [(&str, &str); 13] = [
     ("examples/guard-an-api/README.md", "Example: a guard"),
     ("examples/github-webhooks-in/README.md", "Example: webhooks in"),
     ("examples/outbox-sqlalchemy/README.md", "Example: an outbox, SQLAlchemy"),
-    ("examples/outbox-sqlx/README.md", "Example: an outbox, sqlx"),
+    ("examples/outbox-tokio-postgres/README.md", "Example: an outbox, Rust"),
     ("examples/saga/README.md", "Example: a saga"),
     ("examples/agent-tool-calls/README.md", "Example: an agent's tools"),
     ("examples/signup/README.md", "Example: a signup"),

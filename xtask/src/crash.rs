@@ -123,6 +123,16 @@ const SUITES: &[Suite] = &[
         "crash_sources::killed_while_webhooks_stream_in_it_delivers_each_that_it_acknowledged_once",
         &[(CYCLES, 30, 500)],
     ),
+    suite(
+        "sagas",
+        "sagas_kill::sagas_are_whole_though_their_gateway_is_killed_and_people_meddle",
+        &[("TEST_SAGAS", 24, 200), ("TEST_KILLS", 24, 300)],
+    ),
+    suite(
+        "sagas-postgres",
+        "sagas_kill::the_same_on_a_ledger_in_postgres",
+        &[("TEST_SAGAS", 12, 100), ("TEST_KILLS", 12, 150)],
+    ),
     suite("down", "gates::an_upstream_that_is_down_for_long_costs_no_more_than_its_probes", &[]),
     suite(
         "recovery",

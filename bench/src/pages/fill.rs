@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ended, Ending, Reached};
+use onceward::core::attempt::{Ended, Ending, Reached, Timings};
 use onceward::core::exchange::{Headers, Request};
 use onceward::core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward::core::id::{OperationId, next_sequence};
@@ -19,11 +19,13 @@ use onceward::core::verdict::Verdict;
 use onceward::store::sqlite::{SqliteOptions, SqliteStore};
 use onceward::store::{Birth, Store, StoreError};
 
-use crate::Outcome as Done;
 use crate::ledger::REQUEST_BYTES;
+use crate::{Outcome as Done, postgres};
 
 /// What the operations are spread over.
 const SPAN: Duration = Duration::from_hours(20 * 24);
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Longer than the span, so that nothing is forgotten while it is measured.
 const WINDOW: Duration = Duration::from_hours(365 * 24);
@@ -82,29 +84,41 @@ pub(super) fn named(word: &str, n: u64) -> String {
 }
 
 /// Fills the ledger at `path`, which nobody has open.
-pub(super) fn fill(path: &Path, rows: u64) -> Done<Filled> {
-    let filled = Arc::new(Filled::now(rows));
+pub(super) fn embedded(path: &Path, rows: u64) -> Done<Filled> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path, &SqliteOptions::default())?);
-    runtime.block_on(async {
-        let tasks = (0..AT_ONCE).map(|first| {
-            let (store, filled) = (Arc::clone(&store), Arc::clone(&filled));
-            tokio::spawn(async move {
-                let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
-                for n in (first..filled.rows).step_by(AT_ONCE as usize) {
-                    let operation = operation(&filled, n)
-                        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-                    let birth = Birth { operation, request: request.clone(), replaces: None };
-                    store.remember(birth).await?;
-                }
-                Ok::<_, StoreError>(())
-            })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await??;
-        }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-    })?;
+    let store = SqliteStore::open(path, &SqliteOptions::default())?;
+    runtime.block_on(fill(Arc::new(store), rows))
+}
+
+/// Fills the ledger at `url`, which no node has open: one would take a day that is empty yet for one that is over.
+pub(super) async fn shared(url: &str, rows: u64) -> Done<Filled> {
+    let day = |at: Timestamp| at.as_micros().div_euclid(DAY.as_micros() as i64);
+    let store = postgres::open(url).await?;
+    let from = Filled::now(rows).from;
+    postgres::make_days(url, day(from)..day(from.plus(SPAN))).await?;
+    let filled = fill(store, rows).await?;
+    postgres::tidy(url).await?;
+    Ok(filled)
+}
+
+async fn fill(store: Arc<dyn Store>, rows: u64) -> Done<Filled> {
+    let filled = Arc::new(Filled::now(rows));
+    let tasks = (0..AT_ONCE).map(|first| {
+        let (store, filled) = (Arc::clone(&store), Arc::clone(&filled));
+        tokio::spawn(async move {
+            let request = Bytes::from(vec![b'q'; REQUEST_BYTES]);
+            for n in (first..filled.rows).step_by(AT_ONCE as usize) {
+                let operation = operation(&filled, n)
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                let birth = Birth { operation, request: request.clone(), replaces: None };
+                store.remember(birth).await?;
+            }
+            Ok::<_, StoreError>(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
     drop(store);
     // The tasks are gone, and with them every other owner.
     Arc::into_inner(filled).ok_or_else(|| "somebody still fills it".into())
@@ -176,6 +190,7 @@ fn operation(filled: &Filled, n: u64) -> Done<Operation> {
         error: status.is_none().then(|| "the upstream closed the connection".to_owned()),
         may_have_executed: true,
         answer: None,
+        timings: Timings::default(),
     };
     let mut ended = started.after(Event::Ended(ended, verdict), took)?;
     ended.ids = vec![("order".to_owned(), named("made", n))];

@@ -93,9 +93,14 @@ async fn load(url: &str, rows: u64) -> Outcome<()> {
             client.execute(sql, &[&i32::try_from(day)?, &first, &count, &BODY_BYTES]).await?;
         }
     }
-    // As the server's own upkeep would have left it by now: the parts, not the whole.
+    tidy(url).await
+}
+
+/// Leaves a ledger as the server's own upkeep would have left it by now: the parts, not the whole.
+pub(crate) async fn tidy(url: &str) -> Outcome<()> {
+    let client = connect(url).await?;
     let parts = "SELECT relname::text FROM pg_class \
-        WHERE relkind = 'r' AND relname ~ '^(op|key|body)_'";
+        WHERE relkind = 'r' AND relname ~ '^(op|key|body|made)_'";
     for part in client.query(parts, &[]).await? {
         let part: String = part.get(0);
         client.batch_execute(&format!("VACUUM (ANALYZE) {part}")).await?;
@@ -103,7 +108,16 @@ async fn load(url: &str, rows: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// The partitions of a day that is past, as they were made when it was to come.
+/// The partitions of these days, as they were made when those were to come.
+pub(crate) async fn make_days(url: &str, days: std::ops::Range<i64>) -> Outcome<()> {
+    let client = connect(url).await?;
+    for day in days {
+        make_day(&client, day).await?;
+    }
+    Ok(())
+}
+
+/// The partitions of a day that is past.
 async fn make_day(client: &tokio_postgres::Client, day: i64) -> Outcome<()> {
     let id = |day: i64| {
         let hex = format!("{:012x}", day * 86_400_000);
@@ -111,11 +125,12 @@ async fn make_day(client: &tokio_postgres::Client, day: i64) -> Outcome<()> {
     };
     client
         .batch_execute(&format!(
-            "CREATE TABLE op_{day} PARTITION OF op FOR VALUES FROM ('{}') TO ('{}'); \
-             CREATE TABLE body_{day} PARTITION OF body FOR VALUES FROM ({day}) TO ({})",
-            id(day),
-            id(day + 1),
-            day + 1
+            "CREATE TABLE op_{day} PARTITION OF op FOR VALUES FROM ('{from}') TO ('{to}'); \
+             CREATE TABLE made_{day} PARTITION OF made FOR VALUES FROM ('{from}') TO ('{to}'); \
+             CREATE TABLE body_{day} PARTITION OF body FOR VALUES FROM ({day}) TO ({next})",
+            from = id(day),
+            to = id(day + 1),
+            next = day + 1
         ))
         .await?;
     Ok(())

@@ -31,7 +31,7 @@ const SETTINGS: [&str; 7] = [
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     folder: TempDir,
     port: u16,
@@ -40,7 +40,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one whose files are in a new folder of `data`.
-    pub(super) fn start(data: &Path, settings: &[String]) -> Outcome<Self> {
+    pub(crate) fn start(data: &Path, settings: &[String]) -> Outcome<Self> {
         let bin = bin()?;
         let folder = tempfile::Builder::new().prefix("bench-postgres-").tempdir_in(data)?;
         if rustix::process::geteuid().is_root() {
@@ -90,7 +90,7 @@ impl Server {
     }
 
     /// Makes a database; tells how to reach it.
-    pub(super) async fn database(&self, name: &str) -> Outcome<String> {
+    pub(crate) async fn database(&self, name: &str) -> Outcome<String> {
         let admin = connect(&self.url("postgres")).await?;
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
         Ok(self.url(name))

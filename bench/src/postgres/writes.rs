@@ -47,7 +47,7 @@ pub(super) fn measure(bench: &Bench) -> Outcome<()> {
     Ok(())
 }
 
-pub(super) async fn open(url: &str) -> Outcome<Arc<dyn Store>> {
+pub(crate) async fn open(url: &str) -> Outcome<Arc<dyn Store>> {
     let options = PostgresOptions { url: url.to_owned(), ca_file: None };
     Ok(Arc::new(PostgresStore::open(&options).await?))
 }

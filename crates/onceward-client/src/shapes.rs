@@ -167,6 +167,29 @@ pub struct Act {
     pub who: String,
 }
 
+/// How long each phase of an attempt took, in milliseconds; `null` where it did not come to one. Where it broke off, the last phase that has a time is the one that it broke off in. Claims, and attempts of releases that did not measure, have none.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Reading the rest of the answer; of a mail, the good-bye.
+    pub body: Option<f64>,
+    /// Opening a connection, or waiting for one that another call opens.
+    pub connect: Option<f64>,
+    /// Waiting for the head of the answer; of a mail, for the reply to its end.
+    pub head: Option<f64>,
+    /// Looking up the upstream's address (DNS).
+    pub resolve: Option<f64>,
+    /// Whether its connection had carried requests before, so that none was opened.
+    pub reused: bool,
+    /// Writing the request; over HTTP/2 it is within `head`. Of a mail, all up to the dot that ends it.
+    pub send: Option<f64>,
+    /// Agreeing on TLS.
+    pub tls: Option<f64>,
+    /// Waiting for the route's access token.
+    pub token: Option<f64>,
+}
+
 words! {
     /// `unsent`: provably nothing was sent; `unanswered`: it may have been executed.
     pub enum AttemptEnding {
@@ -208,6 +231,7 @@ pub struct Attempt {
     pub reached: Option<AttemptReached>,
     pub started_at: String,
     pub status: Option<u16>,
+    pub timings: Option<Timings>,
 }
 
 words! {

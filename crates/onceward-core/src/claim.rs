@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::admission::{is_expired, is_more_than_its_mark, is_tombstone_over, leaves_no_tombstone};
-use crate::attempt::{Attempt, Ended, Ending, Reached};
+use crate::attempt::{Attempt, Ended, Ending, Reached, Timings};
 use crate::fingerprint::Fingerprint;
 use crate::key::ScopeKind;
 use crate::lease::Session;
@@ -316,6 +316,7 @@ impl Operation {
             error,
             may_have_executed: ending != Ending::Unsent,
             answer: None,
+            timings: Timings::default(),
         });
         self.lease_until = None;
         Ok(())

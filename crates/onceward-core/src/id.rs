@@ -42,6 +42,11 @@ impl OperationId {
         millis << 15 | counter
     }
 
+    /// The first of all ids that are made at or after the millisecond of `time`.
+    pub fn first_at(time: Timestamp) -> Self {
+        Self::new(place_at(time), 0)
+    }
+
     /// When the id was made, to the millisecond.
     pub fn made_at(self) -> Timestamp {
         Timestamp::from_micros((self.0 >> 80) as i64 * 1000)
@@ -64,14 +69,20 @@ impl OperationId {
     }
 
     /// The id with this UUID.
-    pub fn from_u128(uuid: u128) -> Self {
+    pub const fn from_u128(uuid: u128) -> Self {
         Self(uuid)
     }
 }
 
+/// The first place of the millisecond of `time`.
+pub fn place_at(time: Timestamp) -> u64 {
+    // An id has 48 bits of milliseconds: to the year 10889.
+    time.as_millis().min((1 << 48) - 1) << 15
+}
+
 /// The place after `last`, not before `now`: time order holds even where the clock goes back.
 pub fn next_sequence(last: u64, now: Timestamp) -> u64 {
-    (last + 1).max(now.as_millis() << 15)
+    (last + 1).max(place_at(now))
 }
 
 impl fmt::Display for OperationId {

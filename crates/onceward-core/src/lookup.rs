@@ -172,7 +172,7 @@ pub fn conclude(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::{Attempt, Ended, Ending, Reached};
+    use crate::attempt::{Attempt, Ended, Ending, Reached, Timings};
     use crate::fingerprint::Fingerprint;
     use crate::id::OperationId;
     use crate::key::{Key, Scope, ScopeKind};
@@ -244,6 +244,7 @@ mod tests {
                 error: None,
                 may_have_executed: true,
                 answer: None,
+                timings: Timings::default(),
             }),
         };
         let scope = Scope {

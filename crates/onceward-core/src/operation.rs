@@ -440,6 +440,14 @@ impl Intent {
             trace: None,
         }
     }
+
+    /// When it came, as lists have it: in the order of ids, to the millisecond. An id is never behind the time
+    /// at which it was made, and ahead of it only where ids that were there were ahead: they were made by
+    /// a clock that was set back since, or by that of another node. Then it came when they did, so that a
+    /// span of time is a span of ids, whoever made them by whatever clock.
+    pub fn came_at(&self) -> Timestamp {
+        self.created_at.max(self.id.made_at())
+    }
 }
 
 /// Whether this names something that a mail says itself, among what it is found by.

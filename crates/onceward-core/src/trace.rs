@@ -192,7 +192,7 @@ impl Sampling {
         if count == 0 {
             return chance;
         }
-        let picked = u128::from(chance & EVEN) * u128::from(count) >> 56;
+        let picked = (u128::from(chance & EVEN) * u128::from(count)) >> 56;
         chance & !EVEN | (from + picked as u64)
     }
 

@@ -81,6 +81,24 @@ struct Seen {
     seed: u64,
     log: Mutex<Log>,
     gate: watch::Sender<bool>,
+    /// Connections that are served.
+    lines: watch::Sender<usize>,
+}
+
+/// A connection that is served, until it ends.
+struct Served(Arc<Seen>);
+
+impl Served {
+    fn new(seen: &Arc<Seen>) -> Self {
+        seen.lines.send_modify(|lines| *lines += 1);
+        Self(Arc::clone(seen))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.lines.send_modify(|lines| *lines -= 1);
+    }
 }
 
 /// The upstream, in this process.
@@ -100,12 +118,17 @@ impl Auditor {
     pub async fn start(seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let shared =
-            Arc::new(Seen { seed, log: Mutex::default(), gate: watch::Sender::new(false) });
+        let shared = Arc::new(Seen {
+            seed,
+            log: Mutex::default(),
+            gate: watch::Sender::new(false),
+            lines: watch::Sender::new(0),
+        });
         let auditor = Self { address, seen: Arc::clone(&shared) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(Line::new(stream), Arc::clone(&shared)));
+                let served = Served::new(&shared);
+                tokio::spawn(async move { serve(Line::new(stream), &served.0).await });
             }
         });
         auditor
@@ -136,13 +159,28 @@ impl Auditor {
         log.effects.get(&(route.to_owned(), key.to_owned())).map_or(0, |effect| effect.count)
     }
 
+    /// Waits until nobody has a connection any more. Of whom was killed before, all that still comes to be done is
+    /// done then.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not listen any more.
+    pub async fn until_alone(&self) {
+        // Who comes last is served once all before have been taken.
+        let mut last = Line::connect(self.address).await.expect("it listens");
+        last.ask("HEAD", "/", &[], &[]).await.expect("it answers");
+        drop(last);
+        // The sender lives as long as `seen` does.
+        let _ = self.seen.lines.subscribe().wait_for(|lines| *lines == 0).await;
+    }
+
     /// Lets what waits at the gate go on.
     pub fn open_gate(&self) {
         self.seen.gate.send_replace(true);
     }
 }
 
-async fn serve(mut line: Line, seen: Arc<Seen>) {
+async fn serve(mut line: Line, seen: &Seen) {
     // A connection that ends badly ends alone.
     while let Ok(Some(message)) = line.read().await {
         // A probe asks whether anybody is there.
@@ -153,27 +191,27 @@ async fn serve(mut line: Line, seen: Arc<Seen>) {
             }
             continue;
         }
-        let (conduct, arrived) = record(&seen, &message);
+        let (conduct, arrived) = record(seen, &message);
         if arrived.path.contains("/gate") {
             let mut gate = seen.gate.subscribe();
             // The sender lives as long as `seen` does.
             let _ = gate.wait_for(|open| *open).await;
         }
         let answer = match conduct {
-            Conduct::Land => effect(&seen, &arrived),
+            Conduct::Land => effect(seen, &arrived),
             Conduct::Slow(millis) => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
-                effect(&seen, &arrived)
+                effect(seen, &arrived)
             }
             Conduct::Lose => {
-                effect(&seen, &arrived);
+                effect(seen, &arrived);
                 return;
             }
             Conduct::Refuse => {
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy".to_owned()
             }
             Conduct::Reset => return reset(&line),
-            Conduct::Meet(fault) => match meet(&mut line, &seen, &arrived, fault).await {
+            Conduct::Meet(fault) => match meet(&mut line, seen, &arrived, fault).await {
                 Some(answer) => answer,
                 None => return,
             },

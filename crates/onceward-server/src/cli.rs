@@ -348,6 +348,7 @@ fn run_serve(global: &Global, flags: Serve) -> Result<(), Exit> {
         store: flags.store,
         allow: flags.allow,
         allow_chaos: flags.allow_chaos,
+        ..Overrides::default()
     };
     serve_until_told(global.config.as_deref(), &overrides, None)
 }

@@ -66,10 +66,10 @@ pub(crate) use self::oidc::OidcConfig;
 pub(crate) use self::outbox::{Outbox, To};
 pub(crate) use self::profile::Setting;
 pub(crate) use self::telemetry::{Exporter, IN_URL, TelemetryConfig};
-pub(crate) use self::words::{MEANINGS, MISSING, ON_DEAD, ON_EXPIRED, ORDERS, word_of};
+pub(crate) use self::words::{KEY_TIMES, MEANINGS, MISSING, ON_DEAD, ON_EXPIRED, ORDERS, word_of};
 
 /// The listener where nothing says otherwise.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7077);
+pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7077);
 
 /// How long it is kept what people did, where nothing says otherwise.
 const AUDIT_KEPT: Duration = Duration::from_hours(24 * 400);
@@ -147,14 +147,21 @@ pub(crate) struct Overrides {
     pub(crate) store: Option<String>,
     pub(crate) allow: Vec<String>,
     pub(crate) allow_chaos: bool,
+    /// The file says all: no variable is put into it or laid over it.
+    pub(crate) is_whole: bool,
 }
 
 impl Config {
     /// Reads `path`, or `onceward.toml` here, or nothing; lays the environment and the flags over it.
     pub(crate) fn load(path: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
         let (found, text, name) = find(path)?;
-        let text = interpolate(&text, &name, None, |variable| std::env::var(variable).ok())?;
-        let mut config = Self::read(&Text::new(text, &name, text::overrides()), found, flags)?;
+        let text = if flags.is_whole {
+            Text::new(text, &name, std::iter::empty())
+        } else {
+            let text = interpolate(&text, &name, None, |variable| std::env::var(variable).ok())?;
+            Text::new(text, &name, text::overrides())
+        };
+        let mut config = Self::read(&text, found, flags)?;
         config.telemetry.lay_over(|variable| std::env::var(variable).ok())?;
         Ok(config)
     }

@@ -142,7 +142,9 @@ impl Gateway {
         let path = check_sendable(&head.method, &entrance.place.target)?;
         let route = self.engine.find_route_for(&entrance.tenant, &entrance.place.route)?;
         if route.upstash {
-            upstash::heed(&mut head.headers, &head.method, &mut entrance.options)?;
+            let policy = route.policy_for(head.method.as_str(), &entrance.place.target);
+            let keys = &policy.key_headers;
+            upstash::heed(&mut head.headers, &head.method, keys, &mut entrance.options)?;
         }
         self.check_callback(&mut entrance.options)?;
         Ok((route, path))
@@ -218,6 +220,12 @@ impl Gateway {
             return Err(Problem::new("route-unknown", "Name a route: /to/{route}/{path}."));
         }
         Ok(Place { route: route.to_owned(), target })
+    }
+
+    /// Refuses what others' callers write, in a call that has members of its own for it.
+    pub(crate) fn refuse_aliases(&self, route: &str, headers: &HeaderMap) -> Result<(), Problem> {
+        let is_heeded = self.engine.route(route).is_some_and(|route| route.upstash);
+        if is_heeded { upstash::refuse(headers) } else { Ok(()) }
     }
 
     /// Whether whoever is to be told can be: the same holds for it as for a URL that is called.

@@ -29,6 +29,9 @@ const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "
 const OTHERWISE: [(&str, &[u16]); 3] =
     [("key-mismatch", &[400, 422]), ("outcome-unknown", &[504]), ("limit", &[429])];
 
+/// The same of what any address says, which is told of none.
+const EVERYWHERE: (&str, &[u16]) = ("request-invalid", &[408, 414, 431]);
+
 /// How every endpoint that asks for a key may refuse.
 const OF_ALL: [&str; 4] = ["request-invalid", "unauthenticated", "forbidden", "ledger-unavailable"];
 
@@ -81,6 +84,12 @@ pub(crate) fn text() -> String {
     let mut text = serde_json::to_string_pretty(document()).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// The statuses that `code` may have at a call beside the table's.
+pub(crate) fn statuses_beside(code: &str) -> &'static [u16] {
+    let known = OTHERWISE.iter().chain([&EVERYWHERE]).find(|(known, _)| *known == code);
+    known.map_or(&[], |(_, statuses)| statuses)
 }
 
 fn make() -> Value {
@@ -233,11 +242,10 @@ fn said(described: &Described) -> Value {
 
 /// A call through a route: its answers are the upstream's, whatever they are.
 fn call(method: &str) -> Value {
-    let codes: BTreeSet<&str> = OF_ALL
-        .into_iter()
-        .chain(api::OF_CALLS.iter().copied())
-        .chain(["upgrade-refused", "ledger-full"])
-        .collect();
+    // That is asked for before an API of one's own alone.
+    let is_here = |code: &&str| *code != "reauthorize-failed";
+    let codes: BTreeSet<&str> =
+        Problem::of_calls().map(|(code, ..)| code).filter(is_here).collect();
     let mut operation = json!({
         "operationId": format!("{method}Through"),
         "tags": ["Calls"],

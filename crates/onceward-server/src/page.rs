@@ -37,6 +37,7 @@ mod story;
 mod subscriptions;
 mod theme;
 mod timeline;
+mod track;
 mod upstreams;
 mod verdict;
 mod viewer;

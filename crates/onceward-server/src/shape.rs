@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use onceward::clock::{Clock as _, SystemClock};
-use onceward::core::attempt::Attempt;
+use onceward::core::attempt::{Attempt, Ending, Phase, Timings};
 use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Death, Forgotten, Operation, State};
@@ -11,7 +11,7 @@ use onceward::core::policy::Effects;
 use onceward::core::risk::risk;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::telemetry::traces;
 
@@ -145,7 +145,19 @@ fn attempt(attempt: &Attempt) -> Value {
         "error": ended.and_then(|ended| ended.error.clone()),
         "may_have_executed": attempt.may_have_executed(),
         "excerpt": ended.is_some_and(|ended| ended.answer.is_some()),
+        "timings": ended.and_then(|ended| timings(&ended.timings)),
     })
+}
+
+/// How long each phase took in milliseconds, `null` of one that was not come to; nothing where nobody
+/// measured.
+fn timings(timings: &Timings) -> Option<Value> {
+    let mut shown = Map::from_iter([("reused".to_owned(), timings.reused.into())]);
+    for phase in Phase::ALL {
+        let millis = timings.of(phase).map(|took| took.as_micros() as f64 / 1000.0);
+        shown.insert(phase.name().to_owned(), millis.into());
+    }
+    (!timings.is_empty()).then_some(Value::Object(shown))
 }
 
 /// One sentence on whether sending again is safe: the question that a person has.
@@ -174,6 +186,7 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
     }
     let executed = operation.may_have_executed();
     match (operation.state, operation.effects) {
+        (State::Done, _) if operation.is_mail() => mail_advice(operation),
         (State::Done, _) => "Done: the same key gets the same answer; nothing is sent again.",
         (State::InDoubt, _) => {
             "In doubt: it was sent, and no answer says whether it was done. Sending again could do it twice."
@@ -190,6 +203,20 @@ pub(crate) fn advice(operation: &Operation) -> &'static str {
         }
         (State::Dead(_), Effects::NonIdempotent) => {
             "Careful: it may have been done, and sending again would do it twice."
+        }
+    }
+}
+
+/// The same of a mail that is done: it may be so for some of its recipients alone.
+fn mail_advice(mail: &Operation) -> &'static str {
+    let last = mail.attempts.iter().rev().find_map(|attempt| attempt.ended.as_ref());
+    match last.filter(|ended| ended.error.is_some()).map(|ended| ended.ending) {
+        None => "Done: the same key gets the same answer; nothing is sent again.",
+        Some(Ending::Answered) => {
+            "Done for some of its recipients: its last attempt says for which not. Those need a mail of their own."
+        }
+        Some(_) => {
+            "Done, by other evidence than an answer, for those that the server had not refused: where it had, its last attempt says which, and those need a mail of their own."
         }
     }
 }

@@ -14,7 +14,7 @@ use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::route::Route;
 use onceward::sabotage::Sabotage;
-use onceward::store::{Asked, Page, Query, Standing, Which};
+use onceward::store::{Asked, Counted, Page, Query, Standing, Which};
 use onceward::tally::{DuplicateSeen, KeysAhead, Span, Stats};
 use onceward::{Bulk, NoteQuery, Notes, Refusal, Saga, Subscription, Wanted};
 use serde_json::Value;
@@ -168,13 +168,10 @@ impl View {
         Ok(self.engine.store().list(self.lay(query)?).await?)
     }
 
-    /// How many operations stand where.
-    pub(crate) async fn counts(&self) -> Result<HashMap<Standing, u64>, Problem> {
-        let counts = match self.only().filter(|_| !Sabotage::TenantUnfiltered.is_on()) {
-            Some(tenant) => self.engine.store().counts_of(tenant.to_owned()).await?,
-            None => self.engine.store().condition().await?.counts,
-        };
-        Ok(counts.into_iter().collect())
+    /// How many operations stand where, of each standing no further than `max` rows.
+    pub(crate) async fn counts(&self, max: u64) -> Result<HashMap<Standing, Counted>, Problem> {
+        let tenant = self.counted().map(str::to_owned);
+        Ok(self.engine.store().count_open(tenant, max).await?.into_iter().collect())
     }
 
     /// What calls came to over `span`.
@@ -297,6 +294,15 @@ impl View {
     pub(crate) fn find_route(&self, name: &str) -> Result<Arc<Route>, Problem> {
         let route = self.engine.route(name).filter(|route| self.has_route(route));
         route.ok_or_else(|| Refusal::RouteUnknown(name.to_owned()).into())
+    }
+
+    /// The same, where callers can name it: those of sources, outboxes and subscriptions have a slash in
+    /// their name, which ends one at `/to/`.
+    pub(crate) fn find_called(&self, name: &str) -> Result<Arc<Route>, Problem> {
+        if name.contains('/') {
+            return Err(Refusal::RouteUnknown(name.to_owned()).into());
+        }
+        self.find_route(name)
     }
 
     /// The routes that are there for it.
@@ -429,7 +435,7 @@ mod tests {
         ".find(Which",
         ".list(",
         ".condition()",
-        ".counts_of(",
+        ".count_open(",
         "engine.notes(",
         "engine.bulks(",
         "engine.bulk(",

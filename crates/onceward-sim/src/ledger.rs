@@ -13,8 +13,8 @@ use onceward::core::lease::Session;
 use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, Way, Which, Write,
+    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply,
+    Standing, Store, StoreError, Swept, Way, Which, Write,
 };
 use tokio::sync::Notify;
 
@@ -203,8 +203,8 @@ impl Store for FaultyStore {
         Box::pin(self.call("condition", self.world.store.condition()))
     }
 
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
-        Box::pin(self.call("counts_of", self.world.store.counts_of(tenant)))
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        Box::pin(self.call("count_open", self.world.store.count_open(tenant, max)))
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

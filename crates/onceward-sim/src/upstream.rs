@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ending, Reached};
+use onceward::core::attempt::{Ending, Reached, Timings};
 use onceward::core::exchange::Headers;
 use onceward::store::{Store as _, Which};
 use onceward::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Upstream};
@@ -70,7 +70,13 @@ impl AnswerBody for Body {
 }
 
 fn failure(ending: Ending, reached: Reached) -> Failure {
-    Failure { ending, reached, error: format!("simulated: {}", ending.name()), permanent: false }
+    Failure {
+        ending,
+        reached,
+        error: format!("simulated: {}", ending.name()),
+        permanent: false,
+        timings: Timings::default(),
+    }
 }
 
 impl SimulatedUpstream {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ending, Reached};
+use onceward::core::attempt::{Ending, Reached, Timings};
 use onceward::core::exchange::{Headers, Request};
 use onceward::problem::Problem;
 use onceward::upstream::{Dispatch, Failure, Sent, Upstream};
@@ -27,6 +27,7 @@ impl Upstream for Work {
                 reached: Reached::Sent,
                 error: "the printer took the page and went silent".to_owned(),
                 permanent: false,
+                timings: Timings::default(),
             })
         })
     }

@@ -20,8 +20,8 @@ use onceward::core::operation::Operation;
 use onceward::core::time::Timestamp;
 use onceward::store::memory::MemoryStore;
 use onceward::store::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    Swept, Way, Which, Write, contract,
+    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply,
+    Standing, Store, Swept, Way, Which, Write, contract,
 };
 use tokio::sync::Notify;
 
@@ -127,8 +127,8 @@ impl<S: Store> Store for Counting<S> {
         self.inner.condition()
     }
 
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
-        self.inner.counts_of(tenant)
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        self.inner.count_open(tenant, max)
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, ()> {

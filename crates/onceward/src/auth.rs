@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
@@ -254,6 +254,7 @@ impl OAuth2 {
             reached: Reached::Nothing,
             error: format!("no access token: {why}"),
             permanent: false,
+            timings: Timings::default(),
         })
     }
 

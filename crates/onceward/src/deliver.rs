@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Phase, Reached, Timings};
 use onceward_core::exchange::{self, Headers, Request, Response};
 use onceward_core::operation::{Operation, UpstreamKey};
 use onceward_core::policy::Effects;
@@ -56,10 +56,15 @@ pub(crate) async fn deliver(
     let left = || target(route, Some(total.saturating_sub(begun.elapsed())));
     let token = match Box::pin(oauth2.token(upstream)).await {
         Ok(token) => token,
-        Err(failure) => return failed(failure, None),
+        Err(failure) => {
+            let refused = Delivered { is_ours: true, ..failed(failure, None) };
+            return after_token(begun.elapsed(), refused);
+        }
     };
     token.lay_on(&mut headers);
+    let took = begun.elapsed();
     let delivered = send(upstream, route, dispatch(left(), headers.clone())).await;
+    let delivered = after_token(took, delivered);
     let is_refused = delivered.status == Some(401) && delivered.ending == Ending::Answered;
     // Even a request that was refused is sent again only where it may arrive twice.
     let is_harmless = matches!(operation.effects, Effects::Idempotent | Effects::Keyed);
@@ -69,11 +74,18 @@ pub(crate) async fn deliver(
     match Box::pin(oauth2.token(upstream)).await {
         Ok(token) => {
             token.lay_on(&mut headers);
-            send(upstream, route, dispatch(left(), headers)).await
+            let took = begun.elapsed();
+            after_token(took, send(upstream, route, dispatch(left(), headers)).await)
         }
         // It was sent, and this is what came of it.
         Err(_) => delivered,
     }
+}
+
+/// What was waited for before the request that counts, a refused one included.
+fn after_token(took: Duration, mut delivered: Delivered) -> Delivered {
+    delivered.timings.add(Phase::Token, took);
+    delivered
 }
 
 async fn send(upstream: &dyn Upstream, route: &Route, dispatch: Dispatch) -> Delivered {
@@ -127,6 +139,7 @@ fn no_place(error: NoPlace) -> Failure {
         reached: Reached::Nothing,
         error: format!("the upstream's key has no place in the request: {error}"),
         permanent: true,
+        timings: Timings::default(),
     }
 }
 
@@ -183,8 +196,8 @@ pub(crate) async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
             Ok(None) => {
                 // Most answers come in one piece, which is then not copied.
                 let whole = if more.is_empty() { first } else { more.freeze() };
-                let trailers = body.trailers();
-                return answered(response(whole, trailers, headers), note, None);
+                let (trailers, timings) = (body.trailers(), body.timings());
+                return answered(response(whole, trailers, headers), note, None, timings);
             }
             Ok(Some(piece)) if first.is_empty() && more.is_empty() => first = piece,
             Ok(Some(piece)) => {
@@ -200,7 +213,8 @@ pub(crate) async fn collect(answer: Answer, bytes_max: usize) -> Delivered {
         }
         if first.len().max(more.len()) > bytes_max && !Sabotage::UnboundedBody.is_on() {
             let part = if more.is_empty() { first } else { more.freeze() };
-            return answered(response(part, Headers::default(), headers), note, Some(body));
+            let (part, timings) = (response(part, Headers::default(), headers), body.timings());
+            return answered(part, note, Some(body), timings);
         }
     }
 }
@@ -209,6 +223,7 @@ fn answered(
     response: Response,
     note: Option<String>,
     rest: Option<Box<dyn AnswerBody>>,
+    timings: Timings,
 ) -> Delivered {
     Delivered {
         ending: Ending::Answered,
@@ -216,14 +231,16 @@ fn answered(
         status: Some(response.status),
         error: note,
         permanent: false,
+        is_ours: false,
         response: Some(response),
         served: Vec::new(),
         rest,
+        timings,
     }
 }
 
 fn failed(failure: Failure, response: Option<Response>) -> Delivered {
-    let Failure { ending, reached, error, permanent } = failure;
+    let Failure { ending, reached, error, permanent, timings } = failure;
     // A status counts only where its head came: then the ending is "truncated".
     let status = response.as_ref().map(|response| response.status);
     Delivered {
@@ -232,8 +249,10 @@ fn failed(failure: Failure, response: Option<Response>) -> Delivered {
         status,
         error: Some(error),
         permanent,
+        is_ours: false,
         response,
         served: Vec::new(),
         rest: None,
+        timings,
     }
 }

@@ -1,6 +1,6 @@
 //! What an attempt brought: the noun between deliver and settle.
 
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::Response;
 
 use crate::upstream::AnswerBody;
@@ -13,10 +13,23 @@ pub(crate) struct Delivered {
     pub(crate) error: Option<String>,
     /// Whether trying again cannot help.
     pub(crate) permanent: bool,
+    /// Whether what was lacking was lacking here: an access token, a slot, time.
+    pub(crate) is_ours: bool,
     /// The answer: whole, or as far as it came.
     pub(crate) response: Option<Response>,
     /// The recipients of a mail that have it now, by their place in its request.
     pub(crate) served: Vec<u16>,
     /// What follows of an answer that is larger than what is kept.
     pub(crate) rest: Option<Box<dyn AnswerBody>>,
+    /// How long each of its phases took, as far as that was measured.
+    pub(crate) timings: Timings,
+}
+
+impl Delivered {
+    /// Whether it says nothing of whom it was for, who was not asked: what was lacking was lacking here, or the
+    /// address was refused here, before it was dialled or once it was known.
+    pub(crate) fn says_nothing(&self) -> bool {
+        let is_near = matches!(self.reached, Reached::Nothing | Reached::Resolved);
+        self.is_ours || self.permanent && self.ending == Ending::Unsent && is_near
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::lease::Session;
 use onceward_core::policy::Policy;
 use thiserror::Error;
@@ -214,6 +214,7 @@ impl Upstream for Nobody {
             reached: Reached::Nothing,
             error: "a handler does what its caller asks, and nobody asks now".to_owned(),
             permanent: true,
+            timings: Timings::default(),
         })))
     }
 }

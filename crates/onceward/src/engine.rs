@@ -59,6 +59,10 @@ use crate::waiters::Waiters;
 /// How often a write that lost against another is tried again before it is given up as a busy ledger.
 pub(crate) const RACES_MAX: usize = 8;
 
+/// The largest mail that is rendered where its call is polled, in bytes as it is posted: in some tenths of a
+/// millisecond.
+const RENDERED_AT_ONCE_MAX: usize = 64 << 10;
+
 /// What an engine is made of.
 pub struct Parts {
     /// Door 1.
@@ -318,11 +322,30 @@ impl Engine {
         let route = self.find_route_for(&call.tenant, &call.route)?;
         let flow = call.options.flow.clone().unwrap_or_default();
         let lane = Lane { tenant: call.tenant.clone(), route: call.route.clone(), flow };
-        match receive(call, Arc::clone(&route), &self.secrets, self.clock.now())? {
+        match self.receive(call, Arc::clone(&route)).await? {
             Received::Pass(request) => Box::pin(pass_whole(self, lane, &route, &request)).await,
             // Every edge carries this along: it has to be small.
             Received::Keyed(arrival) => Box::pin(self.remember(arrival, Arc::new(lane))).await,
         }
+    }
+
+    /// Reads a call on its route; a large mail beside the threads that serve connections, for as long as it
+    /// takes to be rendered.
+    pub(crate) async fn receive(
+        self: &Arc<Self>,
+        call: Call,
+        route: Arc<Route>,
+    ) -> Result<Received, Refusal> {
+        let is_long = route.target.mail.is_some() && call.request.body.len() > RENDERED_AT_ONCE_MAX;
+        if !is_long {
+            return receive(call, route, &self.secrets, self.clock.now());
+        }
+        let engine = Arc::clone(self);
+        let rendering = tokio::task::spawn_blocking(move || {
+            receive(call, route, &engine.secrets, engine.clock.now())
+        });
+        // It is cut off where the process ends.
+        rendering.await.unwrap_or(Err(Refusal::Draining))
     }
 
     /// One call that passes without a record, from the head of its request to the head of its answer:

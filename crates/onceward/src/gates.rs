@@ -132,7 +132,7 @@ pub(crate) struct Slot {
     /// The place of whose call it is.
     presence: Option<Box<Presence>>,
     /// That of the route by whose upstream its own goes.
-    beyond: Option<Box<Slot>>,
+    beyond: Option<Box<(String, Slot)>>,
 }
 
 impl Slot {
@@ -156,19 +156,24 @@ impl Slot {
     /// An attempt is made with it.
     pub(crate) fn spend(&mut self) {
         self.is_used = true;
-        if let Some(beyond) = &mut self.beyond {
+        if let Some(beyond) = self.beyond() {
             beyond.spend();
         }
     }
 
-    /// Keeps a slot of another gate for as long as it is kept.
-    pub(crate) fn keep_beyond(&mut self, beyond: Slot) {
-        self.beyond = Some(Box::new(beyond));
+    /// Keeps a slot of the gate of another `route` for as long as it is kept.
+    pub(crate) fn keep_beyond(&mut self, route: String, beyond: Slot) {
+        self.beyond = Some(Box::new((route, beyond)));
+    }
+
+    /// The route whose slot it keeps.
+    pub(crate) fn beyond_of(&self) -> Option<&str> {
+        self.beyond.as_ref().map(|beyond| beyond.0.as_str())
     }
 
     /// The slot of the other gate.
     pub(crate) fn beyond(&mut self) -> Option<&mut Slot> {
-        self.beyond.as_deref_mut()
+        self.beyond.as_mut().map(|beyond| &mut beyond.1)
     }
 
     /// Gives it up, with what its last attempt says of the upstream; tells what moved.

@@ -6,6 +6,7 @@
 //! of a head but what is set here: no value with a line break is taken.
 
 mod raw;
+mod rule;
 mod written;
 
 use std::borrow::Cow;
@@ -17,7 +18,6 @@ use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{
     BodyRule, Fingerprint, FingerprintRule, FingerprintSecret, canonical_json,
 };
-use onceward_core::hex;
 use onceward_core::id::OperationId;
 use onceward_core::policy::Policy;
 use onceward_core::time::Timestamp;
@@ -39,9 +39,9 @@ pub(crate) const MESSAGE_ID_OF: &str = "message_id";
 /// Who has it, by their place among [`TO`]: told to an attempt, and by its answer.
 pub(crate) const SERVED: &str = "onceward-served";
 
-/// Of a remembered mail: the fingerprint of what was posted, whatever its route says of those: that is not
+/// Of a remembered mail: the rule by which what was posted is the same, where its route said one. That is not
 /// kept, and a route may come to say something else.
-const POSTED: &str = "onceward-posted";
+const RULE: &str = "onceward-rule";
 
 /// What a mail is called that is whole already, as a type of bodies.
 const RAW: &str = "message/rfc822";
@@ -72,8 +72,8 @@ pub struct Mail {
     pub to: Vec<String>,
     /// What it is about.
     pub subject: String,
-    /// What was posted, as a fingerprint.
-    posted: String,
+    /// By which rule it is the same as another, where its route says one.
+    rule: Option<String>,
     /// All of it but `Message-ID` and `Date`, which go before it.
     rest: Vec<u8>,
 }
@@ -83,7 +83,7 @@ impl Mail {
     pub(crate) fn read(
         request: &Request,
         bytes_max: usize,
-        secret: &FingerprintSecret,
+        rule: &FingerprintRule,
     ) -> Result<Self, Refusal> {
         if request.method != "POST" {
             return Err(Refusal::MailInvalid("a mail is sent by POST".to_owned()));
@@ -92,7 +92,7 @@ impl Mail {
         let mail = if is_whole(kind) { raw::read(request) } else { written::read(&request.body) };
         let mut mail = mail.map_err(Refusal::MailInvalid)?;
         mail.check().map_err(Refusal::MailInvalid)?;
-        mail.posted = posted(request, secret);
+        mail.rule = rule::written(rule);
         // Base64 takes a third more, and is the most that becomes of a body.
         if mail.rest.len() > bytes_max.saturating_add(bytes_max / 2) {
             return Err(Refusal::BodyTooLarge { bytes_max });
@@ -116,9 +116,9 @@ impl Mail {
         let mut headers = vec![
             line("content-type", RAW),
             line(MESSAGE_ID, &self.message_id(id)),
-            line(POSTED, &self.posted),
             line(FROM, &self.from),
         ];
+        headers.extend(self.rule.iter().map(|rule| line(RULE, rule)));
         headers.extend(self.to.iter().map(|to| line(TO, to)));
         let mut head = Head::new();
         head.set(MessageId::from(self.message_id(id)));
@@ -133,11 +133,6 @@ impl Mail {
             headers: Headers(headers),
             body: body.into(),
         }
-    }
-
-    /// Whether `remembered` was made of the same that was posted here.
-    pub(crate) fn is_of(&self, remembered: &Request) -> bool {
-        remembered.headers.text(POSTED) == Some(&self.posted)
     }
 
     /// What its operation is found by, and what lies in the ledger in the clear for that: what it is called,
@@ -223,7 +218,7 @@ fn add(to: &mut Vec<String>, address: &str) {
 /// What counts of a mail as "the same request" is what its document says, not how it is spelt: the document
 /// is not kept, so there is nothing to compare it with later. One that has no canonical form counts as
 /// it is.
-pub(crate) fn counted<'a>(request: &'a Request, rule: &FingerprintRule) -> Cow<'a, Request> {
+fn counted<'a>(request: &'a Request, rule: &FingerprintRule) -> Cow<'a, Request> {
     let is_whole = request.headers.text("content-type").is_some_and(is_whole);
     let said = match rule.body {
         BodyRule::Auto if !is_whole => canonical_json(&request.body, &rule.ignore),
@@ -235,11 +230,23 @@ pub(crate) fn counted<'a>(request: &'a Request, rule: &FingerprintRule) -> Cow<'
     }
 }
 
-/// The fingerprint of what was posted, under the rule that holds where nothing is said.
-fn posted(request: &Request, secret: &FingerprintSecret) -> String {
-    let rule = FingerprintRule::default();
-    let print = Fingerprint::of(&counted(request, &rule), &rule, secret);
-    print.parts.iter().map(|part| hex::encode(part)).collect()
+/// The fingerprint of what is posted.
+pub(crate) fn fingerprint(
+    request: &Request,
+    rule: &FingerprintRule,
+    secret: &FingerprintSecret,
+) -> Fingerprint {
+    Fingerprint::of(&counted(request, rule), rule, secret)
+}
+
+/// The same under the rule by which `remembered` was first asked for; nothing where that cannot be read.
+pub(crate) fn fingerprint_of_then(
+    request: &Request,
+    remembered: &Request,
+    secret: &FingerprintSecret,
+) -> Option<Fingerprint> {
+    let rule = rule::read(remembered.headers.text(RULE))?;
+    Some(fingerprint(request, &rule, secret))
 }
 
 /// Whether this is the type of a mail that is whole already.

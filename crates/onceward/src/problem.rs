@@ -107,6 +107,23 @@ const TABLE: &[(&str, u16, &str, &str)] = &[
     ),
 ];
 
+/// Of the table: what is told only to whoever asks the rest of the gateway. Every other code may meet
+/// a caller of a route.
+const OF_NO_CALL: [&str; 12] = [
+    "fence-stale",
+    "media-type-unsupported",
+    "risk-unaccepted",
+    "operation-open",
+    "not-found",
+    "method-not-allowed",
+    "login-refused",
+    "gone-wrong",
+    "no-outcome",
+    "source-unknown",
+    "webhook-rejected",
+    "approval-wanted",
+];
+
 impl Problem {
     /// The problem of this code, with its detail. A code that the table has not is `gone-wrong`.
     pub fn new(code: &str, detail: impl Into<String>) -> Self {
@@ -127,6 +144,11 @@ impl Problem {
     /// Every code with its status and its advice, and its title.
     pub fn all() -> impl Iterator<Item = (&'static str, u16, &'static str, &'static str)> {
         TABLE.iter().copied()
+    }
+
+    /// The same of the codes that a caller of a route may meet.
+    pub fn of_calls() -> impl Iterator<Item = (&'static str, u16, &'static str, &'static str)> {
+        Self::all().filter(|(code, ..)| !OF_NO_CALL.contains(code))
     }
 
     /// It is about this operation.
@@ -379,6 +401,7 @@ mod tests {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), TABLE.len());
+        assert!(OF_NO_CALL.iter().all(|code| codes.contains(&code)));
         for (code, status, advice, _) in TABLE {
             assert!((400..600).contains(status), "{code}");
             assert!(

@@ -53,8 +53,7 @@ pub(crate) fn receive(
     strip_preferences(&mut request.headers);
     lay_over(&mut request.headers, &std::mem::take(&mut options.headers));
     let mail = if route.target.mail.is_some() {
-        let secret = secrets.fingerprint();
-        Some(Box::new(Mail::read(&request, route.body_bytes_max, secret)?))
+        Some(Box::new(Mail::read(&request, route.body_bytes_max, &policy.fingerprint)?))
     } else {
         None
     };
@@ -70,10 +69,7 @@ pub(crate) fn receive(
         None => (made_key(), true),
     };
     let fingerprint = match &mail {
-        Some(_) => {
-            let counted = mail::counted(&request, &policy.fingerprint);
-            Fingerprint::of(&counted, &policy.fingerprint, secrets.fingerprint())
-        }
+        Some(_) => mail::fingerprint(&request, &policy.fingerprint, secrets.fingerprint()),
         None => Fingerprint::of(&request, &policy.fingerprint, secrets.fingerprint()),
     };
     let asked = options.effects.filter(|_| name.contains("://"));

@@ -215,13 +215,12 @@ async fn operations(
     let mut operations: Vec<Operation> = Vec::new();
     let mut before = None;
     loop {
-        let query =
-            Query { route: Some(route.name.clone()), before, limit: PAGE, ..Query::default() };
+        let route = Some(route.name.clone());
+        let query = Query { route, since: Some(oldest), before, limit: PAGE, ..Query::default() };
         let page = engine.store.list(query).await?;
-        let is_past = page.operations.last().is_some_and(|last| last.created_at < oldest);
-        operations.extend(page.operations.into_iter().filter(|it| it.created_at >= oldest));
+        operations.extend(page.operations);
         before = page.next;
-        if is_past || before.is_none() {
+        if before.is_none() {
             return Ok((operations, true));
         }
         if operations.len() >= OPERATIONS_MAX {

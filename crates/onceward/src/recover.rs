@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::attempt::{Ended, Ending, Reached, Timings};
 use onceward_core::lease::BEAT;
 use onceward_core::operation::{Event, Operation, State};
 
@@ -105,6 +105,7 @@ async fn judge(engine: &Engine, operation: &Operation) -> Result<(), StoreError>
         error: Some("the process ended while the attempt was under way".to_owned()),
         may_have_executed: true,
         answer: None,
+        timings: Timings::default(),
     });
     let Some(verdict) = judgement::decide_orphan(operation, &policy, ended.as_ref(), now) else {
         return Ok(());

@@ -12,7 +12,7 @@ use crate::call::{Arrival, Call, CallOptions, Received};
 use crate::engine::Engine;
 use crate::observe::Fact;
 use crate::people::{Person, deed};
-use crate::receive::{made_key, receive};
+use crate::receive::made_key;
 use crate::refusal::Refusal;
 use crate::remember::birth;
 use crate::store::{Remembered, Which};
@@ -70,7 +70,11 @@ impl Engine {
     }
 
     /// The remembered request with the changes, as if it had just been received.
-    async fn rearrival(&self, original: &Operation, edit: Edit) -> Result<Arrival, Refusal> {
+    async fn rearrival(
+        self: &Arc<Self>,
+        original: &Operation,
+        edit: Edit,
+    ) -> Result<Arrival, Refusal> {
         let conflict = |why: &str| Refusal::conflict(original, why);
         if original.request.is_none() {
             return Err(conflict("its request was forgotten with its window"));
@@ -116,7 +120,7 @@ impl Engine {
             request,
             options,
         };
-        match receive(call, route, &self.secrets, self.clock.now())? {
+        match self.receive(call, route).await? {
             Received::Keyed(arrival) => Ok(*arrival),
             Received::Pass(_) => Err(conflict("a request that only reads has no operation")),
         }

@@ -44,6 +44,7 @@ pub(crate) fn settle(
         may_have_executed: !delivered.served.is_empty()
             || verdict::may_have_executed(delivered.ending, delivered.status, policy, hint),
         answer: None,
+        timings: delivered.timings,
     };
     let brought = Brought {
         headers,

@@ -8,11 +8,12 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use onceward_core::admission;
 use onceward_core::attempt::BodyRef;
-use onceward_core::id::OperationId;
+use onceward_core::id::{OperationId, place_at};
 use onceward_core::key::{KeyDigest, Scope, ScopeKind};
 use onceward_core::lease::Session;
 use onceward_core::operation::{Death, Event, Fence, Operation, State};
@@ -29,6 +30,8 @@ pub mod memory;
 pub mod moving;
 pub mod postgres;
 mod row;
+#[cfg(test)]
+mod spans;
 pub mod sqlite;
 
 /// The future of a verb: boxed, so that an engine can hold any store.
@@ -311,9 +314,9 @@ pub struct Query {
     pub parent: Option<OperationId>,
     /// Only those whose answer made this: its name, where one is meant, and what it is called.
     pub made: Option<(Option<String>, String)>,
-    /// Only those that came then or later.
+    /// Only those that [came](onceward_core::operation::Intent::came_at) then or later.
     pub since: Option<Timestamp>,
-    /// Only those that came earlier.
+    /// Only those that [came](onceward_core::operation::Intent::came_at) earlier.
     pub until: Option<Timestamp>,
     /// Only those that are older than this place.
     pub before: Option<OperationId>,
@@ -325,10 +328,20 @@ impl Query {
     /// How many rows one list looks at: past it, it returns what it has with a `next`.
     pub const ROWS_MAX: usize = 20_000;
 
-    /// Whether nothing from `place` on can be wanted: an operation's place is no earlier than the
-    /// time it came.
+    /// How many rows one list of an embedded ledger passes over by their bytes alone: a tenth of the work of reading them.
+    pub(crate) const PASSED_MAX: usize = 10 * Self::ROWS_MAX;
+
+    /// All that can be wanted is older than this: a list begins here, wherever that is.
+    pub(crate) fn begins_before(&self) -> OperationId {
+        // Of the millisecond itself, what came earlier in it.
+        let over = |until: Timestamp| OperationId::first_at(until.plus(Duration::from_millis(1)));
+        let all = OperationId::from_u128(u128::MAX);
+        self.before.unwrap_or(all).min(self.until.map_or(all, over))
+    }
+
+    /// Whether nothing from `place` on can be wanted.
     pub(crate) fn ends_before(&self, place: u64) -> bool {
-        self.since.is_some_and(|since| place < since.as_millis() << 15)
+        self.since.is_some_and(|since| place < place_at(since))
     }
 
     /// Whether the query wants `operation`.
@@ -365,8 +378,8 @@ impl Query {
             && !(self.no_error && operation.last_error().is_some_and(|last| !last.is_empty()))
             && self.parent.is_none_or(|parent| operation.parent == Some(parent))
             && self.made.as_ref().is_none_or(made)
-            && self.since.is_none_or(|since| operation.created_at >= since)
-            && self.until.is_none_or(|until| operation.created_at < until)
+            && self.since.is_none_or(|since| operation.came_at() >= since)
+            && self.until.is_none_or(|until| operation.came_at() < until)
             && self.text.as_deref().is_none_or(|text| {
                 [operation.key.as_str(), label, &operation.target]
                     .iter()
@@ -434,10 +447,50 @@ impl Backlog {
     }
 }
 
+/// How many operations stand somewhere, as far as they were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// So many were met.
+    pub count: u64,
+    /// Whether these are all; else there are at least so many.
+    pub is_all: bool,
+}
+
+impl Counted {
+    /// None at all.
+    pub const NONE: Self = Self { count: 0, is_all: true };
+
+    /// Whether there is one.
+    pub fn is_some(self) -> bool {
+        // Of those that were not looked at, one may be.
+        self.count > 0 || !self.is_all
+    }
+
+    /// What is known after `looked_at` rows, of which `max` were to be counted and one more to be looked
+    /// for, where `own` of them are to be counted.
+    pub(crate) fn of(own: u64, looked_at: u64, max: u64) -> Self {
+        Self { count: own.min(max), is_all: looked_at <= max }
+    }
+}
+
+impl std::ops::Add for Counted {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { count: self.count + other.count, is_all: self.is_all && other.is_all }
+    }
+}
+
+impl std::iter::Sum for Counted {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::NONE, std::ops::Add::add)
+    }
+}
+
 /// How the ledger is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Condition {
-    /// How many operations stand where.
+    /// How many operations stand where, all of them counted.
     pub counts: Vec<(Standing, u64)>,
     /// Bytes on disk.
     pub bytes: u64,
@@ -578,8 +631,10 @@ pub trait Store: Send + Sync + 'static {
     /// Has `told` be told of each durable write from now on how long it took, where anybody measures.
     fn tell_commits(&self, _told: ToldCommit) {}
 
-    /// How many operations of a tenant stand where; of what is done and over nothing need be told.
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>>;
+    /// How many operations of a tenant, or of all, stand where. At most `max` rows of each standing and
+    /// one more are looked at, so that its cost does not grow with what waits: a tenant's may stand behind
+    /// those of others. Of what is done and over nothing need be told.
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>>;
 
     /// The operation in doubt that came first, of a tenant or of all.
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use onceward_core::id::OperationId;
-use onceward_core::key::{KeyDigest, Scope, ScopeKind};
+use onceward_core::key::{KeyDigest, Scope};
 use onceward_core::operation::Operation;
 use onceward_core::time::Timestamp;
 
@@ -39,6 +39,7 @@ struct First {
 
 /// That a new operation is to be compared with those of a while ago.
 pub(crate) struct Watch {
+    whose: Scope,
     key: KeyDigest,
     within: Duration,
     now: Timestamp,
@@ -48,17 +49,26 @@ pub(crate) struct Watch {
 impl Watch {
     /// What the route of `arrival` wants; nothing where it wants none.
     pub(crate) fn of(arrival: &Arrival, now: Timestamp) -> Option<Self> {
+        Self::within(&arrival.scope, arrival, now)
+    }
+
+    /// The same, compared with the calls of `scope`.
+    pub(crate) fn within(scope: &Scope, arrival: &Arrival, now: Timestamp) -> Option<Self> {
         let within = arrival.policy.suspect_within;
-        let aside = || Arc::clone(&arrival.options.aside);
-        (!within.is_zero()).then(|| Self { key: arrival.digest, within, now, aside: aside() })
+        (!within.is_zero()).then(|| Self {
+            whose: scope.clone(),
+            key: arrival.digest,
+            within,
+            now,
+            aside: Arc::clone(&arrival.options.aside),
+        })
     }
 }
 
 impl Engine {
     /// Tells where another operation had the same request under another key a short while ago.
     pub(crate) fn suspect(&self, operation: &Operation, watch: &Watch) {
-        let Watch { key, within, now, .. } = *watch;
-        if let Some((first, again)) = self.suspects.note(operation, key, within, now) {
+        if let Some((first, again)) = self.suspects.note(operation, watch) {
             self.observer.observe(Fact::Suspected(operation, first, again));
             // Nobody else sets it.
             let _ = watch.aside.suspect_of.set(first);
@@ -69,15 +79,10 @@ impl Engine {
 impl Suspects {
     /// Takes note of a new operation; tells the first one that has the same request and another key,
     /// and how many there were since.
-    pub(crate) fn note(
-        &self,
-        operation: &Operation,
-        key: KeyDigest,
-        within: Duration,
-        now: Timestamp,
-    ) -> Option<(OperationId, u32)> {
+    pub(crate) fn note(&self, operation: &Operation, watch: &Watch) -> Option<(OperationId, u32)> {
+        let Watch { key, within, now, .. } = *watch;
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = request_of(operation);
+        let request = request_of(&watch.whose, operation);
         if let Some(first) = lately.first.get_mut(&request)
             && now < first.at.plus(within)
         {
@@ -103,17 +108,11 @@ impl Suspects {
 
 /// Whose request, and which. The parts of a fingerprint are digests, each with a meaning of its own; a
 /// scope is no secret, and taken for another it costs a word too many.
-fn request_of(operation: &Operation) -> u128 {
-    let mut whose = DefaultHasher::new();
-    if operation.scope.kind == ScopeKind::Step {
-        // Its scope is one of sagas: what it asks is compared with calls of its route.
-        let (kind, name) = (ScopeKind::Call, operation.route.clone());
-        Scope { kind, name, ..operation.scope.clone() }.hash(&mut whose);
-    } else {
-        operation.scope.hash(&mut whose);
-    }
+fn request_of(whose: &Scope, operation: &Operation) -> u128 {
+    let mut hasher = DefaultHasher::new();
+    whose.hash(&mut hasher);
     let parts = operation.fingerprint.parts.iter().zip([1u32, 3, 5, 7]);
-    parts.fold(whose.finish().into(), |mixed, (part, turn)| {
+    parts.fold(hasher.finish().into(), |mixed, (part, turn)| {
         mixed ^ u128::from_be_bytes(*part).rotate_left(turn)
     })
 }
@@ -127,6 +126,11 @@ mod tests {
 
     const WITHIN: Duration = Duration::from_mins(10);
 
+    fn watch(operation: &Operation, now: Timestamp) -> Watch {
+        let (whose, key) = (operation.scope.clone(), digest_of(operation));
+        Watch { whose, key, within: WITHIN, now, aside: Arc::default() }
+    }
+
     #[test]
     fn the_same_request_under_another_key_is_told_for_a_while() {
         let suspects = Suspects::default();
@@ -135,22 +139,14 @@ mod tests {
         let mut unlike = operation(3, "c", "r", Mode::Held);
         unlike.intent_mut().fingerprint.parts[3][0] ^= 1;
         let elsewhere = operation(4, "d", "other", Mode::Held);
-        assert_eq!(suspects.note(&one, digest_of(&one), WITHIN, at(0)), None);
-        assert_eq!(
-            suspects.note(&one, digest_of(&one), WITHIN, at(1)),
-            None,
-            "the same key is a duplicate"
-        );
-        assert_eq!(suspects.note(&other, digest_of(&other), WITHIN, at(2)), Some((one.id, 1)));
-        assert_eq!(suspects.note(&other, digest_of(&other), WITHIN, at(9)), Some((one.id, 2)));
-        assert_eq!(suspects.note(&unlike, digest_of(&unlike), WITHIN, at(9)), None);
-        assert_eq!(suspects.note(&elsewhere, digest_of(&elsewhere), WITHIN, at(9)), None);
-        assert_eq!(
-            suspects.note(&other, digest_of(&other), WITHIN, at(10)),
-            None,
-            "it is long ago"
-        );
-        assert_eq!(suspects.note(&one, digest_of(&one), WITHIN, at(11)), Some((other.id, 1)));
+        assert_eq!(suspects.note(&one, &watch(&one, at(0))), None);
+        assert_eq!(suspects.note(&one, &watch(&one, at(1))), None, "the same key is a duplicate");
+        assert_eq!(suspects.note(&other, &watch(&other, at(2))), Some((one.id, 1)));
+        assert_eq!(suspects.note(&other, &watch(&other, at(9))), Some((one.id, 2)));
+        assert_eq!(suspects.note(&unlike, &watch(&unlike, at(9))), None);
+        assert_eq!(suspects.note(&elsewhere, &watch(&elsewhere, at(9))), None);
+        assert_eq!(suspects.note(&other, &watch(&other, at(10))), None, "it is long ago");
+        assert_eq!(suspects.note(&one, &watch(&one, at(11))), Some((other.id, 1)));
     }
 
     #[test]
@@ -159,7 +155,7 @@ mod tests {
         for n in 0..=REQUESTS_MAX as u64 {
             let mut made = operation(n, "a", "r", Mode::Held);
             made.intent_mut().fingerprint.parts[3][..8].copy_from_slice(&n.to_be_bytes());
-            suspects.note(&made, digest_of(&made), WITHIN, Timestamp::from_micros(0));
+            suspects.note(&made, &watch(&made, Timestamp::from_micros(0)));
         }
         assert_eq!(suspects.0.lock().unwrap().first.len(), REQUESTS_MAX);
     }

@@ -291,6 +291,20 @@ impl Tenants {
         Look::Free((Box::new(share), Box::new(presence)))
     }
 
+    /// The next turn of `name`'s rate, of what is never refused but waits for it; kept once that is spent.
+    /// Nothing where it has no rate.
+    pub(crate) fn turn(self: &Arc<Self>, name: &str, now: Timestamp) -> Option<(Timestamp, Share)> {
+        if !self.has_limits.load(Ordering::Acquire) || Sabotage::TenantLimitIgnored.is_on() {
+            return None;
+        }
+        let mut inner = self.inner();
+        let rate = self.share_of(inner.limits_of(name).rate?);
+        let turn = inner.tenants.entry(name.to_owned()).or_default().meter.take(rate, now);
+        let wanted = Wanted { bytes: None, may_wait: false };
+        let (tenants, tenant) = (Arc::clone(self), name.to_owned());
+        Some((turn, Share { tenants, tenant, rate: Some(rate), wanted, is_spent: false }))
+    }
+
     fn waiting(&self, name: &str, backlog: Backlog, now: Timestamp) {
         let mut inner = self.inner();
         let most = inner.limits_of(name).backlog_max.unwrap_or(u64::MAX);

@@ -9,7 +9,7 @@
 //! (`wire`), how it speaks HTTP (`line`: `http1`, `bell`, `http2`) and waits for its next use
 //! (`pool`), what goes out and comes in (`message`, `upload`, `answer`), what only passes through
 //! (`passage`), mails by SMTP (`smtp`), how long something is waited for (`patience`, `silence`), the attempt that strings
-//! them together (`door`) and how it breaks (`broken`), and the same with faults on purpose
+//! them together (`door`), how far it has got (`progress`) and how it breaks (`broken`), and the same with faults on purpose
 //! (`chaos`).
 
 mod answer;
@@ -28,6 +28,7 @@ mod passage;
 mod patience;
 mod pinned;
 mod pool;
+mod progress;
 mod silence;
 mod smtp;
 mod sockets;
@@ -43,7 +44,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::{Headers, Request};
 use url::Url;
 
@@ -161,6 +162,11 @@ pub trait AnswerBody: Send + Sync {
 
     /// The trailers, once the end was reached.
     fn trailers(&mut self) -> Headers;
+
+    /// How long each phase of its attempt took up to now; nothing where nobody measures.
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
 }
 
 /// Why no whole answer came.
@@ -176,6 +182,8 @@ pub struct Failure {
     /// Whether trying again cannot help: an address the egress policy refuses, a certificate
     /// that does not hold.
     pub permanent: bool,
+    /// How long each phase took, the one that it broke off in too; nothing where nobody measured.
+    pub timings: Timings,
 }
 
 /// The door: whatever carries a request to its upstream.

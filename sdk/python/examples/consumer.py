@@ -23,6 +23,7 @@ from onceward import (
     Onceward,
     OncewardError,
     OutcomeUnknownError,
+    UnwrittenError,
 )
 
 
@@ -58,8 +59,17 @@ def consume(message: Message, claims: Claims, effect: Callable[[Message, Held], 
         message.park("it may have been done")
     except KeyMismatchError:
         message.park("two messages have one id")
-    except OncewardError:
-        message.retry_in(5.0)
+    except UnwrittenError:
+        message.park("it ran, and its outcome is not known")
+    except OncewardError as error:
+        # It passes by itself where the gateway is away, or has no time.
+        if error.advice == "same-key":
+            message.retry_in(5.0)
+        else:
+            message.park("it would be refused for ever")
+    except Exception:
+        # The effect's own error: what was begun is in doubt.
+        message.park("it may have been done")
     else:
         message.ack()
 

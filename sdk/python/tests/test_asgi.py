@@ -10,18 +10,24 @@ import httpx
 import pytest
 from conftest import RETRY
 from fastapi import FastAPI, Request, Response
-from world import Gateway, fresh
+from scripted import refusal
+from world import fresh
 
 from onceward import AsyncOnceward, Keyed, NotDoneError, OnceMiddleware, RetryPolicy
+from onceward.testing import FakeGateway
 
 pytestmark = pytest.mark.anyio
 
 Effect = Callable[[int], Awaitable[Response]]
 
 
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[AsyncOnceward]:
-    async with AsyncOnceward(gateway.url, retry=RETRY) as made:
+@pytest.fixture(params=["gateway", "double"])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncOnceward]:
+    """What holds of the gateway holds of its double."""
+    where: dict[str, Any] = {"transport": FakeGateway().transport}
+    if request.param == "gateway":
+        where = {"url": request.getfixturevalue("gateway").url}
+    async with AsyncOnceward(retry=RETRY, **where) as made:
         yield made
 
 
@@ -176,6 +182,79 @@ async def test_a_body_that_is_too_large_is_refused_before_anything_runs(
     api = Api(client, body_bytes_max=4)
     assert (await api.post(fresh("k"))).status_code == 413
     assert api.runs == 0
+
+
+async def test_what_the_ledger_will_not_take_of_a_handler_is_unknown_and_in_doubt_at_once() -> None:
+    gateway = FakeGateway()
+
+    async def refusing(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/complete"):
+            return refusal(413, "fix-request", "body-too-large")
+        return await gateway.transport.handle_async_request(request)
+
+    async with AsyncOnceward(transport=httpx.MockTransport(refusing), retry=RETRY) as client:
+        api, key = Api(client), fresh("k")
+        for status in (504, 409):
+            answer = await api.post(key)
+            assert (answer.status_code, answer.json()["code"]) == (status, "outcome-unknown")
+            assert answer.headers["onceward-advice"] == "escalate"
+    assert api.runs == 1
+
+
+async def test_a_handler_that_was_given_up_meanwhile_is_told_as_that() -> None:
+    gateway, key = FakeGateway(), fresh("k")
+    async with AsyncOnceward(transport=gateway.transport, retry=RETRY) as client:
+
+        async def slow(run: int) -> Response:
+            gateway.lapse("orders", key)
+            await client.claims("orders").begin(key)
+            return await created(run)
+
+        answer = await Api(client, slow, effects="idempotent").post(key)
+    assert (answer.status_code, answer.json()["code"]) == (409, "fence-stale")
+
+
+async def test_a_caller_that_hangs_up_changes_nothing(client: AsyncOnceward) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(run: int) -> Response:
+        begun.set()
+        await gate.wait()
+        return await created(run)
+
+    api, key = Api(client, slow), fresh("k")
+    hasty = asyncio.create_task(api.post(key))
+    await begun.wait()
+    hasty.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hasty
+    gate.set()
+    again = await api.post(key)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert api.runs == 1
+
+
+async def test_a_caller_that_hangs_up_before_it_is_begun_leaves_no_doubt() -> None:
+    gateway, held, gate = FakeGateway(), asyncio.Event(), asyncio.Event()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        answer = await gateway.transport.handle_async_request(request)
+        if request.url.path.endswith("/begin") and not gate.is_set():
+            # It is begun, and its answer is on the way.
+            held.set()
+            await gate.wait()
+        return answer
+
+    async with AsyncOnceward(transport=httpx.MockTransport(slow), retry=RETRY) as client:
+        api, key = Api(client), fresh("k")
+        hasty = asyncio.create_task(api.post(key))
+        await held.wait()
+        hasty.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hasty
+        gate.set()
+        assert (await api.post(key)).status_code == 201
+    assert api.runs == 1
 
 
 async def test_where_the_ledger_is_away_nothing_runs() -> None:

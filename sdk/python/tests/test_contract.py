@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from conftest import RETRY, OfTasks
 from world import fresh
@@ -18,6 +20,7 @@ from onceward import (
     ProblemError,
     RefusedError,
     UnreachableError,
+    UnwrittenError,
 )
 
 Client = Onceward | OfTasks
@@ -203,6 +206,92 @@ def test_a_claim_is_completed_once_and_the_same_words_again_change_nothing(once:
     with pytest.raises(FenceStaleError):
         claims.complete(key, fence - 1, {"mail": 1})
     assert claims.get(key)["outcome"] == {"mail": 1}
+
+
+def test_a_word_that_comes_late_is_weighed_by_what_became_of_the_claim(once: Client) -> None:
+    claims = once.claims("mails")
+    # Its holder did not know, and then it did.
+    key = fresh("welcome")
+    fence = claims.begin(key, effects="idempotent")["fence"]
+    for _ in range(2):
+        assert claims.release(key, fence, may_have_executed=True)["status"] == "released"
+    assert claims.get(key)["status"] == "lapsed"
+    with pytest.raises(FenceStaleError):
+        claims.renew(key, fence)
+    assert claims.complete(key, fence, 1)["status"] == "done"
+    # In doubt, and then it knows that nothing was done.
+    key = fresh("welcome")
+    fence = claims.begin(key)["fence"]
+    assert claims.release(key, fence, may_have_executed=True)["status"] == "in_doubt"
+    for _ in range(2):
+        assert claims.release(key, fence)["status"] == "released"
+    with pytest.raises(FenceStaleError):
+        claims.complete(key, fence, 1)
+    with pytest.raises(FenceStaleError):
+        claims.release(key, fence, may_have_executed=True)
+
+
+def test_what_a_first_begin_says_is_remembered_and_later_ones_change_nothing_of_it(
+    once: Client,
+) -> None:
+    claims = once.claims("mails")
+    key = fresh("welcome")
+    first = claims.begin(key)
+    claims.release(key, first["fence"], reason="no time")
+    second = claims.begin(key, effects="idempotent", fingerprint="anna")
+    assert second["effects"] == "non-idempotent"
+    assert second["fence"] > first["fence"]
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+    assert second["operation"] == first["operation"]
+    claims.release(key, second["fence"], may_have_executed=True)
+    other = claims.begin(key, fingerprint="otto")
+    assert other["status"] == "in_doubt", "the first said nothing of what it is about"
+
+
+def test_what_is_given_back_for_later_is_busy_until_then(once: Client) -> None:
+    claims = once.claims("mails")
+    key = fresh("welcome")
+    claims.release(key, claims.begin(key)["fence"], retry_after=3600)
+    busy = claims.begin(key)
+    assert busy["status"] == "busy"
+    assert busy["retry_after_ms"] > 3_000_000
+    soon = fresh("welcome")
+    claims.release(soon, claims.begin(soon)["fence"], retry_after=0.02)
+    assert claims.once(soon, lambda _: "sent") == "sent"
+
+
+def test_only_who_has_a_claim_in_hand_is_told_its_fence_and_others_who_that_is(
+    once: Client,
+) -> None:
+    claims = once.claims("mails", holder="worker-1")
+    key = fresh("welcome")
+    assert claims.begin(key)["fence"] > 0
+    busy = claims.begin(key)
+    assert ("fence" in busy, busy["holder"]) == (False, "worker-1")
+    assert claims.get(key)["status"] == "busy"
+    for ask in (claims.get, lambda key: claims.complete(key, 1)):
+        with pytest.raises(ProblemError) as told:
+            ask(fresh("welcome"))
+        assert told.value.code == "not-found"
+
+
+def test_a_begin_that_waits_is_told_what_became_of_it(once: Client) -> None:
+    claims = once.claims("mails")
+    key = fresh("welcome")
+    fence = claims.begin(key)["fence"]
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(claims.begin, key, wait=60)
+        claims.complete(key, fence, {"mail": 1})
+        assert waiting.result()["outcome"] == {"mail": 1}
+
+
+def test_an_outcome_that_cannot_be_written_leaves_a_doubt_at_once(once: Client) -> None:
+    claims = once.claims("mails")
+    key = fresh("welcome")
+    # JSON has no sets.
+    with pytest.raises(UnwrittenError):
+        claims.once(key, lambda _: {1, 2})
+    assert claims.get(key)["status"] == "in_doubt"
 
 
 def test_what_did_not_succeed_is_told_to_all_as_that(once: Client) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from scripted import Scripted, claim, refusal
 
 from onceward import (
     VERSION,
     AnswerUnreadableError,
-    Held,
     Onceward,
     Options,
     ProblemError,
@@ -25,43 +25,7 @@ from onceward import (
 )
 from onceward.flow import retry_after
 from onceward.keys import key_field, read_key
-from onceward.units import duration
-
-QUICK = RetryPolicy(base=0.001, cap=0.002)
-
-Said = httpx.Response | Exception
-
-
-class Scripted:
-    """A gateway that answers as it is told, and remembers what it was asked."""
-
-    def __init__(self, *answers: Said) -> None:
-        self.answers = list(answers)
-        self.asked: list[httpx.Request] = []
-        self.transport = httpx.MockTransport(self._answer)
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
-        answer = self.answers.pop(0) if self.answers else httpx.Response(200, text="done")
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def client(self, retry: RetryPolicy = QUICK, **rest: Any) -> Onceward:
-        return Onceward(transport=self.transport, retry=retry, **rest)
-
-
-def refusal(status: int, advice: str, code: str, **more: str) -> httpx.Response:
-    said = {
-        "type": f"urn:onceward:problem:{code}",
-        "code": code,
-        "advice": advice,
-        "status": status,
-        "title": "T",
-        "detail": "D",
-    }
-    kind = {"content-type": "application/problem+json", "onceward-advice": advice}
-    return httpx.Response(status, json=said, headers={**kind, **more})
+from onceward.units import duration, read_duration
 
 
 def test_every_call_of_one_intent_has_one_key_and_the_same_bytes() -> None:
@@ -122,11 +86,6 @@ def test_attempts_have_an_end_and_what_is_known_is_said() -> None:
     assert len(gateway.asked) == 3
 
 
-def claim(status: str) -> httpx.Response:
-    said = {"key": "a", "status": status, "fence": 7, "operation": "op_1", "attempt": 1}
-    return httpx.Response(200, json={**said, "effects": "non-idempotent"})
-
-
 ALIEN = {"message": "bad gateway"}
 
 
@@ -155,23 +114,6 @@ def test_a_claim_and_a_read_are_asked_again_behind_a_proxy_that_is_there_alone()
     gateway = Scripted(httpx.Response(502, text="<html>"), claim("done"))
     assert gateway.client().claims("mails").complete("a", 7, 1)["status"] == "done"
     assert len(gateway.asked) == 2
-
-
-def test_a_claim_whose_renewals_are_not_heard_is_lost_with_its_lease() -> None:
-    away = (refusal(401, "fix-request", "unauthenticated") for _ in range(99))
-    gateway = Scripted(claim("acquired"), *away)
-    seen: list[object] = []
-
-    def effect(held: Held) -> None:
-        assert held.lost is None
-        end = time.monotonic() + 20
-        while held.lost is None and time.monotonic() < end:
-            time.sleep(0.001)
-        seen.append(held.lost)
-
-    with pytest.raises(ProblemError):
-        gateway.client().claims("mails", lease=0.2).once("a", effect)
-    assert "is over" in str(seen[0])
 
 
 def test_a_proxys_answer_that_is_left_at_the_end_is_no_answer() -> None:
@@ -249,6 +191,23 @@ def test_what_cannot_be_the_same_each_time_is_refused() -> None:
         once.send("pay", body=file)
 
 
+def test_an_address_of_a_gateway_has_no_password_and_no_wait_is_without_an_end() -> None:
+    with pytest.raises(ValueError, match="access_key"):
+        Onceward("http://anna:s3cret@gateway")
+    gateway = Scripted()
+    with pytest.raises(ValueError, match="no time to wait"):
+        gateway.client().accept("pay", wait=math.inf)
+    assert gateway.asked == []
+
+
+def test_no_look_at_an_operation_takes_longer_than_is_left() -> None:
+    gateway = Scripted(httpx.ReadTimeout("no way"))
+    with pytest.raises(UnreachableError):
+        gateway.client(RetryPolicy(base=5.0)).wait("op_1", timeout=0)
+    [asked] = gateway.asked
+    assert asked.extensions["timeout"]["read"] <= 1.0
+
+
 def test_a_url_of_an_upstream_stands_in_the_place_of_a_route() -> None:
     gateway = Scripted()
     gateway.client(url="http://gateway").send("https://api.example/a", "?b=1")
@@ -264,6 +223,10 @@ def test_keys_durations_and_dates_are_written_and_read_as_the_gateway_does() -> 
     assert read_key(' "a" ;x=1') == "a"
     assert duration(0) == "0ms"
     assert duration(3 * 86_400 + 0.005) == "3d 5ms"
+    for seconds in (0, 0.005, 90.5, 3 * 86_400 + 0.005):
+        assert read_duration(duration(seconds)) == seconds
+    for text in ("", "5", "s", "5y", None):
+        assert read_duration(text) is None
     now = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     wait: Callable[[str], float | None] = lambda text: retry_after({"retry-after": text}, now)  # noqa: E731
     assert wait("7") == 7

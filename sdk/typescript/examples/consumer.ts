@@ -15,7 +15,9 @@ import {
   KeyMismatchError,
   NotDoneError,
   Onceward,
+  OncewardError,
   OutcomeUnknownError,
+  UnwrittenError,
 } from "onceward";
 
 /** A delivery, in the words that brokers share. */
@@ -48,7 +50,12 @@ async function consume(
     else if (error instanceof EffectFailedError) message.ack();
     else if (error instanceof OutcomeUnknownError) message.park("it may have been done");
     else if (error instanceof KeyMismatchError) message.park("two messages have one id");
-    else message.retryIn(5000);
+    else if (error instanceof UnwrittenError) message.park("it ran, and its outcome is not known");
+    // It passes by itself: the gateway is away, or has no time.
+    else if (error instanceof OncewardError && error.advice === "same-key") message.retryIn(5000);
+    else if (error instanceof OncewardError) message.park("it would be refused for ever");
+    // The effect's own error: what was begun is in doubt.
+    else message.park("it may have been done");
   }
 }
 

@@ -1,6 +1,6 @@
 /** What a call comes to: the upstream's answer, and what the gateway says of its operation. */
 
-import { AnswerTooLargeError } from "./errors.js";
+import { AnswerTooLargeError, AnswerUnreadableError } from "./errors.js";
 import type { Advice, State } from "./shapes.js";
 
 /** The largest answer that is read, in bytes. */
@@ -64,10 +64,20 @@ export class Answer {
   }
 }
 
+/** The document that an answer of the API's is. */
+export function documentOf<T>(answer: Answer): T {
+  try {
+    return answer.json<T>();
+  } catch (cause) {
+    throw new AnswerUnreadableError("it is no JSON", answer.key, { cause });
+  }
+}
+
 /** The whole body of `response`, which is bounded. */
 export async function readBody(
   response: Response,
   bytesMax = ANSWER_BYTES_MAX,
+  key?: string,
 ): Promise<Uint8Array<ArrayBuffer>> {
   if (!response.body) return new Uint8Array();
   const reader = response.body.getReader();
@@ -80,7 +90,7 @@ export async function readBody(
     if (length > bytesMax) {
       // Not waited for: where the stream has a second reader, it ends with the last of them.
       void reader.cancel();
-      throw new AnswerTooLargeError(bytesMax);
+      throw new AnswerTooLargeError(bytesMax, key);
     }
     pieces.push(value);
   }

@@ -1,5 +1,6 @@
 /** Claims: the ledger as a service for handlers, consumers and jobs of one's own. */
 
+import { type Answer, documentOf } from "./answer.js";
 import type { Onceward } from "./client.js";
 import {
   AnswerUnreadableError,
@@ -7,18 +8,29 @@ import {
   InProgressError,
   OncewardError,
   OutcomeUnknownError,
+  ProblemError,
   problem,
+  RefusedError,
 } from "./errors.js";
 import { newKey } from "./keys.js";
-import { pause } from "./retry.js";
+import { pause, TIMER_MS_MAX } from "./retry.js";
 import type { Begin, Claim, Complete, Effects } from "./shapes.js";
 import { duration } from "./units.js";
 
 /** What the gateway waits for somebody else's outcome in one request, at most. */
 const WAIT_MS_MAX = 60_000;
 
-/** How long a claim is in hand after each sign of life, where nothing is said. */
+/** How long a claim is in hand after each sign of life, where nobody says. */
 const LEASE_MS = 30_000;
+
+/** No lease is counted as longer, in this process. */
+const LEASE_MS_MAX = 24 * 3_600_000;
+
+/** Renewals come no closer together than this, whatever the lease. */
+const PAUSE_MS_MIN = 50;
+
+/** How long a busy claim is left alone, where the gateway does not say. */
+const BUSY_MS = 1_000;
 
 /** How a claim stands where a word of it was heard. */
 const HEARD: Record<string, string[]> = {
@@ -26,9 +38,6 @@ const HEARD: Record<string, string[]> = {
   release: ["released", "in_doubt"],
   renew: ["acquired"],
 };
-
-/** The longest that a timer takes. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 const NO_CLAIM = "it is not the claim that was asked for";
 
@@ -92,6 +101,32 @@ export class EffectFailedError extends OncewardError {
   }
 }
 
+/**
+ * The effect of a claim ran, and the ledger was not told its outcome: it is in doubt, or will be once its
+ * lease is over. A `complete` with this fence is still believed; why it was not written, the cause says.
+ */
+export class UnwrittenError extends OncewardError {
+  constructor(
+    /** The claim's key. */
+    readonly key: string,
+    /** The fence that it was run under. */
+    readonly fence: number,
+    options: { cause: unknown },
+  ) {
+    const { cause } = options;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    super(`the effect of ${key} ran, and its outcome is not written down: ${why}`, "escalate", {
+      cause,
+    });
+  }
+}
+
+/** A claim, and for how long it is in hand from its answer on, in milliseconds. */
+export interface Granted {
+  claim: Claim;
+  leaseMs: number;
+}
+
 /** The claims of one scope. */
 export class Claims {
   constructor(
@@ -106,14 +141,21 @@ export class Claims {
    * that is sent again because its answer was lost is the same begin.
    */
   async begin(key: string, options: BeginOptions = {}): Promise<Claim> {
+    return (await this.beginFor(key, options)).claim;
+  }
+
+  /** The same, and for how long it is in hand. */
+  async beginFor(key: string, options: BeginOptions = {}): Promise<Granted> {
     const said = { ...this.defaults, ...options };
     const body: Begin = { nonce: said.nonce ?? newKey() };
     if (said.leaseMs !== undefined) body.lease = duration(said.leaseMs);
     if (said.fingerprint !== undefined) body.fingerprint = said.fingerprint;
     if (said.effects !== undefined) body.effects = said.effects;
     if (said.holder !== undefined) body.holder = said.holder;
-    if (said.waitMs !== undefined) body.wait = duration(said.waitMs);
-    return this.#say(key, "begin", body, said.signal, said.waitMs);
+    const waitMs =
+      said.waitMs === undefined ? undefined : Math.max(0, Math.min(said.waitMs, WAIT_MS_MAX));
+    if (waitMs !== undefined) body.wait = duration(waitMs);
+    return this.#say(key, "begin", body, { ...said, waitMs });
   }
 
   /** Says that it was done, and what all shall get; `ok: false` where it did not succeed. */
@@ -125,7 +167,7 @@ export class Claims {
   ): Promise<Claim> {
     const body: Complete = { fence, outcome: outcome ?? null };
     if (options.ok !== undefined) body.ok = options.ok;
-    return this.#say(key, "complete", body, options.signal);
+    return (await this.#say(key, "complete", body, options)).claim;
   }
 
   /** Gives it back: nothing was done, or, with `mayHaveExecuted`, nobody knows. */
@@ -143,14 +185,27 @@ export class Claims {
     if (options.reason !== undefined) body["reason"] = options.reason.slice(0, 256);
     if (options.retryAfterMs !== undefined) body["retry_after"] = duration(options.retryAfterMs);
     if (options.mayHaveExecuted) body["may_have_executed"] = true;
-    return this.#say(key, "release", body, options.signal);
+    return (await this.#say(key, "release", body, options)).claim;
   }
 
   /** Keeps it in hand for another lease. */
-  async renew(key: string, fence: number, options: { leaseMs?: number } = {}): Promise<Claim> {
+  async renew(
+    key: string,
+    fence: number,
+    options: { leaseMs?: number | undefined; signal?: AbortSignal | undefined } = {},
+  ): Promise<Claim> {
+    return (await this.renewFor(key, fence, options)).claim;
+  }
+
+  /** The same, and for how long it is in hand from then on. */
+  async renewFor(
+    key: string,
+    fence: number,
+    options: { leaseMs?: number | undefined; signal?: AbortSignal | undefined } = {},
+  ): Promise<Granted> {
     const leaseMs = options.leaseMs ?? this.defaults.leaseMs;
     const lease = leaseMs === undefined ? {} : { lease: duration(leaseMs) };
-    return this.#say(key, "renew", { fence, ...lease });
+    return this.#say(key, "renew", { fence, ...lease }, { ...options, leaseMs });
   }
 
   /** How it stands. */
@@ -170,46 +225,53 @@ export class Claims {
    * @throws {InProgressError} somebody else has it in hand, for longer than was waited.
    * @throws {OutcomeUnknownError} it may have been done, and only a person can tell.
    * @throws {EffectFailedError} it was done, and did not succeed.
+   * @throws {UnwrittenError} it ran, and the ledger does not know its outcome.
    */
   async once<T>(
     key: string,
     effect: (held: Held) => T | Promise<T>,
     options: OnceOptions = {},
   ): Promise<T> {
-    const claim = await this.#acquire(key, options);
+    const granted = await this.#acquire(key, options);
+    const { claim } = granted;
     if (claim.status === "done") {
       if (claim.ok === false) throw new EffectFailedError(key, claim.outcome);
       return claim.outcome as T;
     }
-    const hold = this.hold(claim, options.leaseMs);
+    const hold = this.hold(granted, options.leaseMs);
     let outcome: T;
     try {
       outcome = await effect(hold.held);
     } catch (error) {
       await hold.giveBack(error);
       throw error;
+    }
+    try {
+      // It stays in hand until that is heard: a gateway that is away comes back.
+      await hold.complete(outcome);
+    } catch (cause) {
+      if (cause instanceof FenceStaleError) throw cause;
+      throw new UnwrittenError(key, hold.held.fence, { cause });
     } finally {
       hold.stop();
     }
-    await this.complete(key, hold.held.fence, outcome);
     return outcome;
   }
 
-  /** Keeps an acquired claim in hand until it is stopped. */
-  hold(claim: Claim, leaseMs = this.defaults.leaseMs ?? LEASE_MS, holdMsMax = Infinity): Hold {
-    return new Hold(this, claim, leaseMs, holdMsMax);
+  /** Keeps an acquired claim in hand until it is stopped; `leaseMs` is what its renewals ask for. */
+  hold(granted: Granted, leaseMs = this.defaults.leaseMs, holdMsMax = Infinity): Hold {
+    return new Hold(this, granted, leaseMs, holdMsMax);
   }
 
-  async #acquire(key: string, options: OnceOptions): Promise<Claim> {
-    const leaseMs = options.leaseMs ?? this.defaults.leaseMs ?? LEASE_MS;
+  async #acquire(key: string, options: OnceOptions): Promise<Granted> {
     const end = Date.now() + (options.waitMs ?? WAIT_MS_MAX);
     for (;;) {
       const left = Math.max(0, end - Date.now());
-      const waitMs = Math.min(left, WAIT_MS_MAX);
-      const claim = await this.begin(key, { ...options, leaseMs, waitMs });
-      if (claim.status === "acquired" || claim.status === "done") return claim;
+      const granted = await this.beginFor(key, { ...options, waitMs: left });
+      const { claim } = granted;
+      if (claim.status === "acquired" || claim.status === "done") return granted;
       if (claim.status === "in_doubt") throw claimInDoubt(claim);
-      const retryAfterMs = claim.retry_after_ms ?? 1000;
+      const retryAfterMs = claim.retry_after_ms ?? BUSY_MS;
       if (Date.now() + retryAfterMs >= end) throw claimBusy(claim, retryAfterMs);
       await pause(retryAfterMs, options.signal);
     }
@@ -223,100 +285,158 @@ export class Claims {
     key: string,
     verb: string,
     body: unknown,
-    signal?: AbortSignal,
-    extraMs = 0,
-  ): Promise<Claim> {
+    said: {
+      signal?: AbortSignal | undefined;
+      waitMs?: number | undefined;
+      leaseMs?: number | undefined;
+    },
+  ): Promise<Granted> {
     const path = `${this.#path(key)}/${verb}`;
     // A nonce or a fence tells a second arrival.
-    const how = { signal, extraMs, isSafe: true };
-    const claim = await this.client.ask<Claim | null>("POST", path, body, how);
+    const how = { signal: said.signal, extraMs: said.waitMs ?? 0, isSafe: true };
+    const answer = await this.client.askFor("POST", path, body, how);
+    const claim = documentOf<Claim | null>(answer);
     if (claim?.key !== key || !claim.status) throw new AnswerUnreadableError(NO_CLAIM);
     if (HEARD[verb] && !HEARD[verb].includes(claim.status)) {
       throw new AnswerUnreadableError(`the claim is ${claim.status}`);
     }
-    return claim;
+    return { claim, leaseMs: granted(claim, answer, said.leaseMs) };
   }
 }
 
-/** A claim in hand: renewed at a third of its lease until it is stopped. */
+/**
+ * For how long `claim` is in hand: what was asked, unless its answer says less. By the clock of whoever
+ * answered, which need not be ours; it says whole seconds.
+ */
+function granted(claim: Claim, answer: Answer, askedMs: number | undefined): number {
+  const saidMs = Date.parse(claim.lease_until ?? "") - Date.parse(answer.headers.get("date") ?? "");
+  if (Number.isNaN(saidMs)) return Math.min(askedMs ?? LEASE_MS, LEASE_MS_MAX);
+  if (askedMs !== undefined && saidMs >= askedMs) return Math.min(askedMs, LEASE_MS_MAX);
+  return Math.min(Math.max(saidMs - 1000, saidMs / 2, 0), LEASE_MS_MAX);
+}
+
+/** Whether a claim that is refused so is not ours any more. */
+function isFinal(error: unknown): boolean {
+  if (!(error instanceof ProblemError)) return false;
+  return error instanceof FenceStaleError || [403, 404, 410].includes(error.status);
+}
+
+/** Where JSON has nothing to say of an outcome, nobody could be given it later. */
+function checkWritable(outcome: unknown): void {
+  if (outcome !== undefined && JSON.stringify(outcome) === undefined) {
+    throw new TypeError(`JSON has no ${typeof outcome}`);
+  }
+}
+
+/** A claim in hand: renewed at a third of what was granted until it is stopped. */
 export class Hold {
   readonly held: Held;
   readonly #lost = new AbortController();
+  readonly #over = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #losing: ReturnType<typeof setTimeout> | undefined;
   readonly #end: number;
-  #isOver = false;
+  #leaseMs: number;
+  /** By a clock that only goes on. */
+  #until: number;
 
   constructor(
     private readonly claims: Claims,
-    claim: Claim,
-    private readonly leaseMs: number,
+    granted: Granted,
+    private readonly askedMs: number | undefined,
     /** From then on its lease ends by itself, whatever its holder does. */
     holdMsMax: number,
   ) {
-    this.#end = Date.now() + holdMsMax;
-    const { key, fence = 0, operation } = claim;
+    const { key, fence = 0, operation } = granted.claim;
     this.held = { key, fence, operation, signal: this.#lost.signal };
-    this.#loseLater(this.leaseMs);
+    this.#end = performance.now() + holdMsMax;
+    this.#leaseMs = granted.leaseMs;
+    this.#until = performance.now() + granted.leaseMs;
+    this.#loseLater();
     this.#renewLater();
+  }
+
+  /**
+   * Says that it was done. What the ledger will never take is given back as what may have been done,
+   * since no further try could write it; a lease that ends by itself says the same, later.
+   */
+  async complete(outcome: unknown): Promise<void> {
+    const { key, fence } = this.held;
+    try {
+      checkWritable(outcome);
+      await this.claims.complete(key, fence, outcome);
+    } catch (error) {
+      if (error instanceof RefusedError || !(error instanceof OncewardError)) {
+        await this.#release({
+          reason: "its outcome cannot be written down",
+          mayHaveExecuted: true,
+        });
+      }
+      throw error;
+    }
   }
 
   /** Says that an effect ended in an error: nothing was done where the error says so. */
   async giveBack(error: unknown): Promise<void> {
     this.stop();
-    const { key, fence } = this.held;
+    if (error instanceof NotDoneError) {
+      const { message: reason, retryAfterMs } = error;
+      return this.#release({ reason, retryAfterMs });
+    }
+    // An error's words may hold what nobody should read there: its name has to do.
+    const reason = error instanceof Error ? error.name : "it failed";
+    return this.#release({ reason, mayHaveExecuted: true });
+  }
+
+  /** Renews it no more. */
+  stop(): void {
+    this.#over.abort();
+    clearTimeout(this.#timer);
+    clearTimeout(this.#losing);
+  }
+
+  async #release(how: Parameters<Claims["release"]>[2]): Promise<void> {
     try {
-      if (error instanceof NotDoneError) {
-        const { message: reason, retryAfterMs } = error;
-        await this.claims.release(key, fence, { reason, retryAfterMs });
-      } else {
-        // An error's words may hold what nobody should read there: its name has to do.
-        const reason = error instanceof Error ? error.name : "it failed";
-        await this.claims.release(key, fence, { reason, mayHaveExecuted: true });
-      }
+      await this.claims.release(this.held.key, this.held.fence, how);
     } catch (refused) {
       // A lease that ends by itself says the same, later; what went wrong first is what counts.
       if (!(refused instanceof OncewardError)) throw refused;
     }
   }
 
-  /** Renews it no more. */
-  stop(): void {
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#losing);
-  }
-
   #renewLater(): void {
-    this.#timer = setTimeout(() => void this.#renew(), this.leaseMs / 3);
+    const left = Math.max(0, this.#until - performance.now());
+    const wait = Math.min(Math.max(this.#leaseMs / 3, PAUSE_MS_MIN), left);
+    this.#timer = setTimeout(() => void this.#renew(), wait);
     // A process that has nothing else to do may end.
     (this.#timer as { unref?: () => void }).unref?.();
   }
 
   /** Lost where no renewal is heard by then: the gateway counts so too. */
-  #loseLater(leftMs: number): void {
-    if (this.#isOver) return;
+  #loseLater(): void {
     clearTimeout(this.#losing);
     const why = `the lease of ${this.held.key} is over, and was not renewed`;
     const lose = () => this.#lost.abort(new OncewardError(why, "escalate"));
-    this.#losing = setTimeout(lose, Math.min(Math.max(0, leftMs), TIMER_MS_MAX));
+    const left = Math.max(0, this.#until - performance.now());
+    this.#losing = setTimeout(lose, Math.min(left, TIMER_MS_MAX));
     (this.#losing as { unref?: () => void }).unref?.();
   }
 
   async #renew(): Promise<void> {
     const { key, fence } = this.held;
-    const asked = Date.now();
+    const asked = performance.now();
+    // A renewal that hangs is worth no more than the lease that it is to renew.
+    const signal = AbortSignal.any([this.#lost.signal, this.#over.signal]);
     try {
-      await this.claims.renew(key, fence, { leaseMs: this.leaseMs });
-      this.#loseLater(asked + this.leaseMs - Date.now());
+      const { leaseMs } = await this.claims.renewFor(key, fence, { leaseMs: this.askedMs, signal });
+      this.#leaseMs = leaseMs;
+      this.#until = asked + leaseMs;
+      if (!signal.aborted) this.#loseLater();
     } catch (error) {
-      if (error instanceof FenceStaleError) {
-        this.#lost.abort(error);
-        return;
-      }
-      // It was asked several times over; the next third of the lease is another chance.
+      // Else it was asked several times over; the next third is another chance.
+      if (!signal.aborted && isFinal(error)) this.#lost.abort(error);
     }
-    if (!this.#isOver && Date.now() < this.#end) this.#renewLater();
+    if (!signal.aborted && asked < this.#end) this.#renewLater();
   }
 }
 

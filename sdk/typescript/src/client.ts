@@ -1,11 +1,11 @@
 /** The client: calls through the gateway, and what became of them. */
 
-import { Answer, readBody } from "./answer.js";
+import { ANSWER_BYTES_MAX, Answer, documentOf, readBody } from "./answer.js";
 import { Claims, type ClaimsOptions } from "./claims.js";
 import {
   AnswerUnreadableError,
   errorOf,
-  type OncewardError,
+  OncewardError,
   OutcomeUnknownError,
   problem,
   problemIn,
@@ -15,7 +15,15 @@ import {
 } from "./errors.js";
 import { isSafe, newKey } from "./keys.js";
 import { type Call, type Prepared, prepared } from "./request.js";
-import { isForeign, pause, RETRY, type RetryPolicy, retryAfterMs, retrying } from "./retry.js";
+import {
+  isForeign,
+  pause,
+  RETRY,
+  type RetryPolicy,
+  retryAfterMs,
+  retrying,
+  TIMER_MS_MAX,
+} from "./retry.js";
 import type { Answer as KeptAnswer, OperationStory } from "./shapes.js";
 import { USER_AGENT } from "./version.js";
 
@@ -25,6 +33,9 @@ const URL_DEFAULT = "http://127.0.0.1:7077";
 /** How often an operation is looked at that is waited for: at first, and at the most. */
 const LOOK_MS = 100;
 const LOOK_MS_MAX = 5_000;
+
+/** How long a look may take at least, so that it can come back where no time is left. */
+const LOOK_MS_LAST = 1_000;
 
 /** How long an operation is waited for where nothing is said. */
 const WAIT_MS = 60_000;
@@ -84,6 +95,11 @@ export class Onceward {
         `${JSON.stringify(url)} is no address of a gateway: write ${URL_DEFAULT}`,
       );
     }
+    if (/^https?:\/\/[^/?#]*@/.test(url)) {
+      throw new TypeError(
+        "the gateway's address has a name or a password in it, which nobody would send: give an accessKey",
+      );
+    }
     this.url = url.replace(/\/+$/, "");
     this.#accessKey = options.accessKey ?? environment["ONCEWARD_ACCESS_KEY"];
     this.#retry = { ...RETRY, ...options.retry };
@@ -109,10 +125,14 @@ export class Onceward {
    * @param options.waitMs waits so long for an outcome that comes soon.
    */
   async accept(call: Call, options: { waitMs?: number } = {}): Promise<Accepted> {
+    const { waitMs } = options;
+    if (waitMs !== undefined && !(Number.isFinite(waitMs) && waitMs >= 0)) {
+      throw new TypeError(`${waitMs} is no time to wait in milliseconds`);
+    }
     const ready = this.prepare(call);
-    const wait = options.waitMs === undefined ? "" : `, wait=${Math.ceil(options.waitMs / 1000)}`;
+    const wait = waitMs === undefined ? "" : `, wait=${Math.ceil(waitMs / 1000)}`;
     ready.headers.set("prefer", `respond-async${wait}`);
-    const answer = await this.#make(ready, call.signal);
+    const answer = await this.#make(ready, call.signal, waitMs);
     const operation = answer.operation;
     if (operation === undefined && ready.key !== undefined) {
       throw new UnreachableError(
@@ -159,13 +179,25 @@ export class Onceward {
   async wait(id: string, options: WaitOptions = {}): Promise<OperationStory> {
     const end = Date.now() + (options.timeoutMs ?? WAIT_MS);
     for (let look = LOOK_MS; ; look = Math.min(2 * look, LOOK_MS_MAX)) {
-      const story = await this.operation(id, { signal: options.signal });
+      const story = await this.#look(id, end - Date.now(), options.signal);
       if (story.state === "done" || story.state === "dead") return story;
       // Where the upstream is asked what it knows, the doubt may end by itself.
       if (story.state === "in_doubt" && !story.looks?.next) throw inDoubt(story.id, story.key);
       const left = end - Date.now();
       if (left <= 0) throw new WaitTimeoutError(`${id} is ${story.state} still`);
       await pause(Math.min(look, left), options.signal);
+    }
+  }
+
+  /** How an operation stands; to learn that, a look takes as long as is left, and a moment at least. */
+  async #look(id: string, leftMs: number, signal?: AbortSignal): Promise<OperationStory> {
+    const limitMs = Math.min(Math.max(leftMs, LOOK_MS_LAST), TIMER_MS_MAX);
+    const late = AbortSignal.timeout(limitMs);
+    try {
+      return await this.operation(id, { signal: signal ? AbortSignal.any([signal, late]) : late });
+    } catch (cause) {
+      if (!late.aborted || signal?.aborted || cause instanceof OncewardError) throw cause;
+      throw new UnreachableError(`no answer came within ${limitMs} ms`, undefined, { cause });
     }
   }
 
@@ -192,6 +224,16 @@ export class Onceward {
    * @throws {AnswerUnreadableError} what came is no answer of the API's.
    */
   async ask<T>(method: string, path: string, body: unknown, options: AskOptions = {}): Promise<T> {
+    return documentOf<T>(await this.askFor(method, path, body, options));
+  }
+
+  /** The same, and its answer as it came. */
+  async askFor(
+    method: string,
+    path: string,
+    body: unknown,
+    options: AskOptions = {},
+  ): Promise<Answer> {
     const headers = new Headers({ accept: "application/json" });
     this.#introduce(headers);
     if (body !== undefined) headers.set("content-type", "application/json");
@@ -221,11 +263,7 @@ export class Onceward {
       const said = `it has the status ${answer.status}`;
       throw !isAlike && answer.status >= 500 ? unheard(said) : new AnswerUnreadableError(said, key);
     }
-    try {
-      return answer.json<T>();
-    } catch (cause) {
-      throw new AnswerUnreadableError("it is no JSON", key, { cause });
-    }
+    return answer;
   }
 
   /** Makes a call as it stands, again while that helps, and gives the response as it came. */
@@ -234,8 +272,8 @@ export class Onceward {
     return retrying(ask, { key: ready.key, isRepeatable, policy: this.#retry, signal });
   }
 
-  async #make(ready: Prepared, signal?: AbortSignal): Promise<Answer> {
-    const answer = await this.#answer(ready, signal);
+  async #make(ready: Prepared, signal?: AbortSignal, extraMs = 0): Promise<Answer> {
+    const answer = await this.#answer(ready, signal, extraMs);
     throwProblem(answer);
     if (answer.state === "in_doubt") {
       throw inDoubt(answer.operation, answer.key, answer);
@@ -252,7 +290,7 @@ export class Onceward {
     let bytes: Uint8Array<ArrayBuffer> = new Uint8Array();
     const ask = async (limit: AbortSignal) => {
       const response = await this.#fetch(ready.url, initOf(ready, limit));
-      bytes = await readBody(response);
+      bytes = await readBody(response, ANSWER_BYTES_MAX, ready.key);
       return response;
     };
     const policy = { ...this.#retry, timeoutMs: this.#retry.timeoutMs + extraMs };

@@ -30,7 +30,11 @@ export class UnreachableError extends OncewardError {
 
 /** An answer is larger than what is read of one. */
 export class AnswerTooLargeError extends OncewardError {
-  constructor(bytesMax: number) {
+  constructor(
+    readonly bytesMax: number,
+    /** The key that the call was made with: its outcome lies under that one. */
+    readonly key?: string,
+  ) {
     super(`the answer is larger than ${bytesMax} bytes; the call itself was made`, "escalate");
   }
 }

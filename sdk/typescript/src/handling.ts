@@ -3,7 +3,14 @@
  * outcome is in the ledger before it is answered; a duplicate gets it from there.
  */
 
-import { type Claims, claimBusy, claimInDoubt, type Hold, NotDoneError } from "./claims.js";
+import {
+  type Claims,
+  claimBusy,
+  claimInDoubt,
+  type Granted,
+  type Hold,
+  NotDoneError,
+} from "./claims.js";
 import { Onceward } from "./client.js";
 import {
   FenceStaleError,
@@ -143,9 +150,9 @@ export class Handling<R> {
     const name = await nameOf(key, this.options.principal, request);
     const about = `${head.method.toUpperCase()}\n${head.path}\n${head.contentType ?? ""}\n`;
     const fingerprint = await sha256(joined(new TextEncoder().encode(about), body));
-    let claim: Claim;
+    let granted: Granted;
     try {
-      claim = await this.#claims.begin(name, {
+      granted = await this.#claims.beginFor(name, {
         fingerprint,
         effects: this.options.effects ?? effectsOf(head.method),
         waitMs: this.options.waitMs ?? WAIT_MS,
@@ -153,9 +160,10 @@ export class Handling<R> {
     } catch (error) {
       return answered(refusalOf(error), key);
     }
+    const { claim } = granted;
     if (claim.status === "acquired") {
-      const hold = this.#claims.hold(claim, this.options.leaseMs, HOLD_MS_MAX);
-      return { is: "run", run: new Run(this.#claims, claim, hold, key, name) };
+      const hold = this.#claims.hold(granted, this.options.leaseMs, HOLD_MS_MAX);
+      return { is: "run", run: new Run(claim, hold, key) };
     }
     if (claim.status === "done") return replayed(claim, key);
     if (claim.status === "in_doubt") return answered(told(claimInDoubt(claim)), key);
@@ -166,12 +174,10 @@ export class Handling<R> {
 /** A handler that has a key in hand. */
 export class Run {
   constructor(
-    private readonly claims: Claims,
     private readonly claim: Claim,
     private readonly hold: Hold,
     /** The key as the caller gave it. */
     readonly key: string,
-    private readonly name: string,
   ) {}
 
   /** The operation's id: a good key for what the handler does elsewhere. */
@@ -191,7 +197,6 @@ export class Run {
 
   /** Writes down how it ended, and gives what is to be answered. A body of null was too large to keep. */
   async settle(reply: Reply, isTooLarge = false): Promise<Reply> {
-    this.hold.stop();
     const { status, headers } = reply;
     const hasRetryAfter = headers.some(([name]) => name.toLowerCase() === "retry-after");
     const means = meaning(status, hasRetryAfter);
@@ -202,7 +207,8 @@ export class Run {
           headers: headers.filter(([name]) => KEPT.has(name.toLowerCase())),
           body_base64: isTooLarge ? null : toBase64(reply.body),
         };
-        await this.claims.complete(this.name, this.fence, kept);
+        // It stays in hand until that is heard.
+        await this.hold.complete(kept);
         return this.#told(reply, "done");
       }
       if (means === "refused") {
@@ -218,6 +224,8 @@ export class Run {
     } catch (error) {
       if (!(error instanceof OncewardError)) throw error;
       return replyOf(lost(error), this.key);
+    } finally {
+      this.hold.stop();
     }
   }
 

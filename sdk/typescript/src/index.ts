@@ -21,6 +21,7 @@ export {
   type Held,
   NotDoneError,
   type OnceOptions,
+  UnwrittenError,
 } from "./claims.js";
 export {
   type Accepted,

@@ -25,6 +25,9 @@ export const RETRY: RetryPolicy = {
   timeoutMs: 75_000,
 };
 
+/** The longest that a timer takes. */
+export const TIMER_MS_MAX = 2 ** 31 - 1;
+
 /** The statuses that whatever stands between us and the gateway says of itself. */
 const BETWEEN = [429, 502, 503, 504];
 
@@ -63,10 +66,13 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
       clearTimeout(timer);
       reject(signal?.reason);
     };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", end);
-      resolve();
-    }, ms);
+    const timer = setTimeout(
+      () => {
+        signal?.removeEventListener("abort", end);
+        resolve();
+      },
+      Math.min(ms, TIMER_MS_MAX),
+    );
     if (signal?.aborted) end();
     else signal?.addEventListener("abort", end, { once: true });
   });
@@ -98,7 +104,8 @@ export async function retrying(
     let failure: unknown;
     // It ends with the answer: a body that is passed on may come for hours.
     const late = new AbortController();
-    const timer = setTimeout(() => late.abort(timedOut(policy.timeoutMs)), policy.timeoutMs);
+    const limitMs = Math.min(policy.timeoutMs, TIMER_MS_MAX);
+    const timer = setTimeout(() => late.abort(timedOut(limitMs)), limitMs);
     try {
       answer = await ask(signal ? AbortSignal.any([signal, late.signal]) : late.signal);
     } catch (error) {

@@ -111,6 +111,26 @@ export interface Act {
   who: string;
 }
 
+/** How long each phase of an attempt took, in milliseconds; `null` where it did not come to one. Where it broke off, the last phase that has a time is the one that it broke off in. Claims, and attempts of releases that did not measure, have none */
+export interface Timings {
+  /** Reading the rest of the answer; of a mail, the good-bye */
+  body: number | null;
+  /** Opening a connection, or waiting for one that another call opens */
+  connect: number | null;
+  /** Waiting for the head of the answer; of a mail, for the reply to its end */
+  head: number | null;
+  /** Looking up the upstream's address (DNS) */
+  resolve: number | null;
+  /** Whether its connection had carried requests before, so that none was opened */
+  reused: boolean;
+  /** Writing the request; over HTTP/2 it is within `head`. Of a mail, all up to the dot that ends it */
+  send: number | null;
+  /** Agreeing on TLS */
+  tls: number | null;
+  /** Waiting for the route's access token */
+  token: number | null;
+}
+
 export interface Attempt {
   ended_at: string | null;
   /** `unsent`: provably nothing was sent; `unanswered`: it may have been executed */
@@ -125,6 +145,7 @@ export interface Attempt {
   reached: "nothing" | "resolved" | "connected" | "secured" | "sent" | "head" | "body" | null;
   started_at: Time;
   status: number | null;
+  timings?: Timings | null;
 }
 
 /** What a second arrival at the upstream would do */

@@ -9,23 +9,16 @@
  * ```
  *
  * It has no time: pauses between attempts are none, leases end where a test says so, and windows
- * never do.
+ * never do; only a key that is given back for later is free no earlier than that.
  *
  * @module
  */
 
-import { problem } from "./errors.js";
 import { meaning } from "./handling.js";
 import { isSafe, newKey, readKey } from "./keys.js";
-import type {
-  Advice,
-  Claim,
-  Effects,
-  OperationStory,
-  Problem,
-  ProblemCode,
-  State,
-} from "./shapes.js";
+import type { Advice, Effects, OperationStory, State } from "./shapes.js";
+import { FakeClaims } from "./testing/claims.js";
+import { refuse } from "./testing/refuse.js";
 import { fromBase64, sha256, toBase64 } from "./units.js";
 
 /** A request as an upstream gets it. */
@@ -80,14 +73,6 @@ interface Operation {
   running: Promise<void> | undefined;
 }
 
-interface FakeClaim {
-  claim: Claim;
-  fingerprint: string | undefined;
-  nonce: string | undefined;
-  ended: (() => void)[];
-  completed: string | undefined;
-}
-
 const KEPT = new Set([
   "content-type",
   "location",
@@ -102,9 +87,8 @@ export class FakeGateway {
   readonly #routes = new Map<string, FakeRoute>();
   readonly #operations = new Map<string, Operation>();
   readonly #byKey = new Map<string, Operation>();
-  readonly #claims = new Map<string, FakeClaim>();
+  readonly #claims = new FakeClaims(() => this.#newOperation());
   #made = 0;
-  #fence = Date.now();
 
   constructor(options: { routes?: Record<string, FakeRoute> } = {}) {
     this.#routes.set("demo", { upstream: demo(true), effects: "keyed" });
@@ -125,7 +109,7 @@ export class FakeGateway {
     }
     if (version === "v1" && kind === "claims" && rest.length >= 2) {
       const words = body.length > 0 ? JSON.parse(new TextDecoder().decode(body)) : {};
-      return this.#claim(`${rest[0]}/${rest[1]}`, rest[1] ?? "", rest[2], words);
+      return this.#claims.answer(rest[0] ?? "", rest[1] ?? "", rest[2], words);
     }
     return refuse(
       "not-found",
@@ -164,10 +148,7 @@ export class FakeGateway {
 
   /** Ends the lease of a claim, as time does. */
   lapse(scope: string, key: string): void {
-    const held = this.#claims.get(`${scope}/${key}`);
-    if (held?.claim.status !== "acquired") throw new Error(`${key} is in nobody's hand`);
-    held.claim.status = held.claim.effects === "non-idempotent" ? "in_doubt" : "released";
-    wake(held);
+    this.#claims.lapse(scope, key);
   }
 
   async #call(request: Request, url: URL, body: Bytes): Promise<Response> {
@@ -226,6 +207,11 @@ export class FakeGateway {
     return answerOf(operation, isAccepted, isKnown && !mayRun, field === null);
   }
 
+  #newOperation(): string {
+    this.#made += 1;
+    return `op_0${this.#made.toString().padStart(25, "0")}`;
+  }
+
   #remember(
     route: string,
     key: string,
@@ -235,9 +221,8 @@ export class FakeGateway {
     isAccepted: boolean,
   ): Operation {
     const byMethod = ["PUT", "DELETE"].includes(request.method) ? "idempotent" : "non-idempotent";
-    this.#made += 1;
     const operation: Operation = {
-      id: `op_0${this.#made.toString().padStart(25, "0")}`,
+      id: this.#newOperation(),
       route,
       key,
       fingerprint: JSON.stringify(parts),
@@ -311,109 +296,6 @@ export class FakeGateway {
       body_base64: null,
     });
   }
-
-  async #claim(
-    place: string,
-    key: string,
-    verb: string | undefined,
-    words: Record<string, unknown>,
-  ): Promise<Response> {
-    const known = this.#claims.get(place);
-    if (verb === "begin") return this.#begin(place, key, words, known);
-    if (!known) {
-      const detail = `Nobody has begun ${key}.`;
-      return refuse("not-found", 404, "fix-request", "There is no such thing", detail);
-    }
-    const { claim } = known;
-    if (verb === undefined) return Response.json(shown(claim));
-    const said = JSON.stringify([words["outcome"] ?? null, words["ok"] ?? true]);
-    const isTheSame = verb === "complete" && claim.status === "done" && known.completed === said;
-    if (words["fence"] !== claim.fence || (claim.status !== "acquired" && !isTheSame)) {
-      const isLate = words["fence"] === claim.fence && claim.status === "in_doubt";
-      if (!(verb === "complete" && isLate)) return stale(claim);
-    }
-    if (verb === "complete") {
-      claim.status = "done";
-      claim.outcome = words["outcome"] ?? null;
-      claim.ok = (words["ok"] as boolean | undefined) ?? true;
-      known.completed = said;
-      wake(known);
-    } else if (verb === "release") {
-      const isOpen = words["may_have_executed"] === true && claim.effects === "non-idempotent";
-      claim.status = isOpen ? "in_doubt" : "released";
-      wake(known);
-    }
-    return Response.json(shown(claim));
-  }
-
-  async #begin(
-    place: string,
-    key: string,
-    words: Record<string, unknown>,
-    known: FakeClaim | undefined,
-  ): Promise<Response> {
-    const fingerprint =
-      words["fingerprint"] === undefined ? undefined : JSON.stringify(words["fingerprint"]);
-    const nonce = words["nonce"] as string | undefined;
-    if (known && fingerprint && known.fingerprint && fingerprint !== known.fingerprint) {
-      const detail = "It differs in: fingerprint. Nothing was sent; a new intent needs a new key.";
-      const title = "The key was used for another request";
-      return refuse("key-mismatch", 409, "new-key", title, detail, {
-        differs: ["fingerprint"],
-        paths: [],
-      });
-    }
-    if (known && known.claim.status === "acquired" && !(nonce && nonce === known.nonce)) {
-      if (words["wait"] !== undefined && words["wait"] !== "0ms") {
-        await new Promise<void>((resolve) => known.ended.push(resolve));
-        return this.#begin(place, key, words, known);
-      }
-      const busy = { ...shown(known.claim), status: "busy" as const, retry_after_ms: 1000 };
-      return Response.json(busy, { headers: { "retry-after": "1" } });
-    }
-    if (known && (known.claim.status === "done" || known.claim.status === "in_doubt")) {
-      return Response.json(shown(known.claim));
-    }
-    if (known && known.claim.status === "acquired") return Response.json(shown(known.claim));
-    this.#fence += 1;
-    this.#made += 1;
-    const claim: Claim = {
-      key,
-      status: "acquired",
-      attempt: (known?.claim.attempt ?? 0) + 1,
-      effects:
-        (words["effects"] as Effects | undefined) ?? known?.claim.effects ?? "non-idempotent",
-      operation: known?.claim.operation ?? `op_0${this.#made.toString().padStart(25, "0")}`,
-      fence: this.#fence,
-      lease_until: new Date(Date.now() + 30_000).toISOString(),
-    };
-    this.#claims.set(place, {
-      claim,
-      fingerprint: fingerprint ?? known?.fingerprint,
-      nonce,
-      ended: [],
-      completed: undefined,
-    });
-    return Response.json(shown(claim));
-  }
-}
-
-/** Wakes whoever waits for a claim. */
-function wake(held: FakeClaim): void {
-  for (const resolve of held.ended.splice(0)) resolve();
-}
-
-/** A claim without what does not belong to its status. */
-function shown(claim: Claim): Claim {
-  const { fence, lease_until, outcome, ok, ...rest } = claim;
-  if (claim.status === "acquired")
-    return { ...rest, fence: fence ?? 0, lease_until: lease_until ?? "" };
-  return claim.status === "done" ? { ...rest, outcome, ok: ok ?? true } : rest;
-}
-
-function stale(claim: Claim): Response {
-  const detail = `Somebody has begun it since, or it has ended otherwise: it is ${claim.status}. Nothing was changed.`;
-  return refuse("fence-stale", 409, "escalate", "Its holder has it in hand no more", detail);
 }
 
 async function meet(
@@ -588,21 +470,6 @@ function storyOf(operation: Operation): OperationStory {
     ids: {},
     duplicates: { count: 0, last: [] },
   };
-}
-
-function refuse(
-  code: ProblemCode,
-  status: number,
-  advice: Advice,
-  title: string,
-  detail: string,
-  more: Partial<Problem> = {},
-  headers = new Headers(),
-): Response {
-  headers.set("content-type", "application/problem+json");
-  headers.set("onceward-advice", advice);
-  const said = { ...problem(code, status, advice, title, detail), ...more };
-  return new Response(JSON.stringify(said), { status, headers });
 }
 
 /** A scripted upstream: what each call with a key meets, and how often it was charged. */

@@ -20,6 +20,20 @@ export function duration(ms: number): string {
   return said.join(" ") || "0ms";
 }
 
+/** What {@link duration} wrote, in milliseconds; nothing where it is none. */
+export function readDuration(text: unknown): number | undefined {
+  if (typeof text !== "string") return undefined;
+  const units: Record<string, number> = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+  let sum = 0;
+  for (const part of text.split(" ")) {
+    const [, number, unit = ""] = /^(\d+)([a-z]+)$/.exec(part) ?? [];
+    const length = units[unit];
+    if (length === undefined) return undefined;
+    sum += Number(number) * length;
+  }
+  return sum;
+}
+
 /** Bytes as base64. */
 export function toBase64(bytes: Uint8Array): string {
   let text = "";

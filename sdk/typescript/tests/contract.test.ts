@@ -13,6 +13,7 @@ import {
   ProblemError,
   RefusedError,
   UnavailableError,
+  UnwrittenError,
 } from "../src/index.js";
 import { FakeGateway } from "../src/testing.js";
 import { fresh, Gateway } from "./world.js";
@@ -249,6 +250,92 @@ function contract(
       await assert.rejects(claims.complete(key, fence, { mail: 2 }), FenceStaleError);
       await assert.rejects(claims.complete(key, fence - 1, { mail: 1 }), FenceStaleError);
       assert.deepEqual((await claims.get(key)).outcome, { mail: 1 });
+    });
+
+    test("a word that comes late is weighed by what became of the claim", async () => {
+      const claims = once.claims("mails");
+      const isStale = { name: "FenceStaleError" };
+      // Its holder did not know, and then it did.
+      let key = fresh("welcome");
+      let { fence = 0 } = await claims.begin(key, { effects: "idempotent" });
+      for (let n = 0; n < 2; n += 1) {
+        const given = await claims.release(key, fence, { mayHaveExecuted: true });
+        assert.equal(given.status, "released");
+      }
+      assert.equal((await claims.get(key)).status, "lapsed");
+      await assert.rejects(claims.renew(key, fence), isStale);
+      assert.equal((await claims.complete(key, fence, 1)).status, "done");
+      // In doubt, and then it knows that nothing was done.
+      key = fresh("welcome");
+      ({ fence = 0 } = await claims.begin(key));
+      const given = await claims.release(key, fence, { mayHaveExecuted: true });
+      assert.equal(given.status, "in_doubt");
+      for (let n = 0; n < 2; n += 1) {
+        assert.equal((await claims.release(key, fence)).status, "released");
+      }
+      await assert.rejects(claims.complete(key, fence, 1), isStale);
+      await assert.rejects(claims.release(key, fence, { mayHaveExecuted: true }), isStale);
+    });
+
+    test("what a first begin says is remembered, and later ones change nothing of it", async () => {
+      const claims = once.claims("mails");
+      const key = fresh("welcome");
+      const first = await claims.begin(key);
+      await claims.release(key, first.fence ?? 0, { reason: "no time" });
+      const second = await claims.begin(key, { effects: "idempotent", fingerprint: "anna" });
+      assert.equal(second.effects, "non-idempotent");
+      assert.ok((second.fence ?? 0) > (first.fence ?? 0));
+      assert.deepEqual([first.attempt, second.attempt], [1, 2]);
+      assert.equal(second.operation, first.operation);
+      await claims.release(key, second.fence ?? 0, { mayHaveExecuted: true });
+      const other = await claims.begin(key, { fingerprint: "otto" });
+      assert.equal(other.status, "in_doubt", "the first said nothing of what it is about");
+    });
+
+    test("what is given back for later is busy until then", async () => {
+      const claims = once.claims("mails");
+      const key = fresh("welcome");
+      const { fence = 0 } = await claims.begin(key);
+      await claims.release(key, fence, { retryAfterMs: 3_600_000 });
+      const busy = await claims.begin(key);
+      assert.equal(busy.status, "busy");
+      assert.ok((busy.retry_after_ms ?? 0) > 3_000_000);
+      const soon = fresh("welcome");
+      const later = await claims.begin(soon);
+      await claims.release(soon, later.fence ?? 0, { retryAfterMs: 20 });
+      assert.equal(await claims.once(soon, () => "sent"), "sent");
+    });
+
+    test("only who has a claim in hand is told its fence, and others who that is", async () => {
+      const claims = once.claims("mails", { holder: "worker-1" });
+      const key = fresh("welcome");
+      const { fence } = await claims.begin(key);
+      assert.ok((fence ?? 0) > 0);
+      const busy = await claims.begin(key);
+      assert.deepEqual([busy.fence, busy.holder], [undefined, "worker-1"]);
+      assert.equal((await claims.get(key)).status, "busy");
+      await assert.rejects(claims.get(fresh("welcome")), { code: "not-found" });
+      await assert.rejects(claims.complete(fresh("welcome"), 1), { code: "not-found" });
+    });
+
+    test("a begin that waits is told what became of it", async () => {
+      const claims = once.claims("mails");
+      const key = fresh("welcome");
+      const { fence = 0 } = await claims.begin(key);
+      const waiting = claims.begin(key, { waitMs: 60_000 });
+      await claims.complete(key, fence, { mail: 1 });
+      assert.deepEqual((await waiting).outcome, { mail: 1 });
+    });
+
+    test("an outcome that cannot be written leaves a doubt at once", async () => {
+      const claims = once.claims("mails");
+      const key = fresh("welcome");
+      // JSON has no such numbers.
+      await assert.rejects(
+        claims.once(key, () => 1n),
+        UnwrittenError,
+      );
+      assert.equal((await claims.get(key)).status, "in_doubt");
     });
 
     test("what did not succeed is told to all as that", async () => {

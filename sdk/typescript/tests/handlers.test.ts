@@ -7,13 +7,20 @@ import { after, afterEach, before, describe, test } from "node:test";
 import express, { type Request as Asked, type Response as Told } from "express";
 import { onceExpress } from "../src/express.js";
 import { type HandlerOptions, NotDoneError, Onceward, onceHandler } from "../src/index.js";
+import { FakeGateway } from "../src/testing.js";
+import { refusal } from "./scripted.js";
 import { fresh, Gateway } from "./world.js";
 
+const RETRY = { baseMs: 1, capMs: 5, attemptsMax: 2 };
+
 let gateway: Gateway;
+let ofGateway: Onceward;
+/** Whose ledger the handlers are on. */
 let client: Onceward;
 before(async () => {
   gateway = await Gateway.start();
-  client = new Onceward({ url: gateway.url, retry: { baseMs: 1, capMs: 5, attemptsMax: 2 } });
+  ofGateway = new Onceward({ url: gateway.url, retry: RETRY });
+  client = ofGateway;
 });
 after(() => gateway.stop());
 
@@ -94,8 +101,14 @@ const created: Effect = async (run) => ({
   headers: { location: `/orders/${run}`, "content-type": "application/json" },
 });
 
-function handlers(name: string, start: Start) {
+function handlers(name: string, start: Start, clientOf: () => Onceward) {
   describe(name, () => {
+    before(() => {
+      client = clientOf();
+    });
+    after(() => {
+      client = ofGateway;
+    });
     const open: Api[] = [];
     const started: Start = async (effect, options) => {
       const api = await start(effect, options);
@@ -226,6 +239,38 @@ function handlers(name: string, start: Start) {
       assert.equal(api.runs, 0);
     });
 
+    test("what the ledger will not take of a handler is unknown, and in doubt at once", async () => {
+      const gateway = new FakeGateway();
+      const refusing: typeof fetch = async (input, init) => {
+        const isEnd = String(input).endsWith("/complete");
+        return isEnd ? refusal(413, "fix-request", "body-too-large") : gateway.fetch(input, init);
+      };
+      const api = await started(created, { client: new Onceward({ fetch: refusing }) });
+      const key = fresh("k");
+      for (const status of [504, 409]) {
+        const answer = await api.post(key);
+        assert.equal(answer.status, status);
+        assert.equal(answer.headers.get("onceward-advice"), "escalate");
+        assert.equal(((await answer.json()) as { code: string }).code, "outcome-unknown");
+      }
+      assert.equal(api.runs, 1);
+    });
+
+    test("a handler that was given up meanwhile is told as that", async () => {
+      const gateway = new FakeGateway();
+      const own = new Onceward({ fetch: gateway.fetch });
+      const key = fresh("k");
+      const slow: Effect = async (run) => {
+        gateway.lapse("orders", key);
+        await own.claims("orders").begin(key);
+        return created(run);
+      };
+      const api = await started(slow, { client: own, effects: "idempotent" });
+      const answer = await api.post(key);
+      assert.equal(answer.status, 409);
+      assert.equal(((await answer.json()) as { code: string }).code, "fence-stale");
+    });
+
     test("where the ledger is away nothing runs", async () => {
       const away = new Onceward({ url: "http://127.0.0.1:1", retry: { attemptsMax: 1 } });
       const api = await started(created, { client: away });
@@ -237,8 +282,16 @@ function handlers(name: string, start: Start) {
   });
 }
 
-handlers("Express", byExpress);
-handlers("a fetch-style handler", byFetch);
+for (const [name, start] of [
+  ["Express", byExpress],
+  ["a fetch-style handler", byFetch],
+] as const) {
+  handlers(name, start, () => ofGateway);
+  // What holds of the gateway holds of its double.
+  handlers(`${name}, on the double`, start, () => {
+    return new Onceward({ fetch: new FakeGateway().fetch, retry: RETRY });
+  });
+}
 
 test("a handler that knows that nothing was done says so by what it throws", async () => {
   let runs = 0;

@@ -3,32 +3,8 @@ import { test } from "node:test";
 import { newKey, Onceward, UnreachableError, VERSION } from "../src/index.js";
 import { keyField, readKey } from "../src/keys.js";
 import { retryAfterMs } from "../src/retry.js";
-import { duration } from "../src/units.js";
-
-const QUICK = { baseMs: 1, capMs: 2 };
-
-/** A gateway that answers as it is told, and remembers what it was asked. */
-function scripted(answers: (Response | Error)[]) {
-  const asked: Request[] = [];
-  const fetch: typeof globalThis.fetch = async (input, init) => {
-    asked.push(new Request(input, init));
-    const answer = answers.shift() ?? new Response("done");
-    if (answer instanceof Error) throw answer;
-    return answer;
-  };
-  return { fetch, asked };
-}
-
-function refusal(status: number, advice: string, code: string, more: Record<string, string> = {}) {
-  const type = `urn:onceward:problem:${code}`;
-  const said = { type, code, advice, status, title: "T", detail: "D" };
-  const headers = {
-    "content-type": "application/problem+json",
-    "onceward-advice": advice,
-    ...more,
-  };
-  return new Response(JSON.stringify(said), { status, headers });
-}
+import { duration, readDuration } from "../src/units.js";
+import { claim, QUICK, refusal, scripted } from "./scripted.js";
 
 test("every call of one intent has one key and the same bytes", async () => {
   const { fetch, asked } = scripted([
@@ -121,11 +97,6 @@ test("a call that hangs is made again, and ended", async () => {
   assert.equal(calls, 2);
 });
 
-function claim(status: string) {
-  const said = { key: "a", status, fence: 7, operation: "op_1", attempt: 1 };
-  return Response.json({ ...said, effects: "non-idempotent" });
-}
-
 const ALIEN = { message: "bad gateway" };
 
 test("only what the gateway says is an answer of the API's", async () => {
@@ -179,22 +150,6 @@ test("what makes something new is posted again under one key, or not at all", as
   }
   const advised = [refusal(503, "same-key", "draining"), Response.json({})];
   assert.equal((await post(advised, "/v1/bulk", {})).keys.length, 2);
-});
-
-test("a claim whose renewals are not heard is lost with its lease", async () => {
-  const away = Array.from({ length: 99 }, () => refusal(401, "fix-request", "unauthenticated"));
-  const { fetch } = scripted([claim("acquired"), ...away]);
-  const mails = new Onceward({ fetch, retry: QUICK }).claims("mails", { leaseMs: 100 });
-  let why: unknown;
-  const ran = mails.once("a", async (held) => {
-    // Its timers hold no process, so this one does.
-    const alive = setInterval(() => {}, 10);
-    await new Promise((done) => held.signal.addEventListener("abort", done, { once: true }));
-    clearInterval(alive);
-    why = held.signal.reason;
-  });
-  await assert.rejects(ran, { name: "RefusedError" });
-  assert.match(String(why), /is over/);
 });
 
 test("a proxy's answer that is left at the end is no answer", async () => {
@@ -266,6 +221,31 @@ test("an address that a URL's rules would change is refused before anything is s
   assert.equal(asked.length, 0);
 });
 
+test("an address of a gateway has no password, and no wait is without an end", async () => {
+  assert.throws(() => new Onceward({ url: "http://anna:s3cret@gateway" }), /access/i);
+  const { fetch, asked } = scripted([]);
+  const once = new Onceward({ fetch });
+  await assert.rejects(once.accept({ to: "pay" }, { waitMs: Number.POSITIVE_INFINITY }), TypeError);
+  assert.equal(asked.length, 0);
+});
+
+test("an operation is waited for no longer than was said, whatever its looks take", async () => {
+  const hanging: typeof fetch = (_, init) =>
+    new Promise((_done, fail) => {
+      // Nothing else holds this process.
+      const alive = setInterval(() => {}, 10);
+      init?.signal?.addEventListener("abort", () => {
+        clearInterval(alive);
+        fail(init.signal?.reason);
+      });
+    });
+  const once = new Onceward({ fetch: hanging });
+  await assert.rejects(once.wait("op_1", { timeoutMs: 0 }), {
+    name: "UnreachableError",
+    message: /within 1000 ms/,
+  });
+});
+
 test("a URL of an upstream stands in the place of a route", async () => {
   const { fetch, asked } = scripted([]);
   await new Onceward({ fetch }).send({ to: "https://api.example/a", path: "?b=1" });
@@ -281,6 +261,8 @@ test("keys, durations and dates are written and read as the gateway does", () =>
   assert.equal(readKey(' "a" ;x=1'), "a");
   assert.equal(duration(0), "0ms");
   assert.equal(duration(3 * 86_400_000 + 5), "3d 5ms");
+  for (const ms of [0, 5, 90_500, 3 * 86_400_000 + 5]) assert.equal(readDuration(duration(ms)), ms);
+  for (const text of ["", "5", "s", "5y", null]) assert.equal(readDuration(text), undefined);
   const now = Date.parse("2026-01-01T00:00:00Z");
   const wait = (text: string) => retryAfterMs(new Headers({ "retry-after": text }), now);
   assert.equal(wait("7"), 7000);

@@ -79,6 +79,7 @@ fn is_named(name: &str) -> bool {
 /// What `before` promises and `after` does not keep, each with its place.
 fn broken(before: &Value, after: &Value) -> Vec<String> {
     let mut walk = Walk::new(before, after);
+    schemes(&mut walk, before, after);
     let paths = by_shape(after);
     for (shape, (path, ways)) in by_shape(before) {
         let Some((renamed, others)) = paths.get(&shape) else {
@@ -99,6 +100,43 @@ fn broken(before: &Value, after: &Value) -> Vec<String> {
         }
     }
     walk.said
+}
+
+/// What a way in is written as: where its header is another, it is shut for all.
+fn schemes(walk: &mut Walk<'_>, before: &Value, after: &Value) {
+    let of = |document: &Value| document["components"]["securitySchemes"].clone();
+    let (before, after) = (of(before), of(after));
+    for (name, scheme) in before.as_object().into_iter().flatten() {
+        let place = format!("security scheme {name}");
+        let Some(now) = after.get(name) else {
+            walk.say(&place, "it is gone");
+            continue;
+        };
+        for how in ["type", "in", "scheme"] {
+            if scheme[how] != now[how] {
+                walk.say(&place, &format!("its {how} is another"));
+            }
+        }
+        // A header's name has no case.
+        let name_of = |it: &Value| it["name"].as_str().map(str::to_ascii_lowercase);
+        if name_of(scheme) != name_of(now) {
+            walk.say(&place, "its name is another");
+        }
+    }
+}
+
+/// How a parameter is written, where it does not say (OpenAPI 3.1, 4.8.12.2).
+fn written(parameter: &Value, how: &str) -> Value {
+    if !parameter[how].is_null() {
+        return parameter[how].clone();
+    }
+    let is_form = |style: &Value| style == "form";
+    let is_in_query = matches!(parameter["in"].as_str(), Some("query" | "cookie"));
+    let usual = Value::from(if is_in_query { "form" } else { "simple" });
+    match how {
+        "style" => usual,
+        _ => is_form(&written(parameter, "style")).into(),
+    }
 }
 
 /// Paths by what they look like on the wire: what a part is called in the document does not go there.
@@ -167,7 +205,7 @@ fn operation(walk: &mut Walk<'_>, place: &str, before: &Way<'_>, after: &Way<'_>
             walk.say(&place, "it is required now");
         }
         for how in ["style", "explode"] {
-            if parameter[how] != now[how] {
+            if written(parameter, how) != written(now, how) {
                 walk.say(&place, &format!("its {how} is another"));
             }
         }
@@ -292,6 +330,7 @@ mod tests {
                 },
             },
             "components": {
+                "securitySchemes": { "ownHeader": { "type": "apiKey", "in": "header", "name": "Onceward-Authorization" } },
                 "parameters": { "id": { "in": "path", "name": "id", "required": true, "schema": { "type": "string" } } },
                 "responses": { "nothing": { "content": { "application/problem+json": {} } } },
                 "schemas": {
@@ -328,6 +367,20 @@ mod tests {
         let (before, mut after) = (document(), document());
         change(&mut after);
         assert_eq!(broken(&before, &after), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_way_in_that_is_written_otherwise_breaks() {
+        const SCHEMES: &str = "/components/securitySchemes";
+        breaks(
+            |it| at(it, SCHEMES)["ownHeader"]["name"] = "Onceward-Key".into(),
+            "security scheme ownHeader: its name is another",
+        );
+        breaks(|it| take(it, SCHEMES, "ownHeader"), "security scheme ownHeader: it is gone");
+        breaks_nothing(|it| {
+            at(it, SCHEMES)["ownHeader"]["name"] = "onceward-authorization".into();
+            at(it, SCHEMES)["ownHeader"]["description"] = "A key".into();
+        });
     }
 
     #[test]
@@ -384,9 +437,14 @@ mod tests {
             &format!("{limit}: maximum is 8 and was 9"),
         );
         breaks(
-            |it| at(it, GET)["parameters"][0]["explode"] = true.into(),
+            |it| at(it, GET)["parameters"][0]["explode"] = false.into(),
             &format!("{limit}: its explode is another"),
         );
+        // What holds where nothing is said may be said.
+        breaks_nothing(|it| {
+            at(it, GET)["parameters"][0]["explode"] = true.into();
+            at(it, GET)["parameters"][0]["style"] = "form".into();
+        });
         breaks(
             |it| at(it, GET)["parameters"][1]["name"] = "Onceward-Word".into(),
             "GET /v1/things/{id}, header parameter onceward-label: it is gone",

@@ -147,7 +147,13 @@ impl Claims {
 
     pub(super) fn get(&self, scope: &str, key: &str) -> Response<Bytes> {
         match self.by_place.get(&(scope.to_owned(), key.to_owned())) {
-            Some(claim) => said(200, &claim.shown()),
+            Some(claim) => {
+                let mut shown = claim.shown();
+                if claim.stand == Stand::Acquired {
+                    shown["status"] = "busy".into();
+                }
+                said(200, &shown)
+            }
             None => nothing_there(&format!("Nobody has begun {key}.")),
         }
     }

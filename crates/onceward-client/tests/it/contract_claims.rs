@@ -91,7 +91,8 @@ async fn a_claim_in_somebodys_hand_is_busy_and_the_same_begin_again_is_not() {
         assert_eq!(first.status, ClaimStatus::Acquired);
         assert_eq!(mails.begin(&key, &mine).await.unwrap().fence, first.fence);
         let busy = mails.begin(&key, &Begin::new()).await.unwrap();
-        assert_eq!(busy.status, ClaimStatus::Busy);
+        assert_eq!((busy.status, busy.fence), (ClaimStatus::Busy, None));
+        assert_eq!(mails.get(&key).await.unwrap().status, ClaimStatus::Busy);
         let told =
             mails.once_with(&key, &Begin::new().wait(Duration::ZERO), sent).await.unwrap_err();
         assert!(told.retry_after().is_some());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::attempt::{Ended, Ending, Reached, Timings};
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
 use onceward_core::hint::Hint;
@@ -65,5 +65,6 @@ pub(crate) fn ended(
         error: None,
         may_have_executed: verdict::may_have_executed(ending, status, policy, hint),
         answer: None,
+        timings: Timings::default(),
     }
 }

@@ -85,8 +85,8 @@ fn of_ledger(kind: Kind, tenant: &str, route: &str) -> Alert {
 
 /// Operations in doubt by tenant and route, the youngest first; and whether these are all.
 async fn in_doubt(store: &dyn Store) -> Result<(Vec<Measure>, bool), StoreError> {
-    let counts = store.condition().await?.counts;
-    if !counts.iter().any(|(standing, count)| *standing == Stands::InDoubt && *count > 0) {
+    let counts = store.count_open(None, 1).await?;
+    if !counts.iter().any(|(stands, it)| *stands == Stands::InDoubt && it.count > 0) {
         return Ok((Vec::new(), true));
     }
     let mut counts: BTreeMap<Alert, u64> = BTreeMap::new();

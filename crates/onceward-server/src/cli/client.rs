@@ -79,6 +79,36 @@ impl From<Refused> for Exit {
     }
 }
 
+/// What a request met in the place of an answer.
+#[derive(Debug)]
+enum Met {
+    Failed(Failure),
+    /// An answer with this status, and more than is read of one.
+    TooMuch(u16),
+}
+
+/// What it is that a place that is no gateway gave no answer.
+fn elsewhere(url: &Url, met: &Met) -> Refused {
+    let message = match met {
+        Met::Failed(failure) if failure.ending == Ending::Unsent => {
+            format!(
+                "nobody is reached at {url}: {}\nhelp: start what listens there",
+                clean(&failure.error)
+            )
+        }
+        Met::Failed(failure) => {
+            format!(
+                "{url} gave no whole answer: {}\nhelp: what was sent may have been done",
+                clean(&failure.error)
+            )
+        }
+        Met::TooMuch(status) => {
+            format!("{url} answered {status}, and more than {ANSWER_BYTES_MAX} bytes")
+        }
+    };
+    Refused { exit: Exit::failed(message), is_away: false }
+}
+
 /// What came back, as it came.
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -193,7 +223,7 @@ impl Client {
             headers,
             body: document.unwrap_or_default(),
         };
-        self.send(&self.target, request).await
+        self.send_home(request).await
     }
 
     /// The path, with the tenant that is meant.
@@ -210,14 +240,14 @@ impl Client {
             return Err(Refused { exit: Exit::usage(why), is_away: false });
         }
         let (Credential::Given(key) | Credential::Operator(key)) = &self.credential else {
-            return self.send(&self.target, request).await;
+            return self.send_home(request).await;
         };
         let mut with_key = request.clone();
         with_key.headers.set("onceward-authorization", format!("Bearer {key}"));
-        let answer = self.send(&self.target, with_key).await?;
+        let answer = self.send_home(with_key).await?;
         if answer.status == 401 && matches!(self.credential, Credential::Operator(_)) {
             // As in `ask`: another gateway's key, and nothing was done.
-            return self.send(&self.target, request).await;
+            return self.send_home(request).await;
         }
         Ok(answer)
     }
@@ -238,8 +268,11 @@ impl Client {
         let mut base = url.clone();
         base.set_path("/");
         base.set_query(None);
-        let tls = self.target.tls.clone().filter(|_| url.origin() == self.target.base.origin());
-        self.send(&Arc::new(Target { base, tls, ..(*self.target).clone() }), request).await
+        let is_gateway = url.origin() == self.target.base.origin();
+        let tls = self.target.tls.clone().filter(|_| is_gateway);
+        let target = Arc::new(Target { base, tls, ..(*self.target).clone() });
+        let sent = self.send(&target, request).await;
+        sent.map_err(|met| if is_gateway { self.missed(met) } else { elsewhere(url, &met) })
     }
 
     /// Whether the gateway is on this machine, out of others' reach.
@@ -257,26 +290,37 @@ impl Client {
         &self.target.base
     }
 
-    async fn send(&self, target: &Arc<Target>, request: Request) -> Result<Answer, Refused> {
+    async fn send_home(&self, request: Request) -> Result<Answer, Refused> {
+        self.send(&self.target, request).await.map_err(|met| self.missed(met))
+    }
+
+    async fn send(&self, target: &Arc<Target>, request: Request) -> Result<Answer, Met> {
         let dispatch = Dispatch {
             target: Arc::clone(target),
             request: Arc::new(request),
             headers: Headers::default(),
             doom: None,
         };
-        let away = |failure: Failure| self.away(&failure);
         let mut answer = match self.door.send(dispatch).await {
             Sent::Answered(answer) => answer,
-            Sent::Failed(failure) => return Err(away(failure)),
+            Sent::Failed(failure) => return Err(Met::Failed(failure)),
         };
         let mut body = Vec::new();
-        while let Some(piece) = answer.body.chunk().await.map_err(away)? {
+        while let Some(piece) = answer.body.chunk().await.map_err(Met::Failed)? {
             if body.len() + piece.len() > ANSWER_BYTES_MAX {
-                return Err(Refused { exit: self.stranger(answer.status), is_away: false });
+                return Err(Met::TooMuch(answer.status));
             }
             body.extend_from_slice(&piece);
         }
         Ok(Answer { status: answer.status, headers: answer.headers, body })
+    }
+
+    /// What it is that the gateway gave no answer.
+    fn missed(&self, met: Met) -> Refused {
+        match met {
+            Met::Failed(failure) => self.away(&failure),
+            Met::TooMuch(status) => Refused { exit: self.stranger(status), is_away: false },
+        }
     }
 
     fn away(&self, failure: &Failure) -> Refused {
@@ -410,7 +454,7 @@ fn parse(text: &str) -> Result<Url, Exit> {
 }
 
 /// The address at which a listener is reached from its own machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),

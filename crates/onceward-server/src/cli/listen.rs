@@ -22,9 +22,10 @@ use onceward::secret::random;
 use url::Url;
 
 use self::lines::{Lines, Told};
+use super::client::reachable;
 use super::output::{Printer, print, say};
 use super::{Global, serve_until_told, start_log};
-use crate::config::{Overrides, Places};
+use crate::config::{LISTEN, Overrides, Places};
 use crate::exit::Exit;
 use crate::node::make_folder;
 use crate::serve::Heard;
@@ -47,7 +48,7 @@ pub(super) struct Listen {
     /// Only webhooks of this provider, at /in/NAME; without it of all that sign
     #[arg(long = "source", value_name = "SCHEME", value_parser = PossibleValuesParser::new(SCHEMES))]
     sources: Vec<String>,
-    /// Only events of these types, such as payment_intent.*,charge.refunded
+    /// Only events of these types, such as payment_intent.*,charge.refunded; not of providers that say none
     #[arg(long, value_name = "TYPES", value_delimiter = ',')]
     events: Vec<String>,
     /// The secret that webhooks are signed with, such as your provider's; without it one is made, the same each time
@@ -56,7 +57,7 @@ pub(super) struct Listen {
     /// Print the secret, and do nothing else
     #[arg(long)]
     print_secret: bool,
-    /// Listen here; without it at the configuration's `listen`
+    /// Listen here; without it on this machine alone, at the port of the configuration's `listen`
     #[arg(long = "listen", value_name = "ADDR:PORT")]
     at: Option<SocketAddr>,
     /// Keep the ledger here, and go on with what waits in it; without it, it ends with this
@@ -105,10 +106,10 @@ pub(super) fn listen(flags: &Listen, global: &Global) -> Result<(), Exit> {
     }
     let to = place(flags.forward_to.as_deref().unwrap_or_default())?;
     let text = flags.configuration(&to, &secret)?;
-    let address = match flags.at {
-        Some(address) => address,
-        None => Places::load(global.config.as_deref())?.listen,
-    };
+    let places = Places::load(global.config.as_deref())?;
+    // What speaks TLS is for others.
+    let usual = if places.tls.is_none() { places.listen } else { LISTEN };
+    let address = flags.at.unwrap_or_else(|| on_loopback(usual));
     start_log(&flags.log)?;
     let temporary = if flags.data.is_none() { Some(Temporary::new()?) } else { None };
     let folder = match (&flags.data, &temporary) {
@@ -128,10 +129,15 @@ pub(super) fn listen(flags: &Listen, global: &Global) -> Result<(), Exit> {
     let overrides = Overrides {
         listen: Some(address),
         store: Some(format!("sqlite:{}", folder.join("ledger.db").display())),
+        is_whole: true,
         ..Overrides::default()
     };
     let (lines, told) = Lines::begin(Printer::new(global.json));
-    let ready = flags.welcome(to, secret, folder.join(FILE));
+    // Where `trigger` looks, unless it is told.
+    let looked_at = reachable(places.listen);
+    let is_looked_at = places.tls.is_none() && global.url.is_none();
+    let looked_at = is_looked_at.then_some(looked_at);
+    let ready = flags.welcome(to, secret, folder.join(FILE), looked_at);
     let heard = Heard {
         before: Box::new(move |next| Arc::new(Told::before(next, told.clone()))),
         ready: Box::new(ready),
@@ -147,11 +153,14 @@ pub(super) fn listen(flags: &Listen, global: &Global) -> Result<(), Exit> {
 }
 
 impl Listen {
+    /// Those that have a source, each once; where events are chosen, none of which it is not known where
+    /// they have their type.
     fn schemes(&self) -> Vec<&str> {
-        if self.sources.is_empty() {
-            return SCHEMES.to_vec();
-        }
-        self.sources.iter().map(String::as_str).collect()
+        let is_wanted = |scheme: &&str| match &*self.sources {
+            [] => self.events.is_empty() || !WITHOUT_TYPES.contains(scheme),
+            named => named.iter().any(|it| it == scheme),
+        };
+        SCHEMES.into_iter().filter(is_wanted).collect()
     }
 
     /// The configuration of all this. A receiver that is being written fails often, and is back soon.
@@ -169,6 +178,8 @@ impl Listen {
         for kind in &self.events {
             TypePattern::new(kind).map_err(|why| Exit::usage(format!("--events {kind}: {why}")))?;
         }
+        // In a query it stands as it is.
+        let to = to.as_str().replace('\\', "\\\\");
         let mut text = OURS.to_owned();
         for scheme in self.schemes() {
             // Writing into a string does not fail.
@@ -177,21 +188,25 @@ impl Listen {
                 "\n[sources.{scheme}]\nverify  = {{ scheme = \"{scheme}\", secret = \"{secret}\" }}\ndeliver = \"{to}\"\nretry   = {{ base = \"1s\", floor = \"500ms\", cap = \"15s\" }}\nbreaker = false\n"
             );
             if !self.events.is_empty() {
-                if WITHOUT_TYPES.contains(&scheme) && self.sources.iter().any(|it| it == scheme) {
+                if WITHOUT_TYPES.contains(&scheme) {
                     return Err(Exit::usage(format!(
                         "--events: webhooks of {scheme} do not say their type\nhelp: leave --events out"
                     )));
                 }
-                if !WITHOUT_TYPES.contains(&scheme) {
-                    let _ = writeln!(text, "types   = {:?}", self.events);
-                }
+                let _ = writeln!(text, "types   = {:?}", self.events);
             }
         }
         Ok(text)
     }
 
-    /// What a person is told once it listens.
-    fn welcome(&self, to: Url, secret: String, file: PathBuf) -> impl Fn(SocketAddr) + use<> {
+    /// What a person is told once it listens; `looked_at` is where `trigger` would look.
+    fn welcome(
+        &self,
+        to: Url,
+        secret: String,
+        file: PathBuf,
+        looked_at: Option<SocketAddr>,
+    ) -> impl Fn(SocketAddr) + use<> {
         let schemes: Vec<String> = self.schemes().into_iter().map(str::to_owned).collect();
         let is_kept = self.secret.is_none();
         move |address| {
@@ -212,12 +227,23 @@ impl Listen {
             } else {
                 super::trigger::first_of(first).unwrap_or_else(|| format!("{first}:{event}"))
             };
+            let place = if looked_at == Some(reachable(address)) {
+                String::new()
+            } else {
+                format!(" --url http://{address}")
+            };
             say(&format!(
-                "listening at\n{words}delivering to {to}\nsigning secret {shown}\nrunning {}\ntry: onceward trigger {example}\nwhat became of each: http://{address}/; Ctrl-C ends it",
+                "listening at\n{words}delivering to {to}\nsigning secret {shown}\nrunning {}\ntry: onceward trigger {example}{place}\nwhat became of each: http://{address}/; Ctrl-C ends it",
                 file.display()
             ));
         }
     }
+}
+
+/// The same port, on this machine alone: what listens here speaks no TLS.
+fn on_loopback(listen: SocketAddr) -> SocketAddr {
+    let is_alone = listen.ip().to_canonical().is_loopback();
+    if is_alone { listen } else { SocketAddr::new(LISTEN.ip(), listen.port()) }
 }
 
 /// Where to: a URL, or a port of this machine.
@@ -274,6 +300,28 @@ mod tests {
         let config = Config::of_text(&some.configuration(&to, "whsec_x").unwrap()).unwrap();
         assert_eq!(config.sources.len(), 1);
         assert_eq!(config.sources["stripe"].types.len(), 2);
+        // Of all, those that say their type.
+        let chosen = Listen { events: vec!["charge.*".to_owned()], ..flags() };
+        let config = Config::of_text(&chosen.configuration(&to, SECRET).unwrap()).unwrap();
+        assert_eq!(config.sources.len(), SCHEMES.len() - WITHOUT_TYPES.len());
+        // Named twice it is there once, and a backslash in a query stays one.
+        let twice = Listen { sources: vec!["stripe".to_owned(); 2], ..flags() };
+        let odd = place(r"http://localhost:3000/hook?a=\b").unwrap();
+        let config = Config::of_text(&twice.configuration(&odd, "whsec_x").unwrap()).unwrap();
+        assert_eq!(config.sources.len(), 1);
+    }
+
+    #[test]
+    fn it_listens_on_this_machine_alone_unless_it_is_told() {
+        for (listen, here) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("192.0.2.1:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+        ] {
+            assert_eq!(on_loopback(listen.parse().unwrap()), here.parse().unwrap(), "{listen}");
+        }
     }
 
     #[test]

@@ -119,6 +119,9 @@ pub(super) fn story(operation: &Value, terminal: bool) -> String {
     }
     for attempt in each(operation, "/attempts") {
         line(&format!("attempt {}", text(attempt, "/n")), attempt_words(attempt, terminal));
+        if let Some(words) = timings_words(&attempt["timings"]) {
+            line("", words);
+        }
     }
     if is_there("/looks/made") {
         line("asked", looks(operation, terminal));
@@ -197,6 +200,17 @@ fn attempt_words(attempt: &Value, terminal: bool) -> String {
     words
 }
 
+/// How long each phase took that it came to, in milliseconds.
+fn timings_words(timings: &Value) -> Option<String> {
+    let of = |phase: &str| Some(format!("{phase} {} ms", timings[phase].as_f64()?));
+    let phases = ["token", "resolve", "connect", "tls", "send", "head", "body"];
+    let mut words: Vec<String> = phases.into_iter().filter_map(of).collect();
+    if timings["reused"] == true {
+        words.insert(0, "connection reused".to_owned());
+    }
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 /// The command that a person would give next.
 fn mend(operation: &Value) -> Option<String> {
     let id = operation["id"].as_str().filter(|_| operation["forgotten"].is_null())?;
@@ -234,7 +248,9 @@ mod tests {
             "id": "op_1", "state": "in_doubt", "method": "POST", "path": "/pay", "route": "bank", "key": "k",
             "effects": "non-idempotent", "mode": "held", "created_at": "2026-01-31T12:00:00.000Z",
             "attempts": [{"n": 1, "started_at": "2026-01-31T12:00:00.000Z", "ended_at": "2026-01-31T12:00:00.120Z",
-                "ending": "unanswered", "status": null, "error": "no answer came in time", "may_have_executed": true}],
+                "ending": "unanswered", "status": null, "error": "no answer came in time", "may_have_executed": true,
+                "timings": {"reused": true, "token": null, "resolve": null, "connect": null, "tls": null,
+                    "send": 0.041, "head": 119.2, "body": null}}],
             "acts": [{"deed": "resolved_not_sent", "at": "2026-01-31T12:01:00.000Z", "who": "ada", "reason": "looked"}],
             "duplicates": {"count": 2, "last": ["2026-01-31T12:00:30.000Z"]},
             "retry": "In doubt: …",
@@ -244,6 +260,7 @@ mod tests {
             "op_1  in_doubt",
             "POST /pay on bank",
             "attempt 1   2026-01-31T12:00:00.000Z  unanswered after 120 ms: no answer came in time (it may have been done)",
+            "\n            connection reused, send 0.041 ms, head 119.2 ms\n",
             "resolved not sent by ada: looked",
             "2 times, last 2026-01-31T12:00:30.000Z",
             "onceward resolve op_1 --as done|not-sent",

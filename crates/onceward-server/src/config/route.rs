@@ -157,6 +157,11 @@ impl Around<'_> {
                 table.wrong("has an upstream\nhelp: where it goes is deliver = \"http://…\"")
             );
         }
+        if table.has("compatibility") {
+            return Err(table.wrong(
+                "has a compatibility\nhelp: it is about callers at /to, and none calls here: take it out",
+            ));
+        }
         let mut origin = deliver.clone();
         origin.set_path("");
         origin.set_query(None);
@@ -174,6 +179,7 @@ impl Around<'_> {
             ));
         }
         own.done()?;
+        made.route.upstash = false;
         for setting in made.settings.iter_mut().filter(|setting| setting.from == "route") {
             kind.clone_into(&mut setting.from);
         }

@@ -29,7 +29,7 @@ pub(super) const UPSTREAM_KEYS: &Words<UpstreamKeyValue> =
     &[("passthrough", UpstreamKeyValue::Passthrough), ("derived", UpstreamKeyValue::Derived)];
 pub(crate) const MISSING: &Words<KeyMissing> =
     &[("make", KeyMissing::Make), ("require", KeyMissing::Require), ("pass", KeyMissing::Pass)];
-pub(super) const KEY_TIMES: &Words<KeyTime> = &[
+pub(crate) const KEY_TIMES: &Words<KeyTime> = &[
     ("ignore", KeyTime::Ignore),
     ("refuse-late", KeyTime::RefuseLate),
     ("require", KeyTime::Require),

@@ -231,6 +231,7 @@ impl Gateway {
                 .map_err(|_| invalid(format!("{name} {value:?} cannot stand in a header")))?;
             headers.insert(name, value);
         }
+        self.refuse_aliases(&place.route, &headers)?;
         let mut options = options_of(&headers)?;
         self.check_callback(&mut options)?;
         match document.mode.as_deref() {

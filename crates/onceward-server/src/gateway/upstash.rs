@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName, Method};
 use onceward::CallOptions;
+use onceward::core::exchange;
 use onceward::core::key::Key;
 use onceward::core::time::Timestamp;
 
@@ -41,10 +42,24 @@ const WITHOUT_EQUAL: [(&str, &str); 10] = [
     ("url-group", "one event for several is published: POST /v1/events"),
 ];
 
-/// Takes what a caller asks for so out of `headers`, and into `options`.
+/// Refuses what is asked for so where a document or a row has words of ours for all of it: it would go to
+/// the upstream unheeded.
+pub(super) fn refuse(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(name) = headers.keys().find(|name| option_of(name).is_some()) else { return Ok(()) };
+    Err(Problem::new(
+        "option-invalid",
+        format!(
+            "{name}: it is heeded at /to alone, and here a member or a column says the same; nothing was sent."
+        ),
+    ))
+}
+
+/// Takes what a caller asks for so out of `headers`, and into `options`. `keys` are the headers that carry
+/// a key here.
 pub(super) fn heed(
     headers: &mut HeaderMap,
     method: &Method,
+    keys: &[String],
     options: &mut CallOptions,
 ) -> Result<(), Problem> {
     let names = headers.keys().filter(|name| option_of(name).is_some()).cloned();
@@ -60,7 +75,7 @@ pub(super) fn heed(
             return Err(invalid("it is there more than once"));
         };
         if let Some(forwarded) = option.strip_prefix("forward-") {
-            let forwarded = sendable(forwarded).map_err(invalid)?;
+            let forwarded = sendable(forwarded, keys).map_err(invalid)?;
             headers.remove(name);
             headers.insert(forwarded, value);
             continue;
@@ -73,7 +88,12 @@ pub(super) fn heed(
             "timeout" => options.timeout.is_some(),
             "label" => options.label.is_some(),
             "flow-control-key" => options.flow.is_some(),
-            "deduplication-id" => options.key.is_some() || headers.contains_key(IDEMPOTENCY_KEY),
+            "deduplication-id" => {
+                let is_there = |name: &String| headers.contains_key(name.as_str());
+                options.key.is_some()
+                    || headers.contains_key(IDEMPOTENCY_KEY)
+                    || keys.iter().any(is_there)
+            }
             _ => false,
         };
         if is_said {
@@ -81,7 +101,9 @@ pub(super) fn heed(
         }
         match option {
             "retries" => {
-                let retries = text.parse().ok().filter(|retries: &u32| *retries <= 99);
+                let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+                let read = if is_plain { text.parse().ok() } else { None };
+                let retries = read.filter(|retries: &u32| *retries <= 99);
                 let retries = retries.ok_or_else(|| invalid("write a number from 0 to 99"))?;
                 // What they count comes after the first.
                 options.attempts_max = Some(retries + 1);
@@ -135,23 +157,12 @@ fn option_of(name: &HeaderName) -> Option<&str> {
     (!OF_DELIVERIES.contains(&option)).then_some(option)
 }
 
-/// A header that a caller has sent on.
-fn sendable(name: &str) -> Result<HeaderName, &'static str> {
-    const OURS: [&str; 9] = [
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "idempotency-key",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    let is_ours =
-        OURS.contains(&name) || [BEGIN, "onceward-"].iter().any(|begin| name.starts_with(begin));
-    let read = name.parse().ok().filter(|_| !is_ours);
-    read.ok_or("what a connection or a key says is not for a caller to have sent on")
+/// A header that a caller has sent on: one that goes on, and is no key.
+fn sendable(name: &str, keys: &[String]) -> Result<HeaderName, &'static str> {
+    let is_key = keys.iter().any(|key| key == name);
+    let goes_on = exchange::is_forwarded(name) && !name.starts_with(BEGIN) && !is_key;
+    let read = name.parse().ok().filter(|_| goes_on);
+    read.ok_or("what a connection, a proxy or a key says is not for a caller to have sent on")
 }
 
 #[cfg(test)]
@@ -168,7 +179,8 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         let mut options = CallOptions::default();
-        heed(&mut headers, &Method::POST, &mut options).map_err(|problem| {
+        let keys = ["idempotency-key".to_owned(), "paypal-request-id".to_owned()];
+        heed(&mut headers, &Method::POST, &keys, &mut options).map_err(|problem| {
             assert_eq!(problem.code, "option-invalid");
             problem.detail.clone()
         })?;
@@ -235,6 +247,11 @@ mod tests {
             ("upstash-forward-idempotency-key", "k", "not for a caller"),
             ("upstash-forward-onceward-delay", "1h", "not for a caller"),
             ("upstash-forward-host", "a", "not for a caller"),
+            ("upstash-forward-x-forwarded-for", "a", "not for a caller"),
+            ("upstash-forward-accept-encoding", "a", "not for a caller"),
+            ("upstash-forward-a_b", "a", "not for a caller"),
+            ("upstash-forward-paypal-request-id", "a", "not for a caller"),
+            ("upstash-retries", "+3", "0 to 99"),
             ("upstash-what", "a", "no such option"),
         ] {
             let refused = heeded(&[(name, value)]).unwrap_err();
@@ -243,7 +260,9 @@ mod tests {
         }
         let twice = heeded(&[("upstash-retries", "1"), ("upstash-retries", "2")]);
         assert!(twice.unwrap_err().contains("more than once"));
-        let both = heeded(&[("upstash-deduplication-id", "a"), ("idempotency-key", "b")]);
-        assert!(both.unwrap_err().contains("keep one"));
+        for key in ["idempotency-key", "paypal-request-id"] {
+            let both = heeded(&[("upstash-deduplication-id", "a"), (key, "b")]);
+            assert!(both.unwrap_err().contains("keep one"), "{key}");
+        }
     }
 }

@@ -174,7 +174,7 @@ async fn show(node: View, Extension(caller): Extension<Caller>, Asked(_): Asked<
 
 #[cfg(test)]
 mod tests {
-    use onceward::core::attempt::{Attempt, Ended, Ending, Reached};
+    use onceward::core::attempt::{Attempt, Ended, Ending, Reached, Timings};
     use onceward::core::fingerprint::Fingerprint;
     use onceward::core::key::{Key, Scope, ScopeKind};
     use onceward::core::lease::Session;
@@ -196,6 +196,7 @@ mod tests {
             error: error.map(str::to_owned),
             may_have_executed: true,
             answer: None,
+            timings: Timings::default(),
         };
         let attempt = Attempt { n: 1, by: Session(1), started_at: at, ended: Some(ended) };
         Operation {

@@ -9,7 +9,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use onceward::core::event::{Event, Form, NotAnEvent};
-use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::Operation;
 use onceward::core::trace::TraceContext;
@@ -242,8 +241,7 @@ pub(crate) async fn at_most(
         ..Query::default()
     };
     let over = of.ended_at.map(|at| at.plus(FANNED_OUT_WITHIN));
-    let before = over.map(|over| OperationId::new(over.as_millis() << 15, 0));
-    let early = node.list(Query { before, ..query.clone() }).await?;
+    let early = node.list(Query { until: over, ..query.clone() }).await?;
     let late = match over {
         Some(_) => node.list(Query { since: over, ..query }).await?,
         None => Page::default(),

@@ -440,7 +440,7 @@ pub(crate) fn summary(saga: &Saga) -> Value {
         "state": saga.standing().name(),
         "ok": operation.outcome.as_ref().map(|outcome| outcome.ok),
         "at": saga.at_hand(),
-        "why": saga.kept.as_ref().and_then(|kept| kept.why.clone()),
+        "why": saga.kept.as_ref().and_then(|kept| kept.why()),
         "progress": {
             "steps": legs.len(),
             "done": count(Leg::Done),

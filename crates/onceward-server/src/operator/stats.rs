@@ -47,10 +47,10 @@ async fn stats(node: View, Asked(asked): Asked<Over>) -> Answer {
         None => None,
     };
     let counts: Map<String, Value> = node
-        .counts()
+        .counts(u64::MAX)
         .await?
         .iter()
-        .map(|(standing, count)| (standing_name(*standing).to_owned(), json!(count)))
+        .map(|(standing, counted)| (standing_name(*standing).to_owned(), json!(counted.count)))
         .collect();
     let in_doubt = node.oldest_in_doubt().await?.map(
         |oldest| json!({"id": oldest.id.to_string(), "created_at": shape::time(oldest.created_at)}),

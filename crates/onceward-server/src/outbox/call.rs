@@ -31,6 +31,7 @@ pub(super) fn call_of(row: &Row, outbox: &Outbox, gateway: &Gateway) -> Result<C
         ));
     };
     let headers = headers(row)?;
+    gateway.refuse_aliases(&route, &headers)?;
     let options = options(row, outbox, &headers, gateway)?;
     let mut headers = headers_of(&headers);
     headers.0.retain(|(name, _)| !name.starts_with("onceward-") && name != "prefer");

@@ -12,21 +12,23 @@ use crate::view::View;
 
 /// The page.
 pub(super) async fn show(node: View, Path(route): Path<String>) -> Result<Html, Problem> {
-    let contract = contract_of(&*node.find_route(&route)?);
+    let contract = contract_of(&*node.find_called(&route)?);
     let title = format!("How to retry {route}");
     let body = html! {
         link rel="stylesheet" href="/docs.css";
-        div.docs { article { (content(&title, &contract)) } }
+        div.docs { article { (content(&title, &contract, node.guards.of(&route).is_some())) } }
     };
     Ok(Html(page_of(&title, Some(&Ways::few(Some(Here::Docs))), &body)))
 }
 
-fn content(title: &str, contract: &Value) -> Markup {
+fn content(title: &str, contract: &Value, is_guard: bool) -> Markup {
     let route = text(&contract["route"]);
     html! {
         h1 { (title) }
         p.lead {
-            "Send to " code { "/to/" (route) "/…" } " with a key of your own. Whatever happens to your call, ask again with the same key: what was done is not done twice."
+            "Send to " code { "/to/" (route) "/…" }
+            @if is_guard { ", or to the API's own address, where this gateway stands before it," }
+            " with a key of your own. Whatever happens to your call, ask again with the same key: what was done is not done twice."
         }
         p {
             "Contract " code { (text(&contract["contract"])) } ", which " code { "Onceward-Contract: " (text(&contract["contract"])) }
@@ -46,7 +48,7 @@ fn content(title: &str, contract: &Value) -> Markup {
                 @for problem in contract["problems"].as_array().into_iter().flatten() {
                     tr {
                         td { a href={ "/docs/problems#" (text(&problem["code"])) } { code { (text(&problem["code"])) } } }
-                        td { (problem["status"]) }
+                        td { (problem["status"]) @for status in problem["statuses_beside"].as_array().into_iter().flatten() { ", " (status) } }
                         td { (text(&problem["advice"])) }
                         td { (text(&problem["title"])) }
                     }
@@ -63,6 +65,9 @@ fn policy(policy: &Value) -> Markup {
     let attempts =
         |of: &Value| format!("up to {} within {}", of["attempts_max"], text(&of["within"]));
     let statuses = |word: &str| ranges(&policy["statuses"][word]);
+    let is_somewhere = |effects: &str| {
+        policy["effects"].as_object().into_iter().flatten().any(|(_, said)| said == effects)
+    };
     html! {
         dl {
             dt { "The key" }
@@ -77,6 +82,7 @@ fn policy(policy: &Value) -> Markup {
                     _ => { "one is made, which does not protect you from asking twice" }
                 }
             }
+            @if let Some(rule) = rule_of(key) { dt { "What a key has to be" } dd { (rule) } }
             dt { "How long" }
             dd {
                 "the same key gets the same answer for " (text(&policy["window"])) " after the end; then "
@@ -95,15 +101,39 @@ fn policy(policy: &Value) -> Markup {
             dt { "Not done: the same key runs again" } dd { (statuses("not_processed")) "; " (statuses("refused")) }
             dt { "May have been done" } dd {
                 (statuses("ambiguous")) ", and no answer: "
+                @if is_somewhere("idempotent") || is_somewhere("keyed") {
+                    "sent again with the same key"
+                    @if is_somewhere("keyed") { ", where the upstream knows keys as long as it is sure to know this one" }
+                    "; "
+                }
                 @if policy["in_doubt"]["happens"] == true {
-                    "in doubt where a second arrival is a second effect. The first call gets 504, the same key 409 "
+                    "else in doubt. The first call gets 504, the same key 409 "
                     code { "outcome-unknown" } " until it is known"
                     @if policy["in_doubt"]["looked_up"] == true { ", which the upstream is asked for" }
-                } @else { "sent again with the same key" }
+                } @else { "never in doubt" }
             }
             dt { "Another request under the same key" } dd { (policy["mismatch_status"]) " " code { "key-mismatch" } }
         }
     }
+}
+
+/// What a route wants of its callers' keys, where it wants anything.
+fn rule_of(key: &Value) -> Option<String> {
+    let mut wants = Vec::new();
+    if let Some(min) = key["length_min"].as_u64().filter(|min| *min > 0) {
+        wants.push(format!("at least {min} bytes"));
+    }
+    wants.extend(key["pattern"].as_str().map(|pattern| format!("like {pattern}")));
+    let refused = key["refused"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    wants.extend(refused.map(|pattern| format!("not like {pattern}")));
+    match key["time"].as_str() {
+        Some("require") => wants.push("a UUIDv7 or a ULID, no older than keys are kept".to_owned()),
+        Some("refuse-late") => {
+            wants.push("where it bears a time, no older than keys are kept".to_owned());
+        }
+        _ => {}
+    }
+    (!wants.is_empty()).then(|| wants.join("; "))
 }
 
 fn text(value: &Value) -> &str {

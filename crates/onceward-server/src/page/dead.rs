@@ -54,7 +54,7 @@ pub(super) async fn show(
                 (table(&node, &found, now))
             }
         }
-        @if count == 0 && !is_narrowed {
+        @if !count.is_some() && !is_narrowed {
             (rows::live("rows", &EMPTY.show(&node, &headers)))
         } @else {
             @if is_narrowed { (narrowed(&filter)) }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use onceward::store::Standing;
+use onceward::store::{Counted, Query, Standing};
 
 use super::icons::Icon;
 use super::{theme, upstreams, viewer};
@@ -27,6 +27,9 @@ impl IntoResponse for Html {
 
 /// Alerts that a page shows; what is behind them tells more.
 const ALERTS_MAX: usize = 5;
+
+/// Operations of one standing that are counted for a page: as many as a list looks at.
+const COUNTED_MAX: u64 = Query::ROWS_MAX as u64;
 
 /// Where a page stands in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl Here {
 
 /// What every page shows of the ledger.
 pub(super) struct Frame {
-    counts: HashMap<Standing, u64>,
+    counts: HashMap<Standing, Counted>,
     /// Upstreams that something stands before.
     held_back: u64,
     has_outboxes: bool,
@@ -84,7 +87,7 @@ impl Frame {
     pub(super) async fn of(node: &View) -> Result<Self, Problem> {
         let outboxes = node.outboxes();
         Ok(Self {
-            counts: node.counts().await?,
+            counts: node.counts(COUNTED_MAX).await?,
             held_back: upstreams::held_back(node),
             has_outboxes: !outboxes.is_empty(),
             quarantined: node.is_quarantined(),
@@ -93,8 +96,8 @@ impl Frame {
     }
 
     /// How many operations stand here.
-    pub(super) fn count(&self, standing: &[Standing]) -> u64 {
-        standing.iter().filter_map(|standing| self.counts.get(standing)).sum()
+    pub(super) fn count(&self, standing: &[Standing]) -> Counted {
+        standing.iter().filter_map(|standing| self.counts.get(standing)).copied().sum()
     }
 
     /// The whole page.
@@ -123,7 +126,8 @@ impl Frame {
         let doubt = self.count(&[Standing::InDoubt]);
         let here = Some(here);
         let alarm = |many, class, what| Some(Count { many, class, what });
-        let held_back = alarm(self.held_back, "doubt", "held back").filter(|count| count.many > 0);
+        let held_back = Counted { count: self.held_back, is_all: true };
+        let held_back = alarm(held_back, "doubt", "held back").filter(|it| it.many.is_some());
         let pages = html! {
             (way(Here::Overview, here, None))
             (way(Here::Operations, here, alarm(open, "", "open")))
@@ -145,8 +149,8 @@ impl Frame {
         };
         // Where the ways are folded away, what needs somebody is not.
         let alarms = html! {
-            @if dead > 0 { a href="/dead" { (Icon::Dead.show()) (alarm_of(dead, "dead", "dead letters")) } }
-            @if doubt > 0 { a href="/in-doubt" { (Icon::Doubt.show()) (alarm_of(doubt, "doubt", "in doubt")) } }
+            @if dead.is_some() { a href="/dead" { (Icon::Dead.show()) (alarm_of(dead, "dead", "dead letters")) } }
+            @if doubt.is_some() { a href="/in-doubt" { (Icon::Doubt.show()) (alarm_of(doubt, "doubt", "in doubt")) } }
         };
         Ways { pages, alarms }
     }
@@ -183,7 +187,7 @@ fn way(to: Here, here: Option<Here>, count: Option<Count>) -> Markup {
 
 /// How many there are of something, beside a way there.
 struct Count {
-    many: u64,
+    many: Counted,
     class: &'static str,
     what: &'static str,
 }
@@ -191,11 +195,11 @@ struct Count {
 impl Count {
     fn show(&self) -> Markup {
         let Self { many, class, what } = self;
-        html! { span.count.(class).some[*many > 0] { (number(*many)) span.unseen { " " (what) } } }
+        html! { span.count.(class).some[many.is_some()] { (counted(*many)) span.unseen { " " (what) } } }
     }
 }
 
-fn alarm_of(many: u64, class: &'static str, what: &'static str) -> Markup {
+fn alarm_of(many: Counted, class: &'static str, what: &'static str) -> Markup {
     Count { many, class, what }.show()
 }
 
@@ -220,6 +224,12 @@ pub(super) fn number(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// The same of what may be more.
+pub(super) fn counted(counted: Counted) -> String {
+    let more = if counted.is_all { "" } else { "+" };
+    number(counted.count) + more
 }
 
 /// The field that every form has that changes anything.

@@ -11,7 +11,7 @@ use onceward::store::Standing;
 use onceward::tally::KeysAhead;
 use serde::Deserialize;
 
-use super::frame::{Frame, Here, Html, heading, number, stacked};
+use super::frame::{Frame, Here, Html, counted, heading, number, stacked};
 use super::icons::Icon;
 use super::words::{self, sign};
 use crate::access::Caller;
@@ -197,16 +197,16 @@ fn known(node: &View, operation: &Operation, now: Timestamp) -> Markup {
 fn remembered(frame: &Frame, keys: KeysAhead) -> Markup {
     let open =
         frame.count(&[Standing::Pending, Standing::Held, Standing::Delivering, Standing::InDoubt]);
-    let figure = |name: &str, count: u64, note: &str| {
-        html! { div.figure { span.name { (name) } span.number { (number(count)) } span { (note) } } }
+    let figure = |name: &str, count: String, note: &str| {
+        html! { div.figure { span.name { (name) } span.number { (count) } span { (note) } } }
     };
     html! {
         h2 { "What is remembered" }
         div.figures {
-            (figure("Unfinished", open, "they never expire"))
-            (figure("In their window", keys.kept, "a duplicate gets the answer"))
-            (figure("Expiring", keys.expiring, "their window ends in 24 h"))
-            (figure("Tombstones", keys.tombstones, "a duplicate is told it is late"))
+            (figure("Unfinished", counted(open), "they never expire"))
+            (figure("In their window", number(keys.kept), "a duplicate gets the answer"))
+            (figure("Expiring", number(keys.expiring), "their window ends in 24 h"))
+            (figure("Tombstones", number(keys.tombstones), "a duplicate is told it is late"))
         }
     }
 }

@@ -8,10 +8,10 @@ use http::HeaderMap;
 use maud::{Markup, html};
 use onceward::core::time::Timestamp;
 use onceward::observe::Repeat;
-use onceward::store::{Page, Standing};
+use onceward::store::{Counted, Page, Standing};
 use onceward::tally::{Counts, KeysAhead, Span, Stats};
 
-use super::frame::{Frame, Here, Html, number};
+use super::frame::{Frame, Here, Html, counted, number};
 use super::icons::Icon;
 use super::rows::{self, Table};
 use super::stats::{self, Over, charts, spans};
@@ -86,7 +86,14 @@ fn traffic(stats: &Stats) -> Markup {
     }
 }
 
-fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Timestamp) -> Markup {
+fn some(
+    node: &View,
+    title: &str,
+    all: Counted,
+    table: Table,
+    page: &Page,
+    now: Timestamp,
+) -> Markup {
     let path = if table == Table::Dead { "/dead" } else { "/in-doubt" };
     let shown = page.operations.len();
     html! {
@@ -94,7 +101,7 @@ fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Time
             section {
                 h2 { (title) }
                 (rows::live(&path[1..], &rows::table(node, table, &page.operations, now)))
-                @if all > shown as u64 { p.more { a href=(path) { "All " (number(all)) } } }
+                @if all.count > shown as u64 || !all.is_all { p.more { a href=(path) { "All " (counted(all)) } } }
             }
         }
     }
@@ -104,9 +111,9 @@ fn some(node: &View, title: &str, all: u64, table: Table, page: &Page, now: Time
 struct Facts {
     /// The last 24 hours.
     day: Counts,
-    dead: u64,
-    doubt: u64,
-    open: u64,
+    dead: Counted,
+    doubt: Counted,
+    open: Counted,
     /// Since when what has been in doubt for longest came.
     doubt_since: Option<Timestamp>,
     keys: KeysAhead,
@@ -138,14 +145,14 @@ impl Facts {
         let Self { dead, doubt, .. } = *self;
         let (broken, mut held) = upstreams::needs(node, now);
         let mut lines = broken;
-        if doubt > 0 {
-            let what = html! { strong { (number(doubt)) " in doubt" }
+        if doubt.is_some() {
+            let what = html! { strong { (counted(doubt)) " in doubt" }
             ": sent, and nobody has said whether it was done"
             @if let Some(since) = self.doubt_since { "; the oldest came " (words::time(since, now)) } };
             lines.push(need("doubt", Icon::Doubt, &what, "/in-doubt", "Resolve"));
         }
-        if dead > 0 {
-            let what = html! { strong { (number(dead)) @if dead == 1 { " dead letter" } @else { " dead letters" } }
+        if dead.is_some() {
+            let what = html! { strong { (counted(dead)) @if dead.count == 1 && dead.is_all { " dead letter" } @else { " dead letters" } }
             ": ended badly, and nobody was told" };
             lines.push(need("dead", Icon::Dead, &what, "/dead", "Look why"));
         }
@@ -186,7 +193,7 @@ impl Facts {
         let tombstones = format!("in 24 h; {} tombstones", number(self.keys.tombstones));
         let behind = match self.behind {
             Some(behind) => format!("oldest due for {}", words::duration(behind)),
-            None if self.open > 0 => "none is due".to_owned(),
+            None if self.open.is_some() => "none is due".to_owned(),
             None => "nothing waits".to_owned(),
         };
         html! {
@@ -199,14 +206,14 @@ impl Facts {
                         @else { "no call came" }
                     }
                 }
-                (figure("", Icon::Done, "Delivered", day.done, "/operations?state=done", &recovered_of(day)))
-                (figure("", Icon::Delivering, "Success after retry", day.recovered, "/operations?state=done", "24 h, no caller noticed"))
+                (figure("", Icon::Done, "Delivered", all(day.done), "/operations?state=done", &recovered_of(day)))
+                (figure("", Icon::Delivering, "Success after retry", all(day.recovered), "/operations?state=done", "24 h, no caller noticed"))
                 (figure("doubt", Icon::Doubt, "In doubt", self.doubt, "/in-doubt", "now"))
                 (figure("dead", Icon::Dead, "Dead letters", self.dead, "/dead", "now"))
                 (figure("", Icon::Pending, "Backlog", self.open, "/operations?state=pending", &behind))
-                (figure("dead", Icon::Open, "Open breakers", self.open_breakers, "/upstreams", "at this node"))
-                (figure("", Icon::Keys, "Keys expiring", self.keys.expiring, "/keys", &tombstones))
-                (figure("doubt", Icon::Warning, "Late duplicates", self.late(), "/duplicates?got=late", "24 h, after the window"))
+                (figure("dead", Icon::Open, "Open breakers", all(self.open_breakers), "/upstreams", "at this node"))
+                (figure("", Icon::Keys, "Keys expiring", all(self.keys.expiring), "/keys", &tombstones))
+                (figure("doubt", Icon::Warning, "Late duplicates", all(self.late()), "/duplicates?got=late", "24 h, after the window"))
             }
         }
     }
@@ -221,11 +228,15 @@ fn recovered_of(day: &Counts) -> String {
     format!("24 h, {} at first try", stats::percent(first))
 }
 
-fn figure(class: &str, icon: Icon, name: &str, count: u64, path: &str, note: &str) -> Markup {
+fn all(count: u64) -> Counted {
+    Counted { count, is_all: true }
+}
+
+fn figure(class: &str, icon: Icon, name: &str, many: Counted, path: &str, note: &str) -> Markup {
     html! {
-        a.figure.(class).some[count > 0] href=(path) {
+        a.figure.(class).some[many.is_some()] href=(path) {
             span.name { (icon.show()) (name) }
-            span.number { (number(count)) }
+            span.number { (counted(many)) }
             span { (note) }
         }
     }

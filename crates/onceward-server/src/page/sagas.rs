@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Extension, Path};
 use maud::{Markup, html};
-use onceward::Saga;
 use onceward::core::operation::Operation;
 use onceward::core::saga::{Ask, Leg, Standing};
 use onceward::core::time::Timestamp;
 use onceward::store::{Query, Standing as Stands};
+use onceward::{Kept, Saga};
 use serde::Deserialize;
 
 use super::frame::{self, Frame, Here, Html, heading, number, sentence};
@@ -196,12 +196,12 @@ pub(super) async fn show(
     let (frame, now) = (Frame::of(&node).await?, shape::now());
     let title = format!("Saga {}", saga.operation.key.as_str());
     let lead = html! { (chip(saga.standing())) " " span.soft { (says(saga.standing())) } };
-    let why = saga.kept.as_ref().and_then(|kept| kept.why.as_deref());
+    let why = saga.kept.as_ref().and_then(Kept::why);
     let is_bad = matches!(saga.standing(), Standing::Stuck | Standing::InDoubt);
     let content = html! {
         (heading(&title, &lead, &format!("/v1/sagas/{}", saga.operation.id)))
         div #saga data-live="all" data-about=(saga.operation.id) {
-            @if let Some(why) = why { p.notice.warn[is_bad] role="status" { (sentence(why)) } }
+            @if let Some(why) = why { p.notice.warn[is_bad] role="status" { (sentence(&why)) } }
             @if caller.roles.has(Roles::OPERATE) { (acts::forms(&saga, &steps, &caller)) }
             (tree(&saga, &steps))
             (facts(&saga, now))

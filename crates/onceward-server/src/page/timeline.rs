@@ -5,7 +5,7 @@ use std::iter;
 use std::time::Duration;
 
 use maud::{Markup, html};
-use onceward::core::attempt::{Attempt, Ended, Ending, Reached};
+use onceward::core::attempt::{Attempt, Ended, Ending};
 use onceward::core::exchange::Response;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Act, Operation, State};
@@ -13,7 +13,7 @@ use onceward::core::policy::Mode;
 use onceward::core::time::Timestamp;
 use onceward::store::Asked;
 
-use super::{payload, rows, verdict, words};
+use super::{payload, rows, track, verdict, words};
 use crate::shape;
 use crate::view::View;
 
@@ -196,7 +196,7 @@ fn tried(node: &View, operation: &Operation, tried: &Tried<'_>, now: Timestamp) 
                 p.error { bdi { (error) } }
             }
             @if let Some(ended) = ended.filter(|_| operation.scope.kind != ScopeKind::Claim) {
-                (track(ended))
+                (track::show(attempt, ended))
             }
             @if ended.is_none_or(|ended| ended.ending != Ending::Answered) {
                 p.soft.small {
@@ -225,21 +225,6 @@ fn answered_as(ended: &Ended) -> &'static str {
     match ended.status {
         Some(200..400) => "is-good",
         _ => "is-bad",
-    }
-}
-
-/// How far it got, step by step.
-fn track(ended: &Ended) -> Markup {
-    // The first says nothing; and once more was reached than TLS, nobody can tell here whether
-    // there was any to agree on.
-    let tells = |step: &Reached| *step != Reached::Secured || ended.reached <= *step;
-    let steps = Reached::ALL.into_iter().skip(1).filter(tells);
-    html! {
-        ol.track aria-label={ "It got as far as: " (words::reached(ended.reached)) } {
-            @for step in steps {
-                li.got[step <= ended.reached] { (words::reached(step)) }
-            }
-        }
     }
 }
 

@@ -105,7 +105,7 @@ metrics! {
     counter leases_lost "onceward_leases_lost_total" {} "Operations whose node was gone or taken for gone, by the node that decided what follows"
     counter claims "onceward_claims_total" {"event"} "Claims, by what somebody did to them or learnt"
     counter sagas "onceward_sagas_total" {"state"} "Sagas, by where they came to stand: running, in_doubt, paused, unwinding, stuck, done or unwound"
-    gauge sagas_open "onceward_sagas_open" {"state"} "Sagas that have not ended, by where they stand; of more than 10,000 the newest"
+    gauge sagas_open "onceward_sagas_open" {"state"} "Sagas that have not ended, by where they stand; of more than 10,000 each look counts 10,000 anew"
     counter faults "onceward_chaos_faults_total" {"fault"} "Faults on purpose that attempts met, by kind"
     counter breaker_opened "onceward_breaker_opened_total" {"route"} "Times that a breaker opened"
     gauge breaker "onceward_breaker_state" {"route"} "The breaker of a route: 0 closed, 1 half-open, 2 open"

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onceward::Engine;
-use onceward::core::attempt::{Attempt, Ending};
+use onceward::core::attempt::{Attempt, Ending, Phase};
 use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::operation::{Deed, Operation, Source, State};
@@ -186,6 +186,12 @@ impl Telling {
             if is_claim {
                 return;
             }
+            for (phase, took) in ended.timings.each() {
+                said.fraction(said_of(phase), took.as_micros() as f64 / 1000.0);
+            }
+            if !ended.timings.is_empty() {
+                said.truth("onceward.connection.reused", ended.timings.reused);
+            }
             said.say("http.request.method", method);
             if attempt.n > 1 {
                 said.number("http.request.resend_count", attempt.n - 1);
@@ -315,6 +321,19 @@ fn about(operation: &Operation, said: &mut Attributes<'_>) {
 
 fn say_id(id: OperationId, said: &mut Attributes<'_>) {
     said.say("onceward.operation", str::from_utf8(&id.text()).unwrap_or_default());
+}
+
+/// What says how long an attempt's phase took, in milliseconds.
+fn said_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Token => "onceward.phase.token",
+        Phase::Resolve => "onceward.phase.resolve",
+        Phase::Connect => "onceward.phase.connect",
+        Phase::Tls => "onceward.phase.tls",
+        Phase::Send => "onceward.phase.send",
+        Phase::Head => "onceward.phase.head",
+        Phase::Body => "onceward.phase.body",
+    }
 }
 
 /// A method that everybody knows; the names of others could be as many as callers like.

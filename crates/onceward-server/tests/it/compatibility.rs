@@ -51,6 +51,11 @@ fn what_callers_of_qstash_write_is_taken_where_it_means_the_same() {
     // Another body under the same id is another message.
     let other = gateway.call("POST", "/to/app/x", &[soon[0], SEEN], "{\"user\":8}");
     assert_eq!((other.status, &other.json()["code"]), (409, &"key-mismatch".into()));
+    // A document has members of its own, and what it is not heeded for does not go on.
+    let call = r#"{"to": "app/x", "key": "d", "headers": {"Upstash-Delay": "1d"}}"#;
+    let json = [("content-type", "application/json")];
+    let refused = gateway.call("POST", "/v1/operations", &json, call);
+    assert_eq!((refused.status, &refused.json()["code"]), (400, &Value::from("option-invalid")));
     for wrong in [("upstash-cron", "* * * * *"), ("upstash-callback", "https://a.example/")] {
         let refused = post(&gateway, "app", &[wrong]);
         assert_eq!(

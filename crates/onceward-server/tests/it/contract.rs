@@ -45,8 +45,10 @@ fn a_version_is_answered_where_it_is_asked_for_or_a_key_is_pinned_to_it() {
 fn callers_of_a_route_are_told_how_to_retry_it() {
     let world = World::new();
     let text = "[routes.pay]\nupstream = \"https://pay.example\"\neffects = \"non-idempotent\"\nwindow = \"7d\"\n\
-        key = { headers = [\"PayPal-Request-Id\"], missing = \"require\" }\nmismatch_status = 422\nnot_processed = [503]\n\
+        key = { headers = [\"PayPal-Request-Id\"], missing = \"require\", time = \"require\", refuse = [\"test.*\"] }\nmismatch_status = 422\nnot_processed = [503]\n\
         [[routes.pay.rules]]\nmatch = \"POST /safe/**\"\neffects = \"idempotent\"\n\
+        [[routes.pay.rules]]\nmatch = \"POST /keyed/**\"\neffects = \"keyed\"\n\
+        [sources.github]\nverify = { scheme = \"github\", secret = \"s\" }\ndeliver = \"https://hook.example\"\n\
         [routes.other]\nupstream = \"https://other.example\"\n";
     world.write("onceward.toml", text);
     let gateway = world.serve();
@@ -63,15 +65,32 @@ fn callers_of_a_route_are_told_how_to_retry_it() {
         policy["statuses"][word].as_array().unwrap().contains(&json!(status))
     };
     assert!(has("not_processed", 503) && has("ambiguous", 500) && has("final", 404));
-    assert_eq!(contract["rules"][0]["policy"]["in_doubt"]["happens"], false);
+    assert_eq!(policy["key"]["refused"], json!(["test.*"]));
+    assert_eq!(policy["key"]["time"], "require");
+    let happens = |rule: usize| &contract["rules"][rule]["policy"]["in_doubt"]["happens"];
+    assert_eq!((happens(0), happens(1)), (&json!(false), &json!(true)), "upstreams forget keys");
     let mismatch = contract["problems"].as_array().unwrap();
     let mismatch = mismatch.iter().find(|problem| problem["code"] == "key-mismatch").unwrap();
-    assert_eq!(mismatch["status"], 422);
+    assert_eq!((&mismatch["status"], &mismatch["statuses_beside"]), (&json!(422), &json!([])));
     assert!(!answer.text().contains("pay.example"), "where it goes is the operator's");
-    assert_eq!(gateway.call("GET", "/v1/routes/none/contract", &[], "").status, 404);
+    // No caller can name the route of a source.
+    for none in ["none", "source%2Fgithub", "events%2Ffan-out"] {
+        for path in [format!("/v1/routes/{none}/contract"), format!("/contract/{none}")] {
+            let refused = gateway.call("GET", &path, &[], "");
+            assert_eq!((refused.status, &refused.json()["code"]), (404, &json!("route-unknown")));
+        }
+    }
     let page = gateway.call("GET", "/contract/pay", &[("accept", "text/html")], "");
     assert_eq!(page.status, 200, "{}", page.text());
-    for words in ["paypal-request-id", "7d", "key-mismatch", "/safe/**", "outcome-unknown"] {
+    for words in [
+        "paypal-request-id",
+        "7d",
+        "UUIDv7",
+        "not like test.*",
+        "key-mismatch",
+        "/safe/**",
+        "outcome-unknown",
+    ] {
         assert!(page.text().contains(words), "{words}: {}", page.text());
     }
     // Who may only send is told, and of the routes alone that its key is for.

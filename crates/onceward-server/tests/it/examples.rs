@@ -6,17 +6,19 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
-
 use crate::browser_world::on_path;
 use crate::guides_world::is_like;
 use crate::nodes_server::Database;
 use crate::outbox_tables::postgres;
 use crate::world::{BINARY, Ended, Gateway, Upstream, World, clean, until};
 
-/// Those that are not run here: what the signup shows has a test of its own, and of the other the
-/// statements are typed below.
-const ELSEWHERE: &[&str] = &["outbox-sqlx", "signup"];
+/// Those whose `run.py` is not run here: what the signup shows has a test of its own, and the source of the
+/// other is built into this one.
+const ELSEWHERE: &[&str] = &["outbox-tokio-postgres", "signup"];
+
+#[expect(dead_code, reason = "its `main` is for whoever copies it")]
+#[path = "../../../../examples/outbox-tokio-postgres/src/main.rs"]
+mod shop_of_rust;
 
 /// The calls in this very file: a test that is gone runs nothing.
 const TESTS: &str = include_str!("examples.rs");
@@ -100,42 +102,23 @@ fn an_agent_that_is_resumed_refunds_once_and_stops_where_nobody_knows() {
     run("agent-tool-calls", plain(), &[], &[]);
 }
 
-/// The statements of the example in sqlx, which these tests do not build, in its transactions.
+/// The program of the example in Rust, its calls lost and its gateway killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_of_sqlx_are_picked_once_if_and_only_if_they_are_committed() {
+async fn orders_from_rust_are_picked_once_if_and_only_if_they_are_committed() {
     let Some(database) = Database::shared() else { return };
     let (world, warehouse) = (World::new(), Upstream::answering(None));
-    world.write("onceward.toml", include_str!("../../../../examples/outbox-sqlx/onceward.toml"));
+    let configuration = std::fs::read_to_string(folder("outbox-tokio-postgres/onceward.toml"));
+    world.write("onceward.toml", &configuration.unwrap());
     let (url, place) = (database.url(), warehouse.address.to_string());
     let serve = || world.serve_in(&[("DATABASE_URL", &url), ("WAREHOUSE", &place)]);
     let mut shop = postgres(&url).await;
     let ddl = onceward::sql::ddl(onceward::sql::Dialect::Postgres);
     shop.batch_execute(&ddl).await.unwrap();
-    shop.batch_execute(include_str!("../../../../examples/outbox-sqlx/src/orders.sql"))
-        .await
-        .unwrap();
+    shop.batch_execute(shop_of_rust::ORDERS).await.unwrap();
     serve().kill();
-    for item in ["lamp", "sold out", "desk"] {
-        let tx = shop.transaction().await.unwrap();
-        let row = tx
-            .query_one(
-                include_str!("../../../../examples/outbox-sqlx/src/place.sql"),
-                &[&"ada", &item],
-            )
-            .await
-            .unwrap();
-        let order: i64 = row.get(0);
-        let pick = json!({"order": order, "customer": "ada", "item": item}).to_string();
-        tx.execute(
-            include_str!("../../../../examples/outbox-sqlx/src/call.sql"),
-            &[&format!("pick-{order}"), &pick, &"ada"],
-        )
-        .await
-        .unwrap();
-        match item {
-            "sold out" => tx.rollback().await.unwrap(),
-            _ => tx.commit().await.unwrap(),
-        }
+    for (item, wanted) in [("lamp", Some(1)), ("sold out", None), ("desk", Some(3))] {
+        let order = shop_of_rust::place_order(&mut shop, "ada", item).await;
+        assert_eq!(order.as_ref().ok().copied(), wanted, "{item}: {order:?}");
     }
     tokio::task::block_in_place(|| {
         // The first call is under way, and its answer is lost with the gateway.
@@ -168,5 +151,18 @@ fn every_example_is_run_and_listed() {
             assert!(is_run || ELSEWHERE.contains(&&*name), "examples/{name} is run by no test");
             assert!(list.contains(&format!("../examples/{name}")), "docs/examples.md lacks {name}");
         }
+    }
+}
+
+#[test]
+fn the_example_in_rust_names_the_versions_that_it_is_built_with_here() {
+    let manifest = std::fs::read_to_string(folder("outbox-tokio-postgres/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let lock = std::fs::read_to_string(folder("../Cargo.lock")).unwrap();
+    for (name, wanted) in manifest["dependencies"].as_table().unwrap() {
+        let version = wanted.get("version").unwrap_or(wanted).as_str().unwrap();
+        let locked = format!("name = \"{name}\"\nversion = \"{version}.");
+        let exactly = format!("name = \"{name}\"\nversion = \"{version}\"");
+        assert!(lock.contains(&locked) || lock.contains(&exactly), "{name} {version}");
     }
 }

@@ -15,6 +15,11 @@ use serde_json::Value;
 use crate::sources::hex;
 use crate::world::{Ended, Log, Running, World, read_head, until};
 
+/// A port of this machine that nobody listens at.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// What is being written: it refuses as many as it is told to.
 struct App {
     address: SocketAddr,
@@ -245,6 +250,28 @@ fn a_providers_own_secret_is_taken_and_a_forged_webhook_is_refused_with_a_hint()
 }
 
 #[test]
+fn a_project_that_serves_others_and_an_environment_of_a_gateway_change_nothing() {
+    let ada = Developer::new();
+    let port = free_port();
+    let own = format!("listen = \"0.0.0.0:{port}\"\n[routes.a]\nupstream = \"http://a.example\"\n");
+    ada.world.write("onceward.toml", &own);
+    let to = format!("http://{}/hook?a=${{HOME}}", ada.app.address);
+    let mut command = ada.world.command(&["listen", "--forward-to", &to, "--source", "github"]);
+    command.env("HOME", ada.world.path("")).env("ONCEWARD_DATA", ada.world.path("other"));
+    command.env("ONCEWARD_STORE", "postgres://nobody@127.0.0.1:1/none");
+    let (_running, _, err) = Running::start(command);
+    let first = err.until("/in/");
+    assert_eq!(first.trim(), format!("http://127.0.0.1:{port}/in/github"));
+    // What it prints finds it.
+    err.until("try: onceward trigger github:push");
+    err.until("Ctrl-C");
+    let mut trigger = ada.world.command(&["trigger", "github:push"]);
+    trigger.env("HOME", ada.world.path(""));
+    assert!(Ended::from(trigger.output().unwrap()).ok().contains("\t200\t"));
+    assert!(!ada.world.path("other").exists());
+}
+
+#[test]
 fn a_handler_is_tried_without_a_gateway() {
     let ada = Developer::new();
     let to = format!("http://{}/hook", ada.app.address);
@@ -253,4 +280,10 @@ fn a_handler_is_tried_without_a_gateway() {
     let told = &ada.app.told()[0];
     assert!(told.headers.contains_key("x-twilio-signature"));
     assert!(String::from_utf8_lossy(&told.body).starts_with("MessageSid=SM"));
+    // One that is away is told as that, and not as a gateway that is.
+    let nobody = format!("http://127.0.0.1:{}/hook", free_port());
+    let away = ada.world.run(&["trigger", "github:push", "--to", &nobody, "--secret", "s"]);
+    let said = away.failed(1);
+    assert!(said.contains(&format!("nobody is reached at {nobody}")), "{said}");
+    assert!(!said.contains("onceward serve"), "{said}");
 }

@@ -146,6 +146,37 @@ fn a_mail_is_the_same_one_however_it_is_spelt_and_whatever_its_route_says_by_the
 }
 
 #[test]
+fn past_a_change_of_the_rule_a_mail_is_compared_by_the_one_under_which_it_was_first_asked_for() {
+    let (world, server) = (World::new(), MailServer::start(Tls::Never, None));
+    let first_rule = "fingerprint = { headers = [\"x-campaign\"], ignore = [\"/headers\"] }";
+    world.write("onceward.toml", &route(&server, first_rule));
+    let mail = |at: &str| {
+        json!({"from": "a@example.com", "to": "b@example.com", "subject": "S", "text": "Hi",
+            "headers": {"X-Sent-At": at}})
+        .to_string()
+    };
+    let ask = |gateway: &crate::world::Gateway, campaign, at| {
+        let headers = [
+            ("idempotency-key", "k-1"),
+            ("content-type", "application/json"),
+            ("x-campaign", campaign),
+        ];
+        gateway.call("POST", "/to/mail", &headers, &mail(at)).status
+    };
+    let gateway = world.serve();
+    assert_eq!(ask(&gateway, "spring", "noon"), 200);
+    drop(gateway);
+    let more = first_rule.replace("\"x-campaign\"", "\"x-campaign\", \"x-other\"");
+    for rule in [more.as_str(), ""] {
+        world.write("onceward.toml", &route(&server, rule));
+        let gateway = world.serve();
+        assert_eq!(ask(&gateway, "spring", "one"), 200, "its rule left that out: {rule}");
+        assert_eq!(ask(&gateway, "autumn", "noon"), 409, "its rule counted that: {rule}");
+    }
+    assert_eq!(server.taken().len(), 1);
+}
+
+#[test]
 fn what_is_no_mail_is_never_taken_for_one_that_was_sent() {
     let (world, server) = (World::new(), MailServer::start(Tls::Never, None));
     let waits = "mode = \"accepted\"\neffects = \"idempotent\"\n\

@@ -30,6 +30,10 @@ fn whom_the_server_did_not_want_is_named_where_nobody_knows_of_the_others() {
     let doubted = gateway.until_state("k-1", "in_doubt");
     let error = doubted["attempts"][0]["error"].as_str().unwrap();
     assert!(error.contains("not for its recipients 2, 3"), "{error}");
+    let id = doubted["id"].as_str().unwrap();
+    gateway.run(&["resolve", id, "--as", "done", "--reason", "the server's log"]);
+    let advice = gateway.until_state("k-1", "done")["retry"].as_str().unwrap().to_owned();
+    assert!(advice.contains("for those that the server had not refused"), "{advice}");
 }
 
 #[test]
@@ -83,4 +87,13 @@ fn who_refused_a_mail_is_told_and_the_others_have_it() {
     assert_eq!(told["accepted"], json!(["ada@example.com", "bob@example.com"]));
     assert_eq!(told["rejected"][0]["to"], "nobody@example.com");
     assert_eq!(server.taken()[0].to, ["ada@example.com", "bob@example.com"]);
+    // Who may not read the answer is told too.
+    let done = gateway.until_state("k-1", "done");
+    let error = done["attempts"][0]["error"].as_str().unwrap();
+    assert_eq!(error, "taken for 2 of 3; not for its recipients 1");
+    assert!(done["retry"].as_str().unwrap().starts_with("Done for some"), "{done}");
+    post(&gateway, "k-2", &letter(&["ada@example.com"], "News"));
+    let whole = gateway.until_state("k-2", "done");
+    assert!(whole["attempts"][0]["error"].is_null(), "{whole}");
+    assert!(!whole["retry"].as_str().unwrap().contains("some"), "{whole}");
 }

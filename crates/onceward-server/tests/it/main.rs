@@ -94,6 +94,7 @@ mod page_words;
 mod passed;
 mod passing;
 mod people;
+mod phases;
 mod postgres;
 mod protection;
 mod recovery;

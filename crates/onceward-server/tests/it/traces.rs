@@ -82,6 +82,13 @@ fn a_held_call_is_one_trace_from_its_caller_through_each_attempt_to_its_upstream
         assert_eq!(attempt.says("server.port"), Some(&*upstream.address.port().to_string()));
         assert_eq!(attempt.says("onceward.reached"), Some("body"));
         assert_eq!(attempt.says("onceward.ending"), Some("answered"));
+        for phase in ["send", "head", "body"] {
+            let took = attempt.says(&format!("onceward.phase.{phase}")).unwrap();
+            assert!(took.parse::<f64>().unwrap() > 0.0, "{phase}: {took} ms");
+        }
+        let opened = attempt.says("onceward.phase.connect").is_some();
+        assert_eq!(attempt.says("onceward.connection.reused"), Some(&*(!opened).to_string()));
+        assert_eq!(attempt.says("onceward.phase.tls"), None);
         assert_eq!(attempt.says("idempotency.key"), Some("order-1"));
     }
     assert_eq!((failed.says("error.type"), failed.is_failed), (Some("503"), true));

@@ -185,6 +185,8 @@ fn read(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
     let text = |value: Option<AnyValue>| match value.and_then(|value| value.value) {
         Some(Said::StringValue(text)) => text,
         Some(Said::IntValue(number)) => number.to_string(),
+        Some(Said::DoubleValue(number)) => number.to_string(),
+        Some(Said::BoolValue(is_so)) => is_so.to_string(),
         other => panic!("no attribute of ours is {other:?}"),
     };
     attributes.into_iter().map(|one| (one.key, text(one.value))).collect()

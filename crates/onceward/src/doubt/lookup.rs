@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::attempt::{Ended, Ending, Reached, Timings};
 use onceward_core::backoff;
 use onceward_core::breaker::Sign;
 use onceward_core::exchange::{Headers, Request, Response};
@@ -149,6 +149,7 @@ impl Engine {
             error: Some(format!("not sent, because it was found: {}", looked.told)),
             may_have_executed: false,
             answer: None,
+            timings: Timings::default(),
         };
         let done = operation.after(Event::Ended(ended, Verdict::Finish(outcome)), now).ok()?;
         Some(Before::Found(Box::new(Write { operation: done, answer, visible: false })))

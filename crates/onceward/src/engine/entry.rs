@@ -53,7 +53,8 @@ impl Engine {
             let entrant = Entrant { lane: Arc::new(lane), ..entrant.clone() };
             // Behind its own: else every look at a gate that is full would free a slot of the other one,
             // and wake whoever looks.
-            slot.keep_beyond(self.gate_of(&beyond).try_enter(&entrant, now)?);
+            let its = self.gate_of(&beyond).try_enter(&entrant, now)?;
+            slot.keep_beyond(beyond.name.clone(), its);
         }
         Ok(slot)
     }

@@ -13,6 +13,7 @@ use super::{Answer, Answered, Engine};
 use crate::alias::Holder;
 use crate::call::Arrival;
 use crate::judgement;
+use crate::mail;
 use crate::observe::{Fact, Repeat};
 use crate::order;
 use crate::refusal::Refusal;
@@ -103,10 +104,11 @@ impl Engine {
         let kept = self.store.body_of(owner, kept).await?;
         let read = |credentials| wire::decode_request(&kept, owner.id, &self.secrets, credentials);
         let mut parts = parts.clone();
-        if let (Some(mail), true) = (&arrival.mail, before.version != now.version) {
-            // What was posted is not kept: all that is told of it is whether it was the same.
-            let is_same = mail.is_of(&read(Credentials::Left)?);
-            return Ok(if is_same {
+        if arrival.mail.is_some() && before.version != now.version {
+            // What was posted is not kept: what is posted now is compared by the rule of then.
+            let (asked, secret) = (&arrival.request, self.secrets.fingerprint());
+            let then = mail::fingerprint_of_then(asked, &read(Credentials::Left)?, secret);
+            return Ok(if then == Some(*before) {
                 decide(before)
             } else {
                 Admission::Mismatch(vec![Part::Body])

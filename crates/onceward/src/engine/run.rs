@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::{Request, Response};
 use onceward_core::id::OperationId;
 use onceward_core::key::{KeyDigest, ScopeKind};
@@ -307,7 +307,7 @@ impl Engine {
         if let Some(attempt) = operation.attempts.last() {
             self.observer.observe(Fact::Attempted(operation, attempt));
             // What was refused here, or came too late, says nothing of whom it was for.
-            if !(delivered.permanent && delivered.reached == Reached::Nothing) {
+            if !delivered.says_nothing() {
                 self.hear_receiver(operation);
             }
         }
@@ -341,8 +341,12 @@ impl Engine {
                 let Some(addressed) = self.address_delivery(operation, request) else {
                     return Ok(not_sent("its subscription ended before it could be sent"));
                 };
-                slot.spend();
                 let (route, request, mut said) = addressed;
+                if route.through.as_deref() != slot.beyond_of() {
+                    let why = "its subscription leads elsewhere since it was taken";
+                    return Ok(Delivered { permanent: false, ..not_sent(why) });
+                }
+                slot.spend();
                 if let Some(sampling) = self.sampling.get() {
                     let of_attempt = sampling.of_attempt(operation, operation.attempts_made());
                     said.set(TRACEPARENT, Bytes::copy_from_slice(&of_attempt.text()));
@@ -479,8 +483,10 @@ fn not_sent(why: &str) -> Delivered {
         status: None,
         error: Some(why.to_owned()),
         permanent: true,
+        is_ours: true,
         response: None,
         served: Vec::new(),
         rest: None,
+        timings: Timings::default(),
     }
 }

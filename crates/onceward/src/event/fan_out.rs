@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::event::Event;
 use onceward_core::exchange::{Headers, Request, Response};
 use onceward_core::key::{Key, Scope, ScopeKind};
@@ -200,6 +200,7 @@ fn fanned_out(deliveries: usize) -> Delivered {
         status: Some(200),
         error: None,
         permanent: false,
+        is_ours: false,
         response: Some(Response {
             status: 200,
             headers: Headers(vec![("content-type".to_owned(), json)]),
@@ -208,6 +209,7 @@ fn fanned_out(deliveries: usize) -> Delivered {
         }),
         served: Vec::new(),
         rest: None,
+        timings: Timings::default(),
     }
 }
 
@@ -219,8 +221,10 @@ fn not_fanned_out(why: &str, permanent: bool) -> Delivered {
         status: None,
         error: Some(why.to_owned()),
         permanent,
+        is_ours: true,
         response: None,
         served: Vec::new(),
         rest: None,
+        timings: Timings::default(),
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::Headers;
 
 use crate::edge::headers_of;
@@ -145,6 +145,7 @@ where
                             reached: Reached::Head,
                             error: format!("the handler's answer broke off: {}", error.into()),
                             permanent: false,
+                            timings: Timings::default(),
                         });
                     }
                 }

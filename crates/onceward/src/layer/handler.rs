@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header, request};
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::Headers;
 use onceward_core::key::Key;
 use tower_service::Service;
@@ -139,10 +139,17 @@ fn unready(error: impl Into<BoxError>) -> Failure {
         reached: Reached::Nothing,
         error: format!("the handler was not ready: {}", error.into()),
         permanent: false,
+        timings: Timings::default(),
     }
 }
 
 /// It ran, and nobody knows how far.
 fn unanswered(error: String) -> Failure {
-    Failure { ending: Ending::Unanswered, reached: Reached::Sent, error, permanent: false }
+    Failure {
+        ending: Ending::Unanswered,
+        reached: Reached::Sent,
+        error,
+        permanent: false,
+        timings: Timings::default(),
+    }
 }

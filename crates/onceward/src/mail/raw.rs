@@ -46,7 +46,7 @@ pub(super) fn read(request: &Request) -> Result<Mail, String> {
     }
     rest.push_str("\r\n");
     rest.push_str(body);
-    Ok(Mail { from, to, subject, posted: String::new(), rest: rest.into_bytes() })
+    Ok(Mail { from, to, subject, rule: None, rest: rest.into_bytes() })
 }
 
 /// What a value says: its encoded words (RFC 2047) are decoded where their charset is one that every

@@ -6,10 +6,6 @@ use super::*;
 
 const MAX: usize = 1 << 20;
 
-fn secret() -> FingerprintSecret {
-    FingerprintSecret::new([7; 32])
-}
-
 fn request(body: &Value) -> Request {
     let json = ("content-type".to_owned(), Bytes::from_static(b"application/json"));
     Request {
@@ -21,7 +17,8 @@ fn request(body: &Value) -> Request {
 }
 
 fn read(body: &Value) -> Result<Mail, String> {
-    Mail::read(&request(body), MAX, &secret()).map_err(|refusal| refusal.to_string())
+    Mail::read(&request(body), MAX, &FingerprintRule::default())
+        .map_err(|refusal| refusal.to_string())
 }
 
 fn remembered(mail: &Mail) -> Request {
@@ -156,15 +153,15 @@ fn what_cannot_be_sent_is_refused_with_its_mend() {
         assert!(refused.contains(said), "{place}: {refused}");
     }
     let get = Request { method: "GET".to_owned(), ..request(&hello()) };
-    assert!(Mail::read(&get, MAX, &secret()).is_err());
-    let large = Mail::read(&request(&hello()), 10, &secret());
+    assert!(Mail::read(&get, MAX, &FingerprintRule::default()).is_err());
+    let large = Mail::read(&request(&hello()), 10, &FingerprintRule::default());
     assert!(matches!(large, Err(Refusal::BodyTooLarge { bytes_max: 10 })));
 }
 
 #[test]
 fn a_mail_that_was_remembered_can_be_sent_anew_under_another_name() {
     let mut first = remembered(&read(&hello()).unwrap());
-    let again = Mail::read(&first, MAX, &secret()).unwrap();
+    let again = Mail::read(&first, MAX, &FingerprintRule::default()).unwrap();
     assert_eq!((&*again.from, &*again.subject), ("ada@example.com", "Hello"));
     let at = Timestamp::from_micros(1_790_000_001_000_000);
     let second = again.remembered(&first, OperationId::new(8, 8), at);
@@ -184,7 +181,7 @@ fn a_mail_that_was_remembered_can_be_sent_anew_under_another_name() {
         ("From: a@example.com\r\n\r\nü\r\n", "7-bit"),
     ] {
         first.body = Bytes::from_static(bad.as_bytes());
-        let refused = Mail::read(&first, MAX, &secret()).unwrap_err().to_string();
+        let refused = Mail::read(&first, MAX, &FingerprintRule::default()).unwrap_err().to_string();
         assert!(refused.contains(said), "{bad:?}: {refused}");
     }
 }
@@ -228,7 +225,7 @@ proptest! {
     fn whatever_is_posted_as_a_whole_mail_nothing_breaks(body in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut raw = remembered(&read(&hello()).unwrap());
         raw.body = body.into();
-        let _ = Mail::read(&raw, MAX, &secret());
+        let _ = Mail::read(&raw, MAX, &FingerprintRule::default());
     }
 }
 
@@ -262,7 +259,7 @@ fn the_subject_of_a_whole_mail_is_what_its_encoded_words_say() {
             body: format!("From: a@example.com\r\nSubject: {written}\r\n\r\nHi\r\n").into(),
             ..request(&Value::Null)
         };
-        let mail = Mail::read(&whole, MAX, &secret()).unwrap();
+        let mail = Mail::read(&whole, MAX, &FingerprintRule::default()).unwrap();
         assert_eq!(mail.subject, said, "{written}");
     }
 }

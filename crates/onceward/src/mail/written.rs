@@ -150,7 +150,7 @@ pub(super) fn read(body: &[u8]) -> Result<Mail, String> {
     // It gets the time at which it is remembered.
     rendered.headers_mut().remove::<Date>();
     let (from, subject) = (from.email.to_string(), written.subject);
-    Ok(Mail { from, to, subject, posted: String::new(), rest: rendered.formatted() })
+    Ok(Mail { from, to, subject, rule: None, rest: rendered.formatted() })
 }
 
 /// The envelope is ours: no builder has to find one.

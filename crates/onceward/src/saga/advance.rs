@@ -34,8 +34,16 @@ const MOVES_MAX: usize = 1000;
 /// How often the open sagas are looked through, for those whose process died between two writes.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
-/// When a node last began to look, where several share a ledger: the others leave it at that.
+/// When a node last began to look, and which, where several share a ledger: the others leave it at that.
 const LOOKED: &str = "sagas-looked";
+
+/// For how long a look of another node is enough, and for how long one of this node's own: where there are
+/// others, the next is theirs, because one of them may have the route that a step waits for.
+const OTHERS_IS_ENOUGH: Duration = Duration::from_secs(30);
+const OWN_IS_ENOUGH: Duration = Duration::from_secs(90);
+
+/// So long after its turn came, what is not in the ledger was not begun until now: it would be there still.
+const NOT_BORN_AFTER: Duration = Duration::from_hours(24);
 
 /// Sagas on one page of a look, and how long it rests behind each.
 const PAGE: usize = 100;
@@ -60,6 +68,16 @@ pub(crate) async fn look_for_open(engine: Arc<Engine>) {
     }
 }
 
+/// Whether the `last` look, which says when and whose it was, is enough for `node`.
+fn is_enough(last: &[u8], node: [u8; 8], is_alone: bool, now: Timestamp) -> bool {
+    let Some((at, whose)) = last.split_first_chunk() else { return false };
+    let at = Timestamp::from_micros(i64::from_be_bytes(*at));
+    let is_own = whose == node && !is_alone;
+    let span = if is_own { OWN_IS_ENOUGH } else { OTHERS_IS_ENOUGH };
+    // What is in the future is the time of a clock that goes wrong.
+    at <= now && now < at.plus(span)
+}
+
 /// What became of one move.
 enum Moved {
     /// It may move again.
@@ -75,15 +93,13 @@ impl Engine {
             return Ok(true);
         }
         let (now, last) = (self.clock.now(), self.store.setting(LOOKED.to_owned()).await?);
-        let at = last.as_deref().and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
-        let at = at.map(Timestamp::from_micros);
-        // What is in the future is the time of a clock that goes wrong.
-        let is_fresh = |at: Timestamp| at <= now && now < at.plus(LOOK_EVERY / 2);
-        if at.is_some_and(is_fresh) {
+        let node = self.session.0.to_be_bytes();
+        let is_alone = self.store.nodes().await? <= 1;
+        if last.as_deref().is_some_and(|last| is_enough(last, node, is_alone, now)) {
             return Ok(false);
         }
-        let now = Bytes::copy_from_slice(&now.as_micros().to_be_bytes());
-        self.store.swap(LOOKED.to_owned(), last, Some(now)).await
+        let look = Bytes::from([now.as_micros().to_be_bytes(), node].concat());
+        self.store.swap(LOOKED.to_owned(), last, Some(look)).await
     }
 
     async fn advance_open(self: &Arc<Self>, is_start: bool) -> Result<(), StoreError> {
@@ -152,6 +168,8 @@ impl Engine {
     async fn move_saga(&self, saga: &Saga, kept: &Kept) -> Result<Moved, StoreError> {
         let at = kept.progress.at;
         let digest = at.and_then(|place| digest_of(&saga.operation, &kept.definition, place));
+        // Of before the look: what is born meanwhile is born later.
+        let now = self.clock.now();
         let step = match digest {
             Some(digest) => self.store.find(Which::Key(digest)).await?,
             None => None,
@@ -160,9 +178,15 @@ impl Engine {
         let made = made.map(|place| self.make_step(&saga.operation, kept, place));
         let can_be_made = !matches!(made, Some(Err(Unmade::Never(_))));
         let mut taken = Taken::default();
-        let now = self.clock.now();
         // One that ended is kept for so long: what is at hand for longer may have been done and forgotten.
         let may_be_gone = kept.at_since.is_some_and(|since| since.plus(STEP_WINDOW) <= now);
+        // What was born since its turn came would be there still: it was not, whatever it waits for.
+        let was_not_born = kept.at_since.is_some_and(|since| since.plus(NOT_BORN_AFTER) <= now);
+        if step.is_none() && was_not_born && !may_be_gone && saga.standing() != Stands::Stuck {
+            let next = Kept { at_since: Some(now), ..kept.clone() };
+            self.write_saga(saga, &next, false).await?;
+            return Ok(Moved::On);
+        }
         let seen = match (&step, at) {
             (Some(step), Some(place)) => {
                 let seen = Seen::of(step);
@@ -200,12 +224,12 @@ impl Engine {
                 self.write_saga(saga, &next, false).await?;
             }
             (Next::Bear(place), _) => {
-                // What it waits for stands beside why it came so far.
-                let waits = match &made {
-                    Some(Err(Unmade::NoRoute(route))) => Some(route.as_str()),
+                let waits_for = match &made {
+                    Some(Err(Unmade::NoRoute(route))) => Some(route.clone()),
                     _ => None,
                 };
-                if let Some(next) = kept.waiting_for(waits) {
+                if kept.waits_for != waits_for {
+                    let next = Kept { waits_for, ..kept.clone() };
                     self.write_saga(saga, &next, false).await?;
                     return Ok(Moved::On);
                 }
@@ -274,6 +298,7 @@ impl Engine {
         let mut kept = kept.clone();
         if kept.progress.at != was_at {
             kept.at_since = kept.progress.at.map(|_| self.clock.now());
+            kept.waits_for = None;
         }
         let saga = &saga.operation;
         let event = if standing.is_ended() {
@@ -406,5 +431,30 @@ fn how_it_ended(step: &Operation) -> String {
         (Some(status), _) => format!("{what}, status {status}"),
         (None, Some(error)) => format!("{what}, {error}"),
         (None, None) => what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_look_at_the_same_pace_take_turns_and_one_that_is_alone_looks_each_time() {
+        let look = |at: i64, node: u8| [at.to_be_bytes(), [node; 8]].concat();
+        for apart in [0, 1, 20, 29] {
+            let (mut last, mut looks) = (Vec::new(), Vec::new());
+            for minute in 0..6 {
+                for node in 0..2_u8 {
+                    let at = (minute * 60 + i64::from(node) * apart) * 1_000_000;
+                    if !is_enough(&last, [node; 8], false, Timestamp::from_micros(at)) {
+                        (last, looks) = (look(at, node), [looks, vec![node]].concat());
+                    }
+                }
+            }
+            assert_eq!(looks, [0, 1, 0, 1, 0, 1], "{apart} s apart");
+        }
+        let minute = Timestamp::from_micros(60_000_000);
+        assert!(!is_enough(&look(0, 7), [7; 8], true, minute));
+        assert!(!is_enough(&look(90_000_000, 8), [7; 8], false, minute), "of a clock ahead");
     }
 }

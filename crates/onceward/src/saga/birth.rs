@@ -77,7 +77,7 @@ impl Engine {
         let policy = Arc::clone(route.policy_for(&request.method, &request.target));
         request.headers = exchange::forwarded(request.headers);
         let mail = if route.target.mail.is_some() {
-            let read = Mail::read(&request, route.body_bytes_max, self.secrets.fingerprint());
+            let read = Mail::read(&request, route.body_bytes_max, &policy.fingerprint);
             Some(Box::new(read.map_err(|why| Unmade::Never(why.to_string()))?))
         } else {
             None
@@ -92,9 +92,9 @@ impl Engine {
         Ok(Made { key, ask: ask.clone(), request, mail, route, policy, effects, undo })
     }
 
-    /// Remembers the operation of a step: accepted, and due at once. As with any call, its route may call
-    /// another one the same effect; that one is returned then. A compensation is nobody's twin: it says what its
-    /// step said, and is to be sent for that.
+    /// Remembers the operation of a step: accepted, and due at once, or when its tenant's rate has a turn for
+    /// it. As with any call, its route may call another one the same effect; that one is returned then. A
+    /// compensation is nobody's twin: it says what its step said, and is to be sent for that.
     pub(super) async fn bear_step(
         &self,
         saga: &Operation,
@@ -102,14 +102,27 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Remembered, StoreError> {
         let undo = made.undo;
-        let (newborn, arrival) = self.birth_of_step(saga, made, now);
+        let mut turn = self.tenants.turn(&saga.scope.tenant, now);
+        let due = turn.as_ref().map_or(now, |(due, _)| *due);
+        let (newborn, arrival) = self.birth_of_step(saga, made, due, now);
         let Scope { tenant, principal, .. } = saga.scope.clone();
         let as_call = receive::scope_of(&arrival.route, None, tenant, principal);
         let identity = if undo { None } else { self.identity_within(&as_call, &arrival) };
-        self.write_watched(Box::new(newborn), identity, Watch::of(&arrival, now)).await
+        let watch = Watch::within(&as_call, &arrival, now);
+        let born = self.write_watched(Box::new(newborn), identity, watch).await?;
+        if let (Remembered::Fresh(_), Some((_, share))) = (&born, &mut turn) {
+            share.spend();
+        }
+        Ok(born)
     }
 
-    fn birth_of_step(&self, saga: &Operation, made: Made, now: Timestamp) -> (Birth, Arrival) {
+    fn birth_of_step(
+        &self,
+        saga: &Operation,
+        made: Made,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> (Birth, Arrival) {
         let Made { key, ask, request, mail, route, policy, effects, .. } = made;
         let scope = scope_of(saga);
         // Less than its route allows, and never more.
@@ -118,7 +131,8 @@ impl Engine {
             mail,
             options: CallOptions {
                 attempts_max: ask.attempts_max.map(|max| max.min(bounds.attempts_max)),
-                deadline: ask.within.map(|span| now.plus(span.min(bounds.horizon))),
+                deadline: ask.within.map(|span| due.plus(span.min(bounds.horizon))),
+                not_before: Some(due),
                 label: saga.label.clone(),
                 ..CallOptions::default()
             },

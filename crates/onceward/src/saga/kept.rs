@@ -20,9 +20,6 @@ use crate::store::StoreError;
 /// What people did is kept of so many deeds; all of it is in the audit.
 const DEEDS_MAX: usize = 50;
 
-/// How a `why` says that a route is missing: its name follows.
-const WAITS_FOR: &str = "it waits until this route is configured again: ";
-
 /// What is kept of a saga.
 #[derive(Debug, Clone)]
 pub struct Kept {
@@ -32,12 +29,14 @@ pub struct Kept {
     pub progress: Progress,
     /// What was taken of answers: by the variables that stand for it.
     pub(crate) values: BTreeMap<String, Value>,
-    /// Since when what is at hand is.
+    /// Since when what is at hand may have been begun: since it is at hand, or since it was last seen not to be.
     pub(super) at_since: Option<Timestamp>,
+    /// The route that what is at hand waits for: it is not configured.
+    pub(super) waits_for: Option<String>,
     /// Whether it was paused because its ledger was restored: what it did since the backup is not in it.
     pub(super) is_held: bool,
-    /// Why it does not go forward, in words for a person.
-    pub why: Option<String>,
+    /// Why it does not go forward, in words for a person, but for what it waits for.
+    pub(super) why: Option<String>,
     /// What people did, oldest first.
     pub deeds: Vec<SagaDeed>,
 }
@@ -62,6 +61,8 @@ struct Row {
     values: BTreeMap<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at_since: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waits_for: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,9 +132,16 @@ impl Kept {
     /// A saga that has not begun.
     pub(super) fn new(definition: Definition) -> Self {
         let progress = definition.plan().begin();
-        let values = BTreeMap::new();
-        let (is_held, deeds) = (false, Vec::new());
-        Self { definition, progress, values, at_since: None, is_held, why: None, deeds }
+        Self {
+            definition,
+            progress,
+            values: BTreeMap::new(),
+            at_since: None,
+            waits_for: None,
+            is_held: false,
+            why: None,
+            deeds: Vec::new(),
+        }
     }
 
     /// The definition alone: what makes two starts the same.
@@ -152,6 +160,7 @@ impl Kept {
             progress: ProgressRow::of(&self.progress),
             values: self.values.clone(),
             at_since: self.at_since.map(Timestamp::as_micros),
+            waits_for: self.waits_for.clone(),
             held: self.is_held,
             why: self.why.clone(),
             deeds: self.deeds.iter().map(deed).collect(),
@@ -171,29 +180,19 @@ impl Kept {
             progress: row.progress.read()?,
             values: row.values,
             at_since: row.at_since.map(Timestamp::from_micros),
+            waits_for: row.waits_for,
             is_held: row.held,
             why: row.why,
             deeds: row.deeds.into_iter().map(deed).collect(),
         })
     }
 
-    /// The same with what it waits for, a route that is not configured, in its `why`, or not any more;
-    /// nothing where that is there already.
-    pub(super) fn waiting_for(&self, route: Option<&str>) -> Option<Self> {
-        let why = self.why.as_deref().unwrap_or_default();
-        let (reason, waits) = match why.split_once(WAITS_FOR) {
-            Some((reason, waits)) => (reason.trim_end_matches("; "), Some(waits)),
-            None => (why, None),
-        };
-        if waits == route {
-            return None;
-        }
-        let and = if reason.is_empty() { "" } else { "; " };
-        let why = match route {
-            Some(route) => format!("{reason}{and}{WAITS_FOR}{route}"),
-            None => reason.to_owned(),
-        };
-        Some(Self { why: Some(why).filter(|why| !why.is_empty()), ..self.clone() })
+    /// Why it does not go forward, in words for a person; with the route that it waits for, where one is missing.
+    pub fn why(&self) -> Option<String> {
+        let waits = self.waits_for.as_ref();
+        let waits = waits.map(|it| format!("it waits until this route is configured again: {it}"));
+        let both: Vec<String> = self.why.clone().into_iter().chain(waits).collect();
+        (!both.is_empty()).then(|| both.join("; "))
     }
 
     /// Adds what a person did.

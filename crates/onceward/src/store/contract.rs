@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ended, Ending, Reached};
+use onceward_core::attempt::{Ended, Ending, Phase, Reached, Timings};
 use onceward_core::claim::ClaimEvent;
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::fingerprint::{Fingerprint, FingerprintRule, FingerprintSecret};
@@ -39,8 +39,8 @@ use onceward_core::trace::TraceContext;
 use onceward_core::verdict::Verdict;
 
 use super::{
-    Asked, Birth, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Way, Which,
-    Write,
+    Asked, Birth, Counted, Judge, Lane, Query, Remembered, Slot, Standing, Store, StoreError, Way,
+    Which, Write,
 };
 
 /// Runs every behaviour against a fresh store from `make`.
@@ -58,6 +58,7 @@ where
     held_and_future_work_is_not_taken(&*make().await).await;
     lanes_tell_their_first_due_time(&*make().await).await;
     lists_are_newest_first_and_page_on(&*make().await).await;
+    what_is_open_is_counted_as_far_as_is_asked(&*make().await).await;
     what_an_answer_made_is_found(&*make().await).await;
     what_many_have_in_common_is_listed_to_the_end(&*make().await).await;
     lists_keep_to_a_time_and_find_what_was_born_of_another(&*make().await).await;
@@ -132,6 +133,15 @@ pub fn started(operation: &Operation) -> Operation {
     operation.after(Event::Started(Session(1)), operation.created_at).unwrap()
 }
 
+/// What an attempt took whose connection was one that had carried requests before.
+pub fn timings() -> Timings {
+    let mut timings = Timings::new(true);
+    timings.add(Phase::Send, Duration::from_micros(7));
+    timings.add(Phase::Head, Duration::from_secs(5_000));
+    timings.add(Phase::Body, Duration::from_micros(300));
+    timings
+}
+
 /// The operation after its attempt was answered with 201 at `at`.
 pub fn done(operation: &Operation, at: Timestamp) -> Operation {
     let ended = Ended {
@@ -142,6 +152,7 @@ pub fn done(operation: &Operation, at: Timestamp) -> Operation {
         error: None,
         may_have_executed: true,
         answer: None,
+        timings: timings(),
     };
     let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: None };
     operation.after(Event::Ended(ended, Verdict::Finish(outcome)), at).unwrap()
@@ -356,9 +367,11 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
     let count = |tenant: &str, standing| {
         let tenant = tenant.to_owned();
         async move {
-            let counts = store.counts_of(tenant).await.unwrap();
+            let counts = store.count_open(Some(tenant), 100).await.unwrap();
             let found = counts.into_iter().find(|(stands, _)| *stands == standing);
-            found.map_or(0, |(_, count)| count)
+            let counted = found.map_or(Counted::NONE, |(_, counted)| counted);
+            assert!(counted.is_all);
+            counted.count
         }
     };
     assert_eq!(count("t", Standing::Held).await, 9);
@@ -374,6 +387,38 @@ async fn lists_are_newest_first_and_page_on(store: &dyn Store) {
             .0
             .is_empty()
     );
+}
+
+async fn what_is_open_is_counted_as_far_as_is_asked(store: &dyn Store) {
+    for n in 1..=5 {
+        for (mode, place) in [(Mode::Held, n), (Mode::Accepted, 10 + n)] {
+            let mut born = operation(place, &format!("k{place}"), &format!("r{}", n % 2), mode);
+            born.intent_mut().scope.tenant = if n == 5 { "late".into() } else { "t".into() };
+            remember(store, &born).await;
+        }
+    }
+    let counts = |tenant: Option<&str>, max| {
+        let tenant = tenant.map(str::to_owned);
+        async move {
+            let counts = store.count_open(tenant, max).await.unwrap();
+            [Standing::Held, Standing::Pending, Standing::InDoubt].map(|standing| {
+                let found = counts.iter().find(|(stands, _)| *stands == standing);
+                found.map_or(Counted::NONE, |(_, counted)| *counted)
+            })
+        }
+    };
+    let all = |count| Counted { count, is_all: true };
+    let at_least = |count| Counted { count, is_all: false };
+    let none = Counted::NONE;
+    assert_eq!(counts(None, u64::MAX).await, [all(5), all(5), none]);
+    assert_eq!(counts(None, 5).await, [all(5), all(5), none]);
+    assert_eq!(counts(None, 4).await, [at_least(4), at_least(4), none]);
+    assert_eq!(counts(None, 0).await, [at_least(0), at_least(0), none]);
+    assert_eq!(counts(Some("t"), 5).await, [all(4), all(4), none]);
+    assert_eq!(counts(Some("late"), 5).await, [all(1), all(1), none]);
+    assert_eq!(counts(Some("nobody"), 5).await, [none; 3]);
+    let found = counts(Some("t"), 3).await;
+    assert!(found.iter().take(2).all(|counted| counted.count <= 3 && !counted.is_all), "{found:?}");
 }
 
 async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Store) {
@@ -392,6 +437,17 @@ async fn lists_keep_to_a_time_and_find_what_was_born_of_another(store: &dyn Stor
     let at = |seconds: i64| Some(Timestamp::from_micros(seconds * 1_000_000));
     let between = Query { since: at(3), until: at(6), ..Query::default() };
     assert_eq!(found(between).await, ("k5 k4 k3".to_owned(), None));
+    let earlier = |before| Query { until: at(3), before, ..Query::default() };
+    assert_eq!(found(earlier(None)).await, ("k2 k1".to_owned(), None));
+    // Where a page of a list goes on, it keeps to what it was asked for.
+    assert_eq!(found(earlier(Some(OperationId::first_at(at(6).unwrap())))).await.0, "k2 k1");
+    assert_eq!(found(earlier(Some(OperationId::first_at(at(2).unwrap())))).await.0, "k1");
+    // Made by a clock that was set back: it came when those did that are beside it.
+    let mut late = operation(2, "late", "r", Mode::Held);
+    late.intent_mut().id = OperationId::new(place(6) + 1, 7);
+    remember(store, &late).await;
+    assert_eq!(found(earlier(None)).await.0, "k2 k1");
+    assert_eq!(found(Query { since: at(6), ..Query::default() }).await.0, "late k6");
     let born = Query { parent: Some(OperationId::new(place(1), 1)), ..Query::default() };
     assert_eq!(found(born).await.0, "k6 k5");
     assert_eq!(found(Query { status: Some(200), ..Query::default() }).await.0, "");

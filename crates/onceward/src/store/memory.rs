@@ -21,8 +21,8 @@ use crate::judgement;
 use crate::sabotage::Sabotage;
 
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Slot, Standing,
-    Store, StoreError, Swept, Way, Which, Write, digest_of,
+    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply, Slot,
+    Standing, Store, StoreError, Swept, Way, Which, Write, digest_of,
 };
 
 /// A ledger in memory.
@@ -160,7 +160,7 @@ impl Kept {
     }
 
     fn list(&self, query: &Query) -> Page {
-        let before = query.before.unwrap_or_else(|| OperationId::from_u128(u128::MAX));
+        let before = query.begins_before();
         let mut page = Page::default();
         for (looked_at, (id, operation)) in self.operations.range(..before).rev().enumerate() {
             if query.ends_before(id.sequence()) {
@@ -431,13 +431,19 @@ impl Store for MemoryStore {
         })
     }
 
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
         self.read(|kept| {
-            let mut counts: BTreeMap<Standing, u64> = BTreeMap::new();
-            for operation in kept.operations.values().filter(|it| it.scope.tenant == tenant) {
-                *counts.entry(Standing::of(operation)).or_default() += 1;
+            let mut met: BTreeMap<Standing, (u64, u64)> = BTreeMap::new();
+            for operation in kept.operations.values() {
+                let (own, looked_at) = met.entry(Standing::of(operation)).or_default();
+                if *looked_at <= max {
+                    let is_own = tenant.as_ref().is_none_or(|it| operation.scope.tenant == *it);
+                    *looked_at += 1;
+                    *own += u64::from(is_own);
+                }
             }
-            counts.into_iter().collect()
+            let counted = |(own, looked_at)| Counted::of(own, looked_at, max);
+            met.into_iter().map(|(standing, met)| (standing, counted(met))).collect()
         })
     }
 

@@ -22,7 +22,6 @@ mod sweep;
 mod take;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,10 +44,10 @@ use self::link::{Address, Id, Link, Links, Spare, meaning};
 use self::queue::{Job, Queue};
 use self::sweep::Sweeper;
 use self::writer::Writer;
-use super::row::{self, kind};
+use super::row;
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, ToldCommit, Way, Which, Write,
+    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply,
+    Standing, Store, StoreError, Swept, ToldCommit, Way, Which, Write,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -399,23 +398,15 @@ impl Store for PostgresStore {
 
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(async move {
-            let rows = self
-                .links
-                .query(
-                    "SELECT kind, count(*) FROM op WHERE kind IN (1, 2, 4, 5, 6) GROUP BY kind \
-                     UNION ALL SELECT 0::smallint, count(*) FROM op WHERE kind = 0",
-                    &[],
-                )
-                .await?;
-            let counts: BTreeMap<i16, i64> =
-                rows.iter().map(|found| (found.get(0), found.get(1))).collect();
-            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
-            let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
+            let counts = self.count_open(None, u64::MAX).await?;
             let size = self.links.query("SELECT pg_database_size(current_database())", &[]).await?
                 [0]
             .get::<_, i64>(0);
             Ok(Condition {
-                counts: open.map(|standing| (standing, count(standing) as u64)).collect(),
+                counts: counts
+                    .into_iter()
+                    .map(|(standing, counted)| (standing, counted.count))
+                    .collect(),
                 bytes: size as u64,
                 commits: self.queue.commits.count(),
             })
@@ -426,19 +417,8 @@ impl Store for PostgresStore {
         self.queue.commits.tell(told);
     }
 
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
-        Box::pin(async move {
-            let sql = "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = $1) \
-                SELECT kind, count(*) FROM op WHERE kind IN (1, 2, 4, 5, 6) \
-                AND lane IN (SELECT id FROM own) GROUP BY kind UNION ALL \
-                SELECT 0::smallint, count(*) FROM op WHERE kind = 0 AND lane IN (SELECT id FROM own)";
-            let rows = self.links.query(sql, &[&tenant]).await?;
-            let counts: BTreeMap<i16, i64> =
-                rows.iter().map(|found| (found.get(0), found.get(1))).collect();
-            let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
-            let count = |standing| counts.get(&i16::from(kind(standing))).copied().unwrap_or(0);
-            Ok(open.map(|standing| (standing, count(standing) as u64)).collect())
-        })
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        Box::pin(async move { list::count_open(&self.links, tenant, max).await })
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

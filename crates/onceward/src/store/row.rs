@@ -2,10 +2,11 @@
 //! which shape follows; a row of a later version is refused, never guessed at. A checksum comes
 //! next: SQLite has none, and a row that was changed on disk must not be replayed.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceward_core::attempt::{Attempt, BodyRef, Ended, Ending, Reached};
+use onceward_core::attempt::{Attempt, BodyRef, Ended, Ending, Reached, Timings};
 use onceward_core::fingerprint::Fingerprint;
 use onceward_core::id::OperationId;
 use onceward_core::key::{Key, Scope, ScopeKind};
@@ -20,7 +21,10 @@ use onceward_core::trace::TraceContext;
 use onceward_core::upstream_key::KeyPlace;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::signs::Signs;
 use super::{Standing, StoreError};
+
+mod timings;
 
 /// The latest shape that is read; the database compares it with a row's first byte.
 pub(crate) const VERSION: i32 = 2;
@@ -28,9 +32,13 @@ pub(crate) const VERSION: i32 = 2;
 /// The shape that is written: what knows nothing of events, sagas and mails reads the first, and passes over what it
 /// could not read.
 fn version_of(operation: &Operation) -> u8 {
-    match operation.scope.kind {
-        // Who has a mail already would be forgotten, and served again.
-        _ if !operation.served.is_empty() => 2,
+    // Who has a mail already would be forgotten, and served again.
+    if !operation.served.is_empty() { 2 } else { version_of_kind(operation.scope.kind) }
+}
+
+/// The first shape in which there is an operation of this kind.
+fn version_of_kind(kind: ScopeKind) -> u8 {
+    match kind {
         ScopeKind::Call | ScopeKind::Unique | ScopeKind::Callback | ScopeKind::Claim => 1,
         ScopeKind::Event | ScopeKind::Delivery | ScopeKind::Saga | ScopeKind::Step => 2,
     }
@@ -268,25 +276,29 @@ pub(crate) fn encode(operation: &Operation, to: &mut Vec<u8>) {
     to.push(version_of(operation));
     let at = to.len();
     to.extend([0; CHECKSUM_BYTES]);
-    // Writing into memory does not fail.
-    if let Ok(written) = postcard::to_extend(&row, std::mem::take(to)) {
-        *to = written;
-    }
+    put(to, &row);
+    let is_measured = timings::are_there(&operation.attempts);
     let is_served = !operation.served.is_empty();
-    if operation.trace.is_some() || is_served {
+    if operation.trace.is_some() || is_served || is_measured {
         let trace = operation.trace.map(|TraceContext { trace, span, flags }| (trace, span, flags));
-        if let Ok(written) = postcard::to_extend(&Tail { trace }, std::mem::take(to)) {
-            *to = written;
-        }
+        put(to, &Tail { trace });
     }
-    if is_served {
-        let tail = MailTail { served: operation.served.clone() };
-        if let Ok(written) = postcard::to_extend(&tail, std::mem::take(to)) {
-            *to = written;
-        }
+    if is_served || is_measured {
+        put(to, &MailTail { served: operation.served.clone() });
+    }
+    if is_measured {
+        timings::encode(&operation.attempts, to);
     }
     let (head, row) = to.split_at_mut(at + CHECKSUM_BYTES);
     head[at..].copy_from_slice(&crc32fast::hash(row).to_le_bytes());
+}
+
+/// Appends a value to `to`.
+fn put(to: &mut Vec<u8>, value: &impl Serialize) {
+    // Writing into memory does not fail.
+    if let Ok(written) = postcard::to_extend(value, mem::take(to)) {
+        *to = written;
+    }
 }
 
 fn attempt_row(attempt: &Attempt) -> AttemptRow {
@@ -341,10 +353,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         [] => (Tail { trace: None }, rest),
         rest => postcard::take_from_bytes(rest).map_err(damaged)?,
     };
-    let MailTail { served } = match rest {
-        [] => MailTail::default(),
-        rest => postcard::from_bytes(rest).map_err(damaged)?,
+    let (MailTail { served }, rest) = match rest {
+        [] => (MailTail::default(), rest),
+        rest => postcard::take_from_bytes(rest).map_err(damaged)?,
     };
+    let mut attempts = row.attempts.into_iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
+    timings::decode(rest, &mut attempts)?;
     let state = match row.state {
         0 => State::Pending { due: Timestamp::from_micros(row.due) },
         1 => State::Delivering,
@@ -387,7 +401,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Operation, StoreError> {
         fence: Fence(row.fence),
         mode: if row.accepted { Mode::Accepted } else { Mode::Held },
         state,
-        attempts: row.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
+        attempts,
         run: Run { since: time(row.run_since), before: row.run_before },
         deadline: row.deadline.map(time),
         attempts_max: row.attempts_max,
@@ -427,6 +441,7 @@ fn attempt(row: AttemptRow) -> Result<Attempt, StoreError> {
             error: ended.error,
             may_have_executed: ended.may_have_executed,
             answer: ended.answer.map(body_ref),
+            timings: Timings::default(),
         }),
     };
     Ok(Attempt {
@@ -457,3 +472,4 @@ fn act(row: ActRow) -> Result<Act, StoreError> {
 
 #[cfg(test)]
 mod fuzz;
+mod signs;

@@ -38,8 +38,8 @@ use crate::sabotage::Sabotage;
 
 use super::moving::Kept;
 use super::{
-    Asked, Backlog, Birth, Condition, Judge, Lane, Page, Query, Remembered, Reply, Standing, Store,
-    StoreError, Swept, ToldCommit, Way, Which, Write,
+    Asked, Backlog, Birth, Condition, Counted, Judge, Lane, Page, Query, Remembered, Reply,
+    Standing, Store, StoreError, Swept, ToldCommit, Way, Which, Write,
 };
 
 /// How the embedded store is opened.
@@ -393,9 +393,12 @@ impl Store for SqliteStore {
 
     fn condition(&self) -> Reply<'_, Condition> {
         Box::pin(async move {
-            let counts = self.read_latest(Index::counts).await?;
+            let counts = self.count_open(None, u64::MAX).await?;
             Ok(Condition {
-                counts,
+                counts: counts
+                    .into_iter()
+                    .map(|(standing, counted)| (standing, counted.count))
+                    .collect(),
                 bytes: self.bytes_on_disk(),
                 commits: self.shared.commits.count(),
             })
@@ -406,8 +409,8 @@ impl Store for SqliteStore {
         self.shared.commits.tell(told);
     }
 
-    fn counts_of(&self, tenant: String) -> Reply<'_, Vec<(Standing, u64)>> {
-        Box::pin(self.read_latest(move |reader| reader.counts_of(&tenant)))
+    fn count_open(&self, tenant: Option<String>, max: u64) -> Reply<'_, Vec<(Standing, Counted)>> {
+        Box::pin(self.read_latest(move |reader| reader.count_open(tenant.as_deref(), max)))
     }
 
     fn oldest_in_doubt(&self, tenant: Option<String>) -> Reply<'_, Option<Operation>> {

@@ -4,7 +4,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use onceward_core::attempt::{Ended, Reached};
+use onceward_core::attempt::{Ended, Reached, Timings};
 use onceward_core::lease::Session;
 use onceward_core::operation::Death;
 use onceward_core::policy::Policy;
@@ -156,6 +156,7 @@ impl Told {
                     error: None,
                     may_have_executed: true,
                     answer: None,
+                    timings: Timings::default(),
                 };
                 let by = Session(1);
                 let attempt = Attempt { n: 1, by, started_at: now, ended: Some(ended) };

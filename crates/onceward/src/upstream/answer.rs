@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use tokio::time::Instant;
 
 use super::Failure;
 use super::line::Line;
 use super::pool::Pool;
+use super::progress::Progress;
 use super::silence::Silence;
 use super::upload::Upload;
 
@@ -35,6 +36,7 @@ pub(super) struct Reading {
     deadline: Option<Instant>,
     /// Set once it broke off: it never looks whole afterwards.
     failed: Option<Failure>,
+    progress: Progress,
 }
 
 impl Reading {
@@ -45,6 +47,7 @@ impl Reading {
         pause_max: Duration,
         deadline: Option<Instant>,
         upload: Option<Upload>,
+        progress: Progress,
     ) -> Self {
         let is_whole = body.is_end_stream();
         let mut reading = Self {
@@ -55,11 +58,17 @@ impl Reading {
             pause_max,
             deadline,
             failed: None,
+            progress,
         };
         if is_whole {
             reading.finish();
         }
         reading
+    }
+
+    /// How long each phase of its attempt took up to now.
+    pub(super) fn timings(&self) -> Timings {
+        self.progress.timings()
     }
 
     fn finish(&mut self) {
@@ -80,6 +89,7 @@ impl Reading {
             reached: Reached::Head,
             error: error.to_owned(),
             permanent: false,
+            timings: self.timings(),
         };
         self.failed = Some(failure.clone());
         failure

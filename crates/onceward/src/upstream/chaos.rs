@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::Headers;
 use onceward_core::operation::Operation;
 
@@ -145,7 +145,7 @@ impl Faulty {
                 self.observer.observe(Fact::Injected(&doom.operation, fault));
                 let mut headers = Headers::default();
                 headers.set("content-type", "text/plain");
-                let body = Box::new(Said(Some(Bytes::from_static(fault.told().as_bytes()))));
+                let body = Box::new(Said::new(Bytes::from_static(fault.told().as_bytes())));
                 Sent::Answered(Answer {
                     status: 503,
                     headers,
@@ -211,21 +211,41 @@ impl Upstream for Faulty {
 }
 
 fn failure(fault: Fault, ending: Ending, reached: Reached) -> Failure {
-    Failure { ending, reached, error: fault.told().to_owned(), permanent: false }
+    let timings = Timings::default();
+    Failure { ending, reached, error: fault.told().to_owned(), permanent: false, timings }
 }
 
 /// A body in one piece.
-pub(super) struct Said(pub(super) Option<Bytes>);
+pub(super) struct Said {
+    text: Option<Bytes>,
+    timings: Timings,
+}
+
+impl Said {
+    /// One that nobody waited for.
+    pub(super) fn new(text: Bytes) -> Self {
+        Self { text: Some(text), timings: Timings::default() }
+    }
+
+    /// One that an attempt with these brought.
+    pub(super) fn after(timings: Timings, text: Bytes) -> Self {
+        Self { text: Some(text), timings }
+    }
+}
 
 impl AnswerBody for Said {
     fn chunk(
         &mut self,
     ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, Failure>> + Send + '_>> {
-        Box::pin(std::future::ready(Ok(self.0.take())))
+        Box::pin(std::future::ready(Ok(self.text.take())))
     }
 
     fn trailers(&mut self) -> Headers {
         Headers::default()
+    }
+
+    fn timings(&self) -> Timings {
+        self.timings
     }
 }
 
@@ -256,6 +276,10 @@ impl AnswerBody for Cut {
 
     fn trailers(&mut self) -> Headers {
         self.body.trailers()
+    }
+
+    fn timings(&self) -> Timings {
+        self.body.timings()
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use onceward_core::attempt::Reached;
+use onceward_core::attempt::{Phase, Reached};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
@@ -22,6 +22,7 @@ use url::{Host, Url};
 
 use super::distrusted::Distrusted;
 use super::egress::{Egress, EgressRefusal};
+use super::progress::Progress;
 use super::tls::{self, DoorError};
 use super::{Target, Trust};
 
@@ -94,10 +95,11 @@ impl Connector {
         &self,
         target: &Target,
         deadline: Instant,
-        reached: &mut Reached,
+        progress: &mut Progress,
     ) -> Result<(TcpStream, SocketAddr), ConnectError> {
         let addresses = self.resolve(target).await?;
-        *reached = Reached::Resolved;
+        progress.reached = Reached::Resolved;
+        progress.enter(Phase::Connect);
         let mut failed = None;
         for (i, address) in addresses.iter().enumerate() {
             // One address that swallows packets must not use up the time of the others.
@@ -107,7 +109,7 @@ impl Connector {
             match outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     self.check_peer(target, &stream, *address)?;
-                    *reached = Reached::Connected;
+                    progress.reached = Reached::Connected;
                     // A request is written in one go; waiting for more to send only delays it.
                     stream.set_nodelay(true).map_err(|e| ConnectError::Dial(named(target), e))?;
                     return Ok((stream, *address));

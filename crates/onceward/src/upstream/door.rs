@@ -26,7 +26,7 @@ use http::response::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Phase, Reached, Timings};
 use tokio::time::{Instant, timeout_at};
 use url::Position;
 
@@ -43,6 +43,7 @@ use super::message::{Message, Unfit, lines};
 use super::passage::{self, Passage};
 use super::patience::Patience;
 use super::pool::Pool;
+use super::progress::Progress;
 use super::smtp;
 use super::tls::DoorError;
 use super::wire::{Metered, Wire};
@@ -141,12 +142,14 @@ impl Door {
         if let Some(server) = &target.mail {
             return Box::pin(smtp::attempt(&self.connector, dispatch, server)).await;
         }
-        let total = Instant::now() + target.timeouts.total;
-        let patience = Patience::Within(total);
-        let (head, body, line) =
-            self.carry(target, || Message::compose(dispatch), &patience).await?;
+        let begun = Instant::now();
+        let total = begun + target.timeouts.total;
+        let (patience, mut progress) = (Patience::Within(total), Progress::begin(begun));
+        let compose = || Message::compose(dispatch);
+        let (head, body, line) = self.carry(target, compose, &patience, &mut progress).await?;
         let pool = Arc::clone(&self.pool);
-        let body = Reading::new(body, line, pool, target.timeouts.body, Some(total), None);
+        let pause_max = target.timeouts.body;
+        let body = Reading::new(body, line, pool, pause_max, Some(total), None, progress);
         Ok(Answer {
             status: head.status.as_u16(),
             headers: lines(head.headers),
@@ -161,8 +164,10 @@ impl Door {
             return Err(unfit(&Unfit::Method(passage.method.to_string())));
         }
         let patience = Patience::WhileMoving(upload);
+        let mut progress = Progress::begin(Instant::now());
+        let compose = || Message::pass(passage);
         let (mut head, body, mut line) =
-            self.carry(target, || Message::pass(passage), &patience).await?;
+            self.carry(target, compose, &patience, &mut progress).await?;
         passage::give_back(&mut head.headers);
         // Which HTTP its caller is answered in is for the edge to say.
         head.version = Version::HTTP_11;
@@ -171,7 +176,7 @@ impl Door {
         if upload.is_some() {
             line.go_both_ways(target.timeouts.body);
         }
-        let body = Reading::new(body, line, pool, target.timeouts.body, None, upload);
+        let body = Reading::new(body, line, pool, target.timeouts.body, None, upload, progress);
         Ok(Response::from_parts(head, body.into()))
     }
 
@@ -181,18 +186,22 @@ impl Door {
         target: &Target,
         compose: impl Fn() -> Result<Message, Unfit>,
         patience: &Patience<'_>,
+        progress: &mut Progress,
     ) -> Result<(Parts, Incoming, Line), Failure> {
         let mut kept = self.take(target);
+        if kept.is_none() {
+            progress.turn_to(Phase::Connect);
+        }
         loop {
             let message = compose().map_err(|why| unfit(&why))?;
             let was_kept = kept.is_some();
             let line = match kept.take() {
                 Some(line) => line,
                 // Connecting is rare and its future large: it is not carried through every attempt.
-                None => Box::pin(self.open(target, patience)).await?,
+                None => Box::pin(self.open(target, patience, progress)).await?,
             };
-            match self.exchange(line, message, target, patience).await {
-                Err(Failed { stale: true, .. }) if was_kept => {}
+            match self.exchange(line, message, target, patience, progress).await {
+                Err(Failed { stale: true, .. }) if was_kept => progress.enter(Phase::Connect),
                 ended => return ended.map_err(|failed| failed.failure),
             }
         }
@@ -203,23 +212,37 @@ impl Door {
     }
 
     /// A fresh connection, or one that somebody else opened meanwhile and that can be shared.
-    async fn open(&self, target: &Target, patience: &Patience<'_>) -> Result<Line, Failure> {
+    async fn open(
+        &self,
+        target: &Target,
+        patience: &Patience<'_>,
+        progress: &mut Progress,
+    ) -> Result<Line, Failure> {
         let deadline = patience.least(Instant::now() + target.timeouts.connect);
-        let mut reached = Reached::Nothing;
         let outcome = timeout_at(deadline, async {
             let turn = self.pool.turn(target).await;
-            match turn.may_share().then(|| self.take(target)).flatten() {
-                Some(line) => Ok(line),
-                None => self.connect(target, deadline, &mut reached).await,
+            if let Some(line) = turn.may_share().then(|| self.take(target)).flatten() {
+                return Ok(line);
             }
+            if turn.has_waited {
+                progress.enter(Phase::Resolve);
+            } else {
+                progress.turn_to(Phase::Resolve);
+            }
+            self.connect(target, deadline, progress).await
         })
         .await;
+        if let Ok(Ok(line)) = outcome {
+            progress.enter(Phase::Send);
+            return Ok(line);
+        }
         let late = |_| Err(ConnectError::Timeout(named(target), target.timeouts.connect));
         outcome.unwrap_or_else(late).map_err(|error| Failure {
             ending: Ending::Unsent,
-            reached,
+            reached: progress.reached,
             permanent: error.is_permanent(),
             error: error.to_string(),
+            timings: progress.timings(),
         })
     }
 
@@ -227,14 +250,14 @@ impl Door {
         &self,
         target: &Target,
         deadline: Instant,
-        reached: &mut Reached,
+        progress: &mut Progress,
     ) -> Result<Line, ConnectError> {
         let secured = match target.base.scheme() {
             "https" => true,
             "http" => false,
             _ => return Err(ConnectError::Url),
         };
-        let (stream, peer) = self.connector.dial(target, deadline, reached).await?;
+        let (stream, peer) = self.connector.dial(target, deadline, progress).await?;
         let id = self.pool.next_id();
         let berth = self.pool.berth(target);
         let wire = Arc::new(Wire::new(id, berth, peer, secured));
@@ -242,8 +265,9 @@ impl Door {
         if !secured {
             return self.speak(target, socket, wire, target.http2).await;
         }
+        progress.enter(Phase::Tls);
         let socket = self.connector.secure(target, socket).await?;
-        *reached = Reached::Secured;
+        progress.reached = Reached::Secured;
         let http2 = socket.get_ref().1.alpn_protocol() == Some(b"h2");
         self.speak(target, socket, wire, http2).await
     }
@@ -289,8 +313,13 @@ impl Door {
         message: Message,
         target: &Target,
         patience: &Patience<'_>,
+        progress: &mut Progress,
     ) -> Result<(Parts, Incoming, Line), Failed> {
         let http2 = line.is_http2();
+        progress.on(line.reused);
+        if http2 {
+            progress.turn_to(Phase::Head);
+        }
         let request = line.request(message);
         // A last look at a connection that lay idle is a system call: what is safe is sent again anyway.
         let with_a_look = line.reused && !request.method().is_safe();
@@ -298,12 +327,16 @@ impl Door {
         let mut alarm = std::mem::take(&mut line.alarm);
         let came = patience.wait(&target.timeouts, &mut alarm, line.exchange(request)).await;
         line.alarm = alarm;
+        if !http2 && let Some(at) = line.wire().wrote_at(before) {
+            progress.enter_at(Phase::Head, at);
+        }
         let cause = match came {
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Broken::Upgraded
             }
             Some(Ok(response)) => {
                 let (head, body) = response.into_parts();
+                progress.enter(Phase::Body);
                 return Ok((head, body, line));
             }
             Some(Err(error)) => {
@@ -330,6 +363,7 @@ impl Door {
             error: by_caller.as_ref().map_or_else(|| cause.to_string(), ToString::to_string),
             // What its caller broke off cannot be sent by anyone.
             permanent: by_caller.is_some(),
+            timings: progress.timings(),
         };
         let stale = silent && line.reused && !matches!(cause, Broken::Late);
         Err(Failed { failure, stale })
@@ -349,5 +383,6 @@ fn unfit(unfit: &Unfit) -> Failure {
         reached: Reached::Nothing,
         error: unfit.to_string(),
         permanent: true,
+        timings: Timings::default(),
     }
 }

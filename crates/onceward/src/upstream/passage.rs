@@ -12,7 +12,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use http_body::{Body, Frame, SizeHint};
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Reached, Timings};
 use onceward_core::exchange::{self, Headers, Request};
 
 use super::answer::Reading;
@@ -202,6 +202,13 @@ impl AnswerBody for Download {
     fn trailers(&mut self) -> Headers {
         lines(self.trailers.take().map(|trailers| *trailers).unwrap_or_default())
     }
+
+    fn timings(&self) -> Timings {
+        match &self.source {
+            Source::Wire(body) => body.timings(),
+            Source::Told(_) | Source::Ended => Timings::default(),
+        }
+    }
 }
 
 /// Passes through an upstream that takes only whole requests.
@@ -216,6 +223,7 @@ pub(super) async fn dispatched(
             error: "the body broke off, or is too large for an upstream that takes only whole ones"
                 .to_owned(),
             permanent: true,
+            timings: Timings::default(),
         });
     };
     let mut headers = passage.headers.clone();

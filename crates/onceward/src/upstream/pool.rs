@@ -90,6 +90,8 @@ pub(super) struct Berth {
 pub(super) struct Turn {
     _berth: Berth,
     waited: Option<OwnedMutexGuard<()>>,
+    /// Whether somebody else had it before.
+    pub(super) has_waited: bool,
 }
 
 impl Pool {
@@ -170,13 +172,21 @@ impl Pool {
         let opening = (target.http2 || target.base.scheme() == "https")
             .then(|| self.opening(&berth.name))
             .flatten();
+        let mut has_waited = false;
         let waited = match opening {
-            Some(opening) => Some(opening.lock_owned().await),
+            Some(opening) => {
+                let free = Arc::clone(&opening).try_lock_owned().ok();
+                has_waited = free.is_none();
+                Some(match free {
+                    Some(waited) => waited,
+                    None => opening.lock_owned().await,
+                })
+            }
             None => None,
         };
         // Meanwhile somebody may have learnt that there is nothing to share.
         let waited = waited.filter(|_| self.opening(&berth.name).is_some());
-        Turn { _berth: berth, waited }
+        Turn { _berth: berth, waited, has_waited }
     }
 
     fn opening(&self, name: &ShelfName) -> Option<Arc<tokio::sync::Mutex<()>>> {

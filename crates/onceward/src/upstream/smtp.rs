@@ -18,16 +18,18 @@ use std::fmt;
 use std::str;
 
 use bytes::Bytes;
-use onceward_core::attempt::{Ending, Reached};
+use onceward_core::attempt::{Ending, Phase as Part, Reached, Timings};
 use onceward_core::exchange::{Headers, Request};
 use onceward_core::policy::is_safe;
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use self::dialogue::{Broken, Letter, Phase, Told, hand_over};
 pub use self::reply::Reply;
 use super::chaos::Said;
 use super::connect::Connector;
+use super::progress::Progress;
 use super::{Answer, Dispatch, Failure};
 use crate::mail::{FROM, MESSAGE_ID, SERVED, TO, check_address, is_whole, numbers, places};
 use crate::sabotage::Sabotage;
@@ -121,16 +123,18 @@ pub(super) async fn attempt(
     server: &MailServer,
 ) -> Result<Answer, Failure> {
     let Dispatch { target, request, headers, .. } = dispatch;
-    let mut reached = Reached::Nothing;
+    let mut progress = Progress::begin(Instant::now());
+    progress.turn_to(Part::Resolve);
     let Some(mail) = Mail::of(request, headers) else {
         // A probe only looks; nothing else that is no mail is ever taken for sent.
         if !is_safe(&request.method) || headers.get(OPERATION).is_some() {
             return Err(no_mail());
         }
-        let told = hand_over(connector, target, server, None, &mut reached).await;
-        let told = told.map_err(|broken| failure(broken, reached))?;
+        let told = hand_over(connector, target, server, None, &mut progress).await;
+        let told = told.map_err(|broken| failure(broken, &progress))?;
         let status = if told.reply.is_done() { 200 } else { status_of(&told) };
-        return Ok(answer(status, None, &[], &json!({"reply": told.reply.text()})));
+        let document = json!({"reply": told.reply.text()});
+        return Ok(answer(status, None, &[], &document, progress.timings()));
     };
     let to: Vec<&str> = mail.rest().map(|(_, to)| to).collect();
     if to.is_empty() {
@@ -146,8 +150,9 @@ pub(super) async fn attempt(
         Broken { error, ..broken }
     };
     let letter = Letter { from: mail.from, to: &to, message: &request.body };
-    let told = hand_over(connector, target, server, Some(letter), &mut reached).await;
-    Ok(mail.answer(&told.map_err(|broken| failure(say_so(broken), reached))?))
+    let told = hand_over(connector, target, server, Some(letter), &mut progress).await;
+    let told = told.map_err(|broken| failure(say_so(broken), &progress))?;
+    Ok(mail.answer(&told, progress.timings()))
 }
 
 /// What came by another way than a call was rendered by nobody.
@@ -157,16 +162,18 @@ fn no_mail() -> Failure {
         reached: Reached::Nothing,
         error: "this is no mail, and its route leads to a mail server".to_owned(),
         permanent: true,
+        timings: Timings::default(),
     }
 }
 
-fn failure(broken: Broken, reached: Reached) -> Failure {
+fn failure(broken: Broken, progress: &Progress) -> Failure {
     let is_out = broken.at == Phase::End && !Sabotage::DotUnsent.is_on();
     Failure {
         ending: if is_out { Ending::Unanswered } else { Ending::Unsent },
-        reached,
+        reached: progress.reached,
         error: broken.error,
         permanent: broken.is_permanent,
+        timings: progress.timings(),
     }
 }
 
@@ -214,10 +221,10 @@ impl<'a> Mail<'a> {
             "id": self.id, "message_id": self.message_id, "provider_id": null,
             "accepted": self.to, "rejected": [], "reply": null,
         });
-        answer(200, None, &self.served, &document)
+        answer(200, None, &self.served, &document, Timings::default())
     }
 
-    fn answer(&self, told: &Told) -> Answer {
+    fn answer(&self, told: &Told, timings: Timings) -> Answer {
         let is_taken = told.is_taken();
         let said: Vec<_> = self.rest().zip(&told.recipients).collect();
         let mut served = self.served.clone();
@@ -248,13 +255,22 @@ impl<'a> Mail<'a> {
             "rejected": rejected,
             "reply": told.reply.text(),
         });
+        let left: Vec<_> = (0u16..).take(self.to.len()).filter(|at| !served.contains(at)).collect();
         let note = match status {
-            200 => None,
+            200 if left.is_empty() => None,
+            200 => {
+                let left: Vec<_> = left.iter().map(|at| (at + 1).to_string()).collect();
+                let (taken, all) = (served.len(), self.to.len());
+                Some(format!(
+                    "taken for {taken} of {all}; not for its recipients {}",
+                    left.join(", ")
+                ))
+            }
             _ if is_taken => Some(format!("taken for {} of {}", served.len(), self.to.len())),
             // Its words may name a recipient: they are in its answer, for those who may read that.
             _ => Some(format!("at {}: {}", told.at, told.reply.brief())),
         };
-        answer(status, note, &served, &document)
+        answer(status, note, &served, &document, timings)
     }
 }
 
@@ -273,12 +289,18 @@ fn status_of(told: &Told) -> u16 {
     }
 }
 
-fn answer(status: u16, note: Option<String>, served: &[u16], document: &Value) -> Answer {
+fn answer(
+    status: u16,
+    note: Option<String>,
+    served: &[u16],
+    document: &Value,
+    timings: Timings,
+) -> Answer {
     let mut headers = Headers::default();
     headers.set("content-type", "application/json");
     if !served.is_empty() {
         headers.set(SERVED, numbers(served));
     }
     let body = Bytes::from(document.to_string());
-    Answer { status, headers, body: Box::new(Said(Some(body))), note }
+    Answer { status, headers, body: Box::new(Said::after(timings, body)), note }
 }

@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use onceward_core::attempt::Reached;
+use tokio::time::Instant;
 
 use super::Target;
 use super::connect::Connector;
 use super::egress::Egress;
+use super::progress::Progress;
 use super::smtp::dialogue::{Letter, hand_over};
 use super::smtp::{Handed, MailServer, SmtpError};
 use super::tls::{self, DoorError};
@@ -31,8 +32,9 @@ impl Sockets {
         (from, to): (&str, &[&str]),
         message: &[u8],
     ) -> Result<Handed, SmtpError> {
-        let (mut reached, letter) = (Reached::Nothing, Letter { from, to, message });
-        let told = hand_over(&self.0, target, server, Some(letter), &mut reached).await;
+        let mut progress = Progress::begin(Instant::now());
+        let letter = Letter { from, to, message };
+        let told = hand_over(&self.0, target, server, Some(letter), &mut progress).await;
         told.map(Handed::of).map_err(SmtpError::of)
     }
 }

@@ -11,11 +11,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::{Handle, Id};
+use tokio::time::Instant;
 
 use super::pool::Berth;
 
@@ -45,6 +47,9 @@ pub(super) struct Wire {
     written: AtomicU64,
     /// How many those were when it last took no more.
     full_at: AtomicU64,
+    /// When it last took some, in microseconds after `opened_at`.
+    wrote_at: AtomicU64,
+    opened_at: Instant,
     gate: AtomicU8,
 }
 
@@ -58,6 +63,8 @@ impl Wire {
             runtime: Handle::current().id(),
             written: AtomicU64::new(0),
             full_at: AtomicU64::new(u64::MAX),
+            wrote_at: AtomicU64::new(0),
+            opened_at: Instant::now(),
             gate: AtomicU8::new(OPEN),
         }
     }
@@ -88,6 +95,14 @@ impl Wire {
     /// How many bytes were written so far.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
+    }
+
+    /// When the last of an exchange that was armed at `before` bytes was written; nothing where none
+    /// of it was, or the other side takes no more of it.
+    pub(super) fn wrote_at(&self, before: u64) -> Option<Instant> {
+        let written = self.written();
+        let at = Duration::from_micros(self.wrote_at.load(Ordering::Acquire));
+        (written != before && !self.is_stuck(written)).then(|| self.opened_at + at)
     }
 
     /// Whether more than `before` bytes are to be written and the other side takes none.
@@ -129,6 +144,8 @@ impl Metered {
         let wire = &*self.wire;
         match &outcome {
             Poll::Ready(Ok(n)) => {
+                let at = wire.opened_at.elapsed().as_micros() as u64;
+                wire.wrote_at.store(at, Ordering::Release);
                 wire.written.fetch_add(*n as u64, Ordering::AcqRel);
             }
             // What failed once is not tried again, so that the count stays what it is.

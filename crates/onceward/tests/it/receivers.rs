@@ -1,19 +1,23 @@
 //! How receivers do, and what stands before them: what is kept of it, who hears of it, and which gates
 //! hold.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use onceward::auth::{ClientCredentials, OAuth2};
 use onceward::core::key::ScopeKind;
 use onceward::core::lease::BEAT;
 use onceward::core::operation::State;
 use onceward::core::policy::Policy;
+use onceward::core::time::Timestamp;
 use onceward::route::{Protection, Route};
 use onceward::store::Query;
 use onceward::{Destination, Wish};
 
 use crate::events::{event, subscribe, wish, worlds};
 use crate::world::{
-    Gate, PAY, World, answer, every_with, permanent, person, post, route, routes, unsent,
+    Gate, PAY, World, answer, every_with, permanent, person, post, refused_address, route, routes,
+    unsent,
 };
 
 /// What says that a subscription changed: every node reads all of them anew.
@@ -207,25 +211,105 @@ async fn what_is_kept_of_one_receiver_says_nothing_of_the_next_nor_of_one_that_e
     }
 }
 
+/// Waits until another receiver is known to fail: what was heard before that is written.
+async fn until_another_fails(world: &World) {
+    let other = subscribe(world.engine(), wish("other", &["heard.last"])).await;
+    world.upstream.script_for("other", [unsent()]);
+    let engine = world.engine().clone();
+    let published = event("heard.last", 99);
+    world.spawn(async move { engine.publish(published).await }).await.unwrap().unwrap();
+    let fails = async || {
+        // It is written beside the attempt, and nobody is told of that.
+        world.clock.advance(Duration::from_micros(1));
+        failing_since(world, &other.name).await.is_some()
+    };
+    world.until("the other one fails", fails).await;
+}
+
+async fn failing_since(world: &World, name: &str) -> Option<Timestamp> {
+    world.engine().subscription(name).await.unwrap().unwrap().failing_since
+}
+
 #[tokio::test]
 async fn what_is_refused_here_says_nothing_of_a_receiver() {
-    for world in worlds() {
-        let made = subscribe(world.engine(), wish("billing", &[])).await;
-        world.upstream.script_for("billing", [permanent(), unsent()]);
+    for refused in [permanent, refused_address] {
+        for world in worlds() {
+            let made = subscribe(world.engine(), wish("billing", &["order.paid"])).await;
+            world.upstream.script_for("billing", [refused()]);
+            publish(&world, 1).await;
+            world
+                .until("it is dead", async || {
+                    deliveries(&world, |it| matches!(it, State::Dead(_))).await == 1
+                })
+                .await;
+            until_another_fails(&world).await;
+            assert_eq!(failing_since(&world, &made.name).await, None, "it was not asked");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_had_says_nothing_of_a_receiver() {
+    let credentials = ClientCredentials {
+        token_url: "http://tokens.test/token".parse().unwrap(),
+        client_id: "me".to_owned(),
+        client_secret: "secret".to_owned(),
+        scope: None,
+        audience: None,
+    };
+    for mut world in worlds() {
+        let mut authorised = route(PAY, &Policy::default());
+        let oauth2 = OAuth2::new(&credentials, Duration::from_secs(5));
+        authorised.auth.oauth2 = Some(Arc::new(oauth2));
+        world.set_routes(routes([authorised]));
+        world.upstream.script_for("tokens", [answer(500, "down")]);
+        let to = Destination::Route { name: PAY.to_owned(), target: "/hooks".to_owned() };
+        let mut by_route = wish("none", &["order.paid"]);
+        by_route.to = to;
+        let made = subscribe(world.engine(), by_route).await;
         publish(&world, 1).await;
-        world
-            .until("it is dead", async || {
-                deliveries(&world, |it| matches!(it, State::Dead(_))).await == 1
-            })
-            .await;
-        // It is written beside the attempt, and nobody is told of that.
-        let failing = async || {
-            world.clock.advance(Duration::from_micros(1));
-            world.engine().subscription(&made.name).await.unwrap().unwrap().failing_since
+        let has_failed = async || {
+            let query = Query { kind: Some(ScopeKind::Delivery), limit: 9, ..Query::default() };
+            let born = world.engine().store().list(query).await.unwrap().operations;
+            born.iter().any(|it| it.last_error().is_some_and(|why| why.contains("access token")))
         };
-        assert_eq!(failing().await, None, "it was not asked");
-        publish(&world, 2).await;
-        world.until("it fails", async || failing().await.is_some()).await;
+        world.until("no token is had", has_failed).await;
+        until_another_fails(&world).await;
+        assert_eq!(failing_since(&world, &made.name).await, None, "it was not asked");
+    }
+}
+
+#[tokio::test]
+async fn what_was_taken_before_its_subscription_led_to_a_route_waits_for_that_one() {
+    const EVENTS: u64 = 60;
+    for world in every_with(&routes([route(PAY, &Policy::default())])) {
+        let made = subscribe(world.engine(), wish("billing", &[])).await;
+        world.engine().pause(PAY, &person()).await.unwrap();
+        let engine = world.engine().clone();
+        let publishing = world.spawn(async move {
+            for number in 0..EVENTS {
+                engine.publish(event("order.paid", number)).await.unwrap();
+            }
+        });
+        world.until_dispatched(EVENTS as usize / 4).await;
+        let to = Destination::Route { name: PAY.to_owned(), target: "/hooks".to_owned() };
+        let (engine, person) = (world.engine(), person());
+        let change = engine.change_subscription(&made.name, |wish| wish.to = to.clone(), &person);
+        change.await.unwrap();
+        publishing.await.unwrap();
+        world
+            .until("all are born", async || deliveries(&world, |_| true).await == EVENTS as usize)
+            .await;
+        let is_at = |it: State| it == State::Delivering;
+        world.until("nothing is under way", async || deliveries(&world, is_at).await == 0).await;
+        let past = world.upstream.seen().iter().filter(|seen| seen.host == "pay.test").count();
+        assert_eq!(past, 0, "a pause of the route holds all that goes by it");
+        world.engine().resume(PAY, &person).await.unwrap();
+        let is_done = async || {
+            world.clock.advance(Duration::from_secs(1));
+            deliveries(&world, |it| it == State::Done).await == EVENTS as usize
+        };
+        world.until("all is done", is_done).await;
     }
 }
 

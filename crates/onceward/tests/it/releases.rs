@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onceward::clock::{Clock as _, SystemClock};
-use onceward::core::attempt::{Ended, Ending, Reached};
+use onceward::core::attempt::{Ended, Ending, Reached, Timings};
 use onceward::core::id::OperationId;
 use onceward::core::lease::Session;
 use onceward::core::operation::{Event, Operation};
@@ -147,6 +147,7 @@ async fn the_oldest_in_doubt_is_the_first_that_this_release_can_read() {
             error: None,
             may_have_executed: true,
             answer: None,
+            timings: Timings::default(),
         };
         let doubted = started.after(Event::Ended(ended, Verdict::Doubt), now).unwrap();
         for operation in [started, doubted] {

@@ -158,7 +158,7 @@ async fn where_a_step_fails_what_was_done_is_undone_in_reverse() {
         let expected =
             ["POST /hotel", "POST /flight", "POST /car", "DELETE /flight/f2", "DELETE /hotel/h1"];
         assert_eq!(asked(&world), expected);
-        let why = unwound.kept.unwrap().why.unwrap();
+        let why = unwound.kept.unwrap().why().unwrap();
         assert!(why.contains("the step car") && why.contains("422"), "{why}");
         assert!(unwound.operation.outcome.is_some_and(|outcome| !outcome.ok));
         // Nobody has to look after it, and nobody can send it behind its saga's back.
@@ -289,7 +289,7 @@ async fn a_value_that_is_missing_fails_the_saga_before_the_step_that_takes_it() 
         };
         let unwound = stands(&world, id, Standing::Unwound).await;
         assert_eq!(asked(&world), ["POST /hotel", "DELETE /hotel"]);
-        let why = unwound.kept.unwrap().why.unwrap();
+        let why = unwound.kept.unwrap().why().unwrap();
         assert!(why.contains("{{steps.hotel.body/id}}"), "{why}");
     }
 }
@@ -409,7 +409,7 @@ async fn a_step_whose_route_calls_its_effect_that_of_another_is_not_sent() {
         assert_eq!(legs(&unwound), [Leg::Undone, Leg::NotDone]);
         // What undoes a step says what the step said, and is no twin of it.
         assert_eq!(asked(&world)[1..], ["POST /hotel", "POST /hotel/undone"]);
-        let why = unwound.kept.unwrap().why.unwrap();
+        let why = unwound.kept.unwrap().why().unwrap();
         assert!(why.contains("the step flight") && why.contains(&first.operation.id.to_string()));
         // Whoever joined before keeps that answer; whoever comes now has the effect.
         assert_eq!(world.answered(of("early", "o-1")).await.operation.id, hotel);
@@ -496,13 +496,13 @@ async fn a_step_whose_route_is_gone_says_what_it_waits_for_and_goes_on_once_it_i
         world.until_dispatched(1).await;
         world.set_routes(routes([route(PAY, &policy)]));
         gate.open();
-        let why = async || saga(&world, id).await.kept.unwrap().why;
+        let why = async || saga(&world, id).await.kept.unwrap().why();
         let waits = async || why().await.is_some_and(|why| why.ends_with("again: other"));
         world.until("it says what it waits for", waits).await;
         world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
         world.pass_time(Duration::from_mins(2)).await;
         let done = stands(&world, id, Standing::Done).await;
-        assert_eq!(done.kept.unwrap().why, None);
+        assert_eq!(done.kept.unwrap().why(), None);
     }
 }
 
@@ -521,10 +521,10 @@ async fn what_may_have_been_done_and_forgotten_is_not_begun_again() {
         gate.open();
         let is_at = async || saga(&world, id).await.at_hand().as_deref() == Some("flight");
         world.until("the flight is at hand", is_at).await;
-        // Nobody can tell one that waits for its route from one that was forgotten.
+        // Nobody looked for that long: nobody can tell one that waited for its route from one that was forgotten.
         world.pass_time(Duration::from_hours(24 * 31)).await;
         let stuck = stands(&world, id, Standing::Stuck).await;
-        assert!(stuck.kept.unwrap().why.unwrap().contains("may have been done"));
+        assert!(stuck.kept.unwrap().why().unwrap().contains("may have been done"));
         world.set_routes(routes([route(PAY, &policy), route("other", &policy)]));
         let seen = world.upstream.dispatched();
         world.pass_time(Duration::from_mins(2)).await;

@@ -46,7 +46,7 @@ pub(crate) use calls::{
 pub(crate) use clock::ManualClock;
 pub(crate) use notes::Notes;
 pub(crate) use upstream::{
-    Gate, Scripted, Seen, Step, answer, permanent, truncated, unanswered, unsent,
+    Gate, Scripted, Seen, Step, answer, permanent, refused_address, truncated, unanswered, unsent,
 };
 
 use crate::postgres;

@@ -26,6 +26,7 @@ from .errors import (
     ResponseNotRetainedError,
     UnavailableError,
     UnreachableError,
+    UnwrittenError,
     WaitTimeoutError,
 )
 from .flow import RetryPolicy
@@ -65,6 +66,7 @@ __all__ = [
     "RetryPolicy",
     "UnavailableError",
     "UnreachableError",
+    "UnwrittenError",
     "Verified",
     "WaitTimeoutError",
     "WebhookRejectedError",

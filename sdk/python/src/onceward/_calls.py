@@ -30,6 +30,9 @@ from .shapes import OperationStory
 _LOOK = 0.1
 _LOOK_MAX = 5.0
 
+#: How long a look may take at least, in seconds, so that it can come back where no time is left.
+_LOOK_LAST = 1.0
+
 
 class Read:
     """An answer that was read whole."""
@@ -44,14 +47,19 @@ Steps = Generator[Ask | Pause, Read | None, Any]
 
 
 def answer_of(
-    request: Prepared, policy: RetryPolicy, extra: float = 0.0, *, is_safe: bool | None = None
+    request: Prepared,
+    policy: RetryPolicy,
+    extra: float = 0.0,
+    *,
+    is_safe: bool | None = None,
+    until: float = math.inf,
 ) -> Steps:
     """Makes a call; a refusal of the gateway's is raised.
 
     What stands before the gateway and is left at the end of what can be repeated is no answer.
     """
     safe = request.key is not None if is_safe is None else is_safe
-    read: Read = yield from retrying(request, policy, is_safe=safe, extra=extra)
+    read: Read = yield from retrying(request, policy, is_safe=safe, extra=extra, until=until)
     if safe and is_foreign(read):
         said = f"no answer came: {read.status_code} of what stands before the gateway"
         raise UnreachableError(said, request.key)
@@ -60,9 +68,9 @@ def answer_of(
     return answer
 
 
-def send(request: Prepared, policy: RetryPolicy) -> Steps:
+def send(request: Prepared, policy: RetryPolicy, extra: float = 0.0) -> Steps:
     """Makes a call and gives its answer; what is in doubt is raised."""
-    answer: Answer = yield from answer_of(request, policy)
+    answer: Answer = yield from answer_of(request, policy, extra)
     if answer.state == "in_doubt":
         raise _in_doubt(answer.operation, answer.key, answer)
     return answer
@@ -70,9 +78,11 @@ def send(request: Prepared, policy: RetryPolicy) -> Steps:
 
 def accept(request: Prepared, policy: RetryPolicy, wait: float | None) -> Steps:
     """Has a call remembered; gives the operation, and the outcome where it came in time."""
+    if wait is not None and not (math.isfinite(wait) and wait >= 0):
+        raise ValueError(f"{wait} is no time to wait in seconds")
     prefer = "respond-async" if wait is None else f"respond-async, wait={math.ceil(wait)}"
     request.headers["prefer"] = prefer
-    answer: Answer = yield from send(request, policy)
+    answer: Answer = yield from send(request, policy, wait or 0.0)
     if answer.operation is None and request.key is not None:
         said = f"no answer came: {answer.status} is not the gateway's"
         raise UnreachableError(said, request.key)
@@ -86,7 +96,7 @@ def accept(request: Prepared, policy: RetryPolicy, wait: float | None) -> Steps:
     return answer
 
 
-def ask(
+def ask_for(
     base: str,
     headers: httpx.Headers,
     policy: RetryPolicy,
@@ -94,10 +104,11 @@ def ask(
     path: str,
     body: object = None,
     extra: float = 0.0,
+    until: float = math.inf,
 ) -> Steps:
     """Asks the API how something stands, or says a word of a claim: a repeat changes nothing.
 
-    Gives the document that it answers; what is none of the API's is raised.
+    Gives its answer as it came, and its document; what is none of the API's is raised.
     """
     lines = httpx.Headers(headers)
     lines["accept"] = "application/json"
@@ -106,7 +117,7 @@ def ask(
         lines["content-type"] = "application/json"
         content = json.dumps(body, separators=(",", ":")).encode()
     request = Prepared(method, base + path, lines, content, None)
-    answer: Answer = yield from answer_of(request, policy, extra, is_safe=True)
+    answer: Answer = yield from answer_of(request, policy, extra, is_safe=True, until=until)
     if not answer.ok:
         # Refusals of the gateway's are problems: this is another's word.
         raise AnswerUnreadableError(f"the answer cannot be read: it has the status {answer.status}")
@@ -116,12 +127,22 @@ def ask(
         raise AnswerUnreadableError(f"the answer cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise AnswerUnreadableError("the answer cannot be read: it is no object")
+    return answer, document
+
+
+def ask(
+    base: str, headers: httpx.Headers, policy: RetryPolicy, path: str, until: float = math.inf
+) -> Steps:
+    """Asks how something stands, and gives the document alone."""
+    _, document = yield from ask_for(base, headers, policy, "GET", path, until=until)
     return document
 
 
-def operation(base: str, headers: httpx.Headers, policy: RetryPolicy, name: str) -> Steps:
+def operation(
+    base: str, headers: httpx.Headers, policy: RetryPolicy, name: str, until: float = math.inf
+) -> Steps:
     """The story of an operation."""
-    story = yield from ask(base, headers, policy, "GET", operation_path(name))
+    story = yield from ask(base, headers, policy, operation_path(name), until)
     if not {"id", "state"} <= story.keys():
         raise AnswerUnreadableError("the answer cannot be read: it is no operation")
     return story
@@ -129,7 +150,7 @@ def operation(base: str, headers: httpx.Headers, policy: RetryPolicy, name: str)
 
 def response(base: str, headers: httpx.Headers, policy: RetryPolicy, name: str) -> Steps:
     """The answer that is kept of an operation."""
-    kept = yield from ask(base, headers, policy, "GET", operation_path(name) + "/response")
+    kept = yield from ask(base, headers, policy, operation_path(name) + "/response")
     if "status" not in kept:
         raise AnswerUnreadableError("the answer cannot be read: it is none that is kept")
     return kept
@@ -147,7 +168,10 @@ def wait_for(
     end = time.monotonic() + timeout
     look = _LOOK
     while True:
-        story = cast(OperationStory, (yield from operation(base, headers, policy, name)))
+        # Where no time is left, it is looked at once all the same.
+        until = max(end, time.monotonic() + _LOOK_LAST)
+        told = yield from operation(base, headers, policy, name, until)
+        story = cast(OperationStory, told)
         if story["state"] in ("done", "dead"):
             return story
         looks = story["looks"]

@@ -5,6 +5,7 @@ The outcome is in the ledger before it is answered; a duplicate gets it from the
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, cast
 from urllib.parse import quote
 
-from .claims import AsyncClaims, Hold, claim_busy, claim_in_doubt
+from .claims import Granted, Hold, claim_busy, claim_in_doubt
 from .client import AsyncOnceward
 from .errors import (
     FenceStaleError,
@@ -110,6 +111,8 @@ class OnceMiddleware:
         self._wait = wait
         self._body_bytes_max = body_bytes_max
         self._response_bytes_max = response_bytes_max
+        #: What goes on though its caller may be gone: a task that nobody has may be forgotten.
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request by, answers it, or has it run."""
@@ -134,18 +137,28 @@ class OnceMiddleware:
         if body is None:
             await _refuse(send, self._too_large())
             return
+        # In a task of its own from its begin on: a caller that hangs up changes nothing.
+        task = asyncio.create_task(self._once(scope, receive, send, key, body))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task})
+        task.result()
+
+    async def _once(
+        self, scope: Scope, receive: Receive, send: Send, key: str, body: bytes
+    ) -> None:
+        """Begins it, and runs it where it is in hand."""
+        effects = self._effects or _effects_of(scope["method"])
+        name, about = self._name(key, scope), _fingerprint(scope, body)
+        steps = self._claims._begin(name, about, effects, None, self._wait)
         try:
-            claim = await self._claims.begin(
-                self._name(key, scope),
-                fingerprint=_fingerprint(scope, body),
-                effects=self._effects or _effects_of(scope["method"]),
-                wait=self._wait,
-            )
+            begun = cast(Granted, await self._claims._client.run(steps))
         except OncewardError as error:
             await _refuse(send, _refusal_of(error), key)
             return
+        claim = begun.claim
         if claim["status"] == "acquired":
-            await self._run(scope, receive, send, claim, key, body)
+            await self._run(scope, receive, send, begun, key, body)
         elif claim["status"] == "done":
             await _replay(send, claim, key)
         elif claim["status"] == "in_doubt":
@@ -155,10 +168,10 @@ class OnceMiddleware:
             await _refuse(send, _told(busy), key, busy.retry_after)
 
     async def _run(
-        self, scope: Scope, receive: Receive, send: Send, claim: Claim, key: str, body: bytes
+        self, scope: Scope, receive: Receive, send: Send, begun: Granted, key: str, body: bytes
     ) -> None:
-        hold = Hold(self._claims, claim, _HOLD_MAX)
-        scope["onceward"] = Keyed(key, claim["operation"], hold.held.fence)
+        hold = Hold(self._claims, begun, _HOLD_MAX)
+        scope["onceward"] = Keyed(key, hold.held.operation, hold.held.fence)
         is_read = False
 
         async def again() -> Message:
@@ -176,15 +189,15 @@ class OnceMiddleware:
         except BaseException as error:
             await hold.give_back(error)
             raise
-        finally:
-            hold.stop()
         try:
-            lines = await _settle(self._claims, hold, claim, held, key)
+            lines = await _settle(hold, begun.claim, held, key)
         except OncewardError as error:
             if held.is_passed_on:
                 raise
             await _refuse(send, _lost(error), key)
             return
+        finally:
+            hold.stop()
         await held.give(lines)
 
     async def _body(self, receive: Receive) -> bytes | None:
@@ -292,9 +305,7 @@ def meaning(status: int, has_retry_after: bool) -> Literal["final", "refused", "
     return "refused" if is_for_now or has_retry_after else "final"
 
 
-async def _settle(
-    claims: AsyncClaims, hold: Hold, claim: Claim, held: _Answer, key: str
-) -> list[Line]:
+async def _settle(hold: Hold, claim: Claim, held: _Answer, key: str) -> list[Line]:
     """Writes down how it ended, and gives what is to be said beside the answer."""
     status = held.status
     means = meaning(status, any(name.lower() == b"retry-after" for name, _ in held.lines))
@@ -305,7 +316,8 @@ async def _settle(
             "headers": [[name, value] for name, value in lines if name.lower() in _KEPT],
             "body_base64": None if held.is_passed_on else base64.b64encode(held.body).decode(),
         }
-        await claims.complete(claim["key"], hold.held.fence, kept)
+        # It stays in hand until that is heard.
+        await hold.end(kept)
         return _lines(key, claim["operation"], "done")
     if means == "refused":
         await hold.give_back(NotDoneError(f"the handler answered {status}: nothing was done"))

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -20,6 +22,9 @@ from .errors import (
     NotDoneError,
     OncewardError,
     OutcomeUnknownError,
+    ProblemError,
+    RefusedError,
+    UnwrittenError,
     problem,
 )
 from .flow import Ask, Pause
@@ -29,10 +34,17 @@ from .units import duration
 
 if TYPE_CHECKING:
     from ._calls import Read, Steps
+    from .answer import Answer
     from .client import AsyncOnceward, Onceward, _Client
 
 #: What the gateway waits for somebody else's outcome in one request, at most, in seconds.
 _WAIT_MAX = 60.0
+
+#: Renewals come no closer together than this, whatever the lease, in seconds.
+_PAUSE_MIN = 0.05
+
+#: No lease is counted as longer, in this process, in seconds.
+_LEASE_MAX = 86_400.0
 
 #: How a claim stands where a word of it was heard.
 _HEARD = {"complete": ("done",), "release": ("released", "in_doubt"), "renew": ("acquired",)}
@@ -53,6 +65,8 @@ class Held:
     operation: str
     #: Until when it is in hand, by this process's clock that only goes on.
     _until: float = field(default=math.inf, compare=False, repr=False)
+    #: For how long it was granted last, in seconds.
+    _lease: float = field(default=_LEASE_MAX, compare=False, repr=False)
     _lost: OncewardError | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -64,6 +78,14 @@ class Held:
         if self._lost is None and time.monotonic() >= self._until:
             self._lost = OncewardError(f"the lease of {self.key} is over, and was not renewed")
         return self._lost
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A claim, and for how long it is in hand from its answer on, in seconds."""
+
+    claim: Claim
+    lease: float
 
 
 class _Verbs:
@@ -87,20 +109,30 @@ class _Verbs:
     def _path(self, key: str) -> str:
         return f"/v1/claims/{quote(self.scope, safe='')}/{quote(key, safe='')}"
 
-    def _say(self, key: str, verb: str, words: dict[str, Any], extra: float = 0.0) -> Steps:
+    def _say(
+        self,
+        key: str,
+        verb: str,
+        words: dict[str, Any],
+        extra: float = 0.0,
+        until: float = math.inf,
+    ) -> Generator[Ask | Pause, Read | None, Granted]:
         said = {name: value for name, value in words.items() if value is not None}
         # A nonce or a fence tells a second arrival.
-        claim = yield from self._client._ask("POST", f"{self._path(key)}/{verb}", said, extra)
+        path = f"{self._path(key)}/{verb}"
+        answer, claim = yield from self._client._post(path, said, extra, until)
         status = claim.get("status")
         if claim.get("key") != key or status is None:
             raise AnswerUnreadableError(_NO_CLAIM)
         if verb in _HEARD and status not in _HEARD[verb]:
             raise AnswerUnreadableError(f"the answer cannot be read: the claim is {status}")
-        return claim
+        return Granted(claim, granted(claim, answer, self.lease))
 
     def _begin(
         self, key: str, fingerprint: object, effects: Effects | None, nonce: str | None, wait: float
-    ) -> Steps:
+    ) -> Generator[Ask | Pause, Read | None, Granted]:
+        """Begins an effect; a begin that is sent again because its answer was lost is the same."""
+        wait = max(0.0, min(wait, _WAIT_MAX))
         words = {
             "lease": duration(self.lease),
             "fingerprint": fingerprint,
@@ -109,10 +141,11 @@ class _Verbs:
             "nonce": nonce or new_key(),
             "wait": duration(wait) if wait else None,
         }
-        return self._say(key, "begin", words, extra=wait)
+        return (yield from self._say(key, "begin", words, extra=wait))
 
     def _complete(self, key: str, fence: int, outcome: object, ok: bool | None) -> Steps:
-        return self._say(key, "complete", {"fence": fence, "outcome": outcome, "ok": ok})
+        words = {"fence": fence, "outcome": outcome, "ok": ok}
+        return (yield from self._say(key, "complete", words)).claim
 
     def _release(
         self,
@@ -128,29 +161,57 @@ class _Verbs:
             "retry_after": None if retry_after is None else duration(retry_after),
             "may_have_executed": may_have_executed or None,
         }
-        return self._say(key, "release", words)
+        return (yield from self._say(key, "release", words)).claim
 
-    def _renew(self, key: str, fence: int, lease: float | None) -> Steps:
-        said = duration(self.lease if lease is None else lease)
-        return self._say(key, "renew", {"fence": fence, "lease": said})
+    def _renew(
+        self, key: str, fence: int, lease: float | None, until: float = math.inf
+    ) -> Generator[Ask | Pause, Read | None, Granted]:
+        words = {"fence": fence, "lease": duration(self.lease if lease is None else lease)}
+        return (yield from self._say(key, "renew", words, until=until))
+
+    def _keep(self, held: Held) -> Generator[Ask | Pause, Read | None, bool]:
+        """Renews a claim once; whether it is to be renewed again."""
+        asked = time.monotonic()
+        try:
+            # A renewal that hangs is worth no more than the lease that it is to renew.
+            renewed = yield from self._renew(held.key, held.fence, None, held._until)
+        except OncewardError as error:
+            # Else it was asked several times over; the next third is another chance.
+            if _is_final(error):
+                held._lost = error
+        else:
+            if held.lost is None:
+                held._lease, held._until = renewed.lease, asked + renewed.lease
+        return held.lost is None
+
+    def _end(self, held: Held, outcome: object) -> Steps:
+        """Says that it was done. It stays in hand until that is heard: a gateway comes back."""
+        try:
+            return (yield from self._complete(held.key, held.fence, outcome, None))
+        except (RefusedError, TypeError, ValueError):
+            # No further try could write it. A lease that ends by itself says the same, later.
+            with suppress(OncewardError):
+                why = "its outcome cannot be written down"
+                yield from self._release(held.key, held.fence, why, None, True)
+            raise
 
     def _get(self, key: str) -> Steps:
-        claim = yield from self._client._ask("GET", self._path(key))
+        claim = yield from self._client._ask(self._path(key))
         if claim.get("key") != key:
             raise AnswerUnreadableError(_NO_CLAIM)
         return claim
 
     def _acquire(
         self, key: str, fingerprint: object, effects: Effects | None, wait: float
-    ) -> Generator[Ask | Pause, Read | None, Claim]:
+    ) -> Generator[Ask | Pause, Read | None, Granted]:
         """Begins a key that is in nobody's hand, or is done."""
         end = time.monotonic() + wait
         while True:
             left = max(0.0, end - time.monotonic())
-            said = yield from self._begin(key, fingerprint, effects, None, min(left, _WAIT_MAX))
-            claim = cast(Claim, said)
+            begun = yield from self._begin(key, fingerprint, effects, None, left)
+            claim = begun.claim
             if claim["status"] in ("acquired", "done"):
-                return claim
+                return begun
             if claim["status"] == "in_doubt":
                 raise claim_in_doubt(claim)
             retry_after = claim.get("retry_after_ms", 1000) / 1000
@@ -173,10 +234,36 @@ def outcome_of(claim: Claim) -> Any:
     return claim.get("outcome")
 
 
-def held_of(claim: Claim, lease: float) -> Held:
+def granted(claim: Claim, answer: Answer, asked: float) -> float:
+    """For how long a claim is in hand: what was asked, unless its answer says less.
+
+    By the clock of whoever answered, which need not be ours; it says whole seconds.
+    """
+    asked = min(asked, _LEASE_MAX)
+    try:
+        until = datetime.fromisoformat(claim["lease_until"])
+        said = (until - parsedate_to_datetime(answer.headers["date"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return asked
+    return asked if said >= asked else max(said - 1.0, said / 2, 0.0)
+
+
+def held_of(begun: Granted) -> Held:
     """What whoever has a claim in hand is told."""
-    until = time.monotonic() + lease
-    return Held(claim["key"], claim.get("fence", 0), claim["operation"], until)
+    claim, until = begun.claim, time.monotonic() + begun.lease
+    return Held(claim["key"], claim.get("fence", 0), claim["operation"], until, begun.lease)
+
+
+def _is_final(error: OncewardError) -> bool:
+    """Whether a claim that is refused so is not ours any more."""
+    is_gone = isinstance(error, ProblemError) and error.status in (403, 404, 410)
+    return is_gone or isinstance(error, FenceStaleError)
+
+
+def _pause_of(held: Held) -> float:
+    """How long until a claim is to be renewed: a third of its lease."""
+    left = max(0.0, held._until - time.monotonic())
+    return min(max(held._lease / 3, _PAUSE_MIN), left)
 
 
 class Claims(_Verbs):
@@ -199,7 +286,7 @@ class Claims(_Verbs):
         minute: how many seconds somebody else's outcome is waited for.
         """
         steps = self._begin(key, fingerprint, effects, nonce, wait)
-        return cast(Claim, self._client.run(steps))
+        return cast(Granted, self._client.run(steps)).claim
 
     def complete(
         self, key: str, fence: int, outcome: object = None, *, ok: bool | None = None
@@ -222,7 +309,7 @@ class Claims(_Verbs):
 
     def renew(self, key: str, fence: int, *, lease: float | None = None) -> Claim:
         """Keeps it in hand for another lease."""
-        return cast(Claim, self._client.run(self._renew(key, fence, lease)))
+        return cast(Granted, self._client.run(self._renew(key, fence, lease))).claim
 
     def get(self, key: str) -> Claim:
         """How it stands."""
@@ -244,15 +331,16 @@ class Claims(_Verbs):
         `NotDoneError`; what follows is what `effects` says.
 
         Raises `InProgressError` where somebody else has it in hand for longer than `wait`,
-        `OutcomeUnknownError` where only a person can tell, and `EffectFailedError` where it was
-        done and did not succeed.
+        `OutcomeUnknownError` where only a person can tell, `EffectFailedError` where it was done
+        and did not succeed, and `UnwrittenError` where it ran and the ledger does not know its
+        outcome.
         """
-        claim = cast(Claim, self._client.run(self._acquire(key, fingerprint, effects, wait)))
-        if claim["status"] == "done":
-            return cast(T, outcome_of(claim))
-        held = held_of(claim, self.lease)
+        begun = cast(Granted, self._client.run(self._acquire(key, fingerprint, effects, wait)))
+        if begun.claim["status"] == "done":
+            return cast(T, outcome_of(begun.claim))
+        held = held_of(begun)
         over = threading.Event()
-        renewing = threading.Thread(target=self._keep, args=(held, over), daemon=True)
+        renewing = threading.Thread(target=self._renewing, args=(held, over), daemon=True)
         renewing.start()
         try:
             outcome = effect(held)
@@ -262,23 +350,20 @@ class Claims(_Verbs):
             with suppress(OncewardError):
                 self._client.run(self._give_back(held, error))
             raise
+        try:
+            self._client.run(self._end(held, outcome))
+        except FenceStaleError:
+            raise
+        except (OncewardError, TypeError, ValueError) as error:
+            raise UnwrittenError(key, held.fence, error) from error
         finally:
             over.set()
-        self.complete(key, held.fence, outcome)
         return outcome
 
-    def _keep(self, held: Held, over: threading.Event) -> None:
-        while not over.wait(self.lease / 3):
-            asked = time.monotonic()
-            try:
-                self.renew(held.key, held.fence)
-                held._until = asked + self.lease
-            except FenceStaleError as error:
-                held._lost = error
+    def _renewing(self, held: Held, over: threading.Event) -> None:
+        while not over.wait(_pause_of(held)) and held.lost is None:
+            if not self._client.run(self._keep(held)):
                 return
-            except OncewardError:
-                # It was asked several times over; the next third of the lease is another chance.
-                continue
 
 
 class AsyncClaims(_Verbs):
@@ -297,7 +382,7 @@ class AsyncClaims(_Verbs):
     ) -> Claim:
         """Begins an effect, as `Claims.begin`."""
         steps = self._begin(key, fingerprint, effects, nonce, wait)
-        return cast(Claim, await self._client.run(steps))
+        return cast(Granted, await self._client.run(steps)).claim
 
     async def complete(
         self, key: str, fence: int, outcome: object = None, *, ok: bool | None = None
@@ -320,7 +405,7 @@ class AsyncClaims(_Verbs):
 
     async def renew(self, key: str, fence: int, *, lease: float | None = None) -> Claim:
         """Keeps it in hand for another lease."""
-        return cast(Claim, await self._client.run(self._renew(key, fence, lease)))
+        return cast(Granted, await self._client.run(self._renew(key, fence, lease))).claim
 
     async def get(self, key: str) -> Claim:
         """How it stands."""
@@ -337,30 +422,39 @@ class AsyncClaims(_Verbs):
     ) -> T:
         """Runs `effect` unless somebody has, and gives its outcome, as `Claims.once`."""
         steps = self._acquire(key, fingerprint, effects, wait)
-        claim = cast(Claim, await self._client.run(steps))
-        if claim["status"] == "done":
-            return cast(T, outcome_of(claim))
-        hold = Hold(self, claim)
+        begun = cast(Granted, await self._client.run(steps))
+        if begun.claim["status"] == "done":
+            return cast(T, outcome_of(begun.claim))
+        hold = Hold(self, begun)
         try:
             outcome = await effect(hold.held)
         except BaseException as error:
             await hold.give_back(error)
             raise
+        try:
+            await hold.end(outcome)
+        except FenceStaleError:
+            raise
+        except (OncewardError, TypeError, ValueError) as error:
+            raise UnwrittenError(key, hold.held.fence, error) from error
         finally:
             hold.stop()
-        await self.complete(key, hold.held.fence, outcome)
         return outcome
 
 
 class Hold:
-    """A claim in hand of a task: renewed at a third of its lease until it is stopped."""
+    """A claim in hand of a task: renewed at a third of what was granted until it is stopped."""
 
-    def __init__(self, claims: AsyncClaims, claim: Claim, longest: float = math.inf) -> None:
-        self.held = held_of(claim, claims.lease)
+    def __init__(self, claims: AsyncClaims, begun: Granted, longest: float = math.inf) -> None:
+        self.held = held_of(begun)
         self._claims = claims
         #: From then on its lease ends by itself, whatever its holder does.
-        self._end = time.monotonic() + longest
-        self._task = asyncio.create_task(self._keep())
+        self._last = time.monotonic() + longest
+        self._task = asyncio.create_task(self._renewing())
+
+    async def end(self, outcome: object) -> None:
+        """Says that it was done."""
+        await self._claims._client.run(self._claims._end(self.held, outcome))
 
     async def give_back(self, error: BaseException) -> None:
         """Says that an effect ended in an error: nothing was done where the error says so."""
@@ -373,19 +467,11 @@ class Hold:
         """Renews it no more."""
         self._task.cancel()
 
-    async def _keep(self) -> None:
-        while time.monotonic() < self._end:
-            await asyncio.sleep(self._claims.lease / 3)
-            asked = time.monotonic()
-            try:
-                await self._claims.renew(self.held.key, self.held.fence)
-                self.held._until = asked + self._claims.lease
-            except FenceStaleError as error:
-                self.held._lost = error
+    async def _renewing(self) -> None:
+        while self.held.lost is None and time.monotonic() < self._last:
+            await asyncio.sleep(_pause_of(self.held))
+            if not await self._claims._client.run(self._claims._keep(self.held)):
                 return
-            except OncewardError:
-                # It was asked several times over; the next third of the lease is another chance.
-                continue
 
 
 def claim_busy(claim: Claim) -> InProgressError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -52,6 +53,10 @@ class _Client:
         address = url or os.environ.get("ONCEWARD_URL") or _URL
         if not address.startswith(("http://", "https://")):
             raise ValueError(f"{address!r} is no address of a gateway: write {_URL}")
+        if "@" in urlsplit(address).netloc:
+            raise ValueError(
+                "the gateway's address has a name or a password in it: give an access_key"
+            )
         #: The gateway's address, without a slash at its end.
         self.url = address.rstrip("/")
         self.retry = retry or RetryPolicy()
@@ -78,8 +83,12 @@ class _Client:
             ready.headers.setdefault(name, value)
         return ready
 
-    def _ask(self, method: str, path: str, body: object = None, extra: float = 0.0) -> Steps:
-        return _calls.ask(self.url, self._headers, self.retry, method, path, body, extra)
+    def _ask(self, path: str) -> Steps:
+        return _calls.ask(self.url, self._headers, self.retry, path)
+
+    def _post(self, path: str, body: object, extra: float, until: float) -> Steps:
+        head = (self.url, self._headers, self.retry)
+        return _calls.ask_for(*head, "POST", path, body, extra, until)
 
     def _operation(self, name: str) -> Steps:
         return _calls.operation(self.url, self._headers, self.retry, name)
@@ -108,9 +117,10 @@ def _whole(response: httpx.Response, pieces: list[bytes]) -> Read:
     return Read(response.status_code, response.headers, b"".join(pieces))
 
 
-def _check_size(bytes_read: int) -> None:
+def _check_size(bytes_read: int, key: str | None) -> None:
     if bytes_read > ANSWER_BYTES_MAX:
-        raise AnswerTooLargeError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
+        said = f"the answer is larger than {ANSWER_BYTES_MAX} bytes; the call itself was made"
+        raise AnswerTooLargeError(said, key)
 
 
 class Onceward(_Client):
@@ -258,7 +268,7 @@ class Onceward(_Client):
             pieces, length = [], 0
             for piece in response.iter_bytes():
                 length += len(piece)
-                _check_size(length)
+                _check_size(length, ready.key)
                 pieces.append(piece)
         finally:
             response.close()
@@ -406,7 +416,7 @@ class AsyncOnceward(_Client):
             pieces, length = [], 0
             async for piece in response.aiter_bytes():
                 length += len(piece)
-                _check_size(length)
+                _check_size(length, ready.key)
                 pieces.append(piece)
         finally:
             await response.aclose()

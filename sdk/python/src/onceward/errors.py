@@ -33,6 +33,11 @@ class UnreachableError(OncewardError):
 class AnswerTooLargeError(OncewardError):
     """An answer is larger than what is read of one; the call itself was made."""
 
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        #: The key that the call was made with: its outcome lies under that one.
+        self.key = key
+
 
 class AnswerUnreadableError(OncewardError):
     """An answer is none of the API's: another server's, perhaps.
@@ -169,6 +174,21 @@ class EffectFailedError(OncewardError):
         super().__init__(f"{key} has ended, and did not succeed")
         #: As it was completed.
         self.outcome = outcome
+
+
+class UnwrittenError(OncewardError):
+    """The effect of a claim ran, and the ledger was not told its outcome; the cause says why.
+
+    It is in doubt, or will be once its lease is over. A `complete` with this fence is still
+    believed.
+    """
+
+    def __init__(self, key: str, fence: int, cause: BaseException) -> None:
+        super().__init__(f"the effect of {key} ran, and its outcome is not written down: {cause}")
+        #: The claim's key.
+        self.key = key
+        #: The fence that it was run under.
+        self.fence = fence
 
 
 class NotDoneError(OncewardError):

@@ -6,6 +6,7 @@ blocking client, the asynchronous one and every hook have one way to retry.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -16,6 +17,9 @@ from typing import Protocol, TypeVar
 
 from .errors import UnreachableError
 from .request import Prepared
+
+#: What a call is given at least, in seconds, so that it has a chance.
+_MOMENT = 0.01
 
 #: The statuses that whatever stands between us and the gateway says of itself.
 _BETWEEN = (429, 502, 503, 504)
@@ -110,20 +114,23 @@ def retrying(
     is_repeatable: bool = True,
     is_safe: bool | None = None,
     extra: float = 0.0,
+    until: float = math.inf,
 ) -> Generator[Ask | Pause, G | None, G]:
     """Makes a call until its answer cannot get better by making it again.
 
-    `is_safe`: a second arrival changes nothing, as of what has a key.
+    `is_safe`: a second arrival changes nothing, as of what has a key. `until`: by the clock that
+    only goes on, nothing of it is waited for any longer.
     """
     safe = request.key is not None if is_safe is None else is_safe
-    end = time.monotonic() + policy.horizon
+    end = min(time.monotonic() + policy.horizon, until)
     attempt = 0
     while True:
         attempt += 1
         answer: G | None = None
         failure: Exception | None = None
         try:
-            answer = yield Ask(request, policy.timeout + extra)
+            left = max(_MOMENT, until - time.monotonic())
+            answer = yield Ask(request, min(policy.timeout + extra, left))
         except NoAnswerError as error:
             failure = error
         if answer is not None and not may_help(answer, safe):

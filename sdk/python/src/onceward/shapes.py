@@ -128,6 +128,27 @@ class Act(TypedDict):
     who: str
 
 
+class Timings(TypedDict):
+    """How long each phase of an attempt took, in milliseconds; `null` where it did not come to one. Where it broke off, the last phase that has a time is the one that it broke off in. Claims, and attempts of releases that did not measure, have none"""
+
+    #: Reading the rest of the answer; of a mail, the good-bye
+    body: float | None
+    #: Opening a connection, or waiting for one that another call opens
+    connect: float | None
+    #: Waiting for the head of the answer; of a mail, for the reply to its end
+    head: float | None
+    #: Looking up the upstream's address (DNS)
+    resolve: float | None
+    #: Whether its connection had carried requests before, so that none was opened
+    reused: bool
+    #: Writing the request; over HTTP/2 it is within `head`. Of a mail, all up to the dot that ends it
+    send: float | None
+    #: Agreeing on TLS
+    tls: float | None
+    #: Waiting for the route's access token
+    token: float | None
+
+
 class Attempt(TypedDict):
     ended_at: str | None
     #: `unsent`: provably nothing was sent; `unanswered`: it may have been executed
@@ -142,6 +163,7 @@ class Attempt(TypedDict):
     reached: Literal["nothing", "resolved", "connected", "secured", "sent", "head", "body"] | None
     started_at: Time
     status: int | None
+    timings: NotRequired[Timings | None]
 
 #: What a second arrival at the upstream would do
 Effects: TypeAlias = Literal["idempotent", "keyed", "non-idempotent"]

@@ -7,7 +7,8 @@ It has the two scripted upstreams of `onceward serve` (`demo` and `demo-unsafe`,
     onceward = Onceward(transport=gateway.transport)        # or AsyncOnceward
 
 It has no time: pauses between attempts are none, accepted calls are made before their 202 is back,
-leases end where a test says so, and windows never do.
+leases end where a test says so, and windows never do; only a key that is given back for later is
+free no earlier than that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import hmac
 import json
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -28,10 +28,10 @@ from urllib.parse import unquote
 
 import httpx
 
+from ._fakes import FakeClaims, FakeTransport, refuse
 from .asgi import meaning
-from .errors import problem
 from .keys import is_safe, read_key
-from .shapes import Advice, Claim, Effects, ProblemCode, State
+from .shapes import Advice, Effects, ProblemCode, State
 
 #: What an upstream does: it answers, or raises where no answer comes.
 Upstream = Callable[[httpx.Request], httpx.Response]
@@ -81,14 +81,6 @@ class _Operation:
     last: httpx.Response | None = None
 
 
-@dataclass
-class _Held:
-    claim: Claim
-    fingerprint: str | None
-    nonce: str | None
-    completed: str | None = None
-
-
 class FakeGateway:
     """A gateway in memory. It may be shared by threads, which take turns."""
 
@@ -100,11 +92,11 @@ class FakeGateway:
         }
         self._operations: dict[str, _Operation] = {}
         self._by_key: dict[tuple[str, str], _Operation] = {}
-        self._claims: dict[tuple[str, str], _Held] = {}
-        self._fence = time.time_ns() // 1_000_000
+        self._count = 0
+        self._claims = FakeClaims(self._made)
         self._lock = threading.RLock()
         #: What a client of either kind is given as its `transport`.
-        self.transport = httpx.MockTransport(self._handle)
+        self.transport = FakeTransport(self._handle)
 
     def resolve(
         self,
@@ -126,10 +118,8 @@ class FakeGateway:
 
     def lapse(self, scope: str, key: str) -> None:
         """Ends the lease of a claim, as time does."""
-        claim = self._claims[scope, key].claim
-        if claim["status"] != "acquired":
-            raise ValueError(f"{key} is in nobody's hand")
-        claim["status"] = "in_doubt" if claim["effects"] == "non-idempotent" else "released"
+        with self._lock:
+            self._claims.lapse(scope, key)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         with self._lock:
@@ -141,16 +131,17 @@ class FakeGateway:
                 return self._tell(parts[1], parts[2] if len(parts) > 2 else None)
             if parts[0] == "claims" and len(parts) > 2:
                 words = json.loads(request.content or b"{}")
-                return self._claim(parts[1], parts[2], parts[3] if len(parts) > 3 else None, words)
+                verb = parts[3] if len(parts) > 3 else None
+                return self._claims.answer(parts[1], parts[2], verb, words)
             title = "There is no such thing"
-            return _refuse("not-found", 404, "fix-request", title, "It is not in the double.")
+            return refuse("not-found", 404, "fix-request", title, "It is not in the double.")
 
     def _call(self, request: httpx.Request, target: str) -> httpx.Response:
         name, _, rest = target.partition("/")
         route = self._routes.get(name)
         if route is None:
             detail = f"No route is called {name!r}."
-            return _refuse("route-unknown", 404, "fix-request", "There is no such route", detail)
+            return refuse("route-unknown", 404, "fix-request", "There is no such route", detail)
         lines = [it for it in request.headers.multi_items() if not it[0].startswith("onceward-")]
         query = request.url.query.decode("ascii")
         url = f"http://{name}/{rest}" + (f"?{query}" if query else "")
@@ -161,7 +152,7 @@ class FakeGateway:
         key = str(uuid.uuid4()) if field_of_key is None else read_key(field_of_key)
         if key is None:
             title = "The idempotency key cannot be read"
-            return _refuse("key-invalid", 400, "fix-request", title, "Nothing was sent.")
+            return refuse("key-invalid", 400, "fix-request", title, "Nothing was sent.")
         prefer = request.headers.get("prefer", "")
         is_accepted = "respond-async" in prefer
         parts = {
@@ -209,19 +200,20 @@ class FakeGateway:
         return operation
 
     def _made(self) -> str:
-        return f"op_0{len(self._operations) + len(self._claims):025}"
+        self._count += 1
+        return f"op_0{self._count:025}"
 
     def _tell(self, made: str, part: str | None) -> httpx.Response:
         operation = self._operations.get(made)
         if operation is None:
             detail = f"No operation {made} is in the ledger."
-            return _refuse("not-found", 404, "fix-request", "There is no such thing", detail)
+            return refuse("not-found", 404, "fix-request", "There is no such thing", detail)
         if part is None:
             return httpx.Response(200, json=_story(operation))
         kept = operation.outcome or operation.last
         if part != "response" or kept is None:
             title = "There is no answer to show"
-            return _refuse("no-outcome", 404, "wait", title, "It has none yet.")
+            return refuse("no-outcome", 404, "wait", title, "It has none yet.")
         said = {
             "status": kept.status_code,
             "headers": [list(line) for line in kept.headers.multi_items()],
@@ -229,72 +221,6 @@ class FakeGateway:
             "body_base64": None,
         }
         return httpx.Response(200, json=said)
-
-    def _claim(
-        self, scope: str, key: str, verb: str | None, words: dict[str, Any]
-    ) -> httpx.Response:
-        held = self._claims.get((scope, key))
-        if verb == "begin":
-            return self._begin(scope, key, words, held)
-        if held is None:
-            detail = f"Nobody has begun {key}."
-            return _refuse("not-found", 404, "fix-request", "There is no such thing", detail)
-        claim = held.claim
-        if verb is None:
-            return httpx.Response(200, json=_shown(claim))
-        said = json.dumps([words.get("outcome"), words.get("ok", True)], sort_keys=True)
-        is_its = words.get("fence") == claim.get("fence")
-        is_same = verb == "complete" and claim["status"] == "done" and held.completed == said
-        is_late = verb == "complete" and claim["status"] == "in_doubt"
-        if not is_its or not (claim["status"] == "acquired" or is_same or is_late):
-            stands = claim["status"].replace("_", " ")
-            detail = f"It has been begun since, or has ended: it is {stands}. Nothing was changed."
-            title = "Its holder has it in hand no more"
-            return _refuse("fence-stale", 409, "escalate", title, detail)
-        if verb == "complete":
-            claim["status"] = "done"
-            claim["outcome"] = words.get("outcome")
-            claim["ok"] = words.get("ok", True)
-            held.completed = said
-        elif verb == "release":
-            is_open = words.get("may_have_executed") and claim["effects"] == "non-idempotent"
-            claim["status"] = "in_doubt" if is_open else "released"
-        return httpx.Response(200, json=_shown(claim))
-
-    def _begin(
-        self, scope: str, key: str, words: dict[str, Any], held: _Held | None
-    ) -> httpx.Response:
-        said = words.get("fingerprint")
-        fingerprint = None if said is None else json.dumps(said, sort_keys=True)
-        if held is not None:
-            claim = held.claim
-            if fingerprint and held.fingerprint and fingerprint != held.fingerprint:
-                title = "The key was used for another request"
-                detail = "It differs in: fingerprint. Nothing was sent."
-                return _refuse(
-                    "key-mismatch", 409, "new-key", title, detail, differs=["fingerprint"]
-                )
-            if claim["status"] == "acquired" and words.get("nonce") != held.nonce:
-                # Nobody is held up here: whoever waits comes back in a moment.
-                busy = {**_shown(claim), "status": "busy", "retry_after_ms": 10}
-                return httpx.Response(200, json=busy, headers={"retry-after": "1"})
-            if claim["status"] != "released":
-                return httpx.Response(200, json=_shown(claim))
-        self._fence += 1
-        before = held.claim if held is not None else None
-        by_scope = before["effects"] if before else "non-idempotent"
-        claim = {
-            "key": key,
-            "status": "acquired",
-            "attempt": (before["attempt"] if before else 0) + 1,
-            "effects": words.get("effects") or by_scope,
-            "operation": before["operation"] if before else self._made(),
-            "fence": self._fence,
-            "lease_until": datetime.now(UTC).isoformat(),
-        }
-        known = held.fingerprint if held is not None else None
-        self._claims[scope, key] = _Held(claim, fingerprint or known, words.get("nonce"))
-        return httpx.Response(200, json=_shown(claim))
 
 
 def _deliver(operation: _Operation, route: FakeRoute, attempts_max: int) -> None:
@@ -361,7 +287,7 @@ def _answer(operation: _Operation, *, is_accepted: bool, is_replay: bool) -> htt
         detail = "The request was sent and no answer says whether it was done."
         status = 409 if is_replay else 504
         code: ProblemCode = "outcome-unknown"
-        return _refuse(code, status, "escalate", title, detail, headers=headers, **about)
+        return refuse(code, status, "escalate", title, detail, headers=headers, **about)
     if kept is None:
         headers["retry-after"] = "1"
         if all(attempt.is_unsent for attempt in operation.attempts):
@@ -369,7 +295,7 @@ def _answer(operation: _Operation, *, is_accepted: bool, is_replay: bool) -> htt
         else:
             code, status, title = "no-answer", 504, "The upstream gave no answer"
         detail = "The same key goes on under the same operation."
-        return _refuse(code, status, "same-key", title, detail, headers=headers, **about)
+        return refuse(code, status, "same-key", title, detail, headers=headers, **about)
     lines = [it for it in kept.headers.multi_items() if not is_replay or it[0] in _KEPT]
     lines = [it for it in lines if it[0] not in ("content-length", "transfer-encoding")]
     return httpx.Response(
@@ -382,35 +308,9 @@ def _mismatch(operation: _Operation, parts: dict[str, str]) -> httpx.Response:
     title = "The key was used for another request"
     detail = f"It differs in: {', '.join(differs)}. Nothing was sent; a new intent needs a new key."
     operated = operation.id
-    return _refuse(
+    return refuse(
         "key-mismatch", 409, "new-key", title, detail, differs=differs, operation=operated
     )
-
-
-def _refuse(
-    code: ProblemCode,
-    status: int,
-    advice: Advice,
-    title: str,
-    detail: str,
-    *,
-    headers: dict[str, str] | None = None,
-    **more: object,
-) -> httpx.Response:
-    said = {**problem(code, status, advice, title, detail), **more}
-    lines = {
-        **(headers or {}),
-        "content-type": "application/problem+json",
-        "onceward-advice": advice,
-    }
-    return httpx.Response(status, headers=lines, content=json.dumps(said).encode())
-
-
-def _shown(claim: Claim) -> dict[str, Any]:
-    """A claim without what does not belong to its status."""
-    hidden = {"acquired": ("outcome", "ok"), "done": ("fence", "lease_until")}
-    beside = hidden.get(claim["status"], ("outcome", "ok", "fence", "lease_until"))
-    return {name: value for name, value in claim.items() if name not in beside}
 
 
 def _story(operation: _Operation) -> dict[str, Any]:

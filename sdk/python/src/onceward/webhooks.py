@@ -58,6 +58,8 @@ class Verified:
     """A webhook that its provider signed."""
 
     #: Its id, where the scheme has one in a header: the key to make nothing of a second arrival.
+    #: GitHub and Shopify do not sign theirs: whoever has a webhook of theirs can send it again
+    #: under another.
     id: str | None
     #: When it was signed, where the scheme says.
     signed_at: datetime | None
@@ -105,10 +107,10 @@ def verify_webhook(
         )
     _check_time(said.signed_at, (now or datetime.now(UTC)).timestamp(), tolerance)
     for place, (is_public, fits) in enumerate(keys):
-        for of_public, signature in said.signatures:
-            if of_public == is_public and fits(signature, said.signed):
-                at = None if said.signed_at is None else datetime.fromtimestamp(said.signed_at, UTC)
-                return Verified(said.id, at, place)
+        of_its_kind = [signature for of, signature in said.signatures if of == is_public]
+        if fits(of_its_kind, said.signed):
+            at = None if said.signed_at is None else datetime.fromtimestamp(said.signed_at, UTC)
+            return Verified(said.id, at, place)
     raise WebhookRejectedError(
         "signature_mismatch",
         f"none of {len(said.signatures)} signatures fits any of {len(keys)} secrets: is the body as"
@@ -255,13 +257,16 @@ _READ: dict[Scheme, Callable[[dict[str, str], bytes], _Said]] = {
     "shopify": _shopify,
 }
 
-_Fits = Callable[[bytes, bytes], bool]
+#: Whether one of these signatures is that of what was signed.
+_Fits = Callable[[list[bytes], bytes], bool]
 
 
 def _shared(secret: bytes) -> tuple[bool, _Fits]:
-    def fits(signature: bytes, signed: bytes) -> bool:
+    def fits(signatures: list[bytes], signed: bytes) -> bool:
+        # One pass over the body, however many signatures a stranger sends.
+        wanted = hmac.digest(secret, signed, hashlib.sha256)
         # In constant time, and the whole of it.
-        return hmac.compare_digest(hmac.digest(secret, signed, hashlib.sha256), signature)
+        return any(hmac.compare_digest(wanted, signature) for signature in signatures)
 
     return False, fits
 
@@ -291,11 +296,14 @@ def _public(key: bytes | None) -> tuple[bool, _Fits]:
         raise ValueError(why) from error
     public = Ed25519PublicKey.from_public_bytes(key)
 
-    def fits(signature: bytes, signed: bytes) -> bool:
+    def is_its(signature: bytes, signed: bytes) -> bool:
         try:
             public.verify(signature, signed)
         except InvalidSignature:
             return False
         return True
+
+    def fits(signatures: list[bytes], signed: bytes) -> bool:
+        return any(is_its(signature, signed) for signature in signatures)
 
     return True, fits

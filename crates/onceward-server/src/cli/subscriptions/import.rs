@@ -178,12 +178,16 @@ async fn done(
             line.id = Some(id);
             return Ok(line);
         }
-        Fate::Create(_) if flags.dry_run => return Ok(line),
+        Fate::Create(_) if flags.dry_run => {
+            line.notes.extend(line.endpoint.without_secret.map(str::to_owned));
+            return Ok(line);
+        }
         Fate::Change(id, mut wanted) => {
             wanted.insert("reason".to_owned(), reason);
             client.post(&path_of(&id), &Value::Object(wanted)).await
         }
         Fate::Create(mut wanted) => {
+            line.notes.extend(line.endpoint.without_secret.map(str::to_owned));
             wanted.insert("reason".to_owned(), reason);
             client.post("/v1/subscriptions", &Value::Object(wanted)).await
         }

@@ -69,6 +69,20 @@ impl<'w> Attributes<'w> {
         });
     }
 
+    pub(in crate::telemetry) fn fraction(&mut self, key: &str, fraction: f64) {
+        self.wire.message(self.field, |pair| {
+            pair.text(1, &[key]);
+            pair.message(2, |value| value.fixed64(4, fraction.to_bits()));
+        });
+    }
+
+    pub(in crate::telemetry) fn truth(&mut self, key: &str, truth: bool) {
+        self.wire.message(self.field, |pair| {
+            pair.text(1, &[key]);
+            pair.message(2, |value| value.number(2, u64::from(truth)));
+        });
+    }
+
     /// A text that has these parts.
     pub(in crate::telemetry) fn joined(&mut self, key: &str, parts: &[&str]) {
         self.wire.message(self.field, |pair| {
@@ -154,6 +168,9 @@ mod tests {
             attributes.say("key", &long);
             attributes.say("empty", "");
             attributes.number("number", -3);
+            attributes.fraction("fraction", 0.041);
+            attributes.truth("truth", true);
+            attributes.truth("untruth", false);
             attributes.joined("url", &["http://a", "/b"]);
         });
         let read = read::Span::decode(&*bytes).unwrap();
@@ -172,6 +189,9 @@ mod tests {
             ("key", text(&long)),
             ("empty", text("")),
             ("number", Read::IntValue(-3)),
+            ("fraction", Read::DoubleValue(0.041)),
+            ("truth", Read::BoolValue(true)),
+            ("untruth", Read::BoolValue(false)),
             ("url", text("http://a/b")),
         ];
         assert_eq!(said.collect::<Vec<_>>(), wanted);

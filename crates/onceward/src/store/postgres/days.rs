@@ -54,6 +54,11 @@ impl Gone {
         (body.segment as i32) < self.bodies_before.load(Ordering::Relaxed)
     }
 
+    /// Operations before this one may be seen as less than their rows.
+    pub(super) fn bodies_before(&self) -> OperationId {
+        OperationId::from_u128(first_of(self.bodies_before.load(Ordering::Relaxed).into()))
+    }
+
     /// Operations before this one are gone, or among the rest.
     pub(super) fn oldest(&self) -> OperationId {
         OperationId::from_u128(first_of(self.ops_before.load(Ordering::Relaxed).into()))

@@ -6,7 +6,10 @@ use tokio_postgres::SimpleQueryMessage;
 use super::batch::{FREE, KNOWN, STORED, WRITE, WRITE_MADE, WRITE_MADE_OVER, WRITE_OVER};
 use super::days::{self, day_of};
 use super::link::{Address, Link};
-use super::list::{MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, WAITING};
+use super::list::{
+    COUNTS, COUNTS_OF, LAST, LAST_OPEN, MADE, MANY_WAIT, OLDEST_IN_DOUBT, OPEN, PASSING,
+    PASSING_OPEN, WAITING,
+};
 use super::schema::migrate;
 use super::session::BEAT;
 use super::sweep::REST_OF_DAYS;
@@ -24,7 +27,7 @@ enum Days {
 }
 
 /// A statement, what it is asked with, and where it has to look. `TODAY` is the number of today,
-/// `ID` is a known operation of it and `NEXT` one long after that.
+/// `ID` is a known operation of it, `NEXT` one long after that and `NEAR` one shortly before that.
 struct Hot {
     name: &'static str,
     sql: &'static str,
@@ -49,7 +52,7 @@ macro_rules! written {
     };
 }
 
-const HOT: [Hot; 19] = [
+const HOT: [Hot; 25] = [
     hot("write", WRITE, written!(), Days::Today),
     hot(
         "write of what is found by its ids",
@@ -77,6 +80,22 @@ const HOT: [Hot; 19] = [
     hot("body", BODY, "TODAY, 1", Days::Today),
     hot("list", OPEN, "'NEXT', 500, '{1,2}'", Days::All),
     hot("list of what waits", WAITING, "'NEXT', 500, '{0,6}'", Days::All),
+    hot("counts", COUNTS, "20001", Days::All),
+    hot("counts of a tenant", COUNTS_OF, "20001, 't'", Days::All),
+    hot(
+        "list that passes over",
+        PASSING,
+        "'NEXT', 51, 'NEAR', '{3,7}', 2, '\\x01', '\\x02', 'ID'",
+        Days::Today,
+    ),
+    hot("last of a stretch", LAST, "'NEXT', 499", Days::All),
+    hot(
+        "list of what is open that passes over",
+        PASSING_OPEN,
+        "'NEXT', 51, 'NEAR', '{1,2}', 2, '\\x01', '\\x02'",
+        Days::Today,
+    ),
+    hot("last of a stretch of what is open", LAST_OPEN, "'NEXT', 499, '{1,2}'", Days::All),
     hot("many wait", MANY_WAIT, "20000", Days::All),
     hot("list by what was made", MADE, "'NEXT', 500, 'm1', NULL", Days::All),
     hot("oldest in doubt", OLDEST_IN_DOUBT, "NULL, 1", Days::All),
@@ -173,6 +192,7 @@ async fn judge(link: &Link, today: i32, ledger: &str) {
         let with = with
             .replace("NEW", &uuid(today, 9999))
             .replace("NEXT", &uuid(today, 2999))
+            .replace("NEAR", &uuid(today, 2950))
             .replace("ID", &uuid(today, 1))
             .replace("TODAY", &today.to_string());
         let call = if with.is_empty() { String::new() } else { format!("({with})") };

@@ -2,7 +2,7 @@
 //! fall, nor whoever is handed what it read.
 
 use onceward_core::admission;
-use onceward_core::attempt::{BodyRef, Ended, Ending, Reached};
+use onceward_core::attempt::{BodyRef, Ended, Ending, Reached, Timings};
 use onceward_core::lease::Session;
 use onceward_core::operation::{
     Act, Deed, Event, Forgotten, Illegal, Operation, Outcome, Source, UpstreamKey,
@@ -13,7 +13,7 @@ use onceward_core::upstream_key::KeyPlace;
 use onceward_core::verdict::{self, Verdict};
 use onceward_fuzz::Fuzz;
 
-use super::{KINDS, decode, encode};
+use super::{CHECKSUM_BYTES, KINDS, decode, encode};
 use crate::store::contract;
 
 const WORDS: &[&str] = &["\x01", "\x02", "\0", "\x7f", "\u{7ff}", "k", "POST"];
@@ -27,7 +27,7 @@ fn row_of(operation: &Operation) -> Vec<u8> {
 }
 
 /// An operation wherever one can stand.
-fn everywhere() -> Result<Vec<Operation>, Illegal> {
+pub(super) fn everywhere() -> Result<Vec<Operation>, Illegal> {
     let kept = Some(BodyRef { segment: 1, offset: 2, length: 3, crc: 4 });
     let pending = contract::operation(3, "key-1", "stripe", Mode::Accepted);
     let mut started = pending.after(Event::Started(Session(3)), NOW)?;
@@ -44,6 +44,7 @@ fn everywhere() -> Result<Vec<Operation>, Illegal> {
         error: Some("the answer broke off".into()),
         may_have_executed: true,
         answer: kept,
+        timings: contract::timings(),
     };
     let outcome = Outcome { status: Some(201), ok: true, source: Source::Upstream, answer: kept };
     let finish = Event::Ended(ended.clone(), Verdict::Finish(outcome));
@@ -67,6 +68,23 @@ fn what_an_older_release_knows_nothing_of_is_written_so_that_it_passes_over_it()
         let row = row_of(&operation);
         assert_eq!(row[0], if number < 4 { 1 } else { 2 }, "{}", kind.name());
         assert_eq!(decode(&row).expect("just written"), operation);
+    }
+}
+
+#[test]
+fn what_phases_took_follows_what_older_releases_read() {
+    for traced in [3, 4] {
+        let pending = contract::operation(traced, "key-1", "stripe", Mode::Accepted);
+        let done = contract::done(&contract::started(&pending), NOW);
+        let mut unmeasured = done.clone();
+        let last = unmeasured.attempts.last_mut().expect("one was made");
+        last.ended.as_mut().expect("it has ended").timings = Timings::default();
+        let (with, without) = (row_of(&done), row_of(&unmeasured));
+        assert_eq!((with[0], without[0]), (1, 1));
+        let head = 1 + CHECKSUM_BYTES;
+        assert!(with.len() > without.len() && with[head..].starts_with(&without[head..]));
+        assert_eq!(decode(&with).expect("just written"), done);
+        assert_eq!(decode(&without).expect("just written"), unmeasured);
     }
 }
 

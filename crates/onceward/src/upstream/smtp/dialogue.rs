@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use onceward_core::attempt::Reached;
+use onceward_core::attempt::{self, Reached};
 use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +21,7 @@ use super::reply::{self, Reply};
 use super::{Login, MailServer, Safe};
 use crate::upstream::Target;
 use crate::upstream::connect::{ConnectError, Connector, named};
+use crate::upstream::progress::Progress;
 
 /// How long a server that took a mail has to take our good-bye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -125,13 +126,14 @@ pub(in crate::upstream) async fn hand_over(
     target: &Target,
     server: &MailServer,
     letter: Option<Letter<'_>>,
-    reached: &mut Reached,
+    progress: &mut Progress,
 ) -> Result<Told, Broken> {
     let deadline = Instant::now() + target.timeouts.total;
     let mut at = Phase::Connect;
     let mut recipients = Vec::new();
     let ended = async {
-        let stream = open(connector, target, server, deadline, reached).await?;
+        let stream = open(connector, target, server, deadline, progress).await?;
+        progress.enter(attempt::Phase::Send);
         let mut dialogue =
             Dialogue { stream: BufReader::new(stream), pause_max: target.timeouts.head, deadline };
         let hello = hello(letter);
@@ -141,8 +143,10 @@ pub(in crate::upstream) async fn hand_over(
         let mut offered = dialogue.say(&format!("EHLO {hello}")).await?.done()?;
         if server.safe == Safe::StartTls {
             at = Phase::StartTls;
+            progress.enter(attempt::Phase::Tls);
             dialogue = dialogue.start_tls(&offered, connector, target).await?;
-            *reached = Reached::Secured;
+            progress.reached = Reached::Secured;
+            progress.enter(attempt::Phase::Send);
             at = Phase::Hello;
             offered = dialogue.say(&format!("EHLO {hello}")).await?.done()?;
         }
@@ -182,8 +186,10 @@ pub(in crate::upstream) async fn hand_over(
         if let Some(early) = dialogue.early_word().await? {
             return Err(Stop::Told(early));
         }
-        (at, *reached) = (Phase::End, Reached::Sent);
+        (at, progress.reached) = (Phase::End, Reached::Sent);
+        progress.enter(attempt::Phase::Head);
         let end = dialogue.say(".").await?;
+        progress.enter(attempt::Phase::Body);
         dialogue.leave().await;
         if end.is_done() || end.is_refusal() {
             return Ok(end);
@@ -221,16 +227,17 @@ async fn open(
     target: &Target,
     server: &MailServer,
     total: Instant,
-    reached: &mut Reached,
+    progress: &mut Progress,
 ) -> Result<Box<dyn Io>, Stop> {
     let deadline = (Instant::now() + target.timeouts.connect).min(total);
     let opened = timeout_at(deadline, async {
-        let (socket, _) = connector.dial(target, deadline, reached).await?;
+        let (socket, _) = connector.dial(target, deadline, progress).await?;
         if server.safe != Safe::Implicit {
             return Ok(Box::new(socket) as Box<dyn Io>);
         }
+        progress.enter(attempt::Phase::Tls);
         let secured = connector.secure_for_mail(target, socket).await?;
-        *reached = Reached::Secured;
+        progress.reached = Reached::Secured;
         Ok(Box::new(secured) as Box<dyn Io>)
     });
     let late = |_| Err(ConnectError::Timeout(named(target), target.timeouts.connect).into());

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ending, Reached};
+use onceward::core::attempt::{Ending, Reached, Timings};
 use onceward::core::exchange::Headers;
 use onceward::upstream::{Answer, AnswerBody, Dispatch, Failure, Sent, Upstream};
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ pub(crate) struct Step {
 enum What {
     Answer { status: u16, headers: Headers, pieces: Vec<Bytes>, trailers: Headers },
     Truncated { status: u16, part: Bytes },
-    Fail { ending: Ending, permanent: bool },
+    Fail { ending: Ending, reached: Reached, permanent: bool },
 }
 
 impl Step {
@@ -93,22 +93,26 @@ pub(crate) fn answer(status: u16, body: impl Into<Bytes>) -> Step {
 
 /// Provably nothing was sent.
 pub(crate) fn unsent() -> Step {
-    Step {
-        what: What::Fail { ending: Ending::Unsent, permanent: false },
-        effect: false,
-        gate: None,
-    }
+    failed(Ending::Unsent, Reached::Resolved, false)
 }
 
 /// Nothing was sent, and trying again cannot help.
 pub(crate) fn permanent() -> Step {
-    Step { what: What::Fail { ending: Ending::Unsent, permanent: true }, effect: false, gate: None }
+    failed(Ending::Unsent, Reached::Nothing, true)
+}
+
+/// The same once its name was resolved: the address is none that may be dialled.
+pub(crate) fn refused_address() -> Step {
+    failed(Ending::Unsent, Reached::Resolved, true)
+}
+
+fn failed(ending: Ending, reached: Reached, permanent: bool) -> Step {
+    Step { what: What::Fail { ending, reached, permanent }, effect: false, gate: None }
 }
 
 /// It was sent, and no answer came; it had its effect.
 pub(crate) fn unanswered() -> Step {
-    let what = What::Fail { ending: Ending::Unanswered, permanent: false };
-    Step { what, effect: true, gate: None }
+    Step { effect: true, ..failed(Ending::Unanswered, Reached::Sent, false) }
 }
 
 /// An answer that breaks off after `part`.
@@ -275,6 +279,7 @@ impl What {
             reached,
             error: "as the script has it".to_owned(),
             permanent: false,
+            timings: Timings::default(),
         };
         match self {
             Self::Answer { status, headers, pieces, trailers } => {
@@ -288,13 +293,7 @@ impl What {
                 let body = Box::new(Pieces { pieces, trailers: Headers::default() });
                 Sent::Answered(Answer { status, headers: Headers::default(), body, note: None })
             }
-            Self::Fail { ending, permanent } => {
-                let reached = match ending {
-                    // What is refused before anything is dialled.
-                    Ending::Unsent if permanent => Reached::Nothing,
-                    Ending::Unsent => Reached::Resolved,
-                    _ => Reached::Sent,
-                };
+            Self::Fail { ending, reached, permanent } => {
                 Sent::Failed(Failure { permanent, ..broken(ending, reached) })
             }
         }

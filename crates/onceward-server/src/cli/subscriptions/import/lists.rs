@@ -20,6 +20,8 @@ pub(super) struct Endpoint {
     pub(super) headers: BTreeMap<String, String>,
     /// As Standard Webhooks have it.
     pub(super) secret: Option<String>,
+    /// Why one has to be made, where it is made.
+    pub(super) without_secret: Option<&'static str>,
     pub(super) is_enabled: bool,
     pub(super) description: String,
     /// What is not taken.
@@ -56,9 +58,10 @@ pub(super) fn read(product: Product, list: &Value) -> Result<Vec<Endpoint>, Stri
     }
     let more = match product {
         Product::Svix => list["done"] == false,
-        Product::Convoy => {
-            list.pointer("/data/pagination/has_next_page") == Some(&Value::Bool(true))
-        }
+        // Where the answer's data was cut out, it stands a step higher.
+        Product::Convoy => ["/data/pagination", "/pagination"]
+            .iter()
+            .any(|at| list.pointer(at).is_some_and(|of| of["has_next_page"] == true)),
     };
     if more {
         return Err(
@@ -102,9 +105,8 @@ fn types(document: &Value, pointer: &str) -> Vec<String> {
 /// Takes a secret where it is one of Standard Webhooks.
 fn take_secret(endpoint: &mut Endpoint, secret: Option<String>) {
     let Some(secret) = secret else {
-        endpoint.notes.push(
-            "its secret is not in the list: one is made, and its receiver has to take it over"
-                .to_owned(),
+        endpoint.without_secret = Some(
+            "its secret is not in the list: one is made, and its receiver has to take it over",
         );
         return;
     };
@@ -113,8 +115,8 @@ fn take_secret(endpoint: &mut Endpoint, secret: Option<String>) {
         endpoint.secret = Some(secret);
         return;
     }
-    endpoint.notes.push(
-        "its secret is not one of Standard Webhooks (whsec_…): one is made, and its receiver has to take it over".to_owned(),
+    endpoint.without_secret = Some(
+        "its secret is not one of Standard Webhooks (whsec_…): one is made, and its receiver has to take it over",
     );
 }
 
@@ -228,7 +230,7 @@ mod tests {
         let second = &all[1];
         assert_eq!((second.id.as_str(), second.types.len(), second.is_enabled), ("ep_2", 0, true));
         assert!(second.broken.as_ref().unwrap().contains("channels"));
-        assert!(second.notes[0].contains("secret is not in the list"));
+        assert!(second.without_secret.unwrap().contains("secret is not in the list"));
     }
 
     #[test]
@@ -244,6 +246,12 @@ mod tests {
             {"uid": "01T", "endpoint_metadata": endpoint,
              "filter_config": {"event_types": ["*"], "filter": {"body": {"amount": 1}}}},
         ]}});
+        for page in [&list, &list["data"]] {
+            let mut page = page.clone();
+            let at = if page["data"].is_object() { &mut page["data"] } else { &mut page };
+            at["pagination"]["has_next_page"] = true.into();
+            assert!(read(Product::Convoy, &page).unwrap_err().contains("one page of several"));
+        }
         let all = read(Product::Convoy, &list).unwrap();
         assert_eq!((all[0].id.as_str(), all[0].is_enabled), ("01S", false));
         assert_eq!((all[0].description.as_str(), all[0].headers["x-key"].as_str()), ("Acme", "k"));

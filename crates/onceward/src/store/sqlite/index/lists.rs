@@ -1,8 +1,7 @@
 //! Reading many rows: lists, counts, pages of the whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use memchr::memmem::Finder;
 use onceward_core::id::OperationId;
 use onceward_core::key::KeyDigest;
 use onceward_core::lease::Session;
@@ -13,23 +12,9 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Index, decode};
 use crate::store::moving::Kept;
-use crate::store::row::{self, kind};
+use crate::store::row::{self, Signs, kind};
 use crate::store::sqlite::record::Put;
-use crate::store::{Asked, Backlog, Lane, Page, Query, Standing, StoreError, Way};
-
-/// How many rows one list passes over by their bytes alone: a tenth of the work of reading one.
-const PASSED_MAX: usize = 10 * Query::ROWS_MAX;
-
-/// What stands in the bytes of every row that `query` wants: a row keeps its words as they are. The rarest
-/// come first.
-fn words(query: &Query) -> Vec<Finder<'_>> {
-    // An id is kept as a number, and a text may be one.
-    let text = query.text.as_ref().filter(|text| text.parse::<OperationId>().is_err());
-    let named = [&query.key, &query.label, &query.subject].map(Option::as_ref);
-    let whose = [&query.principal, &query.route, &query.scope, &query.tenant].map(Option::as_ref);
-    let words = named.into_iter().chain([text]).chain(whose).flatten();
-    words.filter(|word| !word.is_empty()).map(|word| Finder::new(word.as_bytes())).collect()
-}
+use crate::store::{Asked, Backlog, Counted, Lane, Page, Query, Standing, StoreError, Way};
 
 fn bytes_of<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], StoreError> {
     row.get_ref(at)?.as_blob().map_err(|error| StoreError::Damaged(error.to_string()))
@@ -55,8 +40,9 @@ impl Index {
 
     pub(in crate::store::sqlite) fn list(&self, query: &Query) -> Result<Page, StoreError> {
         let mut page = Page::default();
-        let before = query.before.map_or(i64::MAX as u64, OperationId::sequence);
-        let words = words(query);
+        let before = query.begins_before().sequence();
+        let signs = Signs::of(query);
+        let has_signs = signs.finders();
         let (mut looked_at, mut passed, mut is_over) = (0, 0, false);
         let mut last = before;
         let mut visit = |seq: u64, row: &[u8]| {
@@ -65,11 +51,11 @@ impl Index {
                 return Ok(false);
             }
             last = seq;
-            if words.iter().any(|word| word.find(row).is_none()) {
+            if !has_signs(row) {
                 // What is missing may have been there.
                 row::holds(row)?;
                 passed += 1;
-                return Ok(passed < PASSED_MAX);
+                return Ok(passed < Query::PASSED_MAX);
             }
             looked_at += 1;
             let operation = decode(ValueRef::Blob(row))?;
@@ -292,41 +278,44 @@ impl Index {
         rows.collect::<Result<_, _>>().map_err(StoreError::from)
     }
 
-    pub(in crate::store::sqlite) fn counts(&self) -> Result<Vec<(Standing, u64)>, StoreError> {
-        let count = |standing: Standing| {
-            let sql = match standing {
-                Standing::Pending => "SELECT count(*) FROM op WHERE kind = 0",
-                Standing::Done | Standing::Tombstone => return Ok(None),
-                _ => {
-                    "SELECT count(*) FROM op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)"
-                }
-            };
-            let mut statement = self.db.prepare_cached(sql)?;
-            let number = if standing == Standing::Pending {
-                statement.query_row([], |row| row.get::<_, u64>(0))
-            } else {
-                statement.query_row([kind(standing)], |row| row.get::<_, u64>(0))
-            };
-            Ok::<_, StoreError>(Some((standing, number?)))
-        };
-        Standing::ALL.into_iter().filter_map(|standing| count(standing).transpose()).collect()
-    }
-
-    pub(in crate::store::sqlite) fn counts_of(
+    /// Of each standing at most `max` rows and one more are looked at.
+    pub(in crate::store::sqlite) fn count_open(
         &self,
-        tenant: &str,
-    ) -> Result<Vec<(Standing, u64)>, StoreError> {
-        let mut statement = self.db.prepare_cached(
-            "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = ?1) \
-             SELECT kind, count(*) FROM op INDEXED BY op_open \
-             WHERE kind IN (1, 2, 4, 5, 6) AND lane IN own GROUP BY kind \
-             UNION ALL SELECT 0, count(*) FROM op INDEXED BY op_due WHERE kind = 0 AND lane IN own",
-        )?;
-        let rows = statement.query_map([tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let counts: BTreeMap<u8, u64> = rows.collect::<Result<_, _>>()?;
+        tenant: Option<&str>,
+        max: u64,
+    ) -> Result<Vec<(Standing, Counted)>, StoreError> {
+        let limit = max.saturating_add(1).min(i64::MAX as u64);
+        let count = |standing: Standing| {
+            let (what, from) = match (standing, tenant) {
+                (Standing::Pending, None) => {
+                    ("1", "op INDEXED BY op_due WHERE kind = 0 AND ?1 = 0")
+                }
+                // By lane: what waits of others is not met.
+                (Standing::Pending, Some(_)) => {
+                    ("1", "op INDEXED BY op_due WHERE kind = 0 AND ?1 = 0 AND lane IN own")
+                }
+                (_, None) => {
+                    ("1", "op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)")
+                }
+                (_, Some(_)) => (
+                    "lane IN own",
+                    "op INDEXED BY op_open WHERE kind = ?1 AND kind IN (1, 2, 4, 5, 6)",
+                ),
+            };
+            // Words of our own, not input.
+            let sql = format!(
+                "WITH own AS MATERIALIZED (SELECT id FROM lane WHERE tenant = ?3) \
+                 SELECT count(*), coalesce(sum(is_own), 0) FROM \
+                 (SELECT {what} AS is_own FROM {from} LIMIT ?2)"
+            );
+            let mut statement = self.db.prepare_cached(&sql)?;
+            let with = params![kind(standing), limit, tenant];
+            let (looked_at, own) =
+                statement.query_row(with, |row| Ok((row.get::<_, u64>(0)?, row.get(1)?)))?;
+            Ok((standing, Counted::of(own, looked_at, max)))
+        };
         let open = Standing::ALL.into_iter().filter(|standing| standing.is_open());
-        let count = |standing| counts.get(&kind(standing)).copied().unwrap_or_default();
-        Ok(open.map(|standing| (standing, count(standing))).collect())
+        open.map(count).collect()
     }
 
     pub(in crate::store::sqlite) fn oldest_in_doubt(
@@ -431,7 +420,8 @@ mod tests {
         let found = list(Query { text: Some(newest.id.to_string()), ..Query::default() });
         assert_eq!(found.await.unwrap().operations, [newest]);
         // What no word rules out is read, and no more than that many.
-        let page = list(Query { status: Some(599), ..Query::default() }).await.unwrap();
+        let reason = Some(onceward_core::operation::Death::Refused);
+        let page = list(Query { reason, ..Query::default() }).await.unwrap();
         assert!(page.operations.is_empty() && page.next.is_some());
     }
 }
