@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onceward::core::attempt::{Ended, Ending, Reached};
+use onceward::core::attempt::{Ended, Ending, Reached, Timings};
 use onceward::core::id::OperationId;
 use onceward::core::key::ScopeKind;
 use onceward::core::lease::Session;
@@ -67,6 +67,7 @@ fn made(n: u64) -> Operation {
         error: is_lost.then(|| format!("the connection broke off after {} bytes", n % 7)),
         may_have_executed: true,
         answer: None,
+        timings: Timings::default(),
     };
     started.after(Event::Ended(ended, verdict), at(n)).unwrap()
 }
