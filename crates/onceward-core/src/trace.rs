@@ -276,7 +276,13 @@ mod tests {
 
     #[test]
     fn an_end_of_an_id_can_be_had_that_is_told_or_is_not() {
-        for share in [0.0, 0.001, 0.1, 0.5, 0.999, 1.0] {
+        for (share, is_any, is_all) in [
+            (0.0, false, false),
+            (0.001, true, false),
+            (0.1, true, false),
+            (0.999, true, false),
+            (1.0, true, true),
+        ] {
             let sampling = Sampling::new(share, true);
             for n in 0..1000 {
                 let chance = crate::lease::Session(7).tail(n);
@@ -284,7 +290,7 @@ mod tests {
                     let steered = sampling.steered(chance, is_told);
                     let begun = sampling.begin(None, steered.into());
                     // Where all are told, or none is, nothing else can be had.
-                    let is_told = if share == 0.0 { false } else { is_told || share == 1.0 };
+                    let is_told = is_told && is_any || is_all;
                     assert_eq!(begun.is_sampled(), is_told, "{share} {chance:x} {steered:x}");
                     assert_eq!(steered >> 56, chance >> 56, "the rest is as it was");
                 }

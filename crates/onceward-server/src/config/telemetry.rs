@@ -363,10 +363,9 @@ mod tests {
         assert_eq!((said.queue, said.timeout), (16, Duration::from_millis(7)));
         assert!(said.resource.contains(&pair("service.name", "one")));
         assert!(said.resource.contains(&pair("deployment.environment.name", "a,b")));
-        let named =
-            [("OTEL_SERVICE_NAME", "two"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=one")];
-        let names = exporter(&named).resource;
-        let names: Vec<_> = names.iter().filter(|(name, _)| name == "service.name").collect();
-        assert_eq!(names, [&pair("service.name", "two")]);
+        let both = [("OTEL_SERVICE_NAME", "two"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=one")];
+        let told = exporter(&both).resource;
+        let told: Vec<_> = told.iter().filter(|(name, _)| name == "service.name").collect();
+        assert_eq!(told, [&pair("service.name", "two")]);
     }
 }

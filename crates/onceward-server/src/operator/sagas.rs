@@ -21,7 +21,7 @@ use onceward::core::saga::{
 use onceward::core::trace::TraceContext;
 use onceward::edge;
 use onceward::store::{Query, Standing};
-use onceward::{NewSaga, Saga, Started};
+use onceward::{Kept, NewSaga, Saga, Started};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -440,7 +440,7 @@ pub(crate) fn summary(saga: &Saga) -> Value {
         "state": saga.standing().name(),
         "ok": operation.outcome.as_ref().map(|outcome| outcome.ok),
         "at": saga.at_hand(),
-        "why": saga.kept.as_ref().and_then(|kept| kept.why()),
+        "why": saga.kept.as_ref().and_then(Kept::why),
         "progress": {
             "steps": legs.len(),
             "done": count(Leg::Done),

@@ -66,7 +66,7 @@ pub(super) async fn in_doubt(
         options: "-d '{}'",
         path: "orders?script=drop",
     };
-    let list = if !frame.count(&[Standing::InDoubt]).is_some() {
+    let list = if frame.count(&[Standing::InDoubt]).is_none() {
         empty.show(&node, &headers)
     } else {
         found(&node, Table::InDoubt, &page, true, crate::shape::now())

@@ -181,7 +181,7 @@ impl Telling {
             said.say("onceward.ending", ended.ending.name());
             said.say("onceward.reached", ended.reached.name());
             if let Some(error) = &error {
-                said.say("error.type", &**error);
+                said.say("error.type", error);
             }
             if is_claim {
                 return;

@@ -33,7 +33,7 @@ pub(crate) const VERSION: i32 = 2;
 /// could not read.
 fn version_of(operation: &Operation) -> u8 {
     // Who has a mail already would be forgotten, and served again.
-    if !operation.served.is_empty() { 2 } else { version_of_kind(operation.scope.kind) }
+    if operation.served.is_empty() { version_of_kind(operation.scope.kind) } else { 2 }
 }
 
 /// The first shape in which there is an operation of this kind.

@@ -300,7 +300,7 @@ impl Arriving {
             _ => "1.1",
         };
         said.say("network.protocol.version", version);
-        said.say("client.address", &*self.client.to_canonical().to_string());
+        said.say("client.address", &self.client.to_canonical().to_string());
         if let Some(agent) = text(self.user_agent.as_ref()) {
             said.say("user_agent.original", agent);
         }
@@ -331,7 +331,7 @@ impl Arriving {
         }
         said.number("http.response.status_code", answer.status);
         if answer.status >= 500 {
-            said.say("error.type", &*answer.status.to_string());
+            said.say("error.type", &answer.status.to_string());
         }
     }
 }
